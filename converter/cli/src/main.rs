@@ -1,0 +1,2 @@
+//! The hardtack command.
+fn main() {}

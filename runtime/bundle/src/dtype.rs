@@ -1,0 +1,77 @@
+//! The element types a tensor may have.
+
+use serde::{Deserialize, Serialize};
+
+/// Element type of a tensor. The discriminants are part of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum DType {
+    /// One byte, 0 or 1.
+    Bool = 0,
+    /// Signed 8-bit integer.
+    I8 = 1,
+    /// Unsigned 8-bit integer.
+    U8 = 2,
+    /// Signed 16-bit integer.
+    I16 = 3,
+    /// Unsigned 16-bit integer.
+    U16 = 4,
+    /// Signed 32-bit integer.
+    I32 = 5,
+    /// Unsigned 32-bit integer.
+    U32 = 6,
+    /// Signed 64-bit integer.
+    I64 = 7,
+    /// Unsigned 64-bit integer.
+    U64 = 8,
+    /// IEEE 754 binary16.
+    F16 = 9,
+    /// bfloat16: the upper half of an IEEE 754 binary32.
+    BF16 = 10,
+    /// IEEE 754 binary32.
+    F32 = 11,
+    /// IEEE 754 binary64.
+    F64 = 12,
+    /// A symbolic dimension, as a shape computation inside a graph handles it.
+    /// It has no fixed size and never crosses the border of a model.
+    Dim = 13,
+}
+
+impl DType {
+    /// Bytes of one element; `None` for [`DType::Dim`].
+    pub const fn size(self) -> Option<usize> {
+        match self {
+            DType::Bool | DType::I8 | DType::U8 => Some(1),
+            DType::I16 | DType::U16 | DType::F16 | DType::BF16 => Some(2),
+            DType::I32 | DType::U32 | DType::F32 => Some(4),
+            DType::I64 | DType::U64 | DType::F64 => Some(8),
+            DType::Dim => None,
+        }
+    }
+
+    /// The name users see: `f32`, `i8`, …
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::Bool => "bool",
+            DType::I8 => "i8",
+            DType::U8 => "u8",
+            DType::I16 => "i16",
+            DType::U16 => "u16",
+            DType::I32 => "i32",
+            DType::U32 => "u32",
+            DType::I64 => "i64",
+            DType::U64 => "u64",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+            DType::Dim => "dim",
+        }
+    }
+}
+
+impl core::fmt::Display for DType {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,150 @@
+//! A dimension: a number, or an expression over symbols.
+
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+/// One step of a dimension expression in postfix order. A flat list instead of a tree keeps
+/// foreign bytes from recursing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Token {
+    /// Push a number.
+    Value(i64),
+    /// Push a symbol, an index into [`super::Graph::symbols`].
+    Symbol(u32),
+    /// Pop this many, push their sum.
+    Add(u32),
+    /// Pop this many, push their product.
+    Multiply(u32),
+    /// Pop one, push it divided by this, rounded down.
+    Divide(u64),
+    /// Pop this many, push the least.
+    Minimum(u32),
+    /// Pop this many, push the greatest.
+    Maximum(u32),
+    /// Pop this many, push the one that is not 1; all others must be equal to it.
+    Broadcast(u32),
+    /// Pop right, pop left, push 1 if left ≥ right, else 0.
+    GreaterOrEqual,
+    /// Pop right, pop left, push 1 if equal, else 0.
+    Equal,
+}
+
+/// A dimension.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Dim {
+    /// A number.
+    Value(i64),
+    /// An expression in postfix order.
+    Expression(Vec<Token>),
+}
+
+impl Dim {
+    /// The number, if it is one.
+    pub fn value(&self) -> Option<i64> {
+        match self {
+            Dim::Value(value) => Some(*value),
+            Dim::Expression(_) => None,
+        }
+    }
+
+    /// A symbol by its index in [`super::Graph::symbols`].
+    pub fn symbol(index: u32) -> Dim {
+        Dim::Expression(alloc::vec![Token::Symbol(index)])
+    }
+
+    /// The symbol's index, if the dimension is a bare symbol.
+    pub fn as_symbol(&self) -> Option<u32> {
+        match self {
+            Dim::Expression(tokens) => match tokens.as_slice() {
+                [Token::Symbol(index)] => Some(*index),
+                _ => None,
+            },
+            Dim::Value(_) => None,
+        }
+    }
+
+    /// Evaluates with `symbols[i]` for symbol `i`.
+    ///
+    /// `None` where a symbol has no value, the expression is malformed, or it overflows.
+    pub fn evaluate(&self, symbols: &[Option<i64>]) -> Option<i64> {
+        let tokens = match self {
+            Dim::Value(value) => return Some(*value),
+            Dim::Expression(tokens) => tokens,
+        };
+        let mut stack: Vec<i64> = Vec::new();
+        for token in tokens {
+            let result = match *token {
+                Token::Value(value) => value,
+                Token::Symbol(index) => (*symbols.get(index as usize)?)?,
+                Token::Add(count) => {
+                    pop(&mut stack, count)?.iter().try_fold(0i64, |sum, v| sum.checked_add(*v))?
+                }
+                Token::Multiply(count) => {
+                    pop(&mut stack, count)?.iter().try_fold(1i64, |all, v| all.checked_mul(*v))?
+                }
+                Token::Divide(divisor) => {
+                    stack.pop()?.checked_div_euclid(i64::try_from(divisor).ok()?)?
+                }
+                Token::Minimum(count) => *pop(&mut stack, count)?.iter().min()?,
+                Token::Maximum(count) => *pop(&mut stack, count)?.iter().max()?,
+                Token::Broadcast(count) => {
+                    let all = pop(&mut stack, count)?;
+                    let wide = all.iter().copied().find(|v| *v != 1).unwrap_or(1);
+                    if all.iter().any(|v| *v != 1 && *v != wide) {
+                        return None;
+                    }
+                    wide
+                }
+                Token::GreaterOrEqual => {
+                    let (right, left) = (stack.pop()?, stack.pop()?);
+                    (left >= right) as i64
+                }
+                Token::Equal => (stack.pop()? == stack.pop()?) as i64,
+            };
+            stack.push(result);
+        }
+        match stack.as_slice() {
+            [value] => Some(*value),
+            _ => None,
+        }
+    }
+}
+
+fn pop(stack: &mut Vec<i64>, count: u32) -> Option<Vec<i64>> {
+    let at = stack.len().checked_sub(count as usize)?;
+    Some(stack.split_off(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn expressions_evaluate() {
+        let half_plus_one = Dim::Expression(vec![
+            Token::Symbol(0),
+            Token::Divide(2),
+            Token::Value(1),
+            Token::Add(2),
+        ]);
+        assert_eq!(half_plus_one.evaluate(&[Some(7)]), Some(4));
+        assert_eq!(half_plus_one.evaluate(&[None]), None);
+        assert_eq!(half_plus_one.evaluate(&[]), None);
+    }
+
+    #[test]
+    fn malformed_expressions_have_no_value() {
+        for tokens in [
+            vec![],
+            vec![Token::Add(2)],
+            vec![Token::Value(1), Token::Value(2)],
+            vec![Token::Value(1), Token::Divide(0)],
+            vec![Token::Value(i64::MAX), Token::Value(2), Token::Multiply(2)],
+            vec![Token::Value(2), Token::Value(3), Token::Broadcast(2)],
+        ] {
+            assert_eq!(Dim::Expression(tokens.clone()).evaluate(&[]), None, "{tokens:?}");
+        }
+    }
+}

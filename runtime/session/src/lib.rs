@@ -1,0 +1,7 @@
+//! Opens a bundle and runs it: the crate that applications link.
+
+mod model;
+mod tensor;
+
+pub use model::{Constant, Model, Program};
+pub use tensor::{Data, Tensor};

@@ -1,0 +1,240 @@
+//! A tensor in memory: element type, shape and elements.
+
+use half::{bf16, f16};
+use hardtack_bundle::DType;
+
+/// The elements of a [`Tensor`], row-major.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the names are those of `DType`")]
+pub enum Data {
+    Bool(Vec<bool>),
+    I8(Vec<i8>),
+    U8(Vec<u8>),
+    I16(Vec<i16>),
+    U16(Vec<u16>),
+    I32(Vec<i32>),
+    U32(Vec<u32>),
+    I64(Vec<i64>),
+    U64(Vec<u64>),
+    F16(Vec<f16>),
+    BF16(Vec<bf16>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+/// Runs an expression with `$v` bound to the elements, whatever their type.
+#[macro_export]
+macro_rules! for_data {
+    ($data:expr, $v:ident => $body:expr) => {
+        match $data {
+            $crate::Data::Bool($v) => $body,
+            $crate::Data::I8($v) => $body,
+            $crate::Data::U8($v) => $body,
+            $crate::Data::I16($v) => $body,
+            $crate::Data::U16($v) => $body,
+            $crate::Data::I32($v) => $body,
+            $crate::Data::U32($v) => $body,
+            $crate::Data::I64($v) => $body,
+            $crate::Data::U64($v) => $body,
+            $crate::Data::F16($v) => $body,
+            $crate::Data::BF16($v) => $body,
+            $crate::Data::F32($v) => $body,
+            $crate::Data::F64($v) => $body,
+        }
+    };
+}
+
+/// A tensor in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    data: Data,
+}
+
+impl Tensor {
+    /// A tensor of `shape`, outermost dimension first, over row-major elements.
+    ///
+    /// `None` where the number of elements is not the product of the dimensions.
+    pub fn new(shape: &[usize], data: impl Into<Data>) -> Option<Tensor> {
+        let data = data.into();
+        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
+        (for_data!(&data, v => v.len()) == elements).then(|| Tensor { shape: shape.into(), data })
+    }
+
+    /// A tensor of one element and no dimension.
+    pub fn scalar<T>(value: T) -> Tensor
+    where
+        Vec<T>: Into<Data>,
+    {
+        Tensor { shape: vec![], data: vec![value].into() }
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        match self.data {
+            Data::Bool(_) => DType::Bool,
+            Data::I8(_) => DType::I8,
+            Data::U8(_) => DType::U8,
+            Data::I16(_) => DType::I16,
+            Data::U16(_) => DType::U16,
+            Data::I32(_) => DType::I32,
+            Data::U32(_) => DType::U32,
+            Data::I64(_) => DType::I64,
+            Data::U64(_) => DType::U64,
+            Data::F16(_) => DType::F16,
+            Data::BF16(_) => DType::BF16,
+            Data::F32(_) => DType::F32,
+            Data::F64(_) => DType::F64,
+        }
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        for_data!(&self.data, v => v.len())
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The elements, to be changed in place.
+    pub fn data_mut(&mut self) -> &mut Data {
+        &mut self.data
+    }
+
+    /// The elements alone.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
+    /// The elements, if they are f32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.data {
+            Data::F32(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The same elements in another shape of the same size.
+    pub fn reshape(self, shape: &[usize]) -> Option<Tensor> {
+        Tensor::new(shape, self.data)
+    }
+
+    /// The elements as f32, rounded where f32 cannot hold them.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match &self.data {
+            Data::Bool(v) => v.iter().map(|x| *x as u8 as f32).collect(),
+            Data::I8(v) => v.iter().map(|x| *x as f32).collect(),
+            Data::U8(v) => v.iter().map(|x| *x as f32).collect(),
+            Data::I16(v) => v.iter().map(|x| *x as f32).collect(),
+            Data::U16(v) => v.iter().map(|x| *x as f32).collect(),
+            Data::I32(v) => v.iter().map(|x| *x as f32).collect(),
+            Data::U32(v) => v.iter().map(|x| *x as f32).collect(),
+            Data::I64(v) => v.iter().map(|x| *x as f32).collect(),
+            Data::U64(v) => v.iter().map(|x| *x as f32).collect(),
+            Data::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
+            Data::BF16(v) => v.iter().map(|x| x.to_f32()).collect(),
+            Data::F32(v) => v.clone(),
+            Data::F64(v) => v.iter().map(|x| *x as f32).collect(),
+        }
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Option<Tensor> {
+        let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
+        let data = match dtype {
+            DType::Bool => Data::Bool(vec![false; n]),
+            DType::I8 => Data::I8(vec![0; n]),
+            DType::U8 => Data::U8(vec![0; n]),
+            DType::I16 => Data::I16(vec![0; n]),
+            DType::U16 => Data::U16(vec![0; n]),
+            DType::I32 => Data::I32(vec![0; n]),
+            DType::U32 => Data::U32(vec![0; n]),
+            DType::I64 => Data::I64(vec![0; n]),
+            DType::U64 => Data::U64(vec![0; n]),
+            DType::F16 => Data::F16(vec![f16::ZERO; n]),
+            DType::BF16 => Data::BF16(vec![bf16::ZERO; n]),
+            DType::F32 => Data::F32(vec![0.0; n]),
+            DType::F64 => Data::F64(vec![0.0; n]),
+            DType::Dim => return None,
+        };
+        Some(Tensor { shape: shape.into(), data })
+    }
+
+    /// Reads little-endian elements. `None` where their number does not fit the shape, or the
+    /// type has no fixed size. Bytes other than 0 are true.
+    pub fn from_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Option<Tensor> {
+        let size = dtype.size()?;
+        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
+        if elements.checked_mul(size)? != bytes.len() {
+            return None;
+        }
+        macro_rules! read {
+            ($type:ty) => {
+                bytes
+                    .chunks_exact(size)
+                    .map(|b| <$type>::from_le_bytes(b.try_into().expect("chunks of its size")))
+                    .collect::<Vec<$type>>()
+                    .into()
+            };
+        }
+        let data: Data = match dtype {
+            DType::Bool => bytes.iter().map(|b| *b != 0).collect::<Vec<_>>().into(),
+            DType::I8 => read!(i8),
+            DType::U8 => bytes.to_vec().into(),
+            DType::I16 => read!(i16),
+            DType::U16 => read!(u16),
+            DType::I32 => read!(i32),
+            DType::U32 => read!(u32),
+            DType::I64 => read!(i64),
+            DType::U64 => read!(u64),
+            DType::F16 => read!(f16),
+            DType::BF16 => read!(bf16),
+            DType::F32 => read!(f32),
+            DType::F64 => read!(f64),
+            DType::Dim => return None,
+        };
+        Tensor::new(shape, data)
+    }
+
+    /// The elements as little-endian bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match &self.data {
+            Data::Bool(v) => v.iter().map(|x| *x as u8).collect(),
+            Data::I8(v) => v.iter().map(|x| *x as u8).collect(),
+            Data::U8(v) => v.clone(),
+            Data::I16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::U16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::U32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::I64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::U64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::F16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::BF16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::F64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
+    }
+}
+
+macro_rules! from_vec {
+    ($($type:ty => $variant:ident),*) => { $(
+        impl From<Vec<$type>> for Data {
+            fn from(v: Vec<$type>) -> Data { Data::$variant(v) }
+        }
+    )* };
+}
+
+from_vec!(bool => Bool, i8 => I8, u8 => U8, i16 => I16, u16 => U16, i32 => I32, u32 => U32,
+          i64 => I64, u64 => U64, f16 => F16, bf16 => BF16, f32 => F32, f64 => F64);

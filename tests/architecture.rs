@@ -1,0 +1,3 @@
+//! Who may depend on whom.
+#[test]
+fn placeholder() {}
