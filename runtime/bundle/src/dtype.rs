@@ -49,6 +49,32 @@ impl DType {
         }
     }
 
+    /// The number that stands for the type in the bytes of a bundle.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The type with this number.
+    pub const fn from_number(number: u8) -> Option<DType> {
+        Some(match number {
+            0 => DType::Bool,
+            1 => DType::I8,
+            2 => DType::U8,
+            3 => DType::I16,
+            4 => DType::U16,
+            5 => DType::I32,
+            6 => DType::U32,
+            7 => DType::I64,
+            8 => DType::U64,
+            9 => DType::F16,
+            10 => DType::BF16,
+            11 => DType::F32,
+            12 => DType::F64,
+            13 => DType::Dim,
+            _ => return None,
+        })
+    }
+
     /// The name users see: `f32`, `i8`, …
     pub const fn name(self) -> &'static str {
         match self {
@@ -73,5 +99,22 @@ impl DType {
 impl core::fmt::Display for DType {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_same_here_and_in_postcard() {
+        for number in 0..=u8::MAX {
+            let Some(dtype) = DType::from_number(number) else {
+                assert!(number > 13 && postcard::from_bytes::<DType>(&[number]).is_err());
+                continue;
+            };
+            assert_eq!(dtype.number(), number);
+            assert_eq!(postcard::from_bytes::<DType>(&[number]), Ok(dtype));
+        }
     }
 }

@@ -1,14 +1,46 @@
-//! What a Hardtack bundle is.
+//! What a Hardtack bundle is: its byte format, its manifest and its operator table.
+//!
+//! A bundle is one file (`.tack`) that holds everything a device needs to run a model. The
+//! bytes are specified in `FORMAT.md` beside this crate. Reading needs neither `std` nor an
+//! allocator; features add to that:
+//!
+//! - `alloc`: the writer and the graph.
+//!
+//! [`Bundle::parse`] opens a bundle that lies in memory, at the cost of its header and table.
+//! [`Bundle::verify`] reads all of it, compares every digest and gives a [`Verified`].
+//! [`StreamVerifier`] does the same while a bundle arrives piece by piece.
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod bundle;
+mod digest;
 mod dtype;
+mod error;
+pub mod golden;
 #[cfg(feature = "alloc")]
 pub mod graph;
-
-pub use dtype::DType;
+mod header;
+mod labels;
 pub mod manifest;
 pub mod process;
+mod section;
+mod stream;
+mod table;
+#[cfg(feature = "alloc")]
+mod write;
+
+pub use bundle::{Bundle, Verified};
+pub use digest::Digest;
+pub use dtype::DType;
+pub use error::Error;
+pub use golden::Golden;
+pub use header::{ALIGNMENT, FORMAT_VERSION, FormatVersion, MAGIC, MAX_SECTIONS, SLACK};
+pub use labels::Labels;
+pub use manifest::Manifest;
+pub use section::{Family, Section, SectionKind};
+pub use stream::{StreamError, StreamVerifier, Summary, verify_stream};
+#[cfg(feature = "alloc")]
+pub use write::{Sealed, WriteError, Writer};

@@ -3,7 +3,7 @@
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-use crate::DType;
+use crate::{DType, Error, SectionKind};
 
 /// Most inputs, and most outputs, a model may have.
 pub const MAX_PORTS: usize = 32;
@@ -130,4 +130,22 @@ pub struct Manifest<'a> {
     pub arena_bytes: u64,
     /// Whether the runtime must have the `float` feature.
     pub needs_float: bool,
+}
+
+impl Manifest<'_> {
+    /// Checks that states name inputs and outputs that exist.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where one does not.
+    pub fn check(&self) -> Result<(), Error> {
+        let known = |state: &State| {
+            usize::from(state.input) < self.inputs.len()
+                && usize::from(state.output) < self.outputs.len()
+        };
+        if self.states.iter().all(known) {
+            return Ok(());
+        }
+        let problem = "a state names an input or output that does not exist";
+        Err(Error::Invalid { section: SectionKind::Manifest, problem })
+    }
 }

@@ -72,7 +72,7 @@ pub struct Image {
 pub enum AudioFeature {
     /// The samples themselves, from −1 to 1; frames overlap by `window − stride`.
     Samples,
-    /// Natural logarithm of the mel energies.
+    /// Natural logarithm of the energies in triangular mel bands (mel = 1127 · ln(1 + Hz / 700)).
     LogMel {
         /// Number of mel bands.
         bands: u16,
@@ -83,7 +83,8 @@ pub enum AudioFeature {
         /// Added to an energy before the logarithm.
         floor: f32,
     },
-    /// The first coefficients of the discrete cosine transform (II) of the log-mel energies.
+    /// The first coefficients of the discrete cosine transform (II) of the log-mel energies,
+    /// scaled by √(2 / bands).
     Mfcc {
         /// Number of mel bands.
         bands: u16,
@@ -98,18 +99,44 @@ pub enum AudioFeature {
     },
 }
 
+/// How loud the samples are made before anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// As recorded: the greatest number of the file's sample type is 1.
+    FullScale,
+    /// The whole recording is divided by its greatest sample, then clamped to −1 to 1.
+    Peak,
+}
+
+/// What the mel bands sum, of the Fourier transform of a frame that is padded with silence to
+/// the next power of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spectrum {
+    /// Absolute values.
+    Magnitude,
+    /// Their squares.
+    Power,
+}
+
 /// A recording: frames of a window, each turned into a row of features.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Audio {
     /// Samples per second that the model expects. Other rates are refused.
     pub sample_rate: u32,
-    /// Samples per frame (Hann window, except for [`AudioFeature::Samples`]).
+    /// How loud the samples are made.
+    pub level: Level,
+    /// Samples per frame (periodic Hann window, except for [`AudioFeature::Samples`]).
     pub window: u32,
     /// Samples from one frame to the next.
     pub stride: u32,
-    /// Frames the model's input holds; shorter recordings are padded with silence. 0: one run
-    /// of the model per frame.
+    /// Frames the model's input holds; shorter recordings are padded with silence, longer ones
+    /// take several runs of the model, the last of which ends with the recording. 0: one run per
+    /// frame, the first of which has `stride` samples, after silence.
     pub frames: u32,
+    /// What the mel bands sum; [`AudioFeature::Samples`] has none.
+    pub spectrum: Spectrum,
     /// What a frame becomes.
     pub feature: AudioFeature,
     /// Subtracted from each feature.
@@ -130,7 +157,6 @@ pub struct Array {
 /// What makes the model's first input from what a user has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "a bundle holds one; boxes need an allocator")]
 pub enum Preprocess {
     /// From a picture.
     Image(Image),

@@ -179,8 +179,7 @@ fn check_nodes(graph: &Graph, outermost: &Graph, first_body: usize) -> Result<()
             return Err(invalid(&node.name, "it reads a value that no earlier node gives"));
         }
         let constant = |constant: u32| (constant as usize) < outermost.constants.len();
-        let body =
-            |body: u32| (first_body..outermost.bodies.len()).contains(&(body as usize));
+        let body = |body: u32| (first_body..outermost.bodies.len()).contains(&(body as usize));
         let sound = match &node.operator {
             Operator::Constant(index) => constant(*index),
             Operator::Pad(pad) => match pad.mode {

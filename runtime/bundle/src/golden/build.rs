@@ -1,0 +1,199 @@
+//! Writing golden vectors.
+
+use alloc::vec::Vec;
+
+use super::{HEAD_BYTES, PART_ALIGNMENT, TENSOR_BYTES};
+use crate::manifest::MAX_RANK;
+use crate::{DType, WriteError};
+
+/// A tensor of a test vector, as the writer takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct GoldenTensor<'a> {
+    /// Name of the model's input or output.
+    pub name: &'a str,
+    /// Element type; not [`DType::Dim`].
+    pub dtype: DType,
+    /// Dimensions, outermost first; at most [`MAX_RANK`].
+    pub shape: &'a [u64],
+    /// The elements, row-major and little-endian.
+    pub bytes: &'a [u8],
+    /// Of an expected output: how far an element may be from it. 0 where they must be equal,
+    /// and for inputs.
+    pub tolerance: f32,
+}
+
+/// Makes the bytes of a golden section.
+#[derive(Clone, Debug)]
+pub struct GoldenBuilder {
+    bytes: Vec<u8>,
+    cases: u32,
+}
+
+impl GoldenBuilder {
+    /// No cases yet.
+    pub fn new() -> GoldenBuilder {
+        GoldenBuilder { bytes: alloc::vec![0; HEAD_BYTES], cases: 0 }
+    }
+
+    /// Adds a case.
+    ///
+    /// # Errors
+    /// [`WriteError::Golden`] where a tensor's bytes do not fit its type and shape, or a number
+    /// is greater than the format can hold. Nothing has been added then.
+    pub fn case(
+        &mut self,
+        inputs: &[GoldenTensor<'_>],
+        outputs: &[GoldenTensor<'_>],
+    ) -> Result<&mut Self, WriteError> {
+        let count = |tensors: &[GoldenTensor<'_>]| {
+            u16::try_from(tensors.len())
+                .map_err(|_| WriteError::Golden("too many tensors in a case"))
+        };
+        let mut head = [0; HEAD_BYTES];
+        head[..2].copy_from_slice(&count(inputs)?.to_le_bytes());
+        head[2..4].copy_from_slice(&count(outputs)?.to_le_bytes());
+        for tensor in inputs.iter().chain(outputs) {
+            check(tensor)?;
+        }
+        self.cases = self.cases.checked_add(1).ok_or(WriteError::Golden("too many cases"))?;
+        self.part(&head);
+        for tensor in inputs.iter().chain(outputs) {
+            self.tensor(tensor);
+        }
+        Ok(self)
+    }
+
+    /// The section's bytes.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes[..4].copy_from_slice(&self.cases.to_le_bytes());
+        self.bytes
+    }
+
+    /// `tensor` has been checked.
+    fn tensor(&mut self, tensor: &GoldenTensor<'_>) {
+        let mut head = [0; TENSOR_BYTES];
+        head[0] = tensor.dtype.number();
+        head[1] = tensor.shape.len() as u8;
+        head[2..4].copy_from_slice(&(tensor.name.len() as u16).to_le_bytes());
+        head[4..8].copy_from_slice(&tensor.tolerance.to_le_bytes());
+        head[8..].copy_from_slice(&(tensor.bytes.len() as u64).to_le_bytes());
+        self.part(&head);
+        for dim in tensor.shape {
+            self.part(&dim.to_le_bytes());
+        }
+        self.part(tensor.name.as_bytes());
+        self.part(tensor.bytes);
+    }
+
+    fn part(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(PART_ALIGNMENT), 0);
+    }
+}
+
+impl Default for GoldenBuilder {
+    fn default() -> Self {
+        GoldenBuilder::new()
+    }
+}
+
+fn check(tensor: &GoldenTensor<'_>) -> Result<(), WriteError> {
+    let size = tensor.dtype.size().ok_or(WriteError::Golden("dimensions are not elements"))?;
+    let bytes = tensor.shape.iter().try_fold(size as u64, |all, dim| all.checked_mul(*dim));
+    if bytes != Some(tensor.bytes.len() as u64) {
+        return Err(WriteError::Golden("a tensor's bytes are not as many as its shape says"));
+    }
+    if tensor.shape.len() > MAX_RANK {
+        return Err(WriteError::Golden("a tensor has too many dimensions"));
+    }
+    if u16::try_from(tensor.name.len()).is_err() {
+        return Err(WriteError::Golden("a tensor's name is too long"));
+    }
+    if !(tensor.tolerance >= 0.0 && tensor.tolerance.is_finite()) {
+        return Err(WriteError::Golden("a tolerance is not a number from 0"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Error, Golden};
+
+    fn sample() -> Vec<u8> {
+        let mut golden = GoldenBuilder::new();
+        let pixels = GoldenTensor {
+            name: "pixels",
+            dtype: DType::U8,
+            shape: &[1, 3],
+            bytes: &[1, 2, 3],
+            tolerance: 0.0,
+        };
+        let score = GoldenTensor {
+            name: "score",
+            dtype: DType::F32,
+            shape: &[],
+            bytes: &1.5f32.to_le_bytes(),
+            tolerance: 0.25,
+        };
+        golden.case(&[pixels], &[score]).unwrap().case(&[], &[score, pixels]).unwrap();
+        golden.finish()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let bytes = sample();
+        let golden = Golden::parse(&bytes).unwrap();
+        assert_eq!(golden.len(), 2);
+        let cases: Vec<_> = golden.cases().collect();
+        let input = cases[0].inputs().next().unwrap();
+        assert_eq!((input.name, input.dtype, input.bytes), ("pixels", DType::U8, &[1, 2, 3][..]));
+        assert!(input.shape().eq([1, 3]));
+        let output = cases[0].outputs().next().unwrap();
+        assert_eq!((output.name, output.tolerance), ("score", 0.25));
+        assert_eq!(output.shape().len(), 0);
+        assert_eq!(cases[1].inputs().count(), 0);
+        assert_eq!(
+            cases[1].outputs().map(|vector| vector.name).collect::<Vec<_>>(),
+            ["score", "pixels"]
+        );
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = sample();
+        for length in 0..bytes.len() {
+            assert!(
+                matches!(Golden::parse(&bytes[..length]), Err(Error::Golden { .. })),
+                "{length}"
+            );
+        }
+        let longer = [&bytes[..], &[0; 8]].concat();
+        assert!(matches!(Golden::parse(&longer), Err(Error::Golden { .. })));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_written() {
+        let mut golden = GoldenBuilder::new();
+        let tensor = GoldenTensor {
+            name: "x",
+            dtype: DType::I16,
+            shape: &[2],
+            bytes: &[0; 4],
+            tolerance: 0.0,
+        };
+        golden.case(&[tensor], &[]).unwrap();
+        let before = golden.clone().finish();
+        for wrong in [
+            GoldenTensor { bytes: &[0; 3], ..tensor },
+            GoldenTensor { dtype: DType::Dim, ..tensor },
+            GoldenTensor { shape: &[1; 9], bytes: &[0; 2], ..tensor },
+            GoldenTensor { shape: &[u64::MAX, 2], ..tensor },
+            GoldenTensor { tolerance: f32::NAN, ..tensor },
+            GoldenTensor { tolerance: -1.0, ..tensor },
+        ] {
+            assert!(matches!(golden.case(&[], &[wrong]), Err(WriteError::Golden(_))), "{wrong:?}");
+        }
+        assert_eq!(golden.finish(), before);
+    }
+}

@@ -1,0 +1,267 @@
+//! Sections: what they hold and how they are told apart.
+
+use crate::{Digest, Error};
+
+/// A layout of packed weights, made for one kind of processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum Family {
+    /// x86 with 512-bit vectors.
+    X86Zmm = 1,
+    /// x86 with 256-bit vectors.
+    X86Ymm = 2,
+    /// Arm with dot products of four bytes.
+    NeonDot = 3,
+    /// Arm with byte matrix products.
+    NeonI8mm = 4,
+    /// Arm with widening multiply-add only.
+    NeonMlal = 5,
+    /// Microcontrollers, and the layout that scalar code reads everywhere.
+    Mcu = 6,
+}
+
+impl Family {
+    /// All families, in the order of their numbers.
+    pub const ALL: [Family; 6] = [
+        Family::X86Zmm,
+        Family::X86Ymm,
+        Family::NeonDot,
+        Family::NeonI8mm,
+        Family::NeonMlal,
+        Family::Mcu,
+    ];
+
+    /// The number in a section record.
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// The family with this number.
+    pub const fn from_number(number: u16) -> Option<Family> {
+        match number {
+            1 => Some(Family::X86Zmm),
+            2 => Some(Family::X86Ymm),
+            3 => Some(Family::NeonDot),
+            4 => Some(Family::NeonI8mm),
+            5 => Some(Family::NeonMlal),
+            6 => Some(Family::Mcu),
+            _ => None,
+        }
+    }
+
+    /// The name users see: `x86-zmm`, `mcu`, …
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::X86Zmm => "x86-zmm",
+            Family::X86Ymm => "x86-ymm",
+            Family::NeonDot => "neon-dot",
+            Family::NeonI8mm => "neon-i8mm",
+            Family::NeonMlal => "neon-mlal",
+            Family::Mcu => "mcu",
+        }
+    }
+
+    /// The family with this name.
+    pub fn from_name(name: &str) -> Option<Family> {
+        Family::ALL.into_iter().find(|family| family.name() == name)
+    }
+}
+
+impl core::fmt::Display for Family {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a section holds. Two sections of a bundle are never of equal kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SectionKind {
+    /// What the bundle is: a [`Manifest`](crate::Manifest) in postcard. Every bundle has it.
+    Manifest,
+    /// The graph in postcard.
+    Graph,
+    /// The integer program of this number.
+    Program(u16),
+    /// Packed weights of an integer program.
+    Weights {
+        /// How they are packed.
+        family: Family,
+        /// Number of the program.
+        program: u16,
+    },
+    /// The constants of the graph.
+    Constants,
+    /// Names of the classes.
+    Labels,
+    /// A [`Preprocess`](crate::process::Preprocess) in postcard.
+    Preprocess,
+    /// A [`Postprocess`](crate::process::Postprocess) in postcard.
+    Postprocess,
+    /// Inputs with the outputs they must give.
+    Golden,
+    /// Licences and attributions, as text.
+    Notices,
+    /// A signature of the root digest.
+    Signature(u16),
+    /// A section that this version of the format does not know.
+    Other {
+        /// Number of the kind.
+        kind: u16,
+        /// Family field of its record.
+        family: u16,
+        /// Index field of its record.
+        index: u16,
+    },
+}
+
+/// Kind, family and index as they stand in a record; records ascend by it.
+pub(crate) type Key = (u16, u16, u16);
+
+/// The kind number of [`SectionKind::Signature`].
+pub(crate) const SIGNATURE: u16 = 11;
+
+impl SectionKind {
+    /// Whether a reader that does not know the section must refuse the bundle, as the writer
+    /// flags it. [`SectionKind::Other`] is not critical unless the writer is told so.
+    pub const fn is_critical(self) -> bool {
+        matches!(
+            self,
+            SectionKind::Manifest
+                | SectionKind::Graph
+                | SectionKind::Program(_)
+                | SectionKind::Constants
+                | SectionKind::Preprocess
+                | SectionKind::Postprocess
+        )
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn key(self) -> Key {
+        match self {
+            SectionKind::Manifest => (1, 0, 0),
+            SectionKind::Graph => (2, 0, 0),
+            SectionKind::Program(program) => (3, 0, program),
+            SectionKind::Weights { family, program } => (4, family.number(), program),
+            SectionKind::Constants => (5, 0, 0),
+            SectionKind::Labels => (6, 0, 0),
+            SectionKind::Preprocess => (7, 0, 0),
+            SectionKind::Postprocess => (8, 0, 0),
+            SectionKind::Golden => (9, 0, 0),
+            SectionKind::Notices => (10, 0, 0),
+            SectionKind::Signature(index) => (SIGNATURE, 0, index),
+            SectionKind::Other { kind, family, index } => (kind, family, index),
+        }
+    }
+
+    pub(crate) const fn from_key((kind, family, index): Key) -> SectionKind {
+        match (kind, family, index) {
+            (1, 0, 0) => SectionKind::Manifest,
+            (2, 0, 0) => SectionKind::Graph,
+            (3, 0, program) => SectionKind::Program(program),
+            (4, _, program) => match Family::from_number(family) {
+                Some(family) => SectionKind::Weights { family, program },
+                None => SectionKind::Other { kind, family, index },
+            },
+            (5, 0, 0) => SectionKind::Constants,
+            (6, 0, 0) => SectionKind::Labels,
+            (7, 0, 0) => SectionKind::Preprocess,
+            (8, 0, 0) => SectionKind::Postprocess,
+            (9, 0, 0) => SectionKind::Golden,
+            (10, 0, 0) => SectionKind::Notices,
+            (SIGNATURE, 0, index) => SectionKind::Signature(index),
+            _ => SectionKind::Other { kind, family, index },
+        }
+    }
+}
+
+impl core::fmt::Display for SectionKind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            SectionKind::Manifest => f.write_str("manifest"),
+            SectionKind::Graph => f.write_str("graph"),
+            SectionKind::Program(program) => write!(f, "program {program}"),
+            SectionKind::Weights { family, program } => {
+                write!(f, "weights {family} of program {program}")
+            }
+            SectionKind::Constants => f.write_str("constants"),
+            SectionKind::Labels => f.write_str("labels"),
+            SectionKind::Preprocess => f.write_str("preprocess"),
+            SectionKind::Postprocess => f.write_str("postprocess"),
+            SectionKind::Golden => f.write_str("golden"),
+            SectionKind::Notices => f.write_str("notices"),
+            SectionKind::Signature(index) => write!(f, "signature {index}"),
+            SectionKind::Other { kind, family, index } => {
+                write!(f, "unknown {kind} (family {family}, index {index})")
+            }
+        }
+    }
+}
+
+/// One section of a bundle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Section<'a> {
+    /// What it holds.
+    pub kind: SectionKind,
+    /// Whether a reader that does not know it must refuse the bundle.
+    pub critical: bool,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// The digest its bytes should have.
+    pub digest: Digest,
+    /// Its bytes, not yet compared with the digest unless the bundle is verified.
+    pub bytes: &'a [u8],
+}
+
+impl Section<'_> {
+    /// Compares the bytes with the digest.
+    ///
+    /// # Errors
+    /// [`Error::SectionDigest`] where they differ.
+    pub fn verify(&self) -> Result<(), Error> {
+        if Digest::of(self.bytes) == self.digest {
+            Ok(())
+        } else {
+            Err(Error::SectionDigest { section: self.kind })
+        }
+    }
+}
+
+impl core::fmt::Debug for Section<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Section")
+            .field("kind", &self.kind)
+            .field("critical", &self.critical)
+            .field("offset", &self.offset)
+            .field("length", &self.bytes.len())
+            .field("digest", &self.digest)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_kinds_are_inverse() {
+        for kind in 0..16 {
+            for family in 0..8 {
+                for index in 0..3 {
+                    let key = (kind, family, index);
+                    assert_eq!(SectionKind::from_key(key).key(), key);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn families_are_found_by_number_and_name() {
+        for family in Family::ALL {
+            assert_eq!(Family::from_number(family.number()), Some(family));
+            assert_eq!(Family::from_name(family.name()), Some(family));
+        }
+        assert_eq!(Family::from_number(0), None);
+        assert_eq!(Family::from_name("sse"), None);
+    }
+}

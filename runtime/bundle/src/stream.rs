@@ -1,0 +1,246 @@
+//! Verifying a bundle as it arrives, for instance while it is written to flash.
+
+use embedded_io::Read;
+use heapless::Vec;
+use sha2::{Digest as _, Sha256};
+
+use crate::header::{HEADER_BYTES, Header};
+use crate::table::{RECORD_BYTES, Record, RootHasher, check_table};
+use crate::{Digest, Error, FormatVersion};
+
+/// What a verified stream was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Version of the byte format.
+    pub version: FormatVersion,
+    /// The root digest: the bundle's name.
+    pub root: Digest,
+    /// Number of sections.
+    pub sections: u32,
+    /// Bytes of the bundle.
+    pub length: u64,
+}
+
+/// Verifies a bundle that arrives in pieces of any size, for instance before they are written
+/// to flash. `SECTIONS` is the most sections it takes; each needs 64 bytes of memory.
+///
+/// | State   | Takes                                    | Then                                   |
+/// |---------|------------------------------------------|----------------------------------------|
+/// | Header  | 64 bytes                                 | checks them; Record                    |
+/// | Record  | 64 bytes; once per section               | after the last, checks root and table; Padding |
+/// | Padding | zeros up to the next section, or the end | Section, or End after the last         |
+/// | Section | its bytes                                | checks the digest; Padding             |
+/// | End     | nothing                                  |                                        |
+/// | Refused | nothing                                  | repeats the error                      |
+pub struct StreamVerifier<const SECTIONS: usize> {
+    state: State,
+    /// Bytes taken so far.
+    position: u64,
+    /// Where the bytes of the state end.
+    end: u64,
+    /// The header or record that is arriving.
+    block: [u8; 64],
+    records: Vec<Record, SECTIONS>,
+}
+
+#[derive(Clone)]
+enum State {
+    Header,
+    Record {
+        header: Header,
+        root: RootHasher,
+    },
+    /// Before the section of this number, or before the end.
+    Padding {
+        header: Header,
+        section: usize,
+    },
+    Section {
+        header: Header,
+        section: usize,
+        hasher: Sha256,
+    },
+    End {
+        header: Header,
+    },
+    Refused(Error),
+}
+
+impl<const SECTIONS: usize> StreamVerifier<SECTIONS> {
+    /// Nothing has arrived yet.
+    pub fn new() -> Self {
+        StreamVerifier {
+            state: State::Header,
+            position: 0,
+            end: HEADER_BYTES as u64,
+            block: [0; 64],
+            records: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes of the stream.
+    ///
+    /// # Errors
+    /// The first damage or broken rule; the same again at each later call.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.advance(bytes).inspect_err(|error| self.state = State::Refused(error.clone()))
+    }
+
+    /// Bytes of the bundle, once its header has arrived.
+    pub fn length(&self) -> Option<u64> {
+        match &self.state {
+            State::Header | State::Refused(_) => None,
+            State::Record { header, .. }
+            | State::Padding { header, .. }
+            | State::Section { header, .. }
+            | State::End { header } => Some(header.length),
+        }
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// Where the bundle has been refused, or is not complete.
+    pub fn finish(self) -> Result<Summary, Error> {
+        let expected = self.length().unwrap_or(HEADER_BYTES as u64);
+        match self.state {
+            State::Refused(error) => Err(error),
+            State::End { header } => Ok(Summary {
+                version: header.version,
+                root: header.root,
+                sections: header.sections,
+                length: header.length,
+            }),
+            _ => Err(Error::Truncated { expected, found: self.position }),
+        }
+    }
+
+    fn advance(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let missing = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+            let (taken, rest) = bytes.split_at(bytes.len().min(missing));
+            self.take(taken)?;
+            self.position += taken.len() as u64;
+            bytes = rest;
+            while self.position == self.end {
+                match self.next_state()? {
+                    Some((state, end)) => (self.state, self.end) = (state, end),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes bytes that belong to the state; none where bytes follow the end.
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match &mut self.state {
+            State::Header | State::Record { .. } => {
+                let at = self.block.len() - (self.end - self.position) as usize;
+                self.block[at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            State::Padding { .. } => {
+                if let Some(at) = bytes.iter().position(|byte| *byte != 0) {
+                    return Err(Error::Padding { offset: self.position + at as u64 });
+                }
+            }
+            State::Section { hasher, .. } => hasher.update(bytes),
+            State::End { header } => return Err(Error::Trailing { expected: header.length }),
+            State::Refused(error) => return Err(error.clone()),
+        }
+        Ok(())
+    }
+
+    /// What follows the state whose bytes have all arrived, and where that ends.
+    fn next_state(&mut self) -> Result<Option<(State, u64)>, Error> {
+        Ok(Some(match self.state.clone() {
+            State::Header => {
+                let header = Header::decode(&self.block)?;
+                if header.sections as usize > SECTIONS {
+                    let limit = SECTIONS as u32;
+                    return Err(Error::TooManySections { found: header.sections, limit });
+                }
+                self.after_record(header, RootHasher::new(&self.block))?
+            }
+            State::Record { header, mut root } => {
+                root.record(&self.block);
+                let room = self.records.push(Record::decode(&self.block));
+                let (found, limit) = (header.sections, SECTIONS as u32);
+                room.map_err(|_| Error::TooManySections { found, limit })?;
+                self.after_record(header, root)?
+            }
+            State::Padding { header, section } => match self.records.get(section) {
+                Some(record) => {
+                    let end = record.offset + record.length;
+                    (State::Section { header, section, hasher: Sha256::new() }, end)
+                }
+                None => {
+                    self.state = State::End { header };
+                    return Ok(None);
+                }
+            },
+            State::Section { header, section, hasher } => {
+                let record = &self.records[section];
+                if Digest(hasher.finalize().into()) != record.digest {
+                    return Err(Error::SectionDigest { section: record.kind() });
+                }
+                self.padding(header, section + 1)
+            }
+            State::End { .. } | State::Refused(_) => return Ok(None),
+        }))
+    }
+
+    /// After the header or a record: another record, or what follows the table.
+    fn after_record(&self, header: Header, root: RootHasher) -> Result<(State, u64), Error> {
+        if self.records.len() < header.sections as usize {
+            return Ok((State::Record { header, root }, self.end + RECORD_BYTES as u64));
+        }
+        root.check(&header)?;
+        check_table(&header, self.records.iter().copied())?;
+        Ok(self.padding(header, 0))
+    }
+
+    fn padding(&self, header: Header, section: usize) -> (State, u64) {
+        let end = self.records.get(section).map_or(header.length, |record| record.offset);
+        (State::Padding { header, section }, end)
+    }
+}
+
+impl<const SECTIONS: usize> Default for StreamVerifier<SECTIONS> {
+    fn default() -> Self {
+        StreamVerifier::new()
+    }
+}
+
+/// Why [`verify_stream`] failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError<E> {
+    /// The reader failed.
+    #[error("the bundle cannot be read: {0:?}")]
+    Read(E),
+    /// The bundle was refused.
+    #[error(transparent)]
+    Bundle(#[from] Error),
+}
+
+/// Verifies a bundle while reading it to the reader's end, with at most `SECTIONS` sections.
+/// `buffer` may have any size but 0; a larger one needs fewer reads.
+///
+/// # Errors
+/// Where reading fails, or the bytes are not exactly one bundle that holds.
+///
+/// # Panics
+/// Where `buffer` is empty.
+pub fn verify_stream<R: Read, const SECTIONS: usize>(
+    mut reader: R,
+    buffer: &mut [u8],
+) -> Result<Summary, StreamError<R::Error>> {
+    assert!(!buffer.is_empty(), "a buffer of no bytes reads nothing");
+    let mut verifier = StreamVerifier::<SECTIONS>::new();
+    loop {
+        match reader.read(buffer).map_err(StreamError::Read)? {
+            0 => return Ok(verifier.finish()?),
+            count => verifier.push(&buffer[..count])?,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The proof, made at conversion, that an accumulator cannot overflow.
+
+use core::fmt;
+
+/// Least and greatest value an accumulator can reach, at any moment of its sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccumulatorBound {
+    /// Least.
+    pub low: i64,
+    /// Greatest.
+    pub high: i64,
+}
+
+impl AccumulatorBound {
+    /// The greatest absolute value.
+    pub fn magnitude(&self) -> u64 {
+        self.low.unsigned_abs().max(self.high.unsigned_abs())
+    }
+
+    /// Whether every value is exact in an f32, which has 24 significant bits.
+    pub fn is_exact_in_f32(&self) -> bool {
+        self.magnitude() <= 1 << 24
+    }
+}
+
+/// Some input would drive the accumulator out of an i32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccumulatorOverflow(pub AccumulatorBound);
+
+impl fmt::Display for AccumulatorOverflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AccumulatorBound { low, high } = self.0;
+        write!(f, "the accumulator can reach {low} to {high}, which 32 bits cannot hold")
+    }
+}
+
+impl core::error::Error for AccumulatorOverflow {}
+
+/// Bounds the accumulator of one output channel, `bias + Σ (x − zero_point) · weight`, over
+/// every input. An input at the zero point adds nothing, so that the bound holds for partial
+/// sums in any order, and for windows that reach outside the image.
+pub fn prove_accumulator(
+    weights: &[i8],
+    bias: i32,
+    zero_point: i8,
+) -> Result<AccumulatorBound, AccumulatorOverflow> {
+    let least = i64::from(i8::MIN) - i64::from(zero_point);
+    let greatest = i64::from(i8::MAX) - i64::from(zero_point);
+    let mut bound = AccumulatorBound { low: i64::from(bias), high: i64::from(bias) };
+    for &weight in weights {
+        let (a, b) = (least * i64::from(weight), greatest * i64::from(weight));
+        bound.low += a.min(b);
+        bound.high += a.max(b);
+    }
+    let fits = i32::try_from(bound.low).is_ok() && i32::try_from(bound.high).is_ok();
+    if fits { Ok(bound) } else { Err(AccumulatorOverflow(bound)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_reached_and_not_passed() {
+        let bound = prove_accumulator(&[1, -2], 10, 0).unwrap();
+        assert_eq!(bound, AccumulatorBound { low: 10 - 128 - 254, high: 10 + 127 + 256 });
+        let bound = prove_accumulator(&[127], 0, -128).unwrap();
+        assert_eq!(bound, AccumulatorBound { low: 0, high: 255 * 127 });
+        assert!(bound.is_exact_in_f32());
+    }
+
+    #[test]
+    fn overflow_is_found_at_the_last_unit() {
+        let bias = i32::MAX - 127 * 127;
+        assert!(prove_accumulator(&[127], bias, 0).is_ok());
+        let error = prove_accumulator(&[127], bias + 1, 0).unwrap_err();
+        assert_eq!(error.0.high, i64::from(i32::MAX) + 1);
+        assert!(!error.0.is_exact_in_f32());
+    }
+}

@@ -1,0 +1,20 @@
+//! The definition: portable loops, without unsafe code, that a compiler can vectorize.
+
+mod average_pool;
+mod conv;
+mod copy;
+mod depthwise;
+mod elementwise;
+mod max_pool;
+mod ports;
+mod resize;
+mod softmax;
+
+pub use average_pool::average_pool;
+pub use conv::conv;
+pub use copy::copy;
+pub use elementwise::{add, lookup, multiply};
+pub use max_pool::max_pool;
+pub use ports::{dequantize, quantize};
+pub use resize::resize;
+pub use softmax::softmax;

@@ -1,0 +1,45 @@
+//! Interpolation between two rows and two columns.
+
+use crate::{Resize, Sample};
+
+/// Weights of a row or column sum to this.
+const ONE: i32 = 2048;
+/// Weights of the four elements sum to 2 to this power.
+const SHIFT: u32 = 22;
+
+/// See [`Resize`].
+pub fn resize(resize: &Resize<'_>, output: &mut [i8]) {
+    let channels = resize.input_shape.channels;
+    let pixel = |row: u16, column: u16| {
+        let at = (usize::from(row) * resize.input_shape.width + usize::from(column)) * channels;
+        &resize.input[at..at + channels]
+    };
+    let mut pixels = output.chunks_exact_mut(channels.max(1));
+    for row in resize.rows {
+        let row = Sample::from_bytes(*row);
+        for (column, output) in resize.columns.iter().zip(&mut pixels) {
+            let column = Sample::from_bytes(*column);
+            let top = pixel(row.first, column.first);
+            if row.weight == 0 && column.weight == 0 {
+                output.copy_from_slice(top);
+                continue;
+            }
+            let top = top.iter().zip(pixel(row.first, column.second));
+            let bottom = pixel(row.second, column.first);
+            let bottom = bottom.iter().zip(pixel(row.second, column.second));
+            let [a, b, c, d] = weights(row.weight, column.weight);
+            for ((output, (&p, &q)), (&r, &s)) in output.iter_mut().zip(top).zip(bottom) {
+                let sum = i32::from(p) * a + i32::from(q) * b + i32::from(r) * c + i32::from(s) * d;
+                *output = ((sum + (1 << (SHIFT - 1))) >> SHIFT) as i8;
+            }
+        }
+    }
+}
+
+/// Weights of the elements top left, top right, bottom left, bottom right. Their sum is 2²²,
+/// so that no sum leaves an i32 and the mean of i8 is an i8.
+fn weights(row: i32, column: i32) -> [i32; 4] {
+    let (row, column) = (row.clamp(0, ONE), column.clamp(0, ONE));
+    let (top, left) = (ONE - row, ONE - column);
+    [top * left, top * column, row * left, row * column]
+}

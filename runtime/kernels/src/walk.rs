@@ -1,0 +1,118 @@
+//! Copies in any order of dimensions.
+
+/// Walks up to six dimensions of two blocks at once, outermost first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// How many elements along each dimension, at least 1.
+    pub dims: [usize; 6],
+    /// First element of the source.
+    pub source_offset: usize,
+    /// Distance of neighbours in the source; may be 0 (repeat).
+    pub source_strides: [usize; 6],
+    /// First element of the target.
+    pub target_offset: usize,
+    /// Distance of neighbours in the target.
+    pub target_strides: [usize; 6],
+}
+
+impl Walk {
+    /// Calls `run` with the first elements of source and target of every run along the
+    /// innermost dimension.
+    #[inline(always)]
+    fn for_each_run(&self, mut run: impl FnMut(usize, usize)) {
+        let (mut source, mut target) = (self.source_offset, self.target_offset);
+        let mut index = [0; 5];
+        loop {
+            run(source, target);
+            let mut dimension = 5;
+            loop {
+                if dimension == 0 {
+                    return;
+                }
+                dimension -= 1;
+                index[dimension] += 1;
+                if index[dimension] < self.dims[dimension] {
+                    source += self.source_strides[dimension];
+                    target += self.target_strides[dimension];
+                    break;
+                }
+                index[dimension] = 0;
+                source -= self.source_strides[dimension] * (self.dims[dimension] - 1);
+                target -= self.target_strides[dimension] * (self.dims[dimension] - 1);
+            }
+        }
+    }
+
+    /// Writes `convert` of every element of `source` to its place in `target`. Both hold
+    /// every element walked over.
+    ///
+    /// # Panics
+    /// Where they do not.
+    #[inline(always)]
+    pub fn apply<S: Copy, T: Copy>(
+        &self,
+        source: &[S],
+        target: &mut [T],
+        convert: impl Fn(S) -> T,
+    ) {
+        let [.., count] = self.dims;
+        let ([.., source_step], [.., target_step]) = (self.source_strides, self.target_strides);
+        match (source_step, target_step) {
+            (1, 1) => self.for_each_run(|from, to| {
+                let source = &source[from..from + count];
+                for (target, &source) in target[to..to + count].iter_mut().zip(source) {
+                    *target = convert(source);
+                }
+            }),
+            (0, 1) => {
+                self.for_each_run(|from, to| target[to..to + count].fill(convert(source[from])))
+            }
+            _ => self.for_each_run(|mut from, mut to| {
+                for last in (0..count).rev() {
+                    target[to] = convert(source[from]);
+                    if last > 0 {
+                        from += source_step;
+                        to += target_step;
+                    }
+                }
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec;
+
+    use super::*;
+
+    #[test]
+    fn transposes_repeats_and_offsets() {
+        let source = [1, 2, 3, 4, 5, 6];
+        let mut target = vec![0; 8];
+        let transposed = Walk {
+            dims: [1, 1, 1, 1, 3, 2],
+            source_offset: 0,
+            source_strides: [0, 0, 0, 0, 1, 3],
+            target_offset: 1,
+            target_strides: [0, 0, 0, 0, 2, 1],
+        };
+        transposed.apply(&source, &mut target, |x: i32| x);
+        assert_eq!(target, [0, 1, 4, 2, 5, 3, 6, 0]);
+
+        let repeated = Walk { source_strides: [0, 0, 0, 0, 1, 0], ..transposed };
+        repeated.apply(&source, &mut target, |x| 10 * x);
+        assert_eq!(target, [0, 10, 10, 20, 20, 30, 30, 0]);
+
+        let copied = Walk {
+            dims: [1, 1, 1, 1, 2, 3],
+            source_offset: 0,
+            source_strides: [0, 0, 0, 0, 3, 1],
+            target_offset: 0,
+            target_strides: [0, 0, 0, 0, 4, 1],
+        };
+        copied.apply(&source, &mut target, |x| x);
+        assert_eq!(target, [1, 2, 3, 20, 4, 5, 6, 0]);
+    }
+}

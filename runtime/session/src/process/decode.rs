@@ -1,0 +1,113 @@
+//! JPEG and PNG.
+
+use std::io::Cursor;
+
+use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+
+use super::Error;
+use super::image::{MAX_PIXELS, Picture, check_size};
+
+/// A decoded picture: height × width × red, green, blue.
+pub(super) struct Decoded {
+    height: usize,
+    width: usize,
+    pixels: Vec<u8>,
+}
+
+impl Decoded {
+    /// Its pixels.
+    pub(super) fn picture(&self) -> Picture<'_, u8> {
+        let Decoded { height, width, ref pixels } = *self;
+        Picture { height, width, channels: 3, pixels }
+    }
+}
+
+/// Decodes a picture and turns it as its camera says. Opacity is ignored.
+pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
+    let wrong = |error: ImageError| Error::Picture(error.into());
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(Error::Read)?;
+    let mut decoder = reader.into_decoder().map_err(wrong)?;
+    let (width, height) = decoder.dimensions();
+    check_size(height.into(), width.into())?;
+    // Sixteen-bit pixels of four channels, and as much again for the decoder's own needs.
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 16);
+    decoder.set_limits(limits).map_err(wrong)?;
+    let orientation = decoder.orientation().map_err(wrong)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(wrong)?;
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgb8();
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    Ok(Decoded { height, width, pixels: picture.into_raw() })
+}
+
+#[cfg(test)]
+mod tests {
+    use ::image::{ImageFormat, Rgb, RgbImage};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(format: ImageFormat) -> Vec<u8> {
+        let picture = RgbImage::from_fn(6, 4, |x, y| Rgb([40 * x as u8, 60 * y as u8, 200]));
+        let mut bytes = Cursor::new(vec![]);
+        picture.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn png_and_jpeg() {
+        let png = decode(&encoded(ImageFormat::Png)).unwrap();
+        assert_eq!((png.height, png.width), (4, 6));
+        assert_eq!(png.pixels[(2 * 6 + 5) * 3..][..3], [200, 120, 200]);
+        let jpeg = decode(&encoded(ImageFormat::Jpeg)).unwrap();
+        assert_eq!((jpeg.height, jpeg.width, jpeg.pixels.len()), (4, 6, 72));
+    }
+
+    #[test]
+    fn huge_pictures_are_refused_before_they_are_decoded() {
+        let mut png = encoded(ImageFormat::Png);
+        png[16..24].copy_from_slice(&[0, 0, 255, 255, 0, 0, 255, 255]);
+        let check = crc(&png[12..29]);
+        png[29..33].copy_from_slice(&check.to_be_bytes());
+        let size = (65535, 65535);
+        assert!(matches!(
+            decode(&png),
+            Err(Error::PictureSize { height, width, .. }) if (height, width) == size
+        ));
+    }
+
+    /// The checksum of a part of a PNG.
+    fn crc(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 }
+            })
+        })
+    }
+
+    #[test]
+    fn other_files_are_named_as_such() {
+        for bytes in [&b""[..], b"RIFF....WAVEfmt ", b"GIF89a\x01\x00\x01\x00"] {
+            let message = decode(bytes).err().unwrap().to_string();
+            assert!(message.ends_with("give JPEG or PNG"), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_never_panic(
+            jpeg in any::<bool>(),
+            damage in prop::collection::vec((any::<usize>(), any::<u8>()), 0..6),
+            cut in 0usize..64,
+        ) {
+            let mut bytes = encoded(if jpeg { ImageFormat::Jpeg } else { ImageFormat::Png });
+            for (at, value) in damage {
+                let end = bytes.len();
+                bytes[at % end] = value;
+            }
+            bytes.truncate(bytes.len() - cut);
+            let _ = decode(&bytes);
+        }
+    }
+}

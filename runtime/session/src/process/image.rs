@@ -1,0 +1,258 @@
+//! Pictures: fitted to the model's size, in its order of colours, normalised, in its layout.
+
+use hardtack_bundle::process::{ChannelOrder, Colour, Fit, Image};
+
+use super::Error;
+use super::array::scale;
+use super::check::channels;
+use super::resize::{Axis, resize};
+use crate::{Data, Tensor};
+
+/// Most pixels of a picture.
+pub(super) const MAX_PIXELS: u64 = 1 << 26;
+/// Longest side of a picture.
+const MAX_SIDE: u64 = 1 << 16;
+
+/// A picture's pixels from 0 to 255: height × width × channels, which are 1 (gray), 3 (red,
+/// green, blue) or 4, the last of which (opacity) is ignored.
+pub(super) struct Picture<'a, T> {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub pixels: &'a [T],
+}
+
+/// Shape of `samples` pictures as the model takes them.
+pub(super) fn shape(spec: &Image, samples: usize) -> [usize; 4] {
+    let (height, width) = (spec.height as usize, spec.width as usize);
+    match spec.order {
+        ChannelOrder::Nchw => [samples, channels(spec.colour), height, width],
+        ChannelOrder::Nhwc => [samples, height, width, channels(spec.colour)],
+    }
+}
+
+/// Pictures given as an array of pixels, as the model takes them.
+pub(super) fn array(spec: &Image, sample: &Tensor) -> Result<Tensor, Error> {
+    let gray = spec.colour == Colour::Gray;
+    let (samples, height, width, channels) = match *sample.shape() {
+        [height, width] => (1, height, width, 1),
+        [height, width, channels @ (1 | 3 | 4)] => (1, height, width, channels),
+        [samples, height, width] if gray => (samples, height, width, 1),
+        [samples, height, width, channels @ (1 | 3 | 4)] => (samples, height, width, channels),
+        _ => {
+            return Err(Error::Array {
+                shape: sample.shape().into(),
+                wanted:
+                    "pictures of shape [height, width], [height, width, channels] or [samples, \
+                         height, width, channels] with 1, 3 or 4 channels"
+                        .into(),
+            });
+        }
+    };
+    let floats;
+    let mut values = Vec::new();
+    let size = height * width * channels;
+    match sample.data() {
+        Data::U8(pixels) => {
+            for pixels in pixels.chunks_exact(size) {
+                values.extend(picture(spec, &Picture { height, width, channels, pixels })?);
+            }
+        }
+        _ => {
+            floats = sample.to_f32();
+            for pixels in floats.chunks_exact(size) {
+                values.extend(picture(spec, &Picture { height, width, channels, pixels })?);
+            }
+        }
+    }
+    Ok(Tensor::new(&shape(spec, samples), values).expect("pictures of the model's size"))
+}
+
+/// The values of one picture, in the order that the model takes.
+pub(super) fn picture<T: Copy + Into<f32>>(
+    spec: &Image,
+    picture: &Picture<'_, T>,
+) -> Result<Vec<f32>, Error> {
+    check_size(picture.height as u64, picture.width as u64)?;
+    let (rows, columns) = axes(spec, picture.height, picture.width);
+    let resized = resize(picture.pixels, rows, columns, picture.channels);
+
+    let count = channels(spec.colour);
+    let (height, width) = (spec.height as usize, spec.width as usize);
+    let mut values = Vec::with_capacity(height * width * count);
+    let mut pad = match spec.fit {
+        Fit::Letterbox { fill } => [f32::from(fill); 3],
+        Fit::Stretch | Fit::CentreCrop { .. } => [0.0; 3],
+    };
+    scale(&mut pad[..count], &spec.mean, &spec.deviation);
+    for row in resized.chunks_exact(columns.take * picture.channels) {
+        for pixel in row.chunks_exact(picture.channels) {
+            let mut pixel = coloured(pixel, spec.colour);
+            scale(&mut pixel[..count], &spec.mean, &spec.deviation);
+            values.extend_from_slice(&pixel[..count]);
+        }
+        for _ in columns.take..width {
+            values.extend_from_slice(&pad[..count]);
+        }
+    }
+    for _ in rows.take * width..height * width {
+        values.extend_from_slice(&pad[..count]);
+    }
+    Ok(match spec.order {
+        ChannelOrder::Nhwc => values,
+        ChannelOrder::Nchw => {
+            (0..count).flat_map(|c| values[c..].iter().step_by(count)).copied().collect()
+        }
+    })
+}
+
+/// Whether a picture can be taken.
+pub(super) fn check_size(height: u64, width: u64) -> Result<(), Error> {
+    let sides = (1..=MAX_SIDE).contains(&height) && (1..=MAX_SIDE).contains(&width);
+    if sides && height * width <= MAX_PIXELS {
+        return Ok(());
+    }
+    Err(Error::PictureSize { height, width, pixels: MAX_PIXELS, side: MAX_SIDE })
+}
+
+/// Where the rows and columns of a picture go.
+fn axes(spec: &Image, height: usize, width: usize) -> (Axis, Axis) {
+    let (rows, columns) = (spec.height as usize, spec.width as usize);
+    let whole = |source, scaled| Axis { source, scaled, skip: 0, take: scaled };
+    match spec.fit {
+        Fit::Stretch => (whole(height, rows), whole(width, columns)),
+        Fit::CentreCrop { short_side } => {
+            let short = height.min(width);
+            let centre = |source: usize, take: usize| {
+                let scaled = source * short_side as usize / short;
+                Axis { source, scaled, skip: (scaled - take) / 2, take }
+            };
+            (centre(height, rows), centre(width, columns))
+        }
+        Fit::Letterbox { .. } => {
+            // The axis that fills the model's input decides; the other one is rounded down.
+            if rows * width <= columns * height {
+                (whole(height, rows), whole(width, (width * rows / height).max(1)))
+            } else {
+                (whole(height, (height * columns / width).max(1)), whole(width, columns))
+            }
+        }
+    }
+}
+
+/// A pixel in the model's colours, of which there are 1 or 3.
+fn coloured(pixel: &[f32], colour: Colour) -> [f32; 3] {
+    let [red, green, blue] = match *pixel {
+        [red, green, blue, ..] => [red, green, blue],
+        _ => [pixel[0]; 3],
+    };
+    match colour {
+        Colour::Rgb => [red, green, blue],
+        Colour::Bgr => [blue, green, red],
+        Colour::Gray if pixel.len() < 3 => [red, 0.0, 0.0],
+        Colour::Gray => [0.299 * red + 0.587 * green + 0.114 * blue, 0.0, 0.0],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(height: u32, width: u32, fit: Fit) -> Image {
+        Image {
+            height,
+            width,
+            fit,
+            colour: Colour::Rgb,
+            order: ChannelOrder::Nhwc,
+            mean: [0.0].into_iter().collect(),
+            deviation: [1.0].into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn rows_and_columns_go_where_the_fit_says() {
+        let axis = |source, scaled, skip, take| Axis { source, scaled, skip, take };
+        let crop = Fit::CentreCrop { short_side: 256 };
+        let letterbox = Fit::Letterbox { fill: 114 };
+        let cases = [
+            (Fit::Stretch, 100, 300, axis(100, 224, 0, 224), axis(300, 224, 0, 224)),
+            (crop, 512, 640, axis(512, 256, 16, 224), axis(640, 320, 48, 224)),
+            (crop, 301, 100, axis(301, 770, 273, 224), axis(100, 256, 16, 224)),
+            (crop, 1, 60000, axis(1, 256, 16, 224), axis(60000, 15360000, 7679888, 224)),
+            (letterbox, 448, 224, axis(448, 224, 0, 224), axis(224, 112, 0, 112)),
+            (letterbox, 100, 300, axis(100, 74, 0, 74), axis(300, 224, 0, 224)),
+            (letterbox, 9000, 1, axis(9000, 224, 0, 224), axis(1, 1, 0, 1)),
+        ];
+        for (fit, height, width, rows, columns) in cases {
+            let got = axes(&spec(224, 224, fit), height, width);
+            assert_eq!(got, (rows, columns), "{fit:?} of {height} × {width}");
+        }
+    }
+
+    #[test]
+    fn colours_layout_and_scaling() {
+        let pixels = [10u8, 20, 30, 40, 50, 60];
+        let input = Tensor::new(&[1, 2, 3], pixels.to_vec()).unwrap();
+        let of = |spec: &Image| array(spec, &input).unwrap();
+        let mut spec = spec(1, 2, Fit::Stretch);
+        assert_eq!(of(&spec).as_f32().unwrap(), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]);
+        spec.order = ChannelOrder::Nchw;
+        spec.colour = Colour::Bgr;
+        spec.mean = [1.0, 2.0, 3.0].into_iter().collect();
+        spec.deviation = [2.0].into_iter().collect();
+        assert_eq!(of(&spec).as_f32().unwrap(), [14.5, 29.5, 9.0, 24.0, 3.5, 18.5]);
+        assert_eq!(of(&spec).shape(), [1, 3, 1, 2]);
+        spec.colour = Colour::Gray;
+        spec.mean = [0.0].into_iter().collect();
+        let gray = [0.299 * 10.0 + 0.587 * 20.0 + 0.114 * 30.0, 48.15];
+        for (a, b) in of(&spec).as_f32().unwrap().iter().zip(gray) {
+            assert!((a - b / 2.0).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn letterbox_fills_right_and_below() {
+        let mut spec = spec(2, 3, Fit::Letterbox { fill: 114 });
+        spec.colour = Colour::Gray;
+        spec.mean = [14.0].into_iter().collect();
+        let tall = Tensor::new(&[2, 1], vec![50u8, 60]).unwrap();
+        let values = array(&spec, &tall).unwrap();
+        assert_eq!(values.as_f32().unwrap(), [36.0, 100.0, 100.0, 46.0, 100.0, 100.0]);
+        let wide = Tensor::new(&[1, 3], vec![50.0f32, 60.0, 70.0]).unwrap();
+        let values = array(&spec, &wide).unwrap();
+        assert_eq!(values.as_f32().unwrap(), [36.0, 46.0, 56.0, 100.0, 100.0, 100.0]);
+    }
+
+    #[test]
+    fn arrays_of_pixels_come_in_five_shapes() {
+        let cases: [(&[usize], Colour, Option<usize>); 9] = [
+            (&[4, 5], Colour::Rgb, Some(1)),
+            (&[4, 5, 3], Colour::Rgb, Some(1)),
+            (&[4, 5, 1], Colour::Rgb, Some(1)),
+            (&[4, 5, 4], Colour::Gray, Some(1)),
+            (&[2, 4, 5], Colour::Gray, Some(2)),
+            (&[2, 4, 5, 3], Colour::Bgr, Some(2)),
+            (&[3, 4, 5], Colour::Rgb, None),
+            (&[4, 5, 2], Colour::Rgb, None),
+            (&[20], Colour::Gray, None),
+        ];
+        for (dimensions, colour, samples) in cases {
+            let count = dimensions.iter().product();
+            let input = Tensor::new(dimensions, vec![7i16; count]).unwrap();
+            let spec = Image { colour, ..spec(2, 2, Fit::Stretch) };
+            let got = array(&spec, &input).ok().map(|tensor| tensor.shape()[0]);
+            assert_eq!(got, samples, "{dimensions:?} as {colour:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_without_pixels_or_with_too_many_are_refused() {
+        for (height, width) in
+            [(0, 5), (5, 0), (1 << 13, (1 << 13) + 1), (1, 1 << 17), (u64::MAX, 2)]
+        {
+            assert!(matches!(check_size(height, width), Err(Error::PictureSize { .. })));
+        }
+        assert!(check_size(1 << 13, 1 << 13).is_ok());
+    }
+}

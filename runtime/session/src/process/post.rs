@@ -1,0 +1,169 @@
+//! The classes with the greatest scores.
+
+use hardtack_bundle::manifest::{Port, Quantization};
+use hardtack_bundle::process::Postprocess;
+
+use super::Error;
+use super::input::{is_float, to_i64};
+use crate::Tensor;
+
+/// Makes an answer from a model's first output.
+#[derive(Clone, Debug)]
+pub struct Postprocessor<'a> {
+    process: Postprocess,
+    quantization: Option<Quantization>,
+    labels: Vec<&'a str>,
+}
+
+/// A class and how much the model thinks that the input belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Class<'a> {
+    /// Index of its label: the index of its score without the classes before the first label.
+    pub index: usize,
+    /// Its name, if the bundle has one.
+    pub label: Option<&'a str>,
+    /// Its score, a probability where the settings or the model make it one; 1 where the model
+    /// answers with the class itself.
+    pub score: f32,
+}
+
+impl<'a> Postprocessor<'a> {
+    /// A bundle's post-processing for its first output, and its labels in their order.
+    pub fn new(
+        process: Postprocess,
+        output: &Port<'_>,
+        labels: impl IntoIterator<Item = &'a str>,
+    ) -> Postprocessor<'a> {
+        let labels = labels.into_iter().collect();
+        Postprocessor { process, quantization: output.quantization, labels }
+    }
+
+    /// The `count` classes of the greatest score, best first; of equal scores, the class of the
+    /// lower index first. `output` is that of one sample: any shape whose only dimension other
+    /// than 1 is that of the classes, or one integer, which is the class itself. Scores that are
+    /// not numbers come last.
+    ///
+    /// # Errors
+    /// [`Error::Output`] where the shape is not that of one sample's scores,
+    /// [`Error::NotAClass`] where the class is negative.
+    pub fn top(&self, output: &Tensor, count: usize) -> Result<Vec<Class<'a>>, Error> {
+        let Postprocess::Classify { softmax, skip } = self.process;
+        let several = output.shape().iter().filter(|size| **size != 1).count() > 1;
+        if several || output.is_empty() {
+            return Err(Error::Output { shape: output.shape().into() });
+        }
+        if output.len() == 1 && !is_float(output.dtype()) && self.quantization.is_none() {
+            return self.class(to_i64(output.data())[0], skip.into(), count);
+        }
+        let mut scores = output.to_f32();
+        if let Some(Quantization { scale, zero_point }) = self.quantization
+            && !is_float(output.dtype())
+        {
+            scores.iter_mut().for_each(|score| *score = scale * (*score - zero_point as f32));
+        }
+        if softmax {
+            probabilities(&mut scores);
+        }
+        let scores = scores.get(skip.into()..).unwrap_or_default();
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|a, b| {
+            // Adding 0 makes −0 and 0 equal.
+            let (a, b) = (scores[*a] + 0.0, scores[*b] + 0.0);
+            a.is_nan().cmp(&b.is_nan()).then(b.total_cmp(&a))
+        });
+        order.truncate(count);
+        Ok(order.into_iter().map(|index| self.named(index, scores[index])).collect())
+    }
+
+    fn class(&self, value: i64, skip: i64, count: usize) -> Result<Vec<Class<'a>>, Error> {
+        let index = value.checked_sub(skip).and_then(|index| usize::try_from(index).ok());
+        let index = index.ok_or(Error::NotAClass { value })?;
+        Ok(vec![self.named(index, 1.0); count.min(1)])
+    }
+
+    fn named(&self, index: usize, score: f32) -> Class<'a> {
+        Class { index, label: self.labels.get(index).copied(), score }
+    }
+}
+
+/// Softmax in place.
+fn probabilities(scores: &mut [f32]) {
+    let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    scores.iter_mut().for_each(|score| *score = (*score - greatest).exp());
+    let sum: f32 = scores.iter().sum();
+    scores.iter_mut().for_each(|score| *score /= sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use hardtack_bundle::DType;
+    use hardtack_bundle::manifest::Layout;
+
+    use super::*;
+
+    fn top<'a>(process: (bool, u16), output: &Tensor, labels: &[&'a str]) -> Vec<Class<'a>> {
+        let (softmax, skip) = process;
+        let port = port(None);
+        Postprocessor::new(Postprocess::Classify { softmax, skip }, &port, labels.iter().copied())
+            .top(output, 2)
+            .unwrap()
+    }
+
+    fn port(quantization: Option<Quantization>) -> Port<'static> {
+        Port {
+            name: "scores",
+            dtype: DType::F32,
+            shape: Default::default(),
+            layout: Layout::Plain,
+            quantization,
+        }
+    }
+
+    #[test]
+    fn greatest_first_and_ties_by_index() {
+        let scores = vec![0.5f32, f32::NAN, 2.0, -0.0, 2.0];
+        let output = Tensor::new(&[1, 5, 1, 1], scores).unwrap();
+        let class = |index, label, score| Class { index, label, score };
+        assert_eq!(
+            top((false, 0), &output, &["a", "b", "c"]),
+            [class(2, Some("c"), 2.0), class(4, None, 2.0)]
+        );
+        assert_eq!(
+            top((false, 3), &output, &["d", "e"]),
+            [class(1, Some("e"), 2.0), class(0, Some("d"), 0.0)]
+        );
+        assert!(top((false, 9), &output, &[]).is_empty());
+    }
+
+    #[test]
+    fn softmax_counts_the_skipped_classes() {
+        let output = Tensor::new(&[1, 3], vec![1001.0f32, 1000.0, 1000.0 + 2f32.ln()]).unwrap();
+        let best = top((true, 1), &output, &[])[0];
+        assert_eq!(best.index, 1);
+        assert!((best.score - 2.0 / (std::f32::consts::E + 3.0)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn quantized_scores_are_made_real() {
+        let quantization = Quantization { scale: 1.0 / 256.0, zero_point: -128 };
+        let process = Postprocess::Classify { softmax: false, skip: 0 };
+        let post = Postprocessor::new(process, &port(Some(quantization)), []);
+        let output = Tensor::new(&[1, 2], vec![-64i8, 64]).unwrap();
+        assert_eq!(post.top(&output, 1).unwrap()[0], Class { index: 1, label: None, score: 0.75 });
+    }
+
+    #[test]
+    fn one_integer_is_the_class() {
+        let output = Tensor::new(&[1], vec![1i64]).unwrap();
+        let setosa = Class { index: 1, label: Some("versicolor"), score: 1.0 };
+        assert_eq!(top((false, 0), &output, &["setosa", "versicolor"]), [setosa]);
+        let process = Postprocess::Classify { softmax: false, skip: 0 };
+        let post = Postprocessor::new(process, &port(None), []);
+        let negative = Tensor::scalar(-1i32);
+        assert!(matches!(post.top(&negative, 1), Err(Error::NotAClass { value: -1 })));
+        let pairs = Tensor::new(&[2, 2], vec![0.0f32; 4]).unwrap();
+        assert!(matches!(post.top(&pairs, 1), Err(Error::Output { .. })));
+        let none = Tensor::new(&[1, 0], Vec::<f32>::new()).unwrap();
+        assert!(matches!(post.top(&none, 1), Err(Error::Output { .. })));
+    }
+}

@@ -1,0 +1,148 @@
+//! WAV files, and recordings as arrays: samples of one channel from −1 to 1.
+
+use std::io::Cursor;
+
+use hardtack_bundle::DType;
+use hound::{SampleFormat, WavReader};
+
+use super::{Error, input};
+use crate::Tensor;
+
+/// Most samples of a recording, over all channels.
+const MAX_SAMPLES: usize = 1 << 27;
+
+/// A recording of one channel.
+pub(super) struct Recording {
+    /// Samples per second.
+    pub sample_rate: u32,
+    /// From −1 to 1.
+    pub samples: Vec<f32>,
+}
+
+/// Reads WAV; several channels become their mean.
+pub(super) fn read(bytes: &[u8]) -> Result<Recording, Error> {
+    let wrong = |error: hound::Error| Error::Recording(error.into());
+    let mut reader = WavReader::new(Cursor::new(bytes)).map_err(wrong)?;
+    let spec = reader.spec();
+    // The header's length may lie; no sample is shorter than a byte.
+    let room = (reader.len() as usize).min(bytes.len());
+    if room > MAX_SAMPLES {
+        return Err(Error::LongRecording { limit: MAX_SAMPLES });
+    }
+    let mut samples = Vec::with_capacity(room);
+    match spec.sample_format {
+        SampleFormat::Float => {
+            for sample in reader.samples::<f32>() {
+                samples.push(sample.map_err(wrong)?);
+            }
+        }
+        SampleFormat::Int => {
+            let full = full_scale(spec.bits_per_sample.into());
+            for sample in reader.samples::<i32>() {
+                samples.push(sample.map_err(wrong)? as f32 / full);
+            }
+        }
+    }
+    let channels = usize::from(spec.channels).max(1);
+    if channels > 1 {
+        samples = samples
+            .chunks_exact(channels)
+            .map(|moment| moment.iter().sum::<f32>() / channels as f32)
+            .collect();
+    }
+    Ok(Recording { sample_rate: spec.sample_rate, samples })
+}
+
+/// A recording given as an array of one dimension, or of several of 1 and one other.
+pub(super) fn from_array(sample: &Tensor) -> Result<Vec<f32>, Error> {
+    if sample.shape().iter().filter(|size| **size != 1).count() > 1 {
+        return Err(Error::Array {
+            shape: sample.shape().into(),
+            wanted: "samples of shape [samples], or floats of the shape of the model's input"
+                .into(),
+        });
+    }
+    let bits = match sample.dtype() {
+        DType::I8 => 8,
+        DType::I16 => 16,
+        DType::I32 => 32,
+        dtype if input::is_float(dtype) => return Ok(sample.to_f32()),
+        dtype => return Err(Error::SampleType { dtype }),
+    };
+    let full = full_scale(bits);
+    Ok(sample.to_f32().into_iter().map(|x| x / full).collect())
+}
+
+/// One more than the greatest integer of so many bits.
+fn full_scale(bits: u32) -> f32 {
+    2f32.powi(bits.clamp(1, 32) as i32 - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wav(channels: u16, bits: u16, sample_format: SampleFormat, samples: &[f32]) -> Vec<u8> {
+        let mut bytes = Cursor::new(vec![]);
+        let spec =
+            hound::WavSpec { channels, sample_rate: 8000, bits_per_sample: bits, sample_format };
+        let mut writer = hound::WavWriter::new(&mut bytes, spec).unwrap();
+        for sample in samples {
+            match sample_format {
+                SampleFormat::Float => writer.write_sample(*sample).unwrap(),
+                SampleFormat::Int => {
+                    writer.write_sample((sample * full_scale(bits.into())) as i32).unwrap();
+                }
+            }
+        }
+        writer.finalize().unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn every_sample_type_has_the_same_scale() {
+        let samples = [0.0, 0.5, -0.5, -1.0, 0.25];
+        for bits in [8, 16, 24, 32] {
+            let recording = read(&wav(1, bits, SampleFormat::Int, &samples)).unwrap();
+            assert_eq!(recording.samples, samples, "{bits} bits");
+            assert_eq!(recording.sample_rate, 8000);
+        }
+        let recording = read(&wav(1, 32, SampleFormat::Float, &samples)).unwrap();
+        assert_eq!(recording.samples, samples);
+    }
+
+    #[test]
+    fn channels_become_their_mean() {
+        let recording = read(&wav(2, 16, SampleFormat::Int, &[0.5, 0.25, -0.5, 0.0])).unwrap();
+        assert_eq!(recording.samples, [0.375, -0.25]);
+    }
+
+    #[test]
+    fn arrays_scale_as_files_do() {
+        let tensor = Tensor::new(&[1, 2], vec![16384i16, -32768]).unwrap();
+        assert_eq!(from_array(&tensor).unwrap(), [0.5, -1.0]);
+        let tensor = Tensor::new(&[2], vec![1u64, 2]).unwrap();
+        assert!(matches!(from_array(&tensor), Err(Error::SampleType { dtype: DType::U64 })));
+        let tensor = Tensor::new(&[2, 2], vec![0i16; 4]).unwrap();
+        assert!(matches!(from_array(&tensor), Err(Error::Array { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_never_panic(
+            bits in prop::sample::select(vec![8u16, 16, 24, 32]),
+            damage in prop::collection::vec((0usize..80, any::<u8>()), 0..6),
+            length in 0usize..90,
+        ) {
+            let mut bytes = wav(2, bits, SampleFormat::Int, &[0.5; 12]);
+            for (at, value) in damage {
+                let end = bytes.len();
+                bytes[at % end] = value;
+            }
+            bytes.truncate(length);
+            let _ = read(&bytes);
+        }
+    }
+}
