@@ -111,7 +111,7 @@ impl<'a> Bundle<'a> {
         self.sections().find(|section| section.kind == kind)
     }
 
-    /// The manifest.
+    /// The manifest. The value takes about 15 kB: mind it where the stack is small.
     ///
     /// # Errors
     /// Where it is malformed.
@@ -124,12 +124,14 @@ impl<'a> Bundle<'a> {
     /// The graph, where the bundle has one.
     ///
     /// # Errors
-    /// Where it is malformed or needs an operator that this crate does not have.
+    /// Where it is malformed, needs an operator that this crate does not have, or names
+    /// constants that are not in the bundle.
     #[cfg(feature = "alloc")]
     pub fn graph(&self) -> Result<Option<crate::graph::Graph>, crate::graph::GraphError> {
-        self.section(SectionKind::Graph)
-            .map(|section| crate::graph::Graph::from_bytes(section.bytes))
-            .transpose()
+        let Some(section) = self.section(SectionKind::Graph) else { return Ok(None) };
+        let graph = crate::graph::Graph::from_bytes(section.bytes)?;
+        graph.check_constants(self.constants().len() as u64)?;
+        Ok(Some(graph))
     }
 
     /// Number of integer programs. They are numbered from 0 without gaps.

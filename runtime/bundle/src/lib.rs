@@ -9,6 +9,20 @@
 //! [`Bundle::parse`] opens a bundle that lies in memory, at the cost of its header and table.
 //! [`Bundle::verify`] reads all of it, compares every digest and gives a [`Verified`].
 //! [`StreamVerifier`] does the same while a bundle arrives piece by piece.
+//!
+//! ```
+//! use hardtack_bundle::{Bundle, Error};
+//!
+//! fn describe(file: &[u8]) -> Result<(), Error> {
+//!     let bundle = Bundle::parse(file)?.verify()?;
+//!     println!("{} {}", bundle.manifest()?.name, bundle.root());
+//!     for section in bundle.sections() {
+//!         println!("{}: {} bytes", section.kind, section.bytes.len());
+//!     }
+//!     Ok(())
+//! }
+//! assert!(describe(b"not a bundle").is_err());
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -122,8 +122,8 @@ pub(crate) type Key = (u16, u16, u16);
 pub(crate) const SIGNATURE: u16 = 11;
 
 impl SectionKind {
-    /// Whether a reader that does not know the section must refuse the bundle, as the writer
-    /// flags it. [`SectionKind::Other`] is not critical unless the writer is told so.
+    /// Whether the writer flags the section: a reader that does not know it must refuse the
+    /// bundle.
     pub const fn is_critical(self) -> bool {
         matches!(
             self,
@@ -136,7 +136,7 @@ impl SectionKind {
         )
     }
 
-    #[cfg(feature = "alloc")]
+    #[cfg(any(feature = "alloc", test))]
     pub(crate) const fn key(self) -> Key {
         match self {
             SectionKind::Manifest => (1, 0, 0),

@@ -27,7 +27,7 @@ pub struct Summary {
 /// | State   | Takes                                    | Then                                   |
 /// |---------|------------------------------------------|----------------------------------------|
 /// | Header  | 64 bytes                                 | checks them; Record                    |
-/// | Record  | 64 bytes; once per section               | after the last, checks root and table; Padding |
+/// | Record  | 64 bytes; once per section               | checks root and table at the end; Padding |
 /// | Padding | zeros up to the next section, or the end | Section, or End after the last         |
 /// | Section | its bytes                                | checks the digest; Padding             |
 /// | End     | nothing                                  |                                        |

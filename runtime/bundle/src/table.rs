@@ -37,10 +37,10 @@ impl Record {
     }
 
     #[cfg(feature = "alloc")]
-    pub fn new(kind: SectionKind, critical: bool, offset: u64, bytes: &[u8]) -> Record {
+    pub fn new(kind: SectionKind, offset: u64, bytes: &[u8]) -> Record {
         Record {
             key: kind.key(),
-            flags: if critical { CRITICAL } else { 0 },
+            flags: if kind.is_critical() { CRITICAL } else { 0 },
             offset,
             length: bytes.len() as u64,
             reserved: 0,
@@ -132,11 +132,11 @@ pub(crate) fn check_table(
             return Err(Error::ReservedInRecord { section });
         }
         let kind = record.kind();
-        if let (SectionKind::Other { kind, family, index }, true) = (kind, record.is_critical()) {
-            return Err(Error::UnknownCritical { kind, family, index, version: header.version });
-        }
         if previous.is_none() && kind != SectionKind::Manifest {
             return Err(Error::NoManifest);
+        }
+        if let (SectionKind::Other { kind, family, index }, true) = (kind, record.is_critical()) {
+            return Err(Error::UnknownCritical { kind, family, index, version: header.version });
         }
         if previous.is_some_and(|previous| previous >= record.key) {
             return Err(Error::Order { section });

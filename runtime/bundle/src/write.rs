@@ -57,7 +57,6 @@ pub struct Writer<'a> {
 #[derive(Clone, Debug)]
 struct Part<'a> {
     kind: SectionKind,
-    critical: bool,
     bytes: Cow<'a, [u8]>,
 }
 
@@ -70,24 +69,11 @@ impl<'a> Writer<'a> {
     /// Adds a section. Bytes that are borrowed are not copied until they are written.
     ///
     /// # Errors
-    /// Where there is one of this kind already.
+    /// Where there is one of this kind already, or [`SectionKind::Other`] has the numbers of a
+    /// kind that has a name.
     pub fn section(
         &mut self,
         kind: SectionKind,
-        bytes: impl Into<Cow<'a, [u8]>>,
-    ) -> Result<&mut Self, WriteError> {
-        self.section_flagged(kind, kind.is_critical(), bytes)
-    }
-
-    /// Adds a section, `critical` where a reader that does not know it must refuse the bundle.
-    ///
-    /// # Errors
-    /// Where there is one of this kind already, or [`SectionKind::Other`] has the numbers of a
-    /// kind that has a name.
-    pub fn section_flagged(
-        &mut self,
-        kind: SectionKind,
-        critical: bool,
         bytes: impl Into<Cow<'a, [u8]>>,
     ) -> Result<&mut Self, WriteError> {
         let named = SectionKind::from_key(kind.key());
@@ -97,7 +83,7 @@ impl<'a> Writer<'a> {
         match self.sections.binary_search_by_key(&kind.key(), |part| part.kind.key()) {
             Ok(_) => Err(WriteError::Duplicate(kind)),
             Err(at) => {
-                self.sections.insert(at, Part { kind, critical, bytes: bytes.into() });
+                self.sections.insert(at, Part { kind, bytes: bytes.into() });
                 Ok(self)
             }
         }
@@ -170,7 +156,7 @@ impl<'a> Writer<'a> {
         let mut records = Vec::with_capacity(self.sections.len());
         let mut position = first_offset(sections);
         for (section, part) in (0..).zip(&self.sections) {
-            records.push(Record::new(part.kind, part.critical, position, &part.bytes));
+            records.push(Record::new(part.kind, position, &part.bytes));
             position = position
                 .checked_add(part.bytes.len() as u64)
                 .and_then(next_offset)

@@ -1,4 +1,11 @@
 //! Runs an integer program in a planned arena.
+//!
+//! A program is two sections of bytes: code, which [`program`] explains, and weights.
+//! [`Program::parse`] checks every tensor, range and walk of it once; the value it returns is
+//! the proof, and [`Program::run`] then neither allocates nor fails but for what the caller
+//! gave. Nothing here needs an allocator, except, with the feature `alloc`, the planner that
+//! makes programs (`Builder`), the plan that describes them (`Plan`), and an executor that
+//! decodes a program ahead of its runs (`Executor`).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -6,3 +13,22 @@
 extern crate alloc;
 
 pub mod program;
+
+mod arena;
+mod check;
+mod code;
+mod error;
+mod execute;
+mod names;
+#[cfg(feature = "alloc")]
+mod plan;
+mod run;
+mod step;
+
+pub use code::{Program, Steps};
+pub use error::{Problem, ProgramError, RunError};
+#[cfg(feature = "alloc")]
+pub use plan::{BuildError, Builder, Built, Layer, Placement, Plan};
+#[cfg(feature = "alloc")]
+pub use run::Executor;
+pub use run::{Input, Observer, Output, Unobserved};

@@ -37,6 +37,19 @@ pub struct Tensor {
     pub zero_point: i8,
 }
 
+impl Tensor {
+    /// Number of elements, which is the number of bytes; saturates.
+    pub const fn elements(&self) -> u32 {
+        self.height.saturating_mul(self.width).saturating_mul(self.channels)
+    }
+
+    /// Its integers in the arena of a program it is part of; `None` where the arena is
+    /// smaller than that.
+    pub fn in_arena<'a>(&self, arena: &'a [i8]) -> Option<&'a [i8]> {
+        arena.get(self.offset as usize..)?.get(..self.elements() as usize)
+    }
+}
+
 /// Element type of a port: what the caller gives or gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortType {
@@ -57,7 +70,7 @@ pub struct Port {
     pub elements: u32,
 }
 
-/// Walks up to four dimensions of two blocks at once, innermost last.
+/// Walks up to six dimensions of two blocks at once, innermost last.
 /// Strides are in elements; unused leading dimensions are 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walk {
@@ -71,6 +84,65 @@ pub struct Walk {
     pub target_offset: u32,
     /// Distance of neighbours in the destination.
     pub target_strides: [u32; 6],
+}
+
+impl Walk {
+    /// `count` elements in a row, from the first of the source to the first of the destination.
+    pub const fn contiguous(count: u32) -> Self {
+        let strides = [0, 0, 0, 0, 0, 1];
+        Self {
+            dims: [1, 1, 1, 1, 1, count],
+            source_offset: 0,
+            source_strides: strides,
+            target_offset: 0,
+            target_strides: strides,
+        }
+    }
+
+    /// All of a destination of these dimensions, row-major, from places of the source with
+    /// these strides. Dimensions that can be joined are, so that the innermost is long.
+    /// `None` for more than six dimensions, for dimensions and strides of unequal number, and
+    /// for sizes beyond a u32.
+    pub fn gather(dims: &[u32], source_offset: u32, source_strides: &[u32]) -> Option<Self> {
+        let mut walk = Self { source_offset, ..Self::contiguous(1) };
+        walk.source_strides = [0; 6];
+        walk.target_strides = [0; 6];
+        if dims.len() > 6 || dims.len() != source_strides.len() {
+            return None;
+        }
+        let mut place = 6;
+        let mut target_stride = 1u32;
+        for (&dim, &stride) in dims.iter().zip(source_strides).rev() {
+            if dim != 1 {
+                let joined = place < 6
+                    && walk.source_strides[place].checked_mul(walk.dims[place]) == Some(stride);
+                if joined {
+                    walk.dims[place] = walk.dims[place].checked_mul(dim)?;
+                } else {
+                    place -= 1;
+                    walk.dims[place] = dim;
+                    walk.source_strides[place] = stride;
+                    walk.target_strides[place] = target_stride;
+                }
+            }
+            target_stride = target_stride.checked_mul(dim)?;
+        }
+        if place == 6 {
+            return Some(Self { source_offset, ..Self::contiguous(1) });
+        }
+        Some(walk)
+    }
+
+    /// The same elements in the other direction.
+    pub const fn reversed(self) -> Self {
+        Self {
+            dims: self.dims,
+            source_offset: self.target_offset,
+            source_strides: self.target_strides,
+            target_offset: self.source_offset,
+            target_strides: self.source_strides,
+        }
+    }
 }
 
 /// A sliding window over height and width.
@@ -96,6 +168,11 @@ pub struct Clamp {
     pub high: i8,
 }
 
+impl Clamp {
+    /// Every i8.
+    pub const FULL: Self = Self { low: i8::MIN, high: i8::MAX };
+}
+
 /// A tensor added before rounding, as part of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Residual {
@@ -114,11 +191,13 @@ pub struct Conv {
     pub output: TensorId,
     /// The sliding window.
     pub window: Window,
-    /// Groups the channels are split into; as many as input channels: depthwise.
+    /// Groups the channels are split into. More than one, and as many as input channels and
+    /// output channels: depthwise.
     pub groups: u32,
     /// Weights: i8 in [−127, 127], in the layout of the section's family. In the family `mcu`:
     /// output channel, kernel row, kernel column, input channel of the group; every output
-    /// channel's run padded with zeros to a multiple of 4 bytes.
+    /// channel's run padded with zeros to a multiple of 4 bytes. Depthwise: kernel row, kernel
+    /// column, channel; without padding.
     pub weights: Span,
     /// i32 per output channel, in units of input scale · weight scale.
     pub bias: Span,
@@ -185,9 +264,10 @@ pub struct AveragePool {
     pub output: TensorId,
     /// The sliding window; a window of the image's size is a mean over the image.
     pub window: Window,
-    /// Scale of the input over the output's. Where [`AveragePool::count_include_pad`], it is
-    /// divided by the window's size already; else it is divided, in f32, by the number of
-    /// elements inside the image, and rounded to 22 significant bits.
+    /// Scale of the input over the output's, of at most 22 significant bits. Where
+    /// [`AveragePool::count_include_pad`], it is divided by the window's size already; else it
+    /// is divided, in f32, by the number of elements inside the image, and rounded to 22
+    /// significant bits again.
     pub scale: f32,
     /// Whether elements outside the image count.
     pub count_include_pad: bool,
@@ -217,7 +297,7 @@ pub struct Move {
     /// Which elements go where.
     pub walk: Walk,
     /// Scale of the input over the output's, of at most 15 significant bits:
-    /// `rne((x − z_in) · scale) + z_out`. `None` copies.
+    /// `rne((x − z_in) · scale) + z_out`. `None` copies the integers themselves.
     pub scale: Option<f32>,
 }
 
@@ -230,15 +310,16 @@ pub struct Fill {
     pub value: i8,
 }
 
-/// Attributes of [`Step::Resize`]: the weighted sum of two rows and two columns. Input and
-/// output have the same scale and zero point.
+/// Attributes of [`Step::Resize`]: the weighted sum of two rows and two columns, in units of
+/// 2⁻²² and rounded half up. Input and output have the same scale and zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resize {
     /// What is read.
     pub input: TensorId,
     /// What is written.
     pub output: TensorId,
-    /// Per output row: first row u16, second row u16, weight of the second i32 in 1/2048.
+    /// Per output row: first row u16, second row u16, weight of the second i32 in 1/2048, from
+    /// 0 to 2048.
     pub rows: Span,
     /// Per output column, the same.
     pub columns: Span,
@@ -253,7 +334,7 @@ pub struct Softmax {
     pub input: TensorId,
     /// What is written.
     pub output: TensorId,
-    /// 256 u32: `round(exp(−d · scale) · 2^24)`.
+    /// 256 u32, at most 2^24 and the first at least 1: `round(exp(−d · scale) · 2^24)`.
     pub table: Span,
 }
 

@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Constant, Fact, Graph, Node, Operator, Outlet};
 
-/// Bodies nest at most this deep in the stream: only the outermost graph has any.
-const LIMIT_BODIES: usize = 4096;
-
 /// Why graph bytes were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -34,6 +31,16 @@ pub enum GraphError {
         /// Version of its attributes.
         version: u8,
     },
+    /// A node whose attributes are not those of its operator.
+    #[error("node {node:?}: the attributes of operator {id} are malformed ({problem})")]
+    Attributes {
+        /// Name of the node.
+        node: String,
+        /// Number in the operator table.
+        id: u16,
+        /// What is wrong.
+        problem: postcard::Error,
+    },
     /// A node that does not fit its graph.
     #[error("node {node:?}: {problem}")]
     Invalid {
@@ -41,6 +48,12 @@ pub enum GraphError {
         node: String,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// A constant that does not lie in the constants section as its type and shape say.
+    #[error("constant {index} does not fit its place in the constants section")]
+    Constant {
+        /// Index in [`Graph::constants`].
+        index: usize,
     },
 }
 
@@ -102,21 +115,6 @@ impl Graph {
         graph.check()?;
         Ok(graph)
     }
-
-    /// Checks that every reference points to something that exists and comes before.
-    ///
-    /// # Errors
-    /// The first node that does not fit.
-    pub fn check(&self) -> Result<(), GraphError> {
-        if self.bodies.len() > LIMIT_BODIES {
-            return Err(invalid("", "more bodies than a graph may have"));
-        }
-        check_nodes(self, self, 0)?;
-        for (index, body) in self.bodies.iter().enumerate() {
-            check_nodes(body, self, index + 1)?;
-        }
-        Ok(())
-    }
 }
 
 fn store(graph: &Graph) -> Result<StoredGraph, GraphError> {
@@ -148,7 +146,9 @@ fn load(stored: StoredGraph) -> Result<Graph, GraphError> {
     for node in stored.nodes {
         let operator = match Operator::from_parts(node.id, node.version, &node.attributes) {
             Some(Ok(operator)) => operator,
-            Some(Err(error)) => return Err(GraphError::Malformed(error)),
+            Some(Err(problem)) => {
+                return Err(GraphError::Attributes { node: node.name, id: node.id, problem });
+            }
             None => {
                 return Err(GraphError::UnknownOperator {
                     node: node.name,
@@ -166,51 +166,4 @@ fn load(stored: StoredGraph) -> Result<Graph, GraphError> {
         output_names: stored.output_names,
         ..Graph::default()
     })
-}
-
-/// `first_body` is the least body that operators of `graph` may name.
-fn check_nodes(graph: &Graph, outermost: &Graph, first_body: usize) -> Result<(), GraphError> {
-    let known = |outlet: &Outlet, before: usize| {
-        (outlet.node as usize) < before
-            && (outlet.slot as usize) < graph.nodes[outlet.node as usize].outputs.len()
-    };
-    for (index, node) in graph.nodes.iter().enumerate() {
-        if !node.inputs.iter().all(|outlet| known(outlet, index)) {
-            return Err(invalid(&node.name, "it reads a value that no earlier node gives"));
-        }
-        let constant = |constant: u32| (constant as usize) < outermost.constants.len();
-        let body = |body: u32| (first_body..outermost.bodies.len()).contains(&(body as usize));
-        let sound = match &node.operator {
-            Operator::Constant(index) => constant(*index),
-            Operator::Pad(pad) => match pad.mode {
-                super::PadMode::Constant(index) => constant(index),
-                _ => true,
-            },
-            Operator::OneHot(one_hot) => constant(one_hot.off) && constant(one_hot.on),
-            Operator::Stft(stft) => stft.window.is_none_or(constant),
-            Operator::Scan(scan) => body(scan.body),
-            Operator::If(branch) => body(branch.then_body) && body(branch.else_body),
-            _ => true,
-        };
-        if !sound {
-            return Err(invalid(&node.name, "it names a constant or body that does not exist"));
-        }
-    }
-    let input = |index: &u32| {
-        graph.nodes.get(*index as usize).is_some_and(|node| node.operator == Operator::Input)
-    };
-    if !graph.inputs.iter().all(input) {
-        return Err(invalid("", "an input of the graph is not an input node"));
-    }
-    if !graph.outputs.iter().all(|outlet| known(outlet, graph.nodes.len())) {
-        return Err(invalid("", "an output of the graph is not the value of a node"));
-    }
-    if graph.output_names.len() != graph.outputs.len() {
-        return Err(invalid("", "the graph has not one name for each output"));
-    }
-    Ok(())
-}
-
-fn invalid(node: &str, problem: &'static str) -> GraphError {
-    GraphError::Invalid { node: node.into(), problem }
 }

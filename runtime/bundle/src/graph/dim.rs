@@ -4,6 +4,11 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+/// Most steps of an expression.
+const LIMIT_TOKENS: usize = 1024;
+/// How deep operations nest at most, so that a tree made of an expression may be walked.
+const LIMIT_DEPTH: usize = 64;
+
 /// One step of a dimension expression in postfix order. A flat list instead of a tree keeps
 /// foreign bytes from recursing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +69,15 @@ impl Dim {
         }
     }
 
+    /// Whether it can be evaluated, given values for that many symbols: an expression of known
+    /// symbols that leaves one value, of limited length and depth.
+    pub fn is_sound(&self, symbols: usize) -> bool {
+        match self {
+            Dim::Value(_) => true,
+            Dim::Expression(tokens) => is_sound(tokens, symbols).is_some(),
+        }
+    }
+
     /// Evaluates with `symbols[i]` for symbol `i`.
     ///
     /// `None` where a symbol has no value, the expression is malformed, or it overflows.
@@ -111,6 +125,34 @@ impl Dim {
     }
 }
 
+/// Walks an expression with the depth of each value on the stack.
+fn is_sound(tokens: &[Token], symbols: usize) -> Option<()> {
+    if tokens.len() > LIMIT_TOKENS {
+        return None;
+    }
+    let mut depths: Vec<usize> = Vec::new();
+    for token in tokens {
+        let operands = match *token {
+            Token::Value(_) => 0,
+            Token::Symbol(index) if (index as usize) < symbols => 0,
+            Token::Symbol(_) => return None,
+            Token::Add(count) | Token::Multiply(count) => count as usize,
+            Token::Minimum(count) | Token::Maximum(count) | Token::Broadcast(count) => {
+                (count > 0).then_some(count as usize)?
+            }
+            Token::Divide(divisor) => (1..=i64::MAX as u64).contains(&divisor).then_some(1)?,
+            Token::GreaterOrEqual | Token::Equal => 2,
+        };
+        let rest = depths.len().checked_sub(operands)?;
+        let depth = depths.drain(rest..).max().unwrap_or(0) + 1;
+        if depth > LIMIT_DEPTH {
+            return None;
+        }
+        depths.push(depth);
+    }
+    (depths.len() == 1).then_some(())
+}
+
 fn pop(stack: &mut Vec<i64>, count: u32) -> Option<Vec<i64>> {
     let at = stack.len().checked_sub(count as usize)?;
     Some(stack.split_off(at))
@@ -145,6 +187,33 @@ mod tests {
             vec![Token::Value(2), Token::Value(3), Token::Broadcast(2)],
         ] {
             assert_eq!(Dim::Expression(tokens.clone()).evaluate(&[]), None, "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn soundness_is_told_without_values() {
+        let nested = |depth: usize| {
+            let mut tokens = vec![Token::Symbol(0)];
+            tokens.extend(vec![Token::Divide(2); depth - 1]);
+            Dim::Expression(tokens)
+        };
+        assert!(Dim::Value(-1).is_sound(0));
+        assert!(Dim::symbol(0).is_sound(1));
+        assert!(!Dim::symbol(1).is_sound(1));
+        assert!(nested(LIMIT_DEPTH).is_sound(1));
+        assert!(!nested(LIMIT_DEPTH + 1).is_sound(1));
+        for tokens in [
+            vec![],
+            vec![Token::Add(2)],
+            vec![Token::Add(u32::MAX)],
+            vec![Token::Value(1), Token::Value(2)],
+            vec![Token::Value(1), Token::Divide(0)],
+            vec![Token::Value(1), Token::Divide(u64::MAX)],
+            vec![Token::Minimum(0)],
+            vec![Token::Value(1), Token::Equal],
+            vec![Token::Add(0); LIMIT_TOKENS + 1],
+        ] {
+            assert!(!Dim::Expression(tokens.clone()).is_sound(0), "{tokens:?}");
         }
     }
 }

@@ -4,7 +4,9 @@
 //! form the runtime adapter reads. It owns no weights: a constant names its
 //! entry in [`Graph::constants`], whose bytes lie in a section of the bundle.
 
+mod attributes;
 mod bytes;
+mod check;
 mod dim;
 mod operator;
 
@@ -13,9 +15,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+pub use attributes::*;
 pub use bytes::GraphError;
 pub use dim::{Dim, Token};
-pub use operator::*;
+pub use operator::Operator;
 
 use crate::DType;
 

@@ -8,11 +8,11 @@ use super::depthwise::depthwise;
 use crate::{Conv, Requantize, Taps};
 
 /// Output pixels that share one pass over the weights.
-const PIXELS: usize = 4;
+const PIXELS: usize = 8;
 /// Elements of a window gathered at once.
 const DEPTH: usize = 256;
 /// Accumulators kept per pixel.
-const CHANNELS: usize = 128;
+const CHANNELS: usize = 64;
 
 /// See [`Conv`].
 pub fn conv(conv: &Conv<'_>, output: &mut [i8]) {

@@ -15,3 +15,33 @@ pub fn copy(step: &Move<'_>, output: &mut [i8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Walk;
+
+    #[test]
+    fn copies_with_and_without_a_scale() {
+        let walk = Walk {
+            dims: [1, 1, 1, 1, 1, 3],
+            source_offset: 1,
+            source_strides: [0, 0, 0, 0, 0, 1],
+            target_offset: 0,
+            target_strides: [0, 0, 0, 0, 0, 2],
+        };
+        let plain = Move {
+            input: &[9, -128, 1, 127],
+            walk,
+            scale: None,
+            zero_point: 1,
+            output_zero_point: -10,
+        };
+        let mut output = [0; 6];
+        copy(&plain, &mut output);
+        assert_eq!(output, [-128, 0, 1, 0, 127, 0]);
+        // −129 · 0.5 = −64.5, to even; 126 · 0.5.
+        copy(&Move { scale: Some(0.5), ..plain }, &mut output);
+        assert_eq!(output, [-74, 0, -10, 0, 53, 0]);
+    }
+}

@@ -1,0 +1,61 @@
+//! Bundles that were written once must load for ever.
+#![cfg(feature = "alloc")]
+
+mod sample;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hardtack_bundle::{Bundle, MAX_SECTIONS, verify_stream};
+
+/// The frozen bundle that the writer and the sample of today still give.
+const NEWEST: &str = "sample-1.tack";
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/v1")
+}
+
+#[test]
+fn frozen_bundles_load() {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "tack") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let bytes = fs::read(&path).unwrap();
+        load(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        names.push(name);
+    }
+    println!("loaded {names:?}");
+    assert!(names.iter().any(|name| name == NEWEST), "{NEWEST} is not among the frozen bundles");
+}
+
+/// Reads every section that this crate understands.
+fn load(bytes: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+    let bundle = Bundle::parse(bytes)?.verify()?;
+    let summary = verify_stream::<_, MAX_SECTIONS>(bytes, &mut [0; 100])?;
+    assert_eq!(summary.root, bundle.root());
+    bundle.manifest()?;
+    bundle.graph()?;
+    bundle.preprocess()?;
+    bundle.postprocess()?;
+    bundle.labels()?;
+    bundle.golden()?;
+    bundle.notices()?;
+    Ok(())
+}
+
+#[test]
+fn the_newest_means_what_it_did_and_is_written_as_it_was() {
+    let bytes = fs::read(folder().join(NEWEST)).unwrap();
+    let bundle = Bundle::parse(&bytes).unwrap();
+    assert_eq!(bundle.manifest(), Ok(sample::manifest()));
+    assert_eq!(bundle.graph(), Ok(Some(sample::operators::graph())));
+    assert_eq!(bundle.preprocess(), Ok(Some(sample::preprocess())));
+    assert_eq!(bundle.postprocess(), Ok(Some(sample::postprocess())));
+    assert_eq!(bundle.golden().unwrap().unwrap().len(), 2);
+    assert!(bundle.labels().unwrap().unwrap().iter().eq(sample::LABELS));
+    assert!(sample::writer().finish().unwrap() == bytes, "the writer gives other bytes");
+}

@@ -1,0 +1,160 @@
+//! A bundle with every kind of section and a graph with every operator. The newest frozen
+//! bundle was made of it: whoever changes it must freeze another.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use hardtack_bundle::golden::{GoldenBuilder, GoldenTensor};
+use hardtack_bundle::manifest::*;
+use hardtack_bundle::process::*;
+use hardtack_bundle::{DType, Digest, Family, Manifest, SectionKind, Writer};
+use heapless::Vec as Bounded;
+
+pub mod operators;
+
+/// Collects into a bounded list.
+fn list<T: Clone, const N: usize>(items: &[T]) -> Bounded<T, N> {
+    items.iter().cloned().collect()
+}
+
+/// A manifest that uses every field.
+pub fn manifest() -> Manifest<'static> {
+    let port = |name, dtype, shape, layout, quantization| Port {
+        name,
+        dtype,
+        shape,
+        layout,
+        quantization,
+    };
+    let state_shape = list(&[Extent::Fixed(1), Extent::Fixed(4)]);
+    Manifest {
+        name: "sample",
+        version: "3-rc1",
+        inputs: list(&[
+            port(
+                "image",
+                DType::F32,
+                list(&[
+                    Extent::Named("batch"),
+                    Extent::Fixed(2),
+                    Extent::Fixed(2),
+                    Extent::Fixed(3),
+                ]),
+                Layout::Nhwc,
+                None,
+            ),
+            port("state", DType::I8, state_shape.clone(), Layout::Plain, None),
+        ]),
+        outputs: list(&[
+            port(
+                "scores",
+                DType::I8,
+                list(&[Extent::Named("batch"), Extent::Fixed(3)]),
+                Layout::Plain,
+                Some(Quantization { scale: 0.00390625, zero_point: -128 }),
+            ),
+            port("next state", DType::I8, state_shape, Layout::Nchw, None),
+        ]),
+        states: list(&[State { input: 1, output: 1 }]),
+        provenance: Provenance {
+            source_digest: Digest::of(b"model.onnx").0,
+            source_bytes: 123_456_789_012,
+            producer: "pytorch 2.9",
+            opset: 17,
+            converter: "0.1.0",
+            options: list(&[Entry { name: "int8", value: "true" }]),
+        },
+        figures: list(&[Figure { name: "top-1", value: 0.75, samples: 400, source: "eval.npz" }]),
+        float_operators: list(&[Entry { name: "Softmax", value: "1" }]),
+        arena_bytes: 1 << 33,
+        needs_float: true,
+    }
+}
+
+/// Pre-processing of a picture.
+pub fn preprocess() -> Preprocess {
+    Preprocess::Image(Image {
+        height: 224,
+        width: 192,
+        fit: Fit::CentreCrop { short_side: 256 },
+        colour: Colour::Bgr,
+        order: ChannelOrder::Nhwc,
+        mean: list(&[123.675, 116.28, 103.53]),
+        deviation: list(&[58.5]),
+    })
+}
+
+/// Post-processing to a class.
+pub fn postprocess() -> Postprocess {
+    Postprocess::Classify { softmax: true, skip: 1 }
+}
+
+/// Names of three classes.
+pub const LABELS: [&str; 3] = ["tench", "", "Schäferhund"];
+
+/// Two test vectors.
+pub fn golden() -> Vec<u8> {
+    let image = GoldenTensor {
+        name: "image",
+        dtype: DType::U8,
+        shape: &[1, 2, 2, 3],
+        bytes: b"abcdefghijkl",
+        tolerance: 0.0,
+    };
+    let scores = GoldenTensor {
+        name: "scores",
+        dtype: DType::I8,
+        shape: &[1, 3],
+        bytes: &[1, 255, 3],
+        tolerance: 0.0,
+    };
+    let loss = GoldenTensor {
+        name: "loss",
+        dtype: DType::F32,
+        shape: &[],
+        bytes: &0.5f32.to_le_bytes(),
+        tolerance: 0.001,
+    };
+    let mut golden = GoldenBuilder::new();
+    golden.case(&[image], &[scores]).unwrap().case(&[image], &[scores, loss]).unwrap();
+    golden.finish()
+}
+
+/// Bytes that stand for what other crates define.
+fn counting(length: u8) -> Vec<u8> {
+    (1..=length).collect()
+}
+
+/// A bundle with every kind of section.
+pub fn writer() -> Writer<'static> {
+    let mut writer = Writer::new();
+    writer.manifest(&manifest()).unwrap();
+    writer.graph(&operators::graph()).unwrap();
+    for program in 0..2 {
+        writer.section(SectionKind::Program(program), counting(70)).unwrap();
+        for (length, family) in (60u8..).zip(Family::ALL) {
+            writer.section(SectionKind::Weights { family, program }, counting(length)).unwrap();
+        }
+    }
+    writer.section(SectionKind::Constants, counting(64)).unwrap();
+    writer.labels(LABELS).unwrap();
+    writer.preprocess(&preprocess()).unwrap();
+    writer.postprocess(&postprocess()).unwrap();
+    writer.section(SectionKind::Golden, golden()).unwrap();
+    writer.section(SectionKind::Notices, &b"Licensed to be loaded for ever.\n"[..]).unwrap();
+    writer.section(SectionKind::Signature(0), counting(96)).unwrap();
+    let private = SectionKind::Other { kind: 0x8001, family: 7, index: 9 };
+    writer.section(private, counting(5)).unwrap();
+    writer
+}
+
+/// A smaller bundle, for tests that visit every bit.
+pub fn small() -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.manifest(&manifest()).unwrap();
+    writer.section(SectionKind::Program(0), counting(3)).unwrap();
+    let weights = SectionKind::Weights { family: Family::Mcu, program: 0 };
+    writer.section(weights, counting(64)).unwrap();
+    writer.labels(LABELS).unwrap();
+    writer.section(SectionKind::Notices, &b""[..]).unwrap();
+    writer.section(SectionKind::Signature(0), counting(8)).unwrap();
+    writer.finish().unwrap()
+}

@@ -1,0 +1,287 @@
+//! Proves that a program can run on any input without leaving its bounds.
+
+use hardtack_kernels::{SCALE_BITS, Sample, TERM_SCALE_BITS, is_significant};
+
+use crate::code::{Code, Header};
+use crate::program::*;
+use crate::{Problem, ProgramError, arena, names};
+
+/// The smallest and greatest scale: no product with one leaves the normal f32.
+const SCALES: core::ops::RangeInclusive<f32> = 5.421_011e-20..=1.844_674_4e19;
+/// The greatest number of elements in a window: a sum of so many activations fits an i32.
+const MAXIMUM_WINDOW: u64 = 1 << 23;
+
+/// Checks all of a program but where its weights lie in memory.
+pub(crate) fn program(code: &[u8], weights: &[u8]) -> Result<Header, ProgramError> {
+    let code = Code::parse(code)?;
+    let header = code.header;
+    if header.arena_bytes > crate::Program::<&[u8]>::MAXIMUM_ARENA {
+        return Err(ProgramError::Arena(header.arena_bytes));
+    }
+    if u64::from(header.weights_bytes) != weights.len() as u64 {
+        let given = weights.len() as u64;
+        return Err(ProgramError::WeightsLength { expected: header.weights_bytes, given });
+    }
+    let checker = Checker { code, weights };
+    for id in 0..header.tensors {
+        checker
+            .tensor_record(id)
+            .map_err(|problem| ProgramError::Tensor { id: id.into(), problem })?;
+    }
+    for (index, step) in (0..).zip(code.steps()) {
+        let step = step?;
+        checker.step(&step).map_err(|problem| ProgramError::Step {
+            index,
+            kind: step.kind(),
+            problem,
+        })?;
+    }
+    let count = usize::from(header.tensors) + header.steps as usize;
+    if !names::are_well_formed(code.names(), count) {
+        return Err(ProgramError::Names);
+    }
+    Ok(header)
+}
+
+fn ensure(condition: bool, problem: Problem) -> Result<(), Problem> {
+    if condition { Ok(()) } else { Err(problem) }
+}
+
+struct Checker<'a> {
+    code: Code<'a>,
+    weights: &'a [u8],
+}
+
+impl<'a> Checker<'a> {
+    fn tensor_record(&self, id: TensorId) -> Result<(), Problem> {
+        let tensor = self.tensor(id)?;
+        let dims = [tensor.height, tensor.width, tensor.channels];
+        ensure(dims.iter().all(|&dim| dim > 0), Problem::EmptyDimension)?;
+        let elements = dims.iter().try_fold(1u32, |product, &dim| product.checked_mul(dim));
+        let end = elements.and_then(|elements| elements.checked_add(tensor.offset));
+        ensure(
+            tensor.offset.is_multiple_of(16)
+                && end.is_some_and(|end| end <= self.code.header.arena_bytes),
+            Problem::OutsideArena,
+        )?;
+        ensure(SCALES.contains(&tensor.scale), Problem::Scale)?;
+        ensure(self.code.tensor_padding(id).iter().all(|&byte| byte == 0), Problem::Attributes)
+    }
+
+    fn tensor(&self, id: TensorId) -> Result<Tensor, Problem> {
+        self.code.tensor(id).ok_or(Problem::NoTensor(id))
+    }
+
+    fn step(&self, step: &Step) -> Result<(), Problem> {
+        if let Some(output) = step.writes() {
+            let written = arena::range(&self.tensor(output)?);
+            for id in step.reads() {
+                let read = arena::range(&self.tensor(id)?);
+                let apart = read.end <= written.start || written.end <= read.start;
+                ensure(apart, Problem::Overlap(id))?;
+            }
+        }
+        match step {
+            Step::Quantize(step) => self.quantize(step),
+            Step::Dequantize(step) => self.dequantize(step),
+            Step::Conv(step) => self.conv(step),
+            Step::Add(step) => {
+                scale(step.scale_a.abs(), TERM_SCALE_BITS)?;
+                scale(step.scale_b.abs(), TERM_SCALE_BITS)?;
+                clamp(step.clamp)?;
+                self.operands(step.a, step.b, step.output)
+            }
+            Step::Multiply(step) => {
+                scale(step.scale, SCALE_BITS)?;
+                clamp(step.clamp)?;
+                self.operands(step.a, step.b, step.output)
+            }
+            Step::MaxPool(step) => {
+                clamp(step.clamp)?;
+                self.same_quantization(step.input, step.output)?;
+                self.window(&step.window, step.input, step.output, true)
+            }
+            Step::AveragePool(step) => {
+                scale(step.scale, SCALE_BITS)?;
+                clamp(step.clamp)?;
+                self.window(&step.window, step.input, step.output, true)
+            }
+            Step::Lookup(step) => {
+                let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
+                ensure(input.elements() == output.elements(), Problem::Shape)?;
+                self.span(step.table, 256).map(drop)
+            }
+            Step::Move(step) => {
+                let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
+                step.scale.map_or(Ok(()), |value| scale(value, TERM_SCALE_BITS))?;
+                walk(&step.walk, input.elements(), output.elements())
+            }
+            Step::Fill(step) => self.tensor(step.output).map(drop),
+            Step::Resize(step) => self.resize(step),
+            Step::Softmax(step) => self.softmax(step),
+        }
+    }
+
+    fn quantize(&self, step: &Quantize) -> Result<(), Problem> {
+        let port = self.code.input(step.port).ok_or(Problem::NoPort(step.port))?;
+        ensure(SCALES.contains(&step.inverse_scale), Problem::Scale)?;
+        walk(&step.walk, port.elements, self.tensor(step.output)?.elements())
+    }
+
+    fn dequantize(&self, step: &Dequantize) -> Result<(), Problem> {
+        let port = self.code.output(step.port).ok_or(Problem::NoPort(step.port))?;
+        walk(&step.walk, self.tensor(step.input)?.elements(), port.elements)
+    }
+
+    fn conv(&self, step: &Conv) -> Result<(), Problem> {
+        let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
+        clamp(step.clamp)?;
+        self.window(&step.window, step.input, step.output, false)?;
+        let (groups, channels) = (step.groups, output.channels);
+        ensure(
+            groups > 0 && input.channels.is_multiple_of(groups) && channels.is_multiple_of(groups),
+            Problem::Groups,
+        )?;
+        self.span(step.weights, weights_bytes(&step.window, groups, input.channels, channels))?;
+        self.span(step.bias, 4 * u64::from(channels))?;
+        for value in words(self.span(step.scales, 4 * u64::from(channels))?) {
+            scale(f32::from_bits(value), SCALE_BITS)?;
+        }
+        if let Some(residual) = step.residual {
+            scale(residual.scale.abs(), TERM_SCALE_BITS)?;
+            ensure(shape(&self.tensor(residual.tensor)?) == shape(&output), Problem::Shape)?;
+        }
+        Ok(())
+    }
+
+    fn resize(&self, step: &Resize) -> Result<(), Problem> {
+        let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
+        self.same_quantization(step.input, step.output)?;
+        ensure(input.channels == output.channels, Problem::Shape)?;
+        for (table, count, size) in
+            [(step.rows, output.height, input.height), (step.columns, output.width, input.width)]
+        {
+            let (samples, _) = self.span(table, 8 * u64::from(count))?.as_chunks::<8>();
+            for &sample in samples {
+                let Sample { first, second, weight } = Sample::from_bytes(sample);
+                let inside = u32::from(first.max(second)) < size;
+                ensure(inside && (0..=2048).contains(&weight), Problem::Table)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn softmax(&self, step: &Softmax) -> Result<(), Problem> {
+        let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
+        ensure(shape(&input) == shape(&output), Problem::Shape)?;
+        let known = output.scale == 1.0 / 256.0 && output.zero_point == i8::MIN;
+        ensure(known, Problem::Quantization)?;
+        let mut table = words(self.span(step.table, 1024)?);
+        ensure(table.clone().next().is_some_and(|first| first > 0), Problem::Table)?;
+        ensure(table.all(|entry| entry <= 1 << 24), Problem::Table)
+    }
+
+    /// The bytes of `span`, if it has this length.
+    fn span(&self, span: Span, expected: u64) -> Result<&'a [u8], Problem> {
+        let Span { offset, length } = span;
+        ensure(u64::from(length) == expected, Problem::SpanLength { expected, given: length })?;
+        ensure(offset.is_multiple_of(16), Problem::OutsideWeights)?;
+        self.weights
+            .get(offset as usize..)
+            .and_then(|weights| weights.get(..length as usize))
+            .ok_or(Problem::OutsideWeights)
+    }
+
+    fn same_quantization(&self, a: TensorId, b: TensorId) -> Result<(), Problem> {
+        let (a, b) = (self.tensor(a)?, self.tensor(b)?);
+        let same = a.scale == b.scale && a.zero_point == b.zero_point;
+        ensure(same, Problem::Quantization)
+    }
+
+    /// Operands of an operation on single elements.
+    fn operands(&self, a: TensorId, b: TensorId, output: TensorId) -> Result<(), Problem> {
+        let (a, b, output) = (self.tensor(a)?, self.tensor(b)?, self.tensor(output)?);
+        let repeated = [1, 1, output.channels];
+        let fits = shape(&b) == shape(&output) || shape(&b) == repeated;
+        ensure(fits && shape(&a) == shape(&output), Problem::Shape)
+    }
+
+    fn window(
+        &self,
+        window: &Window,
+        input: TensorId,
+        output: TensorId,
+        same_channels: bool,
+    ) -> Result<(), Problem> {
+        let (input, output) = (self.tensor(input)?, self.tensor(output)?);
+        ensure(!same_channels || input.channels == output.channels, Problem::Shape)?;
+        let elements = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
+        ensure((1..=MAXIMUM_WINDOW).contains(&elements), Problem::Window)?;
+        for (axis, input, output) in
+            [(0, input.height, output.height), (1, input.width, output.width)]
+        {
+            let [kernel, stride, dilation, pad] =
+                [window.kernel, window.stride, window.dilation, window.pad]
+                    .map(|of| u64::from(of[axis]));
+            let last = u64::from(output - 1) * stride + (kernel - 1) * dilation;
+            // What lies below and to the right of the image is as limited as what lies above.
+            let end = u64::from(input) + pad + u64::from(u16::MAX);
+            ensure(stride > 0 && dilation > 0 && last < end, Problem::Window)?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of the weights of a convolution in the family `mcu`, without overflow for any
+/// window, and saturating for channels that no arena holds.
+pub(crate) fn weights_bytes(window: &Window, groups: u32, inputs: u32, outputs: u32) -> u64 {
+    let elements = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
+    if is_depthwise(groups, inputs, outputs) {
+        return elements * u64::from(outputs);
+    }
+    let depth = elements.saturating_mul((inputs / groups).into());
+    depth.checked_next_multiple_of(4).unwrap_or(u64::MAX).saturating_mul(outputs.into())
+}
+
+/// Whether a convolution with these channel counts has its weights in depthwise layout.
+pub(crate) fn is_depthwise(groups: u32, inputs: u32, outputs: u32) -> bool {
+    groups > 1 && groups == inputs && groups == outputs
+}
+
+fn shape(tensor: &Tensor) -> [u32; 3] {
+    [tensor.height, tensor.width, tensor.channels]
+}
+
+/// A factor of the arithmetic: 0, or in range; never negative.
+fn scale(value: f32, bits: u32) -> Result<(), Problem> {
+    let in_range = value.to_bits() == 0 || SCALES.contains(&value);
+    ensure(in_range && is_significant(value, bits), Problem::Scale)
+}
+
+fn clamp(clamp: Clamp) -> Result<(), Problem> {
+    ensure(clamp.low <= clamp.high, Problem::Clamp)
+}
+
+/// A walk that touches only the first `source` elements of one block and the first `target`
+/// of the other, and no more elements than the larger has.
+fn walk(walk: &Walk, source: u32, target: u32) -> Result<(), Problem> {
+    let last = |offset: u32, strides: &[u32; 6]| {
+        walk.dims.iter().zip(strides).try_fold(u64::from(offset), |last, (&dim, &stride)| {
+            let along = u64::from(dim.checked_sub(1)?).checked_mul(stride.into())?;
+            last.checked_add(along)
+        })
+    };
+    let inside = |last: Option<u64>, size: u32| last.is_some_and(|last| last < size.into());
+    let count = walk.dims.iter().try_fold(1u32, |count, &dim| count.checked_mul(dim));
+    ensure(
+        inside(last(walk.source_offset, &walk.source_strides), source)
+            && inside(last(walk.target_offset, &walk.target_strides), target)
+            && count.is_some_and(|count| count <= source.max(target)),
+        Problem::Walk,
+    )
+}
+
+/// The little-endian numbers in `bytes`.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + Clone {
+    bytes.as_chunks::<4>().0.iter().map(|&word| u32::from_le_bytes(word))
+}

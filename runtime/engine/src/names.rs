@@ -1,0 +1,39 @@
+//! Names of tensors and steps, which only people need.
+//!
+//! The bytes of the names section: for each tensor, then for each step, its length as u16 and
+//! its UTF-8. An empty section: there are no names.
+
+/// The name number `index`, in `bytes` of well-formed names.
+pub(crate) fn name(bytes: &[u8], index: usize) -> Option<&str> {
+    let mut rest = bytes;
+    for _ in 0..index {
+        rest = take(rest)?.1;
+    }
+    Some(take(rest)?.0)
+}
+
+/// Whether `bytes` are `count` names, or nothing.
+pub(crate) fn are_well_formed(bytes: &[u8], count: usize) -> bool {
+    let mut rest = bytes;
+    for _ in 0..count {
+        match take(rest) {
+            Some((_, tail)) => rest = tail,
+            None => return bytes.is_empty(),
+        }
+    }
+    rest.is_empty()
+}
+
+fn take(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    Some((core::str::from_utf8(name).ok()?, rest))
+}
+
+/// Appends a name, cut to what fits.
+#[cfg(feature = "alloc")]
+pub(crate) fn push(bytes: &mut alloc::vec::Vec<u8>, name: &str) {
+    let name = &name[..name.floor_char_boundary(usize::from(u16::MAX))];
+    bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(name.as_bytes());
+}

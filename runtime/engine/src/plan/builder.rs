@@ -1,0 +1,239 @@
+//! Collects tensors, steps and weights, and writes the program.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::lifetime::{Plan, spans};
+use super::place::{Lifetime, place};
+use super::weights::Pool;
+use super::{BuildError, Placement};
+use crate::code::Header;
+use crate::program::{Port, PortType, Span, Step, Tensor, TensorId};
+use crate::{ProgramError, check, names};
+
+/// A program in the making.
+///
+/// Tensors and ports get their numbers in the order they are made; steps run in the order
+/// they are added. Mistakes that depend on the whole are reported by [`Builder::finish`].
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    tensors: Vec<(String, Tensor)>,
+    steps: Vec<(String, Step)>,
+    weights: Pool,
+}
+
+/// A finished program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The program, for [`Program::parse`](crate::Program::parse).
+    pub code: Vec<u8>,
+    /// Its weights section.
+    pub weights: Vec<u8>,
+    /// What lies where in its arena.
+    pub plan: Plan,
+}
+
+impl Builder {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an input port of `elements` values, and gives its number.
+    pub fn input(&mut self, element: PortType, elements: u32) -> u16 {
+        self.inputs.push(Port { element, elements });
+        (self.inputs.len() - 1) as u16
+    }
+
+    /// Adds an output port of `elements` values, and gives its number.
+    pub fn output(&mut self, element: PortType, elements: u32) -> u16 {
+        self.outputs.push(Port { element, elements });
+        (self.outputs.len() - 1) as u16
+    }
+
+    /// Adds a tensor of this height, width and channels, and gives its number.
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        [height, width, channels]: [u32; 3],
+        scale: f32,
+        zero_point: i8,
+    ) -> TensorId {
+        let tensor = Tensor { offset: 0, height, width, channels, scale, zero_point };
+        self.tensors.push((name.into(), tensor));
+        (self.tensors.len() - 1) as TensorId
+    }
+
+    /// A tensor made before. Its offset is known only when the program is finished.
+    pub fn get(&self, id: TensorId) -> Option<&Tensor> {
+        self.tensors.get(usize::from(id)).map(|(_, tensor)| tensor)
+    }
+
+    /// Number of steps so far: the number the next one gets.
+    pub fn step_count(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Adds a step as it is; `name` is that of the node it stands for.
+    pub fn step(&mut self, name: &str, step: Step) {
+        self.steps.push((name.into(), step));
+    }
+
+    /// Stores bytes in the weights section, identical ones once.
+    pub fn bytes(&mut self, content: &[u8]) -> Result<Span, BuildError> {
+        self.weights.add(content).ok_or(BuildError::TooMany("weights"))
+    }
+
+    /// Stores i8.
+    pub fn i8s(&mut self, content: &[i8]) -> Result<Span, BuildError> {
+        self.bytes(bytemuck::cast_slice(content))
+    }
+
+    /// Stores i32, little-endian.
+    pub fn i32s(&mut self, content: &[i32]) -> Result<Span, BuildError> {
+        let bytes: Vec<u8> = content.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.bytes(&bytes)
+    }
+
+    /// Stores u32, little-endian.
+    pub fn u32s(&mut self, content: &[u32]) -> Result<Span, BuildError> {
+        let bytes: Vec<u8> = content.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.bytes(&bytes)
+    }
+
+    /// Stores f32, little-endian.
+    pub fn f32s(&mut self, content: &[f32]) -> Result<Span, BuildError> {
+        let bytes: Vec<u8> = content.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.bytes(&bytes)
+    }
+
+    /// Places the tensors, writes the program and checks it as a device will.
+    pub fn finish(mut self) -> Result<Built, BuildError> {
+        self.check_numbers()?;
+        self.check_order()?;
+        let (lifetimes, arena_bytes) = self.place()?;
+        let weights = core::mem::take(&mut self.weights).into_bytes();
+        let code = self.write(arena_bytes, weights.len())?;
+        check::program(&code, &weights).map_err(|source| self.refused(source))?;
+
+        let tensors = self.tensors.into_iter().zip(lifetimes).map(|((name, tensor), lifetime)| {
+            let Lifetime { first, last, .. } = lifetime;
+            Placement { name, offset: tensor.offset, bytes: tensor.elements(), first, last }
+        });
+        let plan = Plan { arena_bytes, tensors: tensors.collect() };
+        Ok(Built { code, weights, plan })
+    }
+
+    fn check_numbers(&self) -> Result<(), BuildError> {
+        for (what, count) in [
+            ("input ports", self.inputs.len()),
+            ("output ports", self.outputs.len()),
+            ("tensors", self.tensors.len()),
+        ] {
+            if count > usize::from(u16::MAX) {
+                return Err(BuildError::TooMany(what));
+            }
+        }
+        for (kind, count) in [("input", self.inputs.len()), ("output", self.outputs.len())] {
+            let used = |index: usize| {
+                self.steps.iter().any(|(_, step)| match step {
+                    Step::Quantize(step) => kind == "input" && usize::from(step.port) == index,
+                    Step::Dequantize(step) => kind == "output" && usize::from(step.port) == index,
+                    _ => false,
+                })
+            };
+            if let Some(index) = (0..count).find(|&index| !used(index)) {
+                return Err(BuildError::UnusedPort { kind, index });
+            }
+        }
+        Ok(())
+    }
+
+    /// Every tensor a step names is there, and written before it is read.
+    fn check_order(&self) -> Result<(), BuildError> {
+        let mut written = alloc::vec![false; self.tensors.len()];
+        for (step_name, step) in &self.steps {
+            let missing = |id| BuildError::NoTensor { step: step_name.clone(), id };
+            for id in step.reads() {
+                if !*written.get(usize::from(id)).ok_or_else(|| missing(id))? {
+                    let tensor = self.tensors[usize::from(id)].0.clone();
+                    return Err(BuildError::Unwritten { step: step_name.clone(), tensor });
+                }
+            }
+            if let Some(id) = step.writes() {
+                *written.get_mut(usize::from(id)).ok_or_else(|| missing(id))? = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self) -> Result<(Vec<Lifetime>, u32), BuildError> {
+        let steps = self.steps.iter().map(|(_, step)| *step);
+        let lifetimes = spans(self.tensors.len(), steps)
+            .into_iter()
+            .zip(&self.tensors)
+            .map(|(span, (name, tensor))| {
+                let (first, last) = span.ok_or_else(|| BuildError::Unused(name.clone()))?;
+                Ok(Lifetime { bytes: tensor.elements().into(), first, last })
+            })
+            .collect::<Result<Vec<_>, BuildError>>()?;
+        let (offsets, total) = place(&lifetimes);
+        let total = total.try_into().map_err(|_| BuildError::TooMany("bytes in its arena"))?;
+        for ((_, tensor), offset) in self.tensors.iter_mut().zip(offsets) {
+            tensor.offset = offset as u32;
+        }
+        Ok((lifetimes, total))
+    }
+
+    fn write(&self, arena_bytes: u32, weights: usize) -> Result<Vec<u8>, BuildError> {
+        let mut steps = Vec::new();
+        for (name, step) in &self.steps {
+            let attributes = step.encode().map_err(|_| BuildError::Encoding(name.clone()))?;
+            steps.extend_from_slice(&step.id().to_le_bytes());
+            steps.extend_from_slice(&[step.version(), 0]);
+            steps.extend_from_slice(&(attributes.len() as u32).to_le_bytes());
+            steps.extend_from_slice(&attributes);
+        }
+        let mut all_names = Vec::new();
+        let tensor_names = self.tensors.iter().map(|(name, _)| name);
+        for name in tensor_names.chain(self.steps.iter().map(|(name, _)| name)) {
+            names::push(&mut all_names, name);
+        }
+        let number = |count: usize, what| count.try_into().map_err(|_| BuildError::TooMany(what));
+        let header = Header {
+            arena_bytes,
+            weights_bytes: number(weights, "weights")?,
+            inputs: self.inputs.len() as u16,
+            outputs: self.outputs.len() as u16,
+            tensors: self.tensors.len() as u16,
+            steps: number(self.steps.len(), "steps")?,
+            steps_bytes: number(steps.len(), "steps")?,
+            names_bytes: number(all_names.len(), "names")?,
+        };
+        let mut code = Vec::new();
+        header.write(&mut code);
+        for port in self.inputs.iter().chain(&self.outputs) {
+            port.write(&mut code);
+        }
+        for (_, tensor) in &self.tensors {
+            tensor.write(&mut code);
+        }
+        code.extend_from_slice(&steps);
+        code.extend_from_slice(&all_names);
+        Ok(code)
+    }
+
+    /// Names the place where a check failed.
+    fn refused(&self, source: ProgramError) -> BuildError {
+        let name = match source {
+            ProgramError::Tensor { id, .. } => self.tensors.get(id as usize).map(|(name, _)| name),
+            ProgramError::Step { index, .. } => {
+                self.steps.get(index as usize).map(|(name, _)| name)
+            }
+            _ => None,
+        };
+        BuildError::Refused { name: name.cloned().unwrap_or_default(), source }
+    }
+}

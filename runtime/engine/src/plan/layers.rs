@@ -1,0 +1,302 @@
+//! Steps made from real scales: what each step stores is computed here, once.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use hardtack_kernels::{
+    Requantize, SCALE_BITS, Sample, TERM_SCALE_BITS, prove_accumulator, round_significant,
+    softmax_table,
+};
+
+use super::{BuildError, Builder};
+use crate::check::is_depthwise;
+use crate::program::*;
+
+/// A convolution or fully connected layer, before its weights are laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// What is read.
+    pub input: TensorId,
+    /// What is written.
+    pub output: TensorId,
+    /// The sliding window.
+    pub window: Window,
+    /// Groups the channels are split into.
+    pub groups: u32,
+    /// i8 in [−127, 127]: output channel, kernel row, kernel column, input channel of the
+    /// group. Whatever the layout of the program, they are given in this order.
+    pub weights: &'a [i8],
+    /// Real value of one integer step of the weights, per output channel.
+    pub weight_scales: &'a [f32],
+    /// Per output channel, in units of input scale · weight scale.
+    pub bias: &'a [i32],
+    /// A tensor to add before rounding, shaped as the output.
+    pub residual: Option<TensorId>,
+    /// Saturation and fused activation.
+    pub clamp: Clamp,
+}
+
+impl Builder {
+    /// Adds a convolution, with the proof that its accumulators cannot overflow.
+    pub fn conv(&mut self, name: &str, layer: &Layer<'_>) -> Result<(), BuildError> {
+        let (input, output) =
+            (self.tensor_of(name, layer.input)?, self.tensor_of(name, layer.output)?);
+        let (groups, channels) = (layer.groups, output.channels);
+        if groups == 0 || !input.channels.is_multiple_of(groups) || !channels.is_multiple_of(groups)
+        {
+            return Err(BuildError::Groups { step: name.to_string(), groups });
+        }
+        let [height, width] = layer.window.kernel.map(u64::from);
+        let depth = (height * width).saturating_mul(u64::from(input.channels / groups));
+        for (what, expected, given) in [
+            ("weights", depth.saturating_mul(channels.into()), layer.weights.len()),
+            ("weight_scales", channels.into(), layer.weight_scales.len()),
+            ("bias", channels.into(), layer.bias.len()),
+        ] {
+            if expected != given as u64 || expected == 0 {
+                let given = given as u64;
+                return Err(BuildError::Elements { step: name.to_string(), what, expected, given });
+            }
+        }
+        if let Some(index) = layer.weights.iter().position(|&weight| weight == i8::MIN) {
+            return Err(BuildError::Weight { step: name.to_string(), index });
+        }
+        let rows = layer.weights.chunks_exact(depth as usize);
+        for (channel, (row, &bias)) in rows.zip(layer.bias).enumerate() {
+            prove_accumulator(row, bias, input.zero_point).map_err(|source| {
+                BuildError::Overflow { step: name.to_string(), channel, source }
+            })?;
+        }
+        let scales: Vec<f32> = layer
+            .weight_scales
+            .iter()
+            .map(|&scale| {
+                let scale = f64::from(input.scale) * f64::from(scale) / f64::from(output.scale);
+                round_significant(scale as f32, SCALE_BITS)
+            })
+            .collect();
+        let residual = match layer.residual {
+            Some(tensor) => {
+                let scale = self.tensor_of(name, tensor)?.scale;
+                Some(Residual { tensor, scale: term_scale(scale, output.scale) })
+            }
+            None => None,
+        };
+        let depthwise = is_depthwise(groups, input.channels, channels);
+        let step = Conv {
+            input: layer.input,
+            output: layer.output,
+            window: layer.window,
+            groups,
+            weights: self.i8s(&lay_out(layer.weights, depth as usize, depthwise))?,
+            bias: self.i32s(layer.bias)?,
+            scales: self.f32s(&scales)?,
+            residual,
+            clamp: layer.clamp,
+        };
+        self.step(name, Step::Conv(step));
+        Ok(())
+    }
+
+    /// Adds a sum. `b` is shaped as the output, or 1×1×channels.
+    pub fn add(
+        &mut self,
+        name: &str,
+        [a, b]: [TensorId; 2],
+        output: TensorId,
+        clamp: Clamp,
+    ) -> Result<(), BuildError> {
+        let (scale_a, scale_b) = self.term_scales(name, [a, b], output)?;
+        self.step(name, Step::Add(Add { a, b, output, scale_a, scale_b, clamp }));
+        Ok(())
+    }
+
+    /// Adds a difference, a − b. `b` is shaped as the output, or 1×1×channels.
+    pub fn subtract(
+        &mut self,
+        name: &str,
+        [a, b]: [TensorId; 2],
+        output: TensorId,
+        clamp: Clamp,
+    ) -> Result<(), BuildError> {
+        let (scale_a, scale_b) = self.term_scales(name, [a, b], output)?;
+        self.step(name, Step::Add(Add { a, b, output, scale_a, scale_b: -scale_b, clamp }));
+        Ok(())
+    }
+
+    /// Adds a product. `b` is shaped as the output, or 1×1×channels.
+    pub fn multiply(
+        &mut self,
+        name: &str,
+        [a, b]: [TensorId; 2],
+        output: TensorId,
+        clamp: Clamp,
+    ) -> Result<(), BuildError> {
+        let scales = [a, b, output].map(|id| self.tensor_of(name, id).map(|tensor| tensor.scale));
+        let [scale_a, scale_b, scale] = scales;
+        let scale = f64::from(scale_a?) * f64::from(scale_b?) / f64::from(scale?);
+        let scale = round_significant(scale as f32, SCALE_BITS);
+        self.step(name, Step::Multiply(Multiply { a, b, output, scale, clamp }));
+        Ok(())
+    }
+
+    /// Adds a maximum over windows. Input and output have the same scale and zero point.
+    pub fn max_pool(
+        &mut self,
+        name: &str,
+        input: TensorId,
+        output: TensorId,
+        window: Window,
+        clamp: Clamp,
+    ) {
+        self.step(name, Step::MaxPool(MaxPool { input, output, window, clamp }));
+    }
+
+    /// Adds a mean over windows; `count_include_pad`: elements outside the image count.
+    pub fn average_pool(
+        &mut self,
+        name: &str,
+        input: TensorId,
+        output: TensorId,
+        window: Window,
+        count_include_pad: bool,
+        clamp: Clamp,
+    ) -> Result<(), BuildError> {
+        let ratio = f64::from(self.tensor_of(name, input)?.scale)
+            / f64::from(self.tensor_of(name, output)?.scale);
+        let [height, width] = window.kernel.map(f64::from);
+        let scale = if count_include_pad { ratio / (height * width) } else { ratio };
+        let scale = round_significant(scale as f32, SCALE_BITS);
+        let step = AveragePool { input, output, window, scale, count_include_pad, clamp };
+        self.step(name, Step::AveragePool(step));
+        Ok(())
+    }
+
+    /// Adds a function of real values, as a table of its values at the 256 integers of the
+    /// input. NaN becomes the output's zero point.
+    pub fn lookup(
+        &mut self,
+        name: &str,
+        input: TensorId,
+        output: TensorId,
+        function: impl Fn(f32) -> f32,
+    ) -> Result<(), BuildError> {
+        let (from, to) = (self.tensor_of(name, input)?, self.tensor_of(name, output)?);
+        let full = hardtack_kernels::Clamp { low: i8::MIN, high: i8::MAX };
+        let requantize = Requantize::new(to.zero_point, full);
+        let table: [i8; 256] = core::array::from_fn(|index| {
+            let integer = index as i32 - 128 - i32::from(from.zero_point);
+            let value = f64::from(function(integer as f32 * from.scale)) / f64::from(to.scale);
+            requantize.apply(if value.is_nan() { 0.0 } else { value as f32 })
+        });
+        let table = self.i8s(&table)?;
+        self.step(name, Step::Lookup(Lookup { input, output, table }));
+        Ok(())
+    }
+
+    /// Adds a copy that keeps real values: requantized unless scale and zero point of input
+    /// and output are the same.
+    pub fn copy(
+        &mut self,
+        name: &str,
+        input: TensorId,
+        output: TensorId,
+        walk: Walk,
+    ) -> Result<(), BuildError> {
+        let (from, to) = (self.tensor_of(name, input)?, self.tensor_of(name, output)?);
+        let same = from.scale == to.scale && from.zero_point == to.zero_point;
+        let scale = (!same).then(|| term_scale(from.scale, to.scale));
+        self.step(name, Step::Move(Move { input, output, walk, scale }));
+        Ok(())
+    }
+
+    /// Fills a tensor with the integer nearest to a real value.
+    pub fn fill(&mut self, name: &str, output: TensorId, value: f32) -> Result<(), BuildError> {
+        let tensor = self.tensor_of(name, output)?;
+        let full = hardtack_kernels::Clamp { low: i8::MIN, high: i8::MAX };
+        let value = Requantize::new(tensor.zero_point, full).apply(value / tensor.scale);
+        self.step(name, Step::Fill(Fill { output, value }));
+        Ok(())
+    }
+
+    /// Adds an interpolation; one sample for each output row and for each output column.
+    /// Input and output have the same scale and zero point.
+    pub fn resize(
+        &mut self,
+        name: &str,
+        input: TensorId,
+        output: TensorId,
+        rows: &[Sample],
+        columns: &[Sample],
+    ) -> Result<(), BuildError> {
+        let bytes = |samples: &[Sample]| -> Vec<u8> {
+            samples.iter().flat_map(|sample| sample.to_bytes()).collect()
+        };
+        let (rows, columns) = (self.bytes(&bytes(rows))?, self.bytes(&bytes(columns))?);
+        self.step(name, Step::Resize(Resize { input, output, rows, columns }));
+        Ok(())
+    }
+
+    /// Adds a softmax over channels. The output has scale 1/256 and zero point −128.
+    pub fn softmax(
+        &mut self,
+        name: &str,
+        input: TensorId,
+        output: TensorId,
+    ) -> Result<(), BuildError> {
+        let table = softmax_table(self.tensor_of(name, input)?.scale);
+        let table = self.u32s(&table)?;
+        self.step(name, Step::Softmax(Softmax { input, output, table }));
+        Ok(())
+    }
+
+    /// Adds the entry of an input port into a tensor.
+    pub fn quantize(
+        &mut self,
+        name: &str,
+        port: u16,
+        output: TensorId,
+        walk: Walk,
+    ) -> Result<(), BuildError> {
+        let inverse_scale = 1.0 / self.tensor_of(name, output)?.scale;
+        self.step(name, Step::Quantize(Quantize { port, output, inverse_scale, walk }));
+        Ok(())
+    }
+
+    /// Adds the exit of a tensor to an output port.
+    pub fn dequantize(&mut self, name: &str, input: TensorId, port: u16, walk: Walk) {
+        self.step(name, Step::Dequantize(Dequantize { input, port, walk }));
+    }
+
+    fn tensor_of(&self, step: &str, id: TensorId) -> Result<Tensor, BuildError> {
+        let missing = || BuildError::NoTensor { step: step.to_string(), id };
+        self.get(id).copied().ok_or_else(missing)
+    }
+
+    fn term_scales(
+        &self,
+        name: &str,
+        [a, b]: [TensorId; 2],
+        output: TensorId,
+    ) -> Result<(f32, f32), BuildError> {
+        let output = self.tensor_of(name, output)?.scale;
+        let (a, b) = (self.tensor_of(name, a)?.scale, self.tensor_of(name, b)?.scale);
+        Ok((term_scale(a, output), term_scale(b, output)))
+    }
+}
+
+/// The scale of one activation in steps of the output.
+fn term_scale(scale: f32, output: f32) -> f32 {
+    let ratio = f64::from(scale) / f64::from(output);
+    round_significant(ratio as f32, TERM_SCALE_BITS)
+}
+
+/// Weights in the layout of the family `mcu`. `depth`: weights of one output channel.
+fn lay_out(weights: &[i8], depth: usize, depthwise: bool) -> Vec<i8> {
+    let rows = weights.chunks_exact(depth);
+    if depthwise {
+        return (0..depth).flat_map(|tap| rows.clone().map(move |row| row[tap])).collect();
+    }
+    let padding = depth.next_multiple_of(4) - depth;
+    rows.flat_map(|row| row.iter().copied().chain(core::iter::repeat_n(0, padding))).collect()
+}

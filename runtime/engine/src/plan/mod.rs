@@ -1,0 +1,13 @@
+//! Making programs: tensors, steps and weights in; bytes and a plan of the arena out.
+
+mod builder;
+mod error;
+mod layers;
+mod lifetime;
+mod place;
+mod weights;
+
+pub use builder::{Builder, Built};
+pub use error::BuildError;
+pub use layers::Layer;
+pub use lifetime::{Placement, Plan};

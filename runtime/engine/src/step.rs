@@ -1,0 +1,106 @@
+//! The table of steps: the number each has in a program, and what it reads and writes.
+
+use crate::program::*;
+
+/// Why the bytes of a step are none.
+pub(crate) enum Undecoded {
+    /// No step has this number.
+    Kind,
+    /// The attributes of the step of this name have no such version.
+    Version(&'static str),
+    /// The attributes of the step of this name are malformed.
+    Attributes(&'static str),
+}
+
+/// One row per step: number, name, version of the attributes. Numbers are never used again.
+macro_rules! table {
+    ($($id:literal $name:ident $version:literal)*) => {
+        impl Step {
+            /// The number of its kind in a program.
+            pub fn id(&self) -> u16 {
+                match self { $(Self::$name(_) => $id,)* }
+            }
+
+            /// The name of its kind.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+
+            /// The version of its attributes.
+            pub fn version(&self) -> u8 {
+                match self { $(Self::$name(_) => $version,)* }
+            }
+
+            /// From number, version and attributes.
+            pub(crate) fn decode(id: u16, version: u8, bytes: &[u8]) -> Result<Self, Undecoded> {
+                match (id, version) {
+                    $(($id, $version) => match postcard::take_from_bytes(bytes) {
+                        Ok((attributes, [])) => Ok(Self::$name(attributes)),
+                        _ => Err(Undecoded::Attributes(stringify!($name))),
+                    },)*
+                    $(($id, _) => Err(Undecoded::Version(stringify!($name))),)*
+                    _ => Err(Undecoded::Kind),
+                }
+            }
+
+            /// Its attributes as bytes.
+            #[cfg(feature = "alloc")]
+            pub(crate) fn encode(&self) -> postcard::Result<alloc::vec::Vec<u8>> {
+                match self { $(Self::$name(attributes) => postcard::to_allocvec(attributes),)* }
+            }
+        }
+    };
+}
+
+table! {
+    1 Quantize 1
+    2 Dequantize 1
+    3 Conv 1
+    4 Add 1
+    5 Multiply 1
+    6 MaxPool 1
+    7 AveragePool 1
+    8 Lookup 1
+    9 Move 1
+    10 Fill 1
+    11 Resize 1
+    12 Softmax 1
+}
+
+impl Step {
+    /// The tensors it reads.
+    pub fn reads(&self) -> impl Iterator<Item = TensorId> + use<> {
+        let (first, second) = match self {
+            Self::Quantize(_) | Self::Fill(_) => (None, None),
+            Self::Dequantize(step) => (Some(step.input), None),
+            Self::Conv(step) => (Some(step.input), step.residual.map(|residual| residual.tensor)),
+            Self::Add(step) => (Some(step.a), Some(step.b)),
+            Self::Multiply(step) => (Some(step.a), Some(step.b)),
+            Self::MaxPool(step) => (Some(step.input), None),
+            Self::AveragePool(step) => (Some(step.input), None),
+            Self::Lookup(step) => (Some(step.input), None),
+            Self::Move(step) => (Some(step.input), None),
+            Self::Resize(step) => (Some(step.input), None),
+            Self::Softmax(step) => (Some(step.input), None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// The tensor it writes; `None` where it writes an output port.
+    pub fn writes(&self) -> Option<TensorId> {
+        match self {
+            Self::Quantize(step) => Some(step.output),
+            Self::Dequantize(_) => None,
+            Self::Conv(step) => Some(step.output),
+            Self::Add(step) => Some(step.output),
+            Self::Multiply(step) => Some(step.output),
+            Self::MaxPool(step) => Some(step.output),
+            Self::AveragePool(step) => Some(step.output),
+            Self::Lookup(step) => Some(step.output),
+            Self::Move(step) => Some(step.output),
+            Self::Fill(step) => Some(step.output),
+            Self::Resize(step) => Some(step.output),
+            Self::Softmax(step) => Some(step.output),
+        }
+    }
+}

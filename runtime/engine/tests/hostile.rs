@@ -1,0 +1,161 @@
+//! Foreign bytes give an error or a program that runs; never a panic.
+
+mod sample;
+
+use hardtack_engine::program::{Port, PortType};
+use hardtack_engine::{Executor, Input, Output, Program, ProgramError};
+use hardtack_kernels::Kernels;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use sample::every_step;
+
+/// Parses, and runs what was parsed. `true` if it could.
+fn survives(code: &[u8], weights: &[u8]) -> bool {
+    let Ok(program) = Program::parse(code, weights) else { return false };
+    let large = |port: Port| port.elements > 1 << 16;
+    if program.arena_bytes() > 1 << 20 || program.inputs().chain(program.outputs()).any(large) {
+        return true;
+    }
+    let values: Vec<(PortType, Vec<f32>, Vec<u8>)> = program
+        .inputs()
+        .map(|port| {
+            let count = port.elements as usize;
+            let values = (0..count).map(|i| (i as f32).tan()).collect();
+            (port.element, values, (0..count).map(|i| i as u8).collect())
+        })
+        .collect();
+    let signed: Vec<Vec<i8>> =
+        values.iter().map(|(_, _, bytes)| bytes.iter().map(|&x| x as i8).collect()).collect();
+    let inputs: Vec<Input<'_>> = values
+        .iter()
+        .zip(&signed)
+        .map(|((element, reals, bytes), signed)| match element {
+            PortType::F32 => Input::F32(reals),
+            PortType::I8 => Input::I8(signed),
+            PortType::U8 => Input::U8(bytes),
+        })
+        .collect();
+    let mut buffers: Vec<_> = program
+        .outputs()
+        .map(|port| {
+            let count = port.elements as usize;
+            (port.element, vec![0f32; count], vec![0i8; count], vec![0u8; count])
+        })
+        .collect();
+    let mut outputs: Vec<Output<'_>> = buffers
+        .iter_mut()
+        .map(|(element, reals, signed, bytes)| match element {
+            PortType::F32 => Output::F32(reals),
+            PortType::I8 => Output::I8(signed),
+            PortType::U8 => Output::U8(bytes),
+        })
+        .collect();
+    let mut arena = vec![-128; program.arena_bytes()];
+    program.run(Kernels::detect(), &mut arena, &inputs, &mut outputs).expect("it fits");
+    let executor = Executor::new(program);
+    executor.run(Kernels::detect(), &mut arena, &inputs, &mut outputs).expect("it fits");
+    true
+}
+
+#[test]
+fn every_single_byte_can_be_wrong() {
+    let built = every_step();
+    assert!(survives(&built.code, &built.weights));
+    for index in 0..built.code.len() {
+        for value in [0, 1, 2, 15, 16, 127, 128, 254, 255] {
+            let mut code = built.code.clone();
+            code[index] = value;
+            survives(&code, &built.weights);
+            code[index] = built.code[index] ^ value;
+            survives(&code, &built.weights);
+        }
+    }
+    for index in 0..built.weights.len() {
+        let mut weights = built.weights.clone();
+        weights[index] ^= 0xff;
+        survives(&built.code, &weights);
+    }
+}
+
+#[test]
+fn no_length_but_the_right_one_parses() {
+    let built = every_step();
+    for length in 0..built.code.len() {
+        assert!(Program::parse(&built.code[..length], &built.weights[..]).is_err(), "{length}");
+    }
+    let longer = [&built.code[..], &[0]].concat();
+    assert!(matches!(
+        Program::parse(&longer[..], &built.weights[..]),
+        Err(ProgramError::Length { .. })
+    ));
+    let short = &built.weights[..built.weights.len() - 4];
+    assert!(matches!(
+        Program::parse(&built.code[..], short),
+        Err(ProgramError::WeightsLength { .. })
+    ));
+}
+
+#[test]
+fn weights_at_an_odd_address_are_refused() {
+    let built = every_step();
+    for start in 0..4 {
+        let mut shifted = vec![0; start];
+        shifted.extend_from_slice(&built.weights);
+        let weights = &shifted[start..];
+        let parsed = Program::parse(&built.code[..], weights).map(drop);
+        let aligned = weights.as_ptr().addr().is_multiple_of(4);
+        let expected = if aligned { Ok(()) } else { Err(ProgramError::WeightsAlignment) };
+        assert_eq!(parsed, expected, "at {start}");
+    }
+}
+
+#[test]
+fn unknown_kinds_and_versions_are_named() {
+    let built = every_step();
+    let first_step = built.code.len() - {
+        let word = |at: usize| u32::from_le_bytes(built.code[at..at + 4].try_into().unwrap());
+        (word(28) + word(32)) as usize
+    };
+    let parse = |at: usize, value: u8| {
+        let mut code = built.code.clone();
+        code[at] = value;
+        Program::parse(&code[..], &built.weights[..]).map(drop).unwrap_err()
+    };
+    let error = parse(first_step, 200);
+    assert_eq!(error, ProgramError::UnknownStep { index: 0, id: 200 });
+    assert!(error.to_string().contains("200"));
+    let error = parse(first_step + 2, 9);
+    assert_eq!(error, ProgramError::StepVersion { index: 0, kind: "Quantize", version: 9 });
+    assert_eq!(parse(4, 2), ProgramError::Version(2));
+    assert_eq!(parse(6, 3), ProgramError::Family(3));
+    assert_eq!(parse(0, 0), ProgramError::Magic);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+    #[test]
+    fn many_bytes_can_be_wrong(
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        weight_changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let built = every_step();
+        let (mut code, mut weights) = (built.code, built.weights);
+        for (index, value) in changes {
+            let index = index.index(code.len());
+            code[index] = value;
+        }
+        for (index, value) in weight_changes {
+            let index = index.index(weights.len());
+            weights[index] = value;
+        }
+        survives(&code, &weights);
+    }
+
+    #[test]
+    fn any_bytes_are_survived(code in vec(any::<u8>(), 0..200), weights in vec(any::<u8>(), 0..32)) {
+        survives(&code, &weights);
+        let headed = [b"HTKP\x01\0\0\0", &code[..]].concat();
+        survives(&headed, &weights);
+    }
+}

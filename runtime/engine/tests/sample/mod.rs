@@ -1,0 +1,89 @@
+//! A small program with a step of every kind.
+
+use hardtack_engine::program::*;
+use hardtack_engine::{Builder, Built, Layer};
+use hardtack_kernels::Sample;
+
+/// A window of this size, every `stride`, with this much padding.
+pub fn window(kernel: u16, stride: u16, pad: u16) -> Window {
+    Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], pad: [pad; 2] }
+}
+
+/// Takes a 3×4×4 f32 picture in channel, row, column order; gives four probabilities as f32
+/// and the 4×4×2 image before pooling as u8.
+pub fn every_step() -> Built {
+    let mut b = Builder::new();
+    let picture = b.input(PortType::F32, 48);
+    let probabilities = b.output(PortType::F32, 4);
+    let image = b.output(PortType::U8, 32);
+
+    let x = b.tensor("x", [4, 4, 3], 0.02, -3);
+    let stem = b.tensor("stem", [4, 4, 2], 0.05, -128);
+    let depthwise = b.tensor("depthwise", [4, 4, 2], 0.04, 4);
+    let sum = b.tensor("sum", [4, 4, 2], 0.06, 0);
+    let large = b.tensor("large", [8, 8, 2], 0.06, 0);
+    let pooled = b.tensor("pooled", [4, 4, 2], 0.06, 0);
+    let mean = b.tensor("mean", [1, 1, 2], 0.06, 1);
+    let gate = b.tensor("gate", [1, 1, 2], 1.0 / 256.0, -128);
+    let gated = b.tensor("gated", [4, 4, 2], 0.05, 2);
+    let vector = b.tensor("vector", [1, 1, 36], 0.05, 2);
+    let logits = b.tensor("logits", [1, 1, 4], 0.1, 5);
+    let shares = b.tensor("shares", [1, 1, 4], 1.0 / 256.0, -128);
+
+    let weights = |count: usize| -> Vec<i8> {
+        (0..count).map(|i| ((i * 37 + 11) % 255) as i32 - 127).map(|w| w as i8).collect()
+    };
+    let walk = Walk::gather(&[4, 4, 3], 0, &[4, 1, 16]).unwrap();
+    b.quantize("picture", picture, x, walk).unwrap();
+    let stem_weights = weights(2 * 9 * 3);
+    let layer = Layer {
+        input: x,
+        output: stem,
+        window: window(3, 1, 1),
+        groups: 1,
+        weights: &stem_weights,
+        weight_scales: &[0.01, 0.02],
+        bias: &[100, -100],
+        residual: None,
+        clamp: Clamp { low: -128, high: 100 },
+    };
+    b.conv("stem", &layer).unwrap();
+    let depthwise_weights = weights(2 * 9);
+    let layer = Layer {
+        input: stem,
+        output: depthwise,
+        groups: 2,
+        weights: &depthwise_weights,
+        residual: Some(stem),
+        clamp: Clamp::FULL,
+        ..layer
+    };
+    b.conv("depthwise", &layer).unwrap();
+    b.add("sum", [stem, depthwise], sum, Clamp::FULL).unwrap();
+    let sample = |first, second, weight| Sample { first, second, weight };
+    let samples: Vec<Sample> = (0..8).map(|i| sample(i / 2, (i / 2 + 1).min(3), 1024)).collect();
+    b.resize("large", sum, large, &samples, &samples).unwrap();
+    b.max_pool("pooled", large, pooled, window(2, 2, 0), Clamp::FULL);
+    b.dequantize("image", pooled, image, Walk::contiguous(32));
+    b.average_pool("mean", pooled, mean, window(4, 1, 0), false, Clamp::FULL).unwrap();
+    b.lookup("gate", mean, gate, |x| 1.0 / (1.0 + (-x).exp())).unwrap();
+    b.multiply("gated", [pooled, gate], gated, Clamp::FULL).unwrap();
+    b.fill("vector", vector, 0.5).unwrap();
+    b.copy("vector", gated, vector, Walk { target_offset: 4, ..Walk::contiguous(32) }).unwrap();
+    let dense_weights = weights(4 * 36);
+    let layer = Layer {
+        input: vector,
+        output: logits,
+        window: window(1, 1, 0),
+        groups: 1,
+        weights: &dense_weights,
+        weight_scales: &[0.01; 4],
+        bias: &[0; 4],
+        residual: None,
+        clamp: Clamp::FULL,
+    };
+    b.conv("logits", &layer).unwrap();
+    b.softmax("shares", logits, shares).unwrap();
+    b.dequantize("probabilities", shares, probabilities, Walk::contiguous(4));
+    b.finish().unwrap()
+}
