@@ -130,6 +130,9 @@ pub struct Manifest<'a> {
     pub arena_bytes: u64,
     /// Whether the runtime must have the `float` feature.
     pub needs_float: bool,
+    /// Whether the graph is simplified already, so that loading it pays for the
+    /// machine-dependent part alone.
+    pub prepared: bool,
 }
 
 impl Manifest<'_> {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{HEAD_BYTES, PART_ALIGNMENT, TENSOR_BYTES};
+use super::{Content, GENERATED, HEAD_BYTES, PART_ALIGNMENT, TENSOR_BYTES};
 use crate::manifest::MAX_RANK;
 use crate::{DType, WriteError};
 
@@ -15,8 +15,8 @@ pub struct GoldenTensor<'a> {
     pub dtype: DType,
     /// Dimensions, outermost first; at most [`MAX_RANK`].
     pub shape: &'a [u64],
-    /// The elements, row-major and little-endian.
-    pub bytes: &'a [u8],
+    /// The elements.
+    pub content: Content<'a>,
     /// Of an expected output: how far an element may be from it. 0 where they must be equal,
     /// and for inputs.
     pub tolerance: f32,
@@ -74,15 +74,27 @@ impl GoldenBuilder {
         let mut head = [0; TENSOR_BYTES];
         head[0] = tensor.dtype.number();
         head[1] = tensor.shape.len() as u8;
+        if let Content::Generated(_) = tensor.content {
+            head[1] |= GENERATED;
+        }
         head[2..4].copy_from_slice(&(tensor.name.len() as u16).to_le_bytes());
         head[4..8].copy_from_slice(&tensor.tolerance.to_le_bytes());
-        head[8..].copy_from_slice(&(tensor.bytes.len() as u64).to_le_bytes());
+        head[8..].copy_from_slice(&length(tensor).unwrap_or(0).to_le_bytes());
         self.part(&head);
         for dim in tensor.shape {
             self.part(&dim.to_le_bytes());
         }
         self.part(tensor.name.as_bytes());
-        self.part(tensor.bytes);
+        match tensor.content {
+            Content::Stored(bytes) => self.part(bytes),
+            Content::Generated(generator) => {
+                let mut numbers = [0; 16];
+                numbers[..8].copy_from_slice(&generator.seed.to_le_bytes());
+                numbers[8..12].copy_from_slice(&generator.low.to_le_bytes());
+                numbers[12..].copy_from_slice(&generator.high.to_le_bytes());
+                self.part(&numbers);
+            }
+        }
     }
 
     fn part(&mut self, bytes: &[u8]) {
@@ -97,11 +109,25 @@ impl Default for GoldenBuilder {
     }
 }
 
+/// Bytes of the elements; `None` where they are too many to count or have no size.
+fn length(tensor: &GoldenTensor<'_>) -> Option<u64> {
+    let size = tensor.dtype.size()? as u64;
+    tensor.shape.iter().try_fold(size, |all, dim| all.checked_mul(*dim))
+}
+
 fn check(tensor: &GoldenTensor<'_>) -> Result<(), WriteError> {
-    let size = tensor.dtype.size().ok_or(WriteError::Golden("dimensions are not elements"))?;
-    let bytes = tensor.shape.iter().try_fold(size as u64, |all, dim| all.checked_mul(*dim));
-    if bytes != Some(tensor.bytes.len() as u64) {
-        return Err(WriteError::Golden("a tensor's bytes are not as many as its shape says"));
+    if tensor.dtype.size().is_none() {
+        return Err(WriteError::Golden("dimensions are not elements"));
+    }
+    let length = length(tensor).ok_or(WriteError::Golden("a tensor is too large"))?;
+    match tensor.content {
+        Content::Stored(bytes) if bytes.len() as u64 != length => {
+            return Err(WriteError::Golden("a tensor's bytes are not as many as its shape says"));
+        }
+        Content::Generated(generator) if !generator.is_sound() => {
+            return Err(WriteError::Golden("the limits of generated elements are not in order"));
+        }
+        _ => {}
     }
     if tensor.shape.len() > MAX_RANK {
         return Err(WriteError::Golden("a tensor has too many dimensions"));
@@ -118,6 +144,7 @@ fn check(tensor: &GoldenTensor<'_>) -> Result<(), WriteError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::Generator;
     use crate::{Error, Golden};
 
     fn sample() -> Vec<u8> {
@@ -126,14 +153,15 @@ mod tests {
             name: "pixels",
             dtype: DType::U8,
             shape: &[1, 3],
-            bytes: &[1, 2, 3],
+            content: Content::Stored(&[1, 2, 3]),
             tolerance: 0.0,
         };
+        let half = 1.5f32.to_le_bytes();
         let score = GoldenTensor {
             name: "score",
             dtype: DType::F32,
             shape: &[],
-            bytes: &1.5f32.to_le_bytes(),
+            content: Content::Stored(&half),
             tolerance: 0.25,
         };
         golden.case(&[pixels], &[score]).unwrap().case(&[], &[score, pixels]).unwrap();
@@ -147,7 +175,10 @@ mod tests {
         assert_eq!(golden.len(), 2);
         let cases: Vec<_> = golden.cases().collect();
         let input = cases[0].inputs().next().unwrap();
-        assert_eq!((input.name, input.dtype, input.bytes), ("pixels", DType::U8, &[1, 2, 3][..]));
+        assert_eq!(
+            (input.name, input.dtype, input.content),
+            ("pixels", DType::U8, Content::Stored(&[1, 2, 3]))
+        );
         assert!(input.shape().eq([1, 3]));
         let output = cases[0].outputs().next().unwrap();
         assert_eq!((output.name, output.tolerance), ("score", 0.25));
@@ -157,6 +188,27 @@ mod tests {
             cases[1].outputs().map(|vector| vector.name).collect::<Vec<_>>(),
             ["score", "pixels"]
         );
+    }
+
+    #[test]
+    fn generated_elements_cost_their_rule_alone() {
+        let generator = Generator { seed: 3, low: -1.0, high: 1.0 };
+        let noise = GoldenTensor {
+            name: "noise",
+            dtype: DType::F32,
+            shape: &[1, 1000, 1000],
+            content: Content::Generated(generator),
+            tolerance: 0.0,
+        };
+        let mut golden = GoldenBuilder::new();
+        golden.case(&[noise], &[]).unwrap();
+        let bytes = golden.finish();
+        assert!(bytes.len() < 100);
+        let golden = Golden::parse(&bytes).unwrap();
+        let case = golden.cases().next().unwrap();
+        let vector = case.inputs().next().unwrap();
+        assert_eq!(vector.content, Content::Generated(generator));
+        assert!(vector.shape().eq([1, 1000, 1000]));
     }
 
     #[test]
@@ -179,15 +231,15 @@ mod tests {
             name: "x",
             dtype: DType::I16,
             shape: &[2],
-            bytes: &[0; 4],
+            content: Content::Stored(&[0; 4]),
             tolerance: 0.0,
         };
         golden.case(&[tensor], &[]).unwrap();
         let before = golden.clone().finish();
         for wrong in [
-            GoldenTensor { bytes: &[0; 3], ..tensor },
+            GoldenTensor { content: Content::Stored(&[0; 3]), ..tensor },
             GoldenTensor { dtype: DType::Dim, ..tensor },
-            GoldenTensor { shape: &[1; 9], bytes: &[0; 2], ..tensor },
+            GoldenTensor { shape: &[1; 9], content: Content::Stored(&[0; 2]), ..tensor },
             GoldenTensor { shape: &[u64::MAX, 2], ..tensor },
             GoldenTensor { tolerance: f32::NAN, ..tensor },
             GoldenTensor { tolerance: -1.0, ..tensor },

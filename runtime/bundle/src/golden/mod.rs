@@ -6,15 +6,19 @@
 
 #[cfg(feature = "alloc")]
 mod build;
+mod content;
 mod read;
 
 #[cfg(feature = "alloc")]
 pub use build::{GoldenBuilder, GoldenTensor};
+pub use content::{Content, Generator};
 pub use read::{Case, Golden, Vector};
 
 /// Bytes of the section's head, and of a case's head.
 const HEAD_BYTES: usize = 8;
 /// Bytes of a tensor's head; its dimensions, name and elements follow.
 const TENSOR_BYTES: usize = 16;
+/// Bit of the rank byte that says that the elements are generated.
+const GENERATED: u8 = 0x80;
 /// Every part starts at a multiple of this.
 const PART_ALIGNMENT: usize = 8;

@@ -1,6 +1,6 @@
 //! Reading golden vectors without an allocator.
 
-use super::{HEAD_BYTES, PART_ALIGNMENT, TENSOR_BYTES};
+use super::{Content, GENERATED, Generator, HEAD_BYTES, PART_ALIGNMENT, TENSOR_BYTES};
 use crate::header::{u16_at, u32_at, u64_at};
 use crate::manifest::MAX_RANK;
 use crate::{DType, Error};
@@ -116,8 +116,8 @@ pub struct Vector<'a> {
     pub dtype: DType,
     /// Of an expected output: how far an element may be from it. 0 where they must be equal.
     pub tolerance: f32,
-    /// The elements, row-major and little-endian.
-    pub bytes: &'a [u8],
+    /// The elements.
+    pub content: Content<'a>,
     dims: &'a [u8],
 }
 
@@ -164,7 +164,9 @@ impl<'a> Cursor<'a> {
     fn tensor(&mut self) -> Result<Vector<'a>, Error> {
         let start = *self;
         let head = self.take(TENSOR_BYTES)?;
-        let (dtype, rank, name) = (head[0], usize::from(head[1]), usize::from(u16_at(head, 2)));
+        let (dtype, rank, name) =
+            (head[0], usize::from(head[1] & !GENERATED), usize::from(u16_at(head, 2)));
+        let generated = head[1] & GENERATED != 0;
         let tolerance = f32::from_bits(u32_at(head, 4));
         let length = u64_at(head, 8);
         let dtype = DType::from_number(dtype).ok_or(start.invalid("unknown element type"))?;
@@ -184,9 +186,22 @@ impl<'a> Cursor<'a> {
         }
         let name = core::str::from_utf8(self.take(name)?)
             .map_err(|_| start.invalid("the tensor's name is not UTF-8"))?;
-        let length = usize::try_from(length).map_err(|_| start.invalid("it is cut off"))?;
-        let bytes = self.take(length)?;
-        Ok(Vector { name, dtype, tolerance, bytes, dims })
+        let content = if generated {
+            let numbers = self.take(Generator::BYTES)?;
+            let generator = Generator {
+                seed: u64_at(numbers, 0),
+                low: f32::from_bits(u32_at(numbers, 8)),
+                high: f32::from_bits(u32_at(numbers, 12)),
+            };
+            if !generator.is_sound() {
+                return Err(start.invalid("the limits of generated elements are not in order"));
+            }
+            Content::Generated(generator)
+        } else {
+            let length = usize::try_from(length).map_err(|_| start.invalid("it is cut off"))?;
+            Content::Stored(self.take(length)?)
+        };
+        Ok(Vector { name, dtype, tolerance, content, dims })
     }
 }
 

@@ -2,7 +2,7 @@
 //! bundle was made of it: whoever changes it must freeze another.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use hardtack_bundle::golden::{GoldenBuilder, GoldenTensor};
+use hardtack_bundle::golden::{Content, Generator, GoldenBuilder, GoldenTensor};
 use hardtack_bundle::manifest::*;
 use hardtack_bundle::process::*;
 use hardtack_bundle::{DType, Digest, Family, Manifest, SectionKind, Writer};
@@ -66,6 +66,7 @@ pub fn manifest() -> Manifest<'static> {
         float_operators: list(&[Entry { name: "Softmax", value: "1" }]),
         arena_bytes: 1 << 33,
         needs_float: true,
+        prepared: true,
     }
 }
 
@@ -92,29 +93,32 @@ pub const LABELS: [&str; 3] = ["tench", "", "Schäferhund"];
 
 /// Two test vectors.
 pub fn golden() -> Vec<u8> {
+    let half = 0.5f32.to_le_bytes();
     let image = GoldenTensor {
         name: "image",
         dtype: DType::U8,
         shape: &[1, 2, 2, 3],
-        bytes: b"abcdefghijkl",
+        content: Content::Stored(b"abcdefghijkl"),
         tolerance: 0.0,
     };
     let scores = GoldenTensor {
         name: "scores",
         dtype: DType::I8,
         shape: &[1, 3],
-        bytes: &[1, 255, 3],
+        content: Content::Stored(&[1, 255, 3]),
         tolerance: 0.0,
     };
     let loss = GoldenTensor {
         name: "loss",
         dtype: DType::F32,
         shape: &[],
-        bytes: &0.5f32.to_le_bytes(),
+        content: Content::Stored(&half),
         tolerance: 0.001,
     };
+    let generator = Generator { seed: 42, low: 0.0, high: 256.0 };
+    let noise = GoldenTensor { content: Content::Generated(generator), ..image };
     let mut golden = GoldenBuilder::new();
-    golden.case(&[image], &[scores]).unwrap().case(&[image], &[scores, loss]).unwrap();
+    golden.case(&[image], &[scores]).unwrap().case(&[noise], &[scores, loss]).unwrap();
     golden.finish()
 }
 

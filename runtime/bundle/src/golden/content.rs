@@ -1,0 +1,70 @@
+//! The elements of a test vector: stored, or generated where storing them would cost more than
+//! they tell.
+
+/// How the elements of a test vector are given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Content<'a> {
+    /// The elements, row-major and little-endian.
+    Stored(&'a [u8]),
+    /// Numbers that every machine generates alike.
+    Generated(Generator),
+}
+
+/// Evenly spread numbers, the same on every machine. Element `i` is made from
+/// `z = mix(seed + (i + 1) · 0x9E3779B97F4A7C15)`, modulo 2^64, with the finalizer of SplitMix64
+/// (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014), as
+/// `low + (high − low) · (z >> 40) / 2^24`, each operation rounded to f32. Where the element
+/// type is an integer, the result is rounded down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Generator {
+    /// Which sequence.
+    pub seed: u64,
+    /// Least value.
+    pub low: f32,
+    /// No value reaches this.
+    pub high: f32,
+}
+
+impl Generator {
+    /// Bytes of its stored form.
+    pub(super) const BYTES: usize = 16;
+
+    /// The element at an index.
+    pub fn element(&self, index: u64) -> f32 {
+        let step = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.seed.wrapping_add(step);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        let unit = (z >> 40) as f32 / (1u32 << 24) as f32;
+        self.low + (self.high - self.low) * unit
+    }
+
+    /// Whether its limits are numbers in order.
+    pub(super) fn is_sound(&self) -> bool {
+        self.low <= self.high && (self.high - self.low).is_finite()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The raw numbers are those of the published reference of SplitMix64 for seed 1234567.
+    #[test]
+    fn elements_are_those_of_the_published_sequence() {
+        let generator = Generator { seed: 1_234_567, low: 0.0, high: 1.0 };
+        for (index, raw) in
+            [6_457_827_717_110_365_317u64, 3_203_168_211_198_807_973].iter().enumerate()
+        {
+            let expected = (raw >> 40) as f32 / (1u32 << 24) as f32;
+            assert_eq!(generator.element(index as u64), expected);
+        }
+    }
+
+    #[test]
+    fn elements_stay_within_their_limits() {
+        let generator = Generator { seed: 7, low: -2.5, high: 4.0 };
+        assert!((0..1000).map(|i| generator.element(i)).all(|x| (-2.5..4.0).contains(&x)));
+    }
+}
