@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Converts an ONNX model into a bundle.
+//!
+//! [`convert()`] is the whole way; the modules are its stages, in the order data flows.
+
+#![forbid(unsafe_code)]
+
+pub mod arrays;
+pub mod spec;
+
+mod convert;
+mod emit;
+mod error;
+pub mod guard;
+pub mod import;
+mod options;
+mod parity;
+mod ports;
+mod report;
+pub mod samples;
+
+pub use convert::convert;
+pub use error::Error;
+pub use options::{FloatStorage, Options};
+pub use ports::Ports;
+pub use report::{FigureReport, FloatNode, LayerReport, Progress, Report, Silent, StageReport};

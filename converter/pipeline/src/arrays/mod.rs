@@ -11,7 +11,6 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use hardtack::{Data, Tensor};
-use hardtack_bundle::DType;
 use thiserror::Error;
 use zip::write::SimpleFileOptions;
 

@@ -78,6 +78,24 @@ impl Dim {
         }
     }
 
+    /// Several dimensions as the bytes of a constant of dimensions.
+    pub fn list_to_bytes(dims: &[Dim]) -> Vec<u8> {
+        let bytes = |dim: &Dim| postcard::to_allocvec(dim).expect("no dimension fails to encode");
+        dims.iter().flat_map(bytes).collect()
+    }
+
+    /// Reads what [`Dim::list_to_bytes`] wrote: `count` dimensions of a graph with that many
+    /// symbols. `None` where the bytes are others, too few or too many, or one is not sound.
+    pub fn list_from_bytes(mut bytes: &[u8], count: usize, symbols: usize) -> Option<Vec<Dim>> {
+        let mut dims = Vec::new();
+        for _ in 0..count {
+            let (dim, rest) = postcard::take_from_bytes::<Dim>(bytes).ok()?;
+            dims.push(dim.is_sound(symbols).then_some(dim)?);
+            bytes = rest;
+        }
+        bytes.is_empty().then_some(dims)
+    }
+
     /// Evaluates with `symbols[i]` for symbol `i`.
     ///
     /// `None` where a symbol has no value, the expression is malformed, or it overflows.
@@ -174,6 +192,17 @@ mod tests {
         assert_eq!(half_plus_one.evaluate(&[Some(7)]), Some(4));
         assert_eq!(half_plus_one.evaluate(&[None]), None);
         assert_eq!(half_plus_one.evaluate(&[]), None);
+    }
+
+    #[test]
+    fn lists_are_read_as_they_were_written() {
+        let dims = [Dim::Value(-3), Dim::symbol(1), Dim::Value(1 << 40)];
+        let bytes = Dim::list_to_bytes(&dims);
+        assert_eq!(Dim::list_from_bytes(&bytes, 3, 2).as_deref(), Some(&dims[..]));
+        assert_eq!(Dim::list_from_bytes(&bytes, 3, 1), None);
+        assert_eq!(Dim::list_from_bytes(&bytes, 2, 2), None);
+        assert_eq!(Dim::list_from_bytes(&bytes, usize::MAX, 2), None);
+        assert_eq!(Dim::list_from_bytes(&bytes[1..], 3, 2), None);
     }
 
     #[test]

@@ -1,0 +1,361 @@
+//! The pipeline, from an ONNX file to a bundle.
+
+use std::path::Path;
+use std::time::Instant;
+
+use hardtack::process::Preprocessor;
+use hardtack::{Constant, Model, Tensor};
+
+use crate::emit::{self, Contents};
+use crate::error::Error;
+use crate::guard::{self, Limits};
+use crate::import::{self, ImportOptions, Source};
+use crate::options::{FloatStorage, Options};
+use crate::parity::{self, Difference};
+use crate::ports::Ports;
+use crate::quantize;
+use crate::report::{FigureReport, FloatNode, LayerReport, Progress, Report, StageReport};
+use crate::samples::Samples;
+
+/// Samples on which stages are compared.
+const COMPARED: usize = 4;
+
+/// Converts the ONNX file `source` into the bundle `output`.
+///
+/// # Errors
+/// Where the model, the options or the calibration data do not fit together, a stage would
+/// change the model's numbers, or a file cannot be read or written. Then `output` is as it was.
+pub fn convert(
+    source: &Path,
+    output: &Path,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Report, Error> {
+    let mut work = Work::new(source, options, progress)?;
+    let original = work.import()?;
+    let samples = work.samples(&original)?;
+    let folded = work.fold(&original, &samples)?;
+    let quantized = work.quantize(folded, &samples)?;
+    let prepared = work.prepare(quantized, &samples)?;
+    let bytes = work.emit(&prepared, &samples)?;
+    work.write(output, &bytes)
+}
+
+/// A conversion on its way.
+struct Work<'a> {
+    path: &'a Path,
+    options: Options,
+    progress: &'a mut dyn Progress,
+    name: String,
+    source: Option<Source>,
+    ports: Option<Ports>,
+    /// What the imported model gives on the compared samples.
+    expected: Vec<Vec<Tensor>>,
+    stages: Vec<StageReport>,
+    figures: Vec<FigureReport>,
+    float_nodes: Vec<FloatNode>,
+    layers: Vec<LayerReport>,
+    arena_bytes: u64,
+    digest: String,
+    warnings: Vec<String>,
+}
+
+/// A model and whether its graph is simplified for loading.
+struct Prepared {
+    model: Model,
+    prepared: bool,
+}
+
+impl<'a> Work<'a> {
+    fn new(
+        path: &'a Path,
+        options: &Options,
+        progress: &'a mut dyn Progress,
+    ) -> Result<Work<'a>, Error> {
+        if options.int8 && options.calibration.is_none() {
+            return Err(Error::Options(
+                "INT8 needs calibration data: give --calibrate with an .npz file or a folder of \
+                 pictures or recordings"
+                    .into(),
+            ));
+        }
+        let name = options.name.clone().unwrap_or_else(|| {
+            path.file_stem().map_or("model".into(), |stem| stem.to_string_lossy().into())
+        });
+        Ok(Work {
+            path,
+            options: options.clone(),
+            progress,
+            name,
+            source: None,
+            ports: None,
+            expected: Vec::new(),
+            stages: Vec::new(),
+            figures: Vec::new(),
+            float_nodes: Vec::new(),
+            layers: Vec::new(),
+            arena_bytes: 0,
+            digest: String::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    fn import(&mut self) -> Result<Model, Error> {
+        let began = self.begin("import");
+        let settings = ImportOptions { set: self.options.set.clone() };
+        let imported = if self.options.guarded {
+            guard::import_guarded(self.path, &settings, &Limits::default())?
+        } else {
+            import::import(self.path, &settings)?
+        };
+        self.ports = Some(Ports::of(&imported.model.graph, self.options.preprocess.as_ref()));
+        if self.options.labels.is_empty() {
+            self.options.labels = imported.source.labels.clone();
+        }
+        self.source = Some(imported.source);
+        self.end("import", began, &imported.model, None);
+        Ok(imported.model)
+    }
+
+    /// The samples to measure with, and what the imported model makes of them.
+    fn samples(&mut self, original: &Model) -> Result<Samples, Error> {
+        self.progress.stage("samples");
+        let samples = match &self.options.calibration {
+            Some(path) => {
+                let ports = self.ports();
+                let input = ports.inputs.first().ok_or_else(|| {
+                    Error::Options("the model has no input, so there is nothing to run".into())
+                })?;
+                let port = input.port()?;
+                let preprocessor = match &self.options.preprocess {
+                    Some(preprocess) => Preprocessor::new(preprocess.clone(), &port)?,
+                    None => Preprocessor::identity(&port),
+                };
+                let limit = self.options.samples;
+                Samples::read(path, limit, &original.graph, ports, &preprocessor)?
+            }
+            None => Samples::random(&original.graph),
+        };
+        self.expected = parity::outputs(original, compared(&samples))?;
+        Ok(samples)
+    }
+
+    fn fold(&mut self, original: &Model, samples: &Samples) -> Result<Model, Error> {
+        let began = self.begin("fold");
+        let folded = crate::fold::fold(original.clone())?;
+        let difference = self.keeps_numbers("fold", &folded, samples)?;
+        self.end("fold", began, &folded, Some(difference));
+        Ok(folded)
+    }
+
+    fn quantize(&mut self, model: Model, samples: &Samples) -> Result<Model, Error> {
+        if !self.options.int8 {
+            return Ok(model);
+        }
+        let began = self.begin("quantize");
+        let progress = &mut *self.progress;
+        let quantized =
+            quantize::quantize(model, &samples.inputs, &mut |done, of| progress.step(done, of))?;
+        self.arena_bytes = quantized.arena_bytes;
+        self.float_nodes = quantized
+            .left_in_float
+            .into_iter()
+            .map(|left| FloatNode { node: left.node, operator: left.operator, reason: left.reason })
+            .collect();
+        self.layers = quantized
+            .layers
+            .into_iter()
+            .map(|layer| LayerReport {
+                name: layer.name,
+                sqnr_db: layer.sqnr_db,
+                cosine: layer.cosine,
+                largest: layer.max_abs,
+            })
+            .collect();
+        if quantized.model.programs.is_empty() {
+            self.warnings.push("no part of the model could be quantized; it is all float".into());
+        }
+        let got = parity::outputs(&quantized.model, compared(samples))?;
+        let difference = parity::compare(&self.expected, &got);
+        self.figure("largest INT8 difference, of the output's range", difference.of_range, samples);
+        self.end("quantize", began, &quantized.model, Some(difference.of_range));
+        Ok(quantized.model)
+    }
+
+    /// Stores reals as asked, and simplifies the graph as far as that does not depend on the
+    /// machine.
+    fn prepare(&mut self, model: Model, samples: &Samples) -> Result<Prepared, Error> {
+        let began = self.begin("prepare");
+        let before = parity::outputs(&model, compared(samples))?;
+        let prepared = match hardtack::float::prepare(&model) {
+            Ok(simpler) => Prepared { model: simpler, prepared: true },
+            Err(error) => {
+                self.warnings.push(format!(
+                    "the graph is stored as imported, so loading takes longer ({error})"
+                ));
+                Prepared { model, prepared: false }
+            }
+        };
+        let after = parity::outputs(&prepared.model, compared(samples))?;
+        let difference = parity::compare(&before, &after);
+        self.check("prepare", difference, samples)?;
+        let prepared = Prepared { model: emit::halve(prepared.model, self.options.float), ..prepared };
+        let mut of_range = difference.of_range;
+        if self.options.float != FloatStorage::F32 {
+            let halved = parity::outputs(&prepared.model, compared(samples))?;
+            of_range = parity::compare(&before, &halved).of_range;
+            let name = format!(
+                "largest difference by {} weights, of the output's range",
+                self.options.float.dtype()
+            );
+            self.figure(&name, of_range, samples);
+        }
+        self.end("prepare", began, &prepared.model, Some(of_range));
+        Ok(prepared)
+    }
+
+    fn emit(&mut self, prepared: &Prepared, samples: &Samples) -> Result<Vec<u8>, Error> {
+        let began = self.begin("emit");
+        let source = self.source.as_ref().expect("imported before");
+        let golden = if samples.are_real() {
+            match emit::affordable(samples, source.bytes) {
+                0 => self.generated(&prepared.model, samples),
+                count => Samples { inputs: samples.inputs[..count].to_vec(), ..samples.clone() },
+            }
+        } else {
+            Samples {
+                inputs: samples.inputs[..1].to_vec(),
+                generators: samples.generators[..1].to_vec(),
+                ..samples.clone()
+            }
+        };
+        let outputs = parity::outputs(&prepared.model, &golden.inputs)?;
+        let (bytes, digest) = emit::emit(&Contents {
+            model: &prepared.model,
+            prepared: prepared.prepared,
+            name: &self.name,
+            ports: self.ports(),
+            source,
+            options: &self.options,
+            figures: &self.figures,
+            float_nodes: &self.float_nodes,
+            arena_bytes: self.arena_bytes,
+            golden: Some((&golden, &outputs)),
+        })?;
+        self.digest = digest.to_string();
+        self.end("emit", began, &prepared.model, None);
+        Ok(bytes)
+    }
+
+    /// One generated sample within the range of the real ones.
+    fn generated(&self, model: &Model, samples: &Samples) -> Samples {
+        let mut random = Samples::random(&model.graph);
+        random.inputs.truncate(1);
+        random.generators.truncate(1);
+        for (index, real) in samples.inputs[0].iter().enumerate() {
+            let generator = &mut random.generators[0][index];
+            if real.as_f32().is_some() {
+                let values = real.to_f32();
+                generator.low = values.iter().copied().fold(f32::INFINITY, f32::min);
+                generator.high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            }
+            random.inputs[0][index] =
+                crate::samples::generate(real.dtype(), real.shape(), generator);
+        }
+        random
+    }
+
+    fn write(self, output: &Path, bytes: &[u8]) -> Result<Report, Error> {
+        emit::write_file(output, bytes)?;
+        let source = self.source.expect("imported before");
+        Ok(Report {
+            name: self.name,
+            digest: self.digest,
+            source_bytes: source.bytes,
+            bundle_bytes: bytes.len() as u64,
+            stages: self.stages,
+            figures: self.figures,
+            rewritten: source.rewritten,
+            float_nodes: self.float_nodes,
+            layers: self.layers,
+            arena_bytes: self.arena_bytes,
+            warnings: self.warnings,
+        })
+    }
+
+    fn ports(&self) -> &Ports {
+        self.ports.as_ref().expect("imported before")
+    }
+
+    fn begin(&mut self, stage: &'static str) -> Instant {
+        self.progress.stage(stage);
+        Instant::now()
+    }
+
+    fn end(&mut self, name: &'static str, began: Instant, model: &Model, parity: Option<f64>) {
+        let mut parameters = 0;
+        let mut bytes = 0;
+        for constant in &model.constants {
+            if let Constant::Tensor(tensor) = constant {
+                parameters += tensor.len() as u64;
+                bytes += (tensor.len() * tensor.dtype().size().unwrap_or(0)) as u64;
+            }
+        }
+        bytes += model
+            .programs
+            .iter()
+            .map(|program| (program.code.len() + program.weights.len()) as u64)
+            .sum::<u64>();
+        self.stages.push(StageReport {
+            name,
+            nodes: model.graph.nodes.len(),
+            parameters,
+            bytes,
+            seconds: began.elapsed().as_secs_f64(),
+            parity,
+        });
+    }
+
+    fn keeps_numbers(
+        &mut self,
+        stage: &'static str,
+        model: &Model,
+        samples: &Samples,
+    ) -> Result<f64, Error> {
+        let got = parity::outputs(model, compared(samples))?;
+        let difference = parity::compare(&self.expected, &got);
+        self.check(stage, difference, samples)?;
+        self.figure(&format!("parity of {stage}"), difference.of_range, samples);
+        Ok(difference.of_range)
+    }
+
+    fn check(
+        &self,
+        stage: &'static str,
+        difference: Difference,
+        samples: &Samples,
+    ) -> Result<(), Error> {
+        if !difference.differs {
+            return Ok(());
+        }
+        Err(Error::Parity {
+            stage,
+            of_range: difference.of_range,
+            samples: compared(samples).len(),
+            source_name: samples.source.clone(),
+        })
+    }
+
+    fn figure(&mut self, name: &str, value: f64, samples: &Samples) {
+        self.figures.push(FigureReport {
+            name: name.into(),
+            value,
+            samples: compared(samples).len() as u32,
+            source: samples.source.clone(),
+        });
+    }
+}
+
+fn compared(samples: &Samples) -> &[Vec<Tensor>] {
+    &samples.inputs[..samples.inputs.len().min(COMPARED)]
+}

@@ -1,0 +1,352 @@
+//! The last stage: a model becomes the bytes of a bundle, and the bytes become a file.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use hardtack::{Constant, Data, Model, Tensor};
+use hardtack_bundle::graph::{Dim, Graph, Operator};
+use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
+use hardtack_bundle::manifest::{self, Entry, Figure, Manifest, Provenance, State};
+use hardtack_bundle::{ALIGNMENT, DType, Digest, Family, Sealed, SectionKind, Writer};
+
+use crate::error::Error;
+use crate::import::Source;
+use crate::options::{FloatStorage, Options};
+use crate::ports::Ports;
+use crate::report::{FigureReport, FloatNode};
+use crate::samples::Samples;
+
+/// Constants of fewer elements keep their four bytes: half size would save nothing that counts.
+const HALVED_FROM: usize = 64;
+/// Stored test vectors take at most this part of the source's size.
+const GOLDEN_PART: u64 = 48;
+
+/// Everything a bundle is made of.
+pub struct Contents<'a> {
+    /// The model, with its reals as they are to be stored.
+    pub model: &'a Model,
+    /// Whether its graph is prepared.
+    pub prepared: bool,
+    /// Name of the model.
+    pub name: &'a str,
+    /// Its inputs and outputs.
+    pub ports: &'a Ports,
+    /// Where it came from.
+    pub source: &'a Source,
+    /// What was asked for.
+    pub options: &'a Options,
+    /// What was measured.
+    pub figures: &'a [FigureReport],
+    /// What stays in float.
+    pub float_nodes: &'a [FloatNode],
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// Inputs and outputs for the golden vectors.
+    pub golden: Option<(&'a Samples, &'a [Vec<Tensor>])>,
+}
+
+/// The bytes of a bundle. The same contents give the same bytes.
+///
+/// # Errors
+/// Where the model does not fit the format.
+pub fn emit(contents: &Contents<'_>) -> Result<(Vec<u8>, Digest), Error> {
+    let (graph, constants) = lay_out(contents.model);
+    let mut writer = Writer::new();
+    let options = option_texts(contents.options);
+    let float_operators = counted(contents.float_nodes);
+    writer.manifest(&manifest(contents, &options, &float_operators)?)?;
+    writer.graph(&graph)?;
+    if !constants.is_empty() {
+        writer.section(SectionKind::Constants, constants)?;
+    }
+    for (index, program) in contents.model.programs.iter().enumerate() {
+        let index = u16::try_from(index)
+            .map_err(|_| Error::Options("the model has more than 65535 INT8 regions".into()))?;
+        writer.section(SectionKind::Program(index), &program.code[..])?;
+        let weights = SectionKind::Weights { family: Family::Mcu, program: index };
+        writer.section(weights, &program.weights[..])?;
+    }
+    if !contents.options.labels.is_empty() {
+        writer.labels(contents.options.labels.iter().map(String::as_str))?;
+    }
+    if let Some(preprocess) = &contents.options.preprocess {
+        writer.preprocess(preprocess)?;
+    }
+    if let Some(postprocess) = &contents.options.postprocess {
+        writer.postprocess(postprocess)?;
+    }
+    let golden = match contents.golden {
+        Some((samples, outputs)) => golden(contents, samples, outputs)?,
+        None => GoldenBuilder::new().finish(),
+    };
+    writer.section(SectionKind::Golden, golden)?;
+    let sealed: Sealed<'_> = writer.seal()?;
+    Ok((sealed.to_bytes(), sealed.root()))
+}
+
+/// Writes a file whole or not at all: beside its place first, then renamed over it.
+///
+/// # Errors
+/// Where that fails; then what was there before still is.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: path.into(), source };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".hardtack-")
+        .suffix(".tack.tmp")
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let readable = std::fs::Permissions::from_mode(0o644);
+        file.as_file().set_permissions(readable).map_err(failed)?;
+    }
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    #[cfg(unix)]
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    Ok(())
+}
+
+/// The model with its large f32 constants rounded to the element type they will be stored in.
+pub fn halve(mut model: Model, storage: FloatStorage) -> Model {
+    if storage == FloatStorage::F32 {
+        return model;
+    }
+    for (constant, record) in model.constants.iter_mut().zip(&mut model.graph.constants) {
+        let Constant::Tensor(tensor) = constant else { continue };
+        let Data::F32(values) = tensor.data() else { continue };
+        if values.len() < HALVED_FROM {
+            continue;
+        }
+        let data: Data = match storage {
+            FloatStorage::F16 => {
+                let halves: Vec<_> = values.iter().map(|x| half::f16::from_f32(*x)).collect();
+                if halves.iter().zip(values).any(|(h, x)| h.is_infinite() && x.is_finite()) {
+                    continue;
+                }
+                halves.into()
+            }
+            _ => values.iter().map(|x| half::bf16::from_f32(*x)).collect::<Vec<_>>().into(),
+        };
+        let halved = Tensor::new(tensor.shape(), data).expect("as many elements as before");
+        *constant = Constant::Tensor(halved.into());
+        record.stored = storage.dtype();
+    }
+    model
+}
+
+/// The graph with the places of its constants, and the bytes of those. Equal constants share
+/// their bytes.
+fn lay_out(model: &Model) -> (Graph, Vec<u8>) {
+    let mut graph = model.graph.clone();
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut known = std::collections::HashMap::<Vec<u8>, u64>::new();
+    for (record, constant) in graph.constants.iter_mut().zip(&model.constants) {
+        let content = match constant {
+            Constant::Tensor(tensor) => {
+                record.shape = tensor.shape().iter().map(|d| *d as u64).collect();
+                record.stored = tensor.dtype();
+                tensor.to_bytes()
+            }
+            Constant::Dims { shape, values } => {
+                record.shape = shape.iter().map(|d| *d as u64).collect();
+                record.stored = DType::Dim;
+                Dim::list_to_bytes(values)
+            }
+        };
+        record.length = content.len() as u64;
+        record.offset = match known.get(&content) {
+            Some(offset) => *offset,
+            None => {
+                // Small constants need no alignment of their own beyond their elements'.
+                let alignment = if content.len() < ALIGNMENT as usize { 16 } else { ALIGNMENT as usize };
+                bytes.resize(bytes.len().next_multiple_of(alignment), 0);
+                let offset = bytes.len() as u64;
+                bytes.extend_from_slice(&content);
+                known.insert(content, offset);
+                offset
+            }
+        };
+    }
+    (graph, bytes)
+}
+
+/// Each operator that stays in float, with the number of its nodes.
+fn counted(nodes: &[FloatNode]) -> Vec<(String, String)> {
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    for node in nodes {
+        *counts.entry(&node.operator).or_default() += 1;
+    }
+    counts.into_iter().map(|(operator, count)| (operator.into(), count.to_string())).collect()
+}
+
+/// The options that shaped the bundle.
+fn option_texts(options: &Options) -> Vec<(String, String)> {
+    let mut texts: Vec<(String, String)> =
+        options.set.iter().map(|(name, value)| ("set".into(), format!("{name}={value}"))).collect();
+    if options.int8 {
+        texts.push(("int8".into(), "true".into()));
+        if let Some(name) = options.calibration.as_ref().and_then(|path| path.file_name()) {
+            texts.push(("calibrate".into(), name.to_string_lossy().into()));
+        }
+        texts.push(("samples".into(), options.samples.to_string()));
+    }
+    if options.float != FloatStorage::F32 {
+        texts.push(("float".into(), options.float.dtype().name().into()));
+    }
+    texts
+}
+
+fn manifest<'a>(
+    contents: &'a Contents<'_>,
+    options: &'a [(String, String)],
+    float_operators: &'a [(String, String)],
+) -> Result<Manifest<'a>, Error> {
+    let too_many = |what: &str, limit: usize| {
+        Error::Options(format!("the model has more than {limit} {what}, the most a bundle holds"))
+    };
+    let mut inputs = heapless::Vec::new();
+    for port in &contents.ports.inputs {
+        inputs.push(port.port()?).map_err(|_| too_many("inputs", manifest::MAX_PORTS))?;
+    }
+    let mut outputs = heapless::Vec::new();
+    for port in &contents.ports.outputs {
+        outputs.push(port.port()?).map_err(|_| too_many("outputs", manifest::MAX_PORTS))?;
+    }
+    let entries = |texts: &'a [(String, String)], what| {
+        let mut entries = heapless::Vec::new();
+        for (name, value) in texts {
+            entries
+                .push(Entry { name, value })
+                .map_err(|_| too_many(what, manifest::MAX_ENTRIES))?;
+        }
+        Ok::<_, Error>(entries)
+    };
+    let mut figures = heapless::Vec::new();
+    for figure in contents.figures.iter().take(manifest::MAX_ENTRIES) {
+        let FigureReport { name, value, samples, source } = figure;
+        let _ = figures.push(Figure { name, value: *value, samples: *samples, source });
+    }
+    Ok(Manifest {
+        name: contents.name,
+        version: &contents.options.version,
+        inputs,
+        outputs,
+        states: states(contents)?,
+        provenance: Provenance {
+            source_digest: contents.source.digest,
+            source_bytes: contents.source.bytes,
+            producer: &contents.source.producer,
+            opset: contents.source.opset,
+            converter: env!("CARGO_PKG_VERSION"),
+            options: entries(options, "conversion options")?,
+        },
+        figures,
+        float_operators: entries(float_operators, "kinds of operators in float")?,
+        arena_bytes: contents.arena_bytes,
+        needs_float: needs_float(&contents.model.graph),
+        prepared: contents.prepared,
+    })
+}
+
+/// Whether anything but one integer program stands between the inputs and the outputs.
+fn needs_float(graph: &Graph) -> bool {
+    let programs =
+        graph.nodes.iter().filter(|n| matches!(n.operator, Operator::Program(_))).count();
+    let others = graph
+        .nodes
+        .iter()
+        .any(|n| !matches!(n.operator, Operator::Program(_) | Operator::Input));
+    programs != 1 || others
+}
+
+fn states(
+    contents: &Contents<'_>,
+) -> Result<heapless::Vec<State, { manifest::MAX_PORTS }>, Error> {
+    let mut states = heapless::Vec::new();
+    for (output, input) in &contents.options.states {
+        let find = |name: &str, ports: &[crate::ports::OwnedPort], what: &str| {
+            ports.iter().position(|port| port.name == name).ok_or_else(|| {
+                let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+                Error::Options(format!(
+                    "--state {output}={input}: the model has no {what} {name:?}; it has {}",
+                    names.join(", ")
+                ))
+            })
+        };
+        let state = State {
+            output: find(output, &contents.ports.outputs, "output")? as u8,
+            input: find(input, &contents.ports.inputs, "input")? as u8,
+        };
+        states.push(state).map_err(|_| Error::Options("there are too many states".into()))?;
+    }
+    Ok(states)
+}
+
+/// Test vectors: real inputs where they are small beside the model, generated ones otherwise.
+fn golden(
+    contents: &Contents<'_>,
+    samples: &Samples,
+    outputs: &[Vec<Tensor>],
+) -> Result<Vec<u8>, Error> {
+    let exact = !needs_float(&contents.model.graph);
+    let mut builder = GoldenBuilder::new();
+    for (index, (inputs, outputs)) in samples.inputs.iter().zip(outputs).enumerate() {
+        let bytes: Vec<Vec<u8>> = inputs.iter().chain(outputs).map(Tensor::to_bytes).collect();
+        let shapes: Vec<Vec<u64>> = inputs
+            .iter()
+            .chain(outputs)
+            .map(|t| t.shape().iter().map(|d| *d as u64).collect())
+            .collect();
+        let content = |position: usize| match samples.generators.get(index) {
+            Some(generators) if position < inputs.len() => Content::Generated(generators[position]),
+            _ => Content::Stored(&bytes[position]),
+        };
+        let ports = contents.ports.inputs.iter().chain(&contents.ports.outputs);
+        let tensors: Vec<GoldenTensor<'_>> = ports
+            .zip(inputs.iter().chain(outputs))
+            .enumerate()
+            .map(|(position, (port, tensor))| GoldenTensor {
+                name: &port.name,
+                dtype: tensor.dtype(),
+                shape: &shapes[position],
+                content: content(position),
+                tolerance: if exact || position < inputs.len() { 0.0 } else { tolerance(tensor) },
+            })
+            .collect();
+        let (inputs, outputs) = tensors.split_at(inputs.len());
+        builder.case(inputs, outputs)?;
+    }
+    Ok(builder.finish())
+}
+
+/// How many of the samples may be stored as test vectors: none where one alone is large beside
+/// the source.
+pub fn affordable(samples: &Samples, source_bytes: u64) -> usize {
+    let Some(first) = samples.inputs.first() else { return 0 };
+    let bytes: usize = first.iter().map(|t| t.len() * t.dtype().size().unwrap_or(1)).sum();
+    let budget = (source_bytes / GOLDEN_PART) as usize;
+    (budget / bytes.max(1)).min(samples.inputs.len()).min(2)
+}
+
+/// What rounding explains in a float output: 1e-3 of the largest element and 1e-4 of the range.
+fn tolerance(output: &Tensor) -> f32 {
+    if !matches!(output.dtype(), DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
+        return 0.0;
+    }
+    let values = output.to_f32();
+    let finite = || values.iter().copied().filter(|x| x.is_finite());
+    let low = finite().fold(f32::INFINITY, f32::min);
+    let high = finite().fold(f32::NEG_INFINITY, f32::max);
+    if low > high {
+        return 0.0;
+    }
+    let tolerance = 1e-3 * low.abs().max(high.abs()) + 1e-4 * (high - low);
+    if tolerance.is_finite() { tolerance } else { f32::MAX }
+}

@@ -1,0 +1,69 @@
+//! What can go wrong in a conversion.
+
+use std::path::PathBuf;
+
+/// Why a model was not converted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model was not imported.
+    #[error(transparent)]
+    Import(#[from] crate::import::ImportError),
+    /// A file of arrays cannot be read.
+    #[error(transparent)]
+    Arrays(#[from] crate::arrays::Error),
+    /// The settings for pre- and post-processing cannot be used.
+    #[error(transparent)]
+    Spec(#[from] crate::spec::Error),
+    /// The settings for pre-processing do not fit the model.
+    #[error("the pre-processing does not fit the model: {0}")]
+    Process(#[from] hardtack::process::Error),
+    /// The model cannot be run.
+    #[error(transparent)]
+    Run(#[from] hardtack::float::Error),
+    /// A file or folder cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The bundle cannot be written. What was there before still is.
+    #[error("{}: cannot be written: {source}; what was there before is unchanged", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Data does not fit the model.
+    #[error("{}: {problem}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The options do not fit together, or do not fit the model.
+    #[error("{0}")]
+    Options(String),
+    /// A stage changed the model's numbers.
+    #[error(
+        "the stage {stage:?} changed the model's numbers by {of_range:.2e} of their range, on \
+         {samples} {source_name} samples; nothing was written, please report the model"
+    )]
+    Parity {
+        /// The stage.
+        stage: &'static str,
+        /// Largest difference as a part of the output's range.
+        of_range: f64,
+        /// How many samples.
+        samples: usize,
+        /// Where they came from.
+        source_name: String,
+    },
+    /// The model does not fit the bundle format.
+    #[error("the model does not fit a bundle: {0}")]
+    Bundle(#[from] hardtack_bundle::WriteError),
+}

@@ -1,0 +1,71 @@
+//! Operators as this crate reads them instead of tract: those whose parameters must survive, and
+//! those that tract reads into forms which the operator table has no place for.
+
+mod quantization;
+mod recurrent;
+mod trees;
+
+use hardtack::float::ops;
+use tract_hir::internal::*;
+use tract_onnx::Onnx;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+
+use super::rewrite::trees::TREE_ENSEMBLE;
+
+/// What a reader of an operator returns.
+type Read = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+
+/// tract's reader with our operators in it.
+pub fn onnx() -> Onnx {
+    let mut onnx = tract_onnx::onnx();
+    let register = &mut onnx.op_register;
+    register.insert("QuantizeLinear", quantization::quantize);
+    register.insert("DequantizeLinear", quantization::dequantize);
+    register.insert("LRN", lrn);
+    register.insert("LSTM", recurrent::read);
+    register.insert("GRU", recurrent::read);
+    register.insert("RNN", recurrent::read);
+    register.insert(TREE_ENSEMBLE, trees::read);
+    onnx
+}
+
+fn lrn(_: &ParsingContext, node: &NodeProto) -> Read {
+    let op = ops::Lrn {
+        alpha: node.get_attr_opt("alpha")?.unwrap_or(0.0001),
+        beta: node.get_attr_opt("beta")?.unwrap_or(0.75),
+        bias: node.get_attr_opt("bias")?.unwrap_or(1.0),
+        size: node.get_attr("size")?,
+    };
+    Ok((expand(Lrn(op)), vec![]))
+}
+
+#[derive(Clone, Debug)]
+struct Lrn(ops::Lrn);
+
+impl Expansion for Lrn {
+    fn name(&self) -> StaticName {
+        "LRN".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(inputs, 1)?;
+        check_output_arity(outputs, 1)?;
+        s.equals(&inputs[0].datum_type, &outputs[0].datum_type)?;
+        s.equals(&inputs[0].shape, &outputs[0].shape)
+    }
+
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        model.wire_node(prefix, self.0.clone(), inputs)
+    }
+}

@@ -1,0 +1,218 @@
+//! Reads the file: bytes to protobuf, with the tensors that lie in other files.
+
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tract_onnx::pb::tensor_proto::DataLocation;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
+
+use super::{ImportError, tensor};
+
+/// Largest file: what protobuf can address.
+const MAX_FILE: u64 = 1 << 31;
+/// Most bytes of tensors in other files.
+const MAX_EXTERNAL: u64 = 1 << 34;
+
+/// A model as its file holds it, complete: all tensors are in it, as `raw_data`.
+pub struct Source {
+    pub model: ModelProto,
+    /// SHA-256 of the file, followed by the bytes of tensors in other files.
+    pub digest: [u8; 32],
+    /// Number of those bytes.
+    pub bytes: u64,
+}
+
+/// Reads a model and checks that its tensors are whole.
+pub fn read(path: &Path) -> Result<Source, ImportError> {
+    let io = |source| ImportError::Read { path: path.into(), source };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    if length > MAX_FILE {
+        return Err(ImportError::TooLarge { path: path.into(), bytes: length, limit: MAX_FILE });
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(io)?;
+    let not_onnx = |problem: String| ImportError::NotOnnx { path: path.into(), problem };
+    let mut model = ModelProto::decode(&bytes[..]).map_err(|error| not_onnx(error.to_string()))?;
+    if model.graph.is_none() {
+        return Err(not_onnx("it holds no graph".into()));
+    }
+    let mut digest = Sha256::new();
+    digest.update(&bytes);
+    let mut external = External {
+        folder: path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        digest,
+        bytes: 0,
+    };
+    let length = bytes.len() as u64;
+    drop(bytes);
+    if let Some(graph) = &mut model.graph {
+        each_tensor(graph, &mut |tensor| complete(tensor, &mut external))?;
+    }
+    for function in &mut model.functions {
+        each_node_tensor(&mut function.node, &mut |tensor| complete(tensor, &mut external))?;
+    }
+    let bytes = length + external.bytes;
+    Ok(Source { model, digest: external.digest.finalize().into(), bytes })
+}
+
+fn complete(proto: &mut TensorProto, external: &mut External<'_>) -> Result<(), ImportError> {
+    if proto.data_location == Some(DataLocation::External as i32) {
+        proto.raw_data = external.read(proto)?;
+        proto.data_location = None;
+        proto.external_data.clear();
+    }
+    tensor::normalize(proto)
+        .map_err(|problem| ImportError::Malformed(format!("tensor {:?} {problem}", proto.name)))
+}
+
+type Visit<'a> = dyn FnMut(&mut TensorProto) -> Result<(), ImportError> + 'a;
+
+fn each_tensor(graph: &mut GraphProto, visit: &mut Visit<'_>) -> Result<(), ImportError> {
+    graph.initializer.iter_mut().try_for_each(&mut *visit)?;
+    each_node_tensor(&mut graph.node, visit)
+}
+
+fn each_node_tensor(nodes: &mut [NodeProto], visit: &mut Visit<'_>) -> Result<(), ImportError> {
+    for attribute in nodes.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.t.iter_mut().chain(&mut attribute.tensors).try_for_each(&mut *visit)?;
+        for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            each_tensor(graph, visit)?;
+        }
+    }
+    Ok(())
+}
+
+/// Files beside the model.
+struct External<'a> {
+    folder: &'a Path,
+    digest: Sha256,
+    bytes: u64,
+}
+
+impl External<'_> {
+    fn read(&mut self, proto: &TensorProto) -> Result<Vec<u8>, ImportError> {
+        let value = |key: &str| {
+            let entry = proto.external_data.iter().find(|entry| entry.key == key);
+            entry.map(|entry| entry.value.as_str())
+        };
+        let wrong = |problem: String| ImportError::ExternalData {
+            tensor: proto.name.clone(),
+            problem,
+        };
+        let location = value("location").ok_or_else(|| wrong("no file is named".into()))?;
+        let number = |key: &str| match value(key) {
+            None => Ok(None),
+            Some(text) => text
+                .parse::<u64>()
+                .map(Some)
+                .map_err(|_| wrong(format!("its {key} {text:?} is no number"))),
+        };
+        let path = self.resolve(location).map_err(wrong)?;
+        let unreadable = |error: std::io::Error| wrong(format!("{location:?}: {error}"));
+        let mut file = std::fs::File::open(&path).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        let offset = number("offset")?.unwrap_or(0);
+        let left = length.checked_sub(offset);
+        let left = left.ok_or_else(|| wrong(format!("{location:?} has only {length} bytes")))?;
+        let wanted = number("length")?.unwrap_or(left);
+        if wanted > left {
+            return Err(wrong(format!("{location:?} has only {length} bytes")));
+        }
+        self.bytes = self.bytes.saturating_add(wanted);
+        if self.bytes > MAX_EXTERNAL {
+            return Err(wrong(format!("more than {MAX_EXTERNAL} bytes lie in other files")));
+        }
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset)).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        file.take(wanted).read_to_end(&mut bytes).map_err(unreadable)?;
+        self.digest.update(&bytes);
+        Ok(bytes)
+    }
+
+    /// The file's path, if it lies in the model's folder, links included.
+    fn resolve(&self, location: &str) -> Result<PathBuf, String> {
+        let outside = || format!("{location:?} is not in the model's folder");
+        let relative = Path::new(location);
+        if relative.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
+            return Err(outside());
+        }
+        let unreadable = |error: std::io::Error| format!("{location:?} cannot be read: {error}");
+        let folder = self.folder.canonicalize().map_err(unreadable)?;
+        let path = folder.join(relative).canonicalize().map_err(unreadable)?;
+        if path.starts_with(&folder) { Ok(path) } else { Err(outside()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::pb::StringStringEntryProto;
+    use tract_onnx::pb::tensor_proto::DataType;
+
+    fn with_external(location: &str, offset: &str) -> Vec<u8> {
+        let entry =
+            |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
+        let tensor = TensorProto {
+            name: "w".into(),
+            dims: vec![2],
+            data_type: DataType::Float as i32,
+            data_location: Some(DataLocation::External as i32),
+            external_data: vec![
+                entry("location", location),
+                entry("offset", offset),
+                entry("length", "8"),
+            ],
+            ..TensorProto::default()
+        };
+        let graph = GraphProto { initializer: vec![tensor], ..GraphProto::default() };
+        ModelProto { graph: Some(graph), ..ModelProto::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn tensors_in_other_files_are_read_from_the_folder_only() {
+        let outer = tempfile::tempdir().unwrap();
+        std::fs::write(outer.path().join("secret.bin"), [0; 64]).unwrap();
+        let folder = outer.path().join("model");
+        std::fs::create_dir(&folder).unwrap();
+        let bytes: Vec<u8> = [9f32, 1.0, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        std::fs::write(folder.join("w.bin"), bytes).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("../secret.bin", folder.join("link.bin")).unwrap();
+
+        let path = folder.join("model.onnx");
+        std::fs::write(&path, with_external("w.bin", "4")).unwrap();
+        let source = read(&path).unwrap();
+        let graph = source.model.graph.unwrap();
+        assert_eq!(tensor::load(&graph.initializer[0]).unwrap().to_f32(), [1.0, 2.0]);
+        assert_eq!(source.bytes, std::fs::metadata(&path).unwrap().len() + 8);
+
+        for (location, offset, problem) in [
+            ("../secret.bin", "0", "not in the model's folder"),
+            ("/etc/passwd", "0", "not in the model's folder"),
+            #[cfg(unix)]
+            ("link.bin", "0", "not in the model's folder"),
+            ("none.bin", "0", "cannot be read"),
+            ("w.bin", "5", "has only 12 bytes"),
+            ("w.bin", "18446744073709551615", "has only 12 bytes"),
+            ("w.bin", "-1", "is no number"),
+        ] {
+            std::fs::write(&path, with_external(location, offset)).unwrap();
+            let message = read(&path).err().expect("refused").to_string();
+            assert!(message.contains(problem), "{location}: {message}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_no_models() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.onnx");
+        for bytes in [&b""[..], b"not a model", b"\x08\x07"] {
+            std::fs::write(&path, bytes).unwrap();
+            let message = read(&path).err().expect("refused").to_string();
+            assert!(message.contains("is not an ONNX model"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! `--set NAME=VALUE`: gives dimensions and inputs their values before anything else happens.
+//!
+//! `NAME` is one of, in this order:
+//! - an input; `VALUE` is its shape, such as `1x3x224x224`, where `?` leaves a dimension as it is.
+//!   An input without dimensions, or of one element, becomes a constant instead: `sr=16000`;
+//! - a dimension that the model names: `height=480`;
+//! - `batch`: the leading dimension of every input that has one without a name.
+//!
+//! Afterwards every dimension that is still open has a name: its own, `batch` for a leading one
+//! without, `INPUT_AXIS` for any other.
+
+use hardtack::Tensor;
+use hardtack_bundle::DType;
+use tract_onnx::pb::tensor_shape_proto::Dimension;
+use tract_onnx::pb::tensor_shape_proto::dimension::Value;
+use tract_onnx::pb::type_proto::{Tensor as TensorType, Value as TypeValue};
+use tract_onnx::pb::{GraphProto, ValueInfoProto};
+
+use super::emit::Context;
+use crate::import::{ImportError, tensor};
+
+/// The name of leading dimensions that have none.
+const BATCH: &str = "batch";
+
+/// Applies settings in their order, then names the dimensions that are still open.
+pub fn bind(
+    graph: &mut GraphProto,
+    settings: &[(String, String)],
+    context: &mut Context,
+) -> Result<(), ImportError> {
+    drop_defaulted_inputs(graph);
+    if !settings.is_empty() {
+        graph.value_info.clear();
+    }
+    for (name, value) in settings {
+        set(graph, name, value, context).map_err(|problem| ImportError::Setting {
+            name: name.clone(),
+            value: value.clone(),
+            problem,
+        })?;
+    }
+    name_open_dimensions(graph);
+    Ok(())
+}
+
+/// Inputs that have a value in the file are constants, as in files of old versions.
+fn drop_defaulted_inputs(graph: &mut GraphProto) {
+    let valued: std::collections::HashSet<&str> =
+        graph.initializer.iter().map(|initializer| initializer.name.as_str()).collect();
+    graph.input.retain(|input| !valued.contains(input.name.as_str()));
+}
+
+fn set(
+    graph: &mut GraphProto,
+    name: &str,
+    value: &str,
+    context: &mut Context,
+) -> Result<(), String> {
+    if let Some(index) = graph.input.iter().position(|input| input.name == name) {
+        let dims = dims_of(&mut graph.input[index]).map(|dims| dims.clone());
+        let single = dims.is_some_and(|dims| {
+            dims.iter().all(|dim| matches!(dim.value, Some(Value::DimValue(1)))) && dims.len() < 2
+        });
+        return if single {
+            set_value(graph, index, value, context)
+        } else {
+            set_shape(&mut graph.input[index], value)
+        };
+    }
+    let mut found = false;
+    for dims in graph.input.iter_mut().filter_map(dims_of) {
+        for (axis, dim) in dims.iter_mut().enumerate() {
+            let named = matches!(&dim.value, Some(Value::DimParam(param)) if param == name);
+            if named || name == BATCH && axis == 0 && is_nameless(dim) {
+                dim.value = Some(Value::DimValue(size(value)?));
+                found = true;
+            }
+        }
+    }
+    if found { Ok(()) } else { Err(format!("nothing has this name; {}", what_can_be_set(graph))) }
+}
+
+/// Replaces an input of one element by a constant.
+fn set_value(
+    graph: &mut GraphProto,
+    index: usize,
+    value: &str,
+    context: &mut Context,
+) -> Result<(), String> {
+    let input = &mut graph.input[index];
+    let shape: Vec<usize> = dims_of(input).map_or_else(Vec::new, |dims| vec![1; dims.len()]);
+    let number = tensor_type(input).map_or(0, |of| of.elem_type);
+    let dtype = tensor::dtype_of(number).ok_or("the input is not of numbers")?;
+    let wrong = || format!("the input is of type {dtype}, and {value:?} is no such number");
+    macro_rules! parse {
+        ($type:ty) => {
+            Tensor::scalar(value.parse::<$type>().map_err(|_| wrong())?)
+        };
+    }
+    let scalar = match dtype {
+        DType::Bool => match value {
+            "true" | "1" => Tensor::scalar(true),
+            "false" | "0" => Tensor::scalar(false),
+            _ => return Err(wrong()),
+        },
+        DType::I8 => parse!(i8),
+        DType::U8 => parse!(u8),
+        DType::I16 => parse!(i16),
+        DType::U16 => parse!(u16),
+        DType::I32 => parse!(i32),
+        DType::U32 => parse!(u32),
+        DType::I64 => parse!(i64),
+        DType::U64 => parse!(u64),
+        DType::F32 => parse!(f32),
+        DType::F64 => parse!(f64),
+        DType::F16 | DType::BF16 | DType::Dim => {
+            return Err(format!("inputs of type {dtype} cannot be set"));
+        }
+    };
+    let name = graph.input.remove(index).name;
+    let constant = scalar.reshape(&shape).ok_or_else(wrong)?;
+    graph.initializer.push(tensor::store(&name, &constant));
+    context.tell(format!("input {name:?} is the constant {value}"));
+    Ok(())
+}
+
+fn set_shape(input: &mut ValueInfoProto, value: &str) -> Result<(), String> {
+    let sizes: Vec<&str> = value.split('x').collect();
+    let Some(of) = tensor_type(input) else { return Err("the input is no tensor".into()) };
+    let dims = &mut of.shape.get_or_insert_default().dim;
+    if dims.is_empty() {
+        dims.resize(sizes.len(), Dimension::default());
+    }
+    if dims.len() != sizes.len() {
+        return Err(format!(
+            "the input has {} dimensions; give as many, such as {}",
+            dims.len(),
+            shape_text(dims)
+        ));
+    }
+    for (dim, text) in dims.iter_mut().zip(sizes) {
+        if text == "?" {
+            continue;
+        }
+        let size = size(text)?;
+        match dim.value {
+            Some(Value::DimValue(fixed)) if fixed > 0 && fixed != size => {
+                return Err(format!("a dimension is {fixed} in the model and cannot be {size}"));
+            }
+            _ => dim.value = Some(Value::DimValue(size)),
+        }
+    }
+    Ok(())
+}
+
+fn size(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(size @ 1..=0x7fff_ffff) => Ok(size),
+        _ => Err(format!("{text:?} is no size of a dimension")),
+    }
+}
+
+fn what_can_be_set(graph: &mut GraphProto) -> String {
+    let mut all = Vec::new();
+    let mut nameless = false;
+    for input in &mut graph.input {
+        let name = input.name.clone();
+        let Some(dims) = dims_of(input) else { continue };
+        nameless |= dims.first().is_some_and(is_nameless);
+        if dims.iter().any(|dim| !matches!(dim.value, Some(Value::DimValue(1..)))) {
+            all.push(format!("{name}={}", shape_text(dims)));
+        } else if dims.is_empty() {
+            all.push(format!("{name}=NUMBER"));
+        }
+        for dim in dims {
+            if let (false, Some(Value::DimParam(param))) = (is_nameless(dim), &dim.value) {
+                all.push(format!("{param}=SIZE"));
+            }
+        }
+    }
+    if nameless {
+        all.push(format!("{BATCH}=SIZE"));
+    }
+    all.dedup();
+    if all.is_empty() {
+        "the model has nothing to set".into()
+    } else {
+        format!("what can be set: {}", all.join(", "))
+    }
+}
+
+fn shape_text(dims: &[Dimension]) -> String {
+    let dims: Vec<String> = dims
+        .iter()
+        .map(|dim| match &dim.value {
+            Some(Value::DimValue(size @ 1..)) => size.to_string(),
+            _ => "?".into(),
+        })
+        .collect();
+    dims.join("x")
+}
+
+fn name_open_dimensions(graph: &mut GraphProto) {
+    for input in &mut graph.input {
+        let name = identifier(&input.name);
+        let Some(dims) = dims_of(input) else { continue };
+        for (axis, dim) in dims.iter_mut().enumerate() {
+            if is_nameless(dim) {
+                let symbol = if axis == 0 { BATCH.into() } else { format!("{name}_{axis}") };
+                dim.value = Some(Value::DimParam(symbol));
+            } else if let Some(Value::DimParam(param)) = &mut dim.value
+                && !param.chars().any(|c| "+-*/()".contains(c))
+            {
+                *param = identifier(param);
+            }
+        }
+    }
+}
+
+/// The name with nothing in it that a dimension expression could misread.
+fn identifier(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
+    let mut identifier: String = name.chars().map(plain).collect();
+    if !identifier.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        identifier.insert(0, '_');
+    }
+    identifier
+}
+
+/// Whether a dimension has neither a size nor a name that somebody chose.
+fn is_nameless(dim: &Dimension) -> bool {
+    match &dim.value {
+        None => true,
+        Some(Value::DimValue(size)) => *size < 0,
+        Some(Value::DimParam(param)) => {
+            param.is_empty() || param == "?" || param.starts_with("unk__")
+        }
+    }
+}
+
+fn tensor_type(input: &mut ValueInfoProto) -> Option<&mut TensorType> {
+    let TypeValue::TensorType(of) = input.r#type.as_mut()?.value.as_mut()?;
+    Some(of)
+}
+
+fn dims_of(input: &mut ValueInfoProto) -> Option<&mut Vec<Dimension>> {
+    Some(&mut tensor_type(input)?.shape.as_mut()?.dim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{context, input};
+    use super::*;
+
+    fn graph() -> GraphProto {
+        GraphProto {
+            input: vec![
+                input("x", DType::F32, &["unk__7", "height", "3"]),
+                input("y", DType::F32, &["", "height", "?"]),
+                input("sr", DType::I64, &[]),
+            ],
+            ..GraphProto::default()
+        }
+    }
+
+    fn bound(settings: &[(&str, &str)]) -> Result<GraphProto, String> {
+        let mut graph = graph();
+        let settings: Vec<(String, String)> =
+            settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        bind(&mut graph, &settings, &mut context()).map_err(|error| error.to_string())?;
+        Ok(graph)
+    }
+
+    fn shapes(mut graph: GraphProto) -> Vec<String> {
+        let text = |dim: &Dimension| match &dim.value {
+            Some(Value::DimValue(size)) => size.to_string(),
+            Some(Value::DimParam(name)) => name.clone(),
+            None => "?".into(),
+        };
+        let shape = |input: &mut ValueInfoProto| {
+            dims_of(input).unwrap().iter().map(text).collect::<Vec<_>>().join(" ")
+        };
+        graph.input.iter_mut().map(shape).collect()
+    }
+
+    #[test]
+    fn open_dimensions_get_names() {
+        assert_eq!(shapes(bound(&[]).unwrap()), ["batch height 3", "batch height y_2", ""]);
+    }
+
+    #[test]
+    fn dimensions_and_inputs_are_set() {
+        let graph = bound(&[("batch", "2"), ("height", "40"), ("y", "?x?x5"), ("sr", "16000")]);
+        let graph = graph.unwrap();
+        assert_eq!(tensor::load(&graph.initializer[0]), Some(Tensor::scalar(16000i64)));
+        assert_eq!(shapes(graph), ["2 40 3", "2 40 5"]);
+    }
+
+    #[test]
+    fn what_cannot_be_set_is_explained() {
+        for (setting, problem) in [
+            (("hight", "2"), "what can be set: x=?x?x3, height=SIZE, y=?x?x?"),
+            (("x", "1x2"), "the input has 3 dimensions; give as many, such as ?x?x3"),
+            (("x", "1x2x4"), "a dimension is 3 in the model and cannot be 4"),
+            (("sr", "fast"), "the input is of type i64, and \"fast\" is no such number"),
+            (("batch", "0"), "\"0\" is no size of a dimension"),
+        ] {
+            let message = bound(&[setting]).unwrap_err();
+            assert!(message.contains(problem), "{message}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Replacing nodes by others: what every rewrite of single nodes stands on.
+
+use std::collections::{HashMap, HashSet};
+
+use hardtack::{Data, Tensor};
+use hardtack_bundle::DType;
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+
+use super::node::{int, ints};
+use crate::import::{ImportError, tensor};
+
+/// What rewrites know of the whole model, and what they tell about it.
+pub struct Context {
+    /// Version of the standard operator set.
+    pub opset: i64,
+    /// What was rewritten, one sentence each.
+    pub report: Vec<String>,
+    /// Names of the classes that the model carries; may be empty.
+    pub labels: Vec<String>,
+    names: HashSet<String>,
+}
+
+impl Context {
+    /// Collects the names that a model uses.
+    pub fn of(model: &ModelProto) -> Context {
+        let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        let opset = model.opset_import.iter().find(|import| standard(&import.domain));
+        let mut names = HashSet::new();
+        if let Some(graph) = &model.graph {
+            collect_names(graph, &mut names);
+        }
+        Context {
+            opset: opset.map_or(1, |import| import.version),
+            report: vec![],
+            labels: vec![],
+            names,
+        }
+    }
+
+    /// A name that nothing has yet: `base`, with a number where it is taken.
+    pub fn fresh(&mut self, base: &str) -> String {
+        let mut name = base.to_owned();
+        let mut number = 1;
+        while !self.names.insert(name.clone()) {
+            number += 1;
+            name = format!("{base}.{number}");
+        }
+        name
+    }
+
+    /// Adds a sentence to the report, once.
+    pub fn tell(&mut self, sentence: String) {
+        if !self.report.contains(&sentence) {
+            self.report.push(sentence);
+        }
+    }
+}
+
+fn collect_names(graph: &GraphProto, names: &mut HashSet<String>) {
+    names.extend(graph.input.iter().map(|input| input.name.clone()));
+    names.extend(graph.initializer.iter().map(|initializer| initializer.name.clone()));
+    for node in &graph.node {
+        names.insert(node.name.clone());
+        names.extend(node.output.iter().cloned());
+        for attribute in &node.attribute {
+            attribute.g.iter().chain(&attribute.graphs).for_each(|g| collect_names(g, names));
+        }
+    }
+}
+
+/// The constants that a node can see: those of its graph and of the graphs around it.
+pub struct Scope<'a> {
+    here: HashMap<&'a str, &'a TensorProto>,
+    around: Option<&'a Scope<'a>>,
+}
+
+impl Scope<'_> {
+    /// A constant, as stored.
+    pub fn proto(&self, name: &str) -> Option<&TensorProto> {
+        match self.here.get(name) {
+            Some(tensor) => Some(tensor),
+            None => self.around?.proto(name),
+        }
+    }
+
+    /// A constant of numbers.
+    pub fn tensor(&self, name: &str) -> Option<Tensor> {
+        self.proto(name).and_then(tensor::load)
+    }
+
+    /// A constant's elements as f32.
+    pub fn reals(&self, name: &str) -> Option<Vec<f32>> {
+        self.tensor(name).map(|tensor| tensor.to_f32())
+    }
+}
+
+/// Collects what stands in the place of one node.
+pub struct Emit<'a> {
+    /// What is known of the whole model.
+    pub context: &'a mut Context,
+    /// Constants that the node can see.
+    pub scope: &'a Scope<'a>,
+    base: String,
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+}
+
+impl Emit<'_> {
+    /// A constant; the name of its value.
+    pub fn constant(&mut self, suffix: &str, value: &Tensor) -> String {
+        let name = self.context.fresh(&format!("{}.{suffix}", self.base));
+        self.initializers.push(tensor::store(&name, value));
+        name
+    }
+
+    /// A constant list of elements, or a scalar where it has one element.
+    pub fn vector<T>(&mut self, suffix: &str, values: Vec<T>) -> String
+    where
+        Vec<T>: Into<Data>,
+    {
+        let shape = [values.len()];
+        let tensor = Tensor::new(&shape, values).expect("as many elements as the shape says");
+        let tensor = if shape[0] == 1 { tensor.reshape(&[]).expect("one element") } else { tensor };
+        self.constant(suffix, &tensor)
+    }
+
+    /// A constant list of integers, of one dimension whatever its length.
+    pub fn list(&mut self, suffix: &str, values: &[i64]) -> String {
+        let tensor = Tensor::new(&[values.len()], values.to_vec());
+        self.constant(suffix, &tensor.expect("as many elements as the shape says"))
+    }
+
+    /// A node with one output, whose name is returned.
+    pub fn node(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let suffix = operator.to_lowercase();
+        let output = self.context.fresh(&format!("{}.{suffix}", self.base));
+        self.last(operator, inputs, &output, attributes);
+        output
+    }
+
+    /// A node that gives a value of the original graph.
+    pub fn last(
+        &mut self,
+        operator: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: Vec<AttributeProto>,
+    ) {
+        self.whole(NodeProto {
+            op_type: operator.into(),
+            input: inputs.iter().map(|input| (*input).into()).collect(),
+            output: vec![output.into()],
+            attribute: attributes,
+            ..NodeProto::default()
+        });
+    }
+
+    /// Any node.
+    pub fn whole(&mut self, mut node: NodeProto) {
+        if node.name.is_empty() {
+            let first = node.output.first().map_or("", String::as_str);
+            let base = if first.is_empty() { self.base.clone() } else { first.to_owned() };
+            node.name = base;
+        }
+        self.nodes.push(node);
+    }
+
+    /// Changes the element type.
+    pub fn cast(&mut self, input: &str, dtype: DType) -> String {
+        self.node("Cast", &[input], vec![int("to", tensor::number_of(dtype) as i64)])
+    }
+
+    /// A reduction over axes, which stay as dimensions of 1.
+    pub fn reduce(&mut self, operator: &str, input: &str, axes: &[i64]) -> String {
+        let changed = if operator == "ReduceSum" { 13 } else { 18 };
+        if self.context.opset >= changed {
+            let axes = self.list("axes", axes);
+            self.node(operator, &[input, &axes], vec![])
+        } else {
+            self.node(operator, &[input], vec![ints("axes", axes)])
+        }
+    }
+}
+
+/// A rewrite of one node: emits what stands in its place and returns `true`, or leaves it.
+pub type NodeRewrite = dyn Fn(&mut NodeProto, &mut Emit<'_>) -> Result<bool, ImportError>;
+
+/// Applies a rewrite to each node of a graph and of the graphs in it, inner ones first.
+pub fn rewrite_nodes(
+    graph: &mut GraphProto,
+    context: &mut Context,
+    rewrite: &NodeRewrite,
+) -> Result<(), ImportError> {
+    rewrite_in(graph, context, None, rewrite)
+}
+
+fn rewrite_in(
+    graph: &mut GraphProto,
+    context: &mut Context,
+    around: Option<&Scope<'_>>,
+    rewrite: &NodeRewrite,
+) -> Result<(), ImportError> {
+    let initializers = std::mem::take(&mut graph.initializer);
+    let scope = Scope { here: initializers.iter().map(|t| (t.name.as_str(), t)).collect(), around };
+    let mut added = Vec::new();
+    for mut node in std::mem::take(&mut graph.node) {
+        for attribute in &mut node.attribute {
+            for inner in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+                rewrite_in(inner, context, Some(&scope), rewrite)?;
+            }
+        }
+        let base = super::node::Node::label(&node).to_owned();
+        let mut emit = Emit { context, scope: &scope, base, nodes: vec![], initializers: vec![] };
+        if rewrite(&mut node, &mut emit)? {
+            graph.node.append(&mut emit.nodes);
+        } else {
+            graph.node.push(node);
+        }
+        added.append(&mut emit.initializers);
+    }
+    drop(scope);
+    graph.initializer = initializers;
+    graph.initializer.append(&mut added);
+    Ok(())
+}

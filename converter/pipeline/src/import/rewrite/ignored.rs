@@ -1,0 +1,177 @@
+//! Attributes that tract would ignore: what they ask for is refused, in plain words, or brought
+//! into another form.
+
+use hardtack::Tensor;
+use tract_onnx::pb::NodeProto;
+
+use super::emit::Emit;
+use super::node::{Node, ints};
+use crate::import::ImportError;
+
+/// More dimensions than any tensor has.
+const MAX_RANK: i64 = 64;
+/// Largest constant that a few bytes may ask for.
+const MAX_ELEMENTS: f64 = (1u64 << 31) as f64;
+
+/// Checks one node, and rewrites it where that is enough.
+pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    axes(node)?;
+    if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+        return Ok(false);
+    }
+    let opset = emit.context.opset;
+    match node.op_type.as_str() {
+        "BatchNormalization" => {
+            let training = if opset >= 14 {
+                node.int("training_mode") == Some(1)
+            } else {
+                node.output.iter().skip(1).any(|output| !output.is_empty())
+            };
+            if training {
+                return Err(node.wrong("training_mode=1; export the model for inference"));
+            }
+            node.output.truncate(1);
+            emit.whole(node.clone());
+            Ok(true)
+        }
+        "AveragePool" | "MaxPool" => {
+            if node.text("auto_pad") == Some("VALID") && node.int("ceil_mode") == Some(1) {
+                let pads = vec![0; 2 * node.ints("kernel_shape").len()];
+                node.attribute.retain(|a| a.name != "auto_pad" && a.name != "pads");
+                node.attribute.push(ints("pads", &pads));
+                emit.whole(node.clone());
+                return Ok(true);
+            }
+            explicit_and_automatic(node)
+        }
+        "Conv" | "ConvTranspose" => explicit_and_automatic(node),
+        "Pad" => {
+            let constant = node.given(1).and_then(|pads| emit.scope.tensor(pads));
+            let negative = |pads: &[f32]| pads.iter().any(|pad| *pad < 0.0);
+            if constant.is_some_and(|pads| negative(&pads.to_f32()))
+                || node.ints("pads").iter().any(|pad| *pad < 0)
+            {
+                return Err(node.wrong("negative pads are not supported; use Slice"));
+            }
+            Ok(false)
+        }
+        "ConstantOfShape" | "Expand" | "Tile" => {
+            let shape = node.given(if node.op_type == "ConstantOfShape" { 0 } else { 1 });
+            let shape = shape.and_then(|shape| emit.scope.tensor(shape));
+            let elements: f64 =
+                shape.map_or(1.0, |shape| shape.to_f32().iter().map(|dim| *dim as f64).product());
+            if elements.abs() > MAX_ELEMENTS {
+                return Err(node.wrong("it asks for a tensor of more than 2^31 elements"));
+            }
+            Ok(false)
+        }
+        "Range" => {
+            let bound = |index| node.given(index).and_then(|name| emit.scope.reals(name));
+            if let (Some(start), Some(end), Some(step)) = (bound(0), bound(1), bound(2))
+                && let ([start], [end], [step]) = (&start[..], &end[..], &step[..])
+            {
+                let elements = (*end as f64 - *start as f64) / *step as f64;
+                if elements.is_nan() || elements > MAX_ELEMENTS {
+                    return Err(node.wrong("it asks for a tensor of more than 2^31 elements"));
+                }
+            }
+            Ok(false)
+        }
+        "Cast" => match node.int("to").and_then(|to| crate::import::tensor::dtype_of(to as i32)) {
+            Some(_) => Ok(false),
+            None => Err(node.wrong("it casts to a type that cannot be converted")),
+        },
+        "Swish" => {
+            let alpha = node.float("alpha").unwrap_or(1.0);
+            if alpha == 1.0 {
+                return Ok(false);
+            }
+            let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
+            let alpha = emit.constant("alpha", &Tensor::scalar(alpha));
+            let inner = emit.node("Mul", &[x, &alpha], vec![]);
+            let gate = emit.node("Sigmoid", &[&inner], vec![]);
+            emit.last("Mul", &[x, &gate], y, vec![]);
+            Ok(true)
+        }
+        "Split" => {
+            let outputs = node.output.len() as i64;
+            match node.int("num_outputs") {
+                Some(wanted) if wanted != outputs => {
+                    Err(node.wrong(format!("num_outputs is {wanted}, but it has {outputs}")))
+                }
+                _ => Ok(false),
+            }
+        }
+        "Scan" if opset < 9 => Err(node.wrong("the Scan of operator set 8 is not supported")),
+        "QuantizeLinear" | "DequantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => {
+            Err(node.wrong("blocked quantization is not supported; quantize per axis"))
+        }
+        "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike"
+        | "Multinomial" | "Bernoulli" => {
+            Err(node.wrong("random values have no place in a bundle; make them an input"))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Axes out of any bounds make tract loop for minutes.
+fn axes(node: &NodeProto) -> Result<(), ImportError> {
+    let one = node.attribute("axis").map(|attribute| attribute.i);
+    match one.iter().chain(node.ints("axes")).find(|axis| !(-MAX_RANK..MAX_RANK).contains(*axis)) {
+        Some(axis) => Err(node.wrong(format!("no tensor has an axis {axis}"))),
+        None => Ok(()),
+    }
+}
+
+/// tract would silently prefer the one.
+fn explicit_and_automatic(node: &NodeProto) -> Result<bool, ImportError> {
+    let automatic = matches!(node.text("auto_pad"), Some("SAME_UPPER" | "SAME_LOWER"));
+    if automatic && node.ints("pads").iter().any(|pad| *pad != 0) {
+        return Err(node.wrong("it has both pads and auto_pad; remove one of them"));
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::emit::{Context, rewrite_nodes};
+    use super::super::node::{float, int, text};
+    use super::super::testing::{graph, model, node};
+    use super::*;
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let big = Tensor::new(&[2], vec![1i64 << 40, 1 << 40]).unwrap();
+        for (node, problem) in [
+            (node("BatchNormalization", &["x"], &["y", "m"], vec![]), "for inference"),
+            (node("LayerNormalization", &["x"], &["y"], vec![int("axis", -16385)]), "axis -16385"),
+            (node("ConstantOfShape", &["big"], &["y"], vec![]), "2^31 elements"),
+            (node("Pad", &["x", "pads"], &["y"], vec![]), "negative pads"),
+            (node("Cast", &["x"], &["y"], vec![int("to", 17)]), "cannot be converted"),
+            (
+                node("Conv", &["x"], &["y"], vec![text("auto_pad", "SAME_UPPER"), ints("pads", &[1])]),
+                "both pads and auto_pad",
+            ),
+            (node("RandomNormal", &[], &["y"], vec![]), "random values"),
+        ] {
+            let constants =
+                [("big", big.clone()), ("pads", Tensor::new(&[2], vec![-1i64, 0]).unwrap())];
+            let model = model(graph(&[("x", &["2"])], vec![node], &constants, &["y"]));
+            let mut context = Context::of(&model);
+            let mut graph = model.graph.unwrap();
+            let error = rewrite_nodes(&mut graph, &mut context, &rewrite).unwrap_err();
+            assert!(error.to_string().contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn swish_keeps_its_slope() {
+        let swish = node("Swish", &["x"], &["y"], vec![float("alpha", 1.5)]);
+        let model = model(graph(&[("x", &["2"])], vec![swish], &[], &["y"]));
+        let mut context = Context::of(&model);
+        let mut graph = model.graph.unwrap();
+        rewrite_nodes(&mut graph, &mut context, &rewrite).unwrap();
+        let operators: Vec<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
+        assert_eq!(operators, ["Mul", "Sigmoid", "Mul"]);
+    }
+}

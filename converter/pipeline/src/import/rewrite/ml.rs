@@ -1,0 +1,376 @@
+//! Operators of classic machine learning (`ai.onnx.ml`) in terms of the standard ones.
+//!
+//! Labels that are text do not exist at run time: the label output is the index of the class, and
+//! the texts become the labels of the model.
+
+use hardtack::{Data, Tensor};
+use hardtack_bundle::DType;
+use tract_onnx::pb::NodeProto;
+
+use super::emit::Emit;
+use super::node::{Node, int};
+use crate::import::ImportError;
+
+/// Domain of these operators.
+pub const DOMAIN: &str = "ai.onnx.ml";
+
+/// Rewrites one operator, but for ensembles of trees.
+pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let node = &*node;
+    if node.domain != DOMAIN {
+        return Ok(false);
+    }
+    match node.op_type.as_str() {
+        "Scaler" => scaler(node, emit)?,
+        "Imputer" => imputer(node, emit)?,
+        "Binarizer" => {
+            let x = emit.cast(input(node)?, DType::F32);
+            let threshold = Tensor::scalar(node.float("threshold").unwrap_or(0.0));
+            let threshold = emit.constant("threshold", &threshold);
+            let above = emit.node("Greater", &[&x, &threshold], vec![]);
+            emit.last("Cast", &[&above], output(node)?, vec![int("to", 1)]);
+        }
+        "Normalizer" => normalizer(node, emit)?,
+        "LinearClassifier" => linear_classifier(node, emit)?,
+        "LinearRegressor" => linear_regressor(node, emit)?,
+        "SVMRegressor" => super::svm::regressor(node, emit)?,
+        "ZipMap" => {
+            emit.context.labels = node.texts("classlabels_strings");
+            let sentence = "ZipMap is left out: the output holds the scores of all classes";
+            emit.context.tell(sentence.into());
+            emit.last("Identity", &[input(node)?], output(node)?, vec![]);
+        }
+        "FeatureVectorizer" => {
+            let mut inputs = Vec::new();
+            for name in &node.input {
+                inputs.push(emit.cast(name, DType::F32));
+            }
+            let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+            emit.last("Concat", &inputs, output(node)?, vec![int("axis", 1)]);
+        }
+        "LabelEncoder" => label_encoder(node, emit)?,
+        "ArrayFeatureExtractor" => return text_labels(node, emit),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+pub fn input(node: &NodeProto) -> Result<&str, ImportError> {
+    node.given(0).ok_or_else(|| node.wrong("its input is missing"))
+}
+
+pub fn output(node: &NodeProto) -> Result<&str, ImportError> {
+    node.wanted(0).ok_or_else(|| node.wrong("its output is missing"))
+}
+
+fn scaler(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let mut y = emit.cast(input(node)?, DType::F32);
+    let offset = node.floats("offset").to_vec();
+    if !offset.is_empty() {
+        let offset = emit.vector("offset", offset);
+        y = emit.node("Sub", &[&y, &offset], vec![]);
+    }
+    let scale = match node.floats("scale") {
+        [] => vec![1.0],
+        scale => scale.to_vec(),
+    };
+    let scale = emit.vector("scale", scale);
+    emit.last("Mul", &[&y, &scale], output(node)?, vec![]);
+    Ok(())
+}
+
+fn imputer(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let x = input(node)?;
+    let reals = node.floats("imputed_value_floats").to_vec();
+    let integers = node.ints("imputed_value_int64s").to_vec();
+    let (missing, values) = if !reals.is_empty() {
+        let replaced = node.float("replaced_value_float").unwrap_or(0.0);
+        let missing = if replaced.is_nan() {
+            emit.node("IsNaN", &[x], vec![])
+        } else {
+            let replaced = emit.constant("replaced", &Tensor::scalar(replaced));
+            emit.node("Equal", &[x, &replaced], vec![])
+        };
+        (missing, emit.vector("imputed", reals))
+    } else if !integers.is_empty() {
+        let replaced = Tensor::scalar(node.int("replaced_value_int64").unwrap_or(0));
+        let replaced = emit.constant("replaced", &replaced);
+        let missing = emit.node("Equal", &[x, &replaced], vec![]);
+        (missing, emit.vector("imputed", integers))
+    } else {
+        return Err(node.wrong("it has no values to put in"));
+    };
+    emit.last("Where", &[&missing, &values, x], output(node)?, vec![]);
+    Ok(())
+}
+
+fn normalizer(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let x = emit.cast(input(node)?, DType::F32);
+    let size = match node.text("norm").unwrap_or("MAX") {
+        "MAX" => {
+            let size = emit.node("Abs", &[&x], vec![]);
+            emit.reduce("ReduceMax", &size, &[-1])
+        }
+        "L1" => {
+            let size = emit.node("Abs", &[&x], vec![]);
+            emit.reduce("ReduceSum", &size, &[-1])
+        }
+        "L2" => {
+            let square = emit.node("Mul", &[&x, &x], vec![]);
+            let size = emit.reduce("ReduceSum", &square, &[-1]);
+            emit.node("Sqrt", &[&size], vec![])
+        }
+        other => return Err(node.wrong(format!("norm {other:?} is not known"))),
+    };
+    let tiny = emit.constant("tiny", &Tensor::scalar(f32::MIN_POSITIVE));
+    let size = emit.node("Max", &[&size, &tiny], vec![]);
+    emit.last("Div", &[&x, &size], output(node)?, vec![]);
+    Ok(())
+}
+
+fn linear_classifier(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let labels = Labels::of(node, "classlabels_ints")?;
+    let intercepts = node.floats("intercepts");
+    let classes = labels.len();
+    let rows = match intercepts.len() {
+        0 if classes == 2 && node.int("multi_class").unwrap_or(0) == 0 => 1,
+        0 => classes,
+        rows => rows,
+    };
+    if rows != classes && !(rows == 1 && classes == 2) {
+        return Err(node.wrong(format!("{rows} intercepts do not fit {classes} classes")));
+    }
+    let scores = affine(node, emit, rows, intercepts)?;
+    let transform = Transform::of(node)?;
+    if rows == 1 && classes == 2 {
+        two_classes(node, emit, &scores, transform, 0.0, &labels)
+    } else {
+        labels.choose(node, emit, &scores)?;
+        match node.wanted(1) {
+            Some(output) => transform.last(node, emit, &scores, output),
+            None => Ok(()),
+        }
+    }
+}
+
+fn linear_regressor(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let targets = node.int("targets").unwrap_or(1);
+    let targets = usize::try_from(targets).map_err(|_| node.wrong("targets is negative"))?;
+    let y = affine(node, emit, targets, node.floats("intercepts"))?;
+    Transform::of(node)?.last(node, emit, &y, output(node)?)
+}
+
+/// `x · coefficientsᵀ + intercepts`, of `rows` columns.
+fn affine(
+    node: &NodeProto,
+    emit: &mut Emit<'_>,
+    rows: usize,
+    intercepts: &[f32],
+) -> Result<String, ImportError> {
+    let coefficients = node.floats("coefficients");
+    if rows == 0 || coefficients.is_empty() || !coefficients.len().is_multiple_of(rows) {
+        let problem = format!("{} coefficients do not fit {rows} rows", coefficients.len());
+        return Err(node.wrong(problem));
+    }
+    if !matches!(intercepts.len(), 0 | 1) && intercepts.len() != rows {
+        return Err(node.wrong(format!("{} intercepts do not fit {rows} rows", intercepts.len())));
+    }
+    let columns = coefficients.len() / rows;
+    let mut transposed = vec![0f32; coefficients.len()];
+    for row in 0..rows {
+        for column in 0..columns {
+            transposed[column * rows + row] = coefficients[row * columns + column];
+        }
+    }
+    let weights = Tensor::new(&[columns, rows], transposed).expect("as many elements as before");
+    let weights = emit.constant("coefficients", &weights);
+    let x = emit.cast(input(node)?, DType::F32);
+    let y = emit.node("MatMul", &[&x, &weights], vec![]);
+    if intercepts.is_empty() {
+        return Ok(y);
+    }
+    let intercepts = emit.vector("intercepts", intercepts.to_vec());
+    Ok(emit.node("Add", &[&y, &intercepts], vec![]))
+}
+
+/// What scores become.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Transform {
+    None,
+    Softmax,
+    Logistic,
+}
+
+impl Transform {
+    /// The attribute `post_transform`.
+    pub fn of(node: &NodeProto) -> Result<Transform, ImportError> {
+        match node.text("post_transform").unwrap_or("NONE") {
+            "NONE" => Ok(Transform::None),
+            "SOFTMAX" => Ok(Transform::Softmax),
+            "LOGISTIC" => Ok(Transform::Logistic),
+            other => Err(node.wrong(format!(
+                "post_transform {other} is not supported; NONE, SOFTMAX and LOGISTIC are"
+            ))),
+        }
+    }
+
+    /// Emits the transformation of `[n, classes]` scores.
+    pub fn last(
+        self,
+        node: &NodeProto,
+        emit: &mut Emit<'_>,
+        scores: &str,
+        output: &str,
+    ) -> Result<(), ImportError> {
+        match self {
+            Transform::None => emit.last("Identity", &[scores], output, vec![]),
+            Transform::Softmax => emit.last("Softmax", &[scores], output, vec![int("axis", 1)]),
+            Transform::Logistic => emit.last("Sigmoid", &[scores], output, vec![]),
+        }
+        if output.is_empty() { Err(node.wrong("its output is missing")) } else { Ok(()) }
+    }
+}
+
+/// Label and scores of both classes from the one score of the second. With a threshold of 0 the
+/// first class's score is the opposite, else what is missing to 1.
+pub fn two_classes(
+    node: &NodeProto,
+    emit: &mut Emit<'_>,
+    score: &str,
+    transform: Transform,
+    threshold: f32,
+    labels: &Labels,
+) -> Result<(), ImportError> {
+    let complement = |emit: &mut Emit<'_>, p: &str| {
+        let one = emit.constant("one", &Tensor::scalar(1f32));
+        emit.node("Sub", &[&one, p], vec![])
+    };
+    let axis = || vec![int("axis", 1)];
+    let first = match threshold {
+        0.0 => emit.node("Neg", &[score], vec![]),
+        _ => complement(emit, score),
+    };
+    let both = emit.node("Concat", &[&first, score], axis());
+    labels.choose(node, emit, &both)?;
+    let Some(output) = node.wanted(1) else { return Ok(()) };
+    match transform {
+        Transform::Logistic => {
+            let second = emit.node("Sigmoid", &[score], vec![]);
+            let first = complement(emit, &second);
+            emit.last("Concat", &[&first, &second], output, axis());
+            Ok(())
+        }
+        other => other.last(node, emit, &both, output),
+    }
+}
+
+/// The classes of a classifier.
+pub enum Labels {
+    Integers(Vec<i64>),
+    Texts(Vec<String>),
+}
+
+impl Labels {
+    /// The labels of a classifier, whose attribute of integers has this name.
+    pub fn of(node: &NodeProto, integers: &str) -> Result<Labels, ImportError> {
+        let labels = match (node.ints(integers), node.texts("classlabels_strings")) {
+            ([], texts) if !texts.is_empty() => Labels::Texts(texts),
+            (integers, _) => Labels::Integers(integers.into()),
+        };
+        if labels.len() == 0 { Err(node.wrong("it has no labels")) } else { Ok(labels) }
+    }
+
+    /// Number of classes.
+    pub fn len(&self) -> usize {
+        match self {
+            Labels::Integers(labels) => labels.len(),
+            Labels::Texts(labels) => labels.len(),
+        }
+    }
+
+    /// Gives the node's first output the label of the greatest of `[n, classes]` scores.
+    pub fn choose(
+        &self,
+        node: &NodeProto,
+        emit: &mut Emit<'_>,
+        scores: &str,
+    ) -> Result<(), ImportError> {
+        let Some(output) = node.wanted(0) else { return Ok(()) };
+        let attributes = vec![int("axis", 1), int("keepdims", 0)];
+        match self {
+            Labels::Integers(labels) if !labels.iter().copied().eq(0..labels.len() as i64) => {
+                let index = emit.node("ArgMax", &[scores], attributes);
+                let labels = emit.list("labels", labels);
+                emit.last("Gather", &[&labels, &index], output, vec![int("axis", 0)]);
+            }
+            Labels::Integers(_) => emit.last("ArgMax", &[scores], output, attributes),
+            Labels::Texts(labels) => {
+                emit.last("ArgMax", &[scores], output, attributes);
+                told(emit, labels.clone(), output);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the texts of an output that is an index from now on.
+fn told(emit: &mut Emit<'_>, labels: Vec<String>, output: &str) {
+    emit.context.labels = labels;
+    emit.context.tell(format!("output {output:?} is the index of a class instead of its name"));
+}
+
+/// A table of texts that is read by index: the index itself is the output.
+fn text_labels(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let table = emit.scope.proto(input(node)?);
+    let Some(texts) = table.map(|table| table.string_data.clone()).filter(|t| !t.is_empty()) else {
+        return Ok(false);
+    };
+    let index = node.given(1).ok_or_else(|| node.wrong("its second input is missing"))?;
+    emit.last("Cast", &[index], output(node)?, vec![int("to", 7)]);
+    let texts = texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+    told(emit, texts, output(node)?);
+    Ok(true)
+}
+
+/// A mapping whose keys are the integers from 0, or that maps few integers to integers.
+fn label_encoder(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let keys = node.ints("keys_int64s").to_vec();
+    let texts = node.texts("values_strings");
+    if keys.is_empty() {
+        return Err(node.wrong("only encoders with integer keys can be converted"));
+    }
+    if !texts.is_empty() {
+        if !keys.iter().copied().eq(0..texts.len() as i64) {
+            return Err(node.wrong("texts must belong to the keys 0, 1, 2 and so on"));
+        }
+        emit.last("Identity", &[input(node)?], output(node)?, vec![]);
+        told(emit, texts, output(node)?);
+        return Ok(());
+    }
+    let (values, default): (Data, Tensor) = match node.floats("values_floats") {
+        [] => {
+            let default = Tensor::scalar(node.int("default_int64").unwrap_or(-1));
+            (node.ints("values_int64s").to_vec().into(), default)
+        }
+        reals => {
+            let default = Tensor::scalar(node.float("default_float").unwrap_or(-0.0));
+            (reals.to_vec().into(), default)
+        }
+    };
+    let values = Tensor::new(&[keys.len()], values);
+    let values = values.ok_or_else(|| node.wrong("it has not one value for each key"))?;
+    const MAX_KEYS: usize = 256;
+    if keys.len() > MAX_KEYS {
+        return Err(node.wrong(format!("it has {} keys, at most {MAX_KEYS}", keys.len())));
+    }
+    let mut y = emit.constant("default", &default);
+    for (index, key) in keys.iter().enumerate() {
+        let key = emit.constant("key", &Tensor::scalar(*key));
+        let same = emit.node("Equal", &[input(node)?, &key], vec![]);
+        let value = hardtack::for_data!(values.data(), v => Tensor::scalar(v[index]));
+        let value = emit.constant("value", &value);
+        y = emit.node("Where", &[&same, &value, &y], vec![]);
+    }
+    emit.last("Identity", &[&y], output(node)?, vec![]);
+    Ok(())
+}

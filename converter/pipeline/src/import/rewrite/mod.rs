@@ -1,0 +1,64 @@
+//! Rewrites of the protobuf: all that tract cannot do, or would do wrongly, becomes something it
+//! does rightly, or a refusal that says what to do.
+
+pub mod bind;
+pub mod branch;
+pub mod emit;
+pub mod functions;
+pub mod ignored;
+pub mod legacy;
+pub mod ml;
+pub mod node;
+pub mod quantized;
+pub mod recurrent;
+pub mod svm;
+#[cfg(test)]
+pub mod testing;
+pub mod tidy;
+pub mod trees;
+
+use tract_onnx::pb::{ModelProto, OperatorSetIdProto};
+
+use super::ImportError;
+use emit::{Context, NodeRewrite, rewrite_nodes};
+
+/// What a model that names no version of the standard operator set is taken for.
+const DEFAULT_OPSET: i64 = 13;
+
+/// Rewrites of single nodes, in their order.
+const REWRITES: &[&NodeRewrite] = &[
+    &ignored::rewrite,
+    &legacy::rewrite,
+    &ml::rewrite,
+    &trees::rewrite,
+    &quantized::rewrite,
+    &quantized::rewrite_fused,
+    &recurrent::rewrite,
+];
+
+/// Applies all rewrites to a model; `settings` are those of `--set`.
+pub fn rewrite(
+    model: &mut ModelProto,
+    settings: &[(String, String)],
+) -> Result<Context, ImportError> {
+    if !model.opset_import.iter().any(|import| matches!(&*import.domain, "" | "ai.onnx")) {
+        model
+            .opset_import
+            .push(OperatorSetIdProto { domain: String::new(), version: DEFAULT_OPSET });
+    }
+    let mut context = Context::of(model);
+    functions::inline_functions(model, &mut context)?;
+    if let Some(graph) = &mut model.graph {
+        bind::bind(graph, settings, &mut context)?;
+        tidy::tidy(graph)?;
+        for rewrite in REWRITES {
+            rewrite_nodes(graph, &mut context, *rewrite)?;
+        }
+        tidy::tidy(graph)?;
+    }
+    branch::inline_branches(model, &mut context)?;
+    if let Some(graph) = &mut model.graph {
+        tidy::tidy(graph)?;
+    }
+    Ok(context)
+}

@@ -1,0 +1,297 @@
+//! Operators on quantized tensors become DequantizeLinear, the operator on real numbers, and
+//! QuantizeLinear: one form for every quantized model, with each scale as it was.
+
+use hardtack::Tensor;
+use hardtack_bundle::DType;
+use tract_onnx::pb::{AttributeProto, NodeProto};
+
+use super::emit::Emit;
+use super::node::{Node, float, int};
+use crate::import::ImportError;
+
+/// Rewrites the QLinear… operators of ONNX and `com.microsoft`, and those on bare integers.
+pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let node = &*node;
+    match node.op_type.as_str() {
+        "QLinearConv" => {
+            let x = dequantize(node, emit, [0, 1, 2], 0)?;
+            let w = dequantize(node, emit, [3, 4, 5], 0)?;
+            let mut inputs = vec![x, w];
+            if let Some(bias) = node.given(8) {
+                inputs.push(dequantize_bias(node, emit, bias, [1, 4])?);
+            }
+            finish(node, emit, "Conv", &inputs, plain(node, &[]), [6, 7])?;
+        }
+        "QLinearMatMul" => {
+            let inputs = [dequantize(node, emit, [0, 1, 2], -2)?, dequantize(node, emit, [3, 4, 5], -1)?];
+            finish(node, emit, "MatMul", &inputs, vec![], [6, 7])?;
+        }
+        "QGemm" => {
+            let a = dequantize(node, emit, [0, 1, 2], 0)?;
+            let axis = if node.int("transB") == Some(1) { 0 } else { 1 };
+            let mut inputs = vec![a, dequantize(node, emit, [3, 4, 5], axis)?];
+            if let Some(bias) = node.given(6) {
+                inputs.push(dequantize_bias(node, emit, bias, [1, 4])?);
+            }
+            finish(node, emit, "Gemm", &inputs, plain(node, &[]), [7, 8])?;
+        }
+        "QLinearAdd" | "QLinearMul" => {
+            let inputs = [dequantize(node, emit, [0, 1, 2], 0)?, dequantize(node, emit, [3, 4, 5], 0)?];
+            let operator = if node.op_type == "QLinearAdd" { "Add" } else { "Mul" };
+            finish(node, emit, operator, &inputs, vec![], [6, 7])?;
+        }
+        "QLinearConcat" => {
+            let mut inputs = Vec::new();
+            for first in (2..node.input.len()).step_by(3) {
+                inputs.push(dequantize(node, emit, [first, first + 1, first + 2], 0)?);
+            }
+            finish(node, emit, "Concat", &inputs, plain(node, &[]), [0, 1])?;
+        }
+        "QLinearWhere" => {
+            let condition = required(node, 0)?.to_owned();
+            let inputs = [
+                condition,
+                dequantize(node, emit, [1, 2, 3], 0)?,
+                dequantize(node, emit, [4, 5, 6], 0)?,
+            ];
+            finish(node, emit, "Where", &inputs, vec![], [7, 8])?;
+        }
+        "QLinearAveragePool" | "QLinearGlobalAveragePool" | "QLinearSigmoid"
+        | "QLinearLeakyRelu" | "QLinearSoftmax" | "QLinearReduceMean" => {
+            if node.int("channels_last").unwrap_or(0) != 0 {
+                return Err(node.wrong("channels_last=1 is not read; export with channels first"));
+            }
+            let operator = &node.op_type["QLinear".len()..];
+            let attributes = match operator {
+                // The operator takes its rules from the operator set it names.
+                "Softmax" if node.int("opset").unwrap_or(13) < 13 && emit.context.opset >= 13 => {
+                    return Err(node.wrong("softmax by the rules before operator set 13"));
+                }
+                _ => plain(node, &["channels_last", "opset"]),
+            };
+            let x = dequantize(node, emit, [0, 1, 2], 0)?;
+            finish(node, emit, operator, &[x], attributes, [3, 4])?;
+        }
+        "MatMulInteger" | "ConvInteger" => {
+            let unit = emit.constant("one", &Tensor::scalar(1f32));
+            let mut inputs = Vec::new();
+            for (index, zero_point, axis) in [(0, 2, -2), (1, 3, -1)] {
+                let mut from = vec![required(node, index)?.to_owned(), unit.clone()];
+                from.extend(node.given(zero_point).map(str::to_owned));
+                single(node, emit, zero_point)?;
+                inputs.push(dequantize_named(emit, &from, axis));
+            }
+            let operator = node.op_type.trim_end_matches("Integer");
+            let y = emit.node(operator, &strs(&inputs), plain(node, &[]));
+            let y = emit.node("Round", &[&y], vec![]);
+            emit.last("Cast", &[&y], required_output(node)?, vec![to(DType::I32)]);
+        }
+        "MatMulIntegerToFloat" => {
+            let a = dequantize(node, emit, [0, 2, 4], -2)?;
+            let b = dequantize(node, emit, [1, 3, 5], -1)?;
+            matmul_bias(node, emit, &a, &b, 6)?;
+        }
+        "DynamicQuantizeMatMul" => {
+            let a = required(node, 0)?.to_owned();
+            let b = dequantize(node, emit, [1, 2, 3], -1)?;
+            matmul_bias(node, emit, &a, &b, 4)?;
+        }
+        "DynamicQuantizeLinear" => dynamic(node, emit)?,
+        _ => return Ok(false),
+    }
+    let sentence = "operators on quantized tensors are dequantize, compute, quantize";
+    emit.context.tell(sentence.into());
+    Ok(true)
+}
+
+fn strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn to(dtype: DType) -> AttributeProto {
+    int("to", crate::import::tensor::number_of(dtype) as i64)
+}
+
+fn plain(node: &NodeProto, without: &[&str]) -> Vec<AttributeProto> {
+    let keep = |attribute: &&AttributeProto| !without.contains(&attribute.name.as_str());
+    node.attribute.iter().filter(keep).cloned().collect()
+}
+
+fn required(node: &NodeProto, index: usize) -> Result<&str, ImportError> {
+    node.given(index).ok_or_else(|| node.wrong(format!("input {index} is missing")))
+}
+
+fn required_output(node: &NodeProto) -> Result<&str, ImportError> {
+    node.wanted(0).ok_or_else(|| node.wrong("it has no output"))
+}
+
+/// Refuses a zero point that is not one number.
+fn single(node: &NodeProto, emit: &Emit<'_>, index: usize) -> Result<(), ImportError> {
+    let Some(name) = node.given(index) else { return Ok(()) };
+    match emit.scope.tensor(name) {
+        Some(value) if value.len() != 1 => {
+            Err(node.wrong("a zero point for each row or column cannot be converted"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The real values of a quantized input; `at` is where tensor, scale and zero point are, and
+/// `axis` is the one that more than one scale belongs to.
+fn dequantize(
+    node: &NodeProto,
+    emit: &mut Emit<'_>,
+    at: [usize; 3],
+    axis: i64,
+) -> Result<String, ImportError> {
+    let mut from = vec![required(node, at[0])?.to_owned(), required(node, at[1])?.to_owned()];
+    from.extend(node.given(at[2]).map(str::to_owned));
+    Ok(dequantize_named(emit, &from, axis))
+}
+
+fn dequantize_named(emit: &mut Emit<'_>, from: &[String], axis: i64) -> String {
+    emit.node("DequantizeLinear", &strs(from), vec![int("axis", axis)])
+}
+
+/// A 32-bit bias has the product of both scales for its own.
+fn dequantize_bias(
+    node: &NodeProto,
+    emit: &mut Emit<'_>,
+    bias: &str,
+    scales: [usize; 2],
+) -> Result<String, ImportError> {
+    let scale = |index| emit.scope.reals(required(node, index)?).map_or_else(
+        || Err(node.wrong("its scales must be constants where it has a bias")),
+        Ok::<Vec<f32>, ImportError>,
+    );
+    let (x, w) = (scale(scales[0])?, scale(scales[1])?);
+    let [x] = x[..] else { return Err(node.wrong("the scale of its input must be one number")) };
+    let scale = emit.vector("bias_scale", w.iter().map(|w| x * w).collect::<Vec<f32>>());
+    Ok(dequantize_named(emit, &[bias.into(), scale], 0))
+}
+
+/// The operator, and the quantization of what it gives; without a scale it stays real.
+fn finish(
+    node: &NodeProto,
+    emit: &mut Emit<'_>,
+    operator: &str,
+    inputs: &[String],
+    attributes: Vec<AttributeProto>,
+    [scale, zero_point]: [usize; 2],
+) -> Result<(), ImportError> {
+    let output = required_output(node)?;
+    let Some(scale) = node.given(scale) else {
+        emit.last(operator, &strs(inputs), output, attributes);
+        return Ok(());
+    };
+    let y = emit.node(operator, &strs(inputs), attributes);
+    let mut from = vec![y.as_str(), scale];
+    from.extend(node.given(zero_point));
+    emit.last("QuantizeLinear", &from, output, vec![int("axis", 0)]);
+    Ok(())
+}
+
+fn matmul_bias(
+    node: &NodeProto,
+    emit: &mut Emit<'_>,
+    a: &str,
+    b: &str,
+    bias: usize,
+) -> Result<(), ImportError> {
+    let output = required_output(node)?;
+    match node.given(bias) {
+        Some(bias) => {
+            let y = emit.node("MatMul", &[a, b], vec![]);
+            emit.last("Add", &[&y, bias], output, vec![]);
+        }
+        None => emit.last("MatMul", &[a, b], output, vec![]),
+    }
+    Ok(())
+}
+
+/// Scale and zero point from the range of the values themselves.
+fn dynamic(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let x = required(node, 0)?;
+    let zero = emit.constant("zero", &Tensor::scalar(0f32));
+    let levels = emit.constant("levels", &Tensor::scalar(255f32));
+    let tiny = emit.constant("tiny", &Tensor::scalar(f32::MIN_POSITIVE));
+    let shape = emit.list("shape", &[-1]);
+    let flat = emit.node("Reshape", &[x, &shape], vec![]);
+    let scalar = emit.list("scalar", &[]);
+    let mut extreme = |reducer: &str, with: &str| {
+        let value = emit.reduce(reducer, &flat, &[0]);
+        let value = emit.node("Reshape", &[&value, &scalar], vec![]);
+        emit.node(with, &[&value, &zero], vec![])
+    };
+    let (high, low) = (extreme("ReduceMax", "Max"), extreme("ReduceMin", "Min"));
+    let range = emit.node("Sub", &[&high, &low], vec![]);
+    let step = emit.node("Div", &[&range, &levels], vec![]);
+    let scale = emit.node("Max", &[&step, &tiny], vec![]);
+    let below = emit.node("Neg", &[&low], vec![]);
+    let point = emit.node("Div", &[&below, &scale], vec![]);
+    let point = emit.node("Round", &[&point], vec![]);
+    let point = emit.node("Max", &[&point, &zero], vec![]);
+    let point = emit.node("Min", &[&point, &levels], vec![]);
+    let point = emit.cast(&point, DType::U8);
+    emit.last("QuantizeLinear", &[x, &scale, &point], required_output(node)?, vec![]);
+    for (index, value) in [(1, &scale), (2, &point)] {
+        if let Some(output) = node.wanted(index) {
+            emit.last("Identity", &[value], output, vec![]);
+        }
+    }
+    Ok(())
+}
+
+/// Rewrites the fused operators of `com.microsoft` on real numbers into their parts.
+pub fn rewrite_fused(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let node = &*node;
+    if node.domain != "com.microsoft" {
+        return Ok(false);
+    }
+    match node.op_type.as_str() {
+        "FusedConv" | "FusedGemm" => {
+            let inner: Vec<&str> = node.input.iter().take(3).map(String::as_str).collect();
+            let attributes = plain(node, &["activation", "activation_params"]);
+            let operator = node.op_type.trim_start_matches("Fused");
+            let attributes = attributes
+                .into_iter()
+                .filter(|attribute| !attribute.name.starts_with("activation_"))
+                .collect();
+            let mut y = emit.node(operator, &inner, attributes);
+            if let Some(z) = node.given(3) {
+                y = emit.node("Add", &[&y, z], vec![]);
+            }
+            let output = required_output(node)?;
+            let parameters = node.floats("activation_params");
+            let parameter = |index: usize, name: &str| {
+                parameters.get(index).copied().or_else(|| node.float(name))
+            };
+            match node.text("activation").unwrap_or("") {
+                "" => emit.last("Identity", &[&y], output, vec![]),
+                plain @ ("Relu" | "Sigmoid" | "Tanh") => emit.last(plain, &[&y], output, vec![]),
+                "LeakyRelu" => {
+                    let alpha = parameter(0, "activation_alpha").unwrap_or(0.01);
+                    emit.last("LeakyRelu", &[&y], output, vec![float("alpha", alpha)]);
+                }
+                "Clip" => {
+                    let low = emit.constant("low", &Tensor::scalar(parameter(0, "").unwrap_or(f32::MIN)));
+                    let high = emit.constant("high", &Tensor::scalar(parameter(1, "").unwrap_or(f32::MAX)));
+                    let y = emit.node("Max", &[&y, &low], vec![]);
+                    emit.last("Min", &[&y, &high], output, vec![]);
+                }
+                other => return Err(node.wrong(format!("activation {other:?} is not known"))),
+            }
+        }
+        "FusedMatMul" => {
+            let swapped = ["transA", "transB", "transBatchA", "transBatchB"];
+            if swapped.iter().any(|name| node.int(name).unwrap_or(0) != 0) {
+                return Err(node.wrong("a fused transposition; export without graph optimization"));
+            }
+            let y = emit.node("MatMul", &[required(node, 0)?, required(node, 1)?], vec![]);
+            let alpha = emit.constant("alpha", &Tensor::scalar(node.float("alpha").unwrap_or(1.0)));
+            emit.last("Mul", &[&y, &alpha], required_output(node)?, vec![]);
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}

@@ -1,0 +1,212 @@
+//! Checks that a graph is well-formed and puts it into one form: nodes in an order in which each
+//! comes after those it reads, constants as initializers, no empty inputs at the end.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use hardtack::Tensor;
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+
+use super::node::Node;
+use crate::import::{ImportError, tensor};
+
+/// Deepest nesting of graphs in nodes.
+const MAX_DEPTH: usize = 16;
+
+/// Tidies a graph and the graphs in it.
+pub fn tidy(graph: &mut GraphProto) -> Result<(), ImportError> {
+    tidy_in(graph, &HashSet::new(), 0)
+}
+
+fn tidy_in(
+    graph: &mut GraphProto,
+    around: &HashSet<String>,
+    depth: usize,
+) -> Result<(), ImportError> {
+    let malformed = |problem: String| Err(ImportError::Malformed(problem));
+    if depth > MAX_DEPTH {
+        return malformed(format!("graphs lie in each other more than {MAX_DEPTH} deep"));
+    }
+    if !graph.sparse_initializer.is_empty() {
+        return malformed("it has sparse initializers, which cannot be converted".into());
+    }
+    constants_to_initializers(graph);
+    for node in &mut graph.node {
+        while node.input.last().is_some_and(String::is_empty) {
+            node.input.pop();
+        }
+    }
+
+    let mut sources: HashSet<&str> = HashSet::new();
+    for initializer in &graph.initializer {
+        if !sources.insert(&initializer.name) {
+            return malformed(format!("tensor {:?} is given twice", initializer.name));
+        }
+    }
+    sources.extend(graph.input.iter().map(|input| input.name.as_str()));
+    let mut givers: HashMap<&str, usize> = HashMap::new();
+    for (index, node) in graph.node.iter().enumerate() {
+        if node.output.iter().all(String::is_empty) {
+            return malformed(format!("node {:?} ({}) gives nothing", node.name, node.op_type));
+        }
+        for output in node.output.iter().filter(|output| !output.is_empty()) {
+            if sources.contains(output.as_str()) || givers.insert(output, index).is_some() {
+                return malformed(format!("tensor {output:?} is given twice"));
+            }
+        }
+    }
+    let known =
+        |name: &str| sources.contains(name) || givers.contains_key(name) || around.contains(name);
+    for output in &graph.output {
+        if !known(&output.name) {
+            return malformed(format!("nothing gives its output {:?}", output.name));
+        }
+    }
+
+    let mut waits: Vec<usize> = vec![0; graph.node.len()];
+    let mut readers: Vec<Vec<usize>> = vec![vec![]; graph.node.len()];
+    for (index, node) in graph.node.iter().enumerate() {
+        for name in reads(node) {
+            if !known(&name) {
+                return malformed(format!(
+                    "node {:?} ({}) reads {name:?}, which nothing gives",
+                    node.label(),
+                    node.op_type
+                ));
+            }
+            if let Some(giver) = givers.get(name.as_str()) {
+                readers[*giver].push(index);
+                waits[index] += 1;
+            }
+        }
+    }
+    let mut ready: VecDeque<usize> = (0..waits.len()).filter(|index| waits[*index] == 0).collect();
+    let mut order = Vec::with_capacity(waits.len());
+    while let Some(index) = ready.pop_front() {
+        order.push(index);
+        for reader in &readers[index] {
+            waits[*reader] -= 1;
+            if waits[*reader] == 0 {
+                ready.push_back(*reader);
+            }
+        }
+    }
+    if order.len() != graph.node.len() {
+        return malformed("its nodes read each other in a circle".into());
+    }
+
+    let mut inner: HashSet<String> = around.clone();
+    inner.extend(sources.iter().chain(givers.keys()).map(|name| (*name).to_owned()));
+    let mut nodes: Vec<Option<NodeProto>> =
+        std::mem::take(&mut graph.node).into_iter().map(Some).collect();
+    graph.node = order.iter().filter_map(|index| nodes[*index].take()).collect();
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        for nested in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            tidy_in(nested, &inner, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// The names a node reads from around it, by itself and in its graphs.
+fn reads(node: &NodeProto) -> HashSet<String> {
+    let mut names: HashSet<String> =
+        node.input.iter().filter(|input| !input.is_empty()).cloned().collect();
+    for attribute in &node.attribute {
+        for graph in attribute.g.iter().chain(&attribute.graphs) {
+            let own: HashSet<&str> = graph
+                .input
+                .iter()
+                .map(|input| &input.name)
+                .chain(graph.initializer.iter().map(|initializer| &initializer.name))
+                .chain(graph.node.iter().flat_map(|node| &node.output))
+                .map(String::as_str)
+                .collect();
+            let outputs = graph.output.iter().map(|output| output.name.clone());
+            let inner = graph.node.iter().flat_map(reads).chain(outputs);
+            names.extend(inner.filter(|name| !own.contains(name.as_str())));
+        }
+    }
+    names
+}
+
+fn constants_to_initializers(graph: &mut GraphProto) {
+    let initializers = &mut graph.initializer;
+    graph.node.retain(|node| {
+        let standard = node.op_type == "Constant" && matches!(&*node.domain, "" | "ai.onnx");
+        match (standard, node.wanted(0)) {
+            (true, Some(name)) => match constant(node) {
+                Some(value) => {
+                    initializers.push(TensorProto { name: name.into(), ..value });
+                    false
+                }
+                None => true,
+            },
+            _ => true,
+        }
+    });
+}
+
+fn constant(node: &NodeProto) -> Option<TensorProto> {
+    if let Some(value) = node.tensor("value") {
+        return Some(value.clone());
+    }
+    let value = if let Some(value) = node.int("value_int") {
+        Tensor::scalar(value)
+    } else if let Some(value) = node.float("value_float") {
+        Tensor::scalar(value)
+    } else if node.attribute("value_ints").is_some() {
+        let values = node.ints("value_ints");
+        Tensor::new(&[values.len()], values.to_vec())?
+    } else if node.attribute("value_floats").is_some() {
+        let values = node.floats("value_floats");
+        Tensor::new(&[values.len()], values.to_vec())?
+    } else {
+        return None;
+    };
+    Some(tensor::store("", &value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::node::float;
+    use super::super::testing::{graph, node};
+    use super::*;
+
+    #[test]
+    fn nodes_are_put_in_order_and_constants_aside() {
+        let mut graph = graph(
+            &[("x", &["2"])],
+            vec![
+                node("Add", &["a", "c", ""], &["y"], vec![]),
+                node("Neg", &["x"], &["a"], vec![]),
+                node("Constant", &[], &["c"], vec![float("value_float", 2.0)]),
+            ],
+            &[],
+            &["y"],
+        );
+        tidy(&mut graph).unwrap();
+        let operators: Vec<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
+        assert_eq!(operators, ["Neg", "Add"]);
+        assert_eq!(graph.node[1].input, ["a", "c"]);
+        assert_eq!(tensor::load(&graph.initializer[0]), Some(Tensor::scalar(2f32)));
+    }
+
+    #[test]
+    fn malformed_graphs_are_refused() {
+        let one = Tensor::scalar(1f32);
+        for (nodes, outputs, problem) in [
+            (vec![node("Neg", &["z"], &["y"], vec![])], "y", "reads \"z\", which nothing gives"),
+            (vec![], "y", "nothing gives its output \"y\""),
+            (vec![node("Neg", &["x"], &["c"], vec![])], "c", "\"c\" is given twice"),
+            (
+                vec![node("Neg", &["b"], &["a"], vec![]), node("Neg", &["a"], &["b"], vec![])],
+                "a",
+                "in a circle",
+            ),
+        ] {
+            let mut graph = graph(&[("x", &["2"])], nodes, &[("c", one.clone())], &[outputs]);
+            let message = tidy(&mut graph).unwrap_err().to_string();
+            assert!(message.contains(problem), "{message}");
+        }
+    }
+}

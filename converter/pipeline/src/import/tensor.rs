@@ -1,0 +1,158 @@
+//! Tensors of the protobuf and tensors of the runtime.
+
+use hardtack::Tensor;
+use hardtack_bundle::DType;
+use tract_onnx::pb::TensorProto;
+use tract_onnx::pb::tensor_proto::DataType;
+
+/// The element type of an ONNX number, where tensors can have it.
+pub fn dtype_of(number: i32) -> Option<DType> {
+    Some(match DataType::try_from(number).ok()? {
+        DataType::Bool => DType::Bool,
+        DataType::Int8 => DType::I8,
+        DataType::Uint8 => DType::U8,
+        DataType::Int16 => DType::I16,
+        DataType::Uint16 => DType::U16,
+        DataType::Int32 => DType::I32,
+        DataType::Uint32 => DType::U32,
+        DataType::Int64 => DType::I64,
+        DataType::Uint64 => DType::U64,
+        DataType::Float16 => DType::F16,
+        DataType::Bfloat16 => DType::BF16,
+        DataType::Float => DType::F32,
+        DataType::Double => DType::F64,
+        _ => return None,
+    })
+}
+
+/// The ONNX number of an element type.
+pub fn number_of(dtype: DType) -> i32 {
+    let kind = match dtype {
+        DType::Bool => DataType::Bool,
+        DType::I8 => DataType::Int8,
+        DType::U8 => DataType::Uint8,
+        DType::I16 => DataType::Int16,
+        DType::U16 => DataType::Uint16,
+        DType::I32 => DataType::Int32,
+        DType::U32 => DataType::Uint32,
+        DType::I64 | DType::Dim => DataType::Int64,
+        DType::U64 => DataType::Uint64,
+        DType::F16 => DataType::Float16,
+        DType::BF16 => DataType::Bfloat16,
+        DType::F32 => DataType::Float,
+        DType::F64 => DataType::Double,
+    };
+    kind as i32
+}
+
+/// Moves the elements into `raw_data`, whichever field holds them, and checks their number
+/// against the dimensions. Tensors of text keep theirs.
+///
+/// # Errors
+/// The end of a sentence that begins with the tensor's name.
+pub fn normalize(proto: &mut TensorProto) -> Result<(), String> {
+    if proto.data_type == DataType::String as i32 {
+        let elements = elements(&proto.dims)?;
+        return if elements == proto.string_data.len() {
+            Ok(())
+        } else {
+            Err(format!("holds {} texts in a shape of {elements}", proto.string_data.len()))
+        };
+    }
+    let Some(dtype) = dtype_of(proto.data_type) else {
+        let name = DataType::try_from(proto.data_type).map(|kind| kind.as_str_name());
+        let name = name.map_or_else(|_| format!("number {}", proto.data_type), str::to_lowercase);
+        return Err(format!("is of element type {name}, which cannot be converted"));
+    };
+    if proto.segment.is_some() {
+        return Err("is stored in segments, which cannot be converted".into());
+    }
+    if proto.raw_data.is_empty() {
+        let integers = std::mem::take(&mut proto.int32_data);
+        proto.raw_data = match dtype {
+            DType::F32 => bytes(std::mem::take(&mut proto.float_data), f32::to_le_bytes),
+            DType::F64 => bytes(std::mem::take(&mut proto.double_data), f64::to_le_bytes),
+            DType::I64 => bytes(std::mem::take(&mut proto.int64_data), i64::to_le_bytes),
+            DType::U64 => bytes(std::mem::take(&mut proto.uint64_data), u64::to_le_bytes),
+            DType::U32 => {
+                bytes(std::mem::take(&mut proto.uint64_data), |v| (v as u32).to_le_bytes())
+            }
+            DType::I32 => bytes(integers, i32::to_le_bytes),
+            DType::I16 | DType::U16 | DType::F16 | DType::BF16 => {
+                bytes(integers, |v| (v as u16).to_le_bytes())
+            }
+            DType::I8 | DType::U8 => bytes(integers, |v| [v as u8]),
+            DType::Bool => bytes(integers, |v| [(v != 0) as u8]),
+            DType::Dim => return Err("is of no element type".into()),
+        };
+    }
+    let expected = elements(&proto.dims)?.checked_mul(dtype.size().unwrap_or(1));
+    if expected == Some(proto.raw_data.len()) {
+        Ok(())
+    } else {
+        let dims = &proto.dims;
+        Err(format!("holds {} bytes, which shape {dims:?} does not need", proto.raw_data.len()))
+    }
+}
+
+/// The tensor that a normalized protobuf holds; `None` for text.
+pub fn load(proto: &TensorProto) -> Option<Tensor> {
+    let shape: Option<Vec<usize>> = proto.dims.iter().map(|dim| (*dim).try_into().ok()).collect();
+    Tensor::from_bytes(dtype_of(proto.data_type)?, &shape?, &proto.raw_data)
+}
+
+/// A tensor as a normalized protobuf.
+pub fn store(name: &str, tensor: &Tensor) -> TensorProto {
+    TensorProto {
+        name: name.into(),
+        dims: tensor.shape().iter().map(|dim| *dim as i64).collect(),
+        data_type: number_of(tensor.dtype()),
+        raw_data: tensor.to_bytes(),
+        ..TensorProto::default()
+    }
+}
+
+fn elements(dims: &[i64]) -> Result<usize, String> {
+    dims.iter()
+        .try_fold(1usize, |n, dim| n.checked_mul(usize::try_from(*dim).ok()?))
+        .ok_or_else(|| format!("has the impossible shape {dims:?}"))
+}
+
+fn bytes<T, const N: usize>(values: Vec<T>, convert: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    values.into_iter().flat_map(convert).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_found_in_whichever_field() {
+        let mut proto = TensorProto {
+            dims: vec![2],
+            data_type: DataType::Uint32 as i32,
+            uint64_data: vec![7, u32::MAX as u64],
+            ..TensorProto::default()
+        };
+        normalize(&mut proto).unwrap();
+        assert_eq!(load(&proto), Tensor::new(&[2], vec![7u32, u32::MAX]));
+        let tensor = Tensor::new(&[1, 2], vec![half::f16::ONE; 2]).unwrap();
+        assert_eq!(load(&store("t", &tensor)), Some(tensor));
+    }
+
+    #[test]
+    fn sizes_that_contradict_the_shape_are_refused() {
+        for (dims, raw) in [(vec![3], 8), (vec![-1], 4), (vec![i64::MAX, 8], 4)] {
+            let mut proto = TensorProto {
+                dims,
+                data_type: DataType::Float as i32,
+                raw_data: vec![0; raw],
+                ..TensorProto::default()
+            };
+            assert!(normalize(&mut proto).is_err());
+        }
+        let mut proto =
+            TensorProto { data_type: DataType::Int4 as i32, ..TensorProto::default() };
+        assert!(normalize(&mut proto).unwrap_err().contains("element type int4"));
+    }
+}

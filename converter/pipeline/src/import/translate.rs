@@ -1,0 +1,130 @@
+//! Protobuf to our graph, through tract: shapes and types are found, then every operation gets
+//! its place in the operator table.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use hardtack::Model;
+use tract_core::ops::cast::cast;
+use tract_hir::internal::*;
+use tract_onnx::model::ParseResult;
+use tract_onnx::pb::ModelProto;
+
+use super::error::{ImportError, UnsupportedOperator};
+use super::operators;
+
+/// Translates a model that has been rewritten.
+pub fn translate(proto: &ModelProto) -> Result<Model, ImportError> {
+    // What files note of inner shapes is often wrong; it helps only where inference is stuck.
+    let typed = match typed(proto, true) {
+        Ok(typed) => typed,
+        Err(error) => typed_or(proto, error)?,
+    };
+    let mut model = hardtack::float::save(&typed).map_err(save_error)?;
+    let graph = proto.graph.as_ref();
+    model.graph.output_names = graph
+        .iter()
+        .flat_map(|graph| &graph.output)
+        .map(|output| output.name.clone())
+        .collect();
+    Ok(model)
+}
+
+/// The value of the only output of a graph, if it is a truth value that no input changes.
+pub fn constant_output(proto: &ModelProto) -> Option<bool> {
+    let evaluate = || -> TractResult<Option<bool>> {
+        let mut model = parse(proto, true)?;
+        model.analyse(false)?;
+        if let Some(value) = model.output_fact(0)?.value.concretize() {
+            return Ok(Some(value.cast_to_scalar::<bool>()?));
+        }
+        let model = model.into_typed()?.into_decluttered()?;
+        match &model.output_fact(0)?.konst {
+            Some(value) => Ok(Some(value.cast_to_scalar::<bool>()?)),
+            None => Ok(None),
+        }
+    };
+    catch_unwind(AssertUnwindSafe(evaluate)).ok()?.ok()?
+}
+
+fn parse(proto: &ModelProto, ignore_value_info: bool) -> TractResult<InferenceModel> {
+    let onnx = operators::onnx().with_ignore_value_info(ignore_value_info);
+    let ParseResult { model, unresolved_inputs, .. } = onnx.parse(proto, None)?;
+    ensure!(unresolved_inputs.is_empty(), "nothing gives {unresolved_inputs:?}");
+    Ok(model)
+}
+
+fn typed(proto: &ModelProto, ignore_value_info: bool) -> TractResult<TypedModel> {
+    let mut model = parse(proto, ignore_value_info)?;
+    model.analyse(false)?;
+    let mut model = model.into_typed()?;
+    lower(&mut model)?;
+    for index in 0..model.outputs.len() {
+        let outlet = model.outputs[index];
+        if model.outlet_fact(outlet)?.datum_type == TDim::datum_type() {
+            let name = format!("{}.integers", model.node(outlet.node).name);
+            model.outputs[index] = model.wire_node(name, cast(i64::datum_type()), &[outlet])?[0];
+        }
+    }
+    Ok(model)
+}
+
+fn typed_or(proto: &ModelProto, first: TractError) -> Result<TypedModel, ImportError> {
+    typed(proto, false).map_err(|_| {
+        let open = proto.graph.iter().flat_map(|graph| &graph.input).any(has_open_dimension);
+        let advice = if open { "; if a size is open, give it with --set NAME=SIZE" } else { "" };
+        ImportError::Graph { problem: format!("{}{advice}", sentence(&first)) }
+    })
+}
+
+/// Brings operations of tract's ONNX extension into those of its core, where it can.
+fn lower(model: &mut TypedModel) -> TractResult<()> {
+    for id in 0..model.nodes.len() {
+        let node = &model.nodes[id];
+        let core = node.op_is::<tract_core::ops::nn::resize::Resize>();
+        if node.op.name() == "Resize"
+            && !core
+            && let Some(patch) = node.op.declutter(model, node)?
+        {
+            patch.apply(model)?;
+        }
+    }
+    model.compact()
+}
+
+/// The chain of an error's causes as one sentence, without repetitions.
+fn sentence(error: &TractError) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string().trim().replace('\n', " ");
+        if !text.is_empty() && !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}
+
+fn has_open_dimension(input: &tract_onnx::pb::ValueInfoProto) -> bool {
+    use tract_onnx::pb::tensor_shape_proto::dimension::Value;
+    use tract_onnx::pb::type_proto::Value::TensorType;
+    let Some(TensorType(of)) = input.r#type.as_ref().and_then(|of| of.value.as_ref()) else {
+        return false;
+    };
+    let dims = of.shape.iter().flat_map(|shape| &shape.dim);
+    dims.into_iter().any(|dim| !matches!(dim.value, Some(Value::DimValue(_))))
+}
+
+fn save_error(error: hardtack::float::Error) -> ImportError {
+    match error {
+        hardtack::float::Error::NoPlace { nodes } => {
+            let mut found: Vec<UnsupportedOperator> = Vec::new();
+            for (node, operator) in nodes {
+                match found.iter_mut().find(|other| other.operator == operator) {
+                    Some(other) => other.nodes.push(node),
+                    None => found.push(UnsupportedOperator { operator, nodes: vec![node] }),
+                }
+            }
+            ImportError::Unsupported(found)
+        }
+        other => ImportError::Graph { problem: other.to_string() },
+    }
+}

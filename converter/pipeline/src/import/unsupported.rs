@@ -1,0 +1,76 @@
+//! Finds every operator that cannot be converted before the conversion begins.
+
+use tract_onnx::Onnx;
+use tract_onnx::pb::GraphProto;
+
+use super::error::UnsupportedOperator;
+use super::rewrite::ml;
+use super::rewrite::node::Node;
+use super::rewrite::trees::{OWN_DOMAIN, TREE_ENSEMBLE};
+
+/// Operators of `com.microsoft` that tract reads as they are meant there.
+const MICROSOFT: &[&str] = &[
+    "BiasGelu",
+    "DequantizeLinear",
+    "FastGelu",
+    "Gelu",
+    "QuantizeLinear",
+    "QuickGelu",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+];
+
+/// The operators of a graph, and of the graphs in it, that nothing reads; in order of appearance.
+pub fn find(graph: &GraphProto, onnx: &Onnx) -> Vec<UnsupportedOperator> {
+    let mut found = Vec::new();
+    visit(graph, onnx, &mut found);
+    found
+}
+
+fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) {
+    for node in &graph.node {
+        let name = node.op_type.as_str();
+        let known = match node.domain.as_str() {
+            // Both belong to `ai.onnx.ml`, which the rewrites have dealt with.
+            "" | "ai.onnx" => {
+                onnx.op_register.0.contains_key(name)
+                    && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE)
+            }
+            ml::DOMAIN => name == "ArrayFeatureExtractor",
+            "com.microsoft" => MICROSOFT.contains(&name),
+            domain => domain == OWN_DOMAIN && name == TREE_ENSEMBLE,
+        };
+        if !known {
+            let operator = node.operator();
+            match found.iter_mut().find(|other| other.operator == operator) {
+                Some(other) => other.nodes.push(node.label().into()),
+                None => found.push(UnsupportedOperator { operator, nodes: vec![node.label().into()] }),
+            }
+        }
+        for attribute in &node.attribute {
+            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| visit(graph, onnx, found));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::operators;
+    use super::super::rewrite::testing::{graph, node};
+    use super::*;
+
+    #[test]
+    fn all_are_found_at_once() {
+        let nodes = vec![
+            node("Loop", &["x"], &["a"], vec![]),
+            node("acme::Conv", &["x"], &["b"], vec![]),
+            node("Relu", &["x"], &["c"], vec![]),
+            node("Loop", &["x"], &["d"], vec![]),
+        ];
+        let graph = graph(&[("x", &["1"])], nodes, &[], &["a"]);
+        let found = find(&graph, &operators::onnx());
+        let found: Vec<(&str, usize)> =
+            found.iter().map(|found| (found.operator.as_str(), found.nodes.len())).collect();
+        assert_eq!(found, [("Loop", 2), ("acme::Conv", 1)]);
+    }
+}

@@ -1,0 +1,78 @@
+//! What the user asks of a conversion.
+
+use std::path::PathBuf;
+
+use hardtack_bundle::DType;
+use hardtack_bundle::process::{Postprocess, Preprocess};
+
+/// How the real weights of a bundle are stored. They are widened to f32 when it is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FloatStorage {
+    /// Four bytes each, as they are.
+    #[default]
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl FloatStorage {
+    /// The element type of the stored bytes.
+    pub fn dtype(self) -> DType {
+        match self {
+            FloatStorage::F32 => DType::F32,
+            FloatStorage::F16 => DType::F16,
+            FloatStorage::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// What the user asks of a conversion.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the model; the source's file name without its extension where not given.
+    pub name: Option<String>,
+    /// Version of the model's content.
+    pub version: String,
+    /// Values for named dimensions and inputs, as `NAME=VALUE` in the order given.
+    pub set: Vec<(String, String)>,
+    /// Whether the model is quantized to INT8.
+    pub int8: bool,
+    /// Calibration data: an `.npz` file or a folder of pictures or recordings.
+    pub calibration: Option<PathBuf>,
+    /// How many calibration samples are used at most.
+    pub samples: usize,
+    /// How the real weights are stored.
+    pub float: FloatStorage,
+    /// Makes the model's input from what a user has.
+    pub preprocess: Option<Preprocess>,
+    /// Makes an answer from the model's output.
+    pub postprocess: Option<Postprocess>,
+    /// Names of the classes.
+    pub labels: Vec<String>,
+    /// Outputs that feed inputs, as (output, input).
+    pub states: Vec<(String, String)>,
+    /// Whether the model is imported in a guarded child process.
+    pub guarded: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            name: None,
+            version: String::new(),
+            set: Vec::new(),
+            int8: false,
+            calibration: None,
+            samples: 128,
+            float: FloatStorage::F32,
+            preprocess: None,
+            postprocess: None,
+            labels: Vec::new(),
+            states: Vec::new(),
+            guarded: false,
+        }
+    }
+}

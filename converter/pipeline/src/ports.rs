@@ -1,0 +1,147 @@
+//! The inputs and outputs of a model, as the manifest tells them.
+
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{Dim, Fact, Graph, Token};
+use hardtack_bundle::manifest::{self, Extent, Layout};
+use hardtack_bundle::process::{ChannelOrder, Preprocess};
+
+use crate::error::Error;
+
+/// One dimension, owning its name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OwnedExtent {
+    /// Always this.
+    Fixed(u64),
+    /// Given by the caller.
+    Named(String),
+}
+
+/// One input or output, owning its names.
+#[derive(Clone, Debug)]
+pub struct OwnedPort {
+    /// Its name in the source model.
+    pub name: String,
+    dtype: DType,
+    shape: Vec<OwnedExtent>,
+    layout: Layout,
+}
+
+/// The inputs and outputs of a model.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// What the caller gives.
+    pub inputs: Vec<OwnedPort>,
+    /// What the caller gets.
+    pub outputs: Vec<OwnedPort>,
+    symbols: Vec<String>,
+}
+
+impl Ports {
+    /// Those of a graph.
+    pub fn of(graph: &Graph, preprocess: Option<&Preprocess>) -> Ports {
+        let layout = match preprocess {
+            Some(Preprocess::Image(image)) => match image.order {
+                ChannelOrder::Nchw => Layout::Nchw,
+                ChannelOrder::Nhwc => Layout::Nhwc,
+            },
+            _ => Layout::Plain,
+        };
+        let port = |name: &str, fact: &Fact, layout| OwnedPort {
+            name: name.into(),
+            dtype: fact.dtype,
+            shape: fact.shape.iter().map(|dim| extent(dim, &graph.symbols)).collect(),
+            layout,
+        };
+        let inputs = graph.inputs.iter().enumerate().map(|(index, node)| {
+            let node = &graph.nodes[*node as usize];
+            port(&node.name, &node.outputs[0], if index == 0 { layout } else { Layout::Plain })
+        });
+        let outputs = graph.outputs.iter().zip(&graph.output_names);
+        Ports {
+            inputs: inputs.collect(),
+            outputs: outputs
+                .map(|(outlet, name)| port(name, graph.fact(*outlet), Layout::Plain))
+                .collect(),
+            symbols: graph.symbols.clone(),
+        }
+    }
+
+    /// A shape for people: `[batch, 3, 224, 224]`.
+    pub fn shape_text(&self, shape: &[Dim]) -> String {
+        let dims: Vec<String> = shape
+            .iter()
+            .map(|dim| match extent(dim, &self.symbols) {
+                OwnedExtent::Fixed(n) => n.to_string(),
+                OwnedExtent::Named(name) => name,
+            })
+            .collect();
+        format!("[{}]", dims.join(", "))
+    }
+}
+
+impl OwnedPort {
+    /// As the manifest holds it.
+    ///
+    /// # Errors
+    /// Where it has more dimensions than the format allows.
+    pub fn port(&self) -> Result<manifest::Port<'_>, Error> {
+        let mut shape = heapless::Vec::new();
+        for extent in &self.shape {
+            let extent = match extent {
+                OwnedExtent::Fixed(n) => Extent::Fixed(*n),
+                OwnedExtent::Named(name) => Extent::Named(name),
+            };
+            shape.push(extent).map_err(|_| {
+                Error::Options(format!(
+                    "{:?} has {} dimensions, and a bundle's inputs and outputs have at most {}",
+                    self.name,
+                    self.shape.len(),
+                    manifest::MAX_RANK
+                ))
+            })?;
+        }
+        Ok(manifest::Port {
+            name: &self.name,
+            dtype: self.dtype,
+            shape,
+            layout: self.layout,
+            quantization: None,
+        })
+    }
+}
+
+fn extent(dim: &Dim, symbols: &[String]) -> OwnedExtent {
+    match dim {
+        Dim::Value(value) => OwnedExtent::Fixed(u64::try_from(*value).unwrap_or(0)),
+        Dim::Expression(tokens) => OwnedExtent::Named(text(tokens, symbols)),
+    }
+}
+
+/// A dimension expression as people write it.
+fn text(tokens: &[Token], symbols: &[String]) -> String {
+    let mut stack: Vec<String> = Vec::new();
+    for token in tokens {
+        let mut join = |count: u32, with: &str| {
+            let at = stack.len().saturating_sub(count as usize);
+            format!("({})", stack.split_off(at).join(with))
+        };
+        let part = match *token {
+            Token::Value(value) => value.to_string(),
+            Token::Symbol(index) => symbols.get(index as usize).cloned().unwrap_or_default(),
+            Token::Add(count) => join(count, "+"),
+            Token::Multiply(count) => join(count, "*"),
+            Token::Minimum(count) => format!("min{}", join(count, ",")),
+            Token::Maximum(count) => format!("max{}", join(count, ",")),
+            Token::Broadcast(count) => format!("broadcast{}", join(count, ",")),
+            Token::GreaterOrEqual => join(2, ">="),
+            Token::Equal => join(2, "=="),
+            Token::Divide(divisor) => format!("({}/{divisor})", stack.pop().unwrap_or_default()),
+        };
+        stack.push(part);
+    }
+    let text = stack.pop().unwrap_or_default();
+    match text.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) {
+        Some(inner) if !inner.contains(['(', ')']) => inner.into(),
+        _ => text,
+    }
+}

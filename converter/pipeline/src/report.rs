@@ -1,0 +1,102 @@
+//! What a conversion did, for people and machines.
+
+use serde::Serialize;
+
+/// One stage of the pipeline.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageReport {
+    /// Name of the stage.
+    pub name: &'static str,
+    /// Operations after it.
+    pub nodes: usize,
+    /// Elements of constant tensors after it, integer programs aside.
+    pub parameters: u64,
+    /// Bytes of constant tensors and integer programs after it.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Largest difference of an output from the imported model's, as a part of the output's
+    /// range, where it was measured.
+    pub parity: Option<f64>,
+}
+
+/// A node of an INT8 conversion that stays in float.
+#[derive(Clone, Debug, Serialize)]
+pub struct FloatNode {
+    /// Its name.
+    pub node: String,
+    /// Its operator.
+    pub operator: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How far a quantized tensor is from the float model's.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// Name of the tensor's node.
+    pub name: String,
+    /// Signal to quantization noise ratio in dB.
+    pub sqnr_db: f64,
+    /// Cosine of the angle between the two.
+    pub cosine: f64,
+    /// Largest difference of an element.
+    pub largest: f64,
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Name of the model.
+    pub name: String,
+    /// The bundle's root digest, in hexadecimal.
+    pub digest: String,
+    /// Bytes of the ONNX file.
+    pub source_bytes: u64,
+    /// Bytes of the bundle.
+    pub bundle_bytes: u64,
+    /// What happened, in order.
+    pub stages: Vec<StageReport>,
+    /// What was measured on the bundle's model.
+    pub figures: Vec<FigureReport>,
+    /// What the import stage had to change to keep the meaning.
+    pub rewritten: Vec<String>,
+    /// What stays in float, if INT8 was asked for.
+    pub float_nodes: Vec<FloatNode>,
+    /// Tensors of the integer programs, if INT8 was asked for.
+    pub layers: Vec<LayerReport>,
+    /// Bytes of the arena that the integer programs need.
+    pub arena_bytes: u64,
+    /// Things the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// A measured figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct FigureReport {
+    /// What was measured.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+    /// On how many samples.
+    pub samples: u32,
+    /// Where they came from.
+    pub source: String,
+}
+
+/// Hears how a conversion goes on.
+pub trait Progress {
+    /// A stage begins.
+    fn stage(&mut self, name: &'static str);
+    /// `done` of `of` parts of the stage are done.
+    fn step(&mut self, done: usize, of: usize);
+}
+
+/// Hears nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn stage(&mut self, _: &'static str) {}
+    fn step(&mut self, _: usize, _: usize) {}
+}

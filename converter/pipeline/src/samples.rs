@@ -1,0 +1,262 @@
+//! The inputs a conversion measures with: calibration data, or random numbers where there are
+//! none.
+
+use std::path::Path;
+
+use hardtack::process::Preprocessor;
+use hardtack::{Data, Tensor};
+use hardtack_bundle::DType;
+use hardtack_bundle::golden::Generator;
+use hardtack_bundle::graph::{Dim, Graph};
+
+use crate::arrays;
+use crate::error::Error;
+use crate::ports::Ports;
+
+/// What a dimension is taken for where nothing says how large it is.
+const BATCH: usize = 1;
+const OTHER: usize = 32;
+/// How many random samples are drawn.
+const RANDOM: u64 = 3;
+
+/// Inputs of a model, one list of tensors in the model's order for each sample.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// The samples.
+    pub inputs: Vec<Vec<Tensor>>,
+    /// `random`, or the name of the file or folder they came from.
+    pub source: String,
+    /// For random samples, the rule of each input.
+    pub generators: Vec<Vec<Generator>>,
+}
+
+impl Samples {
+    /// Whether they are data of the user's.
+    pub fn are_real(&self) -> bool {
+        self.generators.is_empty()
+    }
+
+    /// Random samples that fit the graph: reals from −1 to 1, integers 0 and 1.
+    pub fn random(graph: &Graph) -> Samples {
+        let mut inputs = Vec::new();
+        let mut generators = Vec::new();
+        for sample in 0..RANDOM {
+            let (mut tensors, mut rules) = (Vec::new(), Vec::new());
+            for (index, node) in graph.inputs.iter().enumerate() {
+                let fact = &graph.nodes[*node as usize].outputs[0];
+                let generator = generator(fact.dtype, sample << 32 | index as u64);
+                let shape = concrete(&fact.shape, graph.symbols.len());
+                tensors.push(generate(fact.dtype, &shape, &generator));
+                rules.push(generator);
+            }
+            inputs.push(tensors);
+            generators.push(rules);
+        }
+        Samples { inputs, source: "random".into(), generators }
+    }
+
+    /// Reads calibration data: at most `limit` samples of an `.npz` file, with an array for each
+    /// input or one array `x`, samples first; or of a folder of pictures or recordings.
+    ///
+    /// # Errors
+    /// Where the files cannot be read, or do not fit the model's inputs.
+    pub fn read(
+        path: &Path,
+        limit: usize,
+        graph: &Graph,
+        ports: &Ports,
+        preprocessor: &Preprocessor,
+    ) -> Result<Samples, Error> {
+        let source = path.file_name().map_or("data".into(), |name| name.to_string_lossy().into());
+        let inputs = if path.is_dir() {
+            read_folder(path, limit, preprocessor)?
+        } else {
+            read_arrays(path, limit, graph, ports, preprocessor)?
+        };
+        if inputs.is_empty() {
+            return Err(Error::Data { path: path.into(), problem: "it holds no samples".into() });
+        }
+        Ok(Samples { inputs, source, generators: Vec::new() })
+    }
+}
+
+/// Dimensions with every symbol taken for something small.
+pub fn concrete(shape: &[Dim], symbols: usize) -> Vec<usize> {
+    shape
+        .iter()
+        .enumerate()
+        .map(|(axis, dim)| {
+            let value = if axis == 0 { BATCH } else { OTHER };
+            let values = vec![Some(value as i64); symbols];
+            dim.evaluate(&values).and_then(|v| usize::try_from(v).ok()).unwrap_or(value)
+        })
+        .collect()
+}
+
+fn generator(dtype: DType, seed: u64) -> Generator {
+    match dtype {
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
+            Generator { seed, low: -1.0, high: 1.0 }
+        }
+        _ => Generator { seed, low: 0.0, high: 2.0 },
+    }
+}
+
+/// The elements that a generator gives, in the element type asked for.
+pub fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Tensor {
+    let mut tensor = Tensor::zeros(dtype, shape).expect("ports have elements");
+    macro_rules! fill {
+        ($v:expr, $convert:expr) => {
+            $v.iter_mut().enumerate().for_each(|(i, x)| *x = $convert(generator.element(i as u64)))
+        };
+    }
+    match tensor.data_mut() {
+        Data::Bool(v) => fill!(v, |x: f32| x >= 1.0),
+        Data::I8(v) => fill!(v, |x: f32| x.floor() as i8),
+        Data::U8(v) => fill!(v, |x: f32| x.floor() as u8),
+        Data::I16(v) => fill!(v, |x: f32| x.floor() as i16),
+        Data::U16(v) => fill!(v, |x: f32| x.floor() as u16),
+        Data::I32(v) => fill!(v, |x: f32| x.floor() as i32),
+        Data::U32(v) => fill!(v, |x: f32| x.floor() as u32),
+        Data::I64(v) => fill!(v, |x: f32| x.floor() as i64),
+        Data::U64(v) => fill!(v, |x: f32| x.floor() as u64),
+        Data::F16(v) => fill!(v, half::f16::from_f32),
+        Data::BF16(v) => fill!(v, half::bf16::from_f32),
+        Data::F32(v) => fill!(v, |x: f32| x),
+        Data::F64(v) => fill!(v, f64::from),
+    }
+    tensor
+}
+
+fn read_folder(
+    folder: &Path,
+    limit: usize,
+    preprocessor: &Preprocessor,
+) -> Result<Vec<Vec<Tensor>>, Error> {
+    let mut samples = Vec::new();
+    for path in files(folder)? {
+        let inputs = preprocessor.file(&path).map_err(|error| Error::Data {
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
+        samples.extend(inputs.map(|tensor| vec![tensor]));
+        if samples.len() >= limit {
+            samples.truncate(limit);
+            break;
+        }
+    }
+    Ok(samples)
+}
+
+/// The pictures and recordings of a folder and of the folders in it, in the order of their names.
+///
+/// # Errors
+/// Where a folder cannot be read.
+pub fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let read = |source| Error::Read { path: folder.clone(), source };
+        for entry in std::fs::read_dir(&folder).map_err(read)? {
+            let path = entry.map_err(read)?.path();
+            let extension =
+                path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+            if path.is_dir() {
+                folders.push(path);
+            } else if ["jpg", "jpeg", "png", "wav"].contains(&extension.as_str()) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_arrays(
+    path: &Path,
+    limit: usize,
+    graph: &Graph,
+    ports: &Ports,
+    preprocessor: &Preprocessor,
+) -> Result<Vec<Vec<Tensor>>, Error> {
+    let arrays = arrays::read_npz(path)?;
+    let problem = |problem: String| Error::Data { path: path.into(), problem };
+    let names: Vec<&str> = ports.inputs.iter().map(|port| port.name.as_str()).collect();
+    let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
+    let chosen: Vec<(&Tensor, bool)> = if let [only] = names[..] {
+        match (find(only), find("x")) {
+            (Some(tensor), _) => vec![(tensor, false)],
+            (None, Some(tensor)) => vec![(tensor, true)],
+            _ => {
+                return Err(problem(format!(
+                    "it has neither an array {only:?} nor an array \"x\" with the samples first; \
+                     it has {}",
+                    list(&arrays)
+                )));
+            }
+        }
+    } else {
+        names
+            .iter()
+            .map(|name| {
+                find(name).map(|tensor| (tensor, false)).ok_or_else(|| {
+                    problem(format!(
+                        "it has no array {name:?}, which the model's input of that name needs; it \
+                         has {}",
+                        list(&arrays)
+                    ))
+                })
+            })
+            .collect::<Result<_, _>>()?
+    };
+    let count = chosen.iter().map(|(tensor, _)| tensor.shape().first().copied().unwrap_or(0)).min();
+    let mut samples = Vec::new();
+    for index in 0..count.unwrap_or(0).min(limit) {
+        let mut inputs = Vec::new();
+        for ((tensor, raw), node) in chosen.iter().zip(&graph.inputs) {
+            let sample = row(tensor, index);
+            inputs.push(if *raw {
+                preprocessor.array(&sample).map_err(|error| problem(error.to_string()))?
+            } else {
+                let fact = &graph.nodes[*node as usize].outputs[0];
+                fit(sample, &fact.shape).ok_or_else(|| {
+                    problem(format!(
+                        "an array for input {:?} has samples of shape {:?}, and the model expects {}",
+                        graph.nodes[*node as usize].name,
+                        &tensor.shape()[1..],
+                        ports.shape_text(&fact.shape),
+                    ))
+                })?
+            });
+        }
+        samples.push(inputs);
+    }
+    Ok(samples)
+}
+
+fn list(arrays: &[(String, Tensor)]) -> String {
+    arrays.iter().map(|(name, t)| format!("{name} {:?}", t.shape())).collect::<Vec<_>>().join(", ")
+}
+
+/// Sample `index` of a tensor with the samples first, without that dimension.
+pub fn row(tensor: &Tensor, index: usize) -> Tensor {
+    let shape = &tensor.shape()[1..];
+    let elements: usize = shape.iter().product();
+    let size = tensor.dtype().size().expect("tensors have elements");
+    let bytes = tensor.to_bytes();
+    let row = &bytes[index * elements * size..(index + 1) * elements * size];
+    Tensor::from_bytes(tensor.dtype(), shape, row).expect("a row of its tensor")
+}
+
+/// Adds a batch dimension of 1 where it is missing. `None` where the shapes do not fit.
+fn fit(sample: Tensor, expected: &[Dim]) -> Option<Tensor> {
+    let fits = |shape: &[usize]| {
+        shape.len() == expected.len()
+            && shape.iter().zip(expected).all(|(n, dim)| dim.value().is_none_or(|d| d == *n as i64))
+    };
+    if fits(sample.shape()) {
+        return Some(sample);
+    }
+    let batched: Vec<usize> = std::iter::once(1).chain(sample.shape().iter().copied()).collect();
+    fits(&batched).then(|| sample.reshape(&batched))?
+}

@@ -1,0 +1,189 @@
+//! A bundle on this machine: mapped or in memory, its parts read when they are asked for.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use hardtack_bundle::graph::Graph;
+use hardtack_bundle::process::{Postprocess, Preprocess};
+use hardtack_bundle::{Digest, Family, Golden, Labels, Manifest, Section, SectionKind};
+
+use crate::{Bytes, Error, Program, map};
+
+/// An open bundle. Cheap to clone; sessions made of it keep what they need of it alive.
+///
+/// Header and section table were checked. Sections are compared with their digests when they are
+/// first read, except weights and constants, which may be large: [`Bundle::verify`] compares
+/// everything.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    bytes: Bytes,
+    root: Digest,
+}
+
+impl Bundle {
+    /// Maps a file. Takes the same time for every size: weights are read from storage when they
+    /// are first needed.
+    ///
+    /// While the bundle or a session of it is in use, nobody may change the file in place. To
+    /// install another bundle under the same path, write a new file and rename it. Where that is
+    /// not certain, use [`Bundle::read`]: truncating a mapped file ends this process with `SIGBUS`
+    /// on Unix.
+    ///
+    /// # Errors
+    /// Where the file cannot be mapped or is not a bundle; the error names the file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Bundle, Error> {
+        let path = path.as_ref();
+        let map = || map::map(&File::open(path)?);
+        let bytes = map().map_err(Error::Read).map(Bytes::mapped);
+        bytes.and_then(Bundle::parse).map_err(|error| error.of_file(path))
+    }
+
+    /// Reads a file into memory. Takes time and memory in proportion to its size; what happens to
+    /// the file afterwards does not matter.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is not a bundle; the error names the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Bundle, Error> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(Error::Read).map(Bytes::from);
+        bytes.and_then(Bundle::parse).map_err(|error| error.of_file(path))
+    }
+
+    /// Takes the content of a bundle file.
+    ///
+    /// # Errors
+    /// Where it is not a bundle.
+    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Bundle, Error> {
+        Bundle::parse(Bytes::from(bytes.into()))
+    }
+
+    fn parse(bytes: Bytes) -> Result<Bundle, Error> {
+        let container = hardtack_bundle::Bundle::parse(&bytes)?;
+        let root = container.root();
+        checked(&container, SectionKind::Manifest)?;
+        container.manifest()?;
+        Ok(Bundle { bytes, root })
+    }
+
+    /// What the bundle is and what it needs. Decoded at each call.
+    ///
+    /// # Errors
+    /// Where the file was changed since it was opened.
+    pub fn manifest(&self) -> Result<Manifest<'_>, Error> {
+        Ok(self.container()?.manifest()?)
+    }
+
+    /// The digest that names the bundle.
+    pub fn root(&self) -> Digest {
+        self.root
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All sections, in the order of the file.
+    ///
+    /// # Errors
+    /// Where the file was changed since it was opened.
+    pub fn sections(&self) -> Result<impl Iterator<Item = Section<'_>>, Error> {
+        Ok(self.container()?.sections())
+    }
+
+    /// Names of the classes, where the bundle has them.
+    ///
+    /// # Errors
+    /// Where the section is damaged or malformed.
+    pub fn labels(&self) -> Result<Option<Labels<'_>>, Error> {
+        Ok(self.checked(SectionKind::Labels)?.labels()?)
+    }
+
+    /// How the model's first input is made, where the bundle says so.
+    ///
+    /// # Errors
+    /// Where the section is damaged or malformed.
+    pub fn preprocess(&self) -> Result<Option<Preprocess>, Error> {
+        Ok(self.checked(SectionKind::Preprocess)?.preprocess()?)
+    }
+
+    /// What becomes of the model's first output, where the bundle says so.
+    ///
+    /// # Errors
+    /// Where the section is damaged or malformed.
+    pub fn postprocess(&self) -> Result<Option<Postprocess>, Error> {
+        Ok(self.checked(SectionKind::Postprocess)?.postprocess()?)
+    }
+
+    /// Inputs with the outputs they must give, where the bundle has them.
+    /// [`golden::check`](crate::golden::check) runs them.
+    ///
+    /// # Errors
+    /// Where the section is damaged or malformed.
+    pub fn golden(&self) -> Result<Option<Golden<'_>>, Error> {
+        Ok(self.checked(SectionKind::Golden)?.golden()?)
+    }
+
+    /// Reads the whole file and compares every digest and all padding.
+    ///
+    /// # Errors
+    /// The first damage, in the order of the file.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.container()?.verify()?;
+        Ok(())
+    }
+
+    /// The bundle as its format has it, for everything else that is in it. Costs the reading of
+    /// header and section table.
+    ///
+    /// # Errors
+    /// Where the file was changed since it was opened.
+    pub fn container(&self) -> Result<hardtack_bundle::Bundle<'_>, Error> {
+        Ok(hardtack_bundle::Bundle::parse(&self.bytes)?)
+    }
+
+    fn checked(&self, kind: SectionKind) -> Result<hardtack_bundle::Bundle<'_>, Error> {
+        let container = self.container()?;
+        checked(&container, kind)?;
+        Ok(container)
+    }
+
+    /// The graph.
+    pub(crate) fn graph(&self) -> Result<Graph, Error> {
+        self.checked(SectionKind::Graph)?.graph()?.ok_or(Error::NoGraph)
+    }
+
+    /// All integer programs, with the weights that the engine of this machine reads.
+    pub(crate) fn programs(&self) -> Result<Vec<Program>, Error> {
+        let container = self.container()?;
+        let part = |section: Section<'_>| {
+            let start = section.offset as usize;
+            self.bytes.slice(start..start + section.bytes.len()).unwrap_or_default()
+        };
+        let program = |index: u16| {
+            let kind = SectionKind::Program(index);
+            checked(&container, kind)?;
+            let code = container.section(kind).map(part).unwrap_or_default();
+            let kind = SectionKind::Weights { family: Family::Mcu, program: index };
+            let weights = match container.section(kind) {
+                Some(section) => part(section),
+                None if container.families(index).next().is_none() => Bytes::default(),
+                None => {
+                    let found = container.families(index).map(|family| family.name());
+                    let found = found.collect::<Vec<_>>().join(", ");
+                    return Err(Error::Family { program: index, wanted: Family::Mcu, found });
+                }
+            };
+            Ok(Program { code, weights })
+        };
+        (0..container.programs()).map(program).collect()
+    }
+}
+
+fn checked(container: &hardtack_bundle::Bundle<'_>, kind: SectionKind) -> Result<(), Error> {
+    match container.section(kind) {
+        Some(section) => Ok(section.verify()?),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,340 @@
+//! From a graph of the operator table to a tract model.
+//!
+//! Nodes are added one by one with `add_node` and `add_edge`: tract's `wire_node` compares
+//! each new node with all others. Whatever tract trusts its callers with is checked first, and
+//! the shapes a graph states are checked against those that tract computes.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator};
+use tract_core::internal::*;
+use tract_core::ops::konst::Const;
+use tract_core::ops::source::TypedSource;
+
+use super::dims::Symbols;
+use super::error::{Error, Problem, catch, require};
+use super::operators;
+use super::ops::{Dequantize, Engine};
+use super::tensors::{constant_to_tract, dtype_to_tract};
+use crate::Model;
+
+/// Constant inputs of fewer elements than this are computed with as the model is loaded, as
+/// tract does it.
+const EAGER_ELEMENTS: usize = 16;
+
+/// What a model is loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be run: constants are dequantized, and divisions check their divisors.
+    Run,
+    /// To be saved again: what is small stays small.
+    #[cfg(feature = "export")]
+    Save,
+}
+
+/// Makes tract models of the graphs of one model.
+pub(super) struct Loader<'m> {
+    pub model: &'m Model,
+    pub engines: &'m [Arc<Engine>],
+    pub symbols: Symbols,
+    pub purpose: Purpose,
+    /// Most bytes of one value.
+    pub limit: u64,
+    constants: Vec<OnceCell<Arc<Tensor>>>,
+}
+
+/// What an operator is made of: its node, its inputs, and the loader for the rest.
+pub(super) struct Context<'c> {
+    pub loader: &'c Loader<'c>,
+    pub node: &'c Node,
+    pub inputs: &'c [&'c TypedFact],
+}
+
+impl<'m> Loader<'m> {
+    /// A loader with these numbers for the symbols that have one.
+    pub fn new(
+        model: &'m Model,
+        engines: &'m [Arc<Engine>],
+        values: &[Option<i64>],
+        purpose: Purpose,
+        limit: u64,
+    ) -> Loader<'m> {
+        let symbols = Symbols::new(&model.graph.symbols, values);
+        let constants = model.constants.iter().map(|_| OnceCell::new()).collect();
+        Loader { model, engines, symbols, purpose, limit, constants }
+    }
+
+    /// The outermost graph. `shapes`, where given, replace those of its inputs.
+    pub fn model(&self, shapes: Option<&[Vec<usize>]>) -> Result<TypedModel, Error> {
+        self.graph(&self.model.graph, shapes)
+    }
+
+    /// A body of the model.
+    pub fn body(&self, index: u32) -> Result<TypedModel, Problem> {
+        let body = self.model.graph.bodies.get(index as usize).ok_or("it names no body")?;
+        self.graph(body, None).map_err(|error| Problem(error.to_string()))
+    }
+
+    /// A constant of the model, as tract knows it.
+    pub fn constant(&self, index: u32) -> Result<Arc<Tensor>, Problem> {
+        let index = index as usize;
+        let (Some(cell), Some(constant), Some(entry)) = (
+            self.constants.get(index),
+            self.model.constants.get(index),
+            self.model.graph.constants.get(index),
+        ) else {
+            return Err("it names no constant".into());
+        };
+        if let Some(tensor) = cell.get() {
+            return Ok(tensor.clone());
+        }
+        let tensor = constant_to_tract(constant, entry.dtype, &self.symbols)?.into_arc_tensor();
+        Ok(cell.get_or_init(|| tensor).clone())
+    }
+
+    fn graph(&self, graph: &Graph, shapes: Option<&[Vec<usize>]>) -> Result<TypedModel, Error> {
+        let mut target = TypedModel { symbols: self.symbols.scope.clone(), ..Default::default() };
+        let mut outlets: Vec<TVec<OutletId>> = Vec::with_capacity(graph.nodes.len());
+        for (index, node) in graph.nodes.iter().enumerate() {
+            let place = graph.inputs.iter().position(|input| *input as usize == index);
+            let shape = shapes.zip(place).map(|(shapes, place)| shapes[place].as_slice());
+            let added = catch(|| self.node(&mut target, node, &outlets, shape))
+                .unwrap_or_else(|message| Err(format!("tract panicked: {message}").into()));
+            let added = added.map_err(|problem| Error::Node {
+                node: node.name.clone(),
+                operator: node.operator.name(),
+                problem: problem.0,
+            })?;
+            self.check_size(node, &target, &added)?;
+            outlets.push(added);
+        }
+        let sources = graph.nodes.iter().filter(|node| node.operator == Operator::Input).count();
+        let mut inputs: Vec<OutletId> =
+            graph.inputs.iter().map(|input| outlets[*input as usize][0]).collect();
+        target.inputs = inputs.clone();
+        target.outputs = graph
+            .outputs
+            .iter()
+            .map(|outlet| outlets[outlet.node as usize][outlet.slot as usize])
+            .collect();
+        inputs.sort();
+        inputs.dedup();
+        if inputs.len() != graph.inputs.len() || sources != inputs.len() {
+            return Err(Error::Tract {
+                doing: "listing the inputs",
+                problem: "the graph does not list each input node once".into(),
+            });
+        }
+        Ok(target)
+    }
+
+    /// Adds one node and gives its outlets.
+    fn node(
+        &self,
+        target: &mut TypedModel,
+        node: &Node,
+        outlets: &[TVec<OutletId>],
+        shape: Option<&[usize]>,
+    ) -> Result<TVec<OutletId>, Problem> {
+        match &node.operator {
+            Operator::Input => {
+                let [fact] = node.outputs.as_slice() else {
+                    return Err("an input has one value".into());
+                };
+                let fact = match shape {
+                    Some(shape) => dtype_to_tract(fact.dtype).fact(shape),
+                    None => self.fact(fact)?,
+                };
+                let id =
+                    target.add_node(&node.name, TypedSource::new(fact.clone()), tvec!(fact))?;
+                return Ok(tvec!(id.into()));
+            }
+            Operator::Constant(index) => {
+                let tensor = self.constant(*index)?;
+                let outlet = add_constant(target, node.name.clone(), tensor)?;
+                self.check_facts(node, &[target.outlet_fact(outlet)?])?;
+                return Ok(tvec!(outlet));
+            }
+            _ => {}
+        }
+        let inputs: TVec<OutletId> = node
+            .inputs
+            .iter()
+            .map(|outlet| outlets[outlet.node as usize][outlet.slot as usize])
+            .collect();
+        let facts: TVec<&TypedFact> =
+            inputs.iter().map(|input| target.outlet_fact(*input)).collect::<TractResult<_>>()?;
+        let op = operators::load(&Context { loader: self, node, inputs: &facts })?;
+        let computed = op.output_facts(&facts)?;
+        self.check_facts(node, &computed.iter().collect::<Vec<_>>())?;
+        if let Some(values) = self.fold(&*op, &facts)? {
+            return values
+                .into_iter()
+                .enumerate()
+                .map(|(slot, value)| {
+                    let name = match slot {
+                        0 => node.name.clone(),
+                        slot => format!("{}.{slot}", node.name),
+                    };
+                    add_constant(target, name, value.into_arc_tensor())
+                })
+                .collect();
+        }
+        let id = target.add_node(&node.name, op, computed)?;
+        for (slot, input) in inputs.iter().enumerate() {
+            target.add_edge(*input, InletId::new(id, slot))?;
+        }
+        Ok((0..node.outputs.len()).map(|slot| OutletId::new(id, slot)).collect())
+    }
+
+    /// The values of a node whose inputs are all constant, where it is worth computing them.
+    fn fold(
+        &self,
+        op: &dyn TypedOp,
+        inputs: &[&TypedFact],
+    ) -> Result<Option<TVec<TValue>>, Problem> {
+        let Some(values) =
+            inputs.iter().map(|fact| fact.konst.clone()).collect::<Option<Vec<_>>>()
+        else {
+            return Ok(None);
+        };
+        let small = values.iter().all(|value| value.volume() < EAGER_ELEMENTS);
+        let values: TVec<TValue> = values.into_iter().map(|value| value.into_tvalue()).collect();
+        if op.is::<Dequantize>() {
+            if self.purpose != Purpose::Run {
+                return Ok(None);
+            }
+            return Ok(Some(op.eval(&EvalContext::out_of_plan(), values)?));
+        }
+        if values.is_empty() || !small {
+            return Ok(None);
+        }
+        // An operator that cannot tell now is asked again when the model runs.
+        Ok(op.eval_out_of_plan(values).unwrap_or(None))
+    }
+
+    fn fact(&self, fact: &Fact) -> Result<TypedFact, Problem> {
+        let shape = self.symbols.dims(&fact.shape)?;
+        require(
+            shape.iter().all(|dim| dim.as_i64().is_none_or(|value| value >= 0)),
+            "a dimension is negative",
+        )?;
+        Ok(dtype_to_tract(fact.dtype).fact(shape))
+    }
+
+    /// Whether tract computes the types and shapes that the graph states.
+    fn check_facts(&self, node: &Node, computed: &[&TypedFact]) -> Result<(), Problem> {
+        if computed.len() != node.outputs.len() {
+            let (computed, stated) = (computed.len(), node.outputs.len());
+            return Err(format!("it gives {computed} values, and the graph says {stated}").into());
+        }
+        for (computed, stated) in computed.iter().zip(&node.outputs) {
+            let stated = self.fact(stated)?;
+            let dims = computed.shape.iter().zip(stated.shape.iter());
+            let fits = computed.datum_type == stated.datum_type
+                && computed.rank() == stated.rank()
+                && dims.into_iter().all(|(computed, stated)| {
+                    match (computed.as_i64(), stated.as_i64()) {
+                        (Some(computed), Some(stated)) => computed == stated,
+                        // Two expressions may be equal without looking it.
+                        _ => true,
+                    }
+                });
+            if !fits {
+                let text = |fact: &TypedFact| format!("{:?} {:?}", fact.datum_type, fact.shape);
+                let (computed, stated) = (text(computed), text(&stated));
+                return Err(format!("it gives {computed}, and the graph says {stated}").into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_size(
+        &self,
+        node: &Node,
+        target: &TypedModel,
+        outlets: &[OutletId],
+    ) -> Result<(), Error> {
+        for outlet in outlets {
+            let fact = &target.nodes[outlet.node].outputs[outlet.slot].fact;
+            let Some(shape) = fact.shape.as_concrete() else { continue };
+            let size = fact.datum_type.size_of() as u64;
+            let bytes = shape.iter().fold(size, |bytes, dim| bytes.saturating_mul(*dim as u64));
+            if bytes > self.limit {
+                return Err(Error::TooLarge { node: node.name.clone(), bytes, limit: self.limit });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add_constant(
+    target: &mut TypedModel,
+    name: String,
+    tensor: Arc<Tensor>,
+) -> TractResult<OutletId> {
+    let fact = TypedFact::try_from(tensor.clone())?;
+    target.add_node(name, Const::new(tensor)?, tvec!(fact)).map(|id| id.into())
+}
+
+impl Context<'_> {
+    /// Input `index`, of a node whose number of inputs was checked.
+    pub fn input(&self, index: usize) -> &TypedFact {
+        self.inputs[index]
+    }
+
+    /// There must be this many inputs.
+    pub fn arity(&self, expected: usize) -> Result<(), Problem> {
+        let given = self.inputs.len();
+        if given == expected {
+            return Ok(());
+        }
+        Err(format!("it takes {expected} inputs, not {given}").into())
+    }
+
+    /// The index of an axis, which must be below `rank`.
+    pub fn axis(&self, axis: u32, rank: usize) -> Result<usize, Problem> {
+        if (axis as usize) < rank {
+            return Ok(axis as usize);
+        }
+        Err(format!("it has no axis {axis}, its rank is {rank}").into())
+    }
+
+    /// Indices of axes, which must ascend and be below `rank`.
+    pub fn axes(&self, axes: &[u32], rank: usize) -> Result<TVec<usize>, Problem> {
+        require(axes.is_sorted_by(|a, b| a < b), "its axes are not in ascending order")?;
+        axes.iter().map(|axis| self.axis(*axis, rank)).collect()
+    }
+
+    /// Dimensions with the known symbols put in.
+    pub fn dims(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
+        self.loader.symbols.dims(dims)
+    }
+
+    /// A dimension with the known symbols put in.
+    pub fn dim(&self, dim: &Dim) -> Result<TDim, Problem> {
+        self.loader.symbols.dim(dim)
+    }
+
+    /// Dimensions of a shape, none of them negative.
+    pub fn shape(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
+        let dims = self.dims(dims)?;
+        let negative = dims.iter().any(|dim| dim.as_i64().is_some_and(|value| value < 0));
+        require(!negative, "a dimension is negative")?;
+        Ok(dims)
+    }
+
+    /// The inputs from `first` on must have one element type.
+    pub fn same_types(&self, first: usize) -> Result<(), Problem> {
+        let types: Vec<DatumType> = self.inputs.iter().skip(first).map(|f| f.datum_type).collect();
+        require(types.windows(2).all(|pair| pair[0] == pair[1]), "its inputs differ in type")
+    }
+
+    /// A constant of one element.
+    pub fn scalar(&self, index: u32) -> Result<Arc<Tensor>, Problem> {
+        let tensor = self.loader.constant(index)?;
+        require(tensor.len() == 1, "its constant has not one element")?;
+        Ok(tensor)
+    }
+}

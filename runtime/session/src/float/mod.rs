@@ -1,0 +1,25 @@
+//! The adapter to tract: graphs of the operator table become tract models, and, for the
+//! converter, back. Nothing else in the runtime names tract.
+//!
+//! [`FloatModel::load`] checks a [`Model`](crate::Model) and [`FloatModel::plan`] makes it
+//! runnable for given input shapes. With the feature `export`, [`save`] is the way back,
+//! [`prepare`] simplifies a model ahead of time, and [`evaluate`] computes single nodes.
+
+mod dims;
+mod error;
+#[cfg(feature = "export")]
+mod evaluate;
+mod load;
+mod operators;
+pub mod ops;
+mod plan;
+#[cfg(feature = "export")]
+mod save;
+mod tensors;
+
+pub use error::Error;
+#[cfg(feature = "export")]
+pub use evaluate::{evaluate, prepare};
+pub use plan::{FloatModel, FloatPlan, Limits, NodeTime};
+#[cfg(feature = "export")]
+pub use save::{Foreign, save, save_with};

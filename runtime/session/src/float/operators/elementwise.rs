@@ -1,0 +1,200 @@
+//! Operators that work element by element.
+
+use hardtack_bundle::DType;
+#[cfg(feature = "export")]
+use hardtack_bundle::graph::Operator;
+use hardtack_bundle::graph::{Binary, Unary};
+use tract_core::internal::*;
+use tract_core::ops::binary::{BinMiniOp, TypedBinOp};
+use tract_core::ops::cast::Cast;
+use tract_core::ops::element_wise::ElementWiseOp;
+use tract_core::ops::{logic, math, nn};
+
+use crate::float::error::{Problem, require};
+use crate::float::load::{Context, Purpose};
+use crate::float::ops::CheckedDivision;
+#[cfg(feature = "export")]
+use crate::float::save::Scope;
+#[cfg(feature = "export")]
+use crate::float::tensors::dtype_from_tract;
+use crate::float::tensors::dtype_to_tract;
+
+pub(super) fn binary(cx: &Context<'_>, kind: Binary) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(2)?;
+    let (a, b) = (cx.input(0).datum_type, cx.input(1).datum_type);
+    require(a == b || a.is_tdim() || b.is_tdim(), "its inputs differ in type")?;
+    let divides = matches!(kind, Binary::Divide | Binary::Remainder);
+    let op = if divides && a.is_integer() && cx.loader.purpose == Purpose::Run {
+        Box::new(CheckedDivision { remainder: kind == Binary::Remainder })
+    } else {
+        binary_to_tract(kind)
+    };
+    Ok(Box::new(TypedBinOp(op, None)))
+}
+
+pub(super) fn unary(cx: &Context<'_>, kind: Unary) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(1)?;
+    Ok(Box::new(ElementWiseOp(unary_to_tract(kind), None)))
+}
+
+pub(super) fn cast(cx: &Context<'_>, dtype: DType) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(1)?;
+    Ok(Box::new(Cast { to: dtype_to_tract(dtype) }))
+}
+
+pub(super) fn select(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(3)?;
+    cx.same_types(1)?;
+    require(cx.input(0).datum_type == DatumType::Bool, "its condition is not of type bool")?;
+    let ranks: Vec<usize> = cx.inputs.iter().map(|fact| fact.rank()).collect();
+    require(ranks.windows(2).all(|pair| pair[0] == pair[1]), "its inputs differ in rank")?;
+    Ok(Box::new(logic::Iff))
+}
+
+#[cfg(feature = "export")]
+pub(super) fn save(op: &dyn TypedOp, _: &mut Scope<'_>) -> Result<Option<Operator>, Problem> {
+    Ok(if let Some(op) = op.downcast_ref::<TypedBinOp>() {
+        binary_from_tract(op).map(Operator::Binary)
+    } else if let Some(op) = op.downcast_ref::<ElementWiseOp>() {
+        unary_from_tract(op).map(Operator::Unary)
+    } else if let Some(op) = op.downcast_ref::<Cast>() {
+        dtype_from_tract(op.to).map(Operator::Cast)
+    } else if op.is::<logic::Iff>() {
+        Some(Operator::Select)
+    } else {
+        None
+    })
+}
+
+macro_rules! binary_kinds {
+    ($($kind:ident => $op:path;)*) => {
+        fn binary_to_tract(kind: Binary) -> Box<dyn BinMiniOp> {
+            match kind { $(Binary::$kind => Box::new($op),)* }
+        }
+
+        #[cfg(feature = "export")]
+        fn binary_from_tract(op: &TypedBinOp) -> Option<Binary> {
+            // An explicit output type would be lost.
+            if op.1.is_some() {
+                return None;
+            }
+            $(if op.0.is::<$op>() { return Some(Binary::$kind); })*
+            None
+        }
+    };
+}
+
+binary_kinds! {
+    Add => math::Add;
+    Subtract => math::Sub;
+    SubtractFrom => math::SubF;
+    Multiply => math::Mul;
+    Divide => math::Div;
+    Remainder => math::Rem;
+    Minimum => math::Min;
+    Maximum => math::Max;
+    Power => math::Pow;
+    ShiftLeft => math::ShiftLeft;
+    ShiftRight => math::ShiftRight;
+    And => logic::And;
+    Or => logic::Or;
+    Xor => logic::Xor;
+    BitAnd => logic::BitAnd;
+    BitOr => logic::BitOr;
+    BitXor => logic::BitXor;
+    Equal => logic::CompEq;
+    NotEqual => logic::CompNE;
+    Less => logic::CompLT;
+    LessOrEqual => logic::CompLTE;
+    Greater => logic::CompGT;
+    GreaterOrEqual => logic::CompGTE;
+}
+
+macro_rules! unary_kinds {
+    ($($kind:ident => $type:ty;)*) => {
+        fn plain_to_tract(kind: Unary) -> Option<Box<dyn ElementWiseMiniOp>> {
+            $(if let Unary::$kind = kind {
+                type Op = $type;
+                return Some(Box::new(Op {}));
+            })*
+            None
+        }
+
+        #[cfg(feature = "export")]
+        fn plain_from_tract(op: &dyn ElementWiseMiniOp) -> Option<Unary> {
+            $(if op.is::<$type>() { return Some(Unary::$kind); })*
+            None
+        }
+    };
+}
+
+unary_kinds! {
+    Abs => math::Abs;
+    Exp => math::Exp;
+    Ln => math::Ln;
+    Square => math::Square;
+    Sqrt => math::Sqrt;
+    Reciprocal => math::Recip;
+    ReciprocalSqrt => math::Rsqrt;
+    Ceil => math::Ceil;
+    Floor => math::Floor;
+    Round => math::Round;
+    RoundHalfToEven => math::RoundHalfToEven;
+    Cos => math::Cos;
+    Sin => math::Sin;
+    Tan => math::Tan;
+    Acos => math::Acos;
+    Asin => math::Asin;
+    Atan => math::Atan;
+    Cosh => math::Cosh;
+    Sinh => math::Sinh;
+    Tanh => math::Tanh;
+    Erf => math::Erf;
+    Acosh => math::Acosh;
+    Asinh => math::Asinh;
+    Atanh => math::Atanh;
+    Negate => math::Neg;
+    Sign => math::Sign;
+    IsNan => math::IsNan;
+    Not => logic::Not;
+    BitNot => logic::BitNot;
+    Sigmoid => nn::Sigmoid;
+    HardSwish => nn::HardSwish;
+    Silu => nn::silu::Silu;
+    Gelu => nn::gelu_exact::GeluExact;
+}
+
+fn unary_to_tract(kind: Unary) -> ElementWiseOp {
+    let op: Box<dyn ElementWiseMiniOp> = match kind {
+        Unary::PowConst(exponent) => Box::new(math::PowConst { exponent }),
+        Unary::IsInf { positive, negative } => {
+            Box::new(math::IsInf { detect_positive: positive, detect_negative: negative })
+        }
+        Unary::LeakyRelu(alpha) => Box::new(nn::LeakyRelu { alpha }),
+        Unary::GeluApproximate => {
+            Box::new(nn::gelu_approximate::GeluApproximate { fast_impl: false })
+        }
+        plain => plain_to_tract(plain).expect("every other kind is in the table"),
+    };
+    ElementWiseOp(op, None)
+}
+
+#[cfg(feature = "export")]
+fn unary_from_tract(op: &ElementWiseOp) -> Option<Unary> {
+    if op.1.is_some() {
+        return None;
+    }
+    let mini = &*op.0;
+    if let Some(pow) = mini.downcast_ref::<math::PowConst>() {
+        Some(Unary::PowConst(pow.exponent))
+    } else if let Some(inf) = mini.downcast_ref::<math::IsInf>() {
+        Some(Unary::IsInf { positive: inf.detect_positive, negative: inf.detect_negative })
+    } else if let Some(leaky) = mini.downcast_ref::<nn::LeakyRelu>() {
+        Some(Unary::LeakyRelu(leaky.alpha))
+    } else if mini.is::<nn::gelu_approximate::GeluApproximate>() {
+        Some(Unary::GeluApproximate)
+    } else {
+        plain_from_tract(mini)
+    }
+}
+

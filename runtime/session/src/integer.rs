@@ -1,0 +1,268 @@
+//! Models that are one integer program: the engine runs them alone.
+
+use std::array;
+
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{Fact, Graph, Node, Operator};
+use hardtack_bundle::manifest::MAX_PORTS;
+use hardtack_engine::program::PortType;
+use hardtack_engine::{Executor, Input, Observer, Output};
+use hardtack_kernels::Kernels;
+
+use crate::error::Role;
+use crate::port::{Extent, Port, Ports};
+use crate::{Bytes, Error, Model, View, ViewMut};
+
+/// A model whose graph is its inputs, one program and the program's outputs.
+pub(crate) struct Integer {
+    executor: Executor<Bytes>,
+    /// Of 16 bytes each, so that it lies at a multiple of 16.
+    arena: Vec<u128>,
+    /// For each port of the program, the model's input it reads.
+    inputs: Vec<Place>,
+    /// For each output of the model, the program's port that gives it.
+    outputs: Vec<Place>,
+    symbols: usize,
+    input_facts: Vec<Fact>,
+    output_facts: Vec<Fact>,
+}
+
+/// Where the values of a port come from or go.
+struct Place {
+    index: usize,
+    /// Elements of one sample.
+    elements: usize,
+}
+
+/// What a model holds beside one program: the name of a node and its operator.
+pub(crate) struct Foreign {
+    pub(crate) node: String,
+    pub(crate) operator: &'static str,
+}
+
+impl Foreign {
+    fn of(node: &Node) -> Foreign {
+        Foreign { node: node.name.clone(), operator: node.operator.name() }
+    }
+}
+
+impl Integer {
+    /// Readies a model that is one integer program; of another, the inner error says why it is
+    /// none.
+    pub(crate) fn new(model: &Model, ports: &Ports) -> Result<Result<Integer, Foreign>, Error> {
+        let graph = &model.graph;
+        let (node, program) = match only_program(graph) {
+            Ok(found) => found,
+            Err(foreign) => return Ok(Err(foreign)),
+        };
+        let misfit = || Error::Manifest {
+            problem: format!("the inputs and outputs of node {:?} are not its program's", node.name),
+        };
+        let parts = model.programs.get(program).ok_or_else(misfit)?;
+        let parsed = hardtack_engine::Program::parse(parts.code.clone(), parts.weights.clone())
+            .map_err(|error| Error::Program { program, error })?;
+
+        let mut inputs = Vec::new();
+        if parsed.inputs().len() != node.inputs.len() {
+            return Err(misfit());
+        }
+        for (port, outlet) in parsed.inputs().zip(&node.inputs) {
+            let Some(index) = graph.inputs.iter().position(|input| *input == outlet.node) else {
+                return Ok(Err(Foreign::of(node)));
+            };
+            let elements = port.elements as usize;
+            if !fits(&ports.inputs[index], port.element, elements) {
+                return Err(misfit());
+            }
+            inputs.push(Place { index, elements });
+        }
+
+        let given: Vec<_> = parsed.outputs().collect();
+        let mut outputs: Vec<Place> = Vec::new();
+        for (index, outlet) in graph.outputs.iter().enumerate() {
+            let slot = outlet.slot as usize;
+            let of_program = graph.nodes.get(outlet.node as usize).is_some_and(|own| own == node);
+            if !of_program || outputs.iter().any(|other| other.index == slot) {
+                return Ok(Err(Foreign::of(node)));
+            }
+            let port = given.get(slot).ok_or_else(misfit)?;
+            let elements = port.elements as usize;
+            if !fits(&ports.outputs[index], port.element, elements) {
+                return Err(misfit());
+            }
+            outputs.push(Place { index: slot, elements });
+        }
+        if outputs.len() != given.len() || inputs.len() > MAX_PORTS || outputs.len() > MAX_PORTS {
+            return Ok(Err(Foreign::of(node)));
+        }
+
+        let arena = vec![0; parsed.arena_bytes().div_ceil(16)];
+        let input_fact = |input: &u32| graph.nodes[*input as usize].outputs[0].clone();
+        Ok(Ok(Integer {
+            executor: Executor::new(parsed),
+            arena,
+            inputs,
+            outputs,
+            symbols: graph.symbols.len(),
+            input_facts: graph.inputs.iter().map(input_fact).collect(),
+            output_facts: graph.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
+        }))
+    }
+
+    pub(crate) fn arena_bytes(&self) -> usize {
+        self.executor.program().arena_bytes()
+    }
+
+    /// Name of the node that step `index` was made of; empty where the program has no names.
+    pub(crate) fn step_name(&self, index: usize) -> &str {
+        self.executor.program().step_name(index).unwrap_or_default()
+    }
+
+    /// The kind of each step.
+    pub(crate) fn step_kinds(&self) -> impl ExactSizeIterator<Item = &'static str> {
+        self.executor.steps().iter().map(|step| step.kind())
+    }
+
+    /// Elements of one sample of an output.
+    pub(crate) fn output_elements(&self, output: usize) -> usize {
+        self.outputs[output].elements
+    }
+
+    /// Elements of one sample of an input; `None` where the program does not read it.
+    pub(crate) fn input_elements(&self, input: usize) -> Option<usize> {
+        self.inputs.iter().find(|place| place.index == input).map(|place| place.elements)
+    }
+
+    /// The number of samples that the given inputs hold; 1 where the program reads none of them.
+    pub(crate) fn samples(
+        &self,
+        ports: &Ports,
+        inputs: &[Option<View<'_>>],
+    ) -> Result<usize, Error> {
+        let mut samples = None;
+        for (port, view) in ports.inputs.iter().zip(inputs) {
+            if let (Some(view), Some(fixed)) = (view, fixed_elements(port)) {
+                expect_length(Role::Input, port, fixed, view.len())?;
+            }
+        }
+        for place in &self.inputs {
+            let Some(view) = inputs[place.index] else { continue };
+            let port = &ports.inputs[place.index];
+            let held = view.len() / place.elements;
+            if view.len() % place.elements != 0 {
+                return Err(Error::Length {
+                    role: Role::Input,
+                    name: port.name.clone(),
+                    expected: format!("a multiple of {}", place.elements),
+                    given: view.len(),
+                });
+            }
+            match samples {
+                Some(samples) if samples != held => {
+                    expect_length(Role::Input, port, samples * place.elements, view.len())?;
+                }
+                _ => samples = Some(held),
+            }
+        }
+        Ok(samples.unwrap_or(1))
+    }
+
+    /// Runs sample after sample. `inputs` and `outputs` are those of the model, of as many
+    /// samples each; what the program does not read may be `None`. Allocates nothing.
+    pub(crate) fn run(
+        &mut self,
+        kernels: &Kernels,
+        samples: usize,
+        inputs: &[Option<View<'_>>],
+        outputs: &mut [Option<ViewMut<'_>>],
+        observer: &mut impl Observer,
+    ) -> Result<(), Error> {
+        let arena: &mut [i8] = bytemuck::cast_slice_mut(&mut self.arena);
+        for sample in 0..samples {
+            let mut from: [Input<'_>; MAX_PORTS] = array::from_fn(|_| Input::F32(&[]));
+            for (input, place) in from.iter_mut().zip(&self.inputs) {
+                if let Some(view) = inputs[place.index] {
+                    *input = view.sample(sample, place.elements).for_engine();
+                }
+            }
+            let mut to: [Output<'_>; MAX_PORTS] = array::from_fn(|_| Output::F32(&mut []));
+            for (view, place) in outputs.iter_mut().zip(&self.outputs) {
+                if let Some(view) = view {
+                    to[place.index] =
+                        view.reborrow().into_sample(sample, place.elements).for_engine();
+                }
+            }
+            let (from, to) = (&from[..self.inputs.len()], &mut to[..self.outputs.len()]);
+            self.executor.run_observed(kernels, arena, from, to, observer)?;
+        }
+        Ok(())
+    }
+
+    /// The shapes of the outputs for inputs of these shapes; `None` is one that is not known.
+    pub(crate) fn output_shapes(
+        &self,
+        ports: &Ports,
+        inputs: &[Option<&[usize]>],
+    ) -> Result<Vec<Vec<usize>>, Error> {
+        let mut symbols = vec![None; self.symbols];
+        for (fact, shape) in self.input_facts.iter().zip(inputs) {
+            for (dim, size) in fact.shape.iter().zip(shape.into_iter().flatten()) {
+                let symbol = dim.as_symbol().and_then(|symbol| symbols.get_mut(symbol as usize));
+                if let Some(symbol) = symbol {
+                    *symbol = i64::try_from(*size).ok();
+                }
+            }
+        }
+        let size = |dim: &hardtack_bundle::graph::Dim| usize::try_from(dim.evaluate(&symbols)?).ok();
+        let shape = |(port, fact): (&Port, &Fact)| {
+            let shape: Option<Vec<usize>> = fact.shape.iter().map(size).collect();
+            shape.ok_or_else(|| Error::OutputShape { name: port.name.clone() })
+        };
+        ports.outputs.iter().zip(&self.output_facts).map(shape).collect()
+    }
+}
+
+/// The program node of a graph that has no other node but inputs, and its program.
+fn only_program(graph: &Graph) -> Result<(&Node, usize), Foreign> {
+    let mut found = None;
+    for node in &graph.nodes {
+        match node.operator {
+            Operator::Input => {}
+            Operator::Program(program) if found.is_none() => found = Some((node, program as usize)),
+            _ => return Err(Foreign::of(node)),
+        }
+    }
+    let none = || graph.nodes.last().map_or(Foreign { node: "".into(), operator: "" }, Foreign::of);
+    found.ok_or_else(none)
+}
+
+/// Whether a port of the model holds whole samples of a port of the program.
+fn fits(port: &Port, element: PortType, elements: usize) -> bool {
+    let dtype = match element {
+        PortType::F32 => DType::F32,
+        PortType::I8 => DType::I8,
+        PortType::U8 => DType::U8,
+    };
+    port.dtype == dtype && fixed_elements(port).is_none_or(|all| all % elements == 0)
+}
+
+/// Number of elements of a port without named dimensions.
+pub(crate) fn fixed_elements(port: &Port) -> Option<usize> {
+    port.shape.iter().try_fold(1usize, |all, extent| match extent {
+        Extent::Fixed(size) => all.checked_mul(*size),
+        Extent::Named(_) => None,
+    })
+}
+
+/// Checks a number of elements.
+pub(crate) fn expect_length(
+    role: Role,
+    port: &Port,
+    expected: usize,
+    given: usize,
+) -> Result<(), Error> {
+    if given == expected {
+        return Ok(());
+    }
+    Err(Error::Length { role, name: port.name.clone(), expected: expected.to_string(), given })
+}
