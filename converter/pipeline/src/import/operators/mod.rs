@@ -1,6 +1,7 @@
 //! Operators as this crate reads them instead of tract: those whose parameters must survive, and
 //! those that tract reads into forms which the operator table has no place for.
 
+mod flatten;
 mod quantization;
 mod recurrent;
 mod trees;
@@ -22,6 +23,7 @@ pub fn onnx() -> Onnx {
     let register = &mut onnx.op_register;
     register.insert("QuantizeLinear", quantization::quantize);
     register.insert("DequantizeLinear", quantization::dequantize);
+    register.insert("Flatten", flatten::read);
     register.insert("LRN", lrn);
     register.insert("LSTM", recurrent::read);
     register.insert("GRU", recurrent::read);

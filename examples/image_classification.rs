@@ -1,0 +1,54 @@
+//! From a photograph to a word: an ImageNet network with its own pre- and post-processing in
+//! the bundle.
+//!
+//!     cargo run --release --example image_classification [PHOTO.jpg]...
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use hardtack::process::{Postprocessor, Preprocessor};
+use hardtack::{Bundle, Session};
+use hardtack_converter::spec::{self, Spec};
+use hardtack_converter::{Options, Silent, convert};
+
+fn main() -> anyhow::Result<()> {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let model = examples.join("data/mobilenet_v1");
+    let bundle_path = std::env::temp_dir().join("hardtack-mobilenet.tack");
+
+    // On your computer.
+    let settings = Spec::read(&examples.join("specs/mobilenet_v1.toml"))?;
+    let options = Options {
+        preprocess: settings.preprocess,
+        postprocess: settings.postprocess,
+        labels: spec::read_labels(&model.join("labels.txt"))?,
+        ..Options::default()
+    };
+    convert(&model.join("mobilenet_v1_0.25_128.onnx"), &bundle_path, &options, &mut Silent)?;
+
+    // In the app: everything else is in the bundle.
+    let bundle = Bundle::open(&bundle_path)?;
+    bundle.verify()?;
+    let manifest = bundle.manifest()?;
+    let (input, output) = (&manifest.inputs[0], &manifest.outputs[0]);
+    let photo = Preprocessor::new(bundle.preprocess()?.context("no pre-processing")?, input)?;
+    let labels: Vec<&str> = bundle.labels()?.context("no labels")?.iter().collect();
+    let classes =
+        Postprocessor::new(bundle.postprocess()?.context("no post-processing")?, output, labels);
+    let mut session = Session::new(&bundle)?;
+
+    let mut files: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if files.is_empty() {
+        files = ["cat.jpg", "beach.jpg"].map(|n| examples.join("data/photos").join(n)).into();
+    }
+    for file in files {
+        println!("{}", file.file_name().map(|n| n.to_string_lossy()).unwrap_or_default());
+        for sample in photo.file(&file)? {
+            let outputs = session.run(&[(input.name, &sample)])?;
+            for class in classes.top(&outputs[0].1, 3)? {
+                println!("  {:5.1} %  {}", 100.0 * class.score, class.label.unwrap_or("?"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! A keyword-spotting network, from ONNX to a word: converted to INT8, packed, verified,
+//! evaluated on labelled samples and run on recordings.
+//!
+//!     cargo run --release --example keyword_spotting [RECORDING.wav]...
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use hardtack::process::{Postprocessor, Preprocessor};
+use hardtack::{Bundle, Session, Tensor};
+use hardtack_converter::spec::{self, Spec};
+use hardtack_converter::{Options, Silent, arrays, convert, samples};
+
+fn main() -> anyhow::Result<()> {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let data = examples.join("data/keyword_spotting");
+    let bundle_path = std::env::temp_dir().join("hardtack-keywords.tack");
+
+    // The bundle takes recordings; the calibration and evaluation data are features already.
+    let recordings = Spec::read(&examples.join("specs/keyword_wav.toml"))?;
+    let features = Spec::read(&examples.join("specs/keyword_features.toml"))?;
+    let labels = spec::read_labels(&data.join("labels.txt"))?;
+
+    println!("1. convert   kws_dscnn.onnx → {}", bundle_path.display());
+    let options = Options {
+        int8: true,
+        calibration: Some(data.join("calibration.npz")),
+        preprocess: features.preprocess.clone(),
+        postprocess: recordings.postprocess,
+        labels,
+        ..Options::default()
+    };
+    let report = convert(&data.join("kws_dscnn.onnx"), &bundle_path, &options, &mut Silent)?;
+    for stage in &report.stages {
+        let parity = stage.parity.map_or(String::new(), |p| format!("  differs by {p:.1e}"));
+        println!(
+            "     {:9} {:4} nodes {:7} bytes {:7.1} ms{parity}",
+            stage.name,
+            stage.nodes,
+            stage.bytes,
+            1e3 * stage.seconds
+        );
+    }
+    println!("     {} bytes of ONNX became {} bytes", report.source_bytes, report.bundle_bytes);
+
+    println!("2. verify    {}", report.digest);
+    let bundle = Bundle::open(&bundle_path)?;
+    bundle.verify()?;
+    let mut session = Session::new(&bundle)?;
+    let golden = hardtack::golden::check(&bundle, &mut session)?;
+    anyhow::ensure!(golden.holds(), "the test vectors do not hold on this machine");
+    println!("     all digests hold, {} test vectors give the same bytes here", golden.cases);
+
+    println!("3. evaluate  on 400 labelled samples");
+    let manifest = bundle.manifest()?;
+    let input = &manifest.inputs[0];
+    let from_features = Preprocessor::new(features.preprocess.context("settings")?, input)?;
+    let arrays = arrays::read_npz(&data.join("evaluation.npz"))?;
+    let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
+    let (x, y) = (find("x").context("no samples")?, find("y").context("no classes")?);
+    let labels: Vec<&str> = bundle.labels()?.context("no labels")?.iter().collect();
+    let output = &manifest.outputs[0];
+    let classes =
+        Postprocessor::new(recordings.postprocess.context("settings")?, output, labels.clone());
+    let mut right = 0;
+    for (index, class) in y.to_f32().iter().enumerate() {
+        let sample = from_features.array(&samples::row(x, index))?;
+        let outputs = session.run(&[(input.name, &sample)])?;
+        right += (classes.top(&outputs[0].1, 1)?[0].index == *class as usize) as usize;
+    }
+    println!("     {right} of {} right", y.len());
+
+    println!("4. listen");
+    let mut files: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if files.is_empty() {
+        files = ["yes", "no", "noise"].map(|n| data.join(format!("{n}_1000ms.wav"))).into();
+    }
+    let from_recording = Preprocessor::new(recordings.preprocess.context("settings")?, input)?;
+    for file in files {
+        for sample in from_recording.file(&file)? {
+            let sample: Tensor = sample;
+            let outputs = session.run(&[(input.name, &sample)])?;
+            let best = classes.top(&outputs[0].1, 2)?;
+            let words: Vec<String> = best
+                .iter()
+                .map(|class| format!("{} {:.0} %", class.label.unwrap_or("?"), 100.0 * class.score))
+                .collect();
+            let name = file.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+            println!("     {name:16} {}", words.join(", "));
+        }
+    }
+    Ok(())
+}

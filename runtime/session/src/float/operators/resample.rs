@@ -1,0 +1,121 @@
+//! Operators that look up values between elements.
+
+use hardtack_bundle::graph::{
+    CoordinateTransform, GridInterpolation, GridPadding, GridSample, Interpolation, Resize,
+};
+#[cfg(feature = "export")]
+use hardtack_bundle::graph::Operator;
+use tract_core::internal::*;
+use tract_core::ops::nn;
+use tract_core::ops::nn::{CoordTransformer, InterpolationMode, Interpolator, Nearest, PaddingMode};
+
+use crate::float::error::{Problem, require};
+use crate::float::load::Context;
+use crate::float::ops;
+#[cfg(feature = "export")]
+use crate::float::save::Scope;
+
+pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, Problem> {
+    require(!cx.inputs.is_empty(), "it has no input")?;
+    let op = ops::Resize { attributes: a.clone() };
+    let (scales, sizes) = (a.scales_input.map(|i| i as usize), a.sizes_input.map(|i| i as usize));
+    let named = [scales, sizes];
+    require(
+        named.iter().flatten().all(|input| (1..cx.inputs.len()).contains(input)),
+        "its scales or sizes are no input of it",
+    )?;
+    let rank = cx.input(0).rank();
+    for input in named.iter().flatten() {
+        let Some(values) = &cx.input(*input).konst else { continue };
+        let positive = !values.datum_type().is_float()
+            || values.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.iter().all(|scale| {
+                scale.is_finite() && *scale > 0.0
+            });
+        require(values.len() != rank || positive, "a scale is not a positive number")?;
+    }
+    Ok(match op.to_core() {
+        Some(core) => Box::new(core),
+        None => Box::new(op),
+    })
+}
+
+pub(super) fn nearest_upsample(
+    cx: &Context<'_>,
+    scales: &[u64],
+) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(1)?;
+    let fits = scales.iter().all(|scale| (1..1 << 24).contains(scale));
+    require(fits && scales.len() == cx.input(0).rank(), "its scales do not fit its input")?;
+    Ok(Box::new(nn::NearestUpsample { scales: scales.iter().map(|s| *s as usize).collect() }))
+}
+
+pub(super) fn grid_sample(cx: &Context<'_>, a: &GridSample) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(2)?;
+    let (x, grid) = (&cx.input(0).shape, &cx.input(1).shape);
+    let fits = x.rank() >= 3
+        && grid.rank() == x.rank()
+        && grid.last().is_some_and(|dim| dim.as_i64() == Some(x.rank() as i64 - 2))
+        && x[0] == grid[0];
+    require(fits, "its grid does not fit its input")?;
+    Ok(Box::new(nn::GridSample {
+        mode: match a.interpolation {
+            GridInterpolation::Bilinear => InterpolationMode::Bilinear,
+            GridInterpolation::Nearest => InterpolationMode::Nearest,
+            GridInterpolation::Bicubic => InterpolationMode::Bicubic,
+        },
+        padding_mode: match a.padding {
+            GridPadding::Zeros => PaddingMode::Zeros,
+            GridPadding::Border => PaddingMode::Border,
+            GridPadding::Reflection => PaddingMode::Reflection,
+        },
+        align_corners: a.align_corners,
+    }))
+}
+
+#[cfg(feature = "export")]
+pub(super) fn save(op: &dyn TypedOp, _: &mut Scope<'_>) -> Result<Option<Operator>, Problem> {
+    Ok(Some(if let Some(op) = op.downcast_ref::<nn::Resize>() {
+        Operator::Resize(Resize {
+            coordinates: match op.coord_transformer {
+                CoordTransformer::HalfPixel => CoordinateTransform::HalfPixel,
+                CoordTransformer::AlignCorners => CoordinateTransform::AlignCorners,
+                CoordTransformer::Asymmetric => CoordinateTransform::Asymmetric,
+                CoordTransformer::PytorchHalfPixel => CoordinateTransform::PytorchHalfPixel,
+                CoordTransformer::HalfPixelSymmetric => CoordinateTransform::HalfPixelSymmetric,
+                CoordTransformer::TfHalfPixelForNn => CoordinateTransform::TfHalfPixelForNn,
+            },
+            interpolation: match (&op.interpolator, op.nearest) {
+                (Interpolator::Linear, _) => Interpolation::Linear,
+                (Interpolator::Cubic, _) => Interpolation::Cubic,
+                (Interpolator::Nearest, Nearest::Floor) => Interpolation::NearestFloor,
+                (Interpolator::Nearest, Nearest::RoundPreferCeil) => {
+                    Interpolation::NearestRoundPreferCeil
+                }
+            },
+            scales_input: op.optional_scales_input.map(|input| input as u32),
+            sizes_input: op.optional_sizes_input.map(|input| input as u32),
+            cubic_coefficient: ops::Resize::CORE_CUBIC_COEFFICIENT,
+            exclude_outside: false,
+        })
+    } else if let Some(op) = op.downcast_ref::<ops::Resize>() {
+        Operator::Resize(op.attributes.clone())
+    } else if let Some(op) = op.downcast_ref::<nn::NearestUpsample>() {
+        Operator::NearestUpsample(op.scales.iter().map(|scale| *scale as u64).collect())
+    } else if let Some(op) = op.downcast_ref::<nn::GridSample>() {
+        Operator::GridSample(GridSample {
+            interpolation: match op.mode {
+                InterpolationMode::Bilinear => GridInterpolation::Bilinear,
+                InterpolationMode::Nearest => GridInterpolation::Nearest,
+                InterpolationMode::Bicubic => GridInterpolation::Bicubic,
+            },
+            padding: match op.padding_mode {
+                PaddingMode::Zeros => GridPadding::Zeros,
+                PaddingMode::Border => GridPadding::Border,
+                PaddingMode::Reflection => GridPadding::Reflection,
+            },
+            align_corners: op.align_corners,
+        })
+    } else {
+        return Ok(None);
+    }))
+}

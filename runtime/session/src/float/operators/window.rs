@@ -1,0 +1,236 @@
+//! Operators that slide a window over an image.
+
+#[cfg(feature = "export")]
+use hardtack_bundle::graph::Operator;
+use hardtack_bundle::graph::{
+    Conv, ConvTranspose, ImageLayout, KernelLayout, MaxPool, Padding, SumPool, Window,
+};
+use tract_core::internal::*;
+use tract_core::ops::cnn;
+use tract_core::ops::cnn::{KernelFormat, PaddingSpec, PoolSpec};
+use tract_core::ops::nn::DataFormat;
+
+use crate::float::error::{Problem, require};
+use crate::float::load::Context;
+#[cfg(feature = "export")]
+use crate::float::save::Scope;
+#[cfg(feature = "export")]
+use crate::float::tensors::dtype_from_tract;
+use crate::float::tensors::dtype_to_tract;
+
+/// Sizes beyond this are refused, so that sums and products of a few cannot overflow.
+const LIMIT_SIZE: u32 = 1 << 24;
+
+pub(super) fn conv(cx: &Context<'_>, a: &Conv) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(3)?;
+    cx.same_types(0)?;
+    let pool_spec = window(cx, &a.window)?;
+    let kernel_fmt = kernel(cx, &pool_spec, a.kernel_layout, a.groups)?;
+    Ok(Box::new(cnn::Conv { pool_spec, kernel_fmt, group: a.groups as usize, q_params: None }))
+}
+
+pub(super) fn conv_transpose(
+    cx: &Context<'_>,
+    a: &ConvTranspose,
+) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(3)?;
+    cx.same_types(0)?;
+    let pool_spec = window(cx, &a.window)?;
+    let kernel_format = kernel(cx, &pool_spec, a.kernel_layout, a.groups)?;
+    require(
+        a.output_padding.len() == pool_spec.rank()
+            && a.output_padding.iter().all(|size| *size <= LIMIT_SIZE),
+        "its output padding has not one reasonable size for each axis",
+    )?;
+    Ok(Box::new(cnn::Deconv {
+        pool_spec,
+        kernel_format,
+        adjustments: sizes(&a.output_padding),
+        group: a.groups as usize,
+    }))
+}
+
+pub(super) fn max_pool(cx: &Context<'_>, a: &MaxPool) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(1)?;
+    let pool_spec = window(cx, &a.window)?;
+    let with_index_outputs = a.index_dtype.map(dtype_to_tract);
+    require(
+        with_index_outputs.is_none_or(|dtype| matches!(dtype, DatumType::I32 | DatumType::I64)),
+        "its indices are neither i32 nor i64",
+    )?;
+    Ok(Box::new(cnn::MaxPool { pool_spec, with_index_outputs }))
+}
+
+pub(super) fn sum_pool(cx: &Context<'_>, a: &SumPool) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(1)?;
+    Ok(Box::new(cnn::SumPool {
+        pool_spec: window(cx, &a.window)?,
+        count_include_pad: a.count_include_pad,
+        normalize: a.average,
+    }))
+}
+
+#[cfg(feature = "export")]
+pub(super) fn save(op: &dyn TypedOp, _: &mut Scope<'_>) -> Result<Option<Operator>, Problem> {
+    Ok(if let Some(op) = op.downcast_ref::<cnn::Conv>() {
+        op.q_params.is_none().then(|| {
+            Operator::Conv(Conv {
+                window: window_from_tract(&op.pool_spec),
+                kernel_layout: kernel_from_tract(op.kernel_fmt),
+                groups: op.group as u32,
+            })
+        })
+    } else if let Some(op) = op.downcast_ref::<cnn::Deconv>() {
+        Some(Operator::ConvTranspose(ConvTranspose {
+            window: window_from_tract(&op.pool_spec),
+            kernel_layout: kernel_from_tract(op.kernel_format),
+            groups: op.group as u32,
+            output_padding: op.adjustments.iter().map(|size| *size as u32).collect(),
+        }))
+    } else if let Some(op) = op.downcast_ref::<cnn::MaxPool>() {
+        Some(Operator::MaxPool(MaxPool {
+            window: window_from_tract(&op.pool_spec),
+            index_dtype: match op.with_index_outputs {
+                None => None,
+                Some(dtype) => match dtype_from_tract(dtype) {
+                    None => return Ok(None),
+                    dtype => dtype,
+                },
+            },
+        }))
+    } else if let Some(op) = op.downcast_ref::<cnn::SumPool>() {
+        Some(Operator::SumPool(SumPool {
+            window: window_from_tract(&op.pool_spec),
+            count_include_pad: op.count_include_pad,
+            average: op.normalize,
+        }))
+    } else {
+        None
+    })
+}
+
+fn sizes(list: &[u32]) -> TVec<usize> {
+    list.iter().map(|x| *x as usize).collect()
+}
+
+fn window(cx: &Context<'_>, window: &Window) -> Result<PoolSpec, Problem> {
+    let rank = window.kernel.len();
+    let lists = [&window.kernel, &window.strides, &window.dilations];
+    let lengths = lists.iter().all(|list| list.len() == rank && !list.contains(&0));
+    require(
+        rank > 0 && lengths,
+        "its kernel, strides and dilations are not as many, or one of them is 0",
+    )?;
+    let reasonable = lists.iter().all(|list| list.iter().all(|size| *size <= LIMIT_SIZE));
+    require(reasonable, "its kernel, strides or dilations are unreasonably large")?;
+    let padding = match &window.padding {
+        Padding::Valid => PaddingSpec::Valid,
+        Padding::SameUpper => PaddingSpec::SameUpper,
+        Padding::SameLower => PaddingSpec::SameLower,
+        Padding::Explicit(before, after) | Padding::ExplicitCeil(before, after) => {
+            let all = before.iter().chain(after).all(|size| *size <= LIMIT_SIZE);
+            require(
+                before.len() == rank && after.len() == rank && all,
+                "its border has not one reasonable size for each axis",
+            )?;
+            match &window.padding {
+                Padding::Explicit(..) => PaddingSpec::Explicit(sizes(before), sizes(after)),
+                _ => PaddingSpec::ExplicitOnnxPool(sizes(before), sizes(after), true),
+            }
+        }
+    };
+    let pool = PoolSpec {
+        data_format: match window.layout {
+            ImageLayout::Nchw => DataFormat::NCHW,
+            ImageLayout::Nhwc => DataFormat::NHWC,
+            ImageLayout::Chw => DataFormat::CHW,
+            ImageLayout::Hwc => DataFormat::HWC,
+        },
+        kernel_shape: sizes(&window.kernel),
+        padding,
+        dilations: Some(sizes(&window.dilations)),
+        strides: Some(sizes(&window.strides)),
+        input_channels: window.input_channels as usize,
+        output_channels: window.output_channels as usize,
+    };
+    let expected = rank + 1 + pool.data_format.has_n() as usize;
+    require(cx.input(0).rank() == expected, "its window and its input differ in rank")?;
+    Ok(pool)
+}
+
+/// The order of the kernel's dimensions, whose sizes must be those of the window.
+fn kernel(
+    cx: &Context<'_>,
+    pool: &PoolSpec,
+    layout: KernelLayout,
+    groups: u32,
+) -> Result<KernelFormat, Problem> {
+    let format = match layout {
+        KernelLayout::Oihw => KernelFormat::OIHW,
+        KernelLayout::Hwio => KernelFormat::HWIO,
+        KernelLayout::Ohwi => KernelFormat::OHWI,
+    };
+    let groups = groups as usize;
+    let divides = |channels: usize| groups > 0 && channels.is_multiple_of(groups);
+    require(
+        divides(pool.input_channels) && divides(pool.output_channels),
+        "its groups do not divide its channels",
+    )?;
+    let shape = cx.input(1).shape.as_concrete().ok_or("the shape of its kernel is not known")?;
+    let weights = pool
+        .kernel_shape
+        .iter()
+        .chain([&pool.input_channels, &(pool.output_channels / groups)])
+        .try_fold(1usize, |all, size| all.checked_mul(*size));
+    let fits = shape.len() == pool.rank() + 2
+        && format.hw(shape) == &*pool.kernel_shape
+        && shape.iter().try_fold(1usize, |all, size| all.checked_mul(*size)) == weights;
+    require(fits, "the shape of its kernel does not fit its channels and window")?;
+    let bias = &cx.input(2).shape;
+    let per_channel = bias.rank() == 1 && bias.as_concrete() == Some(&[pool.output_channels]);
+    require(
+        per_channel || bias.rank() == 0,
+        "its bias has neither one element nor one for each output channel",
+    )?;
+    Ok(format)
+}
+
+#[cfg(feature = "export")]
+fn window_from_tract(pool: &PoolSpec) -> Window {
+    let list = |list: &[usize]| list.iter().map(|x| *x as u32).collect::<Vec<_>>();
+    let padding = match &pool.padding {
+        PaddingSpec::Valid => Padding::Valid,
+        PaddingSpec::SameUpper => Padding::SameUpper,
+        PaddingSpec::SameLower => Padding::SameLower,
+        PaddingSpec::Explicit(before, after)
+        | PaddingSpec::ExplicitOnnxPool(before, after, false) => {
+            Padding::Explicit(list(before), list(after))
+        }
+        PaddingSpec::ExplicitOnnxPool(before, after, true) => {
+            Padding::ExplicitCeil(list(before), list(after))
+        }
+    };
+    Window {
+        layout: match pool.data_format {
+            DataFormat::NCHW => ImageLayout::Nchw,
+            DataFormat::NHWC => ImageLayout::Nhwc,
+            DataFormat::CHW => ImageLayout::Chw,
+            DataFormat::HWC => ImageLayout::Hwc,
+        },
+        kernel: list(&pool.kernel_shape),
+        strides: list(&pool.strides()),
+        dilations: list(&pool.dilations()),
+        padding,
+        input_channels: pool.input_channels as u32,
+        output_channels: pool.output_channels as u32,
+    }
+}
+
+#[cfg(feature = "export")]
+fn kernel_from_tract(format: KernelFormat) -> KernelLayout {
+    match format {
+        KernelFormat::OIHW => KernelLayout::Oihw,
+        KernelFormat::HWIO => KernelLayout::Hwio,
+        KernelFormat::OHWI => KernelLayout::Ohwi,
+    }
+}

@@ -1,0 +1,70 @@
+//! Every model of the shared assets, from ONNX to a bundle to outputs, against the vectors that
+//! came with it.
+
+mod shared;
+
+use hardtack::{Bundle, Session};
+use hardtack_converter::{Options, Silent, arrays, convert};
+use shared::{Checked, assets, check_outputs, model_names, settings};
+
+/// Converts a model, runs all its vectors, and tells the worst difference as a part of the
+/// output's range, or what went wrong.
+fn check(name: &str) -> Result<Checked, String> {
+    let folder = assets().expect("asked before").join("models").join(name);
+    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let source = shared::source(&folder, scratch.path())?;
+    let output = scratch.path().join("model.tack");
+    let options = Options { set: settings(name), ..Options::default() };
+    convert(&source, &output, &options, &mut Silent).map_err(|error| error.to_string())?;
+    let source_bytes = std::fs::metadata(&source).map_err(|error| error.to_string())?.len();
+    let bundle_bytes = std::fs::metadata(&output).map_err(|error| error.to_string())?.len();
+    // A file of a few kilobytes is mostly what describes it.
+    if bundle_bytes > source_bytes && source_bytes > 50_000 {
+        return Err(format!("the bundle has {bundle_bytes} bytes, its source {source_bytes}"));
+    }
+    let bundle = Bundle::open(&output).map_err(|error| error.to_string())?;
+    bundle.verify().map_err(|error| error.to_string())?;
+    let mut session = Session::new(&bundle).map_err(|error| error.to_string())?;
+    let golden = hardtack::golden::check(&bundle, &mut session).map_err(|e| e.to_string())?;
+    if !golden.holds() {
+        return Err(format!("the bundle's own vectors do not hold: {golden:?}"));
+    }
+    let mut worst = Checked::default();
+    for vectors in shared::vectors(&folder) {
+        let arrays = arrays::read_npz(&vectors).map_err(|error| error.to_string())?;
+        let names: Vec<String> = session.inputs().iter().map(|port| port.name.clone()).collect();
+        let inputs: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let found = arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
+                found.map(|tensor| (name.as_str(), tensor)).ok_or(format!("no input {name}"))
+            })
+            .collect::<Result<_, _>>()?;
+        session.reset();
+        let outputs = session.run(&inputs).map_err(|error| error.to_string())?;
+        for (name, got) in outputs.iter() {
+            let Some((_, expected)) = arrays.iter().find(|(n, _)| n == name) else {
+                return Err(format!("no output {name} in {}", vectors.display()));
+            };
+            worst = worst.max(check_outputs(expected, got)?);
+        }
+    }
+    Ok(worst)
+}
+
+#[test]
+fn every_model_gives_the_outputs_that_came_with_it() {
+    let Some(_) = assets() else {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    };
+    let mut failures = Vec::new();
+    for name in model_names() {
+        match check(&name) {
+            Ok(checked) => println!("{name:32} {checked}"),
+            Err(problem) if problem.starts_with("skipped") => println!("{name:32} {problem}"),
+            Err(problem) => failures.push(format!("{name}: {problem}")),
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}

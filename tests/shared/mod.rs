@@ -1,0 +1,107 @@
+//! The shared assets: where they are, and how their vectors are compared.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use hardtack::Tensor;
+
+/// The folder of the assets, if it is beside the project.
+pub fn assets() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/assets");
+    folder.is_dir().then_some(folder)
+}
+
+/// The names of all models, in order.
+pub fn model_names() -> Vec<String> {
+    let folder = assets().expect("asked before").join("models");
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("the folder of models")
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            entry.path().is_dir().then(|| entry.file_name().to_string_lossy().into_owned())
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// What must be bound before a model can be converted.
+pub fn settings(name: &str) -> Vec<(String, String)> {
+    let pairs: &[(&str, &str)] = match name {
+        "silero_vad" => &[("sr", "16000"), ("input", "1x576"), ("state", "2x1x128")],
+        _ => &[],
+    };
+    pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// The ONNX file of a model. Architectures with random weights are built by their script, which
+/// needs Python with `onnx` and `numpy`.
+pub fn source(folder: &Path, scratch: &Path) -> Result<PathBuf, String> {
+    let model = folder.join("model.onnx");
+    if model.exists() {
+        return Ok(model);
+    }
+    let built = scratch.join("model.onnx");
+    let script = folder.with_file_name("make_random_model.py");
+    let status = std::process::Command::new("python3")
+        .args([&script, &folder.to_path_buf(), &built])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(built),
+        _ => Err("skipped: its weights are made by Python with onnx and numpy".into()),
+    }
+}
+
+/// The files of vectors of a model.
+pub fn vectors(folder: &Path) -> Vec<PathBuf> {
+    (0..).map(|k| folder.join(format!("io_{k}.npz"))).take_while(|path| path.exists()).collect()
+}
+
+/// How far outputs were from what was expected.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked {
+    /// Largest difference as a part of the output's range.
+    pub of_range: f64,
+    /// How many outputs were compared.
+    pub outputs: usize,
+}
+
+impl Checked {
+    /// The worse of two.
+    pub fn max(self, other: Checked) -> Checked {
+        Checked {
+            of_range: self.of_range.max(other.of_range),
+            outputs: self.outputs + other.outputs,
+        }
+    }
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} outputs, largest difference {:.1e} of the range", self.outputs, self.of_range)
+    }
+}
+
+/// Compares with a relative tolerance of 1e-3 and an absolute one of 1e-4 of the range.
+/// Vectors stored as f16 are compared with the precision of f16.
+pub fn check_outputs(expected: &Tensor, got: &Tensor) -> Result<Checked, String> {
+    if expected.shape() != got.shape() {
+        return Err(format!("shape {:?} instead of {:?}", got.shape(), expected.shape()));
+    }
+    let (expected, got) = (expected.to_f32(), got.to_f32());
+    let low = expected.iter().copied().fold(f32::INFINITY, f32::min) as f64;
+    let high = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    let range = if high > low { high - low } else { high.abs().max(1e-6) };
+    let mut worst = 0f64;
+    for (index, (e, g)) in expected.iter().zip(&got).enumerate() {
+        let (e, g) = (*e as f64, *g as f64);
+        let off = (e - g).abs();
+        if off.is_nan() || off > 1e-3 * e.abs() + 1e-4 * range {
+            return Err(format!("element {index} is {g} instead of {e} (range {range})"));
+        }
+        worst = worst.max(off / range);
+    }
+    Ok(Checked { of_range: worst, outputs: 1 })
+}
