@@ -25,7 +25,8 @@ fn main() -> anyhow::Result<()> {
     let options = Options {
         int8: true,
         calibration: Some(data.join("calibration.npz")),
-        preprocess: features.preprocess.clone(),
+        calibration_preprocess: features.preprocess.clone(),
+        preprocess: recordings.preprocess,
         postprocess: recordings.postprocess,
         labels,
         ..Options::default()
@@ -61,7 +62,7 @@ fn main() -> anyhow::Result<()> {
     let labels: Vec<&str> = bundle.labels()?.context("no labels")?.iter().collect();
     let output = &manifest.outputs[0];
     let classes =
-        Postprocessor::new(recordings.postprocess.context("settings")?, output, labels.clone());
+        Postprocessor::new(bundle.postprocess()?.context("settings")?, output, labels);
     let mut right = 0;
     for (index, class) in y.to_f32().iter().enumerate() {
         let sample = from_features.array(&samples::row(x, index))?;
@@ -75,7 +76,7 @@ fn main() -> anyhow::Result<()> {
     if files.is_empty() {
         files = ["yes", "no", "noise"].map(|n| data.join(format!("{n}_1000ms.wav"))).into();
     }
-    let from_recording = Preprocessor::new(recordings.preprocess.context("settings")?, input)?;
+    let from_recording = Preprocessor::new(bundle.preprocess()?.context("settings")?, input)?;
     for file in files {
         for sample in from_recording.file(&file)? {
             let sample: Tensor = sample;

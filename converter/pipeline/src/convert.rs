@@ -127,7 +127,8 @@ impl<'a> Work<'a> {
                     Error::Options("the model has no input, so there is nothing to run".into())
                 })?;
                 let port = input.port()?;
-                let preprocessor = match &self.options.preprocess {
+                let own = self.options.calibration_preprocess.as_ref();
+                let preprocessor = match own.or(self.options.preprocess.as_ref()) {
                     Some(preprocess) => Preprocessor::new(preprocess.clone(), &port)?,
                     None => Preprocessor::identity(&port),
                 };

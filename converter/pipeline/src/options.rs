@@ -42,6 +42,9 @@ pub struct Options {
     pub int8: bool,
     /// Calibration data: an `.npz` file or a folder of pictures or recordings.
     pub calibration: Option<PathBuf>,
+    /// Pre-processing of the calibration data, where they are not what the bundle will be given:
+    /// features instead of recordings, say. [`Options::preprocess`] where not given.
+    pub calibration_preprocess: Option<Preprocess>,
     /// How many calibration samples are used at most.
     pub samples: usize,
     /// How the real weights are stored.
@@ -66,6 +69,7 @@ impl Default for Options {
             set: Vec::new(),
             int8: false,
             calibration: None,
+            calibration_preprocess: None,
             samples: 128,
             float: FloatStorage::F32,
             preprocess: None,

@@ -205,8 +205,8 @@ impl Integer {
         inputs: &[Option<&[usize]>],
     ) -> Result<Vec<Vec<usize>>, Error> {
         let mut symbols = vec![None; self.symbols];
-        for (fact, shape) in self.input_facts.iter().zip(inputs) {
-            for (dim, size) in fact.shape.iter().zip(shape.into_iter().flatten()) {
+        for (fact, shape) in self.input_facts.iter().zip(inputs.iter().copied()) {
+            for (dim, size) in fact.shape.iter().zip(shape.unwrap_or_default()) {
                 let symbol = dim.as_symbol().and_then(|symbol| symbols.get_mut(symbol as usize));
                 if let Some(symbol) = symbol {
                     *symbol = i64::try_from(*size).ok();

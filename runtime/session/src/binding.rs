@@ -1,0 +1,139 @@
+//! Matching what a caller gives with the inputs and outputs of a model.
+
+use hardtack_bundle::manifest::MAX_PORTS;
+
+use crate::error::Role;
+use crate::port::{Extent, Port};
+use crate::{Error, Tensor};
+
+/// One place for each port of one side of a model.
+pub(crate) type Slots<T> = [Option<T>; MAX_PORTS];
+
+/// Puts named values in the places of their ports. Allocates only for errors.
+pub(crate) fn slots<'n, T>(
+    role: Role,
+    ports: &[Port],
+    given: impl Iterator<Item = (&'n str, T)>,
+) -> Result<Slots<T>, Error> {
+    let mut slots = [const { None }; MAX_PORTS];
+    for (name, value) in given {
+        let Some(index) = ports.iter().position(|port| port.name == name) else {
+            let known: Vec<String> = ports.iter().map(|port| format!("{:?}", port.name)).collect();
+            return Err(Error::Unknown { role, name: name.into(), known: known.join(", ") });
+        };
+        if slots[index].replace(value).is_some() {
+            return Err(Error::Twice { role, name: name.into() });
+        }
+    }
+    Ok(slots)
+}
+
+/// The sizes that the inputs of a run give to named dimensions.
+pub(crate) struct Sizes<'p>(Vec<Size<'p>>);
+
+struct Size<'p> {
+    dimension: &'p str,
+    input: &'p Port,
+    size: usize,
+}
+
+impl<'p> Sizes<'p> {
+    /// Checks element types and shapes of the inputs that are given.
+    pub(crate) fn bind(
+        ports: &'p [Port],
+        inputs: &Slots<&Tensor>,
+    ) -> Result<Sizes<'p>, Error> {
+        let mut sizes = Sizes(Vec::new());
+        for (port, tensor) in ports.iter().zip(inputs) {
+            let Some(tensor) = tensor else { continue };
+            if tensor.dtype() != port.dtype {
+                return Err(Error::DType {
+                    role: Role::Input,
+                    name: port.name.clone(),
+                    expected: port.dtype,
+                    given: tensor.dtype(),
+                });
+            }
+            sizes.bind_one(port, tensor.shape())?;
+        }
+        Ok(sizes)
+    }
+
+    fn bind_one(&mut self, port: &'p Port, shape: &[usize]) -> Result<(), Error> {
+        let misfit = || Error::Shape {
+            name: port.name.clone(),
+            expected: port.shape.clone(),
+            given: shape.into(),
+        };
+        if shape.len() != port.shape.len() {
+            return Err(misfit());
+        }
+        for (extent, &size) in port.shape.iter().zip(shape) {
+            let dimension = match extent {
+                Extent::Fixed(fixed) if *fixed == size => continue,
+                Extent::Fixed(_) => return Err(misfit()),
+                Extent::Named(dimension) => dimension.as_str(),
+            };
+            match self.0.iter().find(|known| known.dimension == dimension) {
+                Some(known) if known.size != size => {
+                    return Err(Error::Conflict {
+                        dimension: dimension.into(),
+                        first_input: known.input.name.clone(),
+                        first: known.size,
+                        second_input: port.name.clone(),
+                        second: size,
+                    });
+                }
+                Some(_) => {}
+                None => self.0.push(Size { dimension, input: port, size }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The shape of a port, with 1 for dimensions that no input names.
+    pub(crate) fn shape(&self, port: &Port) -> Vec<usize> {
+        let size = |extent: &Extent| match extent {
+            Extent::Fixed(size) => *size,
+            Extent::Named(name) => {
+                self.0.iter().find(|known| known.dimension == name).map_or(1, |known| known.size)
+            }
+        };
+        port.shape.iter().map(size).collect()
+    }
+}
+
+/// The error for an input or output that was not given.
+pub(crate) fn missing(role: Role, port: &Port, hint: &'static str) -> Error {
+    Error::Missing { role, port: port.to_string(), hint }
+}
+
+/// The shape of an input of so many elements, where they tell it: with one unknown size at most.
+pub(crate) fn shape_of_length(port: &Port, length: usize) -> Result<Vec<usize>, Error> {
+    let unknown =
+        || Error::UnknownShape { name: port.name.clone(), shape: port.shape.clone() };
+    let named = port.shape.iter().filter(|extent| matches!(extent, Extent::Named(_))).count();
+    let fixed = port.shape.iter().try_fold(1usize, |all, extent| match extent {
+        Extent::Fixed(size) => all.checked_mul(*size),
+        Extent::Named(_) => Some(all),
+    });
+    let fixed = fixed.filter(|fixed| *fixed > 0 || named == 0).ok_or_else(unknown)?;
+    if named > 1 {
+        return Err(unknown());
+    }
+    let fits = if named == 0 { length == fixed } else { length.is_multiple_of(fixed) };
+    if !fits {
+        let multiple = if named == 0 { "" } else { "a multiple of " };
+        return Err(Error::Length {
+            role: Role::Input,
+            name: port.name.clone(),
+            expected: format!("{multiple}{fixed}"),
+            given: length,
+        });
+    }
+    let size = |extent: &Extent| match extent {
+        Extent::Fixed(size) => *size,
+        Extent::Named(_) => length / fixed,
+    };
+    Ok(port.shape.iter().map(size).collect())
+}

@@ -1,0 +1,176 @@
+//! Running a bundle's golden vectors on this machine.
+
+use half::{bf16, f16};
+use hardtack_bundle::DType;
+use hardtack_bundle::golden::{Content, Generator, Vector};
+
+use crate::state::Filling;
+use crate::{Bundle, Error, Session, Tensor, for_data};
+
+/// Most elements of one generated vector.
+const LIMIT: usize = 1 << 28;
+
+/// How the golden vectors came out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Number of cases; 0 where the bundle has none.
+    pub cases: usize,
+    /// The outputs that any case expects, in the order of their first.
+    pub outputs: Vec<OutputReport>,
+}
+
+/// How one output came out, over all cases.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputReport {
+    /// Its name.
+    pub name: String,
+    /// The largest difference that any case allows; 0 is equal to the bit.
+    pub tolerance: f32,
+    /// The largest absolute difference of an element; infinite where shape or element type are
+    /// others, or only one of two numbers is finite.
+    pub difference: f64,
+    /// Whether every case is within its own tolerance.
+    pub holds: bool,
+}
+
+impl Report {
+    /// Whether every output of every case is within its tolerance.
+    pub fn holds(&self) -> bool {
+        self.outputs.iter().all(|output| output.holds)
+    }
+}
+
+/// Runs every case of the bundle's golden section and compares the outputs. Each case begins with
+/// states of zero; afterwards the session's states are zero too.
+///
+/// # Errors
+/// Where the section is damaged or malformed, or a case does not run. An output that differs is
+/// no error: see [`Report::holds`].
+pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
+    let mut report = Report { cases: 0, outputs: Vec::new() };
+    let Some(golden) = bundle.golden()? else { return Ok(report) };
+    session.reset();
+    for case in golden.cases() {
+        let inputs: Vec<(&str, Tensor)> = case
+            .inputs()
+            .map(|vector| Ok((vector.name, tensor(&vector)?)))
+            .collect::<Result<_, Error>>()?;
+        let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (*name, t)).collect();
+        let outputs = session.run_filling(&inputs, Filling::Zero, None)?;
+        for vector in case.outputs() {
+            let expected = tensor(&vector)?;
+            let found = outputs.get(vector.name);
+            let difference = found.map_or(f64::INFINITY, |found| difference(&expected, found));
+            let holds = match vector.tolerance {
+                0.0 => found.is_some_and(|found| identical(&expected, found)),
+                tolerance => difference <= f64::from(tolerance),
+            };
+            report.add(&vector, difference, holds);
+        }
+        report.cases += 1;
+    }
+    session.reset();
+    Ok(report)
+}
+
+impl Report {
+    fn add(&mut self, vector: &Vector<'_>, difference: f64, holds: bool) {
+        match self.outputs.iter_mut().find(|output| output.name == vector.name) {
+            Some(output) => {
+                output.tolerance = output.tolerance.max(vector.tolerance);
+                output.difference = output.difference.max(difference);
+                output.holds &= holds;
+            }
+            None => self.outputs.push(OutputReport {
+                name: vector.name.into(),
+                tolerance: vector.tolerance,
+                difference,
+                holds,
+            }),
+        }
+    }
+}
+
+/// The tensor that a vector stands for.
+///
+/// # Errors
+/// [`Error::TooLarge`] where it does not fit this machine.
+pub fn tensor(vector: &Vector<'_>) -> Result<Tensor, Error> {
+    let too_large =
+        || Error::TooLarge { name: vector.name.into(), shape: vector.shape().collect() };
+    let size = |size: u64| usize::try_from(size).ok();
+    let shape: Vec<usize> =
+        vector.shape().map(size).collect::<Option<_>>().ok_or_else(too_large)?;
+    match vector.content {
+        Content::Stored(bytes) => Tensor::from_bytes(vector.dtype, &shape, bytes),
+        Content::Generated(generator) => generate(vector.dtype, &shape, generator),
+    }
+    .ok_or_else(too_large)
+}
+
+fn generate(dtype: DType, shape: &[usize], generator: Generator) -> Option<Tensor> {
+    let count = shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim))?;
+    if count > LIMIT {
+        return None;
+    }
+    let real = (0..count as u64).map(|index| generator.element(index));
+    macro_rules! integers {
+        ($type:ty) => {
+            Tensor::new(shape, real.map(|x| x.floor() as $type).collect::<Vec<_>>())
+        };
+    }
+    match dtype {
+        DType::Bool => Tensor::new(shape, real.map(|x| x.floor() != 0.0).collect::<Vec<_>>()),
+        DType::I8 => integers!(i8),
+        DType::U8 => integers!(u8),
+        DType::I16 => integers!(i16),
+        DType::U16 => integers!(u16),
+        DType::I32 => integers!(i32),
+        DType::U32 => integers!(u32),
+        DType::I64 => integers!(i64),
+        DType::U64 => integers!(u64),
+        DType::F16 => Tensor::new(shape, real.map(f16::from_f32).collect::<Vec<_>>()),
+        DType::BF16 => Tensor::new(shape, real.map(bf16::from_f32).collect::<Vec<_>>()),
+        DType::F32 => Tensor::new(shape, real.collect::<Vec<_>>()),
+        DType::F64 => Tensor::new(shape, real.map(f64::from).collect::<Vec<_>>()),
+        DType::Dim => None,
+    }
+}
+
+/// Whether type, shape and every bit are equal.
+fn identical(a: &Tensor, b: &Tensor) -> bool {
+    a.dtype() == b.dtype() && a.shape() == b.shape() && a.to_bytes() == b.to_bytes()
+}
+
+/// Largest absolute difference of elements. Two that are not numbers differ by 0.
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    if a.dtype() != b.dtype() || a.shape() != b.shape() {
+        return f64::INFINITY;
+    }
+    let pairs = reals(a).into_iter().zip(reals(b));
+    pairs.map(|(a, b)| distance(a, b)).fold(0.0, f64::max)
+}
+
+fn distance(a: f64, b: f64) -> f64 {
+    if a == b || (a.is_nan() && b.is_nan()) {
+        return 0.0;
+    }
+    let distance = (a - b).abs();
+    if distance.is_nan() { f64::INFINITY } else { distance }
+}
+
+fn reals(tensor: &Tensor) -> Vec<f64> {
+    trait Real: Copy {
+        fn real(self) -> f64;
+    }
+    macro_rules! real {
+        ($($type:ty: $x:ident => $real:expr),*) => {
+            $(impl Real for $type { fn real(self) -> f64 { let $x = self; $real } })*
+        };
+    }
+    real!(bool: x => f64::from(u8::from(x)), i8: x => x.into(), u8: x => x.into(),
+          i16: x => x.into(), u16: x => x.into(), i32: x => x.into(), u32: x => x.into(),
+          i64: x => x as f64, u64: x => x as f64, f16: x => x.to_f64(), bf16: x => x.to_f64(),
+          f32: x => x.into(), f64: x => x);
+    for_data!(tensor.data(), elements => elements.iter().map(|element| element.real()).collect())
+}

@@ -1,0 +1,97 @@
+//! What a session keeps from one run to the next.
+
+use crate::binding::Slots;
+use crate::port::{Port, Ports};
+use crate::{Error, Tensor, View, ViewMut};
+
+/// What becomes of inputs that are not given but are fed by an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filling {
+    /// They must be given.
+    Refused,
+    /// They are zero.
+    Zero,
+    /// They are what the run before gave.
+    Kept,
+}
+
+/// One tensor for each state of a model, by its index in [`Ports::states`].
+pub(crate) struct States(Vec<Option<Tensor>>);
+
+/// Most bytes of one state or output: 4 GiB.
+const LIMIT: u64 = 1 << 32;
+
+impl States {
+    pub(crate) fn new(count: usize) -> States {
+        States(vec![None; count])
+    }
+
+    /// All states are zero again.
+    pub(crate) fn reset(&mut self) {
+        self.0.fill(None);
+    }
+
+    /// Makes sure that state `index` has this shape; one that does not exist becomes zero.
+    pub(crate) fn prepare(
+        &mut self,
+        index: usize,
+        port: &Port,
+        shape: &[usize],
+        filling: Filling,
+    ) -> Result<(), Error> {
+        let state = &mut self.0[index];
+        match state {
+            Some(kept) if filling == Filling::Kept => {
+                if kept.shape() != shape {
+                    return Err(Error::State {
+                        name: port.name.clone(),
+                        kept: kept.shape().into(),
+                        needed: shape.into(),
+                    });
+                }
+            }
+            _ => *state = Some(zeros(port, shape)?),
+        }
+        Ok(())
+    }
+
+    /// A state that was prepared.
+    pub(crate) fn tensor(&self, index: usize) -> Option<&Tensor> {
+        self.0[index].as_ref()
+    }
+
+    /// Keeps what a run gave, in place where it has room.
+    pub(crate) fn keep_views(&mut self, ports: &Ports, outputs: &Slots<ViewMut<'_>>) {
+        for (kept, state) in self.0.iter_mut().zip(&ports.states) {
+            let Some(output) = &outputs[state.output] else { continue };
+            let view: View<'_> = output.as_view();
+            let copied = kept
+                .as_mut()
+                .and_then(ViewMut::of)
+                .is_some_and(|mut kept| kept.copy_from(view));
+            if !copied {
+                *kept = view.to_tensor(&[view.len()]);
+            }
+        }
+    }
+
+    /// Keeps what a run gave.
+    #[cfg(feature = "float")]
+    pub(crate) fn keep_tensors(&mut self, ports: &Ports, outputs: &[Tensor]) {
+        for (kept, state) in self.0.iter_mut().zip(&ports.states) {
+            *kept = outputs.get(state.output).cloned();
+        }
+    }
+}
+
+/// A tensor of zeros for a port, of limited size.
+pub(crate) fn zeros(port: &Port, shape: &[usize]) -> Result<Tensor, Error> {
+    let too_large = || Error::TooLarge {
+        name: port.name.clone(),
+        shape: shape.iter().map(|size| *size as u64).collect(),
+    };
+    let size = port.dtype.size().ok_or_else(too_large)? as u64;
+    let bytes = shape.iter().try_fold(size, |all, dim| all.checked_mul(*dim as u64));
+    let fits = bytes.is_some_and(|bytes| bytes <= LIMIT && bytes <= isize::MAX as u64);
+    fits.then(|| Tensor::zeros(port.dtype, shape)).flatten().ok_or_else(too_large)
+}
