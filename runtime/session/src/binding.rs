@@ -92,6 +92,7 @@ impl<'p> Sizes<'p> {
     }
 
     /// The shape of a port, with 1 for dimensions that no input names.
+    #[cfg(feature = "float")]
     pub(crate) fn shape(&self, port: &Port) -> Vec<usize> {
         let size = |extent: &Extent| match extent {
             Extent::Fixed(size) => *size,
@@ -109,6 +110,7 @@ pub(crate) fn missing(role: Role, port: &Port, hint: &'static str) -> Error {
 }
 
 /// The shape of an input of so many elements, where they tell it: with one unknown size at most.
+#[cfg(feature = "float")]
 pub(crate) fn shape_of_length(port: &Port, length: usize) -> Result<Vec<usize>, Error> {
     let unknown =
         || Error::UnknownShape { name: port.name.clone(), shape: port.shape.clone() };

@@ -136,6 +136,10 @@ impl Session {
     /// All kept states are zero again.
     pub fn reset(&mut self) {
         self.states.reset();
+        #[cfg(feature = "float")]
+        if let Runner::Float(floating) = &mut self.runner {
+            floating.reset();
+        }
     }
 
     /// Runs the model on named inputs.

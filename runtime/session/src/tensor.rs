@@ -150,9 +150,13 @@ impl Tensor {
         }
     }
 
-    /// A tensor of zeros.
+    /// A tensor of zeros. `None` where it has more bytes than this machine can address, or the
+    /// type has no fixed size.
     pub fn zeros(dtype: DType, shape: &[usize]) -> Option<Tensor> {
         let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
+        if n.checked_mul(dtype.size()?)? > isize::MAX as usize {
+            return None;
+        }
         let data = match dtype {
             DType::Bool => Data::Bool(vec![false; n]),
             DType::I8 => Data::I8(vec![0; n]),

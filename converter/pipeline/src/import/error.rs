@@ -3,19 +3,20 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a model was not imported.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ImportError {
     /// The file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {problem}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        problem: String,
     },
     /// The file is larger than any ONNX model.
     #[error("{}: has {bytes} bytes, and a model may have {limit}", path.display())]
@@ -80,11 +81,12 @@ pub enum ImportError {
     Stopped(String),
     /// The process that imports cannot be started or listened to.
     #[error("the import process cannot be used: {0}")]
+    #[serde(skip)]
     Process(#[from] std::io::Error),
 }
 
 /// An operator that cannot be converted, with the nodes that use it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnsupportedOperator {
     /// The operator, after its domain where that is not the standard one.
     pub operator: String,

@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ImportError, UnsupportedOperator};
 
+/// Target of the log records that say which stage begins.
+pub(crate) const STAGE: &str = "hardtack_converter::import";
+
 /// How a model is imported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportOptions {
@@ -67,8 +70,10 @@ pub struct Source {
 /// # Panics
 /// On some malformed files; [`crate::guard::import_guarded`] turns that into an error.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
+    log::trace!(target: STAGE, "reading the file");
     let proto::Source { model: mut source, digest, bytes } = proto::read(path)?;
     let nodes = source.graph.as_ref().map_or(0, |graph| graph.node.len()) as u64;
+    log::trace!(target: STAGE, "rewriting the graph");
     let context = rewrite::rewrite(&mut source, &options.set)?;
     if let Some(graph) = &source.graph {
         let found = unsupported::find(graph, &operators::onnx());

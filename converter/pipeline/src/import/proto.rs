@@ -26,7 +26,10 @@ pub struct Source {
 
 /// Reads a model and checks that its tensors are whole.
 pub fn read(path: &Path) -> Result<Source, ImportError> {
-    let io = |source| ImportError::Read { path: path.into(), source };
+    let io = |error: std::io::Error| ImportError::Read {
+        path: path.into(),
+        problem: error.to_string(),
+    };
     let file = std::fs::File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     if length > MAX_FILE {

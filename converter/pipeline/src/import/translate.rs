@@ -10,7 +10,7 @@ use tract_onnx::model::ParseResult;
 use tract_onnx::pb::ModelProto;
 
 use super::error::{ImportError, UnsupportedOperator};
-use super::operators;
+use super::{STAGE, operators};
 
 /// Translates a model that has been rewritten.
 pub fn translate(proto: &ModelProto) -> Result<Model, ImportError> {
@@ -56,6 +56,7 @@ fn parse(proto: &ModelProto, ignore_value_info: bool) -> TractResult<InferenceMo
 fn typed(proto: &ModelProto, ignore_value_info: bool) -> TractResult<TypedModel> {
     let mut model = parse(proto, ignore_value_info)?;
     model.analyse(false)?;
+    log::trace!(target: STAGE, "giving operations their types");
     let mut model = model.into_typed()?;
     lower(&mut model)?;
     for index in 0..model.outputs.len() {
@@ -71,7 +72,11 @@ fn typed(proto: &ModelProto, ignore_value_info: bool) -> TractResult<TypedModel>
 fn typed_or(proto: &ModelProto, first: TractError) -> Result<TypedModel, ImportError> {
     typed(proto, false).map_err(|_| {
         let open = proto.graph.iter().flat_map(|graph| &graph.input).any(has_open_dimension);
-        let advice = if open { "; if a size is open, give it with --set NAME=SIZE" } else { "" };
+        let advice = if open {
+            "; sizes are open that may be needed: give them, as in --set INPUT=1x3x224x224"
+        } else {
+            ""
+        };
         ImportError::Graph { problem: format!("{}{advice}", sentence(&first)) }
     })
 }

@@ -1,0 +1,138 @@
+//! Operators that tract does not have, or does not have in full.
+
+use hardtack_bundle::DType;
+#[cfg(feature = "export")]
+use hardtack_bundle::graph::Operator;
+use hardtack_bundle::graph::{DequantizeLinear, Lrn, QuantizeLinear, TreeEnsemble};
+use tract_core::internal::*;
+#[cfg(feature = "export")]
+use tract_core::ops::element_wise::ElementWiseOp;
+#[cfg(feature = "export")]
+use tract_core::ops::quant;
+
+use crate::float::error::{Problem, require};
+use crate::float::load::Context;
+use crate::float::ops;
+#[cfg(feature = "export")]
+use crate::float::save::Scope;
+#[cfg(feature = "export")]
+use crate::float::tensors::dtype_from_tract;
+use crate::float::tensors::dtype_to_tract;
+
+pub(super) fn program(cx: &Context<'_>, index: u32) -> Result<Box<dyn TypedOp>, Problem> {
+    let engine = cx.loader.engines.get(index as usize).ok_or("it names no program")?;
+    let mut outputs = tvec!();
+    for fact in &cx.node.outputs {
+        outputs.push(dtype_to_tract(fact.dtype).fact(cx.shape(&fact.shape)?));
+    }
+    Ok(Box::new(ops::EngineProgram::from_engine(engine.clone(), outputs)))
+}
+
+pub(super) fn quantize(
+    cx: &Context<'_>,
+    a: &QuantizeLinear,
+) -> Result<Box<dyn TypedOp>, Problem> {
+    parameters(cx, a.axis)?;
+    let integers =
+        [DType::I8, DType::U8, DType::I16, DType::U16, DType::I32, DType::U32, DType::I64];
+    require(integers.contains(&a.dtype), "its output is not of an integer type")?;
+    let axis = a.axis.map(|axis| axis as usize);
+    Ok(Box::new(ops::Quantize { dtype: dtype_to_tract(a.dtype), axis }))
+}
+
+pub(super) fn dequantize(
+    cx: &Context<'_>,
+    a: &DequantizeLinear,
+) -> Result<Box<dyn TypedOp>, Problem> {
+    parameters(cx, a.axis)?;
+    let axis = a.axis.map(|axis| axis as usize);
+    Ok(Box::new(ops::Dequantize { dtype: dtype_to_tract(a.dtype), axis }))
+}
+
+/// Scale and zero point must be there.
+fn parameters(cx: &Context<'_>, axis: Option<u32>) -> Result<(), Problem> {
+    cx.arity(3)?;
+    if let Some(axis) = axis {
+        cx.axis(axis, cx.input(0).rank())?;
+    }
+    Ok(())
+}
+
+pub(super) fn lrn(cx: &Context<'_>, a: &Lrn) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(1)?;
+    let size = a.size as usize;
+    Ok(Box::new(ops::Lrn { alpha: a.alpha, beta: a.beta, bias: a.bias, size }))
+}
+
+pub(super) fn tree_ensemble(
+    cx: &Context<'_>,
+    a: &TreeEnsemble,
+) -> Result<Box<dyn TypedOp>, Problem> {
+    cx.arity(ops::TreeEnsemble::INPUTS)?;
+    Ok(Box::new(ops::TreeEnsemble {
+        targets: a.targets as usize,
+        aggregate: a.aggregate,
+        transform: a.transform,
+        binary: a.binary,
+    }))
+}
+
+#[cfg(feature = "export")]
+pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Operator>, Problem> {
+    Ok(if let Some(op) = op.downcast_ref::<ops::EngineProgram>() {
+        Some(Operator::Program(scope.program(op.program())))
+    } else if let Some(op) = op.downcast_ref::<ops::Quantize>() {
+        let axis = op.axis.map(|axis| axis as u32);
+        dtype_from_tract(op.dtype)
+            .map(|dtype| Operator::QuantizeLinear(QuantizeLinear { dtype, axis }))
+    } else if let Some(op) = op.downcast_ref::<ops::Dequantize>() {
+        let axis = op.axis.map(|axis| axis as u32);
+        dtype_from_tract(op.dtype)
+            .map(|dtype| Operator::DequantizeLinear(DequantizeLinear { dtype, axis }))
+    } else if let Some(op) = op.downcast_ref::<ops::Lrn>() {
+        let size = op.size as u32;
+        Some(Operator::Lrn(Lrn { alpha: op.alpha, beta: op.beta, bias: op.bias, size }))
+    } else if let Some(op) = op.downcast_ref::<ops::TreeEnsemble>() {
+        Some(Operator::TreeEnsemble(TreeEnsemble {
+            targets: op.targets as u32,
+            aggregate: op.aggregate,
+            transform: op.transform,
+            binary: op.binary,
+        }))
+    } else if let Some(op) = op.downcast_ref::<quant::DequantizeLinearF32>() {
+        save_dequantize(op, scope)
+    } else if let Some(op) = op.downcast_ref::<ElementWiseOp>().filter(|op| op.1.is_none()) {
+        save_quantize(op, scope)
+    } else {
+        None
+    })
+}
+
+/// tract's own quantization holds its parameters, where ours reads them; and holds the
+/// reciprocal of the scale.
+#[cfg(feature = "export")]
+fn save_quantize(op: &ElementWiseOp, scope: &mut Scope<'_>) -> Option<Operator> {
+    let (scale, zero_point, dtype) =
+        if let Some(op) = op.0.downcast_ref::<quant::QuantizeLinearI8>() {
+            (op.scale, tensor0(op.zero_point), DType::I8)
+        } else if let Some(op) = op.0.downcast_ref::<quant::QuantizeLinearU8>() {
+            (op.scale, tensor0(op.zero_point), DType::U8)
+        } else {
+            return None;
+        };
+    if scope.inputs[0].datum_type != DatumType::F32 {
+        return None;
+    }
+    scope.add_input("scale", tensor0(scale.recip()));
+    scope.add_input("zero_point", zero_point);
+    Some(Operator::QuantizeLinear(QuantizeLinear { dtype, axis: None }))
+}
+
+#[cfg(feature = "export")]
+fn save_dequantize(op: &quant::DequantizeLinearF32, scope: &mut Scope<'_>) -> Option<Operator> {
+    let dtype = scope.inputs[0].datum_type;
+    let zero_point = tensor0(op.zero_point).cast_to_dt(dtype).ok()?.into_owned();
+    scope.add_input("scale", tensor0(op.scale));
+    scope.add_input("zero_point", zero_point);
+    Some(Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis: None }))
+}

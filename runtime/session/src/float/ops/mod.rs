@@ -1,0 +1,16 @@
+//! Operations of our own for tract, where it has none or they do too little.
+
+mod division;
+mod lrn;
+mod program;
+mod quantize;
+mod resize;
+mod tree;
+
+pub(super) use division::CheckedDivision;
+pub use lrn::Lrn;
+pub(super) use program::Engine;
+pub use program::EngineProgram;
+pub use quantize::{Dequantize, Quantize};
+pub use resize::Resize;
+pub use tree::TreeEnsemble;

@@ -1,0 +1,211 @@
+//! Integer programs of the engine as an operation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hardtack_engine::program::{Port, PortType};
+use hardtack_engine::{Executor, Input, Output, ProgramError};
+use hardtack_kernels::Kernels;
+use tract_core::internal::*;
+
+use crate::Program;
+
+/// A program ready to run, and the bytes it came from.
+pub(in crate::float) struct Engine {
+    executor: Executor<Arc<[u8]>>,
+    program: Program,
+}
+
+impl Engine {
+    /// Reads and checks a program.
+    pub fn new(program: &Program) -> Result<Engine, ProgramError> {
+        let parsed =
+            hardtack_engine::Program::parse(program.code.clone(), program.weights.clone())?;
+        Ok(Engine { executor: Executor::new(parsed), program: program.clone() })
+    }
+}
+
+/// An integer program. Inputs and outputs are the program's ports, in shapes of the caller's
+/// choice; a leading batch dimension is looped over.
+#[derive(Clone)]
+pub struct EngineProgram {
+    engine: Arc<Engine>,
+    outputs: TVec<TypedFact>,
+}
+
+impl EngineProgram {
+    /// The operation for a program whose outputs have these types and shapes.
+    ///
+    /// # Errors
+    /// Where the bytes are not a program.
+    pub fn new(program: &Program, outputs: TVec<TypedFact>) -> Result<Self, ProgramError> {
+        Ok(Self::from_engine(Arc::new(Engine::new(program)?), outputs))
+    }
+
+    pub(in crate::float) fn from_engine(engine: Arc<Engine>, outputs: TVec<TypedFact>) -> Self {
+        Self { engine, outputs }
+    }
+
+    /// The program's bytes.
+    pub fn program(&self) -> &Program {
+        &self.engine.program
+    }
+}
+
+impl fmt::Debug for EngineProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = self.engine.executor.steps().len();
+        write!(f, "EngineProgram({steps} steps, {:?})", self.outputs)
+    }
+}
+
+impl PartialEq for EngineProgram {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.engine, &other.engine) && self.outputs == other.outputs
+    }
+}
+
+impl Eq for EngineProgram {}
+
+impl Op for EngineProgram {
+    fn name(&self) -> StaticName {
+        "EngineProgram".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for EngineProgram {
+    not_out_of_plan!();
+
+    fn state(&self, _: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
+        let arena = vec![0; self.engine.executor.program().arena_bytes()];
+        Ok(Some(Box::new(Arena(arena))))
+    }
+}
+
+impl TypedOp for EngineProgram {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let program = self.engine.executor.program();
+        let inputs: Vec<&TypedFact> = inputs.to_vec();
+        let outputs: Vec<&TypedFact> = self.outputs.iter().collect();
+        let mut batch = None;
+        let ports = [
+            (inputs, program.inputs().collect::<Vec<_>>(), "inputs"),
+            (outputs, program.outputs().collect(), "outputs"),
+        ];
+        for (facts, ports, side) in ports {
+            let (given, expected) = (facts.len(), ports.len());
+            ensure!(given == expected, "its program has {expected} {side}, not {given}");
+            for (fact, port) in facts.iter().zip(&ports) {
+                ensure!(
+                    fact.datum_type == element(*port),
+                    "its {side} are {:?} where its program has {:?}",
+                    fact.datum_type,
+                    port.element
+                );
+                let Some(shape) = fact.shape.as_concrete() else { continue };
+                let samples = samples(shape.iter().product(), *port)?;
+                ensure!(
+                    *batch.get_or_insert(samples) == samples,
+                    "its inputs and outputs differ in their number of samples"
+                );
+            }
+        }
+        Ok(self.outputs.clone())
+    }
+
+    as_op!();
+}
+
+/// What a stream of runs works in.
+#[derive(Clone, Debug)]
+struct Arena(Vec<i8>);
+
+impl OpState for Arena {
+    fn eval(
+        &mut self,
+        context: &EvalContext,
+        op: &dyn Op,
+        inputs: TVec<TValue>,
+    ) -> TractResult<TVec<TValue>> {
+        let op = op.downcast_ref::<EngineProgram>().context("this is the arena of a program")?;
+        let executor = &op.engine.executor;
+        let program = executor.program();
+        let mut outputs = op
+            .outputs
+            .iter()
+            .map(|fact| {
+                let shape = fact.shape.eval_to_usize(context.symbols)?;
+                Tensor::zero_dt(fact.datum_type, &shape)
+            })
+            .collect::<TractResult<Vec<Tensor>>>()?;
+        ensure!(inputs.len() == program.inputs().len(), "its program has other inputs");
+        let mut batch = None;
+        let inputs_and_outputs = inputs.iter().map(|input| input.len()).zip(program.inputs());
+        let all = outputs.iter().map(|output| output.len()).zip(program.outputs());
+        for (length, port) in inputs_and_outputs.chain(all) {
+            let samples = samples(length, port)?;
+            ensure!(
+                *batch.get_or_insert(samples) == samples,
+                "its inputs and outputs differ in their number of samples"
+            );
+        }
+        for sample in 0..batch.unwrap_or(1) {
+            let range = |port: Port| {
+                let elements = port.elements as usize;
+                sample * elements..(sample + 1) * elements
+            };
+            let views = inputs
+                .iter()
+                .map(|input| input.try_as_plain_ram())
+                .collect::<TractResult<Vec<_>>>()?;
+            let mut given = Vec::with_capacity(views.len());
+            for (view, port) in views.iter().zip(program.inputs()) {
+                given.push(match port.element {
+                    PortType::F32 => Input::F32(&view.as_slice::<f32>()?[range(port)]),
+                    PortType::I8 => Input::I8(&view.as_slice::<i8>()?[range(port)]),
+                    PortType::U8 => Input::U8(&view.as_slice::<u8>()?[range(port)]),
+                });
+            }
+            let mut views = outputs
+                .iter_mut()
+                .map(|output| output.try_as_plain_ram_mut())
+                .collect::<TractResult<Vec<_>>>()?;
+            let mut wanted = Vec::with_capacity(views.len());
+            for (view, port) in views.iter_mut().zip(program.outputs()) {
+                wanted.push(match port.element {
+                    PortType::F32 => Output::F32(&mut view.as_slice_mut::<f32>()?[range(port)]),
+                    PortType::I8 => Output::I8(&mut view.as_slice_mut::<i8>()?[range(port)]),
+                    PortType::U8 => Output::U8(&mut view.as_slice_mut::<u8>()?[range(port)]),
+                });
+            }
+            executor
+                .run(Kernels::detect(), &mut self.0, &given, &mut wanted)
+                .map_err(|error| format_err!("{error}"))?;
+        }
+        Ok(outputs.into_iter().map(|output| output.into_tvalue()).collect())
+    }
+
+    fn reset_lanes(&mut self, _: &[LaneId]) -> TractResult<()> {
+        Ok(())
+    }
+}
+
+fn element(port: Port) -> DatumType {
+    match port.element {
+        PortType::F32 => DatumType::F32,
+        PortType::I8 => DatumType::I8,
+        PortType::U8 => DatumType::U8,
+    }
+}
+
+/// How many times a port's values are in this many elements.
+fn samples(elements: usize, port: Port) -> TractResult<usize> {
+    let each = port.elements as usize;
+    ensure!(
+        each > 0 && elements.is_multiple_of(each),
+        "{elements} elements are no multiple of the {each} of its program's port"
+    );
+    Ok(elements / each)
+}

@@ -1,0 +1,140 @@
+//! Small integer bundles, made by hand.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
+use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, Outlet};
+use hardtack_bundle::manifest::{Extent, Layout, Manifest, Port, Provenance, State};
+use hardtack_bundle::{DType, Family, SectionKind, Writer};
+use hardtack_engine::program::{Clamp, PortType, Walk};
+use hardtack_engine::{Builder, Built};
+
+/// A port without quantization.
+pub fn port(name: &'static str, dtype: DType, shape: &[Extent<'static>]) -> Port<'static> {
+    let shape = shape.iter().copied().collect();
+    Port { name, dtype, shape, layout: Layout::Plain, quantization: None }
+}
+
+/// A manifest of these ports.
+pub fn manifest(
+    inputs: &[Port<'static>],
+    outputs: &[Port<'static>],
+    states: &[State],
+) -> Manifest<'static> {
+    Manifest {
+        name: "hand-made",
+        version: "",
+        inputs: inputs.iter().cloned().collect(),
+        outputs: outputs.iter().cloned().collect(),
+        states: states.iter().copied().collect(),
+        provenance: Provenance {
+            source_digest: [0; 32],
+            source_bytes: 0,
+            producer: "",
+            opset: 17,
+            converter: "",
+            options: Default::default(),
+        },
+        figures: Default::default(),
+        float_operators: Default::default(),
+        arena_bytes: 0,
+        needs_float: false,
+        prepared: true,
+    }
+}
+
+/// The graph of inputs, one program and its outputs, as a manifest lists them.
+pub fn graph(manifest: &Manifest<'_>) -> Graph {
+    let mut graph = Graph { symbols: vec!["batch".into()], ..Graph::default() };
+    let fact = |port: &Port<'_>| {
+        let dim = |extent: &Extent<'_>| match extent {
+            Extent::Fixed(size) => Dim::Value(*size as i64),
+            Extent::Named(_) => Dim::symbol(0),
+        };
+        Fact { dtype: port.dtype, shape: port.shape.iter().map(dim).collect() }
+    };
+    for port in &manifest.inputs {
+        graph.inputs.push(graph.nodes.len() as u32);
+        graph.nodes.push(Node {
+            name: port.name.into(),
+            operator: Operator::Input,
+            inputs: vec![],
+            outputs: vec![fact(port)],
+        });
+    }
+    let program = graph.nodes.len() as u32;
+    graph.nodes.push(Node {
+        name: "region".into(),
+        operator: Operator::Program(0),
+        inputs: graph.inputs.iter().map(|node| Outlet { node: *node, slot: 0 }).collect(),
+        outputs: manifest.outputs.iter().map(fact).collect(),
+    });
+    for (slot, port) in (0..).zip(&manifest.outputs) {
+        graph.outputs.push(Outlet { node: program, slot });
+        graph.output_names.push(port.name.into());
+    }
+    graph
+}
+
+/// A writer with manifest, graph and program.
+pub fn writer(manifest: &Manifest<'_>, built: &Built) -> Writer<'static> {
+    let mut writer = Writer::new();
+    writer.manifest(manifest).unwrap().graph(&graph(manifest)).unwrap();
+    writer.section(SectionKind::Program(0), built.code.clone()).unwrap();
+    let weights = SectionKind::Weights { family: Family::Mcu, program: 0 };
+    writer.section(weights, built.weights.clone()).unwrap();
+    writer
+}
+
+/// Takes `x`, f32[batch, 4], and gives `y`, f32[batch, 4]: x or 0, whichever is greater, in
+/// steps of 0.5. Has a golden vector for [-1, 0, 1, 2].
+pub fn relu() -> Writer<'static> {
+    let shape = [Extent::Named("batch"), Extent::Fixed(4)];
+    let manifest =
+        manifest(&[port("x", DType::F32, &shape)], &[port("y", DType::F32, &shape)], &[]);
+    let mut b = Builder::new();
+    let (x, y) = (b.input(PortType::F32, 4), b.output(PortType::F32, 4));
+    let input = b.tensor("x", [1, 1, 4], 0.5, 0);
+    let output = b.tensor("y", [1, 1, 4], 0.5, 0);
+    b.quantize("quantize", x, input, Walk::contiguous(4)).unwrap();
+    b.lookup("relu", input, output, |x| x.max(0.0)).unwrap();
+    b.dequantize("dequantize", output, y, Walk::contiguous(4));
+    let mut writer = writer(&manifest, &b.finish().unwrap());
+
+    let bytes = |values: [f32; 4]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
+    let (x, y) = (bytes([-1.0, 0.0, 1.0, 2.0]), bytes([0.0, 0.0, 1.0, 2.0]));
+    let vector = |name, bytes| GoldenTensor {
+        name,
+        dtype: DType::F32,
+        shape: &[1, 4],
+        content: Content::Stored(bytes),
+        tolerance: 0.0,
+    };
+    let mut golden = GoldenBuilder::new();
+    golden.case(&[vector("x", &x)], &[vector("y", &y)]).unwrap();
+    writer.section(SectionKind::Golden, golden.finish()).unwrap();
+    writer.labels(["a", "b", "c", "d"]).unwrap();
+    writer
+}
+
+/// Takes `x` and `sum`, i8[batch, 4], and gives `y` and `next`, both their sum. `next` feeds
+/// `sum`.
+pub fn counter() -> Writer<'static> {
+    let shape = [Extent::Named("batch"), Extent::Fixed(4)];
+    let i8s = |name| port(name, DType::I8, &shape);
+    let manifest = manifest(
+        &[i8s("x"), i8s("sum")],
+        &[i8s("y"), i8s("next")],
+        &[State { input: 1, output: 1 }],
+    );
+    let mut b = Builder::new();
+    let (x, sum) = (b.input(PortType::I8, 4), b.input(PortType::I8, 4));
+    let (y, next) = (b.output(PortType::I8, 4), b.output(PortType::I8, 4));
+    let inputs = [b.tensor("x", [1, 1, 4], 1.0, 0), b.tensor("sum", [1, 1, 4], 1.0, 0)];
+    let output = b.tensor("y", [1, 1, 4], 1.0, 0);
+    b.quantize("x", x, inputs[0], Walk::contiguous(4)).unwrap();
+    b.quantize("sum", sum, inputs[1], Walk::contiguous(4)).unwrap();
+    b.add("add", inputs, output, Clamp::FULL).unwrap();
+    b.dequantize("y", output, y, Walk::contiguous(4));
+    b.dequantize("next", output, next, Walk::contiguous(4));
+    writer(&manifest, &b.finish().unwrap())
+}
