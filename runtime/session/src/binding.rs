@@ -39,10 +39,7 @@ struct Size<'p> {
 
 impl<'p> Sizes<'p> {
     /// Checks element types and shapes of the inputs that are given.
-    pub(crate) fn bind(
-        ports: &'p [Port],
-        inputs: &Slots<&Tensor>,
-    ) -> Result<Sizes<'p>, Error> {
+    pub(crate) fn bind(ports: &'p [Port], inputs: &Slots<&Tensor>) -> Result<Sizes<'p>, Error> {
         let mut sizes = Sizes(Vec::new());
         for (port, tensor) in ports.iter().zip(inputs) {
             let Some(tensor) = tensor else { continue };
@@ -112,8 +109,7 @@ pub(crate) fn missing(role: Role, port: &Port, hint: &'static str) -> Error {
 /// The shape of an input of so many elements, where they tell it: with one unknown size at most.
 #[cfg(feature = "float")]
 pub(crate) fn shape_of_length(port: &Port, length: usize) -> Result<Vec<usize>, Error> {
-    let unknown =
-        || Error::UnknownShape { name: port.name.clone(), shape: port.shape.clone() };
+    let unknown = || Error::UnknownShape { name: port.name.clone(), shape: port.shape.clone() };
     let named = port.shape.iter().filter(|extent| matches!(extent, Extent::Named(_))).count();
     let fixed = port.shape.iter().try_fold(1usize, |all, extent| match extent {
         Extent::Fixed(size) => all.checked_mul(*size),
@@ -138,4 +134,35 @@ pub(crate) fn shape_of_length(port: &Port, length: usize) -> Result<Vec<usize>, 
         Extent::Named(_) => length / fixed,
     };
     Ok(port.shape.iter().map(size).collect())
+}
+
+#[cfg(all(test, feature = "float"))]
+mod tests {
+    use super::*;
+    use hardtack_bundle::DType;
+    use hardtack_bundle::manifest::Layout;
+
+    #[test]
+    fn one_unknown_size_follows_from_the_length() {
+        let port = |shape: &[Option<usize>]| Port {
+            name: "x".into(),
+            dtype: DType::F32,
+            shape: shape
+                .iter()
+                .map(|size| size.map_or(Extent::Named("n".into()), Extent::Fixed))
+                .collect(),
+            layout: Layout::Plain,
+            quantization: None,
+        };
+        let shape = |dims: &[Option<usize>], length| shape_of_length(&port(dims), length).ok();
+        assert_eq!(shape(&[None, Some(4)], 12), Some(vec![3, 4]));
+        assert_eq!(shape(&[None, Some(4)], 13), None);
+        assert_eq!(shape(&[Some(2), Some(4)], 8), Some(vec![2, 4]));
+        assert_eq!(shape(&[Some(2), Some(4)], 16), None);
+        assert_eq!(shape(&[None, None], 16), None);
+        assert_eq!(shape(&[None, Some(0)], 0), None);
+        assert_eq!(shape(&[Some(0)], 0), Some(vec![0]));
+        assert_eq!(shape(&[], 1), Some(vec![]));
+        assert_eq!(shape(&[None, Some(usize::MAX), Some(2)], 8), None);
+    }
 }

@@ -52,9 +52,8 @@ impl Floating {
                 states.prepare(state, port, &sizes.shape(port), filling)?;
             }
         }
-        let input = |index: usize| {
-            given[index].or_else(|| states.tensor(ports.state_of_input(index)?))
-        };
+        let input =
+            |index: usize| given[index].or_else(|| states.tensor(ports.state_of_input(index)?));
         let inputs: Vec<&Tensor> = (0..ports.inputs.len()).filter_map(input).collect();
         let plan = self.plan(&inputs)?;
         let outputs = match times {

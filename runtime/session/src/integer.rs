@@ -56,7 +56,10 @@ impl Integer {
             Err(foreign) => return Ok(Err(foreign)),
         };
         let misfit = || Error::Manifest {
-            problem: format!("the inputs and outputs of node {:?} are not its program's", node.name),
+            problem: format!(
+                "the inputs and outputs of node {:?} are not its program's",
+                node.name
+            ),
         };
         let parts = model.programs.get(program).ok_or_else(misfit)?;
         let parsed = hardtack_engine::Program::parse(parts.code.clone(), parts.weights.clone())
@@ -213,7 +216,8 @@ impl Integer {
                 }
             }
         }
-        let size = |dim: &hardtack_bundle::graph::Dim| usize::try_from(dim.evaluate(&symbols)?).ok();
+        let size =
+            |dim: &hardtack_bundle::graph::Dim| usize::try_from(dim.evaluate(&symbols)?).ok();
         let shape = |(port, fact): (&Port, &Fact)| {
             let shape: Option<Vec<usize>> = fact.shape.iter().map(size).collect();
             shape.ok_or_else(|| Error::OutputShape { name: port.name.clone() })

@@ -1,4 +1,38 @@
 //! Opens a bundle and runs it: the crate that applications link.
+//!
+//! ```no_run
+//! use hardtack::{Bundle, Session, Tensor};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bundle = Bundle::open("model.tack")?;
+//! let mut session = Session::new(&bundle)?;
+//! for input in session.inputs() {
+//!     println!("takes {input}"); // takes image: f32[batch, 3, 224, 224]
+//! }
+//! let image = Tensor::new(&[1, 3, 224, 224], vec![0.0f32; 3 * 224 * 224]).ok_or("shape")?;
+//! let outputs = session.run(&[("image", &image)])?;
+//! for (name, tensor) in &outputs {
+//!     println!("{name}: {:?}", tensor.shape());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Bundle::open`] maps the file and reads its header; weights are read from storage when a run
+//! first needs them. [`Session`] runs integer programs with the engine, in an arena made once.
+//! Everything else runs through tract, behind the feature `float`; a model that is one integer
+//! program needs neither tract nor, with [`Session::run_into`], an allocation per run.
+//!
+//! [`process`] makes inputs of pictures and recordings as the bundle says, and classes of
+//! outputs. [`golden::check`] tells whether this machine gives the results that the model gave
+//! where it was converted.
+//!
+//! Features:
+//!
+//! - `float` (default): models that are not integer throughout.
+//! - `image`: JPEG and PNG for pre-processing.
+//! - `audio`: WAV and spectral features for pre-processing.
+//! - `export`: for the converter.
 
 #![deny(unsafe_code)]
 

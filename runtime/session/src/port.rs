@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use hardtack_bundle::manifest::{self, Layout, Manifest, Quantization};
 use hardtack_bundle::DType;
+use hardtack_bundle::manifest::{self, Layout, Manifest, Quantization};
 
 /// One dimension of an input or output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +73,9 @@ impl Port {
     /// As a manifest has it.
     pub fn of(port: &manifest::Port<'_>) -> Port {
         let extent = |extent: &manifest::Extent<'_>| match extent {
-            manifest::Extent::Fixed(size) => Extent::Fixed(usize::try_from(*size).unwrap_or(usize::MAX)),
+            manifest::Extent::Fixed(size) => {
+                Extent::Fixed(usize::try_from(*size).unwrap_or(usize::MAX))
+            }
             manifest::Extent::Named(name) => Extent::Named((*name).into()),
         };
         Port {

@@ -283,10 +283,9 @@ impl<'s> IntegerRun<'s> {
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Vec<Tensor>, Error> {
         let ports = self.ports;
-        let shapes: Vec<_> = given[..ports.inputs.len()]
-            .iter()
-            .map(|tensor| tensor.map(Tensor::shape))
-            .collect();
+        self.require(given)?;
+        let shapes: Vec<_> =
+            given[..ports.inputs.len()].iter().map(|tensor| tensor.map(Tensor::shape)).collect();
         let shapes = self.integer.output_shapes(ports, &shapes)?;
         let pairs = ports.outputs.iter().zip(&shapes);
         let mut outputs: Vec<Tensor> =
@@ -317,19 +316,29 @@ impl<'s> IntegerRun<'s> {
         Ok(outputs)
     }
 
+    /// Checks that every input that the program reads is given or can be filled.
+    fn require<T>(&self, given: &Slots<T>) -> Result<(), Error> {
+        for (index, port) in self.ports.inputs.iter().enumerate() {
+            if given[index].is_none() && self.integer.input_elements(index).is_some() {
+                fillable(self.ports, index, port, self.filling)?;
+            }
+        }
+        Ok(())
+    }
+
     fn run(
         self,
         given: Slots<View<'_>>,
         mut wanted: Slots<ViewMut<'s>>,
         observer: &mut impl Observer,
     ) -> Result<(), Error> {
+        self.require(&given)?;
         let IntegerRun { integer, spare, ports, states, kernels, filling } = self;
         let samples = integer.samples(ports, &given)?;
         for (index, (port, view)) in ports.inputs.iter().zip(&given).enumerate() {
-            let Some(elements) = integer.input_elements(index) else { continue };
-            if view.is_none() {
-                let state = fillable(ports, index, port, filling)?;
-                states.prepare(state, port, &[samples * elements], filling)?;
+            let (None, Some(elements)) = (view, integer.input_elements(index)) else { continue };
+            if let Some(state) = ports.state_of_input(index) {
+                states.prepare(state, port, &[samples.saturating_mul(elements)], filling)?;
             }
         }
         for (index, (port, spare)) in ports.outputs.iter().zip(spare).enumerate() {

@@ -65,10 +65,8 @@ impl States {
         for (kept, state) in self.0.iter_mut().zip(&ports.states) {
             let Some(output) = &outputs[state.output] else { continue };
             let view: View<'_> = output.as_view();
-            let copied = kept
-                .as_mut()
-                .and_then(ViewMut::of)
-                .is_some_and(|mut kept| kept.copy_from(view));
+            let copied =
+                kept.as_mut().and_then(ViewMut::of).is_some_and(|mut kept| kept.copy_from(view));
             if !copied {
                 *kept = view.to_tensor(&[view.len()]);
             }

@@ -58,7 +58,6 @@ fn typed(proto: &ModelProto, ignore_value_info: bool) -> TractResult<TypedModel>
     model.analyse(false)?;
     log::trace!(target: STAGE, "giving operations their types");
     let mut model = model.into_typed()?;
-    lower(&mut model)?;
     for index in 0..model.outputs.len() {
         let outlet = model.outputs[index];
         if model.outlet_fact(outlet)?.datum_type == TDim::datum_type() {
@@ -79,21 +78,6 @@ fn typed_or(proto: &ModelProto, first: TractError) -> Result<TypedModel, ImportE
         };
         ImportError::Graph { problem: format!("{}{advice}", sentence(&first)) }
     })
-}
-
-/// Brings operations of tract's ONNX extension into those of its core, where it can.
-fn lower(model: &mut TypedModel) -> TractResult<()> {
-    for id in 0..model.nodes.len() {
-        let node = &model.nodes[id];
-        let core = node.op_is::<tract_core::ops::nn::resize::Resize>();
-        if node.op.name() == "Resize"
-            && !core
-            && let Some(patch) = node.op.declutter(model, node)?
-        {
-            patch.apply(model)?;
-        }
-    }
-    model.compact()
 }
 
 /// The chain of an error's causes as one sentence, without repetitions.

@@ -153,7 +153,15 @@ mod tests {
     use super::*;
 
     const TEXTS: [&str; 10] = [
-        "7", "N", "N+1", "2*N+3", "(N+1)/2", "N*M", "min(N,M)", "max(N,4)", "broadcast(N,M)",
+        "7",
+        "N",
+        "N+1",
+        "2*N+3",
+        "(N+1)/2",
+        "N*M",
+        "min(N,M)",
+        "max(N,4)",
+        "broadcast(N,M)",
         "N*M*3",
     ];
 

@@ -44,6 +44,14 @@ pub(super) struct Loader<'m> {
     constants: Vec<OnceCell<Arc<Tensor>>>,
 }
 
+/// What a node becomes.
+struct Operation {
+    op: Box<dyn TypedOp>,
+    facts: TVec<TypedFact>,
+    /// Its values, where they are known already.
+    values: Option<TVec<TValue>>,
+}
+
 /// What an operator is made of: its node, its inputs, and the loader for the rest.
 pub(super) struct Context<'c> {
     pub loader: &'c Loader<'c>,
@@ -163,29 +171,39 @@ impl<'m> Loader<'m> {
             .iter()
             .map(|outlet| outlets[outlet.node as usize][outlet.slot as usize])
             .collect();
-        let facts: TVec<&TypedFact> =
-            inputs.iter().map(|input| target.outlet_fact(*input)).collect::<TractResult<_>>()?;
-        let op = operators::load(&Context { loader: self, node, inputs: &facts })?;
-        let computed = op.output_facts(&facts)?;
-        self.check_facts(node, &computed.iter().collect::<Vec<_>>())?;
-        if let Some(values) = self.fold(&*op, &facts)? {
-            return values
-                .into_iter()
-                .enumerate()
-                .map(|(slot, value)| {
-                    let name = match slot {
-                        0 => node.name.clone(),
-                        slot => format!("{}.{slot}", node.name),
-                    };
-                    add_constant(target, name, value.into_arc_tensor())
-                })
-                .collect();
+        let operation = self.operation(target, node, &inputs)?;
+        if let Some(values) = operation.values {
+            let mut outlets = tvec!();
+            for (slot, value) in values.into_iter().enumerate() {
+                let name = match slot {
+                    0 => node.name.clone(),
+                    slot => format!("{}.{slot}", node.name),
+                };
+                outlets.push(add_constant(target, name, value.into_arc_tensor())?);
+            }
+            return Ok(outlets);
         }
-        let id = target.add_node(&node.name, op, computed)?;
+        let id = target.add_node(&node.name, operation.op, operation.facts)?;
         for (slot, input) in inputs.iter().enumerate() {
             target.add_edge(*input, InletId::new(id, slot))?;
         }
         Ok((0..node.outputs.len()).map(|slot| OutletId::new(id, slot)).collect())
+    }
+
+    /// What a node becomes, given its inputs.
+    fn operation(
+        &self,
+        target: &TypedModel,
+        node: &Node,
+        inputs: &[OutletId],
+    ) -> Result<Operation, Problem> {
+        let inputs: TVec<&TypedFact> =
+            inputs.iter().map(|input| target.outlet_fact(*input)).collect::<TractResult<_>>()?;
+        let op = operators::load(&Context { loader: self, node, inputs: &inputs })?;
+        let facts = op.output_facts(&inputs)?;
+        self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
+        let values = self.fold(&*op, &inputs)?;
+        Ok(Operation { op, facts, values })
     }
 
     /// The values of a node whose inputs are all constant, where it is worth computing them.
@@ -194,8 +212,7 @@ impl<'m> Loader<'m> {
         op: &dyn TypedOp,
         inputs: &[&TypedFact],
     ) -> Result<Option<TVec<TValue>>, Problem> {
-        let Some(values) =
-            inputs.iter().map(|fact| fact.konst.clone()).collect::<Option<Vec<_>>>()
+        let Some(values) = inputs.iter().map(|fact| fact.konst.clone()).collect::<Option<Vec<_>>>()
         else {
             return Ok(None);
         };

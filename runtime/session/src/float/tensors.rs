@@ -83,9 +83,7 @@ pub(super) fn constant_to_tract(
             }
             Ok(tensor.cast_to_dt(dtype)?.into_owned())
         }
-        Constant::Dims { shape, values } => {
-            Ok(tensor1(&symbols.dims(values)?).into_shape(shape)?)
-        }
+        Constant::Dims { shape, values } => Ok(tensor1(&symbols.dims(values)?).into_shape(shape)?),
     }
 }
 

@@ -4,6 +4,7 @@
 mod flatten;
 mod quantization;
 mod recurrent;
+mod resize;
 mod trees;
 
 use hardtack::float::ops;
@@ -28,6 +29,7 @@ pub fn onnx() -> Onnx {
     register.insert("LSTM", recurrent::read);
     register.insert("GRU", recurrent::read);
     register.insert("RNN", recurrent::read);
+    register.insert("Resize", resize::read);
     register.insert(TREE_ENSEMBLE, trees::read);
     onnx
 }

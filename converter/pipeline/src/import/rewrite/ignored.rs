@@ -5,8 +5,8 @@ use hardtack::Tensor;
 use tract_onnx::pb::NodeProto;
 
 use super::emit::Emit;
-use super::node::{Node, ints};
-use crate::import::ImportError;
+use super::node::{Node, ints, tensor as tensor_attribute};
+use crate::import::{ImportError, tensor};
 
 /// More dimensions than any tensor has.
 const MAX_RANK: i64 = 64;
@@ -77,7 +77,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             }
             Ok(false)
         }
-        "Cast" => match node.int("to").and_then(|to| crate::import::tensor::dtype_of(to as i32)) {
+        "Cast" => match node.int("to").and_then(|to| tensor::dtype_of(to as i32)) {
             Some(_) => Ok(false),
             None => Err(node.wrong("it casts to a type that cannot be converted")),
         },
@@ -91,6 +91,57 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             let inner = emit.node("Mul", &[x, &alpha], vec![]);
             let gate = emit.node("Sigmoid", &[&inner], vec![]);
             emit.last("Mul", &[x, &gate], y, vec![]);
+            Ok(true)
+        }
+        "Resize" => {
+            let text = |name: &str| node.text(name).unwrap_or("");
+            let problem = if node.int("antialias").unwrap_or(0) != 0 {
+                "antialias=1 is not supported; export with antialias=0"
+            } else if !matches!(text("keep_aspect_ratio_policy"), "" | "stretch") {
+                "keep_aspect_ratio_policy is not supported; give the sizes themselves"
+            } else if text("coordinate_transformation_mode") == "tf_crop_and_resize" {
+                "tf_crop_and_resize is not supported; use Slice and Resize"
+            } else {
+                return Ok(false);
+            };
+            Err(node.wrong(problem))
+        }
+        "SpaceToDepth" if !matches!(node.text("mode"), None | Some("DCR")) => {
+            Err(node.wrong("only mode DCR is supported"))
+        }
+        "Dropout" => {
+            if let Some(flag) = node.given(2) {
+                let flag = emit.scope.tensor(flag).map(|flag| flag.to_f32());
+                if flag.is_none_or(|flag| flag != [0.0]) {
+                    return Err(node.wrong("training mode; export the model for inference"));
+                }
+            }
+            let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
+            emit.last("Identity", &[x], y, vec![]);
+            if let Some(mask) = node.wanted(1) {
+                let shape = emit.node("Shape", &[x], vec![]);
+                let kept = tensor_attribute("value", tensor::store("", &Tensor::scalar(true)));
+                emit.last("ConstantOfShape", &[&shape], mask, vec![kept]);
+            }
+            Ok(true)
+        }
+        "Celu" => {
+            // tract's own gives wrong values in f16.
+            let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
+            let mut constant = |name: &str, value: f32| {
+                let value = emit.constant(name, &Tensor::scalar(value));
+                emit.node("CastLike", &[&value, x], vec![])
+            };
+            let zero = constant("zero", 0.0);
+            let one = constant("one", 1.0);
+            let alpha = constant("alpha", node.float("alpha").unwrap_or(1.0));
+            let above = emit.node("Max", &[x, &zero], vec![]);
+            let exponent = emit.node("Div", &[x, &alpha], vec![]);
+            let power = emit.node("Exp", &[&exponent], vec![]);
+            let power = emit.node("Sub", &[&power, &one], vec![]);
+            let below = emit.node("Mul", &[&power, &alpha], vec![]);
+            let below = emit.node("Min", &[&below, &zero], vec![]);
+            emit.last("Add", &[&above, &below], y, vec![]);
             Ok(true)
         }
         "Split" => {

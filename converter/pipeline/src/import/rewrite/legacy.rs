@@ -28,9 +28,9 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
                 node.attribute.retain(|attribute| attribute.name != "scales");
             }
             node.op_type = "Resize".into();
-            resize(node, emit)?;
+            resize(node, emit);
         }
-        "Resize" => resize(node, emit)?,
+        "Resize" if opset <= 10 => resize(node, emit),
         "TopK" if opset < 10 && node.given(1).is_none() => {
             let k = node.int("k").ok_or_else(|| node.wrong("it has no k"))?;
             let k = emit.list("k", &[k]);
@@ -61,33 +61,21 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
     Ok(true)
 }
 
-/// Brings Resize of any opset into the form of opset 13 as far as tract reads its own.
-fn resize(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
-    let opset = emit.context.opset;
+/// Spells out what an old Resize does, which has fewer attributes.
+fn resize(node: &mut NodeProto, emit: &mut Emit<'_>) {
     if node.text("mode") == Some("bilinear") || node.text("mode") == Some("trilinear") {
         node.attribute.retain(|attribute| attribute.name != "mode");
         node.attribute.push(text("mode", "linear"));
     }
-    if opset <= 10 {
-        if node.attribute("coordinate_transformation_mode").is_none() {
-            node.attribute.push(text("coordinate_transformation_mode", "asymmetric"));
-        }
-        if node.attribute("nearest_mode").is_none() {
-            // Before opset 11 an enlargement repeats, and a reduction takes the next.
-            let scales = node.given(1).and_then(|name| emit.scope.reals(name));
-            let reduces = scales.is_some_and(|scales| scales.iter().any(|scale| *scale < 1.0));
-            node.attribute.push(text("nearest_mode", if reduces { "ceil" } else { "floor" }));
-        }
-    } else if opset < 13 {
-        // tract finds the scales by their position, which an absent region would shift.
-        let absent = Tensor::new(&[0], Vec::<f32>::new()).expect("no elements");
-        for index in [1, 2] {
-            if node.input.len() > index && node.input[index].is_empty() {
-                node.input[index] = emit.constant("none", &absent);
-            }
-        }
+    if node.attribute("coordinate_transformation_mode").is_none() {
+        node.attribute.push(text("coordinate_transformation_mode", "asymmetric"));
     }
-    Ok(())
+    if node.attribute("nearest_mode").is_none() {
+        // Before opset 11 an enlargement repeats, and a reduction takes the next.
+        let scales = node.given(1).and_then(|name| emit.scope.reals(name));
+        let reduces = scales.is_some_and(|scales| scales.iter().any(|scale| *scale < 1.0));
+        node.attribute.push(text("nearest_mode", if reduces { "ceil" } else { "floor" }));
+    }
 }
 
 #[cfg(test)]

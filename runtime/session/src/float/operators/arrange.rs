@@ -23,11 +23,7 @@ pub(super) fn remove_axis(cx: &Context<'_>, axis: u32) -> Result<Box<dyn TypedOp
     Ok(Box::new(AxisOp::Rm(cx.axis(axis, cx.input(0).rank())?)))
 }
 
-pub(super) fn move_axis(
-    cx: &Context<'_>,
-    from: u32,
-    to: u32,
-) -> Result<Box<dyn TypedOp>, Problem> {
+pub(super) fn move_axis(cx: &Context<'_>, from: u32, to: u32) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
     let rank = cx.input(0).rank();
     Ok(Box::new(AxisOp::Move(cx.axis(from, rank)?, cx.axis(to, rank)?)))

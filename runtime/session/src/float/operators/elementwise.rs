@@ -34,7 +34,7 @@ pub(super) fn binary(cx: &Context<'_>, kind: Binary) -> Result<Box<dyn TypedOp>,
 
 pub(super) fn unary(cx: &Context<'_>, kind: Unary) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
-    Ok(Box::new(ElementWiseOp(unary_to_tract(kind), None)))
+    Ok(Box::new(unary_to_tract(kind)))
 }
 
 pub(super) fn cast(cx: &Context<'_>, dtype: DType) -> Result<Box<dyn TypedOp>, Problem> {
@@ -197,4 +197,3 @@ fn unary_from_tract(op: &ElementWiseOp) -> Option<Unary> {
         plain_from_tract(mini)
     }
 }
-

@@ -28,13 +28,9 @@ pub(super) fn program(cx: &Context<'_>, index: u32) -> Result<Box<dyn TypedOp>, 
     Ok(Box::new(ops::EngineProgram::from_engine(engine.clone(), outputs)))
 }
 
-pub(super) fn quantize(
-    cx: &Context<'_>,
-    a: &QuantizeLinear,
-) -> Result<Box<dyn TypedOp>, Problem> {
+pub(super) fn quantize(cx: &Context<'_>, a: &QuantizeLinear) -> Result<Box<dyn TypedOp>, Problem> {
     parameters(cx, a.axis)?;
-    let integers =
-        [DType::I8, DType::U8, DType::I16, DType::U16, DType::I32, DType::U32, DType::I64];
+    let integers = [DType::I8, DType::U8, DType::I16, DType::U16, DType::I32, DType::U32];
     require(integers.contains(&a.dtype), "its output is not of an integer type")?;
     let axis = a.axis.map(|axis| axis as usize);
     Ok(Box::new(ops::Quantize { dtype: dtype_to_tract(a.dtype), axis }))

@@ -1,13 +1,15 @@
 //! Operators that look up values between elements.
 
+#[cfg(feature = "export")]
+use hardtack_bundle::graph::Operator;
 use hardtack_bundle::graph::{
     CoordinateTransform, GridInterpolation, GridPadding, GridSample, Interpolation, Resize,
 };
-#[cfg(feature = "export")]
-use hardtack_bundle::graph::Operator;
 use tract_core::internal::*;
 use tract_core::ops::nn;
-use tract_core::ops::nn::{CoordTransformer, InterpolationMode, Interpolator, Nearest, PaddingMode};
+use tract_core::ops::nn::{
+    CoordTransformer, InterpolationMode, Interpolator, Nearest, PaddingMode,
+};
 
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
@@ -28,9 +30,12 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
     for input in named.iter().flatten() {
         let Some(values) = &cx.input(*input).konst else { continue };
         let positive = !values.datum_type().is_float()
-            || values.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.iter().all(|scale| {
-                scale.is_finite() && *scale > 0.0
-            });
+            || values
+                .cast_to::<f32>()?
+                .try_as_plain_ram()?
+                .as_slice::<f32>()?
+                .iter()
+                .all(|scale| scale.is_finite() && *scale > 0.0);
         require(values.len() != rank || positive, "a scale is not a positive number")?;
     }
     Ok(match op.to_core() {

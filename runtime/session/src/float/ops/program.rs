@@ -8,11 +8,11 @@ use hardtack_engine::{Executor, Input, Output, ProgramError};
 use hardtack_kernels::Kernels;
 use tract_core::internal::*;
 
-use crate::Program;
+use crate::{Bytes, Program};
 
 /// A program ready to run, and the bytes it came from.
 pub(in crate::float) struct Engine {
-    executor: Executor<Arc<[u8]>>,
+    executor: Executor<Bytes>,
     program: Program,
 }
 

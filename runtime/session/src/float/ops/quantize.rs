@@ -9,7 +9,7 @@ use tract_core::tract_data::itertools::izip;
 /// floating-point type, scale in a floating-point type, zero point in the type of the output.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct Quantize {
-    /// Integer type of the output, at most 32 bits or i64.
+    /// Integer type of the output, of at most 32 bits.
     pub dtype: DatumType,
     /// Axis along which scale and zero point vary; `None` per tensor, both of one element.
     pub axis: Option<usize>,
@@ -65,7 +65,6 @@ impl EvalOp for Quantize {
             DatumType::U16 => quantize!(u16),
             DatumType::I32 => quantize!(i32),
             DatumType::U32 => quantize!(u32),
-            DatumType::I64 => quantize!(i64),
             other => bail!("cannot quantize to {other:?}"),
         }
         Ok(tvec!(output.into_tvalue()))
@@ -102,25 +101,17 @@ impl EvalOp for Dequantize {
                 parameters.each(
                     x.try_as_plain_ram()?.as_slice::<$type>()?,
                     output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,
-                    |x, scale, zero_point| x as i64 as f32 * scale - zero_point as f32 * scale,
-                )
-            };
-            (exact $type:ty) => {
-                parameters.each(
-                    x.try_as_plain_ram()?.as_slice::<$type>()?,
-                    output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,
                     |x, scale, zero_point| (i64::from(x) - zero_point) as f32 * scale,
                 )
             };
         }
         match x.datum_type() {
-            DatumType::I8 => dequantize!(exact i8),
-            DatumType::U8 => dequantize!(exact u8),
-            DatumType::I16 => dequantize!(exact i16),
-            DatumType::U16 => dequantize!(exact u16),
-            DatumType::I32 => dequantize!(exact i32),
-            DatumType::U32 => dequantize!(exact u32),
-            DatumType::I64 => dequantize!(i64),
+            DatumType::I8 => dequantize!(i8),
+            DatumType::U8 => dequantize!(u8),
+            DatumType::I16 => dequantize!(i16),
+            DatumType::U16 => dequantize!(u16),
+            DatumType::I32 => dequantize!(i32),
+            DatumType::U32 => dequantize!(u32),
             other => bail!("cannot dequantize {other:?}"),
         }
         let output = output.cast_to_dt(self.dtype)?.into_owned();
@@ -240,9 +231,8 @@ mod tests {
     #[test]
     fn every_type_saturates_at_its_own_limits() {
         let x = tensor1(&[1e20f32, -1e20]);
-        let y = |dtype, zero| {
-            run(&Quantize { dtype, axis: None }, [x.clone(), tensor0(1f32), zero])
-        };
+        let y =
+            |dtype, zero| run(&Quantize { dtype, axis: None }, [x.clone(), tensor0(1f32), zero]);
         assert_eq!(y(DatumType::I8, tensor0(0i8)), tensor1(&[127i8, -128]));
         assert_eq!(y(DatumType::I16, tensor0(0i16)), tensor1(&[i16::MAX, i16::MIN]));
         assert_eq!(y(DatumType::U16, tensor0(0u16)), tensor1(&[u16::MAX, 0]));

@@ -1,0 +1,264 @@
+//! Changing a graph: values are redirected, nodes and constants are added anywhere, and what
+//! comes out is in order and holds nothing that is not read.
+
+use std::collections::HashMap;
+
+use hardtack::{Constant, Model};
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{
+    self, Dim, Fact, Graph, Node, Operator, Outlet, PadMode,
+};
+
+/// A model that is being changed.
+pub struct Editor {
+    /// The model. Nodes may be added at the end, whatever they read.
+    pub model: Model,
+    redirected: HashMap<Outlet, Outlet>,
+}
+
+impl Editor {
+    /// Begins to change a model.
+    pub fn new(model: Model) -> Editor {
+        Editor { model, redirected: HashMap::new() }
+    }
+
+    /// The node at an index.
+    pub fn node(&self, index: usize) -> &Node {
+        &self.model.graph.nodes[index]
+    }
+
+    /// What stands for a value by now.
+    pub fn resolve(&self, mut outlet: Outlet) -> Outlet {
+        while let Some(next) = self.redirected.get(&outlet) {
+            outlet = *next;
+        }
+        outlet
+    }
+
+    /// Lets everything that reads `from` read `to`.
+    pub fn redirect(&mut self, from: Outlet, to: Outlet) {
+        if self.resolve(to) != from {
+            self.redirected.insert(from, to);
+        }
+    }
+
+    /// The content of a constant, if a value is one.
+    pub fn constant(&self, outlet: Outlet) -> Option<&Constant> {
+        match self.model.graph.nodes[self.resolve(outlet).node as usize].operator {
+            Operator::Constant(index) => self.model.constants.get(index as usize),
+            _ => None,
+        }
+    }
+
+    /// Adds a constant.
+    pub fn add_constant(&mut self, name: String, constant: Constant) -> Outlet {
+        let (dtype, shape): (DType, &[usize]) = match &constant {
+            Constant::Tensor(tensor) => (tensor.dtype(), tensor.shape()),
+            Constant::Dims { shape, .. } => (DType::Dim, shape),
+        };
+        let record = graph::Constant {
+            dtype,
+            stored: dtype,
+            shape: shape.iter().map(|d| *d as u64).collect(),
+            offset: 0,
+            length: 0,
+        };
+        let fact = Fact { dtype, shape: shape.iter().map(|d| Dim::Value(*d as i64)).collect() };
+        let index = self.model.constants.len() as u32;
+        self.model.graph.constants.push(record);
+        self.model.constants.push(constant);
+        self.add(Node {
+            name,
+            operator: Operator::Constant(index),
+            inputs: Vec::new(),
+            outputs: vec![fact],
+        })
+    }
+
+    /// Adds a node; its first output.
+    pub fn add(&mut self, node: Node) -> Outlet {
+        self.model.graph.nodes.push(node);
+        Outlet { node: self.model.graph.nodes.len() as u32 - 1, slot: 0 }
+    }
+
+    /// How often each value is read, by nodes and as an output.
+    pub fn uses(&self) -> HashMap<Outlet, usize> {
+        let mut uses = HashMap::new();
+        let graph = &self.model.graph;
+        let read = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
+        for outlet in read {
+            *uses.entry(self.resolve(*outlet)).or_default() += 1;
+        }
+        uses
+    }
+
+    /// The changed model: nodes in order, without those that nothing reads, and without
+    /// constants and bodies that nothing names. Equal constants become one.
+    pub fn finish(self) -> Model {
+        let Editor { model, redirected } = self;
+        let resolve = |mut outlet: Outlet| {
+            while let Some(next) = redirected.get(&outlet) {
+                outlet = *next;
+            }
+            outlet
+        };
+        let Model { mut graph, constants, programs } = model;
+        for node in &mut graph.nodes {
+            node.inputs.iter_mut().for_each(|outlet| *outlet = resolve(*outlet));
+        }
+        graph.outputs.iter_mut().for_each(|outlet| *outlet = resolve(*outlet));
+
+        let order = order(&graph);
+        let mut place = vec![u32::MAX; graph.nodes.len()];
+        let mut old: Vec<Option<Node>> = graph.nodes.into_iter().map(Some).collect();
+        graph.nodes = Vec::with_capacity(order.len());
+        for index in order {
+            place[index] = graph.nodes.len() as u32;
+            graph.nodes.push(old[index].take().expect("each node is placed once"));
+        }
+        let moved = |outlet: &mut Outlet| outlet.node = place[outlet.node as usize];
+        graph.nodes.iter_mut().flat_map(|node| &mut node.inputs).for_each(moved);
+        graph.outputs.iter_mut().for_each(moved);
+        graph.inputs.iter_mut().for_each(|node| *node = place[*node as usize]);
+        keep_named_bodies(&mut graph);
+        keep_named_constants(Model { graph, constants, programs })
+    }
+}
+
+/// Inputs and everything the outputs need, each node after those it reads and otherwise in the
+/// order they stand.
+fn order(graph: &Graph) -> Vec<usize> {
+    let count = graph.nodes.len();
+    let mut needed = vec![false; count];
+    let mut waiting: Vec<usize> = graph.outputs.iter().map(|o| o.node as usize).collect();
+    waiting.extend(graph.inputs.iter().map(|node| *node as usize));
+    while let Some(index) = waiting.pop() {
+        if !std::mem::replace(&mut needed[index], true) {
+            waiting.extend(graph.nodes[index].inputs.iter().map(|o| o.node as usize));
+        }
+    }
+    let mut placed = vec![false; count];
+    let mut order = Vec::new();
+    for first in (0..count).filter(|index| needed[*index]) {
+        let mut stack = vec![(first, 0)];
+        while let Some((index, input)) = stack.pop() {
+            if placed[index] {
+                continue;
+            }
+            match graph.nodes[index].inputs.get(input) {
+                Some(outlet) => {
+                    stack.push((index, input + 1));
+                    stack.push((outlet.node as usize, 0));
+                }
+                None => {
+                    placed[index] = true;
+                    order.push(index);
+                }
+            }
+        }
+    }
+    order
+}
+
+/// Lets `change` see the index of every body that a graph's operators name.
+fn bodies_of(graph: &mut Graph, mut change: impl FnMut(&mut u32)) {
+    for node in &mut graph.nodes {
+        match &mut node.operator {
+            Operator::Scan(scan) => change(&mut scan.body),
+            Operator::If(branch) => {
+                change(&mut branch.then_body);
+                change(&mut branch.else_body);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn keep_named_bodies(graph: &mut Graph) {
+    let mut bodies = std::mem::take(&mut graph.bodies);
+    let mut named = vec![false; bodies.len()];
+    bodies_of(graph, |body| named[*body as usize] = true);
+    // A body names only bodies after itself, so one walk finds them all.
+    for index in 0..bodies.len() {
+        if named[index] {
+            bodies_of(&mut bodies[index], |body| named[*body as usize] = true);
+        }
+    }
+    let mut place = Vec::new();
+    let mut next = 0;
+    for named in &named {
+        place.push(next);
+        next += *named as u32;
+    }
+    bodies_of(graph, |body| *body = place[*body as usize]);
+    for (mut body, named) in bodies.into_iter().zip(named) {
+        if named {
+            bodies_of(&mut body, |body| *body = place[*body as usize]);
+            graph.bodies.push(body);
+        }
+    }
+}
+
+/// Lets `change` see the index of every constant that a graph's operators name.
+fn constants_of(graph: &mut Graph, mut change: impl FnMut(&mut u32)) {
+    for node in &mut graph.nodes {
+        match &mut node.operator {
+            Operator::Constant(index) => change(index),
+            Operator::Pad(pad) => {
+                if let PadMode::Constant(index) = &mut pad.mode {
+                    change(index);
+                }
+            }
+            Operator::OneHot(one_hot) => {
+                change(&mut one_hot.off);
+                change(&mut one_hot.on);
+            }
+            Operator::Stft(stft) => stft.window.iter_mut().for_each(&mut change),
+            _ => {}
+        }
+    }
+}
+
+fn keep_named_constants(mut model: Model) -> Model {
+    let records = std::mem::take(&mut model.graph.constants);
+    let contents = std::mem::take(&mut model.constants);
+    let mut place: HashMap<u32, u32> = HashMap::new();
+    let mut kept: Vec<u32> = Vec::new();
+    let mut known: HashMap<u64, Vec<u32>> = HashMap::new();
+    let mut keep = |index: &mut u32| {
+        let old = *index;
+        *index = *place.entry(old).or_insert_with(|| {
+            let alike = known.entry(fingerprint(&contents[old as usize])).or_default();
+            let same = |at: &&u32| contents[kept[**at as usize] as usize] == contents[old as usize];
+            if let Some(at) = alike.iter().find(same) {
+                return *at;
+            }
+            kept.push(old);
+            alike.push(kept.len() as u32 - 1);
+            kept.len() as u32 - 1
+        });
+    };
+    constants_of(&mut model.graph, &mut keep);
+    model.graph.bodies.iter_mut().for_each(|body| constants_of(body, &mut keep));
+    model.graph.constants = kept.iter().map(|old| records[*old as usize].clone()).collect();
+    model.constants = kept.iter().map(|old| contents[*old as usize].clone()).collect();
+    model
+}
+
+/// Equal contents have equal fingerprints; NaN makes contents unequal, which costs only space.
+fn fingerprint(constant: &Constant) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    match constant {
+        Constant::Tensor(tensor) => {
+            tensor.dtype().hash(&mut hasher);
+            tensor.shape().hash(&mut hasher);
+            tensor.to_bytes().hash(&mut hasher);
+        }
+        Constant::Dims { shape, values } => {
+            shape.hash(&mut hasher);
+            values.hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}

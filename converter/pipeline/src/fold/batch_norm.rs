@@ -1,0 +1,125 @@
+//! Batch normalization and other constant scales and offsets per channel: merged into the
+//! weights and bias of the convolution before them.
+
+use hardtack::{Constant, Data, Tensor};
+use hardtack_bundle::graph::{Binary, Conv, ImageLayout, KernelLayout, Operator, Outlet};
+
+use crate::edit::Editor;
+
+/// The number of nodes merged.
+pub fn merge(editor: &mut Editor) -> usize {
+    let mut merged = 0;
+    for index in 0..editor.model.graph.nodes.len() {
+        let here = Outlet { node: index as u32, slot: 0 };
+        if editor.resolve(here) == here && merge_one(editor, index).is_some() {
+            merged += 1;
+        }
+    }
+    merged
+}
+
+/// `y = convolution · factor + offset`, per channel.
+struct Affine {
+    factor: Vec<f64>,
+    offset: Vec<f64>,
+}
+
+fn merge_one(editor: &mut Editor, index: usize) -> Option<()> {
+    let node = editor.node(index);
+    let Operator::Binary(kind) = node.operator else { return None };
+    let [left, right] = node.inputs[..] else { return None };
+    let (left, right) = (editor.resolve(left), editor.resolve(right));
+    let commutes = matches!(kind, Binary::Add | Binary::Multiply);
+    let is_conv = |outlet: Outlet| matches!(editor.node(outlet.node as usize).operator, Operator::Conv(_));
+    let (value, constant) = match () {
+        _ if is_conv(left) => (left, right),
+        _ if is_conv(right) && commutes => (right, left),
+        _ => return None,
+    };
+    let conv = editor.node(value.node as usize);
+    let Operator::Conv(attributes) = &conv.operator else { return None };
+    let attributes = attributes.clone();
+    if node.outputs[0] != conv.outputs[0] || editor.uses().get(&value) != Some(&1) {
+        return None;
+    }
+    let channels = attributes.window.output_channels as usize;
+    let operand = per_channel(f32s(editor, constant)?, &attributes, conv.outputs[0].shape.len())?;
+    let affine = affine(kind, &operand)?;
+    let [input, kernel, bias] = conv.inputs[..] else { return None };
+    let (kernel, bias) = (f32s(editor, kernel)?, f32s(editor, bias)?);
+    let bias: Vec<f32> = (0..channels)
+        .map(|c| {
+            let bias = bias.as_f32().expect("f32")[if bias.len() == 1 { 0 } else { c }];
+            (bias as f64 * affine.factor[c] + affine.offset[c]) as f32
+        })
+        .collect();
+    let kernel = scaled(kernel, attributes.kernel_layout, &affine.factor)?;
+    let (name, mut merged) = (conv.name.clone(), conv.clone());
+    let kernel = editor.add_constant(format!("{name}.kernel"), kernel);
+    let bias = Tensor::new(&[channels], bias)?;
+    let bias = editor.add_constant(format!("{name}.bias"), Constant::Tensor(bias.into()));
+    merged.inputs = vec![input, kernel, bias];
+    let merged = editor.add(merged);
+    editor.redirect(Outlet { node: index as u32, slot: 0 }, merged);
+    Some(())
+}
+
+/// A constant f32 tensor.
+fn f32s(editor: &Editor, outlet: Outlet) -> Option<&Tensor> {
+    match editor.constant(outlet)? {
+        Constant::Tensor(tensor) if matches!(tensor.data(), Data::F32(_)) => Some(tensor),
+        _ => None,
+    }
+}
+
+/// One value per channel of a constant that is repeated along every other axis.
+fn per_channel(operand: &Tensor, conv: &Conv, rank: usize) -> Option<Vec<f32>> {
+    let values = operand.as_f32()?;
+    let channels = conv.window.output_channels as usize;
+    if values.len() == 1 {
+        return Some(vec![values[0]; channels]);
+    }
+    let axis = match conv.window.layout {
+        ImageLayout::Nchw => 1,
+        ImageLayout::Chw => 0,
+        ImageLayout::Nhwc | ImageLayout::Hwc => rank - 1,
+    };
+    let fits = operand.shape().len() == rank
+        && values.len() == channels
+        && operand.shape()[axis] == channels;
+    fits.then(|| values.to_vec())
+}
+
+fn affine(kind: Binary, operand: &[f32]) -> Option<Affine> {
+    let values = || operand.iter().map(|x| *x as f64);
+    let (factor, offset): (Vec<f64>, Vec<f64>) = match kind {
+        Binary::Add => values().map(|x| (1.0, x)).unzip(),
+        Binary::Subtract => values().map(|x| (1.0, -x)).unzip(),
+        Binary::Multiply => values().map(|x| (x, 0.0)).unzip(),
+        Binary::Divide if operand.iter().all(|x| *x != 0.0) => {
+            values().map(|x| (1.0 / x, 0.0)).unzip()
+        }
+        _ => return None,
+    };
+    Some(Affine { factor, offset })
+}
+
+/// The kernel with each output channel multiplied by its factor.
+fn scaled(kernel: &Tensor, layout: KernelLayout, factor: &[f64]) -> Option<Constant> {
+    let values = kernel.as_f32()?;
+    let channels = factor.len();
+    let per_channel = values.len() / channels.max(1);
+    let channel = |i: usize| match layout {
+        KernelLayout::Oihw | KernelLayout::Ohwi => i / per_channel,
+        KernelLayout::Hwio => i % channels,
+    };
+    if per_channel * channels != values.len() {
+        return None;
+    }
+    let scaled: Vec<f32> = values
+        .iter()
+        .enumerate()
+        .map(|(i, w)| (*w as f64 * factor[channel(i)]) as f32)
+        .collect();
+    Some(Constant::Tensor(Tensor::new(kernel.shape(), scaled)?.into()))
+}

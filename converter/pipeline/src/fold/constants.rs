@@ -1,0 +1,70 @@
+//! Constant folding: a node that reads only constants becomes constants.
+
+use hardtack::Constant;
+use hardtack_bundle::graph::{Operator, Outlet};
+
+use crate::edit::Editor;
+
+/// A fold may always make this many bytes; more only if it read as many.
+const ALLOWANCE: usize = 1 << 16;
+
+/// The number of nodes folded.
+pub fn fold(editor: &mut Editor) -> usize {
+    let mut folded = 0;
+    for index in 0..editor.model.graph.nodes.len() {
+        let node = editor.node(index);
+        if node.inputs.is_empty() || !foldable(&node.operator) {
+            continue;
+        }
+        let Some(inputs) =
+            node.inputs.iter().map(|outlet| editor.constant(*outlet).cloned()).collect::<Option<Vec<_>>>()
+        else {
+            continue;
+        };
+        if stated_bytes(editor, index) > inputs.iter().map(bytes).sum::<usize>().max(ALLOWANCE) {
+            continue;
+        }
+        let (node, name) = (node.clone(), node.name.clone());
+        // What cannot be computed now is computed when the model runs.
+        let Ok(values) = hardtack::float::evaluate(&editor.model, &node, &inputs) else { continue };
+        for (slot, value) in values.into_iter().enumerate() {
+            let name = if slot == 0 { name.clone() } else { format!("{name}.{slot}") };
+            let constant = editor.add_constant(name, value);
+            editor.redirect(Outlet { node: index as u32, slot: slot as u32 }, constant);
+        }
+        folded += 1;
+    }
+    folded
+}
+
+/// Dequantization stays: the integers it reads are a quarter of what it gives.
+fn foldable(operator: &Operator) -> bool {
+    !matches!(
+        operator,
+        Operator::Input
+            | Operator::Constant(_)
+            | Operator::Program(_)
+            | Operator::Scan(_)
+            | Operator::If(_)
+            | Operator::DequantizeLinear(_)
+    )
+}
+
+fn bytes(constant: &Constant) -> usize {
+    match constant {
+        Constant::Tensor(tensor) => tensor.len() * tensor.dtype().size().unwrap_or(8),
+        Constant::Dims { values, .. } => 8 * values.len(),
+    }
+}
+
+/// Bytes of a node's outputs, as far as their shapes are numbers.
+fn stated_bytes(editor: &Editor, index: usize) -> usize {
+    let facts = editor.node(index).outputs.iter();
+    facts
+        .map(|fact| {
+            let size = fact.dtype.size().unwrap_or(8);
+            let dims = fact.shape.iter().map(|dim| dim.value().unwrap_or(1).max(0) as usize);
+            dims.fold(size, usize::saturating_mul)
+        })
+        .fold(0, usize::saturating_add)
+}

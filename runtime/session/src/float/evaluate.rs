@@ -1,0 +1,92 @@
+//! What the converter computes ahead of time.
+
+use std::sync::Arc;
+
+use hardtack_bundle::graph::Node;
+use tract_core::internal::*;
+
+use super::dims::{SymbolNames, Symbols};
+use super::error::{Error, Problem, guard, tract};
+use super::load::{Context, Loader, Purpose};
+use super::operators;
+use super::plan::{Limits, check, engines};
+use super::save::save;
+use super::tensors::{constant_to_tract, from_tract};
+use crate::{Constant, Model};
+
+/// Simplifies a model as far as it is the same on every machine, so that planning it is quick.
+/// Constants stored as integers or at half size stay so as long as nothing needs them otherwise.
+///
+/// # Errors
+/// What is wrong with the model, or [`Error::NoPlace`] where its simple form has no place in
+/// the operator table; the model itself may be kept then.
+pub fn prepare(model: &Model) -> Result<Model, Error> {
+    check(model)?;
+    let engines = engines(model)?;
+    let limit = Limits::default().tensor_bytes;
+    let mut simple = Loader::new(model, &engines, &[], Purpose::Save, limit).model(None)?;
+    guard("simplifying the model", || simple.declutter().map_err(tract("simplifying the model")))?;
+    let mut saved = save(&simple)?;
+    saved.graph.output_names.clone_from(&model.graph.output_names);
+    Ok(saved)
+}
+
+/// Computes a single node, other than an input or a loop, on constants. `model` has whatever
+/// the node's attributes name.
+///
+/// # Errors
+/// Where the node does not fit the inputs, or its value depends on more than these.
+pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<Constant>, Error> {
+    let limit = Limits::default().tensor_bytes;
+    let wrong = |problem: Problem| Error::Node {
+        node: node.name.clone(),
+        operator: node.operator.name(),
+        problem: problem.0,
+    };
+    guard("computing a constant", || {
+        let engines = engines(model)?;
+        let loader = Loader::new(model, &engines, &[], Purpose::Run, limit);
+        run(&loader, node, inputs).map_err(wrong)
+    })
+}
+
+fn run(loader: &Loader<'_>, node: &Node, inputs: &[Constant]) -> Result<Vec<Constant>, Problem> {
+    let symbols: &Symbols = &loader.symbols;
+    let mut values = tvec!();
+    let mut facts = vec![];
+    for input in inputs {
+        let dtype = match input {
+            Constant::Tensor(tensor) => tensor.dtype(),
+            Constant::Dims { .. } => hardtack_bundle::DType::Dim,
+        };
+        let value = constant_to_tract(input, dtype, symbols)?.into_arc_tensor();
+        facts.push(TypedFact::try_from(value.clone())?);
+        values.push(value.into_tvalue());
+    }
+    let facts: Vec<&TypedFact> = facts.iter().collect();
+    let op = operators::load(&Context { loader, node, inputs: &facts })?;
+    for fact in op.output_facts(&facts)? {
+        let Some(shape) = fact.shape.as_concrete() else { continue };
+        let size = fact.datum_type.size_of() as u64;
+        let bytes = shape.iter().fold(size, |bytes, dim| bytes.saturating_mul(*dim as u64));
+        if bytes > loader.limit {
+            return Err(format!("its value takes {bytes} bytes").into());
+        }
+    }
+    let outputs = op.eval(&EvalContext::out_of_plan(), values)?;
+    let mut names = SymbolNames(loader.model.graph.symbols.clone());
+    let known = names.0.len();
+    let outputs = outputs.iter().map(|output| constant(output, &mut names)).collect();
+    if names.0.len() > known {
+        return Err("its value has symbols that the model does not have".into());
+    }
+    outputs
+}
+
+fn constant(tensor: &Tensor, names: &mut SymbolNames) -> Result<Constant, Problem> {
+    if tensor.datum_type().is_tdim() {
+        let values = names.dims(tensor.try_as_plain_ram()?.as_slice::<TDim>()?);
+        return Ok(Constant::Dims { shape: tensor.shape().into(), values });
+    }
+    Ok(Constant::Tensor(Arc::new(from_tract(tensor)?)))
+}

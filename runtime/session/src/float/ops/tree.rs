@@ -1,0 +1,440 @@
+//! Decision trees.
+
+use std::sync::Arc;
+
+use hardtack_bundle::graph::{TreeAggregate, TreeTest, TreeTransform};
+use tract_core::internal::*;
+
+/// An ensemble of decision trees. Inputs are those that
+/// [`TreeEnsemble`](hardtack_bundle::graph::TreeEnsemble) of the operator table lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeEnsemble {
+    /// Number of outputs per row.
+    pub targets: usize,
+    /// How trees are combined.
+    pub aggregate: TreeAggregate,
+    /// Applied to the combined values.
+    pub transform: TreeTransform,
+    /// Whether one target stands for two classes: the output gets a column for each.
+    pub binary: bool,
+}
+
+impl TreeEnsemble {
+    /// x, six lists of the nodes, the roots, three lists of the leaves, and base values.
+    pub const INPUTS: usize = 12;
+
+    fn columns(&self) -> usize {
+        if self.binary && self.targets == 1 { 2 } else { self.targets }
+    }
+}
+
+impl Op for TreeEnsemble {
+    fn name(&self) -> StaticName {
+        "TreeEnsemble".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for TreeEnsemble {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        ensure!(inputs.len() == Self::INPUTS, "it takes {} inputs", Self::INPUTS);
+        let parts: Vec<&Tensor> = inputs[1..].iter().map(|input| &**input).collect();
+        Forest::new(self, &parts)?.predict(&inputs[0])
+    }
+}
+
+impl TypedOp for TreeEnsemble {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(inputs.len() == Self::INPUTS, "it takes {} inputs", Self::INPUTS);
+        Ok(tvec!(fact(inputs[0], self.columns())?))
+    }
+
+    /// Constant trees are brought into their running form once.
+    fn codegen(
+        &self,
+        model: &TypedModel,
+        node: &TypedNode,
+    ) -> TractResult<Option<TypedModelPatch>> {
+        let facts = model.node_input_facts(node.id)?;
+        let parts = facts[1..].iter().map(|fact| fact.konst.as_deref()).collect::<Option<Vec<_>>>();
+        rule_if_some!(parts = parts);
+        let op = ForestOp(Arc::new(Forest::new(self, &parts)?));
+        TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some)
+    }
+
+    as_op!();
+}
+
+/// Trees in their running form.
+#[derive(Clone, Debug)]
+struct ForestOp(Arc<Forest>);
+
+impl PartialEq for ForestOp {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ForestOp {}
+
+impl Op for ForestOp {
+    fn name(&self) -> StaticName {
+        "Forest".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for ForestOp {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        self.0.predict(&*args_1!(inputs))
+    }
+}
+
+impl TypedOp for ForestOp {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(fact(inputs[0], self.0.op.columns())?))
+    }
+
+    as_op!();
+}
+
+fn fact(x: &TypedFact, columns: usize) -> TractResult<TypedFact> {
+    ensure!(x.rank() == 2, "its input is no matrix");
+    Ok(f32::fact([x.shape[0].clone(), columns.to_dim()]))
+}
+
+/// A node: a test, or a leaf, whose branches then tell its range of contributions.
+#[derive(Clone, Copy, Debug)]
+struct Branch {
+    feature: u32,
+    threshold: f32,
+    test: Option<TreeTest>,
+    missing_is_true: bool,
+    yes: u32,
+    no: u32,
+}
+
+#[derive(Debug)]
+struct Forest {
+    op: TreeEnsemble,
+    nodes: Vec<Branch>,
+    roots: Vec<u32>,
+    contributions: Vec<(u32, f32)>,
+    base: Vec<f32>,
+    features: usize,
+    no_negative_weight: bool,
+}
+
+impl Forest {
+    /// Checks that every walk from a root ends in a leaf.
+    fn new(op: &TreeEnsemble, parts: &[&Tensor]) -> TractResult<Forest> {
+        let &[feature, threshold, test, yes, no, missing, roots, leaf, target, weight, base] =
+            parts
+        else {
+            bail!("it takes {} inputs", TreeEnsemble::INPUTS);
+        };
+        let (feature, yes, no) = (list::<u32>(feature)?, list::<u32>(yes)?, list::<u32>(no)?);
+        let (threshold, test) = (list::<f32>(threshold)?, list::<u8>(test)?);
+        let missing = list::<bool>(missing)?;
+        let count = feature.len();
+        let lengths = [threshold.len(), test.len(), yes.len(), no.len(), missing.len()];
+        ensure!(lengths == [count; 5], "its lists of nodes differ in length");
+        let (leaf, target) = (list::<u32>(leaf)?, list::<u32>(target)?);
+        let weight = list::<f32>(weight)?;
+        ensure!(
+            target.len() == leaf.len() && weight.len() == leaf.len() && leaf.is_sorted(),
+            "its lists of leaves differ in length or are not sorted"
+        );
+        ensure!(
+            target.iter().all(|target| (*target as usize) < op.targets),
+            "it has no such target"
+        );
+        let base = list::<f32>(base)?;
+        ensure!(base.is_empty() || base.len() == op.targets, "it has not one base value a target");
+        let roots = list::<u32>(roots)?;
+        let exists = |node: &u32| (*node as usize) < count;
+        ensure!(roots.iter().chain(&yes).chain(&no).all(exists), "it has no such node");
+        let mut nodes = Vec::with_capacity(count);
+        let mut features = 0;
+        for index in 0..count {
+            let is_leaf = yes[index] as usize == index;
+            let range = |last: bool| {
+                leaf.partition_point(|leaf| (*leaf as usize) < index + last as usize) as u32
+            };
+            if !is_leaf {
+                features = features.max(feature[index] as usize + 1);
+            }
+            nodes.push(Branch {
+                feature: feature[index],
+                threshold: threshold[index],
+                test: if is_leaf { None } else { Some(tree_test(test[index])?) },
+                missing_is_true: missing[index],
+                yes: if is_leaf { range(false) } else { yes[index] },
+                no: if is_leaf { range(true) } else { no[index] },
+            });
+        }
+        ensure_acyclic(&nodes, &roots)?;
+        let no_negative_weight = weight.iter().all(|weight| *weight >= 0.0);
+        let contributions = target.into_iter().zip(weight).collect();
+        let op = op.clone();
+        Ok(Forest { op, nodes, roots, contributions, base, features, no_negative_weight })
+    }
+
+    fn predict(&self, x: &Tensor) -> TractResult<TVec<TValue>> {
+        let x = x.cast_to::<f32>()?;
+        let &[rows, columns] = x.shape() else { bail!("its input is no matrix") };
+        ensure!(columns >= self.features, "it asks for {} features of {columns}", self.features);
+        let mut output = Tensor::zero::<f32>(&[rows, self.op.columns()])?;
+        let (x, mut y) = (x.try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
+        let (x, y) = (x.as_slice::<f32>()?, y.as_slice_mut::<f32>()?);
+        let mut scores: Vec<Option<f32>> = vec![None; self.op.targets];
+        if columns > 0 {
+            let rows = x.chunks_exact(columns).zip(y.chunks_exact_mut(self.op.columns()));
+            for (x, y) in rows {
+                self.sum(x, &mut scores);
+                self.finish(&scores, y);
+            }
+        }
+        Ok(tvec!(output.into_tvalue()))
+    }
+
+    /// Combines the leaves that a row comes to; `None` for a target that none adds to.
+    fn sum(&self, x: &[f32], scores: &mut [Option<f32>]) {
+        scores.fill(None);
+        for root in &self.roots {
+            let mut node = &self.nodes[*root as usize];
+            while let Some(test) = node.test {
+                let value = x[node.feature as usize];
+                let holds =
+                    passes(test, value, node.threshold) || (node.missing_is_true && value.is_nan());
+                node = &self.nodes[if holds { node.yes } else { node.no } as usize];
+            }
+            for (target, weight) in &self.contributions[node.yes as usize..node.no as usize] {
+                let score = &mut scores[*target as usize];
+                *score = Some(match (*score, self.op.aggregate) {
+                    (None, _) => *weight,
+                    (Some(sum), TreeAggregate::Sum | TreeAggregate::Average) => sum + weight,
+                    (Some(least), TreeAggregate::Minimum) => least.min(*weight),
+                    (Some(most), TreeAggregate::Maximum) => most.max(*weight),
+                });
+            }
+        }
+    }
+
+    fn finish(&self, scores: &[Option<f32>], y: &mut [f32]) {
+        let trees = match self.op.aggregate {
+            TreeAggregate::Average => self.roots.len() as f32,
+            _ => 1.0,
+        };
+        for (target, (score, y)) in scores.iter().zip(y.iter_mut()).enumerate() {
+            let base = self.base.get(target).copied().unwrap_or(0.0);
+            *y = score.unwrap_or(0.0) / trees + base;
+        }
+        if self.op.columns() == self.op.targets {
+            return transform(self.op.transform, y);
+        }
+        let score = y[0];
+        match self.op.transform {
+            TreeTransform::Probit => y.fill(probit(score)),
+            _ if self.no_negative_weight => y.copy_from_slice(&[1.0 - score, score]),
+            TreeTransform::Logistic => y.copy_from_slice(&[logistic(-score), logistic(score)]),
+            _ => y.copy_from_slice(&[-score, score]),
+        }
+    }
+}
+
+fn list<T: Datum + Copy>(tensor: &Tensor) -> TractResult<Vec<T>> {
+    Ok(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
+}
+
+fn tree_test(number: u8) -> TractResult<TreeTest> {
+    const TESTS: [TreeTest; 6] = [
+        TreeTest::LessOrEqual,
+        TreeTest::Less,
+        TreeTest::GreaterOrEqual,
+        TreeTest::Greater,
+        TreeTest::Equal,
+        TreeTest::NotEqual,
+    ];
+    TESTS.get(number as usize).copied().with_context(|| format!("it has no test {number}"))
+}
+
+fn passes(test: TreeTest, value: f32, threshold: f32) -> bool {
+    match test {
+        TreeTest::LessOrEqual => value <= threshold,
+        TreeTest::Less => value < threshold,
+        TreeTest::GreaterOrEqual => value >= threshold,
+        TreeTest::Greater => value > threshold,
+        TreeTest::Equal => value == threshold,
+        TreeTest::NotEqual => value != threshold,
+    }
+}
+
+/// No walk from a root may come to a node twice.
+fn ensure_acyclic(nodes: &[Branch], roots: &[u32]) -> TractResult<()> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Visit {
+        Never,
+        Open,
+        Done,
+    }
+    let mut visits = vec![Visit::Never; nodes.len()];
+    let mut stack: Vec<(u32, bool)> = roots.iter().map(|root| (*root, false)).collect();
+    while let Some((index, leaving)) = stack.pop() {
+        let visit = &mut visits[index as usize];
+        if leaving {
+            *visit = Visit::Done;
+            continue;
+        }
+        match visit {
+            Visit::Done => continue,
+            Visit::Open => bail!("a branch of node {index} leads back to it"),
+            Visit::Never => *visit = Visit::Open,
+        }
+        stack.push((index, true));
+        let node = nodes[index as usize];
+        if node.test.is_some() {
+            for child in [node.yes, node.no] {
+                ensure!(
+                    visits[child as usize] != Visit::Open,
+                    "a branch of node {index} leads back to it"
+                );
+                if visits[child as usize] == Visit::Never {
+                    stack.push((child, false));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn transform(transform: TreeTransform, y: &mut [f32]) {
+    match transform {
+        TreeTransform::None => {}
+        TreeTransform::Logistic => y.iter_mut().for_each(|y| *y = logistic(*y)),
+        TreeTransform::Probit => y.iter_mut().for_each(|y| *y = probit(*y)),
+        TreeTransform::Softmax => softmax(y, false),
+        TreeTransform::SoftmaxZero => softmax(y, true),
+    }
+}
+
+/// Where `keep_zero`, scores of about 0 stay as they are.
+fn softmax(y: &mut [f32], keep_zero: bool) {
+    let greatest = y.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let zero = |y: f32| keep_zero && y.abs() <= 1e-7;
+    let mut sum = 0.0;
+    for y in y.iter_mut() {
+        let kept = zero(*y);
+        *y = if kept { *y * (-greatest).exp() } else { (*y - greatest).exp() };
+        sum += *y;
+    }
+    if sum != 0.0 {
+        y.iter_mut().for_each(|y| *y /= sum);
+    }
+}
+
+fn logistic(x: f32) -> f32 {
+    let y = 1.0 / (1.0 + (-x.abs()).exp());
+    if x < 0.0 { 1.0 - y } else { y }
+}
+
+/// The quantile of the normal distribution, by Winitzki's inverse of the error function, which
+/// is the one that ONNX Runtime takes.
+fn probit(x: f32) -> f32 {
+    let x = 2.0 * x - 1.0;
+    let sign = if x < 0.0 { -1.0 } else { 1.0 };
+    let log = ((1.0 - x) * (1.0 + x)).ln();
+    let a = 2.0 / (std::f32::consts::PI * 0.147) + 0.5 * log;
+    let b = log / 0.147;
+    std::f32::consts::SQRT_2 * sign * ((a * a - b).sqrt() - a).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// x0 <= 1 ? {0: 1} : (x1 > 2 ? {1: 2} : {0: 3, 1: 4}), and a second tree that is a leaf.
+    fn parts(yes: [u32; 6]) -> Vec<Tensor> {
+        vec![
+            tensor1(&[0u32, 0, 1, 0, 0, 0]),
+            tensor1(&[1f32, 0.0, 2.0, 0.0, 0.0, 0.0]),
+            tensor1(&[0u8, 0, 3, 0, 0, 0]),
+            tensor1(&yes),
+            tensor1(&[2u32, 1, 4, 3, 4, 5]),
+            tensor1(&[true, false, false, false, false, false]),
+            tensor1(&[0u32, 5]),
+            tensor1(&[1u32, 3, 4, 4, 5]),
+            tensor1(&[0u32, 1, 0, 1, 1]),
+            tensor1(&[1f32, 2.0, 3.0, 4.0, 10.0]),
+            tensor1(&[0.5f32, 0.25]),
+        ]
+    }
+
+    const YES: [u32; 6] = [1, 1, 3, 3, 4, 5];
+
+    fn op(aggregate: TreeAggregate) -> TreeEnsemble {
+        TreeEnsemble { targets: 2, aggregate, transform: TreeTransform::None, binary: false }
+    }
+
+    fn predict(aggregate: TreeAggregate) -> Tensor {
+        let x = Tensor::from_shape(&[4, 2], &[1f32, 0., 2., 3., 2., 2., f32::NAN, 0.]).unwrap();
+        let mut inputs: TVec<TValue> = tvec!(x.into_tvalue());
+        inputs.extend(parts(YES).into_iter().map(|part| part.into_tvalue()));
+        let op = op(aggregate);
+        op.eval(&EvalContext::out_of_plan(), inputs).unwrap().remove(0).into_tensor()
+    }
+
+    #[test]
+    fn rows_come_to_their_leaves() {
+        let expected = [1.5f32, 10.25, 0.5, 12.25, 3.5, 14.25, 1.5, 10.25];
+        let expected = Tensor::from_shape(&[4, 2], &expected).unwrap();
+        assert_eq!(predict(TreeAggregate::Sum), expected);
+    }
+
+    #[test]
+    fn trees_are_combined_as_told() {
+        let row = |aggregate| {
+            predict(aggregate).try_as_plain_ram().unwrap().as_slice::<f32>().unwrap()[4..6].to_vec()
+        };
+        assert_eq!(row(TreeAggregate::Average), [2.0, 7.25]);
+        assert_eq!(row(TreeAggregate::Minimum), [3.5, 4.25]);
+        assert_eq!(row(TreeAggregate::Maximum), [3.5, 10.25]);
+    }
+
+    #[test]
+    fn circles_are_refused() {
+        for yes in [[1, 1, 0, 3, 4, 5], [2, 1, 0, 3, 4, 5], [9, 1, 3, 3, 4, 5]] {
+            let parts = parts(yes);
+            let parts: Vec<&Tensor> = parts.iter().collect();
+            assert!(Forest::new(&op(TreeAggregate::Sum), &parts).is_err(), "{yes:?}");
+        }
+    }
+
+    #[test]
+    fn one_target_may_stand_for_two_classes() {
+        let one = TreeEnsemble { targets: 1, binary: true, ..op(TreeAggregate::Sum) };
+        let parts: Vec<Tensor> = vec![
+            tensor1(&[0u32]),
+            tensor1(&[0f32]),
+            tensor1(&[0u8]),
+            tensor1(&[0u32]),
+            tensor1(&[0u32]),
+            tensor1(&[false]),
+            tensor1(&[0u32]),
+            tensor1(&[0u32]),
+            tensor1(&[0u32]),
+            tensor1(&[0.75f32]),
+            tensor1::<f32>(&[]),
+        ];
+        let x = Tensor::from_shape(&[1, 1], &[0f32]).unwrap();
+        let parts: Vec<&Tensor> = parts.iter().collect();
+        let y = Forest::new(&one, &parts).unwrap().predict(&x).unwrap().remove(0);
+        assert_eq!(*y, Tensor::from_shape(&[1, 2], &[0.25f32, 0.75]).unwrap());
+    }
+}

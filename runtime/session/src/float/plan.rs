@@ -1,0 +1,331 @@
+//! Models made ready to run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{Dim, Fact};
+use tract_core::internal::*;
+
+use super::error::{Error, guard, tract};
+use super::load::{Loader, Purpose};
+use super::ops::Engine;
+use super::tensors::{dtype_to_tract, from_tract, to_tract};
+use crate::{Constant, Model, Tensor as Ours};
+
+/// What a model may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most bytes of one value of known shape, 4 GiB unless told.
+    pub tensor_bytes: u64,
+}
+
+impl Limits {
+    /// Limits with this many bytes for one value.
+    pub const fn new(tensor_bytes: u64) -> Limits {
+        Limits { tensor_bytes }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits::new(4 << 30)
+    }
+}
+
+/// A checked model whose input shapes may still be open. It shares the model's constants, so
+/// clones are cheap.
+#[derive(Clone)]
+pub struct FloatModel {
+    model: Arc<Model>,
+    engines: Arc<[Arc<Engine>]>,
+    inputs: Arc<[Fact]>,
+    outputs: Arc<[Fact]>,
+    prepared: bool,
+    limits: Limits,
+}
+
+impl FloatModel {
+    /// Checks a model. `prepared` tells that it was simplified ahead of time, so that a plan
+    /// need not do it.
+    ///
+    /// # Errors
+    /// What is wrong with the model, and where.
+    pub fn load(model: &Model, prepared: bool) -> Result<FloatModel, Error> {
+        Self::load_with(model, prepared, Limits::default())
+    }
+
+    /// As [`FloatModel::load`], with limits of the caller's choice.
+    ///
+    /// # Errors
+    /// What is wrong with the model, and where.
+    pub fn load_with(model: &Model, prepared: bool, limits: Limits) -> Result<FloatModel, Error> {
+        check(model)?;
+        let engines = engines(model)?;
+        let graph = &model.graph;
+        let inputs = graph.inputs.iter().filter_map(|index| {
+            graph.nodes.get(*index as usize).and_then(|node| node.outputs.first()).cloned()
+        });
+        let loaded = FloatModel {
+            inputs: inputs.collect(),
+            outputs: graph.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
+            model: Arc::new(model.clone()),
+            engines: engines.into(),
+            prepared,
+            limits,
+        };
+        // Without open shapes, the plan finds out whatever is wrong.
+        if !graph.symbols.is_empty() {
+            loaded.build(&[], None)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Types and shapes of the inputs; symbols are those of the graph.
+    pub fn inputs(&self) -> &[Fact] {
+        &self.inputs
+    }
+
+    /// Types and shapes of the outputs; symbols are those of the graph.
+    pub fn outputs(&self) -> &[Fact] {
+        &self.outputs
+    }
+
+    /// Makes the model ready to run on inputs of these shapes, outermost dimension first.
+    ///
+    /// # Errors
+    /// Where a shape does not fit the model, a symbol would have two values, or the model
+    /// cannot be run on such inputs.
+    pub fn plan(&self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
+        let values = self.bind(shapes)?;
+        let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
+        let mut model = self.build(&values, Some(&input_shapes))?;
+        let plan = guard("preparing the model", || {
+            if !self.prepared {
+                model.declutter().map_err(tract("simplifying the model"))?;
+            }
+            model.optimize().map_err(tract("optimising the model"))?;
+            TypedSimplePlan::new(model).map_err(tract("planning the model"))
+        })?;
+        let state = spawn(&plan)?;
+        let dtypes = self.inputs.iter().map(|fact| dtype_to_tract(fact.dtype)).collect();
+        let names = self.model.graph.inputs.iter();
+        let names = names.map(|index| self.model.graph.nodes[*index as usize].name.clone());
+        Ok(FloatPlan { names: names.collect(), plan, state, dtypes, input_shapes })
+    }
+
+    fn build(
+        &self,
+        values: &[Option<i64>],
+        shapes: Option<&[Vec<usize>]>,
+    ) -> Result<TypedModel, Error> {
+        let limit = self.limits.tensor_bytes;
+        Loader::new(&self.model, &self.engines, values, Purpose::Run, limit).model(shapes)
+    }
+
+    /// The value that each symbol gets from these shapes.
+    fn bind(&self, shapes: &[&[usize]]) -> Result<Vec<Option<i64>>, Error> {
+        if shapes.len() != self.inputs.len() {
+            let (expected, given) = (self.inputs.len(), shapes.len());
+            return Err(Error::InputCount { expected, given });
+        }
+        let graph = &self.model.graph;
+        let mut values: Vec<Option<i64>> = vec![None; graph.symbols.len()];
+        let wrong = |index: usize, problem: String| {
+            let name = graph.nodes[graph.inputs[index] as usize].name.clone();
+            Error::Input { index, name, problem }
+        };
+        for (index, (fact, shape)) in self.inputs.iter().zip(shapes).enumerate() {
+            if fact.shape.len() != shape.len() {
+                let (expected, given) = (fact.shape.len(), shape.len());
+                let problem = format!("it has {expected} dimensions, not the {given} of {shape:?}");
+                return Err(wrong(index, problem));
+            }
+            for (dim, given) in fact.shape.iter().zip(*shape) {
+                if let Some(symbol) = dim.as_symbol() {
+                    values[symbol as usize].get_or_insert(*given as i64);
+                }
+            }
+        }
+        for (index, (fact, shape)) in self.inputs.iter().zip(shapes).enumerate() {
+            for (axis, (dim, given)) in fact.shape.iter().zip(*shape).enumerate() {
+                match dim.evaluate(&values) {
+                    Some(expected) if expected == *given as i64 => {}
+                    Some(expected) => {
+                        let problem = format!("dimension {axis} is {expected}, not {given}");
+                        return Err(wrong(index, problem));
+                    }
+                    None => {
+                        let problem = format!(
+                            "dimension {axis} is an expression of symbols that no input gives"
+                        );
+                        return Err(wrong(index, problem));
+                    }
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// A model ready to run on inputs of fixed shapes, with whatever state it keeps between runs.
+/// A clone starts with the same state and goes its own way: one for each thread or stream.
+#[derive(Clone)]
+pub struct FloatPlan {
+    plan: Arc<TypedSimplePlan>,
+    state: TypedSimpleState,
+    names: Vec<String>,
+    dtypes: Vec<DatumType>,
+    input_shapes: Vec<Vec<usize>>,
+}
+
+/// How long one operation took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTime {
+    /// Name of the node; operations made from one node share the first part of theirs.
+    pub name: String,
+    /// What runs, by its name in tract.
+    pub operator: String,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl FloatPlan {
+    /// The shapes of the inputs.
+    pub fn input_shapes(&self) -> &[Vec<usize>] {
+        &self.input_shapes
+    }
+
+    /// Runs the model once.
+    ///
+    /// # Errors
+    /// Where the inputs are not of the model's types or the plan's shapes, or the model fails
+    /// on these values. After a failure, the state between runs is a new one.
+    pub fn run(&mut self, inputs: &[&Ours]) -> Result<Vec<Ours>, Error> {
+        let inputs = self.inputs(inputs)?;
+        let state = &mut self.state;
+        let outputs =
+            guard("running the model", || state.run(inputs).map_err(tract("running the model")));
+        self.outputs(outputs)
+    }
+
+    /// Runs the model once and tells how long each operation took, in their order.
+    ///
+    /// # Errors
+    /// As [`FloatPlan::run`].
+    pub fn run_profiled(&mut self, inputs: &[&Ours]) -> Result<(Vec<Ours>, Vec<NodeTime>), Error> {
+        let inputs = self.inputs(inputs)?;
+        let state = &mut self.state;
+        let mut times = Vec::new();
+        let outputs = guard("running the model", || {
+            let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
+                let start = Instant::now();
+                let result = tract_core::plan::eval(context, state, node, inputs);
+                times.push(NodeTime {
+                    name: node.name.clone(),
+                    operator: node.op.name().into_owned(),
+                    duration: start.elapsed(),
+                });
+                result
+            });
+            outputs.map_err(tract("running the model"))
+        });
+        Ok((self.outputs(outputs)?, times))
+    }
+
+    /// Forgets whatever the model keeps between runs.
+    ///
+    /// # Errors
+    /// Where a new state cannot be made.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.state = spawn(&self.plan)?;
+        Ok(())
+    }
+
+    fn inputs(&self, inputs: &[&Ours]) -> Result<TVec<TValue>, Error> {
+        if inputs.len() != self.dtypes.len() {
+            let (expected, given) = (self.dtypes.len(), inputs.len());
+            return Err(Error::InputCount { expected, given });
+        }
+        let mut values = tvec!();
+        for (index, input) in inputs.iter().enumerate() {
+            let (dtype, shape) = (self.dtypes[index], &self.input_shapes[index]);
+            let wrong = |problem: String| {
+                let name = self.names[index].clone();
+                Error::Input { index, name, problem }
+            };
+            if dtype_to_tract(input.dtype()) != dtype {
+                let given = input.dtype();
+                return Err(wrong(format!("it is of type {dtype:?}, not {given}").to_lowercase()));
+            }
+            if input.shape() != shape {
+                return Err(wrong(format!("it is of shape {shape:?}, not {:?}", input.shape())));
+            }
+            values.push(to_tract(input).map_err(tract("reading an input"))?.into_tvalue());
+        }
+        Ok(values)
+    }
+
+    fn outputs(&mut self, outputs: Result<TVec<TValue>, Error>) -> Result<Vec<Ours>, Error> {
+        let outputs = match outputs {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                self.reset()?;
+                return Err(error);
+            }
+        };
+        outputs
+            .iter()
+            .map(|value| from_tract(value))
+            .collect::<TractResult<_>>()
+            .map_err(tract("reading an output"))
+    }
+}
+
+fn spawn(plan: &Arc<TypedSimplePlan>) -> Result<TypedSimpleState, Error> {
+    guard("preparing a run", || plan.spawn().map_err(tract("preparing a run")))
+}
+
+/// Reads the integer programs of a model.
+pub(super) fn engines(model: &Model) -> Result<Vec<Arc<Engine>>, Error> {
+    let engine = |(index, program)| {
+        Engine::new(program).map(Arc::new).map_err(|source| Error::Program { index, source })
+    };
+    model.programs.iter().enumerate().map(engine).collect()
+}
+
+/// Checks what can be told without tract: references, and constants against their entries.
+pub(super) fn check(model: &Model) -> Result<(), Error> {
+    model.graph.check().map_err(Error::Graph)?;
+    let wrong = |index, problem| Err(Error::Constant { index, problem });
+    let (entries, constants) = (&model.graph.constants, &model.constants);
+    if entries.len() != constants.len() {
+        let index = entries.len().min(constants.len());
+        return wrong(index, "the graph lists another number of constants than there are");
+    }
+    for (index, (entry, constant)) in entries.iter().zip(constants).enumerate() {
+        let (dtype, shape) = match constant {
+            Constant::Tensor(tensor) => (tensor.dtype(), tensor.shape()),
+            Constant::Dims { shape, values } => {
+                let elements = shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim));
+                if elements != Some(values.len()) {
+                    return wrong(index, "its elements do not fill its shape");
+                }
+                let symbols = model.graph.symbols.len();
+                if !values.iter().all(|dim: &Dim| dim.is_sound(symbols)) {
+                    return wrong(index, "it has a malformed dimension");
+                }
+                (DType::Dim, shape.as_slice())
+            }
+        };
+        let half = entry.dtype == DType::F32 && matches!(dtype, DType::F16 | DType::BF16);
+        if dtype != entry.dtype && !half {
+            return wrong(index, "it is of another type than the graph says");
+        }
+        if !shape.iter().map(|dim| *dim as u64).eq(entry.shape.iter().copied()) {
+            return wrong(index, "it is of another shape than the graph says");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! From a tract model to a graph of the operator table.
+
+use std::sync::Arc;
+
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, Outlet};
+use tract_core::internal::*;
+use tract_core::ops::identity::Identity;
+use tract_core::ops::konst::Const;
+use tract_core::ops::source::TypedSource;
+
+use super::dims::SymbolNames;
+use super::error::{Error, Problem, guard};
+use super::operators;
+use super::tensors::{dtype_from_tract, from_tract};
+use crate::{Constant, Model, Program};
+
+/// What an operation of another crate is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Foreign {
+    /// It gives its first input unchanged as its only value in use.
+    Identity,
+    /// It is this operator, with the same inputs.
+    Operator(Operator),
+}
+
+/// Brings a tract model into the operator table, integer programs included.
+///
+/// # Errors
+/// [`Error::NoPlace`] with all operations that the table has no place for.
+pub fn save(model: &TypedModel) -> Result<Model, Error> {
+    save_with(model, &|_| None)
+}
+
+/// As [`save`]. `foreign` is asked what an operation is that this crate does not know.
+///
+/// # Errors
+/// [`Error::NoPlace`] with all operations that the table has no place for.
+pub fn save_with(
+    model: &TypedModel,
+    foreign: &dyn Fn(&dyn TypedOp) -> Option<Foreign>,
+) -> Result<Model, Error> {
+    guard("saving the model", || {
+        let mut saver = Saver { foreign, ..Saver::new() };
+        let graph = saver.graph(model)?;
+        if !saver.homeless.is_empty() {
+            return Err(Error::NoPlace { nodes: saver.homeless });
+        }
+        let bodies = saver.bodies;
+        Ok(Model {
+            graph: Graph { symbols: saver.symbols.0, constants: saver.entries, bodies, ..graph },
+            constants: saver.constants,
+            programs: saver.programs,
+        })
+    })
+}
+
+/// What the graphs of a model share while it is saved.
+struct Saver<'f> {
+    foreign: &'f dyn Fn(&dyn TypedOp) -> Option<Foreign>,
+    symbols: SymbolNames,
+    entries: Vec<graph::Constant>,
+    constants: Vec<Constant>,
+    /// The tract tensor of each constant, to know it again.
+    tensors: Vec<Arc<Tensor>>,
+    bodies: Vec<Graph>,
+    programs: Vec<Program>,
+    homeless: Vec<(String, String)>,
+}
+
+/// A node while it is saved.
+pub(super) struct Scope<'s> {
+    saver: &'s mut dyn Share,
+    /// Types and shapes of the inputs.
+    pub inputs: TVec<&'s TypedFact>,
+    /// Types and shapes of the values.
+    pub outputs: TVec<&'s TypedFact>,
+    added: Vec<(&'static str, Tensor)>,
+}
+
+/// What a node may add to what all share.
+trait Share {
+    fn dim(&mut self, dim: &TDim) -> Dim;
+    fn constant(&mut self, tensor: &Arc<Tensor>) -> Result<Option<u32>, Problem>;
+    fn body(&mut self, body: &TypedModel) -> u32;
+    fn program(&mut self, program: &Program) -> u32;
+}
+
+impl Scope<'_> {
+    /// A dimension in postfix order.
+    pub fn dim(&mut self, dim: &TDim) -> Dim {
+        self.saver.dim(dim)
+    }
+
+    /// Dimensions in postfix order.
+    pub fn dims<'d>(&mut self, dims: impl IntoIterator<Item = &'d TDim>) -> Vec<Dim> {
+        dims.into_iter().map(|dim| self.saver.dim(dim)).collect()
+    }
+
+    /// The index of a constant; `None` where its type has no place.
+    pub fn constant(&mut self, tensor: &Arc<Tensor>) -> Result<Option<u32>, Problem> {
+        self.saver.constant(tensor)
+    }
+
+    /// The index of a body.
+    pub fn body(&mut self, body: &TypedModel) -> u32 {
+        self.saver.body(body)
+    }
+
+    /// The index of a program.
+    pub fn program(&mut self, program: &Program) -> u32 {
+        self.saver.program(program)
+    }
+
+    /// Gives the node one more input, a constant.
+    pub fn add_input(&mut self, name: &'static str, tensor: Tensor) {
+        self.added.push((name, tensor));
+    }
+}
+
+impl Saver<'_> {
+    fn new() -> Saver<'static> {
+        Saver {
+            foreign: &|_| None,
+            symbols: SymbolNames::default(),
+            entries: vec![],
+            constants: vec![],
+            tensors: vec![],
+            bodies: vec![],
+            programs: vec![],
+            homeless: vec![],
+        }
+    }
+
+    fn graph(&mut self, model: &TypedModel) -> Result<Graph, Error> {
+        let order = model.eval_order().map_err(super::error::tract("ordering the nodes"))?;
+        let sources: Vec<usize> = model.inputs.iter().map(|input| input.node).collect();
+        let rest = order.into_iter().filter(|id| !sources.contains(id));
+        let mut graph = Graph { inputs: (0..sources.len() as u32).collect(), ..Graph::default() };
+        let mut outlets: HashMap<OutletId, Outlet> = HashMap::new();
+        for id in sources.iter().copied().chain(rest) {
+            let node = &model.nodes[id];
+            if let Err(problem) = self.node(model, node, &mut graph, &mut outlets) {
+                return Err(Error::Tract {
+                    doing: "saving the model",
+                    problem: format!("node {:?} ({}): {}", node.name, node.op.name(), problem.0),
+                });
+            }
+        }
+        for outlet in &model.outputs {
+            let name = model.outlet_label(*outlet).unwrap_or(&model.nodes[outlet.node].name);
+            graph.output_names.push(name.into());
+            graph.outputs.extend(outlets.get(outlet));
+        }
+        Ok(graph)
+    }
+
+    fn node(
+        &mut self,
+        model: &TypedModel,
+        node: &TypedNode,
+        graph: &mut Graph,
+        outlets: &mut HashMap<OutletId, Outlet>,
+    ) -> Result<(), Problem> {
+        let known = match self.identify(model, node)? {
+            Known::Identity => {
+                if let Some(outlet) = node.inputs.first().and_then(|input| outlets.get(input)) {
+                    outlets.insert(node.id.into(), *outlet);
+                }
+                return Ok(());
+            }
+            known => known,
+        };
+        let facts: Option<Vec<Fact>> =
+            node.outputs.iter().map(|output| self.fact(&output.fact)).collect();
+        // An operation without a place keeps its values, so that all others are looked at too.
+        let (operator, added) = match known {
+            Known::Operator(operator, added) if facts.is_some() => (operator, added),
+            _ => {
+                self.homeless.push((node.name.clone(), node.op.name().into_owned()));
+                (Operator::Input, vec![])
+            }
+        };
+        let mut inputs: Vec<Outlet> =
+            node.inputs.iter().filter_map(|input| outlets.get(input).copied()).collect();
+        for (suffix, tensor) in added {
+            let fact = TypedFact::shape_and_dt_of(&tensor);
+            let constant = self.constant(&tensor.into_arc_tensor())?;
+            let (Some(index), Some(fact)) = (constant, self.fact(&fact)) else { continue };
+            inputs.push(Outlet { node: graph.nodes.len() as u32, slot: 0 });
+            graph.nodes.push(Node {
+                name: format!("{}.{suffix}", node.name),
+                operator: Operator::Constant(index),
+                inputs: vec![],
+                outputs: vec![fact],
+            });
+        }
+        for slot in 0..node.outputs.len() {
+            let outlet = Outlet { node: graph.nodes.len() as u32, slot: slot as u32 };
+            outlets.insert(OutletId::new(node.id, slot), outlet);
+        }
+        graph.nodes.push(Node {
+            name: node.name.clone(),
+            operator,
+            inputs,
+            outputs: facts.unwrap_or_default(),
+        });
+        Ok(())
+    }
+
+    fn identify(&mut self, model: &TypedModel, node: &TypedNode) -> Result<Known, Problem> {
+        let op = &*node.op;
+        if op.is::<Identity>() {
+            return Ok(Known::Identity);
+        }
+        if op.is::<TypedSource>() {
+            return Ok(Known::Operator(Operator::Input, vec![]));
+        }
+        if let Some(constant) = op.downcast_ref::<Const>() {
+            let index = self.constant(constant.val())?;
+            let known = |index| Known::Operator(Operator::Constant(index), vec![]);
+            return Ok(index.map_or(Known::No, known));
+        }
+        let inputs = model.node_input_facts(node.id)?;
+        let outputs = node.outputs.iter().map(|output| &output.fact).collect();
+        let foreign = self.foreign;
+        let mut scope = Scope { saver: self, inputs, outputs, added: vec![] };
+        if let Some(operator) = operators::save(op, &mut scope)? {
+            return Ok(Known::Operator(operator, scope.added));
+        }
+        Ok(match foreign(op) {
+            None => Known::No,
+            Some(Foreign::Identity) => Known::Identity,
+            Some(Foreign::Operator(operator)) => Known::Operator(operator, vec![]),
+        })
+    }
+
+    fn fact(&mut self, fact: &TypedFact) -> Option<Fact> {
+        let dtype = dtype_from_tract(fact.datum_type).filter(|_| fact.is_plain())?;
+        Some(Fact { dtype, shape: self.symbols.dims(fact.shape.dims()) })
+    }
+}
+
+enum Known {
+    Identity,
+    Operator(Operator, Vec<(&'static str, Tensor)>),
+    No,
+}
+
+impl Share for Saver<'_> {
+    fn dim(&mut self, dim: &TDim) -> Dim {
+        self.symbols.dim(dim)
+    }
+
+    fn constant(&mut self, tensor: &Arc<Tensor>) -> Result<Option<u32>, Problem> {
+        if let Some(index) = self.tensors.iter().position(|known| Arc::ptr_eq(known, tensor)) {
+            return Ok(Some(index as u32));
+        }
+        let Some(dtype) = dtype_from_tract(tensor.datum_type()).filter(|_| tensor.is_plain())
+        else {
+            return Ok(None);
+        };
+        let shape = tensor.shape();
+        self.constants.push(if dtype == DType::Dim {
+            let plain = tensor.try_as_plain_ram()?;
+            let values = self.symbols.dims(plain.as_slice::<TDim>()?);
+            Constant::Dims { shape: shape.into(), values }
+        } else {
+            Constant::Tensor(Arc::new(from_tract(tensor)?))
+        });
+        self.entries.push(graph::Constant {
+            dtype,
+            stored: dtype,
+            shape: shape.iter().map(|dim| *dim as u64).collect(),
+            offset: 0,
+            length: 0,
+        });
+        self.tensors.push(tensor.clone());
+        Ok(Some(self.tensors.len() as u32 - 1))
+    }
+
+    fn body(&mut self, body: &TypedModel) -> u32 {
+        // A body comes before those that its own nodes name.
+        let index = self.bodies.len();
+        self.bodies.push(Graph::default());
+        match self.graph(body) {
+            Ok(graph) => self.bodies[index] = graph,
+            Err(error) => self.homeless.push((format!("body {index}"), error.to_string())),
+        }
+        index as u32
+    }
+
+    fn program(&mut self, program: &Program) -> u32 {
+        let same = |known: &Program| {
+            std::ptr::eq(&*known.code, &*program.code)
+                && std::ptr::eq(&*known.weights, &*program.weights)
+        };
+        let index = self.programs.iter().position(same).unwrap_or_else(|| {
+            self.programs.push(program.clone());
+            self.programs.len() - 1
+        });
+        index as u32
+    }
+}
