@@ -143,7 +143,7 @@ impl<'a> Work<'a> {
 
     fn fold(&mut self, original: &Model, samples: &Samples) -> Result<Model, Error> {
         let began = self.begin("fold");
-        let folded = crate::fold::fold(original.clone())?;
+        let folded = crate::fold::fold(original.clone());
         let difference = self.keeps_numbers("fold", &folded, samples)?;
         self.end("fold", began, &folded, Some(difference));
         Ok(folded)

@@ -8,13 +8,16 @@ pub mod arrays;
 pub mod spec;
 
 mod convert;
+mod edit;
 mod emit;
 mod error;
+mod fold;
 pub mod guard;
 pub mod import;
 mod options;
 mod parity;
 mod ports;
+mod quantize;
 mod report;
 pub mod samples;
 

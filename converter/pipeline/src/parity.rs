@@ -87,7 +87,7 @@ pub fn outputs(model: &hardtack::Model, samples: &[Vec<Tensor>]) -> Result<Vec<V
         let (_, plan) = plan.as_mut().expect("planned above");
         // Each sample stands on its own: no state may reach it from the one before.
         plan.reset()?;
-        all.push(plan.run(sample)?);
+        all.push(plan.run(&sample.iter().collect::<Vec<_>>())?);
     }
     Ok(all)
 }

@@ -73,12 +73,14 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             finish(node, emit, operator, &[x], attributes, [3, 4])?;
         }
         "MatMulInteger" | "ConvInteger" => {
-            let unit = emit.constant("one", &Tensor::scalar(1f32));
+            let columns = if node.op_type == "ConvInteger" { 0 } else { -1 };
             let mut inputs = Vec::new();
-            for (index, zero_point, axis) in [(0, 2, -2), (1, 3, -1)] {
-                let mut from = vec![required(node, index)?.to_owned(), unit.clone()];
+            for (index, zero_point, axis) in [(0, 2, -2), (1, 3, columns)] {
+                let points = node.given(zero_point).and_then(|name| emit.scope.tensor(name));
+                let count = points.map_or(1, |points| points.len());
+                let unit = emit.vector("one", vec![1f32; count]);
+                let mut from = vec![required(node, index)?.to_owned(), unit];
                 from.extend(node.given(zero_point).map(str::to_owned));
-                single(node, emit, zero_point)?;
                 inputs.push(dequantize_named(emit, &from, axis));
             }
             let operator = node.op_type.trim_end_matches("Integer");
@@ -123,17 +125,6 @@ fn required(node: &NodeProto, index: usize) -> Result<&str, ImportError> {
 
 fn required_output(node: &NodeProto) -> Result<&str, ImportError> {
     node.wanted(0).ok_or_else(|| node.wrong("it has no output"))
-}
-
-/// Refuses a zero point that is not one number.
-fn single(node: &NodeProto, emit: &Emit<'_>, index: usize) -> Result<(), ImportError> {
-    let Some(name) = node.given(index) else { return Ok(()) };
-    match emit.scope.tensor(name) {
-        Some(value) if value.len() != 1 => {
-            Err(node.wrong("a zero point for each row or column cannot be converted"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The real values of a quantized input; `at` is where tensor, scale and zero point are, and
