@@ -1,0 +1,128 @@
+//! How far each layer's integers are from the float model's values.
+
+use std::collections::HashMap;
+
+use hardtack::{Model, Tensor};
+use hardtack_bundle::graph::Outlet;
+use hardtack_engine::program::Step;
+use hardtack_engine::{Input, Output, Program};
+use hardtack_kernels::Kernels;
+
+use super::calibrate::Observer;
+use super::lattice::View;
+use super::lower::Lowered;
+use crate::error::Error;
+
+/// How far a quantized value is from the float model's, over the samples measured. A program
+/// is given the float model's values, so that errors add up within a program but not from one
+/// program to the next.
+pub struct LayerError {
+    /// Name of the node that makes the value.
+    pub name: String,
+    /// Signal to quantization noise ratio in dB.
+    pub sqnr_db: f64,
+    /// Cosine of the angle between the two.
+    pub cosine: f64,
+    /// Largest difference of an element.
+    pub max_abs: f64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    signal: f64,
+    noise: f64,
+    product: f64,
+    quantized: f64,
+    largest: f64,
+}
+
+/// Measures the error of every value that a step writes.
+///
+/// # Errors
+/// Where the float model cannot be run on a sample.
+pub fn measure(
+    model: &Model,
+    lowered: &[Lowered],
+    observer: &mut Observer,
+    samples: &[Vec<Tensor>],
+) -> Result<Vec<LayerError>, Error> {
+    let mut sums: HashMap<Outlet, Sums> = HashMap::new();
+    for sample in samples {
+        let values = observer.run(sample)?;
+        for program in lowered {
+            compare(program, &values, &mut sums);
+        }
+    }
+    let written = lowered.iter().flat_map(|program| &program.values);
+    Ok(written
+        .filter_map(|written| {
+            let sums = sums.get(&written.outlet)?;
+            Some(LayerError {
+                name: model.graph.nodes[written.outlet.node as usize].name.clone(),
+                sqnr_db: 10.0 * (sums.signal.max(1e-30) / sums.noise.max(1e-30)).log10(),
+                cosine: sums.product / (sums.signal * sums.quantized).sqrt().max(1e-30),
+                max_abs: sums.largest,
+            })
+        })
+        .collect())
+}
+
+/// Runs a program on the first sample of a batch of float values.
+fn compare(lowered: &Lowered, values: &HashMap<Outlet, Tensor>, sums: &mut HashMap<Outlet, Sums>) {
+    let built = &lowered.built;
+    let program = Program::parse(&built.code[..], &built.weights[..])
+        .expect("a program that was just built is well formed");
+    let inputs: Option<Vec<Input<'_>>> = lowered
+        .inputs
+        .iter()
+        .zip(program.inputs())
+        .map(|(outlet, port)| {
+            let values = values.get(outlet)?.as_f32()?;
+            Some(Input::F32(values.get(..port.elements as usize)?))
+        })
+        .collect();
+    // A program whose inputs were not observed is not measured.
+    let Some(inputs) = inputs else { return };
+    let mut real: Vec<Vec<f32>> = Vec::new();
+    let mut narrow: Vec<Vec<i8>> = Vec::new();
+    let mut wide: Vec<Vec<u8>> = Vec::new();
+    for port in program.outputs() {
+        let elements = port.elements as usize;
+        real.push(vec![0.0; elements]);
+        narrow.push(vec![0; elements]);
+        wide.push(vec![0; elements]);
+    }
+    let buffers = real.iter_mut().zip(&mut narrow).zip(&mut wide);
+    let mut outputs: Vec<Output<'_>> = buffers
+        .zip(program.outputs())
+        .map(|(((real, narrow), wide), port)| match port.element {
+            hardtack_engine::program::PortType::F32 => Output::F32(real),
+            hardtack_engine::program::PortType::I8 => Output::I8(narrow),
+            hardtack_engine::program::PortType::U8 => Output::U8(wide),
+        })
+        .collect();
+    let written: HashMap<usize, (&Outlet, &View)> =
+        lowered.values.iter().map(|w| (w.step, (&w.outlet, &w.view))).collect();
+    let mut observer = |index: usize, step: &Step, arena: &[i8]| {
+        let Some((outlet, view)) = written.get(&index) else { return };
+        let expected = values.get(outlet).and_then(Tensor::as_f32);
+        let tensor = step.writes().and_then(|id| program.tensor(id));
+        let (Some(expected), Some(tensor)) = (expected, tensor) else { return };
+        let Some(integers) = tensor.in_arena(arena) else { return };
+        let sums = sums.entry(**outlet).or_default();
+        view.each(|source, target| {
+            let real = f64::from(expected[target]);
+            let integer = f64::from(integers[source]) - f64::from(tensor.zero_point);
+            let got = integer * f64::from(tensor.scale);
+            sums.signal += real * real;
+            sums.quantized += got * got;
+            sums.product += real * got;
+            sums.noise += (real - got) * (real - got);
+            sums.largest = sums.largest.max((real - got).abs());
+        });
+    };
+    let mut arena = vec![0i8; program.arena_bytes()];
+    program
+        .run_observed(Kernels::detect(), &mut arena, &inputs, &mut outputs, &mut observer)
+        .expect("inputs and outputs were made by the program's ports");
+}

@@ -1,0 +1,86 @@
+//! Patterns that have an operator of their own, so that fewer values are rounded.
+
+use hardtack::Constant;
+use hardtack_bundle::graph::{
+    Binary, ImageLayout, Node, Operator, Outlet, Padding, Reducer, SumPool, Unary, Window,
+};
+
+use crate::edit::Editor;
+
+/// `x · sigmoid(x)` becomes one function, and a sum over an image that is divided by the size of
+/// the image becomes a mean. The model's numbers stay the same.
+pub fn fuse(editor: &mut Editor) {
+    for index in 0..editor.model.graph.nodes.len() {
+        let fused = silu(editor, index).or_else(|| mean(editor, index));
+        if let Some(node) = fused {
+            let fused = editor.add(node);
+            editor.redirect(Outlet { node: index as u32, slot: 0 }, fused);
+        }
+    }
+}
+
+fn operands(editor: &Editor, index: usize) -> Option<[Outlet; 2]> {
+    match editor.node(index).inputs[..] {
+        [left, right] => Some([editor.resolve(left), editor.resolve(right)]),
+        _ => None,
+    }
+}
+
+fn silu(editor: &Editor, index: usize) -> Option<Node> {
+    let node = editor.node(index);
+    if node.operator != Operator::Binary(Binary::Multiply) {
+        return None;
+    }
+    let [left, right] = operands(editor, index)?;
+    let gates = |gate: Outlet, x: Outlet| {
+        let gate = editor.node(gate.node as usize);
+        gate.operator == Operator::Unary(Unary::Sigmoid) && editor.resolve(gate.inputs[0]) == x
+    };
+    let x = match () {
+        _ if gates(right, left) => left,
+        _ if gates(left, right) => right,
+        _ => return None,
+    };
+    let operator = Operator::Unary(Unary::Silu);
+    Some(Node { operator, inputs: vec![x], ..node.clone() })
+}
+
+fn mean(editor: &Editor, index: usize) -> Option<Node> {
+    let node = editor.node(index);
+    let Operator::Binary(kind @ (Binary::Divide | Binary::Multiply)) = node.operator else {
+        return None;
+    };
+    let [sum, count] = operands(editor, index)?;
+    let Operator::Reduce(reduce) = &editor.node(sum.node as usize).operator else { return None };
+    let x = editor.resolve(editor.node(sum.node as usize).inputs[0]);
+    let shape = &editor.model.graph.fact(x).shape;
+    let layout = match (&reduce.axes[..], shape.len()) {
+        ([2, 3], 4) => ImageLayout::Nchw,
+        ([1, 2], 4) => ImageLayout::Nhwc,
+        _ => return None,
+    };
+    let size = |axis: u32| u32::try_from(shape[axis as usize].value()?).ok();
+    let kernel = vec![size(reduce.axes[0])?, size(reduce.axes[1])?];
+    let channels = size(if layout == ImageLayout::Nchw { 1 } else { 3 })?;
+    let elements = kernel[0] as f32 * kernel[1] as f32;
+    let Constant::Tensor(divisor) = editor.constant(count)? else { return None };
+    let &[divisor] = divisor.as_f32()? else { return None };
+    let divides = match kind {
+        Binary::Divide => divisor == elements,
+        _ => (divisor * elements - 1.0).abs() < 1e-6,
+    };
+    if reduce.reducer != Reducer::Sum || !divides {
+        return None;
+    }
+    let window = Window {
+        layout,
+        strides: vec![1; 2],
+        dilations: vec![1; 2],
+        padding: Padding::Valid,
+        input_channels: channels,
+        output_channels: channels,
+        kernel,
+    };
+    let operator = Operator::SumPool(SumPool { window, count_include_pad: false, average: true });
+    Some(Node { operator, inputs: vec![x], ..node.clone() })
+}

@@ -1,0 +1,364 @@
+//! A region as a program of the engine.
+
+mod chain;
+mod elementwise;
+mod layer;
+mod resize;
+mod shape;
+mod window;
+
+use std::collections::HashMap;
+
+use hardtack::{Constant, Model};
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{Node, Operator, Outlet};
+use hardtack_engine::program::{PortType, TensorId};
+use hardtack_engine::{BuildError, Builder, Built};
+
+use self::layer::Waiting;
+use super::lattice::{Source, View};
+use super::region::{Region, is_constant, reads, sample_shape};
+use super::scale::{Quantization, Range};
+
+/// A finished program and what it stands for.
+pub struct Lowered {
+    /// The program.
+    pub built: Built,
+    /// What its input ports are given.
+    pub inputs: Vec<Outlet>,
+    /// What its output ports give.
+    pub outputs: Vec<Outlet>,
+    /// Steps that write the whole of a value, and how that is stored.
+    pub values: Vec<Written>,
+}
+
+/// A value that a step writes.
+pub struct Written {
+    /// The value in the float model.
+    pub outlet: Outlet,
+    /// Which step.
+    pub step: usize,
+    /// Where its elements are.
+    pub view: View,
+}
+
+/// Why a node cannot be part of a program.
+pub struct Refusal {
+    /// Index of the node.
+    pub node: usize,
+    /// Why.
+    pub reason: String,
+}
+
+/// Makes the program of a region.
+///
+/// # Errors
+/// The node that cannot be part of it.
+pub fn lower(
+    model: &Model,
+    region: &Region,
+    ranges: &HashMap<Outlet, Range>,
+) -> Result<Lowered, Refusal> {
+    let mut lowering = Lowering {
+        model,
+        ranges,
+        region,
+        uses: uses(model),
+        absorbed: HashMap::new(),
+        builder: Builder::new(),
+        views: HashMap::new(),
+        dense: HashMap::new(),
+        waiting: HashMap::new(),
+        inputs: Vec::new(),
+        values: Vec::new(),
+    };
+    for &index in &region.nodes {
+        let lowered = lowering.node(index);
+        lowered.map_err(|reason| Refusal { node: index, reason })?;
+    }
+    lowering.finish()
+}
+
+/// What a node makes.
+struct Lowering<'a> {
+    model: &'a Model,
+    ranges: &'a HashMap<Outlet, Range>,
+    region: &'a Region,
+    /// The nodes that read each value; `None` stands for the model's caller.
+    uses: HashMap<Outlet, Vec<Option<usize>>>,
+    /// Nodes that are computed as part of another, and the last node of that one's chain.
+    absorbed: HashMap<usize, usize>,
+    builder: Builder,
+    views: HashMap<Outlet, View>,
+    /// Dense copies of values, by the order of their axes.
+    dense: HashMap<(Outlet, Vec<usize>), TensorId>,
+    /// Layers that wait for the last node of their chain, by that node.
+    waiting: HashMap<usize, Waiting>,
+    inputs: Vec<Outlet>,
+    values: Vec<Written>,
+}
+
+fn uses(model: &Model) -> HashMap<Outlet, Vec<Option<usize>>> {
+    let mut uses: HashMap<Outlet, Vec<Option<usize>>> = HashMap::new();
+    for (index, node) in model.graph.nodes.iter().enumerate() {
+        for outlet in &node.inputs {
+            uses.entry(*outlet).or_default().push(Some(index));
+        }
+    }
+    for outlet in &model.graph.outputs {
+        uses.entry(*outlet).or_default().push(None);
+    }
+    uses
+}
+
+/// A refusal by the engine, for people.
+fn refused(error: BuildError) -> String {
+    error.to_string()
+}
+
+/// The first output of a node.
+fn outlet(index: usize) -> Outlet {
+    Outlet { node: index as u32, slot: 0 }
+}
+
+impl<'a> Lowering<'a> {
+    fn node(&mut self, index: usize) -> Result<(), String> {
+        let node = &self.model.graph.nodes[index];
+        if self.absorbed.contains_key(&index) {
+            return self.last_of_a_chain(index);
+        }
+        match &node.operator {
+            Operator::Conv(_) | Operator::Einsum(_) => self.layer(index),
+            Operator::Binary(kind) => self.binary(index, *kind),
+            Operator::Unary(_) => self.table(index),
+            Operator::MaxPool(pool) => self.max_pool(index, pool),
+            Operator::SumPool(pool) => self.sum_pool(index, pool),
+            Operator::Softmax(softmax) => self.softmax(index, softmax),
+            Operator::Pad(pad) => self.pad(index, pad),
+            Operator::Resize(resize) => self.resize(index, resize),
+            Operator::NearestUpsample(factors) => self.upsample(index, factors),
+            Operator::QuantizeLinear(_) => self.quantize_linear(index),
+            Operator::DequantizeLinear(_) => self.dequantize_linear(index),
+            _ => self.rearrange(index),
+        }
+    }
+
+    fn fact_shape(&self, outlet: Outlet) -> Result<Vec<usize>, String> {
+        sample_shape(self.model.graph.fact(outlet)).ok_or("a dimension is open".into())
+    }
+
+    fn name(&self, index: usize) -> &'a str {
+        &self.model.graph.nodes[index].name
+    }
+
+    /// The content of a constant.
+    fn constant(&self, outlet: Outlet) -> Option<&'a hardtack::Tensor> {
+        match self.model.graph.nodes[outlet.node as usize].operator {
+            Operator::Constant(index) => match self.model.constants.get(index as usize)? {
+                Constant::Tensor(tensor) => Some(tensor),
+                Constant::Dims { .. } => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn scalar(&self, outlet: Outlet) -> Option<f32> {
+        match self.constant(outlet)?.as_f32()? {
+            [value] => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The one value a node reads.
+    fn operand(&self, index: usize) -> Result<Outlet, String> {
+        reads(self.model, index).next().ok_or("it reads only constants".into())
+    }
+
+    /// A value as a view; what is made outside becomes an input port.
+    fn view(&mut self, outlet: Outlet) -> Result<View, String> {
+        if let Some(view) = self.views.get(&outlet) {
+            return Ok(view.clone());
+        }
+        if is_constant(self.model, outlet) {
+            return Err("it reads a constant where integers need a computed value".into());
+        }
+        if self.model.graph.fact(outlet).dtype != DType::F32 {
+            return Err("it reads integers that a float operation makes".into());
+        }
+        let shape = self.fact_shape(outlet)?;
+        let elements: usize = shape.iter().product();
+        let elements = elements.try_into().map_err(|_| "its input is too large")?;
+        let port = self.builder.input(PortType::F32, elements);
+        self.inputs.push(outlet);
+        let order: Vec<usize> = (0..shape.len()).collect();
+        let view = View::dense(Source::Port(port), &shape, &order);
+        self.views.insert(outlet, view.clone());
+        Ok(view)
+    }
+
+    /// Scale and zero point for a value by its range.
+    fn quantization(&self, outlet: Outlet) -> Result<Quantization, String> {
+        let range = self.ranges.get(&outlet).ok_or("its range was not measured")?;
+        Ok(Quantization::of(*range))
+    }
+
+    /// The quantization that all pieces of a view share.
+    fn shared_quantization(&self, view: &View) -> Option<Quantization> {
+        let mut shared = None;
+        for piece in &view.pieces {
+            let Source::Tensor(id) = piece.source else { return None };
+            let own = self.quantization_of(id);
+            if *shared.get_or_insert(own) != own {
+                return None;
+            }
+        }
+        shared
+    }
+
+    fn quantization_of(&self, id: TensorId) -> Quantization {
+        let tensor = self.builder.get(id).expect("tensors are made before they are named");
+        Quantization { scale: tensor.scale, zero_point: tensor.zero_point }
+    }
+
+    /// A value as one dense tensor that stores its axes in this order, outermost first.
+    fn dense(&mut self, outlet: Outlet, order: &[usize]) -> Result<TensorId, String> {
+        let key = (outlet, order.to_vec());
+        if let Some(id) = self.dense.get(&key) {
+            return Ok(*id);
+        }
+        let view = self.view(outlet)?;
+        let dims = dims(&view.shape, order)?;
+        let whole = view.whole_tensor(order).filter(|id| {
+            let tensor = self.builder.get(*id).expect("views name tensors that are there");
+            [tensor.height, tensor.width, tensor.channels] == dims
+        });
+        let id = match whole {
+            Some(id) => id,
+            None => {
+                let quantization = match self.shared_quantization(&view) {
+                    Some(shared) => shared,
+                    None => self.quantization(outlet)?,
+                };
+                let name = self.name(outlet.node as usize);
+                self.gather(name, &view, order, quantization)?
+            }
+        };
+        self.dense.insert(key, id);
+        Ok(id)
+    }
+
+    /// Copies a view into a new tensor.
+    fn gather(
+        &mut self,
+        name: &str,
+        view: &View,
+        order: &[usize],
+        quantization: Quantization,
+    ) -> Result<TensorId, String> {
+        let Quantization { scale, zero_point } = quantization;
+        let id = self.builder.tensor(name, dims(&view.shape, order)?, scale, zero_point);
+        let walks = view.walks(order).ok_or("its elements lie too far scattered")?;
+        for (source, walk) in walks {
+            match source {
+                Source::Port(port) => self.builder.quantize(name, port, id, walk),
+                Source::Tensor(from) => self.builder.copy(name, from, id, walk),
+            }
+            .map_err(refused)?;
+        }
+        Ok(id)
+    }
+
+    /// A new tensor for a value that stores its axes in this order.
+    fn tensor(
+        &mut self,
+        outlet: Outlet,
+        order: &[usize],
+        quantization: Quantization,
+    ) -> Result<TensorId, String> {
+        let shape = self.fact_shape(outlet)?;
+        let Quantization { scale, zero_point } = quantization;
+        let name = self.name(outlet.node as usize);
+        Ok(self.builder.tensor(name, dims(&shape, order)?, scale, zero_point))
+    }
+
+    /// Notes that the last step wrote a value.
+    fn written(&mut self, outlet: Outlet, id: TensorId, order: &[usize]) -> Result<(), String> {
+        let view = View::dense(Source::Tensor(id), &self.fact_shape(outlet)?, order);
+        self.dense.insert((outlet, order.to_vec()), id);
+        self.views.insert(outlet, view.clone());
+        self.values.push(Written { outlet, step: self.builder.step_count() - 1, view });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Lowered, Refusal> {
+        let inside = |use_: &Option<usize>| use_.is_some_and(|i| self.region.nodes.contains(&i));
+        let mut outputs = Vec::new();
+        for &index in &self.region.nodes {
+            let leaves = self.uses.get(&outlet(index)).is_some_and(|uses| !uses.iter().all(inside));
+            if leaves {
+                outputs.push(outlet(index));
+            }
+        }
+        for &output in &outputs {
+            let node = output.node as usize;
+            let refusal = |reason: String| Refusal { node, reason };
+            self.exit(output).map_err(refusal)?;
+        }
+        let first = self.region.nodes[0];
+        let built = self.builder.finish().map_err(|error| {
+            // What only the whole program shows is told of the node that is named, if one is.
+            let named = |index: &&usize| match &error {
+                BuildError::Refused { name, .. } | BuildError::Unused(name) => {
+                    self.model.graph.nodes[**index].name == *name
+                }
+                _ => false,
+            };
+            let node = self.region.nodes.iter().find(named).copied().unwrap_or(first);
+            Refusal { node, reason: error.to_string() }
+        })?;
+        Ok(Lowered { built, inputs: self.inputs, outputs, values: self.values })
+    }
+
+    /// Hands a value to what is outside.
+    fn exit(&mut self, outlet: Outlet) -> Result<(), String> {
+        let node: &Node = &self.model.graph.nodes[outlet.node as usize];
+        let mut view = self.view(outlet)?;
+        if view.pieces.iter().any(|piece| matches!(piece.source, Source::Port(_))) {
+            return Err("it only rearranges an input".into());
+        }
+        let element = match node.outputs[0].dtype {
+            DType::I8 => PortType::I8,
+            DType::U8 => PortType::U8,
+            _ => PortType::F32,
+        };
+        let elements = view.len().try_into().map_err(|_| "its output is too large")?;
+        let port = self.builder.output(element, elements);
+        if view.exits().is_none() {
+            let order = view.order();
+            let id = self.dense(outlet, &order)?;
+            view = View::dense(Source::Tensor(id), &view.shape, &order);
+        }
+        let exits = view.exits().ok_or("its elements lie too far scattered")?;
+        for (source, walk) in exits {
+            if let Source::Tensor(id) = source {
+                self.builder.dequantize(&node.name, id, port, walk);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Height, width and channels of a tensor that stores the axes of a shape in this order.
+fn dims(shape: &[usize], order: &[usize]) -> Result<[u32; 3], String> {
+    let stored: Vec<usize> = order.iter().map(|axis| shape[*axis]).collect();
+    let size = |elements: usize| u32::try_from(elements).map_err(|_| "it is too large".to_string());
+    let (channels, rest) = match stored.split_last() {
+        Some((channels, rest)) => (*channels, rest),
+        None => (1, &[][..]),
+    };
+    let (width, rest) = match rest.split_last() {
+        Some((width, rest)) => (*width, rest),
+        None => (1, &[][..]),
+    };
+    Ok([size(rest.iter().product())?, size(width)?, size(channels)?])
+}

@@ -1,0 +1,127 @@
+//! Resizing images.
+
+use hardtack::Data;
+use hardtack_bundle::graph::{CoordinateTransform, Interpolation, Resize};
+use hardtack_kernels::Sample;
+
+use super::{Lowering, outlet, refused};
+
+/// Weights of a sample are in units of one part in this many.
+const UNIT: f64 = 2048.0;
+
+impl Lowering<'_> {
+    pub fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), String> {
+        let node = &self.model.graph.nodes[index];
+        let given = |input: Option<u32>| {
+            let outlet = input.and_then(|input| node.inputs.get(input as usize));
+            let tensor = outlet.and_then(|outlet| self.constant(*outlet));
+            tensor.filter(|tensor| !tensor.is_empty())
+        };
+        let sizes = given(resize.sizes_input);
+        let scales = given(resize.scales_input).and_then(|tensor| tensor.as_f32());
+        if sizes.is_none() && scales.is_none() {
+            return Err("its size is computed".into());
+        }
+        debug_assert!(sizes.is_none_or(|sizes| matches!(sizes.data(), Data::I64(_))));
+        let before = self.fact_shape(node.inputs[0])?;
+        let after = self.fact_shape(outlet(index))?;
+        let samples = (0..before.len())
+            .map(|axis| {
+                let (before, after) = (before[axis], after[axis]);
+                let stated = scales.and_then(|scales| scales.get(axis + 1)).copied();
+                let ratio = stated.map_or(after as f64 / before as f64, f64::from);
+                along(resize, before, after, ratio)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        self.interpolate(index, &before, &after, samples)
+    }
+
+    pub fn upsample(&mut self, index: usize, factors: &[u64]) -> Result<(), String> {
+        let before = self.fact_shape(self.operand(index)?)?;
+        let after = self.fact_shape(outlet(index))?;
+        let samples = factors.iter().skip(1).zip(&before).map(|(factor, size)| {
+            let nearest = |at: u64| {
+                let first = (at / factor) as u16;
+                Sample { first, second: first, weight: 0 }
+            };
+            (0..*size as u64 * factor).map(nearest).collect()
+        });
+        let samples = samples.collect();
+        self.interpolate(index, &before, &after, samples)
+    }
+
+    /// Resizes an image whose channels are the first axis.
+    fn interpolate(
+        &mut self,
+        index: usize,
+        before: &[usize],
+        after: &[usize],
+        mut samples: Vec<Vec<Sample>>,
+    ) -> Result<(), String> {
+        if before.len() != 3 || before[0] != after[0] {
+            return Err("it resizes something else than an image".into());
+        }
+        if before.iter().chain(after).any(|size| *size > usize::from(u16::MAX)) {
+            return Err("the image is too large".into());
+        }
+        let order = [1, 2, 0];
+        let from = self.dense(self.model.graph.nodes[index].inputs[0], &order)?;
+        let quantization = self.quantization_of(from);
+        let to = self.tensor(outlet(index), &order, quantization)?;
+        let columns = samples.remove(2);
+        let rows = samples.remove(1);
+        self.builder.resize(self.name(index), from, to, &rows, &columns).map_err(refused)?;
+        self.written(outlet(index), to, &order)
+    }
+}
+
+/// For each place of an axis after resizing, what it is made of. Coordinates as in the ONNX
+/// specification of Resize.
+fn along(
+    resize: &Resize,
+    before: usize,
+    after: usize,
+    ratio: f64,
+) -> Result<Vec<Sample>, String> {
+    let coordinate = |at: usize| {
+        let at = at as f64;
+        match resize.coordinates {
+            CoordinateTransform::HalfPixel => (at + 0.5) / ratio - 0.5,
+            CoordinateTransform::PytorchHalfPixel if after > 1 => (at + 0.5) / ratio - 0.5,
+            CoordinateTransform::PytorchHalfPixel => 0.0,
+            CoordinateTransform::HalfPixelSymmetric => {
+                let adjusted = after as f64 / (ratio * before as f64);
+                let centre = before as f64 / 2.0;
+                centre * (1.0 - adjusted) + (at + 0.5) / ratio - 0.5
+            }
+            CoordinateTransform::AlignCorners if after > 1 => {
+                at * (before as f64 - 1.0) / (after as f64 - 1.0)
+            }
+            CoordinateTransform::AlignCorners => 0.0,
+            CoordinateTransform::Asymmetric => at / ratio,
+            CoordinateTransform::TfHalfPixelForNn => (at + 0.5) / ratio,
+        }
+    };
+    let last = before - 1;
+    let sample = |at: usize| {
+        let x = coordinate(at).clamp(0.0, last as f64);
+        let nearest = |place: f64| {
+            let first = (place.max(0.0) as usize).min(last) as u16;
+            Ok(Sample { first, second: first, weight: 0 })
+        };
+        match resize.interpolation {
+            Interpolation::NearestFloor => nearest(x.floor()),
+            Interpolation::NearestCeil => nearest(x.ceil()),
+            Interpolation::NearestRoundPreferFloor => nearest((x - 0.5).ceil()),
+            Interpolation::NearestRoundPreferCeil => nearest((x + 0.5).floor()),
+            Interpolation::Linear => {
+                let first = x.floor();
+                let weight = ((x - first) * UNIT).round() as i32;
+                let second = (first as usize + 1).min(last) as u16;
+                Ok(Sample { first: first as u16, second, weight })
+            }
+            Interpolation::Cubic => Err("cubic interpolation has no integer form".to_string()),
+        }
+    };
+    (0..after).map(sample).collect()
+}

@@ -1,0 +1,161 @@
+//! Operations that only say where elements stand, and stated scales.
+
+use std::ops::Range;
+
+use hardtack::Data;
+use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
+
+use super::super::lattice::View;
+use super::{Lowering, outlet};
+
+const SCATTERED: &str = "its elements lie too far scattered";
+
+impl Lowering<'_> {
+    /// A node whose value is a view of what it reads.
+    pub fn rearrange(&mut self, index: usize) -> Result<(), String> {
+        let node = &self.model.graph.nodes[index];
+        let shape = self.fact_shape(outlet(index))?;
+        let view = match &node.operator {
+            Operator::Concat(axis) => self.concat(index, *axis as usize)?,
+            Operator::AddAxis(0) | Operator::RemoveAxis(0) => {
+                return Err("it changes the first dimension, over which programs are repeated".into());
+            }
+            Operator::AddAxis(_) | Operator::RemoveAxis(_) => {
+                self.view(node.inputs[0])?.reshape(&shape)
+            }
+            Operator::Reshape(reshape) if reshape.axis > 0 => {
+                self.view(node.inputs[0])?.reshape(&shape)
+            }
+            Operator::MoveAxis((from, to)) if *from > 0 && *to > 0 => {
+                let (from, to) = (*from as usize - 1, *to as usize - 1);
+                self.of_view(node.inputs[0], |view| view.move_axis(from, to))?
+            }
+            Operator::Broadcast(_) => self.of_view(node.inputs[0], |view| view.broadcast(&shape))?,
+            Operator::Slice(slice) if slice.axis > 0 => {
+                let (start, end) = (slice.start.value(), slice.end.value());
+                let (Some(start), Some(end)) = (start, end) else {
+                    return Err("its range is computed".into());
+                };
+                let axis = slice.axis as usize - 1;
+                let range = start as usize..end as usize;
+                self.of_view(node.inputs[0], |view| view.slice(axis, range.clone(), 1))?
+            }
+            Operator::Downsample(down) if down.axis > 0 && down.stride > 0 => {
+                let axis = down.axis as usize - 1;
+                let end = self.fact_shape(node.inputs[0])?[axis];
+                let (range, step) = (down.modulo as usize..end, down.stride as usize);
+                self.of_view(node.inputs[0], |view| view.slice(axis, range.clone(), step))?
+            }
+            Operator::StridedSlice(slice) => self.strided(index, slice)?,
+            _ => return Err("it changes the first dimension, over which programs are repeated".into()),
+        };
+        if view.shape != shape {
+            return Err("its shape is not what its attributes make".into());
+        }
+        self.views.insert(outlet(index), view);
+        Ok(())
+    }
+
+    /// A view of a value; of a dense copy where its pieces do not allow it.
+    fn of_view(
+        &mut self,
+        value: Outlet,
+        change: impl Fn(&View) -> Option<View>,
+    ) -> Result<View, String> {
+        let view = self.view(value)?;
+        if let Some(changed) = change(&view) {
+            return Ok(changed);
+        }
+        let copy = self.copy(value)?;
+        change(&copy).ok_or(SCATTERED.into())
+    }
+
+    /// A dense copy of a value, in the order of its largest piece.
+    fn copy(&mut self, value: Outlet) -> Result<View, String> {
+        let view = self.view(value)?;
+        let order = view.order();
+        let id = self.dense(value, &order)?;
+        Ok(View::dense(super::Source::Tensor(id), &view.shape, &order))
+    }
+
+    fn concat(&mut self, index: usize, axis: usize) -> Result<View, String> {
+        let axis = axis.checked_sub(1).ok_or("it joins samples")?;
+        let inputs = &self.model.graph.nodes[index].inputs;
+        let views: Vec<View> = inputs.iter().map(|x| self.view(*x)).collect::<Result<_, _>>()?;
+        if let Some(view) = View::concat(&views, axis) {
+            return Ok(view);
+        }
+        let views: Vec<View> = inputs.iter().map(|x| self.copy(*x)).collect::<Result<_, _>>()?;
+        View::concat(&views, axis).ok_or(SCATTERED.into())
+    }
+
+    fn strided(&mut self, index: usize, slice: &StridedSlice) -> Result<View, String> {
+        let node = &self.model.graph.nodes[index];
+        let shape = self.fact_shape(node.inputs[0])?;
+        let integers = |input: usize| -> Result<Vec<i64>, String> {
+            let tensor = node.inputs.get(input).and_then(|outlet| self.constant(*outlet));
+            match tensor.map(hardtack::Tensor::data) {
+                Some(Data::I64(values)) => Ok(values.clone()),
+                Some(Data::I32(values)) => Ok(values.iter().map(|v| i64::from(*v)).collect()),
+                _ => Err("its ranges are computed".into()),
+            }
+        };
+        let (starts, ends) = (integers(1)?, integers(2)?);
+        let axes = match slice.axes_input {
+            Some(input) => integers(input as usize)?,
+            None => (0..starts.len() as i64).collect(),
+        };
+        let steps = match slice.steps_input {
+            Some(input) => integers(input as usize)?,
+            None => vec![1; starts.len()],
+        };
+        if slice.shrink_axis_mask != 0 {
+            return Err("it removes axes while it slices".into());
+        }
+        let mut cuts: Vec<(usize, Range<usize>, usize)> = Vec::new();
+        for place in 0..starts.len() {
+            let rank = shape.len() as i64 + 1;
+            let axis = if axes[place] < 0 { axes[place] + rank } else { axes[place] };
+            let axis = usize::try_from(axis - 1).map_err(|_| "it takes some of the samples")?;
+            let size = *shape.get(axis).ok_or("it slices an axis that is not there")? as i64;
+            let step = usize::try_from(steps[place]).ok().filter(|step| *step > 0);
+            let step = step.ok_or("it walks backwards")?;
+            let bound = |at: i64| (if at < 0 { at + size } else { at }).clamp(0, size) as usize;
+            let open = |mask: i64| place < 64 && mask >> place & 1 == 1;
+            let start = if open(slice.begin_mask) { 0 } else { bound(starts[place]) };
+            let end = if open(slice.end_mask) { size as usize } else { bound(ends[place]) };
+            cuts.push((axis, start..end.max(start), step));
+        }
+        self.of_view(node.inputs[0], |view| {
+            let mut view = view.clone();
+            for (axis, range, step) in &cuts {
+                view = view.slice(*axis, range.clone(), *step)?;
+            }
+            Some(view)
+        })
+    }
+
+    /// A stated scale that no operation before could take over.
+    pub fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
+        let stated = self.stated(index).ok_or("its scales vary along an axis")?;
+        let view = self.view(self.model.graph.nodes[index].inputs[0])?;
+        if self.shared_quantization(&view) == Some(stated) {
+            self.views.insert(outlet(index), view);
+            return Ok(());
+        }
+        let order = view.order();
+        let id = self.gather(self.name(index), &view, &order, stated)?;
+        self.written(outlet(index), id, &order)
+    }
+
+    /// The integers of a stated scale, read as reals.
+    pub fn dequantize_linear(&mut self, index: usize) -> Result<(), String> {
+        let stated = self.stated(index).ok_or("its scales vary along an axis")?;
+        let view = self.view(self.model.graph.nodes[index].inputs[0])?;
+        if self.shared_quantization(&view) != Some(stated) {
+            return Err("it reads integers by another scale than they were written".into());
+        }
+        self.views.insert(outlet(index), view);
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! Pooling, borders, and the geometry of sliding windows.
+
+use hardtack::Constant;
+use hardtack_bundle::graph::{self, ImageLayout, MaxPool, Pad, PadMode, Padding, SumPool};
+use hardtack_engine::program::Window;
+
+use super::super::lattice::Source;
+use super::chain::Allow;
+use super::{Lowering, outlet, refused};
+
+/// The order in which images of this layout are stored, rows first and channels last; axes do
+/// not count the batch.
+pub fn image_order(layout: ImageLayout, rank: usize) -> Result<Vec<usize>, String> {
+    match (layout, rank) {
+        (ImageLayout::Nchw, 3) => Ok(vec![1, 2, 0]),
+        (ImageLayout::Nchw, 2) => Ok(vec![1, 0]),
+        (ImageLayout::Nhwc, 3) => Ok(vec![0, 1, 2]),
+        (ImageLayout::Nhwc, 2) => Ok(vec![0, 1]),
+        _ => Err("it works on neither signals nor images with a batch dimension".into()),
+    }
+}
+
+/// A window of a graph as the engine has it: a signal is an image of one row. The shapes do not
+/// count the batch.
+pub fn engine_window(
+    window: &graph::Window,
+    before: &[usize],
+    after: &[usize],
+) -> Result<Window, String> {
+    let first = match window.layout {
+        ImageLayout::Nchw | ImageLayout::Chw => 1,
+        ImageLayout::Nhwc | ImageLayout::Hwc => 0,
+    };
+    let spatial = window.kernel.len();
+    let missing = 2usize.checked_sub(spatial).ok_or("its windows have more than two dimensions")?;
+    let mut engine = Window { kernel: [1; 2], stride: [1; 2], dilation: [1; 2], pad: [0; 2] };
+    let size = |number: u32| u16::try_from(number).map_err(|_| "its window is too large");
+    for axis in 0..spatial {
+        let place = missing + axis;
+        engine.kernel[place] = size(window.kernel[axis])?;
+        engine.stride[place] = size(window.strides[axis])?;
+        engine.dilation[place] = size(window.dilations[axis])?;
+        let (input, output) = (before[first + axis], after[first + axis]);
+        let reach = (window.kernel[axis] as usize - 1) * window.dilations[axis] as usize + 1;
+        let covered = (output - 1) * window.strides[axis] as usize + reach;
+        let total = covered.saturating_sub(input) as u32;
+        engine.pad[place] = size(match &window.padding {
+            Padding::Valid => 0,
+            Padding::Explicit(begin, _) | Padding::ExplicitCeil(begin, _) => begin[axis],
+            Padding::SameUpper => total / 2,
+            Padding::SameLower => total.div_ceil(2),
+        })?;
+    }
+    Ok(engine)
+}
+
+impl Lowering<'_> {
+    pub fn max_pool(&mut self, index: usize, pool: &MaxPool) -> Result<(), String> {
+        let input = self.operand(index)?;
+        let before = self.fact_shape(input)?;
+        let after = self.fact_shape(outlet(index))?;
+        let window = engine_window(&pool.window, &before, &after)?;
+        let order = image_order(pool.window.layout, before.len())?;
+        let from = self.dense(input, &order)?;
+        let quantization = self.quantization_of(from);
+        let to = self.tensor(outlet(index), &order, quantization)?;
+        let full = hardtack_engine::program::Clamp::FULL;
+        self.builder.max_pool(self.name(index), from, to, window, full);
+        self.written(outlet(index), to, &order)
+    }
+
+    pub fn sum_pool(&mut self, index: usize, pool: &SumPool) -> Result<(), String> {
+        if !pool.average {
+            return Err("it sums windows without dividing".into());
+        }
+        if pool.count_include_pad && matches!(pool.window.padding, Padding::ExplicitCeil(..)) {
+            return Err("its windows reach beyond the border".into());
+        }
+        let input = self.operand(index)?;
+        let before = self.fact_shape(input)?;
+        let after = self.fact_shape(outlet(index))?;
+        let window = engine_window(&pool.window, &before, &after)?;
+        let order = image_order(pool.window.layout, before.len())?;
+        let from = self.dense(input, &order)?;
+        let chain = self.chain(index, Allow::Limits);
+        self.absorb(&chain);
+        let last = outlet(chain.last);
+        let quantization = match chain.stated {
+            Some(stated) => stated,
+            None => self.quantization(last)?,
+        };
+        let to = self.tensor(last, &order, quantization)?;
+        let clamp = quantization.clamp(chain.limits);
+        let include = pool.count_include_pad;
+        let name = self.name(index);
+        self.builder.average_pool(name, from, to, window, include, clamp).map_err(refused)?;
+        self.written(last, to, &order)
+    }
+
+    pub fn pad(&mut self, index: usize, pad: &Pad) -> Result<(), String> {
+        let PadMode::Constant(constant) = pad.mode else {
+            return Err("its border is no constant".into());
+        };
+        let value = match self.model.constants.get(constant as usize) {
+            Some(Constant::Tensor(tensor)) => match tensor.as_f32() {
+                Some([value]) => *value,
+                _ => return Err("its border is no real number".into()),
+            },
+            _ => return Err("its border is no number".into()),
+        };
+        if pad.pads.first() != Some(&(0, 0)) {
+            return Err("it pads the first dimension, over which programs are repeated".into());
+        }
+        let input = self.operand(index)?;
+        let view = self.view(input)?;
+        let order = view.order();
+        let quantization = match self.shared_quantization(&view) {
+            Some(shared) if value == 0.0 => shared,
+            _ => self.quantization(outlet(index))?,
+        };
+        let to = self.tensor(outlet(index), &order, quantization)?;
+        let name = self.name(index);
+        self.builder.fill(name, to, value).map_err(refused)?;
+        let border: Vec<(usize, usize)> =
+            pad.pads[1..].iter().map(|(b, a)| (*b as usize, *a as usize)).collect();
+        let padded = view.within(&border).ok_or("its elements lie too far scattered")?;
+        let walks = padded.walks(&order).ok_or("its elements lie too far scattered")?;
+        for (source, walk) in walks {
+            match source {
+                Source::Port(port) => self.builder.quantize(name, port, to, walk),
+                Source::Tensor(from) => self.builder.copy(name, from, to, walk),
+            }
+            .map_err(refused)?;
+        }
+        self.written(outlet(index), to, &order)
+    }
+}

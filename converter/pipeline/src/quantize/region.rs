@@ -1,0 +1,178 @@
+//! Which nodes run as integers, and in which program.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hardtack::Model;
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{Dim, Fact, Operator, Outlet};
+
+/// Nodes that become one program, in the order they run.
+#[derive(Debug)]
+pub struct Region {
+    /// Indices of the nodes.
+    pub nodes: Vec<usize>,
+}
+
+/// Why a node cannot run as integers, by its index.
+pub type Refused = HashMap<usize, String>;
+
+/// What a node is to a region.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Has weights: what a region is made for.
+    Layer,
+    /// States the scale of a value.
+    Scale,
+    /// Joins layers.
+    Other,
+}
+
+/// A value's dimensions without the batch, where all of these are numbers.
+pub fn sample_shape(fact: &Fact) -> Option<Vec<usize>> {
+    let (_, rest) = fact.shape.split_first()?;
+    rest.iter()
+        .map(|dim| dim.value().filter(|d| *d > 0).and_then(|d| usize::try_from(d).ok()))
+        .collect()
+}
+
+/// What a node reads other than constants.
+pub fn reads<'m>(model: &'m Model, index: usize) -> impl Iterator<Item = Outlet> + 'm {
+    let read = model.graph.nodes[index].inputs.iter().copied();
+    read.filter(|outlet| !is_constant(model, *outlet))
+}
+
+/// Whether a value never changes.
+pub fn is_constant(model: &Model, outlet: Outlet) -> bool {
+    let node = &model.graph.nodes[outlet.node as usize];
+    match node.operator {
+        Operator::Constant(_) => true,
+        Operator::DequantizeLinear(_) => node.inputs.iter().all(|x| is_constant(model, *x)),
+        _ => false,
+    }
+}
+
+/// The regions of a model, without what was refused before. What cannot run as integers is
+/// added to `refused`.
+pub fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
+    let nodes = &model.graph.nodes;
+    let mut roles: Vec<Option<Role>> = (0..nodes.len())
+        .map(|index| {
+            if refused.contains_key(&index) {
+                return None;
+            }
+            match role(model, index) {
+                Ok(role) => role,
+                Err(reason) => {
+                    refused.insert(index, reason);
+                    None
+                }
+            }
+        })
+        .collect();
+    trim(model, &mut roles, refused);
+    let levels = levels(model, &roles);
+    let mut regions: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
+    for (index, role) in roles.iter().enumerate() {
+        if role.is_some() {
+            let batch = format!("{:?}", nodes[index].outputs[0].shape[0]);
+            regions.entry((levels[index], batch)).or_default().push(index);
+        }
+    }
+    let mut kept = Vec::new();
+    for nodes in regions.into_values() {
+        if nodes.iter().any(|index| roles[*index] == Some(Role::Layer)) {
+            kept.push(Region { nodes });
+            continue;
+        }
+        for index in nodes {
+            refused.insert(index, "no layer with weights is near it".into());
+        }
+    }
+    kept
+}
+
+/// What a node is to a region; `None` for what is neither computed in integers nor in reals.
+fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
+    let node = &model.graph.nodes[index];
+    let role = match &node.operator {
+        Operator::Input | Operator::Constant(_) | Operator::Program(_) => return Ok(None),
+        _ if is_constant(model, Outlet { node: index as u32, slot: 0 }) => return Ok(None),
+        Operator::Conv(_) | Operator::Einsum(_) => Role::Layer,
+        Operator::QuantizeLinear(_) | Operator::DequantizeLinear(_) => Role::Scale,
+        Operator::Binary(_)
+        | Operator::Unary(_)
+        | Operator::MaxPool(_)
+        | Operator::SumPool(_)
+        | Operator::Softmax(_)
+        | Operator::Resize(_)
+        | Operator::NearestUpsample(_)
+        | Operator::AddAxis(_)
+        | Operator::RemoveAxis(_)
+        | Operator::MoveAxis(_)
+        | Operator::Reshape(_)
+        | Operator::Broadcast(_)
+        | Operator::Slice(_)
+        | Operator::StridedSlice(_)
+        | Operator::Downsample(_)
+        | Operator::Concat(_)
+        | Operator::Pad(_) => Role::Other,
+        _ => return Err("it has no integer form".into()),
+    };
+    let [fact] = &node.outputs[..] else { return Err("it has several outputs".into()) };
+    let batch = fact.shape.first().ok_or("it has no batch dimension")?;
+    let read: Vec<Outlet> = reads(model, index).collect();
+    for fact in read.iter().map(|outlet| model.graph.fact(*outlet)).chain([fact]) {
+        if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8) {
+            return Err(format!("it works on {}", fact.dtype));
+        }
+        if fact.shape.first() != Some(batch) {
+            return Err("it changes the first dimension, over which programs are repeated".into());
+        }
+        if sample_shape(fact).is_none() {
+            return Err(match fact.shape.iter().skip(1).find(|dim| dim.value().is_none()) {
+                Some(Dim::Expression(_)) => "a dimension is open: give it by --set".into(),
+                _ => "it has no elements".to_string(),
+            });
+        }
+    }
+    if read.is_empty() {
+        return Err("it reads only constants".into());
+    }
+    Ok(Some(role))
+}
+
+/// Takes away what only hands values to float operations: in integers it would cost accuracy
+/// and save nothing.
+fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
+    let nodes = &model.graph.nodes;
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    for (index, node) in nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|outlet| readers[outlet.node as usize].push(index));
+    }
+    let mut returned = vec![false; nodes.len()];
+    model.graph.outputs.iter().for_each(|outlet| returned[outlet.node as usize] = true);
+    for index in (0..nodes.len()).rev() {
+        let only_float = !readers[index].is_empty()
+            && !returned[index]
+            && readers[index].iter().all(|reader| roles[*reader].is_none());
+        if roles[index] == Some(Role::Other) && only_float {
+            roles[index] = None;
+            refused.insert(index, "only float operations read it".into());
+        }
+    }
+}
+
+/// How often a path to each node changes from float to integers at most: nodes of one level
+/// can run together.
+fn levels(model: &Model, roles: &[Option<Role>]) -> Vec<usize> {
+    let mut levels = vec![0; roles.len()];
+    for index in 0..roles.len() {
+        let integer = roles[index].is_some();
+        let level = |outlet: Outlet| {
+            let before = outlet.node as usize;
+            levels[before] + usize::from(integer && roles[before].is_none())
+        };
+        levels[index] = reads(model, index).map(level).max().unwrap_or(0);
+    }
+    levels
+}

@@ -1,0 +1,216 @@
+//! Weights as integers, per output channel.
+
+use hardtack::{Constant, Data, Model};
+use hardtack_bundle::graph::{KernelLayout, Operator, Outlet};
+
+/// The weights of a layer, by output channel, kernel row, kernel column and input channel of
+/// the group.
+pub struct Weights {
+    /// Elements of one output channel.
+    pub depth: usize,
+    /// What they are.
+    pub values: Values,
+}
+
+/// Weights as the source has them.
+pub enum Values {
+    /// Reals, still to be quantized.
+    Real(Vec<f32>),
+    /// Integers with the scale of each output channel.
+    Integer(Vec<i8>, Vec<f32>),
+}
+
+/// Integers in [−127, 127], their scales and the bias in their units.
+pub struct Quantized {
+    /// The weights.
+    pub weights: Vec<i8>,
+    /// Real value of one step, per output channel.
+    pub scales: Vec<f32>,
+    /// In units of input scale · weight scale.
+    pub bias: Vec<i32>,
+}
+
+/// A bias beyond this many steps would leave too few bits to the rest of the accumulator: the
+/// weights get coarser steps then.
+const LARGEST_BIAS: f64 = (1 << 24) as f64;
+
+/// The f32 elements of a constant, dequantized where it is one of integers.
+pub fn reals(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
+    if let Some(tensor) = constant(model, outlet) {
+        return Some(tensor.as_f32()?.to_vec());
+    }
+    let (integers, scales) = dequantized(model, outlet)?;
+    let per_scale = integers.values.len() / (integers.outer * scales.len());
+    let scale = |index: usize| scales[(index / per_scale) % scales.len()];
+    Some(integers.values.iter().enumerate().map(|(i, v)| *v as f32 * scale(i)).collect())
+}
+
+fn constant(model: &Model, outlet: Outlet) -> Option<&hardtack::Tensor> {
+    match model.graph.nodes[outlet.node as usize].operator {
+        Operator::Constant(index) => match model.constants.get(index as usize)? {
+            Constant::Tensor(tensor) => Some(tensor),
+            Constant::Dims { .. } => None,
+        },
+        _ => None,
+    }
+}
+
+struct Integers {
+    values: Vec<i32>,
+    /// Product of the dimensions before the axis of the scales.
+    outer: usize,
+}
+
+/// Constant integers behind a dequantization, less their zero points, and the scales.
+fn dequantized(model: &Model, outlet: Outlet) -> Option<(Integers, Vec<f32>)> {
+    let node = &model.graph.nodes[outlet.node as usize];
+    let Operator::DequantizeLinear(attributes) = &node.operator else { return None };
+    let [x, scale, zero_point] = node.inputs[..] else { return None };
+    let x = constant(model, x)?;
+    let scales = constant(model, scale)?.as_f32()?.to_vec();
+    let zeros = integers(constant(model, zero_point)?)?;
+    let axis = attributes.axis.map_or(0, |axis| axis as usize);
+    let outer: usize = x.shape().iter().take(axis).product();
+    let mut values = integers(x)?;
+    let per_scale = values.len() / (outer * scales.len());
+    for (index, value) in values.iter_mut().enumerate() {
+        let channel = (index / per_scale) % scales.len();
+        *value -= zeros[if zeros.len() == 1 { 0 } else { channel }];
+    }
+    (per_scale > 0).then_some((Integers { values, outer }, scales))
+}
+
+fn integers(tensor: &hardtack::Tensor) -> Option<Vec<i32>> {
+    match tensor.data() {
+        Data::I8(values) => Some(values.iter().map(|v| i32::from(*v)).collect()),
+        Data::U8(values) => Some(values.iter().map(|v| i32::from(*v)).collect()),
+        Data::I32(values) => Some(values.clone()),
+        _ => None,
+    }
+}
+
+impl Weights {
+    /// The kernel of a convolution with this many output channels.
+    pub fn of_kernel(
+        model: &Model,
+        outlet: Outlet,
+        layout: KernelLayout,
+        channels: usize,
+        spatial: usize,
+    ) -> Option<Weights> {
+        let elements = model.graph.fact(outlet).shape.iter().map(|dim| dim.value());
+        let elements: usize = elements.map(|dim| dim.map(|d| d as usize)).product::<Option<_>>()?;
+        let inputs = elements.checked_div(channels * spatial)?;
+        // Places of the output channel, kernel element and input channel in the source.
+        let [o, s, i] = match layout {
+            KernelLayout::Oihw => [inputs * spatial, 1, spatial],
+            KernelLayout::Ohwi => [inputs * spatial, inputs, 1],
+            KernelLayout::Hwio => [1, inputs * channels, channels],
+        };
+        Self::gather(model, outlet, [(channels, o), (spatial, s), (inputs, i)])
+    }
+
+    /// A matrix with `inputs` rows and `outputs` columns at these strides.
+    pub fn of_matrix(
+        model: &Model,
+        outlet: Outlet,
+        (inputs, input_stride): (usize, usize),
+        (outputs, output_stride): (usize, usize),
+    ) -> Option<Weights> {
+        Self::gather(model, outlet, [(outputs, output_stride), (1, 1), (inputs, input_stride)])
+    }
+
+    /// Elements by output channel, kernel element and input channel, each a number and a stride.
+    fn gather(model: &Model, outlet: Outlet, by: [(usize, usize); 3]) -> Option<Weights> {
+        let [(channels, o), (spatial, s), (inputs, i)] = by;
+        let depth = spatial * inputs;
+        let places = move || {
+            (0..channels).flat_map(move |channel| {
+                (0..spatial).flat_map(move |tap| {
+                    (0..inputs).map(move |input| channel * o + tap * s + input * i)
+                })
+            })
+        };
+        if let Some(integer) = Self::kept(model, outlet, channels, o, places()) {
+            return Some(Weights { depth, values: integer });
+        }
+        let source = reals(model, outlet)?;
+        let values = places().map(|at| source.get(at).copied()).collect::<Option<_>>()?;
+        Some(Weights { depth, values: Values::Real(values) })
+    }
+
+    /// The source's own integers, where they are symmetric and have one scale an output channel.
+    fn kept(
+        model: &Model,
+        outlet: Outlet,
+        channels: usize,
+        channel_stride: usize,
+        places: impl Iterator<Item = usize>,
+    ) -> Option<Values> {
+        let (integers, scales) = dequantized(model, outlet)?;
+        let per_scale = integers.values.len() / (integers.outer * scales.len());
+        if scales.len() != 1 && (scales.len() != channels || per_scale != channel_stride) {
+            return None;
+        }
+        let narrow = |at: usize| i8::try_from(*integers.values.get(at)?).ok().filter(|v| *v != i8::MIN);
+        let values = places.map(narrow).collect::<Option<Vec<i8>>>()?;
+        let scales = if scales.len() == 1 { vec![scales[0]; channels] } else { scales };
+        Some(Values::Integer(values, scales))
+    }
+
+    /// Reals, by output channel.
+    pub fn real(values: Vec<f32>, depth: usize) -> Weights {
+        Weights { depth, values: Values::Real(values) }
+    }
+
+    /// Symmetric integers, for an input of this scale and a bias per output channel.
+    pub fn quantize(self, input_scale: f32, bias: &[f32]) -> Quantized {
+        let input_scale = f64::from(input_scale);
+        let (weights, scales) = match self.values {
+            Values::Integer(weights, scales) => (weights, scales),
+            Values::Real(values) => {
+                let mut weights = Vec::with_capacity(values.len());
+                let mut scales = Vec::with_capacity(bias.len());
+                for (row, bias) in values.chunks_exact(self.depth).zip(bias) {
+                    let greatest = row.iter().fold(0f32, |greatest, w| greatest.max(w.abs()));
+                    let for_bias = f64::from(bias.abs()) / (input_scale * LARGEST_BIAS);
+                    let scale = (f64::from(greatest) / 127.0).max(for_bias);
+                    let scale = if scale > 1e-15 { scale as f32 } else { 1.0 };
+                    let integer = |w: &f32| {
+                        let steps = (f64::from(*w) / f64::from(scale)).round_ties_even();
+                        steps.clamp(-127.0, 127.0) as i8
+                    };
+                    weights.extend(row.iter().map(integer));
+                    scales.push(scale);
+                }
+                (weights, scales)
+            }
+        };
+        let bias = bias.iter().zip(&scales).map(|(bias, scale)| {
+            (f64::from(*bias) / (input_scale * f64::from(*scale))).round_ties_even() as i32
+        });
+        Quantized { bias: bias.collect(), weights, scales }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_channel_uses_its_whole_range() {
+        let weights = Weights::real(vec![0.5, -1.0, 0.01, 0.02], 2);
+        let quantized = weights.quantize(0.1, &[1.0, 0.0]);
+        assert_eq!(quantized.weights, [64, -127, 64, 127]);
+        assert!((quantized.scales[1] - 0.02 / 127.0).abs() < 1e-9);
+        assert_eq!(quantized.bias, [1270, 0]);
+    }
+
+    #[test]
+    fn a_great_bias_makes_the_steps_coarser() {
+        let quantized = Weights::real(vec![1e-6, -1e-6], 2).quantize(0.01, &[1000.0]);
+        assert!(quantized.bias[0].abs() <= 1 << 24);
+        let quantized = Weights::real(vec![0.0, 0.0], 2).quantize(0.01, &[0.0]);
+        assert_eq!((quantized.weights, quantized.bias), (vec![0, 0], vec![0]));
+    }
+}
