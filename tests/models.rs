@@ -3,7 +3,9 @@
 
 mod shared;
 
-use hardtack::{Bundle, Session};
+use std::path::Path;
+
+use hardtack::{Bundle, Session, Tensor};
 use hardtack_converter::{Options, Silent, arrays, convert};
 use shared::{Checked, assets, check_outputs, model_names, settings};
 
@@ -13,10 +15,34 @@ fn check(name: &str) -> Result<Checked, String> {
     let folder = assets().expect("asked before").join("models").join(name);
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let source = shared::source(&folder, scratch.path())?;
-    let output = scratch.path().join("model.tack");
-    let options = Options { set: settings(name), ..Options::default() };
-    convert(&source, &output, &options, &mut Silent).map_err(|error| error.to_string())?;
-    let source_bytes = std::fs::metadata(&source).map_err(|error| error.to_string())?.len();
+    let mut options = Options { set: settings(name), ..Options::default() };
+    let vectors = shared::vectors(&folder)
+        .iter()
+        .map(|path| arrays::read_npz(path).map_err(|error| error.to_string()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let Some(sized) = shared::sized_input(name) else {
+        return run(&source, scratch.path(), &options, &vectors);
+    };
+    let mut worst = Checked::default();
+    for arrays in vectors {
+        let (_, input) = arrays.iter().find(|(n, _)| n == sized).ok_or("no such input")?;
+        let sizes: Vec<String> = input.shape().iter().map(usize::to_string).collect();
+        options.set = vec![(sized.into(), sizes.join("x"))];
+        worst = worst.max(run(&source, scratch.path(), &options, &[arrays])?);
+    }
+    Ok(worst)
+}
+
+/// Converts a model and runs these vectors.
+fn run(
+    source: &Path,
+    scratch: &Path,
+    options: &Options,
+    vectors: &[Vec<(String, Tensor)>],
+) -> Result<Checked, String> {
+    let output = scratch.join("model.tack");
+    convert(source, &output, options, &mut Silent).map_err(|error| error.to_string())?;
+    let source_bytes = std::fs::metadata(source).map_err(|error| error.to_string())?.len();
     let bundle_bytes = std::fs::metadata(&output).map_err(|error| error.to_string())?.len();
     // A file of a few kilobytes is mostly what describes it.
     if bundle_bytes > source_bytes && source_bytes > 50_000 {
@@ -30,8 +56,7 @@ fn check(name: &str) -> Result<Checked, String> {
         return Err(format!("the bundle's own vectors do not hold: {golden:?}"));
     }
     let mut worst = Checked::default();
-    for vectors in shared::vectors(&folder) {
-        let arrays = arrays::read_npz(&vectors).map_err(|error| error.to_string())?;
+    for arrays in vectors {
         let names: Vec<String> = session.inputs().iter().map(|port| port.name.clone()).collect();
         let inputs: Vec<_> = names
             .iter()
@@ -44,7 +69,7 @@ fn check(name: &str) -> Result<Checked, String> {
         let outputs = session.run(&inputs).map_err(|error| error.to_string())?;
         for (name, got) in outputs.iter() {
             let Some((_, expected)) = arrays.iter().find(|(n, _)| n == name) else {
-                return Err(format!("no output {name} in {}", vectors.display()));
+                return Err(format!("there is no output {name:?} among the vectors"));
             };
             worst = worst.max(check_outputs(expected, got)?);
         }

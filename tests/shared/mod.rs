@@ -34,6 +34,12 @@ pub fn settings(name: &str) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
+/// The input whose shape must be known before a model can be converted: its operators round sizes
+/// in ways that only numbers satisfy.
+pub fn sized_input(name: &str) -> Option<&'static str> {
+    (name == "ppocrv3_det_ch").then_some("x")
+}
+
 /// The ONNX file of a model. Architectures with random weights are built by their script, which
 /// needs Python with `onnx` and `numpy`.
 pub fn source(folder: &Path, scratch: &Path) -> Result<PathBuf, String> {

@@ -20,6 +20,8 @@ use crate::samples::Samples;
 const HALVED_FROM: usize = 64;
 /// Stored test vectors take at most this part of the source's size.
 const GOLDEN_PART: u64 = 48;
+/// Of an output of more elements, so many at most are stored.
+const GOLDEN_ELEMENTS: usize = 256;
 
 /// Everything a bundle is made of.
 pub struct Contents<'a> {
@@ -304,8 +306,16 @@ fn golden(
             .chain(outputs)
             .map(|t| t.shape().iter().map(|d| *d as u64).collect())
             .collect();
-        let content = |position: usize| match samples.generators.get(index) {
-            Some(generators) if position < inputs.len() => Content::Generated(generators[position]),
+        let sampled: Vec<Option<(usize, Vec<u8>)>> = inputs
+            .iter()
+            .map(|_| None)
+            .chain(outputs.iter().map(sampled))
+            .collect();
+        let content = |position: usize| match (samples.generators.get(index), &sampled[position]) {
+            (Some(generators), _) if position < inputs.len() => {
+                Content::Generated(generators[position])
+            }
+            (_, Some((step, bytes))) => Content::Sampled { step: *step as u64, bytes },
             _ => Content::Stored(&bytes[position]),
         };
         let ports = contents.ports.inputs.iter().chain(&contents.ports.outputs);
@@ -324,6 +334,17 @@ fn golden(
         builder.case(inputs, outputs)?;
     }
     Ok(builder.finish())
+}
+
+/// Every so many elements of an output that is too large to be stored whole, and their distance.
+fn sampled(output: &Tensor) -> Option<(usize, Vec<u8>)> {
+    if output.len() <= GOLDEN_ELEMENTS {
+        return None;
+    }
+    // An odd step meets every place of a last axis of even size.
+    let step = output.len().div_ceil(GOLDEN_ELEMENTS) | 1;
+    let size = output.dtype().size()?;
+    Some((step, output.to_bytes().chunks(size).step_by(step).flatten().copied().collect()))
 }
 
 /// How many of the samples may be stored as test vectors: none where one alone is large beside

@@ -1,5 +1,7 @@
 //! Running a bundle's golden vectors on this machine.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 use hardtack_bundle::DType;
 use hardtack_bundle::golden::{Content, Generator, Vector};
@@ -59,10 +61,11 @@ pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
         let outputs = session.run_filling(&inputs, Filling::Zero, None)?;
         for vector in case.outputs() {
             let expected = tensor(&vector)?;
-            let found = outputs.get(vector.name);
-            let difference = found.map_or(f64::INFINITY, |found| difference(&expected, found));
+            let found = outputs.get(vector.name).and_then(|found| comparable(&vector, found));
+            let difference =
+                found.as_ref().map_or(f64::INFINITY, |found| difference(&expected, found));
             let holds = match vector.tolerance {
-                0.0 => found.is_some_and(|found| identical(&expected, found)),
+                0.0 => found.is_some_and(|found| identical(&expected, &found)),
                 tolerance => difference <= f64::from(tolerance),
             };
             report.add(&vector, difference, holds);
@@ -91,7 +94,20 @@ impl Report {
     }
 }
 
-/// The tensor that a vector stands for.
+/// What of an output stands against a vector; `None` where their shapes differ.
+fn comparable<'a>(vector: &Vector<'_>, found: &'a Tensor) -> Option<Cow<'a, Tensor>> {
+    let Content::Sampled { step, .. } = vector.content else { return Some(Cow::Borrowed(found)) };
+    if !vector.shape().eq(found.shape().iter().map(|dim| *dim as u64)) {
+        return None;
+    }
+    let step = usize::try_from(step).unwrap_or(usize::MAX);
+    let size = found.dtype().size()?;
+    let bytes = found.to_bytes();
+    let sampled: Vec<u8> = bytes.chunks(size).step_by(step).flatten().copied().collect();
+    Tensor::from_bytes(found.dtype(), &[sampled.len() / size], &sampled).map(Cow::Owned)
+}
+
+/// The tensor that a vector stands for; of a sampled one, the elements that are there.
 ///
 /// # Errors
 /// [`Error::TooLarge`] where it does not fit this machine.
@@ -104,6 +120,10 @@ pub fn tensor(vector: &Vector<'_>) -> Result<Tensor, Error> {
     match vector.content {
         Content::Stored(bytes) => Tensor::from_bytes(vector.dtype, &shape, bytes),
         Content::Generated(generator) => generate(vector.dtype, &shape, generator),
+        Content::Sampled { bytes, .. } => {
+            let count = bytes.len() / vector.dtype.size().unwrap_or(1);
+            Tensor::from_bytes(vector.dtype, &[count], bytes)
+        }
     }
     .ok_or_else(too_large)
 }

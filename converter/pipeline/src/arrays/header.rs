@@ -22,6 +22,29 @@ pub struct Header {
     pub shape: Vec<usize>,
 }
 
+/// Why an array cannot be read: the end of a sentence that begins with its name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Its elements are no numbers: text, say.
+    #[error("{0}")]
+    Elements(String),
+    /// It is damaged, or not an array.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl From<String> for Problem {
+    fn from(problem: String) -> Problem {
+        Problem::Malformed(problem)
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(problem: &str) -> Problem {
+        Problem::Malformed(problem.into())
+    }
+}
+
 impl Header {
     /// The header of an array that [`Tensor::to_bytes`] follows.
     pub fn of(tensor: &Tensor) -> Header {
@@ -38,9 +61,8 @@ impl Header {
         self.shape.iter().try_fold(self.dtype.size()?, |n, dim| n.checked_mul(*dim))
     }
 
-    /// Reads a header up to the first element; the error is the end of a sentence that begins
-    /// with the array's name.
-    pub fn read(reader: &mut impl Read) -> Result<Header, String> {
+    /// Reads a header up to the first element.
+    pub fn read(reader: &mut impl Read) -> Result<Header, Problem> {
         let mut take = |length: usize| {
             let mut bytes = vec![0; length];
             reader.read_exact(&mut bytes).map(|()| bytes).map_err(|_| "ends within its header")
@@ -52,7 +74,9 @@ impl Header {
         let length = match start[6] {
             1 => u16::from_le_bytes(take(2)?.try_into().expect("two bytes")) as usize,
             2 | 3 => u32::from_le_bytes(take(4)?.try_into().expect("four bytes")) as usize,
-            version => return Err(format!("has format version {version}; 1 to 3 are known")),
+            version => {
+                return Err(format!("has format version {version}; 1 to 3 are known").into());
+            }
         };
         if length > MAX_TEXT {
             return Err("is of a record type; save each field as an array of its own".into());
@@ -61,8 +85,10 @@ impl Header {
         Header::parse(&text)
     }
 
-    fn parse(text: &str) -> Result<Header, String> {
-        let malformed = || format!("has a malformed header: {}", text.trim_end());
+    fn parse(text: &str) -> Result<Header, Problem> {
+        let malformed = || -> Problem {
+            format!("has a malformed header: {}", text.trim_end()).into()
+        };
         let quoted = |text: &str| -> Option<String> {
             let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
             Some(text[1..].split_once(quote)?.0.to_owned())
@@ -106,10 +132,10 @@ impl Header {
             "f4" => DType::F32,
             "f8" => DType::F64,
             _ => {
-                return Err(format!(
+                return Err(Problem::Elements(format!(
                     "has elements of NumPy type {description:?}; only truth values, integers and \
                      real numbers of up to 64 bits can be read, so convert it with .astype"
-                ));
+                )));
             }
         };
         Ok(Header { dtype, big_endian: order == Some('>'), fortran_order, shape })
@@ -182,7 +208,7 @@ mod tests {
             ("{'descr': '<f4', 'shape': (1,)}", "malformed header"),
             ("((((((", "malformed header"),
         ] {
-            let error = Header::parse(text).unwrap_err();
+            let error = Header::parse(text).unwrap_err().to_string();
             assert!(error.contains(problem), "{text}: {error}");
         }
     }

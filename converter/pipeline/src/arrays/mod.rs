@@ -2,7 +2,7 @@
 //!
 //! Numbers and truth values of any width that [`hardtack::Tensor`] has are read, in either byte
 //! order and either order of dimensions. Text, complex numbers, records and Python objects are
-//! refused. Sizes are believed only as far as the bytes really come.
+//! not read. Sizes are believed only as far as the bytes really come.
 
 mod header;
 
@@ -14,7 +14,7 @@ use hardtack::{Data, Tensor};
 use thiserror::Error;
 use zip::write::SimpleFileOptions;
 
-use header::Header;
+use header::{Header, Problem};
 
 /// What is wrong with a file of arrays.
 #[derive(Debug, Error)]
@@ -64,10 +64,11 @@ pub fn read_npy(path: &Path) -> Result<Tensor, Error> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
     let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into());
     read_array(&mut BufReader::new(file))
-        .map_err(|problem| Error::Array { path: path.into(), name, problem })
+        .map_err(|problem| Error::Array { path: path.into(), name, problem: problem.to_string() })
 }
 
-/// Reads the arrays of a `.npz` file with their names, in the order of the archive.
+/// Reads the arrays of a `.npz` file with their names, in the order of the archive. Arrays
+/// whose elements are no numbers, such as the names of classes, are left out.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::Archive`] and [`Error::Array`].
@@ -83,12 +84,14 @@ pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
         let mut entry = archive.by_index(index).map_err(not_archive)?;
         let file_name = entry.name().map_err(not_archive)?.into_owned();
         let name = file_name.strip_suffix(".npy").unwrap_or(&file_name).to_owned();
-        let tensor = read_array(&mut entry).map_err(|problem| Error::Array {
-            path: path.into(),
-            name: name.clone(),
-            problem,
-        })?;
-        arrays.push((name, tensor));
+        match read_array(&mut entry) {
+            Ok(tensor) => arrays.push((name, tensor)),
+            Err(Problem::Elements(problem)) => log::info!("array {name:?} {problem}; left out"),
+            Err(problem) => {
+                let (path, problem) = (path.into(), problem.to_string());
+                return Err(Error::Array { path, name, problem });
+            }
+        }
     }
     Ok(arrays)
 }
@@ -123,8 +126,7 @@ pub fn write_npz<'a>(
     write().map_err(|source| Error::Write { path: path.into(), source })
 }
 
-/// Reads one array; the error is the end of a sentence that begins with its name.
-fn read_array(reader: &mut impl Read) -> Result<Tensor, String> {
+fn read_array(reader: &mut impl Read) -> Result<Tensor, Problem> {
     let header = Header::read(reader)?;
     let length = header.length().ok_or("is larger than memory can be")?;
     let mut bytes = Vec::new();
@@ -133,7 +135,7 @@ fn read_array(reader: &mut impl Read) -> Result<Tensor, String> {
         .read_to_end(&mut bytes)
         .map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() != length {
-        return Err(format!("ends after {} of its {length} bytes", bytes.len()));
+        return Err(format!("ends after {} of its {length} bytes", bytes.len()).into());
     }
     let size = header.dtype.size().unwrap_or(1);
     if header.big_endian {

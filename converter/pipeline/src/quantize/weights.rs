@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn each_channel_uses_its_whole_range() {
-        let weights = Weights::real(vec![0.5, -1.0, 0.01, 0.02], 2);
+        let weights = Weights::real(vec![0.51, -1.0, 0.0101, 0.02], 2);
         let quantized = weights.quantize(0.1, &[1.0, 0.0]);
-        assert_eq!(quantized.weights, [64, -127, 64, 127]);
+        assert_eq!(quantized.weights, [65, -127, 64, 127]);
         assert!((quantized.scales[1] - 0.02 / 127.0).abs() < 1e-9);
         assert_eq!(quantized.bias, [1270, 0]);
     }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Content, GENERATED, HEAD_BYTES, PART_ALIGNMENT, TENSOR_BYTES};
+use super::{Content, GENERATED, HEAD_BYTES, PART_ALIGNMENT, SAMPLED, TENSOR_BYTES};
 use crate::manifest::MAX_RANK;
 use crate::{DType, WriteError};
 
@@ -52,6 +52,9 @@ impl GoldenBuilder {
         let mut head = [0; HEAD_BYTES];
         head[..2].copy_from_slice(&count(inputs)?.to_le_bytes());
         head[2..4].copy_from_slice(&count(outputs)?.to_le_bytes());
+        if inputs.iter().any(|input| matches!(input.content, Content::Sampled { .. })) {
+            return Err(WriteError::Golden("an input has only some of its elements"));
+        }
         for tensor in inputs.iter().chain(outputs) {
             check(tensor)?;
         }
@@ -74,9 +77,11 @@ impl GoldenBuilder {
         let mut head = [0; TENSOR_BYTES];
         head[0] = tensor.dtype.number();
         head[1] = tensor.shape.len() as u8;
-        if let Content::Generated(_) = tensor.content {
-            head[1] |= GENERATED;
-        }
+        head[1] |= match tensor.content {
+            Content::Stored(_) => 0,
+            Content::Generated(_) => GENERATED,
+            Content::Sampled { .. } => SAMPLED,
+        };
         head[2..4].copy_from_slice(&(tensor.name.len() as u16).to_le_bytes());
         head[4..8].copy_from_slice(&tensor.tolerance.to_le_bytes());
         head[8..].copy_from_slice(&length(tensor).unwrap_or(0).to_le_bytes());
@@ -93,6 +98,10 @@ impl GoldenBuilder {
                 numbers[8..12].copy_from_slice(&generator.low.to_le_bytes());
                 numbers[12..].copy_from_slice(&generator.high.to_le_bytes());
                 self.part(&numbers);
+            }
+            Content::Sampled { step, bytes } => {
+                self.part(&step.to_le_bytes());
+                self.part(bytes);
             }
         }
     }
@@ -126,6 +135,15 @@ fn check(tensor: &GoldenTensor<'_>) -> Result<(), WriteError> {
         }
         Content::Generated(generator) if !generator.is_sound() => {
             return Err(WriteError::Golden("the limits of generated elements are not in order"));
+        }
+        Content::Sampled { step: 0, .. } => {
+            return Err(WriteError::Golden("elements are sampled at no distance"));
+        }
+        Content::Sampled { step, bytes } => {
+            let size = tensor.dtype.size().unwrap_or(1) as u64;
+            if bytes.len() as u64 != (length / size).div_ceil(step) * size {
+                return Err(WriteError::Golden("sampled elements are not as many as they must be"));
+            }
         }
         _ => {}
     }
@@ -209,6 +227,34 @@ mod tests {
         let vector = case.inputs().next().unwrap();
         assert_eq!(vector.content, Content::Generated(generator));
         assert!(vector.shape().eq([1, 1000, 1000]));
+    }
+
+    #[test]
+    fn a_large_output_is_known_by_some_of_its_elements() {
+        let sampled = |step, bytes| GoldenTensor {
+            name: "boxes",
+            dtype: DType::U8,
+            shape: &[2, 5],
+            content: Content::Sampled { step, bytes },
+            tolerance: 0.0,
+        };
+        let mut golden = GoldenBuilder::new();
+        golden.case(&[], &[sampled(4, &[0, 4, 8])]).unwrap();
+        assert!(golden.case(&[], &[sampled(4, &[0, 4])]).is_err());
+        assert!(golden.case(&[], &[sampled(0, &[])]).is_err());
+        assert!(golden.case(&[sampled(4, &[0, 4, 8])], &[]).is_err());
+        let bytes = golden.finish();
+        let read = Golden::parse(&bytes).unwrap();
+        let vector = read.cases().next().unwrap().outputs().next().unwrap();
+        assert_eq!(vector.content, Content::Sampled { step: 4, bytes: &[0, 4, 8] });
+        assert!(vector.shape().eq([2, 5]));
+        for length in 0..bytes.len() {
+            assert!(Golden::parse(&bytes[..length]).is_err(), "{length}");
+        }
+        // The case's head says one output; as an input it is refused.
+        let mut input = bytes.clone();
+        (input[8], input[10]) = (1, 0);
+        assert!(matches!(Golden::parse(&input), Err(Error::Golden { .. })));
     }
 
     #[test]

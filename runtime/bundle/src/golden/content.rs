@@ -8,6 +8,14 @@ pub enum Content<'a> {
     Stored(&'a [u8]),
     /// Numbers that every machine generates alike.
     Generated(Generator),
+    /// Of an expected output that is large: every so many elements of its row-major order, from
+    /// the first on.
+    Sampled {
+        /// From one element to the next; at least 1.
+        step: u64,
+        /// The elements, little-endian.
+        bytes: &'a [u8],
+    },
 }
 
 /// Evenly spread numbers, the same on every machine. Element `i` is made from

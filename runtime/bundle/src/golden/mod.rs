@@ -20,5 +20,7 @@ const HEAD_BYTES: usize = 8;
 const TENSOR_BYTES: usize = 16;
 /// Bit of the rank byte that says that the elements are generated.
 const GENERATED: u8 = 0x80;
+/// Bit of the rank byte that says that only every so many elements are stored.
+const SAMPLED: u8 = 0x40;
 /// Every part starts at a multiple of this.
 const PART_ALIGNMENT: usize = 8;

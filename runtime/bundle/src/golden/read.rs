@@ -1,6 +1,6 @@
 //! Reading golden vectors without an allocator.
 
-use super::{Content, GENERATED, Generator, HEAD_BYTES, PART_ALIGNMENT, TENSOR_BYTES};
+use super::{Content, GENERATED, Generator, HEAD_BYTES, PART_ALIGNMENT, SAMPLED, TENSOR_BYTES};
 use crate::header::{u16_at, u32_at, u64_at};
 use crate::manifest::MAX_RANK;
 use crate::{DType, Error};
@@ -29,7 +29,13 @@ impl<'a> Golden<'a> {
             if u32_at(head, 4) != 0 {
                 return Err(cursor.invalid("reserved bytes are not zero"));
             }
-            for _ in 0..u32::from(u16_at(head, 0)) + u32::from(u16_at(head, 2)) {
+            for _ in 0..u16_at(head, 0) {
+                let start = cursor;
+                if let Content::Sampled { .. } = cursor.tensor()?.content {
+                    return Err(start.invalid("an input has only some of its elements"));
+                }
+            }
+            for _ in 0..u16_at(head, 2) {
                 cursor.tensor()?;
             }
         }
@@ -165,8 +171,8 @@ impl<'a> Cursor<'a> {
         let start = *self;
         let head = self.take(TENSOR_BYTES)?;
         let (dtype, rank, name) =
-            (head[0], usize::from(head[1] & !GENERATED), usize::from(u16_at(head, 2)));
-        let generated = head[1] & GENERATED != 0;
+            (head[0], usize::from(head[1] & !(GENERATED | SAMPLED)), usize::from(u16_at(head, 2)));
+        let (generated, sampled) = (head[1] & GENERATED != 0, head[1] & SAMPLED != 0);
         let tolerance = f32::from_bits(u32_at(head, 4));
         let length = u64_at(head, 8);
         let dtype = DType::from_number(dtype).ok_or(start.invalid("unknown element type"))?;
@@ -186,7 +192,9 @@ impl<'a> Cursor<'a> {
         }
         let name = core::str::from_utf8(self.take(name)?)
             .map_err(|_| start.invalid("the tensor's name is not UTF-8"))?;
-        let content = if generated {
+        let content = if generated && sampled {
+            return Err(start.invalid("elements are both generated and left out"));
+        } else if generated {
             let numbers = self.take(Generator::BYTES)?;
             let generator = Generator {
                 seed: u64_at(numbers, 0),
@@ -197,6 +205,15 @@ impl<'a> Cursor<'a> {
                 return Err(start.invalid("the limits of generated elements are not in order"));
             }
             Content::Generated(generator)
+        } else if sampled {
+            let step = u64_at(self.take(8)?, 0);
+            if step == 0 {
+                return Err(start.invalid("elements are sampled at no distance"));
+            }
+            let stored = (length / size as u64).div_ceil(step).checked_mul(size as u64);
+            let stored = stored.and_then(|bytes| usize::try_from(bytes).ok());
+            let bytes = self.take(stored.ok_or(start.invalid("it is cut off"))?)?;
+            Content::Sampled { step, bytes }
         } else {
             let length = usize::try_from(length).map_err(|_| start.invalid("it is cut off"))?;
             Content::Stored(self.take(length)?)

@@ -85,6 +85,11 @@ impl Expansion for Quantization {
         if self.to_integers { "QuantizeLinear".into() } else { "DequantizeLinear".into() }
     }
 
+    /// Weights stay integers, a quarter of what they would be as reals.
+    fn runs_out_of_plan(&self) -> bool {
+        self.to_integers
+    }
+
     fn rules<'r, 'p: 'r, 's: 'r>(
         &'s self,
         s: &mut Solver<'r>,

@@ -26,7 +26,7 @@ pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, P
     let ranks = inputs.iter().zip(cx.inputs);
     require(ranks.into_iter().all(|(s, fact)| s.chars().count() == fact.rank()), problem)?;
     require(!output.contains([',', '>']), problem)?;
-    // Sizes of one letter must be equal, or 1.
+    // Sizes of one letter must be equal, or 1; a letter of the output alone is an axis of size 1.
     let mut sizes: HashMap<char, i64> = HashMap::new();
     for (letters, fact) in inputs.iter().zip(cx.inputs) {
         for (letter, dim) in letters.chars().zip(fact.shape.iter()) {
@@ -36,7 +36,6 @@ pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, P
             *size = (*size).max(dim);
         }
     }
-    require(output.chars().all(|letter| sizes.contains_key(&letter)), problem)?;
     let axes = AxesMapping::from_strs(&inputs, &[output])?;
     Ok(Box::new(EinSum::new(axes, dtype_to_tract(a.accumulator))))
 }
