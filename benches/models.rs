@@ -7,45 +7,14 @@
 #[path = "../tests/shared/mod.rs"]
 mod shared;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use hardtack::process::{Postprocessor, Preprocessor};
 use hardtack::{Bundle, Session, Tensor};
-use hardtack_bundle::process::Postprocess;
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, Silent, arrays, convert, samples};
+use hardtack_converter::{Options, Silent, arrays, convert};
+use shared::labelled::{spec_path, task, top1};
 use shared::{Checked, assets, check_outputs, model_names, settings};
-
-/// What a model is calibrated on and measured with.
-struct Task {
-    spec: &'static str,
-    calibration: &'static str,
-    evaluation: &'static str,
-}
-
-fn task(name: &str) -> Option<Task> {
-    let (spec, calibration, evaluation) = match name {
-        "cifar_mobilenetv2s" | "cifar_resnet14" => {
-            ("cifar_normalised", "cifar10/calib300.npz", "cifar10/test1000.npz")
-        }
-        "mlperf_tiny_ic_resnet8" => ("cifar_raw", "cifar10/calib300.npz", "cifar10/test1000.npz"),
-        "mlperf_tiny_kws_dscnn" => {
-            ("keyword_features", "kws01/calib100.npz", "kws01/eval400.npz")
-        }
-        "mlperf_tiny_vww_mobilenet" => ("person", "vww_calib/images30.npz", ""),
-        "mlperf_tiny_ad_autoencoder" => ("", "toycar/normal_windows.npz", ""),
-        "mnist_cntk" => ("mnist", "mnist/calib500.npz", "mnist/test1500.npz"),
-        "mobilenet_v1_0.25_128" => ("mobilenet_v1", "imagenet_sample", "imagenet_sample"),
-        "mobilenet_v2_1.0_224" => ("mobilenet_v2", "imagenet_sample", "imagenet_sample"),
-        "squeezenet1_1" => ("squeezenet", "imagenet_sample", "imagenet_sample"),
-        "shufflenet_v2_int8" => ("shufflenet", "imagenet_sample", "imagenet_sample"),
-        "ultraface_rfb_320" => ("ultraface", "../models/ultraface_rfb_320/images", ""),
-        "yolox_nano_416" => ("yolox", "../models/yolox_nano_416/images", ""),
-        _ => return None,
-    };
-    Some(Task { spec, calibration, evaluation })
-}
 
 fn main() {
     // `cargo test` runs benches too, with this argument; there is nothing to test here.
@@ -100,7 +69,7 @@ fn row(assets: &Path, name: &str) -> Result<String, String> {
     let bundle = Bundle::open(&f32_path).map_err(|e| text(&e))?;
     let mut session = Session::new(&bundle).map_err(|e| text(&e))?;
     let load = began.elapsed().as_secs_f64() * 1e3;
-    let parity = parity(&folder, &mut session)?;
+    let parity = parity(name, &folder, &mut session)?;
     let f32_time = time(&folder, &mut session)?;
     let data = assets.join("data");
     let evaluation = task.as_ref().filter(|t| !t.evaluation.is_empty());
@@ -125,7 +94,7 @@ fn row(assets: &Path, name: &str) -> Result<String, String> {
                 let mut session = Session::new(&bundle).map_err(|e| text(&e))?;
                 int8_time = format!("{:.2}", time(&folder, &mut session)?);
                 int8_result = match evaluation {
-                    Some(t) => top1(&bundle, &mut session, &data.join(t.evaluation))?,
+                    Some(t) => top1(&bundle, &mut session, &data.join(t.evaluation))?.to_string(),
                     None => {
                         let figure =
                             report.figures.iter().find(|f| f.name.starts_with("largest INT8"));
@@ -139,12 +108,8 @@ fn row(assets: &Path, name: &str) -> Result<String, String> {
         "{source_bytes} | {f32_bytes} | {int8_bytes} | {:.1e} | {} | {int8_result} | {left} | \
          {load:.1} | {f32_time:.2} | {int8_time}",
         parity.of_range,
-        f32_top1.transpose()?.unwrap_or("–".into()),
+        f32_top1.transpose()?.map_or("–".into(), |top1| top1.to_string()),
     ))
-}
-
-fn spec_path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/specs").join(format!("{name}.toml"))
 }
 
 /// The inputs of a file of vectors, in the session's order.
@@ -160,7 +125,7 @@ fn inputs(session: &Session, file: &Path) -> Result<Vec<(String, Tensor)>, Strin
         .collect()
 }
 
-fn parity(folder: &Path, session: &mut Session) -> Result<Checked, String> {
+fn parity(model: &str, folder: &Path, session: &mut Session) -> Result<Checked, String> {
     let mut worst = Checked::default();
     for file in shared::vectors(folder) {
         let inputs = inputs(session, &file)?;
@@ -170,7 +135,7 @@ fn parity(folder: &Path, session: &mut Session) -> Result<Checked, String> {
         let arrays = arrays::read_npz(&file).map_err(|error| error.to_string())?;
         for (name, got) in outputs.iter() {
             if let Some((_, expected)) = arrays.iter().find(|(n, _)| n == name) {
-                worst = worst.max(check_outputs(expected, got)?);
+                worst = worst.max(check_outputs(model, expected, got)?);
             }
         }
     }
@@ -207,42 +172,4 @@ fn time(folder: &Path, session: &mut Session) -> Result<f64, String> {
     }
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
-}
-
-/// How often the greatest score is the right class.
-fn top1(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<String, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let manifest = bundle.manifest().map_err(|e| text(&e))?;
-    let input = &manifest.inputs[0];
-    let preprocess = bundle.preprocess().map_err(|e| text(&e))?.ok_or("no pre-processing")?;
-    let preprocessor = Preprocessor::new(preprocess, input).map_err(|e| text(&e))?;
-    let post = bundle.postprocess().map_err(|e| text(&e))?;
-    let post = post.unwrap_or(Postprocess::Classify { softmax: false, skip: 0 });
-    let classes = Postprocessor::new(post, &manifest.outputs[0], std::iter::empty());
-    let mut labelled: Vec<(Tensor, usize)> = Vec::new();
-    if data.is_dir() {
-        for file in samples::files(data).map_err(|e| text(&e))? {
-            let name = file.file_name().map(|n| n.to_string_lossy().into_owned());
-            let class = name.as_deref().and_then(|n| n.split('_').next()?.parse().ok());
-            let class = class.ok_or("a picture without its class in its name")?;
-            for tensor in preprocessor.file(&file).map_err(|e| text(&e))? {
-                labelled.push((tensor, class));
-            }
-        }
-    } else {
-        let arrays = arrays::read_npz(data).map_err(|e| text(&e))?;
-        let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, t)| t);
-        let (x, y) = (find("x").ok_or("no x")?, find("y").ok_or("no y")?);
-        for (index, class) in y.to_f32().iter().enumerate() {
-            let tensor = preprocessor.array(&samples::row(x, index)).map_err(|e| text(&e))?;
-            labelled.push((tensor, *class as usize));
-        }
-    }
-    let mut right = 0;
-    for (tensor, class) in &labelled {
-        let outputs = session.run(&[(input.name, tensor)]).map_err(|e| text(&e))?;
-        let best = classes.top(&outputs[0].1, 1).map_err(|e| text(&e))?;
-        right += (best[0].index == *class) as usize;
-    }
-    Ok(format!("{:.4} ({right}/{})", right as f64 / labelled.len() as f64, labelled.len()))
 }

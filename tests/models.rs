@@ -21,20 +21,21 @@ fn check(name: &str) -> Result<Checked, String> {
         .map(|path| arrays::read_npz(path).map_err(|error| error.to_string()))
         .collect::<Result<Vec<_>, _>>()?;
     let Some(sized) = shared::sized_input(name) else {
-        return run(&source, scratch.path(), &options, &vectors);
+        return run(name, &source, scratch.path(), &options, &vectors);
     };
     let mut worst = Checked::default();
     for arrays in vectors {
         let (_, input) = arrays.iter().find(|(n, _)| n == sized).ok_or("no such input")?;
         let sizes: Vec<String> = input.shape().iter().map(usize::to_string).collect();
         options.set = vec![(sized.into(), sizes.join("x"))];
-        worst = worst.max(run(&source, scratch.path(), &options, &[arrays])?);
+        worst = worst.max(run(name, &source, scratch.path(), &options, &[arrays])?);
     }
     Ok(worst)
 }
 
 /// Converts a model and runs these vectors.
 fn run(
+    model: &str,
     source: &Path,
     scratch: &Path,
     options: &Options,
@@ -73,7 +74,7 @@ fn run(
             let Some((_, expected)) = arrays.iter().find(|(n, _)| n == name) else {
                 return Err(format!("there is no output {name:?} among the vectors"));
             };
-            worst = worst.max(check_outputs(expected, got)?);
+            worst = worst.max(check_outputs(model, expected, got)?);
         }
     }
     Ok(worst)

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use hardtack::process::Preprocessor;
 use hardtack::{Constant, Model, Tensor};
+use hardtack_bundle::graph::{Node, Operator};
 
 use crate::emit::{self, Contents};
 use crate::error::Error;
@@ -150,7 +151,9 @@ impl<'a> Work<'a> {
     }
 
     fn quantize(&mut self, model: Model, samples: &Samples) -> Result<Model, Error> {
-        if !self.options.int8 {
+        // A model that states its scales is run in the integers it was made for.
+        let states_scales = |node: &Node| matches!(node.operator, Operator::QuantizeLinear(_));
+        if !self.options.int8 && !model.graph.nodes.iter().any(states_scales) {
             return Ok(model);
         }
         let began = self.begin("quantize");

@@ -6,6 +6,8 @@ use hardtack::Model;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact, Operator, Outlet};
 
+use super::weights::keeps_elements;
+
 /// Nodes that become one program, in the order they run.
 #[derive(Debug)]
 pub struct Region {
@@ -47,7 +49,7 @@ pub fn is_constant(model: &Model, outlet: Outlet) -> bool {
     match node.operator {
         Operator::Constant(_) => true,
         Operator::DequantizeLinear(_) => node.inputs.iter().all(|x| is_constant(model, *x)),
-        _ => false,
+        _ => keeps_elements(&node.operator) && is_constant(model, node.inputs[0]),
     }
 }
 
@@ -135,10 +137,7 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
             });
         }
     }
-    if read.is_empty() {
-        return Err("it reads only constants".into());
-    }
-    Ok(Some(role))
+    Ok((!read.is_empty()).then_some(role))
 }
 
 /// Takes away what only hands values to float operations: in integers it would cost accuracy

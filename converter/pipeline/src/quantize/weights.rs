@@ -34,8 +34,15 @@ pub struct Quantized {
 /// weights get coarser steps then.
 const LARGEST_BIAS: f64 = (1 << 24) as f64;
 
+/// A bias that leaves room for every sum of products of a layer.
+const BIAS_LIMIT: f64 = (1 << 30) as f64;
+
 /// The f32 elements of a constant, dequantized where it is one of integers.
 pub fn reals(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
+    let node = &model.graph.nodes[outlet.node as usize];
+    if keeps_elements(&node.operator) {
+        return reals(model, node.inputs[0]);
+    }
     if let Some(tensor) = constant(model, outlet) {
         return Some(tensor.as_f32()?.to_vec());
     }
@@ -43,6 +50,11 @@ pub fn reals(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
     let per_scale = integers.values.len() / (integers.outer * scales.len());
     let scale = |index: usize| scales[(index / per_scale) % scales.len()];
     Some(integers.values.iter().enumerate().map(|(i, v)| *v as f32 * scale(i)).collect())
+}
+
+/// Whether an operator gives the elements it reads, in the same order.
+pub fn keeps_elements(operator: &Operator) -> bool {
+    matches!(operator, Operator::AddAxis(_) | Operator::RemoveAxis(_) | Operator::Reshape(_))
 }
 
 fn constant(model: &Model, outlet: Outlet) -> Option<&hardtack::Tensor> {
@@ -167,14 +179,24 @@ impl Weights {
     pub fn quantize(self, input_scale: f32, bias: &[f32]) -> Quantized {
         let input_scale = f64::from(input_scale);
         let (weights, scales) = match self.values {
-            Values::Integer(weights, scales) => (weights, scales),
+            Values::Integer(mut weights, mut scales) => {
+                let rows = weights.chunks_exact_mut(self.depth).zip(&mut scales);
+                for ((row, scale), bias) in rows.zip(bias) {
+                    while f64::from(bias.abs()) > BIAS_LIMIT * input_scale * f64::from(*scale) {
+                        *scale *= 2.0;
+                        row.iter_mut().for_each(|weight| *weight /= 2);
+                    }
+                }
+                (weights, scales)
+            }
             Values::Real(values) => {
                 let mut weights = Vec::with_capacity(values.len());
                 let mut scales = Vec::with_capacity(bias.len());
                 for (row, bias) in values.chunks_exact(self.depth).zip(bias) {
                     let greatest = row.iter().fold(0f32, |greatest, w| greatest.max(w.abs()));
                     let for_bias = f64::from(bias.abs()) / (input_scale * LARGEST_BIAS);
-                    let scale = (f64::from(greatest) / 127.0).max(for_bias);
+                    let scale = grid(row, greatest).unwrap_or(f64::from(greatest) / 127.0);
+                    let scale = scale.max(for_bias);
                     let scale = if scale > 1e-15 { scale as f32 } else { 1.0 };
                     let integer = |w: &f32| {
                         let steps = (f64::from(*w) / f64::from(scale)).round_ties_even();
@@ -193,9 +215,46 @@ impl Weights {
     }
 }
 
+/// The step of weights that are multiples of one step already, as those of a network that was
+/// trained for integers are: with it, nothing is rounded. `greatest` is the largest magnitude.
+fn grid(row: &[f32], greatest: f32) -> Option<f64> {
+    let mut sorted: Vec<f32> = row.iter().map(|weight| weight.abs()).collect();
+    sorted.push(0.0);
+    sorted.sort_by(f32::total_cmp);
+    // Nearer than this, two weights would be more than 127 steps below the greatest.
+    let least = greatest / 128.0;
+    let tolerance = greatest * 1e-5;
+    let mut gaps = sorted.windows(2).map(|pair| pair[1] - pair[0]);
+    let gap = gaps.try_fold(f32::INFINITY, |gap, next| match next {
+        _ if next <= tolerance => Some(gap),
+        _ if next < least => None,
+        _ => Some(gap.min(next)),
+    })?;
+    let steps = (greatest / gap).round();
+    let step = f64::from(greatest) / f64::from(steps);
+    let near = |weight: &f32| {
+        let steps = f64::from(*weight) / step;
+        (steps - steps.round()).abs() < 1e-3
+    };
+    ((1.0..=127.0).contains(&steps) && row.iter().all(near)).then_some(step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_on_a_grid_stay_exact() {
+        let row: Vec<f32> = [3, -6, 0, 90, 33].iter().map(|steps| *steps as f32 * 0.0173).collect();
+        let quantized = Weights::real(row.clone(), 5).quantize(0.1, &[0.0]);
+        let back: Vec<f32> =
+            quantized.weights.iter().map(|weight| *weight as f32 * quantized.scales[0]).collect();
+        assert!(back.iter().zip(&row).all(|(a, b)| (a - b).abs() < 1e-6), "{back:?}");
+        assert_eq!(quantized.weights, [1, -2, 0, 30, 11]);
+        assert_eq!(grid(&[0.1, 0.2, 0.26], 0.26), None);
+        assert_eq!(grid(&[0.0, 0.0], 0.0), None);
+        assert_eq!(grid(&[1.0, 0.001], 1.0), None);
+    }
 
     #[test]
     fn each_channel_uses_its_whole_range() {
@@ -204,6 +263,19 @@ mod tests {
         assert_eq!(quantized.weights, [65, -127, 64, 127]);
         assert!((quantized.scales[1] - 0.02 / 127.0).abs() < 1e-9);
         assert_eq!(quantized.bias, [1270, 0]);
+    }
+
+    #[test]
+    fn kept_integers_stay_as_they_are_unless_the_bias_leaves_no_room() {
+        let kept = |bias: f32| {
+            let values = Values::Integer(vec![100, -7], vec![0.5]);
+            Weights { depth: 2, values }.quantize(1.0, &[bias])
+        };
+        let quantized = kept(3.0);
+        assert_eq!((quantized.weights, quantized.scales), (vec![100, -7], vec![0.5]));
+        let quantized = kept(-1e9);
+        assert_eq!((quantized.weights, quantized.scales), (vec![50, -3], vec![1.0]));
+        assert_eq!(quantized.bias, [-1_000_000_000]);
     }
 
     #[test]

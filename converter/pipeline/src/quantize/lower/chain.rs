@@ -6,7 +6,7 @@ use hardtack_bundle::graph::{Binary, Operator, Outlet};
 
 use super::super::region::is_constant;
 use super::super::scale::{Quantization, Range};
-use super::super::weights::reals;
+use super::super::weights::{keeps_elements, reals};
 use super::{Lowering, outlet};
 
 /// Operations computed together.
@@ -135,6 +135,20 @@ impl Lowering<'_> {
         let fits = values.len() == channels
             && shape.get(axis + 1).and_then(|dim| dim.value()) == Some(channels as i64);
         fits.then_some(values)
+    }
+
+    /// What the source states for a value, where only operations that keep its elements stand
+    /// between.
+    pub fn stated_ahead(&self, mut value: Outlet) -> Option<Quantization> {
+        loop {
+            let [Some(reader)] = self.uses.get(&value)?[..] else { return None };
+            let operator = &self.model.graph.nodes[reader].operator;
+            match operator {
+                Operator::QuantizeLinear(_) => return self.stated(reader),
+                _ if keeps_elements(operator) => value = outlet(reader),
+                _ => return None,
+            }
+        }
     }
 
     /// The scale and zero point that a quantization or dequantization states.

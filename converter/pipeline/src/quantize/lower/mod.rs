@@ -196,8 +196,11 @@ impl<'a> Lowering<'a> {
         Ok(view)
     }
 
-    /// Scale and zero point for a value by its range.
+    /// Scale and zero point for a value: as the source states them for it, else by its range.
     fn quantization(&self, outlet: Outlet) -> Result<Quantization, String> {
+        if let Some(stated) = self.stated_ahead(outlet) {
+            return Ok(stated);
+        }
         let range = self.ranges.get(&outlet).ok_or("its range was not measured")?;
         Ok(Quantization::of(*range))
     }

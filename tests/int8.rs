@@ -1,0 +1,77 @@
+//! INT8 networks of the shared assets against their float originals, on labelled data.
+
+mod shared;
+
+use hardtack::{Bundle, Session};
+use hardtack_converter::spec::Spec;
+use hardtack_converter::{Options, Silent, convert};
+use shared::labelled::{Top1, spec_path, task, top1};
+
+/// Files of at least this many bytes are mostly weights.
+const LARGE: u64 = 1 << 20;
+
+/// Top-1 in float and in INT8, after all else has been checked.
+fn both(name: &str) -> (Top1, Top1) {
+    let assets = shared::assets().expect("asked before");
+    let task = task(name).expect("a network with a task");
+    let scratch = tempfile::tempdir().unwrap();
+    let source = assets.join("models").join(name).join("model.onnx");
+    let spec = Spec::read(&spec_path(task.spec)).unwrap();
+    let mut options = Options {
+        preprocess: spec.preprocess,
+        postprocess: spec.postprocess,
+        samples: 100,
+        ..Options::default()
+    };
+    let data = assets.join("data");
+    let evaluation = data.join(task.evaluation);
+
+    let output = scratch.path().join("model.tack");
+    convert(&source, &output, &options, &mut Silent).unwrap();
+    let bundle = Bundle::open(&output).unwrap();
+    let float = top1(&bundle, &mut Session::new(&bundle).unwrap(), &evaluation).unwrap();
+
+    options.int8 = true;
+    options.calibration = Some(data.join(task.calibration));
+    let report = convert(&source, &output, &options, &mut Silent).unwrap();
+    assert!(report.float_nodes.is_empty(), "{name}: {:?}", report.float_nodes);
+    assert!(!report.layers.is_empty(), "{name}");
+    if report.source_bytes >= LARGE {
+        let part = report.bundle_bytes as f64 / report.source_bytes as f64;
+        assert!(part <= 0.27, "{name}: {part}");
+    }
+    let bundle = Bundle::open(&output).unwrap();
+    let mut session = Session::new(&bundle).unwrap();
+    assert!(session.is_integer(), "{name}");
+    assert!(hardtack::golden::check(&bundle, &mut session).unwrap().holds(), "{name}");
+    let int8 = top1(&bundle, &mut session, &evaluation).unwrap();
+    (float, int8)
+}
+
+fn loses_at_most_a_point(names: &[&str]) {
+    if shared::assets().is_none() {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    }
+    for name in names {
+        let (float, int8) = both(name);
+        println!("{name:32} float {float}, INT8 {int8}");
+        assert!(int8.part() >= float.part() - 0.01 - 1e-9, "{name}: {float} became {int8}");
+    }
+}
+
+#[test]
+fn small_networks_lose_at_most_a_point() {
+    loses_at_most_a_point(&[
+        "cifar_mobilenetv2s",
+        "cifar_resnet14",
+        "mlperf_tiny_ic_resnet8",
+        "mlperf_tiny_kws_dscnn",
+        "mnist_cntk",
+    ]);
+}
+
+#[test]
+fn networks_for_photographs_lose_at_most_a_point() {
+    loses_at_most_a_point(&["mobilenet_v1_0.25_128", "mobilenet_v2_1.0_224", "squeezenet1_1"]);
+}

@@ -1,0 +1,108 @@
+//! What the networks of the shared assets are calibrated on and measured with.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use hardtack::process::{Postprocessor, Preprocessor};
+use hardtack::{Bundle, Session, Tensor};
+use hardtack_bundle::process::Postprocess;
+use hardtack_converter::{arrays, samples};
+
+/// What a model is calibrated on and measured with.
+pub struct Task {
+    /// Its specification of pre-processing, if it has one.
+    pub spec: &'static str,
+    /// Calibration data, in the folder of data.
+    pub calibration: &'static str,
+    /// Labelled data, in the same folder, if there are any.
+    pub evaluation: &'static str,
+}
+
+/// The task of a model.
+pub fn task(name: &str) -> Option<Task> {
+    let (spec, calibration, evaluation) = match name {
+        "cifar_mobilenetv2s" | "cifar_resnet14" => {
+            ("cifar_normalised", "cifar10/calib300.npz", "cifar10/test1000.npz")
+        }
+        "mlperf_tiny_ic_resnet8" => ("cifar_raw", "cifar10/calib300.npz", "cifar10/test1000.npz"),
+        "mlperf_tiny_kws_dscnn" => {
+            ("keyword_features", "kws01/calib100.npz", "kws01/eval400.npz")
+        }
+        "mlperf_tiny_vww_mobilenet" => ("person", "vww_calib/images30.npz", ""),
+        "mlperf_tiny_ad_autoencoder" => ("", "toycar/normal_windows.npz", ""),
+        "mnist_cntk" => ("mnist", "mnist/calib500.npz", "mnist/test1500.npz"),
+        "mobilenet_v1_0.25_128" => ("mobilenet_v1", "imagenet_sample", "imagenet_sample"),
+        "mobilenet_v2_1.0_224" => ("mobilenet_v2", "imagenet_sample", "imagenet_sample"),
+        "squeezenet1_1" => ("squeezenet", "imagenet_sample", "imagenet_sample"),
+        "shufflenet_v2_int8" => ("shufflenet", "imagenet_sample", "imagenet_sample"),
+        "ultraface_rfb_320" => ("ultraface", "../models/ultraface_rfb_320/images", ""),
+        "yolox_nano_416" => ("yolox", "../models/yolox_nano_416/images", ""),
+        _ => return None,
+    };
+    Some(Task { spec, calibration, evaluation })
+}
+
+/// A specification of the examples.
+pub fn spec_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/specs").join(format!("{name}.toml"))
+}
+
+/// How many answers were right.
+#[derive(Clone, Copy, Debug)]
+pub struct Top1 {
+    /// Right ones.
+    pub right: usize,
+    /// All.
+    pub samples: usize,
+}
+
+impl Top1 {
+    /// The part that is right.
+    pub fn part(self) -> f64 {
+        self.right as f64 / self.samples as f64
+    }
+}
+
+impl fmt::Display for Top1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.4} ({}/{})", self.part(), self.right, self.samples)
+    }
+}
+
+/// How often the greatest score is the right class.
+pub fn top1(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<Top1, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let manifest = bundle.manifest().map_err(|e| text(&e))?;
+    let input = &manifest.inputs[0];
+    let preprocess = bundle.preprocess().map_err(|e| text(&e))?.ok_or("no pre-processing")?;
+    let preprocessor = Preprocessor::new(preprocess, input).map_err(|e| text(&e))?;
+    let post = bundle.postprocess().map_err(|e| text(&e))?;
+    let post = post.unwrap_or(Postprocess::Classify { softmax: false, skip: 0 });
+    let classes = Postprocessor::new(post, &manifest.outputs[0], std::iter::empty());
+    let mut labelled: Vec<(Tensor, usize)> = Vec::new();
+    if data.is_dir() {
+        for file in samples::files(data).map_err(|e| text(&e))? {
+            let name = file.file_name().map(|n| n.to_string_lossy().into_owned());
+            let class = name.as_deref().and_then(|n| n.split('_').next()?.parse().ok());
+            let class = class.ok_or("a picture without its class in its name")?;
+            for tensor in preprocessor.file(&file).map_err(|e| text(&e))? {
+                labelled.push((tensor, class));
+            }
+        }
+    } else {
+        let arrays = arrays::read_npz(data).map_err(|e| text(&e))?;
+        let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, t)| t);
+        let (x, y) = (find("x").ok_or("no x")?, find("y").ok_or("no y")?);
+        for (index, class) in y.to_f32().iter().enumerate() {
+            let tensor = preprocessor.array(&samples::row(x, index)).map_err(|e| text(&e))?;
+            labelled.push((tensor, *class as usize));
+        }
+    }
+    let mut right = 0;
+    for (tensor, class) in &labelled {
+        let outputs = session.run(&[(input.name, tensor)]).map_err(|e| text(&e))?;
+        let best = classes.top(&outputs[0].1, 1).map_err(|e| text(&e))?;
+        right += (best[0].index == *class) as usize;
+    }
+    Ok(Top1 { right, samples: labelled.len() })
+}
