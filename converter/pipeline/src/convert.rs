@@ -222,7 +222,7 @@ impl<'a> Work<'a> {
         let began = self.begin("emit");
         let source = self.source.as_ref().expect("imported before");
         let golden = if samples.are_real() {
-            match emit::affordable(samples, source.bytes) {
+            match emit::affordable(samples, size(&prepared.model).1) {
                 0 => self.generated(&prepared.model, samples),
                 count => Samples { inputs: samples.inputs[..count].to_vec(), ..samples.clone() },
             }
@@ -297,19 +297,7 @@ impl<'a> Work<'a> {
     }
 
     fn end(&mut self, name: &'static str, began: Instant, model: &Model, parity: Option<f64>) {
-        let mut parameters = 0;
-        let mut bytes = 0;
-        for constant in &model.constants {
-            if let Constant::Tensor(tensor) = constant {
-                parameters += tensor.len() as u64;
-                bytes += (tensor.len() * tensor.dtype().size().unwrap_or(0)) as u64;
-            }
-        }
-        bytes += model
-            .programs
-            .iter()
-            .map(|program| (program.code.len() + program.weights.len()) as u64)
-            .sum::<u64>();
+        let (parameters, bytes) = size(model);
         self.stages.push(StageReport {
             name,
             nodes: model.graph.nodes.len(),
@@ -367,4 +355,18 @@ impl<'a> Work<'a> {
 
 fn compared(samples: &Samples) -> &[Vec<Tensor>] {
     &samples.inputs[..samples.inputs.len().min(COMPARED)]
+}
+
+/// Elements of constant tensors, and bytes of these and of integer programs.
+fn size(model: &Model) -> (u64, u64) {
+    let (mut parameters, mut bytes) = (0, 0);
+    for constant in &model.constants {
+        if let Constant::Tensor(tensor) = constant {
+            parameters += tensor.len() as u64;
+            bytes += (tensor.len() * tensor.dtype().size().unwrap_or(0)) as u64;
+        }
+    }
+    let programs = model.programs.iter();
+    bytes += programs.map(|p| (p.code.len() + p.weights.len()) as u64).sum::<u64>();
+    (parameters, bytes)
 }

@@ -18,7 +18,7 @@ use crate::samples::Samples;
 
 /// Constants of fewer elements keep their four bytes: half size would save nothing that counts.
 const HALVED_FROM: usize = 64;
-/// Stored test vectors take at most this part of the source's size.
+/// Stored inputs of test vectors take at most this part of the model's size.
 const GOLDEN_PART: u64 = 48;
 /// Of an output of more elements, so many at most are stored.
 const GOLDEN_ELEMENTS: usize = 256;
@@ -348,11 +348,11 @@ fn sampled(output: &Tensor) -> Option<(usize, Vec<u8>)> {
 }
 
 /// How many of the samples may be stored as test vectors: none where one alone is large beside
-/// the source.
-pub fn affordable(samples: &Samples, source_bytes: u64) -> usize {
+/// the model.
+pub fn affordable(samples: &Samples, model_bytes: u64) -> usize {
     let Some(first) = samples.inputs.first() else { return 0 };
     let bytes: usize = first.iter().map(|t| t.len() * t.dtype().size().unwrap_or(1)).sum();
-    let budget = (source_bytes / GOLDEN_PART) as usize;
+    let budget = (model_bytes / GOLDEN_PART) as usize;
     (budget / bytes.max(1)).min(samples.inputs.len()).min(2)
 }
 

@@ -1,0 +1,200 @@
+//! What the command line may say.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
+a model that cannot be converted), 2 an error.\nData goes to stdout, words go to stderr.";
+
+/// Makes ONNX models into bundles, looks into bundles, and runs them.
+#[derive(Parser)]
+#[command(name = "hardtack", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Print one JSON object on stdout.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Make a bundle of an ONNX model.
+    Convert(Convert),
+    /// Run a bundle on files.
+    Run(Run),
+    /// Measure a bundle on labelled data.
+    Eval(Eval),
+    /// Measure how fast a bundle runs.
+    Bench(Bench),
+    /// Tell what a bundle is and what it needs.
+    Inspect(Inspect),
+    /// Check a bundle's digests, and run its test vectors on this machine.
+    Verify(Verify),
+    /// Tell what differs between two bundles.
+    Diff(Diff),
+}
+
+/// How real weights are stored.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Float {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// What a bundle is packed for.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Target {
+    /// Any machine.
+    Generic,
+}
+
+#[derive(Args)]
+pub struct Convert {
+    /// The model.
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Where the bundle goes.
+    #[arg(short, long, value_name = "OUT.tack")]
+    pub output: PathBuf,
+    /// Quantize to INT8, by the ranges of calibration data.
+    #[arg(long, requires = "calibrate")]
+    pub int8: bool,
+    /// Calibration data: arrays named as the inputs with samples first, or one array x; or a
+    /// folder of pictures or recordings.
+    #[arg(long, value_name = "FILE.npz|DIR")]
+    pub calibrate: Option<PathBuf>,
+    /// Pre-processing of the calibration data, where it is another than the bundle's.
+    #[arg(long, value_name = "SPEC.toml", requires = "calibrate")]
+    pub calibrate_pre: Option<PathBuf>,
+    /// Use this many calibration samples at most.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: u32,
+    /// Pre- and post-processing, and labels, that the bundle takes along.
+    #[arg(long, value_name = "SPEC.toml")]
+    pub pre: Option<PathBuf>,
+    /// Names of the classes, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Bind a named dimension or an input: batch=1, sr=16000, input=1x3x224x224.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    /// Feed an output back into an input at the next run.
+    #[arg(long, value_name = "OUTPUT=INPUT", value_parser = pair)]
+    pub state: Vec<(String, String)>,
+    /// How real weights are stored.
+    #[arg(long, default_value = "f32")]
+    pub float: Float,
+    /// What the bundle is packed for.
+    #[arg(long, default_value = "generic")]
+    pub target: Target,
+    /// Name of the model; the file's name where not given.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Version of the model's content.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub model_version: String,
+}
+
+#[derive(Args)]
+pub struct Run {
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Pictures, recordings or arrays (.npy), through the bundle's own pre-processing.
+    #[arg(value_name = "FILE", required_unless_present = "inputs", conflicts_with = "inputs")]
+    pub files: Vec<PathBuf>,
+    /// Arrays named as the model's inputs; others are ignored.
+    #[arg(long, value_name = "FILE.npz")]
+    pub inputs: Option<PathBuf>,
+    /// Write the outputs of a single run as arrays.
+    #[arg(long, short, value_name = "FILE.npz")]
+    pub output: Option<PathBuf>,
+    /// Tell this many of the best classes.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub top_k: u32,
+}
+
+#[derive(Args)]
+pub struct Eval {
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Arrays x (samples first) and y; or a folder of folders, each with the files of the class
+    /// it is named after.
+    #[arg(long, value_name = "FILE.npz|DIR")]
+    pub data: PathBuf,
+    /// Another bundle of the same task: tells the samples whose answer changed.
+    #[arg(long, value_name = "BUNDLE")]
+    pub against: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Number of threads; this version runs on one.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1))]
+    pub threads: u32,
+    /// Number of measured runs; as many as fit into two seconds where not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: Option<u32>,
+    /// Tell the time of each operation.
+    #[arg(long)]
+    pub profile: bool,
+    /// Instruction set of the integer kernels; the best of this machine where not given.
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// List every operation.
+    #[arg(long)]
+    pub nodes: bool,
+    /// Show where each tensor of the integer programs lies in the arena, and when.
+    #[arg(long)]
+    pub plan: bool,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Diff {
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.into(), value.into()))
+        }
+        _ => Err("write it as NAME=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn pairs_have_both_sides() {
+        assert_eq!(pair("a=1x2"), Ok(("a".into(), "1x2".into())));
+        assert!(pair("a=").is_err() && pair("=1").is_err() && pair("a").is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! Opening bundles, and making sessions and inputs for them.
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail};
+use hardtack::process::{Postprocessor, Preprocessor};
+use hardtack::{Bundle, Options, Session};
+use hardtack_bundle::process::Postprocess;
+
+use crate::foreign;
+
+/// Why a bundle was not opened.
+pub enum Refusal {
+    /// It is a file, but not a sound bundle.
+    Bundle(anyhow::Error),
+    /// It could not be looked at.
+    File(anyhow::Error),
+}
+
+/// Opens a bundle, telling one that is refused from one that is not there.
+pub fn open_or_refuse(path: &Path) -> Result<Bundle, Refusal> {
+    if let Err(error) = std::fs::File::open(path).and_then(|file| file.metadata()) {
+        let error = anyhow!("{}: cannot be read: {error}", path.display());
+        return Err(Refusal::File(error));
+    }
+    if path.is_dir() {
+        return Err(Refusal::File(anyhow!("{}: is a folder, not a bundle", path.display())));
+    }
+    let bundle = Bundle::open(path).and_then(|bundle| bundle.manifest().map(drop).map(|()| bundle));
+    bundle.map_err(|error| {
+        let wrong = if foreign::looks_like_onnx(path) {
+            let file = path.display();
+            anyhow!("{file}: is an ONNX model; convert it first: hardtack convert {file} -o MODEL.tack")
+        } else {
+            match foreign::kind(path) {
+                Some(kind) if kind.is != "a Hardtack bundle already" => {
+                    anyhow!("{}: is {}, not a bundle", path.display(), kind.is)
+                }
+                _ => anyhow::Error::new(error),
+            }
+        };
+        Refusal::Bundle(wrong)
+    })
+}
+
+/// Opens a bundle.
+pub fn open(path: &Path) -> anyhow::Result<Bundle> {
+    open_or_refuse(path).map_err(|refusal| match refusal {
+        Refusal::Bundle(error) | Refusal::File(error) => error,
+    })
+}
+
+/// A session for a bundle. States are kept from run to run where the bundle has any.
+pub fn session(bundle: &Bundle, path: &Path, keep_state: bool) -> anyhow::Result<Session> {
+    let states = !bundle.manifest()?.states.is_empty();
+    let options = Options { keep_state: keep_state && states, ..Options::default() };
+    Session::with_options(bundle, options).with_context(|| path.display().to_string())
+}
+
+/// What makes the first input from files.
+pub fn preprocessor(bundle: &Bundle) -> anyhow::Result<Preprocessor> {
+    let manifest = bundle.manifest()?;
+    let Some(input) = manifest.inputs.first() else { bail!("the model has no input") };
+    Ok(match bundle.preprocess()? {
+        Some(process) => Preprocessor::new(process, input)?,
+        None => Preprocessor::identity(input),
+    })
+}
+
+/// Lets `use_it` have what makes classes of the first output, if the bundle is a classifier.
+pub fn with_classes<T>(
+    bundle: &Bundle,
+    use_it: impl FnOnce(Option<Postprocessor<'_>>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let manifest = bundle.manifest()?;
+    let labels = bundle.labels()?;
+    let process = match (bundle.postprocess()?, &labels) {
+        (Some(process), _) => Some(process),
+        (None, Some(_)) => Some(Postprocess::Classify { softmax: false, skip: 0 }),
+        (None, None) => None,
+    };
+    let Some(output) = manifest.outputs.first() else { bail!("the model has no output") };
+    let labels: Vec<&str> = labels.iter().flat_map(|labels| labels.iter()).collect();
+    use_it(process.map(|process| Postprocessor::new(process, output, labels)))
+}

@@ -1,0 +1,209 @@
+//! `hardtack convert`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use hardtack_converter::import::ImportError;
+use hardtack_converter::spec::{self, Spec};
+use hardtack_converter::{Error, FloatStorage, Options, Progress, Report};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::arguments::{Convert, Float, Target};
+use crate::output::{bytes, print, say, table};
+use crate::{Answer, foreign, output};
+
+/// Layers of which the error is told.
+const WORST: usize = 10;
+/// Nodes of which the reason is told.
+const REASONS: usize = 20;
+
+pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
+    let path = &arguments.model;
+    if let Some(kind) = foreign::kind(path) {
+        bail!("{}: is {}; {}", path.display(), kind.is, kind.advice);
+    }
+    let Target::Generic = arguments.target;
+    let options = options(arguments)?;
+    let mut bar = Bar::new(as_json);
+    let converted = hardtack_converter::convert(path, &arguments.output, &options, &mut bar);
+    bar.0.finish_and_clear();
+    let report = match converted {
+        Ok(report) => report,
+        Err(error) => return refusal(path, error, as_json),
+    };
+    if as_json {
+        output::json(&serde_json::to_value(&report)?);
+    } else {
+        print(&text(&report, &arguments.output));
+    }
+    for warning in &report.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    Ok(Answer::Yes)
+}
+
+/// What cannot be converted is an answer; everything else is an error.
+fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
+    let unsupported = match &error {
+        Error::Import(ImportError::Unsupported(operators)) => operators,
+        Error::Parity { .. } => {
+            if as_json {
+                output::json(&json!({ "model": path, "refused": error.to_string() }));
+            }
+            say(&format!("{}: {error}", path.display()));
+            return Ok(Answer::No);
+        }
+        // These name the file they are about.
+        Error::Import(_)
+        | Error::Arrays(_)
+        | Error::Spec(_)
+        | Error::Read { .. }
+        | Error::Write { .. }
+        | Error::Data { .. } => return Err(anyhow!(error)),
+        _ => return Err(anyhow!(error).context(path.display().to_string())),
+    };
+    if as_json {
+        let list: Vec<_> = unsupported
+            .iter()
+            .map(|operator| json!({ "operator": operator.operator, "nodes": operator.nodes }))
+            .collect();
+        output::json(&json!({ "model": path, "unsupported": list }));
+    }
+    say(&format!("{}: {error}", path.display()));
+    Ok(Answer::No)
+}
+
+fn options(arguments: &Convert) -> anyhow::Result<Options> {
+    let spec = arguments.pre.as_deref().map(Spec::read).transpose()?;
+    let calibration = arguments.calibrate_pre.as_deref().map(Spec::read).transpose()?;
+    let labels = match (&arguments.labels, &spec) {
+        (Some(path), _) => spec::read_labels(path)?,
+        (None, Some(spec)) => spec.labels.clone(),
+        (None, None) => Vec::new(),
+    };
+    if let Some(spec) = &calibration
+        && spec.preprocess.is_none()
+    {
+        bail!("--calibrate-pre: the file has no pre-processing; give [image], [audio] or [array]");
+    }
+    Ok(Options {
+        name: arguments.name.clone(),
+        version: arguments.model_version.clone(),
+        set: arguments.set.clone(),
+        int8: arguments.int8,
+        calibration: arguments.calibrate.clone(),
+        calibration_preprocess: calibration.and_then(|spec| spec.preprocess),
+        samples: arguments.samples as usize,
+        float: match arguments.float {
+            Float::F32 => FloatStorage::F32,
+            Float::F16 => FloatStorage::F16,
+            Float::Bf16 => FloatStorage::Bf16,
+        },
+        preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
+        postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
+        labels,
+        states: arguments.state.clone(),
+        guarded: true,
+    })
+}
+
+fn text(report: &Report, output: &Path) -> String {
+    let rows = report.stages.iter().map(|stage| {
+        [
+            stage.name.to_string(),
+            stage.nodes.to_string(),
+            stage.parameters.to_string(),
+            bytes(stage.bytes),
+            format!("{:.2}", stage.seconds),
+            stage.parity.map_or("–".into(), |parity| format!("{parity:.1e}")),
+        ]
+    });
+    let mut text =
+        table(["stage", "nodes", "parameters", "bytes", "seconds", "difference"], rows);
+    for rewritten in &report.rewritten {
+        text += &format!("\nrewritten: {rewritten}");
+    }
+    if !report.rewritten.is_empty() {
+        text.push('\n');
+    }
+    text.push('\n');
+    for figure in &report.figures {
+        text += &format!(
+            "{}: {:.2e} ({} {} samples)\n",
+            figure.name, figure.value, figure.samples, figure.source
+        );
+    }
+    if !report.layers.is_empty() {
+        let mut layers: Vec<_> = report.layers.iter().collect();
+        layers.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+        let rows = layers.iter().take(WORST).map(|layer| {
+            [
+                short(&layer.name),
+                format!("{:.1}", layer.sqnr_db),
+                format!("{:.4}", layer.cosine),
+                format!("{:.3}", layer.largest),
+            ]
+        });
+        text += &format!("\nlayers with the largest error, of {}:\n", layers.len());
+        text += &table(["layer", "SQNR dB", "cosine", "largest"], rows);
+    }
+    if !report.float_nodes.is_empty() {
+        text += &format!("\n{} nodes stay in float:\n", report.float_nodes.len());
+        let rows = report.float_nodes.iter().take(REASONS).map(|node| {
+            [short(&node.node), node.operator.clone(), node.reason.clone()]
+        });
+        text += &table(["node", "operator", "reason"], rows);
+        if report.float_nodes.len() > REASONS {
+            text += &format!("… and {} more (--json has all)\n", report.float_nodes.len() - REASONS);
+        }
+    }
+    let part = 100.0 * report.bundle_bytes as f64 / report.source_bytes.max(1) as f64;
+    text += &format!(
+        "\n{}: {} ({part:.0} % of the ONNX file's {}), root digest {}\n",
+        output.display(),
+        bytes(report.bundle_bytes),
+        bytes(report.source_bytes),
+        report.digest
+    );
+    if report.arena_bytes > 0 {
+        text += &format!("the integer programs need an arena of {}\n", bytes(report.arena_bytes));
+    }
+    text
+}
+
+/// The end of a long name, which tells more than its beginning.
+fn short(name: &str) -> String {
+    const LONGEST: usize = 48;
+    let count = name.chars().count();
+    if count <= LONGEST {
+        return name.into();
+    }
+    let end: String = name.chars().skip(count - LONGEST + 1).collect();
+    format!("…{end}")
+}
+
+/// A progress bar on a terminal's stderr.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(hidden: bool) -> Bar {
+        let target =
+            if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a template"));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Bar(bar)
+    }
+}
+
+impl Progress for Bar {
+    fn stage(&mut self, name: &'static str) {
+        self.0.set_message(name);
+    }
+
+    fn step(&mut self, done: usize, of: usize) {
+        self.0.set_message(format!("quantize: sample {done} of {of}"));
+    }
+}

@@ -1,0 +1,96 @@
+//! `hardtack diff`.
+
+use std::collections::BTreeMap;
+
+use hardtack::Bundle;
+use serde_json::{Value, json};
+
+use crate::arguments::Diff;
+use crate::inspect::{manifest_json, operators_of};
+use crate::output::{self, print, table};
+use crate::{Answer, bundles};
+
+/// Something that is not the same in both.
+struct Difference {
+    what: String,
+    a: String,
+    b: String,
+}
+
+pub fn diff(arguments: &Diff, as_json: bool) -> anyhow::Result<Answer> {
+    let (a, b) = (bundles::open(&arguments.a)?, bundles::open(&arguments.b)?);
+    let mut differences = Vec::new();
+    compare(&mut differences, "", &manifest(&a)?, &manifest(&b)?);
+    compare(&mut differences, "section ", &sections(&a)?, &sections(&b)?);
+    compare(&mut differences, "operator ", &operators(&a)?, &operators(&b)?);
+    let equal = a.root() == b.root();
+    if as_json {
+        let list: Vec<Value> = differences
+            .iter()
+            .map(|d| json!({ "what": d.what, "a": d.a, "b": d.b }))
+            .collect();
+        output::json(&json!({ "equal": equal, "differences": list }));
+    } else if equal {
+        print(&format!("equal: both have the root digest {}\n", a.root()));
+    } else {
+        let rows = differences.into_iter().map(|d| [d.what, d.a, d.b]);
+        print(&table(["", "A", "B"], rows));
+    }
+    Ok(if equal { Answer::Yes } else { Answer::No })
+}
+
+fn compare(
+    differences: &mut Vec<Difference>,
+    what: &str,
+    a: &BTreeMap<String, String>,
+    b: &BTreeMap<String, String>,
+) {
+    let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    for key in keys {
+        if a.get(key) != b.get(key) {
+            let text = |map: &BTreeMap<String, String>| map.get(key).cloned().unwrap_or("–".into());
+            differences.push(Difference { what: format!("{what}{key}"), a: text(a), b: text(b) });
+        }
+    }
+}
+
+/// Every leaf of the manifest with its path.
+fn manifest(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
+    fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+        let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        match value {
+            Value::Object(map) => {
+                map.iter().for_each(|(key, value)| leaves(&join(key), value, into));
+            }
+            // Shapes and the like are told whole.
+            Value::Array(list) if list.iter().any(|item| item.get("name").is_some()) => {
+                for (index, item) in list.iter().enumerate() {
+                    leaves(&join(&index.to_string()), item, into);
+                }
+            }
+            Value::String(text) => drop(into.insert(path.to_owned(), text.clone())),
+            other => drop(into.insert(path.to_owned(), other.to_string())),
+        }
+    }
+    let mut all = BTreeMap::new();
+    leaves("", &manifest_json(&bundle.manifest()?)?, &mut all);
+    Ok(all)
+}
+
+fn sections(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
+    let container = bundle.container()?;
+    Ok(container
+        .sections()
+        .map(|section| {
+            let digest: String = section.digest.to_string().chars().take(16).collect();
+            (section.kind.to_string(), format!("{} bytes, {digest}", section.bytes.len()))
+        })
+        .collect())
+}
+
+fn operators(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
+    let counts = operators_of(bundle)?;
+    Ok(counts.into_iter().map(|(name, count)| (name, count.to_string())).collect())
+}

@@ -1,0 +1,170 @@
+//! Files of other frameworks, known by their bytes and never executed: the answer is the one
+//! command that exports them to ONNX.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+
+/// How much of each end of a file is looked at.
+const LOOK: u64 = 1 << 16;
+
+/// What a file is, if it is known, and what to do with it where an ONNX model is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// What it is: the end of the sentence "it is …".
+    pub is: &'static str,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+const BUNDLE: Kind = Kind {
+    is: "a Hardtack bundle already",
+    advice: "look into it with `hardtack inspect`, or give the ONNX file it was made from",
+};
+const TFLITE: Kind = Kind {
+    is: "a TensorFlow Lite model",
+    advice: "export it with `python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx \
+             --opset 18`",
+};
+const HDF5: Kind = Kind {
+    is: "an HDF5 file, as Keras writes models",
+    advice: "export it with `python -c \"import keras; keras.models.load_model('MODEL.h5')\
+             .export('MODEL.onnx', format='onnx')\"`",
+};
+const KERAS: Kind = Kind {
+    is: "a Keras model",
+    advice: "export it with `python -c \"import keras; keras.models.load_model('MODEL.keras')\
+             .export('MODEL.onnx', format='onnx')\"`",
+};
+const TORCHSCRIPT: Kind = Kind {
+    is: "a TorchScript model",
+    advice: "export it with `python -c \"import torch; torch.onnx.export(torch.jit.load('MODEL.pt'), \
+             (torch.zeros(1, 3, 224, 224),), 'MODEL.onnx', dynamo=False)\"`, with an input of the \
+             model's shape",
+};
+const TORCH: Kind = Kind {
+    is: "a PyTorch checkpoint: weights, or a pickled module, without a graph",
+    advice: "in the program that defines the network, load it and call `torch.onnx.export(model, \
+             (example_input,), 'MODEL.onnx', dynamo=True)`",
+};
+const PICKLE: Kind = Kind {
+    is: "a Python pickle, which would run code if it were opened",
+    advice: "for scikit-learn, export it where it was made: `skl2onnx.to_onnx(model, \
+             sample_input).SerializeToString()`, written to MODEL.onnx",
+};
+const COMPRESSED: Kind = Kind {
+    is: "compressed data, as joblib writes models",
+    advice: PICKLE.advice,
+};
+const SAVED_MODEL: Kind = Kind {
+    is: "a TensorFlow SavedModel",
+    advice: "export it with `python -m tf2onnx.convert --saved-model FOLDER --output MODEL.onnx \
+             --opset 18`",
+};
+const GRAPH_DEF: Kind = Kind {
+    is: "a frozen TensorFlow graph, or another protobuf that is not ONNX",
+    advice: "export it with `python -m tf2onnx.convert --graphdef MODEL.pb --inputs NAME:0 \
+             --outputs NAME:0 --output MODEL.onnx`",
+};
+const ARRAYS: Kind = Kind {
+    is: "an archive of NumPy arrays",
+    advice: "give the ONNX model here, and arrays to --calibrate, --inputs or --data",
+};
+const SAFETENSORS: Kind = Kind {
+    is: "a file of safetensors: weights without a graph",
+    advice: "export the model that uses them with `torch.onnx.export(model, (example_input,), \
+             'MODEL.onnx', dynamo=True)`, or with `optimum-cli export onnx`",
+};
+const PICTURE_OR_SOUND: Kind = Kind {
+    is: "a picture or a recording",
+    advice: "give the ONNX model first; data goes to `hardtack run`",
+};
+
+/// What a path that is not an ONNX model is, as far as its bytes tell.
+pub fn kind(path: &Path) -> Option<Kind> {
+    if path.is_dir() {
+        return path.join("saved_model.pb").exists().then_some(SAVED_MODEL);
+    }
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    let mut first = Vec::new();
+    file.by_ref().take(LOOK).read_to_end(&mut first).ok()?;
+    let mut last = Vec::new();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOOK))).ok()?;
+    file.take(LOOK).read_to_end(&mut last).ok()?;
+    kind_of(&first, &last, length)
+}
+
+/// What a file with this beginning, end and length is. ONNX itself is `None`.
+fn kind_of(first: &[u8], last: &[u8], length: u64) -> Option<Kind> {
+    let has = |text: &str| {
+        let text = text.as_bytes();
+        [first, last].iter().any(|part| part.windows(text.len()).any(|window| window == text))
+    };
+    match first {
+        _ if first.starts_with(&hardtack_bundle::MAGIC) => Some(BUNDLE),
+        _ if first.get(4..8) == Some(b"TFL3") => Some(TFLITE),
+        [0x89, b'H', b'D', b'F', ..] => Some(HDF5),
+        [b'P', b'K', 3, 4, ..] if has("data.pkl") && has("constants.pkl") => Some(TORCHSCRIPT),
+        [b'P', b'K', 3, 4, ..] if has("data.pkl") => Some(TORCH),
+        [b'P', b'K', 3, 4, ..] if has("config.json") => Some(KERAS),
+        [b'P', b'K', 3, 4, ..] => Some(ARRAYS),
+        // The pickled number that begins PyTorch's older checkpoints.
+        [0x80, 2, 0x8a, 10, 0x6c, 0xfc, ..] => Some(TORCH),
+        [0x80, 2..=5, ..] => Some(PICKLE),
+        [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..]
+        | [0x1f, 0x8b, ..]
+        | [b'B', b'Z', b'h', ..]
+        | [0xfd, b'7', b'z', b'X', b'Z', ..] => Some(COMPRESSED),
+        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] | [b'R', b'I', b'F', b'F', ..] => {
+            Some(PICTURE_OR_SOUND)
+        }
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(ARRAYS),
+        // Version 1 of a SavedModel, where ONNX has its own version, of 3 or more.
+        [8, 1, 0x12, ..] => Some(SAVED_MODEL),
+        [0x0a, ..] if has("node") || has("Const") || has("Placeholder") => Some(GRAPH_DEF),
+        [l0, l1, l2, l3, 0, 0, 0, 0, b'{', ..]
+            if u64::from(u32::from_le_bytes([*l0, *l1, *l2, *l3])) < length =>
+        {
+            Some(SAFETENSORS)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a file begins as ONNX models do: the version of the format, 3 or more.
+pub fn looks_like_onnx(path: &Path) -> bool {
+    let mut start = [0; 3];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && matches!(start, [8, 3..=99, 0x12 | 0x1a | 0x22 | 0x2a | 0x32 | 0x3a | 0x42])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Option<Kind> {
+        kind_of(bytes, bytes, bytes.len() as u64)
+    }
+
+    #[test]
+    fn files_are_known_by_their_bytes() {
+        assert_eq!(of(b"\x1c\0\0\0TFL3\0\0"), Some(TFLITE));
+        assert_eq!(of(b"\x89HDF\r\n\x1a\n"), Some(HDF5));
+        assert_eq!(of(b"PK\x03\x04..archive/data.pkl"), Some(TORCH));
+        assert_eq!(of(b"PK\x03\x04..m/data.pkl..m/constants.pkl"), Some(TORCHSCRIPT));
+        assert_eq!(of(b"PK\x03\x04..x.npy"), Some(ARRAYS));
+        assert_eq!(of(b"\x80\x04\x95sklearn"), Some(PICKLE));
+        assert_eq!(of(b"\x78\x9c...."), Some(COMPRESSED));
+        assert_eq!(of(b"\x08\x01\x12\x90serve"), Some(SAVED_MODEL));
+        assert_eq!(of(b"\x10\0\0\0\0\0\0\0{\"a\":[]}........"), Some(SAFETENSORS));
+        assert_eq!(of(&hardtack_bundle::MAGIC), Some(BUNDLE));
+    }
+
+    #[test]
+    fn onnx_and_noise_are_no_foreign_kind() {
+        assert_eq!(of(b"\x08\x07\x12\x07pytorch"), None);
+        assert_eq!(of(b""), None);
+        assert_eq!(of(b"hello"), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! `hardtack inspect`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use hardtack::{Bundle, Port};
+use hardtack_bundle::graph::{Graph, Operator};
+use hardtack_bundle::manifest::Manifest;
+use hardtack_engine::{Plan, Program};
+use serde_json::{Value, json};
+
+use crate::arguments::Inspect;
+use crate::output::{self, bytes, print, table};
+use crate::{Answer, bundles};
+
+pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
+    let bundle = bundles::open(&arguments.bundle)?;
+    let graph = bundle.container()?.graph()?;
+    let plans = plans(&bundle)?;
+    if as_json {
+        output::json(&describe(&bundle, graph.as_ref(), &plans, arguments)?);
+        return Ok(Answer::Yes);
+    }
+    let mut text = head(&bundle)?;
+    text += &sections(&bundle)?;
+    if let Some(graph) = &graph {
+        text += &operators(graph, &plans);
+        if arguments.nodes {
+            text += &nodes(graph);
+        }
+    }
+    if arguments.plan {
+        text += &plan_text(&plans);
+    }
+    print(&text);
+    Ok(Answer::Yes)
+}
+
+/// An integer program, as far as it is shown.
+pub struct ProgramPlan {
+    steps: Vec<(String, &'static str)>,
+    plan: Plan,
+}
+
+fn plans(bundle: &Bundle) -> anyhow::Result<Vec<ProgramPlan>> {
+    let container = bundle.container()?;
+    let mut plans = Vec::new();
+    for index in 0..container.programs() {
+        let families: Vec<_> = container.families(index).collect();
+        let weights = families.first().and_then(|family| container.weights(index, *family));
+        let (Some(code), Some(weights)) = (container.program(index), weights) else { continue };
+        // The engine wants weights at a multiple of 4 bytes, as a bundle in a file has them.
+        let weights: std::sync::Arc<[u8]> = weights.into();
+        let program = Program::parse(code, &*weights)?;
+        let steps = program.steps().enumerate().map(|(index, step)| {
+            (program.step_name(index).unwrap_or_default().to_owned(), step.kind())
+        });
+        plans.push(ProgramPlan { steps: steps.collect(), plan: Plan::of(&program) });
+    }
+    Ok(plans)
+}
+
+/// Everything about a bundle as JSON; see also [`manifest_json`].
+fn describe(
+    bundle: &Bundle,
+    graph: Option<&Graph>,
+    plans: &[ProgramPlan],
+    arguments: &Inspect,
+) -> anyhow::Result<Value> {
+    let container = bundle.container()?;
+    let families: Vec<Vec<String>> = (0..container.programs())
+        .map(|index| container.families(index).map(|family| family.to_string()).collect())
+        .collect();
+    let labels: Option<Vec<String>> =
+        bundle.labels()?.map(|labels| labels.iter().map(str::to_owned).collect());
+    let mut value = json!({
+        "format": { "major": container.format_version().major, "minor": container.format_version().minor },
+        "digest": bundle.root().to_string(),
+        "bytes": bundle.bytes().len(),
+        "manifest": manifest_json(&bundle.manifest()?)?,
+        "sections": container.sections().map(|section| json!({
+            "kind": section.kind.to_string(), "offset": section.offset, "bytes": section.bytes.len(),
+            "digest": section.digest.to_string(),
+        })).collect::<Vec<_>>(),
+        "families": families,
+        "labels": labels,
+        "preprocess": bundle.preprocess()?,
+        "postprocess": bundle.postprocess()?,
+        "golden_cases": bundle.golden()?.map_or(0, |golden| golden.len()),
+        "operators": graph.map(|graph| counted(graph, plans)),
+    });
+    if let (true, Some(graph)) = (arguments.nodes, graph) {
+        let nodes = graph.nodes.iter().map(|node| {
+            json!({ "name": node.name, "operator": node.operator.name() })
+        });
+        value["nodes"] = nodes.collect();
+    }
+    if arguments.plan {
+        let plans = plans.iter().map(|plan| {
+            let tensors = plan.plan.tensors.iter().map(|tensor| json!({
+                "name": tensor.name, "offset": tensor.offset, "bytes": tensor.bytes,
+                "first": tensor.first, "last": tensor.last,
+            }));
+            json!({ "arena_bytes": plan.plan.arena_bytes, "tensors": tensors.collect::<Vec<_>>() })
+        });
+        value["plans"] = plans.collect();
+    }
+    Ok(value)
+}
+
+/// The manifest as JSON, its digest in hexadecimal.
+pub fn manifest_json(manifest: &Manifest<'_>) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(manifest)?;
+    let digest = hardtack_bundle::Digest(manifest.provenance.source_digest);
+    value["provenance"]["source_digest"] = digest.to_string().into();
+    Ok(value)
+}
+
+/// How often each operator stands in a graph and its bodies, and each step in its programs.
+pub fn counted(graph: &Graph, plans: &[ProgramPlan]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for node in std::iter::once(graph).chain(&graph.bodies).flat_map(|graph| &graph.nodes) {
+        if !matches!(node.operator, Operator::Input | Operator::Constant(_)) {
+            *counts.entry(node.operator.name().to_owned()).or_default() += 1;
+        }
+    }
+    for (_, kind) in plans.iter().flat_map(|plan| &plan.steps) {
+        *counts.entry(format!("int8 {kind}")).or_default() += 1;
+    }
+    counts
+}
+
+/// The operators of a bundle.
+pub fn operators_of(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, usize>> {
+    let graph = bundle.container()?.graph()?;
+    let plans = plans(bundle)?;
+    Ok(graph.map(|graph| counted(&graph, &plans)).unwrap_or_default())
+}
+
+fn head(bundle: &Bundle) -> anyhow::Result<String> {
+    let manifest = bundle.manifest()?;
+    let version = bundle.container()?.format_version();
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<12} {value}");
+    };
+    let model_version = if manifest.version.is_empty() { String::new() } else { format!(" {}", manifest.version) };
+    line("model", format!("{}{model_version}", manifest.name));
+    line("size", format!("{} ({} bytes)", bytes(bundle.bytes().len() as u64), bundle.bytes().len()));
+    line("format", format!("{}.{}", version.major, version.minor));
+    line("root digest", bundle.root().to_string());
+    for port in &manifest.inputs {
+        line("input", Port::of(port).to_string());
+    }
+    for port in &manifest.outputs {
+        line("output", Port::of(port).to_string());
+    }
+    for state in &manifest.states {
+        let output = manifest.outputs[usize::from(state.output)].name;
+        let input = manifest.inputs[usize::from(state.input)].name;
+        line("state", format!("{output} feeds {input}"));
+    }
+    let runs = match (manifest.needs_float, manifest.arena_bytes) {
+        (false, arena) => format!("in integers throughout, in an arena of {}", bytes(arena)),
+        (true, 0) => "in float".into(),
+        (true, arena) => format!("in float and integers, arena {}", bytes(arena)),
+    };
+    line("runs", runs);
+    if let Some(labels) = bundle.labels()? {
+        let first: Vec<&str> = labels.iter().take(4).collect();
+        let more = if labels.iter().count() > 4 { ", …" } else { "" };
+        line("labels", format!("{}: {}{more}", labels.iter().count(), first.join(", ")));
+    }
+    if let Some(process) = bundle.preprocess()? {
+        line("takes", serde_json::to_string(&process)?);
+    }
+    if let Some(process) = bundle.postprocess()? {
+        line("gives", serde_json::to_string(&process)?);
+    }
+    let golden = bundle.golden()?.map_or(0, |golden| golden.len());
+    line("test vectors", golden.to_string());
+    let from = &manifest.provenance;
+    let source = hardtack_bundle::Digest(from.source_digest).to_string();
+    let producer = if from.producer.is_empty() { "unknown producer" } else { from.producer };
+    line("made from", format!("ONNX of {}, opset {}, by {producer}", bytes(from.source_bytes), from.opset));
+    line("", format!("SHA-256 {source}"));
+    let options: Vec<String> =
+        from.options.iter().map(|entry| format!("{}={}", entry.name, entry.value)).collect();
+    let options = if options.is_empty() { String::new() } else { format!(" with {}", options.join(" ")) };
+    line("made by", format!("hardtack {}{options}", from.converter));
+    for figure in &manifest.figures {
+        let of = format!("{} {} samples", figure.samples, figure.source);
+        line("measured", format!("{}: {:.2e} ({of})", figure.name, figure.value));
+    }
+    for entry in &manifest.float_operators {
+        line("in float", format!("{} × {}", entry.value, entry.name));
+    }
+    Ok(text)
+}
+
+fn sections(bundle: &Bundle) -> anyhow::Result<String> {
+    let container = bundle.container()?;
+    let rows = container.sections().map(|section| {
+        let short: String = section.digest.to_string().chars().take(16).collect();
+        [section.kind.to_string(), section.offset.to_string(), section.bytes.len().to_string(), short]
+    });
+    Ok(format!("\n{}", table(["section", "offset", "bytes", "digest"], rows)))
+}
+
+fn operators(graph: &Graph, plans: &[ProgramPlan]) -> String {
+    let rows = counted(graph, plans).into_iter().map(|(name, count)| [name, count.to_string()]);
+    format!("\n{}", table(["operator", "count"], rows))
+}
+
+fn nodes(graph: &Graph) -> String {
+    let rows = graph.nodes.iter().map(|node| [node.name.clone(), node.operator.name().to_string()]);
+    format!("\n{}", table(["node", "operator"], rows))
+}
+
+fn plan_text(plans: &[ProgramPlan]) -> String {
+    let mut text = String::new();
+    for (index, program) in plans.iter().enumerate() {
+        let arena = bytes(program.plan.arena_bytes.into());
+        let _ = writeln!(text, "\nprogram {index}: {} steps, arena {arena}", program.steps.len());
+        let rows = program.plan.tensors.iter().map(|tensor| {
+            let step = |index: u32| program.steps.get(index as usize).map_or("", |step| step.1);
+            [
+                tensor.name.clone(),
+                tensor.offset.to_string(),
+                tensor.bytes.to_string(),
+                format!("{} {}", tensor.first, step(tensor.first)),
+                format!("{} {}", tensor.last, step(tensor.last)),
+            ]
+        });
+        text += &table(["tensor", "offset", "bytes", "from step", "to step"], rows);
+    }
+    text
+}

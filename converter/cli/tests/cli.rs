@@ -1,0 +1,269 @@
+//! The command as a user types it, on the files of the examples.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A file of the repository.
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+    }
+}
+
+fn hardtack<const N: usize>(arguments: [&dyn AsRef<std::ffi::OsStr>; N]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
+    for argument in arguments {
+        command.arg(argument);
+    }
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran {
+        code: status.code().expect("it ends by itself"),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    }
+}
+
+/// The keyword network in INT8, for features.
+fn keywords(folder: &TempDir) -> PathBuf {
+    let bundle = folder.path().join("keywords.tack");
+    let ran = hardtack([
+        &"convert",
+        &file("examples/data/keyword_spotting/kws_dscnn.onnx"),
+        &"-o",
+        &bundle,
+        &"--int8",
+        &"--calibrate",
+        &file("examples/data/keyword_spotting/calibration.npz"),
+        &"--pre",
+        &file("examples/specs/keyword_features.toml"),
+        &"--json",
+    ]);
+    let report = ran.json();
+    assert_eq!(report["float_nodes"], serde_json::json!([]));
+    assert!(report["layers"].as_array().unwrap().len() >= 10);
+    let bytes = std::fs::metadata(&bundle).unwrap().len();
+    assert_eq!(report["bundle_bytes"], bytes);
+    bundle
+}
+
+#[test]
+fn a_network_is_converted_looked_into_verified_evaluated_and_timed() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = keywords(&folder);
+
+    let inspected = hardtack([&"inspect", &bundle, &"--plan", &"--nodes", &"--json"]).json();
+    assert_eq!(inspected["manifest"]["needs_float"], false);
+    assert_eq!(inspected["families"][0][0], "mcu");
+    assert_eq!(inspected["operators"]["Program"], 1);
+    assert!(inspected["plans"][0]["arena_bytes"].as_u64().unwrap() > 1000);
+    let shown = hardtack([&"inspect", &bundle, &"--plan"]);
+    for word in ["mfcc: f32[batch, 49, 10, 1]", "in integers throughout", "weights", "program 0"] {
+        assert!(shown.stdout.contains(word), "{word}: {}", shown.stdout);
+    }
+
+    let verified = hardtack([&"verify", &bundle, &"--json"]).json();
+    assert_eq!(verified["holds"], true);
+    assert_eq!(verified["outputs"][0]["difference"], 0.0);
+    assert_eq!(verified["digest"], inspected["digest"]);
+
+    let labelled = file("examples/data/keyword_spotting/evaluation.npz");
+    let evaluated = hardtack([&"eval", &bundle, &"--data", &labelled, &"--json"]).json();
+    assert_eq!(evaluated["samples"], 400);
+    assert!(evaluated["top1"].as_f64().unwrap() > 0.88, "{evaluated}");
+
+    let timed = hardtack([&"bench", &bundle, &"--runs", &"5", &"--profile", &"--json"]).json();
+    assert_eq!(timed["runs"], 5);
+    assert_eq!(timed["integer"], true);
+    assert!(timed["latency_ms"]["p50"].as_f64().unwrap() > 0.0);
+    assert!(timed["profile"].as_array().unwrap().len() > 10);
+    let refused = hardtack([&"bench", &bundle, &"--isa", &"z80"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("this build knows scalar"), "{}", refused.stderr);
+
+    let same = hardtack([&"diff", &bundle, &bundle]);
+    assert_eq!((same.code, same.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn float_and_int8_are_compared_sample_by_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let int8 = keywords(&folder);
+    let float = folder.path().join("float.tack");
+    let ran = hardtack([
+        &"convert",
+        &file("examples/data/keyword_spotting/kws_dscnn.onnx"),
+        &"-o",
+        &float,
+        &"--pre",
+        &file("examples/specs/keyword_features.toml"),
+    ]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("root digest"), "{}", ran.stdout);
+    let labelled = file("examples/data/keyword_spotting/evaluation.npz");
+    let compared =
+        hardtack([&"eval", &int8, &"--data", &labelled, &"--against", &float, &"--json"]).json();
+    let (a, b) = (compared["right"].as_i64().unwrap(), compared["against"]["right"].as_i64().unwrap());
+    let changed = compared["changed"].as_array().unwrap().len() as i64;
+    assert!((a - b).abs() <= changed && changed <= 20, "{a} {b} {changed}");
+
+    let differ = hardtack([&"diff", &int8, &float, &"--json"]);
+    assert_eq!(differ.code, 1);
+    let differences: Value = serde_json::from_str(&differ.stdout).unwrap();
+    assert_eq!(differences["equal"], false);
+    assert!(differences["differences"].as_array().unwrap().len() > 3);
+}
+
+#[test]
+fn a_picture_and_a_stream_become_words_and_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures = folder.path().join("pictures.tack");
+    let converted = hardtack([
+        &"convert",
+        &file("examples/data/mobilenet_v1/mobilenet_v1_0.25_128.onnx"),
+        &"-o",
+        &pictures,
+        &"--float",
+        &"f16",
+        &"--pre",
+        &file("examples/specs/mobilenet_v1.toml"),
+        &"--labels",
+        &file("examples/data/mobilenet_v1/labels.txt"),
+    ]);
+    assert_eq!(converted.code, 0, "{}", converted.stderr);
+    assert!(converted.stdout.contains("by f16 weights"), "{}", converted.stdout);
+    let cat = file("examples/data/photos/cat.jpg");
+    let named = hardtack([&"run", &pictures, &cat, &"--top-k", &"2", &"--json"]).json();
+    let classes = named["results"][0]["classes"].as_array().unwrap();
+    assert_eq!(classes.len(), 2);
+    assert!(classes.iter().any(|class| class["label"].as_str().unwrap().contains("cat")));
+
+    let outputs = folder.path().join("outputs.npz");
+    let ran = hardtack([&"run", &pictures, &cat, &"--output", &outputs]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let arrays = hardtack_converter::arrays::read_npz(&outputs).unwrap();
+    assert_eq!(arrays[0].1.shape(), [1, 1001]);
+
+    let voice = folder.path().join("voice.tack");
+    let converted = hardtack([
+        &"convert",
+        &file("examples/data/voice_detection/silero_vad.onnx"),
+        &"-o",
+        &voice,
+        &"--set",
+        &"sr=16000",
+        &"--set",
+        &"input=1x576",
+        &"--set",
+        &"state=2x1x128",
+        &"--state",
+        &"stateN=state",
+        &"--pre",
+        &file("examples/specs/silero_vad.toml"),
+    ]);
+    assert_eq!(converted.code, 0, "{}", converted.stderr);
+    let speech = file("examples/data/voice_detection/speech_6s.wav");
+    let heard = hardtack([&"run", &voice, &speech, &"--json"]).json();
+    let results = heard["results"].as_array().unwrap();
+    assert!(results.len() > 100);
+    assert!((results[1]["seconds"].as_f64().unwrap() - 0.032).abs() < 1e-6);
+}
+
+#[test]
+fn arrays_are_found_by_the_names_of_the_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = keywords(&folder);
+    let arrays = folder.path().join("inputs.npz");
+    let features = hardtack::Tensor::zeros(hardtack::DType::F32, &[2, 49, 10, 1]).unwrap();
+    let write = |name: &str| {
+        hardtack_converter::arrays::write_npz(&arrays, [("other", &features), (name, &features)])
+            .unwrap();
+    };
+    write("mfcc");
+    let ran = hardtack([&"run", &bundle, &"--inputs", &arrays, &"--json"]).json();
+    assert_eq!(ran["outputs"][0]["shape"], serde_json::json!([2, 12]));
+    write("mel");
+    let ran = hardtack([&"run", &bundle, &"--inputs", &arrays]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("has no array \"mfcc\""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("other, mel"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_damaged_bundle_is_refused_with_exit_code_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = keywords(&folder);
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&bundle, &bytes).unwrap();
+    let verified = hardtack([&"verify", &bundle]);
+    assert_eq!(verified.code, 1);
+    assert!(verified.stderr.contains("keywords.tack"), "{}", verified.stderr);
+    bytes.truncate(middle);
+    std::fs::write(&bundle, &bytes).unwrap();
+    assert_eq!(hardtack([&"verify", &bundle]).code, 1);
+    assert_eq!(hardtack([&"inspect", &bundle]).code, 2);
+    assert_eq!(hardtack([&"verify", &folder.path().join("none.tack")]).code, 2);
+}
+
+#[test]
+fn what_cannot_be_converted_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("model.tack");
+    std::fs::write(&output, "as it was").unwrap();
+    let source = folder.path().join("model.onnx");
+    let mut answers = Vec::new();
+    for (content, sentence) in [
+        (&b"\x1c\0\0\0TFL3\0\0\0\0"[..], "--tflite"),
+        (b"\x80\x04\x95\x10\0\0\0sklearn.linear_model", "skl2onnx"),
+        (b"PK\x03\x04\0\0archive/data.pkl", "torch.onnx.export"),
+        (b"\x89HDF\r\n\x1a\n\0\0", "keras"),
+        (b"not a model", "is not an ONNX model"),
+        (b"", "is not an ONNX model"),
+    ] {
+        std::fs::write(&source, content).unwrap();
+        let ran = hardtack([&"convert", &source, &"-o", &output]);
+        assert_eq!(ran.code, 2, "{sentence}: {}{}", ran.stdout, ran.stderr);
+        answers.push((ran.stderr, sentence));
+    }
+    for (stderr, sentence) in answers {
+        assert!(stderr.contains(sentence), "{sentence}: {stderr}");
+        assert_eq!(stderr.matches("model.onnx:").count(), 1, "{stderr}");
+    }
+    let ran = hardtack([&"convert", &folder.path().join("none.onnx"), &"-o", &output]);
+    assert_eq!(ran.code, 2);
+    let model = file("examples/data/mobilenet_v1/mobilenet_v1_0.25_128.onnx");
+    let wrong = file("examples/data/keyword_spotting/calibration.npz");
+    let ran =
+        hardtack([&"convert", &model, &"-o", &output, &"--int8", &"--calibrate", &wrong]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("calibration.npz: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("[1, 128, 128, 3]"), "{}", ran.stderr);
+    assert_eq!(std::fs::read(&output).unwrap(), b"as it was");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing half-written");
+}
+
+#[test]
+fn mistakes_on_the_command_line_have_exit_code_2() {
+    for arguments in [["convert", "model.onnx"], ["bake", "x"], ["run", "x.tack"]] {
+        assert_eq!(hardtack([&arguments[0], &arguments[1]]).code, 2, "{arguments:?}");
+    }
+    let help = hardtack([&"--help"]);
+    assert_eq!(help.code, 0);
+    assert!(help.stdout.contains("Exit codes"));
+}
