@@ -107,7 +107,9 @@ fn run_tract(path: &Path) {
         model
             .set_input_fact(index, InferenceFact::dt_shape(dtype, &shape))
             .expect("a concrete input");
-        inputs.push(tract_onnx::prelude::Tensor::zero_dt(dtype, &shape).expect("zeros").into_tvalue());
+        inputs.push(
+            tract_onnx::prelude::Tensor::zero_dt(dtype, &shape).expect("zeros").into_tvalue(),
+        );
     }
     let plan = model.into_optimized().expect("optimized").into_runnable().expect("runnable");
     std::hint::black_box(plan.run(inputs).expect("outputs").len());

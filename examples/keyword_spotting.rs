@@ -61,8 +61,7 @@ fn main() -> anyhow::Result<()> {
     let (x, y) = (find("x").context("no samples")?, find("y").context("no classes")?);
     let labels: Vec<&str> = bundle.labels()?.context("no labels")?.iter().collect();
     let output = &manifest.outputs[0];
-    let classes =
-        Postprocessor::new(bundle.postprocess()?.context("settings")?, output, labels);
+    let classes = Postprocessor::new(bundle.postprocess()?.context("settings")?, output, labels);
     let mut right = 0;
     for (index, class) in y.to_f32().iter().enumerate() {
         let sample = from_features.array(&samples::row(x, index))?;

@@ -32,8 +32,7 @@ fn main() -> anyhow::Result<()> {
     let manifest = bundle.manifest()?;
     let input = &manifest.inputs[0];
     let frames = Preprocessor::new(bundle.preprocess()?.context("no pre-processing")?, input)?;
-    let mut options = Options::default();
-    options.keep_state = true;
+    let options = Options { keep_state: true, ..Options::default() };
     let mut session = Session::with_options(&bundle, options)?;
 
     let recording = std::env::args_os().nth(1).map(PathBuf::from);

@@ -9,13 +9,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hardtack-kernels", &[]),
     ("hardtack-engine", &["hardtack-kernels"]),
     ("hardtack", &["hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
-    (
-        "hardtack-converter",
-        &["hardtack", "hardtack-bundle", "hardtack-engine", "hardtack-kernels"],
-    ),
+    ("hardtack-converter", &["hardtack", "hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
     (
         "hardtack-cli",
-        &["hardtack", "hardtack-bundle", "hardtack-converter", "hardtack-engine", "hardtack-kernels"],
+        &[
+            "hardtack",
+            "hardtack-bundle",
+            "hardtack-converter",
+            "hardtack-engine",
+            "hardtack-kernels",
+        ],
     ),
 ];
 
@@ -111,11 +114,9 @@ fn only_the_memory_map_is_unsafe_in_the_session() {
             let path = entry.expect("entry").path();
             if path.is_dir() {
                 visit(&path, found);
-            } else if std::fs::read_to_string(&path)
-                .expect("source file")
-                .lines()
-                .any(|line| line.trim_start().starts_with("unsafe {") || line.contains("= unsafe {"))
-            {
+            } else if std::fs::read_to_string(&path).expect("source file").lines().any(|line| {
+                line.trim_start().starts_with("unsafe {") || line.contains("= unsafe {")
+            }) {
                 found.push(path.file_name().expect("name").to_string_lossy().into_owned());
             }
         }

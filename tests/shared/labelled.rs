@@ -25,9 +25,7 @@ pub fn task(name: &str) -> Option<Task> {
             ("cifar_normalised", "cifar10/calib300.npz", "cifar10/test1000.npz")
         }
         "mlperf_tiny_ic_resnet8" => ("cifar_raw", "cifar10/calib300.npz", "cifar10/test1000.npz"),
-        "mlperf_tiny_kws_dscnn" => {
-            ("keyword_features", "kws01/calib100.npz", "kws01/eval400.npz")
-        }
+        "mlperf_tiny_kws_dscnn" => ("keyword_features", "kws01/calib100.npz", "kws01/eval400.npz"),
         "mlperf_tiny_vww_mobilenet" => ("person", "vww_calib/images30.npz", ""),
         "mlperf_tiny_ad_autoencoder" => ("", "toycar/normal_windows.npz", ""),
         "mnist_cntk" => ("mnist", "mnist/calib500.npz", "mnist/test1500.npz"),

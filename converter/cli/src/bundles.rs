@@ -30,7 +30,9 @@ pub fn open_or_refuse(path: &Path) -> Result<Bundle, Refusal> {
     bundle.map_err(|error| {
         let wrong = if foreign::looks_like_onnx(path) {
             let file = path.display();
-            anyhow!("{file}: is an ONNX model; convert it first: hardtack convert {file} -o MODEL.tack")
+            anyhow!(
+                "{file}: is an ONNX model; convert it first: hardtack convert {file} -o MODEL.tack"
+            )
         } else {
             match foreign::kind(path) {
                 Some(kind) if kind.is != "a Hardtack bundle already" => {

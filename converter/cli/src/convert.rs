@@ -120,8 +120,7 @@ fn text(report: &Report, output: &Path) -> String {
             stage.parity.map_or("–".into(), |parity| format!("{parity:.1e}")),
         ]
     });
-    let mut text =
-        table(["stage", "nodes", "parameters", "bytes", "seconds", "difference"], rows);
+    let mut text = table(["stage", "nodes", "parameters", "bytes", "seconds", "difference"], rows);
     for rewritten in &report.rewritten {
         text += &format!("\nrewritten: {rewritten}");
     }
@@ -151,12 +150,15 @@ fn text(report: &Report, output: &Path) -> String {
     }
     if !report.float_nodes.is_empty() {
         text += &format!("\n{} nodes stay in float:\n", report.float_nodes.len());
-        let rows = report.float_nodes.iter().take(REASONS).map(|node| {
-            [short(&node.node), node.operator.clone(), node.reason.clone()]
-        });
+        let rows = report
+            .float_nodes
+            .iter()
+            .take(REASONS)
+            .map(|node| [short(&node.node), node.operator.clone(), node.reason.clone()]);
         text += &table(["node", "operator", "reason"], rows);
         if report.float_nodes.len() > REASONS {
-            text += &format!("… and {} more (--json has all)\n", report.float_nodes.len() - REASONS);
+            text +=
+                &format!("… and {} more (--json has all)\n", report.float_nodes.len() - REASONS);
         }
     }
     let part = 100.0 * report.bundle_bytes as f64 / report.source_bytes.max(1) as f64;
@@ -192,7 +194,9 @@ impl Bar {
         let target =
             if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a template"));
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a template"),
+        );
         bar.enable_steady_tick(Duration::from_millis(120));
         Bar(bar)
     }

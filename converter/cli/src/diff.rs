@@ -25,10 +25,8 @@ pub fn diff(arguments: &Diff, as_json: bool) -> anyhow::Result<Answer> {
     compare(&mut differences, "operator ", &operators(&a)?, &operators(&b)?);
     let equal = a.root() == b.root();
     if as_json {
-        let list: Vec<Value> = differences
-            .iter()
-            .map(|d| json!({ "what": d.what, "a": d.a, "b": d.b }))
-            .collect();
+        let list: Vec<Value> =
+            differences.iter().map(|d| json!({ "what": d.what, "a": d.a, "b": d.b })).collect();
         output::json(&json!({ "equal": equal, "differences": list }));
     } else if equal {
         print(&format!("equal: both have the root digest {}\n", a.root()));
@@ -59,7 +57,8 @@ fn compare(
 /// Every leaf of the manifest with its path.
 fn manifest(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
     fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, String>) {
-        let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        let join =
+            |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
         match value {
             Value::Object(map) => {
                 map.iter().for_each(|(key, value)| leaves(&join(key), value, into));

@@ -8,10 +8,10 @@ use hardtack_bundle::process::Postprocess;
 use hardtack_converter::{arrays, samples};
 use serde_json::json;
 
+use crate::Answer;
 use crate::arguments::Eval;
 use crate::bundles;
 use crate::output::{self, print};
-use crate::Answer;
 
 /// What a sample should give.
 enum Truth {
@@ -58,7 +58,8 @@ pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
             let mut changed = Vec::new();
             for ((sample, a), b) in samples.iter().zip(a).zip(b) {
                 if a != b {
-                    let name = |class: &usize| labels.get(*class).cloned().unwrap_or(class.to_string());
+                    let name =
+                        |class: &usize| labels.get(*class).cloned().unwrap_or(class.to_string());
                     let Truth::Class(truth) = sample.truth else { continue };
                     text += &format!(
                         "{}: {} here, {} there, {} in truth\n",
@@ -76,7 +77,11 @@ pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
             result["changed"] = changed.into();
         }
     }
-    if as_json { output::json(&result) } else { print(&text) }
+    if as_json {
+        output::json(&result)
+    } else {
+        print(&text)
+    }
     Ok(Answer::Yes)
 }
 
@@ -88,9 +93,7 @@ fn summary(found: &Found, samples: &[Sample]) -> (String, serde_json::Value) {
     let count = samples.len();
     match found {
         Found::Classes(classes) => {
-            let right = |(sample, class): &(&Sample, &usize)| {
-                matches!(sample.truth, Truth::Class(truth) if truth == **class)
-            };
+            let right = |(sample, class): &(&Sample, &usize)| matches!(sample.truth, Truth::Class(truth) if truth == **class);
             let right = samples.iter().zip(classes).filter(right).count();
             let top1 = right as f64 / count as f64;
             let text = format!("top-1 {top1:.4} ({right} of {count} samples)\n");
@@ -162,7 +165,9 @@ fn archive(path: &Path) -> anyhow::Result<Vec<Sample>> {
     let arrays = arrays::read_npz(path)?;
     let find = |name: &str| {
         let found = arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
-        found.with_context(|| format!("{}: has no array {name:?}; labelled data are x and y", path.display()))
+        found.with_context(|| {
+            format!("{}: has no array {name:?}; labelled data are x and y", path.display())
+        })
     };
     let (x, y) = (find("x")?, find("y")?);
     let count = x.shape().first().copied().unwrap_or(0);

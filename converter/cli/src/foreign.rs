@@ -52,10 +52,8 @@ const PICKLE: Kind = Kind {
     advice: "for scikit-learn, export it where it was made: `skl2onnx.to_onnx(model, \
              sample_input).SerializeToString()`, written to MODEL.onnx",
 };
-const COMPRESSED: Kind = Kind {
-    is: "compressed data, as joblib writes models",
-    advice: PICKLE.advice,
-};
+const COMPRESSED: Kind =
+    Kind { is: "compressed data, as joblib writes models", advice: PICKLE.advice };
 const SAVED_MODEL: Kind = Kind {
     is: "a TensorFlow SavedModel",
     advice: "export it with `python -m tf2onnx.convert --saved-model FOLDER --output MODEL.onnx \

@@ -90,17 +90,20 @@ fn describe(
         "operators": graph.map(|graph| counted(graph, plans)),
     });
     if let (true, Some(graph)) = (arguments.nodes, graph) {
-        let nodes = graph.nodes.iter().map(|node| {
-            json!({ "name": node.name, "operator": node.operator.name() })
-        });
+        let nodes = graph
+            .nodes
+            .iter()
+            .map(|node| json!({ "name": node.name, "operator": node.operator.name() }));
         value["nodes"] = nodes.collect();
     }
     if arguments.plan {
         let plans = plans.iter().map(|plan| {
-            let tensors = plan.plan.tensors.iter().map(|tensor| json!({
-                "name": tensor.name, "offset": tensor.offset, "bytes": tensor.bytes,
-                "first": tensor.first, "last": tensor.last,
-            }));
+            let tensors = plan.plan.tensors.iter().map(|tensor| {
+                json!({
+                    "name": tensor.name, "offset": tensor.offset, "bytes": tensor.bytes,
+                    "first": tensor.first, "last": tensor.last,
+                })
+            });
             json!({ "arena_bytes": plan.plan.arena_bytes, "tensors": tensors.collect::<Vec<_>>() })
         });
         value["plans"] = plans.collect();
@@ -144,9 +147,13 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<12} {value}");
     };
-    let model_version = if manifest.version.is_empty() { String::new() } else { format!(" {}", manifest.version) };
+    let model_version =
+        if manifest.version.is_empty() { String::new() } else { format!(" {}", manifest.version) };
     line("model", format!("{}{model_version}", manifest.name));
-    line("size", format!("{} ({} bytes)", bytes(bundle.bytes().len() as u64), bundle.bytes().len()));
+    line(
+        "size",
+        format!("{} ({} bytes)", bytes(bundle.bytes().len() as u64), bundle.bytes().len()),
+    );
     line("format", format!("{}.{}", version.major, version.minor));
     line("root digest", bundle.root().to_string());
     for port in &manifest.inputs {
@@ -182,11 +189,15 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
     let from = &manifest.provenance;
     let source = hardtack_bundle::Digest(from.source_digest).to_string();
     let producer = if from.producer.is_empty() { "unknown producer" } else { from.producer };
-    line("made from", format!("ONNX of {}, opset {}, by {producer}", bytes(from.source_bytes), from.opset));
+    line(
+        "made from",
+        format!("ONNX of {}, opset {}, by {producer}", bytes(from.source_bytes), from.opset),
+    );
     line("", format!("SHA-256 {source}"));
     let options: Vec<String> =
         from.options.iter().map(|entry| format!("{}={}", entry.name, entry.value)).collect();
-    let options = if options.is_empty() { String::new() } else { format!(" with {}", options.join(" ")) };
+    let options =
+        if options.is_empty() { String::new() } else { format!(" with {}", options.join(" ")) };
     line("made by", format!("hardtack {}{options}", from.converter));
     for figure in &manifest.figures {
         let of = format!("{} {} samples", figure.samples, figure.source);
@@ -202,7 +213,12 @@ fn sections(bundle: &Bundle) -> anyhow::Result<String> {
     let container = bundle.container()?;
     let rows = container.sections().map(|section| {
         let short: String = section.digest.to_string().chars().take(16).collect();
-        [section.kind.to_string(), section.offset.to_string(), section.bytes.len().to_string(), short]
+        [
+            section.kind.to_string(),
+            section.offset.to_string(),
+            section.bytes.len().to_string(),
+            short,
+        ]
     });
     Ok(format!("\n{}", table(["section", "offset", "bytes", "digest"], rows)))
 }

@@ -8,10 +8,10 @@ use hardtack::{Bundle, Outputs, Session, Tensor};
 use hardtack_converter::arrays;
 use serde_json::{Value, json};
 
+use crate::Answer;
 use crate::arguments::Run;
 use crate::bundles::{self, with_classes};
 use crate::output::{self, print};
-use crate::Answer;
 
 /// Elements of an output that are shown.
 const SHOWN: usize = 8;

@@ -117,7 +117,8 @@ fn float_and_int8_are_compared_sample_by_sample() {
     let labelled = file("examples/data/keyword_spotting/evaluation.npz");
     let compared =
         hardtack([&"eval", &int8, &"--data", &labelled, &"--against", &float, &"--json"]).json();
-    let (a, b) = (compared["right"].as_i64().unwrap(), compared["against"]["right"].as_i64().unwrap());
+    let (a, b) =
+        (compared["right"].as_i64().unwrap(), compared["against"]["right"].as_i64().unwrap());
     let changed = compared["changed"].as_array().unwrap().len() as i64;
     assert!((a - b).abs() <= changed && changed <= 20, "{a} {b} {changed}");
 
@@ -249,8 +250,7 @@ fn what_cannot_be_converted_leaves_what_was_there() {
     assert_eq!(ran.code, 2);
     let model = file("examples/data/mobilenet_v1/mobilenet_v1_0.25_128.onnx");
     let wrong = file("examples/data/keyword_spotting/calibration.npz");
-    let ran =
-        hardtack([&"convert", &model, &"-o", &output, &"--int8", &"--calibrate", &wrong]);
+    let ran = hardtack([&"convert", &model, &"-o", &output, &"--int8", &"--calibrate", &wrong]);
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("calibration.npz: "), "{}", ran.stderr);
     assert!(ran.stderr.contains("[1, 128, 128, 3]"), "{}", ran.stderr);

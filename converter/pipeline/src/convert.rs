@@ -203,7 +203,8 @@ impl<'a> Work<'a> {
         let after = parity::outputs(&prepared.model, compared(samples))?;
         let difference = parity::compare(&before, &after);
         self.check("prepare", difference, samples)?;
-        let prepared = Prepared { model: emit::halve(prepared.model, self.options.float), ..prepared };
+        let prepared =
+            Prepared { model: emit::halve(prepared.model, self.options.float), ..prepared };
         let mut of_range = difference.of_range;
         if self.options.float != FloatStorage::F32 {
             let halved = parity::outputs(&prepared.model, compared(samples))?;

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 
 use hardtack::{Constant, Model};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{
-    self, Dim, Fact, Graph, Node, Operator, Outlet, PadMode,
-};
+use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, Outlet, PadMode};
 
 /// A model that is being changed.
 pub struct Editor {

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use hardtack::{Constant, Data, Model, Tensor};
-use hardtack_bundle::graph::{Dim, Graph, Operator};
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
+use hardtack_bundle::graph::{Dim, Graph, Operator};
 use hardtack_bundle::manifest::{self, Entry, Figure, Manifest, Provenance, State};
 use hardtack_bundle::{ALIGNMENT, DType, Digest, Family, Sealed, SectionKind, Writer};
 
@@ -167,7 +167,8 @@ fn lay_out(model: &Model) -> (Graph, Vec<u8>) {
             Some(offset) => *offset,
             None => {
                 // Small constants need no alignment of their own beyond their elements'.
-                let alignment = if content.len() < ALIGNMENT as usize { 16 } else { ALIGNMENT as usize };
+                let alignment =
+                    if content.len() < ALIGNMENT as usize { 16 } else { ALIGNMENT as usize };
                 bytes.resize(bytes.len().next_multiple_of(alignment), 0);
                 let offset = bytes.len() as u64;
                 bytes.extend_from_slice(&content);
@@ -261,16 +262,12 @@ fn manifest<'a>(
 fn needs_float(graph: &Graph) -> bool {
     let programs =
         graph.nodes.iter().filter(|n| matches!(n.operator, Operator::Program(_))).count();
-    let others = graph
-        .nodes
-        .iter()
-        .any(|n| !matches!(n.operator, Operator::Program(_) | Operator::Input));
+    let others =
+        graph.nodes.iter().any(|n| !matches!(n.operator, Operator::Program(_) | Operator::Input));
     programs != 1 || others
 }
 
-fn states(
-    contents: &Contents<'_>,
-) -> Result<heapless::Vec<State, { manifest::MAX_PORTS }>, Error> {
+fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MAX_PORTS }>, Error> {
     let mut states = heapless::Vec::new();
     for (output, input) in &contents.options.states {
         let find = |name: &str, ports: &[crate::ports::OwnedPort], what: &str| {
@@ -306,11 +303,8 @@ fn golden(
             .chain(outputs)
             .map(|t| t.shape().iter().map(|d| *d as u64).collect())
             .collect();
-        let sampled: Vec<Option<(usize, Vec<u8>)>> = inputs
-            .iter()
-            .map(|_| None)
-            .chain(outputs.iter().map(sampled))
-            .collect();
+        let sampled: Vec<Option<(usize, Vec<u8>)>> =
+            inputs.iter().map(|_| None).chain(outputs.iter().map(sampled)).collect();
         let content = |position: usize| match (samples.generators.get(index), &sampled[position]) {
             (Some(generators), _) if position < inputs.len() => {
                 Content::Generated(generators[position])

@@ -4,14 +4,7 @@
 //! there is. The import therefore runs in a second process of the same program, which gives its
 //! result back through a file; whatever happens to it becomes one sentence here.
 //!
-//! A program takes part by calling [`child_main_if_requested`] first in its `main`:
-//!
-//! ```no_run
-//! fn main() {
-//!     hardtack_converter::guard::child_main_if_requested();
-//!     // the program
-//! }
-//! ```
+//! A program takes part by calling [`child_main_if_requested`] first in its `main`.
 //!
 //! In programs that do not, such as tests, [`import_guarded`] runs on a thread of this process:
 //! panics become errors, but neither memory nor time is limited.

@@ -1,7 +1,7 @@
 //! Whether two models give the same numbers.
 
-use hardtack::{Data, Tensor};
 use hardtack::float::FloatModel;
+use hardtack::{Data, Tensor};
 
 use crate::error::Error;
 
@@ -73,7 +73,10 @@ impl Difference {
 ///
 /// # Errors
 /// Where it cannot be loaded or run.
-pub fn outputs(model: &hardtack::Model, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, Error> {
+pub fn outputs(
+    model: &hardtack::Model,
+    samples: &[Vec<Tensor>],
+) -> Result<Vec<Vec<Tensor>>, Error> {
     let loaded = FloatModel::load(model, false)?;
     let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
     let mut all = Vec::new();

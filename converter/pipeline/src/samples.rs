@@ -135,10 +135,9 @@ fn read_folder(
 ) -> Result<Vec<Vec<Tensor>>, Error> {
     let mut samples = Vec::new();
     for path in files(folder)? {
-        let inputs = preprocessor.file(&path).map_err(|error| Error::Data {
-            path: path.clone(),
-            problem: error.to_string(),
-        })?;
+        let inputs = preprocessor
+            .file(&path)
+            .map_err(|error| Error::Data { path: path.clone(), problem: error.to_string() })?;
         samples.extend(inputs.map(|tensor| vec![tensor]));
         if samples.len() >= limit {
             samples.truncate(limit);

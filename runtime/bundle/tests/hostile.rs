@@ -273,6 +273,10 @@ fn read_all(bytes: &[u8]) {
                     Content::Generated(generator) => {
                         assert!(generator.element(elements).is_finite());
                     }
+                    Content::Sampled { step, bytes } => {
+                        let stored = (bytes.len() / vector.dtype.size().unwrap()) as u64;
+                        assert_eq!(elements.div_ceil(step), stored);
+                    }
                 }
             }
         }

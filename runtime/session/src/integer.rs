@@ -35,6 +35,7 @@ struct Place {
 }
 
 /// What a model holds beside one program: the name of a node and its operator.
+#[cfg_attr(feature = "float", expect(dead_code, reason = "with it, such a model runs"))]
 pub(crate) struct Foreign {
     pub(crate) node: String,
     pub(crate) operator: &'static str,

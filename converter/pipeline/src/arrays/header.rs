@@ -86,9 +86,8 @@ impl Header {
     }
 
     fn parse(text: &str) -> Result<Header, Problem> {
-        let malformed = || -> Problem {
-            format!("has a malformed header: {}", text.trim_end()).into()
-        };
+        let malformed =
+            || -> Problem { format!("has a malformed header: {}", text.trim_end()).into() };
         let quoted = |text: &str| -> Option<String> {
             let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
             Some(text[1..].split_once(quote)?.0.to_owned())
@@ -158,9 +157,9 @@ impl Header {
             DType::F32 | DType::BF16 | DType::Dim => "<f4",
         };
         let dims: String = self.shape.iter().map(|dim| format!("{dim}, ")).collect();
-        let shape = if self.shape.len() == 1 { dims.trim_end() } else { dims.trim_end_matches(", ") };
-        let text =
-            format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
+        let shape =
+            if self.shape.len() == 1 { dims.trim_end() } else { dims.trim_end_matches(", ") };
+        let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
         let total = (10 + text.len() + 1).next_multiple_of(ALIGNMENT);
         let padded = total - 10;
         let mut bytes = MAGIC.to_vec();

@@ -63,8 +63,11 @@ pub enum Error {
 pub fn read_npy(path: &Path) -> Result<Tensor, Error> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
     let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into());
-    read_array(&mut BufReader::new(file))
-        .map_err(|problem| Error::Array { path: path.into(), name, problem: problem.to_string() })
+    read_array(&mut BufReader::new(file)).map_err(|problem| Error::Array {
+        path: path.into(),
+        name,
+        problem: problem.to_string(),
+    })
 }
 
 /// Reads the arrays of a `.npz` file with their names, in the order of the archive. Arrays

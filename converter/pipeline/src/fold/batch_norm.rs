@@ -30,7 +30,8 @@ fn merge_one(editor: &mut Editor, index: usize) -> Option<()> {
     let [left, right] = node.inputs[..] else { return None };
     let (left, right) = (editor.resolve(left), editor.resolve(right));
     let commutes = matches!(kind, Binary::Add | Binary::Multiply);
-    let is_conv = |outlet: Outlet| matches!(editor.node(outlet.node as usize).operator, Operator::Conv(_));
+    let is_conv =
+        |outlet: Outlet| matches!(editor.node(outlet.node as usize).operator, Operator::Conv(_));
     let (value, constant) = match () {
         _ if is_conv(left) => (left, right),
         _ if is_conv(right) && commutes => (right, left),
@@ -116,10 +117,7 @@ fn scaled(kernel: &Tensor, layout: KernelLayout, factor: &[f64]) -> Option<Const
     if per_channel * channels != values.len() {
         return None;
     }
-    let scaled: Vec<f32> = values
-        .iter()
-        .enumerate()
-        .map(|(i, w)| (*w as f64 * factor[channel(i)]) as f32)
-        .collect();
+    let scaled: Vec<f32> =
+        values.iter().enumerate().map(|(i, w)| (*w as f64 * factor[channel(i)]) as f32).collect();
     Some(Constant::Tensor(Tensor::new(kernel.shape(), scaled)?.into()))
 }

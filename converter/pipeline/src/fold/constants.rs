@@ -16,8 +16,11 @@ pub fn fold(editor: &mut Editor) -> usize {
         if node.inputs.is_empty() || !foldable(&node.operator) {
             continue;
         }
-        let Some(inputs) =
-            node.inputs.iter().map(|outlet| editor.constant(*outlet).cloned()).collect::<Option<Vec<_>>>()
+        let Some(inputs) = node
+            .inputs
+            .iter()
+            .map(|outlet| editor.constant(*outlet).cloned())
+            .collect::<Option<Vec<_>>>()
         else {
             continue;
         };

@@ -107,6 +107,7 @@ impl Log for Breadcrumbs {
 
 fn crumb(place: &str) {
     const LONGEST: usize = 200;
-    let line: String = place.chars().take(LONGEST).map(|c| if c == '\n' { ' ' } else { c }).collect();
+    let line: String =
+        place.chars().take(LONGEST).map(|c| if c == '\n' { ' ' } else { c }).collect();
     let _ = writeln!(std::io::stdout(), "{line}");
 }

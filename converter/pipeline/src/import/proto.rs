@@ -26,10 +26,8 @@ pub struct Source {
 
 /// Reads a model and checks that its tensors are whole.
 pub fn read(path: &Path) -> Result<Source, ImportError> {
-    let io = |error: std::io::Error| ImportError::Read {
-        path: path.into(),
-        problem: error.to_string(),
-    };
+    let io =
+        |error: std::io::Error| ImportError::Read { path: path.into(), problem: error.to_string() };
     let file = std::fs::File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     if length > MAX_FILE {
@@ -101,10 +99,8 @@ impl External<'_> {
             let entry = proto.external_data.iter().find(|entry| entry.key == key);
             entry.map(|entry| entry.value.as_str())
         };
-        let wrong = |problem: String| ImportError::ExternalData {
-            tensor: proto.name.clone(),
-            problem,
-        };
+        let wrong =
+            |problem: String| ImportError::ExternalData { tensor: proto.name.clone(), problem };
         let location = value("location").ok_or_else(|| wrong("no file is named".into()))?;
         let number = |key: &str| match value(key) {
             None => Ok(None),
@@ -156,8 +152,10 @@ mod tests {
     use tract_onnx::pb::tensor_proto::DataType;
 
     fn with_external(location: &str, offset: &str) -> Vec<u8> {
-        let entry =
-            |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
+        let entry = |key: &str, value: &str| StringStringEntryProto {
+            key: key.into(),
+            value: value.into(),
+        };
         let tensor = TensorProto {
             name: "w".into(),
             dims: vec![2],

@@ -151,8 +151,7 @@ mod tests {
             };
             assert!(normalize(&mut proto).is_err());
         }
-        let mut proto =
-            TensorProto { data_type: DataType::Int4 as i32, ..TensorProto::default() };
+        let mut proto = TensorProto { data_type: DataType::Int4 as i32, ..TensorProto::default() };
         assert!(normalize(&mut proto).unwrap_err().contains("element type int4"));
     }
 }

@@ -21,11 +21,8 @@ pub fn translate(proto: &ModelProto) -> Result<Model, ImportError> {
     };
     let mut model = hardtack::float::save(&typed).map_err(save_error)?;
     let graph = proto.graph.as_ref();
-    model.graph.output_names = graph
-        .iter()
-        .flat_map(|graph| &graph.output)
-        .map(|output| output.name.clone())
-        .collect();
+    model.graph.output_names =
+        graph.iter().flat_map(|graph| &graph.output).map(|output| output.name.clone()).collect();
     Ok(model)
 }
 

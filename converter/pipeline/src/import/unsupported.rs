@@ -44,7 +44,9 @@ fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) 
             let operator = node.operator();
             match found.iter_mut().find(|other| other.operator == operator) {
                 Some(other) => other.nodes.push(node.label().into()),
-                None => found.push(UnsupportedOperator { operator, nodes: vec![node.label().into()] }),
+                None => {
+                    found.push(UnsupportedOperator { operator, nodes: vec![node.label().into()] })
+                }
             }
         }
         for attribute in &node.attribute {

@@ -24,7 +24,10 @@ impl Observer {
     ///
     /// # Errors
     /// Where the model cannot be loaded.
-    pub fn new(model: &Model, outlets: impl IntoIterator<Item = Outlet>) -> Result<Observer, Error> {
+    pub fn new(
+        model: &Model,
+        outlets: impl IntoIterator<Item = Outlet>,
+    ) -> Result<Observer, Error> {
         let mut model = model.clone();
         let graph = &mut model.graph;
         let mut observed: Vec<Outlet> = outlets.into_iter().collect();
@@ -54,7 +57,8 @@ impl Observer {
         });
         plan.reset()?;
         let outputs = plan.run(&sample.iter().collect::<Vec<_>>())?;
-        let mut values: HashMap<Outlet, Tensor> = self.observed.iter().copied().zip(outputs).collect();
+        let mut values: HashMap<Outlet, Tensor> =
+            self.observed.iter().copied().zip(outputs).collect();
         values.extend(self.inputs.iter().copied().zip(sample.iter().cloned()));
         Ok(values)
     }

@@ -151,7 +151,8 @@ impl View {
     /// Nothing stands in the border. `None` where the pieces do not run along the axes.
     pub fn within(&self, border: &[(usize, usize)]) -> Option<View> {
         let sizes = self.shape.iter().zip(border);
-        let shape: Vec<usize> = sizes.map(|(size, (before, after))| before + size + after).collect();
+        let shape: Vec<usize> =
+            sizes.map(|(size, (before, after))| before + size + after).collect();
         let strides = strides(&shape);
         let pieces = self.pieces.iter().map(|piece| {
             let mut placed = piece.place(&self.shape)?;
@@ -402,9 +403,7 @@ mod tests {
     fn a_channel_shuffle_is_one_walk_a_part() {
         let (groups, channels, height, width) = (2, 3, 2, 2);
         let parts: Vec<View> = (0..groups as u16)
-            .map(|id| {
-                View::dense(Source::Tensor(id), &[channels, height, width], &[1, 2, 0])
-            })
+            .map(|id| View::dense(Source::Tensor(id), &[channels, height, width], &[1, 2, 0]))
             .collect();
         let joined = View::concat(&parts, 0).unwrap();
         let split = joined.reshape(&[groups, channels, height, width]);

@@ -164,7 +164,8 @@ impl Weights {
         if scales.len() != 1 && (scales.len() != channels || per_scale != channel_stride) {
             return None;
         }
-        let narrow = |at: usize| i8::try_from(*integers.values.get(at)?).ok().filter(|v| *v != i8::MIN);
+        let narrow =
+            |at: usize| i8::try_from(*integers.values.get(at)?).ok().filter(|v| *v != i8::MIN);
         let values = places.map(narrow).collect::<Option<Vec<i8>>>()?;
         let scales = if scales.len() == 1 { vec![scales[0]; channels] } else { scales };
         Some(Values::Integer(values, scales))

@@ -91,7 +91,7 @@ pub fn postprocess() -> Postprocess {
 /// Names of three classes.
 pub const LABELS: [&str; 3] = ["tench", "", "Schäferhund"];
 
-/// Two test vectors.
+/// Two test vectors, with contents of every kind.
 pub fn golden() -> Vec<u8> {
     let half = 0.5f32.to_le_bytes();
     let image = GoldenTensor {
@@ -117,8 +117,10 @@ pub fn golden() -> Vec<u8> {
     };
     let generator = Generator { seed: 42, low: 0.0, high: 256.0 };
     let noise = GoldenTensor { content: Content::Generated(generator), ..image };
+    let some = Content::Sampled { step: 2, bytes: &[1, 3] };
+    let some = GoldenTensor { content: some, ..scores };
     let mut golden = GoldenBuilder::new();
-    golden.case(&[image], &[scores]).unwrap().case(&[noise], &[scores, loss]).unwrap();
+    golden.case(&[image], &[scores]).unwrap().case(&[noise], &[some, loss]).unwrap();
     golden.finish()
 }
 

@@ -66,9 +66,7 @@ impl Expansion for Flatten {
                     }
                     continue;
                 }
-                part => {
-                    AxisOp::Reshape(at, part.into(), tvec![part.iter().product::<TDim>()])
-                }
+                part => AxisOp::Reshape(at, part.into(), tvec![part.iter().product::<TDim>()]),
             };
             outlet = model.wire_node(format!("{prefix}.{at}"), op, &[outlet])?[0];
         }

@@ -32,7 +32,8 @@ pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
     let list = |name: &str| -> TractResult<Vec<f32>> {
         Ok(node.get_attr_opt_vec::<f32>(name)?.unwrap_or_default())
     };
-    let (mut alpha, mut beta) = (list("activation_alpha")?.into_iter(), list("activation_beta")?.into_iter());
+    let (mut alpha, mut beta) =
+        (list("activation_alpha")?.into_iter(), list("activation_beta")?.into_iter());
     let mut all = Vec::new();
     for name in &names {
         all.push(Activation::read(name, &mut alpha, &mut beta)?);
@@ -76,9 +77,7 @@ impl Activation {
             "tanh" => Activation::Tanh,
             "relu" => Activation::LeakyRelu(0.0),
             "leakyrelu" => Activation::LeakyRelu(alpha.next().unwrap_or(0.01)),
-            "affine" => {
-                Activation::Affine(alpha.next().unwrap_or(1.0), beta.next().unwrap_or(0.0))
-            }
+            "affine" => Activation::Affine(alpha.next().unwrap_or(1.0), beta.next().unwrap_or(0.0)),
             _ => bail!(
                 "activation {name} is not supported; Sigmoid, Tanh, Relu, LeakyRelu and Affine are"
             ),
@@ -143,9 +142,8 @@ impl<'a> Wiring<'a> {
         body: &'a mut TypedModel,
         activations: &'a [Activation],
     ) -> TractResult<Wiring<'a>> {
-        let outlet = |name: &str| -> TractResult<OutletId> {
-            Ok(body.node_by_name(name)?.id.into())
-        };
+        let outlet =
+            |name: &str| -> TractResult<OutletId> { Ok(body.node_by_name(name)?.id.into()) };
         let (x, h, w, r) = (outlet("Xt")?, outlet("Ht_1")?, outlet("W")?, outlet("R")?);
         let bias = outlet("b").ok();
         let hidden = body.outlet_fact(r)?.shape[1].clone();
@@ -232,7 +230,8 @@ impl<'a> Wiring<'a> {
 
     fn lstm(&mut self) -> TractResult<()> {
         let c = OutletId::from(self.body.node_by_name("Ct_1")?.id);
-        let peepholes = self.body.node_by_name("peepholes").ok().map(|node| OutletId::from(node.id));
+        let peepholes =
+            self.body.node_by_name("peepholes").ok().map(|node| OutletId::from(node.id));
         let sum = self.all_gates(4)?;
         let peep = |wiring: &mut Self, name: &str, gate: OutletId, c: OutletId, at: i64| {
             let Some(peepholes) = peepholes else { return TractResult::Ok(gate) };

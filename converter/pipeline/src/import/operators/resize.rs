@@ -156,15 +156,13 @@ impl Expansion for Resize {
         match (self.scales, self.sizes) {
             (Some(scales), None) => self.rules_for_scales(s, inputs, outputs, scales),
             (None, Some(sizes)) => self.rules_for_sizes(s, inputs, outputs, sizes),
-            (Some(scales), Some(sizes)) => {
-                s.given(&inputs[scales].shape[0], move |s, count| {
-                    if count == 0.to_dim() {
-                        self.rules_for_sizes(s, inputs, outputs, sizes)
-                    } else {
-                        self.rules_for_scales(s, inputs, outputs, scales)
-                    }
-                })
-            }
+            (Some(scales), Some(sizes)) => s.given(&inputs[scales].shape[0], move |s, count| {
+                if count == 0.to_dim() {
+                    self.rules_for_sizes(s, inputs, outputs, sizes)
+                } else {
+                    self.rules_for_scales(s, inputs, outputs, scales)
+                }
+            }),
             (None, None) => bail!("it has neither scales nor sizes"),
         }
     }

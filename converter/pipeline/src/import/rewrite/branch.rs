@@ -13,8 +13,7 @@ use crate::import::{ImportError, translate};
 pub fn inline_branches(model: &mut ModelProto, context: &mut Context) -> Result<(), ImportError> {
     let mut undecided: HashSet<String> = HashSet::new();
     let mut inlined = 0;
-    loop {
-        let Some(graph) = &model.graph else { break };
+    while let Some(graph) = &model.graph {
         let open = |node: &NodeProto| {
             node.op_type == "If" && node.given(0).is_some_and(|name| !undecided.contains(name))
         };
@@ -136,7 +135,7 @@ fn inline(
         rename(&mut initializer.name, &names);
     }
     for inner in &mut branch.node {
-        inner.name = context.fresh(&inner.label().to_owned());
+        inner.name = context.fresh(inner.label());
         rename_node(inner, &names);
     }
     graph.initializer.append(&mut branch.initializer);

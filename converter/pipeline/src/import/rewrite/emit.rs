@@ -131,7 +131,12 @@ impl Emit<'_> {
     }
 
     /// A node with one output, whose name is returned.
-    pub fn node(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+    pub fn node(
+        &mut self,
+        operator: &str,
+        inputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> String {
         let suffix = operator.to_lowercase();
         let output = self.context.fresh(&format!("{}.{suffix}", self.base));
         self.last(operator, inputs, &output, attributes);

@@ -63,7 +63,8 @@ fn inline_in(
         *left = left
             .checked_sub(function.node.len())
             .ok_or_else(|| node.wrong("calls of functions become too many nodes"))?;
-        let mut body = GraphProto { node: instance(function, &node, context), ..Default::default() };
+        let mut body =
+            GraphProto { node: instance(function, &node, context), ..Default::default() };
         inline_in(&mut body, functions, context, depth + 1, left)?;
         nodes.append(&mut body.node);
     }
@@ -160,7 +161,8 @@ mod tests {
 
     #[test]
     fn calls_become_the_nodes_of_the_function() {
-        let call = |from: &str, to: &str| node("own::Twice", &[from], &[to], vec![float("slope", 0.5)]);
+        let call =
+            |from: &str, to: &str| node("own::Twice", &[from], &[to], vec![float("slope", 0.5)]);
         let calls = vec![call("x", "m"), call("m", "y")];
         let mut model = model(graph(&[("x", &["2"])], calls, &[], &["y"]));
         model.functions = vec![leaky()];

@@ -200,7 +200,12 @@ mod tests {
             (node("Pad", &["x", "pads"], &["y"], vec![]), "negative pads"),
             (node("Cast", &["x"], &["y"], vec![int("to", 17)]), "cannot be converted"),
             (
-                node("Conv", &["x"], &["y"], vec![text("auto_pad", "SAME_UPPER"), ints("pads", &[1])]),
+                node(
+                    "Conv",
+                    &["x"],
+                    &["y"],
+                    vec![text("auto_pad", "SAME_UPPER"), ints("pads", &[1])],
+                ),
                 "both pads and auto_pad",
             ),
             (node("RandomNormal", &[], &["y"], vec![]), "random values"),

@@ -81,7 +81,7 @@ fn resize(node: &mut NodeProto, emit: &mut Emit<'_>) {
 #[cfg(test)]
 mod tests {
     use super::super::emit::{Context, rewrite_nodes};
-    use super::super::node::{Node, ints, int};
+    use super::super::node::{Node, int, ints};
     use super::super::testing::{graph, model, node};
     use super::*;
     use tract_onnx::pb::GraphProto;

@@ -37,7 +37,11 @@ pub trait Node {
 
 impl Node for NodeProto {
     fn label(&self) -> &str {
-        if self.name.is_empty() { self.output.first().map_or("", String::as_str) } else { &self.name }
+        if self.name.is_empty() {
+            self.output.first().map_or("", String::as_str)
+        } else {
+            &self.name
+        }
     }
 
     fn operator(&self) -> String {

@@ -23,7 +23,8 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             finish(node, emit, "Conv", &inputs, plain(node, &[]), [6, 7])?;
         }
         "QLinearMatMul" => {
-            let inputs = [dequantize(node, emit, [0, 1, 2], -2)?, dequantize(node, emit, [3, 4, 5], -1)?];
+            let inputs =
+                [dequantize(node, emit, [0, 1, 2], -2)?, dequantize(node, emit, [3, 4, 5], -1)?];
             finish(node, emit, "MatMul", &inputs, vec![], [6, 7])?;
         }
         "QGemm" => {
@@ -36,7 +37,8 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             finish(node, emit, "Gemm", &inputs, plain(node, &[]), [7, 8])?;
         }
         "QLinearAdd" | "QLinearMul" => {
-            let inputs = [dequantize(node, emit, [0, 1, 2], 0)?, dequantize(node, emit, [3, 4, 5], 0)?];
+            let inputs =
+                [dequantize(node, emit, [0, 1, 2], 0)?, dequantize(node, emit, [3, 4, 5], 0)?];
             let operator = if node.op_type == "QLinearAdd" { "Add" } else { "Mul" };
             finish(node, emit, operator, &inputs, vec![], [6, 7])?;
         }
@@ -56,8 +58,12 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             ];
             finish(node, emit, "Where", &inputs, vec![], [7, 8])?;
         }
-        "QLinearAveragePool" | "QLinearGlobalAveragePool" | "QLinearSigmoid"
-        | "QLinearLeakyRelu" | "QLinearSoftmax" | "QLinearReduceMean" => {
+        "QLinearAveragePool"
+        | "QLinearGlobalAveragePool"
+        | "QLinearSigmoid"
+        | "QLinearLeakyRelu"
+        | "QLinearSoftmax"
+        | "QLinearReduceMean" => {
             if node.int("channels_last").unwrap_or(0) != 0 {
                 return Err(node.wrong("channels_last=1 is not read; export with channels first"));
             }
@@ -151,10 +157,12 @@ fn dequantize_bias(
     bias: &str,
     scales: [usize; 2],
 ) -> Result<String, ImportError> {
-    let scale = |index| emit.scope.reals(required(node, index)?).map_or_else(
-        || Err(node.wrong("its scales must be constants where it has a bias")),
-        Ok::<Vec<f32>, ImportError>,
-    );
+    let scale = |index| {
+        emit.scope.reals(required(node, index)?).map_or_else(
+            || Err(node.wrong("its scales must be constants where it has a bias")),
+            Ok::<Vec<f32>, ImportError>,
+        )
+    };
     let (x, w) = (scale(scales[0])?, scale(scales[1])?);
     let [x] = x[..] else { return Err(node.wrong("the scale of its input must be one number")) };
     let scale = emit.vector("bias_scale", w.iter().map(|w| x * w).collect::<Vec<f32>>());
@@ -265,8 +273,10 @@ pub fn rewrite_fused(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, 
                     emit.last("LeakyRelu", &[&y], output, vec![float("alpha", alpha)]);
                 }
                 "Clip" => {
-                    let low = emit.constant("low", &Tensor::scalar(parameter(0, "").unwrap_or(f32::MIN)));
-                    let high = emit.constant("high", &Tensor::scalar(parameter(1, "").unwrap_or(f32::MAX)));
+                    let low =
+                        emit.constant("low", &Tensor::scalar(parameter(0, "").unwrap_or(f32::MIN)));
+                    let high = emit
+                        .constant("high", &Tensor::scalar(parameter(1, "").unwrap_or(f32::MAX)));
                     let y = emit.node("Max", &[&y, &low], vec![]);
                     emit.last("Min", &[&y, &high], output, vec![]);
                 }

@@ -137,6 +137,7 @@ fn zeros(
     let axis = super::node::int("axis", 0);
     let shape = emit.node("Concat", &[&directions, &batch, &hidden], vec![axis]);
     let dtype = tensor::dtype_of(data_type).unwrap_or(DType::F32);
-    let zero = Tensor::zeros(dtype, &[1]).map_or_else(TensorProto::default, |zero| tensor::store("", &zero));
+    let zero = Tensor::zeros(dtype, &[1])
+        .map_or_else(TensorProto::default, |zero| tensor::store("", &zero));
     Ok(emit.node("ConstantOfShape", &[&shape], vec![tensor_attribute("value", zero)]))
 }

@@ -214,7 +214,8 @@ impl Trees {
                 continue;
             }
             let test = test(&modes[at]);
-            let test = test.ok_or_else(|| node.wrong(format!("mode {} is not known", modes[at])))?;
+            let test =
+                test.ok_or_else(|| node.wrong(format!("mode {} is not known", modes[at])))?;
             all.test[at] = test as u8;
             all.threshold[at] = rounded(thresholds[at], test);
             all.feature[at] = u32::try_from(features[at])

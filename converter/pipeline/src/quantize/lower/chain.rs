@@ -73,7 +73,8 @@ impl Lowering<'_> {
     fn only_reader(&self, index: usize) -> Option<usize> {
         match self.uses.get(&outlet(index)).map(Vec::as_slice) {
             Some([Some(reader)]) => {
-                let free = self.region.nodes.contains(reader) && !self.absorbed.contains_key(reader);
+                let free =
+                    self.region.nodes.contains(reader) && !self.absorbed.contains_key(reader);
                 free.then_some(*reader)
             }
             _ => None,

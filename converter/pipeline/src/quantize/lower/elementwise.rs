@@ -50,7 +50,8 @@ impl Lowering<'_> {
         let second = if small == shape || per_channel {
             self.dense(b, &order)?
         } else {
-            let repeated = self.view(b)?.broadcast(&shape).ok_or("it repeats scattered elements")?;
+            let repeated =
+                self.view(b)?.broadcast(&shape).ok_or("it repeats scattered elements")?;
             let quantization = match self.shared_quantization(&repeated) {
                 Some(shared) => shared,
                 None => self.quantization(b)?,

@@ -54,9 +54,8 @@ impl Lowering<'_> {
         let window = engine_window(&conv.window, &before, &after)?;
         let channels = conv.window.output_channels as usize;
         let spatial = conv.window.kernel.iter().map(|size| *size as usize).product();
-        let weights =
-            Weights::of_kernel(self.model, kernel, conv.kernel_layout, channels, spatial)
-                .ok_or("its weights are computed")?;
+        let weights = Weights::of_kernel(self.model, kernel, conv.kernel_layout, channels, spatial)
+            .ok_or("its weights are computed")?;
         let bias = reals(self.model, bias).ok_or("its bias is computed")?;
         let bias = if bias.len() == 1 { vec![bias[0]; channels] } else { bias };
         let axis = match conv.window.layout {
@@ -199,5 +198,4 @@ impl Lowering<'_> {
     }
 }
 
-const ONE_PIXEL: Window =
-    Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
+const ONE_PIXEL: Window = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };

@@ -77,12 +77,7 @@ impl Lowering<'_> {
 
 /// For each place of an axis after resizing, what it is made of. Coordinates as in the ONNX
 /// specification of Resize.
-fn along(
-    resize: &Resize,
-    before: usize,
-    after: usize,
-    ratio: f64,
-) -> Result<Vec<Sample>, String> {
+fn along(resize: &Resize, before: usize, after: usize, ratio: f64) -> Result<Vec<Sample>, String> {
     let coordinate = |at: usize| {
         let at = at as f64;
         match resize.coordinates {

@@ -18,7 +18,9 @@ impl Lowering<'_> {
         let view = match &node.operator {
             Operator::Concat(axis) => self.concat(index, *axis as usize)?,
             Operator::AddAxis(0) | Operator::RemoveAxis(0) => {
-                return Err("it changes the first dimension, over which programs are repeated".into());
+                return Err(
+                    "it changes the first dimension, over which programs are repeated".into()
+                );
             }
             Operator::AddAxis(_) | Operator::RemoveAxis(_) => {
                 self.view(node.inputs[0])?.reshape(&shape)
@@ -30,7 +32,9 @@ impl Lowering<'_> {
                 let (from, to) = (*from as usize - 1, *to as usize - 1);
                 self.of_view(node.inputs[0], |view| view.move_axis(from, to))?
             }
-            Operator::Broadcast(_) => self.of_view(node.inputs[0], |view| view.broadcast(&shape))?,
+            Operator::Broadcast(_) => {
+                self.of_view(node.inputs[0], |view| view.broadcast(&shape))?
+            }
             Operator::Slice(slice) if slice.axis > 0 => {
                 let (start, end) = (slice.start.value(), slice.end.value());
                 let (Some(start), Some(end)) = (start, end) else {
@@ -47,7 +51,11 @@ impl Lowering<'_> {
                 self.of_view(node.inputs[0], |view| view.slice(axis, range.clone(), step))?
             }
             Operator::StridedSlice(slice) => self.strided(index, slice)?,
-            _ => return Err("it changes the first dimension, over which programs are repeated".into()),
+            _ => {
+                return Err(
+                    "it changes the first dimension, over which programs are repeated".into()
+                );
+            }
         };
         if view.shape != shape {
             return Err("its shape is not what its attributes make".into());

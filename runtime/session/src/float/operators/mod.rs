@@ -76,7 +76,8 @@ pub(super) fn load(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
 /// The operator for a tract operation; `None` where the table has no place for it.
 #[cfg(feature = "export")]
 pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Operator>, Problem> {
-    const FAMILIES: [fn(&dyn TypedOp, &mut Scope<'_>) -> Result<Option<Operator>, Problem>; 9] = [
+    type Save = fn(&dyn TypedOp, &mut Scope<'_>) -> Result<Option<Operator>, Problem>;
+    const FAMILIES: [Save; 9] = [
         elementwise::save,
         window::save,
         reduce::save,

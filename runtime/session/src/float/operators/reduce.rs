@@ -95,14 +95,14 @@ pub(super) fn save(op: &dyn TypedOp, _: &mut Scope<'_>) -> Result<Option<Operato
             axis: op.axis as u32,
             epsilon: op.eps.cast_to_scalar::<f32>()?,
         }))
-    } else if let Some(op) = op.downcast_ref::<array::CumSum>() {
-        Some(Operator::CumSum(CumSum {
-            axis: op.axis as u32,
-            exclusive: op.exclusive,
-            reverse: op.reverse,
-        }))
     } else {
-        None
+        op.downcast_ref::<array::CumSum>().map(|op| {
+            Operator::CumSum(CumSum {
+                axis: op.axis as u32,
+                exclusive: op.exclusive,
+                reverse: op.reverse,
+            })
+        })
     })
 }
 

@@ -98,14 +98,14 @@ pub(super) fn save(op: &dyn TypedOp, _: &mut Scope<'_>) -> Result<Option<Operato
                 },
             },
         }))
-    } else if let Some(op) = op.downcast_ref::<cnn::SumPool>() {
-        Some(Operator::SumPool(SumPool {
-            window: window_from_tract(&op.pool_spec),
-            count_include_pad: op.count_include_pad,
-            average: op.normalize,
-        }))
     } else {
-        None
+        op.downcast_ref::<cnn::SumPool>().map(|op| {
+            Operator::SumPool(SumPool {
+                window: window_from_tract(&op.pool_spec),
+                count_include_pad: op.count_include_pad,
+                average: op.normalize,
+            })
+        })
     })
 }
 
