@@ -13,6 +13,8 @@ use std::time::Instant;
 use hardtack::{Bundle, Extent, Session, Tensor};
 use hardtack_converter::{Options, Silent, convert};
 use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::Factoid as _;
+use tract_onnx::tract_hir::internal::DimLike as _;
 
 const ROUNDS: usize = 21;
 

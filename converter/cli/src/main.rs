@@ -1,5 +1,7 @@
 //! The `hardtack` command: makes bundles, looks into them, and runs them.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod bench;
 mod bundles;

@@ -107,7 +107,7 @@ impl Spec {
     /// Reads a specification and the file of labels that it names.
     ///
     /// # Errors
-    /// [`Error`], each of which names the file, and the line where there is one.
+    /// [`enum@Error`], each of which names the file, and the line where there is one.
     pub fn read(path: &Path) -> Result<Spec, Error> {
         Spec::parse(&read(path)?, path)
     }

@@ -172,7 +172,8 @@ mod tests {
         for text in TEXTS {
             let dim = scope.parse_tdim(text).unwrap();
             let ours = names.dim(&dim);
-            let back = Symbols::new(&names.0, &[]).dim(&ours).unwrap();
+            let symbols = Symbols::new(&names.0, &[]);
+            let back = symbols.dim(&ours).unwrap();
             assert_eq!(back.to_string(), dim.to_string(), "{text}");
         }
         assert_eq!(names.0, ["N", "M"]);
@@ -189,12 +190,9 @@ mod tests {
             let ours = names.dim(&dim);
             let bound = Symbols::new(&names.0, &[Some(5), Some(5)]).dim(&ours).unwrap();
             assert_eq!(bound.to_i64().unwrap(), dim.eval_to_i64(&values).unwrap(), "{text}");
-            let half = Symbols::new(&names.0, &[Some(5)]).dim(&ours).unwrap();
-            let half_values = SymbolValues::default().with(&scope.sym("M"), 5);
-            assert!(
-                half.to_i64().is_ok() || half.to_string().contains('M'),
-                "{text}: {half} {half_values:?}"
-            );
+            let symbols = Symbols::new(&names.0, &[Some(5)]);
+            let half = symbols.dim(&ours).unwrap();
+            assert!(half.to_i64().is_ok() || half.to_string().contains('M'), "{text}: {half}");
         }
     }
 }
