@@ -55,13 +55,13 @@ fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
             say(&format!("{}: {error}", path.display()));
             return Ok(Answer::No);
         }
-        // These name the file they are about.
-        Error::Import(_)
-        | Error::Arrays(_)
+        // Most name the file they are about.
+        Error::Arrays(_)
         | Error::Spec(_)
         | Error::Read { .. }
         | Error::Write { .. }
         | Error::Data { .. } => return Err(anyhow!(error)),
+        _ if error.to_string().contains(&path.display().to_string()) => return Err(anyhow!(error)),
         _ => return Err(anyhow!(error).context(path.display().to_string())),
     };
     if as_json {

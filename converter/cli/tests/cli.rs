@@ -267,3 +267,39 @@ fn mistakes_on_the_command_line_have_exit_code_2() {
     assert_eq!(help.code, 0);
     assert!(help.stdout.contains("Exit codes"));
 }
+
+#[test]
+fn mutated_models_are_answered_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, output) = (folder.path().join("model.onnx"), folder.path().join("model.tack"));
+    let whole = std::fs::read(file("examples/data/keyword_spotting/kws_dscnn.onnx")).unwrap();
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut refused = 0;
+    for round in 0..60 {
+        let mut bytes = whole.clone();
+        // The structure is in the first and last kilobytes; between them are weights.
+        for _ in 0..1 + round % 4 {
+            let near_an_end = random(3000);
+            let at = if round % 2 == 0 { near_an_end } else { bytes.len() - 1 - near_an_end };
+            bytes[at] = random(256) as u8;
+        }
+        if round % 7 == 0 {
+            bytes.truncate(random(whole.len()));
+        }
+        std::fs::write(&source, &bytes).unwrap();
+        let ran = hardtack([&"convert", &source, &"-o", &output]);
+        assert!((0..=2).contains(&ran.code), "round {round}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("stack backtrace"), "round {round}: {}", ran.stderr);
+        if ran.code != 0 {
+            refused += 1;
+            assert!(ran.stderr.contains("model.onnx"), "round {round}: {}", ran.stderr);
+        }
+    }
+    assert!(refused > 10, "{refused}");
+}

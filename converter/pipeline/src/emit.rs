@@ -365,3 +365,48 @@ fn tolerance(output: &Tensor) -> f32 {
     let tolerance = 1e-3 * low.abs().max(high.abs()) + 1e-4 * (high - low);
     if tolerance.is_finite() { tolerance } else { f32::MAX }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::noise;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.tack");
+        write_file(&path, b"first").unwrap();
+        write_file(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside");
+        // A folder stands where the file should go.
+        let taken = folder.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        std::fs::write(taken.join("inside"), b"kept").unwrap();
+        let error = write_file(&taken, b"third").unwrap_err().to_string();
+        assert!(error.contains("taken: cannot be written"), "{error}");
+        assert_eq!(std::fs::read(taken.join("inside")).unwrap(), b"kept");
+        let error = write_file(&folder.path().join("none/model.tack"), b"x").unwrap_err();
+        assert!(matches!(error, Error::Write { .. }));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn large_outputs_are_sampled_from_their_first_element_on() {
+        let small = noise(&[1, GOLDEN_ELEMENTS], 1);
+        assert_eq!(sampled(&small), None);
+        let large = noise(&[3, 1000], 1);
+        let (step, bytes) = sampled(&large).unwrap();
+        assert!(step % 2 == 1 && bytes.len() / 4 <= GOLDEN_ELEMENTS);
+        let elements = large.as_f32().unwrap().iter().step_by(step);
+        assert!(bytes.chunks(4).eq(elements.map(|x| x.to_le_bytes())));
+    }
+
+    #[test]
+    fn tolerances_cover_rounding_and_nothing_else() {
+        let tensor = |values: &[f32]| Tensor::new(&[values.len()], values.to_vec()).unwrap();
+        assert_eq!(tolerance(&tensor(&[f32::NAN])), 0.0);
+        assert!((tolerance(&tensor(&[-1.0, 1.0])) - 1.2e-3).abs() < 1e-6);
+        assert_eq!(tolerance(&Tensor::new(&[1], vec![7i32]).unwrap()), 0.0);
+    }
+}

@@ -20,6 +20,8 @@ mod ports;
 mod quantize;
 mod report;
 pub mod samples;
+#[cfg(test)]
+mod testing;
 
 pub use convert::convert;
 pub use error::Error;

@@ -26,3 +26,117 @@ pub fn fold(mut model: Model) -> Model {
     }
     model
 }
+
+#[cfg(test)]
+mod tests {
+    use hardtack::{Constant, Tensor};
+    use hardtack_bundle::DType;
+    use hardtack_bundle::graph::{
+        Binary, DequantizeLinear, KernelLayout, Operator, Padding, Unary,
+    };
+
+    use super::*;
+    use crate::parity;
+    use crate::testing::{Net, noise};
+
+    /// How many nodes compute something.
+    fn operations(model: &Model) -> usize {
+        let nodes = model.graph.nodes.iter();
+        nodes.filter(|n| !matches!(n.operator, Operator::Input | Operator::Constant(_))).count()
+    }
+
+    fn keeps_numbers(model: &Model, shape: &[usize]) -> Model {
+        let samples = [vec![noise(shape, 7)], vec![noise(shape, 8)]];
+        let folded = fold(model.clone());
+        let before = parity::outputs(model, &samples).unwrap();
+        let after = parity::outputs(&folded, &samples).unwrap();
+        assert!(!parity::compare(&before, &after).differs);
+        folded
+    }
+
+    #[test]
+    fn batch_normalization_becomes_part_of_the_convolution() {
+        for groups in [1, 2, 4] {
+            let mut net = Net::new();
+            let x = net.input(&[1, 4, 5, 5]);
+            let y = net.conv(&x, 4, &[3, 3], |conv| conv.groups = groups);
+            let mut steps = vec![y];
+            for kind in [Binary::Subtract, Binary::Divide, Binary::Multiply, Binary::Add] {
+                let channels = Tensor::new(&[1, 4, 1, 1], vec![0.5f32, 2.0, -1.5, 3.0]).unwrap();
+                let channels = net.constant(channels);
+                let last = steps.last().unwrap().clone();
+                steps.push(net.binary(kind, &last, &channels));
+            }
+            let model = net.finish(&[steps.last().unwrap()]);
+            assert_eq!(operations(&keeps_numbers(&model, &[1, 4, 5, 5])), 1, "{groups} groups");
+        }
+    }
+
+    #[test]
+    fn a_convolution_that_others_read_keeps_its_numbers() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 4, 5, 5]);
+        let y = net.conv(&x, 4, &[1, 1], |_| {});
+        let two = net.scalar(2.0, 4);
+        let scaled = net.binary(Binary::Multiply, &y, &two);
+        let model = net.finish(&[&y, &scaled]);
+        assert_eq!(operations(&keeps_numbers(&model, &[1, 4, 5, 5])), 2);
+    }
+
+    #[test]
+    fn kernels_are_scaled_in_every_layout() {
+        for layout in [KernelLayout::Oihw, KernelLayout::Ohwi, KernelLayout::Hwio] {
+            let mut net = Net::new();
+            let x = net.input(&[1, 4, 5, 5]);
+            let y = net.conv(&x, 4, &[4, 4], |conv| {
+                conv.kernel_layout = layout;
+                conv.window.padding = Padding::SameUpper;
+            });
+            let channels = Tensor::new(&[1, 4, 1, 1], vec![0.5f32, 2.0, -1.5, 3.0]).unwrap();
+            let channels = net.constant(channels);
+            let y = net.binary(Binary::Multiply, &y, &channels);
+            let model = net.finish(&[&y]);
+            assert_eq!(operations(&keeps_numbers(&model, &[1, 4, 5, 5])), 1, "{layout:?}");
+        }
+    }
+
+    #[test]
+    fn what_depends_on_constants_alone_is_computed() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 4]);
+        let (a, b) = (net.noise(&[1, 4]), net.noise(&[1, 4]));
+        let sum = net.binary(Binary::Add, &a, &b);
+        let sum = net.unary(Unary::Exp, &sum);
+        let y = net.binary(Binary::Multiply, &x, &sum);
+        let model = net.finish(&[&y]);
+        let folded = keeps_numbers(&model, &[1, 4]);
+        assert_eq!(operations(&folded), 1);
+        assert_eq!(folded.constants.len(), 1, "what nothing reads is gone");
+    }
+
+    #[test]
+    fn integer_weights_stay_integers() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 4]);
+        let q = net.constant(Tensor::new(&[1, 4], vec![1i8, -2, 3, -4]).unwrap());
+        let (scale, zero) =
+            (net.constant(Tensor::scalar(0.5f32)), net.constant(Tensor::scalar(0i8)));
+        let dequantize = DequantizeLinear { dtype: DType::F32, axis: None };
+        let w = net.node(Operator::DequantizeLinear(dequantize), &[&q, &scale, &zero], &[1, 4]);
+        let y = net.binary(Binary::Multiply, &x, &w);
+        let folded = keeps_numbers(&net.finish(&[&y]), &[1, 4]);
+        let integers = |constant: &Constant| matches!(constant, Constant::Tensor(tensor) if tensor.dtype() == DType::I8);
+        assert!(folded.constants.iter().any(integers));
+    }
+
+    #[test]
+    fn nodes_that_do_nothing_are_dropped() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 4]);
+        let same = net.node(Operator::MoveAxis((1, 1)), &[&x], &[1, 4]);
+        let same = net.node(Operator::Concat(1), &[&same], &[1, 4]);
+        let y = net.unary(Unary::Tanh, &same);
+        let folded = keeps_numbers(&net.finish(&[&y]), &[1, 4]);
+        assert_eq!(operations(&folded), 1);
+    }
+}

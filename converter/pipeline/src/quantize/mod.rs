@@ -11,6 +11,8 @@ mod lattice;
 mod lower;
 mod region;
 mod scale;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use std::collections::HashMap;

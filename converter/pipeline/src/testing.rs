@@ -1,0 +1,136 @@
+//! Small graphs for tests.
+
+use hardtack::{Constant, Model, Tensor};
+use hardtack_bundle::DType;
+use hardtack_bundle::golden::Generator;
+use hardtack_bundle::graph::*;
+
+use crate::edit::Editor;
+
+/// Real numbers from −1 to 1.
+pub fn noise(shape: &[usize], seed: u64) -> Tensor {
+    let generator = Generator { seed, low: -1.0, high: 1.0 };
+    crate::samples::generate(DType::F32, shape, &generator)
+}
+
+fn fact(shape: &[usize]) -> Fact {
+    Fact { dtype: DType::F32, shape: shape.iter().map(|d| Dim::Value(*d as i64)).collect() }
+}
+
+/// A graph in the making; every value has its shape.
+pub struct Net {
+    pub editor: Editor,
+    seed: u64,
+}
+
+/// A value of the graph.
+#[derive(Clone)]
+pub struct Value {
+    pub outlet: Outlet,
+    pub shape: Vec<usize>,
+}
+
+impl Net {
+    pub fn new() -> Net {
+        Net { editor: Editor::new(Model::default()), seed: 1 }
+    }
+
+    pub fn input(&mut self, shape: &[usize]) -> Value {
+        let name = format!("input{}", self.editor.model.graph.inputs.len());
+        let node =
+            Node { name, operator: Operator::Input, inputs: vec![], outputs: vec![fact(shape)] };
+        let outlet = self.editor.add(node);
+        self.editor.model.graph.inputs.push(outlet.node);
+        Value { outlet, shape: shape.into() }
+    }
+
+    pub fn constant(&mut self, tensor: Tensor) -> Value {
+        let shape = tensor.shape().to_vec();
+        let name = format!("constant{}", self.editor.model.graph.nodes.len());
+        let outlet = self.editor.add_constant(name, Constant::Tensor(tensor.into()));
+        Value { outlet, shape }
+    }
+
+    pub fn noise(&mut self, shape: &[usize]) -> Value {
+        self.seed += 1;
+        self.constant(noise(shape, self.seed))
+    }
+
+    pub fn scalar(&mut self, value: f32, rank: usize) -> Value {
+        self.constant(Tensor::new(&vec![1; rank], vec![value]).unwrap())
+    }
+
+    pub fn node(&mut self, operator: Operator, inputs: &[&Value], shape: &[usize]) -> Value {
+        let name = format!("{}{}", operator.name(), self.editor.model.graph.nodes.len());
+        let inputs = inputs.iter().map(|value| value.outlet).collect();
+        let outlet = self.editor.add(Node { name, operator, inputs, outputs: vec![fact(shape)] });
+        Value { outlet, shape: shape.into() }
+    }
+
+    pub fn binary(&mut self, kind: Binary, a: &Value, b: &Value) -> Value {
+        let shape: Vec<usize> = a.shape.iter().zip(&b.shape).map(|(a, b)| *a.max(b)).collect();
+        self.node(Operator::Binary(kind), &[a, b], &shape)
+    }
+
+    pub fn unary(&mut self, kind: Unary, x: &Value) -> Value {
+        self.node(Operator::Unary(kind), &[x], &x.shape.clone())
+    }
+
+    /// A convolution of NCHW images or NCW signals, to this many channels.
+    pub fn conv(
+        &mut self,
+        x: &Value,
+        channels: usize,
+        kernel: &[u32],
+        change: impl Fn(&mut Conv),
+    ) -> Value {
+        let spatial = kernel.len();
+        let window = Window {
+            layout: ImageLayout::Nchw,
+            kernel: kernel.into(),
+            strides: vec![1; spatial],
+            dilations: vec![1; spatial],
+            padding: Padding::Valid,
+            input_channels: x.shape[1] as u32,
+            output_channels: channels as u32,
+        };
+        let mut conv = Conv { window, kernel_layout: KernelLayout::Oihw, groups: 1 };
+        change(&mut conv);
+        let mut kernel_shape = vec![channels, x.shape[1] / conv.groups as usize];
+        kernel_shape.extend(kernel.iter().map(|size| *size as usize));
+        let shape = windowed(x, &conv.window);
+        let (kernel, bias) = (self.noise(&kernel_shape), self.noise(&[channels]));
+        self.node(Operator::Conv(conv), &[x, &kernel, &bias], &shape)
+    }
+
+    /// A convolution of one pixel: something to begin a region with.
+    pub fn begin(&mut self, x: &Value) -> Value {
+        let kernel = vec![1; x.shape.len() - 2];
+        self.conv(x, x.shape[1], &kernel, |_| {})
+    }
+
+    pub fn finish(mut self, outputs: &[&Value]) -> Model {
+        let graph = &mut self.editor.model.graph;
+        graph.outputs = outputs.iter().map(|value| value.outlet).collect();
+        graph.output_names = (0..outputs.len()).map(|index| format!("output{index}")).collect();
+        self.editor.finish()
+    }
+}
+
+/// The shape of what a window gives.
+pub fn windowed(x: &Value, window: &Window) -> Vec<usize> {
+    let mut shape = vec![x.shape[0], window.output_channels as usize];
+    for axis in 0..window.kernel.len() {
+        let size = x.shape[2 + axis];
+        let stride = window.strides[axis] as usize;
+        let reach = (window.kernel[axis] as usize - 1) * window.dilations[axis] as usize + 1;
+        shape.push(match &window.padding {
+            Padding::SameUpper | Padding::SameLower => size.div_ceil(stride),
+            Padding::Explicit(before, after) => {
+                (size + (before[axis] + after[axis]) as usize - reach) / stride + 1
+            }
+            _ => (size - reach) / stride + 1,
+        });
+    }
+    shape
+}
