@@ -54,8 +54,18 @@ fn row(assets: &Path, name: &str) -> Result<String, String> {
         Some(task) => Some(Spec::read(&spec_path(task.spec)).map_err(|e| text(&e))?),
         None => None,
     };
+    let mut set = settings(name);
+    if let (Some(input), Some(vectors)) =
+        (shared::sized_input(name), shared::vectors(&folder).first())
+    {
+        let arrays = arrays::read_npz(vectors).map_err(|e| text(&e))?;
+        let sizes = arrays.iter().find(|(n, _)| n == input).map(|(_, tensor)| {
+            tensor.shape().iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+        });
+        set.extend(sizes.map(|sizes| (input.to_string(), sizes)));
+    }
     let mut options = Options {
-        set: settings(name),
+        set,
         preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         samples: 100,
@@ -129,6 +139,11 @@ fn parity(model: &str, folder: &Path, session: &mut Session) -> Result<Checked, 
     let mut worst = Checked::default();
     for file in shared::vectors(folder) {
         let inputs = inputs(session, &file)?;
+        // Vectors of another size are for another bundle of the model.
+        let sized = shared::sized_input(model).is_some();
+        if sized && inputs.iter().zip(session.inputs()).any(|((_, x), port)| !fits(x, port)) {
+            continue;
+        }
         let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
         session.reset();
         let outputs = session.run(&given).map_err(|error| error.to_string())?;
@@ -140,6 +155,15 @@ fn parity(model: &str, folder: &Path, session: &mut Session) -> Result<Checked, 
         }
     }
     Ok(worst)
+}
+
+/// Whether a tensor has the sizes that a port names.
+fn fits(tensor: &Tensor, port: &hardtack::Port) -> bool {
+    let same = |(size, extent): (&usize, &hardtack::Extent)| match extent {
+        hardtack::Extent::Fixed(fixed) => fixed == size,
+        hardtack::Extent::Named(_) => true,
+    };
+    tensor.shape().len() == port.shape.len() && tensor.shape().iter().zip(&port.shape).all(same)
 }
 
 /// Median time of a run on the first vector, in milliseconds.
