@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 4 | magic `HTKP` |
 //! | 2 | layout version, 1 |
-//! | 1 | family of the weights; 0 is `mcu` |
+//! | 1 | family of the weights, by its number in the bundle format; 6 is `mcu` |
 //! | 1 | 0 |
 //! | 4 | bytes of the arena |
 //! | 4 | bytes of the weights section |
@@ -24,7 +24,7 @@ use crate::{ProgramError, check, names};
 
 pub(crate) const MAGIC: [u8; 4] = *b"HTKP";
 pub(crate) const VERSION: u16 = 1;
-pub(crate) const FAMILY_MCU: u8 = 0;
+pub(crate) const FAMILY_MCU: u8 = 6;
 const HEADER: usize = 36;
 const PORT: usize = 8;
 const TENSOR: usize = 24;

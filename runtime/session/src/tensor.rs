@@ -187,8 +187,10 @@ impl Tensor {
         macro_rules! read {
             ($type:ty) => {
                 bytes
-                    .chunks_exact(size)
-                    .map(|b| <$type>::from_le_bytes(b.try_into().expect("chunks of its size")))
+                    .as_chunks::<{ size_of::<$type>() }>()
+                    .0
+                    .iter()
+                    .map(|element| <$type>::from_le_bytes(*element))
                     .collect::<Vec<$type>>()
                     .into()
             };

@@ -52,7 +52,9 @@ fn after_a_layer(name: &str, make: impl Fn(&mut Net, &Value) -> Value) {
 
 #[test]
 fn convolutions_of_every_kind() {
-    let kinds: [(&str, usize, &[u32], &dyn Fn(&mut Conv)); 7] = [
+    /// Name, output channels, size of the window, and what else is set.
+    type Kind<'a> = (&'a str, usize, &'a [u32], &'a dyn Fn(&mut Conv));
+    let kinds: [Kind<'_>; 7] = [
         ("plain", 5, &[3, 3], &|_| {}),
         ("strided, padded unevenly", 8, &[3, 2], &|conv| {
             conv.window.strides = vec![2, 1];
