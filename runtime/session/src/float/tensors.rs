@@ -27,6 +27,7 @@ pub(super) fn dtype_to_tract(dtype: DType) -> DatumType {
 }
 
 /// `None` for types that have no place in a bundle.
+#[cfg(feature = "export")]
 pub(super) fn dtype_from_tract(dtype: DatumType) -> Option<DType> {
     Some(match dtype {
         DatumType::Bool => DType::Bool,

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
-use hardtack_bundle::graph::{If, Scan, ScanInput, ScanOutput, ScanSlice};
+#[cfg(feature = "export")]
+use hardtack_bundle::graph::ScanOutput;
+use hardtack_bundle::graph::{If, Scan, ScanInput, ScanSlice};
 use tract_core::internal::*;
 use tract_core::ops::logic::IfThenElse;
 use tract_core::ops::scan;

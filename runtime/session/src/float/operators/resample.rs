@@ -2,14 +2,14 @@
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
-use hardtack_bundle::graph::{
-    CoordinateTransform, GridInterpolation, GridPadding, GridSample, Interpolation, Resize,
-};
+#[cfg(feature = "export")]
+use hardtack_bundle::graph::{CoordinateTransform, Interpolation};
+use hardtack_bundle::graph::{GridInterpolation, GridPadding, GridSample, Resize};
 use tract_core::internal::*;
 use tract_core::ops::nn;
-use tract_core::ops::nn::{
-    CoordTransformer, InterpolationMode, Interpolator, Nearest, PaddingMode,
-};
+#[cfg(feature = "export")]
+use tract_core::ops::nn::{CoordTransformer, Interpolator, Nearest};
+use tract_core::ops::nn::{InterpolationMode, PaddingMode};
 
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
