@@ -52,6 +52,7 @@ impl Editor {
     pub fn add_constant(&mut self, name: String, constant: Constant) -> Outlet {
         let (dtype, shape): (DType, &[usize]) = match &constant {
             Constant::Tensor(tensor) => (tensor.dtype(), tensor.shape()),
+            Constant::Stored(stored) => (stored.dtype(), stored.shape()),
             Constant::Dims { shape, .. } => (DType::Dim, shape),
         };
         let record = graph::Constant {
@@ -252,6 +253,10 @@ fn fingerprint(constant: &Constant) -> u64 {
             tensor.dtype().hash(&mut hasher);
             tensor.shape().hash(&mut hasher);
             tensor.to_bytes().hash(&mut hasher);
+        }
+        Constant::Stored(stored) => {
+            stored.shape().hash(&mut hasher);
+            stored.bytes().hash(&mut hasher);
         }
         Constant::Dims { shape, values } => {
             shape.hash(&mut hasher);

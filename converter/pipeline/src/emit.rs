@@ -156,6 +156,11 @@ fn lay_out(model: &Model) -> (Graph, Vec<u8>) {
                 record.stored = tensor.dtype();
                 tensor.to_bytes()
             }
+            Constant::Stored(stored) => {
+                record.shape = stored.shape().iter().map(|d| *d as u64).collect();
+                record.stored = stored.dtype();
+                stored.bytes().to_vec()
+            }
             Constant::Dims { shape, values } => {
                 record.shape = shape.iter().map(|d| *d as u64).collect();
                 record.stored = DType::Dim;

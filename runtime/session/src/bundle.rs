@@ -154,6 +154,17 @@ impl Bundle {
         self.checked(SectionKind::Graph)?.graph()?.ok_or(Error::NoGraph)
     }
 
+    /// The bytes of all constants.
+    pub(crate) fn constants(&self) -> Result<Bytes, Error> {
+        let container = self.container()?;
+        let section = container.section(SectionKind::Constants);
+        let bytes = section.map(|section| {
+            let start = section.offset as usize;
+            self.bytes.slice(start..start + section.bytes.len())
+        });
+        Ok(bytes.flatten().unwrap_or_default())
+    }
+
     /// All integer programs, with the weights that the engine of this machine reads.
     pub(crate) fn programs(&self) -> Result<Vec<Program>, Error> {
         let container = self.container()?;

@@ -62,7 +62,7 @@ pub use bytes::Bytes;
 pub use error::{Error, Role};
 pub use hardtack_bundle::DType;
 pub use hardtack_kernels::Isa;
-pub use model::{Constant, Model, Program};
+pub use model::{Constant, Model, Program, Stored};
 pub use outputs::Outputs;
 pub use port::{Extent, Port, Ports, State};
 pub use profile::OperationTime;

@@ -7,6 +7,9 @@ use hardtack_bundle::graph::{self, Dim, Graph};
 
 use crate::{Bundle, Bytes, Error, Tensor};
 
+/// Constants of f32 with at least this many bytes stay where the bundle has them.
+const KEPT_FROM: usize = 4096;
+
 /// The content of a constant of a graph.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constant {
@@ -19,6 +22,39 @@ pub enum Constant {
         /// Its elements.
         values: Vec<Dim>,
     },
+    /// Numbers that stay where a bundle has them, so that loading it copies them only once.
+    Stored(Stored),
+}
+
+/// Elements in the constants section of a bundle.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    dtype: DType,
+    shape: Vec<usize>,
+    bytes: Bytes,
+}
+
+impl Stored {
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The elements, row-major and little-endian; as many as the dimensions say.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A copy of the elements in memory.
+    pub fn to_tensor(&self) -> Tensor {
+        let tensor = Tensor::from_bytes(self.dtype, &self.shape, &self.bytes);
+        tensor.expect("the bytes were counted when they were found")
+    }
 }
 
 /// An integer program with its weights, as bytes.
@@ -43,18 +79,17 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a bundle's model. Constants are copied; one that is stored at half size stays so,
-    /// with element type F16 or BF16 where the graph says F32. Programs and their weights stay
-    /// where the bundle has them.
+    /// Reads a bundle's model. Large constants, programs and their weights stay where the bundle
+    /// has them. A constant that is stored at half size stays so, with element type F16 or BF16
+    /// where the graph says F32.
     ///
     /// # Errors
     /// Where the bundle has no graph, or graph, constants or programs are damaged or malformed.
     pub fn from_bundle(bundle: &Bundle) -> Result<Model, Error> {
         let graph = bundle.graph()?;
-        let container = bundle.container()?;
-        let bytes = container.constants();
+        let section = bundle.constants()?;
         let read = |(index, constant): (usize, &graph::Constant)| {
-            Constant::read(constant, bytes, graph.symbols.len()).ok_or(Error::Constant { index })
+            Constant::read(constant, &section, graph.symbols.len()).ok_or(Error::Constant { index })
         };
         let constants = graph.constants.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         Ok(Model { constants, programs: bundle.programs()?, graph })
@@ -63,18 +98,23 @@ impl Model {
 
 impl Constant {
     /// Reads a constant from the constants section.
-    fn read(constant: &graph::Constant, section: &[u8], symbols: usize) -> Option<Constant> {
+    fn read(constant: &graph::Constant, section: &Bytes, symbols: usize) -> Option<Constant> {
         let start = usize::try_from(constant.offset).ok()?;
         let length = usize::try_from(constant.length).ok()?;
-        let bytes = section.get(start..)?.get(..length)?;
+        let bytes = section.slice(start..start.checked_add(length)?)?;
         let size = |dim: &u64| usize::try_from(*dim).ok();
         let shape: Vec<usize> = constant.shape.iter().map(size).collect::<Option<_>>()?;
         if constant.stored == DType::Dim {
             let count = shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim))?;
-            let values = Dim::list_from_bytes(bytes, count, symbols)?;
+            let values = Dim::list_from_bytes(&bytes, count, symbols)?;
             return Some(Constant::Dims { shape, values });
         }
-        let tensor = Tensor::from_bytes(constant.stored, &shape, bytes)?;
+        if constant.stored == DType::F32 && length >= KEPT_FROM {
+            let elements = shape.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim))?;
+            let whole = elements.checked_mul(4) == Some(length);
+            return whole.then_some(Constant::Stored(Stored { dtype: DType::F32, shape, bytes }));
+        }
+        let tensor = Tensor::from_bytes(constant.stored, &shape, &bytes)?;
         Some(Constant::Tensor(Arc::new(tensor)))
     }
 }

@@ -56,6 +56,7 @@ fn foldable(operator: &Operator) -> bool {
 fn bytes(constant: &Constant) -> usize {
     match constant {
         Constant::Tensor(tensor) => tensor.len() * tensor.dtype().size().unwrap_or(8),
+        Constant::Stored(stored) => stored.bytes().len(),
         Constant::Dims { values, .. } => 8 * values.len(),
     }
 }

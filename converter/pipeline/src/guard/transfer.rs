@@ -46,6 +46,11 @@ fn write_constant(file: &mut impl Write, constant: &Constant) -> io::Result<()> 
             shape(file, tensor.shape())?;
             block(file, &tensor.to_bytes())
         }
+        Constant::Stored(stored) => {
+            file.write_all(&[TENSOR, stored.dtype().number()])?;
+            shape(file, stored.shape())?;
+            block(file, stored.bytes())
+        }
         Constant::Dims { shape: dims, values } => {
             file.write_all(&[DIMS])?;
             shape(file, dims)?;

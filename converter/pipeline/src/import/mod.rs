@@ -99,6 +99,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportEr
 fn elements(constant: &Constant) -> u64 {
     match constant {
         Constant::Tensor(tensor) => tensor.len() as u64,
+        Constant::Stored(stored) => stored.shape().iter().product::<usize>() as u64,
         Constant::Dims { values, .. } => values.len() as u64,
     }
 }

@@ -61,7 +61,7 @@ fn constant(model: &Model, outlet: Outlet) -> Option<&hardtack::Tensor> {
     match model.graph.nodes[outlet.node as usize].operator {
         Operator::Constant(index) => match model.constants.get(index as usize)? {
             Constant::Tensor(tensor) => Some(tensor),
-            Constant::Dims { .. } => None,
+            Constant::Stored(_) | Constant::Dims { .. } => None,
         },
         _ => None,
     }

@@ -57,6 +57,7 @@ fn run(loader: &Loader<'_>, node: &Node, inputs: &[Constant]) -> Result<Vec<Cons
     for input in inputs {
         let dtype = match input {
             Constant::Tensor(tensor) => tensor.dtype(),
+            Constant::Stored(stored) => stored.dtype(),
             Constant::Dims { .. } => hardtack_bundle::DType::Dim,
         };
         let value = constant_to_tract(input, dtype, symbols)?.into_arc_tensor();

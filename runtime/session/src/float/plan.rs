@@ -307,6 +307,7 @@ pub(super) fn check(model: &Model) -> Result<(), Error> {
     for (index, (entry, constant)) in entries.iter().zip(constants).enumerate() {
         let (dtype, shape) = match constant {
             Constant::Tensor(tensor) => (tensor.dtype(), tensor.shape()),
+            Constant::Stored(stored) => (stored.dtype(), stored.shape()),
             Constant::Dims { shape, values } => {
                 let elements = shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim));
                 if elements != Some(values.len()) {

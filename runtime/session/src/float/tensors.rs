@@ -84,6 +84,15 @@ pub(super) fn constant_to_tract(
             }
             Ok(tensor.cast_to_dt(dtype)?.into_owned())
         }
+        Constant::Stored(stored) => {
+            let bytes = stored.bytes();
+            match (stored.dtype(), bytemuck::try_cast_slice::<u8, f32>(bytes)) {
+                (DType::F32, Ok(elements)) if cfg!(target_endian = "little") => {
+                    Ok(Tensor::from_shape(stored.shape(), elements)?)
+                }
+                _ => Ok(to_tract(&stored.to_tensor())?),
+            }
+        }
         Constant::Dims { shape, values } => Ok(tensor1(&symbols.dims(values)?).into_shape(shape)?),
     }
 }

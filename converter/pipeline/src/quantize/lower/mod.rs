@@ -156,7 +156,7 @@ impl<'a> Lowering<'a> {
         match self.model.graph.nodes[outlet.node as usize].operator {
             Operator::Constant(index) => match self.model.constants.get(index as usize)? {
                 Constant::Tensor(tensor) => Some(tensor),
-                Constant::Dims { .. } => None,
+                Constant::Stored(_) | Constant::Dims { .. } => None,
             },
             _ => None,
         }
