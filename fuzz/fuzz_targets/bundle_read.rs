@@ -1,6 +1,7 @@
 //! Reads foreign bytes as a bundle: in memory, as a stream, and every section of it.
 #![no_main]
 
+use hardtack_bundle::golden::Content;
 use hardtack_bundle::graph::Graph;
 use hardtack_bundle::{Bundle, Digest, Golden, Labels, MAX_SECTIONS, verify_stream};
 use libfuzzer_sys::fuzz_target;
@@ -63,7 +64,14 @@ fn golden(bytes: &[u8]) {
         cases += 1;
         for vector in case.inputs().chain(case.outputs()) {
             let size = vector.dtype.size().expect("elements have a size") as u64;
-            assert_eq!(vector.shape().product::<u64>() * size, vector.bytes.len() as u64);
+            let elements = vector.shape().product::<u64>();
+            match vector.content {
+                Content::Stored(bytes) => assert_eq!(elements * size, bytes.len() as u64),
+                Content::Generated(generator) => assert!(generator.element(elements).is_finite()),
+                Content::Sampled { step, bytes } => {
+                    assert_eq!(elements.div_ceil(step) * size, bytes.len() as u64);
+                }
+            }
         }
     }
     assert_eq!(cases, golden.len());
