@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use hardtack::process::Preprocessor;
-use hardtack::{Data, Tensor};
+use hardtack::{Tensor, for_data};
 use hardtack_bundle::DType;
 use hardtack_bundle::golden::Generator;
 use hardtack_bundle::graph::{Dim, Graph};
@@ -103,29 +103,8 @@ fn generator(dtype: DType, seed: u64) -> Generator {
 }
 
 /// The elements that a generator gives, in the element type asked for.
-pub fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Tensor {
-    let mut tensor = Tensor::zeros(dtype, shape).expect("ports have elements");
-    macro_rules! fill {
-        ($v:expr, $convert:expr) => {
-            $v.iter_mut().enumerate().for_each(|(i, x)| *x = $convert(generator.element(i as u64)))
-        };
-    }
-    match tensor.data_mut() {
-        Data::Bool(v) => fill!(v, |x: f32| x >= 1.0),
-        Data::I8(v) => fill!(v, |x: f32| x.floor() as i8),
-        Data::U8(v) => fill!(v, |x: f32| x.floor() as u8),
-        Data::I16(v) => fill!(v, |x: f32| x.floor() as i16),
-        Data::U16(v) => fill!(v, |x: f32| x.floor() as u16),
-        Data::I32(v) => fill!(v, |x: f32| x.floor() as i32),
-        Data::U32(v) => fill!(v, |x: f32| x.floor() as u32),
-        Data::I64(v) => fill!(v, |x: f32| x.floor() as i64),
-        Data::U64(v) => fill!(v, |x: f32| x.floor() as u64),
-        Data::F16(v) => fill!(v, half::f16::from_f32),
-        Data::BF16(v) => fill!(v, half::bf16::from_f32),
-        Data::F32(v) => fill!(v, |x: f32| x),
-        Data::F64(v) => fill!(v, f64::from),
-    }
-    tensor
+pub(crate) fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Tensor {
+    hardtack::golden::generate(dtype, shape, generator).expect("ports have elements")
 }
 
 fn read_folder(
@@ -241,10 +220,9 @@ fn list(arrays: &[(String, Tensor)]) -> String {
 pub fn row(tensor: &Tensor, index: usize) -> Tensor {
     let shape = &tensor.shape()[1..];
     let elements: usize = shape.iter().product();
-    let size = tensor.dtype().size().expect("tensors have elements");
-    let bytes = tensor.to_bytes();
-    let row = &bytes[index * elements * size..(index + 1) * elements * size];
-    Tensor::from_bytes(tensor.dtype(), shape, row).expect("a row of its tensor")
+    let range = index * elements..(index + 1) * elements;
+    let row = for_data!(tensor.data(), v => Tensor::new(shape, v[range].to_vec()));
+    row.expect("a row of its tensor")
 }
 
 /// Adds a batch dimension of 1 where it is missing. `None` where the shapes do not fit.

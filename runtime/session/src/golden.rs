@@ -119,7 +119,7 @@ pub fn tensor(vector: &Vector<'_>) -> Result<Tensor, Error> {
         vector.shape().map(size).collect::<Option<_>>().ok_or_else(too_large)?;
     match vector.content {
         Content::Stored(bytes) => Tensor::from_bytes(vector.dtype, &shape, bytes),
-        Content::Generated(generator) => generate(vector.dtype, &shape, generator),
+        Content::Generated(generator) => generate(vector.dtype, &shape, &generator),
         Content::Sampled { bytes, .. } => {
             let count = bytes.len() / vector.dtype.size().unwrap_or(1);
             Tensor::from_bytes(vector.dtype, &[count], bytes)
@@ -128,7 +128,9 @@ pub fn tensor(vector: &Vector<'_>) -> Result<Tensor, Error> {
     .ok_or_else(too_large)
 }
 
-fn generate(dtype: DType, shape: &[usize], generator: Generator) -> Option<Tensor> {
+/// The tensor of this type and shape that a generator stands for; `None` for dimensions, and for
+/// more elements than a vector may have.
+pub fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Option<Tensor> {
     let count = shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim))?;
     if count > LIMIT {
         return None;
