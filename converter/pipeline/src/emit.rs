@@ -44,7 +44,7 @@ pub struct Contents<'a> {
     /// Bytes of the arena.
     pub arena_bytes: u64,
     /// Inputs and outputs for the golden vectors.
-    pub golden: Option<(&'a Samples, &'a [Vec<Tensor>])>,
+    pub golden: (&'a Samples, &'a [Vec<Tensor>]),
 }
 
 /// The bytes of a bundle. The same contents give the same bytes.
@@ -77,11 +77,8 @@ pub fn emit(contents: &Contents<'_>) -> Result<(Vec<u8>, Digest), Error> {
     if let Some(postprocess) = &contents.options.postprocess {
         writer.postprocess(postprocess)?;
     }
-    let golden = match contents.golden {
-        Some((samples, outputs)) => golden(contents, samples, outputs)?,
-        None => GoldenBuilder::new().finish(),
-    };
-    writer.section(SectionKind::Golden, golden)?;
+    let (samples, outputs) = contents.golden;
+    writer.section(SectionKind::Golden, golden(contents, samples, outputs)?)?;
     let sealed: Sealed<'_> = writer.seal()?;
     Ok((sealed.to_bytes(), sealed.root()))
 }

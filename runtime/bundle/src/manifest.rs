@@ -126,7 +126,7 @@ pub struct Manifest<'a> {
     pub figures: Vec<Figure<'a>, MAX_ENTRIES>,
     /// Operators of an INT8 bundle that run in float, with the number of nodes as value.
     pub float_operators: Vec<Entry<'a>, MAX_ENTRIES>,
-    /// Bytes of the arena that the integer programs need; the largest, if there are several.
+    /// Bytes of the arenas that the integer programs need, all together.
     pub arena_bytes: u64,
     /// Whether the runtime must have the `float` feature.
     pub needs_float: bool,
