@@ -47,8 +47,14 @@ pub enum Float {
 /// What a bundle is packed for.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Target {
-    /// Any machine.
+    /// Any machine; weights are packed when the bundle is loaded.
     Generic,
+    /// This machine.
+    Native,
+    /// x86-64 with AVX-512 VNNI.
+    X86Zmm,
+    /// x86-64 with AVX2.
+    X86Ymm,
 }
 
 #[derive(Args)]
@@ -133,8 +139,8 @@ pub struct Eval {
 pub struct Bench {
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
-    /// Number of threads; this version runs on one.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1))]
+    /// Number of threads for integer programs.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,
     /// Number of measured runs; as many as fit into two seconds where not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

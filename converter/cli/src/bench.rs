@@ -28,7 +28,9 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
     };
     let began = Instant::now();
     let bundle = bundles::open(&arguments.bundle)?;
-    let mut session = Session::with_options(&bundle, Options { isa, ..Options::default() })
+    let threads = arguments.threads as usize;
+    let options = Options { isa, threads, ..Options::default() };
+    let mut session = Session::with_options(&bundle, options)
         .with_context(|| arguments.bundle.display().to_string())?;
     let load = began.elapsed();
     let inputs = inputs(&bundle, &session)?;
@@ -69,6 +71,7 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
             "arena_bytes": session.arena_bytes(),
             "isa": session.isa().to_string(),
             "threads": arguments.threads,
+            "weights": if session.is_in_place() { "in place" } else { "repacked" },
             "integer": session.is_integer(),
             "profile": profile.as_deref().map(|operations| {
                 operations.iter().map(|operation| json!({
@@ -94,14 +97,15 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
     let peak = peak.map_or("unknown".into(), bytes);
     text += &format!(
         "memory     {peak} at most, of it an arena of {}\n\
-         runs       {} on {} thread\n",
+         runs       {} on {} thread{}\n",
         bytes(session.arena_bytes() as u64),
         if session.is_integer() {
             format!("in integers, kernels {}", session.isa())
         } else {
             "in float, or in part".into()
         },
-        arguments.threads
+        arguments.threads,
+        if arguments.threads == 1 { "" } else { "s" }
     );
     if let Some(operations) = &profile {
         text += &profile_text(operations);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use hardtack::{Isa, Packing};
 use hardtack_converter::import::ImportError;
 use hardtack_converter::spec::{self, Spec};
 use hardtack_converter::{Error, FloatStorage, Options, Progress, Report};
@@ -24,7 +25,6 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     if let Some(kind) = foreign::kind(path) {
         bail!("{}: is {}; {}", path.display(), kind.is, kind.advice);
     }
-    let Target::Generic = arguments.target;
     let options = options(arguments)?;
     let mut bar = Bar::new(as_json);
     let converted = hardtack_converter::convert(path, &arguments.output, &options, &mut bar);
@@ -105,6 +105,12 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         labels,
         states: arguments.state.clone(),
+        packing: match arguments.target {
+            Target::Generic => None,
+            Target::Native => Isa::detect().packing(),
+            Target::X86Zmm => Some(Packing::X86Zmm),
+            Target::X86Ymm => Some(Packing::X86Ymm),
+        },
         guarded: true,
     })
 }

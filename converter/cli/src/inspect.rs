@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use hardtack::{Bundle, Port};
+use hardtack::{Bundle, Port, packing_of};
 use hardtack_bundle::graph::{Graph, Operator};
 use hardtack_bundle::manifest::Manifest;
 use hardtack_engine::{Plan, Program};
@@ -46,12 +46,18 @@ fn plans(bundle: &Bundle) -> anyhow::Result<Vec<ProgramPlan>> {
     let container = bundle.container()?;
     let mut plans = Vec::new();
     for index in 0..container.programs() {
-        let families: Vec<_> = container.families(index).collect();
-        let weights = families.first().and_then(|family| container.weights(index, *family));
-        let (Some(code), Some(weights)) = (container.program(index), weights) else { continue };
+        let known = container
+            .families(index)
+            .find_map(|family| Some((packing_of(family)?, container.weights(index, family)?)));
+        let (Some(code), Some((packing, weights))) = (container.program(index), known) else {
+            continue;
+        };
         // The engine wants weights at a multiple of 4 bytes, as a bundle in a file has them.
         let weights: std::sync::Arc<[u8]> = weights.into();
-        let program = Program::parse(code, &*weights)?;
+        let program = match packing {
+            None => Program::parse(code, &*weights)?,
+            Some(packing) => Program::parse_packed(code, &*weights, packing)?,
+        };
         let steps = program.steps().enumerate().map(|(index, step)| {
             (program.step_name(index).unwrap_or_default().to_owned(), step.kind())
         });

@@ -91,9 +91,12 @@ fn a_network_is_converted_looked_into_verified_evaluated_and_timed() {
     assert_eq!(timed["integer"], true);
     assert!(timed["latency_ms"]["p50"].as_f64().unwrap() > 0.0);
     assert!(timed["profile"].as_array().unwrap().len() > 10);
+    let threads =
+        hardtack([&"bench", &bundle, &"--runs", &"2", &"--threads", &"3", &"--isa", &"scalar"]);
+    assert!(threads.stdout.contains("kernels scalar on 3 threads"), "{}", threads.stdout);
     let refused = hardtack([&"bench", &bundle, &"--isa", &"z80"]);
     assert_eq!(refused.code, 2);
-    assert!(refused.stderr.contains("this build knows scalar"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("this build knows avx512vnni"), "{}", refused.stderr);
 
     let same = hardtack([&"diff", &bundle, &bundle]);
     assert_eq!((same.code, same.stderr.as_str()), (0, ""));

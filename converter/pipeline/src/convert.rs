@@ -161,7 +161,12 @@ impl<'a> Work<'a> {
         let progress = &mut *self.progress;
         let quantized =
             quantize::quantize(model, &samples.inputs, &mut |done, of| progress.step(done, of))?;
-        self.arena_bytes = quantized.arena_bytes;
+        for program in &quantized.model.programs {
+            self.arena_bytes += program
+                .parse()
+                .expect("its builder checked it")
+                .arena_bytes_for(self.options.packing) as u64;
+        }
         self.float_nodes = quantized
             .left_in_float
             .into_iter()

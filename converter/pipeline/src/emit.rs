@@ -3,11 +3,11 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::{Constant, Data, Model, Tensor, family_of};
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
 use hardtack_bundle::graph::{Dim, Graph, Operator};
 use hardtack_bundle::manifest::{self, Entry, Figure, Manifest, Provenance, State};
-use hardtack_bundle::{ALIGNMENT, DType, Digest, Family, Sealed, SectionKind, Writer};
+use hardtack_bundle::{ALIGNMENT, DType, Digest, Sealed, SectionKind, Writer};
 
 use crate::error::Error;
 use crate::import::Source;
@@ -65,8 +65,10 @@ pub fn emit(contents: &Contents<'_>) -> Result<(Vec<u8>, Digest), Error> {
         let index = u16::try_from(index)
             .map_err(|_| Error::Options("the model has more than 65535 INT8 regions".into()))?;
         writer.section(SectionKind::Program(index), &program.code[..])?;
-        let weights = SectionKind::Weights { family: Family::Mcu, program: index };
-        writer.section(weights, &program.weights[..])?;
+        let packing = contents.options.packing;
+        let weights = SectionKind::Weights { family: family_of(packing), program: index };
+        let parsed = program.parse().expect("its builder checked it");
+        writer.section(weights, parsed.pack(packing))?;
     }
     if !contents.options.labels.is_empty() {
         writer.labels(contents.options.labels.iter().map(String::as_str))?;
@@ -201,6 +203,9 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
             texts.push(("calibrate".into(), name.to_string_lossy().into()));
         }
         texts.push(("samples".into(), options.samples.to_string()));
+    }
+    if options.packing.is_some() {
+        texts.push(("target".into(), family_of(options.packing).name().into()));
     }
     if options.float != FloatStorage::F32 {
         texts.push(("float".into(), options.float.dtype().name().into()));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hardtack::Packing;
 use hardtack_bundle::DType;
 use hardtack_bundle::process::{Postprocess, Preprocess};
 
@@ -57,6 +58,9 @@ pub struct Options {
     pub labels: Vec<String>,
     /// Outputs that feed inputs, as (output, input).
     pub states: Vec<(String, String)>,
+    /// The layout of integer weights, which is that of the target's kernels; `None` is that of the
+    /// family `mcu`.
+    pub packing: Option<Packing>,
     /// Whether the model is imported in a guarded child process.
     pub guarded: bool,
 }
@@ -76,6 +80,7 @@ impl Default for Options {
             postprocess: None,
             labels: Vec::new(),
             states: Vec::new(),
+            packing: None,
             guarded: false,
         }
     }

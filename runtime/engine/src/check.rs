@@ -1,8 +1,10 @@
 //! Proves that a program can run on any input without leaving its bounds.
 
+use hardtack_kernels::packed::Packing;
 use hardtack_kernels::{SCALE_BITS, Sample, TERM_SCALE_BITS, is_significant};
 
 use crate::code::{Code, Header};
+use crate::packed::{Cursor, Section, slice};
 use crate::program::*;
 use crate::{Problem, ProgramError, arena, names};
 
@@ -11,18 +13,32 @@ const SCALES: core::ops::RangeInclusive<f32> = 5.421_011e-20..=1.844_674_4e19;
 /// The greatest number of elements in a window: a sum of so many activations fits an i32.
 const MAXIMUM_WINDOW: u64 = 1 << 23;
 
-/// Checks all of a program but where its weights lie in memory.
-pub(crate) fn program(code: &[u8], weights: &[u8]) -> Result<Header, ProgramError> {
+/// Checks all of a program but where its weights lie in memory. `packing`: their layout, `None`
+/// for that of the family `mcu`.
+pub(crate) fn program(
+    code: &[u8],
+    weights: &[u8],
+    packing: Option<Packing>,
+) -> Result<Header, ProgramError> {
     let code = Code::parse(code)?;
     let header = code.header;
     if header.arena_bytes > crate::Program::<&[u8]>::MAXIMUM_ARENA {
         return Err(ProgramError::Arena(header.arena_bytes));
     }
-    if u64::from(header.weights_bytes) != weights.len() as u64 {
-        let given = weights.len() as u64;
-        return Err(ProgramError::WeightsLength { expected: header.weights_bytes, given });
+    let (expected, given) = (header.weights_bytes, weights.len() as u64);
+    // Packed weights have what the others have, and more padding.
+    let fits = match packing {
+        None => u64::from(expected) == given,
+        Some(_) => u64::from(expected) <= given,
+    };
+    if !fits {
+        return Err(ProgramError::WeightsLength { expected, given });
     }
-    let checker = Checker { code, weights };
+    let section = match packing {
+        None => Section::Plain(weights),
+        Some(packing) => Section::Packed(weights, Cursor::new(packing)),
+    };
+    let mut checker = Checker { code, section };
     for id in 0..header.tensors {
         checker
             .tensor_record(id)
@@ -36,6 +52,7 @@ pub(crate) fn program(code: &[u8], weights: &[u8]) -> Result<Header, ProgramErro
             problem,
         })?;
     }
+    checker.section.check_end()?;
     let count = usize::from(header.tensors) + header.steps as usize;
     if !names::are_well_formed(code.names(), count) {
         return Err(ProgramError::Names);
@@ -49,7 +66,7 @@ fn ensure(condition: bool, problem: Problem) -> Result<(), Problem> {
 
 struct Checker<'a> {
     code: Code<'a>,
-    weights: &'a [u8],
+    section: Section<'a>,
 }
 
 impl<'a> Checker<'a> {
@@ -72,7 +89,7 @@ impl<'a> Checker<'a> {
         self.code.tensor(id).ok_or(Problem::NoTensor(id))
     }
 
-    fn step(&self, step: &Step) -> Result<(), Problem> {
+    fn step(&mut self, step: &Step) -> Result<(), Problem> {
         if let Some(output) = step.writes() {
             let written = arena::range(&self.tensor(output)?);
             for id in step.reads() {
@@ -109,7 +126,7 @@ impl<'a> Checker<'a> {
             Step::Lookup(step) => {
                 let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
                 ensure(input.elements() == output.elements(), Problem::Shape)?;
-                self.span(step.table, 256).map(drop)
+                self.table(step.table, 256).map(drop)
             }
             Step::Move(step) => {
                 let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
@@ -133,7 +150,7 @@ impl<'a> Checker<'a> {
         walk(&step.walk, self.tensor(step.input)?.elements(), port.elements)
     }
 
-    fn conv(&self, step: &Conv) -> Result<(), Problem> {
+    fn conv(&mut self, step: &Conv) -> Result<(), Problem> {
         let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
         clamp(step.clamp)?;
         self.window(&step.window, step.input, step.output, false)?;
@@ -144,9 +161,22 @@ impl<'a> Checker<'a> {
         )?;
         self.span(step.weights, weights_bytes(&step.window, groups, input.channels, channels))?;
         self.span(step.bias, 4 * u64::from(channels))?;
-        for value in words(self.span(step.scales, 4 * u64::from(channels))?) {
-            scale(f32::from_bits(value), SCALE_BITS)?;
-        }
+        self.span(step.scales, 4 * u64::from(channels))?;
+        ensure(step.accumulator_bits <= 32, Problem::Attributes)?;
+        let is_scale = |value: f32| scale(value, SCALE_BITS).is_ok();
+        let scales = match &mut self.section {
+            Section::Plain(weights) => {
+                let Span { offset, length } = step.scales;
+                words(&weights[offset as usize..][..length as usize])
+                    .all(|value| is_scale(f32::from_bits(value)))
+            }
+            Section::Packed(packed, cursor) => {
+                let (shape, range) = cursor.conv(step, input.channels, channels);
+                let layer = slice(packed, range).ok_or(Problem::OutsideWeights)?;
+                shape.all_scales(cursor.packing(), layer, is_scale)
+            }
+        };
+        ensure(scales, Problem::Scale)?;
         if let Some(residual) = step.residual {
             scale(residual.scale.abs(), TERM_SCALE_BITS)?;
             ensure(shape(&self.tensor(residual.tensor)?) == shape(&output), Problem::Shape)?;
@@ -154,14 +184,14 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn resize(&self, step: &Resize) -> Result<(), Problem> {
+    fn resize(&mut self, step: &Resize) -> Result<(), Problem> {
         let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
         self.same_quantization(step.input, step.output)?;
         ensure(input.channels == output.channels, Problem::Shape)?;
         for (table, count, size) in
             [(step.rows, output.height, input.height), (step.columns, output.width, input.width)]
         {
-            let (samples, _) = self.span(table, 8 * u64::from(count))?.as_chunks::<8>();
+            let (samples, _) = self.table(table, 8 * u64::from(count))?.as_chunks::<8>();
             for &sample in samples {
                 let Sample { first, second, weight } = Sample::from_bytes(sample);
                 let inside = u32::from(first.max(second)) < size;
@@ -171,25 +201,29 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn softmax(&self, step: &Softmax) -> Result<(), Problem> {
+    fn softmax(&mut self, step: &Softmax) -> Result<(), Problem> {
         let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
         ensure(shape(&input) == shape(&output), Problem::Shape)?;
         let known = output.scale == 1.0 / 256.0 && output.zero_point == i8::MIN;
         ensure(known, Problem::Quantization)?;
-        let mut table = words(self.span(step.table, 1024)?);
+        let mut table = words(self.table(step.table, 1024)?);
         ensure(table.clone().next().is_some_and(|first| first > 0), Problem::Table)?;
         ensure(table.all(|entry| entry <= 1 << 24), Problem::Table)
     }
 
-    /// The bytes of `span`, if it has this length.
-    fn span(&self, span: Span, expected: u64) -> Result<&'a [u8], Problem> {
+    /// Checks that `span` has this length and lies in the weights of the family `mcu`.
+    fn span(&self, span: Span, expected: u64) -> Result<(), Problem> {
         let Span { offset, length } = span;
         ensure(u64::from(length) == expected, Problem::SpanLength { expected, given: length })?;
-        ensure(offset.is_multiple_of(16), Problem::OutsideWeights)?;
-        self.weights
-            .get(offset as usize..)
-            .and_then(|weights| weights.get(..length as usize))
-            .ok_or(Problem::OutsideWeights)
+        let end = u64::from(offset) + u64::from(length);
+        let inside = offset.is_multiple_of(16) && end <= self.code.header.weights_bytes.into();
+        ensure(inside, Problem::OutsideWeights)
+    }
+
+    /// The bytes of a table, if it has this length.
+    fn table(&mut self, span: Span, expected: u64) -> Result<&'a [u8], Problem> {
+        self.span(span, expected)?;
+        self.section.table(span)
     }
 
     fn same_quantization(&self, a: TensorId, b: TensorId) -> Result<(), Problem> {

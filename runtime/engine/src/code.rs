@@ -19,6 +19,10 @@
 //! | | steps: kind u16, version u8, 0 u8, length u32, attributes (postcard) |
 //! | | names: of each tensor, then of each step: length u16, UTF-8 |
 
+use hardtack_kernels::packed::Packing;
+
+#[cfg(feature = "alloc")]
+use crate::packed;
 use crate::program::{Port, PortType, Step, Tensor, TensorId};
 use crate::{ProgramError, check, names};
 
@@ -266,6 +270,7 @@ pub struct Program<B> {
     header: Header,
     code: B,
     weights: B,
+    packing: Option<Packing>,
 }
 
 impl<B: AsRef<[u8]>> Program<B> {
@@ -277,11 +282,37 @@ impl<B: AsRef<[u8]>> Program<B> {
     /// within its tensors, and that no step writes what it reads. Reads the code, and of the
     /// weights the scales and tables; allocates nothing.
     pub fn parse(code: B, weights: B) -> Result<Self, ProgramError> {
-        let header = check::program(code.as_ref(), weights.as_ref())?;
+        let header = check::program(code.as_ref(), weights.as_ref(), None)?;
         if !is_aligned(weights.as_ref()) {
             return Err(ProgramError::WeightsAlignment);
         }
-        Ok(Self { header, code, weights })
+        Ok(Self { header, code, weights, packing: None })
+    }
+
+    /// The same for a program with the weights section of another family than `mcu`. Only an
+    /// executor for that family runs it as it is.
+    pub fn parse_packed(code: B, weights: B, packing: Packing) -> Result<Self, ProgramError> {
+        let header = check::program(code.as_ref(), weights.as_ref(), Some(packing))?;
+        Ok(Self { header, code, weights, packing: Some(packing) })
+    }
+
+    /// The layout of its weights; `None` is that of the family `mcu`.
+    pub fn packing(&self) -> Option<Packing> {
+        self.packing
+    }
+
+    /// The weights section in another layout.
+    #[cfg(feature = "alloc")]
+    pub fn pack(&self, packing: Option<Packing>) -> alloc::vec::Vec<u8> {
+        let code = self.code();
+        let plain = match self.packing {
+            None => alloc::borrow::Cow::Borrowed(self.weights.as_ref()),
+            Some(of) => packed::unpack(code, self.weights.as_ref(), of).into(),
+        };
+        match packing {
+            None => plain.into_owned(),
+            Some(packing) => packed::pack(code, &plain, packing),
+        }
     }
 
     pub(crate) fn code(&self) -> Code<'_> {

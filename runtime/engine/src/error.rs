@@ -199,6 +199,9 @@ pub enum RunError {
         /// Its number of values.
         elements: u32,
     },
+    /// The weights are packed for an instruction set.
+    #[error("the weights are packed for an instruction set, which takes an executor for it")]
+    Packed,
     /// The weights were moved since they were checked.
     #[error("the weights no longer lie at a multiple of 4 bytes in memory")]
     WeightsAlignment,

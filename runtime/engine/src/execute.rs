@@ -212,7 +212,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-fn image(tensor: &Tensor) -> Image {
+pub(crate) fn image(tensor: &Tensor) -> Image {
     Image {
         height: tensor.height as usize,
         width: tensor.width as usize,
@@ -220,7 +220,7 @@ fn image(tensor: &Tensor) -> Image {
     }
 }
 
-fn window(window: &Window) -> kernels::Window {
+pub(crate) fn window(window: &Window) -> kernels::Window {
     kernels::Window {
         kernel: window.kernel.map(usize::from),
         stride: window.stride.map(usize::from),
@@ -229,7 +229,7 @@ fn window(window: &Window) -> kernels::Window {
     }
 }
 
-fn walk(walk: &Walk) -> kernels::Walk {
+pub(crate) fn walk(walk: &Walk) -> kernels::Walk {
     kernels::Walk {
         dims: walk.dims.map(|dim| dim as usize),
         source_offset: walk.source_offset as usize,
@@ -239,6 +239,6 @@ fn walk(walk: &Walk) -> kernels::Walk {
     }
 }
 
-fn clamp(clamp: Clamp) -> kernels::Clamp {
+pub(crate) fn clamp(clamp: Clamp) -> kernels::Clamp {
     kernels::Clamp { low: clamp.low, high: clamp.high }
 }

@@ -19,7 +19,12 @@ mod check;
 mod code;
 mod error;
 mod execute;
+#[cfg(feature = "alloc")]
+mod executor;
+#[cfg(feature = "alloc")]
+mod lower;
 mod names;
+mod packed;
 #[cfg(feature = "alloc")]
 mod plan;
 mod run;
@@ -28,7 +33,7 @@ mod step;
 pub use code::{Program, Steps};
 pub use error::{Problem, ProgramError, RunError};
 #[cfg(feature = "alloc")]
-pub use plan::{BuildError, Builder, Built, Layer, Placement, Plan};
+pub use executor::{Aligned, Executor, Observer, Unobserved};
 #[cfg(feature = "alloc")]
-pub use run::Executor;
-pub use run::{Input, Observer, Output, Unobserved};
+pub use plan::{BuildError, Builder, Built, Layer, Placement, Plan};
+pub use run::{Input, Output};

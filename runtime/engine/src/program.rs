@@ -204,6 +204,8 @@ pub struct Conv {
     /// f32 per output channel: input scale · weight scale / output scale, rounded to 22
     /// significant bits.
     pub scales: Span,
+    /// Every accumulator is less than 2 to this power in size, for any input.
+    pub accumulator_bits: u8,
     /// Fused addition.
     pub residual: Option<Residual>,
     /// Saturation and fused activation.

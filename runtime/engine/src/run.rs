@@ -51,29 +51,6 @@ impl Output<'_> {
     }
 }
 
-/// Looks on while a program runs. A closure of step index, step and arena is called after
-/// each step.
-pub trait Observer {
-    /// Before step number `index`.
-    fn before(&mut self, _index: usize, _step: &Step) {}
-
-    /// After step number `index`. What the step wrote is in the arena:
-    /// [`Tensor::in_arena`](crate::program::Tensor::in_arena).
-    fn after(&mut self, _index: usize, _step: &Step, _arena: &[i8]) {}
-}
-
-/// Nobody looks on.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unobserved;
-
-impl Observer for Unobserved {}
-
-impl<F: FnMut(usize, &Step, &[i8])> Observer for F {
-    fn after(&mut self, index: usize, step: &Step, arena: &[i8]) {
-        self(index, step, arena);
-    }
-}
-
 impl<B: AsRef<[u8]>> Program<B> {
     /// Runs the program once, on one sample. The arena's content before does not matter;
     /// a multiple of 16 is the best address for it.
@@ -84,72 +61,25 @@ impl<B: AsRef<[u8]>> Program<B> {
         inputs: &[Input<'_>],
         outputs: &mut [Output<'_>],
     ) -> Result<(), RunError> {
-        self.run_observed(kernels, arena, inputs, outputs, &mut Unobserved)
+        self.run_observed(kernels, arena, inputs, outputs, &mut |_, _, _| {})
     }
 
-    /// [`Program::run`], with someone looking on.
+    /// [`Program::run`], with someone looking on: called after each step with its number, itself
+    /// and the arena, where what it wrote is
+    /// ([`Tensor::in_arena`](crate::program::Tensor::in_arena)).
     pub fn run_observed(
         &self,
         kernels: &Kernels,
         arena: &mut [i8],
         inputs: &[Input<'_>],
         outputs: &mut [Output<'_>],
-        observer: &mut impl Observer,
+        observer: &mut impl FnMut(usize, &Step, &[i8]),
     ) -> Result<(), RunError> {
+        if self.packing().is_some() {
+            return Err(RunError::Packed);
+        }
         let machine = Machine { code: self.code(), weights: self.weights(), kernels };
         run(&machine, self.steps(), arena, inputs, outputs, observer)
-    }
-}
-
-/// A program whose steps are decoded ahead of its runs.
-#[cfg(feature = "alloc")]
-#[derive(Clone, Debug)]
-pub struct Executor<B> {
-    program: Program<B>,
-    steps: alloc::vec::Vec<Step>,
-}
-
-#[cfg(feature = "alloc")]
-impl<B: AsRef<[u8]>> Executor<B> {
-    /// Decodes the steps.
-    pub fn new(program: Program<B>) -> Self {
-        let steps = program.steps().collect();
-        Self { program, steps }
-    }
-
-    /// The program.
-    pub fn program(&self) -> &Program<B> {
-        &self.program
-    }
-
-    /// The steps in order.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
-    }
-
-    /// See [`Program::run`].
-    pub fn run(
-        &self,
-        kernels: &Kernels,
-        arena: &mut [i8],
-        inputs: &[Input<'_>],
-        outputs: &mut [Output<'_>],
-    ) -> Result<(), RunError> {
-        self.run_observed(kernels, arena, inputs, outputs, &mut Unobserved)
-    }
-
-    /// See [`Program::run_observed`].
-    pub fn run_observed(
-        &self,
-        kernels: &Kernels,
-        arena: &mut [i8],
-        inputs: &[Input<'_>],
-        outputs: &mut [Output<'_>],
-        observer: &mut impl Observer,
-    ) -> Result<(), RunError> {
-        let (code, weights) = (self.program.code(), self.program.weights());
-        let machine = Machine { code, weights, kernels };
-        run(&machine, self.steps.iter().copied(), arena, inputs, outputs, observer)
     }
 }
 
@@ -159,7 +89,7 @@ fn run(
     arena: &mut [i8],
     inputs: &[Input<'_>],
     outputs: &mut [Output<'_>],
-    observer: &mut impl Observer,
+    observer: &mut impl FnMut(usize, &Step, &[i8]),
 ) -> Result<(), RunError> {
     if !is_aligned(machine.weights) {
         return Err(RunError::WeightsAlignment);
@@ -169,14 +99,13 @@ fn run(
     let arena = arena.get_mut(..needed).ok_or(RunError::Arena { needed, given })?;
     check_ports(&machine.code, inputs, outputs)?;
     for (index, step) in steps.enumerate() {
-        observer.before(index, &step);
         machine.step(&step, arena, inputs, outputs);
-        observer.after(index, &step, arena);
+        observer(index, &step, arena);
     }
     Ok(())
 }
 
-fn check_ports(
+pub(crate) fn check_ports(
     code: &Code<'_>,
     inputs: &[Input<'_>],
     outputs: &[Output<'_>],

@@ -55,7 +55,7 @@ macro_rules! table {
 table! {
     1 Quantize 1
     2 Dequantize 1
-    3 Conv 1
+    3 Conv 2
     4 Add 1
     5 Multiply 1
     6 MaxPool 1

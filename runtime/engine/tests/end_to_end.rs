@@ -4,9 +4,12 @@ mod sample;
 
 use hardtack_engine::program::*;
 use hardtack_engine::{
-    BuildError, Builder, Executor, Input, Layer, Output, Plan, Program, ProgramError, RunError,
+    Aligned, BuildError, Builder, Executor, Input, Layer, Output, Plan, Program, ProgramError,
+    RunError,
 };
-use hardtack_kernels::Kernels;
+use hardtack_kernels::packed::Packing;
+use hardtack_kernels::strided::Alone;
+use hardtack_kernels::{Isa, Kernels};
 use sample::{every_step, window};
 
 /// One input channel, two filters, computed by hand.
@@ -41,7 +44,7 @@ fn a_tiny_program_gives_the_result_computed_by_hand() {
     let mut seen = Vec::new();
     program
         .run_observed(
-            Kernels::detect(),
+            &Kernels::SCALAR,
             &mut arena,
             &[Input::F32(&input)],
             &mut [Output::F32(&mut output)],
@@ -66,26 +69,64 @@ fn a_tiny_program_gives_the_result_computed_by_hand() {
 fn all_ways_to_run_agree_and_leftovers_do_not_matter() {
     let built = every_step();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
-    let executor = Executor::new(program.clone());
     let input: Vec<f32> = (0..48).map(|i| (i as f32 * 0.7).sin() * 2.0).collect();
-    let run = |leftover: i8, decoded: bool| {
+    let inputs = &[Input::F32(&input)];
+    let define = |leftover: i8| {
         let mut arena = vec![leftover; program.arena_bytes() + 5];
         let (mut shares, mut image) = ([0.0; 4], [0; 32]);
         let outputs = &mut [Output::F32(&mut shares), Output::U8(&mut image)];
-        let inputs = &[Input::F32(&input)];
-        if decoded {
-            executor.run(Kernels::detect(), &mut arena, inputs, outputs).unwrap();
-        } else {
-            program.run(Kernels::detect(), &mut arena, inputs, outputs).unwrap();
-        }
+        program.run(&Kernels::SCALAR, &mut arena, inputs, outputs).unwrap();
         assert!(arena[program.arena_bytes()..].iter().all(|&x| x == leftover));
         (shares, image)
     };
-    let (shares, image) = run(0, false);
-    assert_eq!((shares, image), run(-77, false));
-    assert_eq!((shares, image), run(99, true));
+    let (shares, image) = define(0);
+    assert_eq!((shares, image), define(-77));
     assert!((shares.iter().sum::<f32>() - 1.0).abs() < 0.02, "{shares:?}");
     assert!(image.iter().any(|&x| x != image[0]));
+
+    for &isa in Isa::ALL {
+        for packing in Packing::ALL.iter().copied().map(Some).chain([None]) {
+            let packed = Aligned::copied(&program.pack(packing));
+            let given = match packing {
+                None => program.clone(),
+                Some(packing) => {
+                    Program::parse_packed(&built.code[..], packed.bytes(), packing).unwrap()
+                }
+            };
+            assert_eq!(given.pack(None), built.weights, "{packing:?}");
+            let executor = Executor::new(given, isa);
+            assert_eq!(executor.is_in_place(), executor.isa().packing() == packing);
+            for leftover in [0, 200] {
+                let mut arena = vec![leftover; executor.arena_bytes() + 5];
+                let (mut again, mut image_again) = ([0.0; 4], [0; 32]);
+                let outputs = &mut [Output::F32(&mut again), Output::U8(&mut image_again)];
+                executor.run(&Alone, &mut arena, inputs, outputs).unwrap();
+                assert_eq!((again, image_again), (shares, image), "{isa} {packing:?}");
+                let beyond = &arena[executor.arena_bytes()..];
+                assert!(beyond.iter().all(|&x| x == leftover));
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_weights_of_another_length_are_refused() {
+    let built = every_step();
+    let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+    for &packing in Packing::ALL {
+        let packed = program.pack(Some(packing));
+        for length in [0, built.weights.len(), packed.len() - 64, packed.len() - 1] {
+            let error = Program::parse_packed(&built.code[..], &packed[..length], packing);
+            assert!(error.is_err(), "{packing:?} {length}");
+        }
+        let longer = [&packed[..], &[0; 64]].concat();
+        let error = Program::parse_packed(&built.code[..], &longer[..], packing);
+        assert!(matches!(error, Err(ProgramError::WeightsLength { .. })));
+        let program = Program::parse_packed(&built.code[..], &packed[..], packing).unwrap();
+        let mut arena = vec![0; program.arena_bytes()];
+        let error = program.run(&Kernels::SCALAR, &mut arena, &[], &mut []);
+        assert_eq!(error, Err(RunError::Packed));
+    }
 }
 
 #[test]
@@ -102,7 +143,7 @@ fn integer_ports_are_copied() {
     let (mut signed, mut unsigned, mut arena) = ([0; 3], [0; 3], vec![0; program.arena_bytes()]);
     program
         .run(
-            Kernels::detect(),
+            &Kernels::SCALAR,
             &mut arena,
             &[Input::I8(&[-128, 0, 127]), Input::U8(&[0, 128, 255])],
             &mut [Output::I8(&mut signed), Output::U8(&mut unsigned)],
@@ -134,7 +175,7 @@ fn what_does_not_fit_is_refused_at_run() {
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     let mut arena = vec![0; program.arena_bytes()];
     let run = |arena: &mut [i8], inputs: &[Input<'_>], outputs: &mut [Output<'_>]| {
-        program.run(Kernels::detect(), arena, inputs, outputs)
+        program.run(&Kernels::SCALAR, arena, inputs, outputs)
     };
     let input = [0.0; 48];
     let (mut shares, mut image) = ([0.0; 4], [0u8; 32]);
@@ -237,7 +278,7 @@ fn accumulators_at_the_limit_do_not_overflow() {
     let mut output = [0];
     let input = vec![127; depth as usize];
     program
-        .run(Kernels::detect(), &mut arena, &[Input::I8(&input)], &mut [Output::I8(&mut output)])
+        .run(&Kernels::SCALAR, &mut arena, &[Input::I8(&input)], &mut [Output::I8(&mut output)])
         .unwrap();
     assert_eq!(output, [64]);
 }

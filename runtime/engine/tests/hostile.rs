@@ -4,7 +4,8 @@ mod sample;
 
 use hardtack_engine::program::{Port, PortType};
 use hardtack_engine::{Executor, Input, Output, Program, ProgramError};
-use hardtack_kernels::Kernels;
+use hardtack_kernels::strided::Alone;
+use hardtack_kernels::{Isa, Kernels};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sample::every_step;
@@ -51,9 +52,12 @@ fn survives(code: &[u8], weights: &[u8]) -> bool {
         })
         .collect();
     let mut arena = vec![-128; program.arena_bytes()];
-    program.run(Kernels::detect(), &mut arena, &inputs, &mut outputs).expect("it fits");
-    let executor = Executor::new(program);
-    executor.run(Kernels::detect(), &mut arena, &inputs, &mut outputs).expect("it fits");
+    program.run(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs).expect("it fits");
+    for isa in [Isa::detect(), Isa::Scalar] {
+        let executor = Executor::new(program.clone(), isa);
+        let mut arena = vec![0x80; executor.arena_bytes()];
+        executor.run(&Alone, &mut arena, &inputs, &mut outputs).expect("it fits");
+    }
     true
 }
 

@@ -17,6 +17,11 @@ impl AccumulatorBound {
         self.low.unsigned_abs().max(self.high.unsigned_abs())
     }
 
+    /// The least power of two that every value is less than in size, at most 32.
+    pub fn bits(&self) -> u8 {
+        (64 - self.magnitude().leading_zeros()) as u8
+    }
+
     /// Whether every value is exact in an f32, which has 24 significant bits.
     pub fn is_exact_in_f32(&self) -> bool {
         self.magnitude() <= 1 << 24

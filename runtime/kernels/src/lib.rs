@@ -12,9 +12,19 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod packed;
+#[allow(unsafe_code)]
+pub mod strided;
+
 mod accumulator;
+#[allow(unsafe_code)]
+mod arch;
 mod exponential;
 mod geometry;
+mod isa;
 mod operation;
 mod rounding;
 mod scalar;
@@ -24,6 +34,7 @@ mod walk;
 pub use accumulator::{AccumulatorBound, AccumulatorOverflow, prove_accumulator};
 pub use exponential::softmax_table;
 pub use geometry::{Image, Taps, Window};
+pub use isa::Isa;
 pub use operation::{
     Add, AveragePool, Clamp, Conv, Dequantize, MaxPool, Move, Multiply, Quantize, Residual, Resize,
     Sample, Softmax,
@@ -31,5 +42,5 @@ pub use operation::{
 pub use rounding::{
     Requantize, SCALE_BITS, TERM_SCALE_BITS, is_significant, round_half_even, round_significant,
 };
-pub use table::{Isa, Kernels};
+pub use table::Kernels;
 pub use walk::Walk;

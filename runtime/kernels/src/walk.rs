@@ -19,7 +19,7 @@ impl Walk {
     /// Calls `run` with the first elements of source and target of every run along the
     /// innermost dimension.
     #[inline(always)]
-    fn for_each_run(&self, mut run: impl FnMut(usize, usize)) {
+    pub(crate) fn for_each_run(&self, mut run: impl FnMut(usize, usize)) {
         let (mut source, mut target) = (self.source_offset, self.target_offset);
         let mut index = [0; 5];
         loop {
@@ -41,6 +41,14 @@ impl Walk {
                 target -= self.target_strides[dimension] * (self.dims[dimension] - 1);
             }
         }
+    }
+
+    /// The walk over the first elements of what the innermost `inner` dimensions walk over: each
+    /// is a run of one.
+    pub(crate) fn outer(&self, inner: usize) -> Self {
+        let mut walk = *self;
+        walk.dims[6 - inner..].fill(1);
+        walk
     }
 
     /// Writes `convert` of every element of `source` to its place in `target`. Both hold

@@ -1,78 +1,14 @@
-//! Every table of kernels equals straightforward definitions, on any shape.
+//! The scalar kernels equal straightforward definitions, on any shape.
 
+mod common;
+
+use common::{Geometry, activation, clamp, cycle, geometry, positions, weight};
 use hardtack_kernels::{
-    AveragePool, Clamp, Conv, Image, Isa, Kernels, MaxPool, Requantize, Residual, Resize, Sample,
+    AveragePool, Clamp, Conv, Image, Kernels, MaxPool, Requantize, Residual, Resize, Sample,
     Softmax, Window, round_significant, softmax_table,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-
-fn tables() -> impl Iterator<Item = &'static Kernels> {
-    Isa::ALL.iter().filter_map(|&isa| Kernels::for_isa(isa))
-}
-
-/// A window over an image, with the output size that any padding below and right gives.
-#[derive(Clone, Debug)]
-struct Geometry {
-    window: Window,
-    input: (usize, usize),
-    output: (usize, usize),
-}
-
-fn geometry() -> impl Strategy<Value = Geometry> {
-    let axis = (1usize..6, 1usize..4, 1usize..4, 0usize..5, 1usize..10, 0usize..4);
-    (axis.clone(), axis).prop_map(|(a, b)| {
-        type Axis = (usize, usize, usize, usize, usize, usize);
-        let output = |(kernel, stride, dilation, pad, size, end): Axis| {
-            let extent = (kernel - 1) * dilation + 1;
-            (size + pad + end).saturating_sub(extent) / stride + 1
-        };
-        Geometry {
-            window: Window {
-                kernel: [a.0, b.0],
-                stride: [a.1, b.1],
-                dilation: [a.2, b.2],
-                pad: [a.3, b.3],
-            },
-            input: (a.4, b.4),
-            output: (output(a), output(b)),
-        }
-    })
-}
-
-/// The positions of a window in the image, row-major; `None` outside.
-fn positions(g: &Geometry, row: usize, column: usize) -> Vec<Option<(usize, usize)>> {
-    let Window { kernel, stride, dilation, pad } = g.window;
-    let at = |axis: usize, output: usize, tap: usize, size: usize| {
-        (output * stride[axis] + tap * dilation[axis])
-            .checked_sub(pad[axis])
-            .filter(|&position| position < size)
-    };
-    (0..kernel[0])
-        .flat_map(|y| (0..kernel[1]).map(move |x| (y, x)))
-        .map(|(y, x)| Some((at(0, row, y, g.input.0)?, at(1, column, x, g.input.1)?)))
-        .collect()
-}
-
-/// i8 of which many are extreme.
-fn activation() -> impl Strategy<Value = i8> {
-    prop_oneof![Just(i8::MIN), Just(i8::MAX), any::<i8>()]
-}
-
-fn weight() -> impl Strategy<Value = i8> {
-    prop_oneof![Just(-127i8), Just(127i8), -127..=127i8]
-}
-
-fn clamp() -> impl Strategy<Value = Clamp> {
-    prop_oneof![
-        Just(Clamp::FULL),
-        any::<(i8, i8)>().prop_map(|(a, b)| Clamp { low: a.min(b), high: a.max(b) })
-    ]
-}
-
-fn cycle<T: Copy>(values: &[T], count: usize) -> Vec<T> {
-    values.iter().copied().cycle().take(count).collect()
-}
 
 /// What every convolution computes, tap by tap.
 #[expect(clippy::too_many_arguments)]
@@ -226,11 +162,9 @@ fn check_conv(
         weights.chunks(depth).flat_map(|row| row.iter().copied().chain(padding.clone())).collect()
     };
     conv.weights = &packed;
-    for kernels in tables() {
-        let mut output = vec![55; expected.len()];
-        (kernels.conv)(&conv, &mut output);
-        prop_assert_eq!(&output, &expected, "{}", kernels.isa);
-    }
+    let mut output = vec![55; expected.len()];
+    (Kernels::SCALAR.conv)(&conv, &mut output);
+    prop_assert_eq!(&output, &expected);
     Ok(())
 }
 
@@ -284,13 +218,11 @@ proptest! {
             output_zero_point: zero_points.1,
             clamp,
         };
-        for kernels in tables() {
-            let mut output = vec![55; greatest.len()];
-            (kernels.max_pool)(&max_pool, &mut output);
-            prop_assert_eq!(&output, &greatest, "{}", kernels.isa);
-            (kernels.average_pool)(&average_pool, &mut output);
-            prop_assert_eq!(&output, &mean, "{}", kernels.isa);
-        }
+        let mut output = vec![55; greatest.len()];
+        (Kernels::SCALAR.max_pool)(&max_pool, &mut output);
+        prop_assert_eq!(&output, &greatest);
+        (Kernels::SCALAR.average_pool)(&average_pool, &mut output);
+        prop_assert_eq!(&output, &mean);
     }
 
     #[test]
@@ -300,16 +232,14 @@ proptest! {
     ) {
         let table = softmax_table(scale);
         let softmax = Softmax { input: &input, channels: input.len(), table: &table };
-        for kernels in tables() {
-            let mut output = vec![55; input.len()];
-            (kernels.softmax)(&softmax, &mut output);
-            let exponentials: Vec<f64> =
-                input.iter().map(|&x| (f64::from(x) * f64::from(scale)).exp()).collect();
-            let sum: f64 = exponentials.iter().sum();
-            for (y, e) in output.iter().zip(exponentials) {
-                let exact = (e / sum * 256.0).min(255.0) - 128.0;
-                prop_assert!((f64::from(*y) - exact).abs() <= 0.501, "{y} {exact}");
-            }
+        let mut output = vec![55; input.len()];
+        (Kernels::SCALAR.softmax)(&softmax, &mut output);
+        let exponentials: Vec<f64> =
+            input.iter().map(|&x| (f64::from(x) * f64::from(scale)).exp()).collect();
+        let sum: f64 = exponentials.iter().sum();
+        for (y, e) in output.iter().zip(exponentials) {
+            let exact = (e / sum * 256.0).min(255.0) - 128.0;
+            prop_assert!((f64::from(*y) - exact).abs() <= 0.501, "{y} {exact}");
         }
     }
 
@@ -350,10 +280,8 @@ proptest! {
         let (rows, columns) = (bytes(&rows), bytes(&columns));
         let input_shape = Image { height: size.0, width: size.1, channels };
         let resize = Resize { input: &input, input_shape, rows: &rows, columns: &columns };
-        for kernels in tables() {
-            let mut output = vec![55; expected.len()];
-            (kernels.resize)(&resize, &mut output);
-            prop_assert_eq!(&output, &expected, "{}", kernels.isa);
-        }
+        let mut output = vec![55; expected.len()];
+        (Kernels::SCALAR.resize)(&resize, &mut output);
+        prop_assert_eq!(&output, &expected);
     }
 }

@@ -8,6 +8,8 @@ use hardtack_bundle::graph::Graph;
 use hardtack_bundle::process::{Postprocess, Preprocess};
 use hardtack_bundle::{Digest, Family, Golden, Labels, Manifest, Section, SectionKind};
 
+use hardtack_kernels::packed::Packing;
+
 use crate::{Bytes, Error, Program, map};
 
 /// An open bundle. Cheap to clone; sessions made of it keep what they need of it alive.
@@ -165,8 +167,9 @@ impl Bundle {
         Ok(bytes.flatten().unwrap_or_default())
     }
 
-    /// All integer programs, with the weights that the engine of this machine reads.
-    pub(crate) fn programs(&self) -> Result<Vec<Program>, Error> {
+    /// All integer programs, each with weights in this layout if the bundle has them, or else in
+    /// any.
+    pub(crate) fn programs(&self, wanted: Option<Packing>) -> Result<Vec<Program>, Error> {
         let container = self.container()?;
         let part = |section: Section<'_>| {
             let start = section.offset as usize;
@@ -176,20 +179,42 @@ impl Bundle {
             let kind = SectionKind::Program(index);
             checked(&container, kind)?;
             let code = container.section(kind).map(part).unwrap_or_default();
-            let kind = SectionKind::Weights { family: Family::Mcu, program: index };
+            let has = |family: Family| container.families(index).any(|other| other == family);
+            let mut family = family_of(wanted);
+            if !has(family) {
+                let first = container.families(index).find(|family| packing_of(*family).is_some());
+                family = if has(Family::Mcu) { Family::Mcu } else { first.unwrap_or(family) };
+            }
+            let kind = SectionKind::Weights { family, program: index };
             let weights = match container.section(kind) {
                 Some(section) => part(section),
                 None if container.families(index).next().is_none() => Bytes::default(),
                 None => {
                     let found = container.families(index).map(|family| family.name());
                     let found = found.collect::<Vec<_>>().join(", ");
-                    return Err(Error::Family { program: index, wanted: Family::Mcu, found });
+                    return Err(Error::Family { program: index, found });
                 }
             };
-            Ok(Program { code, weights })
+            let packing = packing_of(family).flatten();
+            Ok(Program { code, weights, packing })
         };
         (0..container.programs()).map(program).collect()
     }
+}
+
+/// The family whose weights have this layout.
+pub fn family_of(packing: Option<Packing>) -> Family {
+    match packing {
+        Some(Packing::X86Zmm) => Family::X86Zmm,
+        Some(Packing::X86Ymm) => Family::X86Ymm,
+        _ => Family::Mcu,
+    }
+}
+
+/// The layout of a family's weights; the outer `None` where this release does not know it.
+pub fn packing_of(family: Family) -> Option<Option<Packing>> {
+    let known = Packing::ALL.iter().copied().map(Some).chain([None]);
+    known.into_iter().find(|packing| family_of(*packing) == family)
 }
 
 fn checked(container: &hardtack_bundle::Bundle<'_>, kind: SectionKind) -> Result<(), Error> {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hardtack_bundle::DType;
 use hardtack_bundle::graph::GraphError;
-use hardtack_bundle::{DType, Family};
 use hardtack_engine::{ProgramError, RunError};
 use hardtack_kernels::Isa;
 
@@ -57,14 +57,12 @@ pub enum Error {
     },
     /// The bundle has the weights of a program for other processors only.
     #[error(
-        "the weights of integer program {program} are packed for {found} only, and this runtime \
-         reads {wanted}; convert the model for this target"
+        "the weights of integer program {program} are packed for {found} only, which this release \
+         does not know; convert the model with the converter of this release"
     )]
     Family {
         /// Number of the program.
         program: u16,
-        /// What this runtime reads.
-        wanted: Family,
         /// What the bundle has, by name.
         found: String,
     },
@@ -84,6 +82,14 @@ pub enum Error {
     Isa {
         /// What they need.
         isa: Isa,
+    },
+    /// The system refuses threads.
+    #[error("{threads} threads cannot be started: {error}")]
+    Threads {
+        /// How many were wanted.
+        threads: usize,
+        /// What the system says.
+        error: std::io::Error,
     },
     /// The part of the model that runs in float has an error.
     #[cfg(feature = "float")]

@@ -1,8 +1,11 @@
 //! Models that are more than one integer program: the adapter to tract runs them.
 
+use std::sync::Arc;
+
 use crate::binding::{Sizes, Slots};
-use crate::float::{FloatModel, FloatPlan};
+use crate::float::{FloatModel, FloatPlan, Limits};
 use crate::port::Ports;
+use crate::processor::Processor;
 use crate::profile::OperationTime;
 use crate::session::fillable;
 use crate::state::{Filling, States};
@@ -16,24 +19,26 @@ pub(crate) struct Floating {
     model: FloatModel,
     /// The one used last is the last.
     plans: Vec<(Vec<Vec<usize>>, FloatPlan)>,
-    arena_bytes: usize,
 }
 
 impl Floating {
-    pub(crate) fn new(model: &Model, prepared: bool) -> Result<Floating, Error> {
-        let mut arena_bytes = 0;
-        for (program, parts) in model.programs.iter().enumerate() {
-            let parsed = hardtack_engine::Program::parse(&parts.code[..], &parts.weights[..])
-                .map_err(|error| Error::Program { program, error })?;
-            arena_bytes = parsed.arena_bytes().max(arena_bytes);
-        }
-        let model = FloatModel::load(model, prepared)?;
-        Ok(Floating { model, plans: Vec::new(), arena_bytes })
+    pub(crate) fn new(
+        model: &Model,
+        prepared: bool,
+        processor: &Arc<Processor>,
+    ) -> Result<Floating, Error> {
+        let model = FloatModel::load_on(model, prepared, Limits::default(), processor)?;
+        Ok(Floating { model, plans: Vec::new() })
+    }
+
+    /// Whether the weights of its integer programs are used where they lie.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.model.is_in_place()
     }
 
     /// Bytes of the largest arena of its integer programs; 0 where it has none.
     pub(crate) fn arena_bytes(&self) -> usize {
-        self.arena_bytes
+        self.model.arena_bytes()
     }
 
     /// Runs the model; the states are filled and kept as `filling` says.
@@ -64,6 +69,7 @@ impl Floating {
                     name: node.name,
                     operator: node.operator,
                     duration: node.duration,
+                    products: 0,
                 }));
                 outputs
             }

@@ -1,23 +1,24 @@
 //! Models that are one integer program: the engine runs them alone.
 
 use std::array;
+use std::sync::Arc;
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Fact, Graph, Node, Operator};
 use hardtack_bundle::manifest::MAX_PORTS;
 use hardtack_engine::program::PortType;
-use hardtack_engine::{Executor, Input, Observer, Output};
-use hardtack_kernels::Kernels;
+use hardtack_engine::{Aligned, Executor, Input, Observer, Output};
 
 use crate::error::Role;
 use crate::port::{Extent, Port, Ports};
+use crate::processor::Processor;
 use crate::{Bytes, Error, Model, View, ViewMut};
 
 /// A model whose graph is its inputs, one program and the program's outputs.
 pub(crate) struct Integer {
     executor: Executor<Bytes>,
-    /// Of 16 bytes each, so that it lies at a multiple of 16.
-    arena: Vec<u128>,
+    processor: Arc<Processor>,
+    arena: Aligned,
     /// For each port of the program, the model's input it reads.
     inputs: Vec<Place>,
     /// For each output of the model, the program's port that gives it.
@@ -50,7 +51,11 @@ impl Foreign {
 impl Integer {
     /// Readies a model that is one integer program; of another, the inner error says why it is
     /// none.
-    pub(crate) fn new(model: &Model, ports: &Ports) -> Result<Result<Integer, Foreign>, Error> {
+    pub(crate) fn new(
+        model: &Model,
+        ports: &Ports,
+        processor: &Arc<Processor>,
+    ) -> Result<Result<Integer, Foreign>, Error> {
         let graph = &model.graph;
         let (node, program) = match only_program(graph) {
             Ok(found) => found,
@@ -63,8 +68,8 @@ impl Integer {
             ),
         };
         let parts = model.programs.get(program).ok_or_else(misfit)?;
-        let parsed = hardtack_engine::Program::parse(parts.code.clone(), parts.weights.clone())
-            .map_err(|error| Error::Program { program, error })?;
+        let executor = processor.ready(parts).map_err(|error| Error::Program { program, error })?;
+        let parsed = executor.program();
 
         let mut inputs = Vec::new();
         if parsed.inputs().len() != node.inputs.len() {
@@ -100,10 +105,11 @@ impl Integer {
             return Ok(Err(Foreign::of(node)));
         }
 
-        let arena = vec![0; parsed.arena_bytes().div_ceil(16)];
+        let arena = Aligned::zeroed(executor.arena_bytes());
         let input_fact = |input: &u32| graph.nodes[*input as usize].outputs[0].clone();
         Ok(Ok(Integer {
-            executor: Executor::new(parsed),
+            executor,
+            processor: processor.clone(),
             arena,
             inputs,
             outputs,
@@ -114,7 +120,17 @@ impl Integer {
     }
 
     pub(crate) fn arena_bytes(&self) -> usize {
-        self.executor.program().arena_bytes()
+        self.executor.arena_bytes()
+    }
+
+    /// Whether its weights are used where they lie.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.executor.is_in_place()
+    }
+
+    /// Products of a weight and an activation in each step.
+    pub(crate) fn products(&self, index: usize) -> u64 {
+        self.executor.products(index)
     }
 
     /// Name of the node that step `index` was made of; empty where the program has no names.
@@ -175,13 +191,11 @@ impl Integer {
     /// samples each; what the program does not read may be `None`. Allocates nothing.
     pub(crate) fn run(
         &mut self,
-        kernels: &Kernels,
         samples: usize,
         inputs: &[Option<View<'_>>],
         outputs: &mut [Option<ViewMut<'_>>],
         observer: &mut impl Observer,
     ) -> Result<(), Error> {
-        let arena: &mut [i8] = bytemuck::cast_slice_mut(&mut self.arena);
         for sample in 0..samples {
             let mut from: [Input<'_>; MAX_PORTS] = array::from_fn(|_| Input::F32(&[]));
             for (input, place) in from.iter_mut().zip(&self.inputs) {
@@ -197,7 +211,8 @@ impl Integer {
                 }
             }
             let (from, to) = (&from[..self.inputs.len()], &mut to[..self.outputs.len()]);
-            self.executor.run_observed(kernels, arena, from, to, observer)?;
+            let (pool, arena) = (self.processor.pool(), self.arena.bytes_mut());
+            self.executor.run_observed(pool, arena, from, to, observer)?;
         }
         Ok(())
     }

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{self, Dim, Graph};
+use hardtack_engine::ProgramError;
+use hardtack_kernels::Isa;
+use hardtack_kernels::packed::Packing;
 
 use crate::{Bundle, Bytes, Error, Tensor};
 
@@ -64,6 +67,22 @@ pub struct Program {
     pub code: Bytes,
     /// Its weights section, at a multiple of 4 bytes in memory.
     pub weights: Bytes,
+    /// The layout of the weights; `None` is that of the family `mcu`.
+    pub packing: Option<Packing>,
+}
+
+impl Program {
+    /// Checks it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(&self) -> Result<hardtack_engine::Program<Bytes>, ProgramError> {
+        let (code, weights) = (self.code.clone(), self.weights.clone());
+        match self.packing {
+            None => hardtack_engine::Program::parse(code, weights),
+            Some(packing) => hardtack_engine::Program::parse_packed(code, weights, packing),
+        }
+    }
 }
 
 /// A graph with its constants and integer programs: what the converter works on, and what a
@@ -79,20 +98,25 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a bundle's model. Large constants, programs and their weights stay where the bundle
+    /// Reads a bundle's model, with weights for this processor where it has them. Large constants, programs and their weights stay where the bundle
     /// has them. A constant that is stored at half size stays so, with element type F16 or BF16
     /// where the graph says F32.
     ///
     /// # Errors
     /// Where the bundle has no graph, or graph, constants or programs are damaged or malformed.
     pub fn from_bundle(bundle: &Bundle) -> Result<Model, Error> {
+        Model::for_isa(bundle, Isa::detect())
+    }
+
+    /// [`Model::from_bundle`], with weights for an instruction set.
+    pub(crate) fn for_isa(bundle: &Bundle, isa: Isa) -> Result<Model, Error> {
         let graph = bundle.graph()?;
         let section = bundle.constants()?;
         let read = |(index, constant): (usize, &graph::Constant)| {
             Constant::read(constant, &section, graph.symbols.len()).ok_or(Error::Constant { index })
         };
         let constants = graph.constants.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        Ok(Model { constants, programs: bundle.programs()?, graph })
+        Ok(Model { constants, programs: bundle.programs(isa.packing())?, graph })
     }
 }
 

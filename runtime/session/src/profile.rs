@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use hardtack_engine::Observer;
-use hardtack_engine::program::Step;
 
 /// The time that one operation of a run took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +13,9 @@ pub struct OperationTime {
     pub operator: String,
     /// Time taken; of all samples together, where the run had several.
     pub duration: Duration,
+    /// Products of a weight and an activation, where it is a layer of an integer program; of one
+    /// sample.
+    pub products: u64,
 }
 
 /// Measures the steps of an integer program, summed over its runs.
@@ -31,14 +33,14 @@ impl Stopwatch {
 }
 
 impl Observer for Stopwatch {
-    fn before(&mut self, index: usize, _: &Step) {
+    fn before(&mut self, index: usize) {
         if self.times.len() <= index {
             self.times.resize(index + 1, Duration::ZERO);
         }
         self.started = Some(Instant::now());
     }
 
-    fn after(&mut self, index: usize, _: &Step, _: &[i8]) {
+    fn after(&mut self, index: usize) {
         if let Some(started) = self.started.take() {
             self.times[index] += started.elapsed();
         }

@@ -1,13 +1,14 @@
 //! A session: a model made ready for this machine, with its arena and state.
 
 use std::array;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::Graph;
 use hardtack_bundle::manifest::MAX_PORTS;
 use hardtack_engine::{Observer, Unobserved};
-use hardtack_kernels::{Isa, Kernels};
+use hardtack_kernels::Isa;
 
 use crate::binding::{self, Sizes, Slots, slots};
 use crate::error::Role;
@@ -15,18 +16,28 @@ use crate::error::Role;
 use crate::floating::Floating;
 use crate::integer::{Integer, expect_length};
 use crate::port::{Extent, Port, Ports};
+use crate::processor::Processor;
 use crate::profile::{OperationTime, Stopwatch};
 use crate::state::{Filling, States, zeros};
 use crate::{Bundle, Error, Model, Outputs, Tensor, View, ViewMut};
 
 /// How a session is to run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Whether inputs that an output of the run before feeds may be left out. They are zero at
     /// first and after [`Session::reset`].
     pub keep_state: bool,
     /// The kernels that integer programs are to use; `None` is the fastest of this processor.
     pub isa: Option<Isa>,
+    /// Threads that integer programs are to use, at least 1. The results do not depend on it.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    /// No kept state, the fastest kernels of this processor, one thread.
+    fn default() -> Options {
+        Options { keep_state: false, isa: None, threads: 1 }
+    }
 }
 
 /// A model made ready for this machine.
@@ -37,7 +48,7 @@ pub struct Session {
     ports: Ports,
     runner: Runner,
     states: States,
-    kernels: &'static Kernels,
+    processor: Arc<Processor>,
     options: Options,
 }
 
@@ -64,7 +75,8 @@ impl Session {
     /// the feature `float` and this build lacks it, and where the options cannot be met here.
     pub fn with_options(bundle: &Bundle, options: Options) -> Result<Session, Error> {
         let manifest = bundle.manifest()?;
-        let model = Model::from_bundle(bundle)?;
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let model = Model::for_isa(bundle, isa)?;
         Session::from_model(&model, Ports::of(&manifest), manifest.prepared, options)
     }
 
@@ -80,14 +92,11 @@ impl Session {
         options: Options,
     ) -> Result<Session, Error> {
         check(&ports, &model.graph)?;
-        let kernels = match options.isa {
-            Some(isa) => Kernels::for_isa(isa).ok_or(Error::Isa { isa })?,
-            None => Kernels::detect(),
-        };
-        let runner = match Integer::new(model, &ports)? {
+        let processor = Processor::new(options.isa, options.threads.max(1))?;
+        let runner = match Integer::new(model, &ports, &processor)? {
             Ok(integer) => Runner::Integer(Box::new(integer), vec![None; ports.outputs.len()]),
             #[cfg(feature = "float")]
-            Err(_) => Runner::Float(Box::new(Floating::new(model, prepared)?)),
+            Err(_) => Runner::Float(Box::new(Floating::new(model, prepared, &processor)?)),
             #[cfg(not(feature = "float"))]
             Err(foreign) => {
                 let _ = prepared;
@@ -96,7 +105,7 @@ impl Session {
             }
         };
         let states = States::new(ports.states.len());
-        Ok(Session { ports, runner, states, kernels, options })
+        Ok(Session { ports, runner, states, processor, options })
     }
 
     /// What a run takes, in the order of the model.
@@ -125,7 +134,17 @@ impl Session {
 
     /// The instruction set of the kernels that integer programs use.
     pub fn isa(&self) -> Isa {
-        self.kernels.isa
+        self.processor.isa()
+    }
+
+    /// Whether the weights of all integer programs are used where the bundle has them; otherwise
+    /// they were packed for this processor when the session was made.
+    pub fn is_in_place(&self) -> bool {
+        match &self.runner {
+            Runner::Integer(integer, _) => integer.is_in_place(),
+            #[cfg(feature = "float")]
+            Runner::Float(floating) => floating.is_in_place(),
+        }
     }
 
     /// Whether the whole model is one integer program, which the engine runs alone.
@@ -192,15 +211,10 @@ impl Session {
         check_types(Role::Input, &self.ports.inputs, &given, View::dtype)?;
         check_types(Role::Output, &self.ports.outputs, &wanted, ViewMut::dtype)?;
         match &mut self.runner {
-            Runner::Integer(integer, spare) => IntegerRun {
-                integer,
-                spare,
-                ports: &self.ports,
-                states: &mut self.states,
-                kernels: self.kernels,
-                filling,
+            Runner::Integer(integer, spare) => {
+                IntegerRun { integer, spare, ports: &self.ports, states: &mut self.states, filling }
+                    .run(given, wanted, &mut Unobserved)
             }
-            .run(given, wanted, &mut Unobserved),
             #[cfg(feature = "float")]
             Runner::Float(_) => self.run_float_into(&given, wanted, filling),
         }
@@ -249,7 +263,6 @@ impl Session {
                     spare,
                     ports: &self.ports,
                     states: &mut self.states,
-                    kernels: self.kernels,
                     filling,
                 };
                 run.run_tensors(&given, times)?
@@ -272,7 +285,6 @@ struct IntegerRun<'s> {
     spare: &'s mut [Option<Tensor>],
     ports: &'s Ports,
     states: &'s mut States,
-    kernels: &'s Kernels,
     filling: Filling,
 }
 
@@ -297,20 +309,22 @@ impl<'s> IntegerRun<'s> {
             None => self.run(given, wanted, &mut Unobserved)?,
             Some(times) => {
                 let mut stopwatch = Stopwatch::default();
-                let names: Vec<_> = self
+                let mut operations: Vec<OperationTime> = self
                     .integer
                     .step_kinds()
                     .enumerate()
-                    .map(|(index, kind)| (self.integer.step_name(index).to_owned(), kind))
+                    .map(|(index, kind)| OperationTime {
+                        name: self.integer.step_name(index).to_owned(),
+                        operator: kind.into(),
+                        duration: Duration::ZERO,
+                        products: self.integer.products(index),
+                    })
                     .collect();
                 self.run(given, wanted, &mut stopwatch)?;
-                times.extend(names.into_iter().zip(stopwatch.times()).map(
-                    |((name, kind), duration): (_, Duration)| OperationTime {
-                        name,
-                        operator: kind.into(),
-                        duration,
-                    },
-                ));
+                for (operation, duration) in operations.iter_mut().zip(stopwatch.times()) {
+                    operation.duration = duration;
+                }
+                times.append(&mut operations);
             }
         }
         Ok(outputs)
@@ -333,7 +347,7 @@ impl<'s> IntegerRun<'s> {
         observer: &mut impl Observer,
     ) -> Result<(), Error> {
         self.require(&given)?;
-        let IntegerRun { integer, spare, ports, states, kernels, filling } = self;
+        let IntegerRun { integer, spare, ports, states, filling } = self;
         let samples = integer.samples(ports, &given)?;
         for (index, (port, view)) in ports.inputs.iter().zip(&given).enumerate() {
             let (None, Some(elements)) = (view, integer.input_elements(index)) else { continue };
@@ -359,7 +373,7 @@ impl<'s> IntegerRun<'s> {
                 given[index].or_else(state)
             };
             let inputs: Slots<View<'_>> = array::from_fn(view);
-            integer.run(kernels, samples, &inputs, &mut wanted, observer)?;
+            integer.run(samples, &inputs, &mut wanted, observer)?;
         }
         if filling == Filling::Kept {
             states.keep_views(ports, &wanted);

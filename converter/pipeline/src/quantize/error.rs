@@ -123,6 +123,6 @@ fn compare(lowered: &Lowered, values: &HashMap<Outlet, Tensor>, sums: &mut HashM
     };
     let mut arena = vec![0i8; program.arena_bytes()];
     program
-        .run_observed(Kernels::detect(), &mut arena, &inputs, &mut outputs, &mut observer)
+        .run_observed(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs, &mut observer)
         .expect("inputs and outputs were made by the program's ports");
 }

@@ -39,8 +39,6 @@ pub struct Quantized {
     pub layers: Vec<LayerError>,
     /// What stays in float.
     pub left_in_float: Vec<LeftInFloat>,
-    /// Bytes of all arenas together.
-    pub arena_bytes: u64,
 }
 
 /// A node that stays in float.
@@ -81,9 +79,8 @@ pub fn quantize(
     let measured = &samples[..samples.len().min(MEASURED)];
     let layers = error::measure(&model, &lowered, &mut observer, measured)?;
     let left_in_float = left_in_float(&model, &refused);
-    let arena_bytes = lowered.iter().map(|l| u64::from(l.built.plan.arena_bytes)).sum();
     let model = assemble(model, &regions, lowered);
-    Ok(Quantized { model, layers, left_in_float, arena_bytes })
+    Ok(Quantized { model, layers, left_in_float })
 }
 
 /// Lowers every region. A node that is refused stays in float, and the regions are made anew
@@ -137,6 +134,7 @@ fn assemble(model: Model, regions: &[Region], lowered: Vec<Lowered>) -> Model {
         editor.model.programs.push(Program {
             code: lowered.built.code.into(),
             weights: lowered.built.weights.into(),
+            packing: None,
         });
         let node = editor.add(program).node;
         for (slot, outlet) in lowered.outputs.iter().enumerate() {

@@ -11,6 +11,9 @@ use crate::code::Header;
 use crate::program::{Port, PortType, Span, Step, Tensor, TensorId};
 use crate::{ProgramError, check, names};
 
+/// Tensors lie at multiples of this.
+const ALIGNMENT: u64 = 16;
+
 /// A program in the making.
 ///
 /// Tensors and ports get their numbers in the order they are made; steps run in the order
@@ -116,7 +119,7 @@ impl Builder {
         let (lifetimes, arena_bytes) = self.place()?;
         let weights = core::mem::take(&mut self.weights).into_bytes();
         let code = self.write(arena_bytes, weights.len())?;
-        check::program(&code, &weights).map_err(|source| self.refused(source))?;
+        check::program(&code, &weights, None).map_err(|source| self.refused(source))?;
 
         let tensors = self.tensors.into_iter().zip(lifetimes).map(|((name, tensor), lifetime)| {
             let Lifetime { first, last, .. } = lifetime;
@@ -179,7 +182,7 @@ impl Builder {
                 Ok(Lifetime { bytes: tensor.elements().into(), first, last })
             })
             .collect::<Result<Vec<_>, BuildError>>()?;
-        let (offsets, total) = place(&lifetimes);
+        let (offsets, total) = place(&lifetimes, ALIGNMENT);
         let total = total.try_into().map_err(|_| BuildError::TooMany("bytes in its arena"))?;
         for ((_, tensor), offset) in self.tensors.iter_mut().zip(offsets) {
             tensor.offset = offset as u32;

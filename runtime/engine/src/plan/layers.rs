@@ -62,10 +62,12 @@ impl Builder {
             return Err(BuildError::Weight { step: name.to_string(), index });
         }
         let rows = layer.weights.chunks_exact(depth as usize);
+        let mut accumulator_bits = 0;
         for (channel, (row, &bias)) in rows.zip(layer.bias).enumerate() {
-            prove_accumulator(row, bias, input.zero_point).map_err(|source| {
+            let bound = prove_accumulator(row, bias, input.zero_point).map_err(|source| {
                 BuildError::Overflow { step: name.to_string(), channel, source }
             })?;
+            accumulator_bits = accumulator_bits.max(bound.bits());
         }
         let scales: Vec<f32> = layer
             .weight_scales
@@ -91,6 +93,7 @@ impl Builder {
             weights: self.i8s(&lay_out(layer.weights, depth as usize, depthwise))?,
             bias: self.i32s(layer.bias)?,
             scales: self.f32s(&scales)?,
+            accumulator_bits,
             residual,
             clamp: layer.clamp,
         };

@@ -10,4 +10,6 @@ mod weights;
 pub use builder::{Builder, Built};
 pub use error::BuildError;
 pub use layers::Layer;
+pub(crate) use lifetime::spans;
 pub use lifetime::{Placement, Plan};
+pub(crate) use place::{Lifetime, place};

@@ -17,4 +17,6 @@ pub use elementwise::{add, lookup, multiply};
 pub use max_pool::max_pool;
 pub use ports::{dequantize, quantize};
 pub use resize::resize;
+pub(crate) use resize::{interpolate, weights};
+pub(crate) use softmax::share;
 pub use softmax::softmax;

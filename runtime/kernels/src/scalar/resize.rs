@@ -27,10 +27,9 @@ pub fn resize(resize: &Resize<'_>, output: &mut [i8]) {
             let top = top.iter().zip(pixel(row.first, column.second));
             let bottom = pixel(row.second, column.first);
             let bottom = bottom.iter().zip(pixel(row.second, column.second));
-            let [a, b, c, d] = weights(row.weight, column.weight);
+            let weights = weights(row.weight, column.weight);
             for ((output, (&p, &q)), (&r, &s)) in output.iter_mut().zip(top).zip(bottom) {
-                let sum = i32::from(p) * a + i32::from(q) * b + i32::from(r) * c + i32::from(s) * d;
-                *output = ((sum + (1 << (SHIFT - 1))) >> SHIFT) as i8;
+                *output = interpolate([p, q, r, s].map(i32::from), weights);
             }
         }
     }
@@ -38,8 +37,16 @@ pub fn resize(resize: &Resize<'_>, output: &mut [i8]) {
 
 /// Weights of the elements top left, top right, bottom left, bottom right. Their sum is 2²²,
 /// so that no sum leaves an i32 and the mean of i8 is an i8.
-fn weights(row: i32, column: i32) -> [i32; 4] {
+#[inline(always)]
+pub(crate) fn weights(row: i32, column: i32) -> [i32; 4] {
     let (row, column) = (row.clamp(0, ONE), column.clamp(0, ONE));
     let (top, left) = (ONE - row, ONE - column);
     [top * left, top * column, row * left, row * column]
+}
+
+/// The weighted mean of four elements.
+#[inline(always)]
+pub(crate) fn interpolate(four: [i32; 4], weights: [i32; 4]) -> i8 {
+    let sum: i32 = four.iter().zip(weights).map(|(element, weight)| element * weight).sum();
+    ((sum + (1 << (SHIFT - 1))) >> SHIFT) as i8
 }

@@ -11,9 +11,15 @@ pub fn softmax(softmax: &Softmax<'_>, output: &mut [i8]) {
         let exponential = |x: i8| u64::from(softmax.table[usize::from(greatest.abs_diff(x))]);
         let sum = input.iter().map(|&x| exponential(x)).sum::<u64>().max(1);
         for (output, &x) in output.iter_mut().zip(input) {
-            // Half up: (2 · 256 · e + sum) / (2 · sum), in [0, 256].
-            let share = (512 * exponential(x) + sum) / (2 * sum);
-            *output = (share.min(255) as i32 - 128) as i8;
+            *output = share(exponential(x), sum);
         }
     }
+}
+
+/// An exponential's share of their sum, in 1/256 above −128, rounded half up.
+#[inline(always)]
+pub(crate) fn share(exponential: u64, sum: u64) -> i8 {
+    // (2 · 256 · e + sum) / (2 · sum), in [0, 256].
+    let share = (512 * exponential + sum) / (2 * sum);
+    (share.min(255) as i32 - 128) as i8
 }

@@ -12,6 +12,7 @@ use super::operators;
 use super::plan::{Limits, check, engines};
 use super::save::save;
 use super::tensors::{constant_to_tract, from_tract};
+use crate::processor::Processor;
 use crate::{Constant, Model};
 
 /// Simplifies a model as far as it is the same on every machine, so that planning it is quick.
@@ -22,7 +23,7 @@ use crate::{Constant, Model};
 /// the operator table; the model itself may be kept then.
 pub fn prepare(model: &Model) -> Result<Model, Error> {
     check(model)?;
-    let engines = engines(model)?;
+    let engines = engines(model, &Processor::detect())?;
     let limit = Limits::default().tensor_bytes;
     let mut simple = Loader::new(model, &engines, &[], Purpose::Save, limit).model(None)?;
     guard("simplifying the model", || simple.declutter().map_err(tract("simplifying the model")))?;
@@ -44,7 +45,7 @@ pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<C
         problem: problem.0,
     };
     guard("computing a constant", || {
-        let engines = engines(model)?;
+        let engines = engines(model, &Processor::detect())?;
         let loader = Loader::new(model, &engines, &[], Purpose::Run, limit);
         run(&loader, node, inputs).map_err(wrong)
     })

@@ -11,6 +11,7 @@ use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
 use super::ops::Engine;
 use super::tensors::{dtype_to_tract, from_tract, to_tract};
+use crate::processor::Processor;
 use crate::{Constant, Model, Tensor as Ours};
 
 /// What a model may ask for.
@@ -53,7 +54,7 @@ impl FloatModel {
     /// # Errors
     /// What is wrong with the model, and where.
     pub fn load(model: &Model, prepared: bool) -> Result<FloatModel, Error> {
-        Self::load_with(model, prepared, Limits::default())
+        Self::load_on(model, prepared, Limits::default(), &Processor::detect())
     }
 
     /// As [`FloatModel::load`], with limits of the caller's choice.
@@ -61,8 +62,27 @@ impl FloatModel {
     /// # Errors
     /// What is wrong with the model, and where.
     pub fn load_with(model: &Model, prepared: bool, limits: Limits) -> Result<FloatModel, Error> {
+        Self::load_on(model, prepared, limits, &Processor::detect())
+    }
+
+    /// Whether the weights of its integer programs are used where they lie.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.engines.iter().all(|engine| engine.is_in_place())
+    }
+
+    /// Bytes of the largest arena of its integer programs; 0 where it has none.
+    pub(crate) fn arena_bytes(&self) -> usize {
+        self.engines.iter().map(|engine| engine.arena_bytes()).max().unwrap_or(0)
+    }
+
+    pub(crate) fn load_on(
+        model: &Model,
+        prepared: bool,
+        limits: Limits,
+        processor: &Arc<Processor>,
+    ) -> Result<FloatModel, Error> {
         check(model)?;
-        let engines = engines(model)?;
+        let engines = engines(model, processor)?;
         let graph = &model.graph;
         let inputs = graph.inputs.iter().filter_map(|index| {
             graph.nodes.get(*index as usize).and_then(|node| node.outputs.first()).cloned()
@@ -288,9 +308,14 @@ fn spawn(plan: &Arc<TypedSimplePlan>) -> Result<TypedSimpleState, Error> {
 }
 
 /// Reads the integer programs of a model.
-pub(super) fn engines(model: &Model) -> Result<Vec<Arc<Engine>>, Error> {
+pub(super) fn engines(
+    model: &Model,
+    processor: &Arc<Processor>,
+) -> Result<Vec<Arc<Engine>>, Error> {
     let engine = |(index, program)| {
-        Engine::new(program).map(Arc::new).map_err(|source| Error::Program { index, source })
+        Engine::new(program, processor)
+            .map(Arc::new)
+            .map_err(|source| Error::Program { index, source })
     };
     model.programs.iter().enumerate().map(engine).collect()
 }

@@ -4,24 +4,32 @@ use std::fmt;
 use std::sync::Arc;
 
 use hardtack_engine::program::{Port, PortType};
-use hardtack_engine::{Executor, Input, Output, ProgramError};
-use hardtack_kernels::Kernels;
+use hardtack_engine::{Aligned, Executor, Input, Output, ProgramError};
 use tract_core::internal::*;
 
+use crate::processor::Processor;
 use crate::{Bytes, Program};
 
 /// A program ready to run, and the bytes it came from.
 pub(in crate::float) struct Engine {
     executor: Executor<Bytes>,
+    processor: Arc<Processor>,
     program: Program,
 }
 
 impl Engine {
     /// Reads and checks a program.
-    pub fn new(program: &Program) -> Result<Engine, ProgramError> {
-        let parsed =
-            hardtack_engine::Program::parse(program.code.clone(), program.weights.clone())?;
-        Ok(Engine { executor: Executor::new(parsed), program: program.clone() })
+    pub fn new(program: &Program, processor: &Arc<Processor>) -> Result<Engine, ProgramError> {
+        let executor = processor.ready(program)?;
+        Ok(Engine { executor, processor: processor.clone(), program: program.clone() })
+    }
+
+    pub fn arena_bytes(&self) -> usize {
+        self.executor.arena_bytes()
+    }
+
+    pub fn is_in_place(&self) -> bool {
+        self.executor.is_in_place()
     }
 }
 
@@ -39,7 +47,8 @@ impl EngineProgram {
     /// # Errors
     /// Where the bytes are not a program.
     pub fn new(program: &Program, outputs: TVec<TypedFact>) -> Result<Self, ProgramError> {
-        Ok(Self::from_engine(Arc::new(Engine::new(program)?), outputs))
+        let engine = Engine::new(program, &Processor::detect())?;
+        Ok(Self::from_engine(Arc::new(engine), outputs))
     }
 
     pub(in crate::float) fn from_engine(engine: Arc<Engine>, outputs: TVec<TypedFact>) -> Self {
@@ -79,7 +88,7 @@ impl EvalOp for EngineProgram {
     not_out_of_plan!();
 
     fn state(&self, _: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
-        let arena = vec![0; self.engine.executor.program().arena_bytes()];
+        let arena = Aligned::zeroed(self.engine.arena_bytes());
         Ok(Some(Box::new(Arena(arena))))
     }
 }
@@ -120,7 +129,7 @@ impl TypedOp for EngineProgram {
 
 /// What a stream of runs works in.
 #[derive(Clone, Debug)]
-struct Arena(Vec<i8>);
+struct Arena(Aligned);
 
 impl OpState for Arena {
     fn eval(
@@ -181,7 +190,7 @@ impl OpState for Arena {
                 });
             }
             executor
-                .run(Kernels::detect(), &mut self.0, &given, &mut wanted)
+                .run(op.engine.processor.pool(), self.0.bytes_mut(), &given, &mut wanted)
                 .map_err(|error| format_err!("{error}"))?;
         }
         Ok(outputs.into_iter().map(|output| output.into_tvalue()).collect())

@@ -1,0 +1,243 @@
+//! Where images lie in the arena of an executor: with the halos that their readers want.
+
+use alloc::vec::Vec;
+
+use hardtack_kernels::Window;
+use hardtack_kernels::strided::{Halo, SLACK, View};
+
+use super::walk::{Side, remap};
+use crate::Program;
+use crate::execute;
+use crate::plan::{Lifetime, place, spans};
+use crate::program::{Step, Tensor, TensorId};
+
+/// Images start at multiples of this, a line of the cache.
+const ALIGNMENT: u64 = 64;
+
+/// Rows above and below, columns to the left and right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Margins {
+    top: usize,
+    bottom: usize,
+    left: usize,
+    right: usize,
+}
+
+impl Margins {
+    /// What a window reads around an image.
+    fn of(window: &Window, input: &Tensor, output: &Tensor) -> Self {
+        let beyond = |axis: usize, input: u32, output: u32| {
+            let last = (output as usize - 1) * window.stride[axis];
+            let end = last + (window.kernel[axis] - 1) * window.dilation[axis] + 1;
+            end.saturating_sub(input as usize + window.pad[axis])
+        };
+        Self {
+            top: window.pad[0],
+            bottom: beyond(0, input.height, output.height),
+            left: window.pad[1],
+            right: beyond(1, input.width, output.width),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            top: self.top.max(other.top),
+            bottom: self.bottom.max(other.bottom),
+            left: self.left.max(other.left),
+            right: self.right.max(other.right),
+        }
+    }
+}
+
+/// The shape of an image with its halo.
+///
+/// The columns to the right of a row are those to the left of the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) channels: usize,
+    margins: Margins,
+}
+
+impl Shape {
+    fn new(tensor: &Tensor, margins: Margins) -> Self {
+        let (rows, columns) = (tensor.height as usize, tensor.width as usize);
+        Self { rows, columns, channels: tensor.channels as usize, margins }
+    }
+
+    /// Bytes from one row to the next.
+    pub(super) fn pitch(&self) -> usize {
+        (self.columns + self.margins.left.max(self.margins.right)).saturating_mul(self.channels)
+    }
+
+    /// Bytes before the first pixel.
+    fn lead(&self) -> usize {
+        self.margins.top.saturating_mul(self.pitch()) + self.margins.left * self.channels
+    }
+
+    /// Bytes of image and halo.
+    fn bytes(&self) -> usize {
+        let rows = self.margins.top + self.rows + self.margins.bottom;
+        rows.saturating_mul(self.pitch()).saturating_add(self.margins.left * self.channels)
+    }
+}
+
+/// An image that has its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed {
+    pub(super) shape: Shape,
+    pub(super) tensor: Tensor,
+    start: usize,
+}
+
+impl Placed {
+    pub(super) fn view(&self) -> View {
+        View {
+            offset: self.start + self.shape.lead(),
+            row: self.shape.pitch(),
+            pixel: self.shape.channels,
+        }
+    }
+
+    /// The first element of a padded window.
+    pub(super) fn window(&self, window: &Window) -> View {
+        let view = self.view();
+        let pad = window.pad[0] * view.row + window.pad[1] * view.pixel;
+        View { offset: view.offset - pad, ..view }
+    }
+
+    /// The bytes from the first element to the last.
+    pub(super) fn range(&self) -> core::ops::Range<usize> {
+        let view = self.view();
+        let row = self.shape.columns * self.shape.channels;
+        view.offset..view.offset + (self.shape.rows - 1) * view.row + row
+    }
+
+    pub(super) fn size(&self) -> [usize; 2] {
+        [self.shape.rows, self.shape.columns]
+    }
+
+    /// What fills its halo, if it has one. `raise`: what activations are stored raised by.
+    pub(super) fn halo(&self, raise: i32) -> Option<Halo> {
+        (!self.shape.margins.is_empty()).then(|| Halo {
+            start: self.start,
+            end: self.start + self.shape.bytes(),
+            image: self.view(),
+            rows: self.shape.rows,
+            length: self.shape.columns * self.shape.channels,
+            value: (i32::from(self.tensor.zero_point) + raise) as u8,
+        })
+    }
+}
+
+/// All images of a program.
+#[derive(Debug)]
+pub(super) struct Layout {
+    images: Vec<Option<Placed>>,
+    /// For each step, a copy of its input with a halo.
+    copies: Vec<Option<Placed>>,
+    pub(super) arena_bytes: usize,
+}
+
+impl Layout {
+    /// Lays out the images of a program's steps.
+    pub(super) fn new<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> Self {
+        let count = program.tensor_count();
+        let tensor = |id: TensorId| program.tensor(id).expect("tensors of steps were checked");
+        let wanted = |step: &Step| match step {
+            Step::Conv(conv) => {
+                let window = execute::window(&conv.window);
+                let margins = Margins::of(&window, &tensor(conv.input), &tensor(conv.output));
+                (!margins.is_empty()).then_some((conv.input, margins))
+            }
+            _ => None,
+        };
+        let mut margins = alloc::vec![Margins::default(); count];
+        for (id, more) in steps.iter().filter_map(wanted) {
+            let margins = &mut margins[usize::from(id)];
+            *margins = margins.max(more);
+        }
+        // Copies in any order may not be able to step over a halo, nor operations that do not
+        // look at shapes.
+        let shape = |id: TensorId| Shape::new(&tensor(id), margins[usize::from(id)]);
+        let steps_over = |walk, side, id: TensorId| remap(walk, side, &shape(id));
+        let mut flat = alloc::vec![false; count];
+        for step in steps {
+            let possible = match step {
+                Step::Quantize(step) => {
+                    steps_over(execute::walk(&step.walk), Side::Target, step.output).is_some()
+                }
+                Step::Dequantize(step) => {
+                    steps_over(execute::walk(&step.walk), Side::Source, step.input).is_some()
+                }
+                Step::Move(step) => steps_over(execute::walk(&step.walk), Side::Source, step.input)
+                    .and_then(|walk| steps_over(walk, Side::Target, step.output))
+                    .is_some(),
+                Step::Lookup(step) => {
+                    let (a, b) = (tensor(step.input), tensor(step.output));
+                    (a.height, a.width, a.channels) == (b.height, b.width, b.channels)
+                }
+                _ => true,
+            };
+            if !possible {
+                for id in step.reads().chain(step.writes()) {
+                    flat[usize::from(id)] = true;
+                }
+            }
+        }
+        for (margins, _) in margins.iter_mut().zip(&flat).filter(|(_, flat)| **flat) {
+            *margins = Margins::default();
+        }
+
+        let mut lifetimes = Vec::new();
+        let mut owners = Vec::new();
+        let mut add = |shape: Shape, first: u32, last: u32| {
+            let bytes = (shape.bytes() as u64).saturating_add(SLACK as u64);
+            lifetimes.push(Lifetime { bytes, first, last });
+            lifetimes.len() - 1
+        };
+        let spans = spans(count, steps.iter().copied());
+        for (id, span) in (0..).zip(&spans) {
+            owners.push(span.map(|(first, last)| {
+                let tensor = tensor(id);
+                let shape = Shape::new(&tensor, margins[usize::from(id)]);
+                (add(shape, first, last), shape, tensor)
+            }));
+        }
+        let copied: Vec<_> = (0..)
+            .zip(steps)
+            .map(|(index, step)| {
+                let (id, margins) = wanted(step).filter(|(id, _)| flat[usize::from(*id)])?;
+                let tensor = tensor(id);
+                let shape = Shape::new(&tensor, margins);
+                Some((add(shape, index, index), shape, tensor))
+            })
+            .collect();
+
+        let (offsets, total) = place(&lifetimes, ALIGNMENT);
+        let placed = |owner: Option<(usize, Shape, Tensor)>| {
+            let (index, shape, tensor) = owner?;
+            Some(Placed { shape, tensor, start: usize::try_from(offsets[index]).ok()? })
+        };
+        Self {
+            images: owners.into_iter().map(placed).collect(),
+            copies: copied.into_iter().map(placed).collect(),
+            arena_bytes: usize::try_from(total).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Where a tensor that a step names lies.
+    pub(super) fn image(&self, id: TensorId) -> &Placed {
+        self.images[usize::from(id)].as_ref().expect("a step names it")
+    }
+
+    /// The copy of its input that a step reads instead.
+    pub(super) fn copy(&self, step: usize) -> Option<&Placed> {
+        self.copies[step].as_ref()
+    }
+}

@@ -1,0 +1,369 @@
+//! From the steps of a program to a flat list of operations on images in an arena, for the
+//! kernels of one instruction set.
+//!
+//! Nothing is decided while it runs: where images and their halos lie, which bytes of the
+//! packed weights belong to what, and which kernel computes it.
+
+mod layout;
+mod operation;
+mod walk;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use hardtack_kernels::packed::Packing;
+use hardtack_kernels::strided::{self, Finish, Linear, Pairs, View};
+
+use self::layout::{Layout, Placed};
+pub(crate) use self::operation::{Machine, Operation};
+use self::walk::{Side, remap};
+use crate::Program;
+use crate::execute;
+use crate::packed::{Cursor, Shape, slice, tables};
+use crate::program::*;
+
+/// Addends of a greater scale, and sums of a scale from this on, could leave an i32.
+const ADDEND_SCALE: f32 = 65536.0;
+/// Scales that a narrow layer may have.
+const NARROW_SCALE: f32 = 256.0;
+/// Accumulators of a narrow layer.
+const NARROW_BITS: u8 = 22;
+
+/// A program made ready for the kernels of one instruction set.
+#[derive(Clone, Debug)]
+pub(crate) struct Lowered {
+    /// Each with the number of its step.
+    pub(crate) operations: Vec<(u32, Operation)>,
+    pub(crate) arena_bytes: usize,
+}
+
+impl Lowered {
+    /// Lowers a program whose weights, in the layout `packing`, are `packed`. `None` for the rare
+    /// program that the kernels do not fit: the definition runs it.
+    pub(crate) fn new<B: AsRef<[u8]>>(
+        program: &Program<B>,
+        steps: &[Step],
+        packed: &[u8],
+        packing: Packing,
+    ) -> Option<Self> {
+        let addends_fit = steps.iter().all(|step| match step {
+            Step::Conv(Conv { residual: Some(addend), .. }) => addend.scale.abs() < ADDEND_SCALE,
+            _ => true,
+        });
+        if !addends_fit || !is_ordered(program, steps) {
+            return None;
+        }
+        let layout = Layout::new(program, steps);
+        // A program whose windows lie far outside their images has halos beyond all measure.
+        let limit = program.arena_bytes().saturating_mul(4).saturating_add(1 << 20);
+        if layout.arena_bytes > limit.min(u32::MAX as usize) {
+            return None;
+        }
+        let arena_bytes = layout.arena_bytes;
+        let mut lowering = Lowering {
+            raise: packing.raise(),
+            cursor: Cursor::new(packing),
+            has_halo: alloc::vec![false; program.tensor_count()],
+            operations: Vec::new(),
+            layout,
+            packed,
+            packing,
+        };
+        for (index, step) in (0..).zip(steps) {
+            lowering.step(index, step)?;
+        }
+        Some(Self { operations: lowering.operations, arena_bytes })
+    }
+}
+
+/// Whether every tensor is written, at least in part, before it is read.
+fn is_ordered<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> bool {
+    let mut written = alloc::vec![false; program.tensor_count()];
+    steps.iter().all(|step| {
+        let ready = step.reads().all(|id| written[usize::from(id)]);
+        if let Some(id) = step.writes() {
+            written[usize::from(id)] = true;
+        }
+        ready
+    })
+}
+
+struct Lowering<'a> {
+    raise: i32,
+    cursor: Cursor,
+    /// Of each tensor, whether its halo is filled already.
+    has_halo: Vec<bool>,
+    operations: Vec<(u32, Operation)>,
+    layout: Layout,
+    packed: &'a [u8],
+    packing: Packing,
+}
+
+impl Lowering<'_> {
+    fn push(&mut self, index: u32, operation: Operation) {
+        self.operations.push((index, operation));
+    }
+
+    fn stored(&self, integer: i8) -> u8 {
+        (i32::from(integer) + self.raise) as u8
+    }
+
+    fn step(&mut self, index: u32, step: &Step) -> Option<()> {
+        if let Some(id) = step.writes()
+            && !core::mem::replace(&mut self.has_halo[usize::from(id)], true)
+            && let Some(halo) = self.layout.image(id).halo(self.raise)
+        {
+            self.push(index, Operation::Halo(halo));
+        }
+        if let Step::Conv(step) = step {
+            self.conv(index, step);
+            return Some(());
+        }
+        let mut ranges = [None, None];
+        for (range, span) in ranges.iter_mut().zip(tables(step)) {
+            let table = self.cursor.table(span);
+            *range = Some(table.start as usize..table.end as usize);
+        }
+        let table = |range: usize| ranges[range].clone().expect("the step has a table");
+        let operation: Operation = match step {
+            Step::Conv(_) => return None,
+            Step::Quantize(step) => {
+                let image = self.layout.image(step.output);
+                let walk = in_arena(&step.walk, Side::Target, image)?;
+                let Tensor { zero_point, .. } = image.tensor;
+                let inverse_scale = step.inverse_scale;
+                Operation::Quantize(
+                    step.port,
+                    strided::Quantize { walk, inverse_scale, zero_point },
+                )
+            }
+            Step::Dequantize(step) => {
+                let image = self.layout.image(step.input);
+                let walk = in_arena(&step.walk, Side::Source, image)?;
+                let Tensor { zero_point, scale, .. } = image.tensor;
+                Operation::Dequantize(step.port, strided::Dequantize { walk, scale, zero_point })
+            }
+            Step::Add(step) => {
+                let scales = [step.scale_a, step.scale_b];
+                let kind = strided::BinaryKind::Add;
+                self.binary(kind, [step.a, step.b, step.output], scales, step.clamp)
+            }
+            Step::Multiply(step) => {
+                let kind = strided::BinaryKind::Multiply;
+                self.binary(kind, [step.a, step.b, step.output], [step.scale; 2], step.clamp)
+            }
+            Step::MaxPool(step) => {
+                let (input, output) =
+                    (self.layout.image(step.input), self.layout.image(step.output));
+                Operation::MaxPool(strided::MaxPool {
+                    input: input.view(),
+                    input_shape: execute::image(&input.tensor),
+                    output: output.view(),
+                    size: output.size(),
+                    window: execute::window(&step.window),
+                    clamp: execute::clamp(step.clamp),
+                })
+            }
+            Step::AveragePool(step) => {
+                let (input, output) =
+                    (self.layout.image(step.input), self.layout.image(step.output));
+                Operation::AveragePool(strided::AveragePool {
+                    input: input.view(),
+                    input_shape: execute::image(&input.tensor),
+                    zero_point: input.tensor.zero_point,
+                    output: output.view(),
+                    size: output.size(),
+                    window: execute::window(&step.window),
+                    scale: step.scale,
+                    count_include_pad: step.count_include_pad,
+                    output_zero_point: output.tensor.zero_point,
+                    clamp: execute::clamp(step.clamp),
+                })
+            }
+            Step::Lookup(step) => {
+                let table: &[u8; 256] = self.packed.get(table(0))?.try_into().ok()?;
+                // From integers by integers to stored by stored.
+                let flip = self.raise as u8;
+                let stored =
+                    core::array::from_fn(|x| table[usize::from(x as u8 ^ flip ^ 0x80)] ^ flip);
+                self.unary(strided::UnaryKind::Lookup(stored), step.input, step.output)
+            }
+            Step::Softmax(step) => {
+                let (words, _) = self.packed.get(table(0))?.as_chunks::<4>();
+                let mut table = [0; 256];
+                for (entry, word) in table.iter_mut().zip(words) {
+                    *entry = u32::from_le_bytes(*word);
+                }
+                self.unary(strided::UnaryKind::Softmax(table), step.input, step.output)
+            }
+            Step::Move(step) => self.copy(step)?,
+            Step::Fill(step) => {
+                let image = self.layout.image(step.output);
+                Operation::Fill(strided::Fill {
+                    image: image.view(),
+                    rows: image.shape.rows,
+                    length: image.shape.columns * image.shape.channels,
+                    value: self.stored(step.value),
+                })
+            }
+            Step::Resize(step) => {
+                let (input, output) =
+                    (self.layout.image(step.input), self.layout.image(step.output));
+                let resize = strided::Resize {
+                    input: input.view(),
+                    input_columns: input.shape.columns,
+                    output: output.view(),
+                    size: output.size(),
+                    channels: output.shape.channels,
+                };
+                Operation::Resize(resize, [table(0), table(1)])
+            }
+        };
+        self.push(index, operation);
+        Some(())
+    }
+
+    fn conv(&mut self, index: u32, step: &Conv) {
+        let output = *self.layout.image(step.output);
+        let mut input = *self.layout.image(step.input);
+        if let Some(copy) = self.layout.copy(index as usize).copied() {
+            if let Some(halo) = copy.halo(self.raise) {
+                self.push(index, Operation::Halo(halo));
+            }
+            let copied = self.unary_between(strided::UnaryKind::Copy, &input, &copy);
+            self.push(index, copied);
+            input = copy;
+        }
+        let (inputs, outputs) = (input.tensor.channels, output.tensor.channels);
+        let (shape, range) = self.cursor.conv(step, inputs, outputs);
+        let weights = range.start as usize;
+        let window = execute::window(&step.window);
+        let view = input.window(&window);
+        let finish = Finish {
+            zero_point: self.stored(output.tensor.zero_point),
+            low: self.stored(step.clamp.low),
+            high: self.stored(step.clamp.high),
+        };
+        let narrow = step.accumulator_bits <= NARROW_BITS
+            && slice(self.packed, range).is_some_and(|layer| {
+                shape.all_scales(self.packing, layer, |scale| scale < NARROW_SCALE)
+            });
+        match shape {
+            Shape::Depthwise(shape) => self.push(
+                index,
+                Operation::Depthwise(strided::Depthwise {
+                    input: view,
+                    output: output.view(),
+                    size: output.size(),
+                    stride: window.stride,
+                    dilation: window.dilation,
+                    shape,
+                    weights,
+                    finish,
+                    narrow,
+                }),
+            ),
+            Shape::Dense(shape) => {
+                let across = shape.runs / window.kernel[0];
+                let residual = step.residual.map(|residual| {
+                    let image = self.layout.image(residual.tensor);
+                    strided::Residual {
+                        view: image.view(),
+                        zero_point: self.stored(image.tensor.zero_point),
+                        scale: residual.scale,
+                    }
+                });
+                let conv = strided::Conv {
+                    input: View {
+                        offset: view.offset,
+                        row: window.stride[0] * view.row,
+                        pixel: window.stride[1] * view.pixel,
+                    },
+                    output: output.view(),
+                    size: output.size(),
+                    runs: [window.kernel[0], across],
+                    run_step: [window.dilation[0] * view.row, window.dilation[1] * view.pixel],
+                    group_step: (inputs / step.groups) as usize,
+                    shape,
+                    weights,
+                    residual,
+                    finish,
+                    narrow,
+                };
+                self.push(index, Operation::Conv(conv));
+            }
+        }
+    }
+
+    fn binary(
+        &self,
+        kind: strided::BinaryKind,
+        [a, b, output]: [TensorId; 3],
+        scales: [f32; 2],
+        clamp: Clamp,
+    ) -> Operation {
+        let [a, b, output] = [a, b, output].map(|id| self.layout.image(id));
+        Operation::Binary(strided::Binary {
+            kind,
+            pairs: Pairs {
+                zero_points: [a.tensor.zero_point, b.tensor.zero_point],
+                scales,
+                zero_point: output.tensor.zero_point,
+                clamp: execute::clamp(clamp),
+            },
+            a: a.view(),
+            b: b.view(),
+            repeated: b.size() == [1, 1],
+            output: output.view(),
+            size: output.size(),
+            channels: output.shape.channels,
+        })
+    }
+
+    fn unary(&self, kind: strided::UnaryKind, input: TensorId, output: TensorId) -> Operation {
+        self.unary_between(kind, self.layout.image(input), self.layout.image(output))
+    }
+
+    fn unary_between(
+        &self,
+        kind: strided::UnaryKind,
+        input: &Placed,
+        output: &Placed,
+    ) -> Operation {
+        let (mut from, mut to) = (input.view(), output.view());
+        let (mut size, mut channels) = (output.size(), output.shape.channels);
+        if input.size() != size || input.shape.channels != channels {
+            // Of as many elements, without halos: one pixel.
+            channels *= size[0] * size[1];
+            size = [1, 1];
+            for view in [&mut from, &mut to] {
+                (view.row, view.pixel) = (channels, channels);
+            }
+        }
+        let unary = strided::Unary { kind, input: from, output: to, size, channels };
+        Operation::Unary(Box::new(unary))
+    }
+
+    fn copy(&self, step: &Move) -> Option<Operation> {
+        let (input, output) = (self.layout.image(step.input), self.layout.image(step.output));
+        let walk = remap(execute::walk(&step.walk), Side::Source, &input.shape)?;
+        let walk = remap(walk, Side::Target, &output.shape)?;
+        let linear = step.scale.map(|scale| Linear {
+            zero_point: input.tensor.zero_point,
+            scale,
+            output_zero_point: output.tensor.zero_point,
+        });
+        let (input, output) = (input.range(), output.range());
+        Some(Operation::Move(strided::Move { walk, input, output, linear }))
+    }
+}
+
+/// The walk between a port and an image, as a walk between the port and the arena.
+fn in_arena(walk: &Walk, side: Side, image: &Placed) -> Option<hardtack_kernels::Walk> {
+    let mut walk = remap(execute::walk(walk), side, &image.shape)?;
+    match side {
+        Side::Source => walk.source_offset += image.view().offset,
+        Side::Target => walk.target_offset += image.view().offset,
+    }
+    Some(walk)
+}

@@ -1,0 +1,91 @@
+//! One operation of a lowered program.
+
+use alloc::boxed::Box;
+use core::ops::Range;
+
+use hardtack_kernels::strided::{self, Kernels, Parallel};
+
+use crate::{Input, Output};
+
+/// An operation, with the places of all it touches.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    /// From the port of this number.
+    Quantize(u16, strided::Quantize),
+    /// To the port of this number.
+    Dequantize(u16, strided::Dequantize),
+    Halo(strided::Halo),
+    Fill(strided::Fill),
+    Conv(strided::Conv),
+    Depthwise(strided::Depthwise),
+    Binary(strided::Binary),
+    Unary(Box<strided::Unary>),
+    MaxPool(strided::MaxPool),
+    AveragePool(strided::AveragePool),
+    /// With the bytes of the weights that are its rows and columns.
+    Resize(strided::Resize, [Range<usize>; 2]),
+    Move(strided::Move),
+}
+
+/// What all operations of a run share.
+pub(crate) struct Machine<'a> {
+    pub(crate) kernels: &'a Kernels,
+    pub(crate) weights: &'a [u8],
+    pub(crate) parallel: &'a dyn Parallel,
+}
+
+impl Machine<'_> {
+    /// Does one operation. The ports were checked.
+    pub(crate) fn run(
+        &self,
+        operation: &Operation,
+        arena: &mut [u8],
+        inputs: &[Input<'_>],
+        outputs: &mut [Output<'_>],
+    ) {
+        let Self { kernels, weights, parallel } = *self;
+        let flip = kernels.packing().raise() as u8;
+        match operation {
+            Operation::Quantize(port, quantize) => {
+                let bytes = |flip: u8| strided::Bytes { walk: quantize.walk, flip };
+                match inputs[usize::from(*port)] {
+                    Input::F32(input) => quantize.run(kernels, input, arena),
+                    Input::I8(input) => bytes(flip).run(bytemuck::cast_slice(input), arena),
+                    Input::U8(input) => bytes(flip ^ 0x80).run(input, arena),
+                }
+            }
+            Operation::Dequantize(port, dequantize) => {
+                let bytes = |flip: u8| strided::Bytes { walk: dequantize.walk, flip };
+                match &mut outputs[usize::from(*port)] {
+                    Output::F32(output) => dequantize.run(kernels, arena, output),
+                    Output::I8(output) => {
+                        bytes(flip).run(arena, bytemuck::cast_slice_mut(output));
+                    }
+                    Output::U8(output) => bytes(flip ^ 0x80).run(arena, output),
+                }
+            }
+            Operation::Halo(halo) => halo.run(arena),
+            Operation::Fill(fill) => fill.run(arena),
+            Operation::Conv(conv) => conv.run(kernels, arena, weights, parallel),
+            Operation::Depthwise(depthwise) => depthwise.run(kernels, arena, weights, parallel),
+            Operation::Binary(binary) => binary.run(kernels, arena, parallel),
+            Operation::Unary(unary) => unary.run(kernels, arena, parallel),
+            Operation::MaxPool(pool) => pool.run(kernels, arena, parallel),
+            Operation::AveragePool(pool) => pool.run(kernels, arena, parallel),
+            Operation::Resize(resize, ranges) => {
+                let tables = [0, 1].map(|index| weights[ranges[index].clone()].as_chunks::<8>().0);
+                resize.run(kernels, tables, arena, parallel);
+            }
+            Operation::Move(step) => step.run(kernels, arena),
+        }
+    }
+
+    /// Multiplications of an operation that are products of a weight.
+    pub(crate) fn products(operation: &Operation) -> u64 {
+        match operation {
+            Operation::Conv(conv) => conv.products(),
+            Operation::Depthwise(depthwise) => depthwise.products(),
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Walks over images whose rows do not follow each other at once.
+
+use alloc::vec::Vec;
+
+use hardtack_kernels::Walk;
+
+use super::layout::Shape;
+
+/// One of the two blocks of a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Source,
+    Target,
+}
+
+/// The walk that touches the same elements of an image with this shape on one side, with offsets
+/// from its first element; `None` where six dimensions do not suffice for it.
+pub(super) fn remap(walk: Walk, side: Side, shape: &Shape) -> Option<Walk> {
+    let row = shape.columns * shape.channels;
+    let pitch = shape.pitch();
+    if row == pitch {
+        return Some(walk);
+    }
+    let (offset, strides, others) = match side {
+        Side::Source => (walk.source_offset, walk.source_strides, walk.target_strides),
+        Side::Target => (walk.target_offset, walk.target_strides, walk.source_strides),
+    };
+    // Dimensions of size, stride on this side, stride on the other.
+    let mut dims: Vec<[usize; 3]> = Vec::new();
+    let mut last = offset % row;
+    for ((&size, &stride), &other) in walk.dims.iter().zip(&strides).zip(&others) {
+        let mut push = |size: usize, stride: usize, other: usize| {
+            if size > 1 {
+                dims.push([size, stride, other]);
+            }
+        };
+        if stride % row == 0 {
+            push(size, stride / row * pitch, other);
+        } else if (size - 1) * stride < row {
+            last += (size - 1) * stride;
+            push(size, stride, other);
+        } else {
+            // It goes on in the next row: two dimensions, where it meets each row alike.
+            let within = row / stride;
+            if !row.is_multiple_of(stride) || !size.is_multiple_of(within) {
+                return None;
+            }
+            last += (within - 1) * stride;
+            push(size / within, pitch, other * within);
+            push(within, stride, other);
+        }
+    }
+    if last >= row || dims.len() > 6 {
+        return None;
+    }
+    let mut remapped =
+        Walk { dims: [1; 6], source_strides: [0; 6], target_strides: [0; 6], ..walk };
+    let first = 6 - dims.len();
+    for (place, [size, stride, other]) in (first..).zip(dims) {
+        remapped.dims[place] = size;
+        let (this, that) = match side {
+            Side::Source => (&mut remapped.source_strides, &mut remapped.target_strides),
+            Side::Target => (&mut remapped.target_strides, &mut remapped.source_strides),
+        };
+        (this[place], that[place]) = (stride, other);
+    }
+    let offset = offset / row * pitch + offset % row;
+    match side {
+        Side::Source => remapped.source_offset = offset,
+        Side::Target => remapped.target_offset = offset,
+    }
+    Some(remapped)
+}

@@ -1,0 +1,154 @@
+//! The weights section for a family of instruction sets.
+//!
+//! What the steps of a program read of the weights lies there in the order of the steps, each at
+//! a multiple of 64: of a convolution one packed layer, bias and scales included, as
+//! [`hardtack_kernels::packed`] lays it out; of other steps their tables as they are. Nothing
+//! in the section says where, since it follows from the program.
+
+#[cfg(feature = "alloc")]
+mod convert;
+
+use hardtack_kernels::packed::Packing;
+use hardtack_kernels::packed::dense::Dense;
+use hardtack_kernels::packed::depthwise::{Depthwise, MAXIMUM_ROWS};
+
+use crate::check::is_depthwise;
+use crate::program::*;
+use crate::{Problem, ProgramError};
+
+#[cfg(feature = "alloc")]
+pub(crate) use self::convert::{pack, tables, unpack};
+
+/// Ranges start at multiples of this.
+const ALIGNMENT: u64 = 64;
+
+/// The packed weights of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Window by window.
+    Dense(Dense),
+    /// Channel by channel.
+    Depthwise(Depthwise),
+}
+
+impl Shape {
+    /// The shape for a step with these numbers of channels.
+    pub(crate) fn of(step: &Conv, inputs: u32, outputs: u32) -> Self {
+        let [height, width] = step.window.kernel.map(usize::from);
+        let alone = is_depthwise(step.groups, inputs, outputs) && step.residual.is_none();
+        if alone && height <= MAXIMUM_ROWS {
+            return Self::Depthwise(Depthwise {
+                kernel: [height, width],
+                channels: outputs as usize,
+            });
+        }
+        let (groups, inputs) = (step.groups as usize, (inputs / step.groups) as usize);
+        // The elements of a row of the window are neighbours in the image.
+        let joined = groups == 1 && step.window.dilation[1] == 1;
+        let (runs, run) = if joined { (height, width * inputs) } else { (height * width, inputs) };
+        Self::Dense(Dense { groups, outputs: outputs as usize / groups, runs, run })
+    }
+
+    fn bytes(&self, packing: Packing) -> Option<usize> {
+        match self {
+            Self::Dense(dense) => dense.bytes(packing),
+            Self::Depthwise(depthwise) => depthwise.bytes(packing),
+        }
+    }
+
+    /// Whether `accept` likes every scale of the packed layer.
+    pub(crate) fn all_scales(
+        &self,
+        packing: Packing,
+        packed: &[u8],
+        accept: impl Fn(f32) -> bool,
+    ) -> bool {
+        match self {
+            Self::Dense(dense) => dense.scales(packing, packed).all(accept),
+            Self::Depthwise(depthwise) => depthwise.scales(packing, packed).all(accept),
+        }
+    }
+}
+
+/// Walks over the ranges of a packed section.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor {
+    packing: Packing,
+    next: u64,
+}
+
+/// A range of a packed section, in bytes.
+pub(crate) type Range = core::ops::Range<u64>;
+
+impl Cursor {
+    pub(crate) fn new(packing: Packing) -> Self {
+        Self { packing, next: 0 }
+    }
+
+    pub(crate) fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    fn take(&mut self, bytes: u64) -> Range {
+        let start = self.next;
+        self.next = start.saturating_add(bytes);
+        let end = self.next;
+        self.next = self.next.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+        start..end
+    }
+
+    /// The range of a table.
+    pub(crate) fn table(&mut self, span: Span) -> Range {
+        self.take(span.length.into())
+    }
+
+    /// The range of a convolution with these numbers of channels.
+    pub(crate) fn conv(&mut self, step: &Conv, inputs: u32, outputs: u32) -> (Shape, Range) {
+        let shape = Shape::of(step, inputs, outputs);
+        let bytes = shape.bytes(self.packing).map_or(u64::MAX, |bytes| bytes as u64);
+        (shape, self.take(bytes))
+    }
+
+    /// Bytes of the section, once every range was taken.
+    pub(crate) fn end(&self) -> u64 {
+        self.next
+    }
+}
+
+/// The bytes of a range.
+pub(crate) fn slice(packed: &[u8], range: Range) -> Option<&[u8]> {
+    packed.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+}
+
+/// Where a checker finds what a step reads of the weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Section<'a> {
+    /// The family `mcu`.
+    Plain(&'a [u8]),
+    /// Another.
+    Packed(&'a [u8], Cursor),
+}
+
+impl<'a> Section<'a> {
+    /// The content of a table, whose length was checked.
+    pub(crate) fn table(&mut self, span: Span) -> Result<&'a [u8], Problem> {
+        match self {
+            Self::Plain(bytes) => Ok(&bytes[span.offset as usize..][..span.length as usize]),
+            Self::Packed(bytes, cursor) => {
+                slice(bytes, cursor.table(span)).ok_or(Problem::OutsideWeights)
+            }
+        }
+    }
+
+    /// Whether everything was read, at the end of the steps.
+    pub(crate) fn check_end(&self) -> Result<(), ProgramError> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Packed(bytes, cursor) if cursor.end() == bytes.len() as u64 => Ok(()),
+            Self::Packed(bytes, cursor) => Err(ProgramError::WeightsLength {
+                expected: u32::try_from(cursor.end()).unwrap_or(u32::MAX),
+                given: bytes.len() as u64,
+            }),
+        }
+    }
+}

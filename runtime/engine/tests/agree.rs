@@ -1,0 +1,249 @@
+//! Random programs give the same bytes from the definition and from the kernels of every
+//! instruction set of this processor, with packed weights, halos, and any number of threads.
+
+use hardtack_engine::program::*;
+use hardtack_engine::{Builder, Executor, Input, Layer, Output, Program};
+use hardtack_kernels::strided::{Kernels as Tables, Parallel};
+use hardtack_kernels::{Isa, Kernels, Sample};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Parts that run one after another, last first.
+struct Backwards(usize);
+
+impl Parallel for Backwards {
+    fn threads(&self) -> usize {
+        self.0
+    }
+
+    fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
+        (0..parts).rev().for_each(work);
+    }
+}
+
+/// Numbers that decide about a program, one after another, repeated for ever.
+struct Choices<'a> {
+    numbers: &'a [u32],
+    next: usize,
+}
+
+impl Choices<'_> {
+    /// A number below `count`.
+    fn below(&mut self, count: u32) -> u32 {
+        self.next += 1;
+        let turn = (self.next / self.numbers.len()) as u32;
+        (self.numbers[self.next % self.numbers.len()].wrapping_add(turn * 7919)) % count
+    }
+
+    fn weights(&mut self, count: usize) -> Vec<i8> {
+        (0..count).map(|_| (self.below(255) as i32 - 127) as i8).collect()
+    }
+
+    fn scale(&mut self) -> f32 {
+        0.01 + self.below(100) as f32 * 0.001
+    }
+
+    fn zero_point(&mut self) -> i8 {
+        [i8::MIN, 0, -7, 100, i8::MAX][self.below(5) as usize]
+    }
+}
+
+/// The tensors of a program in the making.
+struct Net<'a> {
+    builder: Builder,
+    choices: Choices<'a>,
+    /// Each with its height, width and channels.
+    tensors: Vec<(TensorId, [u32; 3])>,
+}
+
+impl Net<'_> {
+    fn tensor(&mut self, shape: [u32; 3]) -> TensorId {
+        let (scale, zero_point) = (self.choices.scale(), self.choices.zero_point());
+        let id = self.builder.tensor("", shape, scale, zero_point);
+        self.tensors.push((id, shape));
+        id
+    }
+
+    /// One more step, on the last tensor or one before.
+    fn grow(&mut self) {
+        let back = self.choices.below(3).min(self.tensors.len() as u32 - 1) as usize;
+        let (input, shape) = self.tensors[self.tensors.len() - 1 - back];
+        let [height, width, channels] = shape;
+        let elements = height * width * channels;
+        let alike = self.builder.get(input).map(|t| (t.scale, t.zero_point)).unwrap();
+        match self.choices.below(9) {
+            0..=2 => self.conv(input, shape),
+            3 => {
+                let output = self.tensor(shape);
+                let other =
+                    self.tensors.iter().rev().find(|(id, of)| *of == shape && *id != output);
+                let other = other.map_or(input, |(id, _)| *id);
+                self.builder.add("", [input, other], output, Clamp::FULL).unwrap();
+            }
+            4 => {
+                let output = self.tensor([channels, width, height]);
+                let strides = [1, channels, width * channels];
+                let walk = Walk::gather(&[channels, width, height], 0, &strides).unwrap();
+                self.builder.copy("", input, output, walk).unwrap();
+            }
+            5 => {
+                // A frame around it: filled first, then written in part.
+                let output = self.tensor([height + 2, width, channels]);
+                self.builder.fill("", output, 0.3).unwrap();
+                let to = width * channels;
+                let walk = Walk { target_offset: to, ..Walk::contiguous(elements) };
+                self.builder.copy("", input, output, walk).unwrap();
+            }
+            6 => {
+                let output = self.tensor([1, 1, elements]);
+                self.builder.lookup("", input, output, |x| x.sin()).unwrap();
+            }
+            7 => {
+                let (window, [rows, columns]) = self.window(shape);
+                let average = self.choices.below(2) == 0;
+                if average {
+                    let output = self.tensor([rows, columns, channels]);
+                    let padded = self.choices.below(2) == 0;
+                    self.builder
+                        .average_pool("", input, output, window, padded, Clamp::FULL)
+                        .unwrap();
+                } else {
+                    let shape = [rows, columns, channels];
+                    let output = self.builder.tensor("", shape, alike.0, alike.1);
+                    self.tensors.push((output, shape));
+                    self.builder.max_pool("", input, output, window, Clamp::FULL);
+                }
+            }
+            _ => {
+                let samples = |size: u32, count: u32| -> Vec<Sample> {
+                    (0..count)
+                        .map(|i| {
+                            let first = i * size / count;
+                            let second = (first + 1).min(size - 1);
+                            Sample { first: first as u16, second: second as u16, weight: 600 }
+                        })
+                        .collect()
+                };
+                let (rows, columns) =
+                    (samples(height, height + 1), samples(width, width * 3 / 2 + 1));
+                let shape = [rows.len() as u32, columns.len() as u32, channels];
+                let output = self.builder.tensor("", shape, alike.0, alike.1);
+                self.tensors.push((output, shape));
+                self.builder.resize("", input, output, &rows, &columns).unwrap();
+            }
+        }
+    }
+
+    /// A window that fits, and the output's rows and columns.
+    fn window(&mut self, [height, width, _]: [u32; 3]) -> (Window, [u32; 2]) {
+        let mut axis = |size: u32| {
+            let (kernel, stride) = (1 + self.choices.below(5), 1 + self.choices.below(3));
+            let (dilation, pad) = (1 + self.choices.below(2), self.choices.below(kernel));
+            let extent = (kernel - 1) * dilation + 1;
+            let end = self.choices.below(3);
+            let output = (size + pad + end).saturating_sub(extent) / stride + 1;
+            ([kernel, stride, dilation, pad].map(|number| number as u16), output)
+        };
+        let (rows, columns) = (axis(height), axis(width));
+        let of = |index: usize| [rows.0[index], columns.0[index]];
+        let window = Window { kernel: of(0), stride: of(1), dilation: of(2), pad: of(3) };
+        (window, [rows.1, columns.1])
+    }
+
+    fn conv(&mut self, input: TensorId, shape: [u32; 3]) {
+        let channels = shape[2];
+        let (window, [rows, columns]) = self.window(shape);
+        let (groups, outputs) = match self.choices.below(3) {
+            0 => (channels, channels),
+            1 if channels.is_multiple_of(2) => (2, 2 * (1 + self.choices.below(9))),
+            _ => (1, 1 + self.choices.below(90)),
+        };
+        let output = self.tensor([rows, columns, outputs]);
+        let found = self.tensors.iter().rev();
+        let residual = found
+            .filter(|(id, of)| *of == [rows, columns, outputs] && *id != output)
+            .map(|(id, _)| *id)
+            .next();
+        let [height, width] = window.kernel.map(usize::from);
+        let depth = height * width * (channels / groups) as usize;
+        let weights = self.choices.weights(depth * outputs as usize);
+        let large = [1000, 100_000_000][self.choices.below(2) as usize];
+        let bias: Vec<i32> = (0..outputs).map(|_| self.choices.below(large) as i32).collect();
+        let scales: Vec<f32> = (0..outputs).map(|_| self.choices.scale() * 0.1).collect();
+        let (low, high) = [(-128, 127), (-50, 90)][self.choices.below(2) as usize];
+        let layer = Layer {
+            input,
+            output,
+            window,
+            groups,
+            weights: &weights,
+            weight_scales: &scales,
+            bias: &bias,
+            residual,
+            clamp: Clamp { low, high },
+        };
+        self.builder.conv("", &layer).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn random_programs_agree(
+        numbers in vec(any::<u32>(), 20..200),
+        size in (1u32..9, 1u32..9, prop_oneof![1u32..5, Just(16), Just(32), 30u32..70]),
+        steps in 1usize..7,
+        threads in 1usize..4,
+    ) {
+        let (height, width, channels) = size;
+        let mut builder = Builder::new();
+        let count = height * width * channels;
+        let port = builder.input(PortType::F32, count);
+        let x = builder.tensor("x", [height, width, channels], 0.02, -3);
+        // Channel, row, column, as pictures come.
+        let strides = [width, 1, width * height];
+        let walk = Walk::gather(&[height, width, channels], 0, &strides).unwrap();
+        builder.quantize("x", port, x, walk).unwrap();
+        let choices = Choices { numbers: &numbers, next: 0 };
+        let mut net = Net { builder, choices, tensors: vec![(x, [height, width, channels])] };
+        for _ in 0..steps {
+            net.grow();
+        }
+        let Net { mut builder, tensors, .. } = net;
+        // Every tensor leaves the program, so that every one is compared.
+        for (id, shape) in &tensors {
+            let elements = shape.iter().product();
+            let port = builder.output(PortType::I8, elements);
+            builder.dequantize("y", *id, port, Walk::contiguous(elements));
+        }
+        let built = builder.finish().unwrap();
+        let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+
+        let input: Vec<f32> =
+            numbers.iter().cycle().take(count as usize).map(|x| *x as f32 / 2e9 - 1.0).collect();
+        let lengths: Vec<usize> = program.outputs().map(|port| port.elements as usize).collect();
+        let blank = || lengths.iter().map(|length| vec![0i8; *length]).collect::<Vec<_>>();
+        let mut expected = blank();
+        let mut outputs: Vec<Output<'_>> =
+            expected.iter_mut().map(|output| Output::I8(output)).collect();
+        let mut arena = vec![55; program.arena_bytes()];
+        program
+            .run(&Kernels::SCALAR, &mut arena, &[Input::F32(&input)], &mut outputs)
+            .unwrap();
+        for &isa in Isa::ALL {
+            let executor = Executor::new(program.clone(), isa);
+            let expected_isa = if Tables::for_isa(isa).is_some() { isa } else { Isa::Scalar };
+            prop_assert_eq!(executor.isa(), expected_isa, "no program of this kind is unusual");
+            let mut arena = vec![99; executor.arena_bytes()];
+            let mut given = blank();
+            let mut outputs: Vec<Output<'_>> =
+                given.iter_mut().map(|output| Output::I8(output)).collect();
+            let inputs = &[Input::F32(&input)];
+            executor.run(&Backwards(threads), &mut arena, inputs, &mut outputs).unwrap();
+            for (index, (given, expected)) in given.iter().zip(&expected).enumerate() {
+                prop_assert_eq!(given, expected, "{} tensor {}", isa, index);
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Kernels in the instructions of one processor family each.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_64;

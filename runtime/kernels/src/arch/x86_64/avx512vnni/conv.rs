@@ -1,0 +1,281 @@
+//! Convolution: tiles of up to 16 pixels × 1 vector, 12 × 2, 8 × 3 or 6 × 4 of sums in registers.
+
+use core::arch::x86_64::*;
+
+use super::finish::{Addend, narrow, scale_narrow, scale_wide, start};
+use crate::strided::ConvBlock;
+
+/// Runs a block.
+///
+/// # Safety
+/// As [`ConvBlock`] says; the processor has the instruction set.
+pub(super) unsafe fn conv(block: &ConvBlock) {
+    let plain = block.narrow
+        && block.finish.is_saturation()
+        && block.residual.is_null()
+        && block.channels == block.width;
+    // SAFETY: passed on.
+    unsafe {
+        match (block.width / 16, plain) {
+            (4, true) => columns_4::<true>(block),
+            (4, false) => columns_4::<false>(block),
+            (3, true) => columns_3::<true>(block),
+            (3, false) => columns_3::<false>(block),
+            (2, true) => columns_2::<true>(block),
+            (2, false) => columns_2::<false>(block),
+            (_, true) => columns_1::<true>(block),
+            (_, false) => columns_1::<false>(block),
+        }
+    }
+}
+
+/// All pixels of a block of so many vectors, in tiles of as many pixels as fit the registers, and
+/// what is left in as few tiles as there are kernels for.
+macro_rules! columns {
+    ($name:ident, $vectors:literal, $($pixels:literal)*) => {
+        unsafe fn $name<const PLAIN: bool>(block: &ConvBlock) {
+            let mut first = 0;
+            $(while block.pixels - first >= $pixels {
+                // SAFETY: passed on; the tile's pixels are some of the block's.
+                unsafe { tile::<$vectors, $pixels, PLAIN>(block, first) };
+                first += $pixels;
+            })*
+        }
+    };
+}
+
+columns!(columns_4, 4, 6 5 4 3 2 1);
+columns!(columns_3, 3, 8 6 4 2 1);
+columns!(columns_2, 2, 12 8 4 2 1);
+columns!(columns_1, 1, 16 8 4 2 1);
+
+/// `P` pixels from number `first` on, `V` vectors of columns.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tile<const V: usize, const P: usize, const PLAIN: bool>(block: &ConvBlock, first: usize) {
+    // SAFETY: everything read and written is what the block promises: its terms and weights,
+    // the runs of its pixels and up to three bytes behind each, and its channels of each output
+    // and addend, by masks where they are no whole vectors.
+    unsafe {
+        let bias = block.weights.cast::<i32>();
+        let scales = block.weights.add(64 * V).cast::<f32>();
+        let mut weights = block.weights.add(128 * V);
+        let mut sums = [[_mm512_setzero_si512(); V]; P];
+        let begin = start(PLAIN || block.narrow);
+        for j in 0..V {
+            let bias = _mm512_add_epi32(_mm512_load_si512(bias.add(16 * j).cast()), begin);
+            for sums in &mut sums {
+                sums[j] = bias;
+            }
+        }
+        let mut pixels = [block.input; P];
+        for (i, pixel) in pixels.iter_mut().enumerate() {
+            *pixel = block.input.add(*block.input_offsets.add(first + i) as usize);
+        }
+        let bytes = 4 * block.steps;
+        let mut down = 0;
+        for _ in 0..block.runs[0] {
+            let mut across = down;
+            for _ in 0..block.runs[1] {
+                let mut at = across;
+                let end = across + bytes;
+                macro_rules! step {
+                    ($k:expr) => {{
+                        let mut columns = [_mm512_setzero_si512(); V];
+                        for j in 0..V {
+                            columns[j] = _mm512_load_si512(weights.add(64 * (V * $k + j)).cast());
+                        }
+                        for i in 0..P {
+                            let four = pixels[i].add(at + 4 * $k).cast::<i32>().read_unaligned();
+                            let four = _mm512_set1_epi32(four);
+                            for j in 0..V {
+                                sums[i][j] = _mm512_dpbusd_epi32(sums[i][j], four, columns[j]);
+                            }
+                        }
+                    }};
+                }
+                while at + 8 <= end {
+                    step!(0);
+                    step!(1);
+                    weights = weights.add(128 * V);
+                    at += 8;
+                }
+                if at < end {
+                    step!(0);
+                    weights = weights.add(64 * V);
+                }
+                across += block.run_step[1];
+            }
+            down += block.run_step[0];
+        }
+
+        let mut scaled = [[_mm512_setzero_ps(); V]; P];
+        if PLAIN || block.narrow {
+            for j in 0..V {
+                let scale = _mm512_load_ps(scales.add(16 * j));
+                for i in 0..P {
+                    scaled[i][j] = scale_narrow(sums[i][j], scale);
+                }
+            }
+        } else {
+            for j in 0..V {
+                let scale = _mm512_load_ps(scales.add(16 * j));
+                for i in 0..P {
+                    scaled[i][j] = scale_wide(sums[i][j], scale);
+                }
+            }
+        }
+        let finisher = Finisher::<PLAIN>::new(block, first);
+        // Every index is a constant, so that sums stay in registers.
+        macro_rules! rows {
+            ($($i:literal)*) => {$(
+                if $i < P {
+                    let at = |i: usize, j: usize| scaled[i.min(P - 1)][j.min(V - 1)];
+                    if V == 4 {
+                        finisher.one($i, [at($i, 0), at($i, 1), at($i, 2), at($i, 3)]);
+                    }
+                    if (V == 2 || V == 3) && $i % 2 == 0 {
+                        let sums = [at($i, 0), at($i, 1), at($i + 1, 0), at($i + 1, 1)];
+                        finisher.two($i, sums, (P - $i).min(2));
+                    }
+                    if (V == 1 || V == 3) && $i % 4 == 0 {
+                        let j = V - 1;
+                        let sums = [at($i, j), at($i + 1, j), at($i + 2, j), at($i + 3, j)];
+                        finisher.four($i, sums, (P - $i).min(4), 16 * j);
+                    }
+                }
+            )*};
+        }
+        rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    }
+}
+
+/// Adds, narrows and writes the scaled sums of a tile; *plain* ones, of a narrow layer whose
+/// columns are all channels, need nothing but to be narrowed.
+struct Finisher<'a, const PLAIN: bool> {
+    block: &'a ConvBlock,
+    first: usize,
+    addend: Addend,
+}
+
+impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(block: &'a ConvBlock, first: usize) -> Self {
+        let addend = Addend {
+            zero_point: _mm512_set1_ps(block.residual_zero_point),
+            scale: _mm512_set1_ps(block.residual_scale),
+        };
+        Self { block, first, addend }
+    }
+
+    #[inline(always)]
+    unsafe fn output(&self, pixel: usize) -> *mut u8 {
+        // SAFETY: the block has an offset for each of its pixels.
+        unsafe {
+            self.block.output.add(*self.block.output_offsets.add(self.first + pixel) as usize)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn residual(&self, pixel: usize) -> *const u8 {
+        // SAFETY: as in `output`.
+        unsafe {
+            self.block.residual.add(*self.block.residual_offsets.add(self.first + pixel) as usize)
+        }
+    }
+
+    /// 64 columns of one pixel.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn one(&self, pixel: usize, mut sums: [__m512; 4]) {
+        // SAFETY: passed on; masked where the block has fewer channels.
+        unsafe {
+            let mask = u64::MAX >> (64 - self.block.channels);
+            if !PLAIN && !self.block.residual.is_null() {
+                let values = _mm512_maskz_loadu_epi8(mask, self.residual(pixel).cast());
+                sums = self.addend.add(sums, values);
+            }
+            let bytes = narrow::<PLAIN>(sums, self.block.finish);
+            if PLAIN || mask == u64::MAX {
+                _mm512_storeu_si512(self.output(pixel).cast(), bytes);
+            } else {
+                _mm512_mask_storeu_epi8(self.output(pixel).cast(), mask, bytes);
+            }
+        }
+    }
+
+    /// The first 32 columns of two pixels, or of one.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn two(&self, pixel: usize, mut sums: [__m512; 4], count: usize) {
+        // SAFETY: passed on; masked where the block has fewer channels.
+        unsafe {
+            let mask = u32::MAX >> (32 - self.block.channels.min(32));
+            // Lanes of 8 columns of either pixel, in turns.
+            let turns = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+            if !PLAIN && !self.block.residual.is_null() {
+                let values = _mm256_maskz_loadu_epi8(mask, self.residual(pixel).cast());
+                let mut values = _mm512_castsi256_si512(values);
+                if count > 1 {
+                    let second = _mm256_maskz_loadu_epi8(mask, self.residual(pixel + 1).cast());
+                    values = _mm512_inserti64x4(values, second, 1);
+                }
+                sums = self.addend.add(sums, _mm512_permutexvar_epi64(turns, values));
+            }
+            let bytes = narrow::<PLAIN>(sums, self.block.finish);
+            let bytes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), bytes);
+            let (a, b) = (_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64(bytes, 1));
+            if PLAIN || mask == u32::MAX {
+                _mm256_storeu_si256(self.output(pixel).cast(), a);
+                if count > 1 {
+                    _mm256_storeu_si256(self.output(pixel + 1).cast(), b);
+                }
+            } else {
+                _mm256_mask_storeu_epi8(self.output(pixel).cast(), mask, a);
+                if count > 1 {
+                    _mm256_mask_storeu_epi8(self.output(pixel + 1).cast(), mask, b);
+                }
+            }
+        }
+    }
+
+    /// 16 columns from `column` on, of up to four pixels.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn four(&self, pixel: usize, mut sums: [__m512; 4], count: usize, column: usize) {
+        // SAFETY: passed on; masked where the block has fewer channels.
+        unsafe {
+            let mask = u16::MAX >> (16 - (self.block.channels - column).min(16));
+            // Lanes of 4 columns of each pixel, in turns; its own inverse.
+            let turns = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            if !PLAIN && !self.block.residual.is_null() {
+                let load = |i: usize| {
+                    let pixel = pixel + i.min(count - 1);
+                    _mm_maskz_loadu_epi8(mask, self.residual(pixel).add(column).cast())
+                };
+                let values = _mm512_castsi128_si512(load(0));
+                let values = _mm512_inserti32x4(values, load(1), 1);
+                let values = _mm512_inserti32x4(values, load(2), 2);
+                let values = _mm512_inserti32x4(values, load(3), 3);
+                sums = self.addend.add(sums, _mm512_permutexvar_epi32(turns, values));
+            }
+            let bytes = narrow::<PLAIN>(sums, self.block.finish);
+            let bytes = _mm512_permutexvar_epi32(turns, bytes);
+            let parts = [
+                _mm512_castsi512_si128(bytes),
+                _mm512_extracti32x4_epi32(bytes, 1),
+                _mm512_extracti32x4_epi32(bytes, 2),
+                _mm512_extracti32x4_epi32(bytes, 3),
+            ];
+            for (i, part) in parts.into_iter().enumerate().take(count) {
+                let output = self.output(pixel + i).add(column);
+                if PLAIN || mask == u16::MAX {
+                    _mm_storeu_si128(output.cast(), part);
+                } else {
+                    _mm_mask_storeu_epi8(output.cast(), mask, part);
+                }
+            }
+        }
+    }
+}

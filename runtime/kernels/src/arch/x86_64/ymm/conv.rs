@@ -1,0 +1,117 @@
+//! Convolution: tiles of a few pixels × 16 columns.
+
+use core::arch::x86_64::*;
+
+use super::dot::Dot;
+use super::finish::{Addend, clamp, round, scale, start};
+use crate::strided::ConvBlock;
+
+/// Columns of a block.
+const WIDTH: usize = 16;
+
+/// `P` pixels from number `first` on.
+///
+/// # Safety
+/// As [`ConvBlock`] says; the processor has AVX2, FMA and the instructions of `D`.
+#[inline(always)]
+pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usize) {
+    // SAFETY: everything read and written is what the block promises: its terms and weights,
+    // the runs of its pixels and up to three bytes behind each, and its channels of each output
+    // and addend.
+    unsafe {
+        let load = |at: usize| _mm256_loadu_si256(block.weights.add(at).cast());
+        let begin = start(block.narrow);
+        let bias = [0, 32].map(|at| _mm256_add_epi32(load(at), begin));
+        let mut sums = [bias; P];
+        let mut pixels = [block.input; P];
+        for (i, pixel) in pixels.iter_mut().enumerate() {
+            *pixel = block.input.add(*block.input_offsets.add(first + i) as usize);
+        }
+        let mut at_weights = 8 * WIDTH;
+        let mut down = 0;
+        for _ in 0..block.runs[0] {
+            let mut across = down;
+            for _ in 0..block.runs[1] {
+                for step in 0..block.steps {
+                    let at = across + 4 * step;
+                    let weights = [load(at_weights), load(at_weights + 32)];
+                    let weights = [D::weights(weights[0]), D::weights(weights[1])];
+                    for i in 0..P {
+                        let four = pixels[i].add(at).cast::<i32>().read_unaligned();
+                        let four = D::activations(_mm256_set1_epi32(four));
+                        sums[i][0] = D::add(sums[i][0], four, weights[0]);
+                        sums[i][1] = D::add(sums[i][1], four, weights[1]);
+                    }
+                    at_weights += 4 * WIDTH;
+                }
+                across += block.run_step[1];
+            }
+            down += block.run_step[0];
+        }
+
+        let scales = [64, 96].map(|at| _mm256_loadu_ps(block.weights.add(at).cast()));
+        let mut scaled = [[_mm256_setzero_ps(); 2]; P];
+        for i in 0..P {
+            for j in 0..2 {
+                scaled[i][j] = scale(sums[i][j], scales[j], block.narrow);
+            }
+        }
+        // Every index is a constant, so that sums stay in registers.
+        macro_rules! pairs {
+            ($($i:literal)*) => {$(
+                if $i < P {
+                    let (a, b) = (scaled[$i.min(P - 1)], scaled[($i + 1).min(P - 1)]);
+                    finish(block, first + $i, [a, b], (P - $i).min(2));
+                }
+            )*};
+        }
+        pairs!(0 2 4);
+    }
+}
+
+/// Adds, narrows and writes the scaled sums of two pixels, or of the first.
+#[inline(always)]
+unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], count: usize) {
+    // SAFETY: the block has offsets for its pixels, and so many channels there.
+    unsafe {
+        let channels = block.channels;
+        if !block.residual.is_null() {
+            let load = |pixel: usize| {
+                let at = block.residual.add(*block.residual_offsets.add(pixel) as usize);
+                if channels == WIDTH {
+                    return _mm_loadu_si128(at.cast());
+                }
+                let mut bytes = [0u8; WIDTH];
+                at.copy_to_nonoverlapping(bytes.as_mut_ptr(), channels);
+                _mm_loadu_si128(bytes.as_ptr().cast())
+            };
+            let values = _mm256_set_m128i(load(pixel + count - 1), load(pixel));
+            // Eight columns of either pixel, in turns.
+            let values = _mm256_permute4x64_epi64(values, 0b11_01_10_00);
+            let addend = Addend {
+                zero_point: _mm256_set1_ps(block.residual_zero_point),
+                scale: _mm256_set1_ps(block.residual_scale),
+            };
+            sums = [
+                [addend.add::<0>(sums[0][0], values), addend.add::<1>(sums[0][1], values)],
+                [addend.add::<2>(sums[1][0], values), addend.add::<3>(sums[1][1], values)],
+            ];
+        }
+        let words = sums.map(|[a, b]| round(a, b, block.finish));
+        let bytes = clamp(words[0], words[1], block.finish);
+        let bytes = _mm256_permute4x64_epi64(bytes, 0b11_01_10_00);
+        let store = |pixel: usize, bytes: __m128i| {
+            let at = block.output.add(*block.output_offsets.add(pixel) as usize);
+            if channels == WIDTH {
+                return _mm_storeu_si128(at.cast(), bytes);
+            }
+            let mut row = [0u8; WIDTH];
+            _mm_storeu_si128(row.as_mut_ptr().cast(), bytes);
+            at.copy_from_nonoverlapping(row.as_ptr(), channels);
+        };
+        store(pixel, _mm256_castsi256_si128(bytes));
+        if count > 1 {
+            store(pixel + 1, _mm256_extracti128_si256(bytes, 1));
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Depthwise convolution: as that of the AVX-512 kernels, half of a block's channels at a time,
+//! so that the sums of all outputs at work stay in registers.
+
+use core::arch::x86_64::*;
+
+use super::dot::Dot;
+use super::finish::{clamp, round, scale, start};
+use crate::packed::depthwise::ROWS;
+use crate::strided::DepthwiseRow;
+
+/// Bytes of a vector, which is the number of channels in a block.
+const VECTOR: usize = 32;
+/// Bytes of a block's terms.
+const TERMS: usize = 8 * VECTOR;
+
+/// Four rows at one place, channel by channel: of each lane the first eight channels, or the
+/// last.
+#[inline(always)]
+unsafe fn interleave<const HALF: usize>(rows: &[*const u8], at: usize) -> [__m256i; 2] {
+    // SAFETY: the caller passes rows that can be read there, with the slack behind them, and has
+    // a processor with AVX2.
+    unsafe {
+        let load = |row: usize| _mm256_loadu_si256(rows[row].add(at).cast());
+        let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+        let (ab, cd) = if HALF == 0 {
+            (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d))
+        } else {
+            (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d))
+        };
+        [_mm256_unpacklo_epi16(ab, cd), _mm256_unpackhi_epi16(ab, cd)]
+    }
+}
+
+/// The sums of half a block begin here.
+#[inline(always)]
+unsafe fn begin<const HALF: usize>(row: &DepthwiseRow) -> [__m256i; 2] {
+    // SAFETY: the terms of a block begin it.
+    unsafe {
+        let first = start(row.narrow);
+        let load = |j: usize| {
+            let at = row.weights.add(VECTOR * (2 * HALF + j));
+            _mm256_add_epi32(_mm256_loadu_si256(at.cast()), first)
+        };
+        [load(0), load(1)]
+    }
+}
+
+#[inline(always)]
+unsafe fn write<const HALF: usize>(row: &DepthwiseRow, sums: [__m256i; 2], output: usize) {
+    // SAFETY: the terms of a block begin it; the row has as many outputs, of so many channels.
+    unsafe {
+        let scales = |j: usize| {
+            _mm256_loadu_ps(row.weights.add(4 * VECTOR + VECTOR * (2 * HALF + j)).cast())
+        };
+        let scaled = [0, 1].map(|j| scale(sums[j], scales(j), row.narrow));
+        let words = round(scaled[0], scaled[1], row.finish);
+        let bytes = clamp(words, words, row.finish);
+        let output = row.output.add(output * row.output_step);
+        let lanes = [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)];
+        for (lane, bytes) in lanes.into_iter().enumerate() {
+            let channel = 16 * lane + 8 * HALF;
+            if channel + 8 <= row.channels {
+                _mm_storel_epi64(output.add(channel).cast(), bytes);
+            } else if channel < row.channels {
+                let eight = _mm_cvtsi128_si64(bytes).to_le_bytes();
+                let count = row.channels - channel;
+                output.add(channel).copy_from_nonoverlapping(eight.as_ptr(), count);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_products<D: Dot>(
+    sums: &mut [__m256i; 2],
+    values: [D::Activations; 2],
+    weights: *const u8,
+) {
+    for j in 0..2 {
+        // SAFETY: the caller passes a step of the block's weights, and has the processor.
+        unsafe {
+            let weights = _mm256_loadu_si256(weights.add(VECTOR * j).cast());
+            sums[j] = D::add(sums[j], values[j], D::weights(weights));
+        }
+    }
+}
+
+/// A kernel of `K` columns and `G` times four rows whose windows are `S` columns apart, `N`
+/// outputs at work at a time; half of the channels.
+///
+/// # Safety
+/// As [`DepthwiseRow`] says; the processor has AVX2, FMA and the instructions of `D`.
+#[inline(always)]
+pub(super) unsafe fn rolling<
+    D: Dot,
+    const HALF: usize,
+    const K: usize,
+    const S: usize,
+    const G: usize,
+    const N: usize,
+>(
+    row: &DepthwiseRow,
+) {
+    // SAFETY: columns up to the last one's window are read, as the row promises, and the terms
+    // and weights of its block.
+    unsafe {
+        let bias = begin::<HALF>(row);
+        let weights = row.weights.add(TERMS + 2 * HALF * VECTOR);
+        let mut sums = [bias; N];
+        let mut at = 0;
+        macro_rules! column {
+            ($column:expr) => {{
+                for group in 0..G {
+                    let rows = &row.rows[ROWS * group..ROWS * (group + 1)];
+                    let [a, b] = interleave::<HALF>(rows, at);
+                    let values = [D::activations(a), D::activations(b)];
+                    for n in 0..N {
+                        if $column >= n * S && $column - n * S < K {
+                            let step = ($column - n * S) * G + group;
+                            let weights = weights.add(4 * VECTOR * step);
+                            add_products::<D>(&mut sums[n], values, weights);
+                        }
+                    }
+                }
+                at += row.column_step;
+            }};
+        }
+        for column in 0..K - S {
+            column!(column);
+        }
+        for output in 0..row.count {
+            for column in K - S..K {
+                column!(column);
+            }
+            write::<HALF>(row, sums[0], output);
+            for n in 1..N {
+                sums[n - 1] = sums[n];
+            }
+            sums[N - 1] = bias;
+        }
+    }
+}
+
+/// Any kernel and any distance of windows; half of the channels.
+///
+/// # Safety
+/// As [`rolling`].
+#[inline(always)]
+pub(super) unsafe fn general<D: Dot, const HALF: usize>(row: &DepthwiseRow) {
+    // SAFETY: as in `rolling`.
+    unsafe {
+        let bias = begin::<HALF>(row);
+        let groups = row.kernel[0].div_ceil(ROWS);
+        for output in 0..row.count {
+            let mut sums = bias;
+            let mut weights = row.weights.add(TERMS + 2 * HALF * VECTOR);
+            for column in 0..row.kernel[1] {
+                let at = output * row.window_step + column * row.column_step;
+                for group in 0..groups {
+                    let rows = &row.rows[ROWS * group..ROWS * (group + 1)];
+                    let [a, b] = interleave::<HALF>(rows, at);
+                    let values = [D::activations(a), D::activations(b)];
+                    add_products::<D>(&mut sums, values, weights);
+                    weights = weights.add(4 * VECTOR);
+                }
+            }
+            write::<HALF>(row, sums, output);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Sums of four products of u8 and i8, with the instructions that a processor has for them.
+
+use core::arch::x86_64::*;
+
+/// Adds four products to each of eight sums. What can be done to weights and activations
+/// beforehand is done once for all their uses.
+pub(super) trait Dot {
+    /// Weights made ready.
+    type Weights: Copy;
+    /// Activations made ready.
+    type Activations: Copy;
+
+    /// # Safety
+    /// The processor has the instructions; so for all that follow.
+    unsafe fn weights(weights: __m256i) -> Self::Weights;
+
+    /// # Safety
+    /// See [`Dot::weights`].
+    unsafe fn activations(activations: __m256i) -> Self::Activations;
+
+    /// # Safety
+    /// See [`Dot::weights`].
+    unsafe fn add(sums: __m256i, a: Self::Activations, w: Self::Weights) -> __m256i;
+}
+
+macro_rules! vnni {
+    ($(#[$doc:meta])* $name:ident, $add:ident) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl Dot for $name {
+            type Weights = __m256i;
+            type Activations = __m256i;
+
+            #[inline(always)]
+            unsafe fn weights(weights: __m256i) -> __m256i {
+                weights
+            }
+
+            #[inline(always)]
+            unsafe fn activations(activations: __m256i) -> __m256i {
+                activations
+            }
+
+            #[inline(always)]
+            unsafe fn add(sums: __m256i, a: __m256i, w: __m256i) -> __m256i {
+                // SAFETY: the processor has it.
+                unsafe { $add(sums, a, w) }
+            }
+        }
+    };
+}
+
+vnni! {
+    /// AVX-VNNI.
+    AvxVnni, _mm256_dpbusd_avx_epi32
+}
+
+vnni! {
+    /// AVX-512 VNNI, in half vectors.
+    Avx512Vl, _mm256_dpbusd_epi32
+}
+
+/// AVX2: products of even and of odd elements in 16 bits, which hold them. The instruction for
+/// bytes would saturate.
+pub(super) struct Avx2;
+
+/// Two vectors of 16 bits: of even and of odd bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Halves {
+    even: __m256i,
+    odd: __m256i,
+}
+
+impl Dot for Avx2 {
+    type Weights = Halves;
+    type Activations = Halves;
+
+    #[inline(always)]
+    unsafe fn weights(weights: __m256i) -> Halves {
+        // SAFETY: the processor has AVX2.
+        unsafe {
+            let even = _mm256_srai_epi16(_mm256_slli_epi16(weights, 8), 8);
+            Halves { even, odd: _mm256_srai_epi16(weights, 8) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn activations(activations: __m256i) -> Halves {
+        // SAFETY: the processor has AVX2.
+        unsafe {
+            let even = _mm256_and_si256(activations, _mm256_set1_epi16(0xff));
+            Halves { even, odd: _mm256_srli_epi16(activations, 8) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(sums: __m256i, a: Halves, w: Halves) -> __m256i {
+        // SAFETY: the processor has AVX2.
+        unsafe {
+            let even = _mm256_madd_epi16(a.even, w.even);
+            let odd = _mm256_madd_epi16(a.odd, w.odd);
+            _mm256_add_epi32(_mm256_add_epi32(sums, even), odd)
+        }
+    }
+}

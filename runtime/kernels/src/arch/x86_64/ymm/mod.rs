@@ -1,0 +1,84 @@
+//! Vectors of 8 sums: AVX2, with or without instructions for sums of products of bytes.
+
+mod conv;
+mod depthwise;
+mod dot;
+mod finish;
+
+/// The table for an instruction set, as a module.
+macro_rules! kernels {
+    ($module:ident, $isa:ident, $feature:literal, $dot:ident, [$($pixels:literal)*]) => {
+        pub(crate) mod $module {
+            use super::dot::$dot as Dot;
+            use super::{conv, depthwise};
+            use crate::Isa;
+            use crate::packed::Packing;
+            use crate::packed::depthwise::ROWS;
+            use crate::strided::{ConvBlock, DepthwiseRow, Kernels, portable};
+
+            portable::portable!(vectors, $feature, 0x80);
+
+            pub(crate) static KERNELS: Kernels = Kernels {
+                isa: Isa::$isa,
+                packing: Packing::X86Ymm,
+                conv,
+                depthwise,
+                add: vectors::add,
+                multiply: vectors::multiply,
+                rescale: vectors::rescale,
+                lookup: portable::lookup,
+                quantize: vectors::quantize,
+                interleave: portable::interleave,
+                max_pool: vectors::max_pool,
+                average_pool: vectors::average_pool,
+                resize: vectors::resize,
+                softmax: vectors::softmax,
+            };
+
+            #[inline(never)]
+            #[target_feature(enable = $feature)]
+            unsafe fn tile<const P: usize>(block: &ConvBlock, first: usize) {
+                // SAFETY: passed on.
+                unsafe { conv::tile::<Dot, P>(block, first) }
+            }
+
+            unsafe fn conv(block: &ConvBlock) {
+                let mut first = 0;
+                $(while block.pixels - first >= $pixels {
+                    // SAFETY: passed on; the tile's pixels are some of the block's.
+                    unsafe { tile::<$pixels>(block, first) };
+                    first += $pixels;
+                })*
+            }
+
+            #[target_feature(enable = $feature)]
+            unsafe fn half<const HALF: usize>(row: &DepthwiseRow) {
+                let groups = row.kernel[0].div_ceil(ROWS);
+                // SAFETY: passed on.
+                unsafe {
+                    match (row.kernel[1], row.columns_between, groups) {
+                        (3, 1, 1) => depthwise::rolling::<Dot, HALF, 3, 1, 1, 3>(row),
+                        (3, 2, 1) => depthwise::rolling::<Dot, HALF, 3, 2, 1, 2>(row),
+                        (5, 1, 2) => depthwise::rolling::<Dot, HALF, 5, 1, 2, 5>(row),
+                        (5, 2, 2) => depthwise::rolling::<Dot, HALF, 5, 2, 2, 3>(row),
+                        _ => depthwise::general::<Dot, HALF>(row),
+                    }
+                }
+            }
+
+            unsafe fn depthwise(row: &DepthwiseRow) {
+                // SAFETY: passed on.
+                unsafe {
+                    half::<0>(row);
+                    if row.channels > 8 {
+                        half::<1>(row);
+                    }
+                }
+            }
+        }
+    };
+}
+
+kernels!(avxvnni, AvxVnni, "avx2,fma,avxvnni", AvxVnni, [6 4 2 1]);
+kernels!(avx512vl, Avx512Vl, "avx2,fma,avx512f,avx512vl,avx512vnni", Avx512Vl, [6 4 2 1]);
+kernels!(avx2, Avx2, "avx2,fma", Avx2, [4 2 1]);

@@ -1,0 +1,136 @@
+//! Weights of depthwise convolutions.
+//!
+//! The weights of a block: for each kernel column, for each [`ROWS`] kernel rows, for each
+//! place, that channel's [`ROWS`] weights; rows beyond the kernel are 0. Where a block has room
+//! for all channels several times, they are repeated, so that a kernel can compute that many
+//! pixels at once.
+
+use super::{Packing, Terms, TermsMut, read_terms, scales, shift, write_terms};
+
+/// Rows of a kernel that stand together.
+pub const ROWS: usize = 4;
+/// Kernels with more rows are packed as [`Dense`](super::dense::Dense) layers of many groups.
+pub const MAXIMUM_ROWS: usize = 2 * ROWS;
+
+/// The shape of a layer's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depthwise {
+    /// Height and width.
+    pub kernel: [usize; 2],
+    /// Number of channels.
+    pub channels: usize,
+}
+
+/// Some channels of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// First channel.
+    pub first: usize,
+    /// Number of channels.
+    pub channels: usize,
+    /// How often they stand in the block.
+    pub repeats: usize,
+    /// First byte.
+    pub offset: usize,
+    /// Number of bytes.
+    pub bytes: usize,
+}
+
+impl Depthwise {
+    fn block_bytes(self, packing: Packing) -> usize {
+        packing.channels() * (8 + self.kernel[1] * self.kernel[0].next_multiple_of(ROWS))
+    }
+
+    /// The blocks in order.
+    pub fn blocks(self, packing: Packing) -> impl ExactSizeIterator<Item = Block> {
+        let (width, bytes) = (packing.channels(), self.block_bytes(packing));
+        (0..self.channels.div_ceil(width)).map(move |index| {
+            let first = index * width;
+            let channels = width.min(self.channels - first);
+            let divides = self.channels < width && width.is_multiple_of(self.channels);
+            let repeats = if divides { width / self.channels } else { 1 };
+            Block { first, channels, repeats, offset: index * bytes, bytes }
+        })
+    }
+
+    /// Bytes of the packed layer; `None` where no memory holds them.
+    pub fn bytes(self, packing: Packing) -> Option<usize> {
+        self.channels.div_ceil(packing.channels()).checked_mul(self.block_bytes(packing))
+    }
+
+    fn place(self, packing: Packing, row: usize, column: usize, place: usize) -> usize {
+        let width = packing.channels();
+        let step = column * self.kernel[0].div_ceil(ROWS) + row / ROWS;
+        8 * width + (step * width + place) * ROWS + row % ROWS
+    }
+
+    /// Packs a layer into exactly [`Depthwise::bytes`]. `weight`: of a channel, at a row and
+    /// column of the kernel.
+    pub fn pack(
+        self,
+        packing: Packing,
+        terms: &Terms<'_>,
+        weight: impl Fn(usize, usize, usize) -> i8,
+        packed: &mut [u8],
+    ) {
+        packed.fill(0);
+        for block in self.blocks(packing) {
+            let bytes = &mut packed[block.offset..][..block.bytes];
+            for place in 0..packing.channels() {
+                let within = packing.channel(place);
+                if within >= block.channels * block.repeats {
+                    continue;
+                }
+                let channel = block.first + within % block.channels;
+                let mut sum = 0i32;
+                for row in 0..self.kernel[0] {
+                    for column in 0..self.kernel[1] {
+                        let value = weight(channel, row, column);
+                        sum = sum.wrapping_add(value.into());
+                        bytes[self.place(packing, row, column, place)] = value as u8;
+                    }
+                }
+                let bias = terms.bias[channel].wrapping_sub(shift(packing, terms.zero_point, sum));
+                write_terms(bytes, packing.channels(), place, bias, terms.scales[channel]);
+            }
+        }
+    }
+
+    /// The inverse of [`Depthwise::pack`]. `weight` takes each weight.
+    pub fn unpack(
+        self,
+        packing: Packing,
+        packed: &[u8],
+        terms: &mut TermsMut<'_>,
+        mut weight: impl FnMut(usize, usize, usize, i8),
+    ) {
+        for block in self.blocks(packing) {
+            let bytes = &packed[block.offset..][..block.bytes];
+            for place in 0..packing.channels() {
+                let within = packing.channel(place);
+                if within >= block.channels {
+                    continue;
+                }
+                let channel = block.first + within;
+                let mut sum = 0i32;
+                for row in 0..self.kernel[0] {
+                    for column in 0..self.kernel[1] {
+                        let value = bytes[self.place(packing, row, column, place)] as i8;
+                        sum = sum.wrapping_add(value.into());
+                        weight(channel, row, column, value);
+                    }
+                }
+                let (bias, scale) = read_terms(bytes, packing.channels(), place);
+                terms.bias[channel] = bias.wrapping_add(shift(packing, terms.zero_point, sum));
+                terms.scales[channel] = scale;
+            }
+        }
+    }
+
+    /// All scales in a packed layer.
+    pub fn scales(self, packing: Packing, packed: &[u8]) -> impl Iterator<Item = f32> + '_ {
+        self.blocks(packing).flat_map(move |block| {
+            scales(&packed[block.offset..][..block.bytes], packing.channels())
+        })
+    }
+}

@@ -1,0 +1,261 @@
+//! Kernels in portable code, which the compiler turns into vectors of whatever instruction set
+//! the function that they are inlined into has.
+//!
+//! `FLIP` is the bit by which a stored activation differs from its integer: 0x80 where it is
+//! raised by 128, otherwise 0.
+
+use super::{AveragePool, Linear, MaxPool, Pairs, Resize, ResizeRow};
+use crate::{Requantize, SCALE_BITS, Sample, round_significant};
+
+/// Channels worked on at once.
+const CHANNELS: usize = 64;
+
+#[inline(always)]
+fn read<const FLIP: u8>(stored: u8) -> i32 {
+    i32::from((stored ^ FLIP) as i8)
+}
+
+#[inline(always)]
+fn write<const FLIP: u8>(integer: i8) -> u8 {
+    integer as u8 ^ FLIP
+}
+
+#[inline(always)]
+fn pairs<const FLIP: u8>(
+    a: &[u8],
+    b: &[u8],
+    output: &mut [u8],
+    function: impl Fn(i32, i32) -> i8 + Copy,
+) {
+    let period = b.len().max(1);
+    for (output, a) in output.chunks_mut(period).zip(a.chunks(period)) {
+        for ((output, &a), &b) in output.iter_mut().zip(a).zip(b) {
+            *output = write::<FLIP>(function(read::<FLIP>(a), read::<FLIP>(b)));
+        }
+    }
+}
+
+/// The sum of `a` and `b`, which repeats.
+#[inline(always)]
+pub(crate) fn add<const FLIP: u8>(add: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]) {
+    let requantize = Requantize::new(add.zero_point, add.clamp);
+    let [zero_a, zero_b] = add.zero_points.map(i32::from);
+    let [scale_a, scale_b] = add.scales;
+    pairs::<FLIP>(a, b, output, move |a, b| {
+        requantize.apply((a - zero_a) as f32 * scale_a + (b - zero_b) as f32 * scale_b)
+    });
+}
+
+/// The product of `a` and `b`, which repeats.
+#[inline(always)]
+pub(crate) fn multiply<const FLIP: u8>(multiply: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]) {
+    let requantize = Requantize::new(multiply.zero_point, multiply.clamp);
+    let [zero_a, zero_b] = multiply.zero_points.map(i32::from);
+    let [scale, _] = multiply.scales;
+    pairs::<FLIP>(a, b, output, move |a, b| {
+        requantize.apply(((a - zero_a) * (b - zero_b)) as f32 * scale)
+    });
+}
+
+/// A change of scale.
+#[inline(always)]
+pub(crate) fn rescale<const FLIP: u8>(linear: &Linear, input: &[u8], output: &mut [u8]) {
+    let requantize = Requantize::new(linear.output_zero_point, crate::Clamp::FULL);
+    let (zero, scale) = (i32::from(linear.zero_point), linear.scale);
+    for (output, &input) in output.iter_mut().zip(input) {
+        let value = (read::<FLIP>(input) - zero) as f32 * scale;
+        *output = write::<FLIP>(requantize.apply(value));
+    }
+}
+
+/// `output[i] = table[input[i]]`, of stored activations.
+#[inline(always)]
+pub(crate) fn lookup(table: &[u8; 256], input: &[u8], output: &mut [u8]) {
+    for (output, &input) in output.iter_mut().zip(input) {
+        *output = table[usize::from(input)];
+    }
+}
+
+/// Real values to stored activations; NaN is 0.
+#[inline(always)]
+pub(crate) fn quantize<const FLIP: u8>(
+    inverse_scale: f32,
+    requantize: &Requantize,
+    input: &[f32],
+    output: &mut [u8],
+) {
+    for (output, &x) in output.iter_mut().zip(input) {
+        let x = if x.is_nan() { 0.0 } else { x };
+        *output = write::<FLIP>(requantize.apply(x * inverse_scale));
+    }
+}
+
+/// So many rows to pixels of so many channels, as many as the output holds.
+#[inline(always)]
+pub(crate) fn interleave(rows: &[[u8; 64]; 4], channels: usize, output: &mut [u8]) {
+    for (index, pixel) in output.chunks_exact_mut(channels).enumerate() {
+        for (row, output) in rows.iter().zip(pixel) {
+            *output = row[index];
+        }
+    }
+}
+
+/// Row `row` of the greatest values.
+#[inline(always)]
+pub(crate) fn max_pool<const FLIP: u8>(
+    pool: &MaxPool,
+    input: &[u8],
+    row: usize,
+    output: &mut [u8],
+) {
+    let rows = pool.window.taps(0, row, pool.input_shape.height);
+    let (low, high) = (pool.clamp.low, pool.clamp.high);
+    let channels = pool.input_shape.channels;
+    for column in 0..pool.size[1] {
+        let columns = pool.window.taps(1, column, pool.input_shape.width);
+        let output = &mut output[column * pool.output.pixel..][..channels];
+        for (index, output) in output.chunks_mut(CHANNELS).enumerate() {
+            let mut greatest = [i8::MIN; CHANNELS];
+            for tap_row in rows.range.clone() {
+                let line = rows.position(tap_row) * pool.input.row + index * CHANNELS;
+                for tap_column in columns.range.clone() {
+                    let at = line + columns.position(tap_column) * pool.input.pixel;
+                    let input = &input[at..at + output.len()];
+                    match input.first_chunk::<CHANNELS>() {
+                        Some(input) => {
+                            for (greatest, &input) in greatest.iter_mut().zip(input) {
+                                *greatest = (*greatest).max((input ^ FLIP) as i8);
+                            }
+                        }
+                        None => {
+                            for (greatest, &input) in greatest.iter_mut().zip(input) {
+                                *greatest = (*greatest).max((input ^ FLIP) as i8);
+                            }
+                        }
+                    }
+                }
+            }
+            for (output, greatest) in output.iter_mut().zip(greatest) {
+                *output = write::<FLIP>(greatest.max(low).min(high));
+            }
+        }
+    }
+}
+
+/// Row `row` of the means.
+#[inline(always)]
+pub(crate) fn average_pool<const FLIP: u8>(
+    pool: &AveragePool,
+    input: &[u8],
+    row: usize,
+    output: &mut [u8],
+) {
+    let rows = pool.window.taps(0, row, pool.input_shape.height);
+    let requantize = Requantize::new(pool.output_zero_point, pool.clamp);
+    let channels = pool.input_shape.channels;
+    for column in 0..pool.size[1] {
+        let columns = pool.window.taps(1, column, pool.input_shape.width);
+        let inside = rows.range.len() * columns.range.len();
+        let scale = if pool.count_include_pad {
+            pool.scale
+        } else {
+            round_significant(pool.scale / inside.max(1) as f32, SCALE_BITS)
+        };
+        let zero = (inside as i32).wrapping_mul(pool.zero_point.into());
+        let output = &mut output[column * pool.output.pixel..][..channels];
+        for (index, output) in output.chunks_mut(CHANNELS).enumerate() {
+            let mut sums = [0i32; CHANNELS];
+            for tap_row in rows.range.clone() {
+                let line = rows.position(tap_row) * pool.input.row + index * CHANNELS;
+                for tap_column in columns.range.clone() {
+                    let at = line + columns.position(tap_column) * pool.input.pixel;
+                    let input = &input[at..at + output.len()];
+                    match input.first_chunk::<CHANNELS>() {
+                        Some(input) => {
+                            for (sum, &input) in sums.iter_mut().zip(input) {
+                                *sum = sum.wrapping_add(read::<FLIP>(input));
+                            }
+                        }
+                        None => {
+                            for (sum, &input) in sums.iter_mut().zip(input) {
+                                *sum = sum.wrapping_add(read::<FLIP>(input));
+                            }
+                        }
+                    }
+                }
+            }
+            for (output, sum) in output.iter_mut().zip(sums) {
+                let sum = sum.wrapping_sub(zero);
+                *output = write::<FLIP>(requantize.apply(sum as f32 * scale));
+            }
+        }
+    }
+}
+
+/// A row of an interpolation.
+#[inline(always)]
+pub(crate) fn resize<const FLIP: u8>(resize: &Resize, row: &ResizeRow<'_>, output: &mut [u8]) {
+    let ResizeRow { sample: row, rows: [first, second], columns } = *row;
+    let channels = resize.channels;
+    for (index, column) in columns.iter().enumerate() {
+        let column = Sample::from_bytes(*column);
+        let output = &mut output[index * resize.output.pixel..][..channels];
+        let at = |column: u16| usize::from(column) * resize.input.pixel;
+        let (left, right) = (at(column.first), at(column.second));
+        if row.weight == 0 && column.weight == 0 {
+            output.copy_from_slice(&first[left..left + channels]);
+            continue;
+        }
+        let weights = crate::scalar::weights(row.weight, column.weight);
+        let top = first[left..left + channels].iter().zip(&first[right..right + channels]);
+        let bottom = second[left..left + channels].iter().zip(&second[right..right + channels]);
+        for ((output, top), bottom) in output.iter_mut().zip(top).zip(bottom) {
+            let four = [top.0, top.1, bottom.0, bottom.1].map(|&stored| read::<FLIP>(stored));
+            *output = write::<FLIP>(crate::scalar::interpolate(four, weights));
+        }
+    }
+}
+
+/// Softmax of one pixel.
+#[inline(always)]
+pub(crate) fn softmax<const FLIP: u8>(table: &[u32; 256], input: &[u8], output: &mut [u8]) {
+    let greatest = input.iter().map(|&x| (x ^ FLIP) as i8).max().unwrap_or(i8::MIN);
+    let exponential = |x: u8| u64::from(table[usize::from(greatest.abs_diff((x ^ FLIP) as i8))]);
+    let sum = input.iter().map(|&x| exponential(x)).sum::<u64>().max(1);
+    for (output, &x) in output.iter_mut().zip(input) {
+        *output = write::<FLIP>(crate::scalar::share(exponential(x), sum));
+    }
+}
+
+/// Instances of these kernels for an instruction set, as a module.
+macro_rules! portable {
+    ($module:ident, $feature:literal, $flip:literal) => {
+        /// Portable kernels, compiled for this instruction set.
+        mod $module {
+            use crate::strided::{
+                AveragePool, Linear, MaxPool, Pairs, Resize, ResizeRow, portable,
+            };
+            use crate::Requantize;
+
+            portable::portable! { @functions $feature, $flip;
+                add(add: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]);
+                multiply(multiply: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]);
+                rescale(linear: &Linear, input: &[u8], output: &mut [u8]);
+                quantize(scale: f32, requantize: &Requantize, input: &[f32], output: &mut [u8]);
+                max_pool(pool: &MaxPool, input: &[u8], row: usize, output: &mut [u8]);
+                average_pool(pool: &AveragePool, input: &[u8], row: usize, output: &mut [u8]);
+                resize(resize: &Resize, row: &ResizeRow<'_>, output: &mut [u8]);
+                softmax(table: &[u32; 256], input: &[u8], output: &mut [u8]);
+            }
+        }
+    };
+    (@functions $feature:literal, $flip:literal;
+        $($name:ident($($argument:ident: $type:ty),*);)*) => {$(
+        #[target_feature(enable = $feature)]
+        pub(super) fn $name($($argument: $type),*) {
+            portable::$name::<$flip>($($argument),*);
+        }
+    )*};
+}
+
+pub(crate) use portable;

@@ -1,0 +1,55 @@
+//! The table of kernels of each instruction set.
+
+use super::{AveragePool, ConvBlock, DepthwiseRow, Linear, MaxPool, Pairs, Resize, ResizeRow};
+use crate::packed::Packing;
+use crate::{Isa, Requantize};
+
+/// Kernels of an instruction set that this processor has: there is no other way to get one.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    pub(crate) isa: Isa,
+    pub(crate) packing: Packing,
+    pub(crate) conv: unsafe fn(&ConvBlock),
+    pub(crate) depthwise: unsafe fn(&DepthwiseRow),
+    pub(crate) add: unsafe fn(&Pairs, &[u8], &[u8], &mut [u8]),
+    pub(crate) multiply: unsafe fn(&Pairs, &[u8], &[u8], &mut [u8]),
+    pub(crate) rescale: unsafe fn(&Linear, &[u8], &mut [u8]),
+    pub(crate) lookup: unsafe fn(&[u8; 256], &[u8], &mut [u8]),
+    pub(crate) quantize: unsafe fn(f32, &Requantize, &[f32], &mut [u8]),
+    pub(crate) interleave: unsafe fn(&[[u8; 64]; 4], usize, &mut [u8]),
+    pub(crate) max_pool: unsafe fn(&MaxPool, &[u8], usize, &mut [u8]),
+    pub(crate) average_pool: unsafe fn(&AveragePool, &[u8], usize, &mut [u8]),
+    pub(crate) resize: unsafe fn(&Resize, &ResizeRow<'_>, &mut [u8]),
+    pub(crate) softmax: unsafe fn(&[u32; 256], &[u8], &mut [u8]),
+}
+
+impl Kernels {
+    /// The kernels for `isa`: `None` where this processor does not have it, and for
+    /// [`Isa::Scalar`].
+    pub fn for_isa(isa: Isa) -> Option<&'static Self> {
+        if !isa.is_supported() {
+            return None;
+        }
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Some(&crate::arch::x86_64::AVX512VNNI),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Some(&crate::arch::x86_64::AVXVNNI),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vl => Some(&crate::arch::x86_64::AVX512VL),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(&crate::arch::x86_64::AVX2),
+            _ => None,
+        }
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// How they read weights.
+    pub fn packing(&self) -> Packing {
+        self.packing
+    }
+}

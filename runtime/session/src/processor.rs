@@ -1,0 +1,49 @@
+//! What integer programs run on.
+
+use std::sync::Arc;
+
+use hardtack_engine::{Executor, ProgramError};
+use hardtack_kernels::Isa;
+use hardtack_kernels::strided::{Kernels, Pool};
+
+use crate::{Bytes, Error, Program};
+
+/// An instruction set and threads.
+#[derive(Debug)]
+pub(crate) struct Processor {
+    isa: Isa,
+    pool: Pool,
+}
+
+impl Processor {
+    /// So many threads, with this instruction set or the best there is.
+    pub(crate) fn new(isa: Option<Isa>, threads: usize) -> Result<Arc<Processor>, Error> {
+        let isa = match isa {
+            Some(isa) if !isa.is_supported() => return Err(Error::Isa { isa }),
+            Some(isa) => isa,
+            None => Isa::detect(),
+        };
+        // An instruction set without kernels of its own runs portable code.
+        let isa = if Kernels::for_isa(isa).is_some() { isa } else { Isa::Scalar };
+        let pool = Pool::new(threads).map_err(|error| Error::Threads { threads, error })?;
+        Ok(Arc::new(Processor { isa, pool }))
+    }
+
+    /// One thread, with the best instruction set there is.
+    pub(crate) fn detect() -> Arc<Processor> {
+        Processor::new(None, 1).expect("one thread is this one")
+    }
+
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Checks a program and readies it.
+    pub(crate) fn ready(&self, program: &Program) -> Result<Executor<Bytes>, ProgramError> {
+        Ok(Executor::new(program.parse()?, self.isa))
+    }
+}
