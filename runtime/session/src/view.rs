@@ -82,7 +82,7 @@ macro_rules! views {
             }
 
             /// The elements of a tensor; `None` where they are of another type.
-            pub(crate) fn of(tensor: &'a crate::Tensor) -> Option<View<'a>> {
+            pub fn of(tensor: &'a crate::Tensor) -> Option<View<'a>> {
                 match tensor.data() {
                     $(crate::Data::$variant(elements) => Some(View::$variant(elements)),)*
                     _ => None,
@@ -113,7 +113,7 @@ macro_rules! views {
             }
 
             /// The elements of a tensor; `None` where they are of another type.
-            pub(crate) fn of(tensor: &'a mut crate::Tensor) -> Option<ViewMut<'a>> {
+            pub fn of(tensor: &'a mut crate::Tensor) -> Option<ViewMut<'a>> {
                 match tensor.data_mut() {
                     $(crate::Data::$variant(elements) => Some(ViewMut::$variant(elements)),)*
                     _ => None,

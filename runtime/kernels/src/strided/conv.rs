@@ -6,6 +6,10 @@ use crate::packed::dense::{self, DEPTH, Dense};
 
 /// Output pixels whose places are worked out at once.
 const PIXELS: usize = 384;
+/// Fewer, where there are no more.
+const FEW: usize = 4;
+/// Products that are worth a second thread: some microseconds of one.
+const WORTHWHILE: u64 = 1 << 19;
 /// Pixels of a part are a multiple of this, which is one of every kernel's tile.
 const UNIT: usize = 48;
 /// Weights up to this size stay in the innermost cache while the pixels pass.
@@ -97,16 +101,27 @@ impl Conv {
         let bytes = self.shape.bytes(kernels.packing()).unwrap_or(usize::MAX);
         let parts = parallel.threads().max(1);
         // What is larger is read by each thread in part only.
-        if blocks >= parts && (pixels < UNIT * parts || bytes > pixels * self.shape.run) {
-            let parts = parts.min(blocks);
-            parallel.run(parts, &|index| {
-                self.part(kernels, arena, weights, 0..pixels, part(blocks, 1, index, parts));
-            });
+        let by_blocks =
+            blocks >= parts && (pixels < UNIT * parts || bytes > pixels * self.shape.run);
+        let parts = if by_blocks { parts.min(blocks) } else { parts };
+        let unit = if pixels >= UNIT * parts { UNIT } else { 1 };
+        let work = |index: usize| {
+            let (pixels, blocks) = if by_blocks {
+                (0..pixels, part(blocks, 1, index, parts))
+            } else {
+                (part(pixels, unit, index, parts), 0..blocks)
+            };
+            // Fully connected layers need no room for the places of many pixels.
+            if pixels.len() <= FEW {
+                self.part::<FEW>(kernels, arena, weights, pixels, blocks);
+            } else {
+                self.part::<PIXELS>(kernels, arena, weights, pixels, blocks);
+            }
+        };
+        if self.products() < WORTHWHILE {
+            (0..parts).for_each(work);
         } else {
-            let unit = if pixels >= UNIT * parts { UNIT } else { 1 };
-            parallel.run(parts, &|index| {
-                self.part(kernels, arena, weights, part(pixels, unit, index, parts), 0..blocks);
-            });
+            parallel.run(parts, &work);
         }
     }
 
@@ -145,8 +160,8 @@ impl Conv {
         assert!(address.is_multiple_of(64), "weights lie at a multiple of 64");
     }
 
-    /// Some pixels and some blocks.
-    fn part(
+    /// Some pixels and some blocks; the places of `N` pixels are worked out at once.
+    fn part<const N: usize>(
         &self,
         kernels: &Kernels,
         arena: Shared,
@@ -155,10 +170,10 @@ impl Conv {
         blocks: core::ops::Range<usize>,
     ) {
         let shape = self.shape;
-        let mut offsets = [[0u32; PIXELS]; 3];
+        let mut offsets = [[0u32; N]; 3];
         let mut start = pixels.start;
         while start < pixels.end {
-            let count = self.pixels_at_once(kernels).min(pixels.end - start);
+            let count = self.pixels_at_once(kernels).min(N).min(pixels.end - start);
             self.offsets(start, count, &mut offsets);
             let some = shape.blocks(kernels.packing()).skip(blocks.start).take(blocks.len());
             for block in some {
@@ -207,7 +222,7 @@ impl Conv {
     }
 
     /// The places of `count` pixels from number `start` on, in input, output and addend.
-    fn offsets(&self, start: usize, count: usize, offsets: &mut [[u32; PIXELS]; 3]) {
+    fn offsets<const N: usize>(&self, start: usize, count: usize, offsets: &mut [[u32; N]; 3]) {
         let columns = self.size[1];
         let views = [Some(self.input), Some(self.output), self.residual.map(|r| r.view)];
         for (view, offsets) in views.iter().zip(offsets) {

@@ -1,5 +1,7 @@
 //! Depthwise convolutions on packed weights.
 
+use core::ops::Range;
+
 use super::parallel::{Shared, part};
 use super::{Finish, Kernels, Parallel, SLACK, View};
 use crate::packed::depthwise::{self as packed, MAXIMUM_ROWS};
@@ -27,12 +29,19 @@ pub struct Depthwise {
     pub narrow: bool,
 }
 
-/// One row of outputs of one block of channels: what a kernel gets, under the same promise as
+/// Bytes of the image that pass all blocks of channels before the next do: they stay in the cache.
+const AT_ONCE: usize = 96 << 10;
+
+/// Some rows of outputs of one block of channels: what a kernel gets, under the same promise as
 /// that of a convolution.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
-    /// The first element of the window in each row of it; those beyond repeat the last.
+pub(crate) struct Rows {
+    /// The first element of the first window in each row of it; those beyond repeat the last.
     pub(crate) rows: [*const u8; MAXIMUM_ROWS],
+    /// Rows of outputs.
+    pub(crate) height: usize,
+    /// Bytes of the input from one row of outputs to the next.
+    pub(crate) row_step: usize,
     /// Rows and columns of the kernel.
     pub(crate) kernel: [usize; 2],
     /// Bytes from one column of the kernel to the next.
@@ -42,13 +51,15 @@ pub(crate) struct Row {
     pub(crate) columns_between: usize,
     /// Bytes from one window to the next.
     pub(crate) window_step: usize,
-    /// Vectors to write.
+    /// Vectors to write in a row.
     pub(crate) count: usize,
     /// A block of packed weights, at a multiple of 64.
     pub(crate) weights: *const u8,
     pub(crate) output: *mut u8,
     /// Bytes from one written vector to the next.
     pub(crate) output_step: usize,
+    /// Bytes from one written row to the next.
+    pub(crate) output_row_step: usize,
     /// Bytes to write of each vector.
     pub(crate) channels: usize,
     pub(crate) finish: Finish,
@@ -78,8 +89,11 @@ impl Depthwise {
         let arena = Shared::new(arena);
         let parts = parallel.threads().clamp(1, self.size[0]);
         parallel.run(parts, &|index| {
-            for row in part(self.size[0], 1, index, parts) {
-                self.row(kernels, arena, weights, row);
+            let rows = part(self.size[0], 1, index, parts);
+            let bytes = self.size[1] * self.stride[0] * self.stride[1] * self.input.pixel;
+            let height = (AT_ONCE / bytes.max(1)).max(1);
+            for first in rows.clone().step_by(height) {
+                self.rows(kernels, arena, weights, first..rows.end.min(first + height));
             }
         });
     }
@@ -110,21 +124,24 @@ impl Depthwise {
         assert!(address.is_multiple_of(64), "weights lie at a multiple of 64");
     }
 
-    fn row(&self, kernels: &Kernels, arena: Shared, weights: &[u8], row: usize) {
+    fn rows(&self, kernels: &Kernels, arena: Shared, weights: &[u8], range: Range<usize>) {
         let shape = self.shape;
         let columns = self.size[1];
         let (pixel, stride) = (self.input.pixel, self.stride[1]);
         for block in shape.blocks(kernels.packing()) {
-            let first = self.input.offset + row * self.stride[0] * self.input.row + block.first;
+            let first = self.input.offset + range.start * self.stride[0] * self.input.row;
+            let first = first + block.first;
             let rows = core::array::from_fn(|tap| {
                 let tap = tap.min(shape.kernel[0] - 1);
                 arena.at(first + tap * self.dilation[0] * self.input.row).cast_const()
             });
-            let output = self.output.offset + row * self.output.row + block.first;
+            let output = self.output.offset + range.start * self.output.row + block.first;
             let columns_between =
                 if stride.is_multiple_of(self.dilation[1]) { stride / self.dilation[1] } else { 0 };
-            let one = Row {
+            let one = Rows {
                 rows,
+                height: range.len(),
+                row_step: self.stride[0] * self.input.row,
                 kernel: shape.kernel,
                 column_step: self.dilation[1] * pixel,
                 columns_between,
@@ -133,6 +150,7 @@ impl Depthwise {
                 weights: weights[block.offset..].as_ptr(),
                 output: arena.at(output),
                 output_step: self.output.pixel,
+                output_row_step: self.output.row,
                 channels: block.channels,
                 finish: self.finish,
                 narrow: self.narrow,
@@ -144,7 +162,7 @@ impl Depthwise {
                 && block.repeats > 1;
             let together = if dense { columns / block.repeats } else { 0 };
             if together > 0 {
-                let several = Row {
+                let several = Rows {
                     columns_between: if self.dilation[1] == 1 { block.repeats } else { 0 },
                     window_step: block.repeats * pixel,
                     count: together,
@@ -156,7 +174,7 @@ impl Depthwise {
                 unsafe { (kernels.depthwise)(&several) };
             }
             let done = together * block.repeats;
-            let rest = Row {
+            let rest = Rows {
                 rows: rows.map(|row| row.wrapping_add(done * one.window_step)),
                 count: columns - done,
                 output: arena.at(output + done * self.output.pixel),

@@ -34,7 +34,7 @@ pub use table::Kernels;
 pub use window::{AveragePool, MaxPool, Resize};
 
 pub(crate) use conv::Block as ConvBlock;
-pub(crate) use depthwise::Row as DepthwiseRow;
+pub(crate) use depthwise::Rows as DepthwiseRows;
 pub(crate) use window::ResizeRow;
 
 /// Bytes that kernels may read behind an image.

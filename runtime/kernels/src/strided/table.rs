@@ -1,6 +1,6 @@
 //! The table of kernels of each instruction set.
 
-use super::{AveragePool, ConvBlock, DepthwiseRow, Linear, MaxPool, Pairs, Resize, ResizeRow};
+use super::{AveragePool, ConvBlock, DepthwiseRows, Linear, MaxPool, Pairs, Resize, ResizeRow};
 use crate::packed::Packing;
 use crate::{Isa, Requantize};
 
@@ -10,7 +10,7 @@ pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) packing: Packing,
     pub(crate) conv: unsafe fn(&ConvBlock),
-    pub(crate) depthwise: unsafe fn(&DepthwiseRow),
+    pub(crate) depthwise: unsafe fn(&DepthwiseRows),
     pub(crate) add: unsafe fn(&Pairs, &[u8], &[u8], &mut [u8]),
     pub(crate) multiply: unsafe fn(&Pairs, &[u8], &[u8], &mut [u8]),
     pub(crate) rescale: unsafe fn(&Linear, &[u8], &mut [u8]),

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::finish::{Addend, narrow, scale_narrow, scale_wide, start};
+use super::finish::{Addend, narrow, offset, scale_narrow, scale_wide, start};
 use crate::strided::ConvBlock;
 
 /// Runs a block.
@@ -35,11 +35,16 @@ macro_rules! columns {
     ($name:ident, $vectors:literal, $($pixels:literal)*) => {
         unsafe fn $name<const PLAIN: bool>(block: &ConvBlock) {
             let mut first = 0;
-            $(while block.pixels - first >= $pixels {
-                // SAFETY: passed on; the tile's pixels are some of the block's.
-                unsafe { tile::<$vectors, $pixels, PLAIN>(block, first) };
-                first += $pixels;
-            })*
+            $(
+                let count = (block.pixels - first) / $pixels;
+                if count > 0 {
+                    let end = first + count * $pixels;
+                    // SAFETY: passed on; the tiles' pixels are some of the block's.
+                    unsafe { tiles::<$vectors, $pixels, PLAIN>(block, first, end) };
+                    first = end;
+                }
+            )*
+            let _ = first;
         }
     };
 }
@@ -49,104 +54,112 @@ columns!(columns_3, 3, 8 6 4 2 1);
 columns!(columns_2, 2, 12 8 4 2 1);
 columns!(columns_1, 1, 16 8 4 2 1);
 
-/// `P` pixels from number `first` on, `V` vectors of columns.
+/// Pixels from number `first` to before `end`, `P` at a time; `V` vectors of columns. `PLAIN`: as
+/// [`Finisher`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn tile<const V: usize, const P: usize, const PLAIN: bool>(block: &ConvBlock, first: usize) {
+unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool>(
+    block: &ConvBlock,
+    mut first: usize,
+    end: usize,
+) {
     // SAFETY: everything read and written is what the block promises: its terms and weights,
     // the runs of its pixels and up to three bytes behind each, and its channels of each output
     // and addend, by masks where they are no whole vectors.
     unsafe {
-        let bias = block.weights.cast::<i32>();
-        let scales = block.weights.add(64 * V).cast::<f32>();
-        let mut weights = block.weights.add(128 * V);
-        let mut sums = [[_mm512_setzero_si512(); V]; P];
-        let begin = start(PLAIN || block.narrow);
+        let narrow = PLAIN || block.narrow;
+        let mut bias = [start(narrow); V];
+        let mut scales = [_mm512_setzero_ps(); V];
+        let mut offsets = scales;
         for j in 0..V {
-            let bias = _mm512_add_epi32(_mm512_load_si512(bias.add(16 * j).cast()), begin);
-            for sums in &mut sums {
-                sums[j] = bias;
-            }
-        }
-        let mut pixels = [block.input; P];
-        for (i, pixel) in pixels.iter_mut().enumerate() {
-            *pixel = block.input.add(*block.input_offsets.add(first + i) as usize);
+            let terms = block.weights.add(64 * j);
+            bias[j] = _mm512_add_epi32(_mm512_load_si512(terms.cast()), bias[j]);
+            scales[j] = _mm512_load_ps(terms.add(64 * V).cast());
+            offsets[j] = offset(scales[j]);
         }
         let bytes = 4 * block.steps;
-        let mut down = 0;
-        for _ in 0..block.runs[0] {
-            let mut across = down;
-            for _ in 0..block.runs[1] {
-                let mut at = across;
-                let end = across + bytes;
-                macro_rules! step {
-                    ($k:expr) => {{
-                        let mut columns = [_mm512_setzero_si512(); V];
-                        for j in 0..V {
-                            columns[j] = _mm512_load_si512(weights.add(64 * (V * $k + j)).cast());
-                        }
-                        for i in 0..P {
-                            let four = pixels[i].add(at + 4 * $k).cast::<i32>().read_unaligned();
-                            let four = _mm512_set1_epi32(four);
+        while first < end {
+            let mut weights = block.weights.add(128 * V);
+            let mut sums = [bias; P];
+            let mut pixels = [block.input; P];
+            for (i, pixel) in pixels.iter_mut().enumerate() {
+                *pixel = block.input.add(*block.input_offsets.add(first + i) as usize);
+            }
+            let mut down = 0;
+            for _ in 0..block.runs[0] {
+                let mut across = down;
+                for _ in 0..block.runs[1] {
+                    let mut at = across;
+                    let end = across + bytes;
+                    macro_rules! step {
+                        ($k:expr) => {{
+                            let mut columns = [_mm512_setzero_si512(); V];
                             for j in 0..V {
-                                sums[i][j] = _mm512_dpbusd_epi32(sums[i][j], four, columns[j]);
+                                let column = weights.add(64 * (V * $k + j));
+                                columns[j] = _mm512_load_si512(column.cast());
                             }
-                        }
-                    }};
+                            for i in 0..P {
+                                let four = pixels[i].add(at + 4 * $k).cast::<i32>();
+                                let four = _mm512_set1_epi32(four.read_unaligned());
+                                for j in 0..V {
+                                    sums[i][j] = _mm512_dpbusd_epi32(sums[i][j], four, columns[j]);
+                                }
+                            }
+                        }};
+                    }
+                    while at + 8 <= end {
+                        step!(0);
+                        step!(1);
+                        weights = weights.add(128 * V);
+                        at += 8;
+                    }
+                    if at < end {
+                        step!(0);
+                        weights = weights.add(64 * V);
+                    }
+                    across += block.run_step[1];
                 }
-                while at + 8 <= end {
-                    step!(0);
-                    step!(1);
-                    weights = weights.add(128 * V);
-                    at += 8;
-                }
-                if at < end {
-                    step!(0);
-                    weights = weights.add(64 * V);
-                }
-                across += block.run_step[1];
+                down += block.run_step[0];
             }
-            down += block.run_step[0];
-        }
 
-        let mut scaled = [[_mm512_setzero_ps(); V]; P];
-        if PLAIN || block.narrow {
-            for j in 0..V {
-                let scale = _mm512_load_ps(scales.add(16 * j));
+            let mut scaled = [[_mm512_setzero_ps(); V]; P];
+            if narrow {
                 for i in 0..P {
-                    scaled[i][j] = scale_narrow(sums[i][j], scale);
+                    for j in 0..V {
+                        scaled[i][j] = scale_narrow(sums[i][j], scales[j], offsets[j]);
+                    }
+                }
+            } else {
+                for i in 0..P {
+                    for j in 0..V {
+                        scaled[i][j] = scale_wide(sums[i][j], scales[j]);
+                    }
                 }
             }
-        } else {
-            for j in 0..V {
-                let scale = _mm512_load_ps(scales.add(16 * j));
-                for i in 0..P {
-                    scaled[i][j] = scale_wide(sums[i][j], scale);
-                }
+            let finisher = Finisher::<PLAIN>::new(block, first);
+            // Every index is a constant, so that sums stay in registers.
+            macro_rules! rows {
+                ($($i:literal)*) => {$(
+                    if $i < P {
+                        let at = |i: usize, j: usize| scaled[i.min(P - 1)][j.min(V - 1)];
+                        if V == 4 {
+                            finisher.one($i, [at($i, 0), at($i, 1), at($i, 2), at($i, 3)]);
+                        }
+                        if (V == 2 || V == 3) && $i % 2 == 0 {
+                            let sums = [at($i, 0), at($i, 1), at($i + 1, 0), at($i + 1, 1)];
+                            finisher.two($i, sums, (P - $i).min(2));
+                        }
+                        if (V == 1 || V == 3) && $i % 4 == 0 {
+                            let j = V - 1;
+                            let sums = [at($i, j), at($i + 1, j), at($i + 2, j), at($i + 3, j)];
+                            finisher.four($i, sums, (P - $i).min(4), 16 * j);
+                        }
+                    }
+                )*};
             }
+            rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+            first += P;
         }
-        let finisher = Finisher::<PLAIN>::new(block, first);
-        // Every index is a constant, so that sums stay in registers.
-        macro_rules! rows {
-            ($($i:literal)*) => {$(
-                if $i < P {
-                    let at = |i: usize, j: usize| scaled[i.min(P - 1)][j.min(V - 1)];
-                    if V == 4 {
-                        finisher.one($i, [at($i, 0), at($i, 1), at($i, 2), at($i, 3)]);
-                    }
-                    if (V == 2 || V == 3) && $i % 2 == 0 {
-                        let sums = [at($i, 0), at($i, 1), at($i + 1, 0), at($i + 1, 1)];
-                        finisher.two($i, sums, (P - $i).min(2));
-                    }
-                    if (V == 1 || V == 3) && $i % 4 == 0 {
-                        let j = V - 1;
-                        let sums = [at($i, j), at($i + 1, j), at($i + 2, j), at($i + 3, j)];
-                        finisher.four($i, sums, (P - $i).min(4), 16 * j);
-                    }
-                }
-            )*};
-        }
-        rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
     }
 }
 

@@ -19,11 +19,17 @@ pub(super) fn start(narrow: bool) -> __m512i {
     _mm512_set1_epi32(if narrow { MAGIC.to_bits() as i32 } else { 0 })
 }
 
+/// What is added to the scaled bits of a narrow layer's sums.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn offset(scale: __m512) -> __m512 {
+    _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC))
+}
+
 /// `f32(sum) · scale` of a narrow layer.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn scale_narrow(sum: __m512i, scale: __m512) -> __m512 {
-    let offset = _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC));
+pub(super) fn scale_narrow(sum: __m512i, scale: __m512, offset: __m512) -> __m512 {
     _mm512_fmadd_ps(_mm512_castsi512_ps(sum), scale, offset)
 }
 

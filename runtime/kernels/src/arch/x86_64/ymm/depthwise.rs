@@ -6,7 +6,7 @@ use core::arch::x86_64::*;
 use super::dot::Dot;
 use super::finish::{clamp, round, scale, start};
 use crate::packed::depthwise::ROWS;
-use crate::strided::DepthwiseRow;
+use crate::strided::DepthwiseRows;
 
 /// Bytes of a vector, which is the number of channels in a block.
 const VECTOR: usize = 32;
@@ -33,12 +33,12 @@ unsafe fn interleave<const HALF: usize>(rows: &[*const u8], at: usize) -> [__m25
 
 /// The sums of half a block begin here.
 #[inline(always)]
-unsafe fn begin<const HALF: usize>(row: &DepthwiseRow) -> [__m256i; 2] {
+unsafe fn begin<const HALF: usize>(block: &DepthwiseRows) -> [__m256i; 2] {
     // SAFETY: the terms of a block begin it.
     unsafe {
-        let first = start(row.narrow);
+        let first = start(block.narrow);
         let load = |j: usize| {
-            let at = row.weights.add(VECTOR * (2 * HALF + j));
+            let at = block.weights.add(VECTOR * (2 * HALF + j));
             _mm256_add_epi32(_mm256_loadu_si256(at.cast()), first)
         };
         [load(0), load(1)]
@@ -46,24 +46,24 @@ unsafe fn begin<const HALF: usize>(row: &DepthwiseRow) -> [__m256i; 2] {
 }
 
 #[inline(always)]
-unsafe fn write<const HALF: usize>(row: &DepthwiseRow, sums: [__m256i; 2], output: usize) {
-    // SAFETY: the terms of a block begin it; the row has as many outputs, of so many channels.
+unsafe fn write<const HALF: usize>(block: &DepthwiseRows, sums: [__m256i; 2], output: *mut u8) {
+    // SAFETY: the terms of a block begin it; the caller passes an output, which has so
+    // many channels.
     unsafe {
         let scales = |j: usize| {
-            _mm256_loadu_ps(row.weights.add(4 * VECTOR + VECTOR * (2 * HALF + j)).cast())
+            _mm256_loadu_ps(block.weights.add(4 * VECTOR + VECTOR * (2 * HALF + j)).cast())
         };
-        let scaled = [0, 1].map(|j| scale(sums[j], scales(j), row.narrow));
-        let words = round(scaled[0], scaled[1], row.finish);
-        let bytes = clamp(words, words, row.finish);
-        let output = row.output.add(output * row.output_step);
+        let scaled = [0, 1].map(|j| scale(sums[j], scales(j), block.narrow));
+        let words = round(scaled[0], scaled[1], block.finish);
+        let bytes = clamp(words, words, block.finish);
         let lanes = [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)];
         for (lane, bytes) in lanes.into_iter().enumerate() {
             let channel = 16 * lane + 8 * HALF;
-            if channel + 8 <= row.channels {
+            if channel + 8 <= block.channels {
                 _mm_storel_epi64(output.add(channel).cast(), bytes);
-            } else if channel < row.channels {
+            } else if channel < block.channels {
                 let eight = _mm_cvtsi128_si64(bytes).to_le_bytes();
-                let count = row.channels - channel;
+                let count = block.channels - channel;
                 output.add(channel).copy_from_nonoverlapping(eight.as_ptr(), count);
             }
         }
@@ -89,7 +89,7 @@ unsafe fn add_products<D: Dot>(
 /// outputs at work at a time; half of the channels.
 ///
 /// # Safety
-/// As [`DepthwiseRow`] says; the processor has AVX2, FMA and the instructions of `D`.
+/// As [`DepthwiseRows`] says; the processor has AVX2, FMA and the instructions of `D`.
 #[inline(always)]
 pub(super) unsafe fn rolling<
     D: Dot,
@@ -99,44 +99,48 @@ pub(super) unsafe fn rolling<
     const G: usize,
     const N: usize,
 >(
-    row: &DepthwiseRow,
+    block: &DepthwiseRows,
 ) {
     // SAFETY: columns up to the last one's window are read, as the row promises, and the terms
     // and weights of its block.
     unsafe {
-        let bias = begin::<HALF>(row);
-        let weights = row.weights.add(TERMS + 2 * HALF * VECTOR);
-        let mut sums = [bias; N];
-        let mut at = 0;
-        macro_rules! column {
-            ($column:expr) => {{
-                for group in 0..G {
-                    let rows = &row.rows[ROWS * group..ROWS * (group + 1)];
-                    let [a, b] = interleave::<HALF>(rows, at);
-                    let values = [D::activations(a), D::activations(b)];
-                    for n in 0..N {
-                        if $column >= n * S && $column - n * S < K {
-                            let step = ($column - n * S) * G + group;
-                            let weights = weights.add(4 * VECTOR * step);
-                            add_products::<D>(&mut sums[n], values, weights);
+        let bias = begin::<HALF>(block);
+        let weights = block.weights.add(TERMS + 2 * HALF * VECTOR);
+        for row in 0..block.height {
+            let mut sums = [bias; N];
+            let mut at = row * block.row_step;
+            let mut output = block.output.add(row * block.output_row_step);
+            macro_rules! column {
+                ($column:expr) => {{
+                    for group in 0..G {
+                        let rows = &block.rows[ROWS * group..ROWS * (group + 1)];
+                        let [a, b] = interleave::<HALF>(rows, at);
+                        let values = [D::activations(a), D::activations(b)];
+                        for n in 0..N {
+                            if $column >= n * S && $column - n * S < K {
+                                let step = ($column - n * S) * G + group;
+                                let weights = weights.add(4 * VECTOR * step);
+                                add_products::<D>(&mut sums[n], values, weights);
+                            }
                         }
                     }
-                }
-                at += row.column_step;
-            }};
-        }
-        for column in 0..K - S {
-            column!(column);
-        }
-        for output in 0..row.count {
-            for column in K - S..K {
+                    at += block.column_step;
+                }};
+            }
+            for column in 0..K - S {
                 column!(column);
             }
-            write::<HALF>(row, sums[0], output);
-            for n in 1..N {
-                sums[n - 1] = sums[n];
+            for _ in 0..block.count {
+                for column in K - S..K {
+                    column!(column);
+                }
+                write::<HALF>(block, sums[0], output);
+                output = output.add(block.output_step);
+                for n in 1..N {
+                    sums[n - 1] = sums[n];
+                }
+                sums[N - 1] = bias;
             }
-            sums[N - 1] = bias;
         }
     }
 }
@@ -146,25 +150,30 @@ pub(super) unsafe fn rolling<
 /// # Safety
 /// As [`rolling`].
 #[inline(always)]
-pub(super) unsafe fn general<D: Dot, const HALF: usize>(row: &DepthwiseRow) {
+pub(super) unsafe fn general<D: Dot, const HALF: usize>(block: &DepthwiseRows) {
     // SAFETY: as in `rolling`.
     unsafe {
-        let bias = begin::<HALF>(row);
-        let groups = row.kernel[0].div_ceil(ROWS);
-        for output in 0..row.count {
-            let mut sums = bias;
-            let mut weights = row.weights.add(TERMS + 2 * HALF * VECTOR);
-            for column in 0..row.kernel[1] {
-                let at = output * row.window_step + column * row.column_step;
-                for group in 0..groups {
-                    let rows = &row.rows[ROWS * group..ROWS * (group + 1)];
-                    let [a, b] = interleave::<HALF>(rows, at);
-                    let values = [D::activations(a), D::activations(b)];
-                    add_products::<D>(&mut sums, values, weights);
-                    weights = weights.add(4 * VECTOR);
+        let bias = begin::<HALF>(block);
+        let groups = block.kernel[0].div_ceil(ROWS);
+        for row in 0..block.height {
+            for index in 0..block.count {
+                let mut sums = bias;
+                let mut weights = block.weights.add(TERMS + 2 * HALF * VECTOR);
+                for column in 0..block.kernel[1] {
+                    let at = row * block.row_step
+                        + index * block.window_step
+                        + column * block.column_step;
+                    for group in 0..groups {
+                        let rows = &block.rows[ROWS * group..ROWS * (group + 1)];
+                        let [a, b] = interleave::<HALF>(rows, at);
+                        let values = [D::activations(a), D::activations(b)];
+                        add_products::<D>(&mut sums, values, weights);
+                        weights = weights.add(4 * VECTOR);
+                    }
                 }
+                let output = row * block.output_row_step + index * block.output_step;
+                write::<HALF>(block, sums, block.output.add(output));
             }
-            write::<HALF>(row, sums, output);
         }
     }
 }

@@ -14,7 +14,7 @@ macro_rules! kernels {
             use crate::Isa;
             use crate::packed::Packing;
             use crate::packed::depthwise::ROWS;
-            use crate::strided::{ConvBlock, DepthwiseRow, Kernels, portable};
+            use crate::strided::{ConvBlock, DepthwiseRows, Kernels, portable};
 
             portable::portable!(vectors, $feature, 0x80);
 
@@ -52,26 +52,26 @@ macro_rules! kernels {
             }
 
             #[target_feature(enable = $feature)]
-            unsafe fn half<const HALF: usize>(row: &DepthwiseRow) {
-                let groups = row.kernel[0].div_ceil(ROWS);
+            unsafe fn half<const HALF: usize>(block: &DepthwiseRows) {
+                let groups = block.kernel[0].div_ceil(ROWS);
                 // SAFETY: passed on.
                 unsafe {
-                    match (row.kernel[1], row.columns_between, groups) {
-                        (3, 1, 1) => depthwise::rolling::<Dot, HALF, 3, 1, 1, 3>(row),
-                        (3, 2, 1) => depthwise::rolling::<Dot, HALF, 3, 2, 1, 2>(row),
-                        (5, 1, 2) => depthwise::rolling::<Dot, HALF, 5, 1, 2, 5>(row),
-                        (5, 2, 2) => depthwise::rolling::<Dot, HALF, 5, 2, 2, 3>(row),
-                        _ => depthwise::general::<Dot, HALF>(row),
+                    match (block.kernel[1], block.columns_between, groups) {
+                        (3, 1, 1) => depthwise::rolling::<Dot, HALF, 3, 1, 1, 3>(block),
+                        (3, 2, 1) => depthwise::rolling::<Dot, HALF, 3, 2, 1, 2>(block),
+                        (5, 1, 2) => depthwise::rolling::<Dot, HALF, 5, 1, 2, 5>(block),
+                        (5, 2, 2) => depthwise::rolling::<Dot, HALF, 5, 2, 2, 3>(block),
+                        _ => depthwise::general::<Dot, HALF>(block),
                     }
                 }
             }
 
-            unsafe fn depthwise(row: &DepthwiseRow) {
+            unsafe fn depthwise(block: &DepthwiseRows) {
                 // SAFETY: passed on.
                 unsafe {
-                    half::<0>(row);
-                    if row.channels > 8 {
-                        half::<1>(row);
+                    half::<0>(block);
+                    if block.channels > 8 {
+                        half::<1>(block);
                     }
                 }
             }
