@@ -1,24 +1,20 @@
 //! `hardtack bench`.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use hardtack::{
-    Bundle, Extent, Isa, OperationTime, Options, Outputs, Session, Tensor, View, ViewMut,
-};
+use hardtack::{Bundle, Extent, Isa, Options, Outputs, Session, Tensor, View, ViewMut};
 use serde_json::json;
 
 use crate::arguments::Bench;
-use crate::output::{self, bytes, print, table};
+use crate::output::{self, bytes, print};
+use crate::profile::Profile;
 use crate::{Answer, bundles};
 
 /// Runs before the measured ones.
 const WARM_UP: usize = 3;
 /// How long to measure where the number of runs is not given.
 const MEASURED: Duration = Duration::from_secs(2);
-/// Operations that the profile names.
-const SLOWEST: usize = 25;
 
 pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
     let isa = match &arguments.isa {
@@ -60,7 +56,10 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
     }
     times.sort();
     let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
-    let profile = if arguments.profile { Some(profile(&mut session, &given)?) } else { None };
+    let profile = match arguments.profile {
+        true => Some(Profile::measure(&mut session, &given, threads)?),
+        false => None,
+    };
     let peak = peak_memory();
     if as_json {
         output::json(&json!({
@@ -76,13 +75,8 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
             "threads": arguments.threads,
             "weights": if session.is_in_place() { "in place" } else { "repacked" },
             "integer": session.is_integer(),
-            "profile": profile.as_deref().map(|operations| {
-                operations.iter().map(|operation| json!({
-                    "name": operation.name,
-                    "operator": operation.operator,
-                    "ms": ms(operation.duration),
-                })).collect::<Vec<_>>()
-            }),
+            "profile": profile.as_ref().map(Profile::json),
+            "peak_gmacs": profile.as_ref().and_then(|profile| profile.peak),
         }));
         return Ok(Answer::Yes);
     }
@@ -100,7 +94,7 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
     let peak = peak.map_or("unknown".into(), bytes);
     text += &format!(
         "memory     {peak} at most, of it an arena of {}\n\
-         runs       {} on {} thread{}\n",
+         runs       {} on {} thread{}, weights {}\n",
         bytes(session.arena_bytes() as u64),
         if session.is_integer() {
             format!("in integers, kernels {}", session.isa())
@@ -108,10 +102,11 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
             "in float, or in part".into()
         },
         arguments.threads,
-        if arguments.threads == 1 { "" } else { "s" }
+        if arguments.threads == 1 { "" } else { "s" },
+        if session.is_in_place() { "in place" } else { "repacked when loaded" }
     );
-    if let Some(operations) = &profile {
-        text += &profile_text(operations);
+    if let Some(profile) = &profile {
+        text += &profile.text();
     }
     print(&text);
     Ok(Answer::Yes)
@@ -147,7 +142,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(crate) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
@@ -173,52 +168,6 @@ fn inputs(bundle: &Bundle, session: &Session) -> anyhow::Result<Vec<(String, Ten
         }
     });
     zeros.collect()
-}
-
-/// The median time of each operation over a few runs, in the order they run.
-fn profile(
-    session: &mut Session,
-    inputs: &[(&str, &Tensor)],
-) -> anyhow::Result<Vec<OperationTime>> {
-    const RUNS: usize = 9;
-    let mut runs = Vec::new();
-    for _ in 0..RUNS {
-        runs.push(session.run_profiled(inputs)?.1);
-    }
-    let mut operations = runs.remove(0);
-    for (index, operation) in operations.iter_mut().enumerate() {
-        let others = runs.iter().filter_map(|run| run.get(index)).map(|other| other.duration);
-        let mut durations: Vec<Duration> = others.chain([operation.duration]).collect();
-        durations.sort();
-        operation.duration = durations[durations.len() / 2];
-    }
-    Ok(operations)
-}
-
-fn profile_text(operations: &[OperationTime]) -> String {
-    let total: Duration = operations.iter().map(|operation| operation.duration).sum();
-    let part = |duration: Duration| {
-        format!("{:.1} %", 100.0 * duration.as_secs_f64() / total.as_secs_f64().max(1e-12))
-    };
-    let mut kinds = BTreeMap::<&str, (usize, Duration)>::new();
-    for operation in operations {
-        let kind = kinds.entry(&operation.operator).or_default();
-        *kind = (kind.0 + 1, kind.1 + operation.duration);
-    }
-    let mut kinds: Vec<_> = kinds.into_iter().collect();
-    kinds.sort_by_key(|(_, (_, duration))| std::cmp::Reverse(*duration));
-    let rows = kinds.iter().map(|(kind, (count, duration))| {
-        [kind.to_string(), count.to_string(), format!("{:.3}", ms(*duration)), part(*duration)]
-    });
-    let mut text = format!("\n{}", table(["kind", "count", "ms", "part"], rows));
-    let mut slowest: Vec<_> = operations.iter().collect();
-    slowest.sort_by_key(|operation| std::cmp::Reverse(operation.duration));
-    let rows = slowest.iter().take(SLOWEST).map(|operation| {
-        let (name, kind) = (operation.name.clone(), operation.operator.clone());
-        [name, kind, format!("{:.3}", ms(operation.duration)), part(operation.duration)]
-    });
-    text += &format!("\n{}", table(["operation", "kind", "ms", "part"], rows));
-    text
 }
 
 /// The most memory this process ever had, where the system tells.

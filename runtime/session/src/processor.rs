@@ -1,6 +1,7 @@
 //! What integer programs run on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hardtack_engine::{Executor, ProgramError};
 use hardtack_kernels::Isa;
@@ -36,6 +37,18 @@ impl Processor {
 
     pub(crate) fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Products in a second of one thread that does nothing else; `None` for portable code.
+    pub(crate) fn peak(&self) -> Option<f64> {
+        let kernels = Kernels::for_isa(self.isa)?;
+        let measure = || {
+            let began = Instant::now();
+            let products = kernels.peak(100_000);
+            products as f64 / began.elapsed().as_secs_f64()
+        };
+        // The best of some: others may have the processor for a while.
+        (0..10).map(|_| measure()).reduce(f64::max)
     }
 
     pub(crate) fn pool(&self) -> &Pool {

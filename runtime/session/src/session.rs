@@ -137,6 +137,13 @@ impl Session {
         self.processor.isa()
     }
 
+    /// Products of weights and activations that one thread of this machine can do in a second
+    /// with the instruction set of this session, measured for some tens of milliseconds with
+    /// everything in registers. `None` for portable code.
+    pub fn measure_peak(&self) -> Option<f64> {
+        self.processor.peak()
+    }
+
     /// Whether the weights of all integer programs are used where the bundle has them; otherwise
     /// they were packed for this processor when the session was made.
     pub fn is_in_place(&self) -> bool {

@@ -56,7 +56,7 @@ impl Lowered {
         let layout = Layout::new(program, steps);
         // A program whose windows lie far outside their images has halos beyond all measure.
         let limit = program.arena_bytes().saturating_mul(4).saturating_add(1 << 20);
-        if layout.arena_bytes > limit.min(u32::MAX as usize) {
+        if layout.arena_bytes > limit.min(Program::<B>::MAXIMUM_ARENA as usize) {
             return None;
         }
         let arena_bytes = layout.arena_bytes;

@@ -9,7 +9,7 @@ const PIXELS: usize = 384;
 /// Fewer, where there are no more.
 const FEW: usize = 4;
 /// Products that are worth a second thread: some microseconds of one.
-const WORTHWHILE: u64 = 1 << 19;
+const WORTHWHILE: u64 = 1 << 20;
 /// Pixels of a part are a multiple of this, which is one of every kernel's tile.
 const UNIT: usize = 48;
 /// Weights up to this size stay in the innermost cache while the pixels pass.

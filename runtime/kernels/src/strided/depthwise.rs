@@ -29,6 +29,8 @@ pub struct Depthwise {
     pub narrow: bool,
 }
 
+/// Products that are worth a second thread.
+const WORTHWHILE: u64 = 1 << 18;
 /// Bytes of the image that pass all blocks of channels before the next do: they stay in the cache.
 const AT_ONCE: usize = 96 << 10;
 
@@ -87,7 +89,8 @@ impl Depthwise {
         self.check(kernels, arena.len(), weights);
         let weights = &weights[self.weights..];
         let arena = Shared::new(arena);
-        let parts = parallel.threads().clamp(1, self.size[0]);
+        let parts = if self.products() < WORTHWHILE { 1 } else { parallel.threads() };
+        let parts = parts.clamp(1, self.size[0]);
         parallel.run(parts, &|index| {
             let rows = part(self.size[0], 1, index, parts);
             let bytes = self.size[1] * self.stride[0] * self.stride[1] * self.input.pixel;

@@ -11,6 +11,8 @@ pub struct Kernels {
     pub(crate) packing: Packing,
     pub(crate) conv: unsafe fn(&ConvBlock),
     pub(crate) depthwise: unsafe fn(&DepthwiseRows),
+    /// So many rounds of independent sums of products in registers; the products of a round.
+    pub(crate) peak: unsafe fn(usize) -> u64,
     pub(crate) add: unsafe fn(&Pairs, &[u8], &[u8], &mut [u8]),
     pub(crate) multiply: unsafe fn(&Pairs, &[u8], &[u8], &mut [u8]),
     pub(crate) rescale: unsafe fn(&Linear, &[u8], &mut [u8]),
@@ -46,6 +48,13 @@ impl Kernels {
     /// The instruction set.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Does nothing but multiply, in registers, for so many rounds; gives the number of products.
+    /// Its time is what every kernel is measured against.
+    pub fn peak(&self, rounds: usize) -> u64 {
+        // SAFETY: the table is only given out where the processor has its instructions.
+        unsafe { (self.peak)(rounds) }
     }
 
     /// How they read weights.

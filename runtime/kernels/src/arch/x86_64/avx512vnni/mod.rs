@@ -5,6 +5,9 @@ mod conv;
 mod depthwise;
 mod finish;
 
+use core::arch::x86_64::*;
+use core::hint::black_box;
+
 use crate::Isa;
 use crate::packed::Packing;
 use crate::strided::{Kernels, portable};
@@ -16,6 +19,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     packing: Packing::X86Zmm,
     conv: conv::conv,
     depthwise: depthwise::depthwise,
+    peak,
     add: vectors::add,
     multiply: vectors::multiply,
     rescale: vectors::rescale,
@@ -27,3 +31,18 @@ pub(crate) static KERNELS: Kernels = Kernels {
     resize: vectors::resize,
     softmax: vectors::softmax,
 };
+
+/// See [`Kernels::peak`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn peak(rounds: usize) -> u64 {
+    const SUMS: usize = 16;
+    let (a, b) = (black_box(_mm512_set1_epi8(3)), black_box(_mm512_set1_epi8(5)));
+    let mut sums = [_mm512_setzero_si512(); SUMS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, a, b);
+        }
+    }
+    black_box(sums);
+    (rounds * SUMS * 64) as u64
+}

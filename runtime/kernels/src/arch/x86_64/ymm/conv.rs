@@ -19,37 +19,39 @@ pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usiz
     // the runs of its pixels and up to three bytes behind each, and its channels of each output
     // and addend.
     unsafe {
-        let load = |at: usize| _mm256_loadu_si256(block.weights.add(at).cast());
         let begin = start(block.narrow);
-        let bias = [0, 32].map(|at| _mm256_add_epi32(load(at), begin));
+        let bias = [
+            _mm256_add_epi32(load(block.weights), begin),
+            _mm256_add_epi32(load(block.weights.add(32)), begin),
+        ];
         let mut sums = [bias; P];
         let mut pixels = [block.input; P];
         for (i, pixel) in pixels.iter_mut().enumerate() {
             *pixel = block.input.add(*block.input_offsets.add(first + i) as usize);
         }
-        let mut at_weights = 8 * WIDTH;
+        let mut weights = block.weights.add(8 * WIDTH);
         let mut down = 0;
         for _ in 0..block.runs[0] {
             let mut across = down;
             for _ in 0..block.runs[1] {
                 for step in 0..block.steps {
                     let at = across + 4 * step;
-                    let weights = [load(at_weights), load(at_weights + 32)];
-                    let weights = [D::weights(weights[0]), D::weights(weights[1])];
+                    let columns = [D::weights(load(weights)), D::weights(load(weights.add(32)))];
                     for i in 0..P {
                         let four = pixels[i].add(at).cast::<i32>().read_unaligned();
                         let four = D::activations(_mm256_set1_epi32(four));
-                        sums[i][0] = D::add(sums[i][0], four, weights[0]);
-                        sums[i][1] = D::add(sums[i][1], four, weights[1]);
+                        sums[i][0] = D::add(sums[i][0], four, columns[0]);
+                        sums[i][1] = D::add(sums[i][1], four, columns[1]);
                     }
-                    at_weights += 4 * WIDTH;
+                    weights = weights.add(4 * WIDTH);
                 }
                 across += block.run_step[1];
             }
             down += block.run_step[0];
         }
 
-        let scales = [64, 96].map(|at| _mm256_loadu_ps(block.weights.add(at).cast()));
+        let scales = block.weights.add(4 * WIDTH).cast::<f32>();
+        let scales = [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))];
         let mut scaled = [[_mm256_setzero_ps(); 2]; P];
         for i in 0..P {
             for j in 0..2 {
@@ -74,18 +76,9 @@ pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usiz
 unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], count: usize) {
     // SAFETY: the block has offsets for its pixels, and so many channels there.
     unsafe {
-        let channels = block.channels;
         if !block.residual.is_null() {
-            let load = |pixel: usize| {
-                let at = block.residual.add(*block.residual_offsets.add(pixel) as usize);
-                if channels == WIDTH {
-                    return _mm_loadu_si128(at.cast());
-                }
-                let mut bytes = [0u8; WIDTH];
-                at.copy_to_nonoverlapping(bytes.as_mut_ptr(), channels);
-                _mm_loadu_si128(bytes.as_ptr().cast())
-            };
-            let values = _mm256_set_m128i(load(pixel + count - 1), load(pixel));
+            let second = residual(block, pixel + count - 1);
+            let values = _mm256_set_m128i(second, residual(block, pixel));
             // Eight columns of either pixel, in turns.
             let values = _mm256_permute4x64_epi64(values, 0b11_01_10_00);
             let addend = Addend {
@@ -97,21 +90,49 @@ unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], co
                 [addend.add::<2>(sums[1][0], values), addend.add::<3>(sums[1][1], values)],
             ];
         }
-        let words = sums.map(|[a, b]| round(a, b, block.finish));
-        let bytes = clamp(words[0], words[1], block.finish);
+        let first = round(sums[0][0], sums[0][1], block.finish);
+        let second = round(sums[1][0], sums[1][1], block.finish);
+        let bytes = clamp(first, second, block.finish);
         let bytes = _mm256_permute4x64_epi64(bytes, 0b11_01_10_00);
-        let store = |pixel: usize, bytes: __m128i| {
-            let at = block.output.add(*block.output_offsets.add(pixel) as usize);
-            if channels == WIDTH {
-                return _mm_storeu_si128(at.cast(), bytes);
-            }
-            let mut row = [0u8; WIDTH];
-            _mm_storeu_si128(row.as_mut_ptr().cast(), bytes);
-            at.copy_from_nonoverlapping(row.as_ptr(), channels);
-        };
-        store(pixel, _mm256_castsi256_si128(bytes));
+        store(block, pixel, _mm256_castsi256_si128(bytes));
         if count > 1 {
-            store(pixel + 1, _mm256_extracti128_si256(bytes, 1));
+            store(block, pixel + 1, _mm256_extracti128_si256(bytes, 1));
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn load(at: *const u8) -> __m256i {
+    // SAFETY: passed on.
+    unsafe { _mm256_loadu_si256(at.cast()) }
+}
+
+/// The channels of the addend of a pixel.
+#[inline(always)]
+unsafe fn residual(block: &ConvBlock, pixel: usize) -> __m128i {
+    // SAFETY: the block has an offset for the pixel, and so many channels there.
+    unsafe {
+        let at = block.residual.add(*block.residual_offsets.add(pixel) as usize);
+        if block.channels == WIDTH {
+            return _mm_loadu_si128(at.cast());
+        }
+        let mut bytes = [0u8; WIDTH];
+        at.copy_to_nonoverlapping(bytes.as_mut_ptr(), block.channels);
+        _mm_loadu_si128(bytes.as_ptr().cast())
+    }
+}
+
+/// Writes the channels of a pixel.
+#[inline(always)]
+unsafe fn store(block: &ConvBlock, pixel: usize, bytes: __m128i) {
+    // SAFETY: as in `residual`.
+    unsafe {
+        let at = block.output.add(*block.output_offsets.add(pixel) as usize);
+        if block.channels == WIDTH {
+            return _mm_storeu_si128(at.cast(), bytes);
+        }
+        let mut row = [0u8; WIDTH];
+        _mm_storeu_si128(row.as_mut_ptr().cast(), bytes);
+        at.copy_from_nonoverlapping(row.as_ptr(), block.channels);
     }
 }

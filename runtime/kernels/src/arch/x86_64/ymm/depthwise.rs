@@ -20,8 +20,8 @@ unsafe fn interleave<const HALF: usize>(rows: &[*const u8], at: usize) -> [__m25
     // SAFETY: the caller passes rows that can be read there, with the slack behind them, and has
     // a processor with AVX2.
     unsafe {
-        let load = |row: usize| _mm256_loadu_si256(rows[row].add(at).cast());
-        let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+        let [a, b, c, d] =
+            [load(rows[0], at), load(rows[1], at), load(rows[2], at), load(rows[3], at)];
         let (ab, cd) = if HALF == 0 {
             (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d))
         } else {
@@ -37,11 +37,9 @@ unsafe fn begin<const HALF: usize>(block: &DepthwiseRows) -> [__m256i; 2] {
     // SAFETY: the terms of a block begin it.
     unsafe {
         let first = start(block.narrow);
-        let load = |j: usize| {
-            let at = block.weights.add(VECTOR * (2 * HALF + j));
-            _mm256_add_epi32(_mm256_loadu_si256(at.cast()), first)
-        };
-        [load(0), load(1)]
+        let at = 2 * HALF * VECTOR;
+        let (a, b) = (load(block.weights, at), load(block.weights, at + VECTOR));
+        [_mm256_add_epi32(a, first), _mm256_add_epi32(b, first)]
     }
 }
 
@@ -50,24 +48,35 @@ unsafe fn write<const HALF: usize>(block: &DepthwiseRows, sums: [__m256i; 2], ou
     // SAFETY: the terms of a block begin it; the caller passes an output, which has so
     // many channels.
     unsafe {
-        let scales = |j: usize| {
-            _mm256_loadu_ps(block.weights.add(4 * VECTOR + VECTOR * (2 * HALF + j)).cast())
-        };
-        let scaled = [0, 1].map(|j| scale(sums[j], scales(j), block.narrow));
-        let words = round(scaled[0], scaled[1], block.finish);
+        let scales = block.weights.add(4 * VECTOR + 2 * HALF * VECTOR).cast::<f32>();
+        let a = scale(sums[0], _mm256_loadu_ps(scales), block.narrow);
+        let b = scale(sums[1], _mm256_loadu_ps(scales.add(8)), block.narrow);
+        let words = round(a, b, block.finish);
         let bytes = clamp(words, words, block.finish);
-        let lanes = [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)];
-        for (lane, bytes) in lanes.into_iter().enumerate() {
-            let channel = 16 * lane + 8 * HALF;
-            if channel + 8 <= block.channels {
-                _mm_storel_epi64(output.add(channel).cast(), bytes);
-            } else if channel < block.channels {
-                let eight = _mm_cvtsi128_si64(bytes).to_le_bytes();
-                let count = block.channels - channel;
-                output.add(channel).copy_from_nonoverlapping(eight.as_ptr(), count);
-            }
+        write_lane(block, output, 8 * HALF, _mm256_castsi256_si128(bytes));
+        write_lane(block, output, 16 + 8 * HALF, _mm256_extracti128_si256(bytes, 1));
+    }
+}
+
+/// Writes eight channels from `channel` on, as far as there are.
+#[inline(always)]
+unsafe fn write_lane(block: &DepthwiseRows, output: *mut u8, channel: usize, bytes: __m128i) {
+    // SAFETY: as in `write`.
+    unsafe {
+        if channel + 8 <= block.channels {
+            _mm_storel_epi64(output.add(channel).cast(), bytes);
+        } else if channel < block.channels {
+            let eight = _mm_cvtsi128_si64(bytes).to_le_bytes();
+            let count = block.channels - channel;
+            output.add(channel).copy_from_nonoverlapping(eight.as_ptr(), count);
         }
     }
+}
+
+#[inline(always)]
+unsafe fn load(from: *const u8, at: usize) -> __m256i {
+    // SAFETY: passed on.
+    unsafe { _mm256_loadu_si256(from.add(at).cast()) }
 }
 
 #[inline(always)]
@@ -79,8 +88,8 @@ unsafe fn add_products<D: Dot>(
     for j in 0..2 {
         // SAFETY: the caller passes a step of the block's weights, and has the processor.
         unsafe {
-            let weights = _mm256_loadu_si256(weights.add(VECTOR * j).cast());
-            sums[j] = D::add(sums[j], values[j], D::weights(weights));
+            let weights = D::weights(load(weights, VECTOR * j));
+            sums[j] = D::add(sums[j], values[j], weights);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Sums of four products of u8 and i8, with the instructions that a processor has for them.
 
 use core::arch::x86_64::*;
+use core::hint::black_box;
 
 /// Adds four products to each of eight sums. What can be done to weights and activations
 /// beforehand is done once for all their uses.
@@ -103,4 +104,32 @@ impl Dot for Avx2 {
             _mm256_add_epi32(_mm256_add_epi32(sums, even), odd)
         }
     }
+}
+
+/// See [`Kernels::peak`](crate::strided::Kernels::peak).
+///
+/// # Safety
+/// The processor has AVX2 and the instructions of `D`.
+#[inline(always)]
+pub(super) unsafe fn peak<D: Dot>(rounds: usize) -> u64 {
+    const PIXELS: usize = 4;
+    // SAFETY: passed on; references can be read.
+    unsafe {
+        let activations = [D::activations(_mm256_set1_epi8(3)); PIXELS];
+        let weights = [
+            D::weights(black_box(_mm256_set1_epi8(5))),
+            D::weights(black_box(_mm256_set1_epi8(-7))),
+        ];
+        let mut sums = [[_mm256_setzero_si256(); 2]; PIXELS];
+        for _ in 0..rounds {
+            for (sums, activations) in sums.iter_mut().zip(&activations) {
+                // Read anew, or the compiler would multiply once and for all.
+                let activations = core::ptr::from_ref(activations).read_volatile();
+                sums[0] = D::add(sums[0], activations, weights[0]);
+                sums[1] = D::add(sums[1], activations, weights[1]);
+            }
+        }
+        black_box(sums);
+    }
+    (rounds * PIXELS * 2 * 32) as u64
 }

@@ -10,7 +10,7 @@ macro_rules! kernels {
     ($module:ident, $isa:ident, $feature:literal, $dot:ident, [$($pixels:literal)*]) => {
         pub(crate) mod $module {
             use super::dot::$dot as Dot;
-            use super::{conv, depthwise};
+            use super::{conv, depthwise, dot};
             use crate::Isa;
             use crate::packed::Packing;
             use crate::packed::depthwise::ROWS;
@@ -23,6 +23,7 @@ macro_rules! kernels {
                 packing: Packing::X86Ymm,
                 conv,
                 depthwise,
+                peak,
                 add: vectors::add,
                 multiply: vectors::multiply,
                 rescale: vectors::rescale,
@@ -34,6 +35,12 @@ macro_rules! kernels {
                 resize: vectors::resize,
                 softmax: vectors::softmax,
             };
+
+            #[target_feature(enable = $feature)]
+            unsafe fn peak(rounds: usize) -> u64 {
+                // SAFETY: the processor has the instructions.
+                unsafe { dot::peak::<Dot>(rounds) }
+            }
 
             #[inline(never)]
             #[target_feature(enable = $feature)]

@@ -1,0 +1,124 @@
+//! Integer programs give the same bytes on every instruction set and with any number of threads.
+//!
+//! `HARDTACK_REQUIRE_ISA=avx512vnni,avx2` makes the absence of an instruction set a failure.
+
+mod shared;
+
+use std::path::Path;
+
+use hardtack::{Bundle, Isa, Options, Outputs, Session, Tensor};
+use hardtack_converter::spec::Spec;
+use hardtack_converter::{Silent, convert};
+use shared::labelled::{spec_path, task};
+
+/// Instruction sets of this processor, after a look at those that must be among them.
+fn supported() -> Vec<Isa> {
+    let supported: Vec<Isa> = Isa::ALL.iter().copied().filter(|isa| isa.is_supported()).collect();
+    let required = std::env::var("HARDTACK_REQUIRE_ISA").unwrap_or_default();
+    for name in required.split(',').filter(|name| !name.is_empty()) {
+        let isa = Isa::from_name(name).unwrap_or_else(|| panic!("{name} is no instruction set"));
+        assert!(supported.contains(&isa), "this processor does not have {isa}");
+    }
+    println!("instruction sets: {supported:?}");
+    supported
+}
+
+fn run(bundle: &Bundle, isa: Isa, threads: usize) -> Outputs {
+    let options = Options { isa: Some(isa), threads, ..Options::default() };
+    let mut session = Session::with_options(bundle, options).unwrap();
+    assert!(session.is_integer());
+    assert_eq!(session.isa(), isa);
+    let golden = bundle.golden().unwrap().expect("test vectors");
+    let case = golden.cases().next().expect("a test vector");
+    let inputs: Vec<(String, Tensor)> = case
+        .inputs()
+        .map(|vector| (vector.name.to_owned(), hardtack::golden::tensor(&vector).unwrap()))
+        .collect();
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    session.run(&inputs).unwrap()
+}
+
+fn agrees_on_all(name: &str, bundle: &Bundle) {
+    let bytes = |outputs: &Outputs| -> Vec<Vec<u8>> {
+        outputs.iter().map(|(_, tensor)| tensor.to_bytes()).collect()
+    };
+    let expected = bytes(&run(bundle, Isa::Scalar, 1));
+    for isa in supported() {
+        for threads in [1, 2, 3] {
+            let given = bytes(&run(bundle, isa, threads));
+            assert!(given == expected, "{name} differs with {isa} on {threads} threads");
+        }
+    }
+}
+
+/// A bundle that is never made anew: its vectors hold on every target, for ever. A change that
+/// breaks this is a change of the format.
+#[test]
+fn a_frozen_network_gives_its_frozen_bytes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen/programs/kws_dscnn.tack");
+    let bundle = Bundle::open(path).unwrap();
+    bundle.verify().unwrap();
+    for isa in supported() {
+        let options = Options { isa: Some(isa), ..Options::default() };
+        let mut session = Session::with_options(&bundle, options).unwrap();
+        let checked = hardtack::golden::check(&bundle, &mut session).unwrap();
+        assert!(checked.holds(), "{isa}");
+    }
+    agrees_on_all("kws_dscnn", &bundle);
+}
+
+#[test]
+fn networks_agree_on_every_instruction_set() {
+    let Some(assets) = shared::assets() else {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    for name in [
+        "cifar_mobilenetv2s",
+        "cifar_resnet14",
+        "mlperf_tiny_ad_autoencoder",
+        "mlperf_tiny_ic_resnet8",
+        "mlperf_tiny_kws_dscnn",
+        "mlperf_tiny_vww_mobilenet",
+        "mnist_cntk",
+        "mobilenet_v1_0.25_128",
+        "mobilenet_v2_1.0_224",
+        "squeezenet1_1",
+    ] {
+        let task = task(name).expect("a network with a task");
+        let mut options = hardtack_converter::Options {
+            int8: true,
+            calibration: Some(assets.join("data").join(task.calibration)),
+            samples: 4,
+            ..Default::default()
+        };
+        if !task.spec.is_empty() {
+            let spec = Spec::read(&spec_path(task.spec)).unwrap();
+            options.preprocess = spec.preprocess;
+            options.postprocess = spec.postprocess;
+        }
+        let source = assets.join("models").join(name).join("model.onnx");
+        let output = scratch.path().join("model.tack");
+        let mut bundles = Vec::new();
+        for packing in [None, Isa::detect().packing()] {
+            options.packing = packing;
+            convert(&source, &output, &options, &mut Silent).unwrap();
+            // Mapped, so that packed weights lie at a multiple of 64.
+            let bundle = Bundle::open(&output).unwrap();
+            let options = Options::default();
+            let session = Session::with_options(&bundle, options).unwrap();
+            assert_eq!(session.is_in_place(), packing == Isa::detect().packing(), "{name}");
+            agrees_on_all(name, &bundle);
+            bundles.push(bundle);
+            std::fs::remove_file(&output).unwrap();
+        }
+        let vectors =
+            |bundle: &Bundle| bundle.container().unwrap().sections().last().unwrap().digest;
+        assert_eq!(
+            vectors(&bundles[0]),
+            vectors(&bundles[1]),
+            "{name}: the target changes results"
+        );
+    }
+}
