@@ -290,7 +290,7 @@ impl Case {
                 |channel: usize, index: usize, element: usize| rows[channel][index * run + element];
             shape.pack(kernels.packing(), &terms, weight, packed);
             let view = from.window(window.pad);
-            let operation = strided::Conv {
+            let plan = strided::ConvPlan {
                 input: View {
                     offset: view.offset,
                     row: window.stride[0] * view.row,
@@ -311,7 +311,7 @@ impl Case {
                 finish,
                 narrow,
             };
-            operation.run(kernels, arena, packed, parallel);
+            strided::Conv::new(plan, kernels.packing()).run(kernels, arena, packed, parallel);
         }
         let result = to.read(arena, raise);
         // Nothing else was written.

@@ -273,7 +273,7 @@ impl Lowering<'_> {
                         scale: residual.scale,
                     }
                 });
-                let conv = strided::Conv {
+                let plan = strided::ConvPlan {
                     input: View {
                         offset: view.offset,
                         row: window.stride[0] * view.row,
@@ -290,7 +290,7 @@ impl Lowering<'_> {
                     finish,
                     narrow,
                 };
-                self.push(index, Operation::Conv(conv));
+                self.push(index, Operation::Conv(strided::Conv::new(plan, self.packing)));
             }
         }
     }

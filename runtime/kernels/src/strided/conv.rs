@@ -1,8 +1,9 @@
 //! Convolutions and fully connected layers on packed weights.
 
 use super::parallel::{Shared, part};
-use super::{Finish, Kernels, Parallel, Residual, SLACK, View};
-use crate::packed::dense::{self, DEPTH, Dense};
+use super::{Alone, Finish, Kernels, Parallel, Residual, SLACK, View};
+use crate::packed::Packing;
+use crate::packed::dense::{DEPTH, Dense};
 
 /// Output pixels whose places are worked out at once.
 const PIXELS: usize = 384;
@@ -15,16 +16,17 @@ const UNIT: usize = 48;
 /// Weights up to this size stay in the innermost cache while the pixels pass.
 const SMALL: usize = 24 << 10;
 
-/// A convolution. Each output pixel reads `rows · columns` runs of bytes.
+/// What a convolution reads, computes and writes. Each output pixel reads `rows · columns` runs
+/// of bytes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Conv {
+pub struct ConvPlan {
     /// The first run of the first window, and the distances of windows.
     pub input: View,
     /// What is written.
     pub output: View,
     /// Rows and columns of the output.
     pub size: [usize; 2],
-    /// Number of runs down and right; their product is that of `weights`.
+    /// Number of runs down and right; their product is that of `shape`.
     pub runs: [usize; 2],
     /// Distance of runs down and right, in bytes.
     pub run_step: [usize; 2],
@@ -41,6 +43,22 @@ pub struct Conv {
     /// Whether every sum is less than 2²² in size and every scale less than 2⁸, so that a sum
     /// can be converted and scaled in one instruction.
     pub narrow: bool,
+}
+
+/// A convolution whose plan was checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv {
+    plan: ConvPlan,
+    packing: Packing,
+    /// Blocks of its weights.
+    blocks: usize,
+    /// Bytes of its weights.
+    bytes: usize,
+    /// Pixels that pass one block after the other: few enough that what they read and write
+    /// stays in the cache.
+    at_once: usize,
+    /// The arena has at least so many bytes.
+    arena: usize,
 }
 
 /// Some columns at some pixels: what a kernel gets. The bytes it reads and writes lie in one
@@ -73,19 +91,55 @@ pub(crate) struct Block {
 }
 
 impl Conv {
+    /// Checks a plan for kernels that read weights in this layout.
+    ///
+    /// # Panics
+    /// Where the output and what is read are not apart, pixels overlap, or sizes contradict each
+    /// other.
+    pub fn new(plan: ConvPlan, packing: Packing) -> Self {
+        let ([rows, columns], shape) = (plan.size, plan.shape);
+        let channels = shape.groups * shape.outputs;
+        assert_eq!(plan.runs[0] * plan.runs[1], shape.runs, "runs");
+        let [down, right] = [0, 1].map(|axis| (plan.runs[axis] - 1) * plan.run_step[axis]);
+        let groups = (shape.groups - 1) * plan.group_step;
+        let read = plan.input.end(rows, columns, down + right + groups + shape.run);
+        let read = read.saturating_add(SLACK);
+        let written = plan.output.end(rows, columns, channels);
+        assert!(
+            read <= plan.output.offset || written <= plan.input.offset,
+            "a convolution reads what it writes"
+        );
+        assert!(plan.output.is_disjoint(columns, channels), "pixels overlap");
+        let mut arena = read.max(written);
+        if let Some(residual) = &plan.residual {
+            let end = residual.view.end(rows, columns, channels);
+            assert!(
+                end <= plan.output.offset || written <= residual.view.offset,
+                "a convolution adds what it writes"
+            );
+            arena = arena.max(end);
+        }
+        assert!(arena <= u32::MAX as usize, "offsets have 32 bits");
+        let bytes = shape.bytes(packing).expect("a layer fits into memory");
+        let blocks = shape.blocks(packing).count();
+        let pixel = shape.runs * shape.run + shape.outputs;
+        let budget = if bytes <= SMALL { 20 << 10 } else { 512 << 10 };
+        let at_once = (budget / pixel / UNIT * UNIT).clamp(UNIT, PIXELS);
+        Self { plan, packing, blocks, bytes, at_once, arena }
+    }
+
     /// Multiplications of a run.
     pub fn products(&self) -> u64 {
-        let window = (self.shape.runs * self.shape.run) as u64;
-        (self.size[0] * self.size[1]) as u64
-            * (self.shape.groups * self.shape.outputs) as u64
-            * window
+        let Dense { groups, outputs, runs, run } = self.plan.shape;
+        let [rows, columns] = self.plan.size;
+        (rows * columns) as u64 * (groups * outputs) as u64 * (runs * run) as u64
     }
 
     /// Runs it.
     ///
     /// # Panics
-    /// Where something it touches lies outside the arena or the weights, and where the output
-    /// and what is read are not apart.
+    /// Where something it touches lies outside the arena or the weights, and where the kernels
+    /// read weights in another layout.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -93,23 +147,24 @@ impl Conv {
         weights: &[u8],
         parallel: &dyn Parallel,
     ) {
-        self.check(kernels, arena.len(), weights);
-        let weights = &weights[self.weights..];
+        assert_eq!(self.packing, kernels.packing(), "weights are packed for other kernels");
+        assert!(self.arena <= arena.len(), "an image leaves the arena");
+        let weights = &weights[self.plan.weights..][..self.bytes];
+        assert!(weights.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
         let arena = Shared::new(arena);
-        let pixels = self.size[0] * self.size[1];
-        let blocks = self.shape.blocks(kernels.packing()).count();
-        let bytes = self.shape.bytes(kernels.packing()).unwrap_or(usize::MAX);
+        let pixels = self.plan.size[0] * self.plan.size[1];
+        let parallel = if self.products() < WORTHWHILE { &Alone } else { parallel };
         let parts = parallel.threads().max(1);
         // What is larger is read by each thread in part only.
-        let by_blocks =
-            blocks >= parts && (pixels < UNIT * parts || bytes > pixels * self.shape.run);
-        let parts = if by_blocks { parts.min(blocks) } else { parts };
+        let by_blocks = self.blocks >= parts
+            && (pixels < UNIT * parts || self.bytes > pixels * self.plan.shape.run);
+        let parts = if by_blocks { parts.min(self.blocks) } else { parts };
         let unit = if pixels >= UNIT * parts { UNIT } else { 1 };
         let work = |index: usize| {
             let (pixels, blocks) = if by_blocks {
-                (0..pixels, part(blocks, 1, index, parts))
+                (0..pixels, part(self.blocks, 1, index, parts))
             } else {
-                (part(pixels, unit, index, parts), 0..blocks)
+                (part(pixels, unit, index, parts), 0..self.blocks)
             };
             // Fully connected layers need no room for the places of many pixels.
             if pixels.len() <= FEW {
@@ -118,46 +173,7 @@ impl Conv {
                 self.part::<PIXELS>(kernels, arena, weights, pixels, blocks);
             }
         };
-        if self.products() < WORTHWHILE {
-            (0..parts).for_each(work);
-        } else {
-            parallel.run(parts, &work);
-        }
-    }
-
-    fn check(&self, kernels: &Kernels, arena: usize, weights: &[u8]) {
-        let [rows, columns] = self.size;
-        let shape = self.shape;
-        let channels = shape.groups * shape.outputs;
-        let read = {
-            let [down, right] = [0, 1].map(|axis| (self.runs[axis] - 1) * self.run_step[axis]);
-            let groups = (shape.groups - 1) * self.group_step;
-            self.input.end(rows, columns, down + right + groups + shape.run)
-        };
-        let written = self.output.end(rows, columns, channels);
-        assert!(read + SLACK <= arena && written + SLACK <= arena, "an image leaves the arena");
-        assert!(arena <= u32::MAX as usize, "offsets have 32 bits");
-        assert!(
-            read + SLACK <= self.output.offset || written <= self.input.offset,
-            "a convolution reads what it writes"
-        );
-        assert!(self.output.is_disjoint(columns, channels), "pixels overlap");
-        assert_eq!(self.runs[0] * self.runs[1], shape.runs, "runs");
-        if let Some(residual) = &self.residual {
-            let end = residual.view.end(rows, columns, channels);
-            assert!(end + SLACK <= arena, "an addend leaves the arena");
-            assert!(
-                end <= self.output.offset || written <= residual.view.offset,
-                "a convolution adds what it writes"
-            );
-        }
-        let bytes = shape.bytes(kernels.packing()).unwrap_or(usize::MAX);
-        assert!(
-            weights.len().checked_sub(self.weights).is_some_and(|left| left >= bytes),
-            "weights are missing"
-        );
-        let address = weights.as_ptr().addr() + self.weights;
-        assert!(address.is_multiple_of(64), "weights lie at a multiple of 64");
+        parallel.run(parts, &work);
     }
 
     /// Some pixels and some blocks; the places of `N` pixels are worked out at once.
@@ -169,28 +185,29 @@ impl Conv {
         pixels: core::ops::Range<usize>,
         blocks: core::ops::Range<usize>,
     ) {
-        let shape = self.shape;
+        let plan = &self.plan;
+        let shape = plan.shape;
         let mut offsets = [[0u32; N]; 3];
         let mut start = pixels.start;
         while start < pixels.end {
-            let count = self.pixels_at_once(kernels).min(N).min(pixels.end - start);
+            let count = self.at_once.min(N).min(pixels.end - start);
             self.offsets(start, count, &mut offsets);
-            let some = shape.blocks(kernels.packing()).skip(blocks.start).take(blocks.len());
+            let some = shape.blocks(self.packing).skip(blocks.start).take(blocks.len());
             for block in some {
                 let first = block.group * shape.outputs + block.first;
-                let input = self.input.offset + block.group * self.group_step;
-                let residual = self.residual.as_ref();
+                let input = plan.input.offset + block.group * plan.group_step;
+                let residual = plan.residual.as_ref();
                 let block = Block {
                     input: arena.at(input),
                     input_offsets: offsets[0].as_ptr(),
                     pixels: count,
-                    runs: self.runs,
-                    run_step: self.run_step,
+                    runs: plan.runs,
+                    run_step: plan.run_step,
                     steps: shape.run.div_ceil(DEPTH),
                     weights: weights[block.offset..].as_ptr(),
                     width: block.width,
                     channels: block.channels,
-                    output: arena.at(self.output.offset + first),
+                    output: arena.at(plan.output.offset + first),
                     output_offsets: offsets[1].as_ptr(),
                     residual: residual.map_or(core::ptr::null(), |residual| {
                         arena.at(residual.view.offset + first)
@@ -198,33 +215,26 @@ impl Conv {
                     residual_offsets: offsets[2].as_ptr(),
                     residual_zero_point: residual.map_or(0.0, |r| r.zero_point.into()),
                     residual_scale: residual.map_or(0.0, |residual| residual.scale),
-                    finish: self.finish,
-                    narrow: self.narrow,
+                    finish: plan.finish,
+                    narrow: plan.narrow,
                 };
-                // SAFETY: `check` found every window, output and addend of these pixels in the
-                // arena with the slack, and the block in the weights, at a multiple of 64 since
-                // blocks are multiples of it. Parts have pixels or columns of their own, and
-                // outputs are apart from each other and from what is read. The table of an
-                // instruction set is only given out where the processor has it.
+                // SAFETY: `new` found every window, output and addend of these pixels, with the
+                // slack, in the bytes that `run` found in the arena. The block lies in the
+                // weights, at a multiple of 64 since blocks are multiples of it. Parts have
+                // pixels or columns of their own, and outputs are apart from each other and from
+                // what is read. The table of an instruction set is only given out where the
+                // processor has it.
                 unsafe { (kernels.conv)(&block) };
             }
             start += count;
         }
     }
 
-    /// How many pixels pass one block after the other: few enough that what they read and write
-    /// stays in the cache.
-    fn pixels_at_once(&self, kernels: &Kernels) -> usize {
-        let bytes = self.shape.bytes(kernels.packing()).unwrap_or(usize::MAX);
-        let pixel = self.shape.runs * self.shape.run + self.shape.outputs;
-        let budget = if bytes <= SMALL { 20 << 10 } else { 512 << 10 };
-        (budget / pixel / UNIT * UNIT).clamp(UNIT, PIXELS)
-    }
-
     /// The places of `count` pixels from number `start` on, in input, output and addend.
     fn offsets<const N: usize>(&self, start: usize, count: usize, offsets: &mut [[u32; N]; 3]) {
-        let columns = self.size[1];
-        let views = [Some(self.input), Some(self.output), self.residual.map(|r| r.view)];
+        let plan = &self.plan;
+        let columns = plan.size[1];
+        let views = [Some(plan.input), Some(plan.output), plan.residual.map(|r| r.view)];
         for (view, offsets) in views.iter().zip(offsets) {
             let Some(view) = view else { continue };
             let (mut row, mut column) = (start / columns, start % columns);
@@ -239,10 +249,5 @@ impl Conv {
                 at += run;
             }
         }
-    }
-
-    /// The blocks of its weights, for tests of kernels.
-    pub fn blocks(&self, kernels: &Kernels) -> impl Iterator<Item = dense::Block> {
-        self.shape.blocks(kernels.packing())
     }
 }

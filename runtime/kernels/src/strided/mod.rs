@@ -8,8 +8,8 @@
 //! needs to know about borders. Kernels read up to [`SLACK`] bytes beyond what an image needs,
 //! and never use what they read there.
 //!
-//! Each operation is plain data. Running it checks that all it touches lies in the arena and in
-//! the weights, and panics otherwise; the kernels then rely on it.
+//! Running an operation checks that all it touches lies in the arena and in the weights, and panics
+//! otherwise; the kernels then rely on it.
 
 mod conv;
 mod depthwise;
@@ -23,7 +23,7 @@ mod rows;
 mod table;
 mod window;
 
-pub use conv::Conv;
+pub use conv::{Conv, ConvPlan};
 pub use depthwise::Depthwise;
 pub use elementwise::{Binary, BinaryKind, Linear, Pairs, Unary, UnaryKind};
 pub use parallel::{Alone, Parallel};
