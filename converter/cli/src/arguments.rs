@@ -55,6 +55,8 @@ pub enum Target {
     X86Zmm,
     /// x86-64 with AVX2.
     X86Ymm,
+    /// AArch64.
+    NeonDot,
 }
 
 #[derive(Args)]

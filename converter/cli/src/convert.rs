@@ -110,6 +110,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
             Target::Native => Isa::detect().packing(),
             Target::X86Zmm => Some(Packing::X86Zmm),
             Target::X86Ymm => Some(Packing::X86Ymm),
+            Target::NeonDot => Some(Packing::NeonDot),
         },
         guarded: true,
     })

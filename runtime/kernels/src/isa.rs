@@ -16,14 +16,25 @@ pub enum Isa {
     Avx512Vl,
     /// AVX2 with FMA.
     Avx2,
+    /// NEON with dot products of four bytes: Cortex-A55, A76 and later.
+    NeonDot,
+    /// NEON: every AArch64 processor.
+    Neon,
     /// None in particular: portable code.
     Scalar,
 }
 
 impl Isa {
     /// Every instruction set there are kernels for, on whatever processor, best first.
-    pub const ALL: &'static [Self] =
-        &[Self::Avx512Vnni, Self::AvxVnni, Self::Avx512Vl, Self::Avx2, Self::Scalar];
+    pub const ALL: &'static [Self] = &[
+        Self::Avx512Vnni,
+        Self::AvxVnni,
+        Self::Avx512Vl,
+        Self::Avx2,
+        Self::NeonDot,
+        Self::Neon,
+        Self::Scalar,
+    ];
 
     /// Its name, as the command line takes it.
     pub fn name(self) -> &'static str {
@@ -32,6 +43,8 @@ impl Isa {
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vl => "avx512vl",
             Self::Avx2 => "avx2",
+            Self::NeonDot => "neondot",
+            Self::Neon => "neon",
             Self::Scalar => "scalar",
         }
     }
@@ -46,6 +59,7 @@ impl Isa {
         match self {
             Self::Avx512Vnni => Some(Packing::X86Zmm),
             Self::AvxVnni | Self::Avx512Vl | Self::Avx2 => Some(Packing::X86Ymm),
+            Self::NeonDot | Self::Neon => Some(Packing::NeonDot),
             Self::Scalar => None,
         }
     }
@@ -77,6 +91,11 @@ impl Isa {
             Self::AvxVnni => has!("avx2" "fma" "avxvnni"),
             Self::Avx512Vl => has!("avx2" "fma" "avx512f" "avx512vl" "avx512vnni"),
             Self::Avx2 => has!("avx2" "fma"),
+            #[cfg(all(target_arch = "aarch64", feature = "std"))]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(not(all(target_arch = "aarch64", feature = "std")))]
+            Self::NeonDot => cfg!(all(target_arch = "aarch64", target_feature = "dotprod")),
+            Self::Neon => cfg!(target_arch = "aarch64"),
             Self::Scalar => true,
         }
     }

@@ -207,6 +207,7 @@ pub fn family_of(packing: Option<Packing>) -> Family {
     match packing {
         Some(Packing::X86Zmm) => Family::X86Zmm,
         Some(Packing::X86Ymm) => Family::X86Ymm,
+        Some(Packing::NeonDot) => Family::NeonDot,
         _ => Family::Mcu,
     }
 }

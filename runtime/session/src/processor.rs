@@ -31,6 +31,7 @@ impl Processor {
     }
 
     /// One thread, with the best instruction set there is.
+    #[cfg(feature = "float")]
     pub(crate) fn detect() -> Arc<Processor> {
         Processor::new(None, 1).expect("one thread is this one")
     }

@@ -29,16 +29,19 @@ pub enum Packing {
     X86Zmm,
     /// Vectors of 8 sums, products of 4 pairs: AVX-VNNI and AVX2.
     X86Ymm,
+    /// Vectors of 4 sums, products of 4 pairs of signed bytes: NEON.
+    NeonDot,
 }
 
 impl Packing {
     /// Every layout.
-    pub const ALL: &'static [Self] = &[Self::X86Zmm, Self::X86Ymm];
+    pub const ALL: &'static [Self] = &[Self::X86Zmm, Self::X86Ymm, Self::NeonDot];
 
     /// What stored activations are raised by.
     pub fn raise(self) -> i32 {
         match self {
             Self::X86Zmm | Self::X86Ymm => 128,
+            Self::NeonDot => 0,
         }
     }
 
@@ -47,6 +50,7 @@ impl Packing {
         match self {
             Self::X86Zmm => 4,
             Self::X86Ymm => 2,
+            Self::NeonDot => 1,
         }
     }
 
@@ -55,6 +59,7 @@ impl Packing {
         match self {
             Self::X86Zmm => 4,
             Self::X86Ymm => 2,
+            Self::NeonDot => 4,
         }
     }
 
@@ -68,7 +73,7 @@ impl Packing {
         let vector = 4 * self.lanes();
         match self {
             Self::X86Zmm => left.div_ceil(vector).min(self.vectors()) * vector,
-            Self::X86Ymm => self.vectors() * vector,
+            Self::X86Ymm | Self::NeonDot => self.vectors() * vector,
         }
     }
 

@@ -75,7 +75,8 @@ pub(crate) struct Block {
     pub(crate) steps: usize,
     /// A block of packed weights, at a multiple of 64.
     pub(crate) weights: *const u8,
-    /// Columns of the block.
+    /// Columns of the block; kernels with blocks of one width only know it.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) width: usize,
     /// Columns to be written.
     pub(crate) channels: usize,
@@ -213,7 +214,7 @@ impl Conv {
                         arena.at(residual.view.offset + first)
                     }),
                     residual_offsets: offsets[2].as_ptr(),
-                    residual_zero_point: residual.map_or(0.0, |r| r.zero_point.into()),
+                    residual_zero_point: residual.map_or(0.0, |r| self.real(r.zero_point)),
                     residual_scale: residual.map_or(0.0, |residual| residual.scale),
                     finish: plan.finish,
                     narrow: plan.narrow,
@@ -227,6 +228,14 @@ impl Conv {
                 unsafe { (kernels.conv)(&block) };
             }
             start += count;
+        }
+    }
+
+    /// A stored activation as the number that the kernel takes it for.
+    fn real(&self, stored: u8) -> f32 {
+        match self.packing.raise() {
+            0 => (stored as i8).into(),
+            _ => stored.into(),
         }
     }
 

@@ -17,6 +17,7 @@ mod elementwise;
 mod parallel;
 #[cfg(feature = "std")]
 mod pool;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) mod portable;
 mod ports;
 mod rows;
@@ -78,6 +79,7 @@ pub struct Finish {
     pub high: u8,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Finish {
     /// Whether it is nothing but the saturation of unsigned bytes.
     #[inline(always)]

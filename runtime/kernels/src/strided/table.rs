@@ -41,6 +41,10 @@ impl Kernels {
             Isa::Avx512Vl => Some(&crate::arch::x86_64::AVX512VL),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(&crate::arch::x86_64::AVX2),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => Some(&crate::arch::aarch64::neondot::KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Some(&crate::arch::aarch64::neon::KERNELS),
             _ => None,
         }
     }
