@@ -9,9 +9,11 @@ mod finish;
 macro_rules! kernels {
     ($module:ident, $isa:ident, $feature:literal, $dot:ident) => {
         pub(crate) mod $module {
+            use super::depthwise::All;
             use super::dot::$dot as Dot;
-            use super::{conv, depthwise, dot};
+            use super::{conv, dot};
             use crate::Isa;
+            use crate::arch::depthwise::{general, rolling};
             use crate::packed::Packing;
             use crate::strided::{ConvBlock, DepthwiseRows, Kernels, portable};
 
@@ -69,11 +71,11 @@ macro_rules! kernels {
                 // SAFETY: passed on.
                 unsafe {
                     match (block.kernel, block.columns_between) {
-                        ([3, 3], 1) => depthwise::rolling::<Dot, 3, 3, 1, 3>(block),
-                        ([3, 3], 2) => depthwise::rolling::<Dot, 3, 3, 2, 2>(block),
-                        ([5, 5], 1) => depthwise::rolling::<Dot, 5, 5, 1, 5>(block),
-                        ([5, 5], 2) => depthwise::rolling::<Dot, 5, 5, 2, 3>(block),
-                        _ => depthwise::general::<Dot>(block),
+                        ([3, 3], 1) => rolling::<All<Dot>, 3, 3, 1, 3>(block),
+                        ([3, 3], 2) => rolling::<All<Dot>, 3, 3, 2, 2>(block),
+                        ([5, 5], 1) => rolling::<All<Dot>, 5, 5, 1, 5>(block),
+                        ([5, 5], 2) => rolling::<All<Dot>, 5, 5, 2, 3>(block),
+                        _ => general::<All<Dot>>(block),
                     }
                 }
             }

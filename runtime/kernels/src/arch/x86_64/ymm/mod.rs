@@ -10,10 +10,11 @@ macro_rules! kernels {
     ($module:ident, $isa:ident, $feature:literal, $dot:ident, [$($pixels:literal)*]) => {
         pub(crate) mod $module {
             use super::dot::$dot as Dot;
-            use super::{conv, depthwise, dot};
+            use super::depthwise::Half;
+            use super::{conv, dot};
+            use crate::arch::depthwise::{general, rolling};
             use crate::Isa;
             use crate::packed::Packing;
-            use crate::packed::depthwise::ROWS;
             use crate::strided::{ConvBlock, DepthwiseRows, Kernels, portable};
 
             portable::portable!(vectors, $feature, 0x80);
@@ -60,15 +61,14 @@ macro_rules! kernels {
 
             #[target_feature(enable = $feature)]
             unsafe fn half<const HALF: usize>(block: &DepthwiseRows) {
-                let groups = block.kernel[0].div_ceil(ROWS);
                 // SAFETY: passed on.
                 unsafe {
-                    match (block.kernel[1], block.columns_between, groups) {
-                        (3, 1, 1) => depthwise::rolling::<Dot, HALF, 3, 1, 1, 3>(block),
-                        (3, 2, 1) => depthwise::rolling::<Dot, HALF, 3, 2, 1, 2>(block),
-                        (5, 1, 2) => depthwise::rolling::<Dot, HALF, 5, 1, 2, 5>(block),
-                        (5, 2, 2) => depthwise::rolling::<Dot, HALF, 5, 2, 2, 3>(block),
-                        _ => depthwise::general::<Dot, HALF>(block),
+                    match (block.kernel, block.columns_between) {
+                        ([3, 3], 1) => rolling::<Half<Dot, HALF>, 3, 3, 1, 3>(block),
+                        ([3, 3], 2) => rolling::<Half<Dot, HALF>, 3, 3, 2, 2>(block),
+                        ([5, 5], 1) => rolling::<Half<Dot, HALF>, 5, 5, 1, 5>(block),
+                        ([5, 5], 2) => rolling::<Half<Dot, HALF>, 5, 5, 2, 3>(block),
+                        _ => general::<Half<Dot, HALF>>(block),
                     }
                 }
             }
