@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hardtack-kernels", &[]),
     ("hardtack-engine", &["hardtack-kernels"]),
     ("hardtack", &["hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
+    ("hardtack-runner", &["hardtack"]),
     ("hardtack-converter", &["hardtack", "hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
     (
         "hardtack-cli",

@@ -16,10 +16,14 @@ pub enum Isa {
     Avx512Vl,
     /// AVX2 with FMA.
     Avx2,
+    /// NEON with products of matrices of bytes: Cortex-A510, A710 and later.
+    NeonI8mm,
     /// NEON with dot products of four bytes: Cortex-A55, A76 and later.
     NeonDot,
-    /// NEON: every AArch64 processor.
+    /// NEON: every AArch64 processor, and ARMv7 ones under Linux and Android that have it.
     Neon,
+    /// The vectors of WebAssembly.
+    Simd128,
     /// None in particular: portable code.
     Scalar,
 }
@@ -31,8 +35,10 @@ impl Isa {
         Self::AvxVnni,
         Self::Avx512Vl,
         Self::Avx2,
+        Self::NeonI8mm,
         Self::NeonDot,
         Self::Neon,
+        Self::Simd128,
         Self::Scalar,
     ];
 
@@ -43,8 +49,10 @@ impl Isa {
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vl => "avx512vl",
             Self::Avx2 => "avx2",
+            Self::NeonI8mm => "neoni8mm",
             Self::NeonDot => "neondot",
             Self::Neon => "neon",
+            Self::Simd128 => "simd128",
             Self::Scalar => "scalar",
         }
     }
@@ -59,7 +67,7 @@ impl Isa {
         match self {
             Self::Avx512Vnni => Some(Packing::X86Zmm),
             Self::AvxVnni | Self::Avx512Vl | Self::Avx2 => Some(Packing::X86Ymm),
-            Self::NeonDot | Self::Neon => Some(Packing::NeonDot),
+            Self::NeonI8mm | Self::NeonDot | Self::Neon | Self::Simd128 => Some(Packing::NeonDot),
             Self::Scalar => None,
         }
     }
@@ -73,32 +81,63 @@ impl Isa {
 
     /// Whether this processor has it.
     pub fn is_supported(self) -> bool {
+        /// At run time with the feature `std`, otherwise what the program was compiled for.
         macro_rules! has {
-            ($($feature:tt)*) => {{
-                #[cfg(all(target_arch = "x86_64", feature = "std"))]
-                let found = $(std::arch::is_x86_feature_detected!($feature))&&*;
-                #[cfg(all(target_arch = "x86_64", not(feature = "std")))]
-                let found = $(cfg!(target_feature = $feature))&&*;
-                #[cfg(not(target_arch = "x86_64"))]
-                let found = false;
-                found
+            ($architecture:literal, $detected:path, $($feature:tt)*) => {{
+                #[cfg(all(target_arch = $architecture, feature = "std"))]
+                {
+                    use $detected as detected;
+                    $(detected!($feature))&&*
+                }
+                #[cfg(not(all(target_arch = $architecture, feature = "std")))]
+                {
+                    cfg!(all(target_arch = $architecture, $(target_feature = $feature),*))
+                }
             }};
         }
+        macro_rules! x86 {
+            ($($feature:tt)*) => {
+                has!("x86_64", std::arch::is_x86_feature_detected, $($feature)*)
+            };
+        }
+        macro_rules! aarch64 {
+            ($($feature:tt)*) => {
+                has!("aarch64", std::arch::is_aarch64_feature_detected, $($feature)*)
+            };
+        }
         match self {
-            Self::Avx512Vnni => {
-                has!("avx512f" "avx512bw" "avx512vl" "avx512vbmi" "avx512vnni")
-            }
-            Self::AvxVnni => has!("avx2" "fma" "avxvnni"),
-            Self::Avx512Vl => has!("avx2" "fma" "avx512f" "avx512vl" "avx512vnni"),
-            Self::Avx2 => has!("avx2" "fma"),
-            #[cfg(all(target_arch = "aarch64", feature = "std"))]
-            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
-            #[cfg(not(all(target_arch = "aarch64", feature = "std")))]
-            Self::NeonDot => cfg!(all(target_arch = "aarch64", target_feature = "dotprod")),
-            Self::Neon => cfg!(target_arch = "aarch64"),
+            Self::Avx512Vnni => x86!("avx512f" "avx512bw" "avx512vl" "avx512vbmi" "avx512vnni"),
+            Self::AvxVnni => x86!("avx2" "fma" "avxvnni"),
+            Self::Avx512Vl => x86!("avx2" "fma" "avx512f" "avx512vl" "avx512vnni"),
+            Self::Avx2 => x86!("avx2" "fma"),
+            Self::NeonI8mm => aarch64!("dotprod" "i8mm"),
+            Self::NeonDot => aarch64!("dotprod"),
+            Self::Neon => cfg!(target_arch = "aarch64") || armv7_has_neon(),
+            Self::Simd128 => cfg!(target_feature = "simd128"),
             Self::Scalar => true,
         }
     }
+}
+
+/// Asks the kernel of the system: Rust has no stable way to.
+#[cfg(all(target_arch = "arm", any(target_os = "linux", target_os = "android"), feature = "std"))]
+fn armv7_has_neon() -> bool {
+    const CAPABILITIES: u32 = 16;
+    const NEON: u32 = 1 << 12;
+    let vector = std::fs::read("/proc/self/auxv").unwrap_or_default();
+    let (entries, _) = vector.as_chunks::<8>();
+    entries.iter().any(|&[a, b, c, d, rest @ ..]| {
+        u32::from_ne_bytes([a, b, c, d]) == CAPABILITIES && u32::from_ne_bytes(rest) & NEON != 0
+    })
+}
+
+#[cfg(not(all(
+    target_arch = "arm",
+    any(target_os = "linux", target_os = "android"),
+    feature = "std"
+)))]
+fn armv7_has_neon() -> bool {
+    false
 }
 
 impl fmt::Display for Isa {

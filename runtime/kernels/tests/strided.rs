@@ -15,6 +15,17 @@ fn tables() -> Vec<&'static Kernels> {
     Isa::ALL.iter().filter_map(|&isa| Kernels::for_isa(isa)).collect()
 }
 
+/// `HARDTACK_REQUIRE_ISA=avx512vnni,avx2` makes the absence of an instruction set a failure.
+#[test]
+fn every_required_instruction_set_is_tried() {
+    let tried: Vec<&str> = tables().iter().map(|kernels| kernels.isa().name()).collect();
+    println!("instruction sets: {tried:?}");
+    let required = std::env::var("HARDTACK_REQUIRE_ISA").unwrap_or_default();
+    for name in required.split(',').filter(|&name| !name.is_empty() && name != "scalar") {
+        assert!(tried.contains(&name), "this processor does not have {name}");
+    }
+}
+
 /// Parts that run one after another, last first.
 struct Backwards(usize);
 

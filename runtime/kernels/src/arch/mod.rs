@@ -2,7 +2,13 @@
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod aarch64;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(all(target_arch = "arm", any(target_os = "linux", target_os = "android")))]
+pub(crate) mod arm;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128"))]
 mod depthwise;
+#[cfg(any(target_arch = "aarch64", target_feature = "simd128"))]
+mod quads;
+#[cfg(target_feature = "simd128")]
+pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;

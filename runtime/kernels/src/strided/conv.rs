@@ -88,6 +88,7 @@ pub(crate) struct Block {
     pub(crate) residual_zero_point: f32,
     pub(crate) residual_scale: f32,
     pub(crate) finish: Finish,
+    #[cfg_attr(target_arch = "arm", allow(dead_code))]
     pub(crate) narrow: bool,
 }
 

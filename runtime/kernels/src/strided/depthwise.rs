@@ -50,6 +50,7 @@ pub(crate) struct Rows {
     pub(crate) column_step: usize,
     /// Columns of the kernel that a window is right of its neighbour, 0 where it lies between
     /// columns.
+    #[cfg_attr(target_arch = "arm", allow(dead_code))]
     pub(crate) columns_between: usize,
     /// Bytes from one window to the next.
     pub(crate) window_step: usize,
@@ -65,6 +66,7 @@ pub(crate) struct Rows {
     /// Bytes to write of each vector.
     pub(crate) channels: usize,
     pub(crate) finish: Finish,
+    #[cfg_attr(target_arch = "arm", allow(dead_code))]
     pub(crate) narrow: bool,
 }
 

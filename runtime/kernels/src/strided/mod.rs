@@ -17,7 +17,12 @@ mod elementwise;
 mod parallel;
 #[cfg(feature = "std")]
 mod pool;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "arm", any(target_os = "linux", target_os = "android")),
+    target_feature = "simd128"
+))]
 pub(crate) mod portable;
 mod ports;
 mod rows;

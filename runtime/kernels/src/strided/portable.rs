@@ -229,7 +229,7 @@ pub(crate) fn softmax<const FLIP: u8>(table: &[u32; 256], input: &[u8], output: 
 
 /// Instances of these kernels for an instruction set, as a module.
 macro_rules! portable {
-    ($module:ident, $feature:literal, $flip:literal) => {
+    ($module:ident, [$($feature:literal)?], $flip:literal) => {
         /// Portable kernels, compiled for this instruction set.
         mod $module {
             use crate::strided::{
@@ -237,7 +237,7 @@ macro_rules! portable {
             };
             use crate::Requantize;
 
-            portable::portable! { @functions $feature, $flip;
+            portable::portable! { @functions [$($feature)?], $flip;
                 add(add: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]);
                 multiply(multiply: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]);
                 rescale(linear: &Linear, input: &[u8], output: &mut [u8]);
@@ -249,13 +249,17 @@ macro_rules! portable {
             }
         }
     };
-    (@functions $feature:literal, $flip:literal;
+    (@functions $feature:tt, $flip:literal;
         $($name:ident($($argument:ident: $type:ty),*);)*) => {$(
-        #[target_feature(enable = $feature)]
+        portable::portable! { @function $feature, $flip, $name($($argument: $type),*) }
+    )*};
+    (@function [$($feature:literal)?], $flip:literal,
+        $name:ident($($argument:ident: $type:ty),*)) => {
+        $(#[target_feature(enable = $feature)])?
         pub(super) fn $name($($argument: $type),*) {
             portable::$name::<$flip>($($argument),*);
         }
-    )*};
+    };
 }
 
 pub(crate) use portable;

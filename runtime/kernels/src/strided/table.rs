@@ -42,9 +42,15 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(&crate::arch::x86_64::AVX2),
             #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Some(&crate::arch::aarch64::neoni8mm::KERNELS),
+            #[cfg(target_arch = "aarch64")]
             Isa::NeonDot => Some(&crate::arch::aarch64::neondot::KERNELS),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => Some(&crate::arch::aarch64::neon::KERNELS),
+            Isa::Neon => Some(&crate::arch::aarch64::plain::KERNELS),
+            #[cfg(all(target_arch = "arm", any(target_os = "linux", target_os = "android")))]
+            Isa::Neon => Some(&crate::arch::arm::NEON),
+            #[cfg(target_feature = "simd128")]
+            Isa::Simd128 => Some(&crate::arch::wasm32::simd128::KERNELS),
             _ => None,
         }
     }

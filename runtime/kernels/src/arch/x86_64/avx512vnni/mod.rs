@@ -12,7 +12,7 @@ use crate::Isa;
 use crate::packed::Packing;
 use crate::strided::{Kernels, portable};
 
-portable::portable!(vectors, "avx512f,avx512bw,avx512vl,fma", 0x80);
+portable::portable!(vectors, ["avx512f,avx512bw,avx512vl,fma"], 0x80);
 
 pub(crate) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512Vnni,

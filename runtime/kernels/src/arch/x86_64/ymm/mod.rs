@@ -17,7 +17,7 @@ macro_rules! kernels {
             use crate::packed::Packing;
             use crate::strided::{ConvBlock, DepthwiseRows, Kernels, portable};
 
-            portable::portable!(vectors, $feature, 0x80);
+            portable::portable!(vectors, [$feature], 0x80);
 
             pub(crate) static KERNELS: Kernels = Kernels {
                 isa: Isa::$isa,

@@ -1,0 +1,154 @@
+//! Convolution by products of matrices: two pixels × eight elements by eight elements × two
+//! columns make four sums.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+use core::hint::black_box;
+
+use super::neon::{Neon, Sdot};
+use crate::arch::quads::Quads;
+use crate::arch::quads::conv::{WIDTH, finish};
+use crate::strided::ConvBlock;
+
+/// Adds the products of the rows of `a` and `w`, eight bytes each: `a0·w0, a0·w1, a1·w0, a1·w1`.
+///
+/// # Safety
+/// The processor has the instruction, which Rust has no stable name for.
+#[inline(always)]
+unsafe fn multiply(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
+    let mut result = sums;
+    // SAFETY: the processor has it; registers only.
+    unsafe {
+        asm!(
+            "smmla {sums:v}.4s, {a:v}.16b, {w:v}.16b",
+            sums = inout(vreg) result,
+            a = in(vreg) a,
+            w = in(vreg) w,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    result
+}
+
+/// The low halves of both, and the high halves.
+#[inline(always)]
+unsafe fn halves(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
+    // SAFETY: every processor of this architecture has it.
+    unsafe {
+        let (a, b) = (vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b));
+        [vreinterpretq_s32_s64(vzip1q_s64(a, b)), vreinterpretq_s32_s64(vzip2q_s64(a, b))]
+    }
+}
+
+/// `P` pixels from number `first` on; a single one is taken twice.
+///
+/// # Safety
+/// As [`ConvBlock`] says; the processor has the instructions.
+#[inline(always)]
+pub(super) unsafe fn tile<const P: usize>(block: &ConvBlock, first: usize) {
+    // SAFETY: everything read is what the block promises: its terms and weights, and the runs of
+    // its pixels with up to three bytes behind each.
+    unsafe {
+        type Q = Neon<Sdot>;
+        let pairs = const { P.div_ceil(2) };
+        let terms = block.weights.cast::<i32>();
+        // Of two columns, for two pixels.
+        let mut bias = [vdupq_n_s32(0); 8];
+        for j in 0..4 {
+            let four = Q::start(terms.add(4 * j), block.narrow);
+            [bias[2 * j], bias[2 * j + 1]] = halves(four, four);
+        }
+        let mut sums = [bias; P];
+        let mut pixels = [block.input; P];
+        for i in 0..P {
+            pixels[i] = block.input.add(*block.input_offsets.add(first + i) as usize);
+        }
+        let mut weights = block.weights.add(8 * WIDTH);
+        let mut down = 0;
+        // Eight elements of each pixel, or the last four, by those of all columns.
+        macro_rules! step {
+            ($at:expr, $eight:literal) => {{
+                let mut rows = [vdupq_n_s8(0); P];
+                for i in 0..pairs {
+                    let (a, b) = (pixels[2 * i], pixels[(2 * i + 1).min(P - 1)]);
+                    rows[i] = if $eight {
+                        vcombine_s8(vld1_s8(a.add($at).cast()), vld1_s8(b.add($at).cast()))
+                    } else {
+                        // What stands beside the four is multiplied by 0.
+                        vcombine_s8(
+                            vget_low_s8(Q::repeat(a.add($at))),
+                            vget_low_s8(Q::repeat(b.add($at))),
+                        )
+                    };
+                }
+                for j in 0..4 {
+                    let near = Q::load(weights.add(16 * j));
+                    let far = if $eight {
+                        Q::load(weights.add(4 * WIDTH + 16 * j))
+                    } else {
+                        vdupq_n_s8(0)
+                    };
+                    let (near, far) = (vreinterpretq_s32_s8(near), vreinterpretq_s32_s8(far));
+                    let low = vreinterpretq_s8_s32(vzip1q_s32(near, far));
+                    let high = vreinterpretq_s8_s32(vzip2q_s32(near, far));
+                    for i in 0..pairs {
+                        sums[i][2 * j] = multiply(sums[i][2 * j], rows[i], low);
+                        sums[i][2 * j + 1] = multiply(sums[i][2 * j + 1], rows[i], high);
+                    }
+                }
+            }};
+        }
+        for _ in 0..block.runs[0] {
+            let mut across = down;
+            for _ in 0..block.runs[1] {
+                for step in 0..block.steps / 2 {
+                    step!(across + 8 * step, true);
+                    weights = weights.add(8 * WIDTH);
+                }
+                if !block.steps.is_multiple_of(2) {
+                    step!(across + 4 * (block.steps - 1), false);
+                    weights = weights.add(4 * WIDTH);
+                }
+                across += block.run_step[1];
+            }
+            down += block.run_step[0];
+        }
+        let mut by_pixel = [[vdupq_n_s32(0); 4]; P];
+        for i in 0..pairs {
+            for j in 0..4 {
+                let [one, other] = halves(sums[i][2 * j], sums[i][2 * j + 1]);
+                by_pixel[2 * i][j] = one;
+                if 2 * i + 1 < P {
+                    by_pixel[2 * i + 1][j] = other;
+                }
+            }
+        }
+        finish::<Q, P>(block, first, by_pixel);
+    }
+}
+
+/// See [`Kernels::peak`](crate::strided::Kernels::peak).
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+pub(super) unsafe fn peak(rounds: usize) -> u64 {
+    const PAIRS: usize = 2;
+    // SAFETY: passed on; references can be read.
+    unsafe {
+        let activations = [vdupq_n_s8(3); PAIRS];
+        let weights = [5, -7, 9, -11].map(|weight| black_box(vdupq_n_s8(weight)));
+        let mut sums = [[vdupq_n_s32(0); 8]; PAIRS];
+        for _ in 0..rounds {
+            for (sums, activations) in sums.iter_mut().zip(&activations) {
+                // Read anew, or the compiler could multiply once and for all.
+                let activations = core::ptr::from_ref(activations).read_volatile();
+                for j in 0..8 {
+                    sums[j] = multiply(sums[j], activations, weights[j % 4]);
+                }
+            }
+        }
+        black_box(sums);
+    }
+    (rounds * PAIRS * 8 * 32) as u64
+}
