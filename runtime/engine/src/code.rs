@@ -301,17 +301,18 @@ impl<B: AsRef<[u8]>> Program<B> {
         self.packing
     }
 
-    /// The weights section in another layout.
+    /// The weights section in this layout.
     #[cfg(feature = "alloc")]
-    pub fn pack(&self, packing: Option<Packing>) -> alloc::vec::Vec<u8> {
-        let code = self.code();
-        let plain = match self.packing {
-            None => alloc::borrow::Cow::Borrowed(self.weights.as_ref()),
-            Some(of) => packed::unpack(code, self.weights.as_ref(), of).into(),
-        };
-        match packing {
-            None => plain.into_owned(),
-            Some(packing) => packed::pack(code, &plain, packing),
+    pub fn pack(&self, packing: Option<Packing>) -> crate::Aligned {
+        let (code, weights) = (self.code(), self.weights.as_ref());
+        match (self.packing, packing) {
+            (of, packing) if of == packing => crate::Aligned::copied(weights),
+            (None, Some(packing)) => packed::pack(code, weights, packing),
+            (Some(of), None) => packed::unpack(code, weights, of),
+            (Some(of), Some(packing)) => {
+                packed::pack(code, packed::unpack(code, weights, of).bytes(), packing)
+            }
+            (None, None) => unreachable!("they are equal"),
         }
     }
 

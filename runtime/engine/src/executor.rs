@@ -1,6 +1,5 @@
 //! A program made ready for the instruction set of a processor.
 
-use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use hardtack_kernels::packed::Packing;
@@ -88,7 +87,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     pub fn arena_bytes_for(&self, packing: Option<Packing>) -> usize {
         let lowered = packing.and_then(|packing| {
             let steps: Vec<Step> = self.steps().collect();
-            Lowered::new(self, &steps, &self.pack(Some(packing)), packing)
+            Lowered::new(self, &steps, self.pack(Some(packing)).bytes(), packing)
         });
         lowered.map_or(self.arena_bytes(), |lowered| lowered.arena_bytes)
     }
@@ -103,20 +102,13 @@ impl<B: AsRef<[u8]>> Executor<B> {
             let packing = kernels.packing();
             let in_place =
                 given == Some(packing) && program.weights().as_ptr().addr().is_multiple_of(64);
-            let packed = if in_place {
-                Cow::Borrowed(program.weights())
-            } else {
-                Cow::Owned(program.pack(Some(packing)))
-            };
-            if let Some(lowered) = Lowered::new(&program, &steps, &packed, packing) {
-                let packed = match packed {
-                    Cow::Borrowed(_) => None,
-                    Cow::Owned(packed) => Some(Aligned::copied(&packed)),
-                };
+            let packed = (!in_place).then(|| program.pack(Some(packing)));
+            let weights = packed.as_ref().map_or(program.weights(), Aligned::bytes);
+            if let Some(lowered) = Lowered::new(&program, &steps, weights, packing) {
                 return Self { program, steps, isa, lowered: Some((kernels, lowered)), packed };
             }
         }
-        let packed = given.is_some().then(|| Aligned::copied(&program.pack(None)));
+        let packed = given.is_some().then(|| program.pack(None));
         Self { program, steps, isa: Isa::Scalar, lowered: None, packed }
     }
 

@@ -4,8 +4,7 @@ mod sample;
 
 use hardtack_engine::program::*;
 use hardtack_engine::{
-    Aligned, BuildError, Builder, Executor, Input, Layer, Output, Plan, Program, ProgramError,
-    RunError,
+    BuildError, Builder, Executor, Input, Layer, Output, Plan, Program, ProgramError, RunError,
 };
 use hardtack_kernels::packed::Packing;
 use hardtack_kernels::strided::Alone;
@@ -86,14 +85,14 @@ fn all_ways_to_run_agree_and_leftovers_do_not_matter() {
 
     for &isa in Isa::ALL {
         for packing in Packing::ALL.iter().copied().map(Some).chain([None]) {
-            let packed = Aligned::copied(&program.pack(packing));
+            let packed = program.pack(packing);
             let given = match packing {
                 None => program.clone(),
                 Some(packing) => {
                     Program::parse_packed(&built.code[..], packed.bytes(), packing).unwrap()
                 }
             };
-            assert_eq!(given.pack(None), built.weights, "{packing:?}");
+            assert_eq!(given.pack(None).bytes(), built.weights, "{packing:?}");
             let executor = Executor::new(given, isa);
             assert_eq!(executor.is_in_place(), executor.isa().packing() == packing);
             for leftover in [0, 200] {
@@ -115,14 +114,15 @@ fn packed_weights_of_another_length_are_refused() {
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     for &packing in Packing::ALL {
         let packed = program.pack(Some(packing));
+        let packed = packed.bytes();
         for length in [0, built.weights.len(), packed.len() - 64, packed.len() - 1] {
             let error = Program::parse_packed(&built.code[..], &packed[..length], packing);
             assert!(error.is_err(), "{packing:?} {length}");
         }
-        let longer = [&packed[..], &[0; 64]].concat();
+        let longer = [packed, &[0; 64]].concat();
         let error = Program::parse_packed(&built.code[..], &longer[..], packing);
         assert!(matches!(error, Err(ProgramError::WeightsLength { .. })));
-        let program = Program::parse_packed(&built.code[..], &packed[..], packing).unwrap();
+        let program = Program::parse_packed(&built.code[..], packed, packing).unwrap();
         let mut arena = vec![0; program.arena_bytes()];
         let error = program.run(&Kernels::SCALAR, &mut arena, &[], &mut []);
         assert_eq!(error, Err(RunError::Packed));

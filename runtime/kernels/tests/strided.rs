@@ -297,9 +297,9 @@ impl Case {
             let bytes = shape.bytes(kernels.packing()).unwrap();
             let mut packed = Aligned::new(bytes);
             let packed = packed.bytes(bytes);
-            let weight =
-                |channel: usize, index: usize, element: usize| rows[channel][index * run + element];
-            shape.pack(kernels.packing(), &terms, weight, packed);
+            let weights: Vec<u8> = rows.iter().flatten().map(|&weight| weight as u8).collect();
+            let stride = shape.runs * run;
+            shape.pack(kernels.packing(), &terms, (&weights, stride), packed);
             let view = from.window(window.pad);
             let plan = strided::ConvPlan {
                 input: View {
@@ -376,16 +376,18 @@ proptest! {
             let (bias, scales) = (cycle(&biases, count), cycle(&scales, count));
             let mut packed = vec![1; dense.bytes(packing).unwrap()];
             let terms = Terms { zero_point, bias: &bias, scales: &scales };
-            dense.pack(packing, &terms, value, &mut packed);
+            let stride = runs * run + 3;
+            let weights: Vec<u8> = (0..count * stride).map(|i| value(i, 0, 0) as u8).collect();
+            dense.pack(packing, &terms, (&weights, stride), &mut packed);
             let (mut bias_back, mut scales_back) = (vec![0; count], vec![0.0; count]);
             let mut back =
                 TermsMut { zero_point, bias: &mut bias_back, scales: &mut scales_back };
-            let mut seen = 0;
-            dense.unpack(packing, &packed, &mut back, |a, b, c, weight| {
-                assert_eq!(weight, value(a, b, c));
-                seen += 1;
-            });
-            prop_assert_eq!(seen, count * runs * run);
+            let mut weights_back = weights.clone();
+            for channel in weights_back.chunks_mut(stride) {
+                channel[..runs * run].fill(99);
+            }
+            dense.unpack(packing, &packed, &mut back, (&mut weights_back, stride));
+            prop_assert_eq!(weights_back, weights);
             prop_assert_eq!((&bias_back, &scales_back), (&bias, &scales));
 
             let shape = depthwise::Depthwise { kernel: [height, width], channels };

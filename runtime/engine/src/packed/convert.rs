@@ -3,9 +3,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use hardtack_kernels::packed::depthwise::Depthwise;
 use hardtack_kernels::packed::{Packing, Terms, TermsMut};
 
 use super::{Cursor, Shape, slice};
+use crate::Aligned;
 use crate::check::is_depthwise;
 use crate::code::Code;
 use crate::program::*;
@@ -21,64 +23,78 @@ pub(crate) fn tables(step: &Step) -> impl Iterator<Item = Span> {
     first.into_iter().chain(second)
 }
 
-/// Position of a weight among those of the family `mcu`.
-fn place(step: &Conv, shape: &Shape, inputs: u32, outputs: u32) -> impl Fn([usize; 3]) -> usize {
-    let [height, width] = step.window.kernel.map(usize::from);
-    let depth = height * width * (inputs / step.groups) as usize;
-    let depthwise = is_depthwise(step.groups, inputs, outputs);
-    let (shape, outputs) = (*shape, outputs as usize);
-    move |[channel, b, c]| {
-        // Of a dense layer run and element, of a depthwise one row and column.
-        let tap = match shape {
-            Shape::Dense(dense) => b * dense.run + c,
-            Shape::Depthwise(shape) => b * shape.kernel[1] + c,
-        };
-        if depthwise { tap * outputs + channel } else { channel * depth.next_multiple_of(4) + tap }
-    }
+/// Rows to columns: `weights` has so many rows.
+fn transposed(weights: &[u8], rows: usize) -> Vec<u8> {
+    let columns = weights.len() / rows;
+    (0..columns).flat_map(|column| weights[column..].iter().step_by(columns)).copied().collect()
+}
+
+/// Where the family `mcu` has a weight of a depthwise layer: of a channel, at a row and column.
+fn place(shape: Depthwise) -> impl Fn(usize, usize, usize) -> usize {
+    move |channel, row, column| (row * shape.kernel[1] + column) * shape.channels + channel
 }
 
 /// The weights section of a checked program for another family, from that of the family `mcu`.
-pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Vec<u8> {
+pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Aligned {
     let bytes = |span: Span| &weights[span.offset as usize..][..span.length as usize];
+    let mut packed = Aligned::zeroed(length(code, packing));
     let mut cursor = Cursor::new(packing);
-    let mut packed = Vec::new();
     for step in code.steps().flatten() {
         if let Step::Conv(step) = step {
             let [input, output] = [step.input, step.output]
                 .map(|id| code.tensor(id).expect("tensors of steps were checked"));
             let (inputs, outputs) = (input.channels, output.channels);
             let (shape, range) = cursor.conv(&step, inputs, outputs);
-            packed.resize(cursor.end() as usize, 0);
-            let target = &mut packed[range.start as usize..range.end as usize];
+            let target = &mut packed.bytes_mut()[range.start as usize..range.end as usize];
             let terms = Terms {
                 zero_point: input.zero_point,
                 bias: bytemuck::cast_slice(bytes(step.bias)),
                 scales: bytemuck::cast_slice(bytes(step.scales)),
             };
-            let place = place(&step, &shape, inputs, outputs);
-            let of = bytes(step.weights);
-            let weight = |a: usize, b: usize, c: usize| of[place([a, b, c])] as i8;
+            let weights = bytes(step.weights);
+            let channel = weights.len() / outputs as usize;
             match shape {
-                Shape::Dense(shape) => shape.pack(packing, &terms, weight, target),
-                Shape::Depthwise(shape) => shape.pack(packing, &terms, weight, target),
+                Shape::Dense(shape) if is_depthwise(step.groups, inputs, outputs) => {
+                    let weights = transposed(weights, channel);
+                    shape.pack(packing, &terms, (&weights, channel), target);
+                }
+                Shape::Dense(shape) => shape.pack(packing, &terms, (weights, channel), target),
+                Shape::Depthwise(shape) => {
+                    let at = place(shape);
+                    shape.pack(packing, &terms, |a, b, c| weights[at(a, b, c)] as i8, target);
+                }
             }
         }
         for table in tables(&step) {
             let range = cursor.table(table);
-            packed.resize(cursor.end() as usize, 0);
-            packed[range.start as usize..range.end as usize].copy_from_slice(bytes(table));
+            packed.bytes_mut()[range.start as usize..range.end as usize]
+                .copy_from_slice(bytes(table));
         }
     }
     packed
 }
 
+/// Bytes of a packed section.
+fn length(code: Code<'_>, packing: Packing) -> usize {
+    let mut cursor = Cursor::new(packing);
+    for step in code.steps().flatten() {
+        if let Step::Conv(step) = step {
+            let [input, output] = [step.input, step.output]
+                .map(|id| code.tensor(id).expect("tensors of steps were checked"));
+            cursor.conv(&step, input.channels, output.channels);
+        }
+        for table in tables(&step) {
+            cursor.table(table);
+        }
+    }
+    cursor.end() as usize
+}
+
 /// The inverse of [`pack`]: the section of the family `mcu`, of a program that was checked with
 /// its packed section.
-pub(crate) fn unpack(code: Code<'_>, packed: &[u8], packing: Packing) -> Vec<u8> {
-    let mut weights = vec![0u8; code.header.weights_bytes as usize];
-    let mut write = |span: Span, bytes: &[u8]| {
-        weights[span.offset as usize..][..span.length as usize].copy_from_slice(bytes);
-    };
+pub(crate) fn unpack(code: Code<'_>, packed: &[u8], packing: Packing) -> Aligned {
+    let mut plain = Aligned::zeroed(code.header.weights_bytes as usize);
+    let weights = plain.bytes_mut();
     let mut cursor = Cursor::new(packing);
     for step in code.steps().flatten() {
         if let Step::Conv(step) = step {
@@ -91,22 +107,35 @@ pub(crate) fn unpack(code: Code<'_>, packed: &[u8], packing: Packing) -> Vec<u8>
             let mut scales = vec![0.0; outputs as usize];
             let mut terms =
                 TermsMut { zero_point: input.zero_point, bias: &mut bias, scales: &mut scales };
-            let place = place(&step, &shape, inputs, outputs);
-            let mut layer = vec![0u8; step.weights.length as usize];
-            let mut weight = |a: usize, b: usize, c: usize, value: i8| {
-                layer[place([a, b, c])] = value as u8;
-            };
+            let layer = bytes_mut(weights, step.weights);
+            let channel = layer.len() / outputs as usize;
             match shape {
-                Shape::Dense(shape) => shape.unpack(packing, source, &mut terms, &mut weight),
-                Shape::Depthwise(shape) => shape.unpack(packing, source, &mut terms, &mut weight),
+                Shape::Dense(shape) if is_depthwise(step.groups, inputs, outputs) => {
+                    let mut rows = vec![0; layer.len()];
+                    shape.unpack(packing, source, &mut terms, (&mut rows, channel));
+                    layer.copy_from_slice(&transposed(&rows, outputs as usize));
+                }
+                Shape::Dense(shape) => {
+                    shape.unpack(packing, source, &mut terms, (layer, channel));
+                }
+                Shape::Depthwise(shape) => {
+                    let at = place(shape);
+                    shape.unpack(packing, source, &mut terms, |a, b, c, weight| {
+                        layer[at(a, b, c)] = weight as u8;
+                    });
+                }
             }
-            write(step.weights, &layer);
-            write(step.bias, bytemuck::cast_slice(&bias));
-            write(step.scales, bytemuck::cast_slice(&scales));
+            bytes_mut(weights, step.bias).copy_from_slice(bytemuck::cast_slice(&bias));
+            bytes_mut(weights, step.scales).copy_from_slice(bytemuck::cast_slice(&scales));
         }
         for table in tables(&step) {
-            write(table, slice(packed, cursor.table(table)).expect("ranges were checked"));
+            let bytes = slice(packed, cursor.table(table)).expect("ranges were checked");
+            bytes_mut(weights, table).copy_from_slice(bytes);
         }
     }
-    weights
+    plain
+}
+
+fn bytes_mut(weights: &mut [u8], span: Span) -> &mut [u8] {
+    &mut weights[span.offset as usize..][..span.length as usize]
 }

@@ -71,70 +71,70 @@ impl Dense {
         columns.checked_mul(column)?.checked_mul(self.groups)
     }
 
-    fn place(self, block: &Block, run: usize, element: usize, place: usize) -> usize {
-        let steps = self.run.div_ceil(DEPTH);
-        let step = run * steps + element / DEPTH;
-        8 * block.width + (step * block.width + place) * DEPTH + element % DEPTH
+    /// The places of a block that have a channel, counted over all groups.
+    fn channels(self, packing: Packing, block: Block) -> impl Iterator<Item = (usize, usize)> {
+        (0..block.width).filter_map(move |place| {
+            let column = packing.column(block.width, place);
+            let channel = block.group * self.outputs + block.first + column;
+            (column < block.channels).then_some((place, channel))
+        })
     }
 
-    /// Packs a layer into exactly [`Dense::bytes`]. `weight`: of an output channel, counted over
-    /// all groups, at an element of a run.
+    /// Packs a layer into exactly [`Dense::bytes`]. Of `weights`, each output channel has `stride`
+    /// bytes, which begin with its runs.
     pub fn pack(
         self,
         packing: Packing,
         terms: &Terms<'_>,
-        weight: impl Fn(usize, usize, usize) -> i8,
+        (weights, stride): (&[u8], usize),
         packed: &mut [u8],
     ) {
         packed.fill(0);
         for block in self.blocks(packing) {
             let bytes = &mut packed[block.offset..][..block.bytes];
-            for place in 0..block.width {
-                let column = packing.column(block.width, place);
-                if column >= block.channels {
-                    continue;
-                }
-                let channel = block.group * self.outputs + block.first + column;
-                let mut sum = 0i32;
-                for run in 0..self.runs {
-                    for element in 0..self.run {
-                        let value = weight(channel, run, element);
-                        sum = sum.wrapping_add(value.into());
-                        bytes[self.place(&block, run, element, place)] = value as u8;
+            for (place, channel) in self.channels(packing, block) {
+                let weights = &weights[channel * stride..][..self.runs * self.run];
+                let mut at = 8 * block.width + DEPTH * place;
+                for run in weights.chunks_exact(self.run) {
+                    let (steps, rest) = run.as_chunks::<DEPTH>();
+                    for step in steps {
+                        bytes[at..at + DEPTH].copy_from_slice(step);
+                        at += DEPTH * block.width;
+                    }
+                    if !rest.is_empty() {
+                        bytes[at..at + rest.len()].copy_from_slice(rest);
+                        at += DEPTH * block.width;
                     }
                 }
-                let bias = terms.bias[channel].wrapping_sub(shift(packing, terms.zero_point, sum));
+                let shift = shift(packing, terms.zero_point, sum(weights));
+                let bias = terms.bias[channel].wrapping_sub(shift);
                 write_terms(bytes, block.width, place, bias, terms.scales[channel]);
             }
         }
     }
 
-    /// The inverse of [`Dense::pack`]. `weight` takes each weight.
+    /// The inverse of [`Dense::pack`]. Bytes behind the runs of a channel stay as they are.
     pub fn unpack(
         self,
         packing: Packing,
         packed: &[u8],
         terms: &mut TermsMut<'_>,
-        mut weight: impl FnMut(usize, usize, usize, i8),
+        (weights, stride): (&mut [u8], usize),
     ) {
         for block in self.blocks(packing) {
             let bytes = &packed[block.offset..][..block.bytes];
-            for place in 0..block.width {
-                let column = packing.column(block.width, place);
-                if column >= block.channels {
-                    continue;
-                }
-                let channel = block.group * self.outputs + block.first + column;
-                let mut sum = 0i32;
-                for run in 0..self.runs {
-                    for element in 0..self.run {
-                        let value = bytes[self.place(&block, run, element, place)] as i8;
-                        sum = sum.wrapping_add(value.into());
-                        weight(channel, run, element, value);
+            for (place, channel) in self.channels(packing, block) {
+                let weights = &mut weights[channel * stride..][..self.runs * self.run];
+                let mut at = 8 * block.width + DEPTH * place;
+                for run in weights.chunks_exact_mut(self.run) {
+                    for step in run.chunks_mut(DEPTH) {
+                        step.copy_from_slice(&bytes[at..at + step.len()]);
+                        at += DEPTH * block.width;
                     }
                 }
                 let (bias, scale) = read_terms(bytes, block.width, place);
-                terms.bias[channel] = bias.wrapping_add(shift(packing, terms.zero_point, sum));
+                let shift = shift(packing, terms.zero_point, sum(weights));
+                terms.bias[channel] = bias.wrapping_add(shift);
                 terms.scales[channel] = scale;
             }
         }
@@ -145,4 +145,9 @@ impl Dense {
         self.blocks(packing)
             .flat_map(move |block| scales(&packed[block.offset..][..block.bytes], block.width))
     }
+}
+
+/// The sum of i8.
+fn sum(weights: &[u8]) -> i32 {
+    weights.iter().fold(0, |sum: i32, &weight| sum.wrapping_add((weight as i8).into()))
 }
