@@ -51,6 +51,23 @@ fn agrees_on_all(name: &str, bundle: &Bundle) {
     }
 }
 
+/// How a network of the assets is made INT8, with few samples.
+fn options(name: &str, assets: &Path) -> hardtack_converter::Options {
+    let task = task(name).expect("a network with a task");
+    let mut options = hardtack_converter::Options {
+        int8: true,
+        calibration: Some(assets.join("data").join(task.calibration)),
+        samples: 4,
+        ..Default::default()
+    };
+    if !task.spec.is_empty() {
+        let spec = Spec::read(&spec_path(task.spec)).unwrap();
+        options.preprocess = spec.preprocess;
+        options.postprocess = spec.postprocess;
+    }
+    options
+}
+
 /// A bundle that is never made anew: its vectors hold on every target, for ever. A change that
 /// breaks this is a change of the format.
 #[test]
@@ -88,18 +105,7 @@ fn networks_agree_on_every_instruction_set() {
         "mobilenet_v2_1.0_224",
         "squeezenet1_1",
     ] {
-        let task = task(name).expect("a network with a task");
-        let mut options = hardtack_converter::Options {
-            int8: true,
-            calibration: Some(assets.join("data").join(task.calibration)),
-            samples: 4,
-            ..Default::default()
-        };
-        if !task.spec.is_empty() {
-            let spec = Spec::read(&spec_path(task.spec)).unwrap();
-            options.preprocess = spec.preprocess;
-            options.postprocess = spec.postprocess;
-        }
+        let mut options = options(name, &assets);
         let source = assets.join("models").join(name).join("model.onnx");
         let output = kept.join(format!("{name}.tack"));
         let mut bundles = Vec::new();
@@ -114,12 +120,55 @@ fn networks_agree_on_every_instruction_set() {
             agrees_on_all(name, &bundle);
             bundles.push(bundle);
         }
-        let vectors =
-            |bundle: &Bundle| bundle.container().unwrap().sections().last().unwrap().digest;
         assert_eq!(
             vectors(&bundles[0]),
             vectors(&bundles[1]),
             "{name}: the target changes results"
         );
+    }
+}
+
+/// The digest of a bundle's golden vectors.
+fn vectors(bundle: &Bundle) -> hardtack_bundle::Digest {
+    bundle.container().unwrap().sections().last().unwrap().digest
+}
+
+#[test]
+fn a_limited_arena_changes_no_byte() {
+    let Some(assets) = shared::assets() else {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, limit) in [
+        ("cifar_mobilenetv2s", 32_000),
+        ("mlperf_tiny_vww_mobilenet", 50_000),
+        ("mobilenet_v2_1.0_224", 400_000),
+    ] {
+        let mut options = options(name, &assets);
+        options.packing = Isa::detect().packing();
+        let source = assets.join("models").join(name).join("model.onnx");
+        let mut bundles = Vec::new();
+        for arena_limit in [None, Some(limit)] {
+            options.arena_limit = arena_limit;
+            let output = scratch.path().join("model.tack");
+            let report = convert(&source, &output, &options, &mut Silent).unwrap();
+            let bundle = Bundle::read(&output).unwrap();
+            let session = Session::new(&bundle).unwrap();
+            assert_eq!(session.arena_bytes() as u64, report.arena_bytes);
+            match arena_limit {
+                None => assert!(report.arena_bytes > limit, "{name} needs no strips"),
+                Some(limit) => assert!(report.arena_bytes <= limit, "{name}"),
+            }
+            agrees_on_all(name, &bundle);
+            bundles.push(bundle);
+        }
+        assert_eq!(vectors(&bundles[0]), vectors(&bundles[1]), "{name}: strips change results");
+        // Nothing is written where the limit cannot be kept.
+        options.arena_limit = Some(1000);
+        let output = scratch.path().join("none.tack");
+        let error = convert(&source, &output, &options, &mut Silent).unwrap_err();
+        assert!(error.to_string().contains("limited to 1000 bytes"), "{error}");
+        assert!(!output.exists());
     }
 }

@@ -105,6 +105,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         labels,
         states: arguments.state.clone(),
+        arena_limit: arguments.arena_limit,
         packing: match arguments.target {
             Target::Generic => None,
             Target::Native => Isa::detect().packing(),

@@ -159,14 +159,18 @@ impl<'a> Work<'a> {
         }
         let began = self.begin("quantize");
         let progress = &mut *self.progress;
-        let quantized =
+        let mut quantized =
             quantize::quantize(model, &samples.inputs, &mut |done, of| progress.step(done, of))?;
-        for program in &quantized.model.programs {
-            self.arena_bytes += program
-                .parse()
-                .expect("its builder checked it")
-                .arena_bytes_for(self.options.packing) as u64;
+        let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
+        if let Some(limit) = self.options.arena_limit {
+            quantize::arena::limit(programs, packing, limit).map_err(|least| {
+                Error::Options(format!(
+                    "the arena is limited to {limit} bytes, and the least that was found for this \
+                     model is {least}; raise the limit, or make the input smaller"
+                ))
+            })?;
         }
+        self.arena_bytes = quantize::arena::bytes(programs, packing);
         self.float_nodes = quantized
             .left_in_float
             .into_iter()

@@ -207,6 +207,9 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
     if options.packing.is_some() {
         texts.push(("target".into(), family_of(options.packing).name().into()));
     }
+    if let Some(limit) = options.arena_limit {
+        texts.push(("arena-limit".into(), limit.to_string()));
+    }
     if options.float != FloatStorage::F32 {
         texts.push(("float".into(), options.float.dtype().name().into()));
     }

@@ -61,6 +61,9 @@ pub struct Options {
     /// The layout of integer weights, which is that of the target's kernels; `None` is that of the
     /// family `mcu`.
     pub packing: Option<Packing>,
+    /// The most bytes that the integer programs' arenas may have; convolutions are computed in
+    /// strips to reach it.
+    pub arena_limit: Option<u64>,
     /// Whether the model is imported in a guarded child process.
     pub guarded: bool,
 }
@@ -81,6 +84,7 @@ impl Default for Options {
             labels: Vec::new(),
             states: Vec::new(),
             packing: None,
+            arena_limit: None,
             guarded: false,
         }
     }

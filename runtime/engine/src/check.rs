@@ -38,7 +38,7 @@ pub(crate) fn program(
         None => Section::Plain(weights),
         Some(packing) => Section::Packed(weights, Cursor::new(packing)),
     };
-    let mut checker = Checker { code, section };
+    let mut checker = Checker { code, section, layers: [None; Strip::SHARES] };
     for id in 0..header.tensors {
         checker
             .tensor_record(id)
@@ -67,6 +67,34 @@ fn ensure(condition: bool, problem: Problem) -> Result<(), Problem> {
 struct Checker<'a> {
     code: Code<'a>,
     section: Section<'a>,
+    /// Of the last convolutions and strips, the latest first.
+    layers: [Option<Layer>; Strip::SHARES],
+}
+
+/// What is packed for a convolution.
+#[derive(Clone, Copy, PartialEq)]
+struct Layer {
+    spans: [Span; 3],
+    kernel: [u16; 2],
+    dilation: u16,
+    groups: u32,
+    channels: [u32; 2],
+    zero_point: i8,
+    adds: bool,
+}
+
+impl Layer {
+    fn new(step: &Conv, input: &Tensor, outputs: u32) -> Self {
+        Self {
+            spans: [step.weights, step.bias, step.scales],
+            kernel: step.window.kernel,
+            dilation: step.window.dilation[1],
+            groups: step.groups,
+            channels: [input.channels, outputs],
+            zero_point: input.zero_point,
+            adds: step.residual.is_some(),
+        }
+    }
 }
 
 impl<'a> Checker<'a> {
@@ -101,7 +129,11 @@ impl<'a> Checker<'a> {
         match step {
             Step::Quantize(step) => self.quantize(step),
             Step::Dequantize(step) => self.dequantize(step),
-            Step::Conv(step) => self.conv(step),
+            Step::Conv(conv) => {
+                let rows = self.tensor(conv.output)?.height;
+                self.conv(&Strip::whole(*conv, rows))
+            }
+            Step::Strip(strip) => self.conv(strip),
             Step::Add(step) => {
                 scale(step.scale_a.abs(), TERM_SCALE_BITS)?;
                 scale(step.scale_b.abs(), TERM_SCALE_BITS)?;
@@ -116,12 +148,12 @@ impl<'a> Checker<'a> {
             Step::MaxPool(step) => {
                 clamp(step.clamp)?;
                 self.same_quantization(step.input, step.output)?;
-                self.window(&step.window, step.input, step.output, true)
+                self.channel_window(&step.window, step.input, step.output)
             }
             Step::AveragePool(step) => {
                 scale(step.scale, SCALE_BITS)?;
                 clamp(step.clamp)?;
-                self.window(&step.window, step.input, step.output, true)
+                self.channel_window(&step.window, step.input, step.output)
             }
             Step::Lookup(step) => {
                 let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
@@ -150,10 +182,14 @@ impl<'a> Checker<'a> {
         walk(&step.walk, self.tensor(step.input)?.elements(), port.elements)
     }
 
-    fn conv(&mut self, step: &Conv) -> Result<(), Problem> {
-        let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
+    fn conv(&mut self, strip: &Strip) -> Result<(), Problem> {
+        let step = &strip.conv;
+        let whole = self.tensor(step.output)?;
+        let input = strip.input(&self.tensor(step.input)?).ok_or(Problem::Rows)?;
+        let output = strip.output(&whole).ok_or(Problem::Rows)?;
+        ensure(strip.skip == 0 || step.window.pad[0] == 0, Problem::Rows)?;
         clamp(step.clamp)?;
-        self.window(&step.window, step.input, step.output, false)?;
+        window(&step.window, &input, &output)?;
         let (groups, channels) = (step.groups, output.channels);
         ensure(
             groups > 0 && input.channels.is_multiple_of(groups) && channels.is_multiple_of(groups),
@@ -171,7 +207,7 @@ impl<'a> Checker<'a> {
                     .all(|value| is_scale(f32::from_bits(value)))
             }
             Section::Packed(packed, cursor) => {
-                let (shape, range) = cursor.conv(step, input.channels, channels);
+                let (shape, range) = cursor.conv(strip, input.channels, channels);
                 let layer = slice(packed, range).ok_or(Problem::OutsideWeights)?;
                 shape.all_scales(cursor.packing(), layer, is_scale)
             }
@@ -179,8 +215,16 @@ impl<'a> Checker<'a> {
         ensure(scales, Problem::Scale)?;
         if let Some(residual) = step.residual {
             scale(residual.scale.abs(), TERM_SCALE_BITS)?;
-            ensure(shape(&self.tensor(residual.tensor)?) == shape(&output), Problem::Shape)?;
+            ensure(shape(&self.tensor(residual.tensor)?) == shape(&whole), Problem::Shape)?;
         }
+        let layer = Layer::new(step, &input, channels);
+        let shared = match strip.shares {
+            0 => Some(layer),
+            back => self.layers.get(usize::from(back) - 1).copied().flatten(),
+        };
+        ensure(shared == Some(layer), Problem::Shares)?;
+        self.layers.rotate_right(1);
+        self.layers[0] = Some(layer);
         Ok(())
     }
 
@@ -240,30 +284,33 @@ impl<'a> Checker<'a> {
         ensure(fits && shape(&a) == shape(&output), Problem::Shape)
     }
 
-    fn window(
+    /// A window that slides over each channel.
+    fn channel_window(
         &self,
-        window: &Window,
+        of: &Window,
         input: TensorId,
         output: TensorId,
-        same_channels: bool,
     ) -> Result<(), Problem> {
         let (input, output) = (self.tensor(input)?, self.tensor(output)?);
-        ensure(!same_channels || input.channels == output.channels, Problem::Shape)?;
-        let elements = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
-        ensure((1..=MAXIMUM_WINDOW).contains(&elements), Problem::Window)?;
-        for (axis, input, output) in
-            [(0, input.height, output.height), (1, input.width, output.width)]
-        {
-            let [kernel, stride, dilation, pad] =
-                [window.kernel, window.stride, window.dilation, window.pad]
-                    .map(|of| u64::from(of[axis]));
-            let last = u64::from(output - 1) * stride + (kernel - 1) * dilation;
-            // What lies below and to the right of the image is as limited as what lies above.
-            let end = u64::from(input) + pad + u64::from(u16::MAX);
-            ensure(stride > 0 && dilation > 0 && last < end, Problem::Window)?;
-        }
-        Ok(())
+        ensure(input.channels == output.channels, Problem::Shape)?;
+        window(of, &input, &output)
     }
+}
+
+fn window(window: &Window, input: &Tensor, output: &Tensor) -> Result<(), Problem> {
+    let elements = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
+    ensure((1..=MAXIMUM_WINDOW).contains(&elements), Problem::Window)?;
+    for (axis, input, output) in [(0, input.height, output.height), (1, input.width, output.width)]
+    {
+        let [kernel, stride, dilation, pad] =
+            [window.kernel, window.stride, window.dilation, window.pad]
+                .map(|of| u64::from(of[axis]));
+        let last = u64::from(output - 1) * stride + (kernel - 1) * dilation;
+        // What lies below and to the right of the image is as limited as what lies above.
+        let end = u64::from(input) + pad + u64::from(u16::MAX);
+        ensure(stride > 0 && dilation > 0 && last < end, Problem::Window)?;
+    }
+    Ok(())
 }
 
 /// Bytes of the weights of a convolution in the family `mcu`, without overflow for any

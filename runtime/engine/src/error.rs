@@ -117,6 +117,12 @@ pub enum Problem {
     /// The output shares bytes with something that is read.
     #[error("its output shares bytes of the arena with tensor {0}, which it reads")]
     Overlap(TensorId),
+    /// Rows are not there, or are padding and skipped at once.
+    #[error("its rows are not rows of its tensors")]
+    Rows,
+    /// What weights are shared with is no such layer.
+    #[error("it shares its weights with another layer")]
+    Shares,
     /// A range of weights lies outside of the section, or at no multiple of 16.
     #[error("a range of weights does not lie in the weights")]
     OutsideWeights,

@@ -28,7 +28,10 @@ impl<'a> Machine<'a> {
             Step::Dequantize(step) => {
                 self.dequantize(step, arena, &mut outputs[usize::from(step.port)]);
             }
-            Step::Conv(step) => self.conv(step, arena),
+            Step::Conv(_) | Step::Strip(_) => {
+                let strip = step.strip(|id| self.tensor(id)).expect("it is a convolution");
+                self.conv(&strip, arena);
+            }
             Step::Add(step) => self.add(step, arena),
             Step::Multiply(step) => self.multiply(step, arena),
             Step::MaxPool(step) => self.max_pool(step, arena),
@@ -84,11 +87,14 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn conv(&self, step: &Conv, arena: &mut [i8]) {
-        let (input, output) = (self.tensor(step.input), self.tensor(step.output));
+    fn conv(&self, strip: &Strip, arena: &mut [i8]) {
+        const CHECKED: &str = "rows of strips were checked";
+        let step = &strip.conv;
+        let input = strip.input(&self.tensor(step.input)).expect(CHECKED);
+        let output = strip.output(&self.tensor(step.output)).expect(CHECKED);
         let (target, around) = arena::split(arena, &output);
         let residual = step.residual.map(|residual| {
-            let tensor = self.tensor(residual.tensor);
+            let tensor = strip.output(&self.tensor(residual.tensor)).expect(CHECKED);
             kernels::Residual {
                 values: around.tensor(&tensor),
                 zero_point: tensor.zero_point,

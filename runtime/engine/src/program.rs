@@ -43,6 +43,15 @@ impl Tensor {
         self.height.saturating_mul(self.width).saturating_mul(self.channels)
     }
 
+    /// Some of its rows; `None` where it has fewer, and for none.
+    pub(crate) fn rows(&self, first: u32, rows: u32) -> Option<Self> {
+        let inside = first.checked_add(rows).is_some_and(|end| rows > 0 && end <= self.height);
+        inside.then(|| {
+            let offset = self.offset + first * self.width * self.channels;
+            Self { offset, height: rows, ..*self }
+        })
+    }
+
     /// Its integers in the arena of a program it is part of; `None` where the arena is
     /// smaller than that.
     pub fn in_arena<'a>(&self, arena: &'a [i8]) -> Option<&'a [i8]> {
@@ -210,6 +219,43 @@ pub struct Conv {
     pub residual: Option<Residual>,
     /// Saturation and fused activation.
     pub clamp: Clamp,
+}
+
+/// Attributes of [`Step::Strip`]: some rows of a convolution, so that not all of what it reads
+/// and writes need be in the arena at once.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Strip {
+    /// The convolution, of an input without its first rows.
+    pub conv: Conv,
+    /// How many rows these are; 0 where the window has rows of padding above.
+    pub skip: u32,
+    /// The first row that is computed, of the output and of what is added.
+    pub first: u32,
+    /// How many are.
+    pub rows: u32,
+    /// Its weights are those of the so-manieth convolution or strip before it, at most
+    /// [`Strip::SHARES`]; 0: of none.
+    pub shares: u8,
+}
+
+impl Strip {
+    /// How far apart two that share weights may be.
+    pub const SHARES: usize = 8;
+
+    /// All of a convolution whose output has so many rows.
+    pub(crate) fn whole(conv: Conv, rows: u32) -> Self {
+        Self { conv, skip: 0, first: 0, rows, shares: 0 }
+    }
+
+    /// Of what is read, the rows that the windows slide over; `None` where there are none.
+    pub(crate) fn input(&self, whole: &Tensor) -> Option<Tensor> {
+        whole.rows(self.skip, whole.height.checked_sub(self.skip)?)
+    }
+
+    /// Of what is written or added, the rows that are computed; `None` where it has fewer.
+    pub(crate) fn output(&self, whole: &Tensor) -> Option<Tensor> {
+        whole.rows(self.first, self.rows)
+    }
 }
 
 /// Attributes of [`Step::Add`]: `rne((a − za) · scale_a + (b − zb) · scale_b) + z`.
@@ -393,4 +439,6 @@ pub enum Step {
     Resize(Resize),
     /// Softmax over channels.
     Softmax(Softmax),
+    /// Some rows of a convolution.
+    Strip(Strip),
 }

@@ -65,6 +65,7 @@ table! {
     10 Fill 1
     11 Resize 1
     12 Softmax 1
+    13 Strip 1
 }
 
 impl Step {
@@ -73,7 +74,9 @@ impl Step {
         let (first, second) = match self {
             Self::Quantize(_) | Self::Fill(_) => (None, None),
             Self::Dequantize(step) => (Some(step.input), None),
-            Self::Conv(step) => (Some(step.input), step.residual.map(|residual| residual.tensor)),
+            Self::Conv(conv) | Self::Strip(Strip { conv, .. }) => {
+                (Some(conv.input), conv.residual.map(|residual| residual.tensor))
+            }
             Self::Add(step) => (Some(step.a), Some(step.b)),
             Self::Multiply(step) => (Some(step.a), Some(step.b)),
             Self::MaxPool(step) => (Some(step.input), None),
@@ -91,7 +94,7 @@ impl Step {
         match self {
             Self::Quantize(step) => Some(step.output),
             Self::Dequantize(_) => None,
-            Self::Conv(step) => Some(step.output),
+            Self::Conv(conv) | Self::Strip(Strip { conv, .. }) => Some(conv.output),
             Self::Add(step) => Some(step.output),
             Self::Multiply(step) => Some(step.output),
             Self::MaxPool(step) => Some(step.output),
@@ -101,6 +104,16 @@ impl Step {
             Self::Fill(step) => Some(step.output),
             Self::Resize(step) => Some(step.output),
             Self::Softmax(step) => Some(step.output),
+        }
+    }
+
+    /// The convolution it is, or is a part of: all rows or some. `tensor` gives the tensors that
+    /// steps name.
+    pub(crate) fn strip(&self, tensor: impl Fn(TensorId) -> Tensor) -> Option<Strip> {
+        match self {
+            Self::Conv(conv) => Some(Strip::whole(*conv, tensor(conv.output).height)),
+            Self::Strip(strip) => Some(*strip),
+            _ => None,
         }
     }
 }

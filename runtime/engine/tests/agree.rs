@@ -2,7 +2,8 @@
 //! instruction set of this processor, with packed weights, halos, and any number of threads.
 
 use hardtack_engine::program::*;
-use hardtack_engine::{Builder, Executor, Input, Layer, Output, Program};
+use hardtack_engine::{BuildError, Builder, Executor, Input, Layer, Output, Program};
+use hardtack_kernels::packed::Packing;
 use hardtack_kernels::strided::{Kernels as Tables, Parallel};
 use hardtack_kernels::{Isa, Kernels, Sample};
 use proptest::collection::vec;
@@ -186,6 +187,56 @@ impl Net<'_> {
     }
 }
 
+/// What a program gives as its definition has it.
+fn defined(program: &Program<&[u8]>, input: &[f32]) -> Vec<Vec<i8>> {
+    let mut given = blank(program);
+    let mut outputs: Vec<Output<'_>> = given.iter_mut().map(|output| Output::I8(output)).collect();
+    let mut arena = vec![55; program.arena_bytes()];
+    program.run(&Kernels::SCALAR, &mut arena, &[Input::F32(input)], &mut outputs).unwrap();
+    given
+}
+
+/// What it gives on an instruction set.
+fn executed(program: &Program<&[u8]>, isa: Isa, threads: usize, input: &[f32]) -> Vec<Vec<i8>> {
+    let executor = Executor::new(program.clone(), isa);
+    let expected_isa = if Tables::for_isa(isa).is_some() { isa } else { Isa::Scalar };
+    assert_eq!(executor.isa(), expected_isa, "no program of this kind is unusual");
+    let mut arena = vec![99; executor.arena_bytes()];
+    let mut given = blank(program);
+    let mut outputs: Vec<Output<'_>> = given.iter_mut().map(|output| Output::I8(output)).collect();
+    let inputs = &[Input::F32(input)];
+    executor.run(&Backwards(threads), &mut arena, inputs, &mut outputs).unwrap();
+    given
+}
+
+fn blank(program: &Program<&[u8]>) -> Vec<Vec<i8>> {
+    program.outputs().map(|port| vec![0; port.elements as usize]).collect()
+}
+
+/// A builder with an input tensor of this shape.
+fn begin(shape: [u32; 3]) -> (Builder, TensorId) {
+    let [height, width, channels] = shape;
+    let mut builder = Builder::new();
+    let port = builder.input(PortType::F32, height * width * channels);
+    let x = builder.tensor("x", shape, 0.02, -3);
+    // Channel, row, column, as pictures come.
+    let strides = [width, 1, width * height];
+    let walk = Walk::gather(&shape, 0, &strides).unwrap();
+    builder.quantize("x", port, x, walk).unwrap();
+    (builder, x)
+}
+
+fn leave(builder: &mut Builder, (id, shape): (TensorId, [u32; 3])) {
+    let elements = shape.iter().product();
+    let port = builder.output(PortType::I8, elements);
+    builder.dequantize("y", id, port, Walk::contiguous(elements));
+}
+
+fn picture(numbers: &[u32], shape: [u32; 3]) -> Vec<f32> {
+    let count = shape.iter().product::<u32>() as usize;
+    numbers.iter().cycle().take(count).map(|x| *x as f32 / 2e9 - 1.0).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
@@ -196,54 +247,125 @@ proptest! {
         steps in 1usize..7,
         threads in 1usize..4,
     ) {
-        let (height, width, channels) = size;
-        let mut builder = Builder::new();
-        let count = height * width * channels;
-        let port = builder.input(PortType::F32, count);
-        let x = builder.tensor("x", [height, width, channels], 0.02, -3);
-        // Channel, row, column, as pictures come.
-        let strides = [width, 1, width * height];
-        let walk = Walk::gather(&[height, width, channels], 0, &strides).unwrap();
-        builder.quantize("x", port, x, walk).unwrap();
+        let shape = [size.0, size.1, size.2];
+        let (builder, x) = begin(shape);
         let choices = Choices { numbers: &numbers, next: 0 };
-        let mut net = Net { builder, choices, tensors: vec![(x, [height, width, channels])] };
+        let mut net = Net { builder, choices, tensors: vec![(x, shape)] };
         for _ in 0..steps {
             net.grow();
         }
         let Net { mut builder, tensors, .. } = net;
         // Every tensor leaves the program, so that every one is compared.
-        for (id, shape) in &tensors {
-            let elements = shape.iter().product();
-            let port = builder.output(PortType::I8, elements);
-            builder.dequantize("y", *id, port, Walk::contiguous(elements));
+        for tensor in &tensors {
+            leave(&mut builder, *tensor);
         }
         let built = builder.finish().unwrap();
         let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
-
-        let input: Vec<f32> =
-            numbers.iter().cycle().take(count as usize).map(|x| *x as f32 / 2e9 - 1.0).collect();
-        let lengths: Vec<usize> = program.outputs().map(|port| port.elements as usize).collect();
-        let blank = || lengths.iter().map(|length| vec![0i8; *length]).collect::<Vec<_>>();
-        let mut expected = blank();
-        let mut outputs: Vec<Output<'_>> =
-            expected.iter_mut().map(|output| Output::I8(output)).collect();
-        let mut arena = vec![55; program.arena_bytes()];
-        program
-            .run(&Kernels::SCALAR, &mut arena, &[Input::F32(&input)], &mut outputs)
-            .unwrap();
+        let input = picture(&numbers, shape);
+        let expected = defined(&program, &input);
         for &isa in Isa::ALL {
-            let executor = Executor::new(program.clone(), isa);
-            let expected_isa = if Tables::for_isa(isa).is_some() { isa } else { Isa::Scalar };
-            prop_assert_eq!(executor.isa(), expected_isa, "no program of this kind is unusual");
-            let mut arena = vec![99; executor.arena_bytes()];
-            let mut given = blank();
-            let mut outputs: Vec<Output<'_>> =
-                given.iter_mut().map(|output| Output::I8(output)).collect();
-            let inputs = &[Input::F32(&input)];
-            executor.run(&Backwards(threads), &mut arena, inputs, &mut outputs).unwrap();
+            let given = executed(&program, isa, threads, &input);
             for (index, (given, expected)) in given.iter().zip(&expected).enumerate() {
                 prop_assert_eq!(given, expected, "{} tensor {}", isa, index);
             }
         }
     }
+
+    #[test]
+    fn strips_change_nothing(
+        numbers in vec(any::<u32>(), 20..200),
+        size in (2u32..40, 1u32..9, prop_oneof![1u32..5, Just(16)]),
+        steps in 2usize..6,
+        threads in 1usize..4,
+        part in 3u64..7,
+    ) {
+        let shape = [size.0, size.1, size.2];
+        let (builder, x) = begin(shape);
+        let choices = Choices { numbers: &numbers, next: 0 };
+        let mut net = Net { builder, choices, tensors: vec![(x, shape)] };
+        for _ in 0..steps {
+            let (input, shape) = net.tensors[net.tensors.len() - 1];
+            net.conv(input, shape);
+        }
+        let Net { mut builder, tensors, .. } = net;
+        leave(&mut builder, tensors[tensors.len() - 1]);
+        let whole = builder.finish().unwrap();
+        let limit = u64::from(whole.plan.arena_bytes) * part / 7;
+        let program = Program::parse(&whole.code[..], &whole.weights[..]).unwrap();
+        prop_assert_eq!(&Builder::of(&program).finish().unwrap(), &whole);
+        let built = match Builder::of(&program).limit_arena(limit).finish() {
+            Ok(built) => built,
+            Err(BuildError::ArenaLimit { least, .. }) => {
+                prop_assert!(least > limit);
+                return Ok(());
+            }
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        };
+                prop_assert!(u64::from(built.plan.arena_bytes) <= limit);
+        let input = picture(&numbers, shape);
+        let expected = defined(&program, &input);
+        let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+        prop_assert!(program.steps().any(|step| matches!(step, Step::Strip(_))));
+        prop_assert_eq!(&defined(&program, &input), &expected);
+        for &isa in Isa::ALL {
+            prop_assert_eq!(&executed(&program, isa, threads, &input), &expected, "{}", isa);
+        }
+        // Packed and unpacked, it is the same program.
+        for &packing in Packing::ALL {
+            let packed = program.pack(Some(packing));
+            let again =
+                Program::parse_packed(&built.code[..], packed.bytes(), packing).unwrap();
+            let unpacked = again.pack(None);
+            prop_assert_eq!(unpacked.bytes(), &built.weights[..]);
+        }
+    }
+}
+
+/// An inverted residual block: expanded, filtered, projected, added to its input.
+#[test]
+fn an_inverted_residual_block_needs_no_more_than_its_ends_and_a_strip() {
+    let numbers: Vec<u32> = (0..97u32).map(|x| x.wrapping_mul(2_654_435_761)).collect();
+    let shape = [32, 32, 8];
+    let (builder, x) = begin(shape);
+    let choices = Choices { numbers: &numbers, next: 0 };
+    let mut net = Net { builder, choices, tensors: vec![(x, shape)] };
+    let point = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
+    let around = Window { kernel: [3, 3], pad: [1, 1], ..point };
+    let wide = [32, 32, 48];
+    let mut input = x;
+    for (window, groups, shape, residual) in
+        [(point, 1, wide, None), (around, 48, wide, None), (point, 1, shape, Some(x))]
+    {
+        let output = net.tensor(shape);
+        let inputs = net.builder.get(input).unwrap().channels;
+        let [height, width] = window.kernel.map(u32::from);
+        let depth = height * width * inputs / groups;
+        let weights = net.choices.weights((depth * shape[2]) as usize);
+        let count = shape[2] as usize;
+        let layer = Layer {
+            input,
+            output,
+            window,
+            groups,
+            weights: &weights,
+            weight_scales: &vec![0.01; count],
+            bias: &vec![7; count],
+            residual,
+            clamp: Clamp::FULL,
+        };
+        net.builder.conv("", &layer).unwrap();
+        input = output;
+    }
+    let mut builder = net.builder;
+    leave(&mut builder, (input, shape));
+    let whole = builder.clone().finish().unwrap();
+    assert_eq!(whole.plan.arena_bytes, 2 * 32 * 32 * 48 + 32 * 32 * 8);
+    let built = builder.clone().limit_arena(28 << 10).finish().unwrap();
+    let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+    let input = picture(&numbers, shape);
+    let expected = defined(&Program::parse(&whole.code[..], &whole.weights[..]).unwrap(), &input);
+    assert_eq!(defined(&program, &input), expected);
+    // Its ends alone are 16 KiB.
+    let error = builder.limit_arena(16 << 10).finish();
+    assert!(matches!(error, Err(BuildError::ArenaLimit { least: 16385.., .. })));
 }

@@ -4,6 +4,7 @@
 //! Jacob et al., "Quantization and Training of Neural Networks for Efficient
 //! Integer-Arithmetic-Only Inference", 2018, has the scheme.
 
+pub mod arena;
 mod calibrate;
 mod error;
 mod fuse;

@@ -149,13 +149,13 @@ impl Layout {
     pub(super) fn new<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> Self {
         let count = program.tensor_count();
         let tensor = |id: TensorId| program.tensor(id).expect("tensors of steps were checked");
-        let wanted = |step: &Step| match step {
-            Step::Conv(conv) => {
-                let window = execute::window(&conv.window);
-                let margins = Margins::of(&window, &tensor(conv.input), &tensor(conv.output));
-                (!margins.is_empty()).then_some((conv.input, margins))
-            }
-            _ => None,
+        let wanted = |step: &Step| {
+            let strip = step.strip(tensor)?;
+            let window = execute::window(&strip.conv.window);
+            let input = strip.input(&tensor(strip.conv.input))?;
+            let output = strip.output(&tensor(strip.conv.output))?;
+            let margins = Margins::of(&window, &input, &output);
+            (!margins.is_empty()).then_some((strip.conv.input, margins))
         };
         let mut margins = alloc::vec![Margins::default(); count];
         for (id, more) in steps.iter().filter_map(wanted) {

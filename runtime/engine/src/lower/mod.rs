@@ -47,7 +47,10 @@ impl Lowered {
         packing: Packing,
     ) -> Option<Self> {
         let addends_fit = steps.iter().all(|step| match step {
-            Step::Conv(Conv { residual: Some(addend), .. }) => addend.scale.abs() < ADDEND_SCALE,
+            Step::Conv(Conv { residual: Some(addend), .. })
+            | Step::Strip(Strip { conv: Conv { residual: Some(addend), .. }, .. }) => {
+                addend.scale.abs() < ADDEND_SCALE
+            }
             _ => true,
         });
         if !addends_fit || !is_ordered(program, steps) {
@@ -115,8 +118,8 @@ impl Lowering<'_> {
         {
             self.push(index, Operation::Halo(halo));
         }
-        if let Step::Conv(step) = step {
-            self.conv(index, step);
+        if let Some(strip) = step.strip(|id| self.layout.image(id).tensor) {
+            self.conv(index, &strip);
             return Some(());
         }
         let mut ranges = [None, None];
@@ -126,7 +129,7 @@ impl Lowering<'_> {
         }
         let table = |range: usize| ranges[range].clone().expect("the step has a table");
         let operation: Operation = match step {
-            Step::Conv(_) => return None,
+            Step::Conv(_) | Step::Strip(_) => return None,
             Step::Quantize(step) => {
                 let image = self.layout.image(step.output);
                 let walk = in_arena(&step.walk, Side::Target, image)?;
@@ -223,7 +226,8 @@ impl Lowering<'_> {
         Some(())
     }
 
-    fn conv(&mut self, index: u32, step: &Conv) {
+    fn conv(&mut self, index: u32, strip: &Strip) {
+        let step = &strip.conv;
         let output = *self.layout.image(step.output);
         let mut input = *self.layout.image(step.input);
         if let Some(copy) = self.layout.copy(index as usize).copied() {
@@ -235,10 +239,12 @@ impl Lowering<'_> {
             input = copy;
         }
         let (inputs, outputs) = (input.tensor.channels, output.tensor.channels);
-        let (shape, range) = self.cursor.conv(step, inputs, outputs);
+        let (shape, range) = self.cursor.conv(strip, inputs, outputs);
         let weights = range.start as usize;
         let window = execute::window(&step.window);
-        let view = input.window(&window);
+        let view = below(input.window(&window), strip.skip);
+        let (target, size) =
+            (below(output.view(), strip.first), [strip.rows as usize, output.shape.columns]);
         let finish = Finish {
             zero_point: self.stored(output.tensor.zero_point),
             low: self.stored(step.clamp.low),
@@ -253,8 +259,8 @@ impl Lowering<'_> {
                 index,
                 Operation::Depthwise(strided::Depthwise {
                     input: view,
-                    output: output.view(),
-                    size: output.size(),
+                    output: target,
+                    size,
                     stride: window.stride,
                     dilation: window.dilation,
                     shape,
@@ -268,7 +274,7 @@ impl Lowering<'_> {
                 let residual = step.residual.map(|residual| {
                     let image = self.layout.image(residual.tensor);
                     strided::Residual {
-                        view: image.view(),
+                        view: below(image.view(), strip.first),
                         zero_point: self.stored(image.tensor.zero_point),
                         scale: residual.scale,
                     }
@@ -279,8 +285,8 @@ impl Lowering<'_> {
                         row: window.stride[0] * view.row,
                         pixel: window.stride[1] * view.pixel,
                     },
-                    output: output.view(),
-                    size: output.size(),
+                    output: target,
+                    size,
                     runs: [window.kernel[0], across],
                     run_step: [window.dilation[0] * view.row, window.dilation[1] * view.pixel],
                     group_step: (inputs / step.groups) as usize,
@@ -356,6 +362,11 @@ impl Lowering<'_> {
         let (input, output) = (input.range(), output.range());
         Some(Operation::Move(strided::Move { walk, input, output, linear }))
     }
+}
+
+/// An image without its first rows.
+fn below(view: View, rows: u32) -> View {
+    View { offset: view.offset + rows as usize * view.row, ..view }
 }
 
 /// The walk between a port and an image, as a walk between the port and the arena.

@@ -38,13 +38,17 @@ fn place(shape: Depthwise) -> impl Fn(usize, usize, usize) -> usize {
 pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Aligned {
     let bytes = |span: Span| &weights[span.offset as usize..][..span.length as usize];
     let mut packed = Aligned::zeroed(length(code, packing));
+    let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
     let mut cursor = Cursor::new(packing);
     for step in code.steps().flatten() {
-        if let Step::Conv(step) = step {
-            let [input, output] = [step.input, step.output]
-                .map(|id| code.tensor(id).expect("tensors of steps were checked"));
-            let (inputs, outputs) = (input.channels, output.channels);
-            let (shape, range) = cursor.conv(&step, inputs, outputs);
+        if let Some(strip) = step.strip(tensor) {
+            let step = strip.conv;
+            let input = tensor(step.input);
+            let (inputs, outputs) = (input.channels, tensor(step.output).channels);
+            let (shape, range) = cursor.conv(&strip, inputs, outputs);
+            if strip.shares > 0 {
+                continue;
+            }
             let target = &mut packed.bytes_mut()[range.start as usize..range.end as usize];
             let terms = Terms {
                 zero_point: input.zero_point,
@@ -76,12 +80,12 @@ pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Aligned 
 
 /// Bytes of a packed section.
 fn length(code: Code<'_>, packing: Packing) -> usize {
+    let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
     let mut cursor = Cursor::new(packing);
     for step in code.steps().flatten() {
-        if let Step::Conv(step) = step {
-            let [input, output] = [step.input, step.output]
-                .map(|id| code.tensor(id).expect("tensors of steps were checked"));
-            cursor.conv(&step, input.channels, output.channels);
+        if let Some(strip) = step.strip(tensor) {
+            let (input, output) = (tensor(strip.conv.input), tensor(strip.conv.output));
+            cursor.conv(&strip, input.channels, output.channels);
         }
         for table in tables(&step) {
             cursor.table(table);
@@ -95,13 +99,17 @@ fn length(code: Code<'_>, packing: Packing) -> usize {
 pub(crate) fn unpack(code: Code<'_>, packed: &[u8], packing: Packing) -> Aligned {
     let mut plain = Aligned::zeroed(code.header.weights_bytes as usize);
     let weights = plain.bytes_mut();
+    let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
     let mut cursor = Cursor::new(packing);
     for step in code.steps().flatten() {
-        if let Step::Conv(step) = step {
-            let [input, output] = [step.input, step.output]
-                .map(|id| code.tensor(id).expect("tensors of steps were checked"));
-            let (inputs, outputs) = (input.channels, output.channels);
-            let (shape, range) = cursor.conv(&step, inputs, outputs);
+        if let Some(strip) = step.strip(tensor) {
+            let step = strip.conv;
+            let input = tensor(step.input);
+            let (inputs, outputs) = (input.channels, tensor(step.output).channels);
+            let (shape, range) = cursor.conv(&strip, inputs, outputs);
+            if strip.shares > 0 {
+                continue;
+            }
             let source = slice(packed, range).expect("ranges were checked");
             let mut bias = vec![0; outputs as usize];
             let mut scales = vec![0.0; outputs as usize];

@@ -75,6 +75,8 @@ impl Shape {
 pub(crate) struct Cursor {
     packing: Packing,
     next: u64,
+    /// First byte and end of the last convolutions and strips, the latest first.
+    layers: [(u64, u64); Strip::SHARES],
 }
 
 /// A range of a packed section, in bytes.
@@ -82,7 +84,7 @@ pub(crate) type Range = core::ops::Range<u64>;
 
 impl Cursor {
     pub(crate) fn new(packing: Packing) -> Self {
-        Self { packing, next: 0 }
+        Self { packing, next: 0, layers: [(0, 0); Strip::SHARES] }
     }
 
     pub(crate) fn packing(&self) -> Packing {
@@ -102,11 +104,20 @@ impl Cursor {
         self.take(span.length.into())
     }
 
-    /// The range of a convolution with these numbers of channels.
-    pub(crate) fn conv(&mut self, step: &Conv, inputs: u32, outputs: u32) -> (Shape, Range) {
-        let shape = Shape::of(step, inputs, outputs);
-        let bytes = shape.bytes(self.packing).map_or(u64::MAX, |bytes| bytes as u64);
-        (shape, self.take(bytes))
+    /// The range of a convolution with these numbers of channels; of a strip, that of the layer it
+    /// shares, which was checked to be the same.
+    pub(crate) fn conv(&mut self, strip: &Strip, inputs: u32, outputs: u32) -> (Shape, Range) {
+        let shape = Shape::of(&strip.conv, inputs, outputs);
+        let range = match strip.shares {
+            0 => self.take(shape.bytes(self.packing).map_or(u64::MAX, |bytes| bytes as u64)),
+            back => {
+                let shared = self.layers.get(usize::from(back) - 1).copied();
+                shared.map_or(u64::MAX..u64::MAX, |(start, end)| start..end)
+            }
+        };
+        self.layers.rotate_right(1);
+        self.layers[0] = (range.start, range.end);
+        (shape, range)
     }
 
     /// Bytes of the section, once every range was taken.

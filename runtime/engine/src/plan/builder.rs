@@ -9,7 +9,7 @@ use super::weights::Pool;
 use super::{BuildError, Placement};
 use crate::code::Header;
 use crate::program::{Port, PortType, Span, Step, Tensor, TensorId};
-use crate::{ProgramError, check, names};
+use crate::{Program, ProgramError, check, names};
 
 /// Tensors lie at multiples of this.
 const ALIGNMENT: u64 = 16;
@@ -22,9 +22,10 @@ const ALIGNMENT: u64 = 16;
 pub struct Builder {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    tensors: Vec<(String, Tensor)>,
-    steps: Vec<(String, Step)>,
+    pub(super) tensors: Vec<(String, Tensor)>,
+    pub(super) steps: Vec<(String, Step)>,
     weights: Pool,
+    pub(super) arena_limit: Option<u64>,
 }
 
 /// A finished program.
@@ -42,6 +43,22 @@ impl Builder {
     /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A program taken apart again, to be finished in another way.
+    pub fn of<B: AsRef<[u8]>>(program: &Program<B>) -> Self {
+        let name = |name: Option<&str>| name.unwrap_or_default().into();
+        let tensors =
+            (0..).map_while(|id| Some((name(program.tensor_name(id)), program.tensor(id)?)));
+        let steps = program.steps().enumerate();
+        Self {
+            inputs: program.inputs().collect(),
+            outputs: program.outputs().collect(),
+            tensors: tensors.collect(),
+            steps: steps.map(|(index, step)| (name(program.step_name(index)), step)).collect(),
+            weights: Pool::holding(program.pack(None).bytes().to_vec()),
+            arena_limit: None,
+        }
     }
 
     /// Adds an input port of `elements` values, and gives its number.
@@ -116,6 +133,10 @@ impl Builder {
     pub fn finish(mut self) -> Result<Built, BuildError> {
         self.check_numbers()?;
         self.check_order()?;
+        if let Some(limit) = self.arena_limit {
+            self.fit(limit)?;
+            self.check_numbers()?;
+        }
         let (lifetimes, arena_bytes) = self.place()?;
         let weights = core::mem::take(&mut self.weights).into_bytes();
         let code = self.write(arena_bytes, weights.len())?;
@@ -172,7 +193,7 @@ impl Builder {
         Ok(())
     }
 
-    fn place(&mut self) -> Result<(Vec<Lifetime>, u32), BuildError> {
+    pub(super) fn place(&mut self) -> Result<(Vec<Lifetime>, u32), BuildError> {
         let steps = self.steps.iter().map(|(_, step)| *step);
         let lifetimes = spans(self.tensors.len(), steps)
             .into_iter()

@@ -90,6 +90,16 @@ pub enum BuildError {
         /// Why.
         source: ProgramError,
     },
+    /// The tensors do not fit into the limit of the arena, whatever strips are made.
+    #[error(
+        "the integer program needs an arena of at least {least} bytes, beyond the limit of {limit}"
+    )]
+    ArenaLimit {
+        /// The limit.
+        limit: u64,
+        /// The least that was found.
+        least: u64,
+    },
     /// A step cannot be encoded.
     #[error("in node \"{0}\": the step cannot be encoded")]
     Encoding(String),

@@ -5,6 +5,7 @@ mod error;
 mod layers;
 mod lifetime;
 mod place;
+mod strips;
 mod weights;
 
 pub use builder::{Builder, Built};

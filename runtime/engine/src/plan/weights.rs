@@ -33,6 +33,11 @@ impl Pool {
         Some(span)
     }
 
+    /// One that holds these bytes already, of which nothing is found again.
+    pub(crate) fn holding(bytes: Vec<u8>) -> Self {
+        Self { bytes, ranges: BTreeMap::new() }
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

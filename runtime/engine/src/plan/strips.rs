@@ -1,0 +1,273 @@
+//! Convolutions in a row, computed some rows at a time, so that what lies between them is never
+//! in the arena as a whole (depth-first order, as of MCUNetV2, Lin et al. 2021, and of Goetschalckx
+//! and Verhelst 2019).
+//!
+//! Strips overlap where windows do, and what lies there is computed again: strips are made only
+//! where a limit on the arena asks for them, and as high as it allows.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::lifetime::spans;
+use super::{BuildError, Builder};
+use crate::program::{Conv, Step, Strip, Tensor, TensorId};
+
+/// The longest chain. Strips of a step share its weights.
+const LONGEST: usize = 6;
+const _: () = assert!(LONGEST <= Strip::SHARES);
+/// How often strips are made lower because the tensors did not fit without gaps.
+const ATTEMPTS: usize = 16;
+
+/// Convolutions of which each reads what the one before it writes, and nobody else does.
+#[derive(Clone, Debug)]
+struct Chain {
+    /// Number of the first.
+    start: usize,
+    steps: Vec<Link>,
+    /// Bytes of what else lives meanwhile: what the first reads and the last writes among it.
+    around: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    conv: Conv,
+    input: Tensor,
+    output: Tensor,
+}
+
+/// A chain with the rows of a strip, and what comes of it.
+#[derive(Clone, Debug)]
+struct Cut {
+    chain: Chain,
+    rows: u32,
+    /// Bytes that live at once.
+    live: u64,
+    /// Multiplications of all strips.
+    products: u64,
+}
+
+impl Link {
+    /// The rows of the input for these rows of the output, as windows slide: from before the
+    /// first to beyond the last.
+    fn reach(&self, rows: &Range<u32>) -> Range<i64> {
+        let [kernel, stride, dilation, pad] = {
+            let window = &self.conv.window;
+            [window.kernel, window.stride, window.dilation, window.pad].map(|of| i64::from(of[0]))
+        };
+        let first = i64::from(rows.start) * stride - pad;
+        first..i64::from(rows.end - 1) * stride - pad + (kernel - 1) * dilation + 1
+    }
+
+    /// Those of them that are there.
+    fn read(&self, rows: &Range<u32>) -> Option<Range<u32>> {
+        let reach = self.reach(rows);
+        let start = u32::try_from(reach.start.max(0)).ok()?;
+        let end = u32::try_from(reach.end.min(self.input.height.into())).ok()?;
+        (start < end).then_some(start..end)
+    }
+
+    fn products(&self, rows: &Range<u32>) -> u64 {
+        let [height, width] = self.conv.window.kernel.map(u64::from);
+        let depth = height * width * u64::from(self.input.channels / self.conv.groups);
+        (rows.len() as u64) * row(&self.output) * depth
+    }
+}
+
+/// Bytes of a row.
+fn row(tensor: &Tensor) -> u64 {
+    u64::from(tensor.width) * u64::from(tensor.channels)
+}
+
+impl Chain {
+    fn output(&self) -> Tensor {
+        self.steps[self.steps.len() - 1].output
+    }
+
+    /// The rows that each step writes for these rows of the last. `None` where one would read
+    /// nothing but padding.
+    fn rows(&self, last: Range<u32>) -> Option<Vec<Range<u32>>> {
+        let mut all = alloc::vec![last];
+        for link in self.steps[1..].iter().rev() {
+            all.push(link.read(&all[all.len() - 1])?);
+        }
+        all.reverse();
+        self.steps[0].read(&all[0])?;
+        Some(all)
+    }
+
+    /// The last step's rows, so many at a time.
+    fn strips(&self, rows: u32) -> impl Iterator<Item = Range<u32>> {
+        let height = self.output().height;
+        (0..height).step_by(rows as usize).map(move |first| first..height.min(first + rows))
+    }
+
+    fn cut(self, rows: u32) -> Option<Cut> {
+        let (mut live, mut products) = (0, 0);
+        for strip in self.strips(rows) {
+            let written = self.rows(strip)?;
+            let between = self.steps.iter().zip(&written).take(self.steps.len() - 1);
+            let bytes: Vec<u64> =
+                between.map(|(link, rows)| rows.len() as u64 * row(&link.output)).collect();
+            let pairs = bytes.windows(2).map(|pair| pair[0] + pair[1]);
+            live = pairs.chain(bytes.iter().copied()).fold(live, u64::max);
+            let links = self.steps.iter().zip(&written);
+            products += links.map(|(link, rows)| link.products(rows)).sum::<u64>();
+        }
+        Some(Cut { live: live + self.around, chain: self, rows, products })
+    }
+
+    /// Multiplications of the whole.
+    fn products(&self) -> u64 {
+        self.steps.iter().map(|link| link.products(&(0..link.output.height))).sum()
+    }
+}
+
+impl Builder {
+    /// Limits the arena, in bytes: convolutions in a row are then computed in strips, as high as
+    /// the limit allows.
+    #[must_use]
+    pub fn limit_arena(mut self, bytes: u64) -> Self {
+        self.arena_limit = Some(bytes);
+        self
+    }
+
+    /// Makes strips until the tensors fit.
+    pub(super) fn fit(&mut self, limit: u64) -> Result<(), BuildError> {
+        let (tensors, steps) = (self.tensors.clone(), self.steps.clone());
+        let (mut goal, mut least) = (limit, u64::MAX);
+        for _ in 0..ATTEMPTS {
+            while self.make_strips(goal) {}
+            let (_, bytes) = self.place()?;
+            if u64::from(bytes) <= limit {
+                return Ok(());
+            }
+            least = least.min(bytes.into());
+            goal -= goal / 16;
+            (self.tensors, self.steps) = (tensors.clone(), steps.clone());
+        }
+        Err(BuildError::ArenaLimit { limit, least })
+    }
+
+    /// Cuts a chain where most lives at once, if that is too much; whether there was one.
+    fn make_strips(&mut self, goal: u64) -> bool {
+        let spans = spans(self.tensors.len(), self.steps.iter().map(|(_, step)| *step));
+        let bytes = |id: usize| u64::from(self.tensors[id].1.elements()).next_multiple_of(16);
+        let mut live = alloc::vec![0u64; self.steps.len()];
+        for (id, span) in spans.iter().enumerate() {
+            let Some((first, last)) = *span else { continue };
+            live[first as usize..=last as usize].iter_mut().for_each(|sum| *sum += bytes(id));
+        }
+        let most = live.iter().copied().max().unwrap_or(0);
+        let Some(worst) = live.iter().position(|&sum| sum == most && sum > goal) else {
+            return false;
+        };
+        let mut best: Option<Cut> = None;
+        for start in worst.saturating_sub(LONGEST - 1)..=worst {
+            for length in 2..=LONGEST {
+                let Some(chain) = self.chain(start, length, &spans) else { break };
+                if start + length <= worst {
+                    continue;
+                }
+                let height = chain.output().height;
+                let mut heights: Vec<u32> = (2..=height).map(|n| height.div_ceil(n)).collect();
+                heights.dedup();
+                for cut in heights.into_iter().filter_map(|rows| chain.clone().cut(rows)) {
+                    let key = |cut: &Cut| {
+                        let more = cut.products.saturating_sub(cut.chain.products());
+                        // Fits with least work, or needs least.
+                        if cut.live <= goal { (0, more) } else { (cut.live, more) }
+                    };
+                    if cut.live < most && best.as_ref().is_none_or(|best| key(&cut) < key(best)) {
+                        best = Some(cut);
+                    }
+                }
+            }
+        }
+        match best {
+            Some(cut) => self.apply(&cut),
+            None => return false,
+        }
+        true
+    }
+
+    /// So many steps from number `start` on, if they are a chain.
+    fn chain(&self, start: usize, length: usize, spans: &[Option<(u32, u32)>]) -> Option<Chain> {
+        let whole = |id: TensorId| self.tensors[usize::from(id)].1;
+        let mut steps = Vec::new();
+        for (_, step) in self.steps.get(start..start + length)? {
+            let Step::Conv(conv) = *step else { return None };
+            steps.push(Link { conv, input: whole(conv.input), output: whole(conv.output) });
+        }
+        let mut between = Vec::new();
+        for (index, pair) in (start as u32..).zip(steps.windows(2)) {
+            let [first, second] = [pair[0].conv, pair[1].conv];
+            let alone = spans[usize::from(first.output)] == Some((index, index + 1));
+            let adds = second.residual.is_some_and(|residual| residual.tensor == first.output);
+            if first.output != second.input || !alone || adds || first.residual.is_some() {
+                return None;
+            }
+            between.push(usize::from(first.output));
+        }
+        let (first, last) = (start as u32, (start + length - 1) as u32);
+        let around = (0..).zip(spans).filter_map(|(id, span)| {
+            let meets = span.is_some_and(|span| span.0 <= last && first <= span.1);
+            let bytes = u64::from(self.tensors[id].1.elements()).next_multiple_of(16);
+            (meets && !between.contains(&id)).then_some(bytes)
+        });
+        Some(Chain { start, steps, around: around.sum() })
+    }
+
+    /// Puts strips in the place of a chain.
+    fn apply(&mut self, cut: &Cut) {
+        let Chain { start, steps: links, .. } = &cut.chain;
+        let mut strips = Vec::new();
+        for (number, strip) in cut.chain.strips(cut.rows).enumerate() {
+            let written = cut.chain.rows(strip).expect("it was found before");
+            // The tensor that the step before wrote.
+            let mut input = None;
+            for (index, (link, rows)) in links.iter().zip(&written).enumerate() {
+                let reach = link.reach(rows);
+                let mut conv = link.conv;
+                conv.window.pad[0] = u16::try_from((-reach.start).max(0)).unwrap_or(0);
+                let mut strip = Strip {
+                    conv,
+                    skip: 0,
+                    first: 0,
+                    rows: rows.len() as u32,
+                    shares: if number == 0 { 0 } else { links.len() as u8 },
+                };
+                match input {
+                    None => strip.skip = u32::try_from(reach.start).unwrap_or(0),
+                    Some(id) => strip.conv.input = id,
+                }
+                if index + 1 == links.len() {
+                    strip.first = rows.start;
+                } else {
+                    strip.conv.output = self.part(link.conv.output, rows, number == 0);
+                    input = Some(strip.conv.output);
+                }
+                strips.push((self.steps[start + index].0.clone(), Step::Strip(strip)));
+            }
+        }
+        // What was whole is now what the first strip writes of it.
+        for (index, link) in links[..links.len() - 1].iter().enumerate() {
+            let Step::Strip(strip) = strips[index].1 else { continue };
+            self.tensors[usize::from(link.conv.output)].1.height = strip.rows;
+        }
+        self.steps.splice(*start..start + links.len(), strips);
+    }
+
+    /// A tensor for some rows of another, or that one itself.
+    fn part(&mut self, whole: TensorId, rows: &Range<u32>, itself: bool) -> TensorId {
+        if itself {
+            return whole;
+        }
+        let (name, tensor) = &self.tensors[usize::from(whole)];
+        let part = Tensor { height: rows.len() as u32, ..*tensor };
+        let name: String = alloc::format!("{name} from row {}", rows.start);
+        self.tensors.push((name, part));
+        // Too many are found when the program is finished.
+        (self.tensors.len() - 1) as TensorId
+    }
+}
