@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hardtack::{Isa, Packing};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
 a model that cannot be converted), 2 an error.\nData goes to stdout, words go to stderr.";
@@ -57,6 +58,19 @@ pub enum Target {
     X86Ymm,
     /// AArch64.
     NeonDot,
+}
+
+impl Target {
+    /// The layout of weights.
+    pub fn packing(self) -> Option<Packing> {
+        match self {
+            Target::Generic => None,
+            Target::Native => Isa::detect().packing(),
+            Target::X86Zmm => Some(Packing::X86Zmm),
+            Target::X86Ymm => Some(Packing::X86Ymm),
+            Target::NeonDot => Some(Packing::NeonDot),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -169,6 +183,12 @@ pub struct Inspect {
     /// Show where each tensor of the integer programs lies in the arena, and when.
     #[arg(long)]
     pub plan: bool,
+    /// Draw it: the arena over time, one bar a tensor. With several programs, the first.
+    #[arg(long, value_name = "OUT.svg")]
+    pub plan_svg: Option<PathBuf>,
+    /// The plan for these kernels; as the bundle is packed where not given.
+    #[arg(long)]
+    pub target: Option<Target>,
 }
 
 #[derive(Args)]

@@ -4,14 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use hardtack::{Isa, Packing};
 use hardtack_converter::import::ImportError;
 use hardtack_converter::spec::{self, Spec};
 use hardtack_converter::{Error, FloatStorage, Options, Progress, Report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use crate::arguments::{Convert, Float, Target};
+use crate::arguments::{Convert, Float};
 use crate::output::{bytes, print, say, table};
 use crate::{Answer, foreign, output};
 
@@ -106,13 +105,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         labels,
         states: arguments.state.clone(),
         arena_limit: arguments.arena_limit,
-        packing: match arguments.target {
-            Target::Generic => None,
-            Target::Native => Isa::detect().packing(),
-            Target::X86Zmm => Some(Packing::X86Zmm),
-            Target::X86Ymm => Some(Packing::X86Ymm),
-            Target::NeonDot => Some(Packing::NeonDot),
-        },
+        packing: arguments.target.packing(),
         guarded: true,
     })
 }

@@ -3,20 +3,29 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use hardtack::{Bundle, Port, packing_of};
+use anyhow::{Context as _, anyhow};
+use hardtack::{Bundle, Port};
 use hardtack_bundle::graph::{Graph, Operator};
 use hardtack_bundle::manifest::Manifest;
-use hardtack_engine::{Plan, Program};
 use serde_json::{Value, json};
 
-use crate::arguments::Inspect;
+use crate::arguments::{Inspect, Target};
 use crate::output::{self, bytes, print, table};
+use crate::plan::{ProgramPlan, plans};
 use crate::{Answer, bundles};
 
 pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
     let bundle = bundles::open(&arguments.bundle)?;
     let graph = bundle.container()?.graph()?;
-    let plans = plans(&bundle)?;
+    let plans = plans(&bundle, arguments.target.map(Target::packing))?;
+    if let Some(path) = &arguments.plan_svg {
+        let plan = plans.first().ok_or_else(|| {
+            anyhow!("{}: has no integer program to draw", arguments.bundle.display())
+        })?;
+        let title = bundle.manifest()?.name.to_owned();
+        std::fs::write(path, plan.svg(&title))
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+    }
     if as_json {
         output::json(&describe(&bundle, graph.as_ref(), &plans, arguments)?);
         return Ok(Answer::Yes);
@@ -30,40 +39,10 @@ pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
         }
     }
     if arguments.plan {
-        text += &plan_text(&plans);
+        text.extend(plans.iter().enumerate().map(|(index, plan)| plan.text(index)));
     }
     print(&text);
     Ok(Answer::Yes)
-}
-
-/// An integer program, as far as it is shown.
-pub struct ProgramPlan {
-    steps: Vec<(String, &'static str)>,
-    plan: Plan,
-}
-
-fn plans(bundle: &Bundle) -> anyhow::Result<Vec<ProgramPlan>> {
-    let container = bundle.container()?;
-    let mut plans = Vec::new();
-    for index in 0..container.programs() {
-        let known = container
-            .families(index)
-            .find_map(|family| Some((packing_of(family)?, container.weights(index, family)?)));
-        let (Some(code), Some((packing, weights))) = (container.program(index), known) else {
-            continue;
-        };
-        // The engine wants weights at a multiple of 4 bytes, as a bundle in a file has them.
-        let weights: std::sync::Arc<[u8]> = weights.into();
-        let program = match packing {
-            None => Program::parse(code, &*weights)?,
-            Some(packing) => Program::parse_packed(code, &*weights, packing)?,
-        };
-        let steps = program.steps().enumerate().map(|(index, step)| {
-            (program.step_name(index).unwrap_or_default().to_owned(), step.kind())
-        });
-        plans.push(ProgramPlan { steps: steps.collect(), plan: Plan::of(&program) });
-    }
-    Ok(plans)
 }
 
 /// Everything about a bundle as JSON; see also [`manifest_json`].
@@ -103,16 +82,7 @@ fn describe(
         value["nodes"] = nodes.collect();
     }
     if arguments.plan {
-        let plans = plans.iter().map(|plan| {
-            let tensors = plan.plan.tensors.iter().map(|tensor| {
-                json!({
-                    "name": tensor.name, "offset": tensor.offset, "bytes": tensor.bytes,
-                    "first": tensor.first, "last": tensor.last,
-                })
-            });
-            json!({ "arena_bytes": plan.plan.arena_bytes, "tensors": tensors.collect::<Vec<_>>() })
-        });
-        value["plans"] = plans.collect();
+        value["plans"] = plans.iter().map(ProgramPlan::json).collect();
     }
     Ok(value)
 }
@@ -142,7 +112,7 @@ pub fn counted(graph: &Graph, plans: &[ProgramPlan]) -> BTreeMap<String, usize> 
 /// The operators of a bundle.
 pub fn operators_of(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, usize>> {
     let graph = bundle.container()?.graph()?;
-    let plans = plans(bundle)?;
+    let plans = plans(bundle, None)?;
     Ok(graph.map(|graph| counted(&graph, &plans)).unwrap_or_default())
 }
 
@@ -237,24 +207,4 @@ fn operators(graph: &Graph, plans: &[ProgramPlan]) -> String {
 fn nodes(graph: &Graph) -> String {
     let rows = graph.nodes.iter().map(|node| [node.name.clone(), node.operator.name().to_string()]);
     format!("\n{}", table(["node", "operator"], rows))
-}
-
-fn plan_text(plans: &[ProgramPlan]) -> String {
-    let mut text = String::new();
-    for (index, program) in plans.iter().enumerate() {
-        let arena = bytes(program.plan.arena_bytes.into());
-        let _ = writeln!(text, "\nprogram {index}: {} steps, arena {arena}", program.steps.len());
-        let rows = program.plan.tensors.iter().map(|tensor| {
-            let step = |index: u32| program.steps.get(index as usize).map_or("", |step| step.1);
-            [
-                tensor.name.clone(),
-                tensor.offset.to_string(),
-                tensor.bytes.to_string(),
-                format!("{} {}", tensor.first, step(tensor.first)),
-                format!("{} {}", tensor.last, step(tensor.last)),
-            ]
-        });
-        text += &table(["tensor", "offset", "bytes", "from step", "to step"], rows);
-    }
-    text
 }

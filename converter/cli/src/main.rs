@@ -11,6 +11,7 @@ mod eval;
 mod foreign;
 mod inspect;
 mod output;
+mod plan;
 mod profile;
 mod run;
 mod verify;

@@ -76,6 +76,13 @@ fn a_network_is_converted_looked_into_verified_evaluated_and_timed() {
         assert!(shown.stdout.contains(word), "{word}: {}", shown.stdout);
     }
 
+    let picture = folder.path().join("plan.svg");
+    let drawn = hardtack([&"inspect", &bundle, &"--plan-svg", &picture, &"--target", &"native"]);
+    assert_eq!(drawn.code, 0, "{}", drawn.stderr);
+    let picture = std::fs::read_to_string(&picture).unwrap();
+    let bars = picture.matches("<rect class=\"bar\"").count();
+    assert_eq!(bars, inspected["plans"][0]["tensors"].as_array().unwrap().len());
+
     let verified = hardtack([&"verify", &bundle, &"--json"]).json();
     assert_eq!(verified["holds"], true);
     assert_eq!(verified["outputs"][0]["difference"], 0.0);

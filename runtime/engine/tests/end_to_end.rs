@@ -158,7 +158,19 @@ fn the_plan_is_that_of_the_program() {
     let built = every_step();
     assert_eq!(built, every_step());
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
-    assert_eq!(Plan::of(&program), built.plan);
+    assert_eq!(Plan::of(&program, None), built.plan);
+    for &packing in Packing::ALL {
+        let plan = Plan::of(&program, Some(packing));
+        assert_eq!(plan.arena_bytes as usize, program.arena_bytes_for(Some(packing)));
+        for (index, a) in plan.tensors.iter().enumerate() {
+            assert!(a.offset + a.bytes <= plan.arena_bytes);
+            for b in &plan.tensors[..index] {
+                let at_once = a.first <= b.last && b.first <= a.last;
+                let apart = a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
+                assert!(apart || !at_once, "{a:?} {b:?}");
+            }
+        }
+    }
     assert_eq!(program.tensor_name(1), Some("stem"));
     assert_eq!(program.tensor_name(12), None);
     assert_eq!(program.step_name(3), Some("sum"));

@@ -1,5 +1,6 @@
 //! Where images lie in the arena of an executor: with the halos that their readers want.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use hardtack_kernels::Window;
@@ -8,7 +9,7 @@ use hardtack_kernels::strided::{Halo, SLACK, View};
 use super::walk::{Side, remap};
 use crate::Program;
 use crate::execute;
-use crate::plan::{Lifetime, place, spans};
+use crate::plan::{Lifetime, Placement, Plan, place, spans};
 use crate::program::{Step, Tensor, TensorId};
 
 /// Images start at multiples of this, a line of the cache.
@@ -137,7 +138,7 @@ impl Placed {
 
 /// All images of a program.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     images: Vec<Option<Placed>>,
     /// For each step, a copy of its input with a halo.
     copies: Vec<Option<Placed>>,
@@ -146,7 +147,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Lays out the images of a program's steps.
-    pub(super) fn new<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> Self {
+    pub(crate) fn new<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> Self {
         let count = program.tensor_count();
         let tensor = |id: TensorId| program.tensor(id).expect("tensors of steps were checked");
         let wanted = |step: &Step| {
@@ -229,6 +230,28 @@ impl Layout {
             copies: copied.into_iter().map(placed).collect(),
             arena_bytes: usize::try_from(total).unwrap_or(usize::MAX),
         }
+    }
+
+    /// The same, to be looked at.
+    pub(crate) fn plan<B: AsRef<[u8]>>(&self, program: &Program<B>, steps: &[Step]) -> Plan {
+        let spans = spans(program.tensor_count(), steps.iter().copied());
+        let name = |id| program.tensor_name(id).unwrap_or_default();
+        let placement = |name: String, placed: &Placed, first: u32, last: u32| Placement {
+            name,
+            offset: placed.start as u32,
+            bytes: placed.shape.bytes() as u32,
+            first,
+            last,
+        };
+        let images = (0..).zip(&self.images).zip(&spans).filter_map(|((id, image), span)| {
+            let (first, last) = (*span)?;
+            Some(placement(name(id).into(), image.as_ref()?, first, last))
+        });
+        let copies = (0..).zip(&self.copies).zip(steps).filter_map(|((index, copy), step)| {
+            let name = step.reads().next().map(name).unwrap_or_default();
+            Some(placement(alloc::format!("{name} with a halo"), copy.as_ref()?, index, index))
+        });
+        Plan { arena_bytes: self.arena_bytes as u32, tensors: images.chain(copies).collect() }
     }
 
     /// Where a tensor that a step names lies.

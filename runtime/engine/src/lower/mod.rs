@@ -14,7 +14,8 @@ use alloc::vec::Vec;
 use hardtack_kernels::packed::Packing;
 use hardtack_kernels::strided::{self, Finish, Linear, Pairs, View};
 
-use self::layout::{Layout, Placed};
+pub(crate) use self::layout::Layout;
+use self::layout::Placed;
 pub(crate) use self::operation::{Machine, Operation};
 use self::walk::{Side, remap};
 use crate::Program;

@@ -3,7 +3,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use hardtack_kernels::packed::Packing;
+
 use crate::Program;
+use crate::lower::{Layout, Lowered};
 use crate::program::{Step, TensorId};
 
 /// A tensor's place and lifetime.
@@ -31,8 +34,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a program.
-    pub fn of<B: AsRef<[u8]>>(program: &Program<B>) -> Self {
+    /// The plan of a program on kernels that read weights in this layout, images with their halos;
+    /// `None`: on the definition.
+    pub fn of<B: AsRef<[u8]>>(program: &Program<B>, packing: Option<Packing>) -> Self {
+        let steps: Vec<Step> = program.steps().collect();
+        let lowered = packing.and_then(|packing| {
+            Lowered::new(program, &steps, program.pack(Some(packing)).bytes(), packing)
+        });
+        match lowered {
+            Some(_) => Layout::new(program, &steps).plan(program, &steps),
+            None => Self::dense(program),
+        }
+    }
+
+    fn dense<B: AsRef<[u8]>>(program: &Program<B>) -> Self {
         let spans = spans(program.tensor_count(), program.steps());
         let tensors = (0..).zip(spans).filter_map(|(id, span)| {
             let (first, last) = span?;
