@@ -1,6 +1,10 @@
 //! Random programs give the same bytes from the definition and from the kernels of every
 //! instruction set of this processor, with packed weights, halos, and any number of threads.
 
+#[path = "../../kernels/tests/common/guarded.rs"]
+mod guarded;
+
+use guarded::Guarded;
 use hardtack_engine::program::*;
 use hardtack_engine::{BuildError, Builder, Executor, Input, Layer, Output, Program};
 use hardtack_kernels::packed::Packing;
@@ -201,11 +205,12 @@ fn executed(program: &Program<&[u8]>, isa: Isa, threads: usize, input: &[f32]) -
     let executor = Executor::new(program.clone(), isa);
     let expected_isa = if Tables::for_isa(isa).is_some() { isa } else { Isa::Scalar };
     assert_eq!(executor.isa(), expected_isa, "no program of this kind is unusual");
-    let mut arena = vec![99; executor.arena_bytes()];
+    let mut arena = Guarded::new(executor.arena_bytes());
+    arena.bytes().fill(99);
     let mut given = blank(program);
     let mut outputs: Vec<Output<'_>> = given.iter_mut().map(|output| Output::I8(output)).collect();
     let inputs = &[Input::F32(input)];
-    executor.run(&Backwards(threads), &mut arena, inputs, &mut outputs).unwrap();
+    executor.run(&Backwards(threads), arena.bytes(), inputs, &mut outputs).unwrap();
     given
 }
 

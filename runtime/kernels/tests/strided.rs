@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::guarded::Guarded;
 use common::{Geometry, activation, bias, clamp, cycle, geometry, scale, term_scale, weight};
 use hardtack_kernels::packed::dense::Dense;
 use hardtack_kernels::packed::{Packing, Terms, TermsMut, depthwise};
@@ -36,21 +37,6 @@ impl Parallel for Backwards {
 
     fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
         (0..parts).rev().for_each(work);
-    }
-}
-
-/// Bytes at a multiple of 64.
-struct Aligned(Vec<[u8; 64]>);
-
-impl Aligned {
-    fn new(bytes: usize) -> Self {
-        Self(vec![[0; 64]; bytes.div_ceil(64) + 1])
-    }
-
-    fn bytes(&mut self, count: usize) -> &mut [u8] {
-        let all = self.0.as_flattened_mut();
-        let skip = all.as_ptr().align_offset(64);
-        &mut all[skip..skip + count]
     }
 }
 
@@ -240,11 +226,12 @@ impl Case {
             end.saturating_sub(input + window.pad[axis])
         };
         let after = [beyond(0, input.height, output.height), beyond(1, input.width, output.width)];
-        let from = Place::new(64, input, window.pad, after, self.gaps[0]);
-        let to = Place::new(from.end, output, [1, 2], [1, 0], self.gaps[1]);
+        // The input comes last, so that what is read beyond its slack is found out.
+        let to = Place::new(64, output, [1, 2], [1, 0], self.gaps[1]);
         let added = Place::new(to.end, output, [0, 1], [0, 0], self.gaps[0]);
-        let mut memory = Aligned::new(added.end);
-        let arena = memory.bytes(added.end);
+        let from = Place::new(added.end, input, window.pad, after, self.gaps[0]);
+        let mut memory = Guarded::new(from.end);
+        let arena = memory.bytes();
         arena.fill(stored(self.zero_points[0]));
         from.write(arena, &cycle(&self.input, input.elements()), raise);
         if let Some((values, ..)) = &self.residual {
@@ -268,8 +255,8 @@ impl Case {
         if self.is_depthwise() && self.residual.is_none() && window.kernel[0] <= 8 {
             let shape = depthwise::Depthwise { kernel: window.kernel, channels: self.groups };
             let bytes = shape.bytes(kernels.packing()).unwrap();
-            let mut packed = Aligned::new(bytes);
-            let packed = packed.bytes(bytes);
+            let mut packed = Guarded::new(bytes);
+            let packed = packed.bytes();
             let weight = |channel: usize, y: usize, x: usize| rows[channel][y * width + x];
             shape.pack(kernels.packing(), &terms, weight, packed);
             let operation = strided::Depthwise {
@@ -295,8 +282,8 @@ impl Case {
                 run,
             };
             let bytes = shape.bytes(kernels.packing()).unwrap();
-            let mut packed = Aligned::new(bytes);
-            let packed = packed.bytes(bytes);
+            let mut packed = Guarded::new(bytes);
+            let packed = packed.bytes();
             let weights: Vec<u8> = rows.iter().flatten().map(|&weight| weight as u8).collect();
             let stride = shape.runs * run;
             shape.pack(kernels.packing(), &terms, (&weights, stride), packed);

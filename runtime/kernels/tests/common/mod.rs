@@ -1,6 +1,8 @@
 //! What tests of kernels share: shapes and values, many of them extreme.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod guarded;
+
 use hardtack_kernels::{Clamp, Window, round_significant};
 use proptest::prelude::*;
 
