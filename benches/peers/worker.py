@@ -1,12 +1,15 @@
-"""One runtime with one model, in a process of its own.
+"""One Python runtime with one model, in a process of its own.
 
-    worker.py PEER MODEL THREADS
+    worker.py --peer PEER --model FILE --threads N
 
-Loads the model, runs it once and prints one JSON line: milliseconds from the beginning of loading
-to the first result (interpreter and imports excluded) and the memory that this took. Then, for
-each line with a number on stdin, runs the model so often and prints the microseconds of each run.
+Loads the model and runs it once, then prints `ready` and a JSON object: the microseconds of loading
+and of the first run (interpreter, imports and making the input excluded), and the bytes that the
+bare interpreter with numpy holds. From then on each line on stdin is a number of inferences, and
+each line on stdout their times in microseconds.
 """
 
+import argparse
+import gc
 import json
 import sys
 import time
@@ -14,92 +17,168 @@ import time
 import numpy as np
 
 
-def memory(field):
-    """`VmRSS`, what this process holds, or `VmHWM`, the most it held, in bytes."""
+def resident():
+    """The memory that this process holds, in bytes."""
     with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith(field))
+        line = next(line for line in status if line.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
 
 
-def forget_peak():
-    """The most memory this process held is, from now on, what it holds now."""
-    with open("/proc/self/clear_refs", "w") as control:
-        control.write("5")
-
-
-def input_of(shape, dtype):
-    """The same input for every runtime of a model: noise, as f32 or as integers."""
+def noise(shape, dtype=np.float32):
+    """An input: normal noise, in the middle of the range where it is of integers."""
     shape = [dim if isinstance(dim, int) and dim > 0 else 1 for dim in shape]
-    noise = np.random.default_rng(1).standard_normal(shape)
+    values = np.random.default_rng(1).standard_normal(shape)
     if np.dtype(dtype).kind == "f":
-        return noise.astype(dtype)
+        return values.astype(dtype)
     info = np.iinfo(dtype)
     middle = (info.min + info.max + 1) // 2
-    return np.clip(np.round(noise * 32) + middle, info.min, info.max).astype(dtype)
+    return np.clip(np.round(values * 32) + middle, info.min, info.max).astype(dtype)
 
 
-def onnxruntime(threads):
-    import onnxruntime as ort
+class OnnxRuntime:
+    """ONNX Runtime, all optimizations, on the processor."""
 
-    def load(path):
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        port = session.get_inputs()[0]
-        values = {port.name: input_of(port.shape, np.float32)}
-        return lambda: session.run(None, values)
+    def __init__(self, threads):
+        import onnxruntime
 
-    return load
+        self.package = onnxruntime
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.options.inter_op_num_threads = 1
+        self.options.log_severity_level = 3
 
+    def load(self, path):
+        self.session = self.package.InferenceSession(path, self.options, providers=["CPUExecutionProvider"])
 
-def openvino(threads):
-    import openvino as ov
+    def feed(self):
+        self.inputs = {port.name: noise(port.shape) for port in self.session.get_inputs()}
 
-    def load(path):
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        model = ov.Core().compile_model(path, "CPU", settings)
-        request = model.create_infer_request()
-        shape = [dim.get_length() if dim.is_static else 1 for dim in model.input(0).partial_shape]
-        values = input_of(shape, np.float32)
-        return lambda: request.infer([values])
-
-    return load
+    def run(self):
+        return self.session.run(None, self.inputs)
 
 
-def litert(threads):
-    from ai_edge_litert.interpreter import Interpreter
+class OpenVino:
+    """OpenVINO, set to least latency."""
 
-    def load(path):
-        interpreter = Interpreter(path, num_threads=threads)
-        interpreter.allocate_tensors()
-        port = interpreter.get_input_details()[0]
-        interpreter.set_tensor(port["index"], input_of(port["shape"].tolist(), port["dtype"]))
-        return interpreter.invoke
+    def __init__(self, threads):
+        import openvino
 
-    return load
+        self.core = openvino.Core
+        self.settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+
+    def load(self, path):
+        self.model = self.core().compile_model(path, "CPU", self.settings)
+        self.request = self.model.create_infer_request()
+
+    def feed(self):
+        self.inputs = [noise(list(port.shape)) for port in self.model.inputs]
+
+    def run(self):
+        return self.request.infer(self.inputs)
 
 
-PEERS = {"onnxruntime": onnxruntime, "openvino": openvino, "litert": litert}
+class LiteRt:
+    """LiteRT with its default delegate, XNNPACK. Its input is set once."""
+
+    def __init__(self, threads):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.make = lambda path: Interpreter(path, num_threads=threads)
+
+    def load(self, path):
+        self.interpreter = self.make(path)
+        self.interpreter.allocate_tensors()
+
+    def feed(self):
+        for port in self.interpreter.get_input_details():
+            self.interpreter.set_tensor(port["index"], noise(port["shape"].tolist(), port["dtype"]))
+
+    def run(self):
+        self.interpreter.invoke()
+
+
+class Ncnn:
+    """ncnn; beside `NAME.param` lie `NAME.bin` and `NAME.shape`."""
+
+    def __init__(self, threads):
+        import ncnn
+
+        self.package = ncnn
+        self.net = ncnn.Net()
+        self.net.opt.num_threads = threads
+        self.net.opt.use_vulkan_compute = False
+
+    def load(self, path):
+        stem = path.removesuffix(".param")
+        if self.net.load_param(path) or self.net.load_model(f"{stem}.bin"):
+            raise RuntimeError("ncnn refuses the converted network")
+        with open(f"{stem}.shape") as shape:
+            self.shape = json.load(shape)
+
+    def feed(self):
+        self.input = self.package.Mat(noise(self.shape[1:]))
+
+    def run(self):
+        with self.net.create_extractor() as extractor:
+            extractor.input(self.net.input_names()[0], self.input)
+            for name in self.net.output_names():
+                failed, _ = extractor.extract(name)
+                if failed:
+                    raise RuntimeError(f"ncnn cannot compute the output {name}")
+
+
+class Mnn:
+    """MNN on the processor. Its input is set once."""
+
+    def __init__(self, threads):
+        import MNN
+
+        self.package = MNN
+        self.settings = {"numThread": threads, "backend": "CPU"}
+
+    def load(self, path):
+        self.interpreter = self.package.Interpreter(path)
+        self.session = self.interpreter.createSession(self.settings)
+
+    def feed(self):
+        package = self.package
+        for port in self.interpreter.getSessionInputAll(self.session).values():
+            values = noise(list(port.getShape()))
+            kind = port.getDimensionType()
+            port.copyFrom(package.Tensor(values.shape, package.Halide_Type_Float, values, kind))
+
+    def run(self):
+        self.interpreter.runSession(self.session)
+
+
+PEERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "litert": LiteRt, "ncnn": Ncnn, "mnn": Mnn}
+
+
+def microseconds(action):
+    """How long an action takes."""
+    began = time.perf_counter_ns()
+    action()
+    return (time.perf_counter_ns() - began) / 1e3
 
 
 def main():
-    peer, model, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    load = PEERS[peer](threads)
-    forget_peak()
-    before = memory("VmRSS")
-    began = time.perf_counter()
-    run = load(model)
-    run()
-    first = (time.perf_counter() - began) * 1e3
-    print(json.dumps({"first_result_ms": first, "memory": memory("VmHWM") - before}), flush=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--peer", choices=PEERS, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args()
+    bare = resident()
+    imports = time.perf_counter_ns()
+    peer = PEERS[arguments.peer](arguments.threads)
+    imports = (time.perf_counter_ns() - imports) / 1e3
+    load = microseconds(lambda: peer.load(arguments.model))
+    feed = microseconds(peer.feed)
+    first = microseconds(peer.run)
+    told = {"import_us": imports, "load_us": load, "feed_us": feed, "first_us": first, "bare_bytes": bare}
+    print("ready", json.dumps(told), flush=True)
+    gc.disable()
     for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            began = time.perf_counter()
-            run()
-            times.append((time.perf_counter() - began) * 1e6)
-        print(json.dumps(times), flush=True)
+        print(*(f"{microseconds(peer.run):.1f}" for _ in range(int(line))), flush=True)
 
 
 if __name__ == "__main__":

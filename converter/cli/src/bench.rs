@@ -11,8 +11,8 @@ use crate::output::{self, bytes, print};
 use crate::profile::Profile;
 use crate::{Answer, bundles};
 
-/// Runs before the measured ones.
-const WARM_UP: usize = 3;
+/// How long to run before measuring: until the system has spread the threads over its cores.
+const WARM_UP: Duration = Duration::from_millis(200);
 /// How long to measure where the number of runs is not given.
 const MEASURED: Duration = Duration::from_secs(2);
 
@@ -37,7 +37,8 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
     let outputs = session.run(&given)?;
     let first_result = load + first_run.elapsed();
     let mut runner = Runner::new(&session, &given, outputs);
-    for _ in 1..WARM_UP {
+    let began = Instant::now();
+    while began.elapsed() < WARM_UP {
         runner.run(&mut session)?;
     }
     let mut times = Vec::new();
