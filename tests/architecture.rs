@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hardtack-engine", &["hardtack-kernels"]),
     ("hardtack", &["hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
     ("hardtack-runner", &["hardtack"]),
+    ("hardtack-targets", &["hardtack-kernels"]),
     ("hardtack-converter", &["hardtack", "hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
     (
         "hardtack-cli",
@@ -19,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hardtack-converter",
             "hardtack-engine",
             "hardtack-kernels",
+            "hardtack-targets",
         ],
     ),
 ];
@@ -37,10 +39,14 @@ const RESERVED: &[(&str, &[&str])] = &[
 fn manifests() -> BTreeMap<String, toml::Table> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeMap::new();
-    for shelf in ["runtime", "converter", "targets"] {
+    for shelf in ["runtime", "converter", "."] {
         let Ok(entries) = std::fs::read_dir(root.join(shelf)) else { continue };
         for entry in entries {
             let path = entry.expect("readable shelf").path().join("Cargo.toml");
+            // The fuzz targets are a workspace of their own.
+            if path.starts_with(root.join("./fuzz")) {
+                continue;
+            }
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
             let manifest: toml::Table = text.parse().expect("well-formed manifest");
             let name = manifest["package"]["name"].as_str().expect("named package").to_owned();

@@ -1,9 +1,9 @@
 //! What the command line may say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use hardtack::{Isa, Packing};
+use hardtack::{Isa, Packing, family_of};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
 a model that cannot be converted), 2 an error.\nData goes to stdout, words go to stderr.";
@@ -35,6 +35,8 @@ pub enum Verb {
     Verify(Verify),
     /// Tell what differs between two bundles.
     Diff(Diff),
+    /// List the boards that bundles can be made for.
+    Targets,
 }
 
 /// How real weights are stored.
@@ -45,32 +47,41 @@ pub enum Float {
     Bf16,
 }
 
-/// What a bundle is packed for.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Target {
-    /// Any machine; weights are packed when the bundle is loaded.
-    Generic,
-    /// This machine.
-    Native,
-    /// x86-64 with AVX-512 VNNI.
-    X86Zmm,
-    /// x86-64 with AVX2.
-    X86Ymm,
-    /// AArch64.
-    NeonDot,
+/// What a bundle is made for.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The layout of weights; `None` is that of the family `mcu`.
+    pub packing: Option<Packing>,
+    /// Most bytes that activations may take there.
+    pub arena: Option<u64>,
 }
 
-impl Target {
-    /// The layout of weights.
-    pub fn packing(self) -> Option<Packing> {
-        match self {
-            Target::Generic => None,
-            Target::Native => Isa::detect().packing(),
-            Target::X86Zmm => Some(Packing::X86Zmm),
-            Target::X86Ymm => Some(Packing::X86Ymm),
-            Target::NeonDot => Some(Packing::NeonDot),
-        }
+/// A family, a board, or the file of a board.
+fn target(name: &str) -> Result<Target, String> {
+    let family = |packing| Ok(Target { packing, arena: None });
+    match name {
+        "generic" => return family(None),
+        "native" => return family(Isa::detect().packing()),
+        _ => {}
     }
+    if let Some(packing) =
+        Packing::ALL.iter().find(|packing| family_of(Some(**packing)).name() == name)
+    {
+        return family(Some(*packing));
+    }
+    let board = match hardtack_targets::board(name) {
+        Some(board) => board,
+        None if name.ends_with(".toml") => {
+            hardtack_targets::read(Path::new(name)).map_err(|error| error.to_string())?
+        }
+        None => {
+            return Err("there is no such target; it is generic, native, a family (x86-zmm, \
+                        x86-ymm, neon-dot), a board that `hardtack targets` lists, or the .toml \
+                        file of one"
+                .into());
+        }
+    };
+    Ok(Target { packing: board.packing(), arena: board.arena })
 }
 
 #[derive(Args)]
@@ -109,8 +120,10 @@ pub struct Convert {
     /// How real weights are stored.
     #[arg(long, default_value = "f32")]
     pub float: Float,
-    /// What the bundle is packed for.
-    #[arg(long, default_value = "generic")]
+    /// What the bundle is made for: generic (weights are packed when it is loaded), native (this
+    /// machine), a family of processors (x86-zmm, x86-ymm, neon-dot), or a board, which also
+    /// limits the arena (see `hardtack targets`; or the .toml file of one).
+    #[arg(long, value_name = "NAME", default_value = "generic", value_parser = target)]
     pub target: Target,
     /// Let the integer programs use no more memory for activations: 256KB, 1.5MiB, or bytes.
     /// Convolutions are computed in strips to reach it, which takes a little longer.
@@ -186,8 +199,8 @@ pub struct Inspect {
     /// Draw it: the arena over time, one bar a tensor. With several programs, the first.
     #[arg(long, value_name = "OUT.svg")]
     pub plan_svg: Option<PathBuf>,
-    /// The plan for these kernels; as the bundle is packed where not given.
-    #[arg(long)]
+    /// The plan for this target; as the bundle is packed where not given.
+    #[arg(long, value_name = "NAME", value_parser = target)]
     pub target: Option<Target>,
 }
 

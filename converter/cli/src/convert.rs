@@ -104,8 +104,8 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         labels,
         states: arguments.state.clone(),
-        arena_limit: arguments.arena_limit,
-        packing: arguments.target.packing(),
+        arena_limit: arguments.arena_limit.or(arguments.target.arena),
+        packing: arguments.target.packing,
         guarded: true,
     })
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, anyhow};
-use hardtack::{Bundle, Port};
+use hardtack::{Bundle, Isa, Port, family_of};
+use hardtack_bundle::Family;
 use hardtack_bundle::graph::{Graph, Operator};
 use hardtack_bundle::manifest::Manifest;
 use serde_json::{Value, json};
 
-use crate::arguments::{Inspect, Target};
+use crate::arguments::Inspect;
 use crate::output::{self, bytes, print, table};
 use crate::plan::{ProgramPlan, plans};
 use crate::{Answer, bundles};
@@ -17,7 +18,7 @@ use crate::{Answer, bundles};
 pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
     let bundle = bundles::open(&arguments.bundle)?;
     let graph = bundle.container()?.graph()?;
-    let plans = plans(&bundle, arguments.target.map(Target::packing))?;
+    let plans = plans(&bundle, arguments.target.as_ref().map(|target| target.packing))?;
     if let Some(path) = &arguments.plan_svg {
         let plan = plans.first().ok_or_else(|| {
             anyhow!("{}: has no integer program to draw", arguments.bundle.display())
@@ -149,6 +150,17 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
         (true, arena) => format!("in float and integers, arena {}", bytes(arena)),
     };
     line("runs", runs);
+    let container = bundle.container()?;
+    if container.programs() > 0 {
+        let families: Vec<Family> = container.families(0).collect();
+        let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
+        let isa = Isa::detect();
+        let used = match families.contains(&family_of(isa.packing())) {
+            true => "used where they lie",
+            false => "packed anew when loaded",
+        };
+        line("weights", format!("for {}; on this machine ({isa}) {used}", names.join(", ")));
+    }
     if let Some(labels) = bundle.labels()? {
         let first: Vec<&str> = labels.iter().take(4).collect();
         let more = if labels.iter().count() > 4 { ", …" } else { "" };

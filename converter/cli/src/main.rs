@@ -14,6 +14,7 @@ mod output;
 mod plan;
 mod profile;
 mod run;
+mod targets;
 mod verify;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Inspect(arguments) => inspect::inspect(arguments, json),
         Verb::Verify(arguments) => verify::verify(arguments, json),
         Verb::Diff(arguments) => diff::diff(arguments, json),
+        Verb::Targets => Ok(targets::targets(json)),
     };
     match answer {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

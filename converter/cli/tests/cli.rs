@@ -72,7 +72,12 @@ fn a_network_is_converted_looked_into_verified_evaluated_and_timed() {
     assert_eq!(inspected["operators"]["Program"], 1);
     assert!(inspected["plans"][0]["arena_bytes"].as_u64().unwrap() > 1000);
     let shown = hardtack([&"inspect", &bundle, &"--plan"]);
-    for word in ["mfcc: f32[batch, 49, 10, 1]", "in integers throughout", "weights", "program 0"] {
+    for word in [
+        "mfcc: f32[batch, 49, 10, 1]",
+        "in integers throughout",
+        "weights      for mcu; on this machine (",
+        "program 0",
+    ] {
         assert!(shown.stdout.contains(word), "{word}: {}", shown.stdout);
     }
 
@@ -312,4 +317,60 @@ fn mutated_models_are_answered_with_a_sentence() {
         }
     }
     assert!(refused > 10, "{refused}");
+}
+
+#[test]
+fn boards_are_targets() {
+    let listed = hardtack([&"targets"]);
+    for word in ["rpi4", "Raspberry Pi 4", "aarch64-unknown-linux-gnu", "neondot", "96.0 KiB"] {
+        assert!(listed.stdout.contains(word), "{word}: {}", listed.stdout);
+    }
+    let boards = hardtack([&"targets", &"--json"]).json();
+    assert!(boards.as_array().unwrap().iter().any(|board| board["name"] == "mps2-an386"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("board.tack");
+    let model = file("examples/data/keyword_spotting/kws_dscnn.onnx");
+    let samples = file("examples/data/keyword_spotting/calibration.npz");
+    let convert = |target: &dyn AsRef<std::ffi::OsStr>| {
+        hardtack([
+            &"convert",
+            &model,
+            &"-o",
+            &output,
+            &"--int8",
+            &"--calibrate",
+            &samples,
+            &"--samples",
+            &"4",
+            &"--target",
+            target,
+            &"--json",
+        ])
+    };
+    let report = convert(&"rpi5").json();
+    assert!(report["arena_bytes"].as_u64().unwrap() > 12_000);
+    let inspected = hardtack([&"inspect", &output, &"--json"]).json();
+    assert_eq!(inspected["families"][0][0], "neon-dot");
+
+    // A board of one's own, whose memory limits the arena.
+    let board = folder.path().join("small.toml");
+    let text = "title = \"Small\"\ntriple = \"thumbv7em-none-eabihf\"\ncpu = \"cortex-m4\"\n\
+                kernels = \"scalar\"\ncores = 1\nram = \"32KiB\"\nflash = \"64KiB\"\n\
+                arena = \"16KiB\"\nrunner = \"probe\"\n";
+    std::fs::write(&board, text).unwrap();
+    let report = convert(&board).json();
+    assert!(report["arena_bytes"].as_u64().unwrap() <= 16 << 10, "{report}");
+    std::fs::write(&board, text.replace("16KiB", "8KiB")).unwrap();
+    let refused = convert(&board);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("the arena is limited to 8192 bytes"), "{}", refused.stderr);
+
+    std::fs::write(&board, text.replace("cores", "coers")).unwrap();
+    let refused = convert(&board);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("small.toml, line 5: unknown field"), "{}", refused.stderr);
+    let refused = convert(&"rpi");
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("hardtack targets"), "{}", refused.stderr);
 }

@@ -10,6 +10,10 @@
 //! [`Kernels`] is the table through which they are called; kernels for an instruction set
 //! are further tables, and equal these bit for bit on every shape.
 #![no_std]
+#![cfg_attr(
+    target_os = "none",
+    allow(dead_code, unused_imports, reason = "vectors are of larger processors")
+)]
 #![deny(unsafe_code)]
 
 #[cfg(feature = "std")]

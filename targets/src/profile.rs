@@ -1,0 +1,187 @@
+//! Reading a profile: every mistake is told with its line and with what is allowed.
+
+use std::ops::Range;
+use std::path::Path;
+
+use hardtack_kernels::Isa;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::{Board, Runner};
+
+/// Why a file is no profile of a board.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("{file}: cannot be read: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{file}, line {line}: {problem}")]
+    Profile {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and what is allowed.
+        problem: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profile {
+    title: String,
+    triple: Spanned<String>,
+    cpu: String,
+    #[serde(default)]
+    features: Vec<String>,
+    kernels: Spanned<String>,
+    cores: Spanned<u32>,
+    ram: Spanned<String>,
+    flash: Option<Spanned<String>>,
+    arena: Option<Spanned<String>>,
+    runner: Spanned<String>,
+    #[serde(default)]
+    emulator: Vec<String>,
+    #[serde(default)]
+    notes: String,
+}
+
+/// Reads the profile of a board that does not come with this release.
+///
+/// # Errors
+/// The first mistake, with its line.
+pub fn read(path: &Path) -> Result<Board, Error> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| Error::Read { file: file.clone(), source })?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    parse(&name, &file, &text)
+}
+
+/// The board of a profile's text.
+pub(crate) fn parse(name: &str, file: &str, text: &str) -> Result<Board, Error> {
+    let wrong = |span: Range<usize>, problem: String| {
+        let before = text.get(..span.start).unwrap_or(text);
+        let line = 1 + before.matches('\n').count();
+        Error::Profile { file: file.into(), line, problem }
+    };
+    let profile: Profile = toml::from_str(text)
+        .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().replace('\n', " ")))?;
+    let one_of = |what: &Spanned<String>, known: &[&str]| {
+        let problem = format!("{:?} is none of {}", what.get_ref(), known.join(", "));
+        wrong(what.span(), problem)
+    };
+    let size = |text: &Spanned<String>| {
+        bytes(text.get_ref()).ok_or_else(|| {
+            let problem =
+                format!("{:?} is no size; write it like 256KiB, 1GiB or 4096", text.get_ref());
+            wrong(text.span(), problem)
+        })
+    };
+    let kernels = Isa::from_name(profile.kernels.get_ref()).ok_or_else(|| {
+        let known: Vec<&str> = Isa::ALL.iter().map(|isa| isa.name()).collect();
+        one_of(&profile.kernels, &known)
+    })?;
+    let runner = Runner::ALL.into_iter().find(|runner| runner.name() == profile.runner.get_ref());
+    let runner = runner.ok_or_else(|| one_of(&profile.runner, &Runner::ALL.map(Runner::name)))?;
+    if profile.triple.get_ref().split('-').count() < 2 {
+        let problem = format!("{:?} is no target triple", profile.triple.get_ref());
+        return Err(wrong(profile.triple.span(), problem));
+    }
+    if *profile.cores.get_ref() == 0 {
+        return Err(wrong(profile.cores.span(), "a board has at least one core".into()));
+    }
+    let ram = size(&profile.ram)?;
+    let arena = profile.arena.as_ref().map(size).transpose()?;
+    if let (Some(arena), Some(text)) = (arena, &profile.arena)
+        && arena > ram
+    {
+        return Err(wrong(text.span(), "activations cannot take more than the memory".into()));
+    }
+    Ok(Board {
+        name: name.into(),
+        title: profile.title,
+        triple: profile.triple.into_inner(),
+        cpu: profile.cpu,
+        features: profile.features,
+        kernels,
+        cores: profile.cores.into_inner(),
+        ram,
+        flash: profile.flash.as_ref().map(size).transpose()?,
+        arena,
+        runner,
+        emulator: profile.emulator,
+        notes: profile.notes,
+    })
+}
+
+/// A number of bytes with or without a binary unit.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim() {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit).filter(|&bytes| bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+title = \"A board\"
+triple = \"thumbv7em-none-eabihf\"
+cpu = \"cortex-m4\"
+kernels = \"scalar\"
+cores = 1
+ram = \"192KiB\"
+flash = \"1MiB\"
+arena = \"128KiB\"
+runner = \"probe\"
+";
+
+    fn problem(text: &str) -> String {
+        parse("board", "board.toml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let board = parse("board", "board.toml", GOOD).unwrap();
+        assert_eq!(
+            (board.ram, board.flash, board.arena),
+            (192 << 10, Some(1 << 20), Some(1 << 17))
+        );
+        assert!(board.is_microcontroller());
+        assert_eq!(board.packing(), None);
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_line_and_what_is_allowed() {
+        let text = problem(&GOOD.replace("cores", "coers"));
+        assert!(text.starts_with("board.toml, line 5: unknown field `coers`"), "{text}");
+        assert!(text.contains("`cores`"), "{text}");
+        let text = problem(&GOOD.replace("scalar", "sclar"));
+        assert!(text.starts_with("board.toml, line 4: \"sclar\" is none of"), "{text}");
+        let text = problem(&GOOD.replace("192KiB", "192K"));
+        assert!(text.starts_with("board.toml, line 6: \"192K\" is no size"), "{text}");
+        let text = problem(&GOOD.replace("probe", "prob"));
+        assert!(text.contains("local, ssh, adb, app, probe"), "{text}");
+        let text = problem(&GOOD.replace("128KiB", "1MiB"));
+        assert!(text.starts_with("board.toml, line 8: "), "{text}");
+        let text = problem(&GOOD.replace("cores = 1", "cores = 0"));
+        assert!(text.starts_with("board.toml, line 5: "), "{text}");
+        let text = problem(&GOOD.replace("cpu = \"cortex-m4\"\n", ""));
+        assert!(text.contains("missing field `cpu`"), "{text}");
+    }
+}
