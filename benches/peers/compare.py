@@ -60,7 +60,7 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="two networks, short turns: shows that all works")
     parser.add_argument("--tensorflow", action="store_true", help="install TensorFlow to make .tflite files")
     parser.add_argument("--models-dir", type=Path, default=ROOT.parent / "shared/assets/models")
-    parser.add_argument("--hardtack", type=Path, help="the command to measure; built with cargo where not given")
+    parser.add_argument("--hardtack", type=Path, help="the command to measure, beside it the runner; built with cargo where not given")
     parser.add_argument("--out", type=Path, default=TARGET / "peers-results")
     arguments = parser.parse_args()
     models = arguments.models or ",".join(QUICK_MODELS if arguments.quick else MODELS)
@@ -121,11 +121,12 @@ def cargo_build(target, *options):
 
 
 def build_hardtack():
-    """The command as cargo builds it."""
+    """The command and the runner as cargo builds them; apart, so that the runner is without tract."""
     say("building hardtack …")
-    problem = cargo_build(TARGET, "-p", "hardtack-cli")
-    if problem:
-        sys.exit(f"The hardtack command was not built: {problem}.")
+    for package in ("hardtack-cli", "hardtack-runner"):
+        problem = cargo_build(TARGET, "-p", package)
+        if problem:
+            sys.exit(f"{package} was not built: {problem}.")
     return TARGET / "release" / "hardtack"
 
 
@@ -153,7 +154,7 @@ class Comparison:
 
         kind = PEERS[peer][0]
         if kind == "own":
-            return Own(self.hardtack, file, threads)
+            return Own(self.hardtack, self.hardtack.with_name("hardtack-runner"), file, threads)
         if kind in ("tract", "rten"):
             if self.rust_problem:
                 raise Failed(self.rust_problem)

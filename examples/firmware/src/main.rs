@@ -64,7 +64,7 @@ fn check(memory: &mut Memory, clock: &mut SYST) -> Result<Checked, Failure> {
         let inputs = [Input::F32(&memory.input)];
         let mut outputs = [Output::F32(&mut memory.output)];
         program
-            .run(&Kernels::SCALAR, &mut memory.arena.0, &inputs, &mut outputs)
+            .run(&Kernels::NATIVE, &mut memory.arena.0, &inputs, &mut outputs)
             .map_err(Failure::Run)?;
         let ticks = before.wrapping_sub(SYST::get_current()) & 0x00ff_ffff;
         checked.instructions = u64::from(ticks) * INSTRUCTIONS;

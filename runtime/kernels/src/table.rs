@@ -46,4 +46,13 @@ impl Kernels {
         quantize: scalar::quantize,
         dequantize: scalar::dequantize,
     };
+
+    /// The best for what the program was compiled for: with the feature `dsp`, Arm's instructions
+    /// for two products of 16 bits.
+    #[cfg(not(all(target_arch = "arm", feature = "dsp")))]
+    pub const NATIVE: Self = Self::SCALAR;
+    /// The best for what the program was compiled for: Arm's instructions for two products of 16
+    /// bits.
+    #[cfg(all(target_arch = "arm", feature = "dsp"))]
+    pub const NATIVE: Self = crate::arch::dsp::KERNELS;
 }

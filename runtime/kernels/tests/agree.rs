@@ -164,6 +164,9 @@ fn check_conv(
     conv.weights = &packed;
     let mut output = vec![55; expected.len()];
     (Kernels::SCALAR.conv)(&conv, &mut output);
+    let mut native = vec![0; output.len()];
+    (Kernels::NATIVE.conv)(&conv, &mut native);
+    assert_eq!(native, output, "what this processor has beside the definition");
     prop_assert_eq!(&output, &expected);
     Ok(())
 }

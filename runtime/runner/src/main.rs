@@ -1,16 +1,21 @@
 //! Checks integer bundles on the device that it runs on: their digests, and that every
-//! instruction set of the processor gives the bytes of their golden vectors.
+//! instruction set of the processor gives the bytes of their golden vectors. Or measures them.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
+use hardtack::measure::{Subject, peak_memory, percentile};
 use hardtack::{Bundle, Error, Isa, Options, Session, golden};
 
 const USAGE: &str = "\
-Checks that this machine gives the bytes of the golden vectors in integer bundles.
+Checks that this machine gives the bytes of the golden vectors in integer bundles, or measures
+how fast it runs them.
 
-usage: hardtack-runner [--isa NAME]... [--threads N] BUNDLE...
+usage: hardtack-runner [--bench] [--runs N] [--isa NAME]... [--threads N] BUNDLE...
 
+  --bench      measure instead, with the best instruction set; one line of JSON a bundle
+  --runs N     measure so many runs, and not for two seconds
   --isa NAME   only with this instruction set, which must be there; again for another
   --threads N  with so many threads (1)";
 
@@ -18,11 +23,14 @@ usage: hardtack-runner [--isa NAME]... [--threads N] BUNDLE...
 struct Request {
     isas: Vec<Isa>,
     threads: usize,
+    bench: bool,
+    runs: Option<usize>,
     bundles: Vec<String>,
 }
 
 fn request(mut arguments: impl Iterator<Item = String>) -> Result<Request, String> {
-    let mut request = Request { isas: Vec::new(), threads: 1, bundles: Vec::new() };
+    let mut request =
+        Request { isas: Vec::new(), threads: 1, bench: false, runs: None, bundles: Vec::new() };
     while let Some(argument) = arguments.next() {
         let mut value =
             || arguments.next().ok_or_else(|| format!("{argument} needs a value\n\n{USAGE}"));
@@ -34,14 +42,9 @@ fn request(mut arguments: impl Iterator<Item = String>) -> Result<Request, Strin
                     format!("{name} is no instruction set; there are {}", known.join(", "))
                 })?);
             }
-            "--threads" => {
-                let number = value()?;
-                request.threads = number
-                    .parse()
-                    .ok()
-                    .filter(|&threads| threads > 0)
-                    .ok_or_else(|| format!("{number} is no number of threads"))?;
-            }
+            "--bench" => request.bench = true,
+            "--runs" => request.runs = Some(number(&value()?)?),
+            "--threads" => request.threads = number(&value()?)?,
             "--help" | "-h" => return Err(USAGE.into()),
             _ if argument.starts_with('-') => {
                 return Err(format!("{argument} is no option\n\n{USAGE}"));
@@ -52,17 +55,60 @@ fn request(mut arguments: impl Iterator<Item = String>) -> Result<Request, Strin
     if request.bundles.is_empty() {
         return Err(USAGE.into());
     }
-    if request.isas.is_empty() {
+    if request.isas.is_empty() && request.bench {
+        request.isas = vec![Isa::detect()];
+    } else if request.isas.is_empty() {
         request.isas = Isa::ALL.iter().copied().filter(|isa| isa.is_supported()).collect();
     }
     Ok(request)
 }
 
+/// A number from 1 on.
+fn number(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&number| number > 0);
+    number.ok_or_else(|| format!("{text} is no number from 1 on"))
+}
+
+/// Opens a bundle: maps it, but where files cannot be mapped.
+fn open(path: &str) -> Result<Bundle, Error> {
+    if cfg!(target_family = "wasm") { Bundle::read(path) } else { Bundle::open(path) }
+}
+
+/// Measures one bundle, once for each instruction set; lines of JSON.
+fn bench(path: &str, request: &Request) -> Result<String, Error> {
+    let mut lines = String::new();
+    for &isa in &request.isas {
+        let began = Instant::now();
+        let bundle = open(path)?;
+        let options = Options { isa: Some(isa), threads: request.threads, ..Options::default() };
+        let mut subject = Subject::new(&bundle, options, began)?;
+        let times = subject.latencies(request.runs)?;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let at = |part: f64| ms(percentile(&times, part));
+        let (load, first) = (ms(subject.load), ms(subject.first_result));
+        let memory = peak_memory().map_or("null".into(), |bytes| bytes.to_string());
+        let (arena, threads) = (subject.session.arena_bytes(), request.threads);
+        let weights = if subject.session.is_in_place() { "in place" } else { "repacked" };
+        let _ = writeln!(
+            lines,
+            "{{\"latency_ms\": {{\"p50\": {}, \"p90\": {}, \"p99\": {}, \"min\": {}}}, \
+             \"runs\": {}, \"load_ms\": {load}, \"first_result_ms\": {first}, \
+             \"peak_rss_bytes\": {memory}, \"arena_bytes\": {arena}, \"isa\": \"{isa}\", \
+             \"threads\": {threads}, \"weights\": \"{weights}\"}}",
+            at(0.5),
+            at(0.9),
+            at(0.99),
+            at(0.0),
+            times.len(),
+        );
+    }
+    lines.truncate(lines.trim_end().len());
+    Ok(lines)
+}
+
 /// Checks one bundle; a line about it, and whether all is well.
 fn check(path: &str, isas: &[Isa], threads: usize) -> Result<(String, bool), Error> {
-    // WebAssembly cannot map files.
-    let open = if cfg!(target_family = "wasm") { Bundle::read } else { Bundle::open };
-    let bundle: Bundle = open(path)?;
+    let bundle = open(path)?;
     bundle.verify()?;
     let (mut line, mut holds) = (format!("{path}:"), true);
     for &isa in isas {
@@ -91,7 +137,11 @@ fn main() -> ExitCode {
     };
     let mut code = ExitCode::SUCCESS;
     for path in &request.bundles {
-        match check(path, &request.isas, request.threads) {
+        let answer = match request.bench {
+            true => bench(path, &request).map(|lines| (lines, true)),
+            false => check(path, &request.isas, request.threads),
+        };
+        match answer {
             Ok((line, holds)) => {
                 println!("{line}");
                 if !holds {
@@ -99,7 +149,9 @@ fn main() -> ExitCode {
                 }
             }
             Err(error) => {
-                eprintln!("{error}");
+                let text = error.to_string();
+                let place = if text.starts_with(path) { "" } else { &format!("{path}: ") };
+                eprintln!("{place}{text}");
                 code = ExitCode::FAILURE;
             }
         }

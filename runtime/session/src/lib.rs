@@ -47,6 +47,7 @@ mod floating;
 pub mod golden;
 mod integer;
 mod map;
+pub mod measure;
 mod model;
 mod outputs;
 mod port;

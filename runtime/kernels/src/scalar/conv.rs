@@ -10,27 +10,56 @@ use crate::{Conv, Requantize, Taps};
 /// Output pixels that share one pass over the weights.
 const PIXELS: usize = 8;
 /// Elements of a window gathered at once.
-const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 /// Accumulators kept per pixel.
 const CHANNELS: usize = 64;
+
+/// Products of a row of weights and some windows.
+pub(crate) trait Product {
+    /// Of each window the sum of `row[i] · window[i]`.
+    fn dot<const P: usize>(row: &[i8], windows: &[[i16; DEPTH]; P]) -> [i32; P];
+}
+
+/// One after another.
+struct Plain;
+
+impl Product for Plain {
+    #[inline(always)]
+    fn dot<const P: usize>(row: &[i8], windows: &[[i16; DEPTH]; P]) -> [i32; P] {
+        let windows: [&[i16]; P] = core::array::from_fn(|i| &windows[i][..row.len()]);
+        let mut sums = [0i32; P];
+        for (i, &weight) in row.iter().enumerate() {
+            for (sum, window) in sums.iter_mut().zip(windows) {
+                *sum = sum.wrapping_add(i32::from(weight) * i32::from(window[i]));
+            }
+        }
+        sums
+    }
+}
 
 /// See [`Conv`].
 pub fn conv(conv: &Conv<'_>, output: &mut [i8]) {
     if conv.is_depthwise() {
         return depthwise(conv, output);
     }
+    dense::<Plain>(conv, output);
+}
+
+/// A [`Conv`] that is not depthwise.
+#[inline(always)]
+pub(crate) fn dense<D: Product>(conv: &Conv<'_>, output: &mut [i8]) {
     let pixels = conv.output_shape.height * conv.output_shape.width;
     let blocks = pixels - pixels % PIXELS;
     for pixel in (0..blocks).step_by(PIXELS) {
-        block::<PIXELS>(conv, pixel, output);
+        block::<D, PIXELS>(conv, pixel, output);
     }
     for pixel in blocks..pixels {
-        block::<1>(conv, pixel, output);
+        block::<D, 1>(conv, pixel, output);
     }
 }
 
 /// Every channel of `P` output pixels from number `pixel` on.
-fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
+fn block<D: Product, const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
     let width = conv.output_shape.width;
     let channels = conv.output_shape.channels;
     let group_channels = channels / conv.groups;
@@ -60,7 +89,7 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
                 for channel in 0..count {
                     let row = (start + channel) * padded_depth + from;
                     let row = &conv.weights[row..row + length];
-                    let products = dot(row, &windows);
+                    let products = D::dot(row, &windows);
                     for (sums, product) in sums.iter_mut().zip(products) {
                         sums[channel] = sums[channel].wrapping_add(product);
                     }
@@ -74,22 +103,9 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
     }
 }
 
-/// Products of `row` with the beginning of each window.
-#[inline(always)]
-fn dot<const P: usize>(row: &[i8], windows: &[[i16; DEPTH]; P]) -> [i32; P] {
-    let windows: [&[i16]; P] = core::array::from_fn(|i| &windows[i][..row.len()]);
-    let mut sums = [0i32; P];
-    for (i, &weight) in row.iter().enumerate() {
-        for (sum, window) in sums.iter_mut().zip(windows) {
-            *sum = sum.wrapping_add(i32::from(weight) * i32::from(window[i]));
-        }
-    }
-    sums
-}
-
 /// Requantizes the sums of the channels from `channel` on and writes them at `at`.
 #[inline(always)]
-pub(super) fn finish(
+pub(crate) fn finish(
     conv: &Conv<'_>,
     requantize: &Requantize,
     channel: usize,

@@ -12,6 +12,8 @@ mod softmax;
 
 pub use average_pool::average_pool;
 pub use conv::conv;
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
+pub(crate) use conv::{DEPTH, Product, dense, finish};
 pub use copy::copy;
 pub use elementwise::{add, lookup, multiply};
 pub use max_pool::max_pool;

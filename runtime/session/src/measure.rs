@@ -1,0 +1,144 @@
+//! How fast a bundle runs on this machine, measured as an application runs it that cares for speed.
+
+use std::time::{Duration, Instant};
+
+use crate::{Bundle, Error, Extent, Options, Session, Tensor, View, ViewMut, golden};
+
+/// How long to run before measuring: until the system has spread the threads over its cores.
+const WARM_UP: Duration = Duration::from_millis(200);
+/// How long to measure where the number of runs is not given.
+const MEASURED: Duration = Duration::from_secs(2);
+/// Runs that are measured at least.
+const LEAST: usize = 5;
+
+/// A session that ran once, with the inputs to measure it with.
+pub struct Subject {
+    /// The session.
+    pub session: Session,
+    /// Names and inputs: those of the first golden vector, or zeros.
+    pub inputs: Vec<(String, Tensor)>,
+    /// Time from the beginning to a session.
+    pub load: Duration,
+    /// Time from the beginning to the first outputs, without the making of inputs.
+    pub first_result: Duration,
+    /// Where outputs go; `None` where they are made anew at each run.
+    outputs: Option<Vec<(String, Tensor)>>,
+}
+
+impl Subject {
+    /// Loads a bundle and runs it once. `began`: when opening the bundle began.
+    ///
+    /// # Errors
+    /// Where it does not load or run, or its golden vectors are malformed.
+    pub fn new(bundle: &Bundle, options: Options, began: Instant) -> Result<Self, Error> {
+        let mut session = Session::with_options(bundle, options)?;
+        let load = began.elapsed();
+        let inputs = inputs(bundle, &session)?;
+        let first = Instant::now();
+        let outputs = session.run(&named(&inputs))?;
+        let first_result = load + first.elapsed();
+        let owned = outputs.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+        let outputs = session.is_integer().then(|| owned.collect());
+        Ok(Self { session, inputs, load, first_result, outputs })
+    }
+
+    /// The times of runs, sorted: so many, or as many as fit into two seconds. Runs for a fifth of
+    /// a second before.
+    ///
+    /// # Errors
+    /// Where a run fails.
+    pub fn latencies(&mut self, runs: Option<usize>) -> Result<Vec<Duration>, Error> {
+        let began = Instant::now();
+        while began.elapsed() < WARM_UP {
+            self.run()?;
+        }
+        let mut times = Vec::new();
+        let began = Instant::now();
+        while match runs {
+            Some(runs) => times.len() < runs,
+            None => times.len() < LEAST || began.elapsed() < MEASURED,
+        } {
+            let run = Instant::now();
+            self.run()?;
+            times.push(run.elapsed());
+        }
+        times.sort();
+        Ok(times)
+    }
+
+    fn run(&mut self) -> Result<(), Error> {
+        let Some(outputs) = &mut self.outputs else {
+            return self.session.run(&named(&self.inputs)).map(drop);
+        };
+        let inputs: Vec<_> = self
+            .inputs
+            .iter()
+            .filter_map(|(name, tensor)| Some((name.as_str(), View::of(tensor)?)))
+            .collect();
+        let mut outputs: Vec<_> = outputs
+            .iter_mut()
+            .filter_map(|(name, tensor)| Some((name.as_str(), ViewMut::of(tensor)?)))
+            .collect();
+        self.session.run_into(&inputs, &mut outputs)
+    }
+}
+
+/// Inputs as a session takes them.
+pub fn named(inputs: &[(String, Tensor)]) -> Vec<(&str, &Tensor)> {
+    inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+}
+
+/// The time below which this part of sorted times lies; 0 of none.
+pub fn percentile(times: &[Duration], part: f64) -> Duration {
+    let last = times.len().saturating_sub(1) as f64;
+    times.get((last * part).round() as usize).copied().unwrap_or_default()
+}
+
+/// The most memory this process ever had, in bytes, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// The inputs of the first golden vector, or zeros.
+fn inputs(bundle: &Bundle, session: &Session) -> Result<Vec<(String, Tensor)>, Error> {
+    if let Some(vectors) = bundle.golden()?
+        && let Some(case) = vectors.cases().next()
+    {
+        return case
+            .inputs()
+            .map(|vector| Ok((vector.name.to_owned(), golden::tensor(&vector)?)))
+            .collect();
+    }
+    let zeros = session.inputs().iter().map(|port| {
+        let size = |extent: &Extent| match extent {
+            Extent::Fixed(size) => *size,
+            Extent::Named(_) => 1,
+        };
+        let shape: Vec<usize> = port.shape.iter().map(size).collect();
+        match Tensor::zeros(port.dtype, &shape) {
+            Some(tensor) => Ok((port.name.clone(), tensor)),
+            None => Err(Error::TooLarge {
+                name: port.name.clone(),
+                shape: shape.iter().map(|&size| size as u64).collect(),
+            }),
+        }
+    });
+    zeros.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_sorted_times() {
+        let times: Vec<Duration> = (0..=10).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&times, 0.0), Duration::ZERO);
+        assert_eq!(percentile(&times, 0.5), Duration::from_millis(5));
+        assert_eq!(percentile(&times, 0.9), Duration::from_millis(9));
+        assert_eq!(percentile(&[], 0.5), Duration::ZERO);
+    }
+}
