@@ -68,7 +68,10 @@ pub fn emit(contents: &Contents<'_>) -> Result<(Vec<u8>, Digest), Error> {
         let packing = contents.options.packing;
         let weights = SectionKind::Weights { family: family_of(packing), program: index };
         let parsed = program.parse().expect("its builder checked it");
-        writer.section(weights, parsed.pack(packing).bytes().to_vec())?;
+        writer.section(
+            weights,
+            parsed.pack(packing).expect("it was not packed before").bytes().to_vec(),
+        )?;
     }
     if !contents.options.labels.is_empty() {
         writer.labels(contents.options.labels.iter().map(String::as_str))?;

@@ -199,6 +199,14 @@ impl<'a> Checker<'a> {
         self.span(step.bias, 4 * u64::from(channels))?;
         self.span(step.scales, 4 * u64::from(channels))?;
         ensure(step.accumulator_bits <= 32, Problem::Attributes)?;
+        let layer = Layer::new(step, &input, channels);
+        let shared = match strip.shares {
+            0 => Some(layer),
+            back => self.layers.get(usize::from(back) - 1).copied().flatten(),
+        };
+        ensure(shared == Some(layer), Problem::Shares)?;
+        self.layers.rotate_right(1);
+        self.layers[0] = Some(layer);
         let is_scale = |value: f32| scale(value, SCALE_BITS).is_ok();
         let scales = match &mut self.section {
             Section::Plain(weights) => {
@@ -217,14 +225,6 @@ impl<'a> Checker<'a> {
             scale(residual.scale.abs(), TERM_SCALE_BITS)?;
             ensure(shape(&self.tensor(residual.tensor)?) == shape(&whole), Problem::Shape)?;
         }
-        let layer = Layer::new(step, &input, channels);
-        let shared = match strip.shares {
-            0 => Some(layer),
-            back => self.layers.get(usize::from(back) - 1).copied().flatten(),
-        };
-        ensure(shared == Some(layer), Problem::Shares)?;
-        self.layers.rotate_right(1);
-        self.layers[0] = Some(layer);
         Ok(())
     }
 

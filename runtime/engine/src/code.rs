@@ -302,16 +302,28 @@ impl<B: AsRef<[u8]>> Program<B> {
     }
 
     /// The weights section in this layout.
+    ///
+    /// # Errors
+    /// Where weights of another layout, unpacked, make no program: packed, they do not show that
+    /// ranges of the program overlap.
     #[cfg(feature = "alloc")]
-    pub fn pack(&self, packing: Option<Packing>) -> crate::Aligned {
+    pub fn pack(&self, packing: Option<Packing>) -> Result<crate::Aligned, ProgramError> {
         let (code, weights) = (self.code(), self.weights.as_ref());
-        match (self.packing, packing) {
-            (of, packing) if of == packing => crate::Aligned::copied(weights),
-            (None, Some(packing)) => packed::pack(code, weights, packing),
-            (Some(of), None) => packed::unpack(code, weights, of),
-            (Some(of), Some(packing)) => {
-                packed::pack(code, packed::unpack(code, weights, of).bytes(), packing)
+        if self.packing == packing {
+            return Ok(crate::Aligned::copied(weights));
+        }
+        let unpacked = match self.packing {
+            None => None,
+            Some(of) => {
+                let unpacked = packed::unpack(code, weights, of);
+                check::program(self.code.as_ref(), unpacked.bytes(), None)?;
+                Some(unpacked)
             }
+        };
+        match (packing, unpacked) {
+            (Some(packing), None) => Ok(packed::pack(code, weights, packing)),
+            (Some(packing), Some(plain)) => Ok(packed::pack(code, plain.bytes(), packing)),
+            (None, Some(plain)) => Ok(plain),
             (None, None) => unreachable!("they are equal"),
         }
     }

@@ -10,7 +10,7 @@ use crate::execute;
 use crate::lower::{Lowered, Machine};
 use crate::program::Step;
 use crate::run::check_ports;
-use crate::{Input, Output, Program, RunError};
+use crate::{Input, Output, Program, ProgramError, RunError};
 
 /// Looks on while a program runs.
 pub trait Observer {
@@ -87,7 +87,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     pub fn arena_bytes_for(&self, packing: Option<Packing>) -> usize {
         let lowered = packing.and_then(|packing| {
             let steps: Vec<Step> = self.steps().collect();
-            Lowered::new(self, &steps, self.pack(Some(packing)).bytes(), packing)
+            Lowered::new(self, &steps, self.pack(Some(packing)).ok()?.bytes(), packing)
         });
         lowered.map_or(self.arena_bytes(), |lowered| lowered.arena_bytes)
     }
@@ -95,21 +95,25 @@ impl<B: AsRef<[u8]>> Program<B> {
 
 impl<B: AsRef<[u8]>> Executor<B> {
     /// Readies a program. Where the processor does not have `isa`, portable code runs it.
-    pub fn new(program: Program<B>, isa: Isa) -> Self {
+    ///
+    /// # Errors
+    /// As [`Program::pack`].
+    pub fn new(program: Program<B>, isa: Isa) -> Result<Self, ProgramError> {
         let steps: Vec<Step> = program.steps().collect();
         let given = program.packing();
         if let Some(kernels) = strided::Kernels::for_isa(isa) {
             let packing = kernels.packing();
             let in_place =
                 given == Some(packing) && program.weights().as_ptr().addr().is_multiple_of(64);
-            let packed = (!in_place).then(|| program.pack(Some(packing)));
+            let packed = if in_place { None } else { Some(program.pack(Some(packing))?) };
             let weights = packed.as_ref().map_or(program.weights(), Aligned::bytes);
             if let Some(lowered) = Lowered::new(&program, &steps, weights, packing) {
-                return Self { program, steps, isa, lowered: Some((kernels, lowered)), packed };
+                let lowered = Some((kernels, lowered));
+                return Ok(Self { program, steps, isa, lowered, packed });
             }
         }
-        let packed = given.is_some().then(|| program.pack(None));
-        Self { program, steps, isa: Isa::Scalar, lowered: None, packed }
+        let packed = if given.is_none() { None } else { Some(program.pack(None)?) };
+        Ok(Self { program, steps, isa: Isa::Scalar, lowered: None, packed })
     }
 
     /// The program.

@@ -202,7 +202,7 @@ fn defined(program: &Program<&[u8]>, input: &[f32]) -> Vec<Vec<i8>> {
 
 /// What it gives on an instruction set.
 fn executed(program: &Program<&[u8]>, isa: Isa, threads: usize, input: &[f32]) -> Vec<Vec<i8>> {
-    let executor = Executor::new(program.clone(), isa);
+    let executor = Executor::new(program.clone(), isa).unwrap();
     let expected_isa = if Tables::for_isa(isa).is_some() { isa } else { Isa::Scalar };
     assert_eq!(executor.isa(), expected_isa, "no program of this kind is unusual");
     let mut arena = Guarded::new(executor.arena_bytes());
@@ -297,8 +297,8 @@ proptest! {
         let whole = builder.finish().unwrap();
         let limit = u64::from(whole.plan.arena_bytes) * part / 7;
         let program = Program::parse(&whole.code[..], &whole.weights[..]).unwrap();
-        prop_assert_eq!(&Builder::of(&program).finish().unwrap(), &whole);
-        let built = match Builder::of(&program).limit_arena(limit).finish() {
+        prop_assert_eq!(&Builder::of(&program).unwrap().finish().unwrap(), &whole);
+        let built = match Builder::of(&program).unwrap().limit_arena(limit).finish() {
             Ok(built) => built,
             Err(BuildError::ArenaLimit { least, .. }) => {
                 prop_assert!(least > limit);
@@ -317,10 +317,10 @@ proptest! {
         }
         // Packed and unpacked, it is the same program.
         for &packing in Packing::ALL {
-            let packed = program.pack(Some(packing));
+            let packed = program.pack(Some(packing)).unwrap();
             let again =
                 Program::parse_packed(&built.code[..], packed.bytes(), packing).unwrap();
-            let unpacked = again.pack(None);
+            let unpacked = again.pack(None).unwrap();
             prop_assert_eq!(unpacked.bytes(), &built.weights[..]);
         }
     }

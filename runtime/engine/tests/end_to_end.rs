@@ -85,15 +85,15 @@ fn all_ways_to_run_agree_and_leftovers_do_not_matter() {
 
     for &isa in Isa::ALL {
         for packing in Packing::ALL.iter().copied().map(Some).chain([None]) {
-            let packed = program.pack(packing);
+            let packed = program.pack(packing).unwrap();
             let given = match packing {
                 None => program.clone(),
                 Some(packing) => {
                     Program::parse_packed(&built.code[..], packed.bytes(), packing).unwrap()
                 }
             };
-            assert_eq!(given.pack(None).bytes(), built.weights, "{packing:?}");
-            let executor = Executor::new(given, isa);
+            assert_eq!(given.pack(None).unwrap().bytes(), built.weights, "{packing:?}");
+            let executor = Executor::new(given, isa).unwrap();
             assert_eq!(executor.is_in_place(), executor.isa().packing() == packing);
             for leftover in [0, 200] {
                 let mut arena = vec![leftover; executor.arena_bytes() + 5];
@@ -113,7 +113,7 @@ fn packed_weights_of_another_length_are_refused() {
     let built = every_step();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     for &packing in Packing::ALL {
-        let packed = program.pack(Some(packing));
+        let packed = program.pack(Some(packing)).unwrap();
         let packed = packed.bytes();
         for length in [0, built.weights.len(), packed.len() - 64, packed.len() - 1] {
             let error = Program::parse_packed(&built.code[..], &packed[..length], packing);

@@ -3,16 +3,25 @@
 mod sample;
 
 use hardtack_engine::program::{Port, PortType};
-use hardtack_engine::{Executor, Input, Output, Program, ProgramError};
+use hardtack_engine::{Aligned, Executor, Input, Output, Program, ProgramError};
 use hardtack_kernels::strided::Alone;
 use hardtack_kernels::{Isa, Kernels};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sample::every_step;
+use sample::{every_step, strips};
 
 /// Parses, and runs what was parsed. `true` if it could.
 fn survives(code: &[u8], weights: &[u8]) -> bool {
-    let Ok(program) = Program::parse(code, weights) else { return false };
+    Program::parse(code, weights).is_ok_and(runs)
+}
+
+/// The same for weights that are packed for the kernels of this processor.
+fn survives_packed(code: &[u8], weights: &[u8]) -> bool {
+    let Some(packing) = Isa::detect().packing() else { return true };
+    Program::parse_packed(code, weights, packing).is_ok_and(runs)
+}
+
+fn runs(program: Program<&[u8]>) -> bool {
     let large = |port: Port| port.elements > 1 << 16;
     if program.arena_bytes() > 1 << 20 || program.inputs().chain(program.outputs()).any(large) {
         return true;
@@ -52,9 +61,11 @@ fn survives(code: &[u8], weights: &[u8]) -> bool {
         })
         .collect();
     let mut arena = vec![-128; program.arena_bytes()];
-    program.run(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs).expect("it fits");
+    if program.packing().is_none() {
+        program.run(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs).expect("it fits");
+    }
     for isa in [Isa::detect(), Isa::Scalar] {
-        let executor = Executor::new(program.clone(), isa);
+        let Ok(executor) = Executor::new(program.clone(), isa) else { continue };
         let mut arena = vec![0x80; executor.arena_bytes()];
         executor.run(&Alone, &mut arena, &inputs, &mut outputs).expect("it fits");
     }
@@ -63,21 +74,38 @@ fn survives(code: &[u8], weights: &[u8]) -> bool {
 
 #[test]
 fn every_single_byte_can_be_wrong() {
-    let built = every_step();
-    assert!(survives(&built.code, &built.weights));
-    for index in 0..built.code.len() {
+    for built in [every_step(), strips()] {
+        single_bytes(&built.code, &built.weights, survives);
+    }
+}
+
+#[test]
+fn every_single_byte_of_a_packed_program_can_be_wrong() {
+    for built in [every_step(), strips()] {
+        let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+        let packed = program.pack(Isa::detect().packing()).unwrap();
+        single_bytes(&built.code, packed.bytes(), |code, weights| {
+            // Where they lie best, so that they are used there.
+            survives_packed(code, Aligned::copied(weights).bytes())
+        });
+    }
+}
+
+fn single_bytes(code: &[u8], weights: &[u8], survives: impl Fn(&[u8], &[u8]) -> bool) {
+    assert!(survives(code, weights));
+    for index in 0..code.len() {
         for value in [0, 1, 2, 15, 16, 127, 128, 254, 255] {
-            let mut code = built.code.clone();
-            code[index] = value;
-            survives(&code, &built.weights);
-            code[index] = built.code[index] ^ value;
-            survives(&code, &built.weights);
+            let mut wrong = code.to_vec();
+            wrong[index] = value;
+            survives(&wrong, weights);
+            wrong[index] = code[index] ^ value;
+            survives(&wrong, weights);
         }
     }
-    for index in 0..built.weights.len() {
-        let mut weights = built.weights.clone();
-        weights[index] ^= 0xff;
-        survives(&built.code, &weights);
+    for index in 0..weights.len() {
+        let mut wrong = weights.to_vec();
+        wrong[index] ^= 0xff;
+        survives(code, &wrong);
     }
 }
 
@@ -142,8 +170,9 @@ proptest! {
     fn many_bytes_can_be_wrong(
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         weight_changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        strip in any::<bool>(),
     ) {
-        let built = every_step();
+        let built = if strip { strips() } else { every_step() };
         let (mut code, mut weights) = (built.code, built.weights);
         for (index, value) in changes {
             let index = index.index(code.len());

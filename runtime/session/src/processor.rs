@@ -58,6 +58,6 @@ impl Processor {
 
     /// Checks a program and readies it.
     pub(crate) fn ready(&self, program: &Program) -> Result<Executor<Bytes>, ProgramError> {
-        Ok(Executor::new(program.parse()?, self.isa))
+        Executor::new(program.parse()?, self.isa)
     }
 }

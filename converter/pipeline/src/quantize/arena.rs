@@ -47,7 +47,8 @@ fn limited(program: &Program, packing: Option<Packing>, limit: u64) -> Result<Pr
     let whole = program.parse().expect("its builder checked it");
     let (mut goal, mut least) = (limit, None);
     for _ in 0..ATTEMPTS {
-        match Builder::of(&whole).limit_arena(goal).finish() {
+        let parts = Builder::of(&whole).expect("its weights are not packed");
+        match parts.limit_arena(goal).finish() {
             Ok(built) => {
                 let smaller = Program {
                     code: Bytes::from(built.code),

@@ -46,19 +46,22 @@ impl Builder {
     }
 
     /// A program taken apart again, to be finished in another way.
-    pub fn of<B: AsRef<[u8]>>(program: &Program<B>) -> Self {
+    ///
+    /// # Errors
+    /// As [`Program::pack`].
+    pub fn of<B: AsRef<[u8]>>(program: &Program<B>) -> Result<Self, ProgramError> {
         let name = |name: Option<&str>| name.unwrap_or_default().into();
         let tensors =
             (0..).map_while(|id| Some((name(program.tensor_name(id)), program.tensor(id)?)));
         let steps = program.steps().enumerate();
-        Self {
+        Ok(Self {
             inputs: program.inputs().collect(),
             outputs: program.outputs().collect(),
             tensors: tensors.collect(),
             steps: steps.map(|(index, step)| (name(program.step_name(index)), step)).collect(),
-            weights: Pool::holding(program.pack(None).bytes().to_vec()),
+            weights: Pool::holding(program.pack(None)?.bytes().to_vec()),
             arena_limit: None,
-        }
+        })
     }
 
     /// Adds an input port of `elements` values, and gives its number.

@@ -39,7 +39,7 @@ impl Plan {
     pub fn of<B: AsRef<[u8]>>(program: &Program<B>, packing: Option<Packing>) -> Self {
         let steps: Vec<Step> = program.steps().collect();
         let lowered = packing.and_then(|packing| {
-            Lowered::new(program, &steps, program.pack(Some(packing)).bytes(), packing)
+            Lowered::new(program, &steps, program.pack(Some(packing)).ok()?.bytes(), packing)
         });
         match lowered {
             Some(_) => Layout::new(program, &steps).plan(program, &steps),

@@ -1,12 +1,17 @@
-//! A small program with a step of every kind.
+//! Small programs: one with a step of every kind but strips, and one with strips.
+#![allow(dead_code, reason = "each test uses a part")]
 
 use hardtack_engine::program::*;
-use hardtack_engine::{Builder, Built, Layer};
+use hardtack_engine::{Builder, Built, Layer, Program};
 use hardtack_kernels::Sample;
 
 /// A window of this size, every `stride`, with this much padding.
 pub fn window(kernel: u16, stride: u16, pad: u16) -> Window {
     Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], pad: [pad; 2] }
+}
+
+fn weights(count: usize) -> Vec<i8> {
+    (0..count).map(|i| ((i * 37 + 11) % 255) as i32 - 127).map(|w| w as i8).collect()
 }
 
 /// Takes a 3×4×4 f32 picture in channel, row, column order; gives four probabilities as f32
@@ -30,9 +35,6 @@ pub fn every_step() -> Built {
     let logits = b.tensor("logits", [1, 1, 4], 0.1, 5);
     let shares = b.tensor("shares", [1, 1, 4], 1.0 / 256.0, -128);
 
-    let weights = |count: usize| -> Vec<i8> {
-        (0..count).map(|i| ((i * 37 + 11) % 255) as i32 - 127).map(|w| w as i8).collect()
-    };
     let walk = Walk::gather(&[4, 4, 3], 0, &[4, 1, 16]).unwrap();
     b.quantize("picture", picture, x, walk).unwrap();
     let stem_weights = weights(2 * 9 * 3);
@@ -86,4 +88,41 @@ pub fn every_step() -> Built {
     b.softmax("shares", logits, shares).unwrap();
     b.dequantize("probabilities", shares, probabilities, Walk::contiguous(4));
     b.finish().unwrap()
+}
+
+/// An inverted residual block in strips.
+pub fn strips() -> Built {
+    let mut b = Builder::new();
+    let [input, output] = [b.input(PortType::I8, 192), b.output(PortType::I8, 192)];
+    let x = b.tensor("x", [8, 6, 4], 0.05, -3);
+    b.quantize("in", input, x, Walk::contiguous(192)).unwrap();
+    let mut last = x;
+    for (name, of, groups, shape) in [
+        ("expand", window(1, 1, 0), 1, [8, 6, 12]),
+        ("filter", window(3, 1, 1), 12, [8, 6, 12]),
+        ("project", window(1, 1, 0), 1, [8, 6, 4]),
+    ] {
+        let tensor = b.tensor(name, shape, 0.05, 5);
+        let inputs = b.get(last).unwrap().channels;
+        let depth = of.kernel[0] * of.kernel[1];
+        let weights = weights((u32::from(depth) * inputs / groups * shape[2]) as usize);
+        let layer = Layer {
+            input: last,
+            output: tensor,
+            window: of,
+            groups,
+            weights: &weights,
+            weight_scales: &vec![0.02; shape[2] as usize],
+            bias: &vec![7; shape[2] as usize],
+            residual: (name == "project").then_some(x),
+            clamp: Clamp::FULL,
+        };
+        b.conv(name, &layer).unwrap();
+        last = tensor;
+    }
+    b.dequantize("out", last, output, Walk::contiguous(192));
+    let built = b.limit_arena(800).finish().unwrap();
+    let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+    assert!(program.steps().filter(|step| matches!(step, Step::Strip(_))).count() >= 6);
+    built
 }
