@@ -54,5 +54,5 @@ impl Kernels {
     /// The best for what the program was compiled for: Arm's instructions for two products of 16
     /// bits.
     #[cfg(all(target_arch = "arm", feature = "dsp"))]
-    pub const NATIVE: Self = crate::arch::dsp::KERNELS;
+    pub const NATIVE: Self = crate::arch::arm::dsp::KERNELS;
 }

@@ -2,12 +2,10 @@
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod aarch64;
-#[cfg(all(target_arch = "arm", any(target_os = "linux", target_os = "android")))]
+#[cfg(target_arch = "arm")]
 pub(crate) mod arm;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128"))]
 mod depthwise;
-#[cfg(all(target_arch = "arm", feature = "dsp"))]
-pub(crate) mod dsp;
 #[cfg(any(target_arch = "aarch64", target_feature = "simd128"))]
 mod quads;
 #[cfg(target_feature = "simd128")]

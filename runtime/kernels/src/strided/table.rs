@@ -48,7 +48,7 @@ impl Kernels {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => Some(&crate::arch::aarch64::plain::KERNELS),
             #[cfg(all(target_arch = "arm", any(target_os = "linux", target_os = "android")))]
-            Isa::Neon => Some(&crate::arch::arm::NEON),
+            Isa::Neon => Some(&crate::arch::arm::neon::NEON),
             #[cfg(target_feature = "simd128")]
             Isa::Simd128 => Some(&crate::arch::wasm32::simd128::KERNELS),
             _ => None,

@@ -1,0 +1,154 @@
+//! ARMv7 with NEON, which multiplies bytes to 16 bits and adds them in pairs.
+
+mod assembly;
+
+use core::hint::black_box;
+
+use self::assembly::{
+    Ending, Window, hardtack_neon_finish, hardtack_neon_run, hardtack_neon_window,
+};
+use crate::Isa;
+use crate::packed::Packing;
+use crate::packed::depthwise::ROWS;
+use crate::strided::{ConvBlock, DepthwiseRows, Finish, Kernels, portable};
+
+/// Columns and channels of a block.
+const WIDTH: usize = 16;
+/// Weights of a step.
+const STEP: usize = 4 * WIDTH;
+
+// Rust has no stable way to let the compiler use NEON here, so these are not vectors of it.
+portable::portable!(words, [], 0);
+
+pub(crate) static NEON: Kernels = Kernels {
+    isa: Isa::Neon,
+    packing: Packing::NeonDot,
+    conv,
+    depthwise,
+    peak,
+    add: words::add,
+    multiply: words::multiply,
+    rescale: words::rescale,
+    lookup: portable::lookup,
+    quantize: words::quantize,
+    interleave: portable::interleave,
+    max_pool: words::max_pool,
+    average_pool: words::average_pool,
+    resize: words::resize,
+    softmax: words::softmax,
+};
+
+/// See [`Kernels::peak`].
+unsafe fn peak(rounds: usize) -> u64 {
+    const STEPS: usize = 16;
+    let (activations, weights) = ([3u8; 4 * STEPS], [5u8; STEP * STEPS]);
+    let mut parts = [0; 2 * WIDTH];
+    for _ in 0..rounds {
+        let (activations, weights) = (black_box(&activations), black_box(&weights));
+        // SAFETY: there are so many activations, weights and parts; the processor has NEON.
+        unsafe {
+            hardtack_neon_run(parts.as_mut_ptr(), activations.as_ptr(), weights.as_ptr(), STEPS);
+        }
+    }
+    black_box(parts);
+    (rounds * STEPS * STEP) as u64
+}
+
+/// Parts that begin at the bias.
+unsafe fn bias(block: *const u8) -> [i32; 2 * WIDTH] {
+    let mut parts = [0; 2 * WIDTH];
+    for (column, parts) in parts.chunks_exact_mut(2).enumerate() {
+        // SAFETY: the terms of a block begin it.
+        parts[0] = unsafe { block.cast::<i32>().add(column).read() };
+    }
+    parts
+}
+
+/// Everything but the addend.
+unsafe fn ending(block: *const u8, finish: Finish) -> Ending {
+    Ending {
+        // SAFETY: the terms of a block begin it.
+        scales: unsafe { block.add(4 * WIDTH).cast() },
+        residual: core::ptr::null(),
+        residual_zero_point: 0.0,
+        residual_scale: 0.0,
+        zero_point: (finish.zero_point as i8).into(),
+        low: (finish.low as i8).into(),
+        high: (finish.high as i8).into(),
+    }
+}
+
+/// Writes the first outputs.
+unsafe fn finish(parts: &[i32; 2 * WIDTH], ending: &Ending, output: *mut u8, channels: usize) {
+    // SAFETY: there are so many parts; the caller passes 16 scales, 16 addends or none, and room
+    // for so many channels.
+    unsafe {
+        if channels == WIDTH {
+            return hardtack_neon_finish(parts.as_ptr(), ending, output);
+        }
+        let mut all = [0; WIDTH];
+        hardtack_neon_finish(parts.as_ptr(), ending, all.as_mut_ptr());
+        output.copy_from_nonoverlapping(all.as_ptr(), channels);
+    }
+}
+
+/// # Safety
+/// As [`ConvBlock`] says; the processor has NEON.
+unsafe fn conv(block: &ConvBlock) {
+    // SAFETY: everything read and written is what the block promises: its terms and weights, the
+    // runs of its pixels and up to three bytes behind each, and its channels of each output and
+    // addend.
+    unsafe {
+        let bias = bias(block.weights);
+        let mut ending = ending(block.weights, block.finish);
+        ending.residual_zero_point = block.residual_zero_point;
+        ending.residual_scale = block.residual_scale;
+        let mut addends = [0u8; WIDTH];
+        for index in 0..block.pixels {
+            let pixel = block.input.add(*block.input_offsets.add(index) as usize);
+            let mut parts = bias;
+            let mut weights = block.weights.add(8 * WIDTH);
+            for down in 0..block.runs[0] {
+                for across in 0..block.runs[1] {
+                    let run = pixel.add(down * block.run_step[0] + across * block.run_step[1]);
+                    hardtack_neon_run(parts.as_mut_ptr(), run, weights, block.steps);
+                    weights = weights.add(block.steps * STEP);
+                }
+            }
+            if !block.residual.is_null() {
+                let from = block.residual.add(*block.residual_offsets.add(index) as usize);
+                from.copy_to_nonoverlapping(addends.as_mut_ptr(), block.channels);
+                ending.residual = addends.as_ptr();
+            }
+            let output = block.output.add(*block.output_offsets.add(index) as usize);
+            finish(&parts, &ending, output, block.channels);
+        }
+    }
+}
+
+/// # Safety
+/// As [`DepthwiseRows`] says; the processor has NEON.
+unsafe fn depthwise(block: &DepthwiseRows) {
+    // SAFETY: everything read and written is what the block promises: its terms and weights, the
+    // windows of its outputs with the slack, and its channels of each output.
+    unsafe {
+        let bias = bias(block.weights);
+        let ending = ending(block.weights, block.finish);
+        let window = Window {
+            rows: block.rows.as_ptr(),
+            groups: block.kernel[0].div_ceil(ROWS),
+            columns: block.kernel[1],
+            step: block.column_step,
+            weights: block.weights.add(8 * WIDTH),
+        };
+        for row in 0..block.height {
+            for index in 0..block.count {
+                let mut parts = bias;
+                let at = row * block.row_step + index * block.window_step;
+                hardtack_neon_window(parts.as_mut_ptr(), &window, at);
+                let output = row * block.output_row_step + index * block.output_step;
+                finish(&parts, &ending, block.output.add(output), block.channels);
+            }
+        }
+    }
+}
