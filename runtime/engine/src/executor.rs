@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use hardtack_kernels::packed::Packing;
 use hardtack_kernels::strided::{self, Parallel};
 use hardtack_kernels::{Isa, Kernels};
 
@@ -10,7 +9,7 @@ use crate::execute;
 use crate::lower::{Lowered, Machine};
 use crate::program::Step;
 use crate::run::check_ports;
-use crate::{Input, Output, Program, ProgramError, RunError};
+use crate::{Aligned, Input, Output, Program, ProgramError, RunError};
 
 /// Looks on while a program runs.
 pub trait Observer {
@@ -27,47 +26,6 @@ pub struct Unobserved;
 
 impl Observer for Unobserved {}
 
-/// Bytes at a multiple of 64, where images and weights lie best.
-#[derive(Debug, Default)]
-pub struct Aligned {
-    lines: Vec<[u64; 8]>,
-    start: usize,
-    length: usize,
-}
-
-impl Clone for Aligned {
-    fn clone(&self) -> Self {
-        Self::copied(self.bytes())
-    }
-}
-
-impl Aligned {
-    /// So many bytes, 0 each.
-    pub fn zeroed(length: usize) -> Self {
-        let lines = alloc::vec![[0; 8]; length.div_ceil(64) + 1];
-        // A line lies at a multiple of 8.
-        let start = lines.as_ptr().addr().next_multiple_of(64) - lines.as_ptr().addr();
-        Self { lines, start, length }
-    }
-
-    /// A copy of these bytes.
-    pub fn copied(bytes: &[u8]) -> Self {
-        let mut aligned = Self::zeroed(bytes.len());
-        aligned.bytes_mut().copy_from_slice(bytes);
-        aligned
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[self.start..self.start + self.length]
-    }
-
-    /// The bytes.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[self.start..self.start + self.length]
-    }
-}
-
 /// A program made ready for an instruction set: what its steps become there, and the weights as
 /// the kernels read them, where they lie if they are packed for it already.
 #[derive(Debug)]
@@ -79,18 +37,6 @@ pub struct Executor<B> {
     lowered: Option<(&'static strided::Kernels, Lowered)>,
     /// Weights in another layout than the program's.
     packed: Option<Aligned>,
-}
-
-impl<B: AsRef<[u8]>> Program<B> {
-    /// Bytes of the arena of an executor for this layout of weights; `None` is that of the family
-    /// `mcu`.
-    pub fn arena_bytes_for(&self, packing: Option<Packing>) -> usize {
-        let lowered = packing.and_then(|packing| {
-            let steps: Vec<Step> = self.steps().collect();
-            Lowered::new(self, &steps, self.pack(Some(packing)).ok()?.bytes(), packing)
-        });
-        lowered.map_or(self.arena_bytes(), |lowered| lowered.arena_bytes)
-    }
 }
 
 impl<B: AsRef<[u8]>> Executor<B> {

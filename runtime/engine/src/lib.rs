@@ -14,6 +14,8 @@ extern crate alloc;
 
 pub mod program;
 
+#[cfg(feature = "alloc")]
+mod aligned;
 mod arena;
 mod check;
 mod code;
@@ -30,10 +32,12 @@ mod plan;
 mod run;
 mod step;
 
+#[cfg(feature = "alloc")]
+pub use aligned::Aligned;
 pub use code::{Program, Steps};
 pub use error::{Problem, ProgramError, RunError};
 #[cfg(feature = "alloc")]
-pub use executor::{Aligned, Executor, Observer, Unobserved};
+pub use executor::{Executor, Observer, Unobserved};
 #[cfg(feature = "alloc")]
 pub use plan::{BuildError, Builder, Built, Layer, Placement, Plan};
 pub use run::{Input, Output};

@@ -218,8 +218,8 @@ fn blank(program: &Program<&[u8]>) -> Vec<Vec<i8>> {
     program.outputs().map(|port| vec![0; port.elements as usize]).collect()
 }
 
-/// A builder with an input tensor of this shape.
-fn begin(shape: [u32; 3]) -> (Builder, TensorId) {
+/// A program with an input tensor of this shape.
+fn begin(shape: [u32; 3], numbers: &[u32]) -> Net<'_> {
     let [height, width, channels] = shape;
     let mut builder = Builder::new();
     let port = builder.input(PortType::F32, height * width * channels);
@@ -228,7 +228,7 @@ fn begin(shape: [u32; 3]) -> (Builder, TensorId) {
     let strides = [width, 1, width * height];
     let walk = Walk::gather(&shape, 0, &strides).unwrap();
     builder.quantize("x", port, x, walk).unwrap();
-    (builder, x)
+    Net { builder, choices: Choices { numbers, next: 0 }, tensors: vec![(x, shape)] }
 }
 
 fn leave(builder: &mut Builder, (id, shape): (TensorId, [u32; 3])) {
@@ -253,9 +253,7 @@ proptest! {
         threads in 1usize..4,
     ) {
         let shape = [size.0, size.1, size.2];
-        let (builder, x) = begin(shape);
-        let choices = Choices { numbers: &numbers, next: 0 };
-        let mut net = Net { builder, choices, tensors: vec![(x, shape)] };
+        let mut net = begin(shape, &numbers);
         for _ in 0..steps {
             net.grow();
         }
@@ -285,9 +283,7 @@ proptest! {
         part in 3u64..7,
     ) {
         let shape = [size.0, size.1, size.2];
-        let (builder, x) = begin(shape);
-        let choices = Choices { numbers: &numbers, next: 0 };
-        let mut net = Net { builder, choices, tensors: vec![(x, shape)] };
+        let mut net = begin(shape, &numbers);
         for _ in 0..steps {
             let (input, shape) = net.tensors[net.tensors.len() - 1];
             net.conv(input, shape);
@@ -331,9 +327,8 @@ proptest! {
 fn an_inverted_residual_block_needs_no_more_than_its_ends_and_a_strip() {
     let numbers: Vec<u32> = (0..97u32).map(|x| x.wrapping_mul(2_654_435_761)).collect();
     let shape = [32, 32, 8];
-    let (builder, x) = begin(shape);
-    let choices = Choices { numbers: &numbers, next: 0 };
-    let mut net = Net { builder, choices, tensors: vec![(x, shape)] };
+    let mut net = begin(shape, &numbers);
+    let x = net.tensors[0].0;
     let point = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
     let around = Window { kernel: [3, 3], pad: [1, 1], ..point };
     let wide = [32, 32, 48];

@@ -1,7 +1,7 @@
 //! Bringing integer programs into a limited arena.
 
 use hardtack::{Bytes, Packing, Program};
-use hardtack_engine::{BuildError, Builder};
+use hardtack_engine::{BuildError, Builder, Plan};
 
 /// How often a lower limit is tried because halos and gaps take more than was left for them.
 const ATTEMPTS: usize = 24;
@@ -12,7 +12,8 @@ pub fn bytes(programs: &[Program], packing: Option<Packing>) -> u64 {
 }
 
 fn one(program: &Program, packing: Option<Packing>) -> u64 {
-    program.parse().expect("its builder checked it").arena_bytes_for(packing) as u64
+    let program = program.parse().expect("its builder checked it");
+    Plan::of(&program, packing).arena_bytes.into()
 }
 
 /// Makes strips of programs until their arenas together have at most `limit` bytes.

@@ -47,6 +47,16 @@ impl Lowered {
         packed: &[u8],
         packing: Packing,
     ) -> Option<Self> {
+        Self::with_layout(program, steps, packed, packing).map(|(lowered, _)| lowered)
+    }
+
+    /// The same, with where everything lies.
+    pub(crate) fn with_layout<B: AsRef<[u8]>>(
+        program: &Program<B>,
+        steps: &[Step],
+        packed: &[u8],
+        packing: Packing,
+    ) -> Option<(Self, Layout)> {
         let addends_fit = steps.iter().all(|step| match step {
             Step::Conv(Conv { residual: Some(addend), .. })
             | Step::Strip(Strip { conv: Conv { residual: Some(addend), .. }, .. }) => {
@@ -76,7 +86,8 @@ impl Lowered {
         for (index, step) in (0..).zip(steps) {
             lowering.step(index, step)?;
         }
-        Some(Self { operations: lowering.operations, arena_bytes })
+        let Lowering { operations, layout, .. } = lowering;
+        Some((Self { operations, arena_bytes }, layout))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use hardtack_kernels::packed::depthwise::Depthwise;
 use hardtack_kernels::packed::{Packing, Terms, TermsMut};
 
-use super::{Cursor, Shape, slice};
+use super::{Cursor, Shape};
 use crate::Aligned;
 use crate::check::is_depthwise;
 use crate::code::Code;
@@ -34,64 +35,88 @@ fn place(shape: Depthwise) -> impl Fn(usize, usize, usize) -> usize {
     move |channel, row, column| (row * shape.kernel[1] + column) * shape.channels + channel
 }
 
+/// The packed layer of a convolution that does not share another's.
+struct Layer {
+    conv: Conv,
+    shape: Shape,
+    /// Of the input.
+    zero_point: i8,
+    outputs: usize,
+    /// Whether the family `mcu` has it tap by tap.
+    depthwise: bool,
+    range: Range<usize>,
+}
+
+/// What the steps of a program have in a packed section.
+struct Pieces {
+    layers: Vec<Layer>,
+    /// Each where the family `mcu` has it, and here.
+    tables: Vec<(Span, Range<usize>)>,
+    /// Bytes of the section.
+    length: usize,
+}
+
+/// The pieces of a checked program.
+fn pieces(code: Code<'_>, packing: Packing) -> Pieces {
+    let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
+    let within = |range: super::Range| range.start as usize..range.end as usize;
+    let (mut layers, mut all_tables) = (Vec::new(), Vec::new());
+    let mut cursor = Cursor::new(packing);
+    for step in code.steps().flatten() {
+        if let Some(strip) = step.strip(tensor) {
+            let conv = strip.conv;
+            let input = tensor(conv.input);
+            let (inputs, outputs) = (input.channels, tensor(conv.output).channels);
+            let (shape, range) = cursor.conv(&strip, inputs, outputs);
+            if strip.shares == 0 {
+                layers.push(Layer {
+                    conv,
+                    shape,
+                    zero_point: input.zero_point,
+                    outputs: outputs as usize,
+                    depthwise: is_depthwise(conv.groups, inputs, outputs),
+                    range: within(range),
+                });
+            }
+        }
+        for table in tables(&step) {
+            all_tables.push((table, within(cursor.table(table))));
+        }
+    }
+    Pieces { layers, tables: all_tables, length: cursor.end() as usize }
+}
+
 /// The weights section of a checked program for another family, from that of the family `mcu`.
 pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Aligned {
     let bytes = |span: Span| &weights[span.offset as usize..][..span.length as usize];
-    let mut packed = Aligned::zeroed(length(code, packing));
-    let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
-    let mut cursor = Cursor::new(packing);
-    for step in code.steps().flatten() {
-        if let Some(strip) = step.strip(tensor) {
-            let step = strip.conv;
-            let input = tensor(step.input);
-            let (inputs, outputs) = (input.channels, tensor(step.output).channels);
-            let (shape, range) = cursor.conv(&strip, inputs, outputs);
-            if strip.shares > 0 {
-                continue;
+    let Pieces { layers, tables, length } = pieces(code, packing);
+    let mut packed = Aligned::zeroed(length);
+    let section = packed.bytes_mut();
+    for layer in layers {
+        let target = &mut section[layer.range];
+        let terms = Terms {
+            zero_point: layer.zero_point,
+            bias: bytemuck::cast_slice(bytes(layer.conv.bias)),
+            scales: bytemuck::cast_slice(bytes(layer.conv.scales)),
+        };
+        let weights = bytes(layer.conv.weights);
+        let channel = weights.len() / layer.outputs;
+        match layer.shape {
+            Shape::Dense(shape) if layer.depthwise => {
+                let weights = transposed(weights, channel);
+                shape.pack(packing, &terms, (&weights, channel), target);
             }
-            let target = &mut packed.bytes_mut()[range.start as usize..range.end as usize];
-            let terms = Terms {
-                zero_point: input.zero_point,
-                bias: bytemuck::cast_slice(bytes(step.bias)),
-                scales: bytemuck::cast_slice(bytes(step.scales)),
-            };
-            let weights = bytes(step.weights);
-            let channel = weights.len() / outputs as usize;
-            match shape {
-                Shape::Dense(shape) if is_depthwise(step.groups, inputs, outputs) => {
-                    let weights = transposed(weights, channel);
-                    shape.pack(packing, &terms, (&weights, channel), target);
-                }
-                Shape::Dense(shape) => shape.pack(packing, &terms, (weights, channel), target),
-                Shape::Depthwise(shape) => {
-                    let at = place(shape);
-                    shape.pack(packing, &terms, |a, b, c| weights[at(a, b, c)] as i8, target);
-                }
+            Shape::Dense(shape) => shape.pack(packing, &terms, (weights, channel), target),
+            Shape::Depthwise(shape) => {
+                let at = place(shape);
+                shape.pack(packing, &terms, |a, b, c| weights[at(a, b, c)] as i8, target);
             }
         }
-        for table in tables(&step) {
-            let range = cursor.table(table);
-            packed.bytes_mut()[range.start as usize..range.end as usize]
-                .copy_from_slice(bytes(table));
-        }
+    }
+    for (table, range) in tables {
+        section[range].copy_from_slice(bytes(table));
     }
     packed
-}
-
-/// Bytes of a packed section.
-fn length(code: Code<'_>, packing: Packing) -> usize {
-    let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
-    let mut cursor = Cursor::new(packing);
-    for step in code.steps().flatten() {
-        if let Some(strip) = step.strip(tensor) {
-            let (input, output) = (tensor(strip.conv.input), tensor(strip.conv.output));
-            cursor.conv(&strip, input.channels, output.channels);
-        }
-        for table in tables(&step) {
-            cursor.table(table);
-        }
-    }
-    cursor.end() as usize
 }
 
 /// The inverse of [`pack`]: the section of the family `mcu`, of a program that was checked with
@@ -99,47 +124,33 @@ fn length(code: Code<'_>, packing: Packing) -> usize {
 pub(crate) fn unpack(code: Code<'_>, packed: &[u8], packing: Packing) -> Aligned {
     let mut plain = Aligned::zeroed(code.header.weights_bytes as usize);
     let weights = plain.bytes_mut();
-    let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
-    let mut cursor = Cursor::new(packing);
-    for step in code.steps().flatten() {
-        if let Some(strip) = step.strip(tensor) {
-            let step = strip.conv;
-            let input = tensor(step.input);
-            let (inputs, outputs) = (input.channels, tensor(step.output).channels);
-            let (shape, range) = cursor.conv(&strip, inputs, outputs);
-            if strip.shares > 0 {
-                continue;
+    let Pieces { layers, tables, .. } = pieces(code, packing);
+    for layer in layers {
+        let source = &packed[layer.range];
+        let (mut bias, mut scales) = (vec![0; layer.outputs], vec![0.0; layer.outputs]);
+        let mut terms =
+            TermsMut { zero_point: layer.zero_point, bias: &mut bias, scales: &mut scales };
+        let target = bytes_mut(weights, layer.conv.weights);
+        let channel = target.len() / layer.outputs;
+        match layer.shape {
+            Shape::Dense(shape) if layer.depthwise => {
+                let mut rows = vec![0; target.len()];
+                shape.unpack(packing, source, &mut terms, (&mut rows, channel));
+                target.copy_from_slice(&transposed(&rows, layer.outputs));
             }
-            let source = slice(packed, range).expect("ranges were checked");
-            let mut bias = vec![0; outputs as usize];
-            let mut scales = vec![0.0; outputs as usize];
-            let mut terms =
-                TermsMut { zero_point: input.zero_point, bias: &mut bias, scales: &mut scales };
-            let layer = bytes_mut(weights, step.weights);
-            let channel = layer.len() / outputs as usize;
-            match shape {
-                Shape::Dense(shape) if is_depthwise(step.groups, inputs, outputs) => {
-                    let mut rows = vec![0; layer.len()];
-                    shape.unpack(packing, source, &mut terms, (&mut rows, channel));
-                    layer.copy_from_slice(&transposed(&rows, outputs as usize));
-                }
-                Shape::Dense(shape) => {
-                    shape.unpack(packing, source, &mut terms, (layer, channel));
-                }
-                Shape::Depthwise(shape) => {
-                    let at = place(shape);
-                    shape.unpack(packing, source, &mut terms, |a, b, c, weight| {
-                        layer[at(a, b, c)] = weight as u8;
-                    });
-                }
+            Shape::Dense(shape) => shape.unpack(packing, source, &mut terms, (target, channel)),
+            Shape::Depthwise(shape) => {
+                let at = place(shape);
+                shape.unpack(packing, source, &mut terms, |a, b, c, weight| {
+                    target[at(a, b, c)] = weight as u8;
+                });
             }
-            bytes_mut(weights, step.bias).copy_from_slice(bytemuck::cast_slice(&bias));
-            bytes_mut(weights, step.scales).copy_from_slice(bytemuck::cast_slice(&scales));
         }
-        for table in tables(&step) {
-            let bytes = slice(packed, cursor.table(table)).expect("ranges were checked");
-            bytes_mut(weights, table).copy_from_slice(bytes);
-        }
+        bytes_mut(weights, layer.conv.bias).copy_from_slice(bytemuck::cast_slice(&bias));
+        bytes_mut(weights, layer.conv.scales).copy_from_slice(bytemuck::cast_slice(&scales));
+    }
+    for (table, range) in tables {
+        bytes_mut(weights, table).copy_from_slice(&packed[range]);
     }
     plain
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use hardtack_kernels::packed::Packing;
 
 use crate::Program;
-use crate::lower::{Layout, Lowered};
+use crate::lower::Lowered;
 use crate::program::{Step, TensorId};
 
 /// A tensor's place and lifetime.
@@ -39,10 +39,11 @@ impl Plan {
     pub fn of<B: AsRef<[u8]>>(program: &Program<B>, packing: Option<Packing>) -> Self {
         let steps: Vec<Step> = program.steps().collect();
         let lowered = packing.and_then(|packing| {
-            Lowered::new(program, &steps, program.pack(Some(packing)).ok()?.bytes(), packing)
+            let packed = program.pack(Some(packing)).ok()?;
+            Lowered::with_layout(program, &steps, packed.bytes(), packing)
         });
         match lowered {
-            Some(_) => Layout::new(program, &steps).plan(program, &steps),
+            Some((_, layout)) => layout.plan(program, &steps),
             None => Self::dense(program),
         }
     }

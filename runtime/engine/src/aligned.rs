@@ -1,0 +1,44 @@
+//! Memory for arenas and weights.
+
+use alloc::vec::Vec;
+
+/// Bytes at a multiple of 64, where images and weights lie best.
+#[derive(Debug, Default)]
+pub struct Aligned {
+    lines: Vec<[u64; 8]>,
+    start: usize,
+    length: usize,
+}
+
+impl Clone for Aligned {
+    fn clone(&self) -> Self {
+        Self::copied(self.bytes())
+    }
+}
+
+impl Aligned {
+    /// So many bytes, 0 each.
+    pub fn zeroed(length: usize) -> Self {
+        let lines = alloc::vec![[0; 8]; length.div_ceil(64) + 1];
+        // A line lies at a multiple of 8.
+        let start = lines.as_ptr().addr().next_multiple_of(64) - lines.as_ptr().addr();
+        Self { lines, start, length }
+    }
+
+    /// A copy of these bytes.
+    pub fn copied(bytes: &[u8]) -> Self {
+        let mut aligned = Self::zeroed(bytes.len());
+        aligned.bytes_mut().copy_from_slice(bytes);
+        aligned
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[self.start..self.start + self.length]
+    }
+
+    /// The bytes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[self.start..self.start + self.length]
+    }
+}
