@@ -39,19 +39,14 @@ const RESERVED: &[(&str, &[&str])] = &[
 fn manifests() -> BTreeMap<String, toml::Table> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeMap::new();
-    for shelf in ["runtime", "converter", "."] {
-        let Ok(entries) = std::fs::read_dir(root.join(shelf)) else { continue };
-        for entry in entries {
-            let path = entry.expect("readable shelf").path().join("Cargo.toml");
-            // The fuzz targets are a workspace of their own.
-            if path.starts_with(root.join("./fuzz")) {
-                continue;
-            }
-            let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            let manifest: toml::Table = text.parse().expect("well-formed manifest");
-            let name = manifest["package"]["name"].as_str().expect("named package").to_owned();
-            found.insert(name, manifest);
-        }
+    let shelves = ["runtime", "converter"].map(|shelf| std::fs::read_dir(root.join(shelf)));
+    let folders = shelves.into_iter().flat_map(|entries| entries.expect("readable shelf"));
+    let folders = folders.map(|entry| entry.expect("readable shelf").path());
+    for folder in folders.chain([root.join("targets")]) {
+        let Ok(text) = std::fs::read_to_string(folder.join("Cargo.toml")) else { continue };
+        let manifest: toml::Table = text.parse().expect("well-formed manifest");
+        let name = manifest["package"]["name"].as_str().expect("named package").to_owned();
+        found.insert(name, manifest);
     }
     found
 }

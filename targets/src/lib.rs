@@ -5,9 +5,11 @@
 
 mod board;
 mod profile;
+mod size;
 
 pub use board::{Board, Runner};
 pub use profile::{Error, read};
+pub use size::bytes;
 
 macro_rules! boards {
     ($($name:literal)*) => {

@@ -7,7 +7,7 @@ use hardtack_kernels::Isa;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::{Board, Runner};
+use crate::{Board, Runner, bytes};
 
 /// Why a file is no profile of a board.
 #[derive(Debug, thiserror::Error)]
@@ -78,11 +78,7 @@ pub(crate) fn parse(name: &str, file: &str, text: &str) -> Result<Board, Error> 
         wrong(what.span(), problem)
     };
     let size = |text: &Spanned<String>| {
-        bytes(text.get_ref()).ok_or_else(|| {
-            let problem =
-                format!("{:?} is no size; write it like 256KiB, 1GiB or 4096", text.get_ref());
-            wrong(text.span(), problem)
-        })
+        bytes(text.get_ref()).map_err(|problem| wrong(text.span(), problem))
     };
     let kernels = Isa::from_name(profile.kernels.get_ref()).ok_or_else(|| {
         let known: Vec<&str> = Isa::ALL.iter().map(|isa| isa.name()).collect();
@@ -119,20 +115,6 @@ pub(crate) fn parse(name: &str, file: &str, text: &str) -> Result<Board, Error> 
         emulator: profile.emulator,
         notes: profile.notes,
     })
-}
-
-/// A number of bytes with or without a binary unit.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit: u64 = match unit.trim() {
-        "" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit).filter(|&bytes| bytes > 0)
 }
 
 #[cfg(test)]

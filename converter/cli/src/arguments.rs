@@ -127,7 +127,7 @@ pub struct Convert {
     pub target: Target,
     /// Let the integer programs use no more memory for activations: 256KB, 1.5MiB, or bytes.
     /// Convolutions are computed in strips to reach it, which takes a little longer.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = hardtack_targets::bytes)]
     pub arena_limit: Option<u64>,
     /// Name of the model; the file's name where not given.
     #[arg(long)]
@@ -216,22 +216,6 @@ pub struct Diff {
     pub a: PathBuf,
     #[arg(value_name = "B")]
     pub b: PathBuf,
-}
-
-/// A number of bytes with or without a unit.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1000,
-        "mb" => 1_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        _ => return Err(format!("{unit} is no unit of bytes; there are B, KB, MB, KiB and MiB")),
-    };
-    let number: f64 = number.parse().map_err(|_| "write it like 256KB".to_owned())?;
-    Ok((number * unit as f64) as u64)
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
