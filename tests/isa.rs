@@ -6,7 +6,7 @@ mod shared;
 
 use std::path::Path;
 
-use hardtack::{Bundle, Isa, Options, Outputs, Session, Tensor};
+use hardtack::{Bundle, Isa, Options, Outputs, Session};
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Silent, convert};
 use shared::labelled::{spec_path, task};
@@ -30,12 +30,8 @@ fn run(bundle: &Bundle, isa: Isa, threads: usize) -> Outputs {
     assert_eq!(session.isa(), isa);
     let golden = bundle.golden().unwrap().expect("test vectors");
     let case = golden.cases().next().expect("a test vector");
-    let inputs: Vec<(String, Tensor)> = case
-        .inputs()
-        .map(|vector| (vector.name.to_owned(), hardtack::golden::tensor(&vector).unwrap()))
-        .collect();
-    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    session.run(&inputs).unwrap()
+    let inputs = hardtack::golden::inputs(&case).unwrap();
+    session.run(&hardtack::golden::named(&inputs)).unwrap()
 }
 
 fn agrees_on_all(name: &str, bundle: &Bundle) {

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use hardtack::measure::{Subject, named, peak_memory, percentile};
+use hardtack::golden::named;
+use hardtack::measure::{Subject, peak_memory, percentile};
 use hardtack::{Isa, Options};
 use serde_json::json;
 

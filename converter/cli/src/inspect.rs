@@ -3,44 +3,51 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use hardtack::{Bundle, Isa, Port, family_of};
 use hardtack_bundle::Family;
 use hardtack_bundle::graph::{Graph, Operator};
 use hardtack_bundle::manifest::Manifest;
+use hardtack_converter::write_file;
 use serde_json::{Value, json};
 
 use crate::arguments::Inspect;
 use crate::output::{self, bytes, print, table};
-use crate::plan::{ProgramPlan, plans};
+use crate::plan::{IntegerProgram, ProgramPlan, programs};
 use crate::{Answer, bundles};
 
 pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
     let bundle = bundles::open(&arguments.bundle)?;
     let graph = bundle.container()?.graph()?;
-    let plans = plans(&bundle, arguments.target.as_ref().map(|target| target.packing))?;
+    let programs = programs(&bundle)?;
+    let target = arguments.target.as_ref().map(|target| target.packing);
+    let plan = |program| ProgramPlan::of(program, target);
     if let Some(path) = &arguments.plan_svg {
-        let plan = plans.first().ok_or_else(|| {
+        let program = programs.first().ok_or_else(|| {
             anyhow!("{}: has no integer program to draw", arguments.bundle.display())
         })?;
-        let title = bundle.manifest()?.name.to_owned();
-        std::fs::write(path, plan.svg(&title))
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        let picture = plan(program).svg(bundle.manifest()?.name);
+        write_file(path, picture.as_bytes())?;
     }
     if as_json {
-        output::json(&describe(&bundle, graph.as_ref(), &plans, arguments)?);
+        let mut value = describe(&bundle, graph.as_ref(), &programs, arguments)?;
+        if arguments.plan {
+            value["plans"] = programs.iter().map(|program| plan(program).json()).collect();
+        }
+        output::json(&value);
         return Ok(Answer::Yes);
     }
     let mut text = head(&bundle)?;
     text += &sections(&bundle)?;
     if let Some(graph) = &graph {
-        text += &operators(graph, &plans);
+        text += &operators(graph, &programs);
         if arguments.nodes {
             text += &nodes(graph);
         }
     }
     if arguments.plan {
-        text.extend(plans.iter().enumerate().map(|(index, plan)| plan.text(index)));
+        let texts = programs.iter().enumerate().map(|(index, program)| plan(program).text(index));
+        text.extend(texts);
     }
     print(&text);
     Ok(Answer::Yes)
@@ -50,7 +57,7 @@ pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
 fn describe(
     bundle: &Bundle,
     graph: Option<&Graph>,
-    plans: &[ProgramPlan],
+    programs: &[IntegerProgram],
     arguments: &Inspect,
 ) -> anyhow::Result<Value> {
     let container = bundle.container()?;
@@ -73,7 +80,7 @@ fn describe(
         "preprocess": bundle.preprocess()?,
         "postprocess": bundle.postprocess()?,
         "golden_cases": bundle.golden()?.map_or(0, |golden| golden.len()),
-        "operators": graph.map(|graph| counted(graph, plans)),
+        "operators": graph.map(|graph| counted(graph, programs)),
     });
     if let (true, Some(graph)) = (arguments.nodes, graph) {
         let nodes = graph
@@ -81,9 +88,6 @@ fn describe(
             .iter()
             .map(|node| json!({ "name": node.name, "operator": node.operator.name() }));
         value["nodes"] = nodes.collect();
-    }
-    if arguments.plan {
-        value["plans"] = plans.iter().map(ProgramPlan::json).collect();
     }
     Ok(value)
 }
@@ -97,15 +101,15 @@ pub fn manifest_json(manifest: &Manifest<'_>) -> anyhow::Result<Value> {
 }
 
 /// How often each operator stands in a graph and its bodies, and each step in its programs.
-pub fn counted(graph: &Graph, plans: &[ProgramPlan]) -> BTreeMap<String, usize> {
+pub fn counted(graph: &Graph, programs: &[IntegerProgram]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for node in std::iter::once(graph).chain(&graph.bodies).flat_map(|graph| &graph.nodes) {
         if !matches!(node.operator, Operator::Input | Operator::Constant(_)) {
             *counts.entry(node.operator.name().to_owned()).or_default() += 1;
         }
     }
-    for (_, kind) in plans.iter().flat_map(|plan| &plan.steps) {
-        *counts.entry(format!("int8 {kind}")).or_default() += 1;
+    for step in programs.iter().flat_map(|program| program.steps()) {
+        *counts.entry(format!("int8 {}", step.kind())).or_default() += 1;
     }
     counts
 }
@@ -113,8 +117,8 @@ pub fn counted(graph: &Graph, plans: &[ProgramPlan]) -> BTreeMap<String, usize> 
 /// The operators of a bundle.
 pub fn operators_of(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, usize>> {
     let graph = bundle.container()?.graph()?;
-    let plans = plans(bundle, None)?;
-    Ok(graph.map(|graph| counted(&graph, &plans)).unwrap_or_default())
+    let programs = programs(bundle)?;
+    Ok(graph.map(|graph| counted(&graph, &programs)).unwrap_or_default())
 }
 
 fn head(bundle: &Bundle) -> anyhow::Result<String> {
@@ -211,8 +215,8 @@ fn sections(bundle: &Bundle) -> anyhow::Result<String> {
     Ok(format!("\n{}", table(["section", "offset", "bytes", "digest"], rows)))
 }
 
-fn operators(graph: &Graph, plans: &[ProgramPlan]) -> String {
-    let rows = counted(graph, plans).into_iter().map(|(name, count)| [name, count.to_string()]);
+fn operators(graph: &Graph, programs: &[IntegerProgram]) -> String {
+    let rows = counted(graph, programs).into_iter().map(|(name, count)| [name, count.to_string()]);
     format!("\n{}", table(["operator", "count"], rows))
 }
 

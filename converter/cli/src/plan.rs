@@ -1,6 +1,7 @@
 //! The plan of an integer program: what lies where in its arena, and when.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use hardtack::{Bundle, Packing, packing_of};
 use hardtack_engine::{Placement, Plan, Program};
@@ -8,44 +9,46 @@ use serde_json::{Value, json};
 
 use crate::output::{bytes, table};
 
-/// An integer program, as far as it is shown.
-pub struct ProgramPlan {
-    /// Name and kind of each step.
-    pub steps: Vec<(String, &'static str)>,
-    plan: Plan,
-}
+/// An integer program of a bundle, checked.
+pub type IntegerProgram = Program<Arc<[u8]>>;
 
-/// The plans of a bundle's programs; `packing`: for kernels that read weights in this layout, and
-/// not for those that the bundle is packed for.
-pub fn plans(
-    bundle: &Bundle,
-    packing: Option<Option<Packing>>,
-) -> anyhow::Result<Vec<ProgramPlan>> {
+/// The integer programs of a bundle.
+pub fn programs(bundle: &Bundle) -> anyhow::Result<Vec<IntegerProgram>> {
     let container = bundle.container()?;
-    let mut plans = Vec::new();
+    let mut programs = Vec::new();
     for index in 0..container.programs() {
         let known = container
             .families(index)
             .find_map(|family| Some((packing_of(family)?, container.weights(index, family)?)));
-        let (Some(code), Some((given, weights))) = (container.program(index), known) else {
+        let (Some(code), Some((packing, weights))) = (container.program(index), known) else {
             continue;
         };
-        // The engine wants weights at a multiple of 4 bytes, as a bundle in a file has them.
-        let weights: std::sync::Arc<[u8]> = weights.into();
-        let program = match given {
-            None => Program::parse(code, &*weights)?,
-            Some(packing) => Program::parse_packed(code, &*weights, packing)?,
-        };
-        let steps = program.steps().enumerate().map(|(index, step)| {
-            (program.step_name(index).unwrap_or_default().to_owned(), step.kind())
+        let (code, weights) = (Arc::from(code), Arc::from(weights));
+        programs.push(match packing {
+            None => Program::parse(code, weights)?,
+            Some(packing) => Program::parse_packed(code, weights, packing)?,
         });
-        let plan = Plan::of(&program, packing.unwrap_or(given));
-        plans.push(ProgramPlan { steps: steps.collect(), plan });
     }
-    Ok(plans)
+    Ok(programs)
+}
+
+/// A program and where its tensors lie.
+pub struct ProgramPlan {
+    /// Name and kind of each step.
+    steps: Vec<(String, &'static str)>,
+    plan: Plan,
 }
 
 impl ProgramPlan {
+    /// The plan for kernels that read weights in this layout; `None`: for those that the bundle is
+    /// packed for.
+    pub fn of(program: &IntegerProgram, packing: Option<Option<Packing>>) -> Self {
+        let name = |index| program.step_name(index).unwrap_or_default().to_owned();
+        let steps = program.steps().enumerate().map(|(index, step)| (name(index), step.kind()));
+        let plan = Plan::of(program, packing.unwrap_or(program.packing()));
+        Self { steps: steps.collect(), plan }
+    }
+
     /// As a table.
     pub fn text(&self, index: usize) -> String {
         let arena = bytes(self.plan.arena_bytes.into());

@@ -24,6 +24,7 @@ pub mod samples;
 mod testing;
 
 pub use convert::convert;
+pub use emit::write_file;
 pub use error::Error;
 pub use options::{FloatStorage, Options};
 pub use ports::Ports;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use half::{bf16, f16};
 use hardtack_bundle::DType;
-use hardtack_bundle::golden::{Content, Generator, Vector};
+use hardtack_bundle::golden::{Case, Content, Generator, Vector};
 
 use crate::state::Filling;
 use crate::{Bundle, Error, Session, Tensor, for_data};
@@ -53,12 +53,8 @@ pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     let Some(golden) = bundle.golden()? else { return Ok(report) };
     session.reset();
     for case in golden.cases() {
-        let inputs: Vec<(&str, Tensor)> = case
-            .inputs()
-            .map(|vector| Ok((vector.name, tensor(&vector)?)))
-            .collect::<Result<_, Error>>()?;
-        let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (*name, t)).collect();
-        let outputs = session.run_filling(&inputs, Filling::Zero, None)?;
+        let inputs = inputs(&case)?;
+        let outputs = session.run_filling(&named(&inputs), Filling::Zero, None)?;
         for vector in case.outputs() {
             let expected = tensor(&vector)?;
             let found = outputs.get(vector.name).and_then(|found| comparable(&vector, found));
@@ -105,6 +101,19 @@ fn comparable<'a>(vector: &Vector<'_>, found: &'a Tensor) -> Option<Cow<'a, Tens
     let bytes = found.to_bytes();
     let sampled: Vec<u8> = bytes.chunks(size).step_by(step).flatten().copied().collect();
     Tensor::from_bytes(found.dtype(), &[sampled.len() / size], &sampled).map(Cow::Owned)
+}
+
+/// Names and inputs of a case.
+///
+/// # Errors
+/// As [`tensor`].
+pub fn inputs(case: &Case<'_>) -> Result<Vec<(String, Tensor)>, Error> {
+    case.inputs().map(|vector| Ok((vector.name.to_owned(), tensor(&vector)?))).collect()
+}
+
+/// Inputs as a session takes them.
+pub fn named(inputs: &[(String, Tensor)]) -> Vec<(&str, &Tensor)> {
+    inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
 }
 
 /// The tensor that a vector stands for; of a sampled one, the elements that are there.

@@ -35,7 +35,7 @@ impl Subject {
         let load = began.elapsed();
         let inputs = inputs(bundle, &session)?;
         let first = Instant::now();
-        let outputs = session.run(&named(&inputs))?;
+        let outputs = session.run(&golden::named(&inputs))?;
         let first_result = load + first.elapsed();
         let owned = outputs.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
         let outputs = session.is_integer().then(|| owned.collect());
@@ -68,7 +68,7 @@ impl Subject {
 
     fn run(&mut self) -> Result<(), Error> {
         let Some(outputs) = &mut self.outputs else {
-            return self.session.run(&named(&self.inputs)).map(drop);
+            return self.session.run(&golden::named(&self.inputs)).map(drop);
         };
         let inputs: Vec<_> = self
             .inputs
@@ -81,11 +81,6 @@ impl Subject {
             .collect();
         self.session.run_into(&inputs, &mut outputs)
     }
-}
-
-/// Inputs as a session takes them.
-pub fn named(inputs: &[(String, Tensor)]) -> Vec<(&str, &Tensor)> {
-    inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
 }
 
 /// The time below which this part of sorted times lies; 0 of none.
@@ -107,10 +102,7 @@ fn inputs(bundle: &Bundle, session: &Session) -> Result<Vec<(String, Tensor)>, E
     if let Some(vectors) = bundle.golden()?
         && let Some(case) = vectors.cases().next()
     {
-        return case
-            .inputs()
-            .map(|vector| Ok((vector.name.to_owned(), golden::tensor(&vector)?)))
-            .collect();
+        return golden::inputs(&case);
     }
     let zeros = session.inputs().iter().map(|port| {
         let size = |extent: &Extent| match extent {
