@@ -68,16 +68,18 @@ fn options(name: &str, assets: &Path) -> hardtack_converter::Options {
 /// breaks this is a change of the format.
 #[test]
 fn a_frozen_network_gives_its_frozen_bytes() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen/programs/kws_dscnn.tack");
-    let bundle = Bundle::open(path).unwrap();
-    bundle.verify().unwrap();
-    for isa in supported() {
-        let options = Options { isa: Some(isa), ..Options::default() };
-        let mut session = Session::with_options(&bundle, options).unwrap();
-        let checked = hardtack::golden::check(&bundle, &mut session).unwrap();
-        assert!(checked.holds(), "{isa}");
+    for name in ["kws_dscnn", "kws_dscnn_i8"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen/programs");
+        let bundle = Bundle::open(folder.join(format!("{name}.tack"))).unwrap();
+        bundle.verify().unwrap();
+        for isa in supported() {
+            let options = Options { isa: Some(isa), ..Options::default() };
+            let mut session = Session::with_options(&bundle, options).unwrap();
+            let checked = hardtack::golden::check(&bundle, &mut session).unwrap();
+            assert!(checked.holds(), "{name} with {isa}");
+        }
+        agrees_on_all(name, &bundle);
     }
-    agrees_on_all("kws_dscnn", &bundle);
 }
 
 #[test]
@@ -121,6 +123,13 @@ fn networks_agree_on_every_instruction_set() {
             vectors(&bundles[1]),
             "{name}: the target changes results"
         );
+        // And as microcontrollers take it.
+        if name.starts_with("mlperf_tiny") {
+            options.integer_io = true;
+            let output = kept.join(format!("{name}_i8.tack"));
+            convert(&source, &output, &options, &mut Silent).unwrap();
+            agrees_on_all(name, &Bundle::open(&output).unwrap());
+        }
     }
 }
 

@@ -129,6 +129,10 @@ pub struct Convert {
     /// Convolutions are computed in strips to reach it, which takes a little longer.
     #[arg(long, value_name = "SIZE", value_parser = hardtack_targets::bytes)]
     pub arena_limit: Option<u64>,
+    /// Take and give i8 instead of reals, as microcontrollers do; the manifest tells scale and
+    /// zero point of each. The model must be in integers throughout.
+    #[arg(long)]
+    pub integer_io: bool,
     /// Name of the model; the file's name where not given.
     #[arg(long)]
     pub name: Option<String>,

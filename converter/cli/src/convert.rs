@@ -106,6 +106,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         states: arguments.state.clone(),
         arena_limit: arguments.arena_limit.or(arguments.target.arena),
         packing: arguments.target.packing,
+        integer_io: arguments.integer_io,
         guarded: true,
     })
 }

@@ -136,7 +136,7 @@ fn measure(bundle: &Bundle, path: &Path, samples: &[Sample]) -> anyhow::Result<F
         match &sample.truth {
             Truth::Class(_) => answers.push(classes.top(result, 1)?[0].index),
             Truth::Values(truth) => {
-                let result = result.to_f32();
+                let result = hardtack::process::reals(result, output.quantization);
                 if result.len() != truth.len() {
                     bail!(
                         "{}: y has {} values where the model gives {}",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use hardtack::process::Class;
+use hardtack::process::{Class, Preprocessor};
 use hardtack::{Bundle, Outputs, Session, Tensor};
 use hardtack_converter::arrays;
 use serde_json::{Value, json};
@@ -33,9 +33,10 @@ fn run_arrays(
 ) -> anyhow::Result<Answer> {
     let mut session = bundles::session(bundle, &arguments.bundle, false)?;
     let arrays = arrays::read_npz(path)?;
-    let wanted: Vec<String> = session.inputs().iter().map(|port| port.name.clone()).collect();
+    let manifest = bundle.manifest()?;
     let mut inputs = Vec::new();
-    for name in &wanted {
+    for port in &manifest.inputs {
+        let name = port.name;
         let Some((_, tensor)) = arrays.iter().find(|(other, _)| other == name) else {
             let there: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
             bail!(
@@ -44,8 +45,14 @@ fn run_arrays(
                 there.join(", ")
             );
         };
-        inputs.push((name.as_str(), tensor));
+        // Reals become the integers that stand for them.
+        let tensor = match port.quantization {
+            Some(_) => Preprocessor::identity(port).array(tensor)?,
+            None => tensor.clone(),
+        };
+        inputs.push((name, tensor));
     }
+    let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
     let outputs = session.run(&inputs).with_context(|| path.display().to_string())?;
     write(arguments, &outputs)?;
     if as_json {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use hardtack::process::Preprocessor;
 use hardtack::{Constant, Model, Tensor};
+use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Node, Operator};
 
 use crate::emit::{self, Contents};
@@ -34,9 +35,9 @@ pub fn convert(
 ) -> Result<Report, Error> {
     let mut work = Work::new(source, options, progress)?;
     let original = work.import()?;
-    let samples = work.samples(&original)?;
+    let mut samples = work.samples(&original)?;
     let folded = work.fold(&original, &samples)?;
-    let quantized = work.quantize(folded, &samples)?;
+    let quantized = work.quantize(folded, &mut samples)?;
     let prepared = work.prepare(quantized, &samples)?;
     let bytes = work.emit(&prepared, &samples)?;
     work.write(output, &bytes)
@@ -151,10 +152,13 @@ impl<'a> Work<'a> {
         Ok(folded)
     }
 
-    fn quantize(&mut self, model: Model, samples: &Samples) -> Result<Model, Error> {
+    fn quantize(&mut self, model: Model, samples: &mut Samples) -> Result<Model, Error> {
         // A model that states its scales is run in the integers it was made for.
         let states_scales = |node: &Node| matches!(node.operator, Operator::QuantizeLinear(_));
         if !self.options.int8 && !model.graph.nodes.iter().any(states_scales) {
+            if self.options.integer_io {
+                return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
+            }
             return Ok(model);
         }
         let began = self.begin("quantize");
@@ -192,6 +196,10 @@ impl<'a> Work<'a> {
         let got = parity::outputs(&quantized.model, compared(samples))?;
         let difference = parity::compare(&self.expected, &got);
         self.figure("largest INT8 difference, of the output's range", difference.of_range, samples);
+        if self.options.integer_io {
+            let ports = self.ports.as_mut().expect("imported before");
+            quantize::integer_io::integer_io(&mut quantized.model, ports, samples)?;
+        }
         self.end("quantize", began, &quantized.model, Some(difference.of_range));
         Ok(quantized.model)
     }
@@ -267,10 +275,14 @@ impl<'a> Work<'a> {
         random.generators.truncate(1);
         for (index, real) in samples.inputs[0].iter().enumerate() {
             let generator = &mut random.generators[0][index];
-            if real.as_f32().is_some() {
+            if matches!(real.dtype(), DType::F32 | DType::I8 | DType::U8) {
                 let values = real.to_f32();
                 generator.low = values.iter().copied().fold(f32::INFINITY, f32::min);
                 generator.high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                if real.dtype() != DType::F32 {
+                    // Integers are what lies below: the greatest is among them.
+                    generator.high += 1.0;
+                }
             }
             random.inputs[0][index] =
                 crate::samples::generate(real.dtype(), real.shape(), generator);

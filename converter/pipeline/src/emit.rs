@@ -213,6 +213,9 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
     if let Some(limit) = options.arena_limit {
         texts.push(("arena-limit".into(), limit.to_string()));
     }
+    if options.integer_io {
+        texts.push(("integer-io".into(), "true".into()));
+    }
     if options.float != FloatStorage::F32 {
         texts.push(("float".into(), options.float.dtype().name().into()));
     }
@@ -272,7 +275,7 @@ fn manifest<'a>(
 }
 
 /// Whether anything but one integer program stands between the inputs and the outputs.
-fn needs_float(graph: &Graph) -> bool {
+pub fn needs_float(graph: &Graph) -> bool {
     let programs =
         graph.nodes.iter().filter(|n| matches!(n.operator, Operator::Program(_))).count();
     let others =

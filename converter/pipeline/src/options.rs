@@ -64,6 +64,8 @@ pub struct Options {
     /// The most bytes that the integer programs' arenas may have; convolutions are computed in
     /// strips to reach it.
     pub arena_limit: Option<u64>,
+    /// Whether the model takes and gives the i8 of its integer program instead of reals.
+    pub integer_io: bool,
     /// Whether the model is imported in a guarded child process.
     pub guarded: bool,
 }
@@ -85,6 +87,7 @@ impl Default for Options {
             states: Vec::new(),
             packing: None,
             arena_limit: None,
+            integer_io: false,
             guarded: false,
         }
     }

@@ -2,7 +2,7 @@
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact, Graph, Token};
-use hardtack_bundle::manifest::{self, Extent, Layout};
+use hardtack_bundle::manifest::{self, Extent, Layout, Quantization};
 use hardtack_bundle::process::{ChannelOrder, Preprocess};
 
 use crate::error::Error;
@@ -24,6 +24,7 @@ pub struct OwnedPort {
     dtype: DType,
     shape: Vec<OwnedExtent>,
     layout: Layout,
+    quantization: Option<Quantization>,
 }
 
 /// The inputs and outputs of a model.
@@ -51,6 +52,7 @@ impl Ports {
             dtype: fact.dtype,
             shape: fact.shape.iter().map(|dim| extent(dim, &graph.symbols)).collect(),
             layout,
+            quantization: None,
         };
         let inputs = graph.inputs.iter().enumerate().map(|(index, node)| {
             let node = &graph.nodes[*node as usize];
@@ -105,8 +107,19 @@ impl OwnedPort {
             dtype: self.dtype,
             shape,
             layout: self.layout,
-            quantization: None,
+            quantization: self.quantization,
         })
+    }
+
+    /// Whether its elements are f32.
+    pub fn is_real(&self) -> bool {
+        self.dtype == DType::F32
+    }
+
+    /// Its elements become i8 that stand for reals.
+    pub fn quantize(&mut self, quantization: Quantization) {
+        self.dtype = DType::I8;
+        self.quantization = Some(quantization);
     }
 }
 

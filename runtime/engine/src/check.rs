@@ -1,10 +1,9 @@
 //! Proves that a program can run on any input without leaving its bounds.
 
-use hardtack_kernels::packed::Packing;
 use hardtack_kernels::{SCALE_BITS, Sample, TERM_SCALE_BITS, is_significant};
 
 use crate::code::{Code, Header};
-use crate::packed::{Cursor, Section, slice};
+use crate::packed::{Section, slice};
 use crate::program::*;
 use crate::{Problem, ProgramError, arena, names};
 
@@ -13,32 +12,16 @@ const SCALES: core::ops::RangeInclusive<f32> = 5.421_011e-20..=1.844_674_4e19;
 /// The greatest number of elements in a window: a sum of so many activations fits an i32.
 const MAXIMUM_WINDOW: u64 = 1 << 23;
 
-/// Checks all of a program but where its weights lie in memory. `packing`: their layout, `None`
-/// for that of the family `mcu`.
-pub(crate) fn program(
-    code: &[u8],
-    weights: &[u8],
-    packing: Option<Packing>,
-) -> Result<Header, ProgramError> {
+/// Checks all of a program but where its weights lie in memory.
+#[inline(never)]
+pub(crate) fn program(code: &[u8], weights: Section<'_>) -> Result<Header, ProgramError> {
     let code = Code::parse(code)?;
     let header = code.header;
     if header.arena_bytes > crate::Program::<&[u8]>::MAXIMUM_ARENA {
         return Err(ProgramError::Arena(header.arena_bytes));
     }
-    let (expected, given) = (header.weights_bytes, weights.len() as u64);
-    // Packed weights have what the others have, and more padding.
-    let fits = match packing {
-        None => u64::from(expected) == given,
-        Some(_) => u64::from(expected) <= given,
-    };
-    if !fits {
-        return Err(ProgramError::WeightsLength { expected, given });
-    }
-    let section = match packing {
-        None => Section::Plain(weights),
-        Some(packing) => Section::Packed(weights, Cursor::new(packing)),
-    };
-    let mut checker = Checker { code, section, layers: [None; Strip::SHARES] };
+    weights.check_length(header.weights_bytes)?;
+    let mut checker = Checker { code, section: weights, layers: [None; Strip::SHARES] };
     for id in 0..header.tensors {
         checker
             .tensor_record(id)

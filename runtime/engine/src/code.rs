@@ -23,6 +23,7 @@ use hardtack_kernels::packed::Packing;
 
 #[cfg(feature = "alloc")]
 use crate::packed;
+use crate::packed::Section;
 use crate::program::{Port, PortType, Step, Tensor, TensorId};
 use crate::{ProgramError, check, names};
 
@@ -282,7 +283,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     /// within its tensors, and that no step writes what it reads. Reads the code, and of the
     /// weights the scales and tables; allocates nothing.
     pub fn parse(code: B, weights: B) -> Result<Self, ProgramError> {
-        let header = check::program(code.as_ref(), weights.as_ref(), None)?;
+        let header = check::program(code.as_ref(), Section::Plain(weights.as_ref()))?;
         if !is_aligned(weights.as_ref()) {
             return Err(ProgramError::WeightsAlignment);
         }
@@ -291,8 +292,10 @@ impl<B: AsRef<[u8]>> Program<B> {
 
     /// The same for a program with the weights section of another family than `mcu`. Only an
     /// executor for that family runs it as it is.
+    #[cfg(feature = "alloc")]
     pub fn parse_packed(code: B, weights: B, packing: Packing) -> Result<Self, ProgramError> {
-        let header = check::program(code.as_ref(), weights.as_ref(), Some(packing))?;
+        let section = Section::packed(weights.as_ref(), packing);
+        let header = check::program(code.as_ref(), section)?;
         Ok(Self { header, code, weights, packing: Some(packing) })
     }
 
@@ -316,7 +319,7 @@ impl<B: AsRef<[u8]>> Program<B> {
             None => None,
             Some(of) => {
                 let unpacked = packed::unpack(code, weights, of);
-                check::program(self.code.as_ref(), unpacked.bytes(), None)?;
+                check::program(self.code.as_ref(), Section::Plain(unpacked.bytes()))?;
                 Some(unpacked)
             }
         };

@@ -15,7 +15,8 @@ pub(crate) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Does one step.
+    /// Does one step. A function of its own, so that a build for size has it once.
+    #[inline(never)]
     pub(crate) fn step(
         &self,
         step: &Step,
@@ -67,8 +68,8 @@ impl<'a> Machine<'a> {
                 let step = kernels::Quantize { input, walk, inverse_scale, zero_point };
                 (self.kernels.quantize)(&step, output);
             }
-            Input::I8(input) => walk.apply(input, output, |x| x),
-            Input::U8(input) => walk.apply(input, output, |x| (x ^ 0x80) as i8),
+            Input::I8(input) => copy(&walk, bytemuck::cast_slice(input), output, 0),
+            Input::U8(input) => copy(&walk, input, output, 0x80),
         }
     }
 
@@ -82,8 +83,11 @@ impl<'a> Machine<'a> {
                 let step = kernels::Dequantize { input, walk, scale, zero_point };
                 (self.kernels.dequantize)(&step, output);
             }
-            Output::I8(output) => walk.apply(input, output, |x| x),
-            Output::U8(output) => walk.apply(input, output, |x| x as u8 ^ 0x80),
+            Output::I8(output) => copy(&walk, bytemuck::cast_slice(input), output, 0),
+            Output::U8(output) => {
+                let output = bytemuck::cast_slice_mut(output);
+                copy(&walk, bytemuck::cast_slice(input), output, 0x80);
+            }
         }
     }
 
@@ -247,4 +251,11 @@ pub(crate) fn walk(walk: &Walk) -> kernels::Walk {
 
 pub(crate) fn clamp(clamp: Clamp) -> kernels::Clamp {
     kernels::Clamp { low: clamp.low, high: clamp.high }
+}
+
+/// Copies integers to or from a port, of u8 with their highest bit changed: `flip` is that bit. One
+/// function for all of them, where room for code is little.
+#[inline(never)]
+fn copy(walk: &kernels::Walk, from: &[u8], to: &mut [i8], flip: u8) {
+    walk.apply(from, to, |byte| (byte ^ flip) as i8);
 }

@@ -29,6 +29,7 @@ mod names;
 mod packed;
 #[cfg(feature = "alloc")]
 mod plan;
+mod ports;
 mod run;
 mod step;
 

@@ -65,17 +65,17 @@ impl Walk {
     ) {
         let [.., count] = self.dims;
         let ([.., source_step], [.., target_step]) = (self.source_strides, self.target_strides);
-        match (source_step, target_step) {
-            (1, 1) => self.for_each_run(|from, to| {
+        // The match is within the run, so that there is one walk: small processors have little
+        // room for code.
+        self.for_each_run(|mut from, mut to| match (source_step, target_step) {
+            (1, 1) => {
                 let source = &source[from..from + count];
                 for (target, &source) in target[to..to + count].iter_mut().zip(source) {
                     *target = convert(source);
                 }
-            }),
-            (0, 1) => {
-                self.for_each_run(|from, to| target[to..to + count].fill(convert(source[from])))
             }
-            _ => self.for_each_run(|mut from, mut to| {
+            (0, 1) => target[to..to + count].fill(convert(source[from])),
+            _ => {
                 for last in (0..count).rev() {
                     target[to] = convert(source[from]);
                     if last > 0 {
@@ -83,8 +83,8 @@ impl Walk {
                         to += target_step;
                     }
                 }
-            }),
-        }
+            }
+        });
     }
 }
 

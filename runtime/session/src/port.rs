@@ -99,7 +99,15 @@ impl fmt::Display for Extent {
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}{}", self.name, self.dtype, Dims(&self.shape))
+        write!(f, "{}: {}{}", self.name, self.dtype, Dims(&self.shape))?;
+        match self.quantization {
+            Some(Quantization { scale, zero_point: 0 }) => write!(f, " = {scale} · x"),
+            Some(Quantization { scale, zero_point }) => {
+                let sign = if zero_point < 0 { '+' } else { '−' };
+                write!(f, " = {scale} · (x {sign} {})", zero_point.unsigned_abs())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -133,5 +141,8 @@ mod tests {
             quantization: None,
         };
         assert_eq!(port.to_string(), "image: f32[batch, 3]");
+        let quantization = Some(Quantization { scale: 0.5, zero_point: -128 });
+        let port = Port { dtype: DType::I8, quantization, ..port };
+        assert_eq!(port.to_string(), "image: i8[batch, 3] = 0.5 · (x + 128)");
     }
 }

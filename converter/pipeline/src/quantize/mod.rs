@@ -8,6 +8,7 @@ pub mod arena;
 mod calibrate;
 mod error;
 mod fuse;
+pub mod integer_io;
 mod lattice;
 mod lower;
 mod region;

@@ -77,12 +77,18 @@ pub(crate) struct Cursor {
     next: u64,
     /// First byte and end of the last convolutions and strips, the latest first.
     layers: [(u64, u64); Strip::SHARES],
+    /// Without an allocator nothing reads packed weights: there is no cursor, and the compiler
+    /// leaves out whatever has one.
+    #[cfg(not(feature = "alloc"))]
+    #[expect(dead_code, reason = "nobody can make one")]
+    never: core::convert::Infallible,
 }
 
 /// A range of a packed section, in bytes.
 pub(crate) type Range = core::ops::Range<u64>;
 
 impl Cursor {
+    #[cfg(feature = "alloc")]
     pub(crate) fn new(packing: Packing) -> Self {
         Self { packing, next: 0, layers: [(0, 0); Strip::SHARES] }
     }
@@ -137,10 +143,31 @@ pub(crate) enum Section<'a> {
     /// The family `mcu`.
     Plain(&'a [u8]),
     /// Another.
+    #[cfg_attr(not(feature = "alloc"), expect(dead_code, reason = "it has a cursor"))]
     Packed(&'a [u8], Cursor),
 }
 
 impl<'a> Section<'a> {
+    /// Weights packed in this way.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn packed(weights: &'a [u8], packing: Packing) -> Self {
+        Self::Packed(weights, Cursor::new(packing))
+    }
+
+    /// Whether the section may have this length where it would have `expected` bytes in the family
+    /// `mcu`.
+    pub(crate) fn check_length(&self, expected: u32) -> Result<(), ProgramError> {
+        let (fits, given) = match self {
+            Self::Plain(weights) => (u64::from(expected) == weights.len() as u64, weights.len()),
+            // Packed weights have what the others have, and more padding.
+            Self::Packed(packed, _) => (u64::from(expected) <= packed.len() as u64, packed.len()),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(ProgramError::WeightsLength { expected, given: given as u64 })
+    }
+
     /// The content of a table, whose length was checked.
     pub(crate) fn table(&mut self, span: Span) -> Result<&'a [u8], Problem> {
         match self {

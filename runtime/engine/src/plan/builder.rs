@@ -8,6 +8,7 @@ use super::place::{Lifetime, place};
 use super::weights::Pool;
 use super::{BuildError, Placement};
 use crate::code::Header;
+use crate::packed::Section;
 use crate::program::{Port, PortType, Span, Step, Tensor, TensorId};
 use crate::{Program, ProgramError, check, names};
 
@@ -74,6 +75,16 @@ impl Builder {
     pub fn output(&mut self, element: PortType, elements: u32) -> u16 {
         self.outputs.push(Port { element, elements });
         (self.outputs.len() - 1) as u16
+    }
+
+    /// Makes every port of reals one of the integers that these become, and were made of.
+    pub fn integer_ports(mut self) -> Self {
+        for port in self.inputs.iter_mut().chain(&mut self.outputs) {
+            if port.element == PortType::F32 {
+                port.element = PortType::I8;
+            }
+        }
+        self
     }
 
     /// Adds a tensor of this height, width and channels, and gives its number.
@@ -143,7 +154,7 @@ impl Builder {
         let (lifetimes, arena_bytes) = self.place()?;
         let weights = core::mem::take(&mut self.weights).into_bytes();
         let code = self.write(arena_bytes, weights.len())?;
-        check::program(&code, &weights, None).map_err(|source| self.refused(source))?;
+        check::program(&code, Section::Plain(&weights)).map_err(|source| self.refused(source))?;
 
         let tensors = self.tensors.into_iter().zip(lifetimes).map(|((name, tensor), lifetime)| {
             let Lifetime { first, last, .. } = lifetime;

@@ -108,8 +108,10 @@ fn same_order(a: &[usize], b: &[usize]) -> bool {
 }
 
 fn quantize(values: &Tensor, quantization: Quantization, dtype: DType) -> Data {
+    // As the engine does it, so that an input gives the same integers here and there.
+    let inverse_scale = 1.0 / quantization.scale;
     let steps = |value: &f32| {
-        let steps = (value / quantization.scale).round_ties_even();
+        let steps = (value * inverse_scale).round_ties_even();
         (steps as i64).saturating_add(quantization.zero_point.into())
     };
     from_integers(values.to_f32().iter().map(steps).collect(), dtype)

@@ -27,7 +27,7 @@ use hardtack_bundle::process::Preprocess;
 
 pub use check::check;
 pub use error::Error;
-pub use post::{Class, Postprocessor};
+pub use post::{Class, Postprocessor, reals};
 
 use crate::Tensor;
 use input::Target;

@@ -55,12 +55,7 @@ impl<'a> Postprocessor<'a> {
         if output.len() == 1 && !is_float(output.dtype()) && self.quantization.is_none() {
             return self.class(to_i64(output.data())[0], skip.into(), count);
         }
-        let mut scores = output.to_f32();
-        if let Some(Quantization { scale, zero_point }) = self.quantization
-            && !is_float(output.dtype())
-        {
-            scores.iter_mut().for_each(|score| *score = scale * (*score - zero_point as f32));
-        }
+        let mut scores = reals(output, self.quantization);
         if softmax {
             probabilities(&mut scores);
         }
@@ -84,6 +79,17 @@ impl<'a> Postprocessor<'a> {
     fn named(&self, index: usize, score: f32) -> Class<'a> {
         Class { index, label: self.labels.get(index).copied(), score }
     }
+}
+
+/// What the elements of an output stand for, where they may be integers.
+pub fn reals(output: &Tensor, quantization: Option<Quantization>) -> Vec<f32> {
+    let mut values = output.to_f32();
+    if let Some(Quantization { scale, zero_point }) = quantization
+        && !is_float(output.dtype())
+    {
+        values.iter_mut().for_each(|value| *value = scale * (*value - zero_point as f32));
+    }
+    values
 }
 
 /// Softmax in place.

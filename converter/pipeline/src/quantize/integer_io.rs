@@ -1,0 +1,77 @@
+//! A model that takes and gives the integers of its program, as microcontrollers do: an element
+//! is one byte, and nothing is converted on the device.
+
+use hardtack::process::Preprocessor;
+use hardtack::{Model, Program};
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::Operator;
+use hardtack_bundle::manifest::Quantization;
+use hardtack_engine::Builder;
+
+use crate::emit::needs_float;
+use crate::error::Error;
+use crate::ports::Ports;
+use crate::samples::Samples;
+
+/// Makes the real inputs and outputs of a model those of its program, in the model, in what the
+/// manifest tells of them, and in the samples.
+///
+/// # Errors
+/// Where the model is not one program, or the elements of an input or output have several scales.
+pub fn integer_io(
+    model: &mut Model,
+    ports: &mut Ports,
+    samples: &mut Samples,
+) -> Result<(), Error> {
+    let (false, [program]) = (needs_float(&model.graph), &model.programs[..]) else {
+        return Err(Error::Options(
+            "--integer-io: parts of the model stay in float, so it cannot take and give integers; \
+             convert it without to see which and why"
+                .into(),
+        ));
+    };
+    let parsed = program.parse().expect("its builder checked it");
+    let several = |name: &str| {
+        Error::Options(format!(
+            "--integer-io: the elements of {name:?} have several scales, so they cannot be \
+             exchanged as integers"
+        ))
+    };
+    let node = model.graph.nodes.iter().position(|n| matches!(n.operator, Operator::Program(_)));
+    let node = node.expect("it is one program");
+
+    // The program's ports are in the order of its node's inputs and outputs.
+    for (port, outlet) in (0..).zip(model.graph.nodes[node].inputs.clone()) {
+        let fact = &mut model.graph.nodes[outlet.node as usize].outputs[0];
+        let index = model.graph.inputs.iter().position(|input| *input == outlet.node);
+        let index = index.expect("a program reads inputs where it is the only one");
+        if fact.dtype == DType::F32 {
+            fact.dtype = DType::I8;
+            let owned = &mut ports.inputs[index];
+            let quantization = parsed.input_quantization(port).map(quantization);
+            owned.quantize(quantization.ok_or_else(|| several(&owned.name))?);
+            let integers = owned.port()?;
+            let preprocessor = Preprocessor::identity(&integers);
+            for sample in &mut samples.inputs {
+                sample[index] = preprocessor.array(&sample[index])?;
+            }
+        }
+    }
+    for (owned, outlet) in ports.outputs.iter_mut().zip(&model.graph.outputs) {
+        let fact = &mut model.graph.nodes[node].outputs[outlet.slot as usize];
+        if owned.is_real() {
+            fact.dtype = DType::I8;
+            let quantization = parsed.output_quantization(outlet.slot as u16).map(quantization);
+            owned.quantize(quantization.ok_or_else(|| several(&owned.name))?);
+        }
+    }
+    let parts = Builder::of(&parsed).expect("its weights are not packed").integer_ports();
+    let built = parts.finish().expect("it was finished before with other ports");
+    model.programs[0] =
+        Program { code: built.code.into(), weights: built.weights.into(), packing: None };
+    Ok(())
+}
+
+fn quantization((scale, zero_point): (f32, i8)) -> Quantization {
+    Quantization { scale, zero_point: zero_point.into() }
+}
