@@ -16,7 +16,7 @@ board.stdout.on("data", (bytes) => {
   text += bytes;
   heard();
 });
-process.on("exit", () => board.kill());
+process.on("exit", () => board.kill("SIGKILL"));
 setTimeout(() => fail("nothing more was heard"), LIMIT_MS).unref();
 
 function fail(problem) {
