@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hardtack-engine", &["hardtack-kernels"]),
     ("hardtack", &["hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
     ("hardtack-runner", &["hardtack"]),
+    ("hardtack-capi", &["hardtack", "hardtack-bundle"]),
     ("hardtack-targets", &["hardtack-kernels"]),
     ("hardtack-converter", &["hardtack", "hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
     (

@@ -1,0 +1,153 @@
+//! How calls end.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use hardtack::Error;
+
+use crate::pointer::owned;
+
+/// How a call ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HardtackStatus {
+    /// Well.
+    Ok = 0,
+    /// An argument is NULL, out of range, or no UTF-8.
+    Argument = 1,
+    /// A file cannot be read.
+    File = 2,
+    /// The bundle is damaged, or of another version than this library reads.
+    Bundle = 3,
+    /// This build, or this machine, cannot run the model.
+    Unsupported = 4,
+    /// Inputs or outputs are not those of the model.
+    Mismatch = 5,
+    /// The model could not be run.
+    Run = 6,
+    /// A mistake in this library.
+    Internal = 7,
+}
+
+/// Why a call failed.
+pub(crate) struct Failure {
+    status: HardtackStatus,
+    message: String,
+}
+
+/// An argument that makes no sense.
+pub(crate) fn argument(message: impl Into<String>) -> Failure {
+    Failure { status: HardtackStatus::Argument, message: message.into() }
+}
+
+/// What does not fit the model.
+pub(crate) fn mismatch(message: impl Into<String>) -> Failure {
+    Failure { status: HardtackStatus::Mismatch, message: message.into() }
+}
+
+fn status_of(error: &Error) -> HardtackStatus {
+    match error {
+        Error::File { error, .. } => status_of(error),
+        Error::Read(_) => HardtackStatus::File,
+        Error::Bundle(_)
+        | Error::Graph(_)
+        | Error::NoGraph
+        | Error::Manifest { .. }
+        | Error::Constant { .. }
+        | Error::Program { .. } => HardtackStatus::Bundle,
+        Error::Family { .. }
+        | Error::NeedsFloat { .. }
+        | Error::Isa { .. }
+        | Error::Threads { .. } => HardtackStatus::Unsupported,
+        Error::Unknown { .. }
+        | Error::Twice { .. }
+        | Error::Missing { .. }
+        | Error::DType { .. }
+        | Error::Shape { .. }
+        | Error::Conflict { .. }
+        | Error::Length { .. }
+        | Error::UnknownShape { .. }
+        | Error::State { .. }
+        | Error::TooLarge { .. } => HardtackStatus::Mismatch,
+        _ => HardtackStatus::Run,
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { status: status_of(&error), message: error.to_string() }
+    }
+}
+
+impl From<hardtack::process::Error> for Failure {
+    fn from(error: hardtack::process::Error) -> Failure {
+        mismatch(error.to_string())
+    }
+}
+
+thread_local! {
+    static LAST: RefCell<CString> = RefCell::default();
+}
+
+/// Does what a function is for, keeps why it failed, and holds panics back.
+pub(crate) fn guarded(call: impl FnOnce() -> Result<(), Failure>) -> HardtackStatus {
+    let failure = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(())) => return HardtackStatus::Ok,
+        Ok(Err(failure)) => failure,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            let message = format!(
+                "Hardtack has made a mistake, please report it: {}",
+                text.unwrap_or("no message")
+            );
+            Failure { status: HardtackStatus::Internal, message }
+        }
+    };
+    LAST.with(|last| *last.borrow_mut() = owned(&failure.message));
+    failure.status
+}
+
+/// The version of this library, such as `0.1.0`.
+#[unsafe(no_mangle)]
+pub extern "C" fn hardtack_version() -> *const c_char {
+    const VERSION: &CStr =
+        match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+            Ok(version) => version,
+            Err(_) => panic!("versions have no zeros"),
+        };
+    VERSION.as_ptr()
+}
+
+/// Why the last call of this thread that failed did so: one sentence, for people. Empty where none
+/// has. It stays until the next call of this thread that fails.
+#[unsafe(no_mangle)]
+pub extern "C" fn hardtack_last_error() -> *const c_char {
+    LAST.with(|last| last.borrow().as_ptr())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last() -> String {
+        // SAFETY: it is a text of this thread, and no call comes between.
+        unsafe { CStr::from_ptr(hardtack_last_error()) }.to_str().unwrap().into()
+    }
+
+    #[test]
+    fn panics_are_held_back_and_told() {
+        assert_eq!(guarded(|| Ok(())), HardtackStatus::Ok);
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| ()));
+        let status = guarded(|| panic!("out of {}", "bounds"));
+        std::panic::set_hook(hook);
+        assert_eq!(status, HardtackStatus::Internal);
+        assert!(last().ends_with("please report it: out of bounds"), "{}", last());
+        assert_eq!(guarded(|| Err(argument("a\0b"))), HardtackStatus::Argument);
+        assert_eq!(last(), "ab");
+        // Another thread has its own.
+        std::thread::spawn(|| assert_eq!(last(), "")).join().unwrap();
+    }
+}

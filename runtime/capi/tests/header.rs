@@ -1,0 +1,22 @@
+//! The header is that of the code. `HARDTACK_UPDATE=1 cargo test -p hardtack-capi` writes it anew.
+
+use std::path::Path;
+
+#[test]
+fn the_header_is_that_of_the_code() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut builder = cbindgen::Builder::new()
+        .with_config(cbindgen::Config::from_file(here.join("cbindgen.toml")).unwrap());
+    for file in ["status", "bundle", "tensor", "session"] {
+        builder = builder.with_src(here.join("src").join(file).with_extension("rs"));
+    }
+    let mut made = Vec::new();
+    builder.generate().unwrap().write(&mut made);
+    let made = String::from_utf8(made).unwrap();
+    let path = here.join("include/hardtack.h");
+    if std::env::var_os("HARDTACK_UPDATE").is_some() {
+        std::fs::write(&path, &made).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == made, "include/hardtack.h is not what the code says; see this file's head");
+}
