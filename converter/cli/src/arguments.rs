@@ -185,9 +185,41 @@ pub struct Bench {
     /// Tell the time of each operation.
     #[arg(long)]
     pub profile: bool,
-    /// Instruction set of the integer kernels; the best of this machine where not given.
+    /// Instruction set of the integer kernels; the best of the machine where not given.
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
+    /// Measure there and not here: user@host over ssh, or adb, or adb:SERIAL. Checks the test
+    /// vectors there first, and leaves nothing behind.
+    #[arg(long, value_name = "ADDRESS")]
+    pub board: Option<String>,
+    /// The runner that is copied to the board, built for it; the one beside this command where not
+    /// given.
+    #[arg(long, value_name = "FILE", requires = "board")]
+    pub runner: Option<PathBuf>,
+    /// What the runner is started with there, such as an emulator.
+    #[arg(long, value_name = "COMMAND", requires = "board")]
+    pub wrapper: Option<String>,
+    /// The command that connects, with its options.
+    #[arg(long, value_name = "COMMAND", requires = "board", default_value = "ssh")]
+    pub ssh: String,
+    /// Give up after so many seconds of one command on the board.
+    #[arg(long, value_name = "SECONDS", requires = "board", default_value_t = 600)]
+    pub timeout: u32,
+    /// Compare with a measurement that --save wrote; slower than allowed is exit code 1.
+    #[arg(long, value_name = "FILE.json")]
+    pub baseline: Option<PathBuf>,
+    /// What the median may grow by; three times the noise of both where that is more.
+    #[arg(long, value_name = "PERCENT", requires = "baseline", default_value = "5%", value_parser = percent)]
+    pub threshold: f64,
+    /// Write the measurement, to be a baseline.
+    #[arg(long, value_name = "FILE.json")]
+    pub save: Option<PathBuf>,
+    /// Write it as JUnit's XML.
+    #[arg(long, value_name = "FILE.xml")]
+    pub junit: Option<PathBuf>,
+    /// Write it as a table in Markdown.
+    #[arg(long, value_name = "FILE.md")]
+    pub markdown: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -231,6 +263,13 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A part of a whole, written in hundredths.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim().parse().ok();
+    let part = number.map(|number: f64| number / 100.0).filter(|part| (0.0..=10.0).contains(part));
+    part.ok_or_else(|| "write it as 5% or 2.5%".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,6 +278,12 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn percentages_are_parts() {
+        assert_eq!((percent("5%"), percent("2.5"), percent("0 %")), (Ok(0.05), Ok(0.025), Ok(0.0)));
+        assert!(percent("-1%").is_err() && percent("much").is_err() && percent("nan").is_err());
     }
 
     #[test]

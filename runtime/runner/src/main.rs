@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hardtack::measure::{Subject, peak_memory, percentile};
+use hardtack::measure::Subject;
 use hardtack::{Bundle, Error, Isa, Options, Session, golden};
 
 const USAGE: &str = "\
@@ -76,34 +76,15 @@ fn open(path: &str) -> Result<Bundle, Error> {
 
 /// Measures one bundle, once for each instruction set; lines of JSON.
 fn bench(path: &str, request: &Request) -> Result<String, Error> {
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     for &isa in &request.isas {
         let began = Instant::now();
         let bundle = open(path)?;
         let options = Options { isa: Some(isa), threads: request.threads, ..Options::default() };
-        let mut subject = Subject::new(&bundle, options, began)?;
-        let times = subject.latencies(request.runs)?;
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let at = |part: f64| ms(percentile(&times, part));
-        let (load, first) = (ms(subject.load), ms(subject.first_result));
-        let memory = peak_memory().map_or("null".into(), |bytes| bytes.to_string());
-        let (arena, threads) = (subject.session.arena_bytes(), request.threads);
-        let weights = if subject.session.is_in_place() { "in place" } else { "repacked" };
-        let _ = writeln!(
-            lines,
-            "{{\"latency_ms\": {{\"p50\": {}, \"p90\": {}, \"p99\": {}, \"min\": {}}}, \
-             \"runs\": {}, \"load_ms\": {load}, \"first_result_ms\": {first}, \
-             \"peak_rss_bytes\": {memory}, \"arena_bytes\": {arena}, \"isa\": \"{isa}\", \
-             \"threads\": {threads}, \"weights\": \"{weights}\"}}",
-            at(0.5),
-            at(0.9),
-            at(0.99),
-            at(0.0),
-            times.len(),
-        );
+        let measured = Subject::new(&bundle, options, began)?.measure(request.runs)?;
+        lines.push(measured.json());
     }
-    lines.truncate(lines.trim_end().len());
-    Ok(lines)
+    Ok(lines.join("\n"))
 }
 
 /// Checks one bundle; a line about it, and whether all is well.

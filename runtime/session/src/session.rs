@@ -137,6 +137,11 @@ impl Session {
         self.processor.isa()
     }
 
+    /// Threads that integer programs use.
+    pub fn threads(&self) -> usize {
+        self.options.threads.max(1)
+    }
+
     /// Products of weights and activations that one thread of this machine can do in a second
     /// with the instruction set of this session, measured for some tens of milliseconds with
     /// everything in registers. `None` for portable code.

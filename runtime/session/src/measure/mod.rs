@@ -1,6 +1,13 @@
 //! How fast a bundle runs on this machine, measured as an application runs it that cares for speed.
 
+mod json;
+mod machine;
+
 use std::time::{Duration, Instant};
+
+use hardtack_kernels::Isa;
+
+pub use machine::Machine;
 
 use crate::{Bundle, Error, Extent, Options, Session, Tensor, View, ViewMut, golden};
 
@@ -10,6 +17,8 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_secs(2);
 /// Runs that are measured at least.
 const LEAST: usize = 5;
+/// Parts that the runs are cut into to tell how far their medians differ.
+const PARTS: usize = 8;
 
 /// A session that ran once, with the inputs to measure it with.
 pub struct Subject {
@@ -42,16 +51,17 @@ impl Subject {
         Ok(Self { session, inputs, load, first_result, outputs })
     }
 
-    /// The times of runs, sorted: so many, or as many as fit into two seconds. Runs for a fifth of
-    /// a second before.
+    /// Measures so many runs, or as many as fit into two seconds. Runs for a fifth of a second
+    /// before.
     ///
     /// # Errors
     /// Where a run fails.
-    pub fn latencies(&mut self, runs: Option<usize>) -> Result<Vec<Duration>, Error> {
+    pub fn measure(&mut self, runs: Option<usize>) -> Result<Measurement, Error> {
         let began = Instant::now();
         while began.elapsed() < WARM_UP {
             self.run()?;
         }
+        let before = Machine::now();
         let mut times = Vec::new();
         let began = Instant::now();
         while match runs {
@@ -62,8 +72,23 @@ impl Subject {
             self.run()?;
             times.push(run.elapsed());
         }
+        let after = Machine::now();
+        let noise = noise(&times);
         times.sort();
-        Ok(times)
+        Ok(Measurement {
+            times,
+            noise,
+            load: self.load,
+            first_result: self.first_result,
+            peak_memory: peak_memory(),
+            arena_bytes: self.session.arena_bytes(),
+            isa: self.session.isa(),
+            threads: self.session.threads(),
+            in_place: self.session.is_in_place(),
+            integer: self.session.is_integer(),
+            before,
+            after,
+        })
     }
 
     fn run(&mut self) -> Result<(), Error> {
@@ -81,6 +106,59 @@ impl Subject {
             .collect();
         self.session.run_into(&inputs, &mut outputs)
     }
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    /// The times of the runs, sorted.
+    pub times: Vec<Duration>,
+    /// How far the medians of eighths of the runs are from each other, as a part of the median of
+    /// all: half of what is between the greatest and the least.
+    pub noise: f64,
+    /// Time from the beginning to a session.
+    pub load: Duration,
+    /// Time from the beginning to the first outputs.
+    pub first_result: Duration,
+    /// The most memory this process ever had, in bytes, where the system tells.
+    pub peak_memory: Option<u64>,
+    /// Bytes of the arena.
+    pub arena_bytes: usize,
+    /// The kernels.
+    pub isa: Isa,
+    /// Threads.
+    pub threads: usize,
+    /// Whether weights are used where they lie in the bundle.
+    pub in_place: bool,
+    /// Whether the model is in integers throughout.
+    pub integer: bool,
+    /// The machine before the runs.
+    pub before: Machine,
+    /// The machine after them.
+    pub after: Machine,
+}
+
+impl Measurement {
+    /// The time below which this part of the runs lies, in milliseconds.
+    pub fn percentile_ms(&self, part: f64) -> f64 {
+        percentile(&self.times, part).as_secs_f64() * 1e3
+    }
+}
+
+/// How far the medians of parts of some times are from each other.
+fn noise(times: &[Duration]) -> f64 {
+    let median = |times: &[Duration]| {
+        let mut sorted = times.to_vec();
+        sorted.sort();
+        percentile(&sorted, 0.5).as_secs_f64()
+    };
+    if times.len() < PARTS {
+        return 0.0;
+    }
+    let medians: Vec<f64> = times.chunks_exact(times.len() / PARTS).map(median).collect();
+    let least = medians.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = medians.iter().copied().fold(0.0, f64::max);
+    (greatest - least) / 2.0 / median(times).max(f64::MIN_POSITIVE)
 }
 
 /// The time below which this part of sorted times lies; 0 of none.
@@ -124,6 +202,20 @@ fn inputs(bundle: &Bundle, session: &Session) -> Result<Vec<(String, Tensor)>, E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn noise_is_how_far_eighths_are_apart() {
+        let steady = [Duration::from_millis(10); 80];
+        assert_eq!(noise(&steady), 0.0);
+        // One slow run in a part does not move its median.
+        let mut spiked = steady;
+        spiked[3] *= 9;
+        assert_eq!(noise(&spiked), 0.0);
+        let mut drifting = steady;
+        drifting[70..].fill(Duration::from_millis(12));
+        assert!((noise(&drifting) - 0.1).abs() < 1e-9);
+        assert_eq!(noise(&steady[..3]), 0.0);
+    }
 
     #[test]
     fn percentiles_are_of_sorted_times() {

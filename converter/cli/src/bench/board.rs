@@ -1,0 +1,156 @@
+//! Measuring on a board: the runner and the bundle are copied there, the golden vectors are checked
+//! and the time is taken there, and nothing stays.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use super::remote::Remote;
+use crate::arguments::Bench;
+use crate::bundles;
+use crate::output::say;
+
+/// What is measured there.
+const RUNNER: &str = "hardtack-runner";
+
+pub fn bench(arguments: &Bench, address: &str) -> anyhow::Result<Value> {
+    if arguments.profile {
+        bail!("--profile: the runner on a board does not tell operations; leave it out");
+    }
+    if let Some(name) = &arguments.isa {
+        super::isa(name)?;
+    }
+    let bundle = bundles::open(&arguments.bundle)?;
+    if bundle.manifest()?.needs_float {
+        bail!(
+            "{}: runs in part in float, and the runner on a board is for models that are in \
+             integers throughout; `hardtack inspect` tells which operators are in float",
+            arguments.bundle.display()
+        );
+    }
+    let path = runner(arguments.runner.as_deref())?;
+    let program =
+        std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let timeout = Duration::from_secs(arguments.timeout.into());
+    let board = Remote::connect(address, &arguments.ssh, timeout)?;
+    if arguments.wrapper.is_none() {
+        check_processor(&path, &program, &board.processor, address)?;
+    }
+    say(&format!("{address}: {}, copying", board.processor));
+    board.put(RUNNER, &program, true)?;
+    board.put("model.tack", bundle.bytes(), false)?;
+
+    let wrapper = arguments.wrapper.as_deref().map(|words| format!("{words} ")).unwrap_or_default();
+    let mut flags = format!("--threads {}", arguments.threads);
+    if let Some(isa) = &arguments.isa {
+        flags += &format!(" --isa {isa}");
+    }
+    say(&format!("{address}: checking the test vectors"));
+    let checked = board.run(&format!("{wrapper}./{RUNNER} {flags} model.tack"))?;
+    let equal = checked.answer("the check", address)?;
+    if let Some(runs) = arguments.runs {
+        flags += &format!(" --runs {runs}");
+    }
+    say(&format!("{address}: measuring"));
+    let run = board.run(&format!("{wrapper}./{RUNNER} --bench {flags} model.tack"))?;
+    if !run.answer("the measurement", address)? {
+        bail!("{address}: the measurement failed: {}", run.stdout.trim());
+    }
+    let mut measured: Value = serde_json::from_str(run.stdout.trim())
+        .ok()
+        .filter(|value: &Value| value["noise"].is_number())
+        .with_context(|| {
+            let path = path.display();
+            format!("{address}: {path} did not answer as a runner of this release; build it anew")
+        })?;
+    measured["golden"] = json!(if equal { "equal" } else { "different" });
+    measured["checked"] = json!(checked.stdout.trim());
+    measured["board"] = json!(address);
+    measured["bundle"] = bundle.root().to_string().into();
+    Ok(measured)
+}
+
+/// The runner that was named, or the one beside this command.
+fn runner(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = named {
+        return Ok(path.into());
+    }
+    let beside = std::env::current_exe()?.with_file_name(RUNNER);
+    if !beside.exists() {
+        bail!(
+            "--board needs a runner; build one for the board's processor and name it by --runner:\n  \
+             cargo build --profile device -p {RUNNER} --target aarch64-unknown-linux-musl"
+        );
+    }
+    Ok(beside)
+}
+
+/// Whether a program is for a processor: told before it is copied, as the other side would only
+/// say that it cannot execute it.
+fn check_processor(
+    path: &Path,
+    program: &[u8],
+    processor: &str,
+    address: &str,
+) -> anyhow::Result<()> {
+    let [is_for, triple] = match machine(program) {
+        Some(62) => ["x86_64", "x86_64-unknown-linux-musl"],
+        Some(183) => ["aarch64", "aarch64-unknown-linux-musl"],
+        Some(40) => ["arm", "armv7-unknown-linux-musleabihf"],
+        _ => return Ok(()),
+    };
+    let runs = match processor {
+        // Systems of 64 bits run programs of 32 where they have what these need.
+        "aarch64" | "arm64" => is_for != "x86_64",
+        other if other.starts_with("arm") => is_for == "arm",
+        "x86_64" | "amd64" => is_for == "x86_64",
+        _ => true,
+    };
+    if runs {
+        return Ok(());
+    }
+    let wanted = match processor {
+        "aarch64" | "arm64" => "aarch64-unknown-linux-musl",
+        "x86_64" | "amd64" => "x86_64-unknown-linux-musl",
+        _ => "armv7-unknown-linux-musleabihf",
+    };
+    bail!(
+        "{address}: has a processor of the kind {processor}, and {} is for {triple}; build it for \
+         {wanted} and name it by --runner",
+        path.display()
+    )
+}
+
+/// The processor in the header of an ELF program.
+fn machine(program: &[u8]) -> Option<u16> {
+    let header = program.first_chunk::<20>()?;
+    header.starts_with(b"\x7fELF").then(|| u16::from_le_bytes([header[18], header[19]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_for_another_processor_is_told_before_it_is_copied() {
+        let mut program = [0; 64];
+        program[..4].copy_from_slice(b"\x7fELF");
+        let check = |program: &[u8], processor| {
+            check_processor(Path::new("runner"), program, processor, "pi@board")
+        };
+        program[18] = 183;
+        assert!(check(&program, "aarch64").is_ok());
+        let error = check(&program, "armv7l").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "pi@board: has a processor of the kind armv7l, and runner is for \
+             aarch64-unknown-linux-musl; build it for armv7-unknown-linux-musleabihf and name it \
+             by --runner"
+        );
+        program[18] = 40;
+        assert!(check(&program, "aarch64").is_ok() && check(&program, "x86_64").is_err());
+        assert!(check(b"#!/bin/sh", "x86_64").is_ok(), "not everything is ELF");
+    }
+}

@@ -1,0 +1,101 @@
+//! `hardtack bench`: here or on a board, and against what was measured before.
+
+mod baseline;
+mod board;
+mod remote;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use hardtack::golden::named;
+use hardtack::measure::Subject;
+use hardtack::{Isa, Options};
+use hardtack_converter::write_file;
+use serde_json::{Value, json};
+
+use crate::arguments::Bench;
+use crate::output::{self, print, say};
+use crate::profile::Profile;
+use crate::{Answer, bundles};
+
+use self::baseline::Verdict;
+
+pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
+    let baseline = arguments.baseline.as_deref().map(baseline::read).transpose()?;
+    let (mut measured, profile) = match &arguments.board {
+        Some(address) => (board::bench(arguments, address)?, None),
+        None => here(arguments)?,
+    };
+    let verdict = match &baseline {
+        Some(baseline) => Some(Verdict::of(baseline, &measured, arguments.threshold)?),
+        None => None,
+    };
+    if let Some(verdict) = &verdict {
+        measured["baseline"] = verdict.json();
+    }
+    let name = arguments.bundle.display().to_string();
+    let file = |path, text: String| write_file(path, text.as_bytes()).map_err(|e| anyhow!(e));
+    if let Some(path) = &arguments.save {
+        file(path, serde_json::to_string_pretty(&measured)? + "\n")?;
+    }
+    if let Some(path) = &arguments.junit {
+        file(path, report::junit(&name, &measured, verdict.as_ref()))?;
+    }
+    if let Some(path) = &arguments.markdown {
+        file(path, report::markdown(&name, &measured, verdict.as_ref()))?;
+    }
+    if as_json {
+        output::json(&measured);
+    } else {
+        let mut text = report::text(&measured);
+        if let Some(profile) = &profile {
+            text += &profile.text();
+        }
+        print(&text);
+    }
+    let golden = measured["golden"] != json!("different");
+    if !golden {
+        say(&format!("{name}: its test vectors do not hold there; the results are not right"));
+    }
+    if let Some(verdict) = &verdict {
+        say(&verdict.sentence());
+    }
+    let holds = golden && verdict.is_none_or(|verdict| verdict.holds());
+    Ok(if holds { Answer::Yes } else { Answer::No })
+}
+
+/// Measures on this machine.
+fn here(arguments: &Bench) -> anyhow::Result<(Value, Option<Profile>)> {
+    let isa = arguments.isa.as_deref().map(isa).transpose()?;
+    let began = Instant::now();
+    let bundle = bundles::open(&arguments.bundle)?;
+    let threads = arguments.threads as usize;
+    let options = Options { isa, threads, ..Options::default() };
+    let mut subject = Subject::new(&bundle, options, began)
+        .with_context(|| arguments.bundle.display().to_string())?;
+    let measurement = subject.measure(arguments.runs.map(|runs| runs as usize))?;
+    let profile = match arguments.profile {
+        true => Some(Profile::measure(&mut subject.session, &named(&subject.inputs), threads)?),
+        false => None,
+    };
+    let mut measured: Value = serde_json::from_str(&measurement.json())?;
+    measured["bundle"] = bundle.root().to_string().into();
+    if let Some(profile) = &profile {
+        measured["profile"] = profile.json();
+        measured["peak_gmacs"] = profile.peak.into();
+    }
+    Ok((measured, profile))
+}
+
+/// The instruction set of a name.
+fn isa(name: &str) -> anyhow::Result<Isa> {
+    Isa::from_name(name).with_context(|| {
+        let known: Vec<String> = Isa::ALL.iter().map(ToString::to_string).collect();
+        format!("--isa {name}: this build knows {}", known.join(", "))
+    })
+}
+
+pub(crate) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,251 @@
+//! A machine elsewhere: a folder there that lasts as long as this process, files put into it, and
+//! commands run in it.
+
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+
+/// How often a running command is looked after.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Makes a folder and tells it, and what the processor is; then waits until whoever asked has
+/// gone, in whatever way, ends what still runs and removes the folder. In single quotes, so without
+/// any.
+const LEASE: &str = r#"d=$(mktemp -d "${TMPDIR:-BASE}/hardtack.XXXXXX") || exit 1
+trap "[ -f \"$d/pid\" ] && kill -9 \$(cat \"$d/pid\") 2>/dev/null; rm -rf \"$d\"" EXIT
+trap "exit 1" HUP INT TERM PIPE
+uname -m
+echo "$d"
+cat >/dev/null"#;
+
+/// How commands get there.
+#[derive(Clone, Debug)]
+enum Way {
+    /// The program of `--ssh` with its options, and whom to ask.
+    Ssh { command: Vec<String>, host: String },
+    /// Android's bridge, and the serial number of the device.
+    Adb { serial: Option<String> },
+}
+
+/// A folder on another machine. It goes when this is dropped.
+pub struct Remote {
+    way: Way,
+    address: String,
+    /// Where the connection is that others go through.
+    _control: tempfile::TempDir,
+    lease: Child,
+    /// What the processor is, as the system calls it.
+    pub processor: String,
+    folder: String,
+    timeout: Duration,
+}
+
+/// How a command ended.
+pub struct Finished {
+    status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    stderr: String,
+}
+
+impl Remote {
+    /// Connects. `address`: `user@host` for ssh, `adb` or `adb:SERIAL`; `ssh`: the command that
+    /// connects, with its options.
+    pub fn connect(address: &str, ssh: &str, timeout: Duration) -> anyhow::Result<Remote> {
+        let control = tempfile::Builder::new().prefix("hardtack-").tempdir()?;
+        let way = match address.split_once(':') {
+            Some(("adb", serial)) => Way::Adb { serial: Some(serial.into()) },
+            _ if address == "adb" => Way::Adb { serial: None },
+            _ => {
+                let mut command: Vec<String> = ssh.split_whitespace().map(str::to_owned).collect();
+                if command.is_empty() || address.starts_with('-') {
+                    bail!("--board {address}: write it as user@host, adb, or adb:SERIAL");
+                }
+                let path = control.path().join("connection");
+                for option in [
+                    "ConnectTimeout=15",
+                    "ServerAliveInterval=5",
+                    "ServerAliveCountMax=4",
+                    "ControlMaster=auto",
+                    "ControlPersist=no",
+                    &format!("ControlPath={}", path.display()),
+                ] {
+                    command.extend(["-o".into(), option.into()]);
+                }
+                Way::Ssh { command, host: address.into() }
+            }
+        };
+        let base = if matches!(way, Way::Adb { .. }) { "/data/local/tmp" } else { "/tmp" };
+        let mut lease = way
+            .command(&LEASE.replace("BASE", base))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{address}: {} cannot be started", way.program()))?;
+        let mut answers = BufReader::new(lease.stdout.take().expect("it is a pipe")).lines();
+        let mut answer = || answers.next().and_then(Result::ok).map(|line| line.trim().to_owned());
+        let (Some(processor), Some(folder)) = (answer(), answer()) else {
+            let mut said = String::new();
+            let _ = lease.stderr.take().expect("it is a pipe").read_to_string(&mut said);
+            let _ = lease.wait();
+            bail!("{address}: cannot be reached: {}", last_line(&said));
+        };
+        let address = address.to_owned();
+        Ok(Remote { way, address, _control: control, lease, processor, folder, timeout })
+    }
+
+    /// Puts a file into the folder.
+    pub fn put(&self, name: &str, bytes: &[u8], executable: bool) -> anyhow::Result<()> {
+        let mode = if executable { "755" } else { "644" };
+        let path = format!("{}/{name}", self.folder);
+        let script = format!("cat > {path} && chmod {mode} {path}");
+        let finished = self.finish(self.way.command(&script), bytes)?;
+        if !finished.status.success() {
+            let said = last_line(&finished.stderr);
+            bail!(
+                "{}: {name} ({} bytes) cannot be written there: {said}; nothing is left behind",
+                self.address,
+                bytes.len()
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs a command in the folder.
+    pub fn run(&self, command: &str) -> anyhow::Result<Finished> {
+        let script = format!(
+            "cd {} && {{ {command} & echo $! >pid; wait $!; }}; e=$?; rm -f pid; exit $e",
+            self.folder
+        );
+        self.finish(self.way.command(&script), &[])
+    }
+
+    /// Starts a command, gives it its input, and waits for its end.
+    fn finish(&self, mut command: Command, input: &[u8]) -> anyhow::Result<Finished> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| {
+                format!("{}: {} cannot be started", self.address, self.way.program())
+            })?;
+        let mut stdin = child.stdin.take().expect("it is a pipe");
+        let input = input.to_vec();
+        // A reader that has gone tells why in its own words.
+        std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let stdout = heard(child.stdout.take().expect("it is a pipe"));
+        let stderr = heard(child.stderr.take().expect("it is a pipe"));
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if began.elapsed() > self.timeout {
+                let _ = child.kill();
+                let _ = child.wait();
+                bail!(
+                    "{}: was not done after {} seconds; nothing is left there. --timeout gives it \
+                     longer",
+                    self.address,
+                    self.timeout.as_secs()
+                );
+            }
+            std::thread::sleep(PAUSE);
+        };
+        let joined = |text: JoinHandle<String>| text.join().map_err(|_| anyhow!("a reader failed"));
+        Ok(Finished { status, stdout: joined(stdout)?, stderr: joined(stderr)? })
+    }
+}
+
+/// All that is said, until it ends.
+fn heard(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // The other side hears that nobody is there any more, and removes its folder.
+        drop(self.lease.stdin.take());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(5) {
+            if !matches!(self.lease.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let _ = self.lease.kill();
+        let _ = self.lease.wait();
+    }
+}
+
+impl Way {
+    fn program(&self) -> &str {
+        match self {
+            Way::Ssh { command, .. } => &command[0],
+            Way::Adb { .. } => "adb",
+        }
+    }
+
+    /// What runs a script there.
+    fn command(&self, script: &str) -> Command {
+        let script = format!("exec sh -c '{script}'");
+        match self {
+            Way::Ssh { command, host } => {
+                let mut run = Command::new(&command[0]);
+                run.args(&command[1..]).arg(host).arg("--").arg(script);
+                run
+            }
+            Way::Adb { serial } => {
+                let mut run = Command::new("adb");
+                if let Some(serial) = serial {
+                    run.args(["-s", serial]);
+                }
+                run.args(["shell", "-T"]).arg(script);
+                run
+            }
+        }
+    }
+}
+
+impl Finished {
+    /// The answer to a question: yes or no.
+    ///
+    /// # Errors
+    /// Where there was none, with what the other side said.
+    pub fn answer(&self, what: &str, address: &str) -> anyhow::Result<bool> {
+        let said = last_line(&self.stderr);
+        // A shell tells of a signal by 128 and its number.
+        match self.status.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            Some(126 | 127) => bail!(
+                "{address}: {what} cannot be executed there: {said}; is the file of --runner built \
+                 for that processor, and static?"
+            ),
+            Some(137) => {
+                bail!("{address}: {what} was killed, which systems do when memory is short: {said}")
+            }
+            Some(code @ 129..=192) => {
+                bail!("{address}: {what} ended by signal {}: {said}", code - 128)
+            }
+            Some(255) => bail!("{address}: the connection was lost: {said}"),
+            Some(code) => bail!("{address}: {what} failed ({code}): {said}"),
+            None => bail!("{address}: the connection was cut: {said}"),
+        }
+    }
+}
+
+/// The last line of what was said; others are greetings.
+fn last_line(said: &str) -> String {
+    let line = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+    line.unwrap_or("it said nothing").to_owned()
+}

@@ -1,0 +1,165 @@
+//! `hardtack bench --board`, with a shell of this machine in the place of another machine: what is
+//! copied, run and told, and that nothing stays.
+#![cfg(unix)]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const ANSWER: &str = r#"{"latency_ms": {"p50": 2.5, "p90": 3.0, "p99": 3.5, "min": 2.4}, "noise": 0.01, "runs": 100, "load_ms": 1.0, "first_result_ms": 4.0, "peak_rss_bytes": 5000000, "arena_bytes": 16000, "isa": "neon", "threads": 1, "weights": "in place", "integer": true, "machine": {"model": "a board"}}"#;
+
+/// A folder for the files of a test and the other machine's temporary files.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let place = Place(tempfile::tempdir().unwrap());
+        std::fs::create_dir(place.path("there")).unwrap();
+        // What ssh would do: the last argument is a command for the other side's shell.
+        let script = format!(
+            "#!/bin/sh\nfor command; do :; done\nexport TMPDIR={}\nexec sh -c \"$command\"\n",
+            place.path("there").display()
+        );
+        place.script("ssh", &script);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// A runner that does what it is told for a check and for a measurement.
+    fn runner(&self, check: &str, measure: &str) -> PathBuf {
+        let text = format!(
+            "#!/bin/sh\n[ -s model.tack ] || exit 9\ncase $1 in --bench) {measure};; *) {check};; esac\n"
+        );
+        self.script("runner", &text)
+    }
+
+    fn command(&self, runner: &Path, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
+        let bundle = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/frozen/programs/kws_dscnn_i8.tack");
+        command.arg("bench").arg(bundle).args(["--board", "pi@board", "--ssh"]);
+        command.arg(self.path("ssh")).arg("--runner").arg(runner).args(more);
+        command
+    }
+
+    fn bench(&self, runner: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+        let Output { status, stdout, stderr } = self.command(runner, more).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        self.is_clean();
+        (status.code(), text(stdout), text(stderr))
+    }
+
+    /// Nothing is left there.
+    fn is_clean(&self) {
+        let began = Instant::now();
+        while std::fs::read_dir(self.path("there")).unwrap().count() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(10), "something is left behind");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn measures() -> String {
+    format!("echo '{ANSWER}'")
+}
+
+#[test]
+fn a_board_checks_then_measures() {
+    let place = Place::new();
+    let runner = place.runner("echo model.tack: neon equal", &measures());
+    let base = place.path("base.json");
+    let base = base.to_str().unwrap();
+    let (code, stdout, stderr) = place.bench(&runner, &["--save", base]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("2.500 ms median") && stdout.contains("golden     equal"), "{stdout}");
+    // The same against itself, and slower.
+    let (code, _, stderr) = place.bench(&runner, &["--baseline", base, "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let slower = place.runner("echo equal", &measures().replace("\"p50\": 2.5", "\"p50\": 2.8"));
+    let (xml, md) = (place.path("r.xml"), place.path("r.md"));
+    let reports = ["--junit", xml.to_str().unwrap(), "--markdown", md.to_str().unwrap()];
+    let (code, _, stderr) = place.bench(&slower, &[&["--baseline", base], &reports[..]].concat());
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("2.800 ms is 12.0 % slower than the baseline's 2.500 ms"), "{stderr}");
+    assert!(std::fs::read_to_string(xml).unwrap().contains("failures=\"1\""));
+    assert!(std::fs::read_to_string(md).unwrap().contains("❌ 2.800 ms"));
+    // Another machine is no baseline.
+    let other = place.runner("echo equal", &measures().replace("a board", "another"));
+    let (code, _, stderr) = place.bench(&other, &["--baseline", base]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("another machine (\"a board\", and now \"another\")"), "{stderr}");
+}
+
+#[test]
+fn wrong_results_are_an_answer() {
+    let place = Place::new();
+    let runner = place.runner("echo model.tack: neon DIFFERENT; exit 1", &measures());
+    let (code, _, stderr) = place.bench(&runner, &[]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("its test vectors do not hold there"), "{stderr}");
+}
+
+#[test]
+fn what_goes_wrong_there_is_told() {
+    let place = Place::new();
+    for (check, measure, told) in [
+        ("kill -9 $$", "true", "the check was killed, which systems do when memory is short"),
+        ("kill -11 $$", "true", "the check ended by signal 11"),
+        ("true", "echo out of flour >&2; exit 2", "the measurement failed (2): out of flour"),
+        ("true", "echo nonsense", "did not answer as a runner of this release"),
+        ("exit 127", "true", "the check cannot be executed there"),
+    ] {
+        let runner = place.runner(check, measure);
+        let (code, _, stderr) = place.bench(&runner, &[]);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains(told), "{told}: {stderr}");
+    }
+    let runner = place.runner("true", "sleep 60");
+    let (code, _, stderr) = place.bench(&runner, &["--timeout", "1"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("was not done after 1 seconds"), "{stderr}");
+    // The other side cannot be reached, or is full.
+    place.script("ssh", "#!/bin/sh\necho Welcome >&2; echo no route to host >&2; exit 255\n");
+    let (code, _, stderr) = place.bench(&runner, &[]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("pi@board: cannot be reached: no route to host"), "{stderr}");
+    let full = format!(
+        "#!/bin/sh\nfor command; do :; done\nexport TMPDIR={}\nulimit -f 0\nexec sh -c \"$command\"\n",
+        place.path("there").display()
+    );
+    place.script("ssh", &full);
+    let (code, _, stderr) = place.bench(&runner, &[]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("cannot be written there"), "{stderr}");
+}
+
+#[test]
+fn nothing_stays_where_the_command_is_killed() {
+    let place = Place::new();
+    let runner = place.runner("sleep 60", "true");
+    let mut command = place.command(&runner, &[]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    let copied = || {
+        let folders = std::fs::read_dir(place.path("there")).unwrap().filter_map(Result::ok);
+        folders.into_iter().any(|folder| folder.path().join("model.tack").exists())
+    };
+    while !copied() {
+        assert!(began.elapsed() < Duration::from_secs(30), "nothing was copied");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.is_clean();
+}
