@@ -20,6 +20,7 @@ pub struct Aligned<T>(pub T);
 include!(concat!(env!("OUT_DIR"), "/bundle.rs"));
 
 /// Everything that an inference writes, its input and its output.
+#[repr(C, align(64))]
 pub struct Memory {
     arena: Aligned<[i8; ARENA_SIZE]>,
     /// What the network is given.

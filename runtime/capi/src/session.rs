@@ -53,12 +53,8 @@ impl HardtackSession {
     /// The name for a place: as given, or the one that the model has there.
     ///
     /// # Safety
-    /// `name` is null or a text that ends with a zero, which stays for `'a`.
-    unsafe fn name<'a>(
-        ports: &'a [Port],
-        name: *const c_char,
-        index: usize,
-    ) -> Result<&'a str, Failure> {
+    /// `name` is null or a text that ends with a zero, which stays as long.
+    unsafe fn name(ports: &[Port], name: *const c_char, index: usize) -> Result<&str, Failure> {
         if !name.is_null() {
             // SAFETY: as the caller promises.
             return unsafe { text(name, "name") };
@@ -293,8 +289,7 @@ pub unsafe extern "C" fn hardtack_session_result(
         let (session, to) = unsafe { (borrow(session, "session")?, borrow_mut(tensor, "tensor")?) };
         let results = session.results.as_ref();
         let results = results.ok_or_else(|| argument("the session has not been run yet"))?;
-        let (Some((_, result)), Some(name)) =
-            (results.iter().nth(index), session.outputs.get(index))
+        let (Some((_, result)), Some(name)) = (results[..].get(index), session.outputs.get(index))
         else {
             let count = results.len();
             return Err(argument(format!("there are {count} outputs, and no number {index}")));

@@ -68,9 +68,15 @@ impl<'a> Machine<'a> {
                 let step = kernels::Quantize { input, walk, inverse_scale, zero_point };
                 (self.kernels.quantize)(&step, output);
             }
-            Input::I8(input) => copy(&walk, bytemuck::cast_slice(input), output, 0),
-            Input::U8(input) => copy(&walk, input, output, 0x80),
+            Input::I8(input) => self.exchange(input, walk, output),
+            Input::U8(input) => flip(&walk, input, bytemuck::cast_slice_mut(output)),
         }
+    }
+
+    /// Copies integers to or from a port.
+    fn exchange(&self, input: &[i8], walk: kernels::Walk, output: &mut [i8]) {
+        let copy = kernels::Move { input, walk, scale: None, zero_point: 0, output_zero_point: 0 };
+        (self.kernels.copy)(&copy, output);
     }
 
     fn dequantize(&self, step: &Dequantize, arena: &[i8], output: &mut Output<'_>) {
@@ -83,11 +89,8 @@ impl<'a> Machine<'a> {
                 let step = kernels::Dequantize { input, walk, scale, zero_point };
                 (self.kernels.dequantize)(&step, output);
             }
-            Output::I8(output) => copy(&walk, bytemuck::cast_slice(input), output, 0),
-            Output::U8(output) => {
-                let output = bytemuck::cast_slice_mut(output);
-                copy(&walk, bytemuck::cast_slice(input), output, 0x80);
-            }
+            Output::I8(output) => self.exchange(input, walk, output),
+            Output::U8(output) => flip(&walk, bytemuck::cast_slice(input), output),
         }
     }
 
@@ -253,9 +256,9 @@ pub(crate) fn clamp(clamp: Clamp) -> kernels::Clamp {
     kernels::Clamp { low: clamp.low, high: clamp.high }
 }
 
-/// Copies integers to or from a port, of u8 with their highest bit changed: `flip` is that bit. One
-/// function for all of them, where room for code is little.
+/// Copies integers to or from a port of u8: their highest bit changes. One function for both, where
+/// room for code is little.
 #[inline(never)]
-fn copy(walk: &kernels::Walk, from: &[u8], to: &mut [i8], flip: u8) {
-    walk.apply(from, to, |byte| (byte ^ flip) as i8);
+fn flip(walk: &kernels::Walk, from: &[u8], to: &mut [u8]) {
+    walk.apply(from, to, |byte| byte ^ 0x80);
 }

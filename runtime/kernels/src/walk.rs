@@ -51,6 +51,22 @@ impl Walk {
         walk
     }
 
+    /// Copies every element of `source` to its place in `target`. Both hold every element walked
+    /// over.
+    ///
+    /// # Panics
+    /// Where they do not.
+    #[inline(always)]
+    pub fn copy<T: Copy>(&self, source: &[T], target: &mut [T]) {
+        if self.source_strides[5] != 1 || self.target_strides[5] != 1 {
+            return self.apply(source, target, |element| element);
+        }
+        let count = self.dims[5];
+        self.for_each_run(|from, to| {
+            target[to..to + count].copy_from_slice(&source[from..from + count]);
+        });
+    }
+
     /// Writes `convert` of every element of `source` to its place in `target`. Both hold
     /// every element walked over.
     ///

@@ -10,31 +10,20 @@ use crate::{Conv, Requantize, Taps};
 /// Output pixels that share one pass over the weights.
 const PIXELS: usize = 8;
 /// Elements of a window gathered at once.
-pub(crate) const DEPTH: usize = 256;
+const DEPTH: usize = 256;
 /// Accumulators kept per pixel.
 const CHANNELS: usize = 64;
 
-/// Products of a row of weights and some windows.
-pub(crate) trait Product {
-    /// Of each window the sum of `row[i] · window[i]`.
-    fn dot<const P: usize>(row: &[i8], windows: &[[i16; DEPTH]; P]) -> [i32; P];
-}
-
-/// One after another.
-struct Plain;
-
-impl Product for Plain {
-    #[inline(always)]
-    fn dot<const P: usize>(row: &[i8], windows: &[[i16; DEPTH]; P]) -> [i32; P] {
-        let windows: [&[i16]; P] = core::array::from_fn(|i| &windows[i][..row.len()]);
-        let mut sums = [0i32; P];
-        for (i, &weight) in row.iter().enumerate() {
-            for (sum, window) in sums.iter_mut().zip(windows) {
-                *sum = sum.wrapping_add(i32::from(weight) * i32::from(window[i]));
-            }
+/// Of each window the sum of `row[i] · window[i]`.
+fn dot<const P: usize>(row: &[i8], windows: &[[i16; DEPTH]; P]) -> [i32; P] {
+    let windows: [&[i16]; P] = core::array::from_fn(|i| &windows[i][..row.len()]);
+    let mut sums = [0i32; P];
+    for (i, &weight) in row.iter().enumerate() {
+        for (sum, window) in sums.iter_mut().zip(windows) {
+            *sum = sum.wrapping_add(i32::from(weight) * i32::from(window[i]));
         }
-        sums
     }
+    sums
 }
 
 /// See [`Conv`].
@@ -42,24 +31,18 @@ pub fn conv(conv: &Conv<'_>, output: &mut [i8]) {
     if conv.is_depthwise() {
         return depthwise(conv, output);
     }
-    dense::<Plain>(conv, output);
-}
-
-/// A [`Conv`] that is not depthwise.
-#[inline(always)]
-pub(crate) fn dense<D: Product>(conv: &Conv<'_>, output: &mut [i8]) {
     let pixels = conv.output_shape.height * conv.output_shape.width;
     let blocks = pixels - pixels % PIXELS;
     for pixel in (0..blocks).step_by(PIXELS) {
-        block::<D, PIXELS>(conv, pixel, output);
+        block::<PIXELS>(conv, pixel, output);
     }
     for pixel in blocks..pixels {
-        block::<D, 1>(conv, pixel, output);
+        block::<1>(conv, pixel, output);
     }
 }
 
 /// Every channel of `P` output pixels from number `pixel` on.
-fn block<D: Product, const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
+fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
     let width = conv.output_shape.width;
     let channels = conv.output_shape.channels;
     let group_channels = channels / conv.groups;
@@ -89,7 +72,7 @@ fn block<D: Product, const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut
                 for channel in 0..count {
                     let row = (start + channel) * padded_depth + from;
                     let row = &conv.weights[row..row + length];
-                    let products = D::dot(row, &windows);
+                    let products = dot(row, &windows);
                     for (sums, product) in sums.iter_mut().zip(products) {
                         sums[channel] = sums[channel].wrapping_add(product);
                     }
@@ -105,7 +88,7 @@ fn block<D: Product, const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut
 
 /// Requantizes the sums of the channels from `channel` on and writes them at `at`.
 #[inline(always)]
-pub(crate) fn finish(
+pub(super) fn finish(
     conv: &Conv<'_>,
     requantize: &Requantize,
     channel: usize,
@@ -136,14 +119,14 @@ pub(crate) fn finish(
 }
 
 /// The window under one output pixel.
-struct Place<'a> {
+pub(crate) struct Place<'a> {
     conv: &'a Conv<'a>,
     rows: Taps,
     columns: Taps,
 }
 
 impl<'a> Place<'a> {
-    fn new(conv: &'a Conv<'a>, row: usize, column: usize) -> Self {
+    pub(crate) fn new(conv: &'a Conv<'a>, row: usize, column: usize) -> Self {
         Self {
             conv,
             rows: conv.window.taps(0, row, conv.input_shape.height),
@@ -151,15 +134,37 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Whether all of the window lies inside the image.
+    pub(crate) fn is_inside(&self) -> bool {
+        let [height, width] = self.conv.window.kernel;
+        self.rows.range.len() == height && self.columns.range.len() == width
+    }
+
     /// The elements `from..` of the window of `group`, less the zero point.
     fn gather(&self, group: usize, from: usize, window: &mut [i16]) {
-        let conv = self.conv;
-        let [kernel_height, kernel_width] = conv.window.kernel;
-        let channels = conv.input_shape.channels;
-        let depth = channels / conv.groups;
-        if self.rows.range.len() < kernel_height || self.columns.range.len() < kernel_width {
+        if !self.is_inside() {
             window.fill(0);
         }
+        let zero_point = self.conv.zero_point;
+        self.runs(group, from, window.len(), |source, target| {
+            subtract(source, zero_point, &mut window[target..target + source.len()]);
+        });
+    }
+
+    /// The elements `from..from + length` of the window of `group`, as runs of neighbours in the
+    /// image, each with its place after `from`. What lies outside the image is in none.
+    #[inline(always)]
+    pub(crate) fn runs(
+        &self,
+        group: usize,
+        from: usize,
+        length: usize,
+        mut run: impl FnMut(&'a [i8], usize),
+    ) {
+        let conv = self.conv;
+        let kernel_width = conv.window.kernel[1];
+        let channels = conv.input_shape.channels;
+        let depth = channels / conv.groups;
         if self.columns.range.is_empty() {
             return;
         }
@@ -171,12 +176,10 @@ impl<'a> Place<'a> {
             for column in self.columns.range.clone().step_by(taps) {
                 let source = (line + self.columns.position(column)) * channels + group * depth;
                 let target = (row * kernel_width + column) * depth;
-                let (begin, end) =
-                    (target.max(from), (target + taps * depth).min(from + window.len()));
+                let (begin, end) = (target.max(from), (target + taps * depth).min(from + length));
                 if begin < end {
                     let source = &conv.input[source + begin - target..source + end - target];
-                    let target = &mut window[begin - from..end - from];
-                    subtract(source, conv.zero_point, target);
+                    run(source, begin - from);
                 }
             }
         }

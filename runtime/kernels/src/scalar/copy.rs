@@ -5,7 +5,7 @@ use crate::{Clamp, Move, Requantize};
 /// See [`Move`].
 pub fn copy(step: &Move<'_>, output: &mut [i8]) {
     match step.scale {
-        None => step.walk.apply(step.input, output, |x| x),
+        None => step.walk.copy(step.input, output),
         Some(scale) => {
             let zero_point = i32::from(step.zero_point);
             let requantize = Requantize::new(step.output_zero_point, Clamp::FULL);

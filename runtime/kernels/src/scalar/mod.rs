@@ -11,9 +11,9 @@ mod resize;
 mod softmax;
 
 pub use average_pool::average_pool;
-pub use conv::conv;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
-pub(crate) use conv::{DEPTH, Product, dense, finish};
+pub(crate) use conv::Place;
+pub use conv::conv;
 pub use copy::copy;
 pub use elementwise::{add, lookup, multiply};
 pub use max_pool::max_pool;

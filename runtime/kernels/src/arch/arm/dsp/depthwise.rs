@@ -1,0 +1,253 @@
+//! Depthwise convolutions, four channels at a time.
+
+use core::arch::asm;
+
+use super::finish::Finish;
+use super::halves;
+use crate::Conv;
+
+/// Elements of the largest window.
+const TAPS: usize = 25;
+
+/// Rows of the output that are finished together.
+const ROWS: usize = 4;
+
+/// The weights of four channels, tap after tap: `[even, odd]`, see [`halves`].
+#[repr(align(8))]
+struct Weights([[u32; 2]; TAPS]);
+
+/// A depthwise [`Conv`]; `false` where its channels are no multiple of four or its window is too
+/// large, and nothing was done.
+pub(super) fn depthwise(conv: &Conv<'_>, output: &mut [i8]) -> bool {
+    let channels = conv.output_shape.channels;
+    let [height, width] = conv.window.kernel;
+    if !channels.is_multiple_of(4) || height * width > TAPS {
+        return false;
+    }
+    let finish = Finish::new(conv);
+    for channel in (0..channels).step_by(4) {
+        let mut weights = Weights([[0; 2]; TAPS]);
+        for (tap, weights) in weights.0[..height * width].iter_mut().enumerate() {
+            *weights = halves(word(&conv.weights[tap * channels + channel..][..4]));
+        }
+        for column in 0..conv.output_shape.width {
+            four_channels(conv, &finish, &weights, channel, column, output);
+        }
+    }
+    true
+}
+
+/// Four channels of a column of the output.
+fn four_channels(
+    conv: &Conv<'_>,
+    finish: &Finish<'_>,
+    weights: &Weights,
+    channel: usize,
+    column: usize,
+    output: &mut [i8],
+) {
+    let channels = conv.output_shape.channels;
+    let [height, width] = conv.window.kernel;
+    let columns = conv.window.taps(1, column, conv.input_shape.width);
+    let taps = columns.range.len();
+    let left = if taps > 0 { columns.position(columns.range.start) } else { 0 };
+    // From an element of the window to the next on the right, and below.
+    let step = conv.window.dilation[1] * channels;
+    let line = conv.input_shape.width * channels;
+    let below = conv.window.dilation[0] * line;
+    // The bias less what the zero point adds, which is the same for all rows of a window that lie
+    // inside the image.
+    let bias = |rows: core::ops::Range<usize>| {
+        let mut bias = [0; 4];
+        bias.copy_from_slice(&conv.bias[channel..channel + 4]);
+        let zero_point = i32::from(conv.zero_point);
+        for row in rows {
+            for column in columns.range.clone() {
+                let weights = &conv.weights[(row * width + column) * channels + channel..][..4];
+                for (bias, &weight) in bias.iter_mut().zip(weights) {
+                    *bias = bias.wrapping_sub(zero_point.wrapping_mul(weight.into()));
+                }
+            }
+        }
+        bias
+    };
+    let inside = bias(0..height);
+    let span = (height - 1) * conv.window.dilation[0] + 1;
+    let (pad, stride) = (conv.window.pad[0], conv.window.stride[0]);
+    let sums = |row: usize| {
+        let start = row * stride;
+        let (rows, top, mut sums) = if start >= pad && start - pad + span <= conv.input_shape.height
+        {
+            (0..height, start - pad, inside)
+        } else {
+            let rows = conv.window.taps(0, row, conv.input_shape.height);
+            let top = if rows.range.is_empty() { 0 } else { rows.position(rows.range.start) };
+            (rows.range.clone(), top, bias(rows.range))
+        };
+        if taps > 0 && !rows.is_empty() {
+            let first = top * line + left * channels + channel;
+            let last = first + (rows.len() - 1) * below + (taps - 1) * step;
+            let input = &conv.input[first..last + 4];
+            let weights = &weights.0[rows.start * width + columns.range.start..];
+            assert!((rows.len() - 1) * width + taps <= weights.len());
+            // SAFETY: `input` reaches from the first element to the last one's four channels, and
+            // `weights` has all taps, which was checked.
+            unsafe {
+                if taps == 3 && width == 3 {
+                    add_rows_of_three(
+                        input.as_ptr(),
+                        step,
+                        below,
+                        weights.as_ptr(),
+                        rows.len(),
+                        &mut sums,
+                    );
+                } else {
+                    for row in 0..rows.len() {
+                        let input = input.as_ptr().add(row * below);
+                        add_row(input, step, weights.as_ptr().add(row * width), taps, &mut sums);
+                    }
+                }
+            }
+        }
+        sums
+    };
+    let output_line = conv.output_shape.width * channels;
+    let at = |row: usize| row * output_line + column * channels + channel;
+    let rows = conv.output_shape.height;
+    let mut row = 0;
+    while row + ROWS <= rows {
+        let mut block = [[0; ROWS]; 4];
+        for index in 0..ROWS {
+            for (block, sum) in block.iter_mut().zip(sums(row + index)) {
+                block[index] = sum;
+            }
+        }
+        finish.write(&block, channel, at(row), output_line, output);
+        row += ROWS;
+    }
+    for row in row..rows {
+        finish.write(sums(row).as_chunks::<1>().0, channel, at(row), 1, output);
+    }
+}
+
+fn word(bytes: &[i8]) -> u32 {
+    u32::from_le_bytes([bytes[0] as u8, bytes[1] as u8, bytes[2] as u8, bytes[3] as u8])
+}
+
+/// Adds the products of some taps in a row: their elements begin `step` apart.
+///
+/// # Safety
+/// There are as many weights as taps, and so many elements, each of four bytes.
+#[inline(always)]
+unsafe fn add_row(
+    input: *const i8,
+    step: usize,
+    weights: *const [u32; 2],
+    taps: usize,
+    sums: &mut [i32; 4],
+) {
+    let [mut a, mut b, mut c, mut d] = *sums;
+    // SAFETY: reads the weights, at a multiple of 8, and for each of them four bytes of the input,
+    // which these processors do at any address; they are there as the caller promises.
+    unsafe {
+        asm!(
+            "2:",
+            "ldr {o}, [{input}]",
+            "ldrd r2, r3, [{weights}], #8",
+            "add {input}, {input}, {step}",
+            "sxtb16 {e}, {o}",
+            "sxtb16 {o}, {o}, ror #8",
+            "smlabb {a}, {e}, r2, {a}",
+            "smlatt {c}, {e}, r2, {c}",
+            "smlabb {b}, {o}, r3, {b}",
+            "smlatt {d}, {o}, r3, {d}",
+            "cmp {weights}, {end}",
+            "bne 2b",
+            input = inout(reg) input => _,
+            step = in(reg) step,
+            weights = inout(reg) weights => _,
+            end = in(reg) weights.add(taps),
+            a = inout(reg) a,
+            b = inout(reg) b,
+            c = inout(reg) c,
+            d = inout(reg) d,
+            e = out(reg) _,
+            o = out(reg) _,
+            out("r2") _,
+            out("r3") _,
+            options(readonly, nostack),
+        );
+    }
+    *sums = [a, b, c, d];
+}
+
+/// The same for some rows of three taps, `below` apart.
+///
+/// # Safety
+/// There are three weights and three elements a row, each element of four bytes, and a row.
+#[inline(always)]
+unsafe fn add_rows_of_three(
+    input: *const i8,
+    step: usize,
+    below: usize,
+    weights: *const [u32; 2],
+    rows: usize,
+    sums: &mut [i32; 4],
+) {
+    let [mut a, mut b, mut c, mut d] = *sums;
+    // There are not enough registers for these two.
+    // SAFETY: the end of what the caller promises.
+    let rest = (below, unsafe { weights.add(3 * rows) });
+    let rest: [usize; 2] = [rest.0, rest.1.addr()];
+    // SAFETY: reads the weights, at a multiple of 8, and for each of them four bytes of the input,
+    // which these processors do at any address; they are there as the caller promises. Reads `rest`.
+    unsafe {
+        asm!(
+            "2:",
+            "ldr {o}, [{input}]",
+            "ldrd r2, r3, [{weights}], #8",
+            "sxtb16 {e}, {o}",
+            "sxtb16 {o}, {o}, ror #8",
+            "smlabb {a}, {e}, r2, {a}",
+            "smlatt {c}, {e}, r2, {c}",
+            "smlabb {b}, {o}, r3, {b}",
+            "smlatt {d}, {o}, r3, {d}",
+            "ldr {o}, [{input}, {step}]",
+            "ldrd r2, r3, [{weights}], #8",
+            "sxtb16 {e}, {o}",
+            "sxtb16 {o}, {o}, ror #8",
+            "smlabb {a}, {e}, r2, {a}",
+            "smlatt {c}, {e}, r2, {c}",
+            "smlabb {b}, {o}, r3, {b}",
+            "smlatt {d}, {o}, r3, {d}",
+            "ldr {o}, [{input}, {step}, lsl #1]",
+            "ldrd r2, r3, [{weights}], #8",
+            "sxtb16 {e}, {o}",
+            "sxtb16 {o}, {o}, ror #8",
+            "smlabb {a}, {e}, r2, {a}",
+            "smlatt {c}, {e}, r2, {c}",
+            "smlabb {b}, {o}, r3, {b}",
+            "smlatt {d}, {o}, r3, {d}",
+            "ldr {e}, [{rest}]",
+            "ldr {o}, [{rest}, #4]",
+            "add {input}, {input}, {e}",
+            "cmp {weights}, {o}",
+            "bne 2b",
+            input = inout(reg) input => _,
+            step = in(reg) step,
+            weights = inout(reg) weights => _,
+            rest = in(reg) rest.as_ptr(),
+            a = inout(reg) a,
+            b = inout(reg) b,
+            c = inout(reg) c,
+            d = inout(reg) d,
+            e = out(reg) _,
+            o = out(reg) _,
+            out("r2") _,
+            out("r3") _,
+            options(readonly, nostack),
+        );
+    }
+    *sums = [a, b, c, d];
+}

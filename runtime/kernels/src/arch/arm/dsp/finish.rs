@@ -1,0 +1,144 @@
+//! From sums to activations.
+
+use crate::{Clamp, Conv, Residual};
+
+/// What becomes of the sums of a convolution: [`Requantize`](crate::Requantize) with limits that
+/// are integers.
+pub(super) struct Finish<'a> {
+    scales: &'a [f32],
+    residual: Option<Residual<'a>>,
+    /// Of the bits of a rounded sum to the activation.
+    offset: i32,
+    low: i32,
+    high: i32,
+    /// Whether these are the limits of an i8.
+    is_full: bool,
+}
+
+impl<'a> Finish<'a> {
+    pub(super) fn new(conv: &Conv<'a>) -> Self {
+        Self {
+            scales: conv.scales,
+            residual: conv.residual,
+            offset: offset(conv.output_zero_point),
+            low: conv.clamp.low.into(),
+            high: conv.clamp.high.into(),
+            is_full: conv.clamp == Clamp::FULL,
+        }
+    }
+
+    /// Writes activations: `sums[c][i]` is of channel `channel + c`, and its place is
+    /// `at + c + i · step`.
+    // A function of its own, so that its loop has the registers for itself.
+    #[inline(never)]
+    pub(super) fn write<const N: usize>(
+        &self,
+        sums: &[[i32; N]],
+        channel: usize,
+        at: usize,
+        step: usize,
+        output: &mut [i8],
+    ) {
+        let scales = &self.scales[channel..channel + sums.len()];
+        let output = &mut output[at..];
+        match (&self.residual, self.is_full) {
+            (None, true) => each(sums, scales, step, output, |value, _| self.full(value)),
+            (None, false) => each(sums, scales, step, output, |value, _| self.clamped(value)),
+            (Some(residual), _) => {
+                let values = &residual.values[at..];
+                assert_eq!(values.len(), output.len());
+                let zero_point = i32::from(residual.zero_point);
+                each(sums, scales, step, output, |value, at| {
+                    // SAFETY: it is a place in the output, which is as long.
+                    let added = i32::from(unsafe { *values.get_unchecked(at) }) - zero_point;
+                    self.clamped(value + added as f32 * residual.scale)
+                });
+            }
+        }
+    }
+
+    /// The nearest integer to a value in steps of the output, plus the zero point.
+    ///
+    /// Near 0 the bits of the sum count the integers. Further off they do not, but keep their order,
+    /// and below 0 the difference saturates, so that whatever is beyond any limits of an i8 stays
+    /// beyond them.
+    #[inline(always)]
+    fn rounded(&self, value: f32) -> i32 {
+        ((value + MAGIC).to_bits() as i32).saturating_sub(self.offset)
+    }
+
+    #[inline(always)]
+    fn full(&self, value: f32) -> i8 {
+        self.rounded(value).clamp(-128, 127) as i8
+    }
+
+    #[inline(always)]
+    fn clamped(&self, value: f32) -> i8 {
+        let rounded = self.rounded(value);
+        let rounded = if rounded < self.low { self.low } else { rounded };
+        (if rounded > self.high { self.high } else { rounded }) as i8
+    }
+}
+
+/// See [`Finish::write`], with the place of the first activation 0.
+#[inline(always)]
+fn each<const N: usize>(
+    sums: &[[i32; N]],
+    scales: &[f32],
+    step: usize,
+    output: &mut [i8],
+    convert: impl Fn(f32, usize) -> i8,
+) {
+    assert!(sums.is_empty() || sums.len() + (N - 1) * step <= output.len());
+    for (channel, (sums, &scale)) in sums.iter().zip(scales).enumerate() {
+        for (index, &sum) in sums.iter().enumerate() {
+            let at = channel + index * step;
+            let activation = convert(sum as f32 * scale, at);
+            // SAFETY: no place is beyond the last channel's last, which was checked.
+            unsafe { *output.get_unchecked_mut(at) = activation };
+        }
+    }
+}
+
+/// What is subtracted from the bits of a sum with [`MAGIC`].
+fn offset(zero_point: i8) -> i32 {
+    MAGIC.to_bits() as i32 - i32::from(zero_point)
+}
+
+/// 1.5 · 2²³, as in [`Requantize`](crate::Requantize).
+const MAGIC: f32 = 12_582_912.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Requantize;
+
+    #[test]
+    fn rounding_is_that_of_the_definition_however_large() {
+        let clamps = [Clamp::FULL, Clamp { low: -7, high: 90 }];
+        for (zero_point, clamp) in
+            [-128i8, -3, 0, 127].into_iter().flat_map(|z| clamps.map(|c| (z, c)))
+        {
+            let requantize = Requantize::new(zero_point, clamp);
+            let finish = Finish {
+                scales: &[],
+                residual: None,
+                offset: offset(zero_point),
+                low: clamp.low.into(),
+                high: clamp.high.into(),
+                is_full: clamp == Clamp::FULL,
+            };
+            let near = (-600..600).map(|half| (half, 0.5f32));
+            let far = (0..31).flat_map(|bit| [1i32 << bit, -(1 << bit)]);
+            let far = far.flat_map(|sum| [1e-10, 1.0, 3.0, 1e5, 1.8e19].map(|scale| (sum, scale)));
+            for (sum, scale) in near.chain(far).chain([(i32::MIN, 1.0), (i32::MAX, 0.01)]) {
+                let expected = requantize.apply(sum as f32 * scale);
+                let found = match clamp == Clamp::FULL {
+                    true => finish.full(sum as f32 * scale),
+                    false => finish.clamped(sum as f32 * scale),
+                };
+                assert_eq!(found, expected, "{sum} · {scale}");
+            }
+        }
+    }
+}
