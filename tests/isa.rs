@@ -68,7 +68,7 @@ fn options(name: &str, assets: &Path) -> hardtack_converter::Options {
 /// breaks this is a change of the format.
 #[test]
 fn a_frozen_network_gives_its_frozen_bytes() {
-    for name in ["kws_dscnn", "kws_dscnn_i8"] {
+    for name in ["kws_dscnn", "kws_dscnn_i8", "kws_dscnn_neon"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen/programs");
         let bundle = Bundle::open(folder.join(format!("{name}.tack"))).unwrap();
         bundle.verify().unwrap();

@@ -19,23 +19,12 @@ struct Board {
     name: &'static str,
     serial_port: u32,
     ticks_per_second: u64,
-    /// Of a tick of its clock in the emulator, where an instruction takes a nanosecond.
-    instructions: u64,
 }
 
-const BOARDS: [Board; 2] = [
-    Board {
-        name: "mps2-an386",
-        serial_port: 0x4000_4000,
-        ticks_per_second: 25_000_000,
-        instructions: 40,
-    },
-    Board {
-        name: "mps2-an505",
-        serial_port: 0x5020_0000,
-        ticks_per_second: 20_000_000,
-        instructions: 50,
-    },
+const BOARDS: [Board; 3] = [
+    Board { name: "mps2-an386", serial_port: 0x4000_4000, ticks_per_second: 25_000_000 },
+    Board { name: "mps2-an505", serial_port: 0x5020_0000, ticks_per_second: 20_000_000 },
+    Board { name: "mps3-an547", serial_port: 0x5930_3000, ticks_per_second: 32_000_000 },
 ];
 
 /// The bundle of the repository that is built without any other.
@@ -99,7 +88,6 @@ fn constants(path: &Path, board: &Board) -> Result<String, String> {
     ] {
         line(format!("/// Bytes.\npub const {name}_SIZE: usize = {size};"));
     }
-    line(format!("/// Of a tick.\npub const INSTRUCTIONS: u64 = {};", board.instructions));
     line(format!(
         "/// Of the clock.\npub const TICKS_PER_SECOND: u64 = {};",
         board.ticks_per_second

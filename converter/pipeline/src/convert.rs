@@ -21,6 +21,8 @@ use crate::samples::Samples;
 
 /// Samples on which stages are compared.
 const COMPARED: usize = 4;
+/// How many times what rounding was seen to do a stage may do.
+const DRAWS: f64 = 4.0;
 
 /// Converts the ONNX file `source` into the bundle `output`.
 ///
@@ -341,9 +343,10 @@ impl<'a> Work<'a> {
         let samples_compared = compared(samples);
         let after = parity::outputs(model, samples_compared)?;
         let Difference { of_range, differs } = parity::compare(before, &after);
-        // Some inputs drive some models to where every rounding shows.
-        let explained =
-            !differs || of_range <= parity::sensitivity(model, samples_compared, &after)?.of_range;
+        // Some inputs drive some models to where every rounding shows, and processors round in
+        // other orders; what was measured is one draw of it.
+        let explained = !differs
+            || of_range <= DRAWS * parity::sensitivity(model, samples_compared, &after)?.of_range;
         if explained {
             return Ok(of_range);
         }

@@ -1,7 +1,7 @@
 //! Whether two models give the same numbers.
 
 use hardtack::float::FloatModel;
-use hardtack::{Data, Tensor};
+use hardtack::{Constant, Data, Model, Tensor};
 
 use crate::error::Error;
 
@@ -73,10 +73,7 @@ impl Difference {
 ///
 /// # Errors
 /// Where it cannot be loaded or run.
-pub fn outputs(
-    model: &hardtack::Model,
-    samples: &[Vec<Tensor>],
-) -> Result<Vec<Vec<Tensor>>, Error> {
+pub fn outputs(model: &Model, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, Error> {
     let loaded = FloatModel::load(model, false)?;
     let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
     let mut all = Vec::new();
@@ -95,25 +92,40 @@ pub fn outputs(
     Ok(all)
 }
 
-/// How much a model's outputs change when each real input changes by one part in a million, up
-/// and down in turn: as much as rounding in a few layers does. No rewriting can be held to less.
+/// How much a model's outputs change when each real input, and then each real weight, changes by
+/// one part in a million, up and down in turn (not lists of numbers, which may be sizes): as much as rounding in a few layers does. No
+/// rewriting can be held to less.
 ///
 /// # Errors
 /// Where it cannot be loaded or run.
 pub fn sensitivity(
-    model: &hardtack::Model,
+    model: &Model,
     samples: &[Vec<Tensor>],
     outputs_of_samples: &[Vec<Tensor>],
 ) -> Result<Difference, Error> {
-    let mut disturbed = samples.to_vec();
-    for tensor in disturbed.iter_mut().flatten() {
-        if let Data::F32(values) = tensor.data_mut() {
-            for (index, value) in values.iter_mut().enumerate() {
-                *value *= if index % 2 == 0 { 1.0 + DISTURBANCE } else { 1.0 - DISTURBANCE };
-            }
+    let mut inputs = samples.to_vec();
+    inputs.iter_mut().flatten().for_each(disturb);
+    let mut weights = model.clone();
+    for constant in &mut weights.constants {
+        if let Constant::Tensor(tensor) = constant
+            && tensor.shape().len() > 1
+        {
+            let mut disturbed = Tensor::clone(tensor);
+            disturb(&mut disturbed);
+            *tensor = disturbed.into();
         }
     }
-    Ok(compare(outputs_of_samples, &outputs(model, &disturbed)?))
+    let by_inputs = compare(outputs_of_samples, &outputs(model, &inputs)?);
+    let by_weights = compare(outputs_of_samples, &outputs(&weights, samples)?);
+    Ok(by_inputs.max(by_weights))
+}
+
+fn disturb(tensor: &mut Tensor) {
+    if let Data::F32(values) = tensor.data_mut() {
+        for (index, value) in values.iter_mut().enumerate() {
+            *value *= if index % 2 == 0 { 1.0 + DISTURBANCE } else { 1.0 - DISTURBANCE };
+        }
+    }
 }
 
 /// One part in about a million.

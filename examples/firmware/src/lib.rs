@@ -125,3 +125,18 @@ impl Network {
 pub fn bundle() -> Result<Bundle<'static>, Refusal> {
     Bundle::parse(&BUNDLE.0).map_err(|_| Refusal::Damaged)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_for_other_processors_is_refused_by_their_name() {
+        static PACKED: &[u8] = include_bytes!("../../../tests/frozen/programs/kws_dscnn_neon.tack");
+        let refusal = Network::of(&Bundle::parse(PACKED).unwrap()).err().unwrap();
+        assert_eq!(refusal, Refusal::Family(Family::NeonDot));
+        assert_eq!(refusal.name(), "neon-dot");
+        assert!(refusal.told()[0].ends_with("is made for "));
+        assert!(Network::of(&bundle().unwrap()).is_ok());
+    }
+}

@@ -10,7 +10,10 @@ use cortex_m_rt::entry;
 use cortex_m_semihosting::{debug, hio};
 use hardtack_bundle::golden::{Content, Vector};
 use hardtack_firmware::board::Clock;
-use hardtack_firmware::{ARENA_SIZE, INSTRUCTIONS, Memory, Network, Refusal, bundle};
+use hardtack_firmware::{ARENA_SIZE, Memory, Network, Refusal, TICKS_PER_SECOND, bundle};
+
+/// Of a second. In the emulator each is an instruction.
+const NANOSECONDS: u64 = 1_000_000_000;
 
 /// What was found.
 struct Checked {
@@ -32,7 +35,7 @@ fn check(memory: &mut Memory, clock: &Clock) -> Result<Checked, Refusal> {
         fill(&input, &mut memory.input);
         let before = clock.ticks();
         network.infer(memory)?;
-        checked.instructions = (clock.ticks() - before) * INSTRUCTIONS;
+        checked.instructions = (clock.ticks() - before) * NANOSECONDS / TICKS_PER_SECOND;
         checked.cases += 1;
         checked.equal += usize::from(equals(&output, &memory.output));
     }
