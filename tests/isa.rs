@@ -124,12 +124,10 @@ fn networks_agree_on_every_instruction_set() {
             "{name}: the target changes results"
         );
         // And as microcontrollers take it.
-        if name.starts_with("mlperf_tiny") {
-            options.integer_io = true;
-            let output = kept.join(format!("{name}_i8.tack"));
-            convert(&source, &output, &options, &mut Silent).unwrap();
-            agrees_on_all(name, &Bundle::open(&output).unwrap());
-        }
+        options.integer_io = true;
+        let output = kept.join(format!("{name}_i8.tack"));
+        convert(&source, &output, &options, &mut Silent).unwrap();
+        agrees_on_all(name, &Bundle::open(&output).unwrap());
     }
 }
 

@@ -81,7 +81,8 @@ impl Refusal {
 /// A network in flash.
 pub struct Network {
     program: Program<&'static [u8]>,
-    /// Scale and zero point of the output.
+    /// Scales and zero points of the input and the output.
+    input: (f32, i8),
     output: (f32, i8),
 }
 
@@ -96,8 +97,9 @@ impl Network {
             .weights(0, Family::Mcu)
             .ok_or_else(|| bundle.families(0).next().map_or(Refusal::Float, Refusal::Family))?;
         let program = Program::parse(code, weights).map_err(|_| Refusal::Program)?;
+        let input = program.input_quantization(0).ok_or(Refusal::Program)?;
         let output = program.output_quantization(0).ok_or(Refusal::Program)?;
-        Ok(Self { program, output })
+        Ok(Self { program, input, output })
     }
 
     /// Makes the output of the input.
@@ -113,9 +115,20 @@ impl Network {
 
     /// What an element of the output stands for.
     pub fn real(&self, integer: i8) -> f32 {
-        let (scale, zero_point) = self.output;
-        (i32::from(integer) - i32::from(zero_point)) as f32 * scale
+        real(integer, self.output)
     }
+
+    /// The mean of the squared differences of input and output: how unlike what an autoencoder
+    /// has learnt an input is.
+    pub fn anomaly(&self, memory: &Memory) -> f32 {
+        let pairs = memory.input.iter().zip(&memory.output);
+        let differences = pairs.map(|(a, b)| real(*a, self.input) - real(*b, self.output));
+        differences.map(|difference| difference * difference).sum::<f32>() / INPUT_SIZE as f32
+    }
+}
+
+fn real(integer: i8, (scale, zero_point): (f32, i8)) -> f32 {
+    (i32::from(integer) - i32::from(zero_point)) as f32 * scale
 }
 
 /// The bundle in flash.

@@ -22,7 +22,7 @@ pub trait Device {
     fn input(&mut self) -> &mut [i8];
     /// Makes the output of the input.
     fn infer(&mut self);
-    /// What an element of the output stands for; `None` after the last.
+    /// An element of the result, such as what one of the output stands for; `None` after the last.
     fn result(&self, index: usize) -> Option<f32>;
     /// Since some moment.
     fn microseconds(&mut self) -> u64;
