@@ -289,22 +289,6 @@ enum HardtackStatus hardtack_session_run_into(struct HardtackSession *session,
                                               const struct HardtackBuffer *outputs,
                                               size_t output_count);
 
-// From something raw to classes, by the bundle's own pre- and post-processing: pixels
-// `[height, width, channels]` of u8, a recording `[samples]`, or an array, as the bundle is made
-// for.
-//
-// @param sample  what to classify; its name does not matter
-// @param classes gets the classes with the greatest scores, best first
-// @param count   how many at most; gets how many there are
-//
-// # Safety
-// `session` is NULL or a session that nobody else uses; `sample` is NULL or a tensor whose pointers
-// are good; `classes` is NULL or has room for `count`; `count` is NULL or can be written.
-enum HardtackStatus hardtack_session_classify(struct HardtackSession *session,
-                                              const struct HardtackTensor *sample,
-                                              struct HardtackClass *classes,
-                                              size_t *count);
-
 // Runs the bundle's own test vectors: whether this machine gives the results that the model gave
 // where it was converted.
 //
@@ -325,6 +309,22 @@ enum HardtackStatus hardtack_session_reset(struct HardtackSession *session);
 // # Safety
 // `session` is NULL or a session, and is not used any more.
 void hardtack_session_free(struct HardtackSession *session);
+
+// From something raw to classes, by the bundle's own pre- and post-processing: pixels
+// `[height, width, channels]` of u8, a recording `[samples]`, or an array, as the bundle is made
+// for.
+//
+// @param sample  what to classify; its name does not matter
+// @param classes gets the classes with the greatest scores, best first
+// @param count   how many at most; gets how many there are
+//
+// # Safety
+// `session` is NULL or a session that nobody else uses; `sample` is NULL or a tensor whose pointers
+// are good; `classes` is NULL or has room for `count`; `count` is NULL or can be written.
+enum HardtackStatus hardtack_session_classify(struct HardtackSession *session,
+                                              const struct HardtackTensor *sample,
+                                              struct HardtackClass *classes,
+                                              size_t *count);
 
 #ifdef __cplusplus
 }  // extern "C"

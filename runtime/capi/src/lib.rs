@@ -11,12 +11,14 @@
 //! - No panic passes. In builds whose panics abort (`--profile device`), one ends the process.
 
 mod bundle;
+mod classify;
 mod pointer;
 mod session;
 mod status;
 mod tensor;
 
 pub use bundle::*;
+pub use classify::*;
 pub use session::*;
 pub use status::*;
 pub use tensor::*;

@@ -3,24 +3,25 @@
 use std::ffi::{CString, c_char};
 use std::ptr;
 
-use hardtack::process::{Postprocessor, Preprocessor};
 use hardtack::{Bundle, Isa, Options, Outputs, Port, Session, Tensor, View, ViewMut, golden};
-use hardtack_bundle::process::Postprocess;
 
 use crate::bundle::HardtackBundle;
-use crate::pointer::{borrow, borrow_mut, owned, slice, slice_mut, text};
+use crate::classify::Classifier;
+use crate::pointer::{borrow, borrow_mut, owned, slice, text};
 use crate::status::{Failure, HardtackStatus, argument, guarded, mismatch};
 use crate::tensor::{HardtackBuffer, HardtackPort, HardtackTensor};
 
 /// A model made ready for this machine, with what its last run gave.
 pub struct HardtackSession {
-    session: Session,
-    bundle: Bundle,
-    labels: Vec<CString>,
+    pub(crate) session: Session,
+    pub(crate) bundle: Bundle,
+    pub(crate) labels: Vec<CString>,
     inputs: Vec<CString>,
     outputs: Vec<CString>,
     isa: CString,
-    results: Option<Outputs>,
+    pub(crate) results: Option<Outputs>,
+    /// Made when it is first needed.
+    pub(crate) classifier: Option<Classifier>,
 }
 
 /// How a session is to run. `hardtack_options` fills it.
@@ -37,18 +38,6 @@ pub struct HardtackOptions {
     pub isa: *const c_char,
 }
 
-/// A class that a model found.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct HardtackClass {
-    /// Its number.
-    pub index: usize,
-    /// Its name, for as long as the session is there; NULL where the bundle has none.
-    pub label: *const c_char,
-    /// Its score, a probability where the model or the bundle makes it one.
-    pub score: f32,
-}
-
 impl HardtackSession {
     /// The name for a place: as given, or the one that the model has there.
     ///
@@ -63,27 +52,6 @@ impl HardtackSession {
             mismatch(format!("the model has {} and no more; give names", ports.len()))
         })?;
         Ok(&port.name)
-    }
-
-    /// The classes with the greatest scores after a run of the bundle's own processing.
-    fn top(&mut self, sample: &Tensor, count: usize) -> Result<Vec<(usize, f32)>, Failure> {
-        let manifest = self.bundle.manifest()?;
-        let (Some(input), Some(output)) = (manifest.inputs.first(), manifest.outputs.first())
-        else {
-            return Err(mismatch("the model has no input or no output"));
-        };
-        let preprocessor = match self.bundle.preprocess()? {
-            Some(process) => Preprocessor::new(process, input)?,
-            None => Preprocessor::identity(input),
-        };
-        let given = preprocessor.array(sample)?;
-        let results = self.session.run(&[(input.name, &given)])?;
-        let process = self.bundle.postprocess()?;
-        let process = process.unwrap_or(Postprocess::Classify { softmax: false, skip: 0 });
-        let classes = Postprocessor::new(process, output, std::iter::empty());
-        let top = classes.top(&results[0].1, count)?;
-        self.results = Some(results);
-        Ok(top.iter().map(|class| (class.index, class.score)).collect())
     }
 }
 
@@ -146,6 +114,7 @@ pub unsafe extern "C" fn hardtack_session_new(
             bundle: from.bundle.clone(),
             labels: from.labels.clone(),
             results: None,
+            classifier: None,
         }));
         Ok(())
     })
@@ -354,46 +323,6 @@ pub unsafe extern "C" fn hardtack_session_run_into(
             *to = unsafe { (text(name, "name")?, output.view()?) };
         }
         session.run_into(&given[..inputs.len()], &mut wanted[..outputs.len()])?;
-        Ok(())
-    })
-}
-
-/// From something raw to classes, by the bundle's own pre- and post-processing: pixels
-/// `[height, width, channels]` of u8, a recording `[samples]`, or an array, as the bundle is made
-/// for.
-///
-/// @param sample  what to classify; its name does not matter
-/// @param classes gets the classes with the greatest scores, best first
-/// @param count   how many at most; gets how many there are
-///
-/// # Safety
-/// `session` is NULL or a session that nobody else uses; `sample` is NULL or a tensor whose pointers
-/// are good; `classes` is NULL or has room for `count`; `count` is NULL or can be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hardtack_session_classify(
-    session: *mut HardtackSession,
-    sample: *const HardtackTensor,
-    classes: *mut HardtackClass,
-    count: *mut usize,
-) -> HardtackStatus {
-    guarded(|| {
-        // SAFETY: as the caller promises.
-        let (session, sample, count) = unsafe {
-            (
-                borrow_mut(session, "session")?,
-                borrow(sample, "sample")?,
-                borrow_mut(count, "count")?,
-            )
-        };
-        // SAFETY: as the caller promises.
-        let (sample, to) =
-            unsafe { (sample.tensor(None)?, slice_mut(classes, *count, "classes")?) };
-        let top = session.top(&sample, to.len())?;
-        *count = top.len();
-        for (to, (index, score)) in to.iter_mut().zip(top) {
-            let label = session.labels.get(index).map_or(ptr::null(), |label| label.as_ptr());
-            *to = HardtackClass { index, label, score };
-        }
         Ok(())
     })
 }
