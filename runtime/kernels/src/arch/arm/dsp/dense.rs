@@ -147,6 +147,20 @@ fn expand<'a>(
     }
 }
 
+/// Four weights, at this address, as `{u}` and `{w}`.
+macro_rules! weights {
+    ($address:literal) => {
+        concat!("ldr {w}, ", $address, "\nsxtb16 {u}, {w}\nsxtb16 {w}, {w}, ror #8")
+    };
+}
+
+/// Their products with the elements in `r2` and `r3`, added to a sum.
+macro_rules! products {
+    ($sum:literal) => {
+        concat!("smlad ", $sum, ", r2, {u}, ", $sum, "\nsmlad ", $sum, ", r3, {w}, ", $sum)
+    };
+}
+
 /// Adds the products of a row of weights, of a multiple of four, with four windows.
 ///
 /// # Safety
@@ -159,26 +173,20 @@ unsafe fn add_windows(row: &[i8], windows: &Windows, sums: &mut [i32; TOGETHER])
     assert!(row.len().is_multiple_of(4) && row.len() * TOGETHER <= HELD);
     let [mut a, mut b, mut c, mut d] = *sums;
     // SAFETY: reads the row four bytes at a time, which these processors do at any address, and for
-    // each four of them 32 bytes of the windows, which were written, as the caller
-    // promises, and lie at a multiple of 8.
+    // each four of them 32 bytes of the windows, which were written, as the caller promises, and lie
+    // at a multiple of 8.
     unsafe {
         asm!(
             "2:",
-            "ldr {w}, [{row}], #4",
+            weights!("[{row}], #4"),
             "ldrd r2, r3, [{window}], #8",
-            "sxtb16 {u}, {w}",
-            "sxtb16 {w}, {w}, ror #8",
-            "smlad {a}, r2, {u}, {a}",
-            "smlad {a}, r3, {w}, {a}",
+            products!("{a}"),
             "ldrd r2, r3, [{window}], #8",
-            "smlad {b}, r2, {u}, {b}",
-            "smlad {b}, r3, {w}, {b}",
+            products!("{b}"),
             "ldrd r2, r3, [{window}], #8",
-            "smlad {c}, r2, {u}, {c}",
-            "smlad {c}, r3, {w}, {c}",
+            products!("{c}"),
             "ldrd r2, r3, [{window}], #8",
-            "smlad {d}, r2, {u}, {d}",
-            "smlad {d}, r3, {w}, {d}",
+            products!("{d}"),
             "cmp {row}, {end}",
             "bne 2b",
             row = inout(reg) range.start => _,
@@ -227,28 +235,16 @@ unsafe fn add_rows(
             asm!(
                 "2:",
                 "ldrd r2, r3, [{window}], #8",
-                "ldr {w}, [{row}]",
-                "sxtb16 {u}, {w}",
-                "sxtb16 {w}, {w}, ror #8",
-                "smlad {a}, r2, {u}, {a}",
-                "smlad {a}, r3, {w}, {a}",
-                "ldr {w}, [{row}, {stride}]",
-                "sxtb16 {u}, {w}",
-                "sxtb16 {w}, {w}, ror #8",
-                "smlad {b}, r2, {u}, {b}",
-                "smlad {b}, r3, {w}, {b}",
-                "ldr {w}, [{row}, {stride}, lsl #1]",
-                "sxtb16 {u}, {w}",
-                "sxtb16 {w}, {w}, ror #8",
-                "smlad {c}, r2, {u}, {c}",
-                "smlad {c}, r3, {w}, {c}",
+                weights!("[{row}]"),
+                products!("{a}"),
+                weights!("[{row}, {stride}]"),
+                products!("{b}"),
+                weights!("[{row}, {stride}, lsl #1]"),
+                products!("{c}"),
                 "add {w}, {row}, {stride}, lsl #1",
                 "add {row}, {row}, #4",
-                "ldr {w}, [{w}, {stride}]",
-                "sxtb16 {u}, {w}",
-                "sxtb16 {w}, {w}, ror #8",
-                "smlad {d}, r2, {u}, {d}",
-                "smlad {d}, r3, {w}, {d}",
+                weights!("[{w}, {stride}]"),
+                products!("{d}"),
                 "cmp {window}, {end}",
                 "bne 2b",
                 row = inout(reg) rows.as_ptr() => _,
@@ -272,17 +268,14 @@ unsafe fn add_rows(
     for sum in rest {
         let row = &weights[first..first + 4 * fours];
         // SAFETY: reads the row four bytes at a time, which these processors do at any address, and
-        // for each four of them 8 bytes of the window, which were written, as the caller
-        // promises, and lie at a multiple of 8.
+        // for each four of them 8 bytes of the window, which were written, as the caller promises, and
+        // lie at a multiple of 8.
         unsafe {
             asm!(
                 "2:",
                 "ldrd r2, r3, [{window}], #8",
-                "ldr {w}, [{row}], #4",
-                "sxtb16 {u}, {w}",
-                "sxtb16 {w}, {w}, ror #8",
-                "smlad {a}, r2, {u}, {a}",
-                "smlad {a}, r3, {w}, {a}",
+                weights!("[{row}], #4"),
+                products!("{a}"),
                 "cmp {window}, {end}",
                 "bne 2b",
                 row = inout(reg) row.as_ptr() => _,

@@ -25,8 +25,8 @@ pub(super) fn depthwise(conv: &Conv<'_>, output: &mut [i8]) -> bool {
         return false;
     }
     let finish = Finish::new(conv);
+    let mut weights = Weights([[0; 2]; TAPS]);
     for channel in (0..channels).step_by(4) {
-        let mut weights = Weights([[0; 2]; TAPS]);
         for (tap, weights) in weights.0[..height * width].iter_mut().enumerate() {
             *weights = halves(word(&conv.weights[tap * channels + channel..][..4]));
         }
@@ -135,6 +135,24 @@ fn word(bytes: &[i8]) -> u32 {
     u32::from_le_bytes([bytes[0] as u8, bytes[1] as u8, bytes[2] as u8, bytes[3] as u8])
 }
 
+/// The products of a tap of four channels, at this address.
+macro_rules! tap {
+    ($address:literal) => {
+        concat!(
+            "ldr {o}, ",
+            $address,
+            "\n",
+            "ldrd r2, r3, [{weights}], #8\n",
+            "sxtb16 {e}, {o}\n",
+            "sxtb16 {o}, {o}, ror #8\n",
+            "smlabb {a}, {e}, r2, {a}\n",
+            "smlatt {c}, {e}, r2, {c}\n",
+            "smlabb {b}, {o}, r3, {b}\n",
+            "smlatt {d}, {o}, r3, {d}",
+        )
+    };
+}
+
 /// Adds the products of some taps in a row: their elements begin `step` apart.
 ///
 /// # Safety
@@ -153,15 +171,8 @@ unsafe fn add_row(
     unsafe {
         asm!(
             "2:",
-            "ldr {o}, [{input}]",
-            "ldrd r2, r3, [{weights}], #8",
+            tap!("[{input}]"),
             "add {input}, {input}, {step}",
-            "sxtb16 {e}, {o}",
-            "sxtb16 {o}, {o}, ror #8",
-            "smlabb {a}, {e}, r2, {a}",
-            "smlatt {c}, {e}, r2, {c}",
-            "smlabb {b}, {o}, r3, {b}",
-            "smlatt {d}, {o}, r3, {d}",
             "cmp {weights}, {end}",
             "bne 2b",
             input = inout(reg) input => _,
@@ -205,30 +216,9 @@ unsafe fn add_rows_of_three(
     unsafe {
         asm!(
             "2:",
-            "ldr {o}, [{input}]",
-            "ldrd r2, r3, [{weights}], #8",
-            "sxtb16 {e}, {o}",
-            "sxtb16 {o}, {o}, ror #8",
-            "smlabb {a}, {e}, r2, {a}",
-            "smlatt {c}, {e}, r2, {c}",
-            "smlabb {b}, {o}, r3, {b}",
-            "smlatt {d}, {o}, r3, {d}",
-            "ldr {o}, [{input}, {step}]",
-            "ldrd r2, r3, [{weights}], #8",
-            "sxtb16 {e}, {o}",
-            "sxtb16 {o}, {o}, ror #8",
-            "smlabb {a}, {e}, r2, {a}",
-            "smlatt {c}, {e}, r2, {c}",
-            "smlabb {b}, {o}, r3, {b}",
-            "smlatt {d}, {o}, r3, {d}",
-            "ldr {o}, [{input}, {step}, lsl #1]",
-            "ldrd r2, r3, [{weights}], #8",
-            "sxtb16 {e}, {o}",
-            "sxtb16 {o}, {o}, ror #8",
-            "smlabb {a}, {e}, r2, {a}",
-            "smlatt {c}, {e}, r2, {c}",
-            "smlabb {b}, {o}, r3, {b}",
-            "smlatt {d}, {o}, r3, {d}",
+            tap!("[{input}]"),
+            tap!("[{input}, {step}]"),
+            tap!("[{input}, {step}, lsl #1]"),
             "ldr {e}, [{rest}]",
             "ldr {o}, [{rest}, #4]",
             "add {input}, {input}, {e}",
