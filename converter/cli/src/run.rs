@@ -1,5 +1,6 @@
 //! `hardtack run`.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -47,12 +48,12 @@ fn run_arrays(
         };
         // Reals become the integers that stand for them.
         let tensor = match port.quantization {
-            Some(_) => Preprocessor::identity(port).array(tensor)?,
-            None => tensor.clone(),
+            Some(_) => Cow::Owned(Preprocessor::identity(port).array(tensor)?),
+            None => Cow::Borrowed(tensor),
         };
         inputs.push((name, tensor));
     }
-    let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, &**tensor)).collect();
     let outputs = session.run(&inputs).with_context(|| path.display().to_string())?;
     write(arguments, &outputs)?;
     if as_json {

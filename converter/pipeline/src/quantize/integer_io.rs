@@ -42,12 +42,11 @@ pub fn integer_io(
 
     // The program's ports are in the order of its node's inputs and outputs.
     for (port, outlet) in (0..).zip(model.graph.nodes[node].inputs.clone()) {
-        let fact = &mut model.graph.nodes[outlet.node as usize].outputs[0];
         let index = model.graph.inputs.iter().position(|input| *input == outlet.node);
         let index = index.expect("a program reads inputs where it is the only one");
-        if fact.dtype == DType::F32 {
-            fact.dtype = DType::I8;
-            let owned = &mut ports.inputs[index];
+        let owned = &mut ports.inputs[index];
+        if owned.is_real() {
+            model.graph.nodes[outlet.node as usize].outputs[0].dtype = DType::I8;
             let quantization = parsed.input_quantization(port).map(quantization);
             owned.quantize(quantization.ok_or_else(|| several(&owned.name))?);
             let integers = owned.port()?;
@@ -58,9 +57,8 @@ pub fn integer_io(
         }
     }
     for (owned, outlet) in ports.outputs.iter_mut().zip(&model.graph.outputs) {
-        let fact = &mut model.graph.nodes[node].outputs[outlet.slot as usize];
         if owned.is_real() {
-            fact.dtype = DType::I8;
+            model.graph.nodes[node].outputs[outlet.slot as usize].dtype = DType::I8;
             let quantization = parsed.output_quantization(outlet.slot as u16).map(quantization);
             owned.quantize(quantization.ok_or_else(|| several(&owned.name))?);
         }

@@ -162,13 +162,13 @@ fn noise(times: &[Duration]) -> f64 {
 }
 
 /// The time below which this part of sorted times lies; 0 of none.
-pub fn percentile(times: &[Duration], part: f64) -> Duration {
+fn percentile(times: &[Duration], part: f64) -> Duration {
     let last = times.len().saturating_sub(1) as f64;
     times.get((last * part).round() as usize).copied().unwrap_or_default()
 }
 
 /// The most memory this process ever had, in bytes, where the system tells.
-pub fn peak_memory() -> Option<u64> {
+fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
