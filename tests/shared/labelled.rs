@@ -67,8 +67,34 @@ impl fmt::Display for Top1 {
     }
 }
 
+/// What a bundle answers, and what it should.
+#[derive(Default)]
+pub struct Answers {
+    /// Names of the samples.
+    pub names: Vec<String>,
+    /// The class of the greatest score.
+    pub given: Vec<usize>,
+    /// The right class.
+    pub truth: Vec<usize>,
+    /// The scores of all classes.
+    pub scores: Vec<Vec<f32>>,
+}
+
+impl Answers {
+    /// How many are right.
+    pub fn top1(&self) -> Top1 {
+        let right = self.given.iter().zip(&self.truth).filter(|(a, b)| a == b).count();
+        Top1 { right, samples: self.truth.len() }
+    }
+}
+
 /// How often the greatest score is the right class.
 pub fn top1(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<Top1, String> {
+    Ok(answers(bundle, session, data)?.top1())
+}
+
+/// What a bundle makes of labelled data.
+pub fn answers(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<Answers, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let manifest = bundle.manifest().map_err(|e| text(&e))?;
     let input = &manifest.inputs[0];
@@ -77,14 +103,14 @@ pub fn top1(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<Top1,
     let post = bundle.postprocess().map_err(|e| text(&e))?;
     let post = post.unwrap_or(Postprocess::Classify { softmax: false, skip: 0 });
     let classes = Postprocessor::new(post, &manifest.outputs[0], std::iter::empty());
-    let mut labelled: Vec<(Tensor, usize)> = Vec::new();
+    let mut labelled: Vec<(String, Tensor, usize)> = Vec::new();
     if data.is_dir() {
         for file in samples::files(data).map_err(|e| text(&e))? {
             let name = file.file_name().map(|n| n.to_string_lossy().into_owned());
             let class = name.as_deref().and_then(|n| n.split('_').next()?.parse().ok());
             let class = class.ok_or("a picture without its class in its name")?;
             for tensor in preprocessor.file(&file).map_err(|e| text(&e))? {
-                labelled.push((tensor, class));
+                labelled.push((name.clone().unwrap_or_default(), tensor, class));
             }
         }
     } else {
@@ -93,14 +119,17 @@ pub fn top1(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<Top1,
         let (x, y) = (find("x").ok_or("no x")?, find("y").ok_or("no y")?);
         for (index, class) in y.to_f32().iter().enumerate() {
             let tensor = preprocessor.array(&samples::row(x, index)).map_err(|e| text(&e))?;
-            labelled.push((tensor, *class as usize));
+            labelled.push((index.to_string(), tensor, *class as usize));
         }
     }
-    let mut right = 0;
-    for (tensor, class) in &labelled {
-        let outputs = session.run(&[(input.name, tensor)]).map_err(|e| text(&e))?;
+    let mut answers = Answers::default();
+    for (name, tensor, class) in labelled {
+        let outputs = session.run(&[(input.name, &tensor)]).map_err(|e| text(&e))?;
         let best = classes.top(&outputs[0].1, 1).map_err(|e| text(&e))?;
-        right += (best[0].index == *class) as usize;
+        answers.scores.push(outputs[0].1.to_f32());
+        answers.names.push(name);
+        answers.given.push(best[0].index);
+        answers.truth.push(class);
     }
-    Ok(Top1 { right, samples: labelled.len() })
+    Ok(answers)
 }

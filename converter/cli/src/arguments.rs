@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hardtack::{Isa, Packing, family_of};
+use hardtack_converter::quantize::{Method, Rounding, Settings};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
 a model that cannot be converted), 2 an error.\nData goes to stdout, words go to stderr.";
@@ -105,6 +106,8 @@ pub struct Convert {
     /// Use this many calibration samples at most.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: u32,
+    #[command(flatten)]
+    pub quantize: Quantize,
     /// Pre- and post-processing, and labels, that the bundle takes along.
     #[arg(long, value_name = "SPEC.toml")]
     pub pre: Option<PathBuf>,
@@ -139,6 +142,43 @@ pub struct Convert {
     /// Version of the model's content.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub model_version: String,
+}
+
+/// How a network is quantized.
+#[derive(Args)]
+#[command(next_help_heading = "Quantization")]
+pub struct Quantize {
+    /// How the ranges of activations are chosen: min-max, moving-average, percentile, entropy, mse,
+    /// or auto, which takes for each tensor the one of least error.
+    #[arg(long, value_name = "METHOD", default_value = "auto", value_parser = method)]
+    pub ranges: Method,
+    /// How weights are rounded: adaptive, so that the outputs of their layer are nearest to the real
+    /// ones over calibration data, or nearest, each by itself.
+    #[arg(long, value_name = "HOW", default_value = "adaptive", value_parser = rounding)]
+    pub rounding: Rounding,
+}
+
+fn rounding(name: &str) -> Result<Rounding, String> {
+    match name {
+        "adaptive" => Ok(Rounding::Adaptive),
+        "nearest" => Ok(Rounding::Nearest),
+        _ => Err("weights are rounded adaptive or nearest".into()),
+    }
+}
+
+impl Quantize {
+    /// The same for the converter.
+    pub fn settings(&self) -> Settings {
+        Settings { method: self.ranges, rounding: self.rounding }
+    }
+}
+
+fn method(name: &str) -> Result<Method, String> {
+    let methods = || [Method::Auto].into_iter().chain(Method::ALL);
+    methods().find(|method| method.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = methods().map(Method::name).collect();
+        format!("there is no such method; it is one of {}", names.join(", "))
+    })
 }
 
 #[derive(Args)]

@@ -166,7 +166,9 @@ impl<'a> Work<'a> {
         let began = self.begin("quantize");
         let progress = &mut *self.progress;
         let mut quantized =
-            quantize::quantize(model, &samples.inputs, &mut |done, of| progress.step(done, of))?;
+            quantize::quantize(model, &samples.inputs, &self.options.quantize, &mut |done, of| {
+                progress.step(done, of)
+            })?;
         let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {
@@ -182,16 +184,7 @@ impl<'a> Work<'a> {
             .into_iter()
             .map(|left| FloatNode { node: left.node, operator: left.operator, reason: left.reason })
             .collect();
-        self.layers = quantized
-            .layers
-            .into_iter()
-            .map(|layer| LayerReport {
-                name: layer.name,
-                sqnr_db: layer.sqnr_db,
-                cosine: layer.cosine,
-                largest: layer.max_abs,
-            })
-            .collect();
+        self.layers = quantized.layers;
         if quantized.model.programs.is_empty() {
             self.warnings.push("no part of the model could be quantized; it is all float".into());
         }

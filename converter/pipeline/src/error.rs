@@ -45,6 +45,19 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A value of the float model is not finite on a calibration sample.
+    #[error(
+        "{node:?} gives {value} on calibration sample {sample}, so it has no range; look at that \
+         sample and at the weights before the node, or keep the node in float with --keep-float"
+    )]
+    NotFinite {
+        /// The node.
+        node: String,
+        /// What it gives.
+        value: f32,
+        /// Which sample, from 0.
+        sample: usize,
+    },
     /// The options do not fit together, or do not fit the model.
     #[error("{0}")]
     Options(String),

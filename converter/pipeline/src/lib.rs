@@ -17,7 +17,7 @@ pub mod import;
 mod options;
 mod parity;
 mod ports;
-mod quantize;
+pub mod quantize;
 mod report;
 pub mod samples;
 #[cfg(test)]
@@ -28,4 +28,6 @@ pub use emit::write_file;
 pub use error::Error;
 pub use options::{FloatStorage, Options};
 pub use ports::Ports;
-pub use report::{FigureReport, FloatNode, LayerReport, Progress, Report, Silent, StageReport};
+pub use report::{
+    FigureReport, FloatNode, LayerReport, Progress, RangeReport, Report, Silent, StageReport,
+};

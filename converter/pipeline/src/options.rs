@@ -6,6 +6,8 @@ use hardtack::Packing;
 use hardtack_bundle::DType;
 use hardtack_bundle::process::{Postprocess, Preprocess};
 
+use crate::quantize;
+
 /// How the real weights of a bundle are stored. They are widened to f32 when it is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -48,6 +50,8 @@ pub struct Options {
     pub calibration_preprocess: Option<Preprocess>,
     /// How many calibration samples are used at most.
     pub samples: usize,
+    /// How an INT8 model is quantized.
+    pub quantize: quantize::Settings,
     /// How the real weights are stored.
     pub float: FloatStorage,
     /// Makes the model's input from what a user has.
@@ -80,6 +84,7 @@ impl Default for Options {
             calibration: None,
             calibration_preprocess: None,
             samples: 128,
+            quantize: quantize::Settings::default(),
             float: FloatStorage::F32,
             preprocess: None,
             postprocess: None,

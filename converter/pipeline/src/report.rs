@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::quantize::Method;
+
 /// One stage of the pipeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageReport {
@@ -31,10 +33,12 @@ pub struct FloatNode {
     pub reason: String,
 }
 
-/// How far a quantized tensor is from the float model's.
+/// How far a quantized tensor is from the float model's, over the samples measured. A program is
+/// given the float model's values, so that errors add up within a program but not from one program
+/// to the next.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerReport {
-    /// Name of the tensor's node.
+    /// Name of the node that makes it.
     pub name: String,
     /// Signal to quantization noise ratio in dB.
     pub sqnr_db: f64,
@@ -42,6 +46,19 @@ pub struct LayerReport {
     pub cosine: f64,
     /// Largest difference of an element.
     pub largest: f64,
+    /// How its integers were chosen; none where the source states them.
+    pub range: Option<RangeReport>,
+}
+
+/// What a tensor's integers cover.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RangeReport {
+    /// Least and greatest value over the calibration data.
+    pub seen: [f32; 2],
+    /// What is covered.
+    pub covered: [f32; 2],
+    /// What chose it.
+    pub method: Method,
 }
 
 /// What a conversion did.

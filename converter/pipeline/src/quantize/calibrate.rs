@@ -1,4 +1,4 @@
-//! The range of every value, over calibration data.
+//! What values a model takes, over calibration data.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Operator, Outlet};
 
-use super::scale::Range;
+use super::histogram::Histogram;
 use crate::error::Error;
 
 /// The float model with all values that matter as outputs.
@@ -64,24 +64,27 @@ impl Observer {
     }
 }
 
-/// The least and greatest value of everything observed, over all samples.
+/// How the values of everything observed are spread, over all samples.
 ///
 /// # Errors
-/// Where the model cannot be run on a sample.
-pub fn ranges(
+/// Where the model cannot be run on a sample, or a value is not finite.
+pub fn statistics(
     observer: &mut Observer,
+    model: &Model,
     samples: &[Vec<Tensor>],
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<HashMap<Outlet, Range>, Error> {
-    let mut ranges = HashMap::new();
+) -> Result<HashMap<Outlet, Histogram>, Error> {
+    let mut histograms: HashMap<Outlet, Histogram> = HashMap::new();
     for (index, sample) in samples.iter().enumerate() {
         for (outlet, tensor) in observer.run(sample)? {
-            if let Some(values) = tensor.as_f32() {
-                let range = ranges.entry(outlet).or_insert(Range::NONE);
-                *range = range.extended(values);
+            let Some(values) = tensor.as_f32() else { continue };
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                let node = &model.graph.nodes[outlet.node as usize].name;
+                return Err(Error::NotFinite { node: node.clone(), value: *value, sample: index });
             }
+            histograms.entry(outlet).or_default().add(values);
         }
         progress(index + 1, samples.len());
     }
-    Ok(ranges)
+    Ok(histograms)
 }

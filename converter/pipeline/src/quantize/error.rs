@@ -9,23 +9,11 @@ use hardtack_engine::{Input, Output, Program};
 use hardtack_kernels::Kernels;
 
 use super::calibrate::Observer;
+use super::clip::Chosen;
 use super::lattice::View;
 use super::lower::Lowered;
 use crate::error::Error;
-
-/// How far a quantized value is from the float model's, over the samples measured. A program
-/// is given the float model's values, so that errors add up within a program but not from one
-/// program to the next.
-pub struct LayerError {
-    /// Name of the node that makes the value.
-    pub name: String,
-    /// Signal to quantization noise ratio in dB.
-    pub sqnr_db: f64,
-    /// Cosine of the angle between the two.
-    pub cosine: f64,
-    /// Largest difference of an element.
-    pub max_abs: f64,
-}
+use crate::report::LayerReport;
 
 #[derive(Clone, Copy, Default)]
 struct Sums {
@@ -43,9 +31,10 @@ struct Sums {
 pub fn measure(
     model: &Model,
     lowered: &[Lowered],
+    ranges: &HashMap<Outlet, Chosen>,
     observer: &mut Observer,
     samples: &[Vec<Tensor>],
-) -> Result<Vec<LayerError>, Error> {
+) -> Result<Vec<LayerReport>, Error> {
     let mut sums: HashMap<Outlet, Sums> = HashMap::new();
     for sample in samples {
         let values = observer.run(sample)?;
@@ -57,11 +46,12 @@ pub fn measure(
     Ok(written
         .filter_map(|written| {
             let sums = sums.get(&written.outlet)?;
-            Some(LayerError {
+            Some(LayerReport {
                 name: model.graph.nodes[written.outlet.node as usize].name.clone(),
                 sqnr_db: 10.0 * (sums.signal.max(1e-30) / sums.noise.max(1e-30)).log10(),
                 cosine: sums.product / (sums.signal * sums.quantized).sqrt().max(1e-30),
-                max_abs: sums.largest,
+                largest: sums.largest,
+                range: ranges.get(&written.outlet).map(Chosen::report),
             })
         })
         .collect())

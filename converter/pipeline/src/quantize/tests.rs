@@ -4,7 +4,7 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
-use super::{Quantized, quantize};
+use super::{Quantized, Settings, quantize};
 use crate::parity;
 use crate::testing::{Net, Value, noise, windowed};
 
@@ -21,7 +21,8 @@ fn both(model: &Model) -> (Quantized, f64) {
         })
         .collect();
     let float = parity::outputs(model, &samples).unwrap();
-    let quantized = quantize(model.clone(), &samples, &mut |_, _| {}).unwrap();
+    let quantized =
+        quantize(model.clone(), &samples, &Settings::default(), &mut |_, _| {}).unwrap();
     let integer = parity::outputs(&quantized.model, &samples).unwrap();
     let difference = parity::compare(&float, &integer).of_range;
     (quantized, difference)

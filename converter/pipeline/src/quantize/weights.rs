@@ -20,6 +20,17 @@ pub enum Values {
     Integer(Vec<i8>, Vec<f32>),
 }
 
+/// Weights that were rounded with regard to what they are given.
+#[derive(Clone, Debug, Default)]
+pub struct Rounded {
+    /// Integers in [−127, 127], by output channel.
+    pub weights: Vec<i8>,
+    /// Real value of one step, per output channel.
+    pub scales: Vec<f32>,
+    /// What the integers lack of the real weights' mean output, to be added to the bias.
+    pub bias: Vec<f32>,
+}
+
 /// Integers in [−127, 127], their scales and the bias in their units.
 pub struct Quantized {
     /// The weights.
@@ -196,7 +207,7 @@ impl Weights {
                 for (row, bias) in values.chunks_exact(self.depth).zip(bias) {
                     let greatest = row.iter().fold(0f32, |greatest, w| greatest.max(w.abs()));
                     let for_bias = f64::from(bias.abs()) / (input_scale * LARGEST_BIAS);
-                    let scale = grid(row, greatest).unwrap_or(f64::from(greatest) / 127.0);
+                    let scale = step(row, greatest).unwrap_or(f64::from(greatest) / 127.0);
                     let scale = scale.max(for_bias);
                     let scale = if scale > 1e-15 { scale as f32 } else { 1.0 };
                     let integer = |w: &f32| {
@@ -218,7 +229,7 @@ impl Weights {
 
 /// The step of weights that are multiples of one step already, as those of a network that was
 /// trained for integers are: with it, nothing is rounded. `greatest` is the largest magnitude.
-fn grid(row: &[f32], greatest: f32) -> Option<f64> {
+pub fn step(row: &[f32], greatest: f32) -> Option<f64> {
     let mut sorted: Vec<f32> = row.iter().map(|weight| weight.abs()).collect();
     sorted.push(0.0);
     sorted.sort_by(f32::total_cmp);
@@ -252,9 +263,9 @@ mod tests {
             quantized.weights.iter().map(|weight| *weight as f32 * quantized.scales[0]).collect();
         assert!(back.iter().zip(&row).all(|(a, b)| (a - b).abs() < 1e-6), "{back:?}");
         assert_eq!(quantized.weights, [1, -2, 0, 30, 11]);
-        assert_eq!(grid(&[0.1, 0.2, 0.26], 0.26), None);
-        assert_eq!(grid(&[0.0, 0.0], 0.0), None);
-        assert_eq!(grid(&[1.0, 0.001], 1.0), None);
+        assert_eq!(step(&[0.1, 0.2, 0.26], 0.26), None);
+        assert_eq!(step(&[0.0, 0.0], 0.0), None);
+        assert_eq!(step(&[1.0, 0.001], 1.0), None);
     }
 
     #[test]

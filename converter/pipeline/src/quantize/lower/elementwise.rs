@@ -1,8 +1,8 @@
 //! Operations element by element, and softmax.
 
-use hardtack::{Constant, Tensor};
-use hardtack_bundle::graph::{self, Binary, Outlet, Softmax};
+use hardtack_bundle::graph::{Binary, Outlet, Softmax};
 
+use super::super::function;
 use super::super::region::is_constant;
 use super::super::scale::Quantization;
 use super::super::weights::reals;
@@ -126,7 +126,7 @@ impl Lowering<'_> {
         let Quantization { scale, zero_point } = self.quantization_of(from);
         let reals: Vec<f32> =
             (-128..128).map(|i| (i - i32::from(zero_point)) as f32 * scale).collect();
-        let results = self.evaluate(index, value, reals)?;
+        let results = function::apply(self.model, index, value, reals)?;
         let limits = chain.limits;
         let to = self.tensor(last, &order, quantization)?;
         let name = self.name(index);
@@ -138,36 +138,6 @@ impl Lowering<'_> {
             })
             .map_err(refused)?;
         self.written(last, to, &order)
-    }
-
-    /// What a node makes of these values in place of the one it reads.
-    fn evaluate(&self, index: usize, value: Outlet, reals: Vec<f32>) -> Result<Vec<f32>, String> {
-        let node = &self.model.graph.nodes[index];
-        let count = reals.len();
-        let mut inputs = Vec::new();
-        for input in &node.inputs {
-            let (shape, elements) = match self.constant(*input) {
-                _ if *input == value => (vec![count], reals.clone()),
-                Some(tensor) => {
-                    (vec![1], tensor.as_f32().ok_or("its constant is no real number")?.to_vec())
-                }
-                None => return Err("it reads two computed values".into()),
-            };
-            let tensor = Tensor::new(&shape, elements).ok_or("its constant is no single number")?;
-            inputs.push(Constant::Tensor(tensor.into()));
-        }
-        let fact = graph::Fact {
-            dtype: node.outputs[0].dtype,
-            shape: vec![graph::Dim::Value(count as i64)],
-        };
-        let probe = graph::Node { outputs: vec![fact], ..node.clone() };
-        let results = hardtack::float::evaluate(self.model, &probe, &inputs);
-        match results.map_err(|error| error.to_string())?.first() {
-            Some(Constant::Tensor(tensor)) if tensor.len() == count => {
-                Ok(tensor.as_f32().ok_or("it gives no real number")?.to_vec())
-            }
-            _ => Err("it is no function of one number".into()),
-        }
     }
 
     pub fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {

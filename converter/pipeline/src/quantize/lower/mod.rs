@@ -3,6 +3,7 @@
 mod chain;
 mod elementwise;
 mod layer;
+pub mod linear;
 mod resize;
 mod shape;
 mod window;
@@ -16,9 +17,10 @@ use hardtack_engine::program::{PortType, TensorId};
 use hardtack_engine::{BuildError, Builder, Built};
 
 use self::layer::Waiting;
+use super::Calibration;
 use super::lattice::{Source, View};
 use super::region::{Region, is_constant, reads, sample_shape};
-use super::scale::{Quantization, Range};
+use super::scale::Quantization;
 
 /// A finished program and what it stands for.
 pub struct Lowered {
@@ -57,11 +59,11 @@ pub struct Refusal {
 pub fn lower(
     model: &Model,
     region: &Region,
-    ranges: &HashMap<Outlet, Range>,
+    calibration: &Calibration,
 ) -> Result<Lowered, Refusal> {
     let mut lowering = Lowering {
         model,
-        ranges,
+        calibration,
         region,
         uses: uses(model),
         absorbed: HashMap::new(),
@@ -82,7 +84,7 @@ pub fn lower(
 /// What a node makes.
 struct Lowering<'a> {
     model: &'a Model,
-    ranges: &'a HashMap<Outlet, Range>,
+    calibration: &'a Calibration,
     region: &'a Region,
     /// The nodes that read each value; `None` stands for the model's caller.
     uses: HashMap<Outlet, Vec<Option<usize>>>,
@@ -201,8 +203,8 @@ impl<'a> Lowering<'a> {
         if let Some(stated) = self.stated_ahead(outlet) {
             return Ok(stated);
         }
-        let range = self.ranges.get(&outlet).ok_or("its range was not measured")?;
-        Ok(Quantization::of(*range))
+        let range = self.calibration.ranges.get(&outlet).ok_or("its range was not measured")?;
+        Ok(Quantization::of(range.range))
     }
 
     /// The quantization that all pieces of a view share.

@@ -1,0 +1,109 @@
+//! Boxes that detectors find, before and after.
+
+use hardtack::{Session, Tensor};
+
+/// Boxes of one class that overlap more than this are one.
+const OVERLAP: f32 = 0.45;
+/// Boxes that overlap at least this much are the same.
+const SAME: f32 = 0.9;
+
+/// A box in the model's coordinates.
+#[derive(Clone, Copy)]
+struct Found {
+    class: usize,
+    score: f32,
+    /// Left, top, right, bottom.
+    edges: [f32; 4],
+}
+
+/// How many of the float model's boxes are found again, and how many are new.
+pub fn compare(
+    name: &str,
+    inputs: &[Tensor],
+    float: &mut Session,
+    int8: &mut Session,
+) -> Result<String, String> {
+    let (mut before, mut after, mut same) = (0, 0, 0);
+    for input in inputs {
+        let expected = find(name, float, input)?;
+        let got = find(name, int8, input)?;
+        let again = |a: &&Found| got.iter().any(|b| a.class == b.class && overlap(a, b) >= SAME);
+        same += expected.iter().filter(again).count();
+        before += expected.len();
+        after += got.len();
+    }
+    let part = 100.0 * same as f64 / before.max(1) as f64;
+    Ok(format!("{before} boxes | {after} boxes, {same} the same ({part:.1} %) | – | –"))
+}
+
+fn find(name: &str, session: &mut Session, input: &Tensor) -> Result<Vec<Found>, String> {
+    let port = session.inputs()[0].name.clone();
+    let outputs = session.run(&[(&port, input)]).map_err(|error| error.to_string())?;
+    let values: Vec<Vec<f32>> = outputs.iter().map(|(_, tensor)| tensor.to_f32()).collect();
+    let found = match name {
+        "ultraface_rfb_320" => faces(&values[0], &values[1]),
+        _ => objects(&values[0]),
+    };
+    Ok(suppress(found))
+}
+
+/// Scores of two classes, and corners relative to the picture.
+fn faces(scores: &[f32], boxes: &[f32]) -> Vec<Found> {
+    let pairs = scores.chunks_exact(2).zip(boxes.chunks_exact(4));
+    pairs
+        .filter(|(scores, _)| scores[1] > 0.7)
+        .map(|(scores, edges)| Found {
+            class: 0,
+            score: scores[1],
+            edges: [edges[0], edges[1], edges[2], edges[3]],
+        })
+        .collect()
+}
+
+/// YOLOX: centre and logarithm of the size by cell of three grids, objectness, 80 classes.
+fn objects(values: &[f32]) -> Vec<Found> {
+    let cells = [8, 16, 32].into_iter().flat_map(|stride| {
+        let side = 416 / stride;
+        (0..side * side).map(move |cell| [stride, cell % side, cell / side].map(|v| v as f32))
+    });
+    let rows = values.chunks_exact(85).zip(cells);
+    rows.filter_map(|(row, [stride, x, y])| {
+        let (class, best) =
+            row[5..].iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).expect("80 classes");
+        let score = row[4] * best;
+        let centre = [(row[0] + x) * stride, (row[1] + y) * stride];
+        let half = [row[2].exp() * stride / 2.0, row[3].exp() * stride / 2.0];
+        let edges =
+            [centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]];
+        (score > 0.4).then_some(Found { class, score, edges })
+    })
+    .collect()
+}
+
+/// Without boxes that a better one of their class covers.
+fn suppress(mut found: Vec<Found>) -> Vec<Found> {
+    found.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut kept: Vec<Found> = Vec::new();
+    for candidate in found {
+        let covered = |better: &Found| {
+            better.class == candidate.class && overlap(better, &candidate) > OVERLAP
+        };
+        if !kept.iter().any(covered) {
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+/// Intersection over union.
+fn overlap(a: &Found, b: &Found) -> f32 {
+    let area =
+        |[left, top, right, bottom]: [f32; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);
+    let both = area([
+        a.edges[0].max(b.edges[0]),
+        a.edges[1].max(b.edges[1]),
+        a.edges[2].min(b.edges[2]),
+        a.edges[3].min(b.edges[3]),
+    ]);
+    both / (area(a.edges) + area(b.edges) - both).max(f32::MIN_POSITIVE)
+}

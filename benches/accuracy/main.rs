@@ -1,0 +1,201 @@
+//! What INT8 costs in accuracy: networks of the shared assets on labelled data, with every sample
+//! whose answer changed.
+//!
+//!     cargo bench --bench accuracy [NAME]... [-- OPTION...]
+//!
+//! Options are those of `hardtack convert` that say how a network is quantized.
+
+mod boxes;
+#[path = "../../tests/shared/mod.rs"]
+mod shared;
+
+use std::path::Path;
+
+use hardtack::process::Preprocessor;
+use hardtack::{Bundle, Session, Tensor};
+use hardtack_converter::quantize::{Method, Rounding, Settings};
+use hardtack_converter::spec::Spec;
+use hardtack_converter::{Options, Silent, arrays, convert, samples};
+use shared::labelled::{Answers, answers, spec_path, task};
+
+/// Networks of fewer classes than this are measured; the others by what else they answer.
+const NETWORKS: [&str; 12] = [
+    "mlperf_tiny_kws_dscnn",
+    "mlperf_tiny_ic_resnet8",
+    "mlperf_tiny_vww_mobilenet",
+    "mlperf_tiny_ad_autoencoder",
+    "mnist_cntk",
+    "cifar_resnet14",
+    "cifar_mobilenetv2s",
+    "squeezenet1_1",
+    "mobilenet_v1_0.25_128",
+    "mobilenet_v2_1.0_224",
+    "ultraface_rfb_320",
+    "yolox_nano_416",
+];
+
+fn main() {
+    // `cargo test` runs benches too, with this argument; there is nothing to test here.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--test") {
+        return;
+    }
+    let Some(assets) = shared::assets() else {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    };
+    let wanted: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|a| !a.starts_with('-')).collect();
+    let mut settings = Settings::default();
+    for argument in &arguments {
+        let method = argument.strip_prefix("--method=");
+        let named = |name: &str| Method::ALL.into_iter().find(|method| method.name() == name);
+        if argument == "--rounding=nearest" {
+            settings.rounding = Rounding::Nearest;
+        }
+        settings.method = method.and_then(named).unwrap_or(settings.method);
+    }
+    println!("| network | float | INT8 | output dB | gained, lost | worst layer dB | seconds |");
+    println!("|---|---|---|---|---|---|---|");
+    for name in NETWORKS {
+        if wanted.is_empty() || wanted.contains(&name) {
+            match row(&assets, name, &settings) {
+                Ok(row) => println!("| {name} | {row} |"),
+                Err(problem) => println!("| {name} | {problem} |"),
+            }
+        }
+    }
+}
+
+fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String> {
+    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let source = shared::source(&assets.join("models").join(name), scratch.path())?;
+    let task = task(name).ok_or("it has no task")?;
+    let spec = match task.spec {
+        "" => None,
+        spec => Some(Spec::read(&spec_path(spec)).map_err(|error| error.to_string())?),
+    };
+    let mut options = Options {
+        preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
+        postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
+        quantize: settings.clone(),
+        ..Options::default()
+    };
+    let data = assets.join("data");
+    let output = scratch.path().join("model.tack");
+    let open = |options: &Options| {
+        let report =
+            convert(&source, &output, options, &mut Silent).map_err(|error| error.to_string())?;
+        let bundle = Bundle::open(&output).map_err(|error| error.to_string())?;
+        let session = Session::new(&bundle).map_err(|error| error.to_string())?;
+        Ok::<_, String>((report, bundle, session))
+    };
+    let (_, float_bundle, mut float) = open(&options)?;
+    options.int8 = true;
+    options.calibration = Some(data.join(task.calibration));
+    let (report, int8_bundle, mut int8) = open(&options)?;
+    let worst = report.layers.iter().map(|layer| layer.sqnr_db).fold(f64::INFINITY, f64::min);
+    let seconds: f64 = report.stages.iter().map(|stage| stage.seconds).sum();
+    let compared = if task.evaluation.is_empty() {
+        let inputs = inputs(&float_bundle, &data.join(task.calibration))?;
+        match name {
+            "mlperf_tiny_ad_autoencoder" => reconstruction(&inputs, &mut float, &mut int8)?,
+            "mlperf_tiny_vww_mobilenet" => agreement(&inputs, &mut float, &mut int8)?,
+            _ => boxes::compare(name, &inputs, &mut float, &mut int8)?,
+        }
+    } else {
+        let evaluation = data.join(task.evaluation);
+        let before = answers(&float_bundle, &mut float, &evaluation)?;
+        top1(&before, &answers(&int8_bundle, &mut int8, &evaluation)?)
+    };
+    Ok(format!("{compared} | {worst:.1} | {seconds:.1}"))
+}
+
+/// Samples that the answer is right for, before and after, and those where that changed.
+fn top1(before: &Answers, after: &Answers) -> String {
+    let right = |answers: &Answers, index: usize| answers.given[index] == answers.truth[index];
+    let changed = |now: bool| {
+        let all = 0..before.truth.len();
+        let names: Vec<String> = all
+            .filter(|index| right(after, *index) == now && right(before, *index) != now)
+            .map(|index| before.names[index].clone())
+            .collect();
+        format!("{}{} ({})", if now { '+' } else { '−' }, names.len(), names.join(" "))
+    };
+    let noise = noise(&before.scores, &after.scores);
+    let (gained, lost) = (changed(true), changed(false));
+    format!("{} | {} | {noise:.1} | {gained} {lost}", before.top1(), after.top1())
+}
+
+/// Signal to noise ratio of outputs in dB.
+fn noise(before: &[Vec<f32>], after: &[Vec<f32>]) -> f64 {
+    let pairs = before.iter().flatten().zip(after.iter().flatten());
+    let sums = pairs.fold((0.0, 0.0), |(signal, noise), (a, b)| {
+        (signal + f64::from(*a).powi(2), noise + f64::from(a - b).powi(2))
+    });
+    10.0 * (sums.0 / sums.1).log10()
+}
+
+/// How often the greatest output is the same.
+fn agreement(inputs: &[Tensor], float: &mut Session, int8: &mut Session) -> Result<String, String> {
+    let greatest = |values: &[f32]| {
+        let best = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        best.map(|(index, _)| index)
+    };
+    let before = inputs.iter().map(|x| run(float, x)).collect::<Result<Vec<_>, _>>()?;
+    let after = inputs.iter().map(|x| run(int8, x)).collect::<Result<Vec<_>, _>>()?;
+    let same = before.iter().zip(&after).filter(|(a, b)| greatest(a) == greatest(b)).count();
+    let noise = noise(&before, &after);
+    Ok(format!("– | {same}/{} as in float | {noise:.1} | –", inputs.len()))
+}
+
+/// Mean squared error of what an auto-encoder gives back.
+fn reconstruction(
+    inputs: &[Tensor],
+    float: &mut Session,
+    int8: &mut Session,
+) -> Result<String, String> {
+    let error = |session: &mut Session| -> Result<f64, String> {
+        let mut sum = 0.0;
+        for input in inputs {
+            let (given, wanted) = (run(session, input)?, input.to_f32());
+            let squares = given.iter().zip(&wanted).map(|(a, b)| f64::from(a - b).powi(2));
+            sum += squares.sum::<f64>() / wanted.len() as f64;
+        }
+        Ok(sum / inputs.len() as f64)
+    };
+    let (before, after) = (error(float)?, error(int8)?);
+    let part = 100.0 * (after / before - 1.0);
+    Ok(format!("error {before:.4} | error {after:.4} ({part:+.2} %) | – | –"))
+}
+
+/// Inputs of the model from data without labels.
+fn inputs(bundle: &Bundle, data: &Path) -> Result<Vec<Tensor>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let manifest = bundle.manifest().map_err(|e| text(&e))?;
+    let port = &manifest.inputs[0];
+    let preprocessor = match bundle.preprocess().map_err(|e| text(&e))? {
+        Some(preprocess) => Preprocessor::new(preprocess, port).map_err(|e| text(&e))?,
+        None => Preprocessor::identity(port),
+    };
+    let mut inputs = Vec::new();
+    if data.is_dir() {
+        for file in samples::files(data).map_err(|e| text(&e))? {
+            inputs.extend(preprocessor.file(&file).map_err(|e| text(&e))?);
+        }
+        return Ok(inputs);
+    }
+    let arrays = arrays::read_npz(data).map_err(|e| text(&e))?;
+    let (_, x) = arrays.iter().find(|(name, _)| name == "x").or(arrays.first()).ok_or("no data")?;
+    for index in 0..x.shape()[0] {
+        inputs.push(preprocessor.array(&samples::row(x, index)).map_err(|e| text(&e))?);
+    }
+    Ok(inputs)
+}
+
+/// The first output.
+fn run(session: &mut Session, input: &Tensor) -> Result<Vec<f32>, String> {
+    let name = session.inputs()[0].name.clone();
+    let outputs = session.run(&[(&name, input)]).map_err(|error| error.to_string())?;
+    Ok(outputs[0].1.to_f32())
+}

@@ -1,0 +1,144 @@
+//! How the values of a tensor are spread, in memory that does not grow with their number.
+
+use super::scale::Range;
+
+/// Bins on each side of zero.
+const SIDE: usize = 4096;
+/// How much a new sample counts in the moving average.
+const MOMENTUM: f32 = 0.1;
+
+/// Counts of values in bins of one width, as many below zero as above. The width is a power of
+/// two and doubles when a value lies outside, so that bins merge in pairs and no count is lost.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    width: f32,
+    counts: Vec<u32>,
+    /// Values that are exactly 0: they are never rounded.
+    zeros: u64,
+    range: Range,
+    moving: Range,
+}
+
+/// Values of about one size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bin {
+    /// Their middle.
+    pub centre: f64,
+    /// How many there are.
+    pub count: f64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram {
+            width: 0.0,
+            counts: Vec::new(),
+            zeros: 0,
+            range: Range::NONE,
+            moving: Range::NONE,
+        }
+    }
+}
+
+impl Histogram {
+    /// Adds the values of a sample, all of which are finite.
+    pub fn add(&mut self, values: &[f32]) {
+        let seen = Range::NONE.extended(values);
+        if values.is_empty() {
+            return;
+        }
+        let first = self.range == Range::NONE;
+        let towards = |old: f32, new: f32| if first { new } else { old + MOMENTUM * (new - old) };
+        self.moving = Range {
+            low: towards(self.moving.low, seen.low),
+            high: towards(self.moving.high, seen.high),
+        };
+        self.range =
+            Range { low: self.range.low.min(seen.low), high: self.range.high.max(seen.high) };
+        self.widen(seen.low.abs().max(seen.high.abs()));
+        let scale = 1.0 / self.width;
+        for value in values {
+            if *value == 0.0 {
+                self.zeros += 1;
+                continue;
+            }
+            let index = (value * scale).floor() as i32 + SIDE as i32;
+            let count = &mut self.counts[index.clamp(0, 2 * SIDE as i32 - 1) as usize];
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Makes bins wide enough for values of this size.
+    fn widen(&mut self, size: f32) {
+        if self.counts.is_empty() {
+            self.counts = vec![0; 2 * SIDE];
+            // Values this small are zeros for all that matters.
+            self.width = (size.max(1e-30) / SIDE as f32).log2().ceil().exp2();
+        }
+        while self.width * (SIDE as f32) < size {
+            self.width *= 2.0;
+            let merged: Vec<u32> =
+                self.counts.chunks_exact(2).map(|pair| pair[0].saturating_add(pair[1])).collect();
+            self.counts.fill(0);
+            self.counts[SIDE / 2..SIDE / 2 + SIDE].copy_from_slice(&merged);
+        }
+    }
+
+    /// Least and greatest value.
+    pub fn range(&self) -> Range {
+        self.range
+    }
+
+    /// The moving average of each sample's least and greatest value.
+    pub fn moving(&self) -> Range {
+        self.moving
+    }
+
+    /// How many values are exactly 0.
+    pub fn zeros(&self) -> u64 {
+        self.zeros
+    }
+
+    /// Width of a bin.
+    pub fn width(&self) -> f64 {
+        self.width.into()
+    }
+
+    /// The bins that hold values, least first; without the zeros.
+    pub fn bins(&self) -> impl Iterator<Item = Bin> + '_ {
+        let width = f64::from(self.width);
+        self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(
+            move |(index, count)| Bin {
+                centre: (index as f64 - SIDE as f64 + 0.5) * width,
+                count: f64::from(*count),
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_count_is_lost_when_bins_widen() {
+        let mut histogram = Histogram::default();
+        histogram.add(&[0.5, -0.25, 0.0, 1e-3]);
+        histogram.add(&[100.0, -3000.0]);
+        assert_eq!(histogram.range(), Range { low: -3000.0, high: 100.0 });
+        assert_eq!(histogram.zeros(), 1);
+        assert_eq!(histogram.bins().map(|bin| bin.count).sum::<f64>(), 5.0);
+        assert_eq!(histogram.width(), 1.0);
+        let centres: Vec<f64> = histogram.bins().map(|bin| bin.centre).collect();
+        assert_eq!(centres, [-2999.5, -0.5, 0.5, 100.5]);
+    }
+
+    #[test]
+    fn the_moving_average_follows_the_samples() {
+        let mut histogram = Histogram::default();
+        histogram.add(&[0.0, 1.0]);
+        histogram.add(&[-1.0, 11.0]);
+        let Range { low, high } = histogram.moving();
+        assert!((low + 0.1).abs() < 1e-6 && (high - 2.0).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,143 @@
+//! What is linear in a value: convolutions, and products with a constant matrix.
+
+use hardtack::Model;
+use hardtack_bundle::graph::{Conv, Einsum, ImageLayout, Operator, Outlet};
+use hardtack_engine::program::Window;
+
+use super::super::region::{is_constant, sample_shape};
+use super::super::weights::{Weights, reals};
+use super::outlet;
+use super::window::{engine_window, image_order};
+
+/// A layer as a convolution: of a value whose axes are taken in this order, rows first and
+/// channels last.
+pub struct Linear {
+    /// What it reads.
+    pub input: Outlet,
+    /// The order of its axes, without the batch.
+    pub input_order: Vec<usize>,
+    /// The order of the result's.
+    pub output_order: Vec<usize>,
+    /// The window that slides.
+    pub window: Window,
+    /// Groups of channels that do not mix.
+    pub groups: u32,
+    /// Number of output channels.
+    pub channels: usize,
+    /// The axis of the output channels, without the batch.
+    pub axis: usize,
+    /// Its weights.
+    pub weights: Weights,
+    /// Added to each output channel.
+    pub bias: Vec<f32>,
+}
+
+/// A window of a single pixel.
+pub const ONE_PIXEL: Window =
+    Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
+
+fn shape(model: &Model, outlet: Outlet) -> Result<Vec<usize>, String> {
+    sample_shape(model.graph.fact(outlet)).ok_or("a dimension is open".into())
+}
+
+impl Linear {
+    /// The layer that a node is.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn of(model: &Model, index: usize) -> Result<Linear, String> {
+        match &model.graph.nodes[index].operator {
+            Operator::Conv(conv) => Self::convolution(model, index, conv),
+            Operator::Einsum(einsum) => Self::product(model, index, einsum),
+            _ => Err("it has no weights".into()),
+        }
+    }
+
+    fn convolution(model: &Model, index: usize, conv: &Conv) -> Result<Linear, String> {
+        let node = &model.graph.nodes[index];
+        let [input, kernel, bias] = node.inputs[..] else { return Err("it has no bias".into()) };
+        let before = shape(model, input)?;
+        let after = shape(model, outlet(index))?;
+        let order = image_order(conv.window.layout, before.len())?;
+        let window = engine_window(&conv.window, &before, &after)?;
+        let channels = conv.window.output_channels as usize;
+        let spatial = conv.window.kernel.iter().map(|size| *size as usize).product();
+        let weights = Weights::of_kernel(model, kernel, conv.kernel_layout, channels, spatial)
+            .ok_or("its weights are computed")?;
+        let bias = reals(model, bias).ok_or("its bias is computed")?;
+        let bias = if bias.len() == 1 { vec![bias[0]; channels] } else { bias };
+        let axis = match conv.window.layout {
+            ImageLayout::Nchw | ImageLayout::Chw => 0,
+            ImageLayout::Nhwc | ImageLayout::Hwc => after.len() - 1,
+        };
+        Ok(Linear {
+            channels,
+            axis,
+            input,
+            input_order: order.clone(),
+            output_order: order,
+            window,
+            groups: conv.groups,
+            weights,
+            bias,
+        })
+    }
+
+    /// A product of a value with a constant matrix, as a convolution of one pixel after another.
+    fn product(model: &Model, index: usize, einsum: &Einsum) -> Result<Linear, String> {
+        let node = &model.graph.nodes[index];
+        let general = || "it is no product of a value with a constant matrix".to_string();
+        let (sides, result) = einsum.expression.split_once("->").ok_or_else(general)?;
+        let (left, right) = sides.split_once(',').ok_or_else(general)?;
+        let [a, b] = node.inputs[..] else { return Err(general()) };
+        let constant = |outlet: Outlet| is_constant(model, outlet);
+        let (value, value_axes, matrix, matrix_axes) = match (constant(a), constant(b)) {
+            (false, true) => (a, left, b, right),
+            (true, false) => (b, right, a, left),
+            _ => return Err(general()),
+        };
+        let matrix_axes: Vec<char> = matrix_axes.chars().collect();
+        let [first, second] = matrix_axes[..] else { return Err(general()) };
+        let (k, n, k_axis) = match (value_axes.contains(first), value_axes.contains(second)) {
+            (true, false) => (first, second, 0),
+            (false, true) => (second, first, 1),
+            _ => return Err(general()),
+        };
+        let value_axes: Vec<char> = value_axes.chars().collect();
+        let result: Vec<char> = result.chars().collect();
+        // Every axis but the batch, the summed one last; and in the result the new one last.
+        let place = |axes: &[char], axis: char| axes.iter().position(|other| *other == axis);
+        let k_place = place(&value_axes, k).ok_or_else(general)?;
+        let n_place = place(&result, n).ok_or_else(general)?;
+        let batch_first = value_axes[0] == result[0] && k_place > 0 && n_place > 0;
+        let rest: Vec<char> = value_axes[1..].iter().copied().filter(|axis| *axis != k).collect();
+        let kept: Vec<char> = result[1..].iter().copied().filter(|axis| *axis != n).collect();
+        if !batch_first || rest.len() != kept.len() || value_axes.len() != result.len() {
+            return Err(general());
+        }
+        let orders = |axes: &[char], last: usize| -> Option<Vec<usize>> {
+            let others = rest.iter().map(|axis| place(axes, *axis).map(|at| at - 1));
+            others.chain([Some(last - 1)]).collect()
+        };
+        let input_order = orders(&value_axes, k_place).ok_or_else(general)?;
+        let output_order = orders(&result, n_place).ok_or_else(general)?;
+        let matrix_shape = &model.graph.fact(matrix).shape;
+        let sizes = [0, 1].map(|axis| matrix_shape[axis].value().unwrap_or(0) as usize);
+        let strides = [sizes[1], 1];
+        let by = |axis: usize| (sizes[axis], strides[axis]);
+        let weights = Weights::of_matrix(model, matrix, by(k_axis), by(1 - k_axis))
+            .ok_or("its weights are computed")?;
+        let channels = sizes[1 - k_axis];
+        Ok(Linear {
+            channels,
+            axis: n_place - 1,
+            input: value,
+            input_order,
+            output_order,
+            window: ONE_PIXEL,
+            groups: 1,
+            weights,
+            bias: vec![0.0; channels],
+        })
+    }
+}

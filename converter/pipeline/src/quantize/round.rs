@@ -1,0 +1,165 @@
+//! Rounding weights so that a layer's outputs, not each weight, are nearest to the real ones.
+//!
+//! Weights are rounded one after another; the error of each is made good by those that follow, as
+//! far as their inputs go together over calibration data. The order is that of the inputs' size.
+//! Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+//! Transformers", 2023, after Hassibi and Stork, "Second Order Derivatives for Network Pruning:
+//! Optimal Brain Surgeon", 1992.
+
+use super::moments::{BLOCK, Group};
+use super::weights::{Rounded, step};
+
+/// The part of the mean square input that is added to each: inputs that were hardly seen are
+/// taken for small and not for nothing.
+const DAMPING: f64 = 0.01;
+/// Steps tried for a row, down from the one that reaches its greatest weight.
+const STEPS: i32 = 20;
+/// The least of them, as a part of the greatest.
+const LEAST_STEP: f64 = 0.6;
+
+/// The weights of a layer in integers: `values` by output channel, each of as many weights as the
+/// groups have inputs. `noise` is the mean square error of an input as the integers have it.
+pub fn round(values: &[f32], groups: &[Group], noise: f64) -> Rounded {
+    let depth = groups[0].mean.len();
+    let rows = values.len() / depth / groups.len();
+    let mut rounded = Rounded::default();
+    for (group, values) in groups.iter().zip(values.chunks_exact(rows * depth)) {
+        let sizes = diagonal(group);
+        let scales: Vec<f32> =
+            values.chunks_exact(depth).map(|row| scale(row, &sizes, noise)).collect();
+        let mut integers = vec![0i8; values.len()];
+        for (block, products) in group.products.iter().enumerate() {
+            let columns = block * BLOCK..(block * BLOCK + BLOCK).min(depth);
+            let solver = Solver::new(products, noise);
+            for (row, scale) in scales.iter().enumerate() {
+                let at = row * depth + columns.start..row * depth + columns.end;
+                solver.round(&values[at.clone()], *scale, &mut integers[at]);
+            }
+        }
+        for ((real, row), scale) in
+            values.chunks_exact(depth).zip(integers.chunks_exact(depth)).zip(&scales)
+        {
+            // What the rounded weights lack of the mean output.
+            let lacking = real.iter().zip(row).zip(&group.mean).map(|((real, integer), mean)| {
+                (f64::from(*real) - f64::from(*integer) * f64::from(*scale)) * mean
+            });
+            rounded.bias.push(lacking.sum::<f64>() as f32);
+        }
+        rounded.weights.extend(integers);
+        rounded.scales.extend(scales);
+    }
+    rounded
+}
+
+/// Mean square of each weight's input.
+fn diagonal(group: &Group) -> Vec<f64> {
+    let squares = group.products.iter().flat_map(|products| {
+        let size = products.len().isqrt();
+        (0..size).map(move |at| f64::from(products[at * size + at]))
+    });
+    squares.collect()
+}
+
+/// The step of a row: of those tried, the one with the least error of the outputs, its weights
+/// taken for independent.
+fn scale(row: &[f32], sizes: &[f64], noise: f64) -> f32 {
+    let greatest = row.iter().fold(0f32, |greatest, w| greatest.max(w.abs()));
+    if let Some(exact) = step(row, greatest) {
+        return exact as f32;
+    }
+    let whole = f64::from(greatest) / 127.0;
+    if whole < 1e-15 {
+        return 1.0;
+    }
+    let error = |scale: f64| {
+        let each = row.iter().zip(sizes).map(|(weight, size)| {
+            let steps = (f64::from(*weight) / scale).round_ties_even().clamp(-127.0, 127.0);
+            (f64::from(*weight) - steps * scale).powi(2) * (size + noise)
+        });
+        each.sum::<f64>()
+    };
+    let (mut best, mut least) = (whole, error(whole));
+    for tried in 1..=STEPS {
+        let scale = whole * (1.0 - (1.0 - LEAST_STEP) * f64::from(tried) / f64::from(STEPS));
+        let error = error(scale);
+        if error < least {
+            (best, least) = (scale, error);
+        }
+    }
+    best as f32
+}
+
+/// Spreads the errors of rounding among the weights of a run.
+struct Solver {
+    /// The order in which weights are rounded.
+    order: Vec<usize>,
+    /// The upper factor U of the inverse of the damped products, `H⁻¹ = UᵀU`, in that order,
+    /// each row divided by its diagonal element.
+    factor: Vec<f32>,
+}
+
+impl Solver {
+    fn new(products: &[f32], noise: f64) -> Solver {
+        let size = products.len().isqrt();
+        let square = |at: usize| f64::from(products[at * size + at]);
+        let mean = (0..size).map(square).sum::<f64>() / size.max(1) as f64;
+        let damping = (DAMPING * mean + noise).max(1e-12);
+        let mut order: Vec<usize> = (0..size).collect();
+        order.sort_by(|a, b| square(*b).total_cmp(&square(*a)).then(a.cmp(b)));
+        // H = R·Rᵀ with R upper, from the last row up; then U = R⁻¹.
+        let mut r = vec![0f64; size * size];
+        for (i, from) in order.iter().enumerate() {
+            for (j, to) in order.iter().enumerate().skip(i) {
+                r[i * size + j] = f64::from(products[from * size + to]);
+            }
+            r[i * size + i] += damping;
+        }
+        let mut column = vec![0f64; size];
+        for j in (0..size).rev() {
+            let pivot = r[j * size + j].max(damping * 1e-3).sqrt();
+            r[j * size + j] = pivot;
+            for i in 0..j {
+                r[i * size + j] /= pivot;
+                column[i] = r[i * size + j];
+            }
+            // What column j explains of the products before it.
+            for i in 0..j {
+                let of_row = column[i];
+                let products = r[i * size + i..i * size + j].iter_mut().zip(&column[i..j]);
+                products.for_each(|(product, other)| *product -= of_row * other);
+            }
+        }
+        let mut factor = vec![0f32; size * size];
+        let mut row = vec![0f64; size];
+        for i in 0..size {
+            // Row i of R⁻¹, by solving x·R = eᵢ from the left.
+            row.fill(0.0);
+            row[i] = 1.0;
+            for j in i..size {
+                row[j] /= r[j * size + j];
+                let x = row[j];
+                let rest = row[j + 1..].iter_mut().zip(&r[j * size + j + 1..(j + 1) * size]);
+                rest.for_each(|(sum, factor)| *sum -= x * factor);
+            }
+            let diagonal = row[i];
+            for j in i..size {
+                factor[i * size + j] = (row[j] / diagonal) as f32;
+            }
+        }
+        Solver { order, factor }
+    }
+
+    fn round(&self, row: &[f32], scale: f32, integers: &mut [i8]) {
+        let size = self.order.len();
+        let mut left: Vec<f32> = self.order.iter().map(|at| row[*at]).collect();
+        for (i, at) in self.order.iter().enumerate() {
+            let steps = (left[i] / scale).round_ties_even().clamp(-127.0, 127.0);
+            integers[*at] = steps as i8;
+            let error = left[i] - steps * scale;
+            if error != 0.0 {
+                let factors = &self.factor[i * size + i + 1..(i + 1) * size];
+                left[i + 1..].iter_mut().zip(factors).for_each(|(w, f)| *w -= error * f);
+            }
+        }
+    }
+}
