@@ -53,6 +53,9 @@ fn main() {
         if argument == "--rounding=nearest" {
             settings.rounding = Rounding::Nearest;
         }
+        if let Some(error) = argument.strip_prefix("--max-error=") {
+            settings.max_error = error.parse().ok();
+        }
         settings.method = method.and_then(named).unwrap_or(settings.method);
     }
     println!("| network | float | INT8 | output dB | gained, lost | worst layer dB | seconds |");

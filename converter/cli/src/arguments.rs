@@ -156,6 +156,14 @@ pub struct Quantize {
     /// ones over calibration data, or nearest, each by itself.
     #[arg(long, value_name = "HOW", default_value = "adaptive", value_parser = rounding)]
     pub rounding: Rounding,
+    /// Keep a node in float, by its name in the ONNX file, with the functions right after it.
+    #[arg(long, value_name = "NODE")]
+    pub keep_float: Vec<String>,
+    /// Keep layers in float until the outputs' error over calibration data is at most this: root
+    /// mean square difference from the float model, of the outputs' root mean square. Those that
+    /// take away the most error for their time come first.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub max_error: Option<f64>,
 }
 
 fn rounding(name: &str) -> Result<Rounding, String> {
@@ -169,7 +177,12 @@ fn rounding(name: &str) -> Result<Rounding, String> {
 impl Quantize {
     /// The same for the converter.
     pub fn settings(&self) -> Settings {
-        Settings { method: self.ranges, rounding: self.rounding }
+        Settings {
+            method: self.ranges,
+            rounding: self.rounding,
+            keep_float: self.keep_float.clone(),
+            max_error: self.max_error,
+        }
     }
 }
 

@@ -141,6 +141,9 @@ impl<'a> Work<'a> {
             }
             None => Samples::random(&original.graph),
         };
+        if self.options.int8 {
+            samples.check_calibration()?;
+        }
         self.expected = parity::outputs(original, compared(&samples))?;
         Ok(samples)
     }
@@ -185,6 +188,7 @@ impl<'a> Work<'a> {
             .map(|left| FloatNode { node: left.node, operator: left.operator, reason: left.reason })
             .collect();
         self.layers = quantized.layers;
+        self.warnings.extend(quantized.warnings);
         if quantized.model.programs.is_empty() {
             self.warnings.push("no part of the model could be quantized; it is all float".into());
         }

@@ -36,6 +36,42 @@ impl Samples {
         self.generators.is_empty()
     }
 
+    /// Checks that ranges can be learnt from the samples.
+    ///
+    /// # Errors
+    /// Where there is only one, all are the same number throughout, or a value is not finite.
+    pub fn check_calibration(&self) -> Result<(), Error> {
+        let refuse = |problem: String| Err(Error::Options(format!("{}: {problem}", self.source)));
+        if let [_] = self.inputs[..] {
+            return refuse(
+                "one calibration sample does not tell what range values have; give 100 or more, \
+                 as different as those the model will meet"
+                    .into(),
+            );
+        }
+        for input in 0..self.inputs.first().map_or(0, Vec::len) {
+            let mut seen: Option<f32> = None;
+            let mut differ = false;
+            for (index, sample) in self.inputs.iter().enumerate() {
+                let Some(values) = sample[input].as_f32() else {
+                    differ = true;
+                    break;
+                };
+                if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                    return refuse(format!("calibration sample {index} holds {value}"));
+                }
+                differ |= values.iter().any(|value| *seen.get_or_insert(*value) != *value);
+            }
+            if let (false, Some(value)) = (differ, seen) {
+                return refuse(format!(
+                    "every calibration sample is {value} throughout, which tells no range; are \
+                     these the data, and is the pre-processing theirs?"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Random samples that fit the graph: reals from −1 to 1, integers 0 and 1.
     pub fn random(graph: &Graph) -> Samples {
         let mut inputs = Vec::new();

@@ -1,13 +1,19 @@
 //! What values a model takes, over calibration data.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hardtack::float::{FloatModel, FloatPlan};
 use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack_bundle::graph::{Node, Operator, Outlet};
 
+use super::clip::{self, Chosen, Method};
+use super::function::Function;
 use super::histogram::Histogram;
+use super::region::Region;
+use super::scale::Range;
+use super::weights::{Rounded, Values};
+use super::{Rounding, Settings, moments, round};
 use crate::error::Error;
 
 /// The float model with all values that matter as outputs.
@@ -73,9 +79,13 @@ pub fn statistics(
     model: &Model,
     samples: &[Vec<Tensor>],
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<HashMap<Outlet, Histogram>, Error> {
+) -> Result<Statistics, Error> {
     let mut histograms: HashMap<Outlet, Histogram> = HashMap::new();
+    let mut half: HashMap<Outlet, Range> = HashMap::new();
     for (index, sample) in samples.iter().enumerate() {
+        if index == samples.len() / 2 {
+            half = histograms.iter().map(|(outlet, seen)| (*outlet, seen.range())).collect();
+        }
         for (outlet, tensor) in observer.run(sample)? {
             let Some(values) = tensor.as_f32() else { continue };
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
@@ -86,5 +96,92 @@ pub fn statistics(
         }
         progress(index + 1, samples.len());
     }
-    Ok(histograms)
+    let grew = |(outlet, histogram): &(&Outlet, &Histogram)| {
+        let (now, before) = (histogram.range(), half.get(outlet).copied());
+        before.is_none_or(|before| now.high - now.low > GROWTH * (before.high - before.low))
+    };
+    let unstable = histograms.iter().filter(grew).count();
+    Ok(Statistics { histograms, unstable })
+}
+
+/// A range that grows by more in the second half of the samples is not known yet.
+const GROWTH: f32 = 1.1;
+
+/// What values a model takes.
+pub struct Statistics {
+    /// How the values are spread.
+    pub histograms: HashMap<Outlet, Histogram>,
+    /// How many of the ranges grew by more than a tenth in the second half of the samples.
+    pub unstable: usize,
+}
+
+/// What calibration data tell of a model.
+pub struct Calibration {
+    /// The range of every value that was observed.
+    pub ranges: HashMap<Outlet, Chosen>,
+    /// The weights of layers, by their nodes, where they are rounded ahead.
+    pub weights: HashMap<usize, Rounded>,
+}
+
+impl Calibration {
+    /// Of a model's regions, by its values on samples.
+    ///
+    /// # Errors
+    /// Where the model cannot be run on a sample.
+    pub fn new(
+        model: &Model,
+        regions: &[Region],
+        histograms: &HashMap<Outlet, Histogram>,
+        samples: &[Vec<Tensor>],
+        settings: &Settings,
+    ) -> Result<Calibration, Error> {
+        let ranges = ranges(model, histograms, settings.method);
+        let weights = match settings.rounding {
+            Rounding::Nearest => HashMap::new(),
+            Rounding::Adaptive => weights(model, regions, &ranges, samples)?,
+        };
+        Ok(Calibration { ranges, weights })
+    }
+}
+
+/// The range of every value that was observed.
+fn ranges(
+    model: &Model,
+    histograms: &HashMap<Outlet, Histogram>,
+    method: Method,
+) -> HashMap<Outlet, Chosen> {
+    // What the caller gets, or a softmax: its greatest values are the answer, and are not clipped.
+    let mut answers: HashSet<Outlet> = model.graph.outputs.iter().copied().collect();
+    let softmax = |node: &&Node| matches!(node.operator, Operator::Softmax(_));
+    answers.extend(model.graph.nodes.iter().filter(softmax).flat_map(|node| &node.inputs));
+    let choose = |(outlet, histogram): (&Outlet, &Histogram)| {
+        if method == Method::Auto && answers.contains(outlet) {
+            return (*outlet, clip::choose(histogram, Method::MinMax, None));
+        }
+        let Range { low, high } = histogram.range();
+        let function = Function::of_reader(model, *outlet, low.min(0.0), high.max(0.0));
+        let at = function.as_ref().map(|function| move |x: f64| function.at(x));
+        let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
+        (*outlet, clip::choose(histogram, method, transfer))
+    };
+    histograms.iter().map(choose).collect()
+}
+
+/// The weights of all layers, rounded for the sake of their outputs.
+fn weights(
+    model: &Model,
+    regions: &[Region],
+    ranges: &HashMap<Outlet, Chosen>,
+    samples: &[Vec<Tensor>],
+) -> Result<HashMap<usize, Rounded>, Error> {
+    let layers: Vec<usize> = regions.iter().flat_map(|region| region.nodes.clone()).collect();
+    let mut weights = HashMap::new();
+    moments::measure(model, &layers, samples, |index, linear, groups| {
+        if let Values::Real(values) = &linear.weights.values {
+            let noise = ranges.get(&linear.input).map_or(0.0, |chosen| chosen.error);
+            weights.insert(index, round::round(values, &groups, noise));
+        }
+        Ok(())
+    })?;
+    Ok(weights)
 }

@@ -5,6 +5,7 @@
 //! Integer-Arithmetic-Only Inference", 2018, has the scheme.
 
 pub mod arena;
+mod assemble;
 mod calibrate;
 mod clip;
 mod error;
@@ -14,6 +15,7 @@ mod histogram;
 pub mod integer_io;
 mod lattice;
 mod lower;
+mod mixed;
 mod moments;
 mod region;
 mod round;
@@ -22,19 +24,11 @@ mod scale;
 mod tests;
 mod weights;
 
-use std::collections::{HashMap, HashSet};
+use hardtack::{Model, Tensor};
+use hardtack_bundle::graph::{Operator, Outlet};
 
-use hardtack::{Model, Program, Tensor};
-use hardtack_bundle::graph::{Node, Operator, Outlet};
-
-use self::calibrate::Observer;
-use self::clip::Chosen;
-use self::function::Function;
-use self::histogram::Histogram;
-use self::lower::Lowered;
-use self::region::{Refused, Region};
-use self::scale::Range;
-use self::weights::{Rounded, Values};
+use self::calibrate::{Calibration, Observer};
+use self::region::Refused;
 use crate::edit::Editor;
 use crate::error::Error;
 use crate::report::LayerReport;
@@ -44,6 +38,9 @@ pub use self::clip::Method;
 /// Samples on which the error of each layer is measured.
 const MEASURED: usize = 8;
 
+/// One range in so many may still grow before a warning is due.
+const UNSTABLE: usize = 5;
+
 /// A quantized model.
 pub struct Quantized {
     /// The model, with its INT8 regions as programs.
@@ -52,6 +49,8 @@ pub struct Quantized {
     pub layers: Vec<LayerReport>,
     /// What stays in float.
     pub left_in_float: Vec<LeftInFloat>,
+    /// What the user should know of the calibration.
+    pub warnings: Vec<String>,
 }
 
 /// A node that stays in float.
@@ -71,6 +70,11 @@ pub struct Settings {
     pub method: Method,
     /// How weights are rounded.
     pub rounding: Rounding,
+    /// Names of nodes that stay in float.
+    pub keep_float: Vec<String>,
+    /// The most error that the outputs may have over calibration data: root mean square difference
+    /// as a part of the root mean square, of the worst output. Layers stay in float to keep it.
+    pub max_error: Option<f64>,
 }
 
 /// How weights are rounded.
@@ -82,14 +86,6 @@ pub enum Rounding {
     Adaptive,
     /// Each to the nearest integer.
     Nearest,
-}
-
-/// What calibration data tell of a model.
-struct Calibration {
-    /// The range of every value that was observed.
-    ranges: HashMap<Outlet, Chosen>,
-    /// The weights of layers, by their nodes, where they are rounded ahead.
-    weights: HashMap<usize, Rounded>,
 }
 
 /// Quantizes a model by its values on calibration samples; `progress` is told how many of how
@@ -107,7 +103,7 @@ pub fn quantize(
     fuse::fuse(&mut editor);
     let model = editor.finish();
 
-    let mut refused = Refused::new();
+    let mut refused = kept(&model, &settings.keep_float)?;
     let regions = region::regions(&model, &mut refused);
     let within = regions.iter().flat_map(|region| &region.nodes);
     let values = within.flat_map(|index| {
@@ -115,82 +111,60 @@ pub fn quantize(
         region::reads(&model, *index).chain([made])
     });
     let mut observer = Observer::new(&model, values)?;
-    let histograms = calibrate::statistics(&mut observer, &model, samples, progress)?;
-    let ranges = ranges(&model, &histograms, settings.method);
-    let weights = match settings.rounding {
-        Rounding::Nearest => HashMap::new(),
-        Rounding::Adaptive => weights(&model, &regions, &ranges, samples)?,
-    };
-    let calibration = Calibration { ranges, weights };
+    weights::finite(&model, &regions)?;
+    let statistics = calibrate::statistics(&mut observer, &model, samples, progress)?;
+    let histograms = &statistics.histograms;
+    let calibration = Calibration::new(&model, &regions, histograms, samples, settings)?;
+    if let Some(budget) = settings.max_error {
+        mixed::keep_in_float(&model, &calibration, &mut refused, samples, budget, progress)?;
+    }
 
-    let (regions, lowered) = lower_all(&model, &calibration, &mut refused);
+    let (regions, lowered) = assemble::lower(&model, &calibration, &mut refused);
     let measured = &samples[..samples.len().min(MEASURED)];
     let layers = error::measure(&model, &lowered, &calibration.ranges, &mut observer, measured)?;
     let left_in_float = left_in_float(&model, &refused);
-    let model = assemble(model, &regions, lowered);
-    Ok(Quantized { model, layers, left_in_float })
+    let warnings = warnings(statistics.unstable, histograms.len(), samples.len());
+    let model = assemble::assemble(model, &regions, lowered);
+    Ok(Quantized { model, layers, left_in_float, warnings })
 }
 
-/// The range of every value that was observed.
-fn ranges(
-    model: &Model,
-    histograms: &HashMap<Outlet, Histogram>,
-    method: Method,
-) -> HashMap<Outlet, Chosen> {
-    // What the caller gets, or a softmax: its greatest values are the answer, and are not clipped.
-    let mut answers: HashSet<Outlet> = model.graph.outputs.iter().copied().collect();
-    let softmax = |node: &&Node| matches!(node.operator, Operator::Softmax(_));
-    answers.extend(model.graph.nodes.iter().filter(softmax).flat_map(|node| &node.inputs));
-    let choose = |(outlet, histogram): (&Outlet, &Histogram)| {
-        if method == Method::Auto && answers.contains(outlet) {
-            return (*outlet, clip::choose(histogram, Method::MinMax, None));
-        }
-        let Range { low, high } = histogram.range();
-        let function = Function::of_reader(model, *outlet, low.min(0.0), high.max(0.0));
-        let at = function.as_ref().map(|function| move |x: f64| function.at(x));
-        let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
-        (*outlet, clip::choose(histogram, method, transfer))
-    };
-    histograms.iter().map(choose).collect()
+/// A warning where many ranges were still growing when the samples ended.
+fn warnings(unstable: usize, ranges: usize, samples: usize) -> Vec<String> {
+    if unstable * UNSTABLE < ranges {
+        return Vec::new();
+    }
+    vec![format!(
+        "{unstable} of {ranges} ranges grew by more than 10 % in the second half of the {samples} \
+         calibration samples, so that other data may be clipped; calibrate on more"
+    )]
 }
 
-/// The weights of all layers, rounded for the sake of their outputs.
-fn weights(
-    model: &Model,
-    regions: &[Region],
-    ranges: &HashMap<Outlet, Chosen>,
-    samples: &[Vec<Tensor>],
-) -> Result<HashMap<usize, Rounded>, Error> {
-    let layers: Vec<usize> = regions.iter().flat_map(|region| region.nodes.clone()).collect();
-    let mut weights = HashMap::new();
-    moments::measure(model, &layers, samples, |index, linear, groups| {
-        if let Values::Real(values) = &linear.weights.values {
-            let noise = ranges.get(&linear.input).map_or(0.0, |chosen| chosen.error);
-            weights.insert(index, round::round(values, &groups, noise));
-        }
-        Ok(())
-    })?;
-    Ok(weights)
-}
-
-/// Lowers every region. A node that is refused stays in float, and the regions are made anew
-/// without it.
-fn lower_all(
-    model: &Model,
-    calibration: &Calibration,
-    refused: &mut Refused,
-) -> (Vec<Region>, Vec<Lowered>) {
-    loop {
-        let regions = region::regions(model, refused);
-        let lowered: Result<Vec<Lowered>, _> =
-            regions.iter().map(|region| lower::lower(model, region, calibration)).collect();
-        match lowered {
-            Ok(lowered) => return (regions, lowered),
-            Err(refusal) => {
-                refused.insert(refusal.node, refusal.reason);
-            }
+/// The nodes that the user keeps in float, each with the functions that follow it.
+fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
+    let mut refused = Refused::new();
+    for name in names {
+        let nodes = &model.graph.nodes;
+        let Some(index) = nodes.iter().position(|node| node.name == *name) else {
+            let alike = nodes.iter().filter(|node| {
+                let (a, b) = (node.name.to_lowercase(), name.to_lowercase());
+                !matches!(node.operator, Operator::Constant(_))
+                    && (a.contains(&b) || b.contains(&a))
+            });
+            let alike: Vec<&str> = alike.map(|node| node.name.as_str()).take(5).collect();
+            return Err(Error::Options(format!(
+                "--keep-float {name:?}: the model has no node of that name{}; `hardtack inspect \
+                 --nodes` lists those of a float bundle",
+                match alike[..] {
+                    [] => String::new(),
+                    _ => format!(" (it has {})", alike.join(", ")),
+                }
+            )));
+        };
+        for node in mixed::with_followers(model, index) {
+            refused.insert(node, "kept in float as asked".into());
         }
     }
+    Ok(refused)
 }
 
 fn left_in_float(model: &Model, refused: &Refused) -> Vec<LeftInFloat> {
@@ -206,30 +180,4 @@ fn left_in_float(model: &Model, refused: &Refused) -> Vec<LeftInFloat> {
             }
         })
         .collect()
-}
-
-/// Puts programs in place of their regions.
-fn assemble(model: Model, regions: &[Region], lowered: Vec<Lowered>) -> Model {
-    let mut editor = Editor::new(model);
-    for (region, lowered) in regions.iter().zip(lowered) {
-        let index = editor.model.programs.len();
-        let graph = &editor.model.graph;
-        let last = region.nodes.last().map(|last| graph.nodes[*last].name.as_str());
-        let program = Node {
-            name: format!("{}.int8", last.unwrap_or("program")),
-            operator: Operator::Program(index as u32),
-            outputs: lowered.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
-            inputs: lowered.inputs.clone(),
-        };
-        editor.model.programs.push(Program {
-            code: lowered.built.code.into(),
-            weights: lowered.built.weights.into(),
-            packing: None,
-        });
-        let node = editor.add(program).node;
-        for (slot, outlet) in lowered.outputs.iter().enumerate() {
-            editor.redirect(*outlet, Outlet { node, slot: slot as u32 });
-        }
-    }
-    editor.finish()
 }

@@ -4,7 +4,7 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
-use super::{Quantized, Settings, quantize};
+use super::{Quantized, Settings, mixed, quantize};
 use crate::parity;
 use crate::testing::{Net, Value, noise, windowed};
 
@@ -363,4 +363,71 @@ fn stated_scales_are_kept() {
     scales.sort_by(|a, b| a.0.total_cmp(&b.0));
     scales.dedup();
     assert_eq!(scales, [(0.0125, -28), (0.03125, -28)]);
+}
+
+/// Three convolutions in a row, with limits after each.
+fn three_layers() -> Model {
+    let mut net = Net::new();
+    let mut x = net.input(&[1, 4, 6, 6]);
+    for _ in 0..3 {
+        x = net.conv(&x, 6, &[2, 2], |_| {});
+        let low = net.scalar(0.0, 4);
+        x = net.binary(Binary::Maximum, &x, &low);
+    }
+    net.finish(&[&x])
+}
+
+fn with(settings: &Settings) -> Result<Quantized, crate::Error> {
+    let samples: Vec<Vec<Tensor>> = (0..6).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
+    quantize(three_layers(), &samples, settings, &mut |_, _| {})
+}
+
+#[test]
+fn nodes_stay_in_float_by_name() {
+    let model = three_layers();
+    let convolution = model.graph.nodes.iter().find(|n| matches!(n.operator, Operator::Conv(_)));
+    let name = convolution.unwrap().name.clone();
+    let settings = Settings { keep_float: vec![name.clone()], ..Settings::default() };
+    let quantized = with(&settings).unwrap();
+    let kept: Vec<&str> = quantized.left_in_float.iter().map(|left| left.node.as_str()).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert!(kept.contains(&name.as_str()));
+    let settings = Settings { keep_float: vec!["no such node".into()], ..Settings::default() };
+    assert!(with(&settings).err().unwrap().to_string().contains("no such node"));
+}
+
+#[test]
+fn layers_stay_in_float_until_the_error_is_small_enough() {
+    let whole = with(&Settings::default()).unwrap();
+    assert!(whole.left_in_float.is_empty());
+    let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
+    let float = parity::outputs(&three_layers(), &samples).unwrap();
+    let error =
+        |model: &Model| mixed::relative_error(&float, &parity::outputs(model, &samples).unwrap());
+    let budget = 0.8 * error(&whole.model);
+    let settings = Settings { max_error: Some(budget), ..Settings::default() };
+    let mix = with(&settings).unwrap();
+    assert!(error(&mix.model) <= budget);
+    assert!(!mix.model.programs.is_empty() && !mix.left_in_float.is_empty());
+    assert!(mix.left_in_float.iter().all(|left| left.reason.contains("error")));
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_named() {
+    let mut model = three_layers();
+    for constant in &mut model.constants {
+        if let hardtack::Constant::Tensor(tensor) = constant
+            && tensor.shape().len() == 4
+            && tensor.len() > 1
+        {
+            let mut values = tensor.as_f32().unwrap().to_vec();
+            values[3] = f32::NAN;
+            *constant =
+                hardtack::Constant::Tensor(Tensor::new(tensor.shape(), values).unwrap().into());
+            break;
+        }
+    }
+    let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
+    let error = quantize(model, &samples, &Settings::default(), &mut |_, _| {}).err().unwrap();
+    assert!(error.to_string().contains("NaN"), "{error}");
 }

@@ -3,6 +3,9 @@
 use hardtack::{Constant, Data, Model};
 use hardtack_bundle::graph::{KernelLayout, Operator, Outlet};
 
+use super::region::Region;
+use crate::error::Error;
+
 /// The weights of a layer, by output channel, kernel row, kernel column and input channel of
 /// the group.
 pub struct Weights {
@@ -76,6 +79,28 @@ fn constant(model: &Model, outlet: Outlet) -> Option<&hardtack::Tensor> {
         },
         _ => None,
     }
+}
+
+/// Checks that what the nodes of regions read of constants are numbers.
+///
+/// # Errors
+/// The node that reads one that is not.
+pub fn finite(model: &Model, regions: &[Region]) -> Result<(), Error> {
+    for index in regions.iter().flat_map(|region| &region.nodes) {
+        let node = &model.graph.nodes[*index];
+        for input in &node.inputs {
+            let Some(values) = constant(model, *input).and_then(hardtack::Tensor::as_f32) else {
+                continue;
+            };
+            if values.iter().any(|value| value.is_nan()) {
+                return Err(Error::Options(format!(
+                    "the weights of {:?} hold NaN: the file is damaged, or its training failed",
+                    node.name
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 struct Integers {

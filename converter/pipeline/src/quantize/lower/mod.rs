@@ -17,7 +17,7 @@ use hardtack_engine::program::{PortType, TensorId};
 use hardtack_engine::{BuildError, Builder, Built};
 
 use self::layer::Waiting;
-use super::Calibration;
+use super::calibrate::Calibration;
 use super::lattice::{Source, View};
 use super::region::{Region, is_constant, reads, sample_shape};
 use super::scale::Quantization;

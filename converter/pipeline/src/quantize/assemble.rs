@@ -1,0 +1,55 @@
+//! A calibrated model with programs in place of what runs as integers.
+
+use hardtack::{Model, Program};
+use hardtack_bundle::graph::{Node, Operator, Outlet};
+
+use super::calibrate::Calibration;
+use super::lower::{self, Lowered};
+use super::region::{self, Refused, Region};
+use crate::edit::Editor;
+
+/// Lowers every region. A node that is refused stays in float, and the regions are made anew
+/// without it.
+pub fn lower(
+    model: &Model,
+    calibration: &Calibration,
+    refused: &mut Refused,
+) -> (Vec<Region>, Vec<Lowered>) {
+    loop {
+        let regions = region::regions(model, refused);
+        let lowered: Result<Vec<Lowered>, _> =
+            regions.iter().map(|region| lower::lower(model, region, calibration)).collect();
+        match lowered {
+            Ok(lowered) => return (regions, lowered),
+            Err(refusal) => {
+                refused.insert(refusal.node, refusal.reason);
+            }
+        }
+    }
+}
+
+/// Puts programs in place of their regions.
+pub fn assemble(model: Model, regions: &[Region], lowered: Vec<Lowered>) -> Model {
+    let mut editor = Editor::new(model);
+    for (region, lowered) in regions.iter().zip(lowered) {
+        let index = editor.model.programs.len();
+        let graph = &editor.model.graph;
+        let last = region.nodes.last().map(|last| graph.nodes[*last].name.as_str());
+        let program = Node {
+            name: format!("{}.int8", last.unwrap_or("program")),
+            operator: Operator::Program(index as u32),
+            outputs: lowered.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
+            inputs: lowered.inputs.clone(),
+        };
+        editor.model.programs.push(Program {
+            code: lowered.built.code.into(),
+            weights: lowered.built.weights.into(),
+            packing: None,
+        });
+        let node = editor.add(program).node;
+        for (slot, outlet) in lowered.outputs.iter().enumerate() {
+            editor.redirect(*outlet, Outlet { node, slot: slot as u32 });
+        }
+    }
+    editor.finish()
+}
