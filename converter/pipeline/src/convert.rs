@@ -165,8 +165,9 @@ impl<'a> Work<'a> {
         }
         let began = self.begin("quantize");
         let progress = &mut *self.progress;
-        let mut quantized =
-            quantize::quantize(model, &samples.inputs, &mut |done, of| progress.step(done, of))?;
+        let mut step = |done, of| progress.step(done, of);
+        let real = samples.are_real();
+        let mut quantized = quantize::quantize(model, &samples.inputs, real, &mut step)?;
         let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {
@@ -194,6 +195,16 @@ impl<'a> Work<'a> {
             .collect();
         if quantized.model.programs.is_empty() {
             self.warnings.push("no part of the model could be quantized; it is all float".into());
+        } else if let (false, Some(first)) = (self.options.int8, self.float_nodes.first()) {
+            self.warnings.push(format!(
+                "the model is quantized, and {} of its operators run in float all the same: {:?} ({}), \
+                 because {}{}",
+                self.float_nodes.len(),
+                first.node,
+                first.operator,
+                first.reason,
+                if self.float_nodes.len() > 1 { "; and others" } else { "" },
+            ));
         }
         let got = parity::outputs(&quantized.model, compared(samples))?;
         let difference = parity::compare(&self.expected, &got);

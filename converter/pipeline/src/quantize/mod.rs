@@ -53,14 +53,17 @@ pub struct LeftInFloat {
     pub reason: String,
 }
 
-/// Quantizes a model by its values on calibration samples; `progress` is told how many of how
-/// many are done.
+/// Quantizes a model; `progress` is told how many of how many samples are done.
+///
+/// Scales that the model does not state come from its values on the samples where these are
+/// `calibration`. Where they are not, what only such a scale could run in integers stays in float.
 ///
 /// # Errors
 /// Where the model cannot be run on a sample.
 pub fn quantize(
     model: Model,
     samples: &[Vec<Tensor>],
+    calibration: bool,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized, Error> {
     let mut editor = Editor::new(model);
@@ -75,7 +78,10 @@ pub fn quantize(
         region::reads(&model, *index).chain([made])
     });
     let mut observer = Observer::new(&model, values)?;
-    let ranges = calibrate::ranges(&mut observer, samples, progress)?;
+    let ranges = match calibration {
+        true => calibrate::ranges(&mut observer, samples, progress)?,
+        false => HashMap::new(),
+    };
 
     let (regions, lowered) = lower_all(&model, &ranges, &mut refused);
     let measured = &samples[..samples.len().min(MEASURED)];

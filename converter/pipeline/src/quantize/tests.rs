@@ -21,7 +21,7 @@ fn both(model: &Model) -> (Quantized, f64) {
         })
         .collect();
     let float = parity::outputs(model, &samples).unwrap();
-    let quantized = quantize(model.clone(), &samples, &mut |_, _| {}).unwrap();
+    let quantized = quantize(model.clone(), &samples, true, &mut |_, _| {}).unwrap();
     let integer = parity::outputs(&quantized.model, &samples).unwrap();
     let difference = parity::compare(&float, &integer).of_range;
     (quantized, difference)

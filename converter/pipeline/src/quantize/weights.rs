@@ -172,8 +172,22 @@ impl Weights {
     }
 
     /// Reals, by output channel.
+    #[cfg(test)]
     pub fn real(values: Vec<f32>, depth: usize) -> Weights {
         Weights { depth, values: Values::Real(values) }
+    }
+
+    /// One factor for each output channel: its greatest integer, so that a bias is fine beside it.
+    pub fn factors(values: Vec<f32>) -> Weights {
+        let greatest = |value: &f32| (f64::from(*value).signum() * 127.0) as i8;
+        let (integers, scales) = values
+            .iter()
+            .map(|value| match value.abs() {
+                small if small < 1e-15 => (0, 1.0),
+                size => (greatest(value), size / 127.0),
+            })
+            .unzip();
+        Weights { depth: 1, values: Values::Integer(integers, scales) }
     }
 
     /// Symmetric integers, for an input of this scale and a bias per output channel.

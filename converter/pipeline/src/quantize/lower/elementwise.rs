@@ -1,10 +1,10 @@
 //! Operations element by element, and softmax.
 
 use hardtack::{Constant, Tensor};
-use hardtack_bundle::graph::{self, Binary, Outlet, Softmax};
+use hardtack_bundle::graph::{self, Binary, Operator, Outlet, Softmax};
 
 use super::super::region::is_constant;
-use super::super::scale::Quantization;
+use super::super::scale::{Quantization, Range};
 use super::super::weights::reals;
 use super::chain::Allow;
 use super::{Lowering, outlet, refused};
@@ -61,10 +61,12 @@ impl Lowering<'_> {
         let chain = self.chain(index, Allow::Limits);
         self.absorb(&chain);
         let last = outlet(chain.last);
-        let quantization = match chain.stated {
-            Some(stated) => stated,
-            None => self.quantization(last)?,
+        let follows = {
+            let (a, b) =
+                (self.quantization_of(first).range(), self.quantization_of(second).range());
+            Quantization::of(combined(kind, a, b).within(chain.limits))
         };
+        let quantization = self.result(&chain, follows);
         let to = self.tensor(last, &order, quantization)?;
         let clamp = quantization.clamp(chain.limits);
         let (name, operands) = (self.name(index), [first, second]);
@@ -119,15 +121,16 @@ impl Lowering<'_> {
         let chain = self.chain(index, Allow::Limits);
         self.absorb(&chain);
         let last = outlet(chain.last);
-        let quantization = match chain.stated {
-            Some(stated) => stated,
-            None => self.quantization(last)?,
-        };
-        let Quantization { scale, zero_point } = self.quantization_of(from);
-        let reals: Vec<f32> =
-            (-128..128).map(|i| (i - i32::from(zero_point)) as f32 * scale).collect();
+        let read = self.quantization_of(from);
+        let Quantization { scale, zero_point } = read;
+        let reals: Vec<f32> = (i8::MIN..=i8::MAX).map(|integer| read.real(integer)).collect();
         let results = self.evaluate(index, value, reals)?;
         let limits = chain.limits;
+        let follows = match self.model.graph.nodes[index].operator {
+            Operator::Binary(Binary::Maximum | Binary::Minimum) => read,
+            _ => Quantization::of(Range::NONE.extended(&results).within(limits)),
+        };
+        let quantization = self.result(&chain, follows);
         let to = self.tensor(last, &order, quantization)?;
         let name = self.name(index);
         self.builder
@@ -141,17 +144,17 @@ impl Lowering<'_> {
     }
 
     /// What a node makes of these values in place of the one it reads.
-    fn evaluate(&self, index: usize, value: Outlet, reals: Vec<f32>) -> Result<Vec<f32>, String> {
+    fn evaluate(&self, index: usize, value: Outlet, values: Vec<f32>) -> Result<Vec<f32>, String> {
         let node = &self.model.graph.nodes[index];
-        let count = reals.len();
+        let count = values.len();
         let mut inputs = Vec::new();
         for input in &node.inputs {
-            let (shape, elements) = match self.constant(*input) {
-                _ if *input == value => (vec![count], reals.clone()),
-                Some(tensor) => {
-                    (vec![1], tensor.as_f32().ok_or("its constant is no real number")?.to_vec())
-                }
-                None => return Err("it reads two computed values".into()),
+            let (shape, elements) = if *input == value {
+                (vec![count], values.clone())
+            } else if is_constant(self.model, *input) {
+                (vec![1], reals(self.model, *input).ok_or("its constant is no real number")?)
+            } else {
+                return Err("it reads two computed values".into());
             };
             let tensor = Tensor::new(&shape, elements).ok_or("its constant is no single number")?;
             inputs.push(Constant::Tensor(tensor.into()));
@@ -195,4 +198,19 @@ impl Lowering<'_> {
         self.builder.softmax(self.name(index), from, to).map_err(refused)?;
         self.written(outlet(index), to, &order)
     }
+}
+
+/// Where a sum, difference or product of values within these ranges lies.
+fn combined(kind: Binary, a: Range, b: Range) -> Range {
+    let of = |a: f32, b: f32| match kind {
+        Binary::Add => a + b,
+        Binary::Subtract => a - b,
+        _ => a * b,
+    };
+    Range::NONE.extended(&[
+        of(a.low, b.low),
+        of(a.low, b.high),
+        of(a.high, b.low),
+        of(a.high, b.high),
+    ])
 }

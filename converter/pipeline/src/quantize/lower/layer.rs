@@ -151,7 +151,7 @@ impl Lowering<'_> {
             output_order: order,
             window: ONE_PIXEL,
             groups: channels as u32,
-            weights: Weights::real(factor, 1),
+            weights: Weights::factors(factor),
             bias: offset,
         };
         self.absorb(&waiting.chain);

@@ -182,13 +182,17 @@ impl<'a> Lowering<'a> {
         if is_constant(self.model, outlet) {
             return Err("it reads a constant where integers need a computed value".into());
         }
-        if self.model.graph.fact(outlet).dtype != DType::F32 {
-            return Err("it reads integers that a float operation makes".into());
-        }
+        let made_by = &self.model.graph.nodes[outlet.node as usize].operator;
+        let element = match (self.model.graph.fact(outlet).dtype, made_by) {
+            (DType::F32, _) => PortType::F32,
+            (DType::I8, Operator::Input) => PortType::I8,
+            (DType::U8, Operator::Input) => PortType::U8,
+            _ => return Err("it reads integers that a float operation makes".into()),
+        };
         let shape = self.fact_shape(outlet)?;
         let elements: usize = shape.iter().product();
         let elements = elements.try_into().map_err(|_| "its input is too large")?;
-        let port = self.builder.input(PortType::F32, elements);
+        let port = self.builder.input(element, elements);
         self.inputs.push(outlet);
         let order: Vec<usize> = (0..shape.len()).collect();
         let view = View::dense(Source::Port(port), &shape, &order);
@@ -201,8 +205,13 @@ impl<'a> Lowering<'a> {
         if let Some(stated) = self.stated_ahead(outlet) {
             return Ok(stated);
         }
-        let range = self.ranges.get(&outlet).ok_or("its range was not measured")?;
-        Ok(Quantization::of(*range))
+        match self.ranges.get(&outlet) {
+            Some(range) => Ok(Quantization::of(*range)),
+            None => Err(format!(
+                "no scale is stated for {:?}, and there is no calibration data to measure one",
+                self.name(outlet.node as usize)
+            )),
+        }
     }
 
     /// The quantization that all pieces of a view share.
