@@ -2,12 +2,15 @@
 
 use hardtack::{Constant, Tensor};
 use hardtack_bundle::graph::{self, Binary, Operator, Outlet, Softmax};
+use hardtack_engine::Layer;
 
+use super::super::lattice::{Source, View};
 use super::super::region::is_constant;
 use super::super::scale::{Quantization, Range};
-use super::super::weights::reals;
+use super::super::weights::{Weights, reals};
 use super::chain::Allow;
-use super::{Lowering, outlet, refused};
+use super::layer::ONE_PIXEL;
+use super::{Lowering, dims, outlet, refused};
 
 impl Lowering<'_> {
     pub fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
@@ -97,7 +100,15 @@ impl Lowering<'_> {
         }
         let fact = self.model.graph.fact(constant);
         let wide = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
-        let axis = (0..shape.len()).find(wide).ok_or("its constant differs by position")?;
+        let axis = (0..shape.len()).find(wide);
+        let numbers = match axis {
+            Some(_) => numbers,
+            None => {
+                let dims = fact.shape.iter().skip(1).map(|dim| dim.value().unwrap_or(0) as usize);
+                repeated(&numbers, &dims.collect::<Vec<_>>(), &shape)
+                    .ok_or("its constant differs by sample")?
+            }
+        };
         let (ones, zeros) = (vec![1.0; numbers.len()], vec![0.0; numbers.len()]);
         let each = |f: fn(f32) -> f32| numbers.iter().map(|x| f(*x)).collect::<Vec<f32>>();
         let (factor, offset) = match (kind, constant_first) {
@@ -110,7 +121,62 @@ impl Lowering<'_> {
             }
             _ => return Err("its constant differs by channel".into()),
         };
-        self.affine(index, value, axis, factor, offset)
+        match axis {
+            Some(axis) => self.affine(index, value, axis, factor, offset),
+            None => self.by_element(index, value, factor, offset),
+        }
+    }
+
+    /// A factor and an offset for each element, as channels of one pixel. Eight bits are enough for
+    /// that only where the source says so.
+    fn by_element(
+        &mut self,
+        index: usize,
+        value: Outlet,
+        factor: Vec<f32>,
+        offset: Vec<f32>,
+    ) -> Result<(), String> {
+        let chain = self.chain(index, Allow::Limits);
+        let last = outlet(chain.last);
+        let quantization = chain.stated.or_else(|| self.stated_ahead(last));
+        let quantization = quantization.ok_or("its constant differs by position")?;
+        self.absorb(&chain);
+        let count = factor.len();
+        let view = self.view(value)?;
+        let read = match self.shared_quantization(&view) {
+            Some(shared) => shared,
+            None => self.quantization(value)?,
+        };
+        let name = self.name(index);
+        let input = self.gather(name, &view.reshape(&[count]), &[0], read)?;
+        let Quantization { scale, zero_point } = quantization;
+        let output = self.builder.tensor(
+            self.name(last.node as usize),
+            dims(&[count], &[0])?,
+            scale,
+            zero_point,
+        );
+        let quantized = Weights::factors(factor).quantize(read.scale, &offset);
+        self.builder
+            .conv(
+                name,
+                &Layer {
+                    input,
+                    output,
+                    window: ONE_PIXEL,
+                    groups: count as u32,
+                    weights: &quantized.weights,
+                    weight_scales: &quantized.scales,
+                    bias: &quantized.bias,
+                    residual: None,
+                    clamp: quantization.clamp(chain.limits),
+                },
+            )
+            .map_err(refused)?;
+        let shape = self.fact_shape(last)?;
+        let flat = View::dense(Source::Tensor(output), &[count], &[0]);
+        self.views.insert(last, flat.reshape(&shape));
+        Ok(())
     }
 
     /// A function of one value, as a table of what the float operation gives.
@@ -213,4 +279,23 @@ fn combined(kind: Binary, a: Range, b: Range) -> Range {
         of(a.high, b.low),
         of(a.high, b.high),
     ])
+}
+
+/// A constant of these dimensions, repeated to a shape.
+fn repeated(numbers: &[f32], dims: &[usize], shape: &[usize]) -> Option<Vec<f32>> {
+    let fits = dims.len() == shape.len()
+        && dims.iter().product::<usize>() == numbers.len()
+        && dims.iter().zip(shape).all(|(dim, size)| *dim == 1 || dim == size);
+    fits.then_some(())?;
+    let mut repeated = vec![numbers.first().copied()?; shape.iter().product()];
+    for (index, value) in repeated.iter_mut().enumerate() {
+        let (mut rest, mut stride, mut at) = (index, 1, 0);
+        for (dim, size) in dims.iter().zip(shape).rev() {
+            at += rest % size % dim * stride;
+            rest /= size;
+            stride *= dim;
+        }
+        *value = numbers[at];
+    }
+    Some(repeated)
 }

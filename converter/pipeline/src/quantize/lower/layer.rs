@@ -198,4 +198,6 @@ impl Lowering<'_> {
     }
 }
 
-const ONE_PIXEL: Window = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
+/// The window of a layer that reads one pixel.
+pub const ONE_PIXEL: Window =
+    Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
