@@ -2,18 +2,16 @@
 
 use hardtack::Constant;
 use hardtack_bundle::graph::{
-    Binary, ImageLayout, MaxPool, Node, Operator, Outlet, Padding, Reduce, Reducer, SumPool, Unary,
-    Window,
+    Binary, ImageLayout, MaxPool, Node, Operator, Outlet, Padding, Reduce, Reducer, SumPool, Window,
 };
 
 use crate::edit::Editor;
 
-/// `x · sigmoid(x)` becomes one function, a sum over an image that is divided by the size of the
-/// image a mean over one window, and a maximum over an image one over one window. The model's numbers stay the same.
+/// A sum over an image that is divided by the size of the image becomes a mean over one window, and a
+/// maximum over an image one over one window. The model's numbers stay the same.
 pub fn fuse(editor: &mut Editor) {
     for index in 0..editor.model.graph.nodes.len() {
-        let fused =
-            silu(editor, index).or_else(|| mean(editor, index)).or_else(|| maximum(editor, index));
+        let fused = mean(editor, index).or_else(|| maximum(editor, index));
         if let Some(node) = fused {
             let fused = editor.add(node);
             editor.redirect(Outlet { node: index as u32, slot: 0 }, fused);
@@ -26,25 +24,6 @@ fn operands(editor: &Editor, index: usize) -> Option<[Outlet; 2]> {
         [left, right] => Some([editor.resolve(left), editor.resolve(right)]),
         _ => None,
     }
-}
-
-fn silu(editor: &Editor, index: usize) -> Option<Node> {
-    let node = editor.node(index);
-    if node.operator != Operator::Binary(Binary::Multiply) {
-        return None;
-    }
-    let [left, right] = operands(editor, index)?;
-    let gates = |gate: Outlet, x: Outlet| {
-        let gate = editor.node(gate.node as usize);
-        gate.operator == Operator::Unary(Unary::Sigmoid) && editor.resolve(gate.inputs[0]) == x
-    };
-    let x = match () {
-        _ if gates(right, left) => left,
-        _ if gates(left, right) => right,
-        _ => return None,
-    };
-    let operator = Operator::Unary(Unary::Silu);
-    Some(Node { operator, inputs: vec![x], ..node.clone() })
 }
 
 fn mean(editor: &Editor, index: usize) -> Option<Node> {

@@ -103,6 +103,7 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
         Operator::QuantizeLinear(_) | Operator::DequantizeLinear(_) => Role::Scale,
         Operator::Binary(_)
         | Operator::Unary(_)
+        | Operator::Select
         | Operator::MaxPool(_)
         | Operator::SumPool(_)
         | Operator::Softmax(_)
@@ -124,8 +125,9 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
     let batch = fact.shape.first().ok_or("it has no batch dimension")?;
     let read: Vec<Outlet> = reads(model, index).collect();
     for fact in read.iter().map(|outlet| model.graph.fact(*outlet)).chain([fact]) {
-        if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8) {
-            return Err(format!("it works on {}", fact.dtype));
+        // Truth values are what functions of one value may have inside.
+        if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8 | DType::Bool) {
+            return Err(format!("it works on {}, and integers have 8 bits here", fact.dtype));
         }
         if fact.shape.first() != Some(batch) {
             return Err("it changes the first dimension, over which programs are repeated".into());

@@ -1,7 +1,6 @@
 //! Operations element by element, and softmax.
 
-use hardtack::{Constant, Tensor};
-use hardtack_bundle::graph::{self, Binary, Operator, Outlet, Softmax};
+use hardtack_bundle::graph::{Binary, Outlet, Softmax};
 use hardtack_engine::Layer;
 
 use super::super::lattice::{Source, View};
@@ -17,6 +16,9 @@ impl Lowering<'_> {
         let [left, right] = self.model.graph.nodes[index].inputs[..] else {
             return Err("it has not two inputs".into());
         };
+        if self.function(index)? {
+            return Ok(());
+        }
         match (is_constant(self.model, left), is_constant(self.model, right)) {
             (false, false) => self.of_two(index, kind, left, right),
             (false, true) => self.with_constant(index, kind, left, right, false),
@@ -94,9 +96,6 @@ impl Lowering<'_> {
         let shape = self.fact_shape(outlet(index))?;
         if self.fact_shape(value)? != shape {
             return Err("its computed operand is repeated".into());
-        }
-        if numbers.len() == 1 {
-            return self.table(index);
         }
         let fact = self.model.graph.fact(constant);
         let wide = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
@@ -177,66 +176,6 @@ impl Lowering<'_> {
         let flat = View::dense(Source::Tensor(output), &[count], &[0]);
         self.views.insert(last, flat.reshape(&shape));
         Ok(())
-    }
-
-    /// A function of one value, as a table of what the float operation gives.
-    pub fn table(&mut self, index: usize) -> Result<(), String> {
-        let value = self.operand(index)?;
-        let order = self.view(value)?.order();
-        let from = self.dense(value, &order)?;
-        let chain = self.chain(index, Allow::Limits);
-        self.absorb(&chain);
-        let last = outlet(chain.last);
-        let read = self.quantization_of(from);
-        let Quantization { scale, zero_point } = read;
-        let reals: Vec<f32> = (i8::MIN..=i8::MAX).map(|integer| read.real(integer)).collect();
-        let results = self.evaluate(index, value, reals)?;
-        let limits = chain.limits;
-        let follows = match self.model.graph.nodes[index].operator {
-            Operator::Binary(Binary::Maximum | Binary::Minimum) => read,
-            _ => Quantization::of(Range::NONE.extended(&results).within(limits)),
-        };
-        let quantization = self.result(&chain, follows);
-        let to = self.tensor(last, &order, quantization)?;
-        let name = self.name(index);
-        self.builder
-            .lookup(name, from, to, |real| {
-                let place = (real / scale).round() as i32 + i32::from(zero_point) + 128;
-                let result = results[place.clamp(0, 255) as usize];
-                result.max(limits.low).min(limits.high)
-            })
-            .map_err(refused)?;
-        self.written(last, to, &order)
-    }
-
-    /// What a node makes of these values in place of the one it reads.
-    fn evaluate(&self, index: usize, value: Outlet, values: Vec<f32>) -> Result<Vec<f32>, String> {
-        let node = &self.model.graph.nodes[index];
-        let count = values.len();
-        let mut inputs = Vec::new();
-        for input in &node.inputs {
-            let (shape, elements) = if *input == value {
-                (vec![count], values.clone())
-            } else if is_constant(self.model, *input) {
-                (vec![1], reals(self.model, *input).ok_or("its constant is no real number")?)
-            } else {
-                return Err("it reads two computed values".into());
-            };
-            let tensor = Tensor::new(&shape, elements).ok_or("its constant is no single number")?;
-            inputs.push(Constant::Tensor(tensor.into()));
-        }
-        let fact = graph::Fact {
-            dtype: node.outputs[0].dtype,
-            shape: vec![graph::Dim::Value(count as i64)],
-        };
-        let probe = graph::Node { outputs: vec![fact], ..node.clone() };
-        let results = hardtack::float::evaluate(self.model, &probe, &inputs);
-        match results.map_err(|error| error.to_string())?.first() {
-            Some(Constant::Tensor(tensor)) if tensor.len() == count => {
-                Ok(tensor.as_f32().ok_or("it gives no real number")?.to_vec())
-            }
-            _ => Err("it is no function of one number".into()),
-        }
     }
 
     pub fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 mod chain;
 mod elementwise;
+mod function;
 mod layer;
 mod resize;
 mod shape;
@@ -15,6 +16,7 @@ use hardtack_bundle::graph::{Node, Operator, Outlet};
 use hardtack_engine::program::{PortType, TensorId};
 use hardtack_engine::{BuildError, Builder, Built};
 
+use self::function::Function;
 use self::layer::Waiting;
 use super::lattice::{Source, View};
 use super::region::{Region, is_constant, reads, sample_shape};
@@ -66,6 +68,7 @@ pub fn lower(
         uses: uses(model),
         absorbed: HashMap::new(),
         builder: Builder::new(),
+        functions: HashMap::new(),
         views: HashMap::new(),
         dense: HashMap::new(),
         waiting: HashMap::new(),
@@ -89,6 +92,8 @@ struct Lowering<'a> {
     /// Nodes that are computed as part of another, and the last node of that one's chain.
     absorbed: HashMap<usize, usize>,
     builder: Builder,
+    /// Values that no step computes before one needs them.
+    functions: HashMap<Outlet, Function>,
     views: HashMap<Outlet, View>,
     /// Dense copies of values, by the order of their axes.
     dense: HashMap<(Outlet, Vec<usize>), TensorId>,
@@ -130,7 +135,10 @@ impl<'a> Lowering<'a> {
         match &node.operator {
             Operator::Conv(_) | Operator::Einsum(_) => self.layer(index),
             Operator::Binary(kind) => self.binary(index, *kind),
-            Operator::Unary(_) => self.table(index),
+            Operator::Unary(_) | Operator::Select => match self.function(index)? {
+                true => Ok(()),
+                false => Err("it is no function of one value".into()),
+            },
             Operator::MaxPool(pool) => self.max_pool(index, pool),
             Operator::SumPool(pool) => self.sum_pool(index, pool),
             Operator::Softmax(softmax) => self.softmax(index, softmax),
@@ -178,6 +186,9 @@ impl<'a> Lowering<'a> {
     fn view(&mut self, outlet: Outlet) -> Result<View, String> {
         if let Some(view) = self.views.get(&outlet) {
             return Ok(view.clone());
+        }
+        if self.look_up(outlet, None)? {
+            return self.view(outlet);
         }
         if is_constant(self.model, outlet) {
             return Err("it reads a constant where integers need a computed value".into());

@@ -146,7 +146,11 @@ impl Lowering<'_> {
     /// A stated scale that no operation before could take over.
     pub fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
-        let view = self.view(self.model.graph.nodes[index].inputs[0])?;
+        let value = self.model.graph.nodes[index].inputs[0];
+        if !self.views.contains_key(&value) && self.look_up(value, Some((outlet(index), stated)))? {
+            return Ok(());
+        }
+        let view = self.view(value)?;
         if self.shared_quantization(&view) == Some(stated) {
             self.views.insert(outlet(index), view);
             return Ok(());
