@@ -161,6 +161,14 @@ impl<'a> Work<'a> {
             if self.options.integer_io {
                 return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
             }
+            let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
+            if model.graph.nodes.iter().any(integers) {
+                self.warnings.push(
+                    "the model has integer weights, and states no scales of activations, so that it \
+                     runs in float; --int8 with --calibrate measures them"
+                        .into(),
+                );
+            }
             return Ok(model);
         }
         let began = self.begin("quantize");
@@ -193,17 +201,23 @@ impl<'a> Work<'a> {
                 largest: layer.max_abs,
             })
             .collect();
-        if quantized.model.programs.is_empty() {
+        if quantized.rounded_weights > 0 {
+            self.warnings.push(format!(
+                "the weights of {} layers, less their zero points, have more than 8 bits, and were \
+                 rounded to 8; symmetric weights are kept as they are",
+                quantized.rounded_weights
+            ));
+        }
+        if quantized.model.programs.is_empty() && self.options.int8 {
             self.warnings.push("no part of the model could be quantized; it is all float".into());
         } else if let (false, Some(first)) = (self.options.int8, self.float_nodes.first()) {
             self.warnings.push(format!(
-                "the model is quantized, and {} of its operators run in float all the same: {:?} ({}), \
-                 because {}{}",
+                "the model is quantized, and {} of its operators run in float all the same, among them \
+                 {:?} ({}): {}",
                 self.float_nodes.len(),
                 first.node,
                 first.operator,
                 first.reason,
-                if self.float_nodes.len() > 1 { "; and others" } else { "" },
             ));
         }
         let got = parity::outputs(&quantized.model, compared(samples))?;

@@ -39,7 +39,9 @@ pub struct Quantized {
     pub model: Model,
     /// The error of each layer, in the order they run.
     pub layers: Vec<LayerError>,
-    /// What stays in float.
+    /// How many layers had weights of more than eight bits, which were rounded.
+    pub rounded_weights: usize,
+    /// What stays in float, causes before what follows from them.
     pub left_in_float: Vec<LeftInFloat>,
 }
 
@@ -87,8 +89,10 @@ pub fn quantize(
     let measured = &samples[..samples.len().min(MEASURED)];
     let layers = error::measure(&model, &lowered, &mut observer, measured)?;
     let left_in_float = left_in_float(&model, &refused);
+    let rounded_weights = regions.iter().flat_map(|region| &region.nodes);
+    let rounded_weights = rounded_weights.filter(|index| weights::wide(&model, **index)).count();
     let model = assemble(model, &regions, lowered);
-    Ok(Quantized { model, layers, left_in_float })
+    Ok(Quantized { model, layers, rounded_weights, left_in_float })
 }
 
 /// Lowers every region. A node that is refused stays in float, and the regions are made anew
@@ -113,7 +117,7 @@ fn lower_all(
 
 fn left_in_float(model: &Model, refused: &Refused) -> Vec<LeftInFloat> {
     let mut left: Vec<(&usize, &String)> = refused.iter().collect();
-    left.sort();
+    left.sort_by_key(|(index, reason)| (region::follows_others(reason), **index));
     left.into_iter()
         .map(|(index, reason)| {
             let node = &model.graph.nodes[*index];

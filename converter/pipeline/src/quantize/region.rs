@@ -18,6 +18,16 @@ pub struct Region {
 /// Why a node cannot run as integers, by its index.
 pub type Refused = HashMap<usize, String>;
 
+/// A node that would run in integers, were there a layer beside it.
+const NO_LAYER: &str = "no layer with weights is near it";
+/// A node that would run in integers, did something read them.
+const NO_READER: &str = "only float operations read it";
+
+/// Whether a node stays in float only because others do.
+pub fn follows_others(reason: &str) -> bool {
+    [NO_LAYER, NO_READER].contains(&reason)
+}
+
 /// What a node is to a region.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -87,7 +97,7 @@ pub fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
             continue;
         }
         for index in nodes {
-            refused.insert(index, "no layer with weights is near it".into());
+            refused.insert(index, NO_LAYER.into());
         }
     }
     kept
@@ -158,7 +168,7 @@ fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
             && readers[index].iter().all(|reader| roles[*reader].is_none());
         if roles[index] == Some(Role::Other) && only_float {
             roles[index] = None;
-            refused.insert(index, "only float operations read it".into());
+            refused.insert(index, NO_READER.into());
         }
     }
 }

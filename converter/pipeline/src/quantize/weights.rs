@@ -92,6 +92,18 @@ fn dequantized(model: &Model, outlet: Outlet) -> Option<(Integers, Vec<f32>)> {
     (per_scale > 0).then_some((Integers { values, outer }, scales))
 }
 
+/// Whether a node is a layer whose own integers, less their zero points, are beyond ±127.
+pub fn wide(model: &Model, index: usize) -> bool {
+    let node = &model.graph.nodes[index];
+    let inputs = match &node.operator {
+        Operator::Conv(_) => &node.inputs[1..2],
+        Operator::Einsum(_) => &node.inputs[..],
+        _ => return false,
+    };
+    let weights = inputs.iter().filter_map(|outlet| dequantized(model, *outlet));
+    weights.flat_map(|(integers, _)| integers.values).any(|weight| weight.abs() > 127)
+}
+
 fn integers(tensor: &hardtack::Tensor) -> Option<Vec<i32>> {
     match tensor.data() {
         Data::I8(values) => Some(values.iter().map(|v| i32::from(*v)).collect()),

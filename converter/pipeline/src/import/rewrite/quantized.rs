@@ -102,6 +102,8 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         "DynamicQuantizeMatMul" => {
             let a = required(node, 0)?.to_owned();
             let b = dequantize(node, emit, [1, 2, 3], -1)?;
+            let sentence = "activations that were to be quantized by their own range stay real";
+            emit.context.tell(sentence.into());
             matmul_bias(node, emit, &a, &b, 4)?;
         }
         "DynamicQuantizeLinear" => dynamic(node, emit)?,
