@@ -164,14 +164,21 @@ impl<'a> Work<'a> {
             if self.options.integer_io {
                 return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
             }
+            let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
+            if model.graph.nodes.iter().any(integers) {
+                self.warnings.push(
+                    "the model has integer weights, and states no scales of activations, so that it \
+                     runs in float; --int8 with --calibrate measures them"
+                        .into(),
+                );
+            }
             return Ok(model);
         }
         let began = self.begin("quantize");
         let progress = &mut *self.progress;
-        let mut quantized =
-            quantize::quantize(model, &samples.inputs, &self.options.quantize, &mut |done, of| {
-                progress.step(done, of)
-            })?;
+        let mut step = |done, of| progress.step(done, of);
+        let (real, settings) = (samples.are_real(), &self.options.quantize);
+        let mut quantized = quantize::quantize(model, &samples.inputs, real, settings, &mut step)?;
         let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {
@@ -189,8 +196,24 @@ impl<'a> Work<'a> {
             .collect();
         self.layers = quantized.layers;
         self.warnings.extend(quantized.warnings);
-        if quantized.model.programs.is_empty() {
+        if quantized.rounded_weights > 0 {
+            self.warnings.push(format!(
+                "the weights of {} layers, less their zero points, have more than 8 bits, and were \
+                 rounded to 8; symmetric weights are kept as they are",
+                quantized.rounded_weights
+            ));
+        }
+        if quantized.model.programs.is_empty() && self.options.int8 {
             self.warnings.push("no part of the model could be quantized; it is all float".into());
+        } else if let (false, Some(first)) = (self.options.int8, self.float_nodes.first()) {
+            self.warnings.push(format!(
+                "the model is quantized, and {} of its operators run in float all the same, among them \
+                 {:?} ({}): {}",
+                self.float_nodes.len(),
+                first.node,
+                first.operator,
+                first.reason,
+            ));
         }
         let got = parity::outputs(&quantized.model, compared(samples))?;
         let difference = parity::compare(&self.expected, &got);

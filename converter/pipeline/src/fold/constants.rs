@@ -1,7 +1,7 @@
 //! Constant folding: a node that reads only constants becomes constants.
 
 use hardtack::Constant;
-use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack_bundle::graph::{Fact, Node, Operator, Outlet};
 
 use crate::edit::Editor;
 
@@ -13,7 +13,7 @@ pub fn fold(editor: &mut Editor) -> usize {
     let mut folded = 0;
     for index in 0..editor.model.graph.nodes.len() {
         let node = editor.node(index);
-        if node.inputs.is_empty() || !foldable(&node.operator) {
+        if node.inputs.is_empty() || !foldable(editor, node) {
             continue;
         }
         let Some(inputs) = node
@@ -40,17 +40,22 @@ pub fn fold(editor: &mut Editor) -> usize {
     folded
 }
 
-/// Dequantization stays: the integers it reads are a quarter of what it gives.
-fn foldable(operator: &Operator) -> bool {
-    !matches!(
-        operator,
+/// Dequantization stays where the integers it reads are smaller than what it gives: weights, but not
+/// the bias that comes with them.
+fn foldable(editor: &Editor, node: &Node) -> bool {
+    let size = |fact: &Fact| fact.dtype.size().unwrap_or(8);
+    match node.operator {
         Operator::Input
-            | Operator::Constant(_)
-            | Operator::Program(_)
-            | Operator::Scan(_)
-            | Operator::If(_)
-            | Operator::DequantizeLinear(_)
-    )
+        | Operator::Constant(_)
+        | Operator::Program(_)
+        | Operator::Scan(_)
+        | Operator::If(_) => false,
+        Operator::DequantizeLinear(_) => {
+            let read = editor.model.graph.fact(editor.resolve(node.inputs[0]));
+            size(read) >= size(&node.outputs[0])
+        }
+        _ => true,
+    }
 }
 
 fn bytes(constant: &Constant) -> usize {

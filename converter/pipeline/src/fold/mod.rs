@@ -3,6 +3,7 @@
 
 mod batch_norm;
 mod constants;
+mod dequantized;
 mod identities;
 
 use hardtack::Model;
@@ -18,6 +19,7 @@ pub fn fold(mut model: Model) -> Model {
         let mut editor = Editor::new(model);
         let changes = constants::fold(&mut editor)
             + identities::drop(&mut editor)
+            + dequantized::rearrange(&mut editor)
             + batch_norm::merge(&mut editor);
         model = editor.finish();
         if changes == 0 {

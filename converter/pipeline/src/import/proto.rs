@@ -1,13 +1,15 @@
 //! Reads the file: bytes to protobuf, with the tensors that lie in other files.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tract_onnx::pb::tensor_proto::DataLocation;
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
+use super::rewrite::node::Node;
 use super::{ImportError, tensor};
 
 /// Largest file: what protobuf can address.
@@ -50,6 +52,7 @@ pub fn read(path: &Path) -> Result<Source, ImportError> {
     let length = bytes.len() as u64;
     drop(bytes);
     if let Some(graph) = &mut model.graph {
+        refuse_four_bits(graph)?;
         each_tensor(graph, &mut |tensor| complete(tensor, &mut external))?;
     }
     for function in &mut model.functions {
@@ -57,6 +60,24 @@ pub fn read(path: &Path) -> Result<Source, ImportError> {
     }
     let bytes = length + external.bytes;
     Ok(Source { model, digest: external.digest.finalize().into(), bytes })
+}
+
+/// Refuses values of 4 bits, which would be read as 8; constants of 4 bits are.
+fn refuse_four_bits(graph: &GraphProto) -> Result<(), ImportError> {
+    let narrow = |kind: i32| [DataType::Int4 as i32, DataType::Uint4 as i32].contains(&kind);
+    let constants = graph.initializer.iter().filter(|tensor| narrow(tensor.data_type));
+    let names: HashSet<&str> = constants.map(|tensor| tensor.name.as_str()).collect();
+    let to_four_bits = |node: &&NodeProto| {
+        let stated = node.int("output_dtype").is_some_and(|kind| narrow(kind as i32));
+        let by_zero_point = node.given(2).is_some_and(|name| names.contains(name));
+        node.op_type == "QuantizeLinear" && (stated || by_zero_point)
+    };
+    match graph.node.iter().find(to_four_bits) {
+        Some(node) => {
+            Err(node.wrong("it gives integers of 4 bits, which only weights can be; use 8 bits"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn complete(proto: &mut TensorProto, external: &mut External<'_>) -> Result<(), ImportError> {
@@ -149,7 +170,6 @@ impl External<'_> {
 mod tests {
     use super::*;
     use tract_onnx::pb::StringStringEntryProto;
-    use tract_onnx::pb::tensor_proto::DataType;
 
     fn with_external(location: &str, offset: &str) -> Vec<u8> {
         let entry = |key: &str, value: &str| StringStringEntryProto {

@@ -59,14 +59,15 @@ pub fn normalize(proto: &mut TensorProto) -> Result<(), String> {
             Err(format!("holds {} texts in a shape of {elements}", proto.string_data.len()))
         };
     }
+    if proto.segment.is_some() {
+        return Err("is stored in segments, which cannot be converted".into());
+    }
+    unpack(proto)?;
     let Some(dtype) = dtype_of(proto.data_type) else {
         let name = DataType::try_from(proto.data_type).map(|kind| kind.as_str_name());
         let name = name.map_or_else(|_| format!("number {}", proto.data_type), str::to_lowercase);
         return Err(format!("is of element type {name}, which cannot be converted"));
     };
-    if proto.segment.is_some() {
-        return Err("is stored in segments, which cannot be converted".into());
-    }
     if proto.raw_data.is_empty() {
         let integers = std::mem::take(&mut proto.int32_data);
         proto.raw_data = match dtype {
@@ -93,6 +94,27 @@ pub fn normalize(proto: &mut TensorProto) -> Result<(), String> {
         let dims = &proto.dims;
         Err(format!("holds {} bytes, which shape {dims:?} does not need", proto.raw_data.len()))
     }
+}
+
+/// Gives integers of 4 bits, two in a byte, a byte each.
+fn unpack(proto: &mut TensorProto) -> Result<(), String> {
+    let signed = proto.data_type == DataType::Int4 as i32;
+    if !signed && proto.data_type != DataType::Uint4 as i32 {
+        return Ok(());
+    }
+    if proto.raw_data.is_empty() {
+        proto.raw_data = bytes(std::mem::take(&mut proto.int32_data), |v| [v as u8]);
+    }
+    let count = elements(&proto.dims)?;
+    if proto.raw_data.len() != count.div_ceil(2) {
+        let held = proto.raw_data.len();
+        return Err(format!("holds {held} bytes, which {count} integers of 4 bits do not need"));
+    }
+    let halves = proto.raw_data.iter().flat_map(|byte| [byte << 4, byte & 0xf0]);
+    let widened = halves.map(|half| if signed { ((half as i8) >> 4) as u8 } else { half >> 4 });
+    proto.raw_data = widened.take(count).collect();
+    proto.data_type = if signed { DataType::Int8 } else { DataType::Uint8 } as i32;
+    Ok(())
 }
 
 /// The tensor that a normalized protobuf holds; `None` for text.
@@ -151,7 +173,27 @@ mod tests {
             };
             assert!(normalize(&mut proto).is_err());
         }
-        let mut proto = TensorProto { data_type: DataType::Int4 as i32, ..TensorProto::default() };
-        assert!(normalize(&mut proto).unwrap_err().contains("element type int4"));
+        let mut proto =
+            TensorProto { data_type: DataType::Float4e2m1 as i32, ..TensorProto::default() };
+        assert!(normalize(&mut proto).unwrap_err().contains("element type float4"));
+    }
+
+    #[test]
+    fn halves_of_bytes_become_bytes() {
+        for (kind, expected) in [
+            (DataType::Int4, Tensor::new(&[3], vec![-1i8, 7, -8])),
+            (DataType::Uint4, Tensor::new(&[3], vec![15u8, 7, 8])),
+        ] {
+            let packed = |raw_data: Vec<u8>| TensorProto {
+                dims: vec![3],
+                data_type: kind as i32,
+                raw_data,
+                ..TensorProto::default()
+            };
+            let mut proto = packed(vec![0x7f, 0x08]);
+            normalize(&mut proto).unwrap();
+            assert_eq!(load(&proto), expected);
+            assert!(normalize(&mut packed(vec![0x7f])).unwrap_err().contains("4 bits"));
+        }
     }
 }

@@ -115,7 +115,24 @@ pub struct Statistics {
     pub unstable: usize,
 }
 
+/// One range in so many may still grow before a warning is due.
+const UNSTABLE: usize = 5;
+
+impl Statistics {
+    /// A warning where many ranges were still growing when the samples ended.
+    pub fn warning(&self, samples: usize) -> Option<String> {
+        let (unstable, ranges) = (self.unstable, self.histograms.len());
+        (unstable * UNSTABLE >= ranges).then(|| {
+            format!(
+                "{unstable} of {ranges} ranges grew by more than 10 % in the second half of the \
+                 {samples} calibration samples, so that other data may be clipped; calibrate on more"
+            )
+        })
+    }
+}
+
 /// What calibration data tell of a model.
+#[derive(Default)]
 pub struct Calibration {
     /// The range of every value that was observed.
     pub ranges: HashMap<Outlet, Chosen>,
@@ -159,7 +176,7 @@ fn ranges(
             return (*outlet, clip::choose(histogram, Method::MinMax, None));
         }
         let Range { low, high } = histogram.range();
-        let function = Function::of_reader(model, *outlet, low.min(0.0), high.max(0.0));
+        let function = Function::of_readers(model, *outlet, low.min(0.0), high.max(0.0));
         let at = function.as_ref().map(|function| move |x: f64| function.at(x));
         let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
         (*outlet, clip::choose(histogram, method, transfer))

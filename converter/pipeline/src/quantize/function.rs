@@ -1,50 +1,53 @@
-//! Operations that are functions of one number: what they make of any number.
+//! Functions of one value, element by element, however many operators they have.
 
 use hardtack::{Constant, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Fact, Node, Operator, Outlet};
 
-use super::region::{is_constant, reads};
+use super::region::is_constant;
+use super::weights::reals;
 
 /// Points between which a function is taken for straight.
 const POINTS: usize = 1 << 13;
 
-/// What a node makes of these numbers in place of the value it reads.
-///
-/// # Errors
-/// Why it is no function of one number.
-pub fn apply(
+/// What a node makes of these inputs, each one number or a list of `count`; `None` where it is no
+/// function of numbers.
+pub fn evaluate(
     model: &Model,
     index: usize,
-    value: Outlet,
-    reals: Vec<f32>,
-) -> Result<Vec<f32>, String> {
+    inputs: Vec<Tensor>,
+    count: usize,
+) -> Result<Tensor, String> {
     let node = &model.graph.nodes[index];
-    let count = reals.len();
-    let mut inputs = Vec::new();
-    for input in &node.inputs {
-        let constant = match model.graph.nodes[input.node as usize].operator {
-            Operator::Constant(index) => model.constants.get(index as usize),
-            _ => None,
-        };
-        let (shape, elements) = match constant {
-            _ if *input == value => (vec![count], reals.clone()),
-            Some(Constant::Tensor(tensor)) => {
-                (vec![1], tensor.as_f32().ok_or("its constant is no real number")?.to_vec())
-            }
-            _ => return Err("it reads two computed values".into()),
-        };
-        let tensor = Tensor::new(&shape, elements).ok_or("its constant is no single number")?;
-        inputs.push(Constant::Tensor(tensor.into()));
-    }
+    let inputs: Vec<Constant> =
+        inputs.into_iter().map(|tensor| Constant::Tensor(tensor.into())).collect();
     let fact = Fact { dtype: node.outputs[0].dtype, shape: vec![Dim::Value(count as i64)] };
     let probe = Node { outputs: vec![fact], ..node.clone() };
     let results = hardtack::float::evaluate(model, &probe, &inputs);
-    match results.map_err(|error| error.to_string())?.first() {
-        Some(Constant::Tensor(tensor)) if tensor.len() == count => {
-            Ok(tensor.as_f32().ok_or("it gives no real number")?.to_vec())
-        }
+    match results.map_err(|error| error.to_string())?.into_iter().next() {
+        Some(Constant::Tensor(tensor)) if tensor.len() == count => Ok((*tensor).clone()),
         _ => Err("it is no function of one number".into()),
     }
+}
+
+/// The operations that compute functions of this value alone, in their order.
+pub fn of(model: &Model, value: Outlet) -> Vec<usize> {
+    let graph = &model.graph;
+    let mut nodes: Vec<usize> = Vec::new();
+    for (index, node) in graph.nodes.iter().enumerate().skip(value.node as usize + 1) {
+        let known = |input: &Outlet| *input == value || nodes.contains(&(input.node as usize));
+        let number = |input: &Outlet| {
+            is_constant(model, *input)
+                && graph.fact(*input).shape.iter().all(|dim| dim.value() == Some(1))
+        };
+        let element_wise = matches!(node.operator, Operator::Unary(_) | Operator::Binary(_));
+        if element_wise
+            && node.inputs.iter().any(known)
+            && node.inputs.iter().all(|input| known(input) || number(input))
+        {
+            nodes.push(index);
+        }
+    }
+    nodes
 }
 
 /// A function of one number, by points.
@@ -55,27 +58,40 @@ pub struct Function {
 }
 
 impl Function {
-    /// The function that alone reads a value, over a range. `None` where others read it too, or
-    /// what reads it is no function of one number.
-    pub fn of_reader(model: &Model, value: Outlet, low: f32, high: f32) -> Option<Function> {
+    /// What is made of a value, over a range, where that is one function and nothing else reads
+    /// the value.
+    pub fn of_readers(model: &Model, value: Outlet, low: f32, high: f32) -> Option<Function> {
         let graph = &model.graph;
-        let mut readers = (0..graph.nodes.len()).filter(|i| reads(model, *i).any(|o| o == value));
-        let (reader, None) = (readers.next()?, readers.next()) else { return None };
-        if graph.outputs.contains(&value) {
-            return None;
-        }
-        let node = &graph.nodes[reader];
-        let one = match node.operator {
-            Operator::Unary(_) => true,
-            Operator::Binary(_) => node.inputs.iter().any(|input| is_constant(model, *input)),
-            _ => false,
-        };
+        let nodes = of(model, value);
+        let inside = |outlet: &Outlet| *outlet == value || nodes.contains(&(outlet.node as usize));
+        // What is read by others, or is an answer of the model.
+        let others = (0..graph.nodes.len()).filter(|index| !nodes.contains(index));
+        let read = others.flat_map(|index| &graph.nodes[index].inputs).chain(&graph.outputs);
+        let mut ends: Vec<Outlet> = read.filter(|outlet| inside(outlet)).copied().collect();
+        ends.sort();
+        ends.dedup();
+        let [end] = ends[..] else { return None };
         let step = (f64::from(high) - f64::from(low)) / (POINTS - 1) as f64;
-        if !one || step <= 0.0 || !step.is_finite() {
+        if end == value || step <= 0.0 || !step.is_finite() {
             return None;
         }
-        let points = (0..POINTS).map(|i| (f64::from(low) + i as f64 * step) as f32).collect();
-        let results = apply(model, reader, value, points).ok()?;
+        let points = (0..POINTS).map(|i| (f64::from(low) + i as f64 * step) as f32);
+        let mut results: Vec<(Outlet, Tensor)> =
+            vec![(value, Tensor::new(&[POINTS], points.collect::<Vec<f32>>())?)];
+        for index in nodes {
+            let inputs = graph.nodes[index].inputs.iter().map(|input| {
+                let known = results.iter().find(|(outlet, _)| outlet == input);
+                match known {
+                    Some((_, tensor)) => Some(tensor.clone()),
+                    None => Tensor::new(&[1], reals(model, *input)?),
+                }
+            });
+            let inputs: Option<Vec<Tensor>> = inputs.collect();
+            let made = evaluate(model, index, inputs?, POINTS).ok()?;
+            results.push((Outlet { node: index as u32, slot: 0 }, made));
+        }
+        let (_, results) = results.into_iter().find(|(outlet, _)| *outlet == end)?;
+        let results = results.as_f32()?.to_vec();
         results.iter().all(|y| y.is_finite()).then_some(Function { low: low.into(), step, results })
     }
 

@@ -2,16 +2,16 @@
 
 use hardtack::Constant;
 use hardtack_bundle::graph::{
-    Binary, ImageLayout, Node, Operator, Outlet, Padding, Reducer, SumPool, Unary, Window,
+    Binary, ImageLayout, MaxPool, Node, Operator, Outlet, Padding, Reduce, Reducer, SumPool, Window,
 };
 
 use crate::edit::Editor;
 
-/// `x · sigmoid(x)` becomes one function, and a sum over an image that is divided by the size of
-/// the image becomes a mean. The model's numbers stay the same.
+/// A sum over an image that is divided by the size of the image becomes a mean over one window, and a
+/// maximum over an image one over one window. The model's numbers stay the same.
 pub fn fuse(editor: &mut Editor) {
     for index in 0..editor.model.graph.nodes.len() {
-        let fused = silu(editor, index).or_else(|| mean(editor, index));
+        let fused = mean(editor, index).or_else(|| maximum(editor, index));
         if let Some(node) = fused {
             let fused = editor.add(node);
             editor.redirect(Outlet { node: index as u32, slot: 0 }, fused);
@@ -26,25 +26,6 @@ fn operands(editor: &Editor, index: usize) -> Option<[Outlet; 2]> {
     }
 }
 
-fn silu(editor: &Editor, index: usize) -> Option<Node> {
-    let node = editor.node(index);
-    if node.operator != Operator::Binary(Binary::Multiply) {
-        return None;
-    }
-    let [left, right] = operands(editor, index)?;
-    let gates = |gate: Outlet, x: Outlet| {
-        let gate = editor.node(gate.node as usize);
-        gate.operator == Operator::Unary(Unary::Sigmoid) && editor.resolve(gate.inputs[0]) == x
-    };
-    let x = match () {
-        _ if gates(right, left) => left,
-        _ if gates(left, right) => right,
-        _ => return None,
-    };
-    let operator = Operator::Unary(Unary::Silu);
-    Some(Node { operator, inputs: vec![x], ..node.clone() })
-}
-
 fn mean(editor: &Editor, index: usize) -> Option<Node> {
     let node = editor.node(index);
     let Operator::Binary(kind @ (Binary::Divide | Binary::Multiply)) = node.operator else {
@@ -53,16 +34,8 @@ fn mean(editor: &Editor, index: usize) -> Option<Node> {
     let [sum, count] = operands(editor, index)?;
     let Operator::Reduce(reduce) = &editor.node(sum.node as usize).operator else { return None };
     let x = editor.resolve(editor.node(sum.node as usize).inputs[0]);
-    let shape = &editor.model.graph.fact(x).shape;
-    let layout = match (&reduce.axes[..], shape.len()) {
-        ([2, 3], 4) => ImageLayout::Nchw,
-        ([1, 2], 4) => ImageLayout::Nhwc,
-        _ => return None,
-    };
-    let size = |axis: u32| u32::try_from(shape[axis as usize].value()?).ok();
-    let kernel = vec![size(reduce.axes[0])?, size(reduce.axes[1])?];
-    let channels = size(if layout == ImageLayout::Nchw { 1 } else { 3 })?;
-    let elements = kernel[0] as f32 * kernel[1] as f32;
+    let window = whole_image(editor, reduce, x)?;
+    let elements = window.kernel[0] as f32 * window.kernel[1] as f32;
     let Constant::Tensor(divisor) = editor.constant(count)? else { return None };
     let &[divisor] = divisor.as_f32()? else { return None };
     let divides = match kind {
@@ -72,15 +45,36 @@ fn mean(editor: &Editor, index: usize) -> Option<Node> {
     if reduce.reducer != Reducer::Sum || !divides {
         return None;
     }
-    let window = Window {
+    let operator = Operator::SumPool(SumPool { window, count_include_pad: false, average: true });
+    Some(Node { operator, inputs: vec![x], ..node.clone() })
+}
+
+fn maximum(editor: &Editor, index: usize) -> Option<Node> {
+    let node = editor.node(index);
+    let Operator::Reduce(reduce) = &node.operator else { return None };
+    let x = editor.resolve(node.inputs[0]);
+    let window = whole_image(editor, reduce, x)?;
+    let operator = Operator::MaxPool(MaxPool { window, index_dtype: None });
+    (reduce.reducer == Reducer::Maximum).then(|| Node { operator, inputs: vec![x], ..node.clone() })
+}
+
+/// The window that covers an image, where that is what is reduced.
+fn whole_image(editor: &Editor, reduce: &Reduce, x: Outlet) -> Option<Window> {
+    let shape = &editor.model.graph.fact(x).shape;
+    let layout = match (&reduce.axes[..], shape.len()) {
+        ([2, 3], 4) => ImageLayout::Nchw,
+        ([1, 2], 4) => ImageLayout::Nhwc,
+        _ => return None,
+    };
+    let size = |axis: u32| u32::try_from(shape[axis as usize].value()?).ok();
+    let channels = size(if layout == ImageLayout::Nchw { 1 } else { 3 })?;
+    Some(Window {
         layout,
+        kernel: vec![size(reduce.axes[0])?, size(reduce.axes[1])?],
         strides: vec![1; 2],
         dilations: vec![1; 2],
         padding: Padding::Valid,
         input_channels: channels,
         output_channels: channels,
-        kernel,
-    };
-    let operator = Operator::SumPool(SumPool { window, count_include_pad: false, average: true });
-    Some(Node { operator, inputs: vec![x], ..node.clone() })
+    })
 }

@@ -7,9 +7,9 @@ use hardtack::float::{FloatModel, FloatPlan};
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Outlet};
 
-use super::assemble;
 use super::calibrate::Calibration;
-use super::region::{self, Refused, is_constant};
+use super::region::{self, Refused};
+use super::{assemble, function};
 use crate::error::Error;
 
 /// Samples that are run to measure error and time.
@@ -126,22 +126,10 @@ pub fn keep_in_float(
     Ok(())
 }
 
-/// A layer and the functions of one value that alone read what it gives.
+/// A layer and the functions of what it gives.
 pub fn with_followers(model: &Model, layer: usize) -> Vec<usize> {
-    let mut nodes = vec![layer];
-    loop {
-        let value = Outlet { node: nodes[nodes.len() - 1] as u32, slot: 0 };
-        let reads = |index: &usize| model.graph.nodes[*index].inputs.contains(&value);
-        let mut readers = (0..model.graph.nodes.len()).filter(reads);
-        let (Some(reader), None) = (readers.next(), readers.next()) else { return nodes };
-        let node = &model.graph.nodes[reader];
-        let function = matches!(node.operator, Operator::Unary(_) | Operator::Binary(_))
-            && node.inputs.iter().all(|input| *input == value || is_constant(model, *input));
-        if !function || model.graph.outputs.contains(&value) {
-            return nodes;
-        }
-        nodes.push(reader);
-    }
+    let value = Outlet { node: layer as u32, slot: 0 };
+    std::iter::once(layer).chain(function::of(model, value)).collect()
 }
 
 /// Measures mixes of one model.

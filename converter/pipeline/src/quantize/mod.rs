@@ -38,16 +38,15 @@ pub use self::clip::Method;
 /// Samples on which the error of each layer is measured.
 const MEASURED: usize = 8;
 
-/// One range in so many may still grow before a warning is due.
-const UNSTABLE: usize = 5;
-
 /// A quantized model.
 pub struct Quantized {
     /// The model, with its INT8 regions as programs.
     pub model: Model,
     /// The error of each layer, in the order they run.
     pub layers: Vec<LayerReport>,
-    /// What stays in float.
+    /// How many layers had weights of more than eight bits, which were rounded.
+    pub rounded_weights: usize,
+    /// What stays in float, causes before what follows from them.
     pub left_in_float: Vec<LeftInFloat>,
     /// What the user should know of the calibration.
     pub warnings: Vec<String>,
@@ -88,14 +87,17 @@ pub enum Rounding {
     Nearest,
 }
 
-/// Quantizes a model by its values on calibration samples; `progress` is told how many of how
-/// many are done.
+/// Quantizes a model; `progress` is told how many of how many parts are done.
+///
+/// Scales that the model does not state come from its values on the samples where these are
+/// `calibration`. Where they are not, what only such a scale could run in integers stays in float.
 ///
 /// # Errors
 /// Where the model cannot be run on a sample, or its values are not finite.
 pub fn quantize(
     model: Model,
     samples: &[Vec<Tensor>],
+    calibration: bool,
     settings: &Settings,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized, Error> {
@@ -112,9 +114,16 @@ pub fn quantize(
     });
     let mut observer = Observer::new(&model, values)?;
     weights::finite(&model, &regions)?;
-    let statistics = calibrate::statistics(&mut observer, &model, samples, progress)?;
-    let histograms = &statistics.histograms;
-    let calibration = Calibration::new(&model, &regions, histograms, samples, settings)?;
+    let mut warnings = Vec::new();
+    let calibration = match calibration {
+        true => {
+            let statistics = calibrate::statistics(&mut observer, &model, samples, progress)?;
+            warnings.extend(statistics.warning(samples.len()));
+            let histograms = &statistics.histograms;
+            Calibration::new(&model, &regions, histograms, samples, settings)?
+        }
+        false => Calibration::default(),
+    };
     if let Some(budget) = settings.max_error {
         mixed::keep_in_float(&model, &calibration, &mut refused, samples, budget, progress)?;
     }
@@ -123,20 +132,10 @@ pub fn quantize(
     let measured = &samples[..samples.len().min(MEASURED)];
     let layers = error::measure(&model, &lowered, &calibration.ranges, &mut observer, measured)?;
     let left_in_float = left_in_float(&model, &refused);
-    let warnings = warnings(statistics.unstable, histograms.len(), samples.len());
+    let rounded_weights = regions.iter().flat_map(|region| &region.nodes);
+    let rounded_weights = rounded_weights.filter(|index| weights::wide(&model, **index)).count();
     let model = assemble::assemble(model, &regions, lowered);
-    Ok(Quantized { model, layers, left_in_float, warnings })
-}
-
-/// A warning where many ranges were still growing when the samples ended.
-fn warnings(unstable: usize, ranges: usize, samples: usize) -> Vec<String> {
-    if unstable * UNSTABLE < ranges {
-        return Vec::new();
-    }
-    vec![format!(
-        "{unstable} of {ranges} ranges grew by more than 10 % in the second half of the {samples} \
-         calibration samples, so that other data may be clipped; calibrate on more"
-    )]
+    Ok(Quantized { model, layers, rounded_weights, left_in_float, warnings })
 }
 
 /// The nodes that the user keeps in float, each with the functions that follow it.
@@ -169,7 +168,7 @@ fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
 
 fn left_in_float(model: &Model, refused: &Refused) -> Vec<LeftInFloat> {
     let mut left: Vec<(&usize, &String)> = refused.iter().collect();
-    left.sort();
+    left.sort_by_key(|(index, reason)| (region::follows_others(reason), **index));
     left.into_iter()
         .map(|(index, reason)| {
             let node = &model.graph.nodes[*index];

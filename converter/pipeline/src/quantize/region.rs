@@ -18,6 +18,16 @@ pub struct Region {
 /// Why a node cannot run as integers, by its index.
 pub type Refused = HashMap<usize, String>;
 
+/// A node that would run in integers, were there a layer beside it.
+const NO_LAYER: &str = "no layer with weights is near it";
+/// A node that would run in integers, did something read them.
+const NO_READER: &str = "only float operations read it";
+
+/// Whether a node stays in float only because others do.
+pub fn follows_others(reason: &str) -> bool {
+    [NO_LAYER, NO_READER].contains(&reason)
+}
+
 /// What a node is to a region.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -87,7 +97,7 @@ pub fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
             continue;
         }
         for index in nodes {
-            refused.insert(index, "no layer with weights is near it".into());
+            refused.insert(index, NO_LAYER.into());
         }
     }
     kept
@@ -103,6 +113,7 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
         Operator::QuantizeLinear(_) | Operator::DequantizeLinear(_) => Role::Scale,
         Operator::Binary(_)
         | Operator::Unary(_)
+        | Operator::Select
         | Operator::MaxPool(_)
         | Operator::SumPool(_)
         | Operator::Softmax(_)
@@ -124,8 +135,9 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
     let batch = fact.shape.first().ok_or("it has no batch dimension")?;
     let read: Vec<Outlet> = reads(model, index).collect();
     for fact in read.iter().map(|outlet| model.graph.fact(*outlet)).chain([fact]) {
-        if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8) {
-            return Err(format!("it works on {}", fact.dtype));
+        // Truth values are what functions of one value may have inside.
+        if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8 | DType::Bool) {
+            return Err(format!("it works on {}, and integers have 8 bits here", fact.dtype));
         }
         if fact.shape.first() != Some(batch) {
             return Err("it changes the first dimension, over which programs are repeated".into());
@@ -156,7 +168,7 @@ fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
             && readers[index].iter().all(|reader| roles[*reader].is_none());
         if roles[index] == Some(Role::Other) && only_float {
             roles[index] = None;
-            refused.insert(index, "only float operations read it".into());
+            refused.insert(index, NO_READER.into());
         }
     }
 }

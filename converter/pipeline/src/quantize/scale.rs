@@ -24,6 +24,12 @@ impl Range {
     /// No value yet.
     pub const NONE: Range = Range { low: f32::INFINITY, high: f32::NEG_INFINITY };
 
+    /// Without what lies beyond limits.
+    pub fn within(self, limits: Range) -> Range {
+        let limited = |value: f32| value.max(limits.low).min(limits.high);
+        Range { low: limited(self.low), high: limited(self.high) }
+    }
+
     /// With more values; what is not finite is left out.
     pub fn extended(self, values: &[f32]) -> Range {
         values.iter().filter(|value| value.is_finite()).fold(self, |range, value| Range {
@@ -44,6 +50,16 @@ impl Quantization {
         }
         let zero_point = (-128.0 - f64::from(low) / scale).round_ties_even();
         Quantization { scale: scale as f32, zero_point: zero_point as i8 }
+    }
+
+    /// What an integer stands for.
+    pub fn real(self, integer: i8) -> f32 {
+        f32::from(i16::from(integer) - i16::from(self.zero_point)) * self.scale
+    }
+
+    /// The least and greatest real that an integer stands for.
+    pub fn range(self) -> Range {
+        Range { low: self.real(i8::MIN), high: self.real(i8::MAX) }
     }
 
     /// The nearest integer to a real.

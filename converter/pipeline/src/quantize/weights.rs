@@ -128,6 +128,18 @@ fn dequantized(model: &Model, outlet: Outlet) -> Option<(Integers, Vec<f32>)> {
     (per_scale > 0).then_some((Integers { values, outer }, scales))
 }
 
+/// Whether a node is a layer whose own integers, less their zero points, are beyond ±127.
+pub fn wide(model: &Model, index: usize) -> bool {
+    let node = &model.graph.nodes[index];
+    let inputs = match &node.operator {
+        Operator::Conv(_) => &node.inputs[1..2],
+        Operator::Einsum(_) => &node.inputs[..],
+        _ => return false,
+    };
+    let weights = inputs.iter().filter_map(|outlet| dequantized(model, *outlet));
+    weights.flat_map(|(integers, _)| integers.values).any(|weight| weight.abs() > 127)
+}
+
 fn integers(tensor: &hardtack::Tensor) -> Option<Vec<i32>> {
     match tensor.data() {
         Data::I8(values) => Some(values.iter().map(|v| i32::from(*v)).collect()),
@@ -208,8 +220,22 @@ impl Weights {
     }
 
     /// Reals, by output channel.
+    #[cfg(test)]
     pub fn real(values: Vec<f32>, depth: usize) -> Weights {
         Weights { depth, values: Values::Real(values) }
+    }
+
+    /// One factor for each output channel: its greatest integer, so that a bias is fine beside it.
+    pub fn factors(values: Vec<f32>) -> Weights {
+        let greatest = |value: &f32| (f64::from(*value).signum() * 127.0) as i8;
+        let (integers, scales) = values
+            .iter()
+            .map(|value| match value.abs() {
+                small if small < 1e-15 => (0, 1.0),
+                size => (greatest(value), size / 127.0),
+            })
+            .unzip();
+        Weights { depth: 1, values: Values::Integer(integers, scales) }
     }
 
     /// Symmetric integers, for an input of this scale and a bias per output channel.

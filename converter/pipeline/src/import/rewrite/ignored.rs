@@ -154,7 +154,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             }
         }
         "Scan" if opset < 9 => Err(node.wrong("the Scan of operator set 8 is not supported")),
-        "QuantizeLinear" | "DequantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => {
+        "QuantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => {
             Err(node.wrong("blocked quantization is not supported; quantize per axis"))
         }
         "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike"

@@ -3,6 +3,7 @@
 
 pub mod bind;
 pub mod branch;
+pub mod dequantized;
 pub mod emit;
 pub mod functions;
 pub mod ignored;
@@ -31,6 +32,7 @@ const REWRITES: &[&NodeRewrite] = &[
     &legacy::rewrite,
     &ml::rewrite,
     &trees::rewrite,
+    &dequantized::rewrite,
     &quantized::rewrite,
     &quantized::rewrite_fused,
     &recurrent::rewrite,
@@ -51,6 +53,7 @@ pub fn rewrite(
     if let Some(graph) = &mut model.graph {
         bind::bind(graph, settings, &mut context)?;
         tidy::tidy(graph)?;
+        dequantized::parameters(graph, &mut context);
         for rewrite in REWRITES {
             rewrite_nodes(graph, &mut context, *rewrite)?;
         }

@@ -6,7 +6,7 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::{AttributeProto, NodeProto};
 
 use super::emit::Emit;
-use super::node::{Node, float, int};
+use super::node::{Node, float, int, ints};
 use crate::import::ImportError;
 
 /// Rewrites the QLinear… operators of ONNX and `com.microsoft`, and those on bare integers.
@@ -64,19 +64,19 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         | "QLinearLeakyRelu"
         | "QLinearSoftmax"
         | "QLinearReduceMean" => {
-            if node.int("channels_last").unwrap_or(0) != 0 {
-                return Err(node.wrong("channels_last=1 is not read; export with channels first"));
-            }
             let operator = &node.op_type["QLinear".len()..];
-            let attributes = match operator {
-                // The operator takes its rules from the operator set it names.
-                "Softmax" if node.int("opset").unwrap_or(13) < 13 && emit.context.opset >= 13 => {
-                    return Err(node.wrong("softmax by the rules before operator set 13"));
-                }
-                _ => plain(node, &["channels_last", "opset"]),
-            };
             let x = dequantize(node, emit, [0, 1, 2], 0)?;
-            finish(node, emit, operator, &[x], attributes, [3, 4])?;
+            let attributes = plain(node, &["channels_last", "opset"]);
+            if node.int("channels_last").unwrap_or(0) != 0 {
+                let x = emit.node("Transpose", &[&x], vec![ints("perm", &[0, 3, 1, 2])]);
+                let y = emit.node(operator, &[&x], attributes);
+                let last = vec![ints("perm", &[0, 2, 3, 1])];
+                finish(node, emit, "Transpose", &[y], last, [3, 4])?;
+            } else if operator == "Softmax" {
+                softmax(node, emit, x)?;
+            } else {
+                finish(node, emit, operator, &[x], attributes, [3, 4])?;
+            }
         }
         "MatMulInteger" | "ConvInteger" => {
             let columns = if node.op_type == "ConvInteger" { 0 } else { -1 };
@@ -102,6 +102,8 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         "DynamicQuantizeMatMul" => {
             let a = required(node, 0)?.to_owned();
             let b = dequantize(node, emit, [1, 2, 3], -1)?;
+            let sentence = "activations that were to be quantized by their own range stay real";
+            emit.context.tell(sentence.into());
             matmul_bias(node, emit, &a, &b, 4)?;
         }
         "DynamicQuantizeLinear" => dynamic(node, emit)?,
@@ -110,6 +112,24 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
     let sentence = "operators on quantized tensors are dequantize, compute, quantize";
     emit.context.tell(sentence.into());
     Ok(true)
+}
+
+/// Softmax by the rules of the operator set that it names: before the thirteenth, over all axes
+/// from the one it names on.
+fn softmax(node: &NodeProto, emit: &mut Emit<'_>, x: String) -> Result<(), ImportError> {
+    let attributes = plain(node, &["opset"]);
+    let over_one = node.int("opset").unwrap_or(13) >= 13;
+    if over_one == (emit.context.opset >= 13) {
+        return finish(node, emit, "Softmax", &[x], attributes, [3, 4]);
+    }
+    if over_one {
+        return Err(node.wrong("softmax by the rules of a later operator set than the model's"));
+    }
+    let axis = int("axis", node.int("axis").unwrap_or(1));
+    let shape = emit.node("Shape", &[&x], vec![]);
+    let flat = emit.node("Flatten", &[&x], vec![axis]);
+    let y = emit.node("Softmax", &[&flat], vec![int("axis", -1)]);
+    finish(node, emit, "Reshape", &[y, shape], vec![], [3, 4])
 }
 
 fn strs(names: &[String]) -> Vec<&str> {

@@ -164,6 +164,13 @@ impl Lowering<'_> {
         (scale > 0.0 && scale.is_finite()).then_some(Quantization { scale, zero_point })
     }
 
+    /// Scale and zero point of a chain's result: stated, or measured, or what follows from those of
+    /// the values that it reads.
+    pub fn result(&self, chain: &Chain, follows: Quantization) -> Quantization {
+        let known = chain.stated.or_else(|| self.quantization(outlet(chain.last)).ok());
+        known.unwrap_or(follows)
+    }
+
     /// Marks a chain's nodes as done by its first node.
     pub fn absorb(&mut self, chain: &Chain) {
         for node in &chain.absorbed {

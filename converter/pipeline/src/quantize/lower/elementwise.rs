@@ -1,19 +1,24 @@
 //! Operations element by element, and softmax.
 
 use hardtack_bundle::graph::{Binary, Outlet, Softmax};
+use hardtack_engine::Layer;
 
-use super::super::function;
+use super::super::lattice::{Source, View};
 use super::super::region::is_constant;
-use super::super::scale::Quantization;
-use super::super::weights::reals;
+use super::super::scale::{Quantization, Range};
+use super::super::weights::{Weights, reals};
 use super::chain::Allow;
-use super::{Lowering, outlet, refused};
+use super::linear::ONE_PIXEL;
+use super::{Lowering, dims, outlet, refused};
 
 impl Lowering<'_> {
     pub fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
         let [left, right] = self.model.graph.nodes[index].inputs[..] else {
             return Err("it has not two inputs".into());
         };
+        if self.function(index)? {
+            return Ok(());
+        }
         match (is_constant(self.model, left), is_constant(self.model, right)) {
             (false, false) => self.of_two(index, kind, left, right),
             (false, true) => self.with_constant(index, kind, left, right, false),
@@ -61,10 +66,12 @@ impl Lowering<'_> {
         let chain = self.chain(index, Allow::Limits);
         self.absorb(&chain);
         let last = outlet(chain.last);
-        let quantization = match chain.stated {
-            Some(stated) => stated,
-            None => self.quantization(last)?,
+        let follows = {
+            let (a, b) =
+                (self.quantization_of(first).range(), self.quantization_of(second).range());
+            Quantization::of(combined(kind, a, b).within(chain.limits))
         };
+        let quantization = self.result(&chain, follows);
         let to = self.tensor(last, &order, quantization)?;
         let clamp = quantization.clamp(chain.limits);
         let (name, operands) = (self.name(index), [first, second]);
@@ -90,12 +97,17 @@ impl Lowering<'_> {
         if self.fact_shape(value)? != shape {
             return Err("its computed operand is repeated".into());
         }
-        if numbers.len() == 1 {
-            return self.table(index);
-        }
         let fact = self.model.graph.fact(constant);
         let wide = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
-        let axis = (0..shape.len()).find(wide).ok_or("its constant differs by position")?;
+        let axis = (0..shape.len()).find(wide);
+        let numbers = match axis {
+            Some(_) => numbers,
+            None => {
+                let dims = fact.shape.iter().skip(1).map(|dim| dim.value().unwrap_or(0) as usize);
+                repeated(&numbers, &dims.collect::<Vec<_>>(), &shape)
+                    .ok_or("its constant differs by sample")?
+            }
+        };
         let (ones, zeros) = (vec![1.0; numbers.len()], vec![0.0; numbers.len()]);
         let each = |f: fn(f32) -> f32| numbers.iter().map(|x| f(*x)).collect::<Vec<f32>>();
         let (factor, offset) = match (kind, constant_first) {
@@ -108,36 +120,62 @@ impl Lowering<'_> {
             }
             _ => return Err("its constant differs by channel".into()),
         };
-        self.affine(index, value, axis, factor, offset)
+        match axis {
+            Some(axis) => self.affine(index, value, axis, factor, offset),
+            None => self.by_element(index, value, factor, offset),
+        }
     }
 
-    /// A function of one value, as a table of what the float operation gives.
-    pub fn table(&mut self, index: usize) -> Result<(), String> {
-        let value = self.operand(index)?;
-        let order = self.view(value)?.order();
-        let from = self.dense(value, &order)?;
+    /// A factor and an offset for each element, as channels of one pixel. Eight bits are enough for
+    /// that only where the source says so.
+    fn by_element(
+        &mut self,
+        index: usize,
+        value: Outlet,
+        factor: Vec<f32>,
+        offset: Vec<f32>,
+    ) -> Result<(), String> {
         let chain = self.chain(index, Allow::Limits);
-        self.absorb(&chain);
         let last = outlet(chain.last);
-        let quantization = match chain.stated {
-            Some(stated) => stated,
-            None => self.quantization(last)?,
+        let quantization = chain.stated.or_else(|| self.stated_ahead(last));
+        let quantization = quantization.ok_or("its constant differs by position")?;
+        self.absorb(&chain);
+        let count = factor.len();
+        let view = self.view(value)?;
+        let read = match self.shared_quantization(&view) {
+            Some(shared) => shared,
+            None => self.quantization(value)?,
         };
-        let Quantization { scale, zero_point } = self.quantization_of(from);
-        let reals: Vec<f32> =
-            (-128..128).map(|i| (i - i32::from(zero_point)) as f32 * scale).collect();
-        let results = function::apply(self.model, index, value, reals)?;
-        let limits = chain.limits;
-        let to = self.tensor(last, &order, quantization)?;
         let name = self.name(index);
+        let input = self.gather(name, &view.reshape(&[count]), &[0], read)?;
+        let Quantization { scale, zero_point } = quantization;
+        let output = self.builder.tensor(
+            self.name(last.node as usize),
+            dims(&[count], &[0])?,
+            scale,
+            zero_point,
+        );
+        let quantized = Weights::factors(factor).quantize(read.scale, &offset);
         self.builder
-            .lookup(name, from, to, |real| {
-                let place = (real / scale).round() as i32 + i32::from(zero_point) + 128;
-                let result = results[place.clamp(0, 255) as usize];
-                result.max(limits.low).min(limits.high)
-            })
+            .conv(
+                name,
+                &Layer {
+                    input,
+                    output,
+                    window: ONE_PIXEL,
+                    groups: count as u32,
+                    weights: &quantized.weights,
+                    weight_scales: &quantized.scales,
+                    bias: &quantized.bias,
+                    residual: None,
+                    clamp: quantization.clamp(chain.limits),
+                },
+            )
             .map_err(refused)?;
-        self.written(last, to, &order)
+        let shape = self.fact_shape(last)?;
+        let flat = View::dense(Source::Tensor(output), &[count], &[0]);
+        self.views.insert(last, flat.reshape(&shape));
+        Ok(())
     }
 
     pub fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {
@@ -165,4 +203,38 @@ impl Lowering<'_> {
         self.builder.softmax(self.name(index), from, to).map_err(refused)?;
         self.written(outlet(index), to, &order)
     }
+}
+
+/// Where a sum, difference or product of values within these ranges lies.
+fn combined(kind: Binary, a: Range, b: Range) -> Range {
+    let of = |a: f32, b: f32| match kind {
+        Binary::Add => a + b,
+        Binary::Subtract => a - b,
+        _ => a * b,
+    };
+    Range::NONE.extended(&[
+        of(a.low, b.low),
+        of(a.low, b.high),
+        of(a.high, b.low),
+        of(a.high, b.high),
+    ])
+}
+
+/// A constant of these dimensions, repeated to a shape.
+fn repeated(numbers: &[f32], dims: &[usize], shape: &[usize]) -> Option<Vec<f32>> {
+    let fits = dims.len() == shape.len()
+        && dims.iter().product::<usize>() == numbers.len()
+        && dims.iter().zip(shape).all(|(dim, size)| *dim == 1 || dim == size);
+    fits.then_some(())?;
+    let mut repeated = vec![numbers.first().copied()?; shape.iter().product()];
+    for (index, value) in repeated.iter_mut().enumerate() {
+        let (mut rest, mut stride, mut at) = (index, 1, 0);
+        for (dim, size) in dims.iter().zip(shape).rev() {
+            at += rest % size % dim * stride;
+            rest /= size;
+            stride *= dim;
+        }
+        *value = numbers[at];
+    }
+    Some(repeated)
 }

@@ -67,7 +67,7 @@ impl Lowering<'_> {
             groups: channels as u32,
             channels,
             axis,
-            weights: Weights::real(factor, 1),
+            weights: Weights::factors(factor),
             bias: offset,
         };
         self.begin(index, layer)

@@ -2,6 +2,7 @@
 
 mod chain;
 mod elementwise;
+mod function;
 mod layer;
 pub mod linear;
 mod resize;
@@ -16,6 +17,7 @@ use hardtack_bundle::graph::{Node, Operator, Outlet};
 use hardtack_engine::program::{PortType, TensorId};
 use hardtack_engine::{BuildError, Builder, Built};
 
+use self::function::Function;
 use self::layer::Waiting;
 use super::calibrate::Calibration;
 use super::lattice::{Source, View};
@@ -68,6 +70,7 @@ pub fn lower(
         uses: uses(model),
         absorbed: HashMap::new(),
         builder: Builder::new(),
+        functions: HashMap::new(),
         views: HashMap::new(),
         dense: HashMap::new(),
         waiting: HashMap::new(),
@@ -91,6 +94,8 @@ struct Lowering<'a> {
     /// Nodes that are computed as part of another, and the last node of that one's chain.
     absorbed: HashMap<usize, usize>,
     builder: Builder,
+    /// Values that no step computes before one needs them.
+    functions: HashMap<Outlet, Function>,
     views: HashMap<Outlet, View>,
     /// Dense copies of values, by the order of their axes.
     dense: HashMap<(Outlet, Vec<usize>), TensorId>,
@@ -132,7 +137,10 @@ impl<'a> Lowering<'a> {
         match &node.operator {
             Operator::Conv(_) | Operator::Einsum(_) => self.layer(index),
             Operator::Binary(kind) => self.binary(index, *kind),
-            Operator::Unary(_) => self.table(index),
+            Operator::Unary(_) | Operator::Select => match self.function(index)? {
+                true => Ok(()),
+                false => Err("it is no function of one value".into()),
+            },
             Operator::MaxPool(pool) => self.max_pool(index, pool),
             Operator::SumPool(pool) => self.sum_pool(index, pool),
             Operator::Softmax(softmax) => self.softmax(index, softmax),
@@ -181,16 +189,23 @@ impl<'a> Lowering<'a> {
         if let Some(view) = self.views.get(&outlet) {
             return Ok(view.clone());
         }
+        if self.look_up(outlet, None)? {
+            return self.view(outlet);
+        }
         if is_constant(self.model, outlet) {
             return Err("it reads a constant where integers need a computed value".into());
         }
-        if self.model.graph.fact(outlet).dtype != DType::F32 {
-            return Err("it reads integers that a float operation makes".into());
-        }
+        let made_by = &self.model.graph.nodes[outlet.node as usize].operator;
+        let element = match (self.model.graph.fact(outlet).dtype, made_by) {
+            (DType::F32, _) => PortType::F32,
+            (DType::I8, Operator::Input) => PortType::I8,
+            (DType::U8, Operator::Input) => PortType::U8,
+            _ => return Err("it reads integers that a float operation makes".into()),
+        };
         let shape = self.fact_shape(outlet)?;
         let elements: usize = shape.iter().product();
         let elements = elements.try_into().map_err(|_| "its input is too large")?;
-        let port = self.builder.input(PortType::F32, elements);
+        let port = self.builder.input(element, elements);
         self.inputs.push(outlet);
         let order: Vec<usize> = (0..shape.len()).collect();
         let view = View::dense(Source::Port(port), &shape, &order);
@@ -203,8 +218,13 @@ impl<'a> Lowering<'a> {
         if let Some(stated) = self.stated_ahead(outlet) {
             return Ok(stated);
         }
-        let range = self.calibration.ranges.get(&outlet).ok_or("its range was not measured")?;
-        Ok(Quantization::of(range.range))
+        match self.calibration.ranges.get(&outlet) {
+            Some(chosen) => Ok(Quantization::of(chosen.range)),
+            None => Err(format!(
+                "no scale is stated for {:?}, and there is no calibration data to measure one",
+                self.name(outlet.node as usize)
+            )),
+        }
     }
 
     /// The quantization that all pieces of a view share.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use hardtack::Data;
 use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
 
-use super::super::lattice::View;
+use super::super::lattice::{Source, View};
 use super::{Lowering, outlet};
 
 const SCATTERED: &str = "its elements lie too far scattered";
@@ -146,7 +146,11 @@ impl Lowering<'_> {
     /// A stated scale that no operation before could take over.
     pub fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
-        let view = self.view(self.model.graph.nodes[index].inputs[0])?;
+        let value = self.model.graph.nodes[index].inputs[0];
+        if !self.views.contains_key(&value) && self.look_up(value, Some((outlet(index), stated)))? {
+            return Ok(());
+        }
+        let view = self.view(value)?;
         if self.shared_quantization(&view) == Some(stated) {
             self.views.insert(outlet(index), view);
             return Ok(());
@@ -160,6 +164,11 @@ impl Lowering<'_> {
     pub fn dequantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
         let view = self.view(self.model.graph.nodes[index].inputs[0])?;
+        if view.pieces.iter().all(|piece| matches!(piece.source, Source::Port(_))) {
+            let order = view.order();
+            let id = self.gather(self.name(index), &view, &order, stated)?;
+            return self.written(outlet(index), id, &order);
+        }
         if self.shared_quantization(&view) != Some(stated) {
             return Err("it reads integers by another scale than they were written".into());
         }

@@ -1,6 +1,6 @@
 //! Pooling, borders, and the geometry of sliding windows.
 
-use hardtack::Constant;
+use hardtack::{Constant, Data};
 use hardtack_bundle::graph::{self, ImageLayout, MaxPool, Pad, PadMode, Padding, SumPool};
 use hardtack_engine::program::Window;
 
@@ -85,10 +85,7 @@ impl Lowering<'_> {
         let chain = self.chain(index, Allow::Limits);
         self.absorb(&chain);
         let last = outlet(chain.last);
-        let quantization = match chain.stated {
-            Some(stated) => stated,
-            None => self.quantization(last)?,
-        };
+        let quantization = self.result(&chain, self.quantization_of(from));
         let to = self.tensor(last, &order, quantization)?;
         let clamp = quantization.clamp(chain.limits);
         let include = pool.count_include_pad;
@@ -101,12 +98,8 @@ impl Lowering<'_> {
         let PadMode::Constant(constant) = pad.mode else {
             return Err("its border is no constant".into());
         };
-        let value = match self.model.constants.get(constant as usize) {
-            Some(Constant::Tensor(tensor)) => match tensor.as_f32() {
-                Some([value]) => *value,
-                _ => return Err("its border is no real number".into()),
-            },
-            _ => return Err("its border is no number".into()),
+        let Some(Constant::Tensor(border)) = self.model.constants.get(constant as usize) else {
+            return Err("its border is no number".into());
         };
         if pad.pads.first() != Some(&(0, 0)) {
             return Err("it pads the first dimension, over which programs are repeated".into());
@@ -114,9 +107,17 @@ impl Lowering<'_> {
         let input = self.operand(index)?;
         let view = self.view(input)?;
         let order = view.order();
-        let quantization = match self.shared_quantization(&view) {
-            Some(shared) if value == 0.0 => shared,
-            _ => self.quantization(outlet(index))?,
+        let shared = self.shared_quantization(&view);
+        let (value, quantization) = match (border.data(), shared) {
+            (Data::F32(value), Some(shared)) if value[..] == [0.0] => (0.0, shared),
+            (Data::F32(value), _) if value.len() == 1 => {
+                (value[0], self.quantization(outlet(index))?)
+            }
+            (Data::I8(value), Some(shared)) if value.len() == 1 => (shared.real(value[0]), shared),
+            (Data::U8(value), Some(shared)) if value.len() == 1 => {
+                (shared.real((value[0] ^ 0x80) as i8), shared)
+            }
+            _ => return Err("its border is no real number".into()),
         };
         let to = self.tensor(outlet(index), &order, quantization)?;
         let name = self.name(index);

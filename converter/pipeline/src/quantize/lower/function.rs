@@ -1,0 +1,112 @@
+//! Functions of one value, element by element: a table of what they make of each of its integers.
+//!
+//! A table is made where something else needs the function's value, so that a function of a
+//! function is one table, and nothing is rounded between them.
+
+use hardtack::Tensor;
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::Outlet;
+
+use super::super::function;
+use super::super::region::is_constant;
+use super::super::scale::{Quantization, Range};
+use super::super::weights::reals;
+use super::{Lowering, outlet, refused};
+
+/// What is made of each integer of a value.
+pub struct Function {
+    /// The value.
+    pub of: Outlet,
+    /// The results, from that of the least integer on.
+    results: Tensor,
+}
+
+impl Lowering<'_> {
+    /// Reads a node as a function of one value. `false` where it is none.
+    pub fn function(&mut self, index: usize) -> Result<bool, String> {
+        let node = &self.model.graph.nodes[index];
+        let shape = self.fact_shape(outlet(index))?;
+        let mut of = None;
+        for input in &node.inputs {
+            if is_constant(self.model, *input) {
+                if self.model.graph.fact(*input).shape.iter().any(|dim| dim.value() != Some(1)) {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let value = self.functions.get(input).map_or(*input, |function| function.of);
+            if *of.get_or_insert(value) != value || self.fact_shape(*input)? != shape {
+                return Ok(false);
+            }
+        }
+        let of = of.ok_or("it reads only constants")?;
+        if self.model.graph.fact(of).dtype != DType::F32 {
+            return Err("it computes with integers".into());
+        }
+        let results = self.evaluate(index, of)?;
+        self.functions.insert(outlet(index), Function { of, results });
+        Ok(true)
+    }
+
+    /// What a node makes of all the integers of the value that it is a function of.
+    fn evaluate(&mut self, index: usize, of: Outlet) -> Result<Tensor, String> {
+        const COUNT: usize = 256;
+        let node = &self.model.graph.nodes[index];
+        let order = self.view(of)?.order();
+        let read = self.dense(of, &order)?;
+        let read = self.quantization_of(read);
+        let mut inputs = Vec::new();
+        for input in &node.inputs {
+            let tensor = if *input == of {
+                let values = (i8::MIN..=i8::MAX).map(|integer| read.real(integer));
+                Tensor::new(&[COUNT], values.collect::<Vec<f32>>())
+            } else if let Some(function) = self.functions.get(input) {
+                Some(function.results.clone())
+            } else {
+                let values = reals(self.model, *input).ok_or("its constant is no real number")?;
+                Tensor::new(&[1], values)
+            };
+            inputs.push(tensor.ok_or("its constant is no single number")?);
+        }
+        function::evaluate(self.model, index, inputs, COUNT)
+    }
+
+    /// Makes the table of a function, if a value is one. `stated` is what reads it as integers, and
+    /// their scale: then that is what is written.
+    pub fn look_up(
+        &mut self,
+        value: Outlet,
+        stated: Option<(Outlet, Quantization)>,
+    ) -> Result<bool, String> {
+        let Some(function) = self.functions.get(&value) else { return Ok(false) };
+        let of = function.of;
+        let results = function.results.as_f32().ok_or("it gives no real number")?.to_vec();
+        let order = self.view(of)?.order();
+        let from = self.dense(of, &order)?;
+        let read = self.quantization_of(from);
+        let (written, quantization) = match stated {
+            Some(stated) => stated,
+            None => (value, self.quantization(value).unwrap_or_else(|_| follows(read, &results))),
+        };
+        let to = self.tensor(written, &order, quantization)?;
+        let Quantization { scale, zero_point } = read;
+        self.builder
+            .lookup(self.name(written.node as usize), from, to, |real| {
+                let place = (real / scale).round() as i32 + i32::from(zero_point) + 128;
+                results[place.clamp(0, 255) as usize]
+            })
+            .map_err(refused)?;
+        self.written(written, to, &order)?;
+        Ok(true)
+    }
+}
+
+/// The scale of a function's results: that of what it reads where it only limits it, else one that
+/// reaches them all.
+fn follows(read: Quantization, results: &[f32]) -> Quantization {
+    let reached = Range::NONE.extended(results);
+    let limits = (i8::MIN..=i8::MAX)
+        .zip(results)
+        .all(|(integer, result)| *result == read.real(integer).max(reached.low).min(reached.high));
+    if limits { read } else { Quantization::of(reached) }
+}
