@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use hardtack_converter::import::ImportError;
 use hardtack_converter::spec::{self, Spec};
-use hardtack_converter::{Error, FloatStorage, Options, Progress, Report};
+use hardtack_converter::{Error, FloatStorage, Options, Progress, PruneReport, Report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -91,6 +91,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         name: arguments.name.clone(),
         version: arguments.model_version.clone(),
         set: arguments.set.clone(),
+        prune_channels: arguments.prune_channels,
         int8: arguments.int8,
         calibration: arguments.calibrate.clone(),
         calibration_preprocess: calibration.and_then(|spec| spec.preprocess),
@@ -136,6 +137,9 @@ fn text(report: &Report, output: &Path) -> String {
             figure.name, figure.value, figure.samples, figure.source
         );
     }
+    if let Some(pruned) = &report.pruned {
+        text += &pruned_text(pruned);
+    }
     if !report.layers.is_empty() {
         let mut layers: Vec<_> = report.layers.iter().collect();
         layers.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
@@ -174,6 +178,30 @@ fn text(report: &Report, output: &Path) -> String {
     if report.arena_bytes > 0 {
         text += &format!("the integer programs need an arena of {}\n", bytes(report.arena_bytes));
     }
+    text
+}
+
+fn pruned_text(pruned: &PruneReport) -> String {
+    let (before, after) = (&pruned.before, &pruned.after);
+    let mut text = format!(
+        "\npruned: {:.1} of {:.1} million multiply-accumulates are left ({:.0} %), {} of {} of \
+         weights ({:.0} %)\n",
+        after.macs / 1e6,
+        before.macs / 1e6,
+        100.0 * after.macs / before.macs,
+        bytes(after.bytes as u64),
+        bytes(before.bytes as u64),
+        100.0 * after.bytes / before.bytes,
+    );
+    let rows = pruned.groups.iter().map(|group| {
+        [
+            short(&group.name),
+            group.before.to_string(),
+            group.after.to_string(),
+            format!("{:.4}", group.error),
+        ]
+    });
+    text += &table(["channels of", "before", "after", "error left"], rows);
     text
 }
 

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::prune::PruneReport;
+
 /// One stage of the pipeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageReport {
@@ -61,6 +63,8 @@ pub struct Report {
     pub figures: Vec<FigureReport>,
     /// What the import stage had to change to keep the meaning.
     pub rewritten: Vec<String>,
+    /// What was pruned, if that was asked for.
+    pub pruned: Option<PruneReport>,
     /// What stays in float, if INT8 was asked for.
     pub float_nodes: Vec<FloatNode>,
     /// Tensors of the integer programs, if INT8 was asked for.

@@ -5,7 +5,7 @@
 //! Integer-Arithmetic-Only Inference", 2018, has the scheme.
 
 pub mod arena;
-mod calibrate;
+pub(crate) mod calibrate;
 mod error;
 mod fuse;
 pub mod integer_io;
