@@ -93,9 +93,10 @@ pub struct Convert {
     /// Where the bundle goes.
     #[arg(short, long, value_name = "OUT.tack")]
     pub output: PathBuf,
-    /// Take whole channels out, without training, until so many multiply-accumulates (macs) or
-    /// bytes of weights are gone; the layers after them are fitted anew.
-    #[arg(long, value_name = "macs|bytes=PART", requires = "calibrate", value_parser = prune_target)]
+    /// Take whole channels out, without training, until this part of the multiply-accumulates, of
+    /// the bytes of weights, or of the time of a run on this machine is gone: macs=30%, bytes=30%,
+    /// latency=20%. The layers that read them are fitted anew.
+    #[arg(long, value_name = "WHAT=PART", requires = "calibrate", value_parser = prune_target)]
     pub prune_channels: Option<PruneTarget>,
     /// Quantize to INT8, by the ranges of calibration data.
     #[arg(long, requires = "calibrate")]
@@ -282,10 +283,11 @@ fn prune_target(text: &str) -> Result<PruneTarget, String> {
         match name {
             "macs" => Some(PruneTarget::Macs(part)),
             "bytes" => Some(PruneTarget::Bytes(part)),
+            "latency" => Some(PruneTarget::Latency(part)),
             _ => None,
         }
     });
-    target.ok_or_else(|| "write it as macs=30% or bytes=30%".into())
+    target.ok_or_else(|| "write it as macs=30%, bytes=30% or latency=20%".into())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     let options = options(arguments)?;
     let mut bar = Bar::new(as_json);
     let converted = hardtack_converter::convert(path, &arguments.output, &options, &mut bar);
-    bar.0.finish_and_clear();
+    bar.bar.finish_and_clear();
     let report = match converted {
         Ok(report) => report,
         Err(error) => return refusal(path, error, as_json),
@@ -193,6 +193,9 @@ fn pruned_text(pruned: &PruneReport) -> String {
         bytes(before.bytes as u64),
         100.0 * after.bytes / before.bytes,
     );
+    if let Some(latency) = pruned.latency {
+        text += &format!("a run takes {:.0} % of the time, on this machine\n", 100.0 * latency);
+    }
     let rows = pruned.groups.iter().map(|group| {
         [
             short(&group.name),
@@ -217,7 +220,10 @@ fn short(name: &str) -> String {
 }
 
 /// A progress bar on a terminal's stderr.
-struct Bar(ProgressBar);
+struct Bar {
+    bar: ProgressBar,
+    stage: &'static str,
+}
 
 impl Bar {
     fn new(hidden: bool) -> Bar {
@@ -228,16 +234,17 @@ impl Bar {
             ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a template"),
         );
         bar.enable_steady_tick(Duration::from_millis(120));
-        Bar(bar)
+        Bar { bar, stage: "" }
     }
 }
 
 impl Progress for Bar {
     fn stage(&mut self, name: &'static str) {
-        self.0.set_message(name);
+        self.stage = name;
+        self.bar.set_message(name);
     }
 
     fn step(&mut self, done: usize, of: usize) {
-        self.0.set_message(format!("quantize: sample {done} of {of}"));
+        self.bar.set_message(format!("{}: {done} of {of}", self.stage));
     }
 }

@@ -170,7 +170,9 @@ impl<'a> Work<'a> {
         let began = self.begin("prune");
         let progress = &mut *self.progress;
         let (pruned, report) =
-            prune::prune(&model, &samples.inputs, target, &mut |done, of| progress.step(done, of))?;
+            prune::prune(&model, &samples.inputs, target, self.options.int8, &mut |done, of| {
+                progress.step(done, of)
+            })?;
         let got = parity::outputs(&pruned, compared(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
         self.figure("largest difference by pruning, of the output's range", difference, samples);

@@ -170,11 +170,6 @@ impl<'t> Patches<'t> {
         self.output.places()
     }
 
-    /// What the layer gave at a place.
-    pub fn output(&self, place: usize) -> impl Iterator<Item = f32> + '_ {
-        self.output.at(place)
-    }
-
     /// Appends the patch of a place.
     pub fn append(&self, place: usize, patch: &mut Vec<f32>) {
         if self.slides.is_empty() {

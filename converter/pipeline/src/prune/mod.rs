@@ -5,6 +5,7 @@ mod cost;
 mod flow;
 mod groups;
 mod importance;
+mod latency;
 mod layer;
 mod matrix;
 mod moments;
@@ -16,9 +17,14 @@ use hardtack::{Model, Tensor};
 use serde::Serialize;
 
 use self::cost::Cost;
+use self::latency::Stopwatch;
+use self::search::Search;
 use crate::error::Error;
 
 pub use self::cost::Price;
+
+/// What is taken away at least in each try for a latency, of multiply-accumulates.
+const STEP: f64 = 0.01;
 
 /// What pruning takes away, as a part of what the layers of the model have.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +33,8 @@ pub enum PruneTarget {
     Macs(f64),
     /// Bytes of real weights.
     Bytes(f64),
+    /// The time of a run on this machine, in INT8 where that is asked for.
+    Latency(f64),
 }
 
 /// A group of channels that went through the same values.
@@ -52,6 +60,8 @@ pub struct PruneReport {
     pub before: Price,
     /// What they cost after.
     pub after: Price,
+    /// The part of the time that is left, where that was the target.
+    pub latency: Option<f64>,
 }
 
 /// Prunes a model by its values on calibration samples; `progress` is told how many of how many
@@ -63,6 +73,7 @@ pub fn prune(
     model: &Model,
     samples: &[Vec<Tensor>],
     target: PruneTarget,
+    int8: bool,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Model, PruneReport), Error> {
     let flow = flow::follow(model);
@@ -82,8 +93,20 @@ pub fn prune(
             Some((group, curve))
         })
         .unzip();
-    let kept = search::search(&flow, &groups, &curves, &cost, target)
-        .map_err(|most| too_much(target, most))?;
+    let search = |part, measure| {
+        let search = Search::new(&flow, &groups, &curves, &cost, measure).without(part);
+        search.map_err(|most| too_much(target, most))
+    };
+    let (kept, latency) = match target {
+        PruneTarget::Macs(part) => (search(part, |price| price.macs)?, None),
+        PruneTarget::Bytes(part) => (search(part, |price| price.bytes)?, None),
+        PruneTarget::Latency(part) => {
+            let mut stopwatch = Stopwatch::new(model, int8, samples)?;
+            let time = |kept: &[bool]| stopwatch.part(&shrink::shrink(model, &flow, kept));
+            let (kept, left) = faster(part, |part| search(part, |price| price.macs), time)?;
+            (kept, Some(left))
+        }
+    };
     let smaller = shrink::shrink(model, &flow, &kept);
     let (smaller, refits) =
         reconstruct::reconstruct(model, &flow, &kept, smaller, samples, progress)?;
@@ -102,25 +125,53 @@ pub fn prune(
         groups,
         before: cost.of(&flow, &vec![true; flow.units()]),
         after: cost.of(&flow, &kept),
+        latency,
     };
     Ok((smaller, report))
+}
+
+/// Fewer and fewer multiply-accumulates, until this part of the time is gone: the units that are
+/// kept, and the part of the time that is left.
+fn faster(
+    part: f64,
+    search: impl Fn(f64) -> Result<Vec<bool>, Error>,
+    mut time: impl FnMut(&[bool]) -> Result<f64, Error>,
+) -> Result<(Vec<bool>, f64), Error> {
+    let (mut macs, mut most) = (part, 0f64);
+    loop {
+        let Ok(kept) = search(macs) else {
+            return Err(too_much(PruneTarget::Latency(part), most));
+        };
+        let left = time(&kept)?;
+        if left <= 1.0 - part {
+            return Ok((kept, left));
+        }
+        most = most.max(1.0 - left);
+        macs += (left - (1.0 - part)).max(STEP);
+    }
 }
 
 fn too_much(target: PruneTarget, most: f64) -> Error {
     let (name, asked) = match target {
         PruneTarget::Macs(part) => ("macs", part),
         PruneTarget::Bytes(part) => ("bytes", part),
+        PruneTarget::Latency(part) => ("latency", part),
     };
     Error::Options(if most <= 0.0 {
-        "--prune-channels: no channels of this model can be removed: every one is read by something \
+        "--prune-channels: no channels of this model can be removed: each is read by something \
          that is not understood, or is an input or output of the model; leave the option out"
             .into()
     } else {
         format!(
-            "--prune-channels: {name}={:.0}% is asked, and the most that can be had of this model is \
-             {name}={:.0}%; ask for less",
-            100.0 * asked,
-            (100.0 * most).floor()
+            "--prune-channels: {name}={}% is asked, and the most that was found for this model is \
+             {name}={}%; ask for less",
+            percent(asked),
+            percent(most)
         )
     })
+}
+
+/// Hundredths, to one digit after the point, rounded down.
+fn percent(part: f64) -> f64 {
+    (1000.0 * part + 1e-6).floor() / 10.0
 }

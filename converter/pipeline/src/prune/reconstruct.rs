@@ -18,7 +18,7 @@ use crate::quantize::calibrate::Observer;
 /// Places that are looked at for each weight of an output channel.
 const PLACES: usize = 32;
 /// What is added to the diagonal of covariances, as a part of its mean.
-const RIDGE: f64 = 1e-3;
+const RIDGE: f64 = 1e-2;
 
 /// The error of a layer's output before anything follows it.
 #[derive(Debug)]
@@ -86,58 +86,33 @@ impl Pair<'_> {
         let Some(kernel) = real(self.pruned, after.kernel(self.pruned)) else { return Ok(None) };
         let outputs = after.makes.len();
         let inputs = kernel.len() / outputs.max(1);
-        let beside = (beside(self.original, before.output()), beside(self.pruned, after.output()));
-        let mut first =
-            Observer::new(self.original, [Some(before.output()), beside.0].into_iter().flatten())?;
-        let mut second = Observer::new(
-            self.pruned,
-            [Some(after.output()), Some(after.input), beside.1].into_iter().flatten(),
-        )?;
+        let mut first = Observer::new(self.original, [before.output()])?;
+        let mut second = Observer::new(self.pruned, [after.output(), after.input])?;
         let mut moments = Moments::new((inputs, outputs));
         let places = (PLACES * inputs).div_ceil(samples.len());
         for (index, sample) in samples.iter().enumerate() {
             let (wanted, given) = (first.run(sample)?, second.run(sample)?);
-            let (Some(wanted_here), Some(input), Some(output)) =
+            let (Some(wanted), Some(input), Some(output)) =
                 (wanted.get(&before.output()), given.get(&after.input), given.get(&after.output()))
             else {
                 return Ok(None);
             };
-            let axis = before.channel_axes.1;
-            let (Some(wanted_here), Some(patches)) = (
-                Channelwise::new(wanted_here, axis),
+            let (Some(wanted), Some(patches)) = (
+                Channelwise::new(wanted, before.channel_axes.1),
                 Patches::new(self.pruned, after, input, output),
             ) else {
                 return Ok(None);
             };
-            let both = match beside {
-                (Some(a), Some(b)) => wanted.get(&a).zip(given.get(&b)),
-                _ => None,
-            };
-            let both = both.and_then(|(a, b)| {
-                Some((Channelwise::new(a, axis)?, Channelwise::new(b, axis)?))
-                    .filter(|(a, _)| a.places() == patches.places())
-            });
             for place in spread(patches.places(), places, index) {
                 moments.add(|x, y| {
                     patches.append(place, x);
-                    let begin = y.len();
-                    y.extend(self.kept_of(wanted_here.at(place)));
-                    if let Some((wanted, given)) = &both {
-                        let missing = self.kept_of(wanted.at(place)).zip(given.at(place));
-                        y[begin..].iter_mut().zip(missing).for_each(|(y, (a, b))| *y += a - b);
-                    }
+                    let both = wanted.at(place).zip(&before.makes);
+                    y.extend(both.filter(|(_, unit)| self.kept[**unit]).map(|(value, _)| value));
                 });
             }
         }
         let moments = moments.finish(self.bias().is_some());
         Ok(solved(&moments, &self.rows(kernel)))
-    }
-
-    fn kept_of<'a>(
-        &'a self,
-        values: impl Iterator<Item = f32> + 'a,
-    ) -> impl Iterator<Item = f32> + 'a {
-        values.zip(&self.before.makes).filter(|(_, unit)| self.kept[**unit]).map(|(value, _)| value)
     }
 
     /// The weights of each output channel, by input channel and then by element of the window.
@@ -223,16 +198,6 @@ fn added(model: &Model, outlet: Outlet) -> Option<(usize, usize)> {
     let (node, at) = readers.next().filter(|_| !graph.outputs.contains(&outlet))?;
     let sum = graph.nodes[node].operator == Operator::Binary(Binary::Add);
     (readers.next().is_none() && sum).then_some((node, 1 - at))
-}
-
-/// What is added to a layer's output, past its bias: the way beside the layers of a residual block.
-fn beside(model: &Model, outlet: Outlet) -> Option<Outlet> {
-    let (node, input) = added(model, outlet)?;
-    let other = model.graph.nodes[node].inputs[input];
-    if real(model, other).is_some() {
-        return beside(model, Outlet { node: node as u32, slot: 0 });
-    }
-    Some(other)
 }
 
 /// The rows that come nearest to the wanted outputs: `old` and what the moments add to it.
