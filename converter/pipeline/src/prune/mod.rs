@@ -12,6 +12,8 @@ mod moments;
 mod reconstruct;
 mod search;
 mod shrink;
+#[cfg(test)]
+mod tests;
 
 use hardtack::{Model, Tensor};
 use serde::Serialize;
