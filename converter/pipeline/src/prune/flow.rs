@@ -160,7 +160,8 @@ impl Flow {
         let outputs = conv.window.output_channels as usize;
         let inputs = conv.window.input_channels as usize;
         let groups = conv.groups as usize;
-        if groups == 0 || inputs == 0 || inputs % groups != 0 || outputs % groups != 0 {
+        let splits = |channels: usize| channels > 0 && channels.is_multiple_of(groups);
+        if groups == 0 || !splits(inputs) || !splits(outputs) {
             return None;
         }
         let read = self.read(input, axis, inputs);
