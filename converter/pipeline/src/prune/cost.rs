@@ -2,7 +2,8 @@
 
 use hardtack::Model;
 
-use super::flow::{Flow, Unit, real};
+use super::flow::{Flow, real};
+use super::layout::Unit;
 use crate::samples;
 
 /// Costs by the channels that are kept.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use hardtack::Model;
 
-use super::flow::{Flow, KEPT, Unit};
+use super::flow::Flow;
+use super::layout::{KEPT, Unit};
 
 /// Units of which any may be removed while others stay.
 #[derive(Clone, Debug)]

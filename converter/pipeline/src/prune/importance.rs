@@ -11,9 +11,10 @@ use std::collections::HashMap;
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::Outlet;
 
-use super::flow::{Flow, Unit, real};
+use super::flow::{Flow, real};
 use super::groups::Group;
 use super::layer::{Channelwise, Layer};
+use super::layout::Unit;
 use super::matrix::{add_products, cholesky, dot, inverse, solve};
 use super::moments::{Centred, Moments};
 use crate::error::Error;

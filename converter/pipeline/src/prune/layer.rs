@@ -3,7 +3,8 @@
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Outlet, Padding, Window};
 
-use super::flow::{KEPT, Unit, channel_axis, real};
+use super::flow::real;
+use super::layout::{KEPT, Unit, channel_axis};
 
 /// A convolution, or a product of a value with a constant matrix.
 #[derive(Clone, Debug)]

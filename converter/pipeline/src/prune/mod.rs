@@ -7,6 +7,7 @@ mod groups;
 mod importance;
 mod latency;
 mod layer;
+mod layout;
 mod matrix;
 mod moments;
 mod reconstruct;

@@ -3,7 +3,8 @@
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Operator};
 
-use super::flow::{Flow, Layout, real};
+use super::flow::{Flow, real};
+use super::layout::Layout;
 use crate::edit::Editor;
 
 /// The model without the units that are not kept. It computes what it did with these channels
