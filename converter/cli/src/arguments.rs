@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hardtack::{Isa, Packing, family_of};
+use hardtack_converter::PruneTarget;
 use hardtack_converter::quantize::{Method, Rounding, Settings};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
@@ -93,6 +94,11 @@ pub struct Convert {
     /// Where the bundle goes.
     #[arg(short, long, value_name = "OUT.tack")]
     pub output: PathBuf,
+    /// Take whole channels out, without training, until this part of the multiply-accumulates, of
+    /// the bytes of weights, or of the time of a run on this machine is gone: macs=30%, bytes=30%,
+    /// latency=20%. The layers that read them are fitted anew.
+    #[arg(long, value_name = "WHAT=PART", requires = "calibrate", value_parser = prune_target)]
+    pub prune_channels: Option<PruneTarget>,
     /// Quantize to INT8, by the ranges of calibration data.
     #[arg(long, requires = "calibrate")]
     pub int8: bool,
@@ -323,6 +329,20 @@ fn percent(text: &str) -> Result<f64, String> {
     part.ok_or_else(|| "write it as 5% or 2.5%".into())
 }
 
+/// What is pruned, and the part of it.
+fn prune_target(text: &str) -> Result<PruneTarget, String> {
+    let target = text.split_once('=').and_then(|(name, part)| {
+        let part = percent(part).ok().filter(|part| *part > 0.0 && *part < 1.0)?;
+        match name {
+            "macs" => Some(PruneTarget::Macs(part)),
+            "bytes" => Some(PruneTarget::Bytes(part)),
+            "latency" => Some(PruneTarget::Latency(part)),
+            _ => None,
+        }
+    });
+    target.ok_or_else(|| "write it as macs=30%, bytes=30% or latency=20%".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +357,15 @@ mod tests {
     fn percentages_are_parts() {
         assert_eq!((percent("5%"), percent("2.5"), percent("0 %")), (Ok(0.05), Ok(0.025), Ok(0.0)));
         assert!(percent("-1%").is_err() && percent("much").is_err() && percent("nan").is_err());
+    }
+
+    #[test]
+    fn prune_targets_are_parts_of_something() {
+        assert_eq!(prune_target("macs=30%"), Ok(PruneTarget::Macs(0.3)));
+        assert_eq!(prune_target("bytes=50"), Ok(PruneTarget::Bytes(0.5)));
+        for wrong in ["30%", "macs=0%", "macs=100%", "watts=3%", "macs="] {
+            assert!(prune_target(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

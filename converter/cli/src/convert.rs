@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use hardtack_converter::import::ImportError;
 use hardtack_converter::spec::{self, Spec};
-use hardtack_converter::{Error, FloatStorage, Options, Progress, Report};
+use hardtack_converter::{Error, FloatStorage, Options, Progress, PruneReport, Report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -27,7 +27,7 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     let options = options(arguments)?;
     let mut bar = Bar::new(as_json);
     let converted = hardtack_converter::convert(path, &arguments.output, &options, &mut bar);
-    bar.0.finish_and_clear();
+    bar.bar.finish_and_clear();
     let report = match converted {
         Ok(report) => report,
         Err(error) => return refusal(path, error, as_json),
@@ -91,6 +91,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         name: arguments.name.clone(),
         version: arguments.model_version.clone(),
         set: arguments.set.clone(),
+        prune_channels: arguments.prune_channels,
         int8: arguments.int8,
         calibration: arguments.calibrate.clone(),
         calibration_preprocess: calibration.and_then(|spec| spec.preprocess),
@@ -137,6 +138,9 @@ fn text(report: &Report, output: &Path) -> String {
             figure.name, figure.value, figure.samples, figure.source
         );
     }
+    if let Some(pruned) = &report.pruned {
+        text += &pruned_text(pruned);
+    }
     if !report.layers.is_empty() {
         let mut layers: Vec<_> = report.layers.iter().collect();
         layers.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
@@ -178,6 +182,33 @@ fn text(report: &Report, output: &Path) -> String {
     text
 }
 
+fn pruned_text(pruned: &PruneReport) -> String {
+    let (before, after) = (&pruned.before, &pruned.after);
+    let mut text = format!(
+        "\npruned: {:.1} of {:.1} million multiply-accumulates are left ({:.0} %), {} of {} of \
+         weights ({:.0} %)\n",
+        after.macs / 1e6,
+        before.macs / 1e6,
+        100.0 * after.macs / before.macs,
+        bytes(after.bytes as u64),
+        bytes(before.bytes as u64),
+        100.0 * after.bytes / before.bytes,
+    );
+    if let Some(latency) = pruned.latency {
+        text += &format!("a run takes {:.0} % of the time, on this machine\n", 100.0 * latency);
+    }
+    let rows = pruned.groups.iter().map(|group| {
+        [
+            short(&group.name),
+            group.before.to_string(),
+            group.after.to_string(),
+            format!("{:.4}", group.error),
+        ]
+    });
+    text += &table(["channels of", "before", "after", "error left"], rows);
+    text
+}
+
 /// The end of a long name, which tells more than its beginning.
 fn short(name: &str) -> String {
     const LONGEST: usize = 48;
@@ -190,7 +221,10 @@ fn short(name: &str) -> String {
 }
 
 /// A progress bar on a terminal's stderr.
-struct Bar(ProgressBar);
+struct Bar {
+    bar: ProgressBar,
+    stage: &'static str,
+}
 
 impl Bar {
     fn new(hidden: bool) -> Bar {
@@ -201,16 +235,17 @@ impl Bar {
             ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a template"),
         );
         bar.enable_steady_tick(Duration::from_millis(120));
-        Bar(bar)
+        Bar { bar, stage: "" }
     }
 }
 
 impl Progress for Bar {
     fn stage(&mut self, name: &'static str) {
-        self.0.set_message(name);
+        self.stage = name;
+        self.bar.set_message(name);
     }
 
     fn step(&mut self, done: usize, of: usize) {
-        self.0.set_message(format!("quantize: sample {done} of {of}"));
+        self.bar.set_message(format!("{}: {done} of {of}", self.stage));
     }
 }

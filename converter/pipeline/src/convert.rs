@@ -15,6 +15,7 @@ use crate::import::{self, ImportOptions, Source};
 use crate::options::{FloatStorage, Options};
 use crate::parity::{self, Difference};
 use crate::ports::Ports;
+use crate::prune::{self, PruneReport};
 use crate::quantize;
 use crate::report::{FigureReport, FloatNode, LayerReport, Progress, Report, StageReport};
 use crate::samples::Samples;
@@ -39,7 +40,8 @@ pub fn convert(
     let original = work.import()?;
     let mut samples = work.samples(&original)?;
     let folded = work.fold(&original, &samples)?;
-    let quantized = work.quantize(folded, &mut samples)?;
+    let pruned = work.prune(folded, &samples)?;
+    let quantized = work.quantize(pruned, &mut samples)?;
     let prepared = work.prepare(quantized, &samples)?;
     let bytes = work.emit(&prepared, &samples)?;
     work.write(output, &bytes)
@@ -57,6 +59,7 @@ struct Work<'a> {
     expected: Vec<Vec<Tensor>>,
     stages: Vec<StageReport>,
     figures: Vec<FigureReport>,
+    pruned: Option<PruneReport>,
     float_nodes: Vec<FloatNode>,
     layers: Vec<LayerReport>,
     arena_bytes: u64,
@@ -83,6 +86,13 @@ impl<'a> Work<'a> {
                     .into(),
             ));
         }
+        if options.prune_channels.is_some() && options.calibration.is_none() {
+            return Err(Error::Options(
+                "pruning needs calibration data: give --calibrate with an .npz file or a folder of \
+                 pictures or recordings"
+                    .into(),
+            ));
+        }
         let name = options.name.clone().unwrap_or_else(|| {
             path.file_stem().map_or("model".into(), |stem| stem.to_string_lossy().into())
         });
@@ -96,6 +106,7 @@ impl<'a> Work<'a> {
             expected: Vec::new(),
             stages: Vec::new(),
             figures: Vec::new(),
+            pruned: None,
             float_nodes: Vec::new(),
             layers: Vec::new(),
             arena_bytes: 0,
@@ -155,6 +166,22 @@ impl<'a> Work<'a> {
         self.figure("parity of fold", difference, samples);
         self.end("fold", began, &folded, Some(difference));
         Ok(folded)
+    }
+
+    fn prune(&mut self, model: Model, samples: &Samples) -> Result<Model, Error> {
+        let Some(target) = self.options.prune_channels else { return Ok(model) };
+        let began = self.begin("prune");
+        let progress = &mut *self.progress;
+        let (pruned, report) =
+            prune::prune(&model, &samples.inputs, target, self.options.int8, &mut |done, of| {
+                progress.step(done, of)
+            })?;
+        let got = parity::outputs(&pruned, compared(samples))?;
+        let difference = parity::compare(&self.expected, &got).of_range;
+        self.figure("largest difference by pruning, of the output's range", difference, samples);
+        self.pruned = Some(report);
+        self.end("prune", began, &pruned, Some(difference));
+        Ok(pruned)
     }
 
     fn quantize(&mut self, model: Model, samples: &mut Samples) -> Result<Model, Error> {
@@ -323,6 +350,7 @@ impl<'a> Work<'a> {
             stages: self.stages,
             figures: self.figures,
             rewritten: source.rewritten,
+            pruned: self.pruned,
             float_nodes: self.float_nodes,
             layers: self.layers,
             arena_bytes: self.arena_bytes,

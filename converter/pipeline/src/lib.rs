@@ -14,9 +14,11 @@ mod error;
 mod fold;
 pub mod guard;
 pub mod import;
+mod observe;
 mod options;
 mod parity;
 mod ports;
+mod prune;
 pub mod quantize;
 mod report;
 pub mod samples;
@@ -28,6 +30,7 @@ pub use emit::write_file;
 pub use error::Error;
 pub use options::{FloatStorage, Options};
 pub use ports::Ports;
+pub use prune::{GroupReport, PruneReport, PruneTarget};
 pub use report::{
     FigureReport, FloatNode, LayerReport, Progress, RangeReport, Report, Silent, StageReport,
 };

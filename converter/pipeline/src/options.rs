@@ -6,6 +6,7 @@ use hardtack::Packing;
 use hardtack_bundle::DType;
 use hardtack_bundle::process::{Postprocess, Preprocess};
 
+use crate::prune::PruneTarget;
 use crate::quantize;
 
 /// How the real weights of a bundle are stored. They are widened to f32 when it is loaded.
@@ -41,6 +42,8 @@ pub struct Options {
     pub version: String,
     /// Values for named dimensions and inputs, as `NAME=VALUE` in the order given.
     pub set: Vec<(String, String)>,
+    /// What is pruned before that, in whole channels.
+    pub prune_channels: Option<PruneTarget>,
     /// Whether the model is quantized to INT8.
     pub int8: bool,
     /// Calibration data: an `.npz` file or a folder of pictures or recordings.
@@ -80,6 +83,7 @@ impl Default for Options {
             name: None,
             version: String::new(),
             set: Vec::new(),
+            prune_channels: None,
             int8: false,
             calibration: None,
             calibration_preprocess: None,

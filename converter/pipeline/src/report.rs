@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::prune::PruneReport;
 use crate::quantize::Method;
 
 /// One stage of the pipeline.
@@ -78,6 +79,8 @@ pub struct Report {
     pub figures: Vec<FigureReport>,
     /// What the import stage had to change to keep the meaning.
     pub rewritten: Vec<String>,
+    /// What was pruned, if that was asked for.
+    pub pruned: Option<PruneReport>,
     /// What stays in float, if INT8 was asked for.
     pub float_nodes: Vec<FloatNode>,
     /// Tensors of the integer programs, if INT8 was asked for.

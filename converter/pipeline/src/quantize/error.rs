@@ -8,11 +8,11 @@ use hardtack_engine::program::Step;
 use hardtack_engine::{Input, Output, Program};
 use hardtack_kernels::Kernels;
 
-use super::calibrate::Observer;
 use super::clip::Chosen;
 use super::lattice::View;
 use super::lower::Lowered;
 use crate::error::Error;
+use crate::observe::Observer;
 use crate::report::LayerReport;
 
 #[derive(Clone, Copy, Default)]

@@ -27,10 +27,11 @@ mod weights;
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Outlet};
 
-use self::calibrate::{Calibration, Observer};
+use self::calibrate::Calibration;
 use self::region::Refused;
 use crate::edit::Editor;
 use crate::error::Error;
+use crate::observe::Observer;
 use crate::report::LayerReport;
 
 pub use self::clip::Method;

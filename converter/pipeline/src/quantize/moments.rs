@@ -7,10 +7,10 @@ use hardtack::{Model, Tensor};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder as _};
 
-use super::calibrate::Observer;
 use super::lower::linear::Linear;
 use super::region::sample_shape;
 use crate::error::Error;
+use crate::observe::Observer;
 
 /// Weights whose products are kept: a longer row is taken as several that do not know of each
 /// other, so that memory grows with its length and not with its square.

@@ -1,0 +1,55 @@
+//! What layers cost.
+
+use hardtack::Model;
+
+use super::flow::{Flow, real};
+use super::layout::Unit;
+use crate::samples;
+
+/// Costs by the channels that are kept.
+pub struct Cost {
+    /// For each layer, multiply-accumulates of one input channel with one output channel, and
+    /// the weights these have.
+    layers: Vec<(f64, f64)>,
+}
+
+/// Multiply-accumulates of a sample, and bytes of real weights and biases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Price {
+    /// Multiply-accumulates.
+    pub macs: f64,
+    /// Bytes.
+    pub bytes: f64,
+}
+
+impl Cost {
+    /// Of a model whose open dimensions are taken for something small.
+    pub fn new(model: &Model, flow: &Flow) -> Cost {
+        let pair = |layer: &super::layer::Layer| {
+            let output = model.graph.fact(layer.output());
+            let shape = samples::concrete(&output.shape, model.graph.symbols.len());
+            let places: f64 = shape.iter().map(|size| *size as f64).product();
+            let weights = real(model, layer.kernel(model)).map_or(0, |kernel| kernel.len()) as f64;
+            let (inputs, outputs) = (layer.reads.len() as f64, layer.makes.len() as f64);
+            let taps = weights / (inputs / layer.groups as f64 * outputs).max(1.0);
+            (taps * places / outputs.max(1.0), taps)
+        };
+        Cost { layers: flow.layers.iter().map(pair).collect() }
+    }
+
+    /// What all layers cost.
+    pub fn of(&self, flow: &Flow, kept: &[bool]) -> Price {
+        let count = |units: &[Unit]| units.iter().filter(|unit| kept[**unit]).count() as f64;
+        let mut price = Price::default();
+        for (layer, (macs, weights)) in flow.layers.iter().zip(&self.layers) {
+            let outputs = count(&layer.makes);
+            let inputs = match layer.groups {
+                1 => count(&layer.reads),
+                groups => (layer.reads.len() / groups) as f64,
+            };
+            price.macs += macs * inputs * outputs;
+            price.bytes += 4.0 * (weights * inputs + 1.0) * outputs;
+        }
+        price
+    }
+}

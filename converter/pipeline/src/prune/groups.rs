@@ -1,0 +1,51 @@
+//! Channels among which one may choose: those that are in the same values.
+
+use std::collections::BTreeMap;
+
+use hardtack::Model;
+
+use super::flow::Flow;
+use super::layout::{KEPT, Unit};
+
+/// Units of which any may be removed while others stay.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The layer that makes them first.
+    pub name: String,
+    /// The units.
+    pub units: Vec<Unit>,
+    /// Layers that sum over them, by their index in [`Flow::layers`].
+    pub readers: Vec<usize>,
+}
+
+/// The groups of a model, in the order they are made. As all units of a group are in the same
+/// values, none of these loses all its channels while the group has one.
+pub fn groups(model: &Model, flow: &Flow) -> Vec<Group> {
+    let mut within: Vec<Vec<usize>> = vec![Vec::new(); flow.units()];
+    for (node, layout) in flow.layouts.iter().enumerate() {
+        for unit in layout.iter().flat_map(|layout| &layout.units) {
+            if within[*unit].last() != Some(&node) {
+                within[*unit].push(node);
+            }
+        }
+    }
+    let mut alike: BTreeMap<&[usize], Vec<Unit>> = BTreeMap::new();
+    for (unit, nodes) in within.iter().enumerate() {
+        if unit != KEPT && !nodes.is_empty() {
+            alike.entry(nodes).or_default().push(unit);
+        }
+    }
+    let group = |(nodes, units): (&[usize], Vec<Unit>)| {
+        let sums = |layer: &usize| {
+            let layer = &flow.layers[*layer];
+            layer.groups == 1 && layer.reads.contains(&units[0])
+        };
+        Group {
+            name: model.graph.nodes[nodes[0]].name.clone(),
+            readers: (0..flow.layers.len()).filter(sums).collect(),
+            units,
+        }
+    };
+    let groups = alike.into_iter().map(group);
+    groups.filter(|group| group.units.len() > 1 && !group.readers.is_empty()).collect()
+}

@@ -1,0 +1,181 @@
+//! What each channel is worth: the error that its removal leaves in the layers that read it,
+//! once these make up for it with the channels that stay.
+//!
+//! With weights `W` over inputs of covariance `H`, removing channel `c` costs
+//! `Wc·([H⁻¹]cc)⁻¹·Wcᵀ`: Frantar and Alistarh, "Optimal Brain Compression", 2022, for channels
+//! instead of weights. Elements of a window are taken for independent, so `H` is no larger than
+//! the channels are many.
+
+use std::collections::HashMap;
+
+use hardtack::{Model, Tensor};
+use hardtack_bundle::graph::Outlet;
+
+use super::flow::{Flow, real};
+use super::groups::Group;
+use super::layer::{Channelwise, Layer};
+use super::layout::Unit;
+use super::matrix::{add_products, cholesky, dot, inverse, solve};
+use super::moments::{Centred, Moments};
+use crate::error::Error;
+use crate::observe::Observer;
+
+/// Places of a sample that are looked at, at most.
+const PLACES: usize = 256;
+/// What is added to the diagonal of covariances, as a part of its mean.
+const RIDGE: f64 = 1e-3;
+
+/// The units of a group in the order they are given up, and what is lost by then.
+pub struct Curve {
+    /// The first goes first.
+    pub order: Vec<Unit>,
+    /// Error left in the layers that read the group, each as a part of its output's variance,
+    /// when the first so many are gone.
+    pub loss: Vec<f64>,
+}
+
+/// The covariance of what layers read.
+///
+/// # Errors
+/// Where the model cannot be run on a sample.
+pub fn covariances(
+    model: &Model,
+    layers: &[&Layer],
+    samples: &[Vec<Tensor>],
+    progress: &mut dyn FnMut(usize),
+) -> Result<HashMap<Outlet, Centred>, Error> {
+    let mut observer = Observer::new(model, layers.iter().map(|layer| layer.input))?;
+    let mut moments: HashMap<Outlet, Moments> = HashMap::new();
+    for (index, sample) in samples.iter().enumerate() {
+        let values = observer.run(sample)?;
+        let mut seen: Vec<Outlet> = Vec::new();
+        for layer in layers {
+            let Some(tensor) = values.get(&layer.input).filter(|_| !seen.contains(&layer.input))
+            else {
+                continue;
+            };
+            seen.push(layer.input);
+            let size = (layer.reads.len(), 0);
+            let Some(input) = Channelwise::new(tensor, layer.channel_axes.0) else { continue };
+            let moments = moments.entry(layer.input).or_insert_with(|| Moments::new(size));
+            for place in spread(input.places(), PLACES, index) {
+                moments.add(|x, _| x.extend(input.at(place)));
+            }
+        }
+        progress(index + 1);
+    }
+    Ok(moments.into_iter().map(|(outlet, moments)| (outlet, moments.finish(true))).collect())
+}
+
+/// At most this many of the places, evenly spread, other ones for each sample.
+pub fn spread(places: usize, most: usize, sample: usize) -> impl Iterator<Item = usize> {
+    let step = places.div_ceil(most.max(1)).max(1);
+    (sample * 7 % step..places).step_by(step)
+}
+
+/// The worth of a group's channels.
+pub fn curve(
+    model: &Model,
+    flow: &Flow,
+    group: &Group,
+    covariances: &HashMap<Outlet, Centred>,
+) -> Option<Curve> {
+    let mut readers = group
+        .readers
+        .iter()
+        .map(|layer| {
+            let layer = &flow.layers[*layer];
+            Reader::new(model, layer, covariances.get(&layer.input)?)
+        })
+        .collect::<Option<Vec<_>>>()?;
+    let mut left = group.units.clone();
+    let (mut order, mut loss) = (Vec::new(), vec![0.0]);
+    while left.len() > 1 {
+        let cost = |unit: Unit| readers.iter().map(|reader| reader.cost(unit)).sum::<f64>();
+        let costs: Vec<f64> = left.iter().map(|unit| cost(*unit)).collect();
+        let least = (0..left.len()).min_by(|a, b| costs[*a].total_cmp(&costs[*b]))?;
+        let unit = left.remove(least);
+        readers.iter_mut().for_each(|reader| reader.remove(unit));
+        order.push(unit);
+        loss.push(loss.last().copied().unwrap_or(0.0) + costs[least].max(0.0));
+    }
+    Some(Curve { order, loss })
+}
+
+/// A layer whose channels go one after another.
+struct Reader {
+    reads: Vec<Unit>,
+    /// `WᵀW`, the products of the weights of each two input channels.
+    weights: Vec<f64>,
+    /// Inverse of the covariance of the channels that are left.
+    inverse: Vec<f64>,
+    /// Variance of the output.
+    variance: f64,
+}
+
+impl Reader {
+    fn new(model: &Model, layer: &Layer, covariance: &Centred) -> Option<Reader> {
+        let inputs = layer.reads.len();
+        let kernel = Channelwise::new(real(model, layer.kernel(model))?, layer.axes.1)?;
+        let rows: Vec<f32> = (0..kernel.places()).flat_map(|place| kernel.at(place)).collect();
+        let mut weights = vec![0.0; inputs * inputs];
+        add_products(&rows, &rows, (inputs, inputs), &mut weights);
+        let variance = dot(&weights, &covariance.xx).max(f64::MIN_POSITIVE);
+        let inverse = inverse(&covariance.factor(RIDGE)?, inputs);
+        Some(Reader { reads: layer.reads.clone(), weights, inverse, variance })
+    }
+
+    /// Where a unit is among the inputs.
+    fn places(&self, unit: Unit) -> Vec<usize> {
+        (0..self.reads.len()).filter(|place| self.reads[*place] == unit).collect()
+    }
+
+    /// The factor of the inverse's block at these places.
+    fn block(&self, places: &[usize]) -> Option<Vec<f64>> {
+        let size = self.reads.len();
+        let block = places.iter().flat_map(|i| places.iter().map(move |j| (i, j)));
+        cholesky(block.map(|(i, j)| self.inverse[i * size + j]).collect(), places.len())
+    }
+
+    fn cost(&self, unit: Unit) -> f64 {
+        let (places, size) = (self.places(unit), self.reads.len());
+        let Some(block) = self.block(&places) else { return f64::INFINITY };
+        let diagonal = places.iter().enumerate().map(|(at, i)| {
+            let mut line: Vec<f64> = places.iter().map(|j| self.weights[i * size + j]).collect();
+            solve(&block, &mut line);
+            line[at]
+        });
+        diagonal.sum::<f64>() / self.variance
+    }
+
+    /// The other channels take over what they can.
+    fn remove(&mut self, unit: Unit) {
+        let (places, size) = (self.places(unit), self.reads.len());
+        let Some(block) = self.block(&places) else { return };
+        let lines: Vec<Vec<f64>> =
+            places.iter().map(|place| self.inverse[place * size..][..size].to_vec()).collect();
+        let take = |row: &mut [f64]| {
+            let mut parts: Vec<f64> = places.iter().map(|place| row[*place]).collect();
+            solve(&block, &mut parts);
+            for (part, line) in parts.iter().zip(&lines) {
+                row.iter_mut().zip(line).for_each(|(value, other)| *value -= part * other);
+            }
+            places.iter().for_each(|place| row[*place] = 0.0);
+        };
+        for _ in 0..2 {
+            self.weights.chunks_exact_mut(size).for_each(take);
+            transpose(&mut self.weights, size);
+        }
+        self.inverse.chunks_exact_mut(size).for_each(take);
+        // What is gone is in nobody's way.
+        places.iter().for_each(|place| self.inverse[place * size + place] = 1.0);
+    }
+}
+
+fn transpose(matrix: &mut [f64], size: usize) {
+    for i in 0..size {
+        for j in 0..i {
+            matrix.swap(i * size + j, j * size + i);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! How long a model takes, on this machine.
+
+use std::time::{Duration, Instant};
+
+use hardtack::float::{FloatModel, FloatPlan};
+use hardtack::{Model, Tensor};
+
+use crate::error::Error;
+use crate::quantize::{self, Rounding, Settings};
+
+/// Samples that the ranges of a model that is only timed are taken from.
+const RANGES: usize = 4;
+/// How long two models take turns.
+const TIME: Duration = Duration::from_millis(800);
+/// Runs of one before it is the other's turn.
+const TURN: usize = 8;
+
+/// The model to compare with, ready to be run.
+pub struct Stopwatch<'s> {
+    int8: bool,
+    samples: &'s [Vec<Tensor>],
+    original: FloatPlan,
+}
+
+impl<'s> Stopwatch<'s> {
+    /// Gets a model ready, in INT8 if that is what will be run.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn new(model: &Model, int8: bool, samples: &'s [Vec<Tensor>]) -> Result<Self, Error> {
+        let original = plan(model, int8, samples)?;
+        Ok(Stopwatch { int8, samples, original })
+    }
+
+    /// How long a model takes as a part of what the original takes. The two take turns, and the
+    /// least time of each counts, so that others on the machine do not.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn part(&mut self, model: &Model) -> Result<f64, Error> {
+        let mut other = plan(model, self.int8, self.samples)?;
+        let inputs: Vec<&Tensor> = self.samples[0].iter().collect();
+        let mut least = [Duration::MAX; 2];
+        let began = Instant::now();
+        while began.elapsed() < TIME {
+            for (plan, least) in [&mut self.original, &mut other].into_iter().zip(&mut least) {
+                for _ in 0..TURN {
+                    let began = Instant::now();
+                    plan.run(&inputs)?;
+                    *least = began.elapsed().min(*least);
+                }
+            }
+        }
+        Ok(least[1].as_secs_f64() / least[0].as_secs_f64())
+    }
+}
+
+fn plan(model: &Model, int8: bool, samples: &[Vec<Tensor>]) -> Result<FloatPlan, Error> {
+    let quantized = if int8 {
+        let few = &samples[..samples.len().min(RANGES)];
+        // Only the time matters, so that weights may be rounded as is quickest.
+        let settings = Settings { rounding: Rounding::Nearest, ..Settings::default() };
+        Some(quantize::quantize(model.clone(), few, true, &settings, &mut |_, _| {})?.model)
+    } else {
+        None
+    };
+    let shapes: Vec<&[usize]> = samples[0].iter().map(Tensor::shape).collect();
+    Ok(FloatModel::load(quantized.as_ref().unwrap_or(model), false)?.plan(&shapes)?)
+}

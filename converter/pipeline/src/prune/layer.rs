@@ -1,0 +1,232 @@
+//! Convolutions and matrix products as one thing: weights over patches of a value.
+
+use hardtack::{Model, Tensor};
+use hardtack_bundle::graph::{Operator, Outlet, Padding, Window};
+
+use super::flow::real;
+use super::layout::{KEPT, Unit, channel_axis};
+
+/// A convolution, or a product of a value with a constant matrix.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Its node.
+    pub node: usize,
+    /// The value it reads.
+    pub input: Outlet,
+    /// Which of the node's inputs the weights are.
+    pub weights: usize,
+    /// Axes of the weights: output channels, and input channels.
+    pub axes: (usize, usize),
+    /// Axes of the input's and the output's channels.
+    pub channel_axes: (usize, usize),
+    /// Groups of a convolution.
+    pub groups: usize,
+    /// The unit of each input channel.
+    pub reads: Vec<Unit>,
+    /// The unit of each output channel.
+    pub makes: Vec<Unit>,
+}
+
+impl Layer {
+    /// The value it gives.
+    pub fn output(&self) -> Outlet {
+        Outlet { node: self.node as u32, slot: 0 }
+    }
+
+    /// The constant of its weights.
+    pub fn kernel(&self, model: &Model) -> Outlet {
+        model.graph.nodes[self.node].inputs[self.weights]
+    }
+}
+
+/// A product of a value with a constant matrix, and the number of its input channels. Units are
+/// still to be found.
+pub fn matrix_product(model: &Model, index: usize, expression: &str) -> Option<(Layer, usize)> {
+    let node = &model.graph.nodes[index];
+    let (sides, result) = expression.split_once("->")?;
+    let (left, right) = sides.split_once(',')?;
+    let [a, b] = node.inputs[..] else { return None };
+    let (value, value_axes, weights, matrix_axes) = match (real(model, a), real(model, b)) {
+        (None, Some(_)) => (a, left, 1, right),
+        (Some(_), None) => (b, right, 0, left),
+        _ => return None,
+    };
+    let shape = real(model, node.inputs[weights])?.shape();
+    let place = |axes: &str, axis: char| axes.chars().position(|other| other == axis);
+    let (mut summed, mut new) = (None, None);
+    for (axis, name) in matrix_axes.chars().enumerate() {
+        match (place(value_axes, name), place(result, name)) {
+            (Some(at), None) if summed.is_none() => summed = Some((axis, at)),
+            (None, Some(at)) if new.is_none() => new = Some((axis, at)),
+            _ if shape.get(axis) == Some(&1) => {}
+            _ => return None,
+        }
+    }
+    let ((input_axis, from), (output_axis, to)) = (summed?, new?);
+    // Every other axis of the value is one of the result, in the same order.
+    let without = |axes: &str, gone: usize| -> Vec<char> {
+        axes.chars().enumerate().filter(|(axis, _)| *axis != gone).map(|(_, name)| name).collect()
+    };
+    if without(value_axes, from) != without(result, to) {
+        return None;
+    }
+    let layer = Layer {
+        node: index,
+        input: value,
+        weights,
+        axes: (output_axis, input_axis),
+        channel_axes: (from, to),
+        groups: 1,
+        reads: Vec::new(),
+        makes: vec![KEPT; shape[output_axis]],
+    };
+    Some((layer, shape[input_axis]))
+}
+
+/// A tensor's elements by place and channel.
+pub struct Channelwise<'t> {
+    values: &'t [f32],
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+    axis: usize,
+}
+
+impl<'t> Channelwise<'t> {
+    /// `None` where the tensor is not of f32 or lacks the axis.
+    pub fn new(tensor: &'t Tensor, axis: usize) -> Option<Channelwise<'t>> {
+        let shape = tensor.shape().to_vec();
+        let mut strides = vec![1; shape.len()];
+        for at in (0..shape.len().saturating_sub(1)).rev() {
+            strides[at] = strides[at + 1] * shape[at + 1];
+        }
+        (axis < shape.len()).then_some(Channelwise {
+            values: tensor.as_f32()?,
+            shape,
+            strides,
+            axis,
+        })
+    }
+
+    /// How many places there are.
+    pub fn places(&self) -> usize {
+        self.values.len() / self.shape[self.axis].max(1)
+    }
+
+    /// The coordinates of a place; that of the channels is 0.
+    fn coordinates(&self, mut place: usize) -> Vec<usize> {
+        let mut coordinates = vec![0; self.shape.len()];
+        for axis in (0..self.shape.len()).rev().filter(|axis| *axis != self.axis) {
+            coordinates[axis] = place % self.shape[axis];
+            place /= self.shape[axis];
+        }
+        coordinates
+    }
+
+    /// The channels at a place.
+    pub fn at(&self, place: usize) -> impl Iterator<Item = f32> + '_ {
+        let coordinates = self.coordinates(place);
+        let first: usize = coordinates.iter().zip(&self.strides).map(|(at, step)| at * step).sum();
+        let step = self.strides[self.axis];
+        (0..self.shape[self.axis]).map(move |channel| self.values[first + channel * step])
+    }
+}
+
+/// What the weights of a layer are multiplied with, by input channel and then by element of the
+/// window.
+pub struct Patches<'t> {
+    input: Channelwise<'t>,
+    output: Channelwise<'t>,
+    /// Steps from the output's coordinates to the input's, for each axis of the input that the
+    /// window slides along.
+    slides: Vec<Slide>,
+}
+
+struct Slide {
+    axis: usize,
+    size: usize,
+    stride: usize,
+    dilation: usize,
+    before: usize,
+}
+
+impl<'t> Patches<'t> {
+    /// Of a layer's input and output. `None` where they are not of its shape.
+    pub fn new(
+        model: &Model,
+        layer: &Layer,
+        input: &'t Tensor,
+        output: &'t Tensor,
+    ) -> Option<Patches<'t>> {
+        let input = Channelwise::new(input, layer.channel_axes.0)?;
+        let output = Channelwise::new(output, layer.channel_axes.1)?;
+        let slides = match &model.graph.nodes[layer.node].operator {
+            Operator::Conv(conv) => slides(&conv.window, &input, &output),
+            _ => Vec::new(),
+        };
+        Some(Patches { input, output, slides })
+    }
+
+    /// How many places there are.
+    pub fn places(&self) -> usize {
+        self.output.places()
+    }
+
+    /// Appends the patch of a place.
+    pub fn append(&self, place: usize, patch: &mut Vec<f32>) {
+        if self.slides.is_empty() {
+            // The other axes are the same, though the channels' may stand elsewhere.
+            patch.extend(self.input.at(place));
+            return;
+        }
+        let coordinates = self.output.coordinates(place);
+        let taps: usize = self.slides.iter().map(|slide| slide.size).product();
+        let slid = |axis: usize| self.slides.iter().any(|slide| slide.axis == axis);
+        let fixed: usize = (0..coordinates.len())
+            .filter(|axis| *axis != self.input.axis && !slid(*axis))
+            .map(|axis| coordinates[axis] * self.input.strides[axis])
+            .sum();
+        let offsets: Vec<Option<usize>> = (0..taps)
+            .map(|mut tap| {
+                self.slides.iter().rev().try_fold(fixed, |offset, slide| {
+                    let element = tap % slide.size;
+                    tap /= slide.size;
+                    let reach = coordinates[slide.axis] * slide.stride + element * slide.dilation;
+                    let at = reach.checked_sub(slide.before)?;
+                    let inside = at < self.input.shape[slide.axis];
+                    inside.then_some(offset + at * self.input.strides[slide.axis])
+                })
+            })
+            .collect();
+        let step = self.input.strides[self.input.axis];
+        for channel in 0..self.input.shape[self.input.axis] {
+            let value = |offset: &Option<usize>| {
+                offset.map_or(0.0, |offset| self.input.values[offset + channel * step])
+            };
+            patch.extend(offsets.iter().map(value));
+        }
+    }
+}
+
+fn slides(window: &Window, input: &Channelwise<'_>, output: &Channelwise<'_>) -> Vec<Slide> {
+    let rank = input.shape.len();
+    let spatial = window.kernel.len();
+    let last = if channel_axis(window.layout, rank) == rank - 1 { rank - 1 } else { rank };
+    (0..spatial)
+        .map(|at| {
+            let axis = last - spatial + at;
+            let (size, stride) = (window.kernel[at] as usize, window.strides[at] as usize);
+            let dilation = window.dilations[at] as usize;
+            let covered = output.shape[axis].saturating_sub(1) * stride + (size - 1) * dilation + 1;
+            let total = covered.saturating_sub(input.shape[axis]);
+            let before = match &window.padding {
+                Padding::Valid => 0,
+                Padding::Explicit(before, _) | Padding::ExplicitCeil(before, _) => {
+                    before[at] as usize
+                }
+                Padding::SameUpper => total / 2,
+                Padding::SameLower => total.div_ceil(2),
+            };
+            Slide { axis, size, stride, dilation, before }
+        })
+        .collect()
+}

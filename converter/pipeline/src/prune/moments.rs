@@ -1,0 +1,103 @@
+//! First and second moments of what layers read, over calibration data.
+
+use super::matrix::{add_products, cholesky};
+
+/// Rows that are gathered before they are multiplied.
+const ROWS: usize = 256;
+
+/// Moments of pairs of vectors, `x` and `y`.
+pub struct Moments {
+    /// Elements of x and of y.
+    pub size: (usize, usize),
+    count: f64,
+    sum: (Vec<f64>, Vec<f64>),
+    xx: Vec<f64>,
+    xy: Vec<f64>,
+    yy: f64,
+    waiting: (Vec<f32>, Vec<f32>),
+}
+
+impl Moments {
+    /// Of nothing yet.
+    pub fn new(size: (usize, usize)) -> Moments {
+        Moments {
+            size,
+            count: 0.0,
+            sum: (vec![0.0; size.0], vec![0.0; size.1]),
+            xx: vec![0.0; size.0 * size.0],
+            xy: vec![0.0; size.0 * size.1],
+            yy: 0.0,
+            waiting: (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// Adds a pair that `append` appends to the two lists.
+    pub fn add(&mut self, append: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>)) {
+        append(&mut self.waiting.0, &mut self.waiting.1);
+        self.count += 1.0;
+        if self.waiting.0.len() >= ROWS * self.size.0.max(1) {
+            self.multiply();
+        }
+    }
+
+    fn multiply(&mut self) {
+        let (x, y) = (std::mem::take(&mut self.waiting.0), std::mem::take(&mut self.waiting.1));
+        let (m, n) = self.size;
+        for (sums, values) in [(&mut self.sum.0, &x), (&mut self.sum.1, &y)] {
+            for row in values.chunks_exact(sums.len().max(1)) {
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+            }
+        }
+        add_products(&x, &x, (m, m), &mut self.xx);
+        add_products(&x, &y, (m, n), &mut self.xy);
+        self.yy += y.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+    }
+
+    /// The moments about the means, or about 0.
+    pub fn finish(mut self, centred: bool) -> Centred {
+        self.multiply();
+        let ((m, n), count) = (self.size, self.count.max(1.0));
+        let mean = |sums: &[f64]| -> Vec<f64> {
+            sums.iter().map(|sum| if centred { sum / count } else { 0.0 }).collect()
+        };
+        let means = (mean(&self.sum.0), mean(&self.sum.1));
+        let about = |sums: &mut Vec<f64>, right: &[f64], width: usize| {
+            for i in 0..m {
+                for j in 0..width {
+                    let sum = &mut sums[i * width + j];
+                    *sum = *sum / count - means.0[i] * right[j];
+                }
+            }
+        };
+        about(&mut self.xx, &means.0, m);
+        about(&mut self.xy, &means.1, n);
+        let yy = self.yy / count - means.1.iter().map(|mean| mean * mean).sum::<f64>();
+        Centred { size: self.size, means, xx: self.xx, xy: self.xy, yy }
+    }
+}
+
+/// Moments, divided by the number of pairs.
+pub struct Centred {
+    /// Elements of x and of y.
+    pub size: (usize, usize),
+    /// Means, or 0.
+    pub means: (Vec<f64>, Vec<f64>),
+    /// Of x with x, in rows.
+    pub xx: Vec<f64>,
+    /// Of x with y, in rows of x.
+    pub xy: Vec<f64>,
+    /// Of all y together with themselves.
+    pub yy: f64,
+}
+
+impl Centred {
+    /// The Cholesky factor of the moments of x, to whose diagonal this part of its mean is added.
+    pub fn factor(&self, ridge: f64) -> Option<Vec<f64>> {
+        let size = self.size.0;
+        let mut matrix = self.xx.clone();
+        let mean = (0..size).map(|i| matrix[i * size + i]).sum::<f64>() / size.max(1) as f64;
+        let added = (ridge * mean).max(f64::MIN_POSITIVE);
+        (0..size).for_each(|i| matrix[i * size + i] += added);
+        cholesky(matrix, size)
+    }
+}

@@ -1,0 +1,227 @@
+//! Lets layers make up for the channels that went: least squares over calibration data, layer by
+//! layer, from what the pruned model gives to what the original gave.
+//!
+//! He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 2017.
+
+use hardtack::{Constant, Data, Model, Tensor};
+use hardtack_bundle::graph::{Binary, Operator, Outlet};
+
+use super::flow::{Flow, follow, real};
+use super::importance::spread;
+use super::layer::{Channelwise, Layer, Patches};
+use super::matrix::{dot, solve};
+use super::moments::{Centred, Moments};
+use crate::edit::Editor;
+use crate::error::Error;
+use crate::observe::Observer;
+
+/// Places that are looked at for each weight of an output channel.
+const PLACES: usize = 32;
+/// What is added to the diagonal of covariances, as a part of its mean.
+const RIDGE: f64 = 1e-2;
+
+/// The error of a layer's output before anything follows it.
+#[derive(Debug)]
+pub struct Refit {
+    /// Its place in [`Flow::layers`].
+    pub layer: usize,
+    /// Squared error as a part of the output's variance.
+    pub error: f64,
+}
+
+/// Fits the weights of a model's layers anew, from the first that lost inputs on.
+///
+/// # Errors
+/// Where a model cannot be run on a sample.
+pub fn reconstruct(
+    original: &Model,
+    flow: &Flow,
+    kept: &[bool],
+    mut pruned: Model,
+    samples: &[Vec<Tensor>],
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(Model, Vec<Refit>), Error> {
+    let lost = |layer: &Layer| layer.reads.iter().any(|unit| !kept[*unit]);
+    let first = flow.layers.iter().position(lost).unwrap_or(flow.layers.len());
+    let mut refits = Vec::new();
+    for index in first..flow.layers.len() {
+        progress(index - first, flow.layers.len() - first);
+        if flow.layers[index].groups > 1 {
+            continue;
+        }
+        let smaller = follow(&pruned);
+        let pair = Pair {
+            original,
+            before: &flow.layers[index],
+            pruned: &pruned,
+            after: &smaller.layers[index],
+            kept,
+        };
+        let Some(fitted) = pair.fit(samples)? else { continue };
+        refits.push(Refit { layer: index, error: fitted.error });
+        pruned = pair.with(fitted);
+    }
+    Ok((pruned, refits))
+}
+
+/// A layer in both models.
+struct Pair<'m> {
+    original: &'m Model,
+    before: &'m Layer,
+    pruned: &'m Model,
+    after: &'m Layer,
+    kept: &'m [bool],
+}
+
+/// New weights, in rows of output channels, and what is added to the bias.
+struct Fitted {
+    rows: Vec<f64>,
+    offset: Vec<f64>,
+    error: f64,
+}
+
+impl Pair<'_> {
+    fn fit(&self, samples: &[Vec<Tensor>]) -> Result<Option<Fitted>, Error> {
+        let (before, after) = (self.before, self.after);
+        let Some(kernel) = real(self.pruned, after.kernel(self.pruned)) else { return Ok(None) };
+        let outputs = after.makes.len();
+        let inputs = kernel.len() / outputs.max(1);
+        let mut first = Observer::new(self.original, [before.output()])?;
+        let mut second = Observer::new(self.pruned, [after.output(), after.input])?;
+        let mut moments = Moments::new((inputs, outputs));
+        let places = (PLACES * inputs).div_ceil(samples.len());
+        for (index, sample) in samples.iter().enumerate() {
+            let (wanted, given) = (first.run(sample)?, second.run(sample)?);
+            let (Some(wanted), Some(input), Some(output)) =
+                (wanted.get(&before.output()), given.get(&after.input), given.get(&after.output()))
+            else {
+                return Ok(None);
+            };
+            let (Some(wanted), Some(patches)) = (
+                Channelwise::new(wanted, before.channel_axes.1),
+                Patches::new(self.pruned, after, input, output),
+            ) else {
+                return Ok(None);
+            };
+            for place in spread(patches.places(), places, index) {
+                moments.add(|x, y| {
+                    patches.append(place, x);
+                    let both = wanted.at(place).zip(&before.makes);
+                    y.extend(both.filter(|(_, unit)| self.kept[**unit]).map(|(value, _)| value));
+                });
+            }
+        }
+        let moments = moments.finish(self.bias().is_some());
+        Ok(solved(&moments, &self.rows(kernel)))
+    }
+
+    /// The weights of each output channel, by input channel and then by element of the window.
+    fn rows(&self, kernel: &Tensor) -> Vec<f64> {
+        let places = places(kernel.shape(), self.after.axes);
+        let values = kernel.as_f32().expect("layers have weights of f32");
+        places.iter().map(|place| f64::from(values[*place])).collect()
+    }
+
+    /// The constant that holds the bias: the node that reads it, and which of its inputs it is.
+    fn bias(&self) -> Option<(usize, usize)> {
+        bias(self.pruned, self.after)
+    }
+
+    /// The pruned model with new weights.
+    fn with(&self, fitted: Fitted) -> Model {
+        let mut editor = Editor::new(self.pruned.clone());
+        let kernel = real(self.pruned, self.after.kernel(self.pruned)).expect("fitted before");
+        let mut values = vec![0f32; kernel.len()];
+        let places = places(kernel.shape(), self.after.axes);
+        places.iter().zip(&fitted.rows).for_each(|(place, weight)| values[*place] = *weight as f32);
+        set(&mut editor, (self.after.node, self.after.weights), kernel.shape(), values);
+        if let Some((node, input)) = self.bias() {
+            let old = real(self.pruned, self.pruned.graph.nodes[node].inputs[input]);
+            let old = old.expect("found to be constant");
+            let is_conv = node == self.after.node;
+            let value = |(channel, offset): (usize, &f64)| {
+                let old = f64::from(
+                    old.as_f32().expect("of f32")[if old.len() == 1 { 0 } else { channel }],
+                );
+                // A convolution's output has its bias, so the offset is all of it.
+                (if is_conv { *offset } else { old + offset }) as f32
+            };
+            let values: Vec<f32> = fitted.offset.iter().enumerate().map(value).collect();
+            let shape = if old.len() == 1 { vec![values.len()] } else { old.shape().to_vec() };
+            set(&mut editor, (node, input), &shape, values);
+        }
+        editor.finish()
+    }
+}
+
+fn set(editor: &mut Editor, (node, input): (usize, usize), shape: &[usize], values: Vec<f32>) {
+    let name = format!("{}.{input}.fitted", editor.node(node).name);
+    let tensor = Tensor::new(shape, Data::F32(values)).expect("as many as before");
+    let constant = editor.add_constant(name, Constant::Tensor(tensor.into()));
+    editor.model.graph.nodes[node].inputs[input] = constant;
+}
+
+/// Where the weights of a kernel are, by output channel, input channel and element of the window.
+fn places(shape: &[usize], (output, input): (usize, usize)) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1];
+    }
+    let mut places = vec![0];
+    let others = (0..shape.len()).filter(|axis| *axis != output && *axis != input);
+    for axis in [output, input].into_iter().chain(others) {
+        let stride = strides[axis];
+        let steps = |place: usize| (0..shape[axis]).map(move |at| place + at * stride);
+        places = places.into_iter().flat_map(steps).collect();
+    }
+    places
+}
+
+/// The constant that holds a layer's bias: the node that reads it, and which of its inputs it is.
+fn bias(model: &Model, layer: &Layer) -> Option<(usize, usize)> {
+    if let Operator::Conv(_) = model.graph.nodes[layer.node].operator {
+        return Some((layer.node, 2));
+    }
+    let (node, input) = added(model, layer.output())?;
+    let constant = real(model, model.graph.nodes[node].inputs[input])?;
+    let channels = constant.shape().get(layer.channel_axes.1) == Some(&layer.makes.len());
+    (channels && constant.len() == layer.makes.len()).then_some((node, input))
+}
+
+/// The sum that alone reads a value, and which of its inputs is the other.
+fn added(model: &Model, outlet: Outlet) -> Option<(usize, usize)> {
+    let graph = &model.graph;
+    let mut readers = graph.nodes.iter().enumerate().flat_map(|(index, node)| {
+        let reads = node.inputs.iter().enumerate().filter(|(_, input)| **input == outlet);
+        reads.map(move |(at, _)| (index, at))
+    });
+    let (node, at) = readers.next().filter(|_| !graph.outputs.contains(&outlet))?;
+    let sum = graph.nodes[node].operator == Operator::Binary(Binary::Add);
+    (readers.next().is_none() && sum).then_some((node, 1 - at))
+}
+
+/// The rows that come nearest to the wanted outputs: `old` and what the moments add to it.
+fn solved(moments: &Centred, old: &[f64]) -> Option<Fitted> {
+    let (inputs, outputs) = moments.size;
+    let factor = moments.factor(RIDGE)?;
+    let mut rows = old.to_vec();
+    let mut explained = 0.0;
+    for (output, row) in rows.chunks_exact_mut(inputs).enumerate() {
+        let wanted = |input: usize| moments.xy[input * outputs + output];
+        let line = |input: usize| &moments.xx[input * inputs..][..inputs];
+        let mut change: Vec<f64> =
+            (0..inputs).map(|input| wanted(input) - dot(line(input), row)).collect();
+        solve(&factor, &mut change);
+        row.iter_mut().zip(&change).for_each(|(weight, change)| *weight += change);
+        let twice =
+            (0..inputs).map(|input| row[input] * (2.0 * wanted(input) - dot(line(input), row)));
+        explained += twice.sum::<f64>();
+    }
+    if !rows.iter().all(|weight| weight.is_finite()) {
+        return None;
+    }
+    let offset = |(row, mean): (&[f64], &f64)| mean - dot(row, &moments.means.0);
+    let offset = rows.chunks_exact(inputs).zip(&moments.means.1).map(offset).collect();
+    let error = (moments.yy - explained).max(0.0) / moments.yy.max(f64::MIN_POSITIVE);
+    Some(Fitted { rows, offset, error })
+}
