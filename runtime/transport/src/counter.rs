@@ -1,0 +1,75 @@
+//! Probabilities that follow what comes: the first bits count much, later ones less and less.
+
+use crate::logistic::stretch;
+
+/// No bit is more certain than this.
+const CERTAIN: u16 = 24;
+
+/// 65536 over n + 1.6.
+const RATES: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut n = 0;
+    while n < 256 {
+        table[n] = (655_360 / (10 * n as u32 + 16)) as u16;
+        n += 1;
+    }
+    table
+};
+
+/// A probability of 22 bits and how much it has seen, up to 255.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counter(u32);
+
+impl Counter {
+    pub(crate) const NEW: Self = Self(1 << 31);
+
+    /// Of a 1.
+    #[inline]
+    pub(crate) fn p(self) -> u16 {
+        ((self.0 >> 16) as u16).clamp(CERTAIN, u16::MAX - CERTAIN)
+    }
+
+    /// Takes note of a bit that belongs to it by `weight`/256.
+    #[inline]
+    pub(crate) fn learn(&mut self, bit: bool, weight: u32) {
+        let (p, seen) = (self.0 >> 10, self.0 & 0x3ff);
+        let target = if bit { (1 << 22) - 1 } else { 0i32 };
+        let rate = i64::from((u32::from(RATES[(seen >> 2) as usize]) * weight) >> 8);
+        let step = ((i64::from(target - p as i32) * rate) >> 16) as i32;
+        // Seen is counted in quarters.
+        let seen = (seen + (weight >> 6)).min(0x3ff);
+        self.0 = ((p as i32 + step) as u32) << 10 | seen;
+    }
+}
+
+/// A probability of 12 bits and how much it has seen, up to 15.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Small(u16);
+
+impl Small {
+    pub(crate) const NEW: Self = Self(1 << 15);
+
+    /// Steps of it that count as one: where it has seen enough, it follows more slowly.
+    const LAST: u16 = 15;
+
+    /// Of a 1.
+    #[inline]
+    pub(crate) fn p(self) -> u16 {
+        (self.0 & !0xf | 8).clamp(CERTAIN, u16::MAX - CERTAIN)
+    }
+
+    pub(crate) fn odds(self) -> i32 {
+        stretch(self.p())
+    }
+
+    #[inline]
+    pub(crate) fn learn(&mut self, bit: bool) {
+        let (p, seen) = (i32::from(self.0 >> 4), self.0 & 0xf);
+        let target = if bit { 4095 } else { 0 };
+        let rate = i32::from(RATES[usize::from(seen)]);
+        // Rounded away from where it is, so that it never stands still.
+        let step = (target - p) * rate;
+        let step = if bit { (step + 0xffff) >> 16 } else { step >> 16 };
+        self.0 = ((p + step).clamp(1, 4095) as u16) << 4 | (seen + 1).min(Self::LAST);
+    }
+}
