@@ -2,7 +2,8 @@
 
 use crate::bytes::Bytes;
 use crate::coder::Coder;
-use crate::counter::Counter;
+use crate::counter::Small;
+use crate::history::History;
 use crate::weights::{Expectation, PARTS, TERMS, Weights};
 
 /// What the bytes of a block are.
@@ -39,7 +40,8 @@ enum Field {
 /// Everything that is known of what came before.
 #[derive(Clone)]
 pub(crate) struct Models {
-    heads: [[Counter; 256]; 5],
+    history: History,
+    heads: [[Small; 256]; 5],
     bytes: Bytes,
     weights: Weights,
 }
@@ -49,8 +51,12 @@ pub(crate) struct Models {
 pub(crate) struct Unsound;
 
 impl Models {
-    pub(crate) const NEW: Self =
-        Self { heads: [[Counter::NEW; 256]; 5], bytes: Bytes::NEW, weights: Weights::NEW };
+    pub(crate) const NEW: Self = Self {
+        history: History::NEW,
+        heads: [[Small::NEW; 256]; 5],
+        bytes: Bytes::NEW,
+        weights: Weights::NEW,
+    };
 
     /// Codes a head, which is then the one of the bytes that follow.
     pub(crate) fn head<C: Coder>(
@@ -97,19 +103,21 @@ impl Models {
         kind: &Kind,
         byte: u8,
     ) -> Result<u8, C::Error> {
-        match kind {
+        let byte = match kind {
             Kind::Raw => {
                 let mut found = 0;
                 for place in (0..8).rev() {
                     let bit = coder.bit(byte >> place & 1 != 0, 1 << 15)?;
                     found |= u8::from(bit) << place;
                 }
-                Ok(found)
+                found
             }
-            Kind::Zeros => Ok(0),
-            Kind::Numbers(size) => self.bytes.code(coder, *size, byte),
-            Kind::Weights(_) => Ok(self.weights.code(coder, byte as i8)? as u8),
-        }
+            Kind::Zeros => 0,
+            Kind::Numbers(size) => self.bytes.code(coder, &self.history, *size, byte)?,
+            Kind::Weights(_) => self.weights.code(coder, &self.history, byte as i8)? as u8,
+        };
+        self.history.push(byte);
+        Ok(byte)
     }
 
     fn expectation<C: Coder>(
@@ -118,6 +126,7 @@ impl Models {
         given: &Expectation,
     ) -> Result<Result<Expectation, Unsound>, C::Error> {
         let mut found = Expectation::NONE;
+        found.flat = self.field(coder, Field::Kind, given.flat)?;
         found.terms = usize::from(self.field(coder, Field::Kind, given.terms as u8)?);
         if found.terms == 0 {
             return Ok(Ok(found));
@@ -170,7 +179,7 @@ impl Models {
         for place in (0..8).rev() {
             let counter = &mut counters[path];
             let bit = coder.bit(byte >> place & 1 != 0, counter.p())?;
-            counter.learn(bit, 256);
+            counter.learn(bit);
             path = 2 * path + usize::from(bit);
         }
         Ok(path as u8)

@@ -24,10 +24,12 @@ impl Interval {
     const ALL: Self = Self { low: 0, high: u32::MAX };
 
     /// The last number that stands for a 1.
+    #[inline(always)]
     fn middle(self, p: u16) -> u32 {
         self.low + ((u64::from(self.high - self.low) * u64::from(p)) >> 16) as u32
     }
 
+    #[inline(always)]
     fn narrow(&mut self, bit: bool, middle: u32) {
         if bit {
             self.high = middle;
@@ -37,6 +39,7 @@ impl Interval {
     }
 
     /// Leaves out the first byte, where it is settled.
+    #[inline(always)]
     fn settled(&mut self) -> Option<u8> {
         ((self.low ^ self.high) < 1 << 24).then(|| {
             let byte = (self.low >> 24) as u8;
@@ -70,16 +73,24 @@ impl<R: Read> Input<R> {
     }
 
     /// The next byte; `None` at the end.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<u8>, R::Error> {
         if self.next == self.end {
-            (self.next, self.end) = (0, self.reader.read(&mut self.buffer)?);
+            self.fill()?;
         }
         let byte = self.buffer[..self.end].get(self.next).copied();
         self.next += usize::from(byte.is_some());
         Ok(byte)
     }
 
+    #[cold]
+    fn fill(&mut self) -> Result<(), R::Error> {
+        (self.next, self.end) = (0, self.reader.read(&mut self.buffer)?);
+        Ok(())
+    }
+
     /// The next byte, where there must be one.
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, DecodeError<R::Error>> {
         self.next().map_err(DecodeError::Read)?.ok_or(DecodeError::End)
     }
@@ -111,7 +122,7 @@ impl<R: Read> Decoder<R> {
 impl<R: Read> Coder for Decoder<R> {
     type Error = DecodeError<R::Error>;
 
-    #[inline]
+    #[inline(always)]
     fn bit(&mut self, _: bool, p: u16) -> Result<bool, Self::Error> {
         let middle = self.interval.middle(p);
         let bit = self.number <= middle;

@@ -1,6 +1,6 @@
 //! Probabilities that follow what comes: the first bits count much, later ones less and less.
 
-use crate::logistic::stretch;
+use crate::logistic::stretched;
 
 /// No bit is more certain than this.
 const CERTAIN: u16 = 24;
@@ -24,13 +24,13 @@ impl Counter {
     pub(crate) const NEW: Self = Self(1 << 31);
 
     /// Of a 1.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn p(self) -> u16 {
         ((self.0 >> 16) as u16).clamp(CERTAIN, u16::MAX - CERTAIN)
     }
 
     /// Takes note of a bit that belongs to it by `weight`/256.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn learn(&mut self, bit: bool, weight: u32) {
         let (p, seen) = (self.0 >> 10, self.0 & 0x3ff);
         let target = if bit { (1 << 22) - 1 } else { 0i32 };
@@ -53,16 +53,18 @@ impl Small {
     const LAST: u16 = 15;
 
     /// Of a 1.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn p(self) -> u16 {
         (self.0 & !0xf | 8).clamp(CERTAIN, u16::MAX - CERTAIN)
     }
 
+    /// The odds of a 1.
+    #[inline(always)]
     pub(crate) fn odds(self) -> i32 {
-        stretch(self.p())
+        stretched(self.0 >> 4)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn learn(&mut self, bit: bool) {
         let (p, seen) = (i32::from(self.0 >> 4), self.0 & 0xf);
         let target = if bit { 4095 } else { 0 };

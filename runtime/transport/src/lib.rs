@@ -14,6 +14,7 @@ mod block;
 mod bytes;
 mod coder;
 mod counter;
+mod history;
 mod logistic;
 #[cfg(feature = "alloc")]
 mod pack;

@@ -32,8 +32,25 @@ pub(crate) const fn log2(x: u32) -> u32 {
 }
 
 /// The binary logarithm of the odds of p/65536, in units of 1/256.
-pub(crate) const fn stretch(p: u16) -> i32 {
+const fn stretch(p: u16) -> i32 {
     log2(p as u32) as i32 - log2(65536 - p as u32) as i32
+}
+
+/// [`stretch`] of probabilities of 12 bits.
+const STRETCHED: [i16; 1 << 12] = {
+    let mut table = [0; 1 << 12];
+    let mut p = 0;
+    while p < table.len() {
+        table[p] = stretch((p << 4 | 8) as u16) as i16;
+        p += 1;
+    }
+    table
+};
+
+/// [`stretch`] of a probability of p/4096.
+#[inline(always)]
+pub(crate) fn stretched(p: u16) -> i32 {
+    STRETCHED[usize::from(p % (1 << 12))].into()
 }
 
 /// Odds beyond these are not told apart.

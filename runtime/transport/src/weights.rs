@@ -7,9 +7,8 @@
 
 use crate::coder::Coder;
 use crate::counter::Counter;
+use crate::history::{HISTORY, History};
 
-/// Weights that are looked back to.
-pub(crate) const HISTORY: usize = 4096;
 /// Most terms of an expectation.
 pub(crate) const TERMS: usize = 8;
 /// Most parts of a row.
@@ -34,6 +33,8 @@ pub(crate) struct Expectation {
     pub(crate) row: u16,
     /// Weights of a part.
     pub(crate) part: u16,
+    /// How many of the lowest bits of weights from 8 on are without any order.
+    pub(crate) flat: u8,
     /// How many terms there are.
     pub(crate) terms: usize,
     /// How far back each lies.
@@ -49,6 +50,7 @@ impl Expectation {
     pub(crate) const NONE: Self = Self {
         row: 1,
         part: 1,
+        flat: 0,
         terms: 0,
         offsets: [0; TERMS],
         factors: [[0; TERMS]; PARTS],
@@ -75,9 +77,6 @@ impl Expectation {
 #[derive(Clone)]
 pub(crate) struct Weights {
     expectation: Expectation,
-    history: [i8; HISTORY],
-    /// How many have come, modulo [`HISTORY`].
-    count: usize,
     /// Weights until the part ends, and until the row does.
     left: [u16; 2],
     part: usize,
@@ -90,8 +89,6 @@ pub(crate) struct Weights {
 impl Weights {
     pub(crate) const NEW: Self = Self {
         expectation: Expectation::NONE,
-        history: [0; HISTORY],
-        count: 0,
         left: [1; 2],
         part: 0,
         distances: [20 << 14; 2],
@@ -102,20 +99,21 @@ impl Weights {
     /// Goes on with other weights, of which no earlier ones are neighbours.
     pub(crate) fn begin(&mut self, expectation: &Expectation) {
         self.expectation = *expectation;
-        self.history = [0; HISTORY];
         self.part = 0;
         self.left = [expectation.part.min(expectation.row), expectation.row];
     }
 
     /// Codes the next weight.
-    pub(crate) fn code<C: Coder>(&mut self, coder: &mut C, weight: i8) -> Result<i8, C::Error> {
+    pub(crate) fn code<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        history: &History,
+        weight: i8,
+    ) -> Result<i8, C::Error> {
         let Expectation { terms, offsets, factors, .. } = &self.expectation;
         let terms = offsets[..*terms].iter().zip(&factors[self.part]);
         let expected: i32 = terms
-            .map(|(offset, factor)| {
-                let at = self.count.wrapping_sub(usize::from(*offset)) % HISTORY;
-                i32::from(self.history[at]) * i32::from(*factor)
-            })
+            .map(|(offset, factor)| i32::from(history.back(*offset) as i8) * i32::from(*factor))
             .sum();
         let expected = expected.clamp(-127 * FACTOR, 127 * FACTOR);
         let relative = u32::from(self.expectation.spreads[self.part]);
@@ -129,8 +127,6 @@ impl Weights {
         for (mean, shift) in self.distances.iter_mut().zip([4, 6]) {
             *mean = mean.wrapping_add_signed((distance as i32 - *mean as i32) >> shift);
         }
-        self.history[self.count % HISTORY] = weight;
-        self.count = (self.count + 1) % HISTORY;
         self.step();
         Ok(weight)
     }
@@ -150,6 +146,7 @@ impl Weights {
     }
 
     /// Codes a weight by what is expected and how far weights are from that, both in units of 1/64.
+    #[inline(always)]
     fn size<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -164,29 +161,25 @@ impl Weights {
         let distance = distance.min(((DISTANCES as u32 - 1) << 8) - 1);
         let (place, between) = ((distance >> 8) as usize, distance & 0xff);
         let [low, high] = &mut self.nodes[class][place..place + 2] else { unreachable!() };
-        // Two neighbours in the ratio of their nearness.
-        let mut node = |coder: &mut C, index: usize, bit: bool| {
-            let (low, high) = (&mut low[index], &mut high[index]);
-            let p = (u32::from(low.p()) * (256 - between) + u32::from(high.p()) * between) >> 8;
-            let bit = coder.bit(bit, p as u16)?;
-            low.learn(bit, 256 - between);
-            high.learn(bit, between);
-            Ok(bit)
-        };
+        let mut nodes = Nodes { low, high, between };
 
         // −128 is what a negative zero would be.
         let mirrored = expected < 0;
         let magnitude = u32::from(weight.unsigned_abs()) % 128;
         let octaves = 32 - magnitude.leading_zeros();
-        let negative =
-            node(coder, 0, if magnitude == 0 { weight != 0 } else { (weight < 0) != mirrored })?;
+        let negative = nodes.code(
+            coder,
+            0,
+            if magnitude == 0 { weight != 0 } else { (weight < 0) != mirrored },
+        )?;
         let side = usize::from(negative);
         let mut path = 1;
         for place in [2, 1, 0] {
-            let bit = node(coder, 7 * side + path, octaves >> place & 1 != 0)?;
+            let bit = nodes.code(coder, 7 * side + path, octaves >> place & 1 != 0)?;
             path = 2 * path + usize::from(bit);
         }
         let octaves = path as u32 - 8;
+        let flat = u32::from(self.expectation.flat);
         if octaves == 0 {
             return Ok(if negative { i8::MIN } else { 0 });
         }
@@ -194,7 +187,9 @@ impl Weights {
         for place in (0..octaves - 1).rev() {
             let bit = magnitude >> place & 1 != 0;
             let bit = if found == 1 {
-                node(coder, 11 + 2 * octaves as usize + side, bit)?
+                nodes.code(coder, 11 + 2 * octaves as usize + side, bit)?
+            } else if octaves > 3 && place < flat {
+                coder.bit(bit, 1 << 15)?
             } else {
                 let counter = &mut self.bits[(1 << (octaves - 1)) + found - 1];
                 let bit = coder.bit(bit, counter.p())?;
@@ -205,5 +200,24 @@ impl Weights {
         }
         let found = found as i8;
         Ok(if negative != mirrored { -found } else { found })
+    }
+}
+
+/// Two neighbouring contexts, in the ratio of their nearness.
+struct Nodes<'a> {
+    low: &'a mut [Counter; NODES],
+    high: &'a mut [Counter; NODES],
+    between: u32,
+}
+
+impl Nodes<'_> {
+    #[inline(always)]
+    fn code<C: Coder>(&mut self, coder: &mut C, index: usize, bit: bool) -> Result<bool, C::Error> {
+        let (low, high) = (&mut self.low[index], &mut self.high[index]);
+        let p =
+            (u32::from(low.p()) * (256 - self.between) + u32::from(high.p()) * self.between) >> 8;
+        let bit = coder.bit(bit, p as u16)?;
+        (if self.between < 128 { low } else { high }).learn(bit, 256);
+        Ok(bit)
     }
 }

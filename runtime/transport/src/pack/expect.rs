@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 use core::f64::consts::{LOG2_E, SQRT_2};
 
-use crate::weights::{Expectation, FACTOR, HISTORY, PARTS, SPREAD, TERMS};
+use crate::history::HISTORY;
+use crate::weights::{Expectation, FACTOR, PARTS, SPREAD, TERMS};
 
 /// Weights that are looked at: the first ones of a layer.
 const SAMPLE: usize = 1 << 17;

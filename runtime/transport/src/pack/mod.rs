@@ -61,14 +61,14 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
     let mut position = BUNDLE_HEADER_BYTES + table.len();
     for section in sections {
         let start = section.offset as usize;
-        packer.zeros(start - position);
+        packer.padding(&bundle[position..start]);
         match section.kind {
             SectionKind::Weights { .. } => packer.weights(section.bytes),
             _ => packer.best(section.bytes),
         }
         position = start + section.bytes.len();
     }
-    packer.zeros(bundle.len() - position);
+    packer.padding(&bundle[position..]);
     Ok(packer.encoder.finish())
 }
 
@@ -78,11 +78,10 @@ struct Packer {
 }
 
 impl Packer {
-    fn zeros(&mut self, count: usize) {
-        if count > 0 {
-            let Ok(_) = self
-                .models
-                .head(&mut self.encoder, &Block { kind: Kind::Zeros, length: count as u64 });
+    /// The bytes between sections.
+    fn padding(&mut self, zeros: &[u8]) {
+        if !zeros.is_empty() {
+            self.block(Kind::Zeros, zeros);
         }
     }
 
@@ -105,7 +104,16 @@ impl Packer {
             let bytes = &bytes[range];
             match content {
                 Content::Words => self.block(Kind::Numbers(4), bytes),
-                Content::Weights => self.block(Kind::Weights(expect::expectation(bytes)), bytes),
+                Content::Weights => {
+                    let ordered = expect::expectation(bytes);
+                    let flat = crate::weights::Expectation { flat: 2, ..ordered };
+                    let [ordered, flat] = [ordered, flat].map(Kind::Weights);
+                    let costs = [ordered, flat].map(|kind| self.cost(kind, bytes));
+                    self.block(
+                        if costs[1] <= costs[0] + costs[0] / 512 { flat } else { ordered },
+                        bytes,
+                    );
+                }
             }
         }
     }

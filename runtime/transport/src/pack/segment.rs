@@ -54,7 +54,7 @@ fn weights(unit: &[u8]) -> u64 {
     let sizes = || unit.iter().map(|byte| u64::from((*byte as i8).unsigned_abs()));
     let mean = 2 * sizes().sum::<u64>() / unit.len() as u64 + 1;
     let each = |size: u64| u64::from(log2(2 * mean as u32)) - BIT + 2 * size * 369 / mean;
-    sizes().map(each).sum::<u64>().clamp(BIT / 3 * unit.len() as u64, 8 * BIT * unit.len() as u64)
+    sizes().map(each).sum::<u64>().clamp(BIT / 8 * unit.len() as u64, 8 * BIT * unit.len() as u64)
 }
 
 /// What a unit of words takes, as integers or as reals.
