@@ -13,7 +13,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hardtack-runner", &["hardtack"]),
     ("hardtack-capi", &["hardtack", "hardtack-bundle"]),
     ("hardtack-targets", &["hardtack-kernels"]),
-    ("hardtack-converter", &["hardtack", "hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
+    (
+        "hardtack-converter",
+        &[
+            "hardtack",
+            "hardtack-bundle",
+            "hardtack-engine",
+            "hardtack-kernels",
+            "hardtack-transport",
+        ],
+    ),
     (
         "hardtack-cli",
         &[
@@ -23,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hardtack-engine",
             "hardtack-kernels",
             "hardtack-targets",
+            "hardtack-transport",
         ],
     ),
 ];
