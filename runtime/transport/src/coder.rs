@@ -29,13 +29,12 @@ impl Interval {
         self.low + ((u64::from(self.high - self.low) * u64::from(p)) >> 16) as u32
     }
 
+    /// Without a branch, which nobody could foresee.
     #[inline(always)]
     fn narrow(&mut self, bit: bool, middle: u32) {
-        if bit {
-            self.high = middle;
-        } else {
-            self.low = middle + 1;
-        }
+        let one = u32::from(bit).wrapping_neg();
+        self.high = middle & one | self.high & !one;
+        self.low = self.low & one | middle.wrapping_add(1) & !one;
     }
 
     /// Leaves out the first byte, where it is settled.

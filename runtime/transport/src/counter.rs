@@ -29,16 +29,20 @@ impl Counter {
         ((self.0 >> 16) as u16).clamp(CERTAIN, u16::MAX - CERTAIN)
     }
 
-    /// Takes note of a bit that belongs to it by `weight`/256.
+    /// What two say together; the second by `part`/256.
     #[inline(always)]
-    pub(crate) fn learn(&mut self, bit: bool, weight: u32) {
-        let (p, seen) = (self.0 >> 10, self.0 & 0x3ff);
-        let target = if bit { (1 << 22) - 1 } else { 0i32 };
-        let rate = i64::from((u32::from(RATES[(seen >> 2) as usize]) * weight) >> 8);
-        let step = ((i64::from(target - p as i32) * rate) >> 16) as i32;
-        // Seen is counted in quarters.
-        let seen = (seen + (weight >> 6)).min(0x3ff);
-        self.0 = ((p as i32 + step) as u32) << 10 | seen;
+    pub(crate) fn between(self, other: Self, part: u32) -> u16 {
+        let p = ((self.0 >> 16) * (256 - part) + (other.0 >> 16) * part) >> 8;
+        (p as u16).clamp(CERTAIN, u16::MAX - CERTAIN)
+    }
+
+    #[inline(always)]
+    pub(crate) fn learn(&mut self, bit: bool) {
+        let (p, seen) = ((self.0 >> 10) as i32, self.0 & 0x3ff);
+        let target = if bit { (1 << 22) - 1 } else { 0 };
+        let rate = i64::from(RATES[(seen % 256) as usize]);
+        let step = ((i64::from(target - p) * rate) >> 16) as i32;
+        self.0 = ((p + step) as u32) << 10 | (seen + 1).min(255);
     }
 }
 

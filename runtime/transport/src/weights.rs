@@ -123,7 +123,11 @@ impl Weights {
         let weight = self.size(coder, weight, expected, spread)?;
 
         let distance = (i32::from(weight) * FACTOR - expected).unsigned_abs();
-        let distance = ((distance * SPREAD / relative) << 8).min(1 << 22);
+        let distance = match relative {
+            SPREAD => distance,
+            _ => distance * SPREAD / relative,
+        };
+        let distance = (distance << 8).min(1 << 22);
         for (mean, shift) in self.distances.iter_mut().zip([4, 6]) {
             *mean = mean.wrapping_add_signed((distance as i32 - *mean as i32) >> shift);
         }
@@ -157,7 +161,10 @@ impl Weights {
         let octave = (spread | 1).ilog2();
         let half = (spread << 1 >> octave) & 1;
         let class = (2 * octave + half).saturating_sub(10).min(SPREADS as u32 - 1) as usize;
-        let distance = (expected.unsigned_abs() << 9) / (spread + 16);
+        let distance = match expected {
+            0 => 0,
+            _ => (expected.unsigned_abs() << 9) / (spread + 16),
+        };
         let distance = distance.min(((DISTANCES as u32 - 1) << 8) - 1);
         let (place, between) = ((distance >> 8) as usize, distance & 0xff);
         let [low, high] = &mut self.nodes[class][place..place + 2] else { unreachable!() };
@@ -193,7 +200,7 @@ impl Weights {
             } else {
                 let counter = &mut self.bits[(1 << (octaves - 1)) + found - 1];
                 let bit = coder.bit(bit, counter.p())?;
-                counter.learn(bit, 256);
+                counter.learn(bit);
                 bit
             };
             found = 2 * found + usize::from(bit);
@@ -214,10 +221,9 @@ impl Nodes<'_> {
     #[inline(always)]
     fn code<C: Coder>(&mut self, coder: &mut C, index: usize, bit: bool) -> Result<bool, C::Error> {
         let (low, high) = (&mut self.low[index], &mut self.high[index]);
-        let p =
-            (u32::from(low.p()) * (256 - self.between) + u32::from(high.p()) * self.between) >> 8;
-        let bit = coder.bit(bit, p as u16)?;
-        (if self.between < 128 { low } else { high }).learn(bit, 256);
+        let p = Counter::between(*low, *high, self.between);
+        let bit = coder.bit(bit, p)?;
+        (if self.between < 128 { low } else { high }).learn(bit);
         Ok(bit)
     }
 }
