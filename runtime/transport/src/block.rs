@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     /// Numbers of so many bytes, which is 1, 2 or 4.
     Numbers(usize),
     /// Weights in i8.
-    Weights(Expectation),
+    Weights,
 }
 
 /// The head of a block.
@@ -58,17 +58,19 @@ impl Models {
         weights: Weights::NEW,
     };
 
-    /// Codes a head, which is then the one of the bytes that follow.
+    /// Codes a head, which is then the one of the bytes that follow; of weights, with what is
+    /// expected of them.
     pub(crate) fn head<C: Coder>(
         &mut self,
         coder: &mut C,
-        block: &Block,
+        block: Block,
+        expected: &Expectation,
     ) -> Result<Result<Block, Unsound>, C::Error> {
-        let number = match &block.kind {
+        let number = match block.kind {
             Kind::Raw => 0,
             Kind::Zeros => 1,
-            Kind::Numbers(size) => 1 + *size as u8,
-            Kind::Weights(_) => 6,
+            Kind::Numbers(size) => 1 + size as u8,
+            Kind::Weights => 6,
         };
         let number = self.field(coder, Field::Kind, number)?;
         let length = self.number(coder, Field::Length, block.length)?;
@@ -79,17 +81,13 @@ impl Models {
                 self.bytes.begin();
                 Kind::Numbers(usize::from(number) - 1)
             }
-            6 => {
-                let given = match &block.kind {
-                    Kind::Weights(expectation) => expectation,
-                    _ => &Expectation::NONE,
-                };
-                let Ok(expectation) = self.expectation(coder, given)? else {
-                    return Ok(Err(Unsound));
-                };
-                self.weights.begin(&expectation);
-                Kind::Weights(expectation)
-            }
+            6 => match self.expectation(coder, expected)? {
+                Ok(expectation) => {
+                    self.weights.begin(&expectation);
+                    Kind::Weights
+                }
+                Err(Unsound) => return Ok(Err(Unsound)),
+            },
             _ => return Ok(Err(Unsound)),
         };
         Ok(Ok(Block { kind, length }))
@@ -100,7 +98,7 @@ impl Models {
     pub(crate) fn byte<C: Coder>(
         &mut self,
         coder: &mut C,
-        kind: &Kind,
+        kind: Kind,
         byte: u8,
     ) -> Result<u8, C::Error> {
         let byte = match kind {
@@ -113,8 +111,8 @@ impl Models {
                 found
             }
             Kind::Zeros => 0,
-            Kind::Numbers(size) => self.bytes.code(coder, &self.history, *size, byte)?,
-            Kind::Weights(_) => self.weights.code(coder, &self.history, byte as i8)? as u8,
+            Kind::Numbers(size) => self.bytes.code(coder, &self.history, size, byte)?,
+            Kind::Weights => self.weights.code(coder, &self.history, byte as i8)? as u8,
         };
         self.history.push(byte);
         Ok(byte)

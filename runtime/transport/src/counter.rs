@@ -23,6 +23,14 @@ pub(crate) struct Counter(u32);
 impl Counter {
     pub(crate) const NEW: Self = Self(1 << 31);
 
+    /// Of so many ones and zeros out of 65536, to count as `seen` bits.
+    pub(crate) const fn of(ones: u32, zeros: u32, seen: u32) -> Self {
+        // What is unlikely is not taken for impossible.
+        let (ones, zeros) = (ones + 64, zeros + 64);
+        let p = ((ones as u64) << 22) / (ones + zeros) as u64;
+        Self((p as u32) << 10 | seen)
+    }
+
     /// Of a 1.
     #[inline(always)]
     pub(crate) fn p(self) -> u16 {

@@ -18,6 +18,7 @@ mod history;
 mod logistic;
 #[cfg(feature = "alloc")]
 mod pack;
+mod prior;
 mod unpack;
 mod weights;
 

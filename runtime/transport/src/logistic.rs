@@ -80,10 +80,16 @@ const SQUASH: [u16; (2 * LIMIT / STEP) as usize + 1] = {
 };
 
 /// The probability with these odds.
-fn squash(odds: i32) -> u16 {
-    let odds = (odds.clamp(-LIMIT, LIMIT - 1) + LIMIT) as u32;
+pub(crate) const fn squash(odds: i32) -> u16 {
+    let odds = if odds < -LIMIT {
+        0
+    } else if odds >= LIMIT {
+        2 * LIMIT as u32 - 1
+    } else {
+        (odds + LIMIT) as u32
+    };
     let (at, between) = ((odds / STEP as u32) as usize, odds % STEP as u32);
-    let (low, high) = (u32::from(SQUASH[at]), u32::from(SQUASH[at + 1]));
+    let (low, high) = (SQUASH[at] as u32, SQUASH[at + 1] as u32);
     (low + (high - low) * between / STEP as u32) as u16
 }
 

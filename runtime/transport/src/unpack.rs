@@ -5,6 +5,7 @@ use hardtack_bundle::{Error, StreamVerifier, Summary};
 
 use crate::block::{Block, Kind, Models};
 use crate::coder::{DecodeError, Decoder, Input};
+use crate::weights::Expectation;
 use crate::{BUNDLE_HEADER_BYTES, HEAD_BYTES, MAGIC, MAX_SECTIONS, VERSION};
 
 /// Bytes that are written at once.
@@ -113,12 +114,15 @@ pub fn unpack_in<R: Read, W: Write>(
     let mut decoder = Decoder::new(input)?;
     while left > 0 {
         let none = Block { kind: Kind::Raw, length: 0 };
-        let block = memory.models.head(&mut decoder, &none)?.map_err(|_| UnpackError::Damaged)?;
+        let block = memory
+            .models
+            .head(&mut decoder, none, &Expectation::NONE)?
+            .map_err(|_| UnpackError::Damaged)?;
         if block.length == 0 || block.length > left {
             return Err(UnpackError::Damaged);
         }
         for _ in 0..block.length {
-            output.push(memory.models.byte(&mut decoder, &block.kind, 0)?)?;
+            output.push(memory.models.byte(&mut decoder, block.kind, 0)?)?;
         }
         left -= block.length;
     }

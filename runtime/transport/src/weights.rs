@@ -8,6 +8,7 @@
 use crate::coder::Coder;
 use crate::counter::Counter;
 use crate::history::{HISTORY, History};
+use crate::prior::{NODES_BEFORE, SEEN};
 
 /// Most terms of an expectation.
 pub(crate) const TERMS: usize = 8;
@@ -19,11 +20,13 @@ pub(crate) const FACTOR: i32 = 64;
 pub(crate) const SPREAD: u32 = 32;
 
 /// Spreads that are told apart, two to an octave.
-const SPREADS: usize = 14;
+pub(crate) const SPREADS: usize = 14;
+/// The first of them, counted from one 64th.
+pub(crate) const FIRST_SPREAD: u32 = 10;
 /// Distances of the expectation from 0 that are told apart, in halves of the spread.
-const DISTANCES: usize = 8;
+pub(crate) const DISTANCES: usize = 8;
 /// Bits of a sign and a size, and the bit behind.
-const NODES: usize = 1 + 2 * 7 + 2 * 6;
+pub(crate) const NODES: usize = 1 + 2 * 7 + 2 * 6;
 
 /// What a weight is expected to be. Rows follow each other, and parts in a row, of which the last
 /// may be shorter; each part has factors of its own.
@@ -92,8 +95,8 @@ impl Weights {
         left: [1; 2],
         part: 0,
         distances: [20 << 14; 2],
-        nodes: [[[Counter::NEW; NODES]; DISTANCES]; SPREADS],
-        bits: [Counter::NEW; 128],
+        nodes: NODES_BEFORE,
+        bits: [Counter::of(1 << 15, 1 << 15, SEEN); 128],
     };
 
     /// Goes on with other weights, of which no earlier ones are neighbours.
@@ -160,7 +163,8 @@ impl Weights {
     ) -> Result<i8, C::Error> {
         let octave = (spread | 1).ilog2();
         let half = (spread << 1 >> octave) & 1;
-        let class = (2 * octave + half).saturating_sub(10).min(SPREADS as u32 - 1) as usize;
+        let class =
+            (2 * octave + half).saturating_sub(FIRST_SPREAD).min(SPREADS as u32 - 1) as usize;
         let distance = match expected {
             0 => 0,
             _ => (expected.unsigned_abs() << 9) / (spread + 16),

@@ -8,10 +8,14 @@ use core::convert::Infallible;
 
 use hardtack_bundle::{Bundle, Error, SectionKind};
 
-use self::segment::Content;
+use self::segment::Part;
 use crate::block::{Block, Kind, Models};
 use crate::coder::{Coder, Encoder, Meter};
+use crate::weights::Expectation;
 use crate::{BUNDLE_HEADER_BYTES, MAGIC, MAX_SECTIONS, VERSION};
+
+/// Bytes of a record of the table, the second half of which is a digest.
+const RECORD_BYTES: usize = 64;
 
 /// Why a bundle has no transport form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,18 +49,11 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
     head.extend(header);
     let mut packer = Packer { models: Models::NEW, encoder: Encoder::new(head) };
 
-    // Records: half numbers, half digest.
-    let (table, _) = rest.split_at(64 * sections.len());
-    for half in table.chunks(32) {
-        let [numbers, digest] = [Kind::Numbers(1), Kind::Raw];
-        packer.block(
-            if (half.as_ptr() as usize - table.as_ptr() as usize) % 64 == 0 {
-                numbers
-            } else {
-                digest
-            },
-            half,
-        );
+    let (table, _) = rest.split_at(RECORD_BYTES * sections.len());
+    for record in table.chunks(RECORD_BYTES) {
+        let (numbers, digest) = record.split_at(RECORD_BYTES / 2);
+        packer.block(Content::of(Kind::Numbers(1)), numbers);
+        packer.block(Content::of(Kind::Raw), digest);
     }
     let mut position = BUNDLE_HEADER_BYTES + table.len();
     for section in sections {
@@ -64,12 +61,25 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
         packer.padding(&bundle[position..start]);
         match section.kind {
             SectionKind::Weights { .. } => packer.weights(section.bytes),
-            _ => packer.best(section.bytes),
+            _ => packer.numbers(section.bytes),
         }
         position = start + section.bytes.len();
     }
     packer.padding(&bundle[position..]);
     Ok(packer.encoder.finish())
+}
+
+/// What bytes are, with what is expected of weights.
+#[derive(Clone, Copy)]
+struct Content {
+    kind: Kind,
+    expectation: Expectation,
+}
+
+impl Content {
+    fn of(kind: Kind) -> Self {
+        Self { kind, expectation: Expectation::NONE }
+    }
 }
 
 struct Packer {
@@ -81,47 +91,50 @@ impl Packer {
     /// The bytes between sections.
     fn padding(&mut self, zeros: &[u8]) {
         if !zeros.is_empty() {
-            self.block(Kind::Zeros, zeros);
+            self.block(Content::of(Kind::Zeros), zeros);
         }
     }
 
-    fn block(&mut self, kind: Kind, bytes: &[u8]) {
-        let Ok(()) = block(&mut self.models, &mut self.encoder, kind, bytes);
+    fn block(&mut self, content: Content, bytes: &[u8]) {
+        let Ok(()) = block(&mut self.models, &mut self.encoder, &content, bytes);
     }
 
     /// As the numbers that take least.
-    fn best(&mut self, bytes: &[u8]) {
+    fn numbers(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        let kinds = [1, 2, 4].map(Kind::Numbers).into_iter().chain([Kind::Raw]);
-        let kind = kinds.min_by_key(|kind| self.cost(*kind, bytes)).expect("there are kinds");
-        self.block(kind, bytes);
+        let kinds = [Kind::Raw, Kind::Numbers(1), Kind::Numbers(2), Kind::Numbers(4)];
+        let least =
+            kinds.map(Content::of).into_iter().min_by_key(|content| self.cost(content, bytes));
+        self.block(least.expect("there are kinds"), bytes);
     }
 
     fn weights(&mut self, bytes: &[u8]) {
-        for (content, range) in segment::segments(bytes) {
+        for (part, range) in segment::segments(bytes) {
             let bytes = &bytes[range];
-            match content {
-                Content::Words => self.block(Kind::Numbers(4), bytes),
-                Content::Weights => {
-                    let ordered = expect::expectation(bytes);
-                    let flat = crate::weights::Expectation { flat: 2, ..ordered };
-                    let [ordered, flat] = [ordered, flat].map(Kind::Weights);
-                    let costs = [ordered, flat].map(|kind| self.cost(kind, bytes));
-                    self.block(
-                        if costs[1] <= costs[0] + costs[0] / 512 { flat } else { ordered },
-                        bytes,
-                    );
-                }
-            }
+            let content = match part {
+                Part::Words => Content::of(Kind::Numbers(4)),
+                Part::Weights => self.expected(bytes),
+            };
+            self.block(content, bytes);
         }
     }
 
+    /// The lowest bits are left without order where that takes hardly more, for they are read
+    /// faster so.
+    fn expected(&self, bytes: &[u8]) -> Content {
+        let ordered = Content { kind: Kind::Weights, expectation: expect::expectation(bytes) };
+        let mut flat = ordered;
+        flat.expectation.flat = 2;
+        let least = self.cost(&ordered, bytes);
+        if self.cost(&flat, bytes) <= least + least / 512 { flat } else { ordered }
+    }
+
     /// What a block would take here, in units of 1/256 bit.
-    fn cost(&self, kind: Kind, bytes: &[u8]) -> u64 {
+    fn cost(&self, content: &Content, bytes: &[u8]) -> u64 {
         let (mut models, mut meter) = (self.models.clone(), Meter::default());
-        let Ok(()) = block(&mut models, &mut meter, kind, bytes);
+        let Ok(()) = block(&mut models, &mut meter, content, bytes);
         meter.0
     }
 }
@@ -129,13 +142,13 @@ impl Packer {
 fn block<C: Coder<Error = Infallible>>(
     models: &mut Models,
     coder: &mut C,
-    kind: Kind,
+    content: &Content,
     bytes: &[u8],
 ) -> Result<(), Infallible> {
-    let head = Block { kind, length: bytes.len() as u64 };
-    let _ = models.head(coder, &head)?;
+    let head = Block { kind: content.kind, length: bytes.len() as u64 };
+    let _ = models.head(coder, head, &content.expectation)?;
     for byte in bytes {
-        models.byte(coder, &kind, *byte)?;
+        models.byte(coder, content.kind, *byte)?;
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use core::ops::Range;
 
 use crate::logistic::log2;
 
-/// What bytes are.
+/// What a part of a section is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum Part {
     /// i8.
     Weights,
     /// i32 or f32.
@@ -22,8 +22,8 @@ const CHANGE: u64 = 40 << 8;
 const BIT: u64 = 256;
 
 /// The parts of a section, as it takes least to code it by a rough estimate.
-pub(super) fn segments(bytes: &[u8]) -> Vec<(Content, Range<usize>)> {
-    let all = [Content::Weights, Content::Words];
+pub(super) fn segments(bytes: &[u8]) -> Vec<(Part, Range<usize>)> {
+    let all = [Part::Weights, Part::Words];
     // Of each unit and content, the content before that takes least up to here.
     let mut before = Vec::with_capacity(bytes.len().div_ceil(UNIT));
     let mut totals = [0; 2];
@@ -36,7 +36,7 @@ pub(super) fn segments(bytes: &[u8]) -> Vec<(Content, Range<usize>)> {
         before.push(from);
     }
     let mut content = usize::from(totals[1] < totals[0]);
-    let mut found: Vec<(Content, Range<usize>)> = Vec::new();
+    let mut found: Vec<(Part, Range<usize>)> = Vec::new();
     for (index, from) in before.iter().enumerate().rev() {
         let range = index * UNIT..bytes.len().min((index + 1) * UNIT);
         match found.last_mut() {
@@ -70,7 +70,7 @@ fn words(unit: &[u8]) -> u64 {
     };
     let real = |word: u32| match word >> 23 & 0xff {
         _ if word == 0 => 1,
-        0x60..0x8a => 28 - word.trailing_zeros(),
+        0x60..0x8a => 28 - word.trailing_zeros().min(23),
         _ => 60,
     };
     u64::from(words().map(integer).sum::<u32>().min(words().map(real).sum())) * BIT
@@ -87,11 +87,8 @@ mod tests {
         bytes.extend((0..64).flat_map(|i| (noise(i) as i32 - 30_000).to_le_bytes()));
         bytes.extend((0..64).flat_map(|i| (1e-3 + 1e-7 * noise(i) as f32).to_le_bytes()));
         bytes.extend((0..1000).map(|i| (noise(i) as i8 / 4) as u8));
-        let expected = [
-            (Content::Weights, 0..2048),
-            (Content::Words, 2048..2560),
-            (Content::Weights, 2560..3560),
-        ];
+        let expected =
+            [(Part::Weights, 0..2048), (Part::Words, 2048..2560), (Part::Weights, 2560..3560)];
         assert_eq!(segments(&bytes), expected);
         assert_eq!(segments(&[]), []);
     }
