@@ -49,12 +49,15 @@ pub(super) fn segments(bytes: &[u8]) -> Vec<(Part, Range<usize>)> {
     found
 }
 
-/// What a unit of weights takes: as they are distributed around their mean size.
+/// What a unit of weights takes: as they are distributed around their mean size, or as zeros with
+/// few others between them.
 fn weights(unit: &[u8]) -> u64 {
     let sizes = || unit.iter().map(|byte| u64::from((*byte as i8).unsigned_abs()));
     let mean = 2 * sizes().sum::<u64>() / unit.len() as u64 + 1;
-    let each = |size: u64| u64::from(log2(2 * mean as u32)) - BIT + 2 * size * 369 / mean;
-    sizes().map(each).sum::<u64>().clamp(BIT / 8 * unit.len() as u64, 8 * BIT * unit.len() as u64)
+    let dense = |size: u64| u64::from(log2(2 * mean as u32)) - BIT + 2 * size * 369 / mean;
+    let sparse = |size: u64| if size == 0 { BIT / 8 } else { 9 * BIT };
+    let least = sizes().map(dense).sum::<u64>().min(sizes().map(sparse).sum());
+    least.min(8 * BIT * unit.len() as u64)
 }
 
 /// What a unit of words takes, as integers or as reals.
