@@ -6,13 +6,23 @@ use std::path::Path;
 /// Each crate with the crates of ours it may name, in any kind of dependency.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("hardtack-bundle", &[]),
+    ("hardtack-transport", &["hardtack-bundle"]),
     ("hardtack-kernels", &[]),
     ("hardtack-engine", &["hardtack-kernels"]),
     ("hardtack", &["hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
     ("hardtack-runner", &["hardtack"]),
     ("hardtack-capi", &["hardtack", "hardtack-bundle"]),
     ("hardtack-targets", &["hardtack-kernels"]),
-    ("hardtack-converter", &["hardtack", "hardtack-bundle", "hardtack-engine", "hardtack-kernels"]),
+    (
+        "hardtack-converter",
+        &[
+            "hardtack",
+            "hardtack-bundle",
+            "hardtack-engine",
+            "hardtack-kernels",
+            "hardtack-transport",
+        ],
+    ),
     (
         "hardtack-cli",
         &[
@@ -22,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hardtack-engine",
             "hardtack-kernels",
             "hardtack-targets",
+            "hardtack-transport",
         ],
     ),
 ];
@@ -97,6 +108,7 @@ fn crate_roots_declare_what_they_promise() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (path, promises) in [
         ("runtime/bundle/src/lib.rs", &["#![no_std]", "#![forbid(unsafe_code)]"][..]),
+        ("runtime/transport/src/lib.rs", &["#![no_std]", "#![forbid(unsafe_code)]"]),
         ("runtime/kernels/src/lib.rs", &["#![no_std]"]),
         ("runtime/engine/src/lib.rs", &["#![no_std]", "#![forbid(unsafe_code)]"]),
         ("converter/pipeline/src/lib.rs", &["#![forbid(unsafe_code)]"]),

@@ -35,6 +35,10 @@ pub enum Verb {
     Inspect(Inspect),
     /// Check a bundle's digests, and run its test vectors on this machine.
     Verify(Verify),
+    /// Make the transport form of a bundle: the same bytes, as few as possible.
+    Pack(Pack),
+    /// Make a bundle of its transport form.
+    Unpack(Unpack),
     /// Tell what differs between two bundles.
     Diff(Diff),
     /// List the boards that bundles can be made for.
@@ -94,6 +98,9 @@ pub struct Convert {
     /// Where the bundle goes.
     #[arg(short, long, value_name = "OUT.tack")]
     pub output: PathBuf,
+    /// Write the bundle's transport form too.
+    #[arg(long, value_name = "OUT.tackz")]
+    pub transport: Option<PathBuf>,
     /// Take whole channels out, without training, until this part of the multiply-accumulates, of
     /// the bytes of weights, or of the time of a run on this machine is gone: macs=30%, bytes=30%,
     /// latency=20%. The layers that read them are fitted anew.
@@ -303,6 +310,24 @@ pub struct Inspect {
 pub struct Verify {
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Pack {
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Where the transport form goes.
+    #[arg(short, long, value_name = "OUT.tackz")]
+    pub output: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Unpack {
+    #[arg(value_name = "FILE.tackz")]
+    pub file: PathBuf,
+    /// Where the bundle goes.
+    #[arg(short, long, value_name = "OUT.tack")]
+    pub output: PathBuf,
 }
 
 #[derive(Args)]

@@ -35,6 +35,9 @@ pub fn open_or_refuse(path: &Path) -> Result<Bundle, Refusal> {
             )
         } else {
             match foreign::kind(path) {
+                Some(kind) if kind == foreign::TRANSPORT => {
+                    anyhow!("{}: is {}; {}", path.display(), kind.is, kind.advice)
+                }
                 Some(kind) if kind.is != "a Hardtack bundle already" => {
                     anyhow!("{}: is {}, not a bundle", path.display(), kind.is)
                 }

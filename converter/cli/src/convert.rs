@@ -35,7 +35,7 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     if as_json {
         output::json(&serde_json::to_value(&report)?);
     } else {
-        print(&text(&report, &arguments.output));
+        print(&text(&report, arguments));
     }
     for warning in &report.warnings {
         say(&format!("warning: {warning}"));
@@ -109,11 +109,12 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         arena_limit: arguments.arena_limit.or(arguments.target.arena),
         packing: arguments.target.packing,
         integer_io: arguments.integer_io,
+        transport: arguments.transport.clone(),
         guarded: true,
     })
 }
 
-fn text(report: &Report, output: &Path) -> String {
+fn text(report: &Report, arguments: &Convert) -> String {
     let rows = report.stages.iter().map(|stage| {
         [
             stage.name.to_string(),
@@ -168,14 +169,19 @@ fn text(report: &Report, output: &Path) -> String {
                 &format!("… and {} more (--json has all)\n", report.float_nodes.len() - REASONS);
         }
     }
-    let part = 100.0 * report.bundle_bytes as f64 / report.source_bytes.max(1) as f64;
+    let part = |bytes: u64| 100.0 * bytes as f64 / report.source_bytes.max(1) as f64;
     text += &format!(
-        "\n{}: {} ({part:.0} % of the ONNX file's {}), root digest {}\n",
-        output.display(),
+        "\n{}: {} ({:.0} % of the ONNX file's {}), root digest {}\n",
+        arguments.output.display(),
         bytes(report.bundle_bytes),
+        part(report.bundle_bytes),
         bytes(report.source_bytes),
         report.digest
     );
+    if let (Some(path), Some(count)) = (&arguments.transport, report.transport_bytes) {
+        let part = part(count);
+        text += &format!("{}: {} ({part:.1} %) for transport\n", path.display(), bytes(count));
+    }
     if report.arena_bytes > 0 {
         text += &format!("the integer programs need an arena of {}\n", bytes(report.arena_bytes));
     }

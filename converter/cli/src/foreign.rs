@@ -21,6 +21,11 @@ const BUNDLE: Kind = Kind {
     is: "a Hardtack bundle already",
     advice: "look into it with `hardtack inspect`, or give the ONNX file it was made from",
 };
+/// What [`crate::unpack`] takes.
+pub const TRANSPORT: Kind = Kind {
+    is: "the transport form of a bundle",
+    advice: "unpack it first: `hardtack unpack FILE.tackz -o OUT.tack`",
+};
 const TFLITE: Kind = Kind {
     is: "a TensorFlow Lite model",
     advice: "export it with `python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx \
@@ -101,6 +106,7 @@ fn kind_of(first: &[u8], last: &[u8], length: u64) -> Option<Kind> {
     };
     match first {
         _ if first.starts_with(&hardtack_bundle::MAGIC) => Some(BUNDLE),
+        _ if first.starts_with(&hardtack_transport::MAGIC) => Some(TRANSPORT),
         _ if first.get(4..8) == Some(b"TFL3") => Some(TFLITE),
         [0x89, b'H', b'D', b'F', ..] => Some(HDF5),
         [b'P', b'K', 3, 4, ..] if has("data.pkl") && has("constants.pkl") => Some(TORCHSCRIPT),

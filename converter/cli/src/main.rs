@@ -11,10 +11,12 @@ mod eval;
 mod foreign;
 mod inspect;
 mod output;
+mod pack;
 mod plan;
 mod profile;
 mod run;
 mod targets;
+mod unpack;
 mod verify;
 
 use std::process::ExitCode;
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::bench(arguments, json),
         Verb::Inspect(arguments) => inspect::inspect(arguments, json),
         Verb::Verify(arguments) => verify::verify(arguments, json),
+        Verb::Pack(arguments) => pack::pack(arguments, json),
+        Verb::Unpack(arguments) => unpack::unpack(arguments, json),
         Verb::Diff(arguments) => diff::diff(arguments, json),
         Verb::Targets => Ok(targets::targets(json)),
     };

@@ -374,3 +374,60 @@ fn boards_are_targets() {
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("hardtack targets"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_bundle_is_packed_for_transport_and_unpacked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [bundle, beside, packed, back] =
+        ["a.tack", "a.tackz", "again.tackz", "back.tack"].map(|name| folder.path().join(name));
+    let convert = |extra: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
+        command.arg("convert").arg(file("examples/data/keyword_spotting/kws_dscnn.onnx"));
+        command.arg("-o").arg(&bundle).arg("--int8").arg("--calibrate");
+        command.arg(file("examples/data/keyword_spotting/calibration.npz"));
+        command.arg("--transport").arg(&beside).args(["--samples", "4"]);
+        let output = command.args(extra.iter().map(|e| e.as_ref())).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(convert(&[]).contains("a.tackz: "));
+    let report: Value = serde_json::from_str(&convert(&[&"--json"])).unwrap();
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    assert_eq!(report["transport_bytes"], size(&beside));
+    assert!(size(&beside) < size(&bundle) * 9 / 10);
+
+    let told = hardtack([&"pack", &bundle, &"-o", &packed, &"--json"]).json();
+    assert_eq!(told["bundle_bytes"], size(&bundle));
+    assert_eq!(told["transport_bytes"], size(&beside));
+    let read = |path: &Path| std::fs::read(path).unwrap();
+    assert!(read(&packed) == read(&beside));
+    let told = hardtack([&"unpack", &packed, &"-o", &back, &"--json"]).json();
+    assert_eq!(told["digest"], report["digest"]);
+    assert!(read(&back) == read(&bundle));
+
+    // What wants a bundle says what to do.
+    for (verb, code) in [("inspect", 2), ("verify", 1), ("bench", 2), ("pack", 1)] {
+        let ran = match verb {
+            "pack" => hardtack([&verb, &packed, &"-o", &back]),
+            _ => hardtack([&verb, &packed]),
+        };
+        assert_eq!(ran.code, code, "{verb}: {}", ran.stderr);
+        assert!(ran.stderr.contains("unpack it first"), "{verb}: {}", ran.stderr);
+    }
+    let ran = hardtack([&"run", &packed, &bundle]);
+    assert!(ran.code == 2 && ran.stderr.contains("unpack it first"), "{}", ran.stderr);
+
+    // What is damaged is refused, and what stands there is kept.
+    let mut damaged = read(&packed);
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(&packed, &damaged).unwrap();
+    let ran = hardtack([&"unpack", &packed, &"-o", &back]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("again.tackz"), "{}", ran.stderr);
+    let ran = hardtack([&"unpack", &bundle, &"-o", &back, &"--json"]);
+    assert!(ran.code == 1 && ran.stdout.contains("\"unpacked\": false"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("need not be unpacked"), "{}", ran.stderr);
+    assert!(read(&back) == read(&bundle));
+    assert_eq!(hardtack([&"unpack", &"nowhere.tackz", &"-o", &back]).code, 2);
+}

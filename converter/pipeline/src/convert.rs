@@ -340,13 +340,22 @@ impl<'a> Work<'a> {
     }
 
     fn write(self, output: &Path, bytes: &[u8]) -> Result<Report, Error> {
+        let packed = match &self.options.transport {
+            Some(path) => Some((path, hardtack_transport::pack(bytes)?)),
+            None => None,
+        };
         emit::write_file(output, bytes)?;
+        if let Some((path, packed)) = &packed {
+            emit::write_file(path, packed)?;
+        }
+        let transport_bytes = packed.map(|(_, packed)| packed.len() as u64);
         let source = self.source.expect("imported before");
         Ok(Report {
             name: self.name,
             digest: self.digest,
             source_bytes: source.bytes,
             bundle_bytes: bytes.len() as u64,
+            transport_bytes,
             stages: self.stages,
             figures: self.figures,
             rewritten: source.rewritten,

@@ -76,6 +76,9 @@ pub enum Error {
         /// Where they came from.
         source_name: String,
     },
+    /// The bundle has no transport form.
+    #[error("the bundle has no transport form: {0}")]
+    Transport(#[from] hardtack_transport::PackError),
     /// The model does not fit the bundle format.
     #[error("the model does not fit a bundle: {0}")]
     Bundle(#[from] hardtack_bundle::WriteError),

@@ -73,6 +73,8 @@ pub struct Options {
     pub arena_limit: Option<u64>,
     /// Whether the model takes and gives the i8 of its integer program instead of reals.
     pub integer_io: bool,
+    /// Where the bundle's transport form goes too.
+    pub transport: Option<PathBuf>,
     /// Whether the model is imported in a guarded child process.
     pub guarded: bool,
 }
@@ -97,6 +99,7 @@ impl Default for Options {
             packing: None,
             arena_limit: None,
             integer_io: false,
+            transport: None,
             guarded: false,
         }
     }

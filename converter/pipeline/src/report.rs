@@ -73,6 +73,8 @@ pub struct Report {
     pub source_bytes: u64,
     /// Bytes of the bundle.
     pub bundle_bytes: u64,
+    /// Bytes of its transport form, if it was asked for.
+    pub transport_bytes: Option<u64>,
     /// What happened, in order.
     pub stages: Vec<StageReport>,
     /// What was measured on the bundle's model.

@@ -1,0 +1,154 @@
+//! From the bundle to the transport form.
+
+mod expect;
+mod segment;
+
+use alloc::vec::Vec;
+use core::convert::Infallible;
+
+use hardtack_bundle::{Bundle, Error, SectionKind};
+
+use self::segment::Part;
+use crate::block::{Block, Kind, Models};
+use crate::coder::{Coder, Encoder, Meter};
+use crate::weights::Expectation;
+use crate::{BUNDLE_HEADER_BYTES, MAGIC, MAX_SECTIONS, VERSION};
+
+/// Bytes of a record of the table, the second half of which is a digest.
+const RECORD_BYTES: usize = 64;
+
+/// Why a bundle has no transport form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// The bundle was refused.
+    #[error(transparent)]
+    Bundle(#[from] Error),
+    /// It has too many sections for the memory of an unpacker.
+    #[error("the bundle has {found} sections; the transport form takes at most {MAX_SECTIONS}")]
+    TooManySections {
+        /// Number of sections.
+        found: usize,
+    },
+}
+
+/// The transport form of a bundle. The same bundle gives the same bytes.
+///
+/// # Errors
+/// Where the bundle does not hold, or has more than [`MAX_SECTIONS`] sections.
+pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
+    let verified = Bundle::parse(bundle)?.verify()?;
+    let sections: Vec<_> = verified.sections().collect();
+    if sections.len() > MAX_SECTIONS {
+        return Err(PackError::TooManySections { found: sections.len() });
+    }
+    let (header, rest) = bundle.split_at(BUNDLE_HEADER_BYTES);
+    let mut head = MAGIC.to_vec();
+    head.extend(VERSION.to_le_bytes());
+    head.extend([0; 2]);
+    head.extend(header);
+    let mut packer = Packer { models: Models::NEW, encoder: Encoder::new(head) };
+
+    let (table, _) = rest.split_at(RECORD_BYTES * sections.len());
+    for record in table.chunks(RECORD_BYTES) {
+        let (numbers, digest) = record.split_at(RECORD_BYTES / 2);
+        packer.block(Content::of(Kind::Numbers(1)), numbers);
+        packer.block(Content::of(Kind::Raw), digest);
+    }
+    let mut position = BUNDLE_HEADER_BYTES + table.len();
+    for section in sections {
+        let start = section.offset as usize;
+        packer.padding(&bundle[position..start]);
+        match section.kind {
+            SectionKind::Weights { .. } => packer.weights(section.bytes),
+            _ => packer.numbers(section.bytes),
+        }
+        position = start + section.bytes.len();
+    }
+    packer.padding(&bundle[position..]);
+    Ok(packer.encoder.finish())
+}
+
+/// What bytes are, with what is expected of weights.
+#[derive(Clone, Copy)]
+struct Content {
+    kind: Kind,
+    expectation: Expectation,
+}
+
+impl Content {
+    fn of(kind: Kind) -> Self {
+        Self { kind, expectation: Expectation::NONE }
+    }
+}
+
+struct Packer {
+    models: Models,
+    encoder: Encoder,
+}
+
+impl Packer {
+    /// The bytes between sections.
+    fn padding(&mut self, zeros: &[u8]) {
+        if !zeros.is_empty() {
+            self.block(Content::of(Kind::Zeros), zeros);
+        }
+    }
+
+    fn block(&mut self, content: Content, bytes: &[u8]) {
+        let Ok(()) = block(&mut self.models, &mut self.encoder, &content, bytes);
+    }
+
+    /// As the numbers that take least.
+    fn numbers(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let kinds = [Kind::Raw, Kind::Numbers(1), Kind::Numbers(2), Kind::Numbers(4)];
+        let least =
+            kinds.map(Content::of).into_iter().min_by_key(|content| self.cost(content, bytes));
+        self.block(least.expect("there are kinds"), bytes);
+    }
+
+    fn weights(&mut self, bytes: &[u8]) {
+        for (part, range) in segment::segments(bytes) {
+            let bytes = &bytes[range];
+            let content = match part {
+                Part::Words => Content::of(Kind::Numbers(4)),
+                Part::Weights => self.expected(bytes),
+            };
+            self.block(content, bytes);
+        }
+    }
+
+    /// The lowest bits are left without order where that takes hardly more, for they are read
+    /// faster so.
+    fn expected(&self, bytes: &[u8]) -> Content {
+        let ordered = Content { kind: Kind::Weights, expectation: expect::expectation(bytes) };
+        let mut flat = ordered;
+        flat.expectation.flat = 2;
+        let least = self.cost(&ordered, bytes);
+        if self.cost(&flat, bytes) <= least + least / 512 { flat } else { ordered }
+    }
+
+    /// What a block would take here, in units of 1/256 bit.
+    fn cost(&self, content: &Content, bytes: &[u8]) -> u64 {
+        let (mut models, mut meter) = (self.models.clone(), Meter::default());
+        let Ok(()) = block(&mut models, &mut meter, content, bytes);
+        meter.0
+    }
+}
+
+fn block<C: Coder<Error = Infallible>>(
+    models: &mut Models,
+    coder: &mut C,
+    content: &Content,
+    bytes: &[u8],
+) -> Result<(), Infallible> {
+    let head = Block { kind: content.kind, length: bytes.len() as u64 };
+    let _ = models.head(coder, head, &content.expectation)?;
+    for byte in bytes {
+        models.byte(coder, content.kind, *byte)?;
+    }
+    Ok(())
+}

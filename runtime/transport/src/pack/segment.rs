@@ -1,0 +1,98 @@
+//! Where in a section of weights there are weights, and where words of four bytes: biases, scales
+//! and tables.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::logistic::log2;
+
+/// What a part of a section is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// i8.
+    Weights,
+    /// i32 or f32.
+    Words,
+}
+
+/// Ranges of a section begin at multiples of this.
+const UNIT: usize = 16;
+/// What it takes to change from one to another, in units of 1/256 bit.
+const CHANGE: u64 = 40 << 8;
+const BIT: u64 = 256;
+
+/// The parts of a section, as it takes least to code it by a rough estimate.
+pub(super) fn segments(bytes: &[u8]) -> Vec<(Part, Range<usize>)> {
+    let all = [Part::Weights, Part::Words];
+    // Of each unit and content, the content before that takes least up to here.
+    let mut before = Vec::with_capacity(bytes.len().div_ceil(UNIT));
+    let mut totals = [0; 2];
+    for unit in bytes.chunks(UNIT) {
+        let from =
+            [0, 1].map(|to: usize| if totals[1 - to] + CHANGE < totals[to] { 1 - to } else { to });
+        let change = |to: usize| if from[to] == to { 0 } else { CHANGE };
+        let costs = [weights(unit), words(unit)];
+        totals = [0, 1].map(|to| totals[from[to]] + change(to) + costs[to]);
+        before.push(from);
+    }
+    let mut content = usize::from(totals[1] < totals[0]);
+    let mut found: Vec<(Part, Range<usize>)> = Vec::new();
+    for (index, from) in before.iter().enumerate().rev() {
+        let range = index * UNIT..bytes.len().min((index + 1) * UNIT);
+        match found.last_mut() {
+            Some((last, end)) if *last == all[content] => end.start = range.start,
+            _ => found.push((all[content], range)),
+        }
+        content = from[content];
+    }
+    found.reverse();
+    found
+}
+
+/// What a unit of weights takes: as they are distributed around their mean size, or as zeros with
+/// few others between them.
+fn weights(unit: &[u8]) -> u64 {
+    let sizes = || unit.iter().map(|byte| u64::from((*byte as i8).unsigned_abs()));
+    let mean = 2 * sizes().sum::<u64>() / unit.len() as u64 + 1;
+    let dense = |size: u64| u64::from(log2(2 * mean as u32)) - BIT + 2 * size * 369 / mean;
+    let sparse = |size: u64| if size == 0 { BIT / 8 } else { 9 * BIT };
+    let least = sizes().map(dense).sum::<u64>().min(sizes().map(sparse).sum());
+    least.min(8 * BIT * unit.len() as u64)
+}
+
+/// What a unit of words takes, as integers or as reals.
+fn words(unit: &[u8]) -> u64 {
+    let words = || {
+        unit.chunks(4)
+            .map(|word| word.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte)))
+    };
+    let integer = |word: u32| match 32 - (word as i32).unsigned_abs().leading_zeros() {
+        0 => 1,
+        bits @ 1..=25 => bits + 3,
+        _ => 40,
+    };
+    let real = |word: u32| match word >> 23 & 0xff {
+        _ if word == 0 => 1,
+        0x60..0x8a => 28 - word.trailing_zeros().min(23),
+        _ => 60,
+    };
+    u64::from(words().map(integer).sum::<u32>().min(words().map(real).sum())) * BIT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn biases_and_scales_are_told_from_weights() {
+        let noise = |i: u32| i.wrapping_mul(2_654_435_761) >> 16;
+        let mut bytes: Vec<u8> = (0..2048).map(|i| (noise(i) as i8 / 2) as u8).collect();
+        bytes.extend((0..64).flat_map(|i| (noise(i) as i32 - 30_000).to_le_bytes()));
+        bytes.extend((0..64).flat_map(|i| (1e-3 + 1e-7 * noise(i) as f32).to_le_bytes()));
+        bytes.extend((0..1000).map(|i| (noise(i) as i8 / 4) as u8));
+        let expected =
+            [(Part::Weights, 0..2048), (Part::Words, 2048..2560), (Part::Weights, 2560..3560)];
+        assert_eq!(segments(&bytes), expected);
+        assert_eq!(segments(&[]), []);
+    }
+}

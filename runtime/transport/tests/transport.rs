@@ -1,0 +1,232 @@
+//! What is packed comes out as it was, and whatever is not a whole transport form is refused.
+#![cfg(feature = "alloc")]
+
+use std::fs;
+use std::path::Path;
+
+use hardtack_bundle::{Bundle, Error, Family, SectionKind, Summary, Writer};
+use hardtack_transport::{MAX_SECTIONS, Memory, PackError, UnpackError, pack, unpack, unpack_in};
+use proptest::prelude::*;
+
+/// Bytes before the header of the bundle, and the bytes of that.
+const HEAD: usize = 12;
+const HEADER: usize = 64;
+
+fn unpacked(packed: &[u8]) -> Result<(Vec<u8>, Summary), String> {
+    let mut bundle = Vec::new();
+    let summary = unpack(packed, &mut bundle).map_err(|error| error.to_string())?;
+    Ok((bundle, summary))
+}
+
+fn refusal(packed: &[u8]) -> String {
+    unpacked(packed).expect_err("refused")
+}
+
+/// Packs, and compares what comes out.
+fn round_trip(bundle: &[u8]) -> Vec<u8> {
+    let packed = pack(bundle).unwrap();
+    let (back, summary) = unpacked(&packed).unwrap();
+    assert!(back == bundle, "other bytes came out");
+    assert_eq!(summary.root, Bundle::parse(bundle).unwrap().root());
+    packed
+}
+
+fn bundle(sections: &[(SectionKind, Vec<u8>)]) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.section(SectionKind::Manifest, &b"a manifest"[..]).unwrap();
+    for (kind, bytes) in sections {
+        writer.section(*kind, &bytes[..]).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn with_weights(family: Family, weights: Vec<u8>) -> Vec<u8> {
+    let kind = SectionKind::Weights { family, program: 0 };
+    bundle(&[(SectionKind::Program(0), vec![7; 70]), (kind, weights)])
+}
+
+fn small() -> Vec<u8> {
+    let weights = (0..300u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 26) as u8).collect();
+    with_weights(Family::Mcu, weights)
+}
+
+/// Numbers without order.
+fn noise(count: usize) -> impl Iterator<Item = u32> {
+    (0..count as u64).map(|i| {
+        let z = (i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        ((z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB) >> 33) as u32
+    })
+}
+
+#[test]
+fn frozen_bundles_come_back() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen");
+    let mut count = 0;
+    for entry in
+        ["v1", "programs"].iter().flat_map(|shelf| fs::read_dir(folder.join(shelf)).unwrap())
+    {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "tack") {
+            let bundle = fs::read(&path).unwrap();
+            let packed = round_trip(&bundle);
+            assert!(packed.len() < bundle.len(), "{}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "{count}");
+}
+
+#[test]
+fn memory_is_bounded_and_used_again() {
+    assert!(size_of::<Memory>() <= 34 << 10, "{}", size_of::<Memory>());
+    let mut memory = Memory::new();
+    let packed = pack(&small()).unwrap();
+    for _ in 0..2 {
+        assert!(unpack_in(&mut memory, &packed[..9], &mut Vec::new()).is_err());
+        let mut back = Vec::new();
+        unpack_in(&mut memory, &packed[..], &mut back).unwrap();
+        assert!(back == small());
+    }
+}
+
+#[test]
+fn every_cut_is_refused() {
+    let packed = pack(&small()).unwrap();
+    for length in 0..packed.len() {
+        assert!(!refusal(&packed[..length]).is_empty(), "{length}");
+    }
+    assert!(refusal(&packed[..200]).contains("cut off"));
+    let longer = [&packed[..], &[0]].concat();
+    assert!(refusal(&longer).contains("damaged"));
+}
+
+#[test]
+fn every_changed_byte_is_refused() {
+    let packed = pack(&small()).unwrap();
+    for at in 0..packed.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut damaged = packed.clone();
+            damaged[at] ^= change;
+            assert!(unpacked(&damaged).is_err(), "byte {at} changed by {change}");
+        }
+    }
+}
+
+#[test]
+fn hostile_heads_are_refused() {
+    let packed = pack(&small()).unwrap();
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut damaged = packed.clone();
+        damaged[at..at + bytes.len()].copy_from_slice(bytes);
+        unpack(&damaged[..], &mut Vec::new()).unwrap_err()
+    };
+    assert!(matches!(unpack(&small()[..], &mut Vec::new()), Err(UnpackError::Bundle)));
+    assert!(matches!(changed(3, b"X"), UnpackError::NotTransport));
+    assert!(matches!(changed(6, b"\n\n"), UnpackError::TextTransfer));
+    assert!(matches!(changed(8, &[2]), UnpackError::OtherVersion { found: 2 }));
+    assert!(matches!(changed(10, &[1]), UnpackError::Damaged));
+    assert!(matches!(changed(HEAD, &[0; 8]), UnpackError::Refused(Error::NotABundle)));
+    // A length and a number of sections that are not there.
+    assert!(matches!(changed(HEAD + 16, &[0xff; 8]), UnpackError::Refused(_)));
+    assert!(matches!(changed(HEAD + 16, &[0; 8]), UnpackError::Refused(_) | UnpackError::Damaged));
+    assert!(matches!(
+        changed(HEAD + 12, &[200]),
+        UnpackError::Refused(Error::TooManySections { .. })
+    ));
+    // Another bundle's root digest.
+    assert!(matches!(changed(HEAD + 32, &[9; 32]), UnpackError::Refused(Error::RootDigest { .. })));
+}
+
+#[test]
+fn what_has_no_transport_form_is_told() {
+    let damaged = {
+        let mut bytes = small();
+        let at = bytes.len() - 100;
+        bytes[at] ^= 1;
+        bytes
+    };
+    assert!(matches!(pack(&damaged), Err(PackError::Bundle(_))));
+    assert!(matches!(pack(b"nothing"), Err(PackError::Bundle(_))));
+    let other = |index| SectionKind::Other { kind: 40_000, family: 0, index };
+    let many: Vec<_> = (0..MAX_SECTIONS as u16).map(|index| (other(index), vec![1])).collect();
+    round_trip(&bundle(&many[1..]));
+    assert_eq!(pack(&bundle(&many)), Err(PackError::TooManySections { found: MAX_SECTIONS + 1 }));
+}
+
+#[test]
+fn edges_come_back() {
+    for length in [0, 1, 15, 16, 17, 63, 64, 65, 300] {
+        round_trip(&with_weights(Family::Mcu, (0..length).map(|i| i as u8).collect()));
+        round_trip(&bundle(&[(SectionKind::Constants, vec![0x80; length])]));
+    }
+    round_trip(&with_weights(Family::X86Zmm, (0..=255).cycle().take(5000).collect()));
+    round_trip(&with_weights(Family::NeonDot, vec![0; 70_000]));
+}
+
+#[test]
+fn weights_take_what_their_distribution_takes() {
+    const COUNT: usize = 20_000;
+    let bytes = |weights| round_trip(&with_weights(Family::Mcu, weights)).len() as f64;
+    let rest = bytes(Vec::new());
+    // Bits of each weight, and how much more of them is allowed for what must be learnt.
+    let check = |what: &str, weights: Vec<u8>, bits: f64, more: f64| {
+        let (packed, entropy) = (bytes(weights) - rest, COUNT as f64 * bits / 8.0);
+        assert!(packed < entropy * (1.0 + more), "{what}: {packed} of {entropy}");
+    };
+    // Seven levels, as often as so many of six bits are set.
+    let levels = noise(COUNT).map(|n| ((n & 0x3f).count_ones() as i8 * 18 - 54) as u8);
+    let parts = [1.0, 6.0, 15.0, 20.0, 15.0, 6.0, 1.0f64].map(|n| n / 64.0);
+    let entropy = parts.iter().map(|p| -p * p.log2()).sum();
+    check("levels", levels.collect(), entropy, 0.03);
+    let sparse = noise(COUNT).map(|n| if n % 32 == 0 { (n >> 8) as u8 } else { 0 });
+    check("sparse", sparse.collect(), 0.2006 + 8.0 / 32.0, 0.15);
+    // Each resembles the one 16 before.
+    let mut smooth: Vec<u8> = Vec::new();
+    for (i, n) in noise(COUNT).enumerate() {
+        let before = if i < 16 { 0 } else { smooth[i - 16] as i8 };
+        smooth.push((before / 2 + before / 4 + (n % 31) as i8 - 15) as u8);
+    }
+    check("smooth", smooth, 31.0f64.log2(), 0.05);
+}
+
+#[test]
+fn reals_take_little_more_than_their_mantissas() {
+    let reals: Vec<u8> =
+        noise(8000).flat_map(|n| (1.0 + n as f32 / 2.0f32.powi(31)).to_le_bytes()).collect();
+    let packed = round_trip(&bundle(&[(SectionKind::Constants, reals)])).len();
+    assert!(packed < 8000 * 23 / 8 + 1500, "{packed}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sections_come_back(
+        weights in prop::collection::vec(any::<u8>(), 0..3000),
+        period in 1..200usize,
+        scale in 1..128i32,
+        constants in prop::collection::vec(any::<u8>(), 0..500),
+    ) {
+        let scaled = weights.iter().enumerate().map(|(i, weight)| {
+            let before = weights[i - i % period.min(i + 1)] as i8;
+            ((i32::from(*weight as i8) + i32::from(before)) * scale / 256) as u8
+        });
+        let kind = SectionKind::Weights { family: Family::Mcu, program: 0 };
+        let sections = [
+            (SectionKind::Program(0), constants.clone()),
+            (kind, scaled.collect()),
+            (SectionKind::Constants, constants),
+        ];
+        round_trip(&bundle(&sections));
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        prop_assert!(unpacked(&bytes).is_err());
+        let mut framed = pack(&small()).unwrap();
+        framed.truncate(HEAD + HEADER);
+        framed.extend(bytes);
+        prop_assert!(unpacked(&framed).is_err());
+    }
+}
