@@ -53,13 +53,21 @@ fn main() {
         if argument == "--rounding=nearest" {
             settings.rounding = Rounding::Nearest;
         }
+        if let Some(bits) = argument.strip_prefix("--weight-bits=") {
+            settings.weight_bits = bits.parse().ok();
+        }
+        if let Some(sparsity) = argument.strip_prefix("--sparsity=") {
+            settings.sparsity = sparsity.parse().ok();
+        }
         if let Some(error) = argument.strip_prefix("--max-error=") {
             settings.max_error = error.parse().ok();
         }
         settings.method = method.and_then(named).unwrap_or(settings.method);
     }
-    println!("| network | float | INT8 | output dB | gained, lost | worst layer dB | seconds |");
-    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| network | shipped | float | INT8 | output dB | gained, lost | worst layer dB | seconds |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for name in NETWORKS {
         if wanted.is_empty() || wanted.contains(&name) {
             match row(&assets, name, &settings) {
@@ -82,6 +90,7 @@ fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String>
         preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         quantize: settings.clone(),
+        transport: Some(scratch.path().join("model.tackz")),
         ..Options::default()
     };
     let data = assets.join("data");
@@ -111,7 +120,9 @@ fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String>
         let before = answers(&float_bundle, &mut float, &evaluation)?;
         top1(&before, &answers(&int8_bundle, &mut int8, &evaluation)?)
     };
-    Ok(format!("{compared} | {worst:.1} | {seconds:.1}"))
+    let shipped = report.transport_bytes.unwrap_or(report.bundle_bytes);
+    let part = 100.0 * shipped as f64 / report.source_bytes as f64;
+    Ok(format!("{part:.1} % | {compared} | {worst:.1} | {seconds:.1}"))
 }
 
 /// Samples that the answer is right for, before and after, and those where that changed.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hardtack::{Isa, Packing, family_of};
 use hardtack_converter::PruneTarget;
-use hardtack_converter::quantize::{Method, Rounding, Settings};
+use hardtack_converter::quantize::{Method, Rounding, Settings, Sparsity};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
 a model that cannot be converted), 2 an error.\nData goes to stdout, words go to stderr.";
@@ -169,6 +169,16 @@ pub struct Quantize {
     /// ones over calibration data, or nearest, each by itself.
     #[arg(long, value_name = "HOW", default_value = "adaptive", value_parser = rounding)]
     pub rounding: Rounding,
+    /// How many bits a weight may have in the mean, from 1 to 8: steps become coarser, the error is
+    /// spread over the layers so that the whole is least, and the transport form becomes smaller. A
+    /// run takes as long as before.
+    #[arg(long, value_name = "BITS", value_parser = weight_bits)]
+    pub weight_bits: Option<f64>,
+    /// Make weights zero, without training: this part of each layer's (50%), or all but so many of so
+    /// many side by side (2:4). What their outputs lack, others make good. The transport form becomes
+    /// smaller; a run takes as long as before.
+    #[arg(long, value_name = "PART|N:M")]
+    pub sparsity: Option<Sparsity>,
     /// Keep a node in float, by its name in the ONNX file, with the functions right after it.
     #[arg(long, value_name = "NODE")]
     pub keep_float: Vec<String>,
@@ -177,6 +187,11 @@ pub struct Quantize {
     /// take away the most error for their time come first.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub max_error: Option<f64>,
+}
+
+fn weight_bits(text: &str) -> Result<f64, String> {
+    let bits = text.parse().ok().filter(|bits: &f64| (1.0..=8.0).contains(bits));
+    bits.ok_or_else(|| "it is a number from 1 to 8".into())
 }
 
 fn rounding(name: &str) -> Result<Rounding, String> {
@@ -193,6 +208,8 @@ impl Quantize {
         Settings {
             method: self.ranges,
             rounding: self.rounding,
+            weight_bits: self.weight_bits,
+            sparsity: self.sparsity,
             keep_float: self.keep_float.clone(),
             max_error: self.max_error,
         }

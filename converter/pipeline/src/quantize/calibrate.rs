@@ -10,8 +10,9 @@ use super::function::Function;
 use super::histogram::Histogram;
 use super::region::Region;
 use super::scale::Range;
+use super::sparse::Sparsity;
 use super::weights::{Rounded, Values};
-use super::{Rounding, Settings, moments, round};
+use super::{Rounding, Settings, moments, rate, round};
 use crate::error::Error;
 use crate::observe::Observer;
 
@@ -100,7 +101,15 @@ impl Calibration {
         let ranges = ranges(model, histograms, settings.method);
         let weights = match settings.rounding {
             Rounding::Nearest => HashMap::new(),
-            Rounding::Adaptive => weights(model, regions, &ranges, samples)?,
+            Rounding::Adaptive => {
+                let layers = regions.iter().flat_map(|region| region.nodes.iter().copied());
+                let layers: Vec<usize> = layers.collect();
+                let steps = match settings.weight_bits {
+                    Some(bits) => rate::steps(model, &layers, histograms, bits),
+                    None => HashMap::new(),
+                };
+                weights(model, &layers, &ranges, &steps, settings.sparsity, samples)?
+            }
         };
         Ok(Calibration { ranges, weights })
     }
@@ -132,16 +141,20 @@ fn ranges(
 /// The weights of all layers, rounded for the sake of their outputs.
 fn weights(
     model: &Model,
-    regions: &[Region],
+    layers: &[usize],
     ranges: &HashMap<Outlet, Chosen>,
+    steps: &HashMap<usize, f32>,
+    sparsity: Option<Sparsity>,
     samples: &[Vec<Tensor>],
 ) -> Result<HashMap<usize, Rounded>, Error> {
-    let layers: Vec<usize> = regions.iter().flat_map(|region| region.nodes.clone()).collect();
     let mut weights = HashMap::new();
-    moments::measure(model, &layers, samples, |index, linear, groups| {
+    moments::measure(model, layers, samples, |index, linear, groups| {
         if let Values::Real(values) = &linear.weights.values {
             let noise = ranges.get(&linear.input).map_or(0.0, |chosen| chosen.error);
-            weights.insert(index, round::round(values, &groups, noise));
+            let step = steps.get(&index).copied();
+            // A window of its own for each channel has no weight to spare.
+            let sparsity = sparsity.filter(|_| linear.groups == 1);
+            weights.insert(index, round::round(values, &groups, noise, step, sparsity));
         }
         Ok(())
     })?;

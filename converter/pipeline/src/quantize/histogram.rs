@@ -94,6 +94,14 @@ impl Histogram {
         self.moving
     }
 
+    /// Mean square of a value.
+    pub fn mean_square(&self) -> f64 {
+        let (sum, count) = self.bins().fold((0.0, self.zeros as f64), |(sum, count), bin| {
+            (sum + bin.count * bin.centre.powi(2), count + bin.count)
+        });
+        sum / count.max(1.0)
+    }
+
     /// How many values are exactly 0.
     pub fn zeros(&self) -> u64 {
         self.zeros

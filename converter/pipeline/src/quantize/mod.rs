@@ -17,9 +17,11 @@ mod lattice;
 mod lower;
 mod mixed;
 mod moments;
+mod rate;
 mod region;
 mod round;
 mod scale;
+mod sparse;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -35,6 +37,7 @@ use crate::observe::Observer;
 use crate::report::LayerReport;
 
 pub use self::clip::Method;
+pub use self::sparse::Sparsity;
 
 /// Samples on which the error of each layer is measured.
 const MEASURED: usize = 8;
@@ -70,6 +73,11 @@ pub struct Settings {
     pub method: Method,
     /// How weights are rounded.
     pub rounding: Rounding,
+    /// How many bits a weight may have in the mean, as an entropy; steps become coarser for it, and
+    /// the transport form smaller.
+    pub weight_bits: Option<f64>,
+    /// How many weights become zero; those of depthwise layers all stay.
+    pub sparsity: Option<Sparsity>,
     /// Names of nodes that stay in float.
     pub keep_float: Vec<String>,
     /// The most error that the outputs may have over calibration data: root mean square difference

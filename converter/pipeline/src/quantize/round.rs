@@ -7,7 +7,8 @@
 //! Optimal Brain Surgeon", 1992.
 
 use super::moments::{BLOCK, Group};
-use super::weights::{Rounded, step};
+use super::sparse::Sparsity;
+use super::weights::{self, Rounded};
 
 /// The part of the mean square input that is added to each: inputs that were hardly seen are
 /// taken for small and not for nothing.
@@ -18,22 +19,34 @@ const STEPS: i32 = 20;
 const LEAST_STEP: f64 = 0.6;
 
 /// The weights of a layer in integers: `values` by output channel, each of as many weights as the
-/// groups have inputs. `noise` is the mean square error of an input as the integers have it.
-pub fn round(values: &[f32], groups: &[Group], noise: f64) -> Rounded {
+/// groups have inputs. `noise` is the mean square error of an input as the integers have it; `step`
+/// is that of all weights where it was chosen before.
+pub fn round(
+    values: &[f32],
+    groups: &[Group],
+    noise: f64,
+    step: Option<f32>,
+    sparsity: Option<Sparsity>,
+) -> Rounded {
     let depth = groups[0].mean.len();
     let rows = values.len() / depth / groups.len();
     let mut rounded = Rounded::default();
     for (group, values) in groups.iter().zip(values.chunks_exact(rows * depth)) {
         let sizes = diagonal(group);
-        let scales: Vec<f32> =
-            values.chunks_exact(depth).map(|row| scale(row, &sizes, noise)).collect();
+        let scale = |row: &[f32]| match step {
+            Some(step) => step.max(greatest(row) / 127.0),
+            None => scale(row, &sizes, noise),
+        };
+        let scales: Vec<f32> = values.chunks_exact(depth).map(scale).collect();
+        let kept = sparsity.map(|sparsity| sparsity.kept(values, &sizes));
         let mut integers = vec![0i8; values.len()];
         for (block, products) in group.products.iter().enumerate() {
             let columns = block * BLOCK..(block * BLOCK + BLOCK).min(depth);
             let solver = Solver::new(products, noise);
             for (row, scale) in scales.iter().enumerate() {
                 let at = row * depth + columns.start..row * depth + columns.end;
-                solver.round(&values[at.clone()], *scale, &mut integers[at]);
+                let kept = kept.as_ref().map(|kept| &kept[at.clone()]);
+                solver.round(&values[at.clone()], *scale, kept, &mut integers[at]);
             }
         }
         for ((real, row), scale) in
@@ -60,11 +73,15 @@ fn diagonal(group: &Group) -> Vec<f64> {
     squares.collect()
 }
 
+fn greatest(row: &[f32]) -> f32 {
+    row.iter().fold(0f32, |greatest, weight| greatest.max(weight.abs()))
+}
+
 /// The step of a row: of those tried, the one with the least error of the outputs, its weights
 /// taken for independent.
 fn scale(row: &[f32], sizes: &[f64], noise: f64) -> f32 {
-    let greatest = row.iter().fold(0f32, |greatest, w| greatest.max(w.abs()));
-    if let Some(exact) = step(row, greatest) {
+    let greatest = greatest(row);
+    if let Some(exact) = weights::step(row, greatest) {
         return exact as f32;
     }
     let whole = f64::from(greatest) / 127.0;
@@ -149,11 +166,15 @@ impl Solver {
         Solver { order, factor }
     }
 
-    fn round(&self, row: &[f32], scale: f32, integers: &mut [i8]) {
+    /// Rounds a row; what is not kept becomes 0.
+    fn round(&self, row: &[f32], scale: f32, kept: Option<&[bool]>, integers: &mut [i8]) {
         let size = self.order.len();
         let mut left: Vec<f32> = self.order.iter().map(|at| row[*at]).collect();
         for (i, at) in self.order.iter().enumerate() {
-            let steps = (left[i] / scale).round_ties_even().clamp(-127.0, 127.0);
+            let steps = match kept {
+                Some(kept) if !kept[*at] => 0.0,
+                _ => (left[i] / scale).round_ties_even().clamp(-127.0, 127.0),
+            };
             integers[*at] = steps as i8;
             let error = left[i] - steps * scale;
             if error != 0.0 {
@@ -161,5 +182,51 @@ impl Solver {
                 left[i + 1..].iter_mut().zip(factors).for_each(|(w, f)| *w -= error * f);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Inputs of which the second is nearly the first, and the third stands alone.
+    fn group() -> Group {
+        let products = vec![1.0, 0.99, 0.0, 0.99, 1.0, 0.0, 0.0, 0.0, 1.0];
+        Group { mean: vec![0.5, 0.5, 0.0], products: vec![products] }
+    }
+
+    /// Mean square of what the integers' output lacks.
+    fn error(values: &[f32], rounded: &Rounded) -> f64 {
+        let off: Vec<f64> = values
+            .iter()
+            .zip(&rounded.weights)
+            .map(|(w, q)| f64::from(*w) - f64::from(*q) * f64::from(rounded.scales[0]))
+            .collect();
+        let products = &group().products[0];
+        let pairs = (0..9).map(|at| off[at / 3] * off[at % 3] * f64::from(products[at]));
+        pairs.sum()
+    }
+
+    #[test]
+    fn errors_are_made_good_by_inputs_that_go_together() {
+        let values = [0.43f32, 0.44, 1.0];
+        let adaptive = round(&values, &[group()], 0.0, Some(1.0), None);
+        // Each to the nearest would be 0, 0, 1; together the first two are nearly 1.
+        assert_eq!(adaptive.weights[0] + adaptive.weights[1], 1);
+        assert_eq!(adaptive.weights[2], 1);
+        let nearest = Rounded { weights: vec![0, 0, 1], ..adaptive.clone() };
+        assert!(error(&values, &adaptive) < 0.2 * error(&values, &nearest));
+        // What is lacking of the mean goes into the bias.
+        assert!((adaptive.bias[0] - (0.87 - 1.0) * 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_pruned_is_made_good_too() {
+        let values = [0.5f32, 0.6, 1.0];
+        let third = Some(Sparsity::Part(0.34));
+        let pruned = round(&values, &[group()], 0.0, None, third);
+        assert_eq!(pruned.weights[0], 0);
+        let second = f64::from(pruned.weights[1]) * f64::from(pruned.scales[0]);
+        assert!(second > 0.9, "{second}");
     }
 }
