@@ -5,14 +5,17 @@
 mod arguments;
 mod bench;
 mod bundles;
+mod compare;
 mod convert;
 mod diff;
 mod eval;
 mod foreign;
 mod inspect;
+mod labelled;
 mod output;
 mod plan;
 mod profile;
+mod report;
 mod run;
 mod targets;
 mod verify;

@@ -13,10 +13,13 @@ use crate::error::Error;
 use crate::guard::{self, Limits};
 use crate::import::{self, ImportOptions, Source};
 use crate::options::{FloatStorage, Options};
+use crate::outline::outline;
 use crate::parity::{self, Difference};
 use crate::ports::Ports;
 use crate::quantize;
-use crate::report::{FigureReport, FloatNode, LayerReport, Progress, Report, StageReport};
+use crate::report::{
+    FigureReport, FloatNode, GraphNode, LayerReport, Progress, Report, StageReport,
+};
 use crate::samples::Samples;
 
 /// Samples on which stages are compared.
@@ -58,6 +61,7 @@ struct Work<'a> {
     stages: Vec<StageReport>,
     figures: Vec<FigureReport>,
     float_nodes: Vec<FloatNode>,
+    graph: Vec<GraphNode>,
     layers: Vec<LayerReport>,
     arena_bytes: u64,
     digest: String,
@@ -97,6 +101,7 @@ impl<'a> Work<'a> {
             stages: Vec::new(),
             figures: Vec::new(),
             float_nodes: Vec::new(),
+            graph: Vec::new(),
             layers: Vec::new(),
             arena_bytes: 0,
             digest: String::new(),
@@ -161,6 +166,7 @@ impl<'a> Work<'a> {
             if self.options.integer_io {
                 return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
             }
+            self.graph = outline(&model, |_| None);
             return Ok(model);
         }
         let began = self.begin("quantize");
@@ -185,6 +191,7 @@ impl<'a> Work<'a> {
             .map(|left| FloatNode { node: left.node, operator: left.operator, reason: left.reason })
             .collect();
         self.layers = quantized.layers;
+        self.graph = quantized.graph;
         if quantized.model.programs.is_empty() {
             self.warnings.push("no part of the model could be quantized; it is all float".into());
         }
@@ -297,6 +304,7 @@ impl<'a> Work<'a> {
             figures: self.figures,
             rewritten: source.rewritten,
             float_nodes: self.float_nodes,
+            graph: self.graph,
             layers: self.layers,
             arena_bytes: self.arena_bytes,
             warnings: self.warnings,

@@ -15,6 +15,7 @@ mod fold;
 pub mod guard;
 pub mod import;
 mod options;
+mod outline;
 mod parity;
 mod ports;
 pub mod quantize;
@@ -29,5 +30,6 @@ pub use error::Error;
 pub use options::{FloatStorage, Options};
 pub use ports::Ports;
 pub use report::{
-    FigureReport, FloatNode, LayerReport, Progress, RangeReport, Report, Silent, StageReport,
+    FigureReport, FloatNode, GraphNode, LayerReport, Progress, RangeReport, Report, Silent, Spread,
+    StageReport, WeightsReport,
 };

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::baseline::Verdict;
-use crate::output::bytes;
+use crate::output::{bytes, escaped};
 
 fn number(measured: &Value, pointer: &str) -> Option<f64> {
     measured.pointer(pointer).and_then(Value::as_f64)
@@ -142,10 +142,6 @@ pub fn junit(name: &str, measured: &Value, verdict: Option<&Verdict>) -> String 
 }
 
 /// As an attribute of XML.
-fn escaped(text: &str) -> String {
-    let replaced = text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    replaced.replace(|c: char| c.is_control(), " ")
-}
 
 #[cfg(test)]
 mod tests {

@@ -37,9 +37,11 @@ use self::scale::Range;
 use self::weights::{Rounded, Values};
 use crate::edit::Editor;
 use crate::error::Error;
-use crate::report::LayerReport;
+use crate::outline::outline;
+use crate::report::{GraphNode, LayerReport};
 
 pub use self::clip::Method;
+pub(crate) use self::region::is_constant;
 
 /// Samples on which the error of each layer is measured.
 const MEASURED: usize = 8;
@@ -50,6 +52,8 @@ pub struct Quantized {
     pub model: Model,
     /// The error of each layer, in the order they run.
     pub layers: Vec<LayerReport>,
+    /// The graph that was quantized, and what became of each node.
+    pub graph: Vec<GraphNode>,
     /// What stays in float.
     pub left_in_float: Vec<LeftInFloat>,
 }
@@ -125,10 +129,13 @@ pub fn quantize(
 
     let (regions, lowered) = lower_all(&model, &calibration, &mut refused);
     let measured = &samples[..samples.len().min(MEASURED)];
-    let layers = error::measure(&model, &lowered, &calibration.ranges, &mut observer, measured)?;
+    let ranges = &calibration.ranges;
+    let layers = error::measure(&model, &lowered, ranges, &histograms, &mut observer, measured)?;
+    let graph =
+        outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));
     let left_in_float = left_in_float(&model, &refused);
     let model = assemble(model, &regions, lowered);
-    Ok(Quantized { model, layers, left_in_float })
+    Ok(Quantized { model, layers, graph, left_in_float })
 }
 
 /// The range of every value that was observed.
