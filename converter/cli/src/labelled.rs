@@ -137,7 +137,11 @@ fn archive(path: &Path) -> anyhow::Result<Vec<Sample>> {
     let (x, y) = (find("x")?, find("y")?);
     let count = x.shape().first().copied().unwrap_or(0);
     if y.shape().first() != Some(&count) {
-        bail!("{}: x has {count} samples and y {:?}", path.display(), y.shape().first());
+        bail!(
+            "{}: x has {count} samples and y {}",
+            path.display(),
+            y.shape().first().unwrap_or(&0)
+        );
     }
     let classes = y.shape().len() == 1 && y.to_f32().iter().all(|y| y.fract() == 0.0 && *y >= 0.0);
     let sample = |index: usize| {

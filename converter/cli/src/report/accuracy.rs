@@ -50,8 +50,8 @@ pub fn section(comparison: &Comparison) -> String {
 
 fn samples_of(changed: &[Changed]) -> String {
     let mut html = String::from(
-        "<details><summary>Samples whose answer changed</summary>\n<div class=\"wide\"><table>\
-         <tr><th>sample</th><th>change</th><th>truth</th><th>float</th><th>bundle</th></tr>\n",
+        "<details open=\"\"><summary>Samples whose answer changed</summary>\n<div \
+         class=\"wide\"><table class=\"words\"><tr><th>sample</th><th>change</th><th>truth</th><th>float</th><th>bundle</th></tr>\n",
     );
     for Changed { sample, change, truth, float, bundle } in changed {
         let change = change.name();
@@ -78,14 +78,19 @@ fn confusions(changed: &[Changed]) -> String {
         *cells.entry((truth.index, bundle.index)).or_default() += 1;
     }
     cells.retain(|_, count| *count != 0);
-    let open = "<details open=\"\"><summary>Confusions: how many more are answered so than in \
-                float</summary>\n<div class=\"wide\"><table";
+    let few = classes.len() <= WIDE;
+    let open = format!(
+        "<details{}><summary>Confusions: how many more are answered so than in float</summary>\n\
+         <div class=\"wide\"><table class=\"{}\">",
+        if few { " open=\"\"" } else { "" },
+        if few { "confusions" } else { "words" }
+    );
     let class = |right: bool, count: i64| match (right, count > 0) {
         (true, true) | (false, false) => "gained",
         _ => "lost",
     };
-    if classes.len() <= WIDE {
-        let mut html = format!("{open} class=\"confusions\"><tr><th>truth ↓ answer →</th>");
+    if few {
+        let mut html = format!("{open}<tr><th>truth ↓ answer →</th>");
         for name in classes.values() {
             html += &format!("<th class=\"up\"><span>{name}</span></th>");
         }
@@ -108,7 +113,7 @@ fn confusions(changed: &[Changed]) -> String {
     }
     let mut cells: Vec<_> = cells.into_iter().collect();
     cells.sort_by_key(|(cell, count)| (-count.abs(), *cell));
-    let mut html = format!("{open}><tr><th>truth</th><th>answer</th><th>change</th></tr>\n");
+    let mut html = format!("{open}<tr><th>truth</th><th>answer</th><th>change</th></tr>\n");
     for ((truth, answer), count) in cells {
         let class = class(truth == answer, count);
         let (truth, answer) = (&classes[&truth], &classes[&answer]);

@@ -56,11 +56,13 @@ impl Latency {
             .take(SLOWEST)
             .map(|(operation, time)| (escaped(&operation.name), time));
         Ok(format!(
-            "<p>{:.3} ms: {}. Each operation is the median of some runs of its own.</p>\n\
+            "<p>{:.3} ms: {}. The operations were timed one by one in runs of their own, where they \
+             take {:.3} ms together.</p>\n\
              <div class=\"two\">\n<figure><figcaption>Each operation</figcaption>{}</figure>\n\
              <div><h3>By kind</h3>\n{}</div>\n</div>\n<h3>The slowest</h3>\n{}",
             self.median(),
             self.told(),
+            total / 1e3,
             plots::bars(
                 "time of each operation",
                 ("operation, in the order they run", "µs"),

@@ -76,14 +76,14 @@ fn row(index: usize, layer: &LayerReport, time: Option<f64>) -> anyhow::Result<S
         let pair = |[low, high]: [f32; 2]| format!("{low:.4} to {high:.4}");
         html += &term("seen", &pair(range.seen));
         html += &term("covered", &format!("{}, by {}", pair(range.covered), range.method.name()));
-        html += &term("a step", &format!("{:.5}", step(range.covered)));
+        html += &term("activation step", &format!("{:.5}", step(range.covered)));
     }
     if let Some(weights) = &layer.weights {
         let [low, high] = weights.step;
         html += &term("weights", &weights.elements.to_string());
         html += &term("as f32", &bytes(weights.float_bytes));
         html += &term("in INT8", &bytes(weights.integer_bytes));
-        html += &term("a step, by channel", &format!("{low:.2e} to {high:.2e}"));
+        html += &term("weight step, by channel", &format!("{low:.2e} to {high:.2e}"));
         html += &term("levels in use", &format!("{} of 255", weights.levels));
     }
     html += "</dl>\n<div class=\"two\">\n";

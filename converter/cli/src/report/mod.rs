@@ -20,7 +20,7 @@ use self::latency::Latency;
 use crate::bundles;
 use crate::compare::{Answers, Comparison};
 use crate::output::{bytes, escaped};
-use crate::plan::{ProgramPlan, programs};
+use crate::plan::{IntegerProgram, ProgramPlan, programs};
 use crate::profile::Profile;
 
 /// Measures a bundle on this machine, and writes what was done to make it.
@@ -64,9 +64,10 @@ fn page(
     if let Some(comparison) = comparison {
         section("Accuracy", &accuracy::section(comparison));
     }
-    section("Graph", &outline::section(report));
+    let programs = programs(bundle)?;
+    section("Graph", &outline::section(report, &programs));
     section("Layers", &layers::section(report, &latency.profile)?);
-    section("Memory over time", &arena(bundle, &report.name)?);
+    section("Memory over time", &arena(&programs, &report.name));
     section("Time on this machine", &latency.section()?);
     section("Conversion", &conversion(report));
     html += "</main>\n<script>\n";
@@ -113,19 +114,18 @@ fn headline(report: &Report, comparison: Option<&Comparison>, latency: &Latency)
 }
 
 /// What lies where in the arena of each integer program, and when.
-fn arena(bundle: &Bundle, name: &str) -> anyhow::Result<String> {
-    let programs = programs(bundle)?;
+fn arena(programs: &[IntegerProgram], name: &str) -> String {
     if programs.is_empty() {
-        return Ok("<p>There are no integer programs; float operations take memory as they need \
-                   it.</p>\n"
-            .into());
+        return "<p>There are no integer programs; float operations take memory as they need \
+                it.</p>\n"
+            .into();
     }
     let mut html = String::new();
     for (index, program) in programs.iter().enumerate() {
         let picture = ProgramPlan::of(program, None).svg(&format!("{name}, program {index}"));
         html += &format!("<div class=\"scroll arena\">{picture}</div>\n");
     }
-    Ok(html)
+    html
 }
 
 fn conversion(report: &Report) -> String {

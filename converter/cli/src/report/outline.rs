@@ -6,27 +6,41 @@ use hardtack_converter::{GraphNode, Report};
 
 use super::graph::{Shape, draw};
 use crate::output::escaped;
+use crate::plan::IntegerProgram;
 
 /// Letters of a node's label.
 const LABEL: usize = 24;
 
-/// Both graphs, and what stays in float.
-pub fn section(report: &Report) -> String {
+/// Both graphs, the steps of the integer programs, and what stays in float.
+pub fn section(report: &Report, integer_programs: &[IntegerProgram]) -> String {
     let programs = report.graph.iter().filter_map(|node| node.program).max().map_or(0, |p| p + 1);
     let integer = report.graph.iter().filter(|node| node.program.is_some()).count();
     let inputs = report.graph.iter().filter(|node| node.operator == "Input").count();
     let computed = report.graph.len() - inputs;
+    let steps: String = (integer_programs.iter().enumerate())
+        .map(|(index, program)| {
+            let open = if integer_programs.len() == 1 { " open=\"\"" } else { "" };
+            let steps = steps(program);
+            format!(
+                "<details{open}><summary>program {index}: {} steps</summary>\n<div \
+                 class=\"scroll\">{}</div></details>\n",
+                steps.len(),
+                draw(&steps, "the steps of an integer program")
+            )
+        })
+        .collect();
     let mut html = format!(
         "<p>{computed} operations after folding; {integer} of them run in {programs} integer \
          program{}, {} in float. A box holds operations that follow one another directly.</p>\n\
          <p class=\"key\"><span class=\"int8\">INT8</span> <span class=\"float\">float</span></p>\n\
          <div class=\"two\">\n<figure><figcaption>Before</figcaption><div class=\"scroll\">{}</div>\
-         </figure>\n<figure><figcaption>After</figcaption><div class=\"scroll\">{}</div></figure>\n\
-         </div>\n",
+         </figure>\n<figure><figcaption>After</figcaption><div class=\"scroll\">{}</div>{}\
+         </figure>\n</div>\n",
         if programs == 1 { "" } else { "s" },
         computed - integer,
         draw(&before(report), "the graph of the model, each operation below those it reads"),
         draw(&after(report), "the graph of the bundle: integer programs and what stays in float"),
+        steps,
     );
     if !report.float_nodes.is_empty() {
         html += "<details><summary>Why each of these stays in float</summary>\n<div \
@@ -41,6 +55,25 @@ pub fn section(report: &Report) -> String {
         html += "</table></div></details>\n";
     }
     html
+}
+
+/// The steps of an integer program; each reads all steps before it that write a tensor of its.
+fn steps(program: &IntegerProgram) -> Vec<Shape> {
+    let mut writers: HashMap<_, Vec<usize>> = HashMap::new();
+    let mut shapes = Vec::new();
+    for (index, step) in program.steps().enumerate() {
+        let mut reads: Vec<usize> =
+            step.reads().filter_map(|tensor| writers.get(&tensor)).flatten().copied().collect();
+        reads.sort_unstable();
+        reads.dedup();
+        let name = program.step_name(index).unwrap_or_default();
+        let told = format!("step {index}, {}\n{name}", step.kind());
+        shapes.push(Shape { label: step.kind().into(), told, class: "int8", reads });
+        if let Some(tensor) = step.writes() {
+            writers.entry(tensor).or_default().push(index);
+        }
+    }
+    shapes
 }
 
 /// What is told of a node: where it runs, and why.

@@ -19,8 +19,8 @@ const INK: RGBColor = RGBColor(0x44, 0x44, 0x44);
 const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
 
 /// Width of a plot: that of a telephone.
-const WIDTH: u32 = 360;
-const HEIGHT: u32 = 210;
+const WIDTH: u32 = 320;
+const HEIGHT: u32 = 200;
 /// What a count of nothing is on a logarithmic axis.
 const NOTHING: f64 = -0.3;
 
@@ -64,11 +64,19 @@ fn power(place: &f64) -> String {
     }
 }
 
+/// What stands beside an axis.
+enum Ticks {
+    /// Numbers.
+    Plain,
+    /// Powers of ten, at their exponents.
+    Powers,
+}
+
 fn axes<'a, 'b>(
     area: &'a Area<'b>,
     (x, y): (std::ops::Range<f64>, std::ops::Range<f64>),
     (x_title, y_title): (&str, &str),
-    y_label: &dyn Fn(&f64) -> String,
+    y_ticks: Ticks,
 ) -> Result<
     ChartContext<
         'a,
@@ -77,11 +85,15 @@ fn axes<'a, 'b>(
     >,
     DrawingAreaErrorKind<std::io::Error>,
 > {
+    let (labels, y_label): (_, &dyn Fn(&f64) -> String) = match y_ticks {
+        Ticks::Plain => (6, &short),
+        Ticks::Powers => (y.end as usize + 1, &power),
+    };
     let mut chart = ChartBuilder::on(area)
         .margin_top(8)
         .margin_right(14)
-        .x_label_area_size(36)
-        .y_label_area_size(46)
+        .x_label_area_size(38)
+        .y_label_area_size(48)
         .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
@@ -89,12 +101,12 @@ fn axes<'a, 'b>(
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(INK)
-        .x_labels(6)
-        .y_labels(6)
+        .x_labels(5)
+        .y_labels(labels)
         .x_label_formatter(&short)
         .y_label_formatter(y_label)
-        .label_style(("sans-serif", 11).into_font().color(&INK))
-        .axis_desc_style(("sans-serif", 11).into_font().color(&INK))
+        .label_style(("sans-serif", 12).into_font().color(&INK))
+        .axis_desc_style(("sans-serif", 12).into_font().color(&INK))
         .x_desc(x_title)
         .y_desc(y_title)
         .draw()?;
@@ -125,7 +137,7 @@ pub fn spread(spread: &Spread, range: Option<&RangeReport>) -> anyhow::Result<St
     let border = 0.04 * (most - least);
     plot("how many values are of each size, and the range that is covered", |area| {
         let x = least - border..most + border;
-        let mut chart = axes(area, (x, NOTHING..top), ("value", "how many (log)"), &power)?;
+        let mut chart = axes(area, (x, NOTHING..top), ("value", "how many (log)"), Ticks::Powers)?;
         if let Some([a, b]) = covered {
             chart.draw_series([Rectangle::new(
                 [(a, NOTHING), (b, top)],
@@ -149,7 +161,7 @@ pub fn levels(weights: &WeightsReport) -> anyhow::Result<String> {
     plot("how many weights are on each level", |area| {
         let y = NOTHING..tallest(&weights.counts);
         let titles = ("level of the weight (i8, four a column)", "how many (log)");
-        let mut chart = axes(area, (-132.0..132.0, y), titles, &power)?;
+        let mut chart = axes(area, (-132.0..132.0, y), titles, Ticks::Powers)?;
         let outline = columns(&weights.counts, -128.0, 128.0);
         chart.draw_series(AreaSeries::new(outline, NOTHING, MAIN)).map(drop)
     })
@@ -162,7 +174,7 @@ pub fn by_layer(label: &str, y_title: &str, values: &[f64]) -> anyhow::Result<St
     plot(label, |area| {
         let x = 0.5..values.len() as f64 + 0.5;
         let mut chart =
-            axes(area, (x, low..high), ("layer, in the order they run", y_title), &short)?;
+            axes(area, (x, low..high), ("layer, in the order they run", y_title), Ticks::Plain)?;
         chart.draw_series(LineSeries::new(points(), MAIN.stroke_width(1)))?;
         chart.draw_series(points().map(|at| Circle::new(at, 2, MAIN.filled()))).map(drop)
     })
@@ -177,7 +189,7 @@ pub fn pairs(label: &str, titles: (&str, &str), pairs: &[(f64, f64)]) -> anyhow:
     };
     plot(label, |area| {
         let x = 0.4..pairs.len() as f64 + 0.6;
-        let mut chart = axes(area, (x, 0.0..greatest(&all)), titles, &short)?;
+        let mut chart = axes(area, (x, 0.0..greatest(&all)), titles, Ticks::Plain)?;
         let behind = pairs.iter().enumerate();
         let behind =
             behind.map(|(i, pair)| Rectangle::new(column(i, 0.42, pair.0), OTHER.filled()));
@@ -192,7 +204,7 @@ pub fn pairs(label: &str, titles: (&str, &str), pairs: &[(f64, f64)]) -> anyhow:
 pub fn bars(label: &str, titles: (&str, &str), values: &[f64]) -> anyhow::Result<String> {
     plot(label, |area| {
         let x = 0.4..values.len() as f64 + 0.6;
-        let mut chart = axes(area, (x, 0.0..greatest(values)), titles, &short)?;
+        let mut chart = axes(area, (x, 0.0..greatest(values)), titles, Ticks::Plain)?;
         let bars = values.iter().enumerate().map(|(index, y)| {
             let middle = index as f64 + 1.0;
             Rectangle::new([(middle - 0.4, 0.0), (middle + 0.4, *y)], MAIN.filled())
