@@ -141,8 +141,6 @@ pub fn junit(name: &str, measured: &Value, verdict: Option<&Verdict>) -> String 
     text + "</testsuite>\n"
 }
 
-/// As an attribute of XML.
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;

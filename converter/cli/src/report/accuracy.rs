@@ -51,7 +51,7 @@ pub fn section(comparison: &Comparison) -> String {
 fn samples_of(changed: &[Changed]) -> String {
     let mut html = String::from(
         "<details open=\"\"><summary>Samples whose answer changed</summary>\n<div \
-         class=\"wide\"><table class=\"words\"><tr><th>sample</th><th>change</th><th>truth</th><th>float</th><th>bundle</th></tr>\n",
+         class=\"wide\"><table class=\"words cards\"><tr><th>sample</th><th>change</th><th>truth</th><th>float</th><th>bundle</th></tr>\n",
     );
     for Changed { sample, change, truth, float, bundle } in changed {
         let change = change.name();
@@ -60,7 +60,8 @@ fn samples_of(changed: &[Changed]) -> String {
                 .map(|text| escaped(&text));
         html += &format!(
             "<tr><td class=\"name\">{sample}</td><td class=\"{change}\">{change}</td>\
-             <td>{truth}</td><td>{float}</td><td>{bundle}</td></tr>\n"
+             <td data-of=\"truth\">{truth}</td><td \
+             data-of=\"float\">{float}</td><td data-of=\"bundle\">{bundle}</td></tr>\n"
         );
     }
     html + "</table></div></details>\n"
