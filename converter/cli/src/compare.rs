@@ -217,7 +217,7 @@ impl Comparison {
              answers changed: {} gained, {} lost, {} other\n",
             float.top1,
             bundle.top1,
-            -100.0 * self.drop().unwrap_or(0.0),
+            0.0 - 100.0 * self.drop().unwrap_or(0.0),
             changed.len(),
             self.count(Change::Gained),
             self.count(Change::Lost),

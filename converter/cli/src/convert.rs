@@ -62,13 +62,22 @@ fn converted(
             let float = folder.path().join("float.tack");
             hardtack_converter::convert(model, &float, &in_float(options), &mut bar)?;
             Progress::stage(&mut bar, "evaluate in float");
-            Some(Baseline::of(&bundles::open(&float)?, model, data)?)
+            let float = bundles::open(&float)?;
+            let states_scales = float.manifest()?.arena_bytes > 0;
+            Some((Baseline::of(&float, model, data)?, states_scales))
         }
         None => None,
     };
-    let report = hardtack_converter::convert(model, output, options, &mut bar)?;
+    let mut report = hardtack_converter::convert(model, output, options, &mut bar)?;
+    if let Some((_, true)) = baseline {
+        report.warnings.push(
+            "the model states its own scales and runs in integers either way, so there is no float \
+             to compare with"
+                .into(),
+        );
+    }
     let comparison = match &baseline {
-        Some(baseline) => {
+        Some((baseline, _)) => {
             Progress::stage(&mut bar, "evaluate");
             Some(baseline.compare(&bundles::open(output)?, output)?)
         }

@@ -158,7 +158,7 @@ mod tests {
         });
         let xml = junit("a&b.tack", &measured, None);
         assert!(xml.contains("name=\"hardtack bench a&amp;b.tack\" tests=\"2\" failures=\"1\""));
-        assert!(xml.contains("DIFFERENT &amp; &quot;scalar&quot; &lt;equal>"), "{xml}");
+        assert!(xml.contains("DIFFERENT &amp; &quot;scalar&quot; &lt;equal&gt;"), "{xml}");
         assert!(xml.contains("name=\"latency\" time=\"0.002500\"/>"), "{xml}");
         let table = markdown("a.tack", &measured, None);
         assert!(table.contains("| pi@board | neon | 1 | 2.500 |"), "{table}");

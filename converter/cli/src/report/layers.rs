@@ -15,9 +15,6 @@ const FULL_DB: f64 = 60.0;
 /// Size and error of each layer, and more of it when it is opened.
 pub fn section(report: &Report, profile: &Profile) -> anyhow::Result<String> {
     let layers = &report.layers;
-    if layers.is_empty() {
-        return Ok("<p>No part of the model is in integers.</p>\n".into());
-    }
     let times: HashMap<&str, f64> = (profile.operations().iter())
         .map(|operation| (operation.name.as_str(), ms(operation.duration)))
         .collect();

@@ -66,8 +66,12 @@ fn page(
     }
     let programs = programs(bundle)?;
     section("Graph", &outline::section(report, &programs));
-    section("Layers", &layers::section(report, &latency.profile)?);
-    section("Memory over time", &arena(&programs, &report.name));
+    if !report.layers.is_empty() {
+        section("Layers", &layers::section(report, &latency.profile)?);
+    }
+    if !programs.is_empty() {
+        section("Memory over time", &arena(&programs, &report.name));
+    }
     section("Time on this machine", &latency.section()?);
     section("Conversion", &conversion(report));
     html += "</main>\n<script>\n";
@@ -115,11 +119,6 @@ fn headline(report: &Report, comparison: Option<&Comparison>, latency: &Latency)
 
 /// What lies where in the arena of each integer program, and when.
 fn arena(programs: &[IntegerProgram], name: &str) -> String {
-    if programs.is_empty() {
-        return "<p>There are no integer programs; float operations take memory as they need \
-                it.</p>\n"
-            .into();
-    }
     let mut html = String::new();
     for (index, program) in programs.iter().enumerate() {
         let picture = ProgramPlan::of(program, None).svg(&format!("{name}, program {index}"));

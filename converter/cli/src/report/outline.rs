@@ -24,24 +24,33 @@ pub fn section(report: &Report, integer_programs: &[IntegerProgram]) -> String {
             format!(
                 "<details{open}><summary>program {index}: {} steps</summary>\n<div \
                  class=\"scroll\">{}</div></details>\n",
-                steps.len(),
+                program.steps().count(),
                 draw(&steps, "the steps of an integer program")
             )
         })
         .collect();
+    let figure = |title: &str, picture: String, more: &str| {
+        format!(
+            "<figure><figcaption>{title}</figcaption><div class=\"scroll\">{picture}</div>{more}\
+             </figure>\n"
+        )
+    };
+    let picture = draw(&before(report), "the model: each operation below those it reads");
+    if programs == 0 {
+        let title = format!("{computed} operations, all in float");
+        return figure(&title, picture, "");
+    }
     let mut html = format!(
         "<p>{computed} operations after folding; {integer} of them run in {programs} integer \
          program{}, {} in float. A box holds operations that follow one another directly.</p>\n\
-         <p class=\"key\"><span class=\"int8\">INT8</span> <span class=\"float\">float</span></p>\n\
-         <div class=\"two\">\n<figure><figcaption>Before</figcaption><div class=\"scroll\">{}</div>\
-         </figure>\n<figure><figcaption>After</figcaption><div class=\"scroll\">{}</div>{}\
-         </figure>\n</div>\n",
+         <p class=\"key\"><span class=\"int8\">INT8</span> <span \
+         class=\"float\">float</span></p>\n<div class=\"two\">\n",
         if programs == 1 { "" } else { "s" },
         computed - integer,
-        draw(&before(report), "the graph of the model, each operation below those it reads"),
-        draw(&after(report), "the graph of the bundle: integer programs and what stays in float"),
-        steps,
     );
+    html += &figure("Before", picture, "");
+    let picture = draw(&after(report), "the bundle: integer programs and what stays in float");
+    html += &(figure("After", picture, &steps) + "</div>\n");
     if !report.float_nodes.is_empty() {
         html += "<details><summary>Why each of these stays in float</summary>\n<div \
                  class=\"wide\"><table><tr><th>node</th><th>operator</th><th>reason</th></tr>\n";
@@ -57,20 +66,42 @@ pub fn section(report: &Report, integer_programs: &[IntegerProgram]) -> String {
     html
 }
 
-/// The steps of an integer program; each reads all steps before it that write a tensor of its.
+/// The steps of an integer program; each reads those before it that write a tensor of its. Steps of
+/// one kind that write parts of one tensor, or give parts of it, are in one box.
 fn steps(program: &IntegerProgram) -> Vec<Shape> {
     let mut writers: HashMap<_, Vec<usize>> = HashMap::new();
-    let mut shapes = Vec::new();
+    let mut boxes = HashMap::new();
+    let (mut shapes, mut counts): (Vec<Shape>, Vec<usize>) = (Vec::new(), Vec::new());
     for (index, step) in program.steps().enumerate() {
-        let mut reads: Vec<usize> =
-            step.reads().filter_map(|tensor| writers.get(&tensor)).flatten().copied().collect();
-        reads.sort_unstable();
-        reads.dedup();
+        let reads = step.reads().filter_map(|tensor| writers.get(&tensor)).flatten().copied();
+        let reads: Vec<usize> = reads.collect();
         let name = program.step_name(index).unwrap_or_default();
-        let told = format!("step {index}, {}\n{name}", step.kind());
-        shapes.push(Shape { label: step.kind().into(), told, class: "int8", reads });
+        let told = format!("step {index}, {} {name}", step.kind());
+        let parts = (step.kind(), step.writes().or_else(|| step.reads().next()));
+        let at = match boxes.get(&parts) {
+            Some(at) if reads.iter().all(|read| read < at) => {
+                let shape = &mut shapes[*at];
+                shape.reads.extend(reads);
+                shape.told += &format!("\n{told}");
+                counts[*at] += 1;
+                *at
+            }
+            _ => {
+                shapes.push(Shape { label: step.kind().into(), told, class: "int8", reads });
+                counts.push(1);
+                shapes.len() - 1
+            }
+        };
+        boxes.insert(parts, at);
         if let Some(tensor) = step.writes() {
-            writers.entry(tensor).or_default().push(index);
+            writers.entry(tensor).or_default().push(at);
+        }
+    }
+    for (shape, count) in shapes.iter_mut().zip(counts) {
+        shape.reads.sort_unstable();
+        shape.reads.dedup();
+        if count > 1 {
+            shape.label += &format!(" × {count}");
         }
     }
     shapes
