@@ -23,7 +23,7 @@ pub struct Baseline {
 /// How the answers of a bundle differ from those of the float model.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
-    /// Where the samples came from.
+    /// The file or folder of the samples.
     pub data: String,
     /// How many there are.
     pub samples: usize,
@@ -129,7 +129,8 @@ impl Baseline {
         let samples = labelled::read(data, &labels)?;
         let found = labelled::measure(bundle, path, &samples)
             .map_err(|error| error.context(data.display().to_string()))?;
-        Ok(Baseline { samples, found, labels, data: data.display().to_string() })
+        let name = data.file_name().unwrap_or(data.as_os_str());
+        Ok(Baseline { samples, found, labels, data: name.to_string_lossy().into() })
     }
 
     /// Runs a bundle on the same data.

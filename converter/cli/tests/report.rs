@@ -128,6 +128,7 @@ fn changed_answers_are_counted_as_eval_counts_them() {
         hardtack([&"eval", &int8, &"--data", &labelled, &"--against", &float, &"--json"]).json();
     let compared = &report["comparison"]["classes"];
     assert_eq!(report["comparison"]["samples"], evaluated["samples"]);
+    assert_eq!(report["comparison"]["data"], "evaluation.npz");
     assert_eq!(compared["bundle"]["right"], evaluated["right"]);
     assert_eq!(compared["float"]["right"], evaluated["against"]["right"]);
     let changed = |list: &Value, [here, there]: [&str; 2]| -> Vec<[Value; 3]> {
