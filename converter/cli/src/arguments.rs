@@ -149,6 +149,13 @@ pub struct Convert {
     /// zero point of each. The model must be in integers throughout.
     #[arg(long)]
     pub integer_io: bool,
+    /// Compare float with the bundle on labelled data: arrays x (samples first) and y; or a folder
+    /// of folders, each with the files of the class it is named after.
+    #[arg(long, value_name = "FILE.npz|DIR")]
+    pub evaluate: Option<PathBuf>,
+    /// Write what was done and measured as a page to look at.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// Name of the model; the file's name where not given.
     #[arg(long)]
     pub name: Option<String>,

@@ -11,8 +11,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::arguments::{Convert, Float};
+use crate::compare::{Baseline, Comparison};
 use crate::output::{bytes, print, say, table};
-use crate::{Answer, foreign, output};
+use crate::{Answer, bundles, foreign, output, report};
 
 /// Layers of which the error is told.
 const WORST: usize = 10;
@@ -25,22 +26,79 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
         bail!("{}: is {}; {}", path.display(), kind.is, kind.advice);
     }
     let options = options(arguments)?;
-    let mut bar = Bar::new(as_json);
-    let converted = hardtack_converter::convert(path, &arguments.output, &options, &mut bar);
-    bar.bar.finish_and_clear();
-    let report = match converted {
-        Ok(report) => report,
-        Err(error) => return refusal(path, error, as_json),
+    let (report, comparison) = match converted(arguments, &options, as_json) {
+        Ok(converted) => converted,
+        Err(error) => return refusal(path, error.downcast()?, as_json),
     };
+    if let Some(page) = &arguments.report {
+        report::write(page, &report, comparison.as_ref(), &arguments.output)?;
+    }
     if as_json {
-        output::json(&serde_json::to_value(&report)?);
+        let mut value = serde_json::to_value(&report)?;
+        value["comparison"] = serde_json::to_value(&comparison)?;
+        output::json(&value);
     } else {
         print(&text(&report, arguments));
+        print(&comparison.as_ref().map(Comparison::text).unwrap_or_default());
     }
     for warning in &report.warnings {
         say(&format!("warning: {warning}"));
     }
     Ok(Answer::Yes)
+}
+
+/// Converts, and compares with the same model in float if that is asked for. Labelled data that do
+/// not fit are found before the bundle is written.
+fn converted(
+    arguments: &Convert,
+    options: &Options,
+    quiet: bool,
+) -> anyhow::Result<(Report, Option<Comparison>)> {
+    let (model, output) = (&arguments.model, &arguments.output);
+    let mut bar = Bar::new(quiet);
+    let baseline = match &arguments.evaluate {
+        Some(data) => {
+            let folder = tempfile::tempdir()?;
+            let float = folder.path().join("float.tack");
+            hardtack_converter::convert(model, &float, &in_float(options), &mut bar)?;
+            Progress::stage(&mut bar, "evaluate in float");
+            let float = bundles::open(&float)?;
+            let states_scales = float.manifest()?.arena_bytes > 0;
+            Some((Baseline::of(&float, model, data)?, states_scales))
+        }
+        None => None,
+    };
+    let mut report = hardtack_converter::convert(model, output, options, &mut bar)?;
+    if let Some((_, true)) = baseline {
+        report.warnings.push(
+            "the model states its own scales and runs in integers either way, so there is no float \
+             to compare with"
+                .into(),
+        );
+    }
+    let comparison = match &baseline {
+        Some((baseline, _)) => {
+            Progress::stage(&mut bar, "evaluate");
+            Some(baseline.compare(&bundles::open(output)?, output)?)
+        }
+        None => None,
+    };
+    Ok((report, comparison))
+}
+
+/// The same conversion without what changes numbers.
+fn in_float(options: &Options) -> Options {
+    Options {
+        int8: false,
+        integer_io: false,
+        arena_limit: None,
+        packing: None,
+        float: FloatStorage::F32,
+        samples: options.samples.min(1),
+        prune_channels: None,
+        transport: None,
+        ..options.clone()
+    }
 }
 
 /// What cannot be converted is an answer; everything else is an error.
@@ -242,6 +300,12 @@ impl Bar {
         );
         bar.enable_steady_tick(Duration::from_millis(120));
         Bar { bar, stage: "" }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -72,6 +72,12 @@ pub fn table<const N: usize>(
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// Text in XML or HTML, also between double quotes.
+pub fn escaped(text: &str) -> String {
+    let replaced = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    replaced.replace('"', "&quot;").replace(|c: char| c.is_control() && c != '\n', " ")
+}
+
 /// A number of bytes for people.
 pub fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB"];

@@ -7,7 +7,7 @@ use hardtack::{Bundle, Packing, packing_of};
 use hardtack_engine::{Placement, Plan, Program};
 use serde_json::{Value, json};
 
-use crate::output::{bytes, table};
+use crate::output::{bytes, escaped, table};
 
 /// An integer program of a bundle, checked.
 pub type IntegerProgram = Program<Arc<[u8]>>;
@@ -200,7 +200,3 @@ const LEFT: f64 = 84.0;
 const TOP: f64 = 60.0;
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 420.0;
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}

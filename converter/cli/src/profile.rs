@@ -45,6 +45,11 @@ impl Profile {
         Ok(Profile { operations, peak: peak.map(|peak| peak * threads as f64 / 1e9) })
     }
 
+    /// The operations with their times, in the order they run.
+    pub fn operations(&self) -> &[OperationTime] {
+        &self.operations
+    }
+
     /// Of each operation its name, operator, time, and of a layer the 10⁹ products in a second
     /// and which part of the peak they are.
     pub fn json(&self) -> Value {

@@ -1,42 +1,13 @@
 //! The command as a user types it, on the files of the examples.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod command;
+
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A file of the repository.
-fn file(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
-}
-
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    fn json(&self) -> Value {
-        assert_eq!(self.code, 0, "{}", self.stderr);
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
-    }
-}
-
-fn hardtack<const N: usize>(arguments: [&dyn AsRef<std::ffi::OsStr>; N]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
-    for argument in arguments {
-        command.arg(argument);
-    }
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran {
-        code: status.code().expect("it ends by itself"),
-        stdout: text(stdout),
-        stderr: text(stderr),
-    }
-}
+use command::{file, hardtack};
 
 /// The keyword network in INT8, for features.
 fn keywords(folder: &TempDir) -> PathBuf {

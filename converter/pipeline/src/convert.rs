@@ -13,11 +13,14 @@ use crate::error::Error;
 use crate::guard::{self, Limits};
 use crate::import::{self, ImportOptions, Source};
 use crate::options::{FloatStorage, Options};
+use crate::outline::outline;
 use crate::parity::{self, Difference};
 use crate::ports::Ports;
 use crate::prune::{self, PruneReport};
 use crate::quantize;
-use crate::report::{FigureReport, FloatNode, LayerReport, Progress, Report, StageReport};
+use crate::report::{
+    FigureReport, FloatNode, GraphNode, LayerReport, Progress, Report, StageReport,
+};
 use crate::samples::Samples;
 
 /// Samples on which stages are compared.
@@ -61,6 +64,7 @@ struct Work<'a> {
     figures: Vec<FigureReport>,
     pruned: Option<PruneReport>,
     float_nodes: Vec<FloatNode>,
+    graph: Vec<GraphNode>,
     layers: Vec<LayerReport>,
     arena_bytes: u64,
     digest: String,
@@ -108,6 +112,7 @@ impl<'a> Work<'a> {
             figures: Vec::new(),
             pruned: None,
             float_nodes: Vec::new(),
+            graph: Vec::new(),
             layers: Vec::new(),
             arena_bytes: 0,
             digest: String::new(),
@@ -199,6 +204,7 @@ impl<'a> Work<'a> {
                         .into(),
                 );
             }
+            self.graph = outline(&model, |_| None);
             return Ok(model);
         }
         let began = self.begin("quantize");
@@ -222,6 +228,7 @@ impl<'a> Work<'a> {
             .map(|left| FloatNode { node: left.node, operator: left.operator, reason: left.reason })
             .collect();
         self.layers = quantized.layers;
+        self.graph = quantized.graph;
         self.warnings.extend(quantized.warnings);
         if quantized.rounded_weights > 0 {
             self.warnings.push(format!(
@@ -361,6 +368,7 @@ impl<'a> Work<'a> {
             rewritten: source.rewritten,
             pruned: self.pruned,
             float_nodes: self.float_nodes,
+            graph: self.graph,
             layers: self.layers,
             arena_bytes: self.arena_bytes,
             warnings: self.warnings,

@@ -16,6 +16,7 @@ pub mod guard;
 pub mod import;
 mod observe;
 mod options;
+mod outline;
 mod parity;
 mod ports;
 mod prune;
@@ -32,5 +33,6 @@ pub use options::{FloatStorage, Options};
 pub use ports::Ports;
 pub use prune::{GroupReport, PruneReport, PruneTarget};
 pub use report::{
-    FigureReport, FloatNode, LayerReport, Progress, RangeReport, Report, Silent, StageReport,
+    FigureReport, FloatNode, GraphNode, LayerReport, Progress, RangeReport, Report, Silent, Spread,
+    StageReport, WeightsReport,
 };

@@ -41,6 +41,8 @@ pub struct FloatNode {
 pub struct LayerReport {
     /// Name of the node that makes it.
     pub name: String,
+    /// What the step that makes it is.
+    pub kind: String,
     /// Signal to quantization noise ratio in dB.
     pub sqnr_db: f64,
     /// Cosine of the angle between the two.
@@ -49,6 +51,51 @@ pub struct LayerReport {
     pub largest: f64,
     /// How its integers were chosen; none where the source states them.
     pub range: Option<RangeReport>,
+    /// How its values are spread over the calibration data, where they were observed.
+    pub spread: Option<Spread>,
+    /// What it is multiplied with, where it is a layer.
+    pub weights: Option<WeightsReport>,
+}
+
+/// How the values of a tensor are spread.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Least and greatest value.
+    pub seen: [f32; 2],
+    /// How many are exactly 0; these are not in `counts`.
+    pub zeros: u64,
+    /// How many are in each of the parts, all as wide, that the range is cut into.
+    pub counts: Vec<u64>,
+}
+
+/// The weights of a layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct WeightsReport {
+    /// How many there are.
+    pub elements: u64,
+    /// Bytes of them and the bias as f32.
+    pub float_bytes: u64,
+    /// Bytes of them as i8, with bias and scale of each output channel.
+    pub integer_bytes: u64,
+    /// Least and greatest real value of one step, over output channels.
+    pub step: [f32; 2],
+    /// How many of the 255 integers occur.
+    pub levels: usize,
+    /// How many weights are −128 to −125, −124 to −121, and so on up to 127.
+    pub counts: Vec<u64>,
+}
+
+/// A node of the graph that was converted. Constants and what is made of them are left out.
+#[derive(Clone, Debug, Serialize)]
+pub struct GraphNode {
+    /// Its name.
+    pub name: String,
+    /// Its operator.
+    pub operator: String,
+    /// The nodes it reads, by their places in the graph.
+    pub reads: Vec<usize>,
+    /// The integer program it is part of; none where it is in float.
+    pub program: Option<usize>,
 }
 
 /// What a tensor's integers cover.
@@ -85,6 +132,8 @@ pub struct Report {
     pub pruned: Option<PruneReport>,
     /// What stays in float, if INT8 was asked for.
     pub float_nodes: Vec<FloatNode>,
+    /// The graph that was converted, each node after those it reads.
+    pub graph: Vec<GraphNode>,
     /// Tensors of the integer programs, if INT8 was asked for.
     pub layers: Vec<LayerReport>,
     /// Bytes of the arena that the integer programs need.

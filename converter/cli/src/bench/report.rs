@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::baseline::Verdict;
-use crate::output::bytes;
+use crate::output::{bytes, escaped};
 
 fn number(measured: &Value, pointer: &str) -> Option<f64> {
     measured.pointer(pointer).and_then(Value::as_f64)
@@ -141,12 +141,6 @@ pub fn junit(name: &str, measured: &Value, verdict: Option<&Verdict>) -> String 
     text + "</testsuite>\n"
 }
 
-/// As an attribute of XML.
-fn escaped(text: &str) -> String {
-    let replaced = text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    replaced.replace(|c: char| c.is_control(), " ")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -164,7 +158,7 @@ mod tests {
         });
         let xml = junit("a&b.tack", &measured, None);
         assert!(xml.contains("name=\"hardtack bench a&amp;b.tack\" tests=\"2\" failures=\"1\""));
-        assert!(xml.contains("DIFFERENT &amp; &quot;scalar&quot; &lt;equal>"), "{xml}");
+        assert!(xml.contains("DIFFERENT &amp; &quot;scalar&quot; &lt;equal&gt;"), "{xml}");
         assert!(xml.contains("name=\"latency\" time=\"0.002500\"/>"), "{xml}");
         let table = markdown("a.tack", &measured, None);
         assert!(table.contains("| pi@board | neon | 1 | 2.500 |"), "{table}");

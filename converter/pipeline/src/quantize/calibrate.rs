@@ -80,6 +80,8 @@ impl Statistics {
 /// What calibration data tell of a model.
 #[derive(Default)]
 pub struct Calibration {
+    /// How the values of everything observed are spread.
+    pub histograms: HashMap<Outlet, Histogram>,
     /// The range of every value that was observed.
     pub ranges: HashMap<Outlet, Chosen>,
     /// The weights of layers, by their nodes, where they are rounded ahead.
@@ -94,24 +96,24 @@ impl Calibration {
     pub fn new(
         model: &Model,
         regions: &[Region],
-        histograms: &HashMap<Outlet, Histogram>,
+        histograms: HashMap<Outlet, Histogram>,
         samples: &[Vec<Tensor>],
         settings: &Settings,
     ) -> Result<Calibration, Error> {
-        let ranges = ranges(model, histograms, settings.method);
+        let ranges = ranges(model, &histograms, settings.method);
         let weights = match settings.rounding {
             Rounding::Nearest => HashMap::new(),
             Rounding::Adaptive => {
                 let layers = regions.iter().flat_map(|region| region.nodes.iter().copied());
                 let layers: Vec<usize> = layers.collect();
                 let steps = match settings.weight_bits {
-                    Some(bits) => rate::steps(model, &layers, histograms, bits),
+                    Some(bits) => rate::steps(model, &layers, &histograms, bits),
                     None => HashMap::new(),
                 };
                 weights(model, &layers, &ranges, &steps, settings.sparsity, samples)?
             }
         };
-        Ok(Calibration { ranges, weights })
+        Ok(Calibration { histograms, ranges, weights })
     }
 }
 

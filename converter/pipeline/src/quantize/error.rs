@@ -8,12 +8,16 @@ use hardtack_engine::program::Step;
 use hardtack_engine::{Input, Output, Program};
 use hardtack_kernels::Kernels;
 
+use super::calibrate::Calibration;
 use super::clip::Chosen;
 use super::lattice::View;
 use super::lower::Lowered;
 use crate::error::Error;
 use crate::observe::Observer;
 use crate::report::LayerReport;
+
+/// Parts that the range of a tensor is cut into to tell how its values are spread.
+const PARTS: usize = 64;
 
 #[derive(Clone, Copy, Default)]
 struct Sums {
@@ -31,7 +35,7 @@ struct Sums {
 pub fn measure(
     model: &Model,
     lowered: &[Lowered],
-    ranges: &HashMap<Outlet, Chosen>,
+    calibration: &Calibration,
     observer: &mut Observer,
     samples: &[Vec<Tensor>],
 ) -> Result<Vec<LayerReport>, Error> {
@@ -42,26 +46,43 @@ pub fn measure(
             compare(program, &values, &mut sums);
         }
     }
-    let written = lowered.iter().flat_map(|program| &program.values);
+    let written = lowered.iter().flat_map(|program| {
+        let steps = kinds(program);
+        program.values.iter().map(move |written| (written, steps[written.step]))
+    });
     Ok(written
-        .filter_map(|written| {
+        .filter_map(|(written, kind)| {
             let sums = sums.get(&written.outlet)?;
             Some(LayerReport {
                 name: model.graph.nodes[written.outlet.node as usize].name.clone(),
+                kind: kind.into(),
                 sqnr_db: 10.0 * (sums.signal.max(1e-30) / sums.noise.max(1e-30)).log10(),
                 cosine: sums.product / (sums.signal * sums.quantized).sqrt().max(1e-30),
                 largest: sums.largest,
-                range: ranges.get(&written.outlet).map(Chosen::report),
+                range: calibration.ranges.get(&written.outlet).map(Chosen::report),
+                spread: calibration
+                    .histograms
+                    .get(&written.outlet)
+                    .map(|values| values.spread(PARTS)),
+                weights: written.weights.clone(),
             })
         })
         .collect())
 }
 
+/// What each step of a program is.
+fn kinds(lowered: &Lowered) -> Vec<&'static str> {
+    parse(lowered).steps().map(|step| step.kind()).collect()
+}
+
+fn parse(lowered: &Lowered) -> Program<&[u8]> {
+    Program::parse(&lowered.built.code[..], &lowered.built.weights[..])
+        .expect("a program that was just built is well formed")
+}
+
 /// Runs a program on the first sample of a batch of float values.
 fn compare(lowered: &Lowered, values: &HashMap<Outlet, Tensor>, sums: &mut HashMap<Outlet, Sums>) {
-    let built = &lowered.built;
-    let program = Program::parse(&built.code[..], &built.weights[..])
-        .expect("a program that was just built is well formed");
+    let program = parse(lowered);
     let inputs: Option<Vec<Input<'_>>> = lowered
         .inputs
         .iter()

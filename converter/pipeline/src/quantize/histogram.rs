@@ -1,6 +1,7 @@
 //! How the values of a tensor are spread, in memory that does not grow with their number.
 
 use super::scale::Range;
+use crate::report::Spread;
 
 /// Bins on each side of zero.
 const SIDE: usize = 4096;
@@ -112,6 +113,17 @@ impl Histogram {
         self.width.into()
     }
 
+    /// The same in this many parts, for people.
+    pub fn spread(&self, parts: usize) -> Spread {
+        let (low, high) = (f64::from(self.range.low), f64::from(self.range.high));
+        let mut counts = vec![0; parts];
+        for bin in self.bins() {
+            let part = (bin.centre - low) / (high - low).max(1e-30) * parts as f64;
+            counts[(part.max(0.0) as usize).min(parts - 1)] += bin.count as u64;
+        }
+        Spread { seen: [self.range.low, self.range.high], zeros: self.zeros, counts }
+    }
+
     /// The bins that hold values, least first; without the zeros.
     pub fn bins(&self) -> impl Iterator<Item = Bin> + '_ {
         let width = f64::from(self.width);
@@ -139,6 +151,14 @@ mod tests {
         assert_eq!(histogram.width(), 1.0);
         let centres: Vec<f64> = histogram.bins().map(|bin| bin.centre).collect();
         assert_eq!(centres, [-2999.5, -0.5, 0.5, 100.5]);
+    }
+
+    #[test]
+    fn a_spread_counts_every_value_that_is_not_zero() {
+        let mut histogram = Histogram::default();
+        histogram.add(&[-1.0, -0.9, 0.0, 0.0, 0.1, 3.0]);
+        let spread = histogram.spread(4);
+        assert_eq!(spread, Spread { seen: [-1.0, 3.0], zeros: 2, counts: vec![2, 1, 0, 1] });
     }
 
     #[test]

@@ -34,9 +34,11 @@ use self::region::Refused;
 use crate::edit::Editor;
 use crate::error::Error;
 use crate::observe::Observer;
-use crate::report::LayerReport;
+use crate::outline::outline;
+use crate::report::{GraphNode, LayerReport};
 
 pub use self::clip::Method;
+pub(crate) use self::region::is_constant;
 pub use self::sparse::Sparsity;
 
 /// Samples on which the error of each layer is measured.
@@ -48,6 +50,8 @@ pub struct Quantized {
     pub model: Model,
     /// The error of each layer, in the order they run.
     pub layers: Vec<LayerReport>,
+    /// The graph that was quantized, and what became of each node.
+    pub graph: Vec<GraphNode>,
     /// How many layers had weights of more than eight bits, which were rounded.
     pub rounded_weights: usize,
     /// What stays in float, causes before what follows from them.
@@ -128,8 +132,7 @@ pub fn quantize(
         true => {
             let statistics = calibrate::statistics(&mut observer, &model, samples, progress)?;
             warnings.extend(statistics.warning(samples.len()));
-            let histograms = &statistics.histograms;
-            Calibration::new(&model, &regions, histograms, samples, settings)?
+            Calibration::new(&model, &regions, statistics.histograms, samples, settings)?
         }
         false => Calibration::default(),
     };
@@ -139,12 +142,14 @@ pub fn quantize(
 
     let (regions, lowered) = assemble::lower(&model, &calibration, &mut refused);
     let measured = &samples[..samples.len().min(MEASURED)];
-    let layers = error::measure(&model, &lowered, &calibration.ranges, &mut observer, measured)?;
+    let layers = error::measure(&model, &lowered, &calibration, &mut observer, measured)?;
+    let graph =
+        outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));
     let left_in_float = left_in_float(&model, &refused);
     let rounded_weights = regions.iter().flat_map(|region| &region.nodes);
     let rounded_weights = rounded_weights.filter(|index| weights::wide(&model, **index)).count();
     let model = assemble::assemble(model, &regions, lowered);
-    Ok(Quantized { model, layers, rounded_weights, left_in_float, warnings })
+    Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, warnings })
 }
 
 /// The nodes that the user keeps in float, each with the functions that follow it.

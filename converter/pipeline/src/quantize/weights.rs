@@ -5,6 +5,7 @@ use hardtack_bundle::graph::{KernelLayout, Operator, Outlet};
 
 use super::region::Region;
 use crate::error::Error;
+use crate::report::WeightsReport;
 
 /// The weights of a layer, by output channel, kernel row, kernel column and input channel of
 /// the group.
@@ -42,6 +43,27 @@ pub struct Quantized {
     pub scales: Vec<f32>,
     /// In units of input scale · weight scale.
     pub bias: Vec<i32>,
+}
+
+impl Quantized {
+    /// For people and machines.
+    pub fn report(&self) -> WeightsReport {
+        const PER_PART: usize = 4;
+        let mut of_level = [0u64; 256];
+        for weight in &self.weights {
+            of_level[(i16::from(*weight) + 128) as usize] += 1;
+        }
+        let (elements, channels) = (self.weights.len() as u64, self.bias.len() as u64);
+        let fold = |from, f: fn(f32, f32) -> f32| self.scales.iter().copied().fold(from, f);
+        WeightsReport {
+            elements,
+            float_bytes: 4 * (elements + channels),
+            integer_bytes: elements + 8 * channels,
+            step: [fold(f32::INFINITY, f32::min), fold(0.0, f32::max)],
+            levels: of_level.iter().filter(|count| **count > 0).count(),
+            counts: of_level.chunks_exact(PER_PART).map(|part| part.iter().sum()).collect(),
+        }
+    }
 }
 
 /// A bias beyond this many steps would leave too few bits to the rest of the accumulator: the
@@ -326,6 +348,17 @@ mod tests {
         assert_eq!(quantized.weights, [65, -127, 64, 127]);
         assert!((quantized.scales[1] - 0.02 / 127.0).abs() < 1e-9);
         assert_eq!(quantized.bias, [1270, 0]);
+    }
+
+    #[test]
+    fn a_report_counts_levels_and_bytes() {
+        let weights = vec![-127, -127, 0, 3, 127, 0];
+        let quantized = Quantized { weights, scales: vec![0.5, 0.25], bias: vec![0, 1] };
+        let report = quantized.report();
+        assert_eq!((report.float_bytes, report.integer_bytes, report.levels), (32, 22, 4));
+        assert_eq!(report.step, [0.25, 0.5]);
+        assert_eq!((report.counts[0], report.counts[32], report.counts[63]), (2, 3, 1));
+        assert_eq!(report.counts.iter().sum::<u64>(), report.elements);
     }
 
     #[test]

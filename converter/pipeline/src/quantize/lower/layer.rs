@@ -106,6 +106,10 @@ impl Lowering<'_> {
                 },
             )
             .map_err(refused)?;
-        self.written(last, output, &layer.output_order)
+        self.written(last, output, &layer.output_order)?;
+        if let Some(written) = self.values.last_mut() {
+            written.weights = Some(quantized.report());
+        }
+        Ok(())
     }
 }

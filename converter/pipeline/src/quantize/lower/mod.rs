@@ -23,6 +23,7 @@ use super::calibrate::Calibration;
 use super::lattice::{Source, View};
 use super::region::{Region, is_constant, reads, sample_shape};
 use super::scale::Quantization;
+use crate::report::WeightsReport;
 
 /// A finished program and what it stands for.
 pub struct Lowered {
@@ -44,6 +45,8 @@ pub struct Written {
     pub step: usize,
     /// Where its elements are.
     pub view: View,
+    /// The weights that make it, if it is a layer's.
+    pub weights: Option<WeightsReport>,
 }
 
 /// Why a node cannot be part of a program.
@@ -311,7 +314,12 @@ impl<'a> Lowering<'a> {
         let view = View::dense(Source::Tensor(id), &self.fact_shape(outlet)?, order);
         self.dense.insert((outlet, order.to_vec()), id);
         self.views.insert(outlet, view.clone());
-        self.values.push(Written { outlet, step: self.builder.step_count() - 1, view });
+        self.values.push(Written {
+            outlet,
+            step: self.builder.step_count() - 1,
+            view,
+            weights: None,
+        });
         Ok(())
     }
 

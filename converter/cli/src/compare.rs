@@ -1,0 +1,286 @@
+//! A bundle against the float model it was made of, on labelled data.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::bail;
+use hardtack::Bundle;
+use serde::Serialize;
+
+use crate::labelled::{self, Found, Sample, Truth};
+
+/// Changed samples that are told on a terminal.
+const TOLD: usize = 10;
+
+/// What a float model makes of labelled data.
+pub struct Baseline {
+    samples: Vec<Sample>,
+    found: Found,
+    labels: Vec<String>,
+    data: String,
+}
+
+/// How the answers of a bundle differ from those of the float model.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    /// The file or folder of the samples.
+    pub data: String,
+    /// How many there are.
+    pub samples: usize,
+    /// What was compared.
+    #[serde(flatten)]
+    pub answers: Answers,
+}
+
+/// The answers of both models.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answers {
+    /// Of classes.
+    Classes {
+        /// By the float model.
+        float: Right,
+        /// By the bundle.
+        bundle: Right,
+        /// Samples whose answer changed.
+        changed: Vec<Changed>,
+    },
+    /// Of values: the mean squared error.
+    Values {
+        /// By the float model.
+        float: f64,
+        /// By the bundle.
+        bundle: f64,
+    },
+}
+
+/// Answers that are right.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Right {
+    /// How many.
+    pub right: usize,
+    /// The part of all.
+    pub top1: f64,
+}
+
+/// A sample whose answer changed.
+#[derive(Debug, Serialize)]
+pub struct Changed {
+    /// Its name.
+    pub sample: String,
+    /// How.
+    pub change: Change,
+    /// What it is.
+    pub truth: Class,
+    /// What the float model takes it for.
+    pub float: Class,
+    /// What the bundle takes it for.
+    pub bundle: Class,
+}
+
+/// How an answer changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It was wrong and is right.
+    Gained,
+    /// It was right and is wrong.
+    Lost,
+    /// It was wrong and is wrong in another way.
+    Other,
+}
+
+impl Change {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Change::Gained => "gained",
+            Change::Lost => "lost",
+            Change::Other => "other",
+        }
+    }
+}
+
+/// A class.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Class {
+    /// Its number.
+    pub index: usize,
+    /// Its name, if it has one.
+    pub label: Option<String>,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.label {
+            Some(label) => f.write_str(label),
+            None => self.index.fmt(f),
+        }
+    }
+}
+
+impl Baseline {
+    /// Runs a bundle of the float model on labelled data.
+    ///
+    /// # Errors
+    /// Where the data cannot be read or do not fit the model.
+    pub fn of(bundle: &Bundle, path: &Path, data: &Path) -> anyhow::Result<Baseline> {
+        let labels = labelled::labels(bundle)?;
+        let samples = labelled::read(data, &labels)?;
+        let found = labelled::measure(bundle, path, &samples)
+            .map_err(|error| error.context(data.display().to_string()))?;
+        let name = data.file_name().unwrap_or(data.as_os_str());
+        Ok(Baseline { samples, found, labels, data: name.to_string_lossy().into() })
+    }
+
+    /// Runs a bundle on the same data.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn compare(&self, bundle: &Bundle, path: &Path) -> anyhow::Result<Comparison> {
+        let found = labelled::measure(bundle, path, &self.samples)?;
+        let answers = match (&self.found, &found) {
+            (Found::Classes(float), Found::Classes(bundle)) => self.classes(float, bundle),
+            (Found::Errors(float), Found::Errors(bundle)) => {
+                Answers::Values { float: mean(float), bundle: mean(bundle) }
+            }
+            _ => bail!("{}: some samples have a class and others values", self.data),
+        };
+        Ok(Comparison { data: self.data.clone(), samples: self.samples.len(), answers })
+    }
+
+    fn classes(&self, float: &[usize], bundle: &[usize]) -> Answers {
+        let class = |index: usize| Class { index, label: self.labels.get(index).cloned() };
+        let mut right = [0; 2];
+        let mut changed = Vec::new();
+        for ((sample, float), bundle) in self.samples.iter().zip(float).zip(bundle) {
+            let Truth::Class(truth) = &sample.truth else { continue };
+            right[0] += usize::from(float == truth);
+            right[1] += usize::from(bundle == truth);
+            let change = match (float == truth, bundle == truth) {
+                _ if float == bundle => continue,
+                (true, _) => Change::Lost,
+                (_, true) => Change::Gained,
+                _ => Change::Other,
+            };
+            changed.push(Changed {
+                sample: sample.name.clone(),
+                change,
+                truth: class(*truth),
+                float: class(*float),
+                bundle: class(*bundle),
+            });
+        }
+        let count = self.samples.len().max(1) as f64;
+        let [float, bundle] = right.map(|right| Right { right, top1: right as f64 / count });
+        Answers::Classes { float, bundle, changed }
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+impl Comparison {
+    /// How many answers changed in this way.
+    pub fn count(&self, change: Change) -> usize {
+        match &self.answers {
+            Answers::Classes { changed, .. } => {
+                changed.iter().filter(|changed| changed.change == change).count()
+            }
+            Answers::Values { .. } => 0,
+        }
+    }
+
+    /// What the bundle lost of the float model's accuracy, as a part of all samples; negative
+    /// where it gained. `None` where values are compared.
+    pub fn drop(&self) -> Option<f64> {
+        match &self.answers {
+            Answers::Classes { float, bundle, .. } => Some(float.top1 - bundle.top1),
+            Answers::Values { .. } => None,
+        }
+    }
+
+    /// For a terminal.
+    pub fn text(&self) -> String {
+        let samples = self.samples;
+        let (float, bundle, changed) = match &self.answers {
+            Answers::Values { float, bundle } => {
+                return format!(
+                    "mean squared error in float {float:.6}, of the bundle {bundle:.6} ({samples} \
+                     samples)\n"
+                );
+            }
+            Answers::Classes { float, bundle, changed } => (float, bundle, changed),
+        };
+        let mut text = format!(
+            "top-1 in float {:.4}, of the bundle {:.4} ({:+.2} points of {samples} samples)\n{} \
+             answers changed: {} gained, {} lost, {} other\n",
+            float.top1,
+            bundle.top1,
+            0.0 - 100.0 * self.drop().unwrap_or(0.0),
+            changed.len(),
+            self.count(Change::Gained),
+            self.count(Change::Lost),
+            self.count(Change::Other),
+        );
+        for Changed { sample, change, truth, float, bundle } in changed.iter().take(TOLD) {
+            let change = change.name();
+            text += &format!(
+                "  {change:6}  {sample}: {truth} in truth, {float} in float, {bundle} now\n"
+            );
+        }
+        if changed.len() > TOLD {
+            text += &format!("  … and {} more (--json has all)\n", changed.len() - TOLD);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn baseline(truths: &[usize], float: &[usize]) -> Baseline {
+        let sample = |class: &usize| Sample::of_class("one", *class);
+        Baseline {
+            samples: truths.iter().map(sample).collect(),
+            found: Found::Classes(float.to_vec()),
+            labels: vec!["cat".into(), "dog".into()],
+            data: "data".into(),
+        }
+    }
+
+    #[test]
+    fn changed_answers_are_told_apart() {
+        let float = [0, 1, 1, 0, 2];
+        let baseline = baseline(&[0, 1, 0, 1, 1], &float);
+        let answers = baseline.classes(&float, &[0, 0, 0, 2, 2]);
+        let comparison = Comparison { data: "data".into(), samples: 5, answers };
+        let counts = [Change::Gained, Change::Lost, Change::Other].map(|c| comparison.count(c));
+        assert_eq!(counts, [1, 1, 1]);
+        assert_eq!(comparison.drop(), Some(0.0));
+        let Answers::Classes { float, bundle, changed } = &comparison.answers else { panic!() };
+        assert_eq!((float.right, bundle.right), (2, 2));
+        let last = &changed[2];
+        assert_eq!(last.change, Change::Other);
+        assert_eq!(
+            [&last.truth, &last.float, &last.bundle].map(Class::to_string),
+            ["dog", "cat", "2"]
+        );
+        let text = comparison.text();
+        assert!(text.contains("3 answers changed: 1 gained, 1 lost, 1 other"), "{text}");
+    }
+
+    #[test]
+    fn a_drop_is_a_part_of_all_samples() {
+        let float = [0, 1, 0, 1];
+        let answers = baseline(&[0, 1, 0, 1], &float).classes(&float, &[0, 1, 0, 0]);
+        let comparison = Comparison { data: String::new(), samples: 4, answers };
+        assert_eq!(comparison.drop(), Some(0.25));
+        let answers = Answers::Values { float: 0.5, bundle: 0.75 };
+        let comparison = Comparison { answers, ..comparison };
+        assert_eq!(comparison.drop(), None);
+        assert!(comparison.text().contains("0.75"));
+    }
+}

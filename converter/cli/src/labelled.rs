@@ -1,0 +1,183 @@
+//! Labelled data, and what a bundle makes of them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use hardtack::{Bundle, Tensor};
+use hardtack_bundle::process::Postprocess;
+use hardtack_converter::{arrays, samples};
+
+use crate::bundles;
+
+/// What a sample should give.
+pub enum Truth {
+    /// A class.
+    Class(usize),
+    /// Numbers.
+    Values(Vec<f32>),
+}
+
+/// A sample and where it came from.
+pub struct Sample {
+    pub name: String,
+    source: Source,
+    pub truth: Truth,
+}
+
+#[cfg(test)]
+impl Sample {
+    /// A sample of a class, of nothing.
+    pub fn of_class(name: &str, class: usize) -> Sample {
+        let source = Source::File(PathBuf::new());
+        Sample { name: name.into(), source, truth: Truth::Class(class) }
+    }
+}
+
+enum Source {
+    Array(Tensor),
+    File(PathBuf),
+}
+
+/// What a bundle made of the samples.
+pub enum Found {
+    Classes(Vec<usize>),
+    /// Mean squared error of each sample.
+    Errors(Vec<f64>),
+}
+
+/// The names of a bundle's classes.
+pub fn labels(bundle: &Bundle) -> anyhow::Result<Vec<String>> {
+    Ok(bundle.labels()?.iter().flat_map(|labels| labels.iter()).map(str::to_owned).collect())
+}
+
+/// Runs a bundle on every sample.
+///
+/// # Errors
+/// Where it cannot be run on one, or cannot give what should come out.
+pub fn measure(bundle: &Bundle, path: &Path, samples: &[Sample]) -> anyhow::Result<Found> {
+    let preprocessor = bundles::preprocessor(bundle)?;
+    let mut session = bundles::session(bundle, path, true)?;
+    let input = session.inputs()[0].name.clone();
+    let manifest = bundle.manifest()?;
+    let process =
+        bundle.postprocess()?.unwrap_or(Postprocess::Classify { softmax: false, skip: 0 });
+    let Postprocess::Classify { skip, .. } = process;
+    let skip = usize::from(skip);
+    let Some(output) = manifest.outputs.first() else { bail!("the model has no output") };
+    let classes = hardtack::process::Postprocessor::new(process, output, std::iter::empty());
+    let (mut answers, mut errors) = (Vec::new(), Vec::new());
+    for sample in samples {
+        session.reset();
+        let tensor = match &sample.source {
+            Source::Array(array) => {
+                preprocessor.array(array).with_context(|| sample.name.clone())?
+            }
+            Source::File(file) => {
+                let mut inputs = preprocessor.file(file)?;
+                let Some(first) = inputs.next() else {
+                    bail!("{}: is too short for the model", file.display());
+                };
+                first
+            }
+        };
+        let outputs = session.run(&[(&input, &tensor)]).with_context(|| sample.name.clone())?;
+        let result = &outputs[0].1;
+        match &sample.truth {
+            Truth::Class(class) => {
+                // A single number may be the class itself.
+                let count = result.len().saturating_sub(skip);
+                if result.len() > 1 && *class >= count {
+                    bail!(
+                        "{}: is of class {class}, and the model has the classes 0 to {}; other \
+                         labels, or another model?",
+                        sample.name,
+                        count.saturating_sub(1)
+                    );
+                }
+                answers.push(classes.top(result, 1)?[0].index);
+            }
+            Truth::Values(truth) => {
+                let result = hardtack::process::reals(result, output.quantization);
+                if result.len() != truth.len() {
+                    bail!(
+                        "{}: y has {} values where the model gives {}",
+                        sample.name,
+                        truth.len(),
+                        result.len()
+                    );
+                }
+                let squares = result.iter().zip(truth).map(|(a, b)| f64::from(a - b).powi(2));
+                errors.push(squares.sum::<f64>() / truth.len().max(1) as f64);
+            }
+        }
+    }
+    Ok(if answers.is_empty() { Found::Errors(errors) } else { Found::Classes(answers) })
+}
+
+/// Reads arrays x (samples first) and y, or a folder of files; `labels` may name its folders.
+///
+/// # Errors
+/// Where a sample has no label, or there are none.
+pub fn read(path: &Path, labels: &[String]) -> anyhow::Result<Vec<Sample>> {
+    let samples = if path.is_dir() { folder(path, labels)? } else { archive(path)? };
+    if samples.is_empty() {
+        bail!("{}: there are no samples", path.display());
+    }
+    Ok(samples)
+}
+
+fn archive(path: &Path) -> anyhow::Result<Vec<Sample>> {
+    let arrays = arrays::read_npz(path)?;
+    let find = |name: &str| {
+        let found = arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
+        found.with_context(|| {
+            format!("{}: has no array {name:?}; labelled data are x and y", path.display())
+        })
+    };
+    let (x, y) = (find("x")?, find("y")?);
+    let count = x.shape().first().copied().unwrap_or(0);
+    if y.shape().first() != Some(&count) {
+        bail!(
+            "{}: x has {count} samples and y {}",
+            path.display(),
+            y.shape().first().unwrap_or(&0)
+        );
+    }
+    let classes = y.shape().len() == 1 && y.to_f32().iter().all(|y| y.fract() == 0.0 && *y >= 0.0);
+    let sample = |index: usize| {
+        let truth = samples::row(y, index).to_f32();
+        Sample {
+            name: format!("sample {index}"),
+            source: Source::Array(samples::row(x, index)),
+            truth: if classes { Truth::Class(truth[0] as usize) } else { Truth::Values(truth) },
+        }
+    };
+    Ok((0..count).map(sample).collect())
+}
+
+/// Files in folders named after their class, by label or number; or files whose names begin
+/// with the number of their class.
+fn folder(path: &Path, labels: &[String]) -> anyhow::Result<Vec<Sample>> {
+    let mut found = Vec::new();
+    for file in samples::files(path)? {
+        let name = |path: Option<&Path>| {
+            path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned())
+        };
+        let own = name(Some(&file)).unwrap_or_default();
+        let class = if file.parent() == Some(path) {
+            own.split(['_', '.', '-']).next().and_then(|number| number.parse().ok())
+        } else {
+            let folder = name(file.parent()).unwrap_or_default();
+            labels.iter().position(|label| *label == folder).or_else(|| folder.parse().ok())
+        };
+        let Some(class) = class else {
+            bail!(
+                "{}: which class is it? Put it into a folder named after its class, or begin its \
+                 name with the class's number",
+                file.display()
+            );
+        };
+        found.push(Sample { name: own, source: Source::File(file), truth: Truth::Class(class) });
+    }
+    Ok(found)
+}

@@ -1,0 +1,235 @@
+//! Graphs of operations, drawn from above to below: each node below those it reads.
+//!
+//! Nodes stand in rows by their longest path from an input; an edge that passes rows takes a place
+//! in each. Places in a row are ordered by the mean of their neighbours' (Sugiyama, Tagawa and Toda,
+//! "Methods for Visual Understanding of Hierarchical System Structures", 1981).
+
+use std::fmt::Write as _;
+
+use crate::output::escaped;
+
+/// A node.
+pub struct Shape {
+    /// What stands in it.
+    pub label: String,
+    /// What is told of it where the pointer rests.
+    pub told: String,
+    /// Its class in the page's style.
+    pub class: &'static str,
+    /// The nodes it reads, by their places in the list.
+    pub reads: Vec<usize>,
+}
+
+/// Between rows.
+const ROW: f64 = 40.0;
+/// Height of a node.
+const HEIGHT: f64 = 24.0;
+/// Between places of a row.
+const GAP: f64 = 12.0;
+/// Width of a letter.
+const LETTER: f64 = 6.6;
+/// Width of an edge that passes a row.
+const PASSING: f64 = 8.0;
+/// How often places are moved towards their neighbours.
+const ROUNDS: usize = 12;
+/// Places of edges beyond which they are drawn straight.
+const MOST_PASSING: usize = 4000;
+
+/// A place of a row: a node, or where an edge passes.
+struct Place {
+    node: Option<usize>,
+    row: usize,
+    width: f64,
+    x: f64,
+    above: Vec<usize>,
+    below: Vec<usize>,
+}
+
+/// The picture of a graph whose nodes are read only by later ones.
+pub fn draw(shapes: &[Shape], label: &str) -> String {
+    let mut places = places(shapes);
+    let mut rows = vec![Vec::new(); places.iter().map(|place| place.row + 1).max().unwrap_or(0)];
+    for (index, place) in places.iter().enumerate() {
+        rows[place.row].push(index);
+    }
+    arrange(&mut places, &mut rows);
+    let ends = |side: f64| places.iter().map(move |place| place.x + side * place.width / 2.0);
+    let left = ends(-1.0).reduce(f64::min).unwrap_or(0.0) - GAP;
+    let right = ends(1.0).reduce(f64::max).unwrap_or(0.0) + GAP;
+    let (width, height) = (right - left, rows.len() as f64 * ROW + GAP);
+    let mut svg = format!(
+        "<svg class=\"graph\" role=\"img\" aria-label=\"{}\" width=\"{width:.0}\" \
+         height=\"{height:.0}\" viewBox=\"{left:.0} 0 {width:.0} {height:.0}\">\n<path d=\"",
+        escaped(label)
+    );
+    let top = |place: &Place| place.row as f64 * ROW + GAP;
+    let bottom = |place: &Place| top(place) + HEIGHT;
+    for from in &places {
+        for below in &from.below {
+            let to = &places[*below];
+            let (y, end) = (bottom(from), top(to));
+            let middle = (y + end) / 2.0;
+            let _ = write!(
+                svg,
+                "M{:.0} {y:.0}C{:.0} {middle:.0} {:.0} {middle:.0} {:.0} {end:.0}",
+                from.x, from.x, to.x, to.x
+            );
+        }
+        if from.node.is_none() {
+            let _ = write!(svg, "M{:.0} {:.0}v{HEIGHT:.0}", from.x, top(from));
+        }
+    }
+    svg += "\"/>\n";
+    for place in &places {
+        let Some(shape) = place.node.map(|node| &shapes[node]) else { continue };
+        let _ = writeln!(
+            svg,
+            "<g class=\"{}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.0}\" width=\"{:.1}\" \
+             height=\"{HEIGHT:.0}\" rx=\"5\"/><text x=\"{:.1}\" y=\"{:.0}\">{}</text></g>",
+            shape.class,
+            escaped(&shape.told),
+            place.x - place.width / 2.0,
+            top(place),
+            place.width,
+            place.x,
+            top(place) + 16.0,
+            escaped(&shape.label),
+        );
+    }
+    svg + "</svg>"
+}
+
+/// The nodes in their rows, and a place in every row that an edge passes.
+fn places(shapes: &[Shape]) -> Vec<Place> {
+    let mut row = vec![0usize; shapes.len()];
+    for (index, shape) in shapes.iter().enumerate() {
+        let above = shape.reads.iter().filter(|read| **read < index);
+        row[index] = above.map(|read| row[*read] + 1).max().unwrap_or(0);
+    }
+    // An input stands right above the first that reads it.
+    for index in (0..shapes.len()).filter(|index| shapes[*index].reads.is_empty()) {
+        let readers = (0..shapes.len()).filter(|reader| shapes[*reader].reads.contains(&index));
+        row[index] = readers.map(|reader| row[reader].saturating_sub(1)).min().unwrap_or(0);
+    }
+    let place =
+        |node, row, width| Place { node, row, width, x: 0.0, above: Vec::new(), below: Vec::new() };
+    let width = |label: &str| label.chars().count() as f64 * LETTER + 16.0;
+    let mut places: Vec<Place> = (shapes.iter().enumerate())
+        .map(|(index, shape)| place(Some(index), row[index], width(&shape.label)))
+        .collect();
+    for (index, shape) in shapes.iter().enumerate() {
+        for &read in shape.reads.iter().filter(|read| **read < index) {
+            let mut above = read;
+            for passed in row[read] + 1..row[index] {
+                if places.len() > shapes.len() + MOST_PASSING {
+                    break;
+                }
+                let next = places.len();
+                places.push(place(None, passed, PASSING));
+                places[above].below.push(next);
+                places[next].above.push(above);
+                above = next;
+            }
+            places[above].below.push(index);
+            places[index].above.push(above);
+        }
+    }
+    places
+}
+
+/// Orders the places of each row, and moves them towards what they are joined with.
+fn arrange(places: &mut [Place], rows: &mut [Vec<usize>]) {
+    for row in rows.iter() {
+        spread(places, row);
+    }
+    for round in 0..ROUNDS {
+        let count = rows.len();
+        for step in 0..count {
+            let row = &mut rows[if round % 2 == 0 { step } else { count - 1 - step }];
+            for &index in row.iter() {
+                let place = &places[index];
+                let near = match round % 2 {
+                    0 => &place.above,
+                    _ => &place.below,
+                };
+                if !near.is_empty() {
+                    let sum: f64 = near.iter().map(|other| places[*other].x).sum();
+                    places[index].x = sum / near.len() as f64;
+                }
+            }
+            // The order is settled in the first half.
+            if round < ROUNDS / 2 {
+                row.sort_by(|a, b| places[*a].x.total_cmp(&places[*b].x));
+            }
+            part(places, row);
+        }
+    }
+}
+
+/// Places of a row side by side.
+fn spread(places: &mut [Place], row: &[usize]) {
+    let mut x = 0.0;
+    for index in row {
+        places[*index].x = x + places[*index].width / 2.0;
+        x += places[*index].width + GAP;
+    }
+    row.iter().for_each(|index| places[*index].x -= x / 2.0);
+}
+
+/// Parts places of a row that overlap: the mean of what pushing right and pushing left gives.
+fn part(places: &mut [Place], row: &[usize]) {
+    let apart = |a: &Place, b: &Place| (a.width + b.width) / 2.0 + GAP;
+    let mut right: Vec<f64> = row.iter().map(|index| places[*index].x).collect();
+    let mut left = right.clone();
+    for i in 1..row.len() {
+        let least = right[i - 1] + apart(&places[row[i - 1]], &places[row[i]]);
+        right[i] = right[i].max(least);
+    }
+    for i in (1..row.len()).rev() {
+        let most = left[i] - apart(&places[row[i - 1]], &places[row[i]]);
+        left[i - 1] = left[i - 1].min(most);
+    }
+    for (i, index) in row.iter().enumerate() {
+        places[*index].x = (right[i] + left[i]) / 2.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(label: &str, reads: &[usize]) -> Shape {
+        Shape { label: label.into(), told: label.into(), class: "float", reads: reads.into() }
+    }
+
+    #[test]
+    fn nodes_of_a_row_do_not_overlap_and_edges_pass_rows() {
+        let shapes = [
+            shape("Input", &[]),
+            shape("Conv", &[0]),
+            shape("Conv", &[0]),
+            shape("Tanh", &[1]),
+            shape("Add", &[3, 2, 0]),
+        ];
+        let mut places = places(&shapes);
+        let rows: Vec<usize> = places.iter().map(|place| place.row).collect();
+        assert_eq!(rows, [0, 1, 1, 2, 3, 2, 1, 2]);
+        let mut by_row = vec![vec![0], vec![1, 2, 6], vec![3, 5, 7], vec![4]];
+        arrange(&mut places, &mut by_row);
+        for row in &by_row {
+            for pair in row.windows(2) {
+                let (a, b) = (&places[pair[0]], &places[pair[1]]);
+                assert!(b.x - a.x >= (a.width + b.width) / 2.0, "{} {}", a.x, b.x);
+            }
+        }
+        let svg = draw(&shapes, "graph");
+        let edges = svg.split_once("\"/>").unwrap().0;
+        // Six edges, which pass three rows in all.
+        assert_eq!((svg.matches("<rect").count(), edges.matches('C').count()), (5, 6 + 3));
+    }
+
+    #[test]
+    fn an_empty_graph_is_a_picture_too() {
+        assert!(draw(&[], "nothing").ends_with("</svg>"));
+    }
+}

@@ -1,0 +1,41 @@
+//! Running the command in tests.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A file of the repository.
+pub fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+/// What the command said.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The one object of `--json`.
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+    }
+}
+
+/// Runs the command.
+pub fn hardtack<const N: usize>(arguments: [&dyn AsRef<std::ffi::OsStr>; N]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
+    for argument in arguments {
+        command.arg(argument);
+    }
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran {
+        code: status.code().expect("it ends by itself"),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    }
+}

@@ -1,0 +1,66 @@
+//! The graph of a model for people: its computed nodes, and where they run.
+
+use std::collections::HashMap;
+
+use hardtack::Model;
+use hardtack_bundle::graph::{Operator, Outlet};
+
+use crate::quantize::is_constant;
+use crate::report::GraphNode;
+
+/// The nodes of a model that are not constant; `program_of` tells the integer program of a node.
+pub fn outline(model: &Model, program_of: impl Fn(usize) -> Option<usize>) -> Vec<GraphNode> {
+    let mut places = HashMap::new();
+    let mut graph = Vec::new();
+    for (index, node) in model.graph.nodes.iter().enumerate() {
+        let index = index as u32;
+        if is_constant(model, Outlet { node: index, slot: 0 }) {
+            continue;
+        }
+        places.insert(index, graph.len());
+        let mut reads: Vec<usize> =
+            node.inputs.iter().filter_map(|input| places.get(&input.node).copied()).collect();
+        reads.dedup();
+        graph.push(GraphNode {
+            name: node.name.clone(),
+            operator: told(&node.operator),
+            reads,
+            program: program_of(index as usize),
+        });
+    }
+    graph
+}
+
+/// An operator, by its function where it is one of many.
+fn told(operator: &Operator) -> String {
+    let text = match operator {
+        Operator::Binary(kind) => format!("{kind:?}"),
+        Operator::Unary(kind) => format!("{kind:?}"),
+        _ => operator.name().into(),
+    };
+    text.chars().take_while(|c| c.is_alphanumeric()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hardtack_bundle::graph::Unary;
+
+    use super::*;
+    use crate::testing::Net;
+
+    #[test]
+    fn constants_are_left_out() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 4, 6, 6]);
+        let a = net.begin(&x);
+        let b = net.unary(Unary::Tanh, &a);
+        let graph = outline(&net.finish(&[&b]), |index| (index > 1).then_some(7));
+        let operators: Vec<&str> = graph.iter().map(|node| node.operator.as_str()).collect();
+        assert_eq!(operators, ["Input", "Conv", "Tanh"]);
+        assert_eq!(
+            graph.iter().map(|node| node.reads.clone()).collect::<Vec<_>>(),
+            [vec![], vec![0], vec![1]]
+        );
+        assert_eq!((graph[0].program, graph[2].program), (None, Some(7)));
+    }
+}
