@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::gates::Latency;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hardtack::{Isa, Packing, family_of};
 use hardtack_converter::PruneTarget;
@@ -121,6 +122,8 @@ pub struct Convert {
     pub samples: u32,
     #[command(flatten)]
     pub quantize: Quantize,
+    #[command(flatten)]
+    pub gates: GateArguments,
     /// Pre- and post-processing, and labels, that the bundle takes along.
     #[arg(long, value_name = "SPEC.toml")]
     pub pre: Option<PathBuf>,
@@ -162,6 +165,31 @@ pub struct Convert {
     /// Version of the model's content.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub model_version: String,
+}
+
+/// What a bundle must keep: else none is written, and the exit code is 1.
+#[derive(Args)]
+#[command(next_help_heading = "Gates")]
+pub struct GateArguments {
+    /// The most bytes of the bundle: 1MB, 256KiB.
+    #[arg(long, value_name = "SIZE", value_parser = hardtack_targets::bytes)]
+    pub max_size: Option<u64>,
+    /// The most bytes of its transport form.
+    #[arg(long, value_name = "SIZE", value_parser = hardtack_targets::bytes)]
+    pub max_transport: Option<u64>,
+    /// The most bytes of the arena.
+    #[arg(long, value_name = "SIZE", value_parser = hardtack_targets::bytes)]
+    pub max_arena: Option<u64>,
+    /// The most that top-1 on the data of --evaluate may fall from the float model's, in points.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub max_drop: Option<f64>,
+    /// The most time that so many of a hundred runs take on this machine: p95=5ms.
+    #[arg(long, value_name = "pN=TIME", value_parser = crate::gates::latency)]
+    pub max_latency: Option<Latency>,
+    /// A file of these, for a repository: max-size = "1MB", …; and of an earlier report (the --json
+    /// of a conversion) that nothing may be worse than: earlier = "report.json", worse = "2%".
+    #[arg(long, value_name = "FILE.toml")]
+    pub gates: Option<PathBuf>,
 }
 
 /// How a network is quantized.
@@ -372,7 +400,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// A part of a whole, written in hundredths.
-fn percent(text: &str) -> Result<f64, String> {
+pub fn percent(text: &str) -> Result<f64, String> {
     let number = text.trim_end_matches('%').trim().parse().ok();
     let part = number.map(|number: f64| number / 100.0).filter(|part| (0.0..=10.0).contains(part));
     part.ok_or_else(|| "write it as 5% or 2.5%".into())

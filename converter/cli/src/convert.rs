@@ -11,7 +11,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::arguments::{Convert, Float};
+use crate::aside::Aside;
 use crate::compare::{Baseline, Comparison};
+use crate::gates::Gates;
 use crate::output::{bytes, print, say, table};
 use crate::{Answer, bundles, foreign, output, report};
 
@@ -26,10 +28,33 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
         bail!("{}: is {}; {}", path.display(), kind.is, kind.advice);
     }
     let options = options(arguments)?;
-    let (report, comparison) = match converted(arguments, &options, as_json) {
+    let gates = Gates::of(&arguments.gates, arguments.evaluate.is_some())?;
+    // What may be refused is written beside its place first.
+    let mut judged = None;
+    if !gates.is_empty() {
+        judged = Some(Aside::new(arguments, gates.need_transport())?);
+    }
+    let (report, comparison) = match converted(arguments, &options, judged.as_ref(), as_json) {
         Ok(converted) => converted,
         Err(error) => return refusal(path, error.downcast()?, as_json),
     };
+    if let Some(aside) = judged {
+        let missed = gates.missed(&aside.bundle(), &report, comparison.as_ref())?;
+        if !missed.is_empty() {
+            if as_json {
+                let mut value = serde_json::to_value(&report)?;
+                value["comparison"] = serde_json::to_value(&comparison)?;
+                value["missed"] = serde_json::to_value(&missed)?;
+                output::json(&value);
+            }
+            for sentence in &missed {
+                say(&format!("{}: {sentence}", path.display()));
+            }
+            say("no bundle was written");
+            return Ok(Answer::No);
+        }
+        aside.put_in_place(arguments)?;
+    }
     if let Some(page) = &arguments.report {
         report::write(page, &report, comparison.as_ref(), &arguments.output)?;
     }
@@ -52,9 +77,17 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
 fn converted(
     arguments: &Convert,
     options: &Options,
+    aside: Option<&Aside>,
     quiet: bool,
 ) -> anyhow::Result<(Report, Option<Comparison>)> {
-    let (model, output) = (&arguments.model, &arguments.output);
+    let model = &arguments.model;
+    let mut options = options.clone();
+    let mut output = arguments.output.clone();
+    if let Some(aside) = aside {
+        output = aside.bundle();
+        options.transport = aside.transport();
+    }
+    let (options, output) = (&options, &output);
     let mut bar = Bar::new(quiet);
     let baseline = match &arguments.evaluate {
         Some(data) => {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod aside;
 mod bench;
 mod bundles;
 mod compare;
@@ -10,6 +11,7 @@ mod convert;
 mod diff;
 mod eval;
 mod foreign;
+mod gates;
 mod inspect;
 mod labelled;
 mod output;

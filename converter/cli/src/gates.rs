@@ -1,0 +1,295 @@
+//! What a bundle must keep to be written.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use hardtack::measure::Subject;
+use hardtack_converter::Report;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::arguments::GateArguments;
+use crate::bundles;
+use crate::compare::{Answers, Comparison};
+use crate::output::bytes;
+
+/// How many standard deviations of an accuracy are taken for chance.
+const CHANCE: f64 = 2.0;
+
+/// Limits, of which any may be missing.
+#[derive(Debug, Default)]
+pub struct Gates {
+    size: Option<u64>,
+    transport: Option<u64>,
+    arena: Option<u64>,
+    drop: Option<f64>,
+    latency: Option<Latency>,
+    earlier: Option<Earlier>,
+}
+
+/// The most time that a part of the runs may take on this machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latency {
+    part: f64,
+    ms: f64,
+}
+
+/// What an earlier conversion gave, and how much worse this one may be.
+#[derive(Debug)]
+struct Earlier {
+    path: PathBuf,
+    report: Value,
+    worse: f64,
+}
+
+/// The file of gates.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    max_size: Option<String>,
+    max_transport: Option<String>,
+    max_arena: Option<String>,
+    max_drop: Option<String>,
+    max_latency: Option<String>,
+    /// The `--json` of an earlier conversion, beside the file of gates.
+    earlier: Option<PathBuf>,
+    /// How much worse than that this one may be: 2% where not given.
+    worse: Option<String>,
+}
+
+/// A limit that is missed.
+struct Missed {
+    what: String,
+    advice: &'static str,
+}
+
+/// Reads `p95=5ms`.
+pub fn latency(text: &str) -> Result<Latency, String> {
+    let parsed = text.split_once('=').and_then(|(part, time)| {
+        let part: f64 = part.trim().strip_prefix('p')?.parse().ok()?;
+        let time = time.trim();
+        let (number, unit) = match time {
+            _ if time.ends_with("ms") => (time.strip_suffix("ms")?, 1.0),
+            _ if time.ends_with("us") => (time.strip_suffix("us")?, 1e-3),
+            _ if time.ends_with("µs") => (time.strip_suffix("µs")?, 1e-3),
+            _ => (time.strip_suffix('s')?, 1e3),
+        };
+        let ms = number.trim().parse::<f64>().ok()? * unit;
+        let sound = (0.0..100.0).contains(&part) && ms > 0.0 && ms.is_finite();
+        sound.then_some(Latency { part: part / 100.0, ms })
+    });
+    parsed.ok_or_else(|| "write it as p95=5ms: a percentile and a time in ms, us or s".into())
+}
+
+impl Gates {
+    /// Those of the command line, and those of a file where the command line has none.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or that accuracy cannot be judged without labelled data.
+    pub fn of(arguments: &GateArguments, evaluates: bool) -> anyhow::Result<Gates> {
+        let mut gates = match &arguments.gates {
+            Some(path) => Self::read(path)?,
+            None => Gates::default(),
+        };
+        gates.size = arguments.max_size.or(gates.size);
+        gates.transport = arguments.max_transport.or(gates.transport);
+        gates.arena = arguments.max_arena.or(gates.arena);
+        gates.drop = arguments.max_drop.or(gates.drop);
+        gates.latency = arguments.max_latency.or(gates.latency);
+        if gates.drop.is_some() && !evaluates {
+            bail!(
+                "a drop of accuracy can only be judged on labelled data: give --evaluate, with the \
+                 arrays x and y, or a folder of folders by class"
+            );
+        }
+        Ok(gates)
+    }
+
+    fn read(path: &Path) -> anyhow::Result<Gates> {
+        let name = || path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(name)?;
+        let file: File = toml::from_str(&text).with_context(name)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fn value<T>(
+            path: &Path,
+            key: &str,
+            text: Option<String>,
+            read: impl Fn(&str) -> Result<T, String>,
+        ) -> anyhow::Result<Option<T>> {
+            let read = |text: String| {
+                read(&text).map_err(|error| {
+                    anyhow::anyhow!("{}: {key} = {text:?}: {error}", path.display())
+                })
+            };
+            text.map(read).transpose()
+        }
+        let worse = value(path, "worse", file.worse, crate::arguments::percent)?;
+        let earlier = match file.earlier {
+            Some(earlier) => {
+                let path = folder.join(earlier);
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("{}: the earlier report", path.display()))?;
+                let report = serde_json::from_str(&text)
+                    .with_context(|| format!("{}: it is no JSON of convert", path.display()))?;
+                Some(Earlier { path, report, worse: worse.unwrap_or(0.02) })
+            }
+            None if worse.is_some() => {
+                bail!("{}: worse says nothing without an earlier report", path.display())
+            }
+            None => None,
+        };
+        let size = hardtack_targets::bytes;
+        Ok(Gates {
+            size: value(path, "max-size", file.max_size, size)?,
+            transport: value(path, "max-transport", file.max_transport, size)?,
+            arena: value(path, "max-arena", file.max_arena, size)?,
+            drop: value(path, "max-drop", file.max_drop, crate::arguments::percent)?,
+            latency: value(path, "max-latency", file.max_latency, latency)?,
+            earlier,
+        })
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        let Gates { size, transport, arena, drop, latency, earlier } = self;
+        let sizes = [size, transport, arena].into_iter().all(Option::is_none);
+        sizes && drop.is_none() && latency.is_none() && earlier.is_none()
+    }
+
+    /// Whether the bundle's transport form must be made to judge it.
+    pub fn need_transport(&self) -> bool {
+        self.transport.is_some()
+    }
+
+    /// What a converted bundle misses, a sentence each; none where it keeps all.
+    ///
+    /// # Errors
+    /// Where it cannot be measured.
+    pub fn missed(
+        &self,
+        bundle: &Path,
+        report: &Report,
+        comparison: Option<&Comparison>,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut missed = Vec::new();
+        let mut size = |what: &str, limit: Option<u64>, is: Option<u64>, advice| {
+            if let (Some(limit), Some(is)) = (limit, is)
+                && is > limit
+            {
+                let what = format!("{what} is {}, and {} are allowed", bytes(is), bytes(limit));
+                missed.push(Missed { what, advice });
+            }
+        };
+        size("the bundle", self.size, Some(report.bundle_bytes), SMALLER);
+        size("the transport form", self.transport, report.transport_bytes, SMALLER_TRANSPORT);
+        size("the arena", self.arena, Some(report.arena_bytes), LESS_MEMORY);
+        if let (Some(limit), Some(drop)) = (self.drop, comparison.and_then(Comparison::drop))
+            && drop > limit + 1e-12
+        {
+            let what = format!(
+                "top-1 falls by {:.2} points, and {:.2} are allowed",
+                100.0 * drop,
+                100.0 * limit
+            );
+            missed.push(Missed { what, advice: MORE_ACCURATE });
+        }
+        if let Some(Latency { part, ms }) = self.latency {
+            let opened = bundles::open(bundle)?;
+            let mut subject = Subject::new(&opened, hardtack::Options::default(), Instant::now())?;
+            let is = subject.measure(None)?.percentile_ms(part);
+            if is > ms {
+                let what = format!(
+                    "the time of {:.0} % of the runs is up to {is:.3} ms here, and {ms} ms are allowed",
+                    100.0 * part
+                );
+                missed.push(Missed { what, advice: FASTER });
+            }
+        }
+        if let Some(earlier) = &self.earlier {
+            missed.extend(earlier.missed(report, comparison));
+        }
+        let sentence = |Missed { what, advice }| format!("{what}; {advice}");
+        Ok(missed.into_iter().map(sentence).collect())
+    }
+}
+
+impl Earlier {
+    fn missed(&self, report: &Report, comparison: Option<&Comparison>) -> Vec<Missed> {
+        let mut missed = Vec::new();
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let sizes = [
+            ("the bundle", "bundle_bytes", report.bundle_bytes, SMALLER),
+            ("the arena", "arena_bytes", report.arena_bytes, LESS_MEMORY),
+        ];
+        for (what, key, is, advice) in sizes {
+            let Some(was) = self.report[key].as_u64() else { continue };
+            if is as f64 > was as f64 * (1.0 + self.worse) {
+                let what = format!("{what} was {} in {name} and is {}", bytes(was), bytes(is));
+                missed.push(Missed { what, advice });
+            }
+        }
+        let was = &self.report["comparison"]["classes"]["bundle"]["top1"];
+        if let (Some(was), Some(comparison)) = (was.as_f64(), comparison)
+            && let Answers::Classes { bundle, .. } = &comparison.answers
+        {
+            let count = comparison.samples.max(1) as f64;
+            let chance = CHANCE * (was * (1.0 - was) / count).sqrt();
+            if bundle.top1 < was - chance.max(self.worse) {
+                let what = format!(
+                    "top-1 was {:.2} % in {name} and is {:.2} %, more than {count:.0} samples \
+                     explain by chance",
+                    100.0 * was,
+                    100.0 * bundle.top1
+                );
+                missed.push(Missed { what, advice: MORE_ACCURATE });
+            }
+        }
+        missed
+    }
+}
+
+const SMALLER: &str =
+    "try --int8, --prune-channels bytes=20%, or --float f16 for what stays in float";
+const SMALLER_TRANSPORT: &str = "try --weight-bits 4, or --prune-channels bytes=20%";
+const LESS_MEMORY: &str = "try --arena-limit, a smaller input, or --prune-channels macs=20%";
+const MORE_ACCURATE: &str = "try more calibration samples, --ranges min-max, or --max-error 3% which \
+                             keeps the worst layers in float";
+const FASTER: &str =
+    "try --int8 with --target native, --prune-channels latency=20%, or a smaller input";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_read() {
+        assert_eq!(latency("p95=5ms"), Ok(Latency { part: 0.95, ms: 5.0 }));
+        assert_eq!(latency("p50=120us").unwrap().ms, 0.12);
+        assert_eq!(latency("p99=1s").unwrap().ms, 1000.0);
+        for text in ["", "5ms", "p95=", "p100=5ms", "p95=-1ms", "p95=5", "px=5ms"] {
+            assert!(latency(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_gates_says_what_is_wrong_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gates.toml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Gates::read(&path)
+        };
+        let gates = read("max-size = \"1MB\"\nmax-drop = \"0.5%\"\n").unwrap();
+        assert_eq!((gates.size, gates.drop), (Some(1_000_000), Some(0.005)));
+        for (text, expected) in [
+            ("max-sise = \"1MB\"", "max-sise"),
+            ("max-size = \"much\"", "max-size"),
+            ("worse = \"1%\"", "earlier"),
+            ("earlier = \"none.json\"", "none.json"),
+        ] {
+            let error = format!("{:#}", read(text).unwrap_err());
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}
