@@ -26,6 +26,8 @@ pub struct Arguments {
 pub enum Verb {
     /// Make a bundle of an ONNX model.
     Convert(Convert),
+    /// Find the first layer whose integers depart from the float model on a given input.
+    Bisect(Bisect),
     /// Run a bundle on files.
     Run(Run),
     /// Measure a bundle on labelled data.
@@ -165,6 +167,33 @@ pub struct Convert {
     /// Version of the model's content.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub model_version: String,
+}
+
+#[derive(Args)]
+pub struct Bisect {
+    /// The model.
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// The input: a picture, a recording, or arrays as --calibrate takes them.
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// A layer departs whose signal to noise ratio is less than this, in dB.
+    #[arg(long, value_name = "DB", default_value_t = 20.0)]
+    pub threshold: f64,
+    /// Calibration data, as for convert.
+    #[arg(long, value_name = "FILE.npz|DIR")]
+    pub calibrate: PathBuf,
+    /// Use this many calibration samples at most.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..))]
+    pub samples: u32,
+    /// Pre-processing of the input and of the calibration data.
+    #[arg(long, value_name = "SPEC.toml")]
+    pub pre: Option<PathBuf>,
+    /// Bind a named dimension or an input: batch=1, sr=16000, input=1x3x224x224.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    #[command(flatten)]
+    pub quantize: Quantize,
 }
 
 /// What a bundle must keep: else none is written, and the exit code is 1.

@@ -187,6 +187,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         calibration: arguments.calibrate.clone(),
         calibration_preprocess: calibration.and_then(|spec| spec.preprocess),
         samples: arguments.samples as usize,
+        measure: None,
         quantize: arguments.quantize.settings(),
         float: match arguments.float {
             Float::F32 => FloatStorage::F32,

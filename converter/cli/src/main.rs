@@ -5,6 +5,7 @@
 mod arguments;
 mod aside;
 mod bench;
+mod bisect;
 mod bundles;
 mod compare;
 mod convert;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     let json = arguments.json;
     let answer = match &arguments.verb {
         Verb::Convert(arguments) => convert::convert(arguments, json),
+        Verb::Bisect(arguments) => bisect::bisect(arguments, json),
         Verb::Run(arguments) => run::run(arguments, json),
         Verb::Eval(arguments) => eval::eval(arguments, json),
         Verb::Bench(arguments) => bench::bench(arguments, json),

@@ -23,6 +23,8 @@ use crate::report::{
 };
 use crate::samples::Samples;
 
+/// Samples on which the error of each layer is measured.
+const MEASURED: usize = 8;
 /// Samples on which stages are compared.
 const COMPARED: usize = 4;
 /// How many times what rounding was seen to do a stage may do.
@@ -141,20 +143,7 @@ impl<'a> Work<'a> {
     fn samples(&mut self, original: &Model) -> Result<Samples, Error> {
         self.progress.stage("samples");
         let samples = match &self.options.calibration {
-            Some(path) => {
-                let ports = self.ports();
-                let input = ports.inputs.first().ok_or_else(|| {
-                    Error::Options("the model has no input, so there is nothing to run".into())
-                })?;
-                let port = input.port()?;
-                let own = self.options.calibration_preprocess.as_ref();
-                let preprocessor = match own.or(self.options.preprocess.as_ref()) {
-                    Some(preprocess) => Preprocessor::new(preprocess.clone(), &port)?,
-                    None => Preprocessor::identity(&port),
-                };
-                let limit = self.options.samples;
-                Samples::read(path, limit, &original.graph, ports, &preprocessor)?
-            }
+            Some(path) => self.read(path, self.options.samples, original)?,
             None => Samples::random(&original.graph),
         };
         if self.options.int8 {
@@ -162,6 +151,21 @@ impl<'a> Work<'a> {
         }
         self.expected = parity::outputs(original, compared(&samples))?;
         Ok(samples)
+    }
+
+    /// Reads data for the model's inputs through its pre-processing.
+    fn read(&self, path: &Path, limit: usize, model: &Model) -> Result<Samples, Error> {
+        let ports = self.ports();
+        let input = ports.inputs.first().ok_or_else(|| {
+            Error::Options("the model has no input, so there is nothing to run".into())
+        })?;
+        let port = input.port()?;
+        let own = self.options.calibration_preprocess.as_ref();
+        let preprocessor = match own.or(self.options.preprocess.as_ref()) {
+            Some(preprocess) => Preprocessor::new(preprocess.clone(), &port)?,
+            None => Preprocessor::identity(&port),
+        };
+        Samples::read(path, limit, &model.graph, ports, &preprocessor)
     }
 
     fn fold(&mut self, original: &Model, samples: &Samples) -> Result<Model, Error> {
@@ -208,10 +212,17 @@ impl<'a> Work<'a> {
             return Ok(model);
         }
         let began = self.begin("quantize");
+        let measured = match &self.options.measure {
+            Some(path) => Some(self.read(path, MEASURED, &model)?.inputs),
+            None => None,
+        };
+        let measured = measured.as_ref().unwrap_or(&samples.inputs);
+        let measured = &measured[..measured.len().min(MEASURED)];
         let progress = &mut *self.progress;
         let mut step = |done, of| progress.step(done, of);
         let (real, settings) = (samples.are_real(), &self.options.quantize);
-        let mut quantized = quantize::quantize(model, &samples.inputs, real, settings, &mut step)?;
+        let mut quantized =
+            quantize::quantize(model, &samples.inputs, measured, real, settings, &mut step)?;
         let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {

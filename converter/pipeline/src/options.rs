@@ -53,6 +53,8 @@ pub struct Options {
     pub calibration_preprocess: Option<Preprocess>,
     /// How many calibration samples are used at most.
     pub samples: usize,
+    /// Data on which the error of each layer is measured, where that is not the calibration data.
+    pub measure: Option<PathBuf>,
     /// How an INT8 model is quantized.
     pub quantize: quantize::Settings,
     /// How the real weights are stored.
@@ -90,6 +92,7 @@ impl Default for Options {
             calibration: None,
             calibration_preprocess: None,
             samples: 128,
+            measure: None,
             quantize: quantize::Settings::default(),
             float: FloatStorage::F32,
             preprocess: None,

@@ -1,7 +1,7 @@
 //! The inputs a conversion measures with: calibration data, or random numbers where there are
 //! none.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hardtack::process::Preprocessor;
 use hardtack::{Tensor, for_data};
@@ -92,7 +92,8 @@ impl Samples {
     }
 
     /// Reads calibration data: at most `limit` samples of an `.npz` file, with an array for each
-    /// input or one array `x`, samples first; or of a folder of pictures or recordings.
+    /// input or one array `x`, samples first; of a `.npy` file, which is that one array; of a folder of
+    /// pictures or recordings; or of a single one.
     ///
     /// # Errors
     /// Where the files cannot be read, or do not fit the model's inputs.
@@ -104,10 +105,20 @@ impl Samples {
         preprocessor: &Preprocessor,
     ) -> Result<Samples, Error> {
         let source = path.file_name().map_or("data".into(), |name| name.to_string_lossy().into());
-        let inputs = if path.is_dir() {
-            read_folder(path, limit, preprocessor)?
-        } else {
-            read_arrays(path, limit, graph, ports, preprocessor)?
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        let inputs = match extension.as_deref() {
+            _ if path.is_dir() => read_files(files(path)?, limit, preprocessor)?,
+            Some("npy") => {
+                let arrays = vec![("x".to_string(), arrays::read_npy(path)?)];
+                from_arrays(path, &arrays, limit, graph, ports, preprocessor)?
+            }
+            Some(extension) if FILES.contains(&extension) => {
+                read_files(vec![path.into()], limit, preprocessor)?
+            }
+            _ => {
+                let arrays = arrays::read_npz(path)?;
+                from_arrays(path, &arrays, limit, graph, ports, preprocessor)?
+            }
         };
         if inputs.is_empty() {
             return Err(Error::Data { path: path.into(), problem: "it holds no samples".into() });
@@ -143,13 +154,16 @@ pub(crate) fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> 
     hardtack::golden::generate(dtype, shape, generator).expect("ports have elements")
 }
 
-fn read_folder(
-    folder: &Path,
+/// Pictures and recordings, by the ends of their names.
+const FILES: [&str; 4] = ["jpg", "jpeg", "png", "wav"];
+
+fn read_files(
+    files: Vec<PathBuf>,
     limit: usize,
     preprocessor: &Preprocessor,
 ) -> Result<Vec<Vec<Tensor>>, Error> {
     let mut samples = Vec::new();
-    for path in files(folder)? {
+    for path in files {
         let inputs = preprocessor
             .file(&path)
             .map_err(|error| Error::Data { path: path.clone(), problem: error.to_string() })?;
@@ -166,7 +180,7 @@ fn read_folder(
 ///
 /// # Errors
 /// Where a folder cannot be read.
-pub fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -177,7 +191,7 @@ pub fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
                 path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
             if path.is_dir() {
                 folders.push(path);
-            } else if ["jpg", "jpeg", "png", "wav"].contains(&extension.as_str()) {
+            } else if FILES.contains(&extension.as_str()) {
                 found.push(path);
             }
         }
@@ -186,14 +200,14 @@ pub fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
     Ok(found)
 }
 
-fn read_arrays(
+fn from_arrays(
     path: &Path,
+    arrays: &[(String, Tensor)],
     limit: usize,
     graph: &Graph,
     ports: &Ports,
     preprocessor: &Preprocessor,
 ) -> Result<Vec<Vec<Tensor>>, Error> {
-    let arrays = arrays::read_npz(path)?;
     let problem = |problem: String| Error::Data { path: path.into(), problem };
     let names: Vec<&str> = ports.inputs.iter().map(|port| port.name.as_str()).collect();
     let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
@@ -205,7 +219,7 @@ fn read_arrays(
                 return Err(problem(format!(
                     "it has neither an array {only:?} nor an array \"x\" with the samples first; \
                      it has {}",
-                    list(&arrays)
+                    list(arrays)
                 )));
             }
         }
@@ -217,7 +231,7 @@ fn read_arrays(
                     problem(format!(
                         "it has no array {name:?}, which the model's input of that name needs; it \
                          has {}",
-                        list(&arrays)
+                        list(arrays)
                     ))
                 })
             })

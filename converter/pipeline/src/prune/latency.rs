@@ -60,7 +60,7 @@ fn plan(model: &Model, int8: bool, samples: &[Vec<Tensor>]) -> Result<FloatPlan,
         let few = &samples[..samples.len().min(RANGES)];
         // Only the time matters, so that weights may be rounded as is quickest.
         let settings = Settings { rounding: Rounding::Nearest, ..Settings::default() };
-        Some(quantize::quantize(model.clone(), few, true, &settings, &mut |_, _| {})?.model)
+        Some(quantize::quantize(model.clone(), few, &[], true, &settings, &mut |_, _| {})?.model)
     } else {
         None
     };

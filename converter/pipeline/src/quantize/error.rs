@@ -10,8 +10,10 @@ use hardtack_kernels::Kernels;
 
 use super::calibrate::Calibration;
 use super::clip::Chosen;
+use super::function::Function;
 use super::lattice::View;
-use super::lower::Lowered;
+use super::lower::{Lowered, Written};
+use super::scale::Range;
 use crate::error::Error;
 use crate::observe::Observer;
 use crate::report::LayerReport;
@@ -40,10 +42,11 @@ pub fn measure(
     samples: &[Vec<Tensor>],
 ) -> Result<Vec<LayerReport>, Error> {
     let mut sums: HashMap<Outlet, Sums> = HashMap::new();
+    let functions = functions(model, lowered, calibration);
     for sample in samples {
         let values = observer.run(sample)?;
         for program in lowered {
-            compare(program, &values, &mut sums);
+            compare(program, &values, &functions, &mut sums);
         }
     }
     let written = lowered.iter().flat_map(|program| {
@@ -70,6 +73,21 @@ pub fn measure(
         .collect())
 }
 
+/// What is made of values that one function alone reads: its range was chosen for that.
+fn functions(
+    model: &Model,
+    lowered: &[Lowered],
+    calibration: &Calibration,
+) -> HashMap<Outlet, Function> {
+    let written = lowered.iter().flat_map(|program| &program.values);
+    let function = |written: &Written| {
+        let Range { low, high } = calibration.ranges.get(&written.outlet)?.seen;
+        let function = Function::of_readers(model, written.outlet, low.min(0.0), high.max(0.0))?;
+        Some((written.outlet, function))
+    };
+    written.filter_map(function).collect()
+}
+
 /// What each step of a program is.
 fn kinds(lowered: &Lowered) -> Vec<&'static str> {
     parse(lowered).steps().map(|step| step.kind()).collect()
@@ -81,7 +99,12 @@ fn parse(lowered: &Lowered) -> Program<&[u8]> {
 }
 
 /// Runs a program on the first sample of a batch of float values.
-fn compare(lowered: &Lowered, values: &HashMap<Outlet, Tensor>, sums: &mut HashMap<Outlet, Sums>) {
+fn compare(
+    lowered: &Lowered,
+    values: &HashMap<Outlet, Tensor>,
+    functions: &HashMap<Outlet, Function>,
+    sums: &mut HashMap<Outlet, Sums>,
+) {
     let program = parse(lowered);
     let inputs: Option<Vec<Input<'_>>> = lowered
         .inputs
@@ -121,10 +144,15 @@ fn compare(lowered: &Lowered, values: &HashMap<Outlet, Tensor>, sums: &mut HashM
         let (Some(expected), Some(tensor)) = (expected, tensor) else { return };
         let Some(integers) = tensor.in_arena(arena) else { return };
         let sums = sums.entry(**outlet).or_default();
+        let function = functions.get(outlet);
         view.each(|source, target| {
             let real = f64::from(expected[target]);
             let integer = f64::from(integers[source]) - f64::from(tensor.zero_point);
             let got = integer * f64::from(tensor.scale);
+            let (real, got) = match function {
+                Some(function) => (function.at(real), function.at(got)),
+                None => (real, got),
+            };
             sums.signal += real * real;
             sums.quantized += got * got;
             sums.product += real * got;

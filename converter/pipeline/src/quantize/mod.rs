@@ -41,9 +41,6 @@ pub use self::clip::Method;
 pub(crate) use self::region::is_constant;
 pub use self::sparse::Sparsity;
 
-/// Samples on which the error of each layer is measured.
-const MEASURED: usize = 8;
-
 /// A quantized model.
 pub struct Quantized {
     /// The model, with its INT8 regions as programs.
@@ -100,7 +97,8 @@ pub enum Rounding {
     Nearest,
 }
 
-/// Quantizes a model; `progress` is told how many of how many parts are done.
+/// Quantizes a model; `progress` is told how many of how many parts are done. The error of each
+/// layer is that on the samples `measured`.
 ///
 /// Scales that the model does not state come from its values on the samples where these are
 /// `calibration`. Where they are not, what only such a scale could run in integers stays in float.
@@ -110,6 +108,7 @@ pub enum Rounding {
 pub fn quantize(
     model: Model,
     samples: &[Vec<Tensor>],
+    measured: &[Vec<Tensor>],
     calibration: bool,
     settings: &Settings,
     progress: &mut dyn FnMut(usize, usize),
@@ -141,7 +140,6 @@ pub fn quantize(
     }
 
     let (regions, lowered) = assemble::lower(&model, &calibration, &mut refused);
-    let measured = &samples[..samples.len().min(MEASURED)];
     let layers = error::measure(&model, &lowered, &calibration, &mut observer, measured)?;
     let graph =
         outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));

@@ -22,7 +22,8 @@ fn both(model: &Model) -> (Quantized, f64) {
         .collect();
     let float = parity::outputs(model, &samples).unwrap();
     let settings = Settings::default();
-    let quantized = quantize(model.clone(), &samples, true, &settings, &mut |_, _| {}).unwrap();
+    let quantized =
+        quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
     let integer = parity::outputs(&quantized.model, &samples).unwrap();
     let difference = parity::compare(&float, &integer).of_range;
     (quantized, difference)
@@ -379,7 +380,7 @@ fn three_layers() -> Model {
 
 fn with(settings: &Settings) -> Result<Quantized, crate::Error> {
     let samples: Vec<Vec<Tensor>> = (0..6).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
-    quantize(three_layers(), &samples, true, settings, &mut |_, _| {})
+    quantize(three_layers(), &samples, &samples, true, settings, &mut |_, _| {})
 }
 
 #[test]
@@ -428,7 +429,8 @@ fn weights_that_are_no_numbers_are_named() {
         }
     }
     let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
-    let error =
-        quantize(model, &samples, true, &Settings::default(), &mut |_, _| {}).err().unwrap();
+    let error = quantize(model, &samples, &samples, true, &Settings::default(), &mut |_, _| {})
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("NaN"), "{error}");
 }

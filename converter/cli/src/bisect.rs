@@ -1,0 +1,98 @@
+//! `hardtack bisect`.
+
+use anyhow::{anyhow, bail};
+use hardtack_converter::spec::Spec;
+use hardtack_converter::{LayerReport, Options, Silent, convert};
+use serde_json::json;
+
+use crate::Answer;
+use crate::arguments::Bisect;
+use crate::output::{self, print, say, table};
+
+/// Layers told before and after the first that departs.
+const AROUND: usize = 4;
+
+pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
+    let spec = arguments.pre.as_deref().map(Spec::read).transpose()?;
+    let options = Options {
+        int8: true,
+        set: arguments.set.clone(),
+        calibration: Some(arguments.calibrate.clone()),
+        samples: arguments.samples as usize,
+        measure: Some(arguments.input.clone()),
+        quantize: arguments.quantize.settings(),
+        preprocess: spec.and_then(|spec| spec.preprocess),
+        guarded: true,
+        ..Options::default()
+    };
+    let folder = tempfile::tempdir()?;
+    let bundle = folder.path().join("bisected.tack");
+    let model = arguments.model.display();
+    let report = convert(&arguments.model, &bundle, &options, &mut Silent)
+        .map_err(|error| anyhow!(error).context(model.to_string()))?;
+    if report.layers.is_empty() {
+        bail!("{model}: nothing of it runs in integers, so nothing can depart");
+    }
+    let layers = &report.layers;
+    let first = layers.iter().position(|layer| layer.sqnr_db < arguments.threshold);
+    if as_json {
+        output::json(&json!({
+            "first": first.map(|index| &layers[index].name),
+            "threshold_db": arguments.threshold,
+            "layers": layers.iter().map(row_json).collect::<Vec<_>>(),
+        }));
+    } else {
+        let at = first.unwrap_or_else(|| worst(layers));
+        let shown = at.saturating_sub(AROUND)..(at + AROUND + 1).min(layers.len());
+        let rows = shown.map(|index| {
+            let layer = &layers[index];
+            let [low, high] = layer.range.map_or([f32::NAN; 2], |range| range.covered);
+            let [least, greatest] = layer.range.map_or([f32::NAN; 2], |range| range.seen);
+            [
+                format!("{}{}", if Some(index) == first { "→ " } else { "  " }, layer.name),
+                format!("{:.1}", layer.sqnr_db),
+                format!("{:.4}", layer.cosine),
+                format!("{:.3}", layer.largest),
+                format!("{low:.3} to {high:.3}"),
+                format!("{least:.3} to {greatest:.3}"),
+            ]
+        });
+        let heads = ["layer", "SQNR dB", "cosine", "largest", "integers cover", "calibration saw"];
+        print(&table(heads, rows));
+    }
+    let Some(first) = first.map(|index| &layers[index]) else {
+        let worst = &layers[worst(layers)];
+        say(&format!(
+            "no layer departs by {} dB on {}; the least is {:.1} dB at {:?}",
+            arguments.threshold,
+            arguments.input.display(),
+            worst.sqnr_db,
+            worst.name
+        ));
+        return Ok(Answer::Yes);
+    };
+    say(&format!(
+        "{:?} is the first layer to depart: {:.1} dB on {}; --keep-float {:?} keeps it in float",
+        first.name,
+        first.sqnr_db,
+        arguments.input.display(),
+        first.name
+    ));
+    Ok(Answer::No)
+}
+
+/// The layer of the most error.
+fn worst(layers: &[LayerReport]) -> usize {
+    let least = layers.iter().enumerate().min_by(|a, b| a.1.sqnr_db.total_cmp(&b.1.sqnr_db));
+    least.map_or(0, |(index, _)| index)
+}
+
+fn row_json(layer: &LayerReport) -> serde_json::Value {
+    json!({
+        "name": layer.name,
+        "sqnr_db": layer.sqnr_db,
+        "cosine": layer.cosine,
+        "largest": layer.largest,
+        "range": layer.range,
+    })
+}
