@@ -10,8 +10,9 @@ use shared::labelled::{Top1, spec_path, task, top1};
 /// Files of at least this many bytes are mostly weights.
 const LARGE: u64 = 1 << 20;
 
-/// Top-1 in float and in INT8, after all else has been checked.
-fn both(name: &str) -> (Top1, Top1) {
+/// Top-1 in float and in INT8, after all else has been checked; with so many bits a weight, and then
+/// the size to be shipped as a part of the source's.
+fn both(name: &str, weight_bits: Option<f64>) -> (Top1, Top1, f64) {
     let assets = shared::assets().expect("asked before");
     let task = task(name).expect("a network with a task");
     let scratch = tempfile::tempdir().unwrap();
@@ -33,6 +34,8 @@ fn both(name: &str) -> (Top1, Top1) {
 
     options.int8 = true;
     options.calibration = Some(data.join(task.calibration));
+    options.quantize.weight_bits = weight_bits;
+    options.transport = Some(scratch.path().join("model.tackz"));
     let report = convert(&source, &output, &options, &mut Silent).unwrap();
     assert!(report.float_nodes.is_empty(), "{name}: {:?}", report.float_nodes);
     assert!(!report.layers.is_empty(), "{name}");
@@ -45,7 +48,8 @@ fn both(name: &str) -> (Top1, Top1) {
     assert!(session.is_integer(), "{name}");
     assert!(hardtack::golden::check(&bundle, &mut session).unwrap().holds(), "{name}");
     let int8 = top1(&bundle, &mut session, &evaluation).unwrap();
-    (float, int8)
+    let shipped = report.transport_bytes.expect("asked for") as f64;
+    (float, int8, shipped / report.source_bytes as f64)
 }
 
 fn loses_at_most_a_point(names: &[&str]) {
@@ -54,7 +58,7 @@ fn loses_at_most_a_point(names: &[&str]) {
         return;
     }
     for name in names {
-        let (float, int8) = both(name);
+        let (float, int8, _) = both(name, None);
         println!("{name:32} float {float}, INT8 {int8}");
         assert!(int8.part() >= float.part() - 0.01 - 1e-9, "{name}: {float} became {int8}");
     }
@@ -74,4 +78,16 @@ fn small_networks_lose_at_most_a_point() {
 #[test]
 fn networks_for_photographs_lose_at_most_a_point() {
     loses_at_most_a_point(&["mobilenet_v1_0.25_128", "mobilenet_v2_1.0_224", "squeezenet1_1"]);
+}
+
+#[test]
+fn a_tenth_of_the_source_is_enough_for_a_network() {
+    if shared::assets().is_none() {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    }
+    let (float, int8, shipped) = both("cifar_resnet14", Some(3.3));
+    println!("float {float}, INT8 {int8}, shipped in {:.1} %", 100.0 * shipped);
+    assert!(shipped <= 0.1, "{shipped}");
+    assert!(int8.part() >= float.part() - 0.01 - 1e-9, "{float} became {int8}");
 }

@@ -19,6 +19,8 @@ use crate::{Answer, bundles, foreign, output, report};
 
 /// Layers of which the error is told.
 const WORST: usize = 10;
+/// Bits of a weight in the mean where a bundle is to be shipped: the error of outputs hardly grows.
+const SHIPPED_BITS: f64 = 6.0;
 /// Nodes of which the reason is told.
 const REASONS: usize = 20;
 
@@ -178,6 +180,12 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
     {
         bail!("--calibrate-pre: the file has no pre-processing; give [image], [audio] or [array]");
     }
+    let mut quantize = arguments.quantize.settings();
+    if arguments.transport.is_some() {
+        quantize.weight_bits.get_or_insert(SHIPPED_BITS);
+    }
+    // As fine as steps can be.
+    quantize.weight_bits = quantize.weight_bits.filter(|bits| *bits < 8.0);
     Ok(Options {
         name: arguments.name.clone(),
         version: arguments.model_version.clone(),
@@ -188,7 +196,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         calibration_preprocess: calibration.and_then(|spec| spec.preprocess),
         samples: arguments.samples as usize,
         measure: None,
-        quantize: arguments.quantize.settings(),
+        quantize,
         float: match arguments.float {
             Float::F32 => FloatStorage::F32,
             Float::F16 => FloatStorage::F16,

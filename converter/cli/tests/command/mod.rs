@@ -1,5 +1,6 @@
 //! Running the command in tests.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -26,11 +27,14 @@ impl Ran {
 }
 
 /// Runs the command.
-pub fn hardtack<const N: usize>(arguments: [&dyn AsRef<std::ffi::OsStr>; N]) -> Ran {
+pub fn hardtack<const N: usize>(arguments: [&dyn AsRef<OsStr>; N]) -> Ran {
+    run(&arguments.map(|argument| argument.as_ref().to_owned()))
+}
+
+/// Runs the command with a list of arguments.
+pub fn run(arguments: &[impl AsRef<OsStr>]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
-    for argument in arguments {
-        command.arg(argument);
-    }
+    command.args(arguments);
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran {

@@ -34,7 +34,11 @@ pub fn round(
     for (group, values) in groups.iter().zip(values.chunks_exact(rows * depth)) {
         let sizes = diagonal(group);
         let scale = |row: &[f32]| match step {
-            Some(step) => step.max(greatest(row) / 127.0),
+            Some(least) => match weights::step(row, greatest(row)) {
+                // Weights on a grid that is coarse enough lose nothing.
+                Some(exact) if exact as f32 >= least => exact as f32,
+                _ => least.max(greatest(row) / 127.0),
+            },
             None => scale(row, &sizes, noise),
         };
         let scales: Vec<f32> = values.chunks_exact(depth).map(scale).collect();

@@ -1,0 +1,162 @@
+//! `convert` with gates, and what it says of data that tell nothing; `bisect`.
+
+mod command;
+
+use std::path::{Path, PathBuf};
+
+use hardtack::Tensor;
+use hardtack_converter::arrays::{read_npz, write_npz};
+use tempfile::TempDir;
+
+use command::{Ran, file, hardtack};
+
+const MODEL: &str = "examples/data/keyword_spotting/kws_dscnn.onnx";
+const CALIBRATION: &str = "examples/data/keyword_spotting/calibration.npz";
+const SPEC: &str = "examples/specs/keyword_features.toml";
+
+/// Converts the keyword network with more arguments.
+fn convert(output: &Path, calibration: &Path, more: &[&str]) -> Ran {
+    let mut all: Vec<String> = ["convert", "--int8", "--samples", "8"].map(String::from).into();
+    let path = |path: &Path| path.display().to_string();
+    all.extend([path(&file(MODEL)), "-o".into(), path(output)]);
+    all.extend(["--calibrate".into(), path(calibration), "--pre".into(), path(&file(SPEC))]);
+    all.extend(more.iter().map(|text| text.to_string()));
+    command::run(&all)
+}
+
+/// Labelled data of the calibration samples: of each the class that the float model answers.
+fn labelled(folder: &TempDir) -> PathBuf {
+    let float = folder.path().join("float.tack");
+    let made = hardtack([&"convert", &file(MODEL), &"-o", &float, &"--pre", &file(SPEC)]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let arrays = read_npz(&file(CALIBRATION)).unwrap();
+    let (_, x) = arrays.iter().find(|(name, _)| name == "x").unwrap();
+    let count = x.shape()[0];
+    let path = folder.path().join("labelled.npz");
+    let zeros = Tensor::new(&[count], vec![0i64; count]).unwrap();
+    write_npz(&path, [("x", x), ("y", &zeros)]).unwrap();
+    path
+}
+
+#[test]
+fn what_misses_a_gate_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("kws.tack");
+    let calibration = file(CALIBRATION);
+    std::fs::write(&bundle, "before").unwrap();
+    let missed = convert(&bundle, &calibration, &["--max-size", "10KB", "--max-arena", "1KB"]);
+    assert_eq!(missed.code, 1, "{}", missed.stderr);
+    assert!(missed.stderr.contains("the bundle is") && missed.stderr.contains("the arena is"));
+    assert!(missed.stderr.contains("--prune-channels"), "{}", missed.stderr);
+    assert_eq!(std::fs::read(&bundle).unwrap(), b"before");
+    let slow = convert(&bundle, &calibration, &["--max-latency", "p50=0.001us"]);
+    assert_eq!(slow.code, 1, "{}", slow.stderr);
+    assert_eq!(std::fs::read(&bundle).unwrap(), b"before");
+    // Nothing is left beside it.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let packed = folder.path().join("kws.tackz");
+    let text = packed.display().to_string();
+    let more = ["--max-size", "1MB", "--max-latency", "p95=10s", "--transport", &text];
+    let kept = convert(&bundle, &calibration, &more);
+    assert_eq!(kept.code, 0, "{}", kept.stderr);
+    assert_eq!(hardtack([&"verify", &bundle]).code, 0);
+    assert!(packed.exists());
+}
+
+#[test]
+fn accuracy_is_a_gate_on_labelled_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("kws.tack");
+    let calibration = file(CALIBRATION);
+    let blind = convert(&bundle, &calibration, &["--max-drop", "1%"]);
+    assert_eq!(blind.code, 2);
+    assert!(blind.stderr.contains("--evaluate"), "{}", blind.stderr);
+    let data = labelled(&folder).display().to_string();
+    let kept = convert(&bundle, &calibration, &["--max-drop", "50%", "--evaluate", &data]);
+    assert_eq!(kept.code, 0, "{}", kept.stderr);
+}
+
+#[test]
+fn a_file_of_gates_knows_what_was_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let calibration = file(CALIBRATION);
+    let before = convert(&path("kws.tack"), &calibration, &["--json"]);
+    std::fs::write(path("earlier.json"), before.json().to_string()).unwrap();
+    std::fs::write(path("gates.toml"), "max-size = \"1MB\"\nearlier = \"earlier.json\"\n").unwrap();
+    let gates = path("gates.toml").display().to_string();
+    let same = convert(&path("kws.tack"), &calibration, &["--gates", &gates]);
+    assert_eq!(same.code, 0, "{}", same.stderr);
+    let mut smaller = before.json();
+    smaller["bundle_bytes"] = 20_000.into();
+    std::fs::write(path("earlier.json"), smaller.to_string()).unwrap();
+    let worse = convert(&path("other.tack"), &calibration, &["--gates", &gates]);
+    assert_eq!(worse.code, 1, "{}", worse.stderr);
+    assert!(worse.stderr.contains("earlier.json"), "{}", worse.stderr);
+    assert!(!path("other.tack").exists());
+}
+
+#[test]
+fn data_that_tell_no_range_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("kws.tack");
+    let arrays = read_npz(&file(CALIBRATION)).unwrap();
+    let (_, x) = arrays.iter().find(|(name, _)| name == "x").unwrap();
+    let (shape, values) = (x.shape().to_vec(), x.to_f32());
+    let elements: usize = shape[1..].iter().product();
+    let written = |name: &str, count: usize, values: Vec<f32>| {
+        let path = folder.path().join(name);
+        let shape: Vec<usize> = std::iter::once(count).chain(shape[1..].iter().copied()).collect();
+        write_npz(&path, [("x", &Tensor::new(&shape, values).unwrap())]).unwrap();
+        path
+    };
+    let mut broken = values[..2 * elements].to_vec();
+    broken[7] = f32::NAN;
+    let cases = [
+        (written("one.npz", 1, values[..elements].to_vec()), "one calibration sample"),
+        (written("zeros.npz", 4, vec![0.0; 4 * elements]), "throughout"),
+        (written("nan.npz", 2, broken), "NaN"),
+    ];
+    for (data, expected) in cases {
+        let refused = convert(&bundle, &data, &[]);
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains(expected), "{expected}: {}", refused.stderr);
+        assert!(!bundle.exists());
+    }
+    let unknown = convert(&bundle, &file(CALIBRATION), &["--keep-float", "no_such_node"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.stderr.contains("no_such_node"), "{}", unknown.stderr);
+}
+
+#[test]
+fn bisect_finds_the_first_layer_that_departs() {
+    let folder = tempfile::tempdir().unwrap();
+    let bisect = |threshold: &str| {
+        hardtack([
+            &"bisect",
+            &file(MODEL),
+            &"--input",
+            &file(CALIBRATION),
+            &"--calibrate",
+            &file(CALIBRATION),
+            &"--pre",
+            &file(SPEC),
+            &"--threshold",
+            &threshold,
+        ])
+    };
+    let none = bisect("0");
+    assert_eq!(none.code, 0, "{}", none.stderr);
+    assert!(none.stderr.contains("no layer departs"), "{}", none.stderr);
+    let first = bisect("200");
+    assert_eq!(first.code, 1, "{}", first.stderr);
+    assert!(first.stderr.contains("--keep-float"), "{}", first.stderr);
+    // What it names can be kept in float.
+    let name = first.stderr.split('"').nth(1).unwrap();
+    let bundle = folder.path().join("kws.tack");
+    let kept = convert(&bundle, &file(CALIBRATION), &["--keep-float", name, "--json"]);
+    let kept = kept.json();
+    let left = kept["float_nodes"].as_array().unwrap();
+    assert!(left.iter().any(|node| node["node"] == name), "{left:?}");
+}
