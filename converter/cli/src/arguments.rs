@@ -25,7 +25,7 @@ pub struct Arguments {
 #[derive(Subcommand)]
 pub enum Verb {
     /// Make a bundle of an ONNX model.
-    Convert(Convert),
+    Convert(Box<Convert>),
     /// Find the first layer whose integers depart from the float model on a given input.
     Bisect(Bisect),
     /// Run a bundle on files.

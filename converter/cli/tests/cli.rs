@@ -2,7 +2,7 @@
 
 mod command;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -351,18 +351,24 @@ fn a_bundle_is_packed_for_transport_and_unpacked_again() {
     let folder = tempfile::tempdir().unwrap();
     let [bundle, beside, packed, back] =
         ["a.tack", "a.tackz", "again.tackz", "back.tack"].map(|name| folder.path().join(name));
-    let convert = |extra: &[&dyn AsRef<std::ffi::OsStr>]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
-        command.arg("convert").arg(file("examples/data/keyword_spotting/kws_dscnn.onnx"));
-        command.arg("-o").arg(&bundle).arg("--int8").arg("--calibrate");
-        command.arg(file("examples/data/keyword_spotting/calibration.npz"));
-        command.arg("--transport").arg(&beside).args(["--samples", "4"]);
-        let output = command.args(extra.iter().map(|e| e.as_ref())).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+    let convert = |extra: &str| {
+        let ran = hardtack([
+            &"convert",
+            &file("examples/data/keyword_spotting/kws_dscnn.onnx"),
+            &"-o",
+            &bundle,
+            &"--int8",
+            &"--calibrate",
+            &file("examples/data/keyword_spotting/calibration.npz"),
+            &"--transport",
+            &beside,
+            &"--samples",
+            &extra,
+            &"--json",
+        ]);
+        ran.json()
     };
-    assert!(convert(&[]).contains("a.tackz: "));
-    let report: Value = serde_json::from_str(&convert(&[&"--json"])).unwrap();
+    let report = convert("4");
     let size = |path: &Path| std::fs::metadata(path).unwrap().len();
     assert_eq!(report["transport_bytes"], size(&beside));
     assert!(size(&beside) < size(&bundle) * 9 / 10);
