@@ -72,10 +72,12 @@ pub fn keep_in_float(
         let alone = search.measure(refused, &others)?;
         candidates.push(Candidate { nodes: nodes.clone(), alone });
     }
-    // Errors of several layers are nearly independent, so that their squares add up.
+    // Errors of several layers are nearly independent, so that their squares add up. Alone, many a
+    // layer saves nothing, as its values are converted before and after it; beside others it does.
+    let usual = float_seconds / candidates.len().max(1) as f64;
     let worth = |candidate: &Candidate| {
         let saved = float_seconds - candidate.alone.seconds;
-        candidate.alone.error.powi(2) / saved.max(float_seconds * 1e-4)
+        candidate.alone.error.powi(2) / saved.max(usual)
     };
     candidates.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
     let lists: Vec<&[usize]> = candidates.iter().map(|c| c.nodes.as_slice()).collect();
