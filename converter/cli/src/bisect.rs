@@ -2,12 +2,13 @@
 
 use anyhow::{anyhow, bail};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{LayerReport, Options, Silent, convert};
+use hardtack_converter::{LayerReport, Options, convert};
 use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::Bisect;
 use crate::output::{self, print, say, table};
+use crate::progress::Bar;
 
 /// Layers told before and after the first that departs.
 const AROUND: usize = 4;
@@ -28,8 +29,10 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
     let folder = tempfile::tempdir()?;
     let bundle = folder.path().join("bisected.tack");
     let model = arguments.model.display();
-    let report = convert(&arguments.model, &bundle, &options, &mut Silent)
+    let mut bar = Bar::new(as_json);
+    let report = convert(&arguments.model, &bundle, &options, &mut bar)
         .map_err(|error| anyhow!(error).context(model.to_string()))?;
+    drop(bar);
     if report.layers.is_empty() {
         bail!("{model}: nothing of it runs in integers, so nothing can depart");
     }

@@ -1,0 +1,73 @@
+//! What the command line may say of how a network is quantized.
+
+use clap::Args;
+use hardtack_converter::quantize::{Method, Rounding, Settings, Sparsity};
+
+use super::percent;
+
+/// How a network is quantized.
+#[derive(Args)]
+#[command(next_help_heading = "Quantization")]
+pub struct Quantize {
+    /// How the ranges of activations are chosen: min-max, moving-average, percentile, entropy, mse,
+    /// or auto, which takes for each tensor the one of least error.
+    #[arg(long, value_name = "METHOD", default_value = "auto", value_parser = method)]
+    pub ranges: Method,
+    /// How weights are rounded: adaptive, so that the outputs of their layer are nearest to the real
+    /// ones over calibration data, or nearest, each by itself.
+    #[arg(long, value_name = "HOW", default_value = "adaptive", value_parser = rounding)]
+    pub rounding: Rounding,
+    /// How many bits a weight may have in the mean, from 1 to 8: steps become coarser, the error is
+    /// spread over the layers so that the whole is least, and the transport form becomes smaller. A
+    /// run takes as long as before. 6 where --transport is given; 8 leaves steps as fine as they can be.
+    #[arg(long, value_name = "BITS", value_parser = weight_bits)]
+    pub weight_bits: Option<f64>,
+    /// Make weights zero, without training: this part of each layer's (50%), or all but so many of so
+    /// many side by side (2:4). What their outputs lack, others make good. The transport form becomes
+    /// smaller; a run takes as long as before.
+    #[arg(long, value_name = "PART|N:M")]
+    pub sparsity: Option<Sparsity>,
+    /// Keep a node in float, by its name in the ONNX file, with the functions right after it.
+    #[arg(long, value_name = "NODE")]
+    pub keep_float: Vec<String>,
+    /// Keep layers in float until the outputs' error over calibration data is at most this: root
+    /// mean square difference from the float model, of the outputs' root mean square. Those that
+    /// take away the most error for their time come first.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub max_error: Option<f64>,
+}
+
+impl Quantize {
+    /// The same for the converter.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            method: self.ranges,
+            rounding: self.rounding,
+            weight_bits: self.weight_bits,
+            sparsity: self.sparsity,
+            keep_float: self.keep_float.clone(),
+            max_error: self.max_error,
+        }
+    }
+}
+
+fn weight_bits(text: &str) -> Result<f64, String> {
+    let bits = text.parse().ok().filter(|bits: &f64| (1.0..=8.0).contains(bits));
+    bits.ok_or_else(|| "it is a number from 1 to 8".into())
+}
+
+fn rounding(name: &str) -> Result<Rounding, String> {
+    match name {
+        "adaptive" => Ok(Rounding::Adaptive),
+        "nearest" => Ok(Rounding::Nearest),
+        _ => Err("weights are rounded adaptive or nearest".into()),
+    }
+}
+
+fn method(name: &str) -> Result<Method, String> {
+    let methods = || [Method::Auto].into_iter().chain(Method::ALL);
+    methods().find(|method| method.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = methods().map(Method::name).collect();
+        format!("there is no such method; it is one of {}", names.join(", "))
+    })
+}
