@@ -18,7 +18,7 @@ use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Silent, arrays, convert, samples};
 use shared::labelled::{Answers, answers, spec_path, task};
 
-/// Networks of fewer classes than this are measured; the others by what else they answer.
+/// What is measured: classifiers by their answers, the others by what else they give.
 const NETWORKS: [&str; 12] = [
     "mlperf_tiny_kws_dscnn",
     "mlperf_tiny_ic_resnet8",
@@ -46,24 +46,13 @@ fn main() {
     };
     let wanted: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|a| !a.starts_with('-')).collect();
-    let mut settings = Settings::default();
-    for argument in &arguments {
-        let method = argument.strip_prefix("--method=");
-        let named = |name: &str| Method::ALL.into_iter().find(|method| method.name() == name);
-        if argument == "--rounding=nearest" {
-            settings.rounding = Rounding::Nearest;
+    let settings = match settings(&arguments) {
+        Ok(settings) => settings,
+        Err(unknown) => {
+            eprintln!("{unknown}: there is no such option here, or it has another form");
+            std::process::exit(2);
         }
-        if let Some(bits) = argument.strip_prefix("--weight-bits=") {
-            settings.weight_bits = bits.parse().ok();
-        }
-        if let Some(sparsity) = argument.strip_prefix("--sparsity=") {
-            settings.sparsity = sparsity.parse().ok();
-        }
-        if let Some(error) = argument.strip_prefix("--max-error=") {
-            settings.max_error = error.parse().ok();
-        }
-        settings.method = method.and_then(named).unwrap_or(settings.method);
-    }
+    };
     println!(
         "| network | shipped | float | INT8 | output dB | gained, lost | worst layer dB | seconds |"
     );
@@ -78,6 +67,32 @@ fn main() {
     }
 }
 
+/// What is asked for, in the form `--name=value` of the command's options; else the option that is
+/// not understood.
+fn settings(arguments: &[String]) -> Result<Settings, &String> {
+    let mut settings = Settings::default();
+    // Cargo gives the first of these to every bench.
+    let asked = |argument: &&String| argument.starts_with("--") && *argument != "--bench";
+    for argument in arguments.iter().filter(asked) {
+        let (name, value) = argument.split_once('=').ok_or(argument)?;
+        let percent = || value.strip_suffix('%')?.parse::<f64>().ok().map(|part| part / 100.0);
+        match name {
+            "--ranges" => {
+                let named = Method::ALL.into_iter().find(|method| method.name() == value);
+                settings.method = named.ok_or(argument)?;
+            }
+            "--rounding" if value == "nearest" => settings.rounding = Rounding::Nearest,
+            "--weight-bits" => {
+                settings.weight_bits = Some(value.parse().map_err(|_| argument)?);
+            }
+            "--sparsity" => settings.sparsity = Some(value.parse().map_err(|_| argument)?),
+            "--max-error" => settings.max_error = Some(percent().ok_or(argument)?),
+            _ => return Err(argument),
+        }
+    }
+    Ok(settings)
+}
+
 fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let source = shared::source(&assets.join("models").join(name), scratch.path())?;
@@ -89,7 +104,6 @@ fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String>
     let mut options = Options {
         preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
-        quantize: settings.clone(),
         transport: Some(scratch.path().join("model.tackz")),
         ..Options::default()
     };
@@ -104,6 +118,7 @@ fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String>
     };
     let (_, float_bundle, mut float) = open(&options)?;
     options.int8 = true;
+    options.quantize = settings.clone();
     options.calibration = Some(data.join(task.calibration));
     let (report, int8_bundle, mut int8) = open(&options)?;
     let worst = report.layers.iter().map(|layer| layer.sqnr_db).fold(f64::INFINITY, f64::min);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail};
 use hardtack_converter::import::ImportError;
+use hardtack_converter::quantize::{Rounding, Settings};
 use hardtack_converter::spec::{self, Spec};
 use hardtack_converter::{Error, FloatStorage, Options, Progress, Report};
 use serde_json::json;
@@ -128,6 +129,7 @@ fn in_float(options: &Options) -> Options {
         samples: options.samples.min(1),
         prune_channels: None,
         transport: None,
+        quantize: Settings::default(),
         ..options.clone()
     }
 }
@@ -177,7 +179,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         bail!("--calibrate-pre: the file has no pre-processing; give [image], [audio] or [array]");
     }
     let mut quantize = arguments.quantize.settings();
-    if arguments.transport.is_some() {
+    if arguments.int8 && arguments.transport.is_some() && quantize.rounding == Rounding::Adaptive {
         quantize.weight_bits.get_or_insert(SHIPPED_BITS);
     }
     // As fine as steps can be.

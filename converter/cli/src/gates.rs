@@ -89,7 +89,7 @@ impl Gates {
     /// What is wrong with the file, or that accuracy cannot be judged without labelled data.
     pub fn of(arguments: &GateArguments, evaluates: bool) -> anyhow::Result<Gates> {
         let mut gates = match &arguments.gates {
-            Some(path) => Self::read(path)?,
+            Some(path) => Self::read(path, evaluates)?,
             None => Gates::default(),
         };
         gates.size = arguments.max_size.or(gates.size);
@@ -106,7 +106,7 @@ impl Gates {
         Ok(gates)
     }
 
-    fn read(path: &Path) -> anyhow::Result<Gates> {
+    fn read(path: &Path, evaluates: bool) -> anyhow::Result<Gates> {
         let name = || path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(name)?;
         let file: File = toml::from_str(&text).with_context(name)?;
@@ -132,7 +132,9 @@ impl Gates {
                     .with_context(|| format!("{}: the earlier report", path.display()))?;
                 let report = serde_json::from_str(&text)
                     .with_context(|| format!("{}: it is no JSON of convert", path.display()))?;
-                Some(Earlier { path, report, worse: worse.unwrap_or(0.02) })
+                let earlier = Earlier { path, report, worse: worse.unwrap_or(0.02) };
+                earlier.check(evaluates)?;
+                Some(earlier)
             }
             None if worse.is_some() => {
                 bail!("{}: worse says nothing without an earlier report", path.display())
@@ -184,7 +186,11 @@ impl Gates {
         size("the bundle", self.size, Some(report.bundle_bytes), SMALLER);
         size("the transport form", self.transport, report.transport_bytes, SMALLER_TRANSPORT);
         size("the arena", self.arena, Some(report.arena_bytes), LESS_MEMORY);
-        if let (Some(limit), Some(drop)) = (self.drop, comparison.and_then(Comparison::drop))
+        let drop = comparison.and_then(Comparison::drop);
+        if self.drop.is_some() && drop.is_none() {
+            bail!("--max-drop is about classes, and y of the labelled data holds values");
+        }
+        if let (Some(limit), Some(drop)) = (self.drop, drop)
             && drop > limit + 1e-12
         {
             let what = format!(
@@ -215,6 +221,23 @@ impl Gates {
 }
 
 impl Earlier {
+    /// That there is something in it to judge by, and that it can be judged.
+    fn check(&self, evaluates: bool) -> anyhow::Result<()> {
+        let name = self.path.display();
+        if self.report["bundle_bytes"].as_u64().is_none() {
+            bail!("{name}: it is no report of a conversion; `hardtack convert … --json` gives one");
+        }
+        if self.accuracy().is_some() && !evaluates {
+            bail!("{name}: it tells an accuracy, so that one is needed now too: give --evaluate");
+        }
+        Ok(())
+    }
+
+    /// Its top-1, where it has one.
+    fn accuracy(&self) -> Option<f64> {
+        self.report["comparison"]["classes"]["bundle"]["top1"].as_f64()
+    }
+
     fn missed(&self, report: &Report, comparison: Option<&Comparison>) -> Vec<Missed> {
         let mut missed = Vec::new();
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
@@ -229,8 +252,7 @@ impl Earlier {
                 missed.push(Missed { what, advice });
             }
         }
-        let was = &self.report["comparison"]["classes"]["bundle"]["top1"];
-        if let (Some(was), Some(comparison)) = (was.as_f64(), comparison)
+        if let (Some(was), Some(comparison)) = (self.accuracy(), comparison)
             && let Answers::Classes { bundle, .. } = &comparison.answers
         {
             let count = comparison.samples.max(1) as f64;
@@ -278,8 +300,15 @@ mod tests {
         let path = folder.path().join("gates.toml");
         let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            Gates::read(&path)
+            Gates::read(&path, false)
         };
+        let beside = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        };
+        beside("other.json", "{}");
+        let accurate =
+            r#"{"bundle_bytes": 1, "comparison": {"classes": {"bundle": {"top1": 0.9}}}}"#;
+        beside("accurate.json", accurate);
         let gates = read("max-size = \"1MB\"\nmax-drop = \"0.5%\"\n").unwrap();
         assert_eq!((gates.size, gates.drop), (Some(1_000_000), Some(0.005)));
         for (text, expected) in [
@@ -287,6 +316,8 @@ mod tests {
             ("max-size = \"much\"", "max-size"),
             ("worse = \"1%\"", "earlier"),
             ("earlier = \"none.json\"", "none.json"),
+            ("earlier = \"other.json\"", "no report"),
+            ("earlier = \"accurate.json\"", "--evaluate"),
         ] {
             let error = format!("{:#}", read(text).unwrap_err());
             assert!(error.contains(expected), "{text}: {error}");

@@ -124,6 +124,13 @@ fn data_that_tell_no_range_are_refused() {
         assert!(refused.stderr.contains(expected), "{expected}: {}", refused.stderr);
         assert!(!bundle.exists());
     }
+    let nearest = ["--rounding", "nearest", "--sparsity", "2:4"];
+    let unfit = convert(&bundle, &file(CALIBRATION), &nearest);
+    assert_eq!(unfit.code, 2);
+    assert!(unfit.stderr.contains("adaptive"), "{}", unfit.stderr);
+    let float = hardtack([&"convert", &file(MODEL), &"-o", &bundle, &"--weight-bits", &"4"]);
+    assert_eq!(float.code, 2);
+    assert!(float.stderr.contains("--int8"), "{}", float.stderr);
     let unknown = convert(&bundle, &file(CALIBRATION), &["--keep-float", "no_such_node"]);
     assert_eq!(unknown.code, 2);
     assert!(unknown.stderr.contains("no_such_node"), "{}", unknown.stderr);

@@ -200,6 +200,9 @@ impl<'a> Work<'a> {
             if self.options.integer_io {
                 return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
             }
+            if let Some((name, _)) = self.options.quantize.texts().first() {
+                return Err(Error::Options(format!("--{name}: is for INT8; give --int8 too")));
+            }
             let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
             if model.graph.nodes.iter().any(integers) {
                 self.warnings.push(

@@ -206,6 +206,10 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
             texts.push(("calibrate".into(), name.to_string_lossy().into()));
         }
         texts.push(("samples".into(), options.samples.to_string()));
+        texts.extend(options.quantize.texts());
+    }
+    if let Some(target) = options.prune_channels {
+        texts.push(("prune-channels".into(), target.to_string()));
     }
     if options.packing.is_some() {
         texts.push(("target".into(), family_of(options.packing).name().into()));

@@ -16,6 +16,8 @@ mod shrink;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use hardtack::{Model, Tensor};
 use serde::Serialize;
 
@@ -38,6 +40,17 @@ pub enum PruneTarget {
     Bytes(f64),
     /// The time of a run on this machine, in INT8 where that is asked for.
     Latency(f64),
+}
+
+impl fmt::Display for PruneTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, part) = match self {
+            PruneTarget::Macs(part) => ("macs", part),
+            PruneTarget::Bytes(part) => ("bytes", part),
+            PruneTarget::Latency(part) => ("latency", part),
+        };
+        write!(f, "{what}={}%", 100.0 * part)
+    }
 }
 
 /// A group of channels that went through the same values.

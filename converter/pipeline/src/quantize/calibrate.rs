@@ -99,6 +99,7 @@ impl Calibration {
         histograms: HashMap<Outlet, Histogram>,
         samples: &[Vec<Tensor>],
         settings: &Settings,
+        progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibration, Error> {
         let ranges = ranges(model, &histograms, settings.method);
         let weights = match settings.rounding {
@@ -110,7 +111,8 @@ impl Calibration {
                     Some(bits) => rate::steps(model, &layers, &histograms, bits),
                     None => HashMap::new(),
                 };
-                weights(model, &layers, &ranges, &steps, settings.sparsity, samples)?
+                let choices = (&steps, settings.sparsity);
+                weights(model, &layers, &ranges, choices, samples, progress)?
             }
         };
         Ok(Calibration { histograms, ranges, weights })
@@ -145,12 +147,12 @@ fn weights(
     model: &Model,
     layers: &[usize],
     ranges: &HashMap<Outlet, Chosen>,
-    steps: &HashMap<usize, f32>,
-    sparsity: Option<Sparsity>,
+    (steps, sparsity): (&HashMap<usize, f32>, Option<Sparsity>),
     samples: &[Vec<Tensor>],
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<HashMap<usize, Rounded>, Error> {
     let mut weights = HashMap::new();
-    moments::measure(model, layers, samples, |index, linear, groups| {
+    moments::measure(model, layers, samples, progress, |index, linear, groups| {
         if let Values::Real(values) = &linear.weights.values {
             let noise = ranges.get(&linear.input).map_or(0.0, |chosen| chosen.error);
             let step = steps.get(&index).copied();
@@ -158,7 +160,6 @@ fn weights(
             let sparsity = sparsity.filter(|_| linear.groups == 1);
             weights.insert(index, round::round(values, &groups, noise, step, sparsity));
         }
-        Ok(())
     })?;
     Ok(weights)
 }

@@ -86,6 +86,37 @@ pub struct Settings {
     pub max_error: Option<f64>,
 }
 
+impl Settings {
+    /// What differs from the default, as a bundle's provenance names it.
+    pub fn texts(&self) -> Vec<(String, String)> {
+        let mut texts = Vec::new();
+        let mut text = |name: &str, value: Option<String>| {
+            texts.extend(value.map(|value| (name.to_string(), value)));
+        };
+        text("ranges", (self.method != Method::Auto).then(|| self.method.name().into()));
+        text("rounding", (self.rounding == Rounding::Nearest).then(|| "nearest".into()));
+        text("weight-bits", self.weight_bits.map(|bits| bits.to_string()));
+        text("sparsity", self.sparsity.map(|sparsity| sparsity.to_string()));
+        text("max-error", self.max_error.map(|error| format!("{}%", 100.0 * error)));
+        self.keep_float.iter().for_each(|node| text("keep-float", Some(node.clone())));
+        texts
+    }
+
+    /// # Errors
+    /// Where one setting takes away what another needs.
+    fn check(&self) -> Result<(), Error> {
+        let adaptive = self.weight_bits.is_some() || self.sparsity.is_some();
+        if self.rounding == Rounding::Nearest && adaptive {
+            return Err(Error::Options(
+                "--weight-bits and --sparsity need --rounding adaptive: the error they make is \
+                 spread among weights"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// How weights are rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -113,6 +144,7 @@ pub fn quantize(
     settings: &Settings,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized, Error> {
+    settings.check()?;
     let mut editor = Editor::new(model);
     fuse::fuse(&mut editor);
     let model = editor.finish();
@@ -131,7 +163,8 @@ pub fn quantize(
         true => {
             let statistics = calibrate::statistics(&mut observer, &model, samples, progress)?;
             warnings.extend(statistics.warning(samples.len()));
-            Calibration::new(&model, &regions, statistics.histograms, samples, settings)?
+            let histograms = statistics.histograms;
+            Calibration::new(&model, &regions, histograms, samples, settings, progress)?
         }
         false => Calibration::default(),
     };

@@ -31,15 +31,17 @@ pub struct Group {
     pub products: Vec<Vec<f32>>,
 }
 
-/// Measures layers by their nodes, and hands each to `done` as soon as it is measured.
+/// Measures layers by their nodes, and hands each to `done` as soon as it is measured; `progress` is
+/// told how many of how many samples a pass has seen.
 ///
 /// # Errors
-/// Where the model cannot be run on a sample, or what `done` returns.
+/// Where the model cannot be run on a sample.
 pub fn measure(
     model: &Model,
     layers: &[usize],
     samples: &[Vec<Tensor>],
-    mut done: impl FnMut(usize, Linear, Vec<Group>) -> Result<(), Error>,
+    progress: &mut dyn FnMut(usize, usize),
+    mut done: impl FnMut(usize, Linear, Vec<Group>),
 ) -> Result<(), Error> {
     let mut waiting: Vec<(usize, Linear)> = layers
         .iter()
@@ -67,12 +69,13 @@ pub fn measure(
                     gathered.add(value, number);
                 }
             }
+            progress(number + 1, samples.len());
         }
         let mut measured: Vec<(usize, Gathering)> = gathering.into_iter().collect();
         measured.sort_by_key(|(index, _)| *index);
         for (index, gathered) in measured {
             let (linear, groups) = gathered.finish();
-            done(index, linear, groups)?;
+            done(index, linear, groups);
         }
     }
     Ok(())

@@ -114,9 +114,12 @@ pub fn finite(model: &Model, regions: &[Region]) -> Result<(), Error> {
             let Some(values) = constant(model, *input).and_then(hardtack::Tensor::as_f32) else {
                 continue;
             };
-            if values.iter().any(|value| value.is_nan()) {
+            // Limits may be infinite, weights may not.
+            let layer = matches!(node.operator, Operator::Conv(_) | Operator::Einsum(_));
+            let wrong = |value: &&f32| value.is_nan() || (layer && value.is_infinite());
+            if let Some(value) = values.iter().find(wrong) {
                 return Err(Error::Options(format!(
-                    "the weights of {:?} hold NaN: the file is damaged, or its training failed",
+                    "the weights of {:?} hold {value}: the file is damaged, or its training failed",
                     node.name
                 )));
             }
