@@ -22,6 +22,7 @@ use crate::report::{
     FigureReport, FloatNode, GraphNode, LayerReport, Progress, Report, StageReport,
 };
 use crate::samples::Samples;
+use crate::whole::write_file;
 
 /// Samples on which the error of each layer is measured.
 const MEASURED: usize = 8;
@@ -365,9 +366,9 @@ impl<'a> Work<'a> {
             Some(path) => Some((path, hardtack_transport::pack(bytes)?)),
             None => None,
         };
-        emit::write_file(output, bytes)?;
+        write_file(output, bytes)?;
         if let Some((path, packed)) = &packed {
-            emit::write_file(path, packed)?;
+            write_file(path, packed)?;
         }
         let transport_bytes = packed.map(|(_, packed)| packed.len() as u64);
         let source = self.source.expect("imported before");

@@ -1,7 +1,4 @@
-//! The last stage: a model becomes the bytes of a bundle, and the bytes become a file.
-
-use std::io::Write as _;
-use std::path::Path;
+//! The last stage: a model becomes the bytes of a bundle.
 
 use hardtack::{Constant, Data, Model, Tensor, family_of};
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
@@ -86,35 +83,6 @@ pub fn emit(contents: &Contents<'_>) -> Result<(Vec<u8>, Digest), Error> {
     writer.section(SectionKind::Golden, golden(contents, samples, outputs)?)?;
     let sealed: Sealed<'_> = writer.seal()?;
     Ok((sealed.to_bytes(), sealed.root()))
-}
-
-/// Writes a file whole or not at all: beside its place first, then renamed over it.
-///
-/// # Errors
-/// Where that fails; then what was there before still is.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let failed = |source| Error::Write { path: path.into(), source };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".hardtack-")
-        .suffix(".tack.tmp")
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(readable).map_err(failed)?;
-    }
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    #[cfg(unix)]
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-    Ok(())
 }
 
 /// The model with its large f32 constants rounded to the element type they will be stored in.
@@ -390,26 +358,6 @@ fn tolerance(output: &Tensor) -> f32 {
 mod tests {
     use super::*;
     use crate::testing::noise;
-
-    #[test]
-    fn a_file_is_replaced_whole_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.tack");
-        write_file(&path, b"first").unwrap();
-        write_file(&path, b"second").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"second");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside");
-        // A folder stands where the file should go.
-        let taken = folder.path().join("taken");
-        std::fs::create_dir(&taken).unwrap();
-        std::fs::write(taken.join("inside"), b"kept").unwrap();
-        let error = write_file(&taken, b"third").unwrap_err().to_string();
-        assert!(error.contains("taken: cannot be written"), "{error}");
-        assert_eq!(std::fs::read(taken.join("inside")).unwrap(), b"kept");
-        let error = write_file(&folder.path().join("none/model.tack"), b"x").unwrap_err();
-        assert!(matches!(error, Error::Write { .. }));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
-    }
 
     #[test]
     fn large_outputs_are_sampled_from_their_first_element_on() {

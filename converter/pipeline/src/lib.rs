@@ -25,9 +25,9 @@ mod report;
 pub mod samples;
 #[cfg(test)]
 mod testing;
+mod whole;
 
 pub use convert::convert;
-pub use emit::write_file;
 pub use error::Error;
 pub use options::{FloatStorage, Options};
 pub use ports::Ports;
@@ -36,3 +36,4 @@ pub use report::{
     FigureReport, FloatNode, GraphNode, LayerReport, Progress, RangeReport, Report, Silent, Spread,
     StageReport, WeightsReport,
 };
+pub use whole::{WholeFile, write_file};

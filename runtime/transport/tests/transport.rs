@@ -77,6 +77,19 @@ fn frozen_bundles_come_back() {
     assert!(count >= 4, "{count}");
 }
 
+/// Files of the past are unpacked for ever, whatever the packer writes today.
+#[test]
+fn frozen_transport_files_come_back() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen");
+    for (packed, bundle) in [
+        ("transport/kws_dscnn.tackz", "programs/kws_dscnn.tack"),
+        ("transport/sample-1.tackz", "v1/sample-1.tack"),
+    ] {
+        let (back, _) = unpacked(&fs::read(folder.join(packed)).unwrap()).unwrap();
+        assert!(back == fs::read(folder.join(bundle)).unwrap(), "{packed}");
+    }
+}
+
 #[test]
 fn memory_is_bounded_and_used_again() {
     assert!(size_of::<Memory>() <= 34 << 10, "{}", size_of::<Memory>());
