@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::arguments::{Convert, Float};
 use crate::aside::Aside;
 use crate::compare::{Baseline, Comparison};
+use crate::frontier::{self, Point};
 use crate::gates::Gates;
 use crate::output::{print, say};
 use crate::progress::Bar;
@@ -27,13 +28,17 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
         bail!("{}: is {}; {}", path.display(), kind.is, kind.advice);
     }
     let options = options(arguments)?;
+    if !arguments.frontier.is_empty() && options.quantize.rounding == Rounding::Nearest {
+        bail!("--frontier needs --rounding adaptive, as --weight-bits does");
+    }
     let gates = Gates::of(&arguments.gates, arguments.evaluate.is_some())?;
     // What may be refused is written beside its place first.
     let mut judged = None;
     if !gates.is_empty() {
         judged = Some(Aside::new(arguments, gates.need_transport())?);
     }
-    let (report, comparison) = match converted(arguments, &options, judged.as_ref(), as_json) {
+    let converted = converted(arguments, &options, judged.as_ref(), as_json);
+    let Converted { report, comparison, frontier } = match converted {
         Ok(converted) => converted,
         Err(error) => return refusal(path, error.downcast()?, as_json),
     };
@@ -55,20 +60,33 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
         aside.put_in_place(arguments)?;
     }
     if let Some(page) = &arguments.report {
-        report::write(page, &report, comparison.as_ref(), &arguments.output)?;
+        report::write(page, &report, comparison.as_ref(), &frontier, &arguments.output)?;
     }
     if as_json {
         let mut value = serde_json::to_value(&report)?;
         value["comparison"] = serde_json::to_value(&comparison)?;
+        if !frontier.is_empty() {
+            value["frontier"] = serde_json::to_value(&frontier)?;
+        }
         output::json(&value);
     } else {
         print(&text(&report, arguments));
         print(&comparison.as_ref().map(Comparison::text).unwrap_or_default());
+        if !frontier.is_empty() {
+            print(&frontier::text(&frontier));
+        }
     }
     for warning in &report.warnings {
         say(&format!("warning: {warning}"));
     }
     Ok(Answer::Yes)
+}
+
+/// A conversion and what was measured of it.
+struct Converted {
+    report: Report,
+    comparison: Option<Comparison>,
+    frontier: Vec<Point>,
 }
 
 /// Converts, and compares with the same model in float if that is asked for. Labelled data that do
@@ -78,7 +96,7 @@ fn converted(
     options: &Options,
     aside: Option<&Aside>,
     quiet: bool,
-) -> anyhow::Result<(Report, Option<Comparison>)> {
+) -> anyhow::Result<Converted> {
     let model = &arguments.model;
     let mut options = options.clone();
     let mut output = arguments.output.clone();
@@ -108,14 +126,13 @@ fn converted(
                 .into(),
         );
     }
-    let comparison = match &baseline {
-        Some((baseline, _)) => {
-            Progress::stage(&mut bar, "evaluate");
-            Some(baseline.compare(&bundles::open(output)?, output)?)
-        }
-        None => None,
+    let Some((baseline, _)) = baseline else {
+        return Ok(Converted { report, comparison: None, frontier: Vec::new() });
     };
-    Ok((report, comparison))
+    Progress::stage(&mut bar, "evaluate");
+    let comparison = Some(baseline.compare(&bundles::open(output)?, output)?);
+    let frontier = frontier::measure(model, options, &baseline, &arguments.frontier, &mut bar)?;
+    Ok(Converted { report, comparison, frontier })
 }
 
 /// The same conversion without what changes numbers.

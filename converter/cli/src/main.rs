@@ -12,6 +12,7 @@ mod convert;
 mod diff;
 mod eval;
 mod foreign;
+mod frontier;
 mod gates;
 mod inspect;
 mod labelled;

@@ -16,7 +16,10 @@ pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
     let path = &arguments.file;
     let packed = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let mut bundle = WholeFile::new(&arguments.output)?;
-    let summary = match hardtack_transport::unpack(Std(BufReader::new(packed)), Std(BufWriter::new(&mut bundle))) {
+    let summary = match hardtack_transport::unpack(
+        Std(BufReader::new(packed)),
+        Std(BufWriter::new(&mut bundle)),
+    ) {
         Ok(summary) => summary,
         Err(UnpackError::Read(error)) => {
             return Err(error).with_context(|| format!("{}: cannot be read", path.display()));

@@ -2,36 +2,36 @@
 
 mod command;
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use hardtack::Tensor;
 use hardtack_converter::arrays::write_npz;
 use serde_json::{Value, json};
 
-use command::{Ran, file, hardtack};
+use command::{Ran, file, hardtack, run};
 
 const MODEL: &str = "examples/data/keyword_spotting/kws_dscnn.onnx";
 
 /// The keyword network in INT8 with a report, compared with float on labelled data.
 fn convert(model: &Path, output: &Path, data: &Path, page: &Path) -> Ran {
-    hardtack([
-        &"convert",
-        &model,
-        &"-o",
-        &output,
-        &"--int8",
-        &"--calibrate",
-        &file("examples/data/keyword_spotting/calibration.npz"),
-        &"--samples",
-        &"8",
-        &"--pre",
-        &file("examples/specs/keyword_features.toml"),
-        &"--evaluate",
-        &data,
-        &"--report",
-        &page,
-        &"--json",
-    ])
+    convert_with(model, output, data, page, &[])
+}
+
+fn convert_with(model: &Path, output: &Path, data: &Path, page: &Path, more: &[&str]) -> Ran {
+    let calibration = file("examples/data/keyword_spotting/calibration.npz");
+    let pre = file("examples/specs/keyword_features.toml");
+    let mut arguments: Vec<&OsStr> = vec!["convert".as_ref(), model.as_ref()];
+    let paths: [(&str, &Path); 5] = [
+        ("-o", output),
+        ("--calibrate", &calibration),
+        ("--pre", &pre),
+        ("--evaluate", data),
+        ("--report", page),
+    ];
+    arguments.extend(paths.iter().flat_map(|(name, path)| [name.as_ref(), path.as_os_str()]));
+    arguments.extend(["--int8", "--samples", "8", "--json"].iter().chain(more).map(OsStr::new));
+    run(&arguments)
 }
 
 /// The tags of a page with its text, all of which are closed in order. What stands in `style` and
@@ -158,6 +158,37 @@ fn changed_answers_are_counted_as_eval_counts_them() {
     };
     assert_eq!(compared, &json!({ "float": errors(&float), "bundle": errors(&int8) }));
     assert!(compared["float"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn the_frontier_tells_what_fewer_bits_cost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let data = file("examples/data/keyword_spotting/evaluation.npz");
+    let convert = |name: &str, bits: &str| {
+        let page = path(&format!("{name}.html"));
+        convert_with(&file(MODEL), &path(name), &data, &page, &["--frontier", bits])
+    };
+    let report = convert("k.tack", "8,2").json();
+    let points = report["frontier"].as_array().unwrap();
+    let number = |point: usize, name: &str| points[point][name].as_f64().unwrap();
+    assert_eq!([number(0, "weight_bits"), number(1, "weight_bits")], [2.0, 8.0]);
+    assert!(number(0, "part") < 0.5 * number(1, "part"), "{points:?}");
+    let bytes = number(1, "part") * report["source_bytes"].as_f64().unwrap();
+    assert!((bytes - number(1, "transport_bytes")).abs() < 1.0);
+    let right = |point: &Value| point["classes"]["bundle"]["right"].as_i64().unwrap();
+    // As fine as steps can be is what the bundle itself is.
+    assert_eq!(right(&points[1]), right(&report["comparison"]));
+    assert!(right(&points[0]) < right(&points[1]));
+    let page = std::fs::read_to_string(path("k.tack.html")).unwrap();
+    check_markup(&page);
+    assert!(page.contains("<h2>Size and accuracy</h2>"));
+    assert_eq!(page.matches(" points</td></tr>").count(), 2);
+
+    let refused = convert("none.tack", "4,9");
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("a number from 1 to 8"), "{}", refused.stderr);
+    assert!(!path("none.tack").exists());
 }
 
 #[test]

@@ -81,6 +81,17 @@ pub struct Convert {
     /// of folders, each with the files of the class it is named after.
     #[arg(long, value_name = "FILE.npz|DIR")]
     pub evaluate: Option<PathBuf>,
+    /// Convert with each of these numbers of bits per weight, too, and tell size and accuracy of
+    /// each: 3,3.5,4,5,6,8. Takes as long as so many conversions.
+    #[arg(
+        long,
+        value_name = "BITS,…",
+        requires = "evaluate",
+        requires = "int8",
+        value_delimiter = ',',
+        value_parser = super::quantize::weight_bits
+    )]
+    pub frontier: Vec<f64>,
     /// Write what was done and measured as a page to look at.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,

@@ -51,7 +51,7 @@ impl Quantize {
     }
 }
 
-fn weight_bits(text: &str) -> Result<f64, String> {
+pub(super) fn weight_bits(text: &str) -> Result<f64, String> {
     let bits = text.parse().ok().filter(|bits: &f64| (1.0..=8.0).contains(bits));
     bits.ok_or_else(|| "it is a number from 1 to 8".into())
 }

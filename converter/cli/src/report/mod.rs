@@ -1,6 +1,7 @@
 //! A conversion as a page to look at: one file, which needs nothing else and no scripts.
 
 mod accuracy;
+mod frontier;
 mod graph;
 mod latency;
 mod layers;
@@ -19,6 +20,7 @@ use hardtack_converter::{Report, write_file};
 use self::latency::Latency;
 use crate::bundles;
 use crate::compare::{Answers, Comparison};
+use crate::frontier::Point;
 use crate::output::{bytes, escaped};
 use crate::plan::{IntegerProgram, ProgramPlan, programs};
 use crate::profile::Profile;
@@ -31,6 +33,7 @@ pub fn write(
     path: &Path,
     report: &Report,
     comparison: Option<&Comparison>,
+    frontier: &[Point],
     output: &Path,
 ) -> anyhow::Result<()> {
     let bundle = bundles::open(output)?;
@@ -39,13 +42,14 @@ pub fn write(
     let measurement = subject.measure(None)?;
     let profile = Profile::measure(&mut subject.session, &named(&subject.inputs), 1)?;
     let latency = Latency { measurement, profile };
-    let page = page(report, comparison, &bundle, &latency)?;
+    let page = page(report, comparison, frontier, &bundle, &latency)?;
     Ok(write_file(path, page.as_bytes())?)
 }
 
 fn page(
     report: &Report,
     comparison: Option<&Comparison>,
+    frontier: &[Point],
     bundle: &Bundle,
     latency: &Latency,
 ) -> anyhow::Result<String> {
@@ -63,6 +67,9 @@ fn page(
     };
     if let Some(comparison) = comparison {
         section("Accuracy", &accuracy::section(comparison));
+    }
+    if !frontier.is_empty() {
+        section("Size and accuracy", &frontier::section(frontier)?);
     }
     let programs = programs(bundle)?;
     section("Graph", &outline::section(report, &programs));

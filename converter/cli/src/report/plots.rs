@@ -180,6 +180,24 @@ pub fn by_layer(label: &str, y_title: &str, values: &[f64]) -> anyhow::Result<St
     })
 }
 
+/// Points with a line through them, and a level they are compared with.
+pub fn frontier(titles: (&str, &str), points: &[(f64, f64)], level: f64) -> anyhow::Result<String> {
+    let range = |values: &mut dyn Iterator<Item = f64>| {
+        let (low, high) = values.fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
+        let border = 0.08 * (high - low).max(1e-3 * high.abs()).max(1e-9);
+        low - border..high + border
+    };
+    let x = range(&mut points.iter().map(|point| point.0).chain(points.is_empty().then_some(0.0)));
+    let y = range(&mut points.iter().map(|point| point.1).chain([level]));
+    let ends = [(x.start, level), (x.end, level)];
+    plot("accuracy over size", |area| {
+        let mut chart = axes(area, (x, y), titles, Ticks::Plain)?;
+        chart.draw_series(LineSeries::new(ends, OTHER.stroke_width(2)))?;
+        chart.draw_series(LineSeries::new(points.iter().copied(), MAIN.stroke_width(1)))?;
+        chart.draw_series(points.iter().map(|at| Circle::new(*at, 3, MAIN.filled()))).map(drop)
+    })
+}
+
 /// Columns side by side: `before` wide and behind, `after` narrow and in front.
 pub fn pairs(label: &str, titles: (&str, &str), pairs: &[(f64, f64)]) -> anyhow::Result<String> {
     let all: Vec<f64> = pairs.iter().flat_map(|pair| [pair.0, pair.1]).collect();
@@ -245,5 +263,8 @@ mod tests {
         let nothing = Spread { seen: [0.0, 0.0], zeros: 9, counts: vec![0; 4] };
         assert!(spread(&nothing, None).is_ok());
         assert!(bars("none", ("x", "y"), &[]).is_ok() && bars("zero", ("x", "y"), &[0.0]).is_ok());
+        for points in [&[][..], &[(0.0, 0.0)]] {
+            assert!(frontier(("x", "y"), points, 0.0).is_ok());
+        }
     }
 }
