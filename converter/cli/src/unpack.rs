@@ -1,7 +1,7 @@
 //! `hardtack unpack`.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 
 use anyhow::{Context as _, anyhow};
 use hardtack_converter::{Error, WholeFile};
@@ -16,10 +16,7 @@ pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
     let path = &arguments.file;
     let packed = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let mut bundle = WholeFile::new(&arguments.output)?;
-    let summary = match hardtack_transport::unpack(
-        Std(BufReader::new(packed)),
-        Std(BufWriter::new(&mut bundle)),
-    ) {
+    let summary = match hardtack_transport::unpack(Std(BufReader::new(packed)), Std(&mut bundle)) {
         Ok(summary) => summary,
         Err(UnpackError::Read(error)) => {
             return Err(error).with_context(|| format!("{}: cannot be read", path.display()));

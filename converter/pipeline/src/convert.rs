@@ -1,12 +1,13 @@
 //! The pipeline, from an ONNX file to a bundle.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
 use hardtack::process::Preprocessor;
 use hardtack::{Constant, Model, Tensor};
-use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Node, Operator};
+use hardtack_bundle::{DType, Sealed};
 
 use crate::emit::{self, Contents};
 use crate::error::Error;
@@ -21,8 +22,8 @@ use crate::quantize;
 use crate::report::{
     FigureReport, FloatNode, GraphNode, LayerReport, Progress, Report, StageReport,
 };
-use crate::samples::Samples;
-use crate::whole::write_file;
+use crate::samples::{First, Samples, Source as _};
+use crate::whole::{WholeFile, write_file};
 
 /// Samples on which the error of each layer is measured.
 const MEASURED: usize = 8;
@@ -45,12 +46,12 @@ pub fn convert(
     let mut work = Work::new(source, options, progress)?;
     let original = work.import()?;
     let mut samples = work.samples(&original)?;
-    let folded = work.fold(&original, &samples)?;
+    let folded = work.fold(original, &samples)?;
     let pruned = work.prune(folded, &samples)?;
     let quantized = work.quantize(pruned, &mut samples)?;
     let prepared = work.prepare(quantized, &samples)?;
-    let bytes = work.emit(&prepared, &samples)?;
-    work.write(output, &bytes)
+    let bundle = work.emit(prepared, &samples)?;
+    work.write(output, &bundle)
 }
 
 /// A conversion on its way.
@@ -150,7 +151,7 @@ impl<'a> Work<'a> {
         if self.options.int8 {
             samples.check_calibration()?;
         }
-        self.expected = parity::outputs(original, compared(&samples))?;
+        self.expected = parity::outputs(original, &compared(&samples))?;
         Ok(samples)
     }
 
@@ -169,9 +170,9 @@ impl<'a> Work<'a> {
         Samples::read(path, limit, &model.graph, ports, &preprocessor)
     }
 
-    fn fold(&mut self, original: &Model, samples: &Samples) -> Result<Model, Error> {
+    fn fold(&mut self, original: Model, samples: &Samples) -> Result<Model, Error> {
         let began = self.begin("fold");
-        let folded = crate::fold::fold(original.clone());
+        let folded = crate::fold::fold(original);
         let difference = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
         self.figure("parity of fold", difference, samples);
         self.end("fold", began, &folded, Some(difference));
@@ -183,10 +184,11 @@ impl<'a> Work<'a> {
         let began = self.begin("prune");
         let progress = &mut *self.progress;
         let (pruned, report) =
-            prune::prune(&model, &samples.inputs, target, self.options.int8, &mut |done, of| {
+            prune::prune(&model, &*samples.inputs, target, self.options.int8, &mut |done, of| {
                 progress.step(done, of)
             })?;
-        let got = parity::outputs(&pruned, compared(samples))?;
+        drop(model);
+        let got = parity::outputs(&pruned, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
         self.figure("largest difference by pruning, of the output's range", difference, samples);
         self.pruned = Some(report);
@@ -220,13 +222,12 @@ impl<'a> Work<'a> {
             Some(path) => Some(self.read(path, MEASURED, &model)?.inputs),
             None => None,
         };
-        let measured = measured.as_ref().unwrap_or(&samples.inputs);
-        let measured = &measured[..measured.len().min(MEASURED)];
+        let measured = First(&**measured.as_ref().unwrap_or(&samples.inputs), MEASURED);
         let progress = &mut *self.progress;
         let mut step = |done, of| progress.step(done, of);
         let (real, settings) = (samples.are_real(), &self.options.quantize);
         let mut quantized =
-            quantize::quantize(model, &samples.inputs, measured, real, settings, &mut step)?;
+            quantize::quantize(model, &*samples.inputs, &measured, real, settings, &mut step)?;
         let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {
@@ -264,12 +265,14 @@ impl<'a> Work<'a> {
                 first.reason,
             ));
         }
-        let got = parity::outputs(&quantized.model, compared(samples))?;
+        let got = parity::outputs(&quantized.model, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got);
         self.figure("largest INT8 difference, of the output's range", difference.of_range, samples);
         if self.options.integer_io {
             let ports = self.ports.as_mut().expect("imported before");
-            quantize::integer_io::integer_io(&mut quantized.model, ports, samples)?;
+            let few = compared(samples);
+            let integers = quantize::integer_io::integer_io(&mut quantized.model, ports, &few)?;
+            samples.inputs = Box::new(integers);
         }
         self.end("quantize", began, &quantized.model, Some(difference.of_range));
         Ok(quantized.model)
@@ -279,9 +282,12 @@ impl<'a> Work<'a> {
     /// machine.
     fn prepare(&mut self, model: Model, samples: &Samples) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
-        let before = parity::outputs(&model, compared(samples))?;
+        let before = parity::outputs(&model, &compared(samples))?;
         let prepared = match hardtack::float::prepare(&model) {
-            Ok(simpler) => Prepared { model: simpler, prepared: true },
+            Ok(simpler) => {
+                drop(model);
+                Prepared { model: simpler, prepared: true }
+            }
             Err(error) => {
                 self.warnings.push(format!(
                     "the graph is stored as imported, so loading takes longer ({error})"
@@ -294,7 +300,7 @@ impl<'a> Work<'a> {
             Prepared { model: emit::halve(prepared.model, self.options.float), ..prepared };
         let mut of_range = difference;
         if self.options.float != FloatStorage::F32 {
-            let halved = parity::outputs(&prepared.model, compared(samples))?;
+            let halved = parity::outputs(&prepared.model, &compared(samples))?;
             of_range = parity::compare(&before, &halved).of_range;
             let name = format!(
                 "largest difference by {} weights, of the output's range",
@@ -306,24 +312,24 @@ impl<'a> Work<'a> {
         Ok(prepared)
     }
 
-    fn emit(&mut self, prepared: &Prepared, samples: &Samples) -> Result<Vec<u8>, Error> {
+    fn emit(&mut self, prepared: Prepared, samples: &Samples) -> Result<Sealed<'static>, Error> {
         let began = self.begin("emit");
         let source = self.source.as_ref().expect("imported before");
-        let golden = if samples.are_real() {
-            match emit::affordable(samples, size(&prepared.model).1) {
-                0 => self.generated(&prepared.model, samples),
-                count => Samples { inputs: samples.inputs[..count].to_vec(), ..samples.clone() },
-            }
-        } else {
-            Samples {
-                inputs: samples.inputs[..1].to_vec(),
-                generators: samples.generators[..1].to_vec(),
-                ..samples.clone()
-            }
+        let affordable = match samples.are_real() {
+            true => emit::affordable(&*samples.inputs, size(&prepared.model).1)?,
+            false => 1,
         };
-        let outputs = parity::outputs(&prepared.model, &golden.inputs)?;
-        let (bytes, digest) = emit::emit(&Contents {
-            model: &prepared.model,
+        let generated;
+        let (golden, count) = match affordable {
+            0 => {
+                generated = self.generated(&prepared.model, samples)?;
+                (&generated, 1)
+            }
+            count => (samples, count),
+        };
+        let outputs = parity::outputs(&prepared.model, &First(&*golden.inputs, count))?;
+        let (nodes, size) = (prepared.model.graph.nodes.len(), size(&prepared.model));
+        let contents = Contents {
             prepared: prepared.prepared,
             name: &self.name,
             ports: self.ports(),
@@ -332,20 +338,19 @@ impl<'a> Work<'a> {
             figures: &self.figures,
             float_nodes: &self.float_nodes,
             arena_bytes: self.arena_bytes,
-            golden: (&golden, &outputs),
-        })?;
-        self.digest = digest.to_string();
-        self.end("emit", began, &prepared.model, None);
-        Ok(bytes)
+            golden: (golden, &outputs),
+        };
+        let bundle = emit::emit(prepared.model, &contents)?;
+        self.digest = bundle.root().to_string();
+        self.end_of("emit", began, (nodes, size), None);
+        Ok(bundle)
     }
 
     /// One generated sample within the range of the real ones.
-    fn generated(&self, model: &Model, samples: &Samples) -> Samples {
-        let mut random = Samples::random(&model.graph);
-        random.inputs.truncate(1);
-        random.generators.truncate(1);
-        for (index, real) in samples.inputs[0].iter().enumerate() {
-            let generator = &mut random.generators[0][index];
+    fn generated(&self, model: &Model, samples: &Samples) -> Result<Samples, Error> {
+        let mut random = Samples::drawn(&model.graph, 1);
+        let mut inputs = Vec::new();
+        for (real, generator) in samples.inputs.sample(0)?.iter().zip(&mut random.generators[0]) {
             if matches!(real.dtype(), DType::F32 | DType::I8 | DType::U8) {
                 let values = real.to_f32();
                 generator.low = values.iter().copied().fold(f32::INFINITY, f32::min);
@@ -355,18 +360,21 @@ impl<'a> Work<'a> {
                     generator.high += 1.0;
                 }
             }
-            random.inputs[0][index] =
-                crate::samples::generate(real.dtype(), real.shape(), generator);
+            inputs.push(crate::samples::generate(real.dtype(), real.shape(), generator));
         }
-        random
+        random.inputs = Box::new(vec![inputs]);
+        Ok(random)
     }
 
-    fn write(self, output: &Path, bytes: &[u8]) -> Result<Report, Error> {
+    fn write(self, output: &Path, bundle: &Sealed<'_>) -> Result<Report, Error> {
         let packed = match &self.options.transport {
-            Some(path) => Some((path, hardtack_transport::pack(bytes)?)),
+            Some(path) => Some((path, hardtack_transport::pack(&bundle.to_bytes())?)),
             None => None,
         };
-        write_file(output, bytes)?;
+        let failed = |source| Error::Write { path: output.into(), source };
+        let mut file = WholeFile::new(output)?;
+        bundle.write(|piece| file.write_all(piece)).map_err(failed)?;
+        file.put()?;
         if let Some((path, packed)) = &packed {
             write_file(path, packed)?;
         }
@@ -376,7 +384,7 @@ impl<'a> Work<'a> {
             name: self.name,
             digest: self.digest,
             source_bytes: source.bytes,
-            bundle_bytes: bytes.len() as u64,
+            bundle_bytes: bundle.len(),
             transport_bytes,
             stages: self.stages,
             figures: self.figures,
@@ -400,10 +408,19 @@ impl<'a> Work<'a> {
     }
 
     fn end(&mut self, name: &'static str, began: Instant, model: &Model, parity: Option<f64>) {
-        let (parameters, bytes) = size(model);
+        self.end_of(name, began, (model.graph.nodes.len(), size(model)), parity);
+    }
+
+    fn end_of(
+        &mut self,
+        name: &'static str,
+        began: Instant,
+        (nodes, (parameters, bytes)): (usize, (u64, u64)),
+        parity: Option<f64>,
+    ) {
         self.stages.push(StageReport {
             name,
-            nodes: model.graph.nodes.len(),
+            nodes,
             parameters,
             bytes,
             seconds: began.elapsed().as_secs_f64(),
@@ -420,20 +437,20 @@ impl<'a> Work<'a> {
         model: &Model,
         samples: &Samples,
     ) -> Result<f64, Error> {
-        let samples_compared = compared(samples);
-        let after = parity::outputs(model, samples_compared)?;
+        let few = compared(samples);
+        let after = parity::outputs(model, &few)?;
         let Difference { of_range, differs } = parity::compare(before, &after);
         // Some inputs drive some models to where every rounding shows, and processors round in
         // other orders; what was measured is one draw of it.
-        let explained = !differs
-            || of_range <= DRAWS * parity::sensitivity(model, samples_compared, &after)?.of_range;
+        let explained =
+            !differs || of_range <= DRAWS * parity::sensitivity(model, &few, &after)?.of_range;
         if explained {
             return Ok(of_range);
         }
         Err(Error::Parity {
             stage,
             of_range,
-            samples: samples_compared.len(),
+            samples: few.count(),
             source_name: samples.source.clone(),
         })
     }
@@ -442,14 +459,14 @@ impl<'a> Work<'a> {
         self.figures.push(FigureReport {
             name: name.into(),
             value,
-            samples: compared(samples).len() as u32,
+            samples: compared(samples).count() as u32,
             source: samples.source.clone(),
         });
     }
 }
 
-fn compared(samples: &Samples) -> &[Vec<Tensor>] {
-    &samples.inputs[..samples.inputs.len().min(COMPARED)]
+fn compared(samples: &Samples) -> First<'_> {
+    First(&*samples.inputs, COMPARED)
 }
 
 /// Elements of constant tensors, and bytes of these and of integer programs.

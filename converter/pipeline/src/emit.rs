@@ -11,7 +11,7 @@ use crate::import::Source;
 use crate::options::{FloatStorage, Options};
 use crate::ports::Ports;
 use crate::report::{FigureReport, FloatNode};
-use crate::samples::Samples;
+use crate::samples::{self, Samples};
 
 /// Constants of fewer elements keep their four bytes: half size would save nothing that counts.
 const HALVED_FROM: usize = 64;
@@ -22,8 +22,6 @@ const GOLDEN_ELEMENTS: usize = 256;
 
 /// Everything a bundle is made of.
 pub struct Contents<'a> {
-    /// The model, with its reals as they are to be stored.
-    pub model: &'a Model,
     /// Whether its graph is prepared.
     pub prepared: bool,
     /// Name of the model.
@@ -44,24 +42,27 @@ pub struct Contents<'a> {
     pub golden: (&'a Samples, &'a [Vec<Tensor>]),
 }
 
-/// The bytes of a bundle. The same contents give the same bytes.
+/// The bundle of a model, with its reals as they are to be stored. The same contents give the same
+/// bytes. Constants are given back one by one as they are laid out, so that none is there twice.
 ///
 /// # Errors
 /// Where the model does not fit the format.
-pub fn emit(contents: &Contents<'_>) -> Result<(Vec<u8>, Digest), Error> {
-    let (graph, constants) = lay_out(contents.model);
+pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Error> {
+    let Model { mut graph, constants, programs } = model;
+    let constants = lay_out(&mut graph, constants);
     let mut writer = Writer::new();
     let options = option_texts(contents.options);
     let float_operators = counted(contents.float_nodes);
-    writer.manifest(&manifest(contents, &options, &float_operators)?)?;
+    let needs_float = needs_float(&graph);
+    writer.manifest(&manifest(contents, needs_float, &options, &float_operators)?)?;
     writer.graph(&graph)?;
     if !constants.is_empty() {
         writer.section(SectionKind::Constants, constants)?;
     }
-    for (index, program) in contents.model.programs.iter().enumerate() {
+    for (index, program) in programs.iter().enumerate() {
         let index = u16::try_from(index)
             .map_err(|_| Error::Options("the model has more than 65535 INT8 regions".into()))?;
-        writer.section(SectionKind::Program(index), &program.code[..])?;
+        writer.section(SectionKind::Program(index), program.code.to_vec())?;
         let packing = contents.options.packing;
         let weights = SectionKind::Weights { family: family_of(packing), program: index };
         let parsed = program.parse().expect("its builder checked it");
@@ -80,9 +81,8 @@ pub fn emit(contents: &Contents<'_>) -> Result<(Vec<u8>, Digest), Error> {
         writer.postprocess(postprocess)?;
     }
     let (samples, outputs) = contents.golden;
-    writer.section(SectionKind::Golden, golden(contents, samples, outputs)?)?;
-    let sealed: Sealed<'_> = writer.seal()?;
-    Ok((sealed.to_bytes(), sealed.root()))
+    writer.section(SectionKind::Golden, golden(contents, !needs_float, samples, outputs)?)?;
+    Ok(writer.seal()?)
 }
 
 /// The model with its large f32 constants rounded to the element type they will be stored in.
@@ -113,14 +113,14 @@ pub fn halve(mut model: Model, storage: FloatStorage) -> Model {
     model
 }
 
-/// The graph with the places of its constants, and the bytes of those. Equal constants share
-/// their bytes.
-fn lay_out(model: &Model) -> (Graph, Vec<u8>) {
-    let mut graph = model.graph.clone();
+/// Gives the graph the places of its constants; the bytes of those. Equal constants share their
+/// bytes.
+fn lay_out(graph: &mut Graph, constants: Vec<Constant>) -> Vec<u8> {
     let mut bytes: Vec<u8> = Vec::new();
-    let mut known = std::collections::HashMap::<Vec<u8>, u64>::new();
-    for (record, constant) in graph.constants.iter_mut().zip(&model.constants) {
-        let content = match constant {
+    // Where each content is, by its digest.
+    let mut known = std::collections::HashMap::<Digest, u64>::new();
+    for (record, constant) in graph.constants.iter_mut().zip(constants) {
+        let content = match &constant {
             Constant::Tensor(tensor) => {
                 record.shape = tensor.shape().iter().map(|d| *d as u64).collect();
                 record.stored = tensor.dtype();
@@ -138,7 +138,9 @@ fn lay_out(model: &Model) -> (Graph, Vec<u8>) {
             }
         };
         record.length = content.len() as u64;
-        record.offset = match known.get(&content) {
+        drop(constant);
+        let digest = Digest::of(&content);
+        record.offset = match known.get(&digest) {
             Some(offset) => *offset,
             None => {
                 // Small constants need no alignment of their own beyond their elements'.
@@ -147,12 +149,12 @@ fn lay_out(model: &Model) -> (Graph, Vec<u8>) {
                 bytes.resize(bytes.len().next_multiple_of(alignment), 0);
                 let offset = bytes.len() as u64;
                 bytes.extend_from_slice(&content);
-                known.insert(content, offset);
+                known.insert(digest, offset);
                 offset
             }
         };
     }
-    (graph, bytes)
+    bytes
 }
 
 /// Each operator that stays in float, with the number of its nodes.
@@ -196,6 +198,7 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
 
 fn manifest<'a>(
     contents: &'a Contents<'_>,
+    needs_float: bool,
     options: &'a [(String, String)],
     float_operators: &'a [(String, String)],
 ) -> Result<Manifest<'a>, Error> {
@@ -241,7 +244,7 @@ fn manifest<'a>(
         figures,
         float_operators: entries(float_operators, "kinds of operators in float")?,
         arena_bytes: contents.arena_bytes,
-        needs_float: needs_float(&contents.model.graph),
+        needs_float,
         prepared: contents.prepared,
     })
 }
@@ -279,12 +282,13 @@ fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MA
 /// Test vectors: real inputs where they are small beside the model, generated ones otherwise.
 fn golden(
     contents: &Contents<'_>,
+    exact: bool,
     samples: &Samples,
     outputs: &[Vec<Tensor>],
 ) -> Result<Vec<u8>, Error> {
-    let exact = !needs_float(&contents.model.graph);
     let mut builder = GoldenBuilder::new();
-    for (index, (inputs, outputs)) in samples.inputs.iter().zip(outputs).enumerate() {
+    for (index, outputs) in outputs.iter().enumerate() {
+        let inputs = samples.inputs.sample(index)?;
         let bytes: Vec<Vec<u8>> = inputs.iter().chain(outputs).map(Tensor::to_bytes).collect();
         let shapes: Vec<Vec<u64>> = inputs
             .iter()
@@ -331,11 +335,14 @@ fn sampled(output: &Tensor) -> Option<(usize, Vec<u8>)> {
 
 /// How many of the samples may be stored as test vectors: none where one alone is large beside
 /// the model.
-pub fn affordable(samples: &Samples, model_bytes: u64) -> usize {
-    let Some(first) = samples.inputs.first() else { return 0 };
+///
+/// # Errors
+/// Where samples cannot be read back.
+pub fn affordable(samples: &dyn samples::Source, model_bytes: u64) -> Result<usize, Error> {
+    let first = samples.sample(0)?;
     let bytes: usize = first.iter().map(|t| t.len() * t.dtype().size().unwrap_or(1)).sum();
     let budget = (model_bytes / GOLDEN_PART) as usize;
-    (budget / bytes.max(1)).min(samples.inputs.len()).min(2)
+    Ok((budget / bytes.max(1)).min(samples.count()).min(2))
 }
 
 /// What rounding explains in a float output: 1e-3 of the largest element and 1e-4 of the range.

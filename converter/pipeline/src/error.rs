@@ -45,6 +45,16 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// Samples cannot be kept in a temporary file.
+    #[error(
+        "calibration data cannot be kept in a temporary file: {source}; make room in {folder}, or set \
+         TMPDIR to another folder",
+        folder = std::env::temp_dir().display()
+    )]
+    Spool {
+        /// Why.
+        source: std::io::Error,
+    },
     /// A value of the float model is not finite on a calibration sample.
     #[error(
         "{node:?} gives {value} on calibration sample {sample}, so it has no range; look at that \

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hardtack::float::{FloatModel, FloatPlan};
+use hardtack::float::{FloatModel, ObservedPlan};
 use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Operator, Outlet};
@@ -14,7 +14,7 @@ pub struct Observer {
     model: FloatModel,
     observed: Vec<Outlet>,
     inputs: Vec<Outlet>,
-    plan: Option<FloatPlan>,
+    plan: Option<ObservedPlan>,
 }
 
 impl Observer {
@@ -43,22 +43,48 @@ impl Observer {
         Ok(Observer { model: FloatModel::load(&model, false)?, observed, inputs, plan: None })
     }
 
-    /// Runs the model on a sample; every observed value, and the inputs.
+    /// Runs the model on a sample. `observe` gets the inputs and then every observed value as soon
+    /// as it is computed; none is held longer than the model needs it.
     ///
     /// # Errors
     /// Where the model cannot be run on it.
-    pub fn run(&mut self, sample: &[Tensor]) -> Result<HashMap<Outlet, Tensor>, Error> {
+    pub fn run(
+        &mut self,
+        sample: &[Tensor],
+        mut observe: impl FnMut(Outlet, &Tensor),
+    ) -> Result<(), Error> {
         let shapes: Vec<&[usize]> = sample.iter().map(Tensor::shape).collect();
         let planned = self.plan.take().filter(|plan| plan.input_shapes() == shapes);
         let plan = self.plan.insert(match planned {
             Some(plan) => plan,
-            None => self.model.plan(&shapes)?,
+            None => self.model.plan_observed(&shapes)?,
         });
-        plan.reset()?;
-        let outputs = plan.run(&sample.iter().collect::<Vec<_>>())?;
-        let mut values: HashMap<Outlet, Tensor> =
-            self.observed.iter().copied().zip(outputs).collect();
-        values.extend(self.inputs.iter().copied().zip(sample.iter().cloned()));
+        self.inputs.iter().zip(sample).for_each(|(input, tensor)| observe(*input, tensor));
+        let inputs: Vec<&Tensor> = sample.iter().collect();
+        plan.run(&inputs, &mut |index, tensor| observe(self.observed[index], &tensor))?;
+        Ok(())
+    }
+
+    /// Those values of a sample that `wanted` tells, all at once.
+    ///
+    /// # Errors
+    /// Where the model cannot be run on it.
+    pub fn values(
+        &mut self,
+        sample: &[Tensor],
+        wanted: impl Fn(Outlet) -> bool,
+    ) -> Result<HashMap<Outlet, Tensor>, Error> {
+        let mut values = HashMap::new();
+        self.run(sample, |outlet, tensor| {
+            if wanted(outlet) {
+                values.insert(outlet, tensor.clone());
+            }
+        })?;
         Ok(values)
+    }
+
+    /// Gives back what the model takes to run; the next run makes it anew.
+    pub fn rest(&mut self) {
+        self.plan = None;
     }
 }

@@ -4,6 +4,7 @@ use hardtack::float::FloatModel;
 use hardtack::{Constant, Data, Model, Tensor};
 
 use crate::error::Error;
+use crate::samples::{Source, each};
 
 /// How far an output may be from the original's: this part of its value …
 const RELATIVE: f64 = 1e-3;
@@ -73,11 +74,12 @@ impl Difference {
 ///
 /// # Errors
 /// Where it cannot be loaded or run.
-pub fn outputs(model: &Model, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, Error> {
+pub fn outputs(model: &Model, samples: &dyn Source) -> Result<Vec<Vec<Tensor>>, Error> {
     let loaded = FloatModel::load(model, false)?;
     let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
     let mut all = Vec::new();
-    for sample in samples {
+    for sample in each(samples) {
+        let sample = sample?;
         let shapes: Vec<Vec<usize>> = sample.iter().map(|t| t.shape().to_vec()).collect();
         if plan.as_ref().is_none_or(|(planned, _)| *planned != shapes) {
             let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
@@ -100,10 +102,11 @@ pub fn outputs(model: &Model, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>
 /// Where it cannot be loaded or run.
 pub fn sensitivity(
     model: &Model,
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
     outputs_of_samples: &[Vec<Tensor>],
 ) -> Result<Difference, Error> {
-    let mut inputs = samples.to_vec();
+    let inputs = each(samples).map(|sample| Ok(sample?.into_owned()));
+    let mut inputs = inputs.collect::<Result<Vec<Vec<Tensor>>, Error>>()?;
     inputs.iter_mut().flatten().for_each(disturb);
     let mut weights = model.clone();
     for constant in &mut weights.constants {

@@ -1,6 +1,9 @@
 //! The inputs a conversion measures with: calibration data, or random numbers where there are
 //! none.
 
+mod spool;
+
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use hardtack::process::Preprocessor;
@@ -12,6 +15,7 @@ use hardtack_bundle::graph::{Dim, Graph};
 use crate::arrays;
 use crate::error::Error;
 use crate::ports::Ports;
+use spool::Spool;
 
 /// What a dimension is taken for where nothing says how large it is.
 const BATCH: usize = 1;
@@ -19,11 +23,50 @@ const OTHER: usize = 32;
 /// How many random samples are drawn.
 const RANDOM: u64 = 3;
 
-/// Inputs of a model, one list of tensors in the model's order for each sample.
-#[derive(Clone, Debug)]
+/// Inputs of a model, sample by sample: what is measured goes through them as often as it needs to.
+pub trait Source {
+    /// How many samples there are.
+    fn count(&self) -> usize;
+
+    /// The inputs of a sample, in the model's order.
+    ///
+    /// # Errors
+    /// Where they cannot be read back.
+    fn sample(&self, index: usize) -> Result<Cow<'_, [Tensor]>, Error>;
+}
+
+impl Source for Vec<Vec<Tensor>> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn sample(&self, index: usize) -> Result<Cow<'_, [Tensor]>, Error> {
+        Ok(Cow::Borrowed(&self[index]))
+    }
+}
+
+/// The samples of another source as far as this many.
+pub struct First<'s>(pub &'s dyn Source, pub usize);
+
+impl Source for First<'_> {
+    fn count(&self) -> usize {
+        self.0.count().min(self.1)
+    }
+
+    fn sample(&self, index: usize) -> Result<Cow<'_, [Tensor]>, Error> {
+        self.0.sample(index)
+    }
+}
+
+/// All samples of a source, in order.
+pub fn each(source: &dyn Source) -> impl Iterator<Item = Result<Cow<'_, [Tensor]>, Error>> {
+    (0..source.count()).map(|index| source.sample(index))
+}
+
+/// Inputs of a model, and where they come from.
 pub struct Samples {
     /// The samples.
-    pub inputs: Vec<Vec<Tensor>>,
+    pub inputs: Box<dyn Source>,
     /// `random`, or the name of the file or folder they came from.
     pub source: String,
     /// For random samples, the rule of each input.
@@ -42,41 +85,48 @@ impl Samples {
     /// Where there is only one, all are the same number throughout, or a value is not finite.
     pub fn check_calibration(&self) -> Result<(), Error> {
         let refuse = |problem: String| Err(Error::Options(format!("{}: {problem}", self.source)));
-        if let [_] = self.inputs[..] {
+        if self.inputs.count() == 1 {
             return refuse(
                 "one calibration sample does not tell what range values have; give 100 or more, \
                  as different as those the model will meet"
                     .into(),
             );
         }
-        for input in 0..self.inputs.first().map_or(0, Vec::len) {
-            let mut seen: Option<f32> = None;
-            let mut differ = false;
-            for (index, sample) in self.inputs.iter().enumerate() {
-                let Some(values) = sample[input].as_f32() else {
-                    differ = true;
-                    break;
+        // The first value of each input, and whether others differ from it.
+        let mut seen: Vec<(Option<f32>, bool)> = Vec::new();
+        for (index, sample) in each(&*self.inputs).enumerate() {
+            let sample = sample?;
+            seen.resize(sample.len(), (None, false));
+            for (tensor, (first, differ)) in sample.iter().zip(&mut seen) {
+                let Some(values) = tensor.as_f32() else {
+                    *differ = true;
+                    continue;
                 };
                 if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                     return refuse(format!("calibration sample {index} holds {value}"));
                 }
-                differ |= values.iter().any(|value| *seen.get_or_insert(*value) != *value);
-            }
-            if let (false, Some(value)) = (differ, seen) {
-                return refuse(format!(
-                    "every calibration sample is {value} throughout, which tells no range; are \
-                     these the data, and is the pre-processing theirs?"
-                ));
+                *differ |= values.iter().any(|value| *first.get_or_insert(*value) != *value);
             }
         }
-        Ok(())
+        match seen.iter().find_map(|(first, differ)| first.filter(|_| !differ)) {
+            Some(value) => refuse(format!(
+                "every calibration sample is {value} throughout, which tells no range; are these \
+                 the data, and is the pre-processing theirs?"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Random samples that fit the graph: reals from −1 to 1, integers 0 and 1.
     pub fn random(graph: &Graph) -> Samples {
-        let mut inputs = Vec::new();
+        Samples::drawn(graph, RANDOM)
+    }
+
+    /// The first so many of the random samples.
+    pub fn drawn(graph: &Graph, count: u64) -> Samples {
+        let mut inputs: Vec<Vec<Tensor>> = Vec::new();
         let mut generators = Vec::new();
-        for sample in 0..RANDOM {
+        for sample in 0..count {
             let (mut tensors, mut rules) = (Vec::new(), Vec::new());
             for (index, node) in graph.inputs.iter().enumerate() {
                 let fact = &graph.nodes[*node as usize].outputs[0];
@@ -88,7 +138,7 @@ impl Samples {
             inputs.push(tensors);
             generators.push(rules);
         }
-        Samples { inputs, source: "random".into(), generators }
+        Samples { inputs: Box::new(inputs), source: "random".into(), generators }
     }
 
     /// Reads calibration data: at most `limit` samples of an `.npz` file, with an array for each
@@ -108,22 +158,15 @@ impl Samples {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         let inputs = match extension.as_deref() {
             _ if path.is_dir() => read_files(files(path)?, limit, preprocessor)?,
-            Some("npy") => {
-                let arrays = vec![("x".to_string(), arrays::read_npy(path)?)];
-                from_arrays(path, &arrays, limit, graph, ports, preprocessor)?
-            }
             Some(extension) if FILES.contains(&extension) => {
                 read_files(vec![path.into()], limit, preprocessor)?
             }
-            _ => {
-                let arrays = arrays::read_npz(path)?;
-                from_arrays(path, &arrays, limit, graph, ports, preprocessor)?
-            }
+            _ => read_arrays(path, limit, graph, ports, preprocessor)?,
         };
-        if inputs.is_empty() {
+        if inputs.count() == 0 {
             return Err(Error::Data { path: path.into(), problem: "it holds no samples".into() });
         }
-        Ok(Samples { inputs, source, generators: Vec::new() })
+        Ok(Samples { inputs: Box::new(inputs), source, generators: Vec::new() })
     }
 }
 
@@ -161,19 +204,20 @@ fn read_files(
     files: Vec<PathBuf>,
     limit: usize,
     preprocessor: &Preprocessor,
-) -> Result<Vec<Vec<Tensor>>, Error> {
-    let mut samples = Vec::new();
+) -> Result<Spool, Error> {
+    let mut spool = Spool::new()?;
     for path in files {
         let inputs = preprocessor
             .file(&path)
             .map_err(|error| Error::Data { path: path.clone(), problem: error.to_string() })?;
-        samples.extend(inputs.map(|tensor| vec![tensor]));
-        if samples.len() >= limit {
-            samples.truncate(limit);
+        for input in inputs.take(limit - spool.count()) {
+            spool.push(&[input])?;
+        }
+        if spool.count() >= limit {
             break;
         }
     }
-    Ok(samples)
+    Ok(spool)
 }
 
 /// The pictures and recordings of a folder and of the folders in it, in the order of their names.
@@ -200,14 +244,18 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-fn from_arrays(
+fn read_arrays(
     path: &Path,
-    arrays: &[(String, Tensor)],
     limit: usize,
     graph: &Graph,
     ports: &Ports,
     preprocessor: &Preprocessor,
-) -> Result<Vec<Vec<Tensor>>, Error> {
+) -> Result<Spool, Error> {
+    let alone = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
+    let arrays = match alone {
+        true => vec![("x".to_string(), arrays::read_npy(path)?)],
+        false => arrays::read_npz(path)?,
+    };
     let problem = |problem: String| Error::Data { path: path.into(), problem };
     let names: Vec<&str> = ports.inputs.iter().map(|port| port.name.as_str()).collect();
     let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
@@ -219,7 +267,7 @@ fn from_arrays(
                 return Err(problem(format!(
                     "it has neither an array {only:?} nor an array \"x\" with the samples first; \
                      it has {}",
-                    list(arrays)
+                    list(&arrays)
                 )));
             }
         }
@@ -231,14 +279,14 @@ fn from_arrays(
                     problem(format!(
                         "it has no array {name:?}, which the model's input of that name needs; it \
                          has {}",
-                        list(arrays)
+                        list(&arrays)
                     ))
                 })
             })
             .collect::<Result<_, _>>()?
     };
     let count = chosen.iter().map(|(tensor, _)| tensor.shape().first().copied().unwrap_or(0)).min();
-    let mut samples = Vec::new();
+    let mut spool = Spool::new()?;
     for index in 0..count.unwrap_or(0).min(limit) {
         let mut inputs = Vec::new();
         for ((tensor, raw), node) in chosen.iter().zip(&graph.inputs) {
@@ -257,9 +305,9 @@ fn from_arrays(
                 })?
             });
         }
-        samples.push(inputs);
+        spool.push(&inputs)?;
     }
-    Ok(samples)
+    Ok(spool)
 }
 
 fn list(arrays: &[(String, Tensor)]) -> String {

@@ -1,6 +1,6 @@
 //! Files that appear whole or not at all.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -11,7 +11,7 @@ use crate::error::Error;
 /// leaves nothing, and what was there stays.
 #[derive(Debug)]
 pub struct WholeFile {
-    file: NamedTempFile,
+    file: BufWriter<NamedTempFile>,
     path: PathBuf,
 }
 
@@ -27,7 +27,7 @@ impl WholeFile {
             .suffix(".tack.tmp")
             .tempfile_in(folder(path))
             .map_err(failed)?;
-        Ok(Self { file, path: path.into() })
+        Ok(Self { file: BufWriter::new(file), path: path.into() })
     }
 
     /// Puts it in its place, over what is there.
@@ -50,7 +50,8 @@ impl Write for WholeFile {
     }
 }
 
-fn put(file: NamedTempFile, path: &Path) -> io::Result<()> {
+fn put(file: BufWriter<NamedTempFile>, path: &Path) -> io::Result<()> {
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;

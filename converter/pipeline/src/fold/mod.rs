@@ -48,7 +48,7 @@ mod tests {
     }
 
     fn keeps_numbers(model: &Model, shape: &[usize]) -> Model {
-        let samples = [vec![noise(shape, 7)], vec![noise(shape, 8)]];
+        let samples = vec![vec![noise(shape, 7)], vec![noise(shape, 8)]];
         let folded = fold(model.clone());
         let before = parity::outputs(model, &samples).unwrap();
         let after = parity::outputs(&folded, &samples).unwrap();

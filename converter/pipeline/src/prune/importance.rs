@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use hardtack::{Model, Tensor};
+use hardtack::Model;
 use hardtack_bundle::graph::Outlet;
 
 use super::flow::{Flow, real};
@@ -19,6 +19,7 @@ use super::matrix::{add_products, cholesky, dot, inverse, solve};
 use super::moments::{Centred, Moments};
 use crate::error::Error;
 use crate::observe::Observer;
+use crate::samples::{Source, each};
 
 /// Places of a sample that are looked at, at most.
 const PLACES: usize = 256;
@@ -41,27 +42,21 @@ pub struct Curve {
 pub fn covariances(
     model: &Model,
     layers: &[&Layer],
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
     progress: &mut dyn FnMut(usize),
 ) -> Result<HashMap<Outlet, Centred>, Error> {
     let mut observer = Observer::new(model, layers.iter().map(|layer| layer.input))?;
     let mut moments: HashMap<Outlet, Moments> = HashMap::new();
-    for (index, sample) in samples.iter().enumerate() {
-        let values = observer.run(sample)?;
-        let mut seen: Vec<Outlet> = Vec::new();
-        for layer in layers {
-            let Some(tensor) = values.get(&layer.input).filter(|_| !seen.contains(&layer.input))
-            else {
-                continue;
-            };
-            seen.push(layer.input);
+    for (index, sample) in each(samples).enumerate() {
+        observer.run(&sample?, |outlet, tensor| {
+            let Some(layer) = layers.iter().find(|layer| layer.input == outlet) else { return };
             let size = (layer.reads.len(), 0);
-            let Some(input) = Channelwise::new(tensor, layer.channel_axes.0) else { continue };
-            let moments = moments.entry(layer.input).or_insert_with(|| Moments::new(size));
+            let Some(input) = Channelwise::new(tensor, layer.channel_axes.0) else { return };
+            let moments = moments.entry(outlet).or_insert_with(|| Moments::new(size));
             for place in spread(input.places(), PLACES, index) {
                 moments.add(|x, _| x.extend(input.at(place)));
             }
-        }
+        })?;
         progress(index + 1);
     }
     Ok(moments.into_iter().map(|(outlet, moments)| (outlet, moments.finish(true))).collect())

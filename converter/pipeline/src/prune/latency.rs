@@ -7,6 +7,7 @@ use hardtack::{Model, Tensor};
 
 use crate::error::Error;
 use crate::quantize::{self, Rounding, Settings};
+use crate::samples::{First, Source};
 
 /// Samples that the ranges of a model that is only timed are taken from.
 const RANGES: usize = 4;
@@ -18,7 +19,7 @@ const TURN: usize = 8;
 /// The model to compare with, ready to be run.
 pub struct Stopwatch<'s> {
     int8: bool,
-    samples: &'s [Vec<Tensor>],
+    samples: &'s dyn Source,
     original: FloatPlan,
 }
 
@@ -27,7 +28,7 @@ impl<'s> Stopwatch<'s> {
     ///
     /// # Errors
     /// Where it cannot be run.
-    pub fn new(model: &Model, int8: bool, samples: &'s [Vec<Tensor>]) -> Result<Self, Error> {
+    pub fn new(model: &Model, int8: bool, samples: &'s dyn Source) -> Result<Self, Error> {
         let original = plan(model, int8, samples)?;
         Ok(Stopwatch { int8, samples, original })
     }
@@ -39,7 +40,8 @@ impl<'s> Stopwatch<'s> {
     /// Where it cannot be run.
     pub fn part(&mut self, model: &Model) -> Result<f64, Error> {
         let mut other = plan(model, self.int8, self.samples)?;
-        let inputs: Vec<&Tensor> = self.samples[0].iter().collect();
+        let sample = self.samples.sample(0)?;
+        let inputs: Vec<&Tensor> = sample.iter().collect();
         let mut least = [Duration::MAX; 2];
         let began = Instant::now();
         while began.elapsed() < TIME {
@@ -55,15 +57,16 @@ impl<'s> Stopwatch<'s> {
     }
 }
 
-fn plan(model: &Model, int8: bool, samples: &[Vec<Tensor>]) -> Result<FloatPlan, Error> {
+fn plan(model: &Model, int8: bool, samples: &dyn Source) -> Result<FloatPlan, Error> {
     let quantized = if int8 {
-        let few = &samples[..samples.len().min(RANGES)];
+        let (few, none) = (First(samples, RANGES), First(samples, 0));
         // Only the time matters, so that weights may be rounded as is quickest.
         let settings = Settings { rounding: Rounding::Nearest, ..Settings::default() };
-        Some(quantize::quantize(model.clone(), few, &[], true, &settings, &mut |_, _| {})?.model)
+        Some(quantize::quantize(model.clone(), &few, &none, true, &settings, &mut |_, _| {})?.model)
     } else {
         None
     };
-    let shapes: Vec<&[usize]> = samples[0].iter().map(Tensor::shape).collect();
+    let sample = samples.sample(0)?;
+    let shapes: Vec<&[usize]> = sample.iter().map(Tensor::shape).collect();
     Ok(FloatModel::load(quantized.as_ref().unwrap_or(model), false)?.plan(&shapes)?)
 }

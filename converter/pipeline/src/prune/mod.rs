@@ -18,13 +18,14 @@ mod tests;
 
 use std::fmt;
 
-use hardtack::{Model, Tensor};
+use hardtack::Model;
 use serde::Serialize;
 
 use self::cost::Cost;
 use self::latency::Stopwatch;
 use self::search::Search;
 use crate::error::Error;
+use crate::samples::Source;
 
 pub use self::cost::Price;
 
@@ -87,7 +88,7 @@ pub struct PruneReport {
 /// Where nothing can be pruned or not as much as asked, or the model cannot be run on a sample.
 pub fn prune(
     model: &Model,
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
     target: PruneTarget,
     int8: bool,
     progress: &mut dyn FnMut(usize, usize),
@@ -100,7 +101,7 @@ pub fn prune(
     readers.dedup();
     let readers: Vec<&layer::Layer> = readers.iter().map(|layer| &flow.layers[*layer]).collect();
     let covariances = importance::covariances(model, &readers, samples, &mut |done| {
-        progress(done, samples.len());
+        progress(done, samples.count());
     })?;
     let (groups, curves): (Vec<_>, Vec<_>) = groups
         .into_iter()

@@ -14,6 +14,7 @@ use super::moments::{Centred, Moments};
 use crate::edit::Editor;
 use crate::error::Error;
 use crate::observe::Observer;
+use crate::samples::{Source, each};
 
 /// Places that are looked at for each weight of an output channel.
 const PLACES: usize = 32;
@@ -38,7 +39,7 @@ pub fn reconstruct(
     flow: &Flow,
     kept: &[bool],
     mut pruned: Model,
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Model, Vec<Refit>), Error> {
     let lost = |layer: &Layer| layer.reads.iter().any(|unit| !kept[*unit]);
@@ -81,7 +82,7 @@ struct Fitted {
 }
 
 impl Pair<'_> {
-    fn fit(&self, samples: &[Vec<Tensor>]) -> Result<Option<Fitted>, Error> {
+    fn fit(&self, samples: &dyn Source) -> Result<Option<Fitted>, Error> {
         let (before, after) = (self.before, self.after);
         let Some(kernel) = real(self.pruned, after.kernel(self.pruned)) else { return Ok(None) };
         let outputs = after.makes.len();
@@ -89,9 +90,11 @@ impl Pair<'_> {
         let mut first = Observer::new(self.original, [before.output()])?;
         let mut second = Observer::new(self.pruned, [after.output(), after.input])?;
         let mut moments = Moments::new((inputs, outputs));
-        let places = (PLACES * inputs).div_ceil(samples.len());
-        for (index, sample) in samples.iter().enumerate() {
-            let (wanted, given) = (first.run(sample)?, second.run(sample)?);
+        let places = (PLACES * inputs).div_ceil(samples.count());
+        for (index, sample) in each(samples).enumerate() {
+            let sample = sample?;
+            let wanted = first.values(&sample, |outlet| outlet == before.output())?;
+            let given = second.values(&sample, |_| true)?;
             let (Some(wanted), Some(input), Some(output)) =
                 (wanted.get(&before.output()), given.get(&after.input), given.get(&after.output()))
             else {

@@ -13,7 +13,7 @@ use super::{PruneTarget, prune};
 use crate::edit::Editor;
 use crate::import::ImportOptions;
 use crate::parity;
-use crate::samples::Samples;
+use crate::samples::{Samples, Source};
 use crate::testing::{Net, Value, noise};
 
 /// Keeps every other channel of each group.
@@ -47,7 +47,7 @@ fn masked(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
 }
 
 /// The channels of each group, where the smaller model computes what the masked one does.
-fn shrinks(model: &Model, samples: &[Vec<Tensor>]) -> Vec<usize> {
+fn shrinks(model: &Model, samples: &dyn Source) -> Vec<usize> {
     let flow = follow(model);
     let groups = groups(model, &flow);
     let kept = every_other(&flow, &groups);
@@ -63,7 +63,7 @@ fn shrinks(model: &Model, samples: &[Vec<Tensor>]) -> Vec<usize> {
 }
 
 fn net_shrinks(model: &Model, shape: &[usize]) -> Vec<usize> {
-    shrinks(model, &[vec![noise(shape, 11)], vec![noise(shape, 12)]])
+    shrinks(model, &vec![vec![noise(shape, 11)], vec![noise(shape, 12)]])
 }
 
 const SHAPE: [usize; 4] = [1, 3, 6, 6];
@@ -185,7 +185,7 @@ fn a_model_without_channels_to_spare_is_refused() {
     let x = net.input(&SHAPE);
     let y = net.conv(&x, 2, &[1, 1], |_| {});
     let model = net.finish(&[&y]);
-    let samples = [vec![noise(&SHAPE, 1)]];
+    let samples = vec![vec![noise(&SHAPE, 1)]];
     let refused = prune(&model, &samples, PruneTarget::Macs(0.1), false, &mut |_, _| {});
     let reason = refused.err().unwrap().to_string();
     assert!(reason.contains("no channels of this model can be removed"), "{reason}");
@@ -247,9 +247,8 @@ fn networks_shrink() {
         }
         let imported = crate::import::import(&path, &ImportOptions::default()).unwrap();
         let model = crate::fold::fold(imported.model);
-        let mut samples = Samples::random(&model.graph).inputs;
-        samples.truncate(1);
-        let found = shrinks(&model, &samples);
+        let samples = Samples::drawn(&model.graph, 1);
+        let found = shrinks(&model, &*samples.inputs);
         println!("{name}: {found:?}");
         assert_eq!(!found.is_empty(), groups, "{name}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack::{Model, Tensor};
+use hardtack::Model;
 use hardtack_bundle::graph::{Node, Operator, Outlet};
 
 use super::clip::{self, Chosen, Method};
@@ -15,6 +15,7 @@ use super::weights::{Rounded, Values};
 use super::{Rounding, Settings, moments, rate, round};
 use crate::error::Error;
 use crate::observe::Observer;
+use crate::samples::{Source, each};
 
 /// How the values of everything observed are spread, over all samples.
 ///
@@ -23,24 +24,28 @@ use crate::observe::Observer;
 pub fn statistics(
     observer: &mut Observer,
     model: &Model,
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Statistics, Error> {
     let mut histograms: HashMap<Outlet, Histogram> = HashMap::new();
     let mut half: HashMap<Outlet, Range> = HashMap::new();
-    for (index, sample) in samples.iter().enumerate() {
-        if index == samples.len() / 2 {
+    for (index, sample) in each(samples).enumerate() {
+        if index == samples.count() / 2 {
             half = histograms.iter().map(|(outlet, seen)| (*outlet, seen.range())).collect();
         }
-        for (outlet, tensor) in observer.run(sample)? {
-            let Some(values) = tensor.as_f32() else { continue };
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                let node = &model.graph.nodes[outlet.node as usize].name;
-                return Err(Error::NotFinite { node: node.clone(), value: *value, sample: index });
+        let mut infinite = None;
+        observer.run(&sample?, |outlet, tensor| {
+            let Some(values) = tensor.as_f32().filter(|_| infinite.is_none()) else { return };
+            match values.iter().find(|value| !value.is_finite()) {
+                Some(value) => infinite = Some((outlet, *value)),
+                None => histograms.entry(outlet).or_default().add(values),
             }
-            histograms.entry(outlet).or_default().add(values);
+        })?;
+        if let Some((outlet, value)) = infinite {
+            let node = model.graph.nodes[outlet.node as usize].name.clone();
+            return Err(Error::NotFinite { node, value, sample: index });
         }
-        progress(index + 1, samples.len());
+        progress(index + 1, samples.count());
     }
     let grew = |(outlet, histogram): &(&Outlet, &Histogram)| {
         let (now, before) = (histogram.range(), half.get(outlet).copied());
@@ -97,7 +102,7 @@ impl Calibration {
         model: &Model,
         regions: &[Region],
         histograms: HashMap<Outlet, Histogram>,
-        samples: &[Vec<Tensor>],
+        samples: &dyn Source,
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibration, Error> {
@@ -148,7 +153,7 @@ fn weights(
     layers: &[usize],
     ranges: &HashMap<Outlet, Chosen>,
     (steps, sparsity): (&HashMap<usize, f32>, Option<Sparsity>),
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<HashMap<usize, Rounded>, Error> {
     let mut weights = HashMap::new();

@@ -1,6 +1,6 @@
 //! How far each layer's integers are from the float model's values.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::Outlet;
@@ -17,6 +17,7 @@ use super::scale::Range;
 use crate::error::Error;
 use crate::observe::Observer;
 use crate::report::LayerReport;
+use crate::samples::{Source, each};
 
 /// Parts that the range of a tensor is cut into to tell how its values are spread.
 const PARTS: usize = 64;
@@ -39,15 +40,28 @@ pub fn measure(
     lowered: &[Lowered],
     calibration: &Calibration,
     observer: &mut Observer,
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
 ) -> Result<Vec<LayerReport>, Error> {
     let mut sums: HashMap<Outlet, Sums> = HashMap::new();
     let functions = functions(model, lowered, calibration);
-    for sample in samples {
-        let values = observer.run(sample)?;
+    let read: HashSet<Outlet> = lowered.iter().flat_map(|l| l.inputs.iter().copied()).collect();
+    for sample in each(samples) {
+        let sample = sample?;
+        // Integers first: they take a quarter of the memory that the values take.
+        let inputs = observer.values(&sample, |outlet| read.contains(&outlet))?;
+        let mut integers: HashMap<Outlet, Vec<Integers<'_>>> = HashMap::new();
         for program in lowered {
-            compare(program, &values, &functions, &mut sums);
+            for written in run(program, &inputs) {
+                integers.entry(*written.outlet).or_default().push(written);
+            }
         }
+        observer.run(&sample, |outlet, tensor| {
+            let (Some(values), Some(integers)) = (tensor.as_f32(), integers.remove(&outlet)) else {
+                return;
+            };
+            let (sums, function) = (sums.entry(outlet).or_default(), functions.get(&outlet));
+            integers.iter().for_each(|integers| integers.compare(values, function, sums));
+        })?;
     }
     let written = lowered.iter().flat_map(|program| {
         let steps = kinds(program);
@@ -98,13 +112,38 @@ fn parse(lowered: &Lowered) -> Program<&[u8]> {
         .expect("a program that was just built is well formed")
 }
 
-/// Runs a program on the first sample of a batch of float values.
-fn compare(
-    lowered: &Lowered,
-    values: &HashMap<Outlet, Tensor>,
-    functions: &HashMap<Outlet, Function>,
-    sums: &mut HashMap<Outlet, Sums>,
-) {
+/// What a step wrote.
+struct Integers<'l> {
+    outlet: &'l Outlet,
+    view: &'l View,
+    values: Vec<i8>,
+    scale: f64,
+    zero_point: f64,
+}
+
+impl Integers<'_> {
+    /// Adds up how far they are from the values of the float model.
+    fn compare(&self, expected: &[f32], function: Option<&Function>, sums: &mut Sums) {
+        self.view.each(|source, target| {
+            let real = f64::from(expected[target]);
+            let integer = f64::from(self.values[source]) - self.zero_point;
+            let got = integer * self.scale;
+            let (real, got) = match function {
+                Some(function) => (function.at(real), function.at(got)),
+                None => (real, got),
+            };
+            sums.signal += real * real;
+            sums.quantized += got * got;
+            sums.product += real * got;
+            sums.noise += (real - got) * (real - got);
+            sums.largest = sums.largest.max((real - got).abs());
+        });
+    }
+}
+
+/// Runs a program on the first sample of a batch of float values. Nothing where its inputs were not
+/// observed.
+fn run<'l>(lowered: &'l Lowered, values: &HashMap<Outlet, Tensor>) -> Vec<Integers<'l>> {
     let program = parse(lowered);
     let inputs: Option<Vec<Input<'_>>> = lowered
         .inputs
@@ -115,8 +154,7 @@ fn compare(
             Some(Input::F32(values.get(..port.elements as usize)?))
         })
         .collect();
-    // A program whose inputs were not observed is not measured.
-    let Some(inputs) = inputs else { return };
+    let Some(inputs) = inputs else { return Vec::new() };
     let mut real: Vec<Vec<f32>> = Vec::new();
     let mut narrow: Vec<Vec<i8>> = Vec::new();
     let mut wide: Vec<Vec<u8>> = Vec::new();
@@ -137,31 +175,22 @@ fn compare(
         .collect();
     let written: HashMap<usize, (&Outlet, &View)> =
         lowered.values.iter().map(|w| (w.step, (&w.outlet, &w.view))).collect();
+    let mut all = Vec::new();
     let mut observer = |index: usize, step: &Step, arena: &[i8]| {
         let Some((outlet, view)) = written.get(&index) else { return };
-        let expected = values.get(outlet).and_then(Tensor::as_f32);
-        let tensor = step.writes().and_then(|id| program.tensor(id));
-        let (Some(expected), Some(tensor)) = (expected, tensor) else { return };
+        let Some(tensor) = step.writes().and_then(|id| program.tensor(id)) else { return };
         let Some(integers) = tensor.in_arena(arena) else { return };
-        let sums = sums.entry(**outlet).or_default();
-        let function = functions.get(outlet);
-        view.each(|source, target| {
-            let real = f64::from(expected[target]);
-            let integer = f64::from(integers[source]) - f64::from(tensor.zero_point);
-            let got = integer * f64::from(tensor.scale);
-            let (real, got) = match function {
-                Some(function) => (function.at(real), function.at(got)),
-                None => (real, got),
-            };
-            sums.signal += real * real;
-            sums.quantized += got * got;
-            sums.product += real * got;
-            sums.noise += (real - got) * (real - got);
-            sums.largest = sums.largest.max((real - got).abs());
+        all.push(Integers {
+            outlet,
+            view,
+            values: integers.to_vec(),
+            scale: f64::from(tensor.scale),
+            zero_point: f64::from(tensor.zero_point),
         });
     };
     let mut arena = vec![0i8; program.arena_bytes()];
     program
         .run_observed(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs, &mut observer)
         .expect("inputs and outputs were made by the program's ports");
+    all
 }

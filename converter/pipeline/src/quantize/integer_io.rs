@@ -2,7 +2,7 @@
 //! is one byte, and nothing is converted on the device.
 
 use hardtack::process::Preprocessor;
-use hardtack::{Model, Program};
+use hardtack::{Model, Program, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::Operator;
 use hardtack_bundle::manifest::Quantization;
@@ -11,18 +11,18 @@ use hardtack_engine::Builder;
 use crate::emit::needs_float;
 use crate::error::Error;
 use crate::ports::Ports;
-use crate::samples::Samples;
+use crate::samples::{Source, each};
 
-/// Makes the real inputs and outputs of a model those of its program, in the model, in what the
-/// manifest tells of them, and in the samples.
+/// Makes the real inputs and outputs of a model those of its program, in the model and in what the
+/// manifest tells of them; these samples with such inputs.
 ///
 /// # Errors
 /// Where the model is not one program, or the elements of an input or output have several scales.
 pub fn integer_io(
     model: &mut Model,
     ports: &mut Ports,
-    samples: &mut Samples,
-) -> Result<(), Error> {
+    samples: &dyn Source,
+) -> Result<Vec<Vec<Tensor>>, Error> {
     let (false, [program]) = (needs_float(&model.graph), &model.programs[..]) else {
         return Err(Error::Options(
             "--integer-io: parts of the model stay in float, so it cannot take and give integers; \
@@ -40,6 +40,8 @@ pub fn integer_io(
     let node = model.graph.nodes.iter().position(|n| matches!(n.operator, Operator::Program(_)));
     let node = node.expect("it is one program");
 
+    let samples = each(samples).map(|sample| Ok(sample?.into_owned()));
+    let mut samples = samples.collect::<Result<Vec<Vec<Tensor>>, Error>>()?;
     // The program's ports are in the order of its node's inputs and outputs.
     for (port, outlet) in (0..).zip(model.graph.nodes[node].inputs.clone()) {
         let index = model.graph.inputs.iter().position(|input| *input == outlet.node);
@@ -51,7 +53,7 @@ pub fn integer_io(
             owned.quantize(quantization.ok_or_else(|| several(&owned.name))?);
             let integers = owned.port()?;
             let preprocessor = Preprocessor::identity(&integers);
-            for sample in &mut samples.inputs {
+            for sample in &mut samples {
                 sample[index] = preprocessor.array(&sample[index])?;
             }
         }
@@ -67,7 +69,7 @@ pub fn integer_io(
     let built = parts.finish().expect("it was finished before with other ports");
     model.programs[0] =
         Program { code: built.code.into(), weights: built.weights.into(), packing: None };
-    Ok(())
+    Ok(samples)
 }
 
 fn quantization((scale, zero_point): (f32, i8)) -> Quantization {

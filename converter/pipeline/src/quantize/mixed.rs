@@ -11,6 +11,7 @@ use super::calibrate::Calibration;
 use super::region::{self, Refused};
 use super::{assemble, function};
 use crate::error::Error;
+use crate::samples::{First, Source, each};
 
 /// Samples that are run to measure error and time.
 const MEASURED: usize = 4;
@@ -43,11 +44,11 @@ pub fn keep_in_float(
     model: &Model,
     calibration: &Calibration,
     refused: &mut Refused,
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
     budget: f64,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), Error> {
-    let samples = &samples[..samples.len().min(MEASURED)];
+    let samples = &First(samples, MEASURED);
     let mut search = Search { model, calibration, samples, float: Vec::new() };
     let (outputs, float_seconds) = search.run(model)?;
     search.float = outputs;
@@ -138,7 +139,7 @@ pub fn with_followers(model: &Model, layer: usize) -> Vec<usize> {
 struct Search<'a> {
     model: &'a Model,
     calibration: &'a Calibration,
-    samples: &'a [Vec<Tensor>],
+    samples: &'a dyn Source,
     /// What the float model gives.
     float: Vec<Vec<Tensor>>,
 }
@@ -160,7 +161,8 @@ impl Search<'_> {
         let loaded = FloatModel::load(model, false)?;
         let (mut all, mut seconds) = (Vec::new(), 0.0);
         let mut planned: Option<FloatPlan> = None;
-        for sample in self.samples {
+        for sample in each(self.samples) {
+            let sample = sample?;
             let shapes: Vec<&[usize]> = sample.iter().map(Tensor::shape).collect();
             let plan = planned.take().filter(|plan| plan.input_shapes() == shapes);
             let plan = planned.insert(match plan {
@@ -177,7 +179,7 @@ impl Search<'_> {
                 fastest = fastest.min(began.elapsed().as_secs_f64());
             }
             all.push(outputs);
-            seconds += fastest / self.samples.len() as f64;
+            seconds += fastest / self.samples.count() as f64;
         }
         Ok((all, seconds))
     }

@@ -26,7 +26,7 @@ mod sparse;
 mod tests;
 mod weights;
 
-use hardtack::{Model, Tensor};
+use hardtack::Model;
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use self::calibrate::Calibration;
@@ -36,6 +36,7 @@ use crate::error::Error;
 use crate::observe::Observer;
 use crate::outline::outline;
 use crate::report::{GraphNode, LayerReport};
+use crate::samples::Source;
 
 pub use self::clip::Method;
 pub(crate) use self::region::is_constant;
@@ -138,8 +139,8 @@ pub enum Rounding {
 /// Where the model cannot be run on a sample, or its values are not finite.
 pub fn quantize(
     model: Model,
-    samples: &[Vec<Tensor>],
-    measured: &[Vec<Tensor>],
+    samples: &dyn Source,
+    measured: &dyn Source,
     calibration: bool,
     settings: &Settings,
     progress: &mut dyn FnMut(usize, usize),
@@ -162,7 +163,8 @@ pub fn quantize(
     let calibration = match calibration {
         true => {
             let statistics = calibrate::statistics(&mut observer, &model, samples, progress)?;
-            warnings.extend(statistics.warning(samples.len()));
+            observer.rest();
+            warnings.extend(statistics.warning(samples.count()));
             let histograms = statistics.histograms;
             Calibration::new(&model, &regions, histograms, samples, settings, progress)?
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use hardtack::{Model, Tensor};
+use hardtack::Model;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder as _};
 
@@ -11,6 +11,7 @@ use super::lower::linear::Linear;
 use super::region::sample_shape;
 use crate::error::Error;
 use crate::observe::Observer;
+use crate::samples::{Source, each};
 
 /// Weights whose products are kept: a longer row is taken as several that do not know of each
 /// other, so that memory grows with its length and not with its square.
@@ -39,7 +40,7 @@ pub struct Group {
 pub fn measure(
     model: &Model,
     layers: &[usize],
-    samples: &[Vec<Tensor>],
+    samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
     mut done: impl FnMut(usize, Linear, Vec<Group>),
 ) -> Result<(), Error> {
@@ -52,7 +53,7 @@ pub fn measure(
         let mut gathering: HashMap<usize, Gathering> = HashMap::new();
         let mut held = 0;
         while let Some((index, linear)) = waiting.pop() {
-            let Some(gathered) = Gathering::new(model, linear, samples.len()) else { continue };
+            let Some(gathered) = Gathering::new(model, linear, samples.count()) else { continue };
             held += gathered.bytes();
             gathering.insert(index, gathered);
             if held >= HELD {
@@ -61,15 +62,15 @@ pub fn measure(
         }
         let inputs = gathering.values().map(|gathered| gathered.linear.input);
         let mut observer = Observer::new(model, inputs)?;
-        for (number, sample) in samples.iter().enumerate() {
-            let values = observer.run(sample)?;
-            for gathered in gathering.values_mut() {
-                let value = values.get(&gathered.linear.input).and_then(Tensor::as_f32);
-                if let Some(value) = value {
-                    gathered.add(value, number);
-                }
-            }
-            progress(number + 1, samples.len());
+        for (number, sample) in each(samples).enumerate() {
+            observer.run(&sample?, |outlet, tensor| {
+                let Some(value) = tensor.as_f32() else { return };
+                let readers = gathering.values_mut();
+                readers
+                    .filter(|gathered| gathered.linear.input == outlet)
+                    .for_each(|gathered| gathered.add(value, number));
+            })?;
+            progress(number + 1, samples.count());
         }
         let mut measured: Vec<(usize, Gathering)> = gathering.into_iter().collect();
         measured.sort_by_key(|(index, _)| *index);

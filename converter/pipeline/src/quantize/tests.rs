@@ -257,7 +257,7 @@ fn outputs_may_join_values_of_different_scales() {
     assert!(quantized.left_in_float.is_empty());
     // With the scale of the large part, the small one would have a handful of levels.
     let sample = vec![noise(&[1, 4, 6, 6], 100)];
-    let values = &parity::outputs(&quantized.model, &[sample]).unwrap()[0][0];
+    let values = &parity::outputs(&quantized.model, &vec![sample]).unwrap()[0][0];
     let mut gates: Vec<u32> =
         values.as_f32().unwrap()[4 * 36..].iter().map(|x| x.to_bits()).collect();
     gates.sort();

@@ -20,6 +20,8 @@ mod tensors;
 pub use error::Error;
 #[cfg(feature = "export")]
 pub use evaluate::{evaluate, prepare};
+#[cfg(feature = "export")]
+pub use plan::ObservedPlan;
 pub use plan::{FloatModel, FloatPlan, Limits, NodeTime};
 #[cfg(feature = "export")]
 pub use save::{Foreign, save, save_with};

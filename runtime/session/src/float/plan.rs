@@ -1,5 +1,8 @@
 //! Models made ready to run.
 
+#[cfg(feature = "export")]
+mod observe;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,9 @@ use super::ops::Engine;
 use super::tensors::{dtype_to_tract, from_tract, to_tract};
 use crate::processor::Processor;
 use crate::{Constant, Model, Tensor as Ours};
+
+#[cfg(feature = "export")]
+pub use observe::ObservedPlan;
 
 /// What a model may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,14 +124,27 @@ impl FloatModel {
     /// Where a shape does not fit the model, a symbol would have two values, or the model
     /// cannot be run on such inputs.
     pub fn plan(&self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
+        self.planned(self.optimized(shapes)?, shapes)
+    }
+
+    /// The model for inputs of these shapes as tract runs it on this machine.
+    fn optimized(&self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
         let values = self.bind(shapes)?;
         let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
         let mut model = self.build(&values, Some(&input_shapes))?;
-        let plan = guard("preparing the model", || {
+        guard("preparing the model", || {
             if !self.prepared {
                 model.declutter().map_err(tract("simplifying the model"))?;
             }
-            model.optimize().map_err(tract("optimising the model"))?;
+            model.optimize().map_err(tract("optimising the model"))
+        })?;
+        Ok(model)
+    }
+
+    /// An optimized model with an order for its operations.
+    fn planned(&self, model: TypedModel, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
+        let input_shapes = shapes.iter().map(|shape| shape.to_vec()).collect();
+        let plan = guard("planning the model", || {
             TypedSimplePlan::new(model).map_err(tract("planning the model"))
         })?;
         let state = spawn(&plan)?;

@@ -1,0 +1,88 @@
+//! Plans that hand their outputs over while they run.
+
+use tract_core::internal::*;
+use tract_core::ops::konst::Const;
+
+use super::super::error::{Error, guard, tract};
+use super::super::tensors::from_tract;
+use super::{FloatModel, FloatPlan};
+use crate::Tensor as Ours;
+
+/// A model ready to run of which every value may be an output: each is handed over as soon as it is
+/// computed, and lives no longer than what reads it needs it. The numbers are those of a
+/// [`FloatPlan`] of the same model.
+pub struct ObservedPlan {
+    plan: FloatPlan,
+    /// Where each output of the model comes from.
+    outputs: Vec<OutletId>,
+}
+
+impl FloatModel {
+    /// As [`FloatModel::plan`], to look at the outputs one by one.
+    ///
+    /// # Errors
+    /// As [`FloatModel::plan`].
+    pub fn plan_observed(&self, shapes: &[&[usize]]) -> Result<ObservedPlan, Error> {
+        let mut model = self.optimized(shapes)?;
+        let outputs = model.outputs.clone();
+        model.outputs = ends(&model)?;
+        Ok(ObservedPlan { plan: self.planned(model, shapes)?, outputs })
+    }
+}
+
+/// Those of a model's outputs that the others are computed on the way to.
+fn ends(model: &TypedModel) -> Result<Vec<OutletId>, Error> {
+    let order = model.eval_order().map_err(tract("ordering the nodes"))?;
+    let mut passed = vec![false; model.nodes.len()];
+    let mut ends = Vec::new();
+    for node in order.into_iter().rev() {
+        if !passed[node] {
+            ends.extend(model.outputs.iter().copied().find(|output| output.node == node));
+        }
+        model.node(node).inputs.iter().for_each(|input| passed[input.node] = true);
+    }
+    Ok(ends)
+}
+
+impl ObservedPlan {
+    /// The shapes of the inputs.
+    pub fn input_shapes(&self) -> &[Vec<usize>] {
+        self.plan.input_shapes()
+    }
+
+    /// Runs the model once, from a fresh state. `observe` gets the place of an output among all,
+    /// and its value; in the order they are computed.
+    ///
+    /// # Errors
+    /// As [`FloatPlan::run`].
+    pub fn run(
+        &mut self,
+        inputs: &[&Ours],
+        observe: &mut dyn FnMut(usize, Ours),
+    ) -> Result<(), Error> {
+        self.plan.reset()?;
+        let inputs = self.plan.inputs(inputs)?;
+        let state = &mut self.plan.state;
+        let outputs = &self.outputs;
+        let mut hand_over = |node: &TypedNode, values: &[TValue]| -> TractResult<()> {
+            for (index, output) in outputs.iter().enumerate().filter(|(_, o)| o.node == node.id) {
+                observe(index, from_tract(&values[output.slot])?);
+            }
+            Ok(())
+        };
+        guard("running the model", || {
+            // Constants are no steps of a plan.
+            for node in &self.plan.plan.model().nodes {
+                if let Some(constant) = node.op_as::<Const>() {
+                    hand_over(node, &[constant.val().clone().into_tvalue()])
+                        .map_err(tract("reading a constant"))?;
+                }
+            }
+            let ran = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
+                let values = tract_core::plan::eval(context, state, node, inputs)?;
+                hand_over(node, &values).map(|()| values)
+            });
+            ran.map(drop).map_err(tract("running the model"))
+        })
+    }
+}
