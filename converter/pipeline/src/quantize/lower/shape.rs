@@ -6,9 +6,7 @@ use hardtack::Data;
 use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
 
 use super::super::lattice::{Source, View};
-use super::{Lowering, outlet};
-
-const SCATTERED: &str = "its elements lie too far scattered";
+use super::{Lowering, SCATTERED, outlet};
 
 impl Lowering<'_> {
     /// A node whose value is a view of what it reads.
@@ -65,7 +63,7 @@ impl Lowering<'_> {
     }
 
     /// A view of a value; of a dense copy where its pieces do not allow it.
-    fn of_view(
+    pub fn of_view(
         &mut self,
         value: Outlet,
         change: impl Fn(&View) -> Option<View>,
