@@ -187,12 +187,12 @@ def by_position():
     net = Net(IMAGE)
     y = net.qdq(net.conv(net.qdq("x", 0.03, 128), 0.03), 0.08, 120)
     for operator, shape, step, zero in [
-        ("Add", (4, 1, 1), 0.1, 110), ("Mul", (1, 4, 6, 6), 0.1, 110), ("Add", (6, 1), 0.12, 90),
-        ("Mul", (), 0.15, 110),
+        ("Add", (4, 1, 1), 0.0973, 110), ("Mul", (1, 4, 6, 6), 0.0927, 110),
+        ("Add", (6, 1), 0.1171, 90), ("Mul", (), 0.1493, 110),
     ]:
-        factor = net.dq(net.constant(net.random.integers(0, 256, shape).astype(np.uint8)), 0.01, 100)
+        factor = net.dq(net.constant(net.random.integers(0, 256, shape).astype(np.uint8)), 0.0113, 100)
         y = net.qdq(net.op(operator, [y, factor]), step, zero)
-    net.finish("by_position", y, 0.15)
+    net.finish("by_position", y, 0.1493)
 
 
 def integer_ports():
@@ -284,6 +284,17 @@ def scaled():
     net.finish("scaled", net.qdq(y, 0.0317, 131), 0.0317)
 
 
+def rescaled():
+    """Another scale for the same values, a little more than halves of whole steps."""
+    net = Net((1, 4, 16, 16))
+    weights = [net.constant(np.ones((4, 1, 1, 1), np.int8)), *net.scale(1, 0, np.int8)]
+    x = net.qdq("x", 0.03, 128)
+    x = net.qdq(net.op("Conv", [x, net.op("DequantizeLinear", weights)], group=4), 0.03, 128)
+    step = 0.06 * (1 - 2**-17)
+    y = net.qdq(net.op("Concat", [x, net.op("Transpose", [x], perm=[0, 1, 3, 2])], axis=1), step, 120)
+    net.finish("rescaled", y, step)
+
+
 def sixteen_bits():
     """Activations of sixteen bits before eight: the first layer stays real."""
     net = Net(IMAGE, opset=21)
@@ -316,6 +327,6 @@ def packed_blocks():
 if __name__ == "__main__":
     for make in [
         signed_residual, pooled_head, activations, rearranged, by_position, integer_ports,
-        microsoft, four_bits, wide_weights, scaled, sixteen_bits, dynamic, packed_blocks,
+        microsoft, four_bits, wide_weights, scaled, rescaled, sixteen_bits, dynamic, packed_blocks,
     ]:
         make()
