@@ -76,7 +76,7 @@ fn stated_scales_run_in_integers_within_one_step() {
 /// 22 bits decide.
 #[test]
 fn one_layer_gives_the_integers_of_onnx_runtime() {
-    for (name, nine_bits) in [("wide_weights", 5), ("scaled", 0)] {
+    for (name, nine_bits) in [("wide_weights", 5), ("scaled", 0), ("rescaled", 0)] {
         let run = run(name);
         assert_integer(name, &run);
         let Run { report, largest, step, differ, .. } = run;
@@ -93,7 +93,7 @@ fn one_layer_gives_the_integers_of_onnx_runtime() {
 /// `tests/quantized/make_torch.py` and `make_tensorflow.py`.
 #[test]
 fn exports_of_trainers_give_the_integers_of_onnx_runtime() {
-    for name in ["torch_fx", "torch_trained", "tensorflow"] {
+    for name in ["torch_fx", "torch_trained", "torch_fake", "tensorflow"] {
         let run = run(name);
         assert_integer(name, &run);
         assert!(run.largest <= run.step * 1.001, "{name}: {} steps", run.largest / run.step);

@@ -272,6 +272,33 @@ impl Weights {
         Weights { depth: 1, inputs: 1, values: Values::Factor(values) }
     }
 
+    /// Multiplies each output channel.
+    pub fn multiply(&mut self, factors: &[f32]) {
+        match &mut self.values {
+            Values::Real(weights) => {
+                for (row, factor) in weights.chunks_exact_mut(self.depth).zip(factors) {
+                    row.iter_mut().for_each(|weight| *weight *= factor);
+                }
+            }
+            Values::Factor(weights) => {
+                weights.iter_mut().zip(factors).for_each(|(weight, factor)| *weight *= factor);
+            }
+            Values::Integer(weights, scales) => {
+                let rows = weights.chunks_exact_mut(self.depth).zip(scales);
+                for ((row, scale), factor) in rows.zip(factors) {
+                    *scale *= factor.abs();
+                    if *factor < 0.0 {
+                        row.iter_mut().for_each(|weight| *weight = -*weight);
+                    }
+                    if *scale < f32::MIN_POSITIVE {
+                        row.fill(0);
+                        *scale = 1.0;
+                    }
+                }
+            }
+        }
+    }
+
     /// Symmetric integers, for an input of this scale and a bias per output channel.
     pub fn quantize(self, input_scale: f32, bias: &[f32]) -> Quantized {
         let input_scale = f64::from(input_scale);
@@ -408,6 +435,20 @@ mod tests {
         let quantized = kept(-1e9);
         assert_eq!((quantized.weights, quantized.scales), (vec![50, -3], vec![1.0]));
         assert_eq!(quantized.bias, [-1_000_000_000]);
+    }
+
+    #[test]
+    fn factors_of_channels_leave_integers_as_they_are() {
+        let values = Values::Integer(vec![100, -128, 5, 6, 7, 8], vec![0.5, 0.5, 0.5]);
+        let mut weights = Weights { depth: 2, inputs: 2, values };
+        weights.multiply(&[-3.0, 0.1, 0.0]);
+        let Values::Integer(integers, scales) = weights.values else { panic!("other values") };
+        assert_eq!((integers, scales), (vec![-100, 128, 5, 6, 0, 0], vec![1.5, 0.05, 1.0]));
+        let mut weights = Weights::real(vec![1.0, 2.0, 3.0, 4.0], 2);
+        weights.multiply(&[-1.0, 2.0]);
+        assert!(
+            matches!(&weights.values, Values::Real(values) if *values == [-1.0, -2.0, 6.0, 8.0])
+        );
     }
 
     #[test]

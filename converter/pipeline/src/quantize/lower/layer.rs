@@ -93,6 +93,10 @@ impl Lowering<'_> {
             None => self.quantization(last)?,
         };
         let output = self.tensor(last, &layer.output_order, quantization)?;
+        if let Some(factors) = &chain.factors {
+            layer.bias.iter_mut().zip(factors).for_each(|(bias, factor)| *bias *= factor);
+            layer.weights.multiply(factors);
+        }
         for more in &chain.bias {
             layer.bias.iter_mut().zip(more).for_each(|(bias, more)| *bias += more);
         }
