@@ -187,12 +187,12 @@ def by_position():
     net = Net(IMAGE)
     y = net.qdq(net.conv(net.qdq("x", 0.03, 128), 0.03), 0.08, 120)
     for operator, shape, step, zero in [
-        ("Add", (4, 1, 1), 0.1, 110), ("Mul", (1, 4, 6, 6), 0.1, 110), ("Add", (6, 1), 0.12, 90),
-        ("Mul", (), 0.15, 110),
+        ("Add", (4, 1, 1), 0.0973, 110), ("Mul", (1, 4, 6, 6), 0.0927, 110),
+        ("Add", (6, 1), 0.1171, 90), ("Mul", (), 0.1493, 110),
     ]:
-        factor = net.dq(net.constant(net.random.integers(0, 256, shape).astype(np.uint8)), 0.01, 100)
+        factor = net.dq(net.constant(net.random.integers(0, 256, shape).astype(np.uint8)), 0.0113, 100)
         y = net.qdq(net.op(operator, [y, factor]), step, zero)
-    net.finish("by_position", y, 0.15)
+    net.finish("by_position", y, 0.1493)
 
 
 def integer_ports():
@@ -245,6 +245,56 @@ def four_bits():
     net.finish("four_bits", net.qdq(y, 0.08, 120), 0.08)
 
 
+def wide_weights():
+    """Weights of nine bits without their zero point, each sort one layer deep."""
+    net = Net((1, 6, 8, 8))
+    x = net.qdq("x", 0.03, 140)
+    parts = []
+    for shape, group, element, zero in [
+        ((6, 6, 3, 3), 1, np.uint8, 90), ((6, 1, 3, 3), 6, np.uint8, 190),
+        ((6, 3, 1, 1), 2, np.int8, 0), ((6, 6, 1, 1), 1, np.uint8, 255),
+    ]:
+        limits = np.iinfo(element)
+        weights = net.random.integers(limits.min, limits.max + 1, shape).astype(element)
+        weights[:, 0, 0, 0] = limits.min
+        steps = net.steps(6) if zero == 0 else np.float32(0.0073)
+        zeros = np.full(np.shape(steps), zero, element)
+        operands = [net.constant(value) for value in (weights, steps, zeros)]
+        y = net.op("DequantizeLinear", operands, axis=0)
+        y = net.op("Conv", [x, y], pads=[shape[2] // 2] * 4, group=group)
+        parts.append(net.op("Flatten", [net.qdq(y, 0.031, 117)]))
+    weights = net.random.integers(0, 256, (64, 80)).astype(np.uint8)
+    weights = net.dq(net.constant(weights), 0.0073, 75)
+    flat = net.op("Reshape", [x, net.sizes(1, 6, 64)])
+    y = net.qdq(net.op("MatMul", [flat, weights]), 0.031, 117)
+    parts.append(net.op("Reshape", [y, net.sizes(1, -1)]))
+    net.finish("wide_weights", net.qdq(net.op("Concat", parts, axis=1), 0.031, 117), 0.031)
+
+
+def scaled():
+    """A factor and an offset for each channel, as a normalization that was not folded."""
+    net = Net((1, 16, 16, 16))
+    weights = [net.constant(np.ones((16, 1, 1, 1), np.int8)), *net.scale(1, 0, np.int8)]
+    x = net.qdq("x", 0.03, 128)
+    x = net.qdq(net.op("Conv", [x, net.op("DequantizeLinear", weights)], group=16), 0.03, 128)
+    numbers = net.random.standard_normal((4, 16)).astype(np.float32)
+    numbers[0] *= 2
+    numbers[3] = 1
+    y = net.op("BatchNormalization", [x, *(net.constant(each) for each in numbers)])
+    net.finish("scaled", net.qdq(y, 0.0317, 131), 0.0317)
+
+
+def rescaled():
+    """Another scale for the same values, a little more than halves of whole steps."""
+    net = Net((1, 4, 16, 16))
+    weights = [net.constant(np.ones((4, 1, 1, 1), np.int8)), *net.scale(1, 0, np.int8)]
+    x = net.qdq("x", 0.03, 128)
+    x = net.qdq(net.op("Conv", [x, net.op("DequantizeLinear", weights)], group=4), 0.03, 128)
+    step = 0.06 * (1 - 2**-17)
+    y = net.qdq(net.op("Concat", [x, net.op("Transpose", [x], perm=[0, 1, 3, 2])], axis=1), step, 120)
+    net.finish("rescaled", y, step)
+
+
 def sixteen_bits():
     """Activations of sixteen bits before eight: the first layer stays real."""
     net = Net(IMAGE, opset=21)
@@ -277,6 +327,6 @@ def packed_blocks():
 if __name__ == "__main__":
     for make in [
         signed_residual, pooled_head, activations, rearranged, by_position, integer_ports,
-        microsoft, four_bits, sixteen_bits, dynamic, packed_blocks,
+        microsoft, four_bits, wide_weights, scaled, rescaled, sixteen_bits, dynamic, packed_blocks,
     ]:
         make()

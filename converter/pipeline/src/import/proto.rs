@@ -52,32 +52,50 @@ pub fn read(path: &Path) -> Result<Source, ImportError> {
     let length = bytes.len() as u64;
     drop(bytes);
     if let Some(graph) = &mut model.graph {
-        refuse_four_bits(graph)?;
+        refuse_four_bits(&graph.node, &graph.initializer, &HashSet::new())?;
         each_tensor(graph, &mut |tensor| complete(tensor, &mut external))?;
     }
     for function in &mut model.functions {
+        refuse_four_bits(&function.node, &[], &HashSet::new())?;
         each_node_tensor(&mut function.node, &mut |tensor| complete(tensor, &mut external))?;
     }
     let bytes = length + external.bytes;
     Ok(Source { model, digest: external.digest.finalize().into(), bytes })
 }
 
-/// Refuses values of 4 bits, which would be read as 8; constants of 4 bits are.
-fn refuse_four_bits(graph: &GraphProto) -> Result<(), ImportError> {
+/// Refuses values of 4 bits, which would be read as 8; constants of 4 bits are, and may be zero
+/// points of weights, by whatever path. `outer` are the names of those around the nodes.
+fn refuse_four_bits(
+    nodes: &[NodeProto],
+    initializers: &[TensorProto],
+    outer: &HashSet<&str>,
+) -> Result<(), ImportError> {
     let narrow = |kind: i32| [DataType::Int4 as i32, DataType::Uint4 as i32].contains(&kind);
-    let constants = graph.initializer.iter().filter(|tensor| narrow(tensor.data_type));
-    let names: HashSet<&str> = constants.map(|tensor| tensor.name.as_str()).collect();
-    let to_four_bits = |node: &&NodeProto| {
-        let stated = node.int("output_dtype").is_some_and(|kind| narrow(kind as i32));
+    let stated = |node: &NodeProto, name| node.int(name).is_some_and(|kind| narrow(kind as i32));
+    let constants = initializers.iter().filter(|tensor| narrow(tensor.data_type));
+    let mut names: HashSet<&str> = outer.clone();
+    names.extend(constants.map(|tensor| tensor.name.as_str()));
+    for node in nodes {
+        let quantizes = node.op_type == "QuantizeLinear";
         let by_zero_point = node.given(2).is_some_and(|name| names.contains(name));
-        node.op_type == "QuantizeLinear" && (stated || by_zero_point)
-    };
-    match graph.node.iter().find(to_four_bits) {
-        Some(node) => {
-            Err(node.wrong("it gives integers of 4 bits, which only weights can be; use 8 bits"))
+        if quantizes && (stated(node, "output_dtype") || by_zero_point) {
+            return Err(
+                node.wrong("it gives integers of 4 bits, which only weights can be; use 8 bits")
+            );
         }
-        None => Ok(()),
+        let held = node.attribute.iter().flat_map(|attribute| &attribute.t);
+        let made = held.clone().any(|tensor| narrow(tensor.data_type)) || stated(node, "to");
+        let read = node.input.iter().any(|name| names.contains(name.as_str()));
+        if made || (read && !quantizes && node.op_type != "DequantizeLinear") {
+            names.extend(node.output.iter().map(String::as_str));
+        }
+        for attribute in &node.attribute {
+            for graph in attribute.g.iter().chain(&attribute.graphs) {
+                refuse_four_bits(&graph.node, &graph.initializer, &names)?;
+            }
+        }
     }
+    Ok(())
 }
 
 fn complete(proto: &mut TensorProto, external: &mut External<'_>) -> Result<(), ImportError> {
@@ -169,7 +187,8 @@ impl External<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_onnx::pb::StringStringEntryProto;
+    use tract_onnx::pb::attribute_proto::AttributeType;
+    use tract_onnx::pb::{AttributeProto, StringStringEntryProto};
 
     fn with_external(location: &str, offset: &str) -> Vec<u8> {
         let entry = |key: &str, value: &str| StringStringEntryProto {
@@ -224,6 +243,63 @@ mod tests {
             let message = read(&path).err().expect("refused").to_string();
             assert!(message.contains(problem), "{location}: {message}");
         }
+    }
+
+    #[test]
+    fn values_of_four_bits_are_refused_wherever_it_is_said() {
+        let four_bits = |name: &str| TensorProto {
+            name: name.into(),
+            data_type: DataType::Int4 as i32,
+            int32_data: vec![1],
+            dims: vec![1],
+            ..TensorProto::default()
+        };
+        let node = |operator: &str, inputs: &[&str], output: &str| NodeProto {
+            op_type: operator.into(),
+            name: output.into(),
+            input: inputs.iter().map(|name| name.to_string()).collect(),
+            output: vec![output.into()],
+            ..NodeProto::default()
+        };
+        let with = |mut node: NodeProto, name: &str, t, g| {
+            let name = name.into();
+            node.attribute.push(AttributeProto { name, t, g, ..AttributeProto::default() });
+            node
+        };
+        let quantize = || node("QuantizeLinear", &["x", "s", "z"], "q");
+        let constant = || with(node("Constant", &[], "z"), "value", Some(four_bits("")), None);
+        let inner = GraphProto { node: vec![quantize()], ..GraphProto::default() };
+        let by_type = AttributeProto {
+            name: "output_dtype".into(),
+            i: DataType::Int4 as i64,
+            r#type: AttributeType::Int as i32,
+            ..AttributeProto::default()
+        };
+        let stated = NodeProto { attribute: vec![by_type], ..quantize() };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.onnx");
+        let read = |node: Vec<NodeProto>, initializer: Vec<TensorProto>| {
+            let graph = GraphProto { node, initializer, ..GraphProto::default() };
+            let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+            std::fs::write(&path, model.encode_to_vec()).unwrap();
+            super::read(&path)
+        };
+        for (nodes, initializers) in [
+            (vec![quantize()], vec![four_bits("z")]),
+            (vec![constant(), quantize()], vec![]),
+            (vec![node("Identity", &["y"], "z"), quantize()], vec![four_bits("y")]),
+            (
+                vec![with(node("If", &["b"], "r"), "then_branch", None, Some(inner))],
+                vec![four_bits("z")],
+            ),
+            (vec![stated], vec![]),
+        ] {
+            let message = read(nodes, initializers).err().expect("refused").to_string();
+            assert!(message.contains("it gives integers of 4 bits"), "{message}");
+        }
+        // A weight of four bits, and a value of eight with another zero point.
+        let weight = node("DequantizeLinear", &["w", "s", "y"], "r");
+        assert!(read(vec![weight, quantize()], vec![four_bits("w"), four_bits("y")]).is_ok());
     }
 
     #[test]

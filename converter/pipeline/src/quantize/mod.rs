@@ -25,6 +25,7 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod wide;
 
 use hardtack::Model;
 use hardtack_bundle::graph::{Operator, Outlet};
@@ -179,8 +180,17 @@ pub fn quantize(
     let graph =
         outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));
     let left_in_float = left_in_float(&model, &refused);
-    let rounded_weights = regions.iter().flat_map(|region| &region.nodes);
-    let rounded_weights = rounded_weights.filter(|index| weights::wide(&model, **index)).count();
+    let within = regions.iter().flat_map(|region| &region.nodes);
+    let greatest: Vec<i32> =
+        within.map(|index| weights::greatest_integer(&model, *index)).collect();
+    let rounded_weights = greatest.iter().filter(|size| **size > weights::WIDEST).count();
+    let wide = greatest.iter().filter(|size| (128..=weights::WIDEST).contains(size)).count();
+    if wide > 0 {
+        warnings.push(format!(
+            "the weights of {wide} layers, less their zero points, have 9 bits, and are multiplied \
+             in two parts, which takes longer; symmetric weights of at most 127 are not"
+        ));
+    }
     let model = assemble::assemble(model, &regions, lowered);
     Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, warnings })
 }

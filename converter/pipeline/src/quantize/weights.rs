@@ -1,9 +1,12 @@
 //! Weights as integers, per output channel.
 
+use std::ops::Range;
+
 use hardtack::{Constant, Data, Model};
 use hardtack_bundle::graph::{KernelLayout, Operator, Outlet};
 
 use super::region::Region;
+use super::wide;
 use crate::error::Error;
 use crate::report::WeightsReport;
 
@@ -12,6 +15,8 @@ use crate::report::WeightsReport;
 pub struct Weights {
     /// Elements of one output channel.
     pub depth: usize,
+    /// Input channels of a group, of which each kernel element has so many weights.
+    pub inputs: usize,
     /// What they are.
     pub values: Values,
 }
@@ -20,8 +25,10 @@ pub struct Weights {
 pub enum Values {
     /// Reals, still to be quantized.
     Real(Vec<f32>),
-    /// Integers with the scale of each output channel.
-    Integer(Vec<i8>, Vec<f32>),
+    /// Integers within ±[`WIDEST`] with the scale of each output channel.
+    Integer(Vec<i16>, Vec<f32>),
+    /// One real for each output channel, whose integer may be chosen.
+    Factor(Vec<f32>),
 }
 
 /// Weights that were rounded with regard to what they are given.
@@ -39,6 +46,8 @@ pub struct Rounded {
 pub struct Quantized {
     /// The weights.
     pub weights: Vec<i8>,
+    /// Input channels of each group that the layer reads once more, after all of the group.
+    pub copies: Vec<Range<usize>>,
     /// Real value of one step, per output channel.
     pub scales: Vec<f32>,
     /// In units of input scale · weight scale.
@@ -69,6 +78,12 @@ impl Quantized {
 /// A bias beyond this many steps would leave too few bits to the rest of the accumulator: the
 /// weights get coarser steps then.
 const LARGEST_BIAS: f64 = (1 << 24) as f64;
+
+/// The greatest difference of a byte and its zero point.
+pub const WIDEST: i32 = 255;
+
+/// The least integer that a factor may have: it keeps the scale as fine as half of the greatest.
+const LEAST_FACTOR: i16 = 64;
 
 /// A bias that leaves room for every sum of products of a layer.
 const BIAS_LIMIT: f64 = (1 << 30) as f64;
@@ -153,16 +168,16 @@ fn dequantized(model: &Model, outlet: Outlet) -> Option<(Integers, Vec<f32>)> {
     (per_scale > 0).then_some((Integers { values, outer }, scales))
 }
 
-/// Whether a node is a layer whose own integers, less their zero points, are beyond ±127.
-pub fn wide(model: &Model, index: usize) -> bool {
+/// The greatest of a layer's own integers, less their zero points; 0 where it has none.
+pub fn greatest_integer(model: &Model, index: usize) -> i32 {
     let node = &model.graph.nodes[index];
     let inputs = match &node.operator {
         Operator::Conv(_) => &node.inputs[1..2],
         Operator::Einsum(_) => &node.inputs[..],
-        _ => return false,
+        _ => return 0,
     };
     let weights = inputs.iter().filter_map(|outlet| dequantized(model, *outlet));
-    weights.flat_map(|(integers, _)| integers.values).any(|weight| weight.abs() > 127)
+    weights.flat_map(|(integers, _)| integers.values).map(i32::abs).max().unwrap_or(0)
 }
 
 fn integers(tensor: &hardtack::Tensor) -> Option<Vec<i32>> {
@@ -217,14 +232,14 @@ impl Weights {
             })
         };
         if let Some(integer) = Self::kept(model, outlet, channels, o, places()) {
-            return Some(Weights { depth, values: integer });
+            return Some(Weights { depth, inputs, values: integer });
         }
         let source = reals(model, outlet)?;
         let values = places().map(|at| source.get(at).copied()).collect::<Option<_>>()?;
-        Some(Weights { depth, values: Values::Real(values) })
+        Some(Weights { depth, inputs, values: Values::Real(values) })
     }
 
-    /// The source's own integers, where they are symmetric and have one scale an output channel.
+    /// The source's own integers, where they have one scale an output channel.
     fn kept(
         model: &Model,
         outlet: Outlet,
@@ -237,9 +252,11 @@ impl Weights {
         if scales.len() != 1 && (scales.len() != channels || per_scale != channel_stride) {
             return None;
         }
-        let narrow =
-            |at: usize| i8::try_from(*integers.values.get(at)?).ok().filter(|v| *v != i8::MIN);
-        let values = places.map(narrow).collect::<Option<Vec<i8>>>()?;
+        let within = |at: usize| {
+            let weight = *integers.values.get(at)?;
+            (weight.abs() <= WIDEST).then_some(weight as i16)
+        };
+        let values = places.map(within).collect::<Option<Vec<i16>>>()?;
         let scales = if scales.len() == 1 { vec![scales[0]; channels] } else { scales };
         Some(Values::Integer(values, scales))
     }
@@ -247,40 +264,61 @@ impl Weights {
     /// Reals, by output channel.
     #[cfg(test)]
     pub fn real(values: Vec<f32>, depth: usize) -> Weights {
-        Weights { depth, values: Values::Real(values) }
+        Weights { depth, inputs: depth, values: Values::Real(values) }
     }
 
-    /// One factor for each output channel: its greatest integer, so that a bias is fine beside it.
+    /// One factor for each output channel.
     pub fn factors(values: Vec<f32>) -> Weights {
-        let greatest = |value: &f32| (f64::from(*value).signum() * 127.0) as i8;
-        let (integers, scales) = values
-            .iter()
-            .map(|value| match value.abs() {
-                small if small < 1e-15 => (0, 1.0),
-                size => (greatest(value), size / 127.0),
-            })
-            .unzip();
-        Weights { depth: 1, values: Values::Integer(integers, scales) }
+        Weights { depth: 1, inputs: 1, values: Values::Factor(values) }
+    }
+
+    /// Multiplies each output channel.
+    pub fn multiply(&mut self, factors: &[f32]) {
+        match &mut self.values {
+            Values::Real(weights) => {
+                for (row, factor) in weights.chunks_exact_mut(self.depth).zip(factors) {
+                    row.iter_mut().for_each(|weight| *weight *= factor);
+                }
+            }
+            Values::Factor(weights) => {
+                weights.iter_mut().zip(factors).for_each(|(weight, factor)| *weight *= factor);
+            }
+            Values::Integer(weights, scales) => {
+                let rows = weights.chunks_exact_mut(self.depth).zip(scales);
+                for ((row, scale), factor) in rows.zip(factors) {
+                    *scale *= factor.abs();
+                    if *factor < 0.0 {
+                        row.iter_mut().for_each(|weight| *weight = -*weight);
+                    }
+                    if *scale < f32::MIN_POSITIVE {
+                        row.fill(0);
+                        *scale = 1.0;
+                    }
+                }
+            }
+        }
     }
 
     /// Symmetric integers, for an input of this scale and a bias per output channel.
     pub fn quantize(self, input_scale: f32, bias: &[f32]) -> Quantized {
         let input_scale = f64::from(input_scale);
-        let (weights, scales) = match self.values {
-            Values::Integer(mut weights, mut scales) => {
-                let rows = weights.chunks_exact_mut(self.depth).zip(&mut scales);
-                for ((row, scale), bias) in rows.zip(bias) {
-                    while f64::from(bias.abs()) > BIAS_LIMIT * input_scale * f64::from(*scale) {
-                        *scale *= 2.0;
-                        row.iter_mut().for_each(|weight| *weight /= 2);
-                    }
+        let depth = self.depth;
+        let with_room = |(mut weights, mut scales): (Vec<i16>, Vec<f32>)| {
+            for ((row, scale), bias) in weights.chunks_exact_mut(depth).zip(&mut scales).zip(bias) {
+                while f64::from(bias.abs()) > BIAS_LIMIT * input_scale * f64::from(*scale) {
+                    *scale *= 2.0;
+                    row.iter_mut().for_each(|weight| *weight /= 2);
                 }
-                (weights, scales)
             }
+            (weights, scales)
+        };
+        let (weights, scales) = match self.values {
+            Values::Integer(weights, scales) => with_room((weights, scales)),
+            Values::Factor(values) => with_room(factors(&values, input_scale, bias)),
             Values::Real(values) => {
                 let mut weights = Vec::with_capacity(values.len());
                 let mut scales = Vec::with_capacity(bias.len());
-                for (row, bias) in values.chunks_exact(self.depth).zip(bias) {
+                for (row, bias) in values.chunks_exact(depth).zip(bias) {
                     let greatest = row.iter().fold(0f32, |greatest, w| greatest.max(w.abs()));
                     let for_bias = f64::from(bias.abs()) / (input_scale * LARGEST_BIAS);
                     let scale = step(row, greatest).unwrap_or(f64::from(greatest) / 127.0);
@@ -288,7 +326,7 @@ impl Weights {
                     let scale = if scale > 1e-15 { scale as f32 } else { 1.0 };
                     let integer = |w: &f32| {
                         let steps = (f64::from(*w) / f64::from(scale)).round_ties_even();
-                        steps.clamp(-127.0, 127.0) as i8
+                        steps.clamp(-127.0, 127.0) as i16
                     };
                     weights.extend(row.iter().map(integer));
                     scales.push(scale);
@@ -299,8 +337,29 @@ impl Weights {
         let bias = bias.iter().zip(&scales).map(|(bias, scale)| {
             (f64::from(*bias) / (input_scale * f64::from(*scale))).round_ties_even() as i32
         });
-        Quantized { bias: bias.collect(), weights, scales }
+        let bias = bias.collect();
+        let (weights, copies) = wide::split(weights, self.inputs);
+        Quantized { weights, copies, bias, scales }
     }
+}
+
+/// Factors as integers: of those that are fine enough, the one that has the bias nearest to one of
+/// its own steps, because one weight alone gives the bias few of them.
+fn factors(values: &[f32], input_scale: f64, bias: &[f32]) -> (Vec<i16>, Vec<f32>) {
+    let choose = |(value, bias): (&f32, &f32)| {
+        let (value, bias) = (f64::from(*value), f64::from(*bias));
+        if value.abs() < 1e-15 {
+            return (0, 1.0);
+        }
+        let distance = |integer: i16| {
+            let steps = bias * f64::from(integer) / (input_scale * value.abs());
+            (steps - steps.round_ties_even()).abs()
+        };
+        let tried = (LEAST_FACTOR..=127).rev();
+        let best = tried.min_by(|a, b| distance(*a).total_cmp(&distance(*b))).unwrap_or(127);
+        (best * value.signum() as i16, (value.abs() / f64::from(best)) as f32)
+    };
+    values.iter().zip(bias).map(choose).unzip()
 }
 
 /// The step of weights that are multiples of one step already, as those of a network that was
@@ -356,7 +415,8 @@ mod tests {
     #[test]
     fn a_report_counts_levels_and_bytes() {
         let weights = vec![-127, -127, 0, 3, 127, 0];
-        let quantized = Quantized { weights, scales: vec![0.5, 0.25], bias: vec![0, 1] };
+        let (scales, bias) = (vec![0.5, 0.25], vec![0, 1]);
+        let quantized = Quantized { weights, copies: vec![], scales, bias };
         let report = quantized.report();
         assert_eq!((report.float_bytes, report.integer_bytes, report.levels), (32, 22, 4));
         assert_eq!(report.step, [0.25, 0.5]);
@@ -368,13 +428,40 @@ mod tests {
     fn kept_integers_stay_as_they_are_unless_the_bias_leaves_no_room() {
         let kept = |bias: f32| {
             let values = Values::Integer(vec![100, -7], vec![0.5]);
-            Weights { depth: 2, values }.quantize(1.0, &[bias])
+            Weights { depth: 2, inputs: 2, values }.quantize(1.0, &[bias])
         };
         let quantized = kept(3.0);
         assert_eq!((quantized.weights, quantized.scales), (vec![100, -7], vec![0.5]));
         let quantized = kept(-1e9);
         assert_eq!((quantized.weights, quantized.scales), (vec![50, -3], vec![1.0]));
         assert_eq!(quantized.bias, [-1_000_000_000]);
+    }
+
+    #[test]
+    fn factors_of_channels_leave_integers_as_they_are() {
+        let values = Values::Integer(vec![100, -128, 5, 6, 7, 8], vec![0.5, 0.5, 0.5]);
+        let mut weights = Weights { depth: 2, inputs: 2, values };
+        weights.multiply(&[-3.0, 0.1, 0.0]);
+        let Values::Integer(integers, scales) = weights.values else { panic!("other values") };
+        assert_eq!((integers, scales), (vec![-100, 128, 5, 6, 0, 0], vec![1.5, 0.05, 1.0]));
+        let mut weights = Weights::real(vec![1.0, 2.0, 3.0, 4.0], 2);
+        weights.multiply(&[-1.0, 2.0]);
+        assert!(
+            matches!(&weights.values, Values::Real(values) if *values == [-1.0, -2.0, 6.0, 8.0])
+        );
+    }
+
+    #[test]
+    fn a_factor_has_its_bias_near_a_step() {
+        let (factors, biases) = (vec![1.7f32, -0.31, 0.0, 2.2], vec![0.9f32, 0.123, 5.0, -7.77]);
+        let quantized = Weights::factors(factors.clone()).quantize(0.05, &biases);
+        for (channel, (factor, bias)) in factors.iter().zip(&biases).enumerate() {
+            let scale = quantized.scales[channel];
+            assert!((f32::from(quantized.weights[channel]) * scale - factor).abs() < 1e-6);
+            let step = f64::from(scale) * f64::from(0.05f32);
+            let off = f64::from(quantized.bias[channel]) * step - f64::from(*bias);
+            assert!(*factor == 0.0 || off.abs() < 0.05 * step, "channel {channel}: {}", off / step);
+        }
     }
 
     #[test]

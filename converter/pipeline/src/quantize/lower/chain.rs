@@ -1,5 +1,5 @@
-//! What follows an operation directly and is computed with it: bias, addition, limits, and the
-//! scale that the source states for the result.
+//! What follows an operation directly and is computed with it: factors, bias, addition, limits, and
+//! the scale that the source states for the result.
 
 use hardtack::Data;
 use hardtack_bundle::graph::{Binary, Operator, Outlet};
@@ -13,7 +13,9 @@ use super::{Lowering, outlet};
 pub struct Chain {
     /// The node whose value comes out.
     pub last: usize,
-    /// Added to each output channel, before anything else.
+    /// Multiplies each output channel, before anything else.
+    pub factors: Option<Vec<f32>>,
+    /// Added to each output channel after that.
     pub bias: Vec<Vec<f32>>,
     /// A value added before the limits.
     pub residual: Option<Outlet>,
@@ -30,7 +32,7 @@ pub struct Chain {
 pub enum Allow {
     /// Limits and a stated scale.
     Limits,
-    /// Also bias and addition; the number of output channels, at the last axis.
+    /// Also factors, bias and addition; the number of output channels, at the last axis.
     Sums {
         /// How many output channels there are, at this axis of the value without its batch.
         channels: usize,
@@ -45,6 +47,7 @@ impl Lowering<'_> {
         let open = Range { low: f32::NEG_INFINITY, high: f32::INFINITY };
         let mut chain = Chain {
             last: head,
+            factors: None,
             bias: Vec::new(),
             residual: None,
             limits: open,
@@ -97,6 +100,30 @@ impl Lowering<'_> {
                     Binary::Maximum => Range { low: low.max(limit), high: high.max(limit) },
                     _ => Range { low: low.min(limit), high: high.min(limit) },
                 };
+                true
+            }
+            Operator::Binary(kind @ (Binary::Multiply | Binary::Divide)) => {
+                let Some((channels, axis)) = sums.filter(|_| chain.residual.is_none()) else {
+                    return false;
+                };
+                let before = outlet(chain.last);
+                let other = node.inputs.iter().copied().find(|input| *input != before);
+                let Some(other) = other.filter(|other| is_constant(self.model, *other)) else {
+                    return false;
+                };
+                let Some(mut factors) = self.per_channel(other, channels, axis) else {
+                    return false;
+                };
+                if kind == Binary::Divide {
+                    if node.inputs[0] != before || factors.contains(&0.0) {
+                        return false;
+                    }
+                    factors.iter_mut().for_each(|factor| *factor = 1.0 / *factor);
+                }
+                for numbers in chain.bias.iter_mut().chain(&mut chain.factors) {
+                    numbers.iter_mut().zip(&factors).for_each(|(number, factor)| *number *= factor);
+                }
+                chain.factors.get_or_insert(factors);
                 true
             }
             Operator::Binary(Binary::Add) => {

@@ -57,10 +57,7 @@ impl Lowering<'_> {
         } else {
             let repeated =
                 self.view(b)?.broadcast(&shape).ok_or("it repeats scattered elements")?;
-            let quantization = match self.shared_quantization(&repeated) {
-                Some(shared) => shared,
-                None => self.quantization(b)?,
-            };
+            let quantization = self.quantization_of_view(b, &repeated)?;
             self.gather(self.name(index), &repeated, &order, quantization)?
         };
         let chain = self.chain(index, Allow::Limits);
@@ -142,10 +139,7 @@ impl Lowering<'_> {
         self.absorb(&chain);
         let count = factor.len();
         let view = self.view(value)?;
-        let read = match self.shared_quantization(&view) {
-            Some(shared) => shared,
-            None => self.quantization(value)?,
-        };
+        let read = self.quantization_of_view(value, &view)?;
         let name = self.name(index);
         let input = self.gather(name, &view.reshape(&[count]), &[0], read)?;
         let Quantization { scale, zero_point } = quantization;

@@ -1,8 +1,11 @@
 //! Convolutions and matrix products.
 
+use std::ops::Range;
+
 use hardtack_bundle::graph::Outlet;
 use hardtack_engine::Layer;
 
+use super::super::lattice::View;
 use super::super::weights::{Rounded, Values, Weights};
 use super::chain::{Allow, Chain};
 use super::linear::{Linear, ONE_PIXEL};
@@ -19,7 +22,10 @@ impl Lowering<'_> {
     pub fn layer(&mut self, index: usize) -> Result<(), String> {
         let mut layer = Linear::of(self.model, index)?;
         if let Some(Rounded { weights, scales, bias }) = self.calibration.weights.get(&index) {
-            layer.weights.values = Values::Integer(weights.clone(), scales.clone());
+            layer.weights.values = {
+                let weights = weights.iter().map(|weight| i16::from(*weight)).collect();
+                Values::Integer(weights, scales.clone())
+            };
             layer.bias.iter_mut().zip(bias).for_each(|(bias, lacking)| *bias += lacking);
         }
         self.begin(index, layer)
@@ -76,7 +82,8 @@ impl Lowering<'_> {
     fn compute(&mut self, waiting: Waiting) -> Result<(), String> {
         let Waiting { chain, mut layer } = waiting;
         let last = outlet(chain.last);
-        let input = self.dense(layer.input, &layer.input_order)?;
+        let view = self.view(layer.input)?;
+        let read = self.quantization_of_view(layer.input, &view)?;
         let residual = match chain.residual {
             Some(residual) => Some(self.dense(residual, &layer.output_order)?),
             None => None,
@@ -86,10 +93,24 @@ impl Lowering<'_> {
             None => self.quantization(last)?,
         };
         let output = self.tensor(last, &layer.output_order, quantization)?;
+        if let Some(factors) = &chain.factors {
+            layer.bias.iter_mut().zip(factors).for_each(|(bias, factor)| *bias *= factor);
+            layer.weights.multiply(factors);
+        }
         for more in &chain.bias {
             layer.bias.iter_mut().zip(more).for_each(|(bias, more)| *bias += more);
         }
-        let quantized = layer.weights.quantize(self.quantization_of(input).scale, &layer.bias);
+        let quantized = layer.weights.quantize(read.scale, &layer.bias);
+        let input = match &quantized.copies[..] {
+            [] => self.dense(layer.input, &layer.input_order)?,
+            copies => {
+                let axis = *layer.input_order.last().ok_or("its input has no channels")?;
+                let groups = layer.groups as usize;
+                let view =
+                    self.of_view(layer.input, |view| repeated(view, axis, groups, copies))?;
+                self.gather(self.name(last.node as usize), &view, &layer.input_order, read)?
+            }
+        };
         self.builder
             .conv(
                 self.name(last.node as usize),
@@ -112,4 +133,18 @@ impl Lowering<'_> {
         }
         Ok(())
     }
+}
+
+/// A view in which each group of channels is followed by copies of these of its channels.
+fn repeated(view: &View, axis: usize, groups: usize, copies: &[Range<usize>]) -> Option<View> {
+    let shape = &view.shape;
+    let grouped = [&shape[..axis], &[groups, shape[axis] / groups], &shape[axis + 1..]].concat();
+    let grouped = view.clone().reshape(&grouped);
+    let copies = copies.iter().map(|channels| grouped.slice(axis + 1, channels.clone(), 1));
+    let parts: Vec<View> =
+        [Some(grouped.clone())].into_iter().chain(copies).collect::<Option<_>>()?;
+    let joined = View::concat(&parts, axis + 1)?;
+    let channels = groups * joined.shape[axis + 1];
+    let shape = [&shape[..axis], &[channels], &shape[axis + 1..]].concat();
+    Some(joined.reshape(&shape))
 }

@@ -25,6 +25,8 @@ use super::region::{Region, is_constant, reads, sample_shape};
 use super::scale::Quantization;
 use crate::report::WeightsReport;
 
+const SCATTERED: &str = "its elements lie too far scattered";
+
 /// A finished program and what it stands for.
 pub struct Lowered {
     /// The program.
@@ -243,6 +245,14 @@ impl<'a> Lowering<'a> {
         shared
     }
 
+    /// The quantization of a dense copy of a value's view.
+    fn quantization_of_view(&self, outlet: Outlet, view: &View) -> Result<Quantization, String> {
+        match self.shared_quantization(view) {
+            Some(shared) => Ok(shared),
+            None => self.quantization(outlet),
+        }
+    }
+
     fn quantization_of(&self, id: TensorId) -> Quantization {
         let tensor = self.builder.get(id).expect("tensors are made before they are named");
         Quantization { scale: tensor.scale, zero_point: tensor.zero_point }
@@ -263,10 +273,7 @@ impl<'a> Lowering<'a> {
         let id = match whole {
             Some(id) => id,
             None => {
-                let quantization = match self.shared_quantization(&view) {
-                    Some(shared) => shared,
-                    None => self.quantization(outlet)?,
-                };
+                let quantization = self.quantization_of_view(outlet, &view)?;
                 let name = self.name(outlet.node as usize);
                 self.gather(name, &view, order, quantization)?
             }
@@ -285,7 +292,7 @@ impl<'a> Lowering<'a> {
     ) -> Result<TensorId, String> {
         let Quantization { scale, zero_point } = quantization;
         let id = self.builder.tensor(name, dims(&view.shape, order)?, scale, zero_point);
-        let walks = view.walks(order).ok_or("its elements lie too far scattered")?;
+        let walks = view.walks(order).ok_or(SCATTERED)?;
         for (source, walk) in walks {
             match source {
                 Source::Port(port) => self.builder.quantize(name, port, id, walk),
@@ -371,7 +378,7 @@ impl<'a> Lowering<'a> {
             let id = self.dense(outlet, &order)?;
             view = View::dense(Source::Tensor(id), &view.shape, &order);
         }
-        let exits = view.exits().ok_or("its elements lie too far scattered")?;
+        let exits = view.exits().ok_or(SCATTERED)?;
         for (source, walk) in exits {
             if let Source::Tensor(id) = source {
                 self.builder.dequantize(&node.name, id, port, walk);

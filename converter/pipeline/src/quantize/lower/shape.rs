@@ -5,10 +5,9 @@ use std::ops::Range;
 use hardtack::Data;
 use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
 
-use super::super::lattice::{Source, View};
-use super::{Lowering, outlet};
-
-const SCATTERED: &str = "its elements lie too far scattered";
+use super::super::lattice::{Piece, Source, View};
+use super::super::scale::Quantization;
+use super::{Lowering, SCATTERED, outlet, refused};
 
 impl Lowering<'_> {
     /// A node whose value is a view of what it reads.
@@ -65,7 +64,7 @@ impl Lowering<'_> {
     }
 
     /// A view of a value; of a dense copy where its pieces do not allow it.
-    fn of_view(
+    pub fn of_view(
         &mut self,
         value: Outlet,
         change: impl Fn(&View) -> Option<View>,
@@ -155,9 +154,45 @@ impl Lowering<'_> {
             self.views.insert(outlet(index), view);
             return Ok(());
         }
+        if let Some(view) = self.by_tables(index, &view, stated)? {
+            self.views.insert(outlet(index), view);
+            return Ok(());
+        }
         let order = view.order();
         let id = self.gather(self.name(index), &view, &order, stated)?;
         self.written(outlet(index), id, &order)
+    }
+
+    /// A view with the integers of another scale: each tensor by a table, which rounds as the source
+    /// does, whatever the scales. `None` where it shows inputs of the program.
+    fn by_tables(
+        &mut self,
+        index: usize,
+        view: &View,
+        stated: Quantization,
+    ) -> Result<Option<View>, String> {
+        let tensor = |piece: &Piece| match piece.source {
+            Source::Tensor(id) => Some(id),
+            Source::Port(_) => None,
+        };
+        let Some(mut ids) = view.pieces.iter().map(tensor).collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        ids.sort_unstable();
+        ids.dedup();
+        let mut view = view.clone();
+        ids.retain(|id| self.quantization_of(*id) != stated);
+        for from in ids {
+            let name = self.name(index);
+            let to = self.builder.get(from).expect("views name tensors that are there");
+            let dims = [to.height, to.width, to.channels];
+            let to = self.builder.tensor(name, dims, stated.scale, stated.zero_point);
+            self.builder.lookup(name, from, to, |real| real).map_err(refused)?;
+            let pieces =
+                view.pieces.iter_mut().filter(|piece| piece.source == Source::Tensor(from));
+            pieces.for_each(|piece| piece.source = Source::Tensor(to));
+        }
+        Ok(Some(view))
     }
 
     /// The integers of a stated scale, read as reals.

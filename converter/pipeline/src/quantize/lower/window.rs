@@ -6,7 +6,7 @@ use hardtack_engine::program::Window;
 
 use super::super::lattice::Source;
 use super::chain::Allow;
-use super::{Lowering, outlet, refused};
+use super::{Lowering, SCATTERED, outlet, refused};
 
 /// The order in which images of this layout are stored, rows first and channels last; axes do
 /// not count the batch.
@@ -124,8 +124,8 @@ impl Lowering<'_> {
         self.builder.fill(name, to, value).map_err(refused)?;
         let border: Vec<(usize, usize)> =
             pad.pads[1..].iter().map(|(b, a)| (*b as usize, *a as usize)).collect();
-        let padded = view.within(&border).ok_or("its elements lie too far scattered")?;
-        let walks = padded.walks(&order).ok_or("its elements lie too far scattered")?;
+        let padded = view.within(&border).ok_or(SCATTERED)?;
+        let walks = padded.walks(&order).ok_or(SCATTERED)?;
         for (source, walk) in walks {
             match source {
                 Source::Port(port) => self.builder.quantize(name, port, to, walk),
