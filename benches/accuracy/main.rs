@@ -3,19 +3,22 @@
 //!
 //!     cargo bench --bench accuracy [NAME]... [-- OPTION...]
 //!
-//! Options are those of `hardtack convert` that say how a network is quantized.
+//! Options are those of `hardtack convert` that say how a network is quantized. Of `silero`, `dtln` and
+//! `minilm`, only the large matrices are integers, as `--weights` says.
 
+mod applications;
 mod boxes;
 #[path = "../../tests/shared/mod.rs"]
 mod shared;
 
 use std::path::Path;
 
+use applications::APPLICATIONS;
 use hardtack::process::Preprocessor;
 use hardtack::{Bundle, Session, Tensor};
 use hardtack_converter::quantize::{Method, Rounding, Settings};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, Silent, arrays, convert, samples};
+use hardtack_converter::{MatrixStorage, Options, Silent, arrays, convert, samples};
 use shared::labelled::{Answers, answers, spec_path, task};
 
 /// What is measured: classifiers by their answers, the others by what else they give.
@@ -46,8 +49,8 @@ fn main() {
     };
     let wanted: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|a| !a.starts_with('-')).collect();
-    let settings = match settings(&arguments) {
-        Ok(settings) => settings,
+    let (settings, weights) = match settings(&arguments) {
+        Ok(asked) => asked,
         Err(unknown) => {
             eprintln!("{unknown}: there is no such option here, or it has another form");
             std::process::exit(2);
@@ -65,12 +68,21 @@ fn main() {
             }
         }
     }
+    for name in APPLICATIONS {
+        if wanted.is_empty() || wanted.contains(&name) {
+            match applications::row(&assets, name, &settings, weights) {
+                Ok(row) => println!("| {name} | {row} |"),
+                Err(problem) => println!("| {name} | {problem} |"),
+            }
+        }
+    }
 }
 
 /// What is asked for, in the form `--name=value` of the command's options; else the option that is
 /// not understood.
-fn settings(arguments: &[String]) -> Result<Settings, &String> {
+fn settings(arguments: &[String]) -> Result<(Settings, MatrixStorage), &String> {
     let mut settings = Settings::default();
+    let mut weights = MatrixStorage::Int8;
     // Cargo gives the first of these to every bench.
     let asked = |argument: &&String| argument.starts_with("--") && *argument != "--bench";
     for argument in arguments.iter().filter(asked) {
@@ -87,10 +99,14 @@ fn settings(arguments: &[String]) -> Result<Settings, &String> {
             }
             "--sparsity" => settings.sparsity = Some(value.parse().map_err(|_| argument)?),
             "--max-error" => settings.max_error = Some(percent().ok_or(argument)?),
+            "--weights" => {
+                let named = MatrixStorage::ALL.into_iter().find(|storage| storage.name() == value);
+                weights = named.ok_or(argument)?;
+            }
             _ => return Err(argument),
         }
     }
-    Ok(settings)
+    Ok((settings, weights))
 }
 
 fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String> {

@@ -2,6 +2,7 @@
 //! measured on.
 #![allow(dead_code, reason = "each test and benchmark uses what it needs")]
 
+pub mod applications;
 pub mod labelled;
 
 use std::fmt;

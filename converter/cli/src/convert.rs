@@ -6,10 +6,10 @@ use anyhow::{anyhow, bail};
 use hardtack_converter::import::ImportError;
 use hardtack_converter::quantize::{Rounding, Settings};
 use hardtack_converter::spec::{self, Spec};
-use hardtack_converter::{Error, FloatStorage, Options, Progress, Report};
+use hardtack_converter::{Error, FloatStorage, MatrixStorage, Options, Progress, Report};
 use serde_json::json;
 
-use crate::arguments::{Convert, Float};
+use crate::arguments::{Convert, Float, Weights};
 use crate::aside::Aside;
 use crate::compare::{Baseline, Comparison};
 use crate::frontier::{self, Point};
@@ -143,6 +143,7 @@ fn in_float(options: &Options) -> Options {
         arena_limit: None,
         packing: None,
         float: FloatStorage::F32,
+        weights: None,
         samples: options.samples.min(1),
         prune_channels: None,
         transport: None,
@@ -196,7 +197,12 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         bail!("--calibrate-pre: the file has no pre-processing; give [image], [audio] or [array]");
     }
     let mut quantize = arguments.quantize.settings();
-    if arguments.int8 && arguments.transport.is_some() && quantize.rounding == Rounding::Adaptive {
+    let weights = arguments.weights.map(|weights| match weights {
+        Weights::Float => MatrixStorage::Float,
+        Weights::Int8 => MatrixStorage::Int8,
+    });
+    let integers = arguments.int8 || weights == Some(MatrixStorage::Int8);
+    if integers && arguments.transport.is_some() && quantize.rounding == Rounding::Adaptive {
         quantize.weight_bits.get_or_insert(SHIPPED_BITS);
     }
     // As fine as steps can be.
@@ -217,6 +223,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
             Float::F16 => FloatStorage::F16,
             Float::Bf16 => FloatStorage::Bf16,
         },
+        weights,
         preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         labels,

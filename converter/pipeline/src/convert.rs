@@ -13,7 +13,7 @@ use crate::emit::{self, Contents};
 use crate::error::Error;
 use crate::guard::{self, Limits};
 use crate::import::{self, ImportOptions, Source};
-use crate::options::{FloatStorage, Options};
+use crate::options::{FloatStorage, MatrixStorage, Options};
 use crate::outline::outline;
 use crate::parity::{self, Difference};
 use crate::ports::Ports;
@@ -203,7 +203,9 @@ impl<'a> Work<'a> {
             if self.options.integer_io {
                 return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
             }
-            if let Some((name, _)) = self.options.quantize.texts().first() {
+            let integers = self.options.matrices() != MatrixStorage::Float;
+            let mut texts = self.options.quantize.texts().into_iter();
+            if let Some((name, _)) = texts.find(|(name, _)| !(integers && name == "weight-bits")) {
                 return Err(Error::Options(format!("--{name}: is for INT8; give --int8 too")));
             }
             let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
@@ -296,15 +298,27 @@ impl<'a> Work<'a> {
             }
         };
         let difference = self.keeps_numbers("prepare", &before, &prepared.model, samples)?;
-        let prepared =
-            Prepared { model: emit::halve(prepared.model, self.options.float), ..prepared };
-        let mut of_range = difference;
+        let mut stored = Vec::new();
+        let mut model = prepared.model;
         if self.options.float != FloatStorage::F32 {
-            let halved = parity::outputs(&prepared.model, &compared(samples))?;
-            of_range = parity::compare(&before, &halved).of_range;
+            model = emit::halve(model, self.options.float);
+            stored.push(self.options.float.dtype().name());
+        }
+        let matrices = self.options.matrices();
+        if matrices == MatrixStorage::Int8 {
+            let (with_integers, count) =
+                quantize::matrices::store(model, self.options.quantize.weight_bits);
+            model = with_integers;
+            stored.extend((count > 0).then_some(matrices.name()));
+        }
+        let prepared = Prepared { model, ..prepared };
+        let mut of_range = difference;
+        if !stored.is_empty() {
+            let after = parity::outputs(&prepared.model, &compared(samples))?;
+            of_range = parity::compare(&before, &after).of_range;
             let name = format!(
                 "largest difference by {} weights, of the output's range",
-                self.options.float.dtype()
+                stored.join(" and ")
             );
             self.figure(&name, of_range, samples);
         }

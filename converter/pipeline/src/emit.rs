@@ -190,6 +190,12 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
     if options.integer_io {
         texts.push(("integer-io".into(), "true".into()));
     }
+    if let Some(weights) = options.weights {
+        texts.push(("weights".into(), weights.name().into()));
+        if let (false, Some(bits)) = (options.int8, options.quantize.weight_bits) {
+            texts.push(("weight-bits".into(), bits.to_string()));
+        }
+    }
     if options.float != FloatStorage::F32 {
         texts.push(("float".into(), options.float.dtype().name().into()));
     }

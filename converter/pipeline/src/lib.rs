@@ -29,7 +29,7 @@ mod whole;
 
 pub use convert::convert;
 pub use error::Error;
-pub use options::{FloatStorage, Options};
+pub use options::{FloatStorage, MatrixStorage, Options};
 pub use ports::Ports;
 pub use prune::{GroupReport, PruneReport, PruneTarget};
 pub use report::{

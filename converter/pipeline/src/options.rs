@@ -33,6 +33,30 @@ impl FloatStorage {
     }
 }
 
+/// How the large matrices of what runs in float are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MatrixStorage {
+    /// As other reals.
+    #[default]
+    Float,
+    /// A byte each, with a scale per output channel.
+    Int8,
+}
+
+impl MatrixStorage {
+    /// All there are.
+    pub const ALL: [MatrixStorage; 2] = [MatrixStorage::Float, MatrixStorage::Int8];
+
+    /// As the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            MatrixStorage::Float => "float",
+            MatrixStorage::Int8 => "int8",
+        }
+    }
+}
+
 /// What the user asks of a conversion.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -59,6 +83,8 @@ pub struct Options {
     pub quantize: quantize::Settings,
     /// How the real weights are stored.
     pub float: FloatStorage,
+    /// How the large matrices of what runs in float are stored, where the user says.
+    pub weights: Option<MatrixStorage>,
     /// Makes the model's input from what a user has.
     pub preprocess: Option<Preprocess>,
     /// Makes an answer from the model's output.
@@ -95,6 +121,7 @@ impl Default for Options {
             measure: None,
             quantize: quantize::Settings::default(),
             float: FloatStorage::F32,
+            weights: None,
             preprocess: None,
             postprocess: None,
             labels: Vec::new(),
@@ -105,5 +132,17 @@ impl Default for Options {
             transport: None,
             guarded: false,
         }
+    }
+}
+
+impl Options {
+    /// How the large matrices of what runs in float are stored. INT8 has them in integers too, unless
+    /// layers stay in float for the sake of accuracy.
+    pub fn matrices(&self) -> MatrixStorage {
+        let exact = !self.quantize.keep_float.is_empty() || self.quantize.max_error.is_some();
+        self.weights.unwrap_or(match self.int8 && !exact {
+            true => MatrixStorage::Int8,
+            false => MatrixStorage::Float,
+        })
     }
 }

@@ -16,6 +16,13 @@ pub enum Float {
     Bf16,
 }
 
+/// How the large matrices of what runs in float are stored.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Weights {
+    Float,
+    Int8,
+}
+
 #[derive(Args)]
 pub struct Convert {
     /// The model.
@@ -64,6 +71,11 @@ pub struct Convert {
     /// How real weights are stored.
     #[arg(long, default_value = "f32")]
     pub float: Float,
+    /// How the large matrices of what runs in float are stored: int8, a byte each with a scale per
+    /// output channel, or float, as other weights. Needs no calibration data. int8 where --int8 is
+    /// given without --keep-float and --max-error.
+    #[arg(long)]
+    pub weights: Option<Weights>,
     /// What the bundle is made for: generic (weights are packed when it is loaded), native (this
     /// machine), a family of processors (x86-zmm, x86-ymm, neon-dot), or a board, which also
     /// limits the arena (see `hardtack targets`; or the .toml file of one).

@@ -15,6 +15,7 @@ mod histogram;
 pub mod integer_io;
 mod lattice;
 mod lower;
+pub mod matrices;
 mod mixed;
 mod moments;
 mod rate;

@@ -19,10 +19,16 @@ use super::weights::Values;
 /// Halvings of the interval in which the noise is sought.
 const HALVINGS: usize = 40;
 
-/// A layer's weights, and the step at which they make as much noise as their output is loud.
-struct Layer {
-    node: usize,
+/// Weights whose entropy stands for that of a matrix.
+const SAMPLED: usize = 1 << 16;
+
+/// Weights that share a number of bits with others.
+pub struct Spent {
+    /// The weights, or every so many of them.
     weights: Vec<f32>,
+    /// How many there are in all.
+    count: usize,
+    /// The step at which they make as much noise as their output is loud.
     loud: f64,
 }
 
@@ -34,16 +40,22 @@ pub fn steps(
     histograms: &HashMap<Outlet, Histogram>,
     bits: f64,
 ) -> HashMap<usize, f32> {
-    let layers: Vec<Layer> =
-        layers.iter().filter_map(|node| Layer::new(model, *node, histograms)).collect();
-    let count: usize = layers.iter().map(|layer| layer.weights.len()).sum();
-    let step = |layer: &Layer, noise: f64| {
-        layer.loud * (noise * layer.weights.len() as f64 / count as f64).sqrt()
-    };
+    let (nodes, layers): (Vec<usize>, Vec<Spent>) = layers
+        .iter()
+        .filter_map(|node| Some((*node, Spent::of_layer(model, *node, histograms)?)))
+        .unzip();
+    nodes.into_iter().zip(spread(&layers, bits)).collect()
+}
+
+/// The step of each, so that together they take this many bits a weight in the mean.
+pub fn spread(layers: &[Spent], bits: f64) -> Vec<f32> {
+    let count: usize = layers.iter().map(|layer| layer.count).sum();
+    let step =
+        |layer: &Spent, noise: f64| layer.loud * (noise * layer.count as f64 / count as f64).sqrt();
     let mean = |noise: f64| {
         let all = layers
             .iter()
-            .map(|layer| layer.weights.len() as f64 * entropy(&layer.weights, step(layer, noise)));
+            .map(|layer| layer.count as f64 * entropy(&layer.weights, step(layer, noise)));
         all.sum::<f64>() / count.max(1) as f64
     };
     // Logarithms of the noise: entropy falls as it grows.
@@ -55,11 +67,15 @@ pub fn steps(
             false => high = middle,
         }
     }
-    layers.iter().map(|layer| (layer.node, step(layer, high.exp()) as f32)).collect()
+    layers.iter().map(|layer| step(layer, high.exp()) as f32).collect()
 }
 
-impl Layer {
-    fn new(model: &Model, node: usize, histograms: &HashMap<Outlet, Histogram>) -> Option<Layer> {
+impl Spent {
+    fn of_layer(
+        model: &Model,
+        node: usize,
+        histograms: &HashMap<Outlet, Histogram>,
+    ) -> Option<Spent> {
         let linear = Linear::of(model, node).ok()?;
         let Values::Real(weights) = linear.weights.values else { return None };
         let output = histograms.get(&Outlet { node: node as u32, slot: 0 })?.mean_square();
@@ -67,7 +83,17 @@ impl Layer {
         // Rounding makes an error of a twelfth of a squared step in each weight.
         let unit = linear.weights.depth as f64 * input / 12.0;
         let loud = (output / unit.max(f64::MIN_POSITIVE)).sqrt();
-        (loud.is_finite() && loud > 0.0).then_some(Layer { node, weights, loud })
+        let count = weights.len();
+        (loud.is_finite() && loud > 0.0).then_some(Spent { weights, count, loud })
+    }
+
+    /// Of a matrix whose inputs are not known: they are taken for alike and independent.
+    pub fn alone(weights: &[f32]) -> Spent {
+        let count = weights.len();
+        let squares: f64 = weights.iter().map(|weight| f64::from(*weight).powi(2)).sum();
+        let loud = (12.0 * squares / count as f64).sqrt().max(f64::from(f32::MIN_POSITIVE));
+        let weights = weights.iter().copied().step_by(count.div_ceil(SAMPLED) | 1).collect();
+        Spent { weights, count, loud }
     }
 }
 

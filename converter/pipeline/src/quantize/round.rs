@@ -33,15 +33,8 @@ pub fn round(
     let mut rounded = Rounded::default();
     for (group, values) in groups.iter().zip(values.chunks_exact(rows * depth)) {
         let sizes = diagonal(group);
-        let scale = |row: &[f32]| match step {
-            Some(least) => match weights::step(row, greatest(row)) {
-                // Weights on a grid that is coarse enough lose nothing.
-                Some(exact) if exact as f32 >= least => exact as f32,
-                _ => least.max(greatest(row) / 127.0),
-            },
-            None => scale(row, &sizes, noise),
-        };
-        let scales: Vec<f32> = values.chunks_exact(depth).map(scale).collect();
+        let scales: Vec<f32> =
+            values.chunks_exact(depth).map(|row| step_of(row, &sizes, noise, step)).collect();
         let kept = sparsity.map(|sparsity| sparsity.kept(values, &sizes));
         let mut integers = vec![0i8; values.len()];
         for (block, products) in group.products.iter().enumerate() {
@@ -79,6 +72,18 @@ fn diagonal(group: &Group) -> Vec<f64> {
 
 fn greatest(row: &[f32]) -> f32 {
     row.iter().fold(0f32, |greatest, weight| greatest.max(weight.abs()))
+}
+
+/// The step of a row: at least `least` where that is given, and otherwise the one of least error.
+pub fn step_of(row: &[f32], sizes: &[f64], noise: f64, least: Option<f32>) -> f32 {
+    match least {
+        Some(least) => match weights::step(row, greatest(row)) {
+            // Weights on a grid that is coarse enough lose nothing.
+            Some(exact) if exact as f32 >= least => exact as f32,
+            _ => least.max(greatest(row) / 127.0),
+        },
+        None => scale(row, sizes, noise),
+    }
 }
 
 /// The step of a row: of those tried, the one with the least error of the outputs, its weights

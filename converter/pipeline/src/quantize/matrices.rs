@@ -1,0 +1,250 @@
+//! Large matrices of what runs in float, stored as integers and dequantized when the bundle is
+//! loaded. Activations stay real, so that no calibration data are needed.
+//!
+//! A matrix is a constant that products, convolutions or look-ups alone read. It gets a scale per
+//! output channel, or per row where rows are looked up.
+
+use std::collections::HashMap;
+
+use hardtack::{Constant, Data, Model, Tensor};
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{self, DequantizeLinear, Dim, Fact, Graph, KernelLayout, Node};
+use hardtack_bundle::graph::{Operator, Outlet};
+
+use super::rate::{self, Spent};
+use super::round;
+use crate::edit::Editor;
+
+/// Constants of fewer elements stay real: their scales and nodes would take what is saved.
+const LARGE: usize = 4096;
+
+/// A constant matrix in a graph.
+struct Matrix {
+    /// Its graph: a body, or the outermost.
+    body: Option<usize>,
+    /// The node that gives it.
+    node: usize,
+    /// Axis of its output channels; `None` for all in one.
+    axis: Option<usize>,
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// The model with its large real matrices as integers, and how many there were. With `bits`, steps
+/// are coarser, so that a weight has so many bits of entropy in the mean, and matrices of integers
+/// are rounded again; without, those stay as they are.
+pub fn store(mut model: Model, bits: Option<f64>) -> (Model, usize) {
+    let mut matrices = Vec::new();
+    for body in std::iter::once(None).chain((0..model.graph.bodies.len()).map(Some)) {
+        matrices.extend(find(&model, body, bits.is_some()));
+    }
+    if matrices.is_empty() {
+        return (model, 0);
+    }
+    let steps = bits.map(|bits| {
+        let layers: Vec<Spent> =
+            matrices.iter().map(|matrix| Spent::alone(&matrix.values)).collect();
+        rate::spread(&layers, bits)
+    });
+    let count = matrices.len();
+    let mut replaced: HashMap<Option<usize>, HashMap<usize, Vec<Node>>> = HashMap::new();
+    for (index, matrix) in matrices.into_iter().enumerate() {
+        let (integers, scales) = matrix.round(steps.as_ref().map(|steps| steps[index]));
+        let name = graph(&model, matrix.body).nodes[matrix.node].name.clone();
+        let zero = Tensor::new(&vec![1; usize::from(matrix.axis.is_some())], vec![0i8]);
+        let constants = [
+            ("integers", Tensor::new(&matrix.shape, integers)),
+            ("scale", Tensor::new(&[scales.len()][..usize::from(matrix.axis.is_some())], scales)),
+            ("zero_point", zero),
+        ];
+        let mut nodes: Vec<Node> = Vec::new();
+        for (suffix, tensor) in constants {
+            let tensor = tensor.expect("as many elements as its shape says");
+            nodes.push(constant(&mut model, format!("{name}.{suffix}"), tensor));
+        }
+        nodes.push(Node {
+            name,
+            operator: Operator::DequantizeLinear(DequantizeLinear {
+                dtype: DType::F32,
+                axis: matrix.axis.map(|axis| axis as u32),
+            }),
+            inputs: Vec::new(),
+            outputs: vec![fact(DType::F32, &matrix.shape)],
+        });
+        replaced.entry(matrix.body).or_default().insert(matrix.node, nodes);
+    }
+    for (body, nodes) in replaced {
+        let graph = match body {
+            None => &mut model.graph,
+            Some(body) => &mut model.graph.bodies[body],
+        };
+        replace(graph, nodes);
+    }
+    (Editor::new(model).finish(), count)
+}
+
+fn graph(model: &Model, body: Option<usize>) -> &Graph {
+    body.map_or(&model.graph, |body| &model.graph.bodies[body])
+}
+
+fn fact(dtype: DType, shape: &[usize]) -> Fact {
+    Fact { dtype, shape: shape.iter().map(|size| Dim::Value(*size as i64)).collect() }
+}
+
+/// A node that gives a new constant.
+fn constant(model: &mut Model, name: String, tensor: Tensor) -> Node {
+    let (dtype, shape) = (tensor.dtype(), tensor.shape());
+    let outputs = vec![fact(dtype, shape)];
+    let shape = shape.iter().map(|size| *size as u64).collect();
+    model.graph.constants.push(graph::Constant {
+        dtype,
+        stored: dtype,
+        shape,
+        offset: 0,
+        length: 0,
+    });
+    model.constants.push(Constant::Tensor(tensor.into()));
+    let index = model.constants.len() as u32 - 1;
+    Node { name, operator: Operator::Constant(index), inputs: Vec::new(), outputs }
+}
+
+/// Puts runs of nodes in place of single ones. The last of a run reads those before it, and gives
+/// what the single one gave.
+fn replace(graph: &mut Graph, mut runs: HashMap<usize, Vec<Node>>) {
+    let mut place: Vec<u32> = Vec::with_capacity(graph.nodes.len());
+    let mut nodes: Vec<Node> = Vec::new();
+    for (index, mut node) in std::mem::take(&mut graph.nodes).into_iter().enumerate() {
+        if let Some(mut run) = runs.remove(&index) {
+            let first = nodes.len() as u32;
+            if let Some(last) = run.pop() {
+                let inputs = (first..).take(run.len()).map(|node| Outlet { node, slot: 0 });
+                let last = Node { inputs: inputs.collect(), ..last };
+                nodes.extend(run.into_iter().chain([last]));
+            }
+        } else {
+            node.inputs.iter_mut().for_each(|input| input.node = place[input.node as usize]);
+            nodes.push(node);
+        }
+        place.push(nodes.len() as u32 - 1);
+    }
+    graph.nodes = nodes;
+    graph.inputs.iter_mut().for_each(|node| *node = place[*node as usize]);
+    graph.outputs.iter_mut().for_each(|outlet| outlet.node = place[outlet.node as usize]);
+}
+
+/// The matrices of a graph; with `integers`, those that are dequantized too.
+fn find(model: &Model, body: Option<usize>, integers: bool) -> Vec<Matrix> {
+    let graph = graph(model, body);
+    let mut readers: HashMap<usize, Vec<(&Node, usize)>> = HashMap::new();
+    for node in &graph.nodes {
+        for (slot, input) in node.inputs.iter().enumerate() {
+            readers.entry(input.node as usize).or_default().push((node, slot));
+        }
+    }
+    let returned = |index: usize| graph.outputs.iter().any(|outlet| outlet.node as usize == index);
+    let matrix = |(index, node): (usize, &Node)| {
+        let [Fact { dtype: DType::F32, shape }] = &node.outputs[..] else { return None };
+        let shape: Vec<usize> = shape
+            .iter()
+            .map(|dim| dim.value().and_then(|size| usize::try_from(size).ok()))
+            .collect::<Option<_>>()?;
+        let large = shape.len() > 1 && shape.iter().product::<usize>() >= LARGE;
+        (large && !returned(index)).then_some(())?;
+        let mut axes =
+            readers.get(&index)?.iter().map(|(node, slot)| channels(node, *slot, &shape));
+        let axis = axes.next()??;
+        axes.all(|other| other == Some(axis)).then_some(())?;
+        let values = match &node.operator {
+            Operator::Constant(index) => reals(model, *index)?,
+            Operator::DequantizeLinear(attributes) if integers => {
+                dequantized(model, graph, node, attributes)?
+            }
+            _ => return None,
+        };
+        let finite = values.iter().all(|value| value.is_finite());
+        finite.then_some(Matrix { body, node: index, axis, shape, values })
+    };
+    graph.nodes.iter().enumerate().filter_map(matrix).collect()
+}
+
+/// The axis of the output channels of a matrix that a node reads at this slot, `Some(None)` where
+/// it has none of its own; `None` where the node is not what a matrix is for.
+fn channels(node: &Node, slot: usize, shape: &[usize]) -> Option<Option<usize>> {
+    match &node.operator {
+        Operator::Conv(conv) if slot == 1 => Some(Some(match conv.kernel_layout {
+            KernelLayout::Oihw | KernelLayout::Ohwi => 0,
+            KernelLayout::Hwio => shape.len() - 1,
+        })),
+        Operator::Gather(gather) if slot == 0 => Some(Some(gather.axis as usize)),
+        Operator::Einsum(einsum) => {
+            let (sides, result) = einsum.expression.split_once("->")?;
+            let (left, right) = sides.split_once(',')?;
+            let (own, other) = if slot == 0 { (left, right) } else { (right, left) };
+            (own.chars().count() == shape.len()).then_some(())?;
+            let kept = |axis: &char| result.contains(*axis) && !other.contains(*axis);
+            Some(own.chars().collect::<Vec<_>>().iter().rposition(kept))
+        }
+        _ => None,
+    }
+}
+
+fn tensor(model: &Model, index: u32) -> Option<&Tensor> {
+    match model.constants.get(index as usize)? {
+        Constant::Tensor(tensor) => Some(tensor),
+        Constant::Stored(_) | Constant::Dims { .. } => None,
+    }
+}
+
+/// The elements of a constant of reals, of whatever width.
+fn reals(model: &Model, index: u32) -> Option<Vec<f32>> {
+    tensor(model, index).map(Tensor::to_f32)
+}
+
+/// The reals of constant integers.
+fn dequantized(
+    model: &Model,
+    graph: &Graph,
+    node: &Node,
+    attributes: &DequantizeLinear,
+) -> Option<Vec<f32>> {
+    let mut inputs =
+        node.inputs.iter().map(|outlet| match graph.nodes[outlet.node as usize].operator {
+            Operator::Constant(index) => tensor(model, index),
+            _ => None,
+        });
+    let (x, scales, zeros) = (inputs.next()??, inputs.next()??, inputs.next()??);
+    matches!(x.data(), Data::I8(_) | Data::U8(_)).then_some(())?;
+    let inner = match attributes.axis {
+        None => x.len(),
+        Some(axis) => x.shape().get(axis as usize + 1..)?.iter().product(),
+    };
+    let (values, scales, zeros) = (x.to_f32(), scales.to_f32(), zeros.to_f32());
+    let value = |(index, value): (usize, &f32)| {
+        let of = |list: &[f32]| list.get(index / inner % list.len().max(1)).copied();
+        Some((value - of(&zeros)?) * of(&scales)?)
+    };
+    values.iter().enumerate().map(value).collect()
+}
+
+impl Matrix {
+    /// Integers in [−127, 127], and the scale of each output channel. `step` is the least that a
+    /// scale may be.
+    fn round(&self, step: Option<f32>) -> (Vec<i8>, Vec<f32>) {
+        let (channels, inner) = match self.axis {
+            None => (1, self.values.len()),
+            Some(axis) => (self.shape[axis], self.shape[axis + 1..].iter().product()),
+        };
+        let mut rows: Vec<Vec<f32>> = vec![Vec::new(); channels];
+        for (run, values) in self.values.chunks(inner).enumerate() {
+            rows[run % channels].extend(values);
+        }
+        let sizes = vec![1.0; self.values.len() / channels];
+        let scales: Vec<f32> =
+            rows.iter().map(|row| round::step_of(row, &sizes, 0.0, step)).collect();
+        let integer = |(index, value): (usize, &f32)| {
+            let steps = f64::from(*value) / f64::from(scales[index / inner % channels]);
+            steps.round_ties_even().clamp(-127.0, 127.0) as i8
+        };
+        (self.values.iter().enumerate().map(integer).collect(), scales)
+    }
+}
