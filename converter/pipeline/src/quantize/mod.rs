@@ -8,6 +8,7 @@ pub mod arena;
 mod assemble;
 mod calibrate;
 mod clip;
+mod equalize;
 mod error;
 mod function;
 mod fuse;
@@ -72,6 +73,8 @@ pub struct LeftInFloat {
 pub struct Settings {
     /// How the ranges of activations are chosen.
     pub method: Method,
+    /// Whether channels of one value get factors so that one scale suits them all.
+    pub equalize: Equalize,
     /// How weights are rounded.
     pub rounding: Rounding,
     /// How many bits a weight may have in the mean, as an entropy; steps become coarser for it, and
@@ -95,6 +98,7 @@ impl Settings {
         };
         text("ranges", (self.method != Method::Auto).then(|| self.method.name().into()));
         text("rounding", (self.rounding == Rounding::Nearest).then(|| "nearest".into()));
+        text("equalize", (self.equalize == Equalize::Off).then(|| "off".into()));
         text("weight-bits", self.weight_bits.map(|bits| bits.to_string()));
         text("sparsity", self.sparsity.map(|sparsity| sparsity.to_string()));
         text("max-error", self.max_error.map(|error| format!("{}%", 100.0 * error)));
@@ -115,6 +119,17 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Whether channels of one value get factors so that one scale suits them all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Equalize {
+    /// Where the estimated error falls to a small part.
+    #[default]
+    Auto,
+    /// Channels stay as they were trained.
+    Off,
 }
 
 /// How weights are rounded.
@@ -147,7 +162,10 @@ pub fn quantize(
     settings.check()?;
     let mut editor = Editor::new(model);
     fuse::fuse(&mut editor);
-    let model = editor.finish();
+    let mut model = editor.finish();
+    if calibration && settings.equalize == Equalize::Auto {
+        model = equalize::equalize(model, samples, progress)?;
+    }
 
     let mut refused = kept(&model, &settings.keep_float)?;
     let regions = region::regions(&model, &mut refused);
