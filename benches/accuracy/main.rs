@@ -86,6 +86,7 @@ fn settings(arguments: &[String]) -> Result<Settings, &String> {
                 settings.weight_bits = Some(value.parse().map_err(|_| argument)?);
             }
             "--equalize" if value == "off" => settings.equalize = Equalize::Off,
+            "--palette" => settings.palette = Some(value.parse().map_err(|_| argument)?),
             "--sparsity" => settings.sparsity = Some(value.parse().map_err(|_| argument)?),
             "--max-error" => settings.max_error = Some(percent().ok_or(argument)?),
             _ => return Err(argument),

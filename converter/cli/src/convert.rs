@@ -179,7 +179,8 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         bail!("--calibrate-pre: the file has no pre-processing; give [image], [audio] or [array]");
     }
     let mut quantize = arguments.quantize.settings();
-    if arguments.int8 && arguments.transport.is_some() && quantize.rounding == Rounding::Adaptive {
+    let free = quantize.rounding == Rounding::Adaptive && quantize.palette.is_none();
+    if arguments.int8 && arguments.transport.is_some() && free {
         quantize.weight_bits.get_or_insert(SHIPPED_BITS);
     }
     // As fine as steps can be.

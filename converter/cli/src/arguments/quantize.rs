@@ -31,6 +31,10 @@ pub struct Quantize {
     /// smaller; a run takes as long as before.
     #[arg(long, value_name = "PART|N:M")]
     pub sparsity: Option<Sparsity>,
+    /// Let the weights of a layer be at most so many different integers, from 2 to 64, 0 among them: the
+    /// transport form becomes smaller; a run takes as long as before.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=64))]
+    pub palette: Option<u8>,
     /// Keep a node in float, by its name in the ONNX file, with the functions right after it.
     #[arg(long, value_name = "NODE")]
     pub keep_float: Vec<String>,
@@ -50,6 +54,7 @@ impl Quantize {
             rounding: self.rounding,
             weight_bits: self.weight_bits,
             sparsity: self.sparsity,
+            palette: self.palette.map(usize::from),
             keep_float: self.keep_float.clone(),
             max_error: self.max_error,
         }

@@ -18,6 +18,7 @@ mod lattice;
 mod lower;
 mod mixed;
 mod moments;
+mod palette;
 mod rate;
 mod region;
 mod round;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub weight_bits: Option<f64>,
     /// How many weights become zero; those of depthwise layers all stay.
     pub sparsity: Option<Sparsity>,
+    /// How many different integers the weights of a layer may be at most.
+    pub palette: Option<usize>,
     /// Names of nodes that stay in float.
     pub keep_float: Vec<String>,
     /// The most error that the outputs may have over calibration data: root mean square difference
@@ -101,6 +104,7 @@ impl Settings {
         text("equalize", (self.equalize == Equalize::Off).then(|| "off".into()));
         text("weight-bits", self.weight_bits.map(|bits| bits.to_string()));
         text("sparsity", self.sparsity.map(|sparsity| sparsity.to_string()));
+        text("palette", self.palette.map(|count| count.to_string()));
         text("max-error", self.max_error.map(|error| format!("{}%", 100.0 * error)));
         self.keep_float.iter().for_each(|node| text("keep-float", Some(node.clone())));
         texts
@@ -109,11 +113,18 @@ impl Settings {
     /// # Errors
     /// Where one setting takes away what another needs.
     fn check(&self) -> Result<(), Error> {
-        let adaptive = self.weight_bits.is_some() || self.sparsity.is_some();
+        if self.palette.is_some() && self.weight_bits.is_some() {
+            return Err(Error::Options(
+                "--palette and --weight-bits both say which integers weights may be; give one"
+                    .into(),
+            ));
+        }
+        let adaptive =
+            self.weight_bits.is_some() || self.sparsity.is_some() || self.palette.is_some();
         if self.rounding == Rounding::Nearest && adaptive {
             return Err(Error::Options(
-                "--weight-bits and --sparsity need --rounding adaptive: the error they make is \
-                 spread among weights"
+                "--weight-bits, --sparsity and --palette need --rounding adaptive: the error they \
+                 make is spread among weights"
                     .into(),
             ));
         }
