@@ -16,7 +16,7 @@ use std::path::Path;
 use applications::APPLICATIONS;
 use hardtack::process::Preprocessor;
 use hardtack::{Bundle, Session, Tensor};
-use hardtack_converter::quantize::{Method, Rounding, Settings};
+use hardtack_converter::quantize::{Equalize, Method, Rounding, Settings};
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{MatrixStorage, Options, Silent, arrays, convert, samples};
 use shared::labelled::{Answers, answers, spec_path, task};
@@ -97,6 +97,8 @@ fn settings(arguments: &[String]) -> Result<(Settings, MatrixStorage), &String> 
             "--weight-bits" => {
                 settings.weight_bits = Some(value.parse().map_err(|_| argument)?);
             }
+            "--equalize" if value == "off" => settings.equalize = Equalize::Off,
+            "--palette" => settings.palette = Some(value.parse().map_err(|_| argument)?),
             "--sparsity" => settings.sparsity = Some(value.parse().map_err(|_| argument)?),
             "--max-error" => settings.max_error = Some(percent().ok_or(argument)?),
             "--weights" => {

@@ -1,7 +1,7 @@
 //! What the command line may say of how a network is quantized.
 
 use clap::Args;
-use hardtack_converter::quantize::{Method, Rounding, Settings, Sparsity};
+use hardtack_converter::quantize::{Equalize, Method, Rounding, Settings, Sparsity};
 
 use super::percent;
 
@@ -13,6 +13,10 @@ pub struct Quantize {
     /// or auto, which takes for each tensor the one of least error.
     #[arg(long, value_name = "METHOD", default_value = "auto", value_parser = method)]
     pub ranges: Method,
+    /// Factors for the channels of a value, so that one scale suits them all: auto, where they make the
+    /// error over calibration data much smaller, or off. The float model's results stay the same.
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = equalize)]
+    pub equalize: Equalize,
     /// How weights are rounded: adaptive, so that the outputs of their layer are nearest to the real
     /// ones over calibration data, or nearest, each by itself.
     #[arg(long, value_name = "HOW", default_value = "adaptive", value_parser = rounding)]
@@ -27,6 +31,10 @@ pub struct Quantize {
     /// smaller; a run takes as long as before.
     #[arg(long, value_name = "PART|N:M")]
     pub sparsity: Option<Sparsity>,
+    /// Let the weights of a layer be at most so many different integers, from 2 to 64, 0 among them: the
+    /// transport form becomes smaller; a run takes as long as before.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=64))]
+    pub palette: Option<u8>,
     /// Keep a node in float, by its name in the ONNX file, with the functions right after it.
     #[arg(long, value_name = "NODE")]
     pub keep_float: Vec<String>,
@@ -42,9 +50,11 @@ impl Quantize {
     pub fn settings(&self) -> Settings {
         Settings {
             method: self.ranges,
+            equalize: self.equalize,
             rounding: self.rounding,
             weight_bits: self.weight_bits,
             sparsity: self.sparsity,
+            palette: self.palette.map(usize::from),
             keep_float: self.keep_float.clone(),
             max_error: self.max_error,
         }
@@ -54,6 +64,14 @@ impl Quantize {
 pub(super) fn weight_bits(text: &str) -> Result<f64, String> {
     let bits = text.parse().ok().filter(|bits: &f64| (1.0..=8.0).contains(bits));
     bits.ok_or_else(|| "it is a number from 1 to 8".into())
+}
+
+fn equalize(name: &str) -> Result<Equalize, String> {
+    match name {
+        "auto" => Ok(Equalize::Auto),
+        "off" => Ok(Equalize::Off),
+        _ => Err("channels are equalized auto or off".into()),
+    }
 }
 
 fn rounding(name: &str) -> Result<Rounding, String> {

@@ -2,12 +2,12 @@
 //! that read them make up for it.
 
 mod cost;
-mod flow;
+pub(crate) mod flow;
 mod groups;
 mod importance;
 mod latency;
-mod layer;
-mod layout;
+pub(crate) mod layer;
+pub(crate) mod layout;
 mod matrix;
 mod moments;
 mod reconstruct;

@@ -116,7 +116,7 @@ impl Calibration {
                     Some(bits) => rate::steps(model, &layers, &histograms, bits),
                     None => HashMap::new(),
                 };
-                let choices = (&steps, settings.sparsity);
+                let choices = (&steps, settings.sparsity, settings.palette);
                 weights(model, &layers, &ranges, choices, samples, progress)?
             }
         };
@@ -152,7 +152,7 @@ fn weights(
     model: &Model,
     layers: &[usize],
     ranges: &HashMap<Outlet, Chosen>,
-    (steps, sparsity): (&HashMap<usize, f32>, Option<Sparsity>),
+    (steps, sparsity, palette): (&HashMap<usize, f32>, Option<Sparsity>, Option<usize>),
     samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<HashMap<usize, Rounded>, Error> {
@@ -163,7 +163,7 @@ fn weights(
             let step = steps.get(&index).copied();
             // A window of its own for each channel has no weight to spare.
             let sparsity = sparsity.filter(|_| linear.groups == 1);
-            weights.insert(index, round::round(values, &groups, noise, step, sparsity));
+            weights.insert(index, round::round(values, &groups, noise, step, sparsity, palette));
         }
     })?;
     Ok(weights)

@@ -8,6 +8,7 @@ pub mod arena;
 mod assemble;
 mod calibrate;
 mod clip;
+mod equalize;
 mod error;
 mod function;
 mod fuse;
@@ -18,6 +19,7 @@ mod lower;
 pub mod matrices;
 mod mixed;
 mod moments;
+mod palette;
 mod rate;
 mod region;
 mod round;
@@ -75,6 +77,8 @@ pub struct LeftInFloat {
 pub struct Settings {
     /// How the ranges of activations are chosen.
     pub method: Method,
+    /// Whether channels of one value get factors so that one scale suits them all.
+    pub equalize: Equalize,
     /// How weights are rounded.
     pub rounding: Rounding,
     /// How many bits a weight may have in the mean, as an entropy; steps become coarser for it, and
@@ -82,6 +86,8 @@ pub struct Settings {
     pub weight_bits: Option<f64>,
     /// How many weights become zero; those of depthwise layers all stay.
     pub sparsity: Option<Sparsity>,
+    /// How many different integers the weights of a layer may be at most.
+    pub palette: Option<usize>,
     /// Names of nodes that stay in float.
     pub keep_float: Vec<String>,
     /// The most error that the outputs may have over calibration data: root mean square difference
@@ -98,8 +104,10 @@ impl Settings {
         };
         text("ranges", (self.method != Method::Auto).then(|| self.method.name().into()));
         text("rounding", (self.rounding == Rounding::Nearest).then(|| "nearest".into()));
+        text("equalize", (self.equalize == Equalize::Off).then(|| "off".into()));
         text("weight-bits", self.weight_bits.map(|bits| bits.to_string()));
         text("sparsity", self.sparsity.map(|sparsity| sparsity.to_string()));
+        text("palette", self.palette.map(|count| count.to_string()));
         text("max-error", self.max_error.map(|error| format!("{}%", 100.0 * error)));
         self.keep_float.iter().for_each(|node| text("keep-float", Some(node.clone())));
         texts
@@ -108,16 +116,34 @@ impl Settings {
     /// # Errors
     /// Where one setting takes away what another needs.
     fn check(&self) -> Result<(), Error> {
-        let adaptive = self.weight_bits.is_some() || self.sparsity.is_some();
+        if self.palette.is_some() && self.weight_bits.is_some() {
+            return Err(Error::Options(
+                "--palette and --weight-bits both say which integers weights may be; give one"
+                    .into(),
+            ));
+        }
+        let adaptive =
+            self.weight_bits.is_some() || self.sparsity.is_some() || self.palette.is_some();
         if self.rounding == Rounding::Nearest && adaptive {
             return Err(Error::Options(
-                "--weight-bits and --sparsity need --rounding adaptive: the error they make is \
-                 spread among weights"
+                "--weight-bits, --sparsity and --palette need --rounding adaptive: the error they \
+                 make is spread among weights"
                     .into(),
             ));
         }
         Ok(())
     }
+}
+
+/// Whether channels of one value get factors so that one scale suits them all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Equalize {
+    /// Where the estimated error falls to a small part.
+    #[default]
+    Auto,
+    /// Channels stay as they were trained.
+    Off,
 }
 
 /// How weights are rounded.
@@ -150,7 +176,10 @@ pub fn quantize(
     settings.check()?;
     let mut editor = Editor::new(model);
     fuse::fuse(&mut editor);
-    let model = editor.finish();
+    let mut model = editor.finish();
+    if calibration && settings.equalize == Equalize::Auto {
+        model = equalize::equalize(model, samples, progress)?;
+    }
 
     let mut refused = kept(&model, &settings.keep_float)?;
     let regions = region::regions(&model, &mut refused);

@@ -7,6 +7,7 @@
 //! Optimal Brain Surgeon", 1992.
 
 use super::moments::{BLOCK, Group};
+use super::palette::Palette;
 use super::sparse::Sparsity;
 use super::weights::{self, Rounded};
 
@@ -20,21 +21,31 @@ const LEAST_STEP: f64 = 0.6;
 
 /// The weights of a layer in integers: `values` by output channel, each of as many weights as the
 /// groups have inputs. `noise` is the mean square error of an input as the integers have it; `step`
-/// is that of all weights where it was chosen before.
+/// is that of all weights where it was chosen before. With `palette`, no more than so many integers are
+/// used.
 pub fn round(
     values: &[f32],
     groups: &[Group],
     noise: f64,
     step: Option<f32>,
     sparsity: Option<Sparsity>,
+    palette: Option<usize>,
 ) -> Rounded {
     let depth = groups[0].mean.len();
     let rows = values.len() / depth / groups.len();
+    let palette = palette.map(|count| palette_of(values, groups, noise, count));
+    let nearest = |steps: f32| match &palette {
+        Some(palette) => palette.nearest(steps),
+        None => steps.round_ties_even().clamp(-127.0, 127.0),
+    };
     let mut rounded = Rounded::default();
     for (group, values) in groups.iter().zip(values.chunks_exact(rows * depth)) {
         let sizes = diagonal(group);
-        let scales: Vec<f32> =
-            values.chunks_exact(depth).map(|row| step_of(row, &sizes, noise, step)).collect();
+        let scale = |row: &[f32]| match (step, &palette) {
+            (None, Some(_)) => scale_to(row, &sizes, noise, &nearest),
+            _ => step_of(row, &sizes, noise, step),
+        };
+        let scales: Vec<f32> = values.chunks_exact(depth).map(scale).collect();
         let kept = sparsity.map(|sparsity| sparsity.kept(values, &sizes));
         let mut integers = vec![0i8; values.len()];
         for (block, products) in group.products.iter().enumerate() {
@@ -43,7 +54,7 @@ pub fn round(
             for (row, scale) in scales.iter().enumerate() {
                 let at = row * depth + columns.start..row * depth + columns.end;
                 let kept = kept.as_ref().map(|kept| &kept[at.clone()]);
-                solver.round(&values[at.clone()], *scale, kept, &mut integers[at]);
+                solver.round(&values[at.clone()], *scale, kept, &nearest, &mut integers[at]);
             }
         }
         for ((real, row), scale) in
@@ -86,20 +97,41 @@ pub fn step_of(row: &[f32], sizes: &[f64], noise: f64, least: Option<f32>) -> f3
     }
 }
 
+/// The integers that a layer's weights may be, their rows reaching from −127 to 127.
+fn palette_of(values: &[f32], groups: &[Group], noise: f64, count: usize) -> Palette {
+    let depth = groups[0].mean.len();
+    let rows = values.len() / depth / groups.len();
+    let each = groups.iter().zip(values.chunks_exact(rows * depth)).flat_map(|(group, values)| {
+        let sizes = diagonal(group);
+        values.chunks_exact(depth).flat_map(move |row| {
+            let whole = greatest(row).max(f32::MIN_POSITIVE) / 127.0;
+            let counts = |size: &f64| f64::from(whole).powi(2) * (size + noise);
+            let counted: Vec<(f32, f64)> =
+                row.iter().zip(&sizes).map(|(w, size)| (w / whole, counts(size))).collect();
+            counted
+        })
+    });
+    Palette::of(each, count)
+}
+
 /// The step of a row: of those tried, the one with the least error of the outputs, its weights
 /// taken for independent.
 fn scale(row: &[f32], sizes: &[f64], noise: f64) -> f32 {
-    let greatest = greatest(row);
-    if let Some(exact) = weights::step(row, greatest) {
+    if let Some(exact) = weights::step(row, greatest(row)) {
         return exact as f32;
     }
-    let whole = f64::from(greatest) / 127.0;
+    scale_to(row, sizes, noise, &|steps| steps.round_ties_even().clamp(-127.0, 127.0))
+}
+
+/// The same for what weights in steps are rounded to.
+fn scale_to(row: &[f32], sizes: &[f64], noise: f64, nearest: &impl Fn(f32) -> f32) -> f32 {
+    let whole = f64::from(greatest(row)) / 127.0;
     if whole < 1e-15 {
         return 1.0;
     }
     let error = |scale: f64| {
         let each = row.iter().zip(sizes).map(|(weight, size)| {
-            let steps = (f64::from(*weight) / scale).round_ties_even().clamp(-127.0, 127.0);
+            let steps = f64::from(nearest((f64::from(*weight) / scale) as f32));
             (f64::from(*weight) - steps * scale).powi(2) * (size + noise)
         });
         each.sum::<f64>()
@@ -176,13 +208,20 @@ impl Solver {
     }
 
     /// Rounds a row; what is not kept becomes 0.
-    fn round(&self, row: &[f32], scale: f32, kept: Option<&[bool]>, integers: &mut [i8]) {
+    fn round(
+        &self,
+        row: &[f32],
+        scale: f32,
+        kept: Option<&[bool]>,
+        nearest: &impl Fn(f32) -> f32,
+        integers: &mut [i8],
+    ) {
         let size = self.order.len();
         let mut left: Vec<f32> = self.order.iter().map(|at| row[*at]).collect();
         for (i, at) in self.order.iter().enumerate() {
             let steps = match kept {
                 Some(kept) if !kept[*at] => 0.0,
-                _ => (left[i] / scale).round_ties_even().clamp(-127.0, 127.0),
+                _ => nearest(left[i] / scale),
             };
             integers[*at] = steps as i8;
             let error = left[i] - steps * scale;
@@ -219,7 +258,7 @@ mod tests {
     #[test]
     fn errors_are_made_good_by_inputs_that_go_together() {
         let values = [0.43f32, 0.44, 1.0];
-        let adaptive = round(&values, &[group()], 0.0, Some(1.0), None);
+        let adaptive = round(&values, &[group()], 0.0, Some(1.0), None, None);
         // Each to the nearest would be 0, 0, 1; together the first two are nearly 1.
         assert_eq!(adaptive.weights[0] + adaptive.weights[1], 1);
         assert_eq!(adaptive.weights[2], 1);
@@ -233,9 +272,28 @@ mod tests {
     fn what_is_pruned_is_made_good_too() {
         let values = [0.5f32, 0.6, 1.0];
         let third = Some(Sparsity::Part(0.34));
-        let pruned = round(&values, &[group()], 0.0, None, third);
+        let pruned = round(&values, &[group()], 0.0, None, third, None);
         assert_eq!(pruned.weights[0], 0);
         let second = f64::from(pruned.weights[1]) * f64::from(pruned.scales[0]);
         assert!(second > 0.9, "{second}");
+    }
+
+    #[test]
+    fn a_palette_holds_all_weights_of_a_layer() {
+        let values: Vec<f32> = (0..96).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        let rounded = round(&values, &[group()], 0.0, None, None, Some(4));
+        let mut integers = rounded.weights.clone();
+        integers.push(0);
+        integers.sort_unstable();
+        integers.dedup();
+        assert!(integers.len() <= 4, "{integers:?}");
+        let real = rounded
+            .weights
+            .iter()
+            .enumerate()
+            .map(|(at, w)| f32::from(*w) * rounded.scales[at / 3]);
+        let off: f32 = real.zip(&values).map(|(a, b)| (a - b).powi(2)).sum();
+        let all: f32 = values.iter().map(|w| w * w).sum();
+        assert!(off < 0.2 * all, "{off} {all}");
     }
 }

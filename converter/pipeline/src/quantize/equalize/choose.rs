@@ -1,0 +1,347 @@
+//! Which factors make the estimated error least: that of values rounded with one scale, where layers
+//! read them, and that of the layers' weights, both as parts of what each output channel gives.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hardtack::Model;
+use hardtack_bundle::graph::{Binary, Operator, Outlet};
+
+use super::super::scale::{Quantization, Range};
+use super::flow::{Flow, Reader};
+use super::seen::Seen;
+use crate::prune::layout::{KEPT, Unit};
+
+/// How much of a channel's range its factor makes up for, the rest being left to the weights.
+const ALPHAS: [f32; 3] = [1.0, 0.75, 0.5];
+/// A channel is raised by no more than this: one that was hardly seen may be greater elsewhere.
+const GREATEST: f32 = 256.0;
+/// Factors are taken where the error falls to this part: below it they were seen to make the error of
+/// the whole smaller, above it to make it smaller as often as greater.
+const WORTH: f64 = 0.125;
+/// Parts of the whole range that integers are tried to cover.
+const COVERED: [f32; 6] = [1.0, 0.85, 0.7, 0.55, 0.4, 0.25];
+
+/// The factor of each unit.
+pub fn factors(model: &Model, flow: &Flow, seen: &HashMap<Outlet, Seen>) -> Vec<f32> {
+    let judge = Judge::new(model, flow, seen);
+    let mut factors = vec![1f32; flow.units()];
+    for group in judge.groups() {
+        judge.improve(&group, &mut factors);
+    }
+    factors
+}
+
+/// A value that a step rounds.
+struct Rounded<'a> {
+    units: &'a [Unit],
+    seen: &'a Seen,
+    /// What x · sigmoid(x) is computed of, where the value is that.
+    gated: Option<&'a Seen>,
+}
+
+/// Units that are in the same values, so that their factors belong together.
+struct Group {
+    units: Vec<Unit>,
+    /// The rounded values they are in.
+    values: Vec<usize>,
+    /// The layers whose weights they change.
+    layers: Vec<usize>,
+}
+
+/// A layer, and what each of its output channels gives.
+struct Layer<'a> {
+    reader: &'a Reader,
+    square: &'a [f64],
+    /// Mean square of each output channel.
+    loud: Vec<f64>,
+    /// What each output channel counts; 1 together.
+    share: Vec<f64>,
+}
+
+struct Judge<'a> {
+    flow: &'a Flow,
+    values: Vec<Rounded<'a>>,
+    layers: Vec<Layer<'a>>,
+    /// What an error of each unit, squared, adds to the error of the layers.
+    weight: Vec<f64>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(model: &Model, flow: &'a Flow, seen: &'a HashMap<Outlet, Seen>) -> Judge<'a> {
+        let mut layers = Vec::new();
+        let mut weight = vec![0.0; flow.units()];
+        // How loud each unit is where layers read it.
+        let mut heard = vec![0.0; flow.units()];
+        for reader in flow.readers.iter().rev() {
+            let Some(square) = seen.get(&reader.input).map(|seen| &seen.square[..]) else {
+                continue;
+            };
+            let rows = || reader.rows.iter().enumerate();
+            let loud = rows().map(|(output, row)| {
+                each(reader, output, row).map(|(at, w)| w * w * square[at]).sum::<f64>().max(1e-20)
+            });
+            let loud: Vec<f64> = loud.collect();
+            let mut share: Vec<f64> = reader.makes.iter().map(|unit| heard[*unit]).collect();
+            let all: f64 = share.iter().sum();
+            let even = 1.0 / share.len().max(1) as f64;
+            let known = all > 0.0 && reader.makes.iter().all(|unit| *unit != KEPT);
+            share.iter_mut().for_each(|share| *share = if known { *share / all } else { even });
+            for (output, row) in rows() {
+                for (at, w) in each(reader, output, row) {
+                    let part = share[output] * w * w / loud[output];
+                    weight[reader.units[at]] += part;
+                    heard[reader.units[at]] += part * square[at];
+                }
+            }
+            layers.push(Layer { reader, square, loud, share });
+        }
+        let mut readers: HashMap<Outlet, Vec<usize>> = HashMap::new();
+        for (index, node) in model.graph.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|input| readers.entry(*input).or_default().push(index));
+        }
+        let values = flow.layouts.iter().enumerate().filter_map(|(index, layout)| {
+            let outlet = Outlet { node: index as u32, slot: 0 };
+            let units = &layout.as_ref()?.units;
+            let operator = &model.graph.nodes[index].operator;
+            let rounds = matches!(
+                operator,
+                Operator::Conv(_)
+                    | Operator::Einsum(_)
+                    | Operator::Binary(_)
+                    | Operator::Unary(_)
+                    | Operator::SumPool(_)
+                    | Operator::Concat(_)
+            );
+            // What follows a layer directly is computed with it.
+            let inside = match readers.get(&outlet).map(Vec::as_slice) {
+                Some([reader]) => matches!(
+                    model.graph.nodes[*reader].operator,
+                    Operator::Binary(Binary::Add | Binary::Maximum | Binary::Minimum)
+                ),
+                Some([_, _]) => flow.gates.iter().any(|gate| gate.x == outlet),
+                _ => false,
+            };
+            let x = flow.gates.iter().find(|gate| gate.product == index).map(|gate| gate.x);
+            let counts = rounds && !inside && units.iter().any(|unit| *unit != KEPT);
+            let gated = match x {
+                Some(x) => Some(seen.get(&x)?),
+                None => None,
+            };
+            counts.then_some(Rounded { units, seen: seen.get(&outlet)?, gated })
+        });
+        Judge { flow, values: values.collect(), layers, weight }
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let mut within: Vec<Vec<usize>> = vec![Vec::new(); self.flow.units()];
+        for (value, rounded) in self.values.iter().enumerate() {
+            for unit in rounded.units {
+                if within[*unit].last() != Some(&value) {
+                    within[*unit].push(value);
+                }
+            }
+        }
+        let mut alike: BTreeMap<&[usize], Vec<Unit>> = BTreeMap::new();
+        for (unit, values) in within.iter().enumerate() {
+            if unit != KEPT && !values.is_empty() && self.weight[unit] > 0.0 {
+                alike.entry(values).or_default().push(unit);
+            }
+        }
+        let reads = |layer: &&Layer<'_>, units: &[Unit]| {
+            !layer.reader.depthwise && layer.reader.units.iter().any(|unit| units.contains(unit))
+        };
+        let group = |(values, units): (&[usize], Vec<Unit>)| Group {
+            values: values.to_vec(),
+            layers: self
+                .layers
+                .iter()
+                .enumerate()
+                .filter(|(_, layer)| reads(layer, &units))
+                .map(|(index, _)| index)
+                .collect(),
+            units,
+        };
+        alike.into_iter().filter(|(_, units)| units.len() > 1).map(group).collect()
+    }
+
+    /// Takes the best factors for a group, if they are worth it.
+    fn improve(&self, group: &Group, factors: &mut Vec<f32>) {
+        let before = self.error(group, factors);
+        let (mut least, mut best) = (WORTH * before, None);
+        for candidate in self.candidates(group, factors) {
+            let error = self.error(group, &candidate);
+            if error < least {
+                (least, best) = (error, Some(candidate));
+            }
+        }
+        if let Some(best) = best {
+            *factors = best;
+        }
+    }
+
+    fn candidates(&self, group: &Group, factors: &[f32]) -> Vec<Vec<f32>> {
+        // The range of each unit over all values, as a part of each value's.
+        let mut size = vec![0f32; factors.len()];
+        for value in group.values.iter().map(|value| &self.values[*value]) {
+            let greatest = value.seen.greatest();
+            let all = value.units.iter().zip(&greatest).map(|(unit, range)| factors[*unit] * range);
+            let all = all.fold(0f32, f32::max);
+            for (unit, range) in value.units.iter().zip(&greatest) {
+                size[*unit] = size[*unit].max(range / all.max(f32::MIN_POSITIVE));
+            }
+        }
+        let of_weights = self.greatest_weights(group);
+        let top = group.units.iter().map(|unit| size[*unit]).fold(0f32, f32::max);
+        let candidate = |alpha: f32| {
+            let mut factors = factors.to_vec();
+            let raw = group.units.iter().map(|unit| {
+                let range = size[*unit].max(top / GREATEST).max(f32::MIN_POSITIVE);
+                range.powf(-alpha) * of_weights[*unit].powf(1.0 - alpha)
+            });
+            let raw: Vec<f32> = raw.collect();
+            // The greatest of the group's channels then reaches as far as those of others.
+            let reached = group.units.iter().zip(&raw).map(|(unit, raw)| raw * size[*unit]);
+            let reached = reached.fold(f32::MIN_POSITIVE, f32::max);
+            group.units.iter().zip(&raw).for_each(|(unit, raw)| factors[*unit] = raw / reached);
+            factors
+        };
+        ALPHAS.into_iter().map(candidate).collect()
+    }
+
+    /// The greatest weight that reads each unit, as a part of its output channel.
+    fn greatest_weights(&self, group: &Group) -> Vec<f32> {
+        let mut greatest = vec![1e-3f32; self.flow.units()];
+        for Layer { reader, loud, .. } in group.layers.iter().map(|layer| &self.layers[*layer]) {
+            for (output, (row, loud)) in reader.rows.iter().zip(loud).enumerate() {
+                for (at, w) in each(reader, output, row) {
+                    let unit = reader.units[at];
+                    let part = (w.abs() / loud.max(1e-20).sqrt()) as f32;
+                    greatest[unit] = greatest[unit].max(part);
+                }
+            }
+        }
+        greatest
+    }
+
+    /// Mean squared error of the layers' outputs, each as a part of its mean square, summed over the
+    /// layers: what of it a group has to do with.
+    fn error(&self, group: &Group, factors: &[f32]) -> f64 {
+        let of_values = group.values.iter().map(|value| self.of_value(*value, factors));
+        let of_weights = group.layers.iter().map(|layer| of_weights(&self.layers[*layer], factors));
+        of_values.sum::<f64>() + of_weights.sum::<f64>()
+    }
+
+    fn of_value(&self, value: usize, factors: &[f32]) -> f64 {
+        let Rounded { units, seen, gated } = &self.values[value];
+        let along: Vec<f32> = units.iter().map(|unit| factors[*unit]).collect();
+        let errors = match gated {
+            Some(x) => of_gate(x, seen, &along),
+            None => of_plain(seen, &along),
+        };
+        let parts = units.iter().zip(&along).zip(errors);
+        let parts = parts
+            .map(|((unit, factor), error)| self.weight[*unit] * error / f64::from(factor * factor));
+        parts.sum()
+    }
+}
+
+/// The weights of an output channel, each with the place of the input channel that it reads.
+fn each(reader: &Reader, output: usize, row: &[f32]) -> impl Iterator<Item = (usize, f64)> {
+    let inputs = if reader.depthwise { 1 } else { reader.units.len() };
+    let taps = (row.len() / inputs).max(1);
+    let first = if reader.depthwise { output } else { 0 };
+    row.iter().enumerate().map(move |(at, w)| (first + at / taps, f64::from(*w)))
+}
+
+/// What rounding of a layer's weights adds to its outputs.
+fn of_weights(layer: &Layer<'_>, factors: &[f32]) -> f64 {
+    let Layer { reader, square, loud, share } = layer;
+    let factor = |at: usize| f64::from(factors[reader.units[at]]);
+    let input: f64 = (0..reader.units.len()).map(|at| factor(at).powi(2) * square[at]).sum();
+    let of_row = |(output, row): (usize, &Vec<f32>)| {
+        let greatest =
+            each(reader, output, row).fold(0f64, |most, (at, w)| most.max(w.abs() / factor(at)));
+        let taps = row.len() / reader.units.len().max(1);
+        share[output] * (greatest / 127.0).powi(2) / 12.0 * input * taps as f64 / loud[output]
+    };
+    reader.rows.iter().enumerate().map(of_row).sum()
+}
+
+/// Places with each channel times its factor, and the range of it all.
+fn scaled(seen: &Seen, along: &[f32]) -> (Vec<f32>, Range) {
+    let values = seen.places.iter().zip(along.iter().cycle()).map(|(x, factor)| x * factor);
+    let ranges = seen.ranges.iter().zip(along);
+    let range = ranges.fold(Range::NONE, |all, (range, factor)| {
+        all.extended(&[range.low * factor, range.high * factor])
+    });
+    (values.collect(), range)
+}
+
+/// The scale with the least squared error of what a function makes of the values.
+fn fitted(values: &[f32], range: Range, transfer: impl Fn(f32) -> f32) -> Quantization {
+    let wanted: Vec<f32> = values.iter().map(|x| transfer(*x)).collect();
+    let error = |quantization: &Quantization| {
+        let table: Vec<f32> = (i8::MIN..=i8::MAX).map(|i| transfer(quantization.real(i))).collect();
+        let off = |(x, wanted): (&f32, &f32)| {
+            let integer = quantization.integer(*x);
+            f64::from(table[(i16::from(integer) + 128) as usize] - wanted).powi(2)
+        };
+        values.iter().zip(&wanted).map(off).sum::<f64>()
+    };
+    let tried = COVERED.map(|part| {
+        let quantization =
+            Quantization::of(Range { low: range.low * part, high: range.high * part });
+        (error(&quantization), quantization)
+    });
+    tried
+        .into_iter()
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or(Quantization::of(range), |best| best.1)
+}
+
+fn rounded(quantization: Quantization, x: f32) -> f32 {
+    quantization.real(quantization.integer(x))
+}
+
+/// Mean squared error of each channel.
+fn means(errors: impl Iterator<Item = f32>, channels: usize) -> Vec<f64> {
+    let (mut sums, mut count) = (vec![0.0; channels], 0.0);
+    for (at, error) in errors.enumerate() {
+        sums[at % channels] += f64::from(error).powi(2);
+        count += 1.0 / channels as f64;
+    }
+    sums.iter().map(|sum| sum / f64::max(count, 1.0)).collect()
+}
+
+/// Mean squared error of each channel, times its factor, of a value with one scale.
+fn of_plain(seen: &Seen, along: &[f32]) -> Vec<f64> {
+    let (values, range) = scaled(seen, along);
+    let scale = fitted(&values, range, |x| x);
+    means(values.iter().map(|x| rounded(scale, *x) - x), along.len())
+}
+
+/// The same of x · sigmoid(x): a table where no factor is in the way, else a product.
+fn of_gate(x: &Seen, y: &Seen, along: &[f32]) -> Vec<f64> {
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    let (values, range) = scaled(x, along);
+    let (results, result_range) = scaled(y, along);
+    let result = fitted(&results, result_range, |y| y);
+    if along.iter().all(|factor| *factor == 1.0) {
+        let read = fitted(&values, range, |x| x * sigmoid(x));
+        let made = values.iter().map(|x| {
+            let x = rounded(read, *x);
+            rounded(result, x * sigmoid(x))
+        });
+        return means(made.zip(&results).map(|(made, y)| made - y), along.len());
+    }
+    let read = fitted(&values, range, |x| x);
+    let (plain, plain_range) = scaled(x, &vec![1.0; along.len()]);
+    let unscaled = fitted(&plain, plain_range, sigmoid);
+    let gate = Quantization::of(Range { low: 0.0, high: 1.0 });
+    let made = values.iter().zip(along.iter().cycle()).map(|(x, factor)| {
+        let x = rounded(read, *x);
+        let gate = rounded(gate, sigmoid(rounded(unscaled, x / factor)));
+        rounded(result, x * gate)
+    });
+    means(made.zip(&results).map(|(made, y)| made - y), along.len())
+}

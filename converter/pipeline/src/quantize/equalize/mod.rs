@@ -1,0 +1,238 @@
+//! Factors for channels, so that those of one value have ranges of about one size, and one scale
+//! suits them all. What is multiplied into the weights that make a channel is divided out of those
+//! that read it: the model's results stay the same, but for rounding.
+//!
+//! Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, and,
+//! for the balance between a value's error and that of the weights that read it, Xiao et al.,
+//! "SmoothQuant", 2023. A factor does not pass through x · sigmoid(x); there the sigmoid is computed
+//! of the channel as it was, and multiplied by the scaled one.
+
+mod choose;
+mod flow;
+mod seen;
+
+use hardtack::{Constant, Data, Model, Tensor};
+use hardtack_bundle::graph::{Binary, Node, Operator};
+
+use self::flow::{Flow, Gate, Scaled};
+use crate::edit::Editor;
+use crate::error::Error;
+use crate::prune::flow::real;
+use crate::samples::Source;
+
+/// The model with factors for its channels where they make the estimated error smaller; `progress` is
+/// told how many of how many samples were seen.
+///
+/// # Errors
+/// Where the model cannot be run on a sample.
+pub fn equalize(
+    model: Model,
+    samples: &dyn Source,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Model, Error> {
+    let flow = flow::follow(&model);
+    let seen = seen::observe(&model, &flow, samples, progress)?;
+    let factors = choose::factors(&model, &flow, &seen);
+    Ok(apply(model, &flow, &factors))
+}
+
+/// Multiplies each unit's channels by its factor.
+fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
+    let mut editor = Editor::new(model);
+    for Scaled { node, input, layout, divided } in &flow.scaled {
+        let of = |unit: &usize| if *divided { 1.0 / factors[*unit] } else { factors[*unit] };
+        let along: Vec<f32> = layout.units.iter().map(of).collect();
+        if along.iter().all(|factor| *factor == 1.0) {
+            continue;
+        }
+        let outlet = editor.node(*node).inputs[*input];
+        let Some(tensor) = real(&editor.model, outlet) else { continue };
+        let within: usize = tensor.shape()[layout.axis + 1..].iter().product();
+        let values = tensor.as_f32().unwrap_or_default().iter().enumerate();
+        let values: Vec<f32> =
+            values.map(|(at, value)| value * along[at / within % along.len()]).collect();
+        let Some(tensor) = Tensor::new(tensor.shape(), Data::F32(values)) else { continue };
+        let name = editor.node(outlet.node as usize).name.clone();
+        let constant = editor.add_constant(name, Constant::Tensor(tensor.into()));
+        editor.model.graph.nodes[*node].inputs[*input] = constant;
+    }
+    for gate in &flow.gates {
+        unscale(&mut editor, flow, gate, factors);
+    }
+    editor.finish()
+}
+
+/// Gives a sigmoid the channels as they were before they got factors.
+fn unscale(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
+    let Some(layout) = flow.layout(gate.x) else { return };
+    let back: Vec<f32> = layout.units.iter().map(|unit| 1.0 / factors[*unit]).collect();
+    if back.iter().all(|factor| *factor == 1.0) {
+        return;
+    }
+    let node = editor.node(gate.sigmoid).clone();
+    let mut shape = vec![1; node.outputs[0].shape.len()];
+    shape[layout.axis] = back.len();
+    let Some(back) = Tensor::new(&shape, Data::F32(back)) else { return };
+    let name = format!("{}.unscaled", node.name);
+    let back = editor.add_constant(format!("{name}.factors"), Constant::Tensor(back.into()));
+    let operator = Operator::Binary(Binary::Multiply);
+    let plain = editor.add(Node { name, operator, inputs: vec![gate.x, back], ..node });
+    editor.model.graph.nodes[gate.sigmoid].inputs[0] = plain;
+}
+
+#[cfg(test)]
+mod tests {
+    use hardtack_bundle::graph::*;
+
+    use super::super::{Equalize, Settings, quantize};
+    use super::*;
+    use crate::parity;
+    use crate::prune::layout::KEPT;
+    use crate::testing::{Net, Value, noise, windowed};
+
+    fn relu(net: &mut Net, x: &Value) -> Value {
+        let zero = net.scalar(0.0, x.shape.len());
+        net.binary(Binary::Maximum, x, &zero)
+    }
+
+    fn silu(net: &mut Net, x: &Value) -> Value {
+        let gate = net.unary(Unary::Sigmoid, x);
+        net.binary(Binary::Multiply, x, &gate)
+    }
+
+    fn depthwise(net: &mut Net, x: &Value) -> Value {
+        let channels = x.shape[1];
+        net.conv(x, channels, &[3, 3], |conv| {
+            conv.groups = channels as u32;
+            conv.window.padding = Padding::SameUpper;
+        })
+    }
+
+    /// Everything that factors pass through, and some that they do not.
+    fn network() -> Model {
+        let mut net = Net::new();
+        let x = net.input(&[2, 3, 8, 8]);
+        let x = net.conv(&x, 4, &[3, 3], |conv| conv.window.padding = Padding::SameUpper);
+        let x = silu(&mut net, &x);
+        let x = depthwise(&mut net, &x);
+        let bias = net.noise(&[1, 4, 1, 1]);
+        let x = net.binary(Binary::Add, &x, &bias);
+        let x = net.unary(Unary::LeakyRelu(0.1), &x);
+        let window = Window {
+            layout: ImageLayout::Nchw,
+            kernel: vec![2, 2],
+            strides: vec![2, 2],
+            dilations: vec![1, 1],
+            padding: Padding::Valid,
+            input_channels: 4,
+            output_channels: 4,
+        };
+        let shape = windowed(&x, &window);
+        let x = net.node(Operator::MaxPool(MaxPool { window, index_dtype: None }), &[&x], &shape);
+        let y = depthwise(&mut net, &x);
+        let y = relu(&mut net, &y);
+        let y = net.begin(&y);
+        let sum = net.binary(Binary::Add, &x, &y);
+        let sum = relu(&mut net, &sum);
+        // Limits that are not 0 are those of the channels as they were.
+        let z = net.begin(&sum);
+        let six = net.scalar(0.3, 4);
+        let z = net.binary(Binary::Minimum, &z, &six);
+        let shape = [2, 8, 4, 4];
+        let joined = net.node(Operator::Concat(1), &[&sum, &z], &shape);
+        let joined = net.begin(&joined);
+        net.finish(&[&joined])
+    }
+
+    #[test]
+    fn whatever_the_factors_the_results_stay() {
+        let model = network();
+        let flow = flow::follow(&model);
+        let free = flow.scaled.iter().flat_map(|scaled| &scaled.layout.units);
+        let mut free: Vec<usize> = free.copied().filter(|unit| *unit != KEPT).collect();
+        free.sort_unstable();
+        free.dedup();
+        // The first convolution's four, the depthwise layers' four each, of which the first has
+        // those of the sum too.
+        assert_eq!(free.len(), 12);
+        let mut factors = vec![1.0; flow.units()];
+        for (index, unit) in free.iter().enumerate() {
+            factors[*unit] = [0.03, 7.0, 0.5, 19.0, 1.0][index % 5];
+        }
+        let samples = vec![vec![noise(&[2, 3, 8, 8], 7)], vec![noise(&[2, 3, 8, 8], 8)]];
+        let before = parity::outputs(&model, &samples).unwrap();
+        let scaled = apply(model, &flow, &factors);
+        let after = parity::outputs(&scaled, &samples).unwrap();
+        assert!(parity::compare(&before, &after).of_range < 1e-5);
+        // Limits and what leaves the model have no factor, and a sigmoid is given what it was.
+        assert!(scaled.graph.nodes.iter().any(|node| node.name.ends_with(".unscaled")));
+    }
+
+    /// A convolution of one pixel to four channels.
+    fn pixel(net: &mut Net, x: &Value, kernel: Vec<f32>, groups: u32) -> Value {
+        let kernel = Tensor::new(&[4, 4 / groups as usize, 1, 1], kernel).unwrap();
+        let bias = Tensor::new(&[4], vec![0.01f32; 4]).unwrap();
+        let (kernel, bias) = (net.constant(kernel), net.constant(bias));
+        let window = Window {
+            layout: ImageLayout::Nchw,
+            kernel: vec![1, 1],
+            strides: vec![1, 1],
+            dilations: vec![1, 1],
+            padding: Padding::Valid,
+            input_channels: 4,
+            output_channels: 4,
+        };
+        let conv = Conv { window, kernel_layout: KernelLayout::Oihw, groups };
+        net.node(Operator::Conv(conv), &[x, &kernel, &bias], &[1, 4, 8, 8])
+    }
+
+    /// Channels of which each is ten times smaller than the one before, and weights that make up
+    /// for it.
+    fn uneven(gated: bool) -> Model {
+        let mut net = Net::new();
+        let x = net.input(&[1, 4, 8, 8]);
+        let size = |channel: usize| 10f32.powi(1 - channel as i32);
+        let weights = noise(&[16], 3).to_f32();
+        let kernel = weights.iter().enumerate().map(|(at, w)| w * size(at / 4)).collect();
+        let x = pixel(&mut net, &x, kernel, 1);
+        let x = if gated { silu(&mut net, &x) } else { relu(&mut net, &x) };
+        let x = pixel(&mut net, &x, (0..4).map(|channel| 1.0 / size(channel)).collect(), 4);
+        net.finish(&[&x])
+    }
+
+    #[test]
+    fn channels_of_uneven_size_get_one_scale_that_suits_them() {
+        let samples: Vec<Vec<Tensor>> =
+            (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
+        for gated in [false, true] {
+            let model = uneven(gated);
+            let float = parity::outputs(&model, &samples).unwrap();
+            let error = |equalize| {
+                let settings = Settings { equalize, ..Settings::default() };
+                let model = model.clone();
+                let quantized =
+                    quantize(model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
+                assert!(quantized.left_in_float.is_empty());
+                let integer = parity::outputs(&quantized.model, &samples).unwrap();
+                parity::compare(&float, &integer).of_range
+            };
+            let (off, auto) = (error(Equalize::Off), error(Equalize::Auto));
+            assert!(auto < 0.3 * off, "{gated}: {off} {auto}");
+        }
+    }
+
+    #[test]
+    fn even_channels_stay_as_they_are() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 4, 8, 8]);
+        let x = net.begin(&x);
+        let x = relu(&mut net, &x);
+        let x = net.begin(&x);
+        let model = net.finish(&[&x]);
+        let samples: Vec<Vec<Tensor>> =
+            (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
+        let same = equalize(model.clone(), &samples, &mut |_, _| {}).unwrap();
+        let outputs = |model| parity::outputs(model, &samples).unwrap();
+        assert_eq!(outputs(&model), outputs(&same));
+    }
+}

@@ -1,0 +1,95 @@
+//! What values a model's channels take.
+
+use std::collections::HashMap;
+
+use hardtack::{Model, Tensor};
+use hardtack_bundle::graph::Outlet;
+
+use super::super::scale::Range;
+use super::flow::Flow;
+use crate::error::Error;
+use crate::observe::Observer;
+use crate::samples::{self, Source};
+
+/// Elements of a value that are kept, over all samples.
+const KEPT_ELEMENTS: usize = 1 << 14;
+
+/// The channels of one value.
+#[derive(Default)]
+pub struct Seen {
+    /// Least and greatest value of each, in every second sample.
+    pub ranges: Vec<Range>,
+    /// Mean square of each.
+    pub square: Vec<f64>,
+    /// Some places, each with all channels, of the other samples: what a choice is worth shows where
+    /// it was not made.
+    pub places: Vec<f32>,
+}
+
+/// The channels of all values that have such with factors, or that layers read.
+///
+/// # Errors
+/// Where the model cannot be run on a sample.
+pub fn observe(
+    model: &Model,
+    flow: &Flow,
+    samples: &dyn Source,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<HashMap<Outlet, Seen>, Error> {
+    let known = |(index, layout): (usize, &Option<_>)| {
+        layout.as_ref().map(|_| Outlet { node: index as u32, slot: 0 })
+    };
+    let outlets = flow.layouts.iter().enumerate().filter_map(known);
+    let mut observer = Observer::new(model, outlets)?;
+    let mut seen: HashMap<Outlet, Seen> = HashMap::new();
+    let count = samples.count();
+    for (number, sample) in samples::each(samples).enumerate() {
+        observer.run(&sample?, |outlet, tensor| {
+            let Some(layout) = flow.layout(outlet) else { return };
+            let channels = layout.units.len();
+            let seen = seen.entry(outlet).or_default();
+            let wanted = (KEPT_ELEMENTS / channels).max(64).div_ceil(count.div_ceil(2));
+            seen.add(tensor, layout.axis, channels, wanted, number);
+        })?;
+        progress(number + 1, count);
+    }
+    for seen in seen.values_mut() {
+        seen.square.iter_mut().for_each(|sum| *sum /= count as f64);
+    }
+    Ok(seen)
+}
+
+impl Seen {
+    /// Greatest magnitude of each channel.
+    pub fn greatest(&self) -> Vec<f32> {
+        self.ranges.iter().map(|range| range.high.max(-range.low).max(0.0)).collect()
+    }
+
+    fn add(&mut self, tensor: &Tensor, axis: usize, channels: usize, wanted: usize, number: usize) {
+        let Some(values) = tensor.as_f32() else { return };
+        let within: usize = tensor.shape()[axis + 1..].iter().product();
+        let places = values.len() / channels;
+        if places == 0 {
+            return;
+        }
+        self.ranges.resize(channels, Range::NONE);
+        self.square.resize(channels, 0.0);
+        for (at, run) in values.chunks_exact(within).enumerate() {
+            let channel = at % channels;
+            if number.is_multiple_of(2) {
+                self.ranges[channel] = self.ranges[channel].extended(run);
+            }
+            let sum: f32 = run.iter().map(|value| value * value).sum();
+            self.square[channel] += f64::from(sum) / places as f64;
+        }
+        if number.is_multiple_of(2) {
+            return;
+        }
+        let wanted = wanted.min(places);
+        for taken in 0..wanted {
+            let place = (taken * places / wanted + number * 7) % places;
+            let first = place / within * within * channels + place % within;
+            self.places.extend((0..channels).map(|channel| values[first + channel * within]));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A palette of weights, on a real network.
+
+mod shared;
+
+use hardtack::{Bundle, Session};
+use hardtack_converter::quantize::Settings;
+use hardtack_converter::spec::Spec;
+use hardtack_converter::{Options, Report, Silent, convert};
+use shared::labelled::{Top1, spec_path, task, top1};
+
+/// What a conversion of a network of the shared assets reports, and its top-1 on labelled data.
+fn quantized(name: &str, samples: usize, quantize: Settings) -> Option<(Report, Top1)> {
+    let Some(assets) = shared::assets() else {
+        println!("skipped: the shared assets are not beside the project");
+        return None;
+    };
+    let task = task(name).expect("a network with a task");
+    let scratch = tempfile::tempdir().unwrap();
+    let spec = Spec::read(&spec_path(task.spec)).unwrap();
+    let options = Options {
+        preprocess: spec.preprocess,
+        postprocess: spec.postprocess,
+        int8: true,
+        calibration: Some(assets.join("data").join(task.calibration)),
+        samples,
+        quantize,
+        transport: Some(scratch.path().join("model.tackz")),
+        ..Options::default()
+    };
+    let source = assets.join("models").join(name).join("model.onnx");
+    let output = scratch.path().join("model.tack");
+    let report = convert(&source, &output, &options, &mut Silent).unwrap();
+    let bundle = Bundle::open(&output).unwrap();
+    let mut session = Session::new(&bundle).unwrap();
+    let evaluation = assets.join("data").join(task.evaluation);
+    let answers = top1(&bundle, &mut session, &evaluation).unwrap();
+    Some((report, answers))
+}
+
+#[test]
+fn a_palette_of_16_ships_less_and_answers_nearly_as_well() {
+    let name = "mlperf_tiny_kws_dscnn";
+    let Some((whole, before)) = quantized(name, 64, Settings::default()) else { return };
+    let settings = Settings { palette: Some(16), ..Settings::default() };
+    let (report, after) = quantized(name, 64, settings).expect("the assets are there");
+    let layers = || report.layers.iter().filter_map(|layer| layer.weights.as_ref());
+    assert!(layers().count() > 5);
+    assert!(layers().all(|weights| weights.levels <= 16));
+    let (shipped, all) = (report.transport_bytes.unwrap(), whole.transport_bytes.unwrap());
+    assert!(10 * shipped < 9 * all, "{shipped} of {all}");
+    assert!(after.part() >= before.part() - 0.03, "{before} became {after}");
+}
