@@ -106,8 +106,8 @@ pub fn check_outputs(model: &str, expected: &Tensor, got: &Tensor) -> Result<Che
     let high = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let range = if high > low { high - low } else { high.abs().max(1e-6) };
     // Where a network is quantized already, a tie that another runtime rounds the other way moves
-    // a value by a whole step, and what follows with it: four steps at the end of 60 layers.
-    let allowed = if model.ends_with("_int8") { 0.04 } else { 1e-4 };
+    // a value by a whole step, and what follows with it: three steps at the end of 60 layers.
+    let allowed = if model.ends_with("_int8") { 0.03 } else { 1e-4 };
     let mut worst = 0f64;
     for (index, (e, g)) in expected.iter().zip(&got).enumerate() {
         let (e, g) = (*e as f64, *g as f64);
