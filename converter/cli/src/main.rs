@@ -15,6 +15,7 @@ mod foreign;
 mod gates;
 mod inspect;
 mod labelled;
+mod memory;
 mod output;
 mod pack;
 mod plan;
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
         .format_timestamp(None)
         .init();
     let arguments = Arguments::parse();
+    if let Verb::Convert(_) = arguments.verb {
+        memory::give_back();
+    }
     let json = arguments.json;
     let answer = match &arguments.verb {
         Verb::Convert(arguments) => convert::convert(arguments, json),
