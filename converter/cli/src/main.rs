@@ -16,6 +16,7 @@ mod frontier;
 mod gates;
 mod inspect;
 mod labelled;
+mod memory;
 mod output;
 mod pack;
 mod plan;
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
         .format_timestamp(None)
         .init();
     let arguments = Arguments::parse();
+    if let Verb::Convert(_) = arguments.verb {
+        memory::give_back();
+    }
     let json = arguments.json;
     let answer = match &arguments.verb {
         Verb::Convert(arguments) => convert::convert(arguments, json),

@@ -1,6 +1,6 @@
 //! A float model whose inner values are looked at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hardtack::float::{FloatModel, ObservedPlan};
 use hardtack::{Model, Tensor};
@@ -14,6 +14,8 @@ pub struct Observer {
     model: FloatModel,
     observed: Vec<Outlet>,
     inputs: Vec<Outlet>,
+    /// Those that are looked at; `None` is all.
+    only: Option<HashSet<Outlet>>,
     plan: Option<ObservedPlan>,
 }
 
@@ -40,7 +42,8 @@ impl Observer {
         graph.outputs.clone_from(&observed);
         graph.output_names = (0..observed.len()).map(|index| format!("observed.{index}")).collect();
         let inputs = graph.inputs.iter().map(|node| Outlet { node: *node, slot: 0 }).collect();
-        Ok(Observer { model: FloatModel::load(&model, false)?, observed, inputs, plan: None })
+        let model = FloatModel::load(&model, false)?;
+        Ok(Observer { model, observed, inputs, only: None, plan: None })
     }
 
     /// Runs the model on a sample. `observe` gets the inputs and then every observed value as soon
@@ -57,7 +60,11 @@ impl Observer {
         let planned = self.plan.take().filter(|plan| plan.input_shapes() == shapes);
         let plan = self.plan.insert(match planned {
             Some(plan) => plan,
-            None => self.model.plan_observed(&shapes)?,
+            None => {
+                let only = self.only.as_ref();
+                let wanted = |index| only.is_none_or(|only| only.contains(&self.observed[index]));
+                self.model.plan_observed(&shapes, wanted)?
+            }
         });
         self.inputs.iter().zip(sample).for_each(|(input, tensor)| observe(*input, tensor));
         let inputs: Vec<&Tensor> = sample.iter().collect();
@@ -81,6 +88,13 @@ impl Observer {
             }
         })?;
         Ok(values)
+    }
+
+    /// Looks at these values alone from now on, and runs no more of the model than they need. They
+    /// are the same to the bit, as what tract makes of a model depends on all that was named first.
+    pub fn only(&mut self, outlets: HashSet<Outlet>) {
+        self.only = Some(outlets);
+        self.rest();
     }
 
     /// Gives back what the model takes to run; the next run makes it anew.

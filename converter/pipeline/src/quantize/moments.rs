@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use hardtack::Model;
+use hardtack::{Constant, Model};
+use hardtack_bundle::graph::Outlet;
+use hardtack_engine::program::Window;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder as _};
 
@@ -20,8 +22,12 @@ pub const BLOCK: usize = 1024;
 const ROWS: usize = 8192;
 /// Windows multiplied at once.
 const BATCH: usize = 128;
-/// Bytes of products held at once; more layers are measured in further passes over the data.
-const HELD: usize = 96 << 20;
+/// Bytes that are held at once, where the model's weights take less: no more than the least that a
+/// conversion takes anyway. More layers are measured in further passes over the data.
+const HELD: usize = 16 << 20;
+/// Rows of products that are summed at once, each from the first of their columns on: the rest is the
+/// same on the other side of the diagonal.
+const PANEL: usize = 128;
 
 /// The inputs of one group of a layer's output channels.
 #[derive(Clone, Debug)]
@@ -44,30 +50,31 @@ pub fn measure(
     progress: &mut dyn FnMut(usize, usize),
     mut done: impl FnMut(usize, Linear, Vec<Group>),
 ) -> Result<(), Error> {
-    let mut waiting: Vec<(usize, Linear)> = layers
-        .iter()
-        .filter_map(|index| Some((*index, Linear::of(model, *index).ok()?)))
-        .rev()
-        .collect();
+    let linear = |index: &usize| Linear::of(model, *index).ok();
+    let mut observer =
+        Observer::new(model, layers.iter().filter_map(linear).map(|linear| linear.input))?;
+    let mut waiting: Vec<usize> = layers.iter().copied().rev().collect();
+    let most = weight_bytes(model).max(HELD);
     while !waiting.is_empty() {
         let mut gathering: HashMap<usize, Gathering> = HashMap::new();
         let mut held = 0;
-        while let Some((index, linear)) = waiting.pop() {
-            let Some(gathered) = Gathering::new(model, linear, samples.count()) else { continue };
+        while let Some(index) = waiting.pop() {
+            let gathered =
+                linear(&index).and_then(|linear| Gathering::new(model, &linear, samples.count()));
+            let Some(gathered) = gathered else { continue };
             held += gathered.bytes();
             gathering.insert(index, gathered);
-            if held >= HELD {
+            if held >= most {
                 break;
             }
         }
-        let inputs = gathering.values().map(|gathered| gathered.linear.input);
-        let mut observer = Observer::new(model, inputs)?;
+        observer.only(gathering.values().map(|gathered| gathered.input).collect());
         for (number, sample) in each(samples).enumerate() {
             observer.run(&sample?, |outlet, tensor| {
                 let Some(value) = tensor.as_f32() else { return };
                 let readers = gathering.values_mut();
                 readers
-                    .filter(|gathered| gathered.linear.input == outlet)
+                    .filter(|gathered| gathered.input == outlet)
                     .for_each(|gathered| gathered.add(value, number));
             })?;
             progress(number + 1, samples.count());
@@ -75,16 +82,32 @@ pub fn measure(
         let mut measured: Vec<(usize, Gathering)> = gathering.into_iter().collect();
         measured.sort_by_key(|(index, _)| *index);
         for (index, gathered) in measured {
-            let (linear, groups) = gathered.finish();
-            done(index, linear, groups);
+            let groups = gathered.finish();
+            if let Some(linear) = linear(&index) {
+                done(index, linear, groups);
+            }
         }
     }
     Ok(())
 }
 
+/// Bytes of a model's constant tensors.
+fn weight_bytes(model: &Model) -> usize {
+    let bytes = |constant: &Constant| match constant {
+        Constant::Tensor(tensor) => tensor.len() * tensor.dtype().size().unwrap_or(0),
+        _ => 0,
+    };
+    model.constants.iter().map(bytes).sum()
+}
+
 /// A layer whose inputs are being seen.
 struct Gathering {
-    linear: Linear,
+    input: Outlet,
+    /// The order in which the layer takes the input's axes.
+    order: Vec<usize>,
+    window: Window,
+    /// Inputs of a group in a window.
+    depth: usize,
     /// Dimensions of the input without the batch, as the model has them.
     shape: Vec<usize>,
     /// Height, width and channels of the input, in the layer's order.
@@ -94,14 +117,22 @@ struct Gathering {
     /// Windows taken of a sample.
     per_sample: usize,
     rows: usize,
-    groups: Vec<Group>,
-    /// Windows that wait to be multiplied, of all groups.
+    groups: Vec<Sums>,
+    /// Windows that wait to be multiplied, each of all groups.
     batch: Vec<f32>,
     waiting: usize,
 }
 
+/// What a group has seen.
+#[derive(Clone)]
+struct Sums {
+    inputs: Vec<f64>,
+    /// For each run of [`BLOCK`] weights.
+    products: Vec<Products>,
+}
+
 impl Gathering {
-    fn new(model: &Model, linear: Linear, samples: usize) -> Option<Gathering> {
+    fn new(model: &Model, linear: &Linear, samples: usize) -> Option<Gathering> {
         let shape = sample_shape(model.graph.fact(linear.input))?;
         let ordered: Vec<usize> = linear.input_order.iter().map(|axis| shape[*axis]).collect();
         let (channels, rest) = ordered.split_last()?;
@@ -115,39 +146,41 @@ impl Gathering {
             let room = (dims[axis] + 2 * window.pad[axis] as usize).saturating_sub(reach);
             room.div_ceil(window.stride[axis] as usize).max(1)
         });
-        let group = Group {
-            mean: vec![0.0; depth],
-            products: (0..depth)
-                .step_by(BLOCK)
-                .map(|from| vec![0.0; (depth - from).min(BLOCK).pow(2)])
-                .collect(),
+        let blocks = (0..depth).step_by(BLOCK);
+        let group = Sums {
+            inputs: vec![0.0; depth],
+            products: blocks.map(|from| Products::new((depth - from).min(BLOCK))).collect(),
         };
         let groups = vec![group; linear.groups as usize];
-        let batch = vec![0.0; groups.len() * BATCH * depth];
         let per_sample = ROWS.div_ceil(samples.max(1)).min(places[0] * places[1]);
         Some(Gathering {
-            linear,
+            input: linear.input,
+            order: linear.input_order.clone(),
+            window: linear.window,
+            depth,
             shape,
             dims,
             places,
             per_sample,
             rows: 0,
             groups,
-            batch,
+            batch: Vec::new(),
             waiting: 0,
         })
     }
 
+    /// Bytes of products, and of the windows that wait between two samples.
     fn bytes(&self) -> usize {
         let products = self.groups.iter().flat_map(|group| &group.products);
-        4 * (products.map(Vec::len).sum::<usize>() + self.batch.len())
+        let waiting = self.per_sample.min(BATCH) * self.groups.len() * self.depth;
+        4 * (products.map(|products| products.sums.len()).sum::<usize>() + waiting)
     }
 
     /// Takes windows of the first sample of a batch, spread evenly and elsewhere in each.
     fn add(&mut self, value: &[f32], number: usize) {
         let elements: usize = self.shape.iter().product();
         let Some(value) = value.get(..elements) else { return };
-        let image = ordered(value, &self.shape, &self.linear.input_order);
+        let image = ordered(value, &self.shape, &self.order);
         let all = self.places[0] * self.places[1];
         for taken in 0..self.per_sample {
             let at = (taken * all / self.per_sample + number * 7) % all;
@@ -157,30 +190,32 @@ impl Gathering {
                 self.multiply();
             }
         }
+        self.batch.shrink_to_fit();
     }
 
     /// Lays the window at an output's place behind those that wait.
     fn window(&mut self, image: &[f32], y: usize, x: usize) {
         let [height, width, channels] = self.dims;
-        let window = &self.linear.window;
-        let depth = self.linear.weights.depth;
+        let window = &self.window;
+        let depth = self.depth;
         let each = channels / self.groups.len();
         let inside = |out: usize, tap: usize, axis: usize, size: usize| {
             let place = out * window.stride[axis] as usize + tap * window.dilation[axis] as usize;
             place.checked_sub(window.pad[axis] as usize).filter(|place| *place < size)
         };
         let taps = [window.kernel[0] as usize, window.kernel[1] as usize];
+        let row = self.waiting * self.groups.len() * depth;
+        self.batch.resize(row + self.groups.len() * depth, 0.0);
         for tap in 0..taps[0] * taps[1] {
-            let row = inside(y, tap / taps[1], 0, height);
-            let column = inside(x, tap % taps[1], 1, width);
-            let pixel = row.zip(column).map(|(row, column)| (row * width + column) * channels);
+            let (line, column) =
+                (inside(y, tap / taps[1], 0, height), inside(x, tap % taps[1], 1, width));
+            // What lies outside stays zero.
+            let Some((line, column)) = line.zip(column) else { continue };
+            let pixel = (line * width + column) * channels;
             for group in 0..self.groups.len() {
-                let to = (group * BATCH + self.waiting) * depth + tap * each;
-                let to = &mut self.batch[to..to + each];
-                match pixel {
-                    Some(pixel) => to.copy_from_slice(&image[pixel + group * each..][..each]),
-                    None => to.fill(0.0),
-                }
+                let to = row + group * depth + tap * each;
+                let from = pixel + group * each;
+                self.batch[to..to + each].copy_from_slice(&image[from..from + each]);
             }
         }
     }
@@ -190,31 +225,90 @@ impl Gathering {
         if self.waiting == 0 {
             return;
         }
-        let depth = self.linear.weights.depth;
-        let windows = self.batch.chunks_exact(BATCH * depth);
-        for (group, rows) in self.groups.iter_mut().zip(windows) {
-            let rows = &rows[..self.waiting * depth];
-            for row in rows.chunks_exact(depth) {
-                group.mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x));
+        let depth = self.depth;
+        let stride = self.groups.len() * depth;
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let rows = &self.batch[index * depth..];
+            for row in rows.chunks(stride) {
+                group.inputs.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
             }
             for (block, products) in group.products.iter_mut().enumerate() {
-                let from = block * BLOCK;
-                add_products(&rows[from..], depth, self.waiting, products);
+                products.add(&rows[block * BLOCK..], stride, self.waiting);
             }
         }
         self.rows += self.waiting;
         self.waiting = 0;
+        self.batch.clear();
     }
 
-    fn finish(mut self) -> (Linear, Vec<Group>) {
+    fn finish(mut self) -> Vec<Group> {
         self.multiply();
         let rows = self.rows.max(1) as f64;
-        for group in &mut self.groups {
-            group.mean.iter_mut().for_each(|sum| *sum /= rows);
-            let products = group.products.iter_mut().flatten();
-            products.for_each(|sum| *sum = (f64::from(*sum) / rows) as f32);
+        let mean = |sums: Sums| Group {
+            mean: sums.inputs.iter().map(|sum| sum / rows).collect(),
+            products: sums.products.into_iter().map(|products| products.mean(rows)).collect(),
+        };
+        self.groups.into_iter().map(mean).collect()
+    }
+}
+
+/// Sums of the products of every two columns.
+#[derive(Clone)]
+struct Products {
+    size: usize,
+    /// The panels one after another, each row-major.
+    sums: Vec<f32>,
+}
+
+impl Products {
+    fn new(size: usize) -> Products {
+        let rows = |from: usize| (size - from).min(PANEL);
+        let elements = (0..size).step_by(PANEL).map(|from| rows(from) * (size - from)).sum();
+        Products { size, sums: vec![0.0; elements] }
+    }
+
+    /// The panels: their first row and column, and their sums.
+    fn panels(&mut self) -> impl Iterator<Item = (usize, &mut [f32])> {
+        let (size, mut rest) = (self.size, &mut self.sums[..]);
+        (0..size).step_by(PANEL).map(move |from| {
+            let elements = (size - from).min(PANEL) * (size - from);
+            let (panel, others) = std::mem::take(&mut rest).split_at_mut(elements);
+            rest = others;
+            (from, panel)
+        })
+    }
+
+    /// Adds the products of the columns of rows that are `stride` apart.
+    fn add(&mut self, rows: &[f32], stride: usize, count: usize) {
+        let size = self.size;
+        let columns = |from: usize, width: usize| {
+            let columns =
+                ArrayView2::from_shape((count, width).strides((stride, 1)), &rows[from..]);
+            columns.expect("columns of a batch")
+        };
+        for (from, panel) in self.panels() {
+            let (height, width) = ((size - from).min(PANEL), size - from);
+            let sums = ArrayViewMut2::from_shape((height, width), panel);
+            let mut sums = sums.expect("as long as it was made");
+            general_mat_mul(1.0, &columns(from, height).t(), &columns(from, width), 1.0, &mut sums);
         }
-        (self.linear, self.groups)
+    }
+
+    /// Both halves, divided by the number of rows.
+    fn mean(mut self, rows: f64) -> Vec<f32> {
+        let size = self.size;
+        let mut mean = vec![0.0; size * size];
+        for (from, panel) in self.panels() {
+            for (row, sums) in panel.chunks_exact(size - from).enumerate() {
+                let row = from + row;
+                for (column, sum) in (from..).zip(sums) {
+                    let each = (f64::from(*sum) / rows) as f32;
+                    mean[row * size + column] = each;
+                    mean[column * size + row] = each;
+                }
+            }
+        }
+        mean
     }
 }
 
@@ -227,11 +321,24 @@ fn ordered(value: &[f32], shape: &[usize], order: &[usize]) -> Vec<f32> {
     moved
 }
 
-/// Adds to `products` the products of every two of its columns, over rows `stride` apart.
-fn add_products(rows: &[f32], stride: usize, count: usize, products: &mut [f32]) {
-    let columns = products.len().isqrt();
-    let rows = ArrayView2::from_shape((count, columns).strides((stride, 1)), rows);
-    let products = ArrayViewMut2::from_shape((columns, columns), products);
-    let (rows, mut products) = (rows.expect("rows of a batch"), products.expect("a square"));
-    general_mat_mul(1.0, &rows.t(), &rows, 1.0, &mut products);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_those_of_every_two_columns() {
+        // More columns than a panel has, and rows that are further apart than they are long.
+        let (size, stride, count) = (PANEL + 5, PANEL + 9, 7);
+        let rows: Vec<f32> = (0..stride * count).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();
+        let mut products = Products::new(size);
+        products.add(&rows, stride, count);
+        products.add(&rows, stride, count);
+        let mean = products.mean(2.0);
+        for i in 0..size {
+            for j in 0..size {
+                let each = (0..count).map(|row| rows[row * stride + i] * rows[row * stride + j]);
+                assert_eq!(mean[i * size + j], each.sum::<f32>(), "{i} {j}");
+            }
+        }
+    }
 }

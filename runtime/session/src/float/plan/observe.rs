@@ -13,18 +13,26 @@ use crate::Tensor as Ours;
 /// [`FloatPlan`] of the same model.
 pub struct ObservedPlan {
     plan: FloatPlan,
-    /// Where each output of the model comes from.
-    outputs: Vec<OutletId>,
+    /// The outputs that are looked at, by their place among all, and where they come from.
+    outputs: Vec<(usize, OutletId)>,
 }
 
 impl FloatModel {
-    /// As [`FloatModel::plan`], to look at the outputs one by one.
+    /// As [`FloatModel::plan`], to look one by one at the outputs that `wanted` tells by their place.
+    /// What only others need is not run.
     ///
     /// # Errors
     /// As [`FloatModel::plan`].
-    pub fn plan_observed(&self, shapes: &[&[usize]]) -> Result<ObservedPlan, Error> {
+    pub fn plan_observed(
+        &self,
+        shapes: &[&[usize]],
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<ObservedPlan, Error> {
         let mut model = self.optimized(shapes)?;
-        let outputs = model.outputs.clone();
+        let mut outputs: Vec<(usize, OutletId)> =
+            model.outputs.iter().copied().enumerate().collect();
+        outputs.retain(|(index, _)| wanted(*index));
+        model.outputs = outputs.iter().map(|(_, output)| *output).collect();
         model.outputs = ends(&model)?;
         Ok(ObservedPlan { plan: self.planned(model, shapes)?, outputs })
     }
@@ -65,8 +73,8 @@ impl ObservedPlan {
         let state = &mut self.plan.state;
         let outputs = &self.outputs;
         let mut hand_over = |node: &TypedNode, values: &[TValue]| -> TractResult<()> {
-            for (index, output) in outputs.iter().enumerate().filter(|(_, o)| o.node == node.id) {
-                observe(index, from_tract(&values[output.slot])?);
+            for (index, output) in outputs.iter().filter(|(_, output)| output.node == node.id) {
+                observe(*index, from_tract(&values[output.slot])?);
             }
             Ok(())
         };
