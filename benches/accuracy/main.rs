@@ -13,7 +13,7 @@ use std::path::Path;
 
 use hardtack::process::Preprocessor;
 use hardtack::{Bundle, Session, Tensor};
-use hardtack_converter::quantize::{Method, Rounding, Settings};
+use hardtack_converter::quantize::{Int16, Method, Rounding, Settings};
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Silent, arrays, convert, samples};
 use shared::labelled::{Answers, answers, spec_path, task};
@@ -86,6 +86,10 @@ fn settings(arguments: &[String]) -> Result<Settings, &String> {
                 settings.weight_bits = Some(value.parse().map_err(|_| argument)?);
             }
             "--sparsity" => settings.sparsity = Some(value.parse().map_err(|_| argument)?),
+            "--int16" if value == "all" => settings.int16 = Int16::All,
+            "--int16" => {
+                settings.int16 = Int16::Nodes(value.split(',').map(String::from).collect());
+            }
             "--max-error" => settings.max_error = Some(percent().ok_or(argument)?),
             _ => return Err(argument),
         }

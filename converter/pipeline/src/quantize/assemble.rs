@@ -1,5 +1,7 @@
 //! A calibrated model with programs in place of what runs as integers.
 
+use std::collections::HashSet;
+
 use hardtack::{Model, Program};
 use hardtack_bundle::graph::{Node, Operator, Outlet};
 
@@ -8,17 +10,18 @@ use super::lower::{self, Lowered};
 use super::region::{self, Refused, Region};
 use crate::edit::Editor;
 
-/// Lowers every region. A node that is refused stays in float, and the regions are made anew
+/// Lowers every region, with 16 bits for the values of the nodes `int16`. A node that is refused stays in float, and the regions are made anew
 /// without it.
 pub fn lower(
     model: &Model,
     calibration: &Calibration,
+    int16: &HashSet<usize>,
     refused: &mut Refused,
 ) -> (Vec<Region>, Vec<Lowered>) {
     loop {
         let regions = region::regions(model, refused);
         let lowered: Result<Vec<Lowered>, _> =
-            regions.iter().map(|region| lower::lower(model, region, calibration)).collect();
+            regions.iter().map(|region| lower::lower(model, region, calibration, int16)).collect();
         match lowered {
             Ok(lowered) => return (regions, lowered),
             Err(refusal) => {

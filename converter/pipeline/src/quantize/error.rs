@@ -11,7 +11,6 @@ use hardtack_kernels::Kernels;
 use super::calibrate::Calibration;
 use super::clip::Chosen;
 use super::function::Function;
-use super::lattice::View;
 use super::lower::{Lowered, Written};
 use super::scale::Range;
 use crate::error::Error;
@@ -135,20 +134,27 @@ fn compare(
             hardtack_engine::program::PortType::U8 => Output::U8(wide),
         })
         .collect();
-    let written: HashMap<usize, (&Outlet, &View)> =
-        lowered.values.iter().map(|w| (w.step, (&w.outlet, &w.view))).collect();
-    let mut observer = |index: usize, step: &Step, arena: &[i8]| {
-        let Some((outlet, view)) = written.get(&index) else { return };
+    let written: HashMap<usize, &Written> = lowered.values.iter().map(|w| (w.step, w)).collect();
+    let mut observer = |index: usize, _: &Step, arena: &[i8]| {
+        let Some(Written { outlet, view, low, .. }) = written.get(&index) else { return };
         let expected = values.get(outlet).and_then(Tensor::as_f32);
-        let tensor = step.writes().and_then(|id| program.tensor(id));
-        let (Some(expected), Some(tensor)) = (expected, tensor) else { return };
-        let Some(integers) = tensor.in_arena(arena) else { return };
-        let sums = sums.entry(**outlet).or_default();
+        let high = view.tensors().and_then(|tensors| tensors.first().copied());
+        // What the integers of a tensor stand for.
+        let reals = |id| {
+            let tensor = program.tensor(id)?;
+            let integers = tensor.in_arena(arena)?;
+            Some(move |at: usize| {
+                let integer = f64::from(integers[at]) - f64::from(tensor.zero_point);
+                integer * f64::from(tensor.scale)
+            })
+        };
+        let (Some(expected), Some(high)) = (expected, high.and_then(reals)) else { return };
+        let low = low.and_then(reals);
+        let sums = sums.entry(*outlet).or_default();
         let function = functions.get(outlet);
         view.each(|source, target| {
             let real = f64::from(expected[target]);
-            let integer = f64::from(integers[source]) - f64::from(tensor.zero_point);
-            let got = integer * f64::from(tensor.scale);
+            let got = high(source) + low.as_ref().map_or(0.0, |low| low(source));
             let (real, got) = match function {
                 Some(function) => (function.at(real), function.at(got)),
                 None => (real, got),

@@ -149,7 +149,7 @@ impl Search<'_> {
         let mut refused = refused.clone();
         let nodes = kept.iter().flat_map(|nodes| nodes.iter());
         refused.extend(nodes.map(|node| (*node, String::new())));
-        let (regions, lowered) = assemble::lower(self.model, self.calibration, &mut refused);
+        let (regions, lowered) = assemble::lower(self.model, self.calibration, &Default::default(), &mut refused);
         let mixed = assemble::assemble(self.model.clone(), &regions, lowered);
         let (outputs, seconds) = self.run(&mixed)?;
         Ok(Measured { error: relative_error(&self.float, &outputs), seconds })

@@ -26,6 +26,8 @@ mod sparse;
 mod tests;
 mod weights;
 
+use std::collections::HashSet;
+
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Outlet};
 
@@ -81,6 +83,8 @@ pub struct Settings {
     pub sparsity: Option<Sparsity>,
     /// Names of nodes that stay in float.
     pub keep_float: Vec<String>,
+    /// Whose values have 16 bits: nodes by name, with the functions that follow them.
+    pub int16: Int16,
     /// The most error that the outputs may have over calibration data: root mean square difference
     /// as a part of the root mean square, of the worst output. Layers stay in float to keep it.
     pub max_error: Option<f64>,
@@ -98,6 +102,10 @@ impl Settings {
         text("weight-bits", self.weight_bits.map(|bits| bits.to_string()));
         text("sparsity", self.sparsity.map(|sparsity| sparsity.to_string()));
         text("max-error", self.max_error.map(|error| format!("{}%", 100.0 * error)));
+        match &self.int16 {
+            Int16::All => text("int16", Some("all".into())),
+            Int16::Nodes(nodes) => nodes.iter().for_each(|node| text("int16", Some(node.clone()))),
+        }
         self.keep_float.iter().for_each(|node| text("keep-float", Some(node.clone())));
         texts
     }
@@ -114,6 +122,21 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+}
+
+/// Whose values have 16 bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Int16 {
+    /// Those of every node that can have them.
+    All,
+    /// Those of nodes of these names, with the functions that follow them.
+    Nodes(Vec<String>),
+}
+
+impl Default for Int16 {
+    fn default() -> Int16 {
+        Int16::Nodes(Vec::new())
     }
 }
 
@@ -150,6 +173,7 @@ pub fn quantize(
     let model = editor.finish();
 
     let mut refused = kept(&model, &settings.keep_float)?;
+    let int16 = wide(&model, &settings.int16)?;
     let regions = region::regions(&model, &mut refused);
     let within = regions.iter().flat_map(|region| &region.nodes);
     let values = within.flat_map(|index| {
@@ -172,7 +196,7 @@ pub fn quantize(
         mixed::keep_in_float(&model, &calibration, &mut refused, samples, budget, progress)?;
     }
 
-    let (regions, lowered) = assemble::lower(&model, &calibration, &mut refused);
+    let (regions, lowered) = assemble::lower(&model, &calibration, &int16, &mut refused);
     let layers = error::measure(&model, &lowered, &calibration, &mut observer, measured)?;
     let graph =
         outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));
@@ -185,7 +209,21 @@ pub fn quantize(
 
 /// The nodes that the user keeps in float, each with the functions that follow it.
 fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
-    let mut refused = Refused::new();
+    let nodes = named(model, "--keep-float", names)?;
+    Ok(nodes.into_iter().map(|node| (node, "kept in float as asked".into())).collect())
+}
+
+/// The nodes whose values have 16 bits.
+fn wide(model: &Model, int16: &Int16) -> Result<HashSet<usize>, Error> {
+    match int16 {
+        Int16::All => Ok((0..model.graph.nodes.len()).collect()),
+        Int16::Nodes(names) => named(model, "--int16", names),
+    }
+}
+
+/// Nodes by their names, each with the functions that follow it.
+fn named(model: &Model, option: &str, names: &[String]) -> Result<HashSet<usize>, Error> {
+    let mut found = HashSet::new();
     for name in names {
         let nodes = &model.graph.nodes;
         let Some(index) = nodes.iter().position(|node| node.name == *name) else {
@@ -196,7 +234,7 @@ fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
             });
             let alike: Vec<&str> = alike.map(|node| node.name.as_str()).take(5).collect();
             return Err(Error::Options(format!(
-                "--keep-float {name:?}: the model has no node of that name{}; `hardtack inspect \
+                "{option} {name:?}: the model has no node of that name{}; `hardtack inspect \
                  --nodes` lists those of a float bundle",
                 match alike[..] {
                     [] => String::new(),
@@ -204,11 +242,9 @@ fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
                 }
             )));
         };
-        for node in mixed::with_followers(model, index) {
-            refused.insert(node, "kept in float as asked".into());
-        }
+        found.extend(mixed::with_followers(model, index));
     }
-    Ok(refused)
+    Ok(found)
 }
 
 fn left_in_float(model: &Model, refused: &Refused) -> Vec<LeftInFloat> {

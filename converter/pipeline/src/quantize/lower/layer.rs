@@ -2,10 +2,12 @@
 
 use hardtack_bundle::graph::Outlet;
 use hardtack_engine::Layer;
+use hardtack_engine::program::TensorId;
 
-use super::super::weights::{Rounded, Values, Weights};
+use super::super::weights::{Quantized, Rounded, Values, Weights};
 use super::chain::{Allow, Chain};
 use super::linear::{Linear, ONE_PIXEL};
+use super::wide::Halves;
 use super::{Lowering, outlet, refused};
 
 /// A layer that waits for the last node of its chain, where all it reads is there.
@@ -28,7 +30,8 @@ impl Lowering<'_> {
     /// Computes a layer, or lets it wait for the last node of its chain.
     fn begin(&mut self, index: usize, layer: Linear) -> Result<(), String> {
         let (channels, axis) = (layer.channels, layer.axis);
-        let chain = self.chain(index, Allow::Sums { channels, axis });
+        let values = self.wide(outlet(index)).is_none();
+        let chain = self.chain(index, Allow::Sums { channels, axis, values });
         self.absorb(&chain);
         let (last, waiting) = (chain.last, Waiting { chain, layer });
         if last == index {
@@ -76,7 +79,35 @@ impl Lowering<'_> {
     fn compute(&mut self, waiting: Waiting) -> Result<(), String> {
         let Waiting { chain, mut layer } = waiting;
         let last = outlet(chain.last);
-        let input = self.dense(layer.input, &layer.input_order)?;
+        for more in &chain.bias {
+            layer.bias.iter_mut().zip(more).for_each(|(bias, more)| *bias += more);
+        }
+        let input = match chain.residual {
+            Some(_) => Halves { high: self.dense(layer.input, &layer.input_order)?, low: None },
+            None => self.halves(layer.input, &layer.input_order)?,
+        };
+        let scale = self.quantization_of(input.high).scale;
+        let weights = std::mem::replace(&mut layer.weights, Weights::factors(Vec::new()));
+        let quantized = weights.quantize(scale, &layer.bias);
+        if input.low.is_some() || self.wide(last).is_some() && chain.stated.is_none() {
+            self.wide_layer(&layer, &chain, input, &quantized)?;
+        } else {
+            self.narrow_layer(&layer, &chain, input.high, &quantized)?;
+        }
+        if let Some(written) = self.values.last_mut() {
+            written.weights = Some(quantized.report());
+        }
+        Ok(())
+    }
+
+    fn narrow_layer(
+        &mut self,
+        layer: &Linear,
+        chain: &Chain,
+        input: TensorId,
+        quantized: &Quantized,
+    ) -> Result<(), String> {
+        let last = outlet(chain.last);
         let residual = match chain.residual {
             Some(residual) => Some(self.dense(residual, &layer.output_order)?),
             None => None,
@@ -86,10 +117,6 @@ impl Lowering<'_> {
             None => self.quantization(last)?,
         };
         let output = self.tensor(last, &layer.output_order, quantization)?;
-        for more in &chain.bias {
-            layer.bias.iter_mut().zip(more).for_each(|(bias, more)| *bias += more);
-        }
-        let quantized = layer.weights.quantize(self.quantization_of(input).scale, &layer.bias);
         self.builder
             .conv(
                 self.name(last.node as usize),
@@ -106,10 +133,6 @@ impl Lowering<'_> {
                 },
             )
             .map_err(refused)?;
-        self.written(last, output, &layer.output_order)?;
-        if let Some(written) = self.values.last_mut() {
-            written.weights = Some(quantized.report());
-        }
-        Ok(())
+        self.written(last, output, &layer.output_order)
     }
 }
