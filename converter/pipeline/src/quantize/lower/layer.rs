@@ -63,6 +63,7 @@ impl Lowering<'_> {
         let mut order: Vec<usize> = (0..rank).filter(|other| *other != axis).collect();
         order.push(axis);
         let layer = Linear {
+            node: index,
             input,
             input_order: order.clone(),
             output_order: order,

@@ -23,6 +23,8 @@ use super::{Lowering, dims, outlet, refused};
 
 /// Integer steps that a low tensor has at most; the rest of 256 is for roundings.
 const STEPS: f32 = 252.0;
+/// With fewer steps than this, what a low half adds is too much for a tensor of 8 bits.
+const FEWEST_STEPS: f32 = 48.0;
 /// What many terms add up to is within so many standard deviations, but for one of 100 000.
 const DEVIATIONS: f32 = 4.5;
 
@@ -232,11 +234,12 @@ impl Lowering<'_> {
             (None, Some(stated)) => stated,
             (None, None) => self.quantization(last)?,
         };
-        let high = self.tensor(last, &layer.output_order, to)?;
-        let dims = self.dims_of(high);
+        let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
+        // A tensor takes this number when there is one.
+        let nothing = TensorId::MAX;
         let base = Layer {
             input: input.high,
-            output: high,
+            output: nothing,
             window: layer.window,
             groups: layer.groups,
             weights: &quantized.weights,
@@ -246,27 +249,32 @@ impl Lowering<'_> {
             clamp: to.clamp(chain.limits),
         };
         // What the input's low half adds.
-        let mut added = Range { low: 0.0, high: 0.0 };
-        let mut residual = None;
-        if let Some(low) = input.low {
-            added = spread(low.reach, quantized);
-            let Quantization { scale, zero_point } = Quantization::of(added);
-            let output = self.builder.tensor(name, dims, scale, zero_point);
-            let none = vec![0; quantized.bias.len()];
-            let layer = Layer { input: low.tensor, output, bias: &none, clamp: Clamp::FULL, ..base };
-            self.builder.conv(name, &layer).map_err(refused)?;
-            residual = Some(output);
+        let none = Range { low: 0.0, high: 0.0 };
+        let added = input.low.map_or(none, |low| spread(low.reach, quantized));
+        let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
+        if let Some(low) = input.low.filter(|_| wide.is_some() && steps < FEWEST_STEPS) {
+            return self.layer_of_two(layer, chain, dims, base, low.tensor, added);
         }
+        let residual = match input.low {
+            Some(low) => {
+                let Quantization { scale, zero_point } = Quantization::of(added);
+                let output = self.builder.tensor(name, dims, scale, zero_point);
+                let bias = &vec![0; quantized.bias.len()];
+                let layer = Layer { input: low.tensor, output, bias, clamp: Clamp::FULL, ..base };
+                self.builder.conv(name, &layer).map_err(refused)?;
+                Some(output)
+            }
+            None => None,
+        };
         if wide.is_none() {
-            self.builder.conv(name, &Layer { residual, ..base }).map_err(refused)?;
-            self.written(last, high, &layer.output_order)?;
-            return Ok(());
+            let output = self.tensor(last, &layer.output_order, to)?;
+            self.builder.conv(name, &Layer { output, residual, ..base }).map_err(refused)?;
+            return self.written(last, output, &layer.output_order);
         }
 
         // A limited value is rounded down, so that what is left is never negative and is limited as
         // well: below the least high integer it is 0, above the greatest a whole step.
         let open = [chain.limits.low, chain.limits.high].iter().all(|limit| limit.is_infinite());
-        let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
         let scale = to.scale / steps;
         let mut bias = quantized.bias.clone();
         let mut clamp = base.clamp;
@@ -282,9 +290,9 @@ impl Lowering<'_> {
             }
             Range { low: 0.0, high: to.scale }
         };
-        self.builder
-            .conv(name, &Layer { residual, bias: &bias, clamp, ..base })
-            .map_err(refused)?;
+        let high = self.tensor(last, &layer.output_order, to)?;
+        let rounded = Layer { output: high, residual, bias: &bias, clamp, ..base };
+        self.builder.conv(name, &rounded).map_err(refused)?;
         let zero = |least: f32| (-126.0 - least / scale).round().clamp(-128.0, 127.0) as i8;
         let low_zero = if open { 0 } else { -128 };
         let limits = if open {
@@ -303,6 +311,66 @@ impl Lowering<'_> {
             }
         }
         self.written_wide(last, high, Low { tensor: low, reach }, &layer.output_order)
+    }
+
+    /// A convolution of both halves of its input, each to 16 bits, and their sum: where the low half
+    /// adds so much that a tensor of 8 bits is too coarse for it.
+    fn layer_of_two(
+        &mut self,
+        layer: &Linear,
+        chain: &Chain,
+        dims: [u32; 3],
+        base: Layer<'_>,
+        low: TensorId,
+        added: Range,
+    ) -> Result<(), String> {
+        let last = outlet(chain.last);
+        let name = self.name(chain.last);
+        let limit = |index: &&usize| {
+            let operator = &self.model.graph.nodes[**index].operator;
+            matches!(operator, Operator::Binary(Binary::Maximum | Binary::Minimum))
+        };
+        let limits = chain.absorbed.iter().filter(limit).count();
+        let open = chain.absorbed.len().checked_sub(limits + 1);
+        let sum = outlet(open.map_or(layer.node, |open| chain.absorbed[open]));
+        let seen = self.calibration.ranges.get(&sum).ok_or("its range is not known")?.seen;
+        let range = Range { low: seen.low - added.high, high: seen.high - added.low };
+        let to = Quantization::of(range);
+        // Two halves of a step each way.
+        let scale = to.scale * 2.0 / STEPS;
+        let middle = (added.low + added.high) / (2.0 * to.scale);
+        let zero_points = [to.zero_point, (-middle).round() as i8];
+        let none = vec![0; base.bias.len()];
+        let mut halves = Vec::new();
+        for (input, bias, zero_point) in
+            [(base.input, base.bias, zero_points[0]), (low, &none[..], zero_points[1])]
+        {
+            let high = self.builder.tensor(name, dims, to.scale, zero_point);
+            let rest = self.builder.tensor(name, dims, scale, 0);
+            let layer = Layer { input, output: high, bias, clamp: Clamp::FULL, ..base };
+            self.builder.conv(name, &layer).map_err(refused)?;
+            let layer = Layer { output: rest, residual: Some(high), ..layer };
+            self.builder.conv_less(name, &layer).map_err(refused)?;
+            halves.push([high, rest]);
+        }
+        let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
+        let rest = self.builder.tensor(name, dims, scale, 0);
+        let [of_high, of_low] = halves[..] else { return Err("it has no halves".into()) };
+        for (part, output) in [(0, high), (1, rest)] {
+            let parts = [of_high[part], of_low[part]];
+            self.builder.add(name, parts, output, Clamp::FULL).map_err(refused)?;
+        }
+        let reach = Range { low: -to.scale, high: to.scale };
+        let low = Low { tensor: rest, reach };
+        if limits == 0 {
+            return self.written_wide(last, high, low, &layer.output_order);
+        }
+        let limited = (i8::MIN..=i8::MAX)
+            .map(|integer| to.real(integer).max(chain.limits.low).min(chain.limits.high));
+        let limited: Vec<f32> = limited.collect();
+        let to = self.wide(last).ok_or("its range is not known")?;
+        let halves = Halves { high, low: Some(low) };
+        self.wide_function(last, halves, &limited, &layer.output_order, to)
     }
 
     /// A function of a value, by its results for each of the value's high integers.
