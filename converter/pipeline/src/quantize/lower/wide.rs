@@ -6,6 +6,7 @@
 //! tensor of its input adds is a third. A function is a table of the high integers, a table of what
 //! that lost, and the low integers times the function's slope.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use hardtack::Model;
@@ -25,6 +26,8 @@ use super::{Lowering, dims, outlet, refused};
 const STEPS: f32 = 252.0;
 /// With fewer steps than this, what a low half adds is too much for a tensor of 8 bits.
 const FEWEST_STEPS: f32 = 48.0;
+/// How many channels become one group, by preference.
+const JOINED: [u32; 3] = [8, 4, 2];
 /// What many terms add up to is within so many standard deviations, but for one of 100 000.
 const DEVIATIONS: f32 = 4.5;
 
@@ -235,6 +238,7 @@ impl Lowering<'_> {
             (None, None) => self.quantization(last)?,
         };
         let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
+        let channels = [self.dims_of(input.high)[2], dims[2]];
         // A tensor takes this number when there is one.
         let nothing = TensorId::MAX;
         let base = Layer {
@@ -268,7 +272,7 @@ impl Lowering<'_> {
         };
         if wide.is_none() {
             let output = self.tensor(last, &layer.output_order, to)?;
-            self.builder.conv(name, &Layer { output, residual, ..base }).map_err(refused)?;
+            self.conv_with(name, &Layer { output, residual, ..base }, channels, false)?;
             return self.written(last, output, &layer.output_order);
         }
 
@@ -292,7 +296,7 @@ impl Lowering<'_> {
         };
         let high = self.tensor(last, &layer.output_order, to)?;
         let rounded = Layer { output: high, residual, bias: &bias, clamp, ..base };
-        self.builder.conv(name, &rounded).map_err(refused)?;
+        self.conv_with(name, &rounded, channels, false)?;
         let zero = |least: f32| (-126.0 - least / scale).round().clamp(-128.0, 127.0) as i8;
         let low_zero = if open { 0 } else { -128 };
         let limits = if open {
@@ -303,10 +307,10 @@ impl Lowering<'_> {
         let low = self.builder.tensor(name, dims, scale, low_zero);
         let less = |output, clamp| Layer { output, residual: Some(high), clamp, ..base };
         match residual {
-            None => self.builder.conv_less(name, &less(low, limits)).map_err(refused)?,
+            None => self.conv_with(name, &less(low, limits), channels, true)?,
             Some(residual) => {
                 let rest = self.builder.tensor(name, dims, scale, zero(reach.low - added.high));
-                self.builder.conv_less(name, &less(rest, Clamp::FULL)).map_err(refused)?;
+                self.conv_with(name, &less(rest, Clamp::FULL), channels, true)?;
                 self.builder.add(name, [rest, residual], low, limits).map_err(refused)?;
             }
         }
@@ -350,7 +354,7 @@ impl Lowering<'_> {
             let layer = Layer { input, output: high, bias, clamp: Clamp::FULL, ..base };
             self.builder.conv(name, &layer).map_err(refused)?;
             let layer = Layer { output: rest, residual: Some(high), ..layer };
-            self.builder.conv_less(name, &layer).map_err(refused)?;
+            self.conv_with(name, &layer, [self.dims_of(input)[2], dims[2]], true)?;
             halves.push([high, rest]);
         }
         let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
@@ -371,6 +375,23 @@ impl Lowering<'_> {
         let to = self.wide(last).ok_or("its range is not known")?;
         let halves = Halves { high, low: Some(low) };
         self.wide_function(last, halves, &limited, &layer.output_order, to)
+    }
+
+    /// Adds a convolution that a tensor is taken away from, or added to.
+    fn conv_with(
+        &mut self,
+        name: &str,
+        layer: &Layer<'_>,
+        [input, output]: [u32; 2],
+        less: bool,
+    ) -> Result<(), String> {
+        let (weights, groups) = joined(layer, input, output);
+        let layer = Layer { weights: &weights, groups, ..*layer };
+        match less {
+            true => self.builder.conv_less(name, &layer),
+            false => self.builder.conv(name, &layer),
+        }
+        .map_err(refused)
     }
 
     /// A function of a value, by its results for each of the value's high integers.
@@ -497,4 +518,22 @@ fn spread(reach: Range, layer: &Quantized) -> Range {
         let (centre, aside) = (mean * sum(|w| w), (deviation * sum(|w| w * w).sqrt()).min(all));
         range.extended(&[centre - aside, centre + aside])
     })
+}
+
+/// Weights and groups of a layer with a residual. Kernels for layers of one channel a group have
+/// none; as a group of several, with zeros between them, they run faster.
+fn joined<'a>(layer: &Layer<'a>, inputs: u32, outputs: u32) -> (Cow<'a, [i8]>, u32) {
+    let groups = layer.groups;
+    let alone = groups == inputs && groups == outputs && layer.residual.is_some();
+    let size = *JOINED.iter().find(|size| alone && groups.is_multiple_of(**size)).unwrap_or(&1);
+    if size == 1 {
+        return (layer.weights.into(), groups);
+    }
+    let taps = layer.weights.len() / outputs as usize;
+    let size = size as usize;
+    let mut weights = vec![0; layer.weights.len() * size];
+    for (index, weight) in layer.weights.iter().enumerate() {
+        weights[index * size + index / taps % size] = *weight;
+    }
+    (weights.into(), groups / size as u32)
 }
