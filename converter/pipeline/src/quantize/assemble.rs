@@ -1,10 +1,9 @@
 //! A calibrated model with programs in place of what runs as integers.
 
-use std::collections::HashSet;
-
 use hardtack::{Model, Program};
 use hardtack_bundle::graph::{Node, Operator, Outlet};
 
+use super::Int16Nodes;
 use super::calibrate::Calibration;
 use super::lower::{self, Lowered};
 use super::region::{self, Refused, Region};
@@ -15,7 +14,7 @@ use crate::edit::Editor;
 pub fn lower(
     model: &Model,
     calibration: &Calibration,
-    int16: &HashSet<usize>,
+    int16: &Int16Nodes,
     refused: &mut Refused,
 ) -> (Vec<Region>, Vec<Lowered>) {
     loop {

@@ -26,7 +26,7 @@ mod sparse;
 mod tests;
 mod weights;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Outlet};
@@ -54,13 +54,15 @@ pub struct Quantized {
     /// How many layers had weights of more than eight bits, which were rounded.
     pub rounded_weights: usize,
     /// What stays in float, causes before what follows from them.
-    pub left_in_float: Vec<LeftInFloat>,
+    pub left_in_float: Vec<Told>,
+    /// Layers whose values have 16 bits, and why; not those of a model that has them throughout.
+    pub int16: Vec<Told>,
     /// What the user should know of the calibration.
     pub warnings: Vec<String>,
 }
 
-/// A node that stays in float.
-pub struct LeftInFloat {
+/// A node, and why it is as it is.
+pub struct Told {
     /// Its name.
     pub node: String,
     /// Its operator.
@@ -173,7 +175,7 @@ pub fn quantize(
     let model = editor.finish();
 
     let mut refused = kept(&model, &settings.keep_float)?;
-    let int16 = wide(&model, &settings.int16)?;
+    let mut int16 = wide(&model, &settings.int16)?;
     let regions = region::regions(&model, &mut refused);
     let within = regions.iter().flat_map(|region| &region.nodes);
     let values = within.flat_map(|index| {
@@ -193,7 +195,8 @@ pub fn quantize(
         false => Calibration::default(),
     };
     if let Some(budget) = settings.max_error {
-        mixed::keep_in_float(&model, &calibration, &mut refused, samples, budget, progress)?;
+        let forms = (&mut int16, &mut refused);
+        mixed::search(&model, &calibration, forms, samples, budget, progress)?;
     }
 
     let (regions, lowered) = assemble::lower(&model, &calibration, &int16, &mut refused);
@@ -201,10 +204,14 @@ pub fn quantize(
     let graph =
         outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));
     let left_in_float = left_in_float(&model, &refused);
+    let int16 = match settings.int16 {
+        Int16::All => Vec::new(),
+        Int16::Nodes(_) => of_16_bits(&model, &int16),
+    };
     let rounded_weights = regions.iter().flat_map(|region| &region.nodes);
     let rounded_weights = rounded_weights.filter(|index| weights::wide(&model, **index)).count();
     let model = assemble::assemble(model, &regions, lowered);
-    Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, warnings })
+    Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, int16, warnings })
 }
 
 /// The nodes that the user keeps in float, each with the functions that follow it.
@@ -213,17 +220,20 @@ fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
     Ok(nodes.into_iter().map(|node| (node, "kept in float as asked".into())).collect())
 }
 
-/// The nodes whose values have 16 bits.
-fn wide(model: &Model, int16: &Int16) -> Result<HashSet<usize>, Error> {
-    match int16 {
-        Int16::All => Ok((0..model.graph.nodes.len()).collect()),
-        Int16::Nodes(names) => named(model, "--int16", names),
-    }
+/// Nodes whose values have 16 bits, and why.
+type Int16Nodes = HashMap<usize, String>;
+
+fn wide(model: &Model, int16: &Int16) -> Result<Int16Nodes, Error> {
+    let nodes = match int16 {
+        Int16::All => (0..model.graph.nodes.len()).collect(),
+        Int16::Nodes(names) => named(model, "--int16", names)?,
+    };
+    Ok(nodes.into_iter().map(|node| (node, "as asked".into())).collect())
 }
 
 /// Nodes by their names, each with the functions that follow it.
-fn named(model: &Model, option: &str, names: &[String]) -> Result<HashSet<usize>, Error> {
-    let mut found = HashSet::new();
+fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Error> {
+    let mut found = Vec::new();
     for name in names {
         let nodes = &model.graph.nodes;
         let Some(index) = nodes.iter().position(|node| node.name == *name) else {
@@ -247,17 +257,24 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<HashSet<usize>
     Ok(found)
 }
 
-fn left_in_float(model: &Model, refused: &Refused) -> Vec<LeftInFloat> {
+fn left_in_float(model: &Model, refused: &Refused) -> Vec<Told> {
     let mut left: Vec<(&usize, &String)> = refused.iter().collect();
     left.sort_by_key(|(index, reason)| (region::follows_others(reason), **index));
-    left.into_iter()
-        .map(|(index, reason)| {
-            let node = &model.graph.nodes[*index];
-            LeftInFloat {
-                node: node.name.clone(),
-                operator: node.operator.name().into(),
-                reason: reason.clone(),
-            }
-        })
-        .collect()
+    left.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
+}
+
+/// The layers among nodes of 16 bits, in the order they run.
+fn of_16_bits(model: &Model, int16: &Int16Nodes) -> Vec<Told> {
+    let operator = |index: &usize| &model.graph.nodes[*index].operator;
+    let layer = |index: &usize| matches!(operator(index), Operator::Conv(_) | Operator::Einsum(_));
+    let mut layers: Vec<(&usize, &String)> =
+        int16.iter().filter(|(index, _)| layer(index)).collect();
+    layers.sort_by_key(|(index, _)| **index);
+    layers.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
+}
+
+fn told(model: &Model, index: usize, reason: &str) -> Told {
+    let node = &model.graph.nodes[index];
+    let (name, operator) = (node.name.clone(), node.operator.name().into());
+    Told { node: name, operator, reason: reason.into() }
 }

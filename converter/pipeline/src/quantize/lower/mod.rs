@@ -21,6 +21,7 @@ use hardtack_engine::{BuildError, Builder, Built};
 use self::function::Function;
 use self::layer::Waiting;
 use self::wide::{Halves, Low};
+use super::Int16Nodes;
 use super::calibrate::Calibration;
 use super::lattice::{Source, View};
 use super::region::{Region, is_constant, reads, sample_shape};
@@ -69,10 +70,10 @@ pub fn lower(
     model: &Model,
     region: &Region,
     calibration: &Calibration,
-    int16: &HashSet<usize>,
+    int16: &Int16Nodes,
 ) -> Result<Lowered, Refusal> {
     let uses = uses(model);
-    let carried = wide::carried(model, region, &uses, |index| int16.contains(&index));
+    let carried = wide::carried(model, region, &uses, |index| int16.contains_key(&index));
     let mut lowering = Lowering {
         model,
         calibration,

@@ -89,7 +89,8 @@ impl Lowering<'_> {
     fn concat(&mut self, index: usize, axis: usize) -> Result<View, String> {
         let axis = axis.checked_sub(1).ok_or("it joins samples")?;
         let inputs = &self.model.graph.nodes[index].inputs;
-        let views: Vec<View> = inputs.iter().map(|x| self.whole_view(*x)).collect::<Result<_, _>>()?;
+        let views: Vec<View> =
+            inputs.iter().map(|x| self.whole_view(*x)).collect::<Result<_, _>>()?;
         if let Some(view) = View::concat(&views, axis) {
             return Ok(view);
         }

@@ -24,6 +24,8 @@ use super::{Lowering, dims, outlet, refused};
 
 /// Integer steps that a low tensor has at most; the rest of 256 is for roundings.
 const STEPS: f32 = 252.0;
+/// The same for the sum of two low tensors.
+const HALF_STEPS: f32 = STEPS / 2.0;
 /// With fewer steps than this, what a low half adds is too much for a tensor of 8 bits.
 const FEWEST_STEPS: f32 = 48.0;
 /// How many channels become one group, by preference.
@@ -133,8 +135,10 @@ impl Lowering<'_> {
         order: &[usize],
     ) -> Result<Halves, String> {
         let name = self.name(value.node as usize);
-        let parts: Vec<Halves> =
-            tensors.iter().map(|id| Halves { high: *id, low: self.lows.get(id).copied() }).collect();
+        let parts: Vec<Halves> = tensors
+            .iter()
+            .map(|id| Halves { high: *id, low: self.lows.get(id).copied() })
+            .collect();
         let scales = |halves: &Halves| {
             let low = halves.low?;
             Some((self.quantization_of(halves.high), self.quantization_of(low.tensor)))
@@ -148,23 +152,23 @@ impl Lowering<'_> {
                 Some(chosen) => Quantization::of(chosen.seen),
                 None => return Err("it joins values whose ranges are not known".into()),
             };
-            parts.into_iter().map(|part| self.rescaled(name, part, target, STEPS)).collect::<Result<
-                Vec<_>,
-                _,
-            >>(
-            )?
+            parts
+                .into_iter()
+                .map(|part| self.rescaled(name, part, target, STEPS))
+                .collect::<Result<Vec<_>, _>>()?
         };
         let lows: Vec<Low> = parts.iter().filter_map(|part| part.low).collect();
         let map = |to: &dyn Fn(usize) -> TensorId| {
-            let place = |id: TensorId| to(tensors.iter().position(|other| *other == id).unwrap_or(0));
+            let place =
+                |id: TensorId| to(tensors.iter().position(|other| *other == id).unwrap_or(0));
             view.redirected(&place)
         };
         let (highs, low_view) = (map(&|i| parts[i].high), map(&|i| lows[i].tensor));
         let high = self.gather(name, &highs, order, self.quantization_of(parts[0].high))?;
         let low = self.gather(name, &low_view, order, self.quantization_of(lows[0].tensor))?;
-        let reach = lows.iter().fold(Range::NONE, |reach, low| {
-            reach.extended(&[low.reach.low, low.reach.high])
-        });
+        let reach = lows
+            .iter()
+            .fold(Range::NONE, |reach, low| reach.extended(&[low.reach.low, low.reach.high]));
         let low = Low { tensor: low, reach };
         self.lows.insert(high, low);
         Ok(Halves { high, low: Some(low) })
@@ -197,8 +201,12 @@ impl Lowering<'_> {
                 let half = to.scale / 2.0;
                 let rest = Quantization::of(Range { low: -greatest - half, high: half - least });
                 let rest = self.builder.tensor(name, dims, rest.scale, rest.zero_point);
-                self.builder.add(name, [from.high, given.tensor], high, Clamp::FULL).map_err(refused)?;
-                self.builder.subtract(name, [from.high, high], rest, Clamp::FULL).map_err(refused)?;
+                self.builder
+                    .add(name, [from.high, given.tensor], high, Clamp::FULL)
+                    .map_err(refused)?;
+                self.builder
+                    .subtract(name, [from.high, high], rest, Clamp::FULL)
+                    .map_err(refused)?;
                 self.builder.add(name, [rest, given.tensor], low, Clamp::FULL).map_err(refused)?;
             }
         }
@@ -256,8 +264,12 @@ impl Lowering<'_> {
         let none = Range { low: 0.0, high: 0.0 };
         let added = input.low.map_or(none, |low| spread(low.reach, quantized));
         let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
-        if let Some(low) = input.low.filter(|_| wide.is_some() && steps < FEWEST_STEPS) {
-            return self.layer_of_two(layer, chain, dims, base, low.tensor, added);
+        if let (Some(low), Some(_)) = (input.low, wide)
+            && steps < FEWEST_STEPS
+            && let Some(two) = self.scale_of_two(layer, chain, added)
+            && two.0.scale / HALF_STEPS < to.scale / steps / 2.0
+        {
+            return self.layer_of_two(layer, chain, dims, base, low.tensor, added, two);
         }
         let residual = match input.low {
             Some(low) => {
@@ -299,11 +311,8 @@ impl Lowering<'_> {
         self.conv_with(name, &rounded, channels, false)?;
         let zero = |least: f32| (-126.0 - least / scale).round().clamp(-128.0, 127.0) as i8;
         let low_zero = if open { 0 } else { -128 };
-        let limits = if open {
-            Clamp::FULL
-        } else {
-            Clamp { low: -128, high: (steps as i32 - 128) as i8 }
-        };
+        let limits =
+            if open { Clamp::FULL } else { Clamp { low: -128, high: (steps as i32 - 128) as i8 } };
         let low = self.builder.tensor(name, dims, scale, low_zero);
         let less = |output, clamp| Layer { output, residual: Some(high), clamp, ..base };
         match residual {
@@ -317,6 +326,26 @@ impl Lowering<'_> {
         self.written_wide(last, high, Low { tensor: low, reach }, &layer.output_order)
     }
 
+    /// The scale of a layer's result before its limits, without the part that the low half of its
+    /// input adds, and whether there are limits.
+    fn scale_of_two(
+        &self,
+        layer: &Linear,
+        chain: &Chain,
+        added: Range,
+    ) -> Option<(Quantization, bool)> {
+        let limit = |index: &&usize| {
+            let operator = &self.model.graph.nodes[**index].operator;
+            matches!(operator, Operator::Binary(Binary::Maximum | Binary::Minimum))
+        };
+        let limits = chain.absorbed.iter().filter(limit).count();
+        let open = chain.absorbed.len().checked_sub(limits + 1);
+        let sum = outlet(open.map_or(layer.node, |open| chain.absorbed[open]));
+        let seen = self.calibration.ranges.get(&sum)?.seen;
+        let range = Range { low: seen.low - added.high, high: seen.high - added.low };
+        Some((Quantization::of(range), limits > 0))
+    }
+
     /// A convolution of both halves of its input, each to 16 bits, and their sum: where the low half
     /// adds so much that a tensor of 8 bits is too coarse for it.
     fn layer_of_two(
@@ -327,21 +356,12 @@ impl Lowering<'_> {
         base: Layer<'_>,
         low: TensorId,
         added: Range,
+        two: (Quantization, bool),
     ) -> Result<(), String> {
         let last = outlet(chain.last);
         let name = self.name(chain.last);
-        let limit = |index: &&usize| {
-            let operator = &self.model.graph.nodes[**index].operator;
-            matches!(operator, Operator::Binary(Binary::Maximum | Binary::Minimum))
-        };
-        let limits = chain.absorbed.iter().filter(limit).count();
-        let open = chain.absorbed.len().checked_sub(limits + 1);
-        let sum = outlet(open.map_or(layer.node, |open| chain.absorbed[open]));
-        let seen = self.calibration.ranges.get(&sum).ok_or("its range is not known")?.seen;
-        let range = Range { low: seen.low - added.high, high: seen.high - added.low };
-        let to = Quantization::of(range);
-        // Two halves of a step each way.
-        let scale = to.scale * 2.0 / STEPS;
+        let (to, limited) = two;
+        let scale = to.scale / HALF_STEPS;
         let middle = (added.low + added.high) / (2.0 * to.scale);
         let zero_points = [to.zero_point, (-middle).round() as i8];
         let none = vec![0; base.bias.len()];
@@ -366,7 +386,7 @@ impl Lowering<'_> {
         }
         let reach = Range { low: -to.scale, high: to.scale };
         let low = Low { tensor: rest, reach };
-        if limits == 0 {
+        if !limited {
             return self.written_wide(last, high, low, &layer.output_order);
         }
         let limited = (i8::MIN..=i8::MAX)
@@ -460,8 +480,7 @@ impl Lowering<'_> {
     ) -> Result<(), String> {
         let name = self.name(index);
         let order = self.whole_view(a)?.order();
-        // Two halves of a step each way, of either.
-        let steps = STEPS / 2.0;
+        let steps = HALF_STEPS;
         let mut terms = Vec::new();
         for value in [a, b] {
             let halves = self.halves(value, &order)?;
