@@ -16,7 +16,7 @@ use std::path::Path;
 use applications::APPLICATIONS;
 use hardtack::process::Preprocessor;
 use hardtack::{Bundle, Session, Tensor};
-use hardtack_converter::quantize::{Equalize, Method, Rounding, Settings};
+use hardtack_converter::quantize::{Equalize, Int16, Method, Rounding, Settings};
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{MatrixStorage, Options, Silent, arrays, convert, samples};
 use shared::labelled::{Answers, answers, spec_path, task};
@@ -100,6 +100,10 @@ fn settings(arguments: &[String]) -> Result<(Settings, MatrixStorage), &String> 
             "--equalize" if value == "off" => settings.equalize = Equalize::Off,
             "--palette" => settings.palette = Some(value.parse().map_err(|_| argument)?),
             "--sparsity" => settings.sparsity = Some(value.parse().map_err(|_| argument)?),
+            "--int16" if value == "all" => settings.int16 = Int16::All,
+            "--int16" => {
+                settings.int16 = Int16::Nodes(value.split(',').map(String::from).collect());
+            }
             "--max-error" => settings.max_error = Some(percent().ok_or(argument)?),
             "--weights" => {
                 let named = MatrixStorage::ALL.into_iter().find(|storage| storage.name() == value);

@@ -1,6 +1,6 @@
 //! What a conversion says on a terminal.
 
-use hardtack_converter::{PruneReport, Report};
+use hardtack_converter::{FloatNode, PruneReport, Report};
 
 use crate::arguments::Convert;
 use crate::output::{bytes, table};
@@ -53,17 +53,19 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
         text += &format!("\nlayers with the largest error, of {}:\n", layers.len());
         text += &table(["layer", "SQNR dB", "cosine", "largest"], rows);
     }
-    if !report.float_nodes.is_empty() {
-        text += &format!("\n{} nodes stay in float:\n", report.float_nodes.len());
-        let rows = report
-            .float_nodes
-            .iter()
-            .take(REASONS)
-            .map(|node| [short(&node.node), node.operator.clone(), node.reason.clone()]);
-        text += &table(["node", "operator", "reason"], rows);
-        if report.float_nodes.len() > REASONS {
-            text +=
-                &format!("… and {} more (--json has all)\n", report.float_nodes.len() - REASONS);
+    for (nodes, what) in [
+        (&report.int16_nodes, "layers have activations of 16 bits"),
+        (&report.float_nodes, "nodes stay in float"),
+    ] {
+        if nodes.is_empty() {
+            continue;
+        }
+        text += &format!("\n{} {what}:\n", nodes.len());
+        let row =
+            |node: &FloatNode| [short(&node.node), node.operator.clone(), node.reason.clone()];
+        text += &table(["node", "operator", "reason"], nodes.iter().take(REASONS).map(row));
+        if nodes.len() > REASONS {
+            text += &format!("… and {} more (--json has all)\n", nodes.len() - REASONS);
         }
     }
     let part = |bytes: u64| 100.0 * bytes as f64 / report.source_bytes.max(1) as f64;

@@ -68,6 +68,7 @@ struct Work<'a> {
     figures: Vec<FigureReport>,
     pruned: Option<PruneReport>,
     float_nodes: Vec<FloatNode>,
+    int16_nodes: Vec<FloatNode>,
     graph: Vec<GraphNode>,
     layers: Vec<LayerReport>,
     arena_bytes: u64,
@@ -116,6 +117,7 @@ impl<'a> Work<'a> {
             figures: Vec::new(),
             pruned: None,
             float_nodes: Vec::new(),
+            int16_nodes: Vec::new(),
             graph: Vec::new(),
             layers: Vec::new(),
             arena_bytes: 0,
@@ -240,11 +242,17 @@ impl<'a> Work<'a> {
             })?;
         }
         self.arena_bytes = quantize::arena::bytes(programs, packing);
-        self.float_nodes = quantized
-            .left_in_float
-            .into_iter()
-            .map(|left| FloatNode { node: left.node, operator: left.operator, reason: left.reason })
-            .collect();
+        let told = |nodes: Vec<quantize::Told>| -> Vec<FloatNode> {
+            let told = nodes.into_iter();
+            told.map(|told| FloatNode {
+                node: told.node,
+                operator: told.operator,
+                reason: told.reason,
+            })
+            .collect()
+        };
+        self.float_nodes = told(quantized.left_in_float);
+        self.int16_nodes = told(quantized.int16);
         self.layers = quantized.layers;
         self.graph = quantized.graph;
         self.warnings.extend(quantized.warnings);
@@ -405,6 +413,7 @@ impl<'a> Work<'a> {
             rewritten: source.rewritten,
             pruned: self.pruned,
             float_nodes: self.float_nodes,
+            int16_nodes: self.int16_nodes,
             graph: self.graph,
             layers: self.layers,
             arena_bytes: self.arena_bytes,

@@ -23,7 +23,7 @@ pub struct StageReport {
     pub parity: Option<f64>,
 }
 
-/// A node of an INT8 conversion that stays in float.
+/// A node of an INT8 conversion that stays in float, or whose values have 16 bits.
 #[derive(Clone, Debug, Serialize)]
 pub struct FloatNode {
     /// Its name.
@@ -132,6 +132,8 @@ pub struct Report {
     pub pruned: Option<PruneReport>,
     /// What stays in float, if INT8 was asked for.
     pub float_nodes: Vec<FloatNode>,
+    /// Layers whose values have 16 bits, where not all have.
+    pub int16_nodes: Vec<FloatNode>,
     /// The graph that was converted, each node after those it reads.
     pub graph: Vec<GraphNode>,
     /// Tensors of the integer programs, if INT8 was asked for.

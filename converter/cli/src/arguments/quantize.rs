@@ -1,7 +1,7 @@
 //! What the command line may say of how a network is quantized.
 
 use clap::Args;
-use hardtack_converter::quantize::{Equalize, Method, Rounding, Settings, Sparsity};
+use hardtack_converter::quantize::{Equalize, Int16, Method, Rounding, Settings, Sparsity};
 
 use super::percent;
 
@@ -38,6 +38,11 @@ pub struct Quantize {
     /// Keep a node in float, by its name in the ONNX file, with the functions right after it.
     #[arg(long, value_name = "NODE")]
     pub keep_float: Vec<String>,
+    /// Give the values of a node, by its name in the ONNX file, and of the functions right after it 16
+    /// bits; or those of all nodes (all). Weights keep 8, so that the bundle stays small; a layer takes
+    /// two to three times as long.
+    #[arg(long, value_name = "NODE")]
+    pub int16: Vec<String>,
     /// Keep layers in float until the outputs' error over calibration data is at most this: root
     /// mean square difference from the float model, of the outputs' root mean square. Those that
     /// take away the most error for their time come first.
@@ -56,6 +61,10 @@ impl Quantize {
             sparsity: self.sparsity,
             palette: self.palette.map(usize::from),
             keep_float: self.keep_float.clone(),
+            int16: match self.int16.iter().any(|node| node == "all") {
+                true => Int16::All,
+                false => Int16::Nodes(self.int16.clone()),
+            },
             max_error: self.max_error,
         }
     }

@@ -3,22 +3,24 @@
 use hardtack::{Model, Program};
 use hardtack_bundle::graph::{Node, Operator, Outlet};
 
+use super::Int16Nodes;
 use super::calibrate::Calibration;
 use super::lower::{self, Lowered};
 use super::region::{self, Refused, Region};
 use crate::edit::Editor;
 
-/// Lowers every region. A node that is refused stays in float, and the regions are made anew
+/// Lowers every region, with 16 bits for the values of the nodes `int16`. A node that is refused stays in float, and the regions are made anew
 /// without it.
 pub fn lower(
     model: &Model,
     calibration: &Calibration,
+    int16: &Int16Nodes,
     refused: &mut Refused,
 ) -> (Vec<Region>, Vec<Lowered>) {
     loop {
         let regions = region::regions(model, refused);
         let lowered: Result<Vec<Lowered>, _> =
-            regions.iter().map(|region| lower::lower(model, region, calibration)).collect();
+            regions.iter().map(|region| lower::lower(model, region, calibration, int16)).collect();
         match lowered {
             Ok(lowered) => return (regions, lowered),
             Err(refusal) => {

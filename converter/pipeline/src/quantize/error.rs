@@ -116,9 +116,22 @@ fn parse(lowered: &Lowered) -> Program<&[u8]> {
 struct Integers<'l> {
     outlet: &'l Outlet,
     view: &'l View,
-    values: Vec<i8>,
+    high: Part,
+    low: Option<Part>,
+}
+
+/// The integers of a tensor.
+struct Part {
+    integers: Vec<i8>,
     scale: f64,
     zero_point: f64,
+}
+
+impl Part {
+    /// The real that one of them stands for.
+    fn at(&self, place: usize) -> f64 {
+        (f64::from(self.integers[place]) - self.zero_point) * self.scale
+    }
 }
 
 impl Integers<'_> {
@@ -126,8 +139,7 @@ impl Integers<'_> {
     fn compare(&self, expected: &[f32], function: Option<&Function>, sums: &mut Sums) {
         self.view.each(|source, target| {
             let real = f64::from(expected[target]);
-            let integer = f64::from(self.values[source]) - self.zero_point;
-            let got = integer * self.scale;
+            let got = self.high.at(source) + self.low.as_ref().map_or(0.0, |low| low.at(source));
             let (real, got) = match function {
                 Some(function) => (function.at(real), function.at(got)),
                 None => (real, got),
@@ -173,20 +185,20 @@ fn run<'l>(lowered: &'l Lowered, values: &HashMap<Outlet, Tensor>) -> Vec<Intege
             hardtack_engine::program::PortType::U8 => Output::U8(wide),
         })
         .collect();
-    let written: HashMap<usize, (&Outlet, &View)> =
-        lowered.values.iter().map(|w| (w.step, (&w.outlet, &w.view))).collect();
+    let written: HashMap<usize, &Written> = lowered.values.iter().map(|w| (w.step, w)).collect();
     let mut all = Vec::new();
-    let mut observer = |index: usize, step: &Step, arena: &[i8]| {
-        let Some((outlet, view)) = written.get(&index) else { return };
-        let Some(tensor) = step.writes().and_then(|id| program.tensor(id)) else { return };
-        let Some(integers) = tensor.in_arena(arena) else { return };
-        all.push(Integers {
-            outlet,
-            view,
-            values: integers.to_vec(),
-            scale: f64::from(tensor.scale),
-            zero_point: f64::from(tensor.zero_point),
-        });
+    let mut observer = |index: usize, _: &Step, arena: &[i8]| {
+        let Some(Written { outlet, view, low, .. }) = written.get(&index) else { return };
+        let part = |id| {
+            let tensor = program.tensor(id)?;
+            Some(Part {
+                integers: tensor.in_arena(arena)?.to_vec(),
+                scale: f64::from(tensor.scale),
+                zero_point: f64::from(tensor.zero_point),
+            })
+        };
+        let high = view.tensors().and_then(|tensors| part(*tensors.first()?));
+        all.extend(high.map(|high| Integers { outlet, view, high, low: low.and_then(part) }));
     };
     let mut arena = vec![0i8; program.arena_bytes()];
     program

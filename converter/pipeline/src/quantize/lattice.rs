@@ -88,6 +88,29 @@ impl View {
         View { shape: shape.into(), pieces: vec![piece.joined()] }
     }
 
+    /// The tensors it is made of, each once; `None` where something is no tensor.
+    pub fn tensors(&self) -> Option<Vec<TensorId>> {
+        let mut tensors = Vec::new();
+        for piece in &self.pieces {
+            let Source::Tensor(id) = piece.source else { return None };
+            if !tensors.contains(&id) {
+                tensors.push(id);
+            }
+        }
+        Some(tensors)
+    }
+
+    /// The same places of other tensors.
+    pub fn redirected(&self, to: impl Fn(TensorId) -> TensorId) -> View {
+        let mut view = self.clone();
+        for piece in &mut view.pieces {
+            if let Source::Tensor(id) = &mut piece.source {
+                *id = to(*id);
+            }
+        }
+        view
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -1,6 +1,7 @@
-//! Which layers stay in float so that the outputs keep an error budget: those that take away the
-//! most error for the time they cost, both measured.
+//! Which layers get activations of 16 bits, or stay in float, so that the outputs keep an error
+//! budget: those that take away the most error for the time they cost, both measured.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use hardtack::float::{FloatModel, FloatPlan};
@@ -9,7 +10,7 @@ use hardtack_bundle::graph::{Operator, Outlet};
 
 use super::calibrate::Calibration;
 use super::region::{self, Refused};
-use super::{assemble, function};
+use super::{Int16Nodes, assemble, function};
 use crate::error::Error;
 use crate::samples::{First, Source, each};
 
@@ -17,7 +18,7 @@ use crate::samples::{First, Source, each};
 const MEASURED: usize = 4;
 /// Runs of a sample, of which the fastest counts.
 const RUNS: usize = 2;
-/// So many of the kept layers are tried as integers once more, in the end.
+/// So many of the layers that are not in 8 bits are tried so once more, in the end.
 const GIVEN_BACK: usize = 24;
 
 /// What a mix of integers and float does.
@@ -29,21 +30,31 @@ struct Measured {
     seconds: f64,
 }
 
+/// What a layer and its followers are computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Int8,
+    /// Activations of 16 bits.
+    Int16,
+    Float,
+}
+
 /// A layer, and what follows it without weights of its own.
 struct Candidate {
     nodes: Vec<usize>,
-    /// With it in integers and all other layers in float.
+    /// With it in 8 bits and all other layers in float.
     alone: Measured,
 }
 
-/// Refuses layers until the error is at most `budget`, and says of each why.
+/// Gives layers 16 bits, and where these are not enough refuses them, until the error is at most
+/// `budget`; says of each why.
 ///
 /// # Errors
 /// Where the model cannot be run, or no mix keeps the budget.
-pub fn keep_in_float(
+pub fn search(
     model: &Model,
     calibration: &Calibration,
-    refused: &mut Refused,
+    (int16, refused): (&mut Int16Nodes, &mut Refused),
     samples: &dyn Source,
     budget: f64,
     progress: &mut dyn FnMut(usize, usize),
@@ -52,7 +63,7 @@ pub fn keep_in_float(
     let mut search = Search { model, calibration, samples, float: Vec::new() };
     let (outputs, float_seconds) = search.run(model)?;
     search.float = outputs;
-    let integer = search.measure(refused, &[])?;
+    let integer = search.measure(int16, refused, [].into_iter())?;
     if integer.error <= budget {
         return Ok(());
     }
@@ -68,9 +79,9 @@ pub fn keep_in_float(
     let mut candidates = Vec::new();
     for (done, nodes) in groups.iter().enumerate() {
         progress(done, groups.len());
-        let others: Vec<&[usize]> =
-            groups.iter().filter(|other| *other != nodes).map(Vec::as_slice).collect();
-        let alone = search.measure(refused, &others)?;
+        let others = groups.iter().filter(|other| *other != nodes);
+        let others = others.map(|nodes| (nodes.as_slice(), Form::Float));
+        let alone = search.measure(&HashMap::new(), refused, others)?;
         candidates.push(Candidate { nodes: nodes.clone(), alone });
     }
     // Errors of several layers are nearly independent, so that their squares add up. Alone, many a
@@ -81,19 +92,24 @@ pub fn keep_in_float(
         candidate.alone.error.powi(2) / saved.max(usual)
     };
     candidates.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
-    let lists: Vec<&[usize]> = candidates.iter().map(|c| c.nodes.as_slice()).collect();
-
-    // The fewest of the best that keep the budget.
-    let (mut least, mut enough) = (0, lists.len());
-    while least < enough {
-        let middle = usize::midpoint(least, enough);
-        match search.measure(refused, &lists[..middle])?.error <= budget {
-            true => enough = middle,
-            false => least = middle + 1,
-        }
-    }
-    let mut kept: Vec<usize> = (0..enough).collect();
-    let mut reached = search.measure(refused, &lists[..enough])?;
+    let count = candidates.len();
+    let measure = |forms: &[Form]| {
+        let nodes = candidates.iter().map(|candidate| candidate.nodes.as_slice());
+        search.measure(int16, refused, nodes.zip(forms.iter().copied()))
+    };
+    // The worst in float, the next in 16 bits.
+    let mix = |float: usize, wide: usize| {
+        let form = |place| match place {
+            _ if place < float => Form::Float,
+            _ if place < wide => Form::Int16,
+            _ => Form::Int8,
+        };
+        (0..count).map(form).collect::<Vec<Form>>()
+    };
+    let float = fewest(0..count, budget, |float| measure(&mix(float, count)))?;
+    let wide = fewest(float..count, budget, |wide| measure(&mix(float, wide)))?;
+    let mut forms = mix(float, wide);
+    let mut reached = measure(&forms)?;
     if reached.error > budget {
         return Err(Error::Options(format!(
             "an error of {:.2} % is asked for, and with all layers in float {:.2} % are left; \
@@ -102,31 +118,59 @@ pub fn keep_in_float(
             100.0 * reached.error
         )));
     }
-    for given in kept.clone().into_iter().rev().take(GIVEN_BACK) {
-        let without: Vec<&[usize]> =
-            kept.iter().filter(|other| **other != given).map(|other| lists[*other]).collect();
-        let measured = search.measure(refused, &without)?;
-        if measured.error <= budget {
-            kept.retain(|other| *other != given);
-            reached = measured;
+    for place in (0..wide).rev().take(GIVEN_BACK) {
+        let cheaper: &[Form] = match forms[place] {
+            Form::Float => &[Form::Int8, Form::Int16],
+            _ => &[Form::Int8],
+        };
+        for form in cheaper {
+            let kept = std::mem::replace(&mut forms[place], *form);
+            let measured = measure(&forms)?;
+            if measured.error <= budget {
+                reached = measured;
+                break;
+            }
+            forms[place] = kept;
         }
     }
     let percent = |error: f64| format!("{:.2} %", 100.0 * error);
-    for index in kept {
-        let Candidate { nodes, alone } = &candidates[index];
+    for (Candidate { nodes, alone }, form) in candidates.iter().zip(forms) {
+        let reason = format!(
+            "in 8 bits it alone makes the outputs' error {}, and saves {:.0} µs a run beside float; \
+             with this mix the error is {} and a run takes {:.0} µs, without {} and {:.0} µs",
+            percent(alone.error),
+            1e6 * (float_seconds - alone.seconds).max(0.0),
+            percent(reached.error),
+            1e6 * reached.seconds,
+            percent(integer.error),
+            1e6 * integer.seconds,
+        );
         for node in nodes {
-            let reason = format!(
-                "in integers it alone makes the outputs' error {}, and saves {:.0} µs a run; with \
-                 what is kept the error is {}, without {}",
-                percent(alone.error),
-                1e6 * (float_seconds - alone.seconds).max(0.0),
-                percent(reached.error),
-                percent(integer.error),
-            );
-            refused.insert(*node, reason);
+            match form {
+                Form::Int8 => continue,
+                Form::Int16 => int16.insert(*node, reason.clone()),
+                Form::Float => refused.insert(*node, reason.clone()),
+            };
         }
     }
     Ok(())
+}
+
+/// The least number of a range with which the budget is kept, if its end is enough.
+fn fewest(
+    numbers: std::ops::Range<usize>,
+    budget: f64,
+    measure: impl Fn(usize) -> Result<Measured, Error>,
+) -> Result<usize, Error> {
+    let (mut least, mut enough) = (numbers.start, numbers.end);
+    while least < enough {
+        let middle = usize::midpoint(least, enough);
+        match measure(middle)?.error <= budget {
+            true => enough = middle,
+            false => least = middle + 1,
+        }
+    }
+    Ok(enough)
 }
 
 /// A layer and the functions of what it gives.
@@ -145,12 +189,24 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// With these nodes in float besides those refused before.
-    fn measure(&self, refused: &Refused, kept: &[&[usize]]) -> Result<Measured, Error> {
-        let mut refused = refused.clone();
-        let nodes = kept.iter().flat_map(|nodes| nodes.iter());
-        refused.extend(nodes.map(|node| (*node, String::new())));
-        let (regions, lowered) = assemble::lower(self.model, self.calibration, &mut refused);
+    /// With these nodes in other forms besides those chosen before.
+    fn measure<'n>(
+        &self,
+        int16: &Int16Nodes,
+        refused: &Refused,
+        forms: impl Iterator<Item = (&'n [usize], Form)>,
+    ) -> Result<Measured, Error> {
+        let (mut int16, mut refused) = (int16.clone(), refused.clone());
+        for (nodes, form) in forms {
+            let told = nodes.iter().map(|node| (*node, String::new()));
+            match form {
+                Form::Int8 => {}
+                Form::Int16 => int16.extend(told),
+                Form::Float => refused.extend(told),
+            }
+        }
+        let (regions, lowered) =
+            assemble::lower(self.model, self.calibration, &int16, &mut refused);
         let mixed = assemble::assemble(self.model.clone(), &regions, lowered);
         let (outputs, seconds) = self.run(&mixed)?;
         Ok(Measured { error: relative_error(&self.float, &outputs), seconds })

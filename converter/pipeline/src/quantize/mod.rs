@@ -25,10 +25,12 @@ mod region;
 mod round;
 mod scale;
 mod sparse;
+mod split;
 #[cfg(test)]
 mod tests;
 mod weights;
-mod wide;
+
+use std::collections::HashMap;
 
 use hardtack::Model;
 use hardtack_bundle::graph::{Operator, Outlet};
@@ -57,13 +59,15 @@ pub struct Quantized {
     /// How many layers had weights of more than eight bits, which were rounded.
     pub rounded_weights: usize,
     /// What stays in float, causes before what follows from them.
-    pub left_in_float: Vec<LeftInFloat>,
+    pub left_in_float: Vec<Told>,
+    /// Layers whose values have 16 bits, and why; not those of a model that has them throughout.
+    pub int16: Vec<Told>,
     /// What the user should know of the calibration.
     pub warnings: Vec<String>,
 }
 
-/// A node that stays in float.
-pub struct LeftInFloat {
+/// A node, and why it is as it is.
+pub struct Told {
     /// Its name.
     pub node: String,
     /// Its operator.
@@ -90,6 +94,8 @@ pub struct Settings {
     pub palette: Option<usize>,
     /// Names of nodes that stay in float.
     pub keep_float: Vec<String>,
+    /// Whose values have 16 bits: nodes by name, with the functions that follow them.
+    pub int16: Int16,
     /// The most error that the outputs may have over calibration data: root mean square difference
     /// as a part of the root mean square, of the worst output. Layers stay in float to keep it.
     pub max_error: Option<f64>,
@@ -109,6 +115,10 @@ impl Settings {
         text("sparsity", self.sparsity.map(|sparsity| sparsity.to_string()));
         text("palette", self.palette.map(|count| count.to_string()));
         text("max-error", self.max_error.map(|error| format!("{}%", 100.0 * error)));
+        match &self.int16 {
+            Int16::All => text("int16", Some("all".into())),
+            Int16::Nodes(nodes) => nodes.iter().for_each(|node| text("int16", Some(node.clone()))),
+        }
         self.keep_float.iter().for_each(|node| text("keep-float", Some(node.clone())));
         texts
     }
@@ -144,6 +154,21 @@ pub enum Equalize {
     Auto,
     /// Channels stay as they were trained.
     Off,
+}
+
+/// Whose values have 16 bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Int16 {
+    /// Those of every node that can have them.
+    All,
+    /// Those of nodes of these names, with the functions that follow them.
+    Nodes(Vec<String>),
+}
+
+impl Default for Int16 {
+    fn default() -> Int16 {
+        Int16::Nodes(Vec::new())
+    }
 }
 
 /// How weights are rounded.
@@ -182,6 +207,7 @@ pub fn quantize(
     }
 
     let mut refused = kept(&model, &settings.keep_float)?;
+    let mut int16 = wide(&model, &settings.int16)?;
     let regions = region::regions(&model, &mut refused);
     let within = regions.iter().flat_map(|region| &region.nodes);
     let values = within.flat_map(|index| {
@@ -202,32 +228,54 @@ pub fn quantize(
         false => Calibration::default(),
     };
     if let Some(budget) = settings.max_error {
-        mixed::keep_in_float(&model, &calibration, &mut refused, samples, budget, progress)?;
+        let forms = (&mut int16, &mut refused);
+        mixed::search(&model, &calibration, forms, samples, budget, progress)?;
     }
 
-    let (regions, lowered) = assemble::lower(&model, &calibration, &mut refused);
+    let (regions, lowered) = assemble::lower(&model, &calibration, &int16, &mut refused);
     let layers = error::measure(&model, &lowered, &calibration, &mut observer, measured)?;
     let graph =
         outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));
     let left_in_float = left_in_float(&model, &refused);
+    let int16 = match settings.int16 {
+        Int16::All => Vec::new(),
+        Int16::Nodes(_) => of_16_bits(&model, &int16),
+    };
     let within = regions.iter().flat_map(|region| &region.nodes);
     let greatest: Vec<i32> =
         within.map(|index| weights::greatest_integer(&model, *index)).collect();
     let rounded_weights = greatest.iter().filter(|size| **size > weights::WIDEST).count();
-    let wide = greatest.iter().filter(|size| (128..=weights::WIDEST).contains(size)).count();
-    if wide > 0 {
+    let nine_bits = greatest.iter().filter(|size| (128..=weights::WIDEST).contains(size)).count();
+    if nine_bits > 0 {
         warnings.push(format!(
-            "the weights of {wide} layers, less their zero points, have 9 bits, and are multiplied \
-             in two parts, which takes longer; symmetric weights of at most 127 are not"
+            "the weights of {nine_bits} layers, less their zero points, have 9 bits, and are \
+             multiplied in two parts, which takes longer; symmetric weights of at most 127 are not"
         ));
     }
     let model = assemble::assemble(model, &regions, lowered);
-    Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, warnings })
+    Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, int16, warnings })
 }
 
 /// The nodes that the user keeps in float, each with the functions that follow it.
 fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
-    let mut refused = Refused::new();
+    let nodes = named(model, "--keep-float", names)?;
+    Ok(nodes.into_iter().map(|node| (node, "kept in float as asked".into())).collect())
+}
+
+/// Nodes whose values have 16 bits, and why.
+type Int16Nodes = HashMap<usize, String>;
+
+fn wide(model: &Model, int16: &Int16) -> Result<Int16Nodes, Error> {
+    let nodes = match int16 {
+        Int16::All => (0..model.graph.nodes.len()).collect(),
+        Int16::Nodes(names) => named(model, "--int16", names)?,
+    };
+    Ok(nodes.into_iter().map(|node| (node, "as asked".into())).collect())
+}
+
+/// Nodes by their names, each with the functions that follow it.
+fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Error> {
+    let mut found = Vec::new();
     for name in names {
         let nodes = &model.graph.nodes;
         let Some(index) = nodes.iter().position(|node| node.name == *name) else {
@@ -238,7 +286,7 @@ fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
             });
             let alike: Vec<&str> = alike.map(|node| node.name.as_str()).take(5).collect();
             return Err(Error::Options(format!(
-                "--keep-float {name:?}: the model has no node of that name{}; `hardtack inspect \
+                "{option} {name:?}: the model has no node of that name{}; `hardtack inspect \
                  --nodes` lists those of a float bundle",
                 match alike[..] {
                     [] => String::new(),
@@ -246,24 +294,29 @@ fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
                 }
             )));
         };
-        for node in mixed::with_followers(model, index) {
-            refused.insert(node, "kept in float as asked".into());
-        }
+        found.extend(mixed::with_followers(model, index));
     }
-    Ok(refused)
+    Ok(found)
 }
 
-fn left_in_float(model: &Model, refused: &Refused) -> Vec<LeftInFloat> {
+fn left_in_float(model: &Model, refused: &Refused) -> Vec<Told> {
     let mut left: Vec<(&usize, &String)> = refused.iter().collect();
     left.sort_by_key(|(index, reason)| (region::follows_others(reason), **index));
-    left.into_iter()
-        .map(|(index, reason)| {
-            let node = &model.graph.nodes[*index];
-            LeftInFloat {
-                node: node.name.clone(),
-                operator: node.operator.name().into(),
-                reason: reason.clone(),
-            }
-        })
-        .collect()
+    left.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
+}
+
+/// The layers among nodes of 16 bits, in the order they run.
+fn of_16_bits(model: &Model, int16: &Int16Nodes) -> Vec<Told> {
+    let operator = |index: &usize| &model.graph.nodes[*index].operator;
+    let layer = |index: &usize| matches!(operator(index), Operator::Conv(_) | Operator::Einsum(_));
+    let mut layers: Vec<(&usize, &String)> =
+        int16.iter().filter(|(index, _)| layer(index)).collect();
+    layers.sort_by_key(|(index, _)| **index);
+    layers.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
+}
+
+fn told(model: &Model, index: usize, reason: &str) -> Told {
+    let node = &model.graph.nodes[index];
+    let (name, operator) = (node.name.clone(), node.operator.name().into());
+    Told { node: name, operator, reason: reason.into() }
 }

@@ -4,7 +4,7 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
-use super::{Quantized, Settings, mixed, quantize};
+use super::{Int16, Quantized, Rounding, Settings, mixed, quantize};
 use crate::parity;
 use crate::testing::{Net, Value, noise, windowed};
 
@@ -433,4 +433,94 @@ fn weights_that_are_no_numbers_are_named() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("NaN"), "{error}");
+}
+
+/// Layers of every kind in a row: what each makes of 16 bits shows in the last.
+fn many_layers(limited: bool) -> Model {
+    let mut net = Net::new();
+    let x = net.input(&[1, 8, 12, 12]);
+    let function = |net: &mut Net, x: &Value| match limited {
+        true => {
+            let (low, high) = (net.scalar(0.0, 4), net.scalar(6.0, 4));
+            let x = net.binary(Binary::Maximum, x, &low);
+            net.binary(Binary::Minimum, &x, &high)
+        }
+        false => net.unary(Unary::Silu, x),
+    };
+    let same = |conv: &mut Conv| conv.window.padding = Padding::SameUpper;
+    let a = net.conv(&x, 16, &[3, 3], same);
+    let a = function(&mut net, &a);
+    let b = net.conv(&a, 16, &[3, 3], |conv| {
+        conv.groups = 16;
+        same(conv);
+    });
+    let b = function(&mut net, &b);
+    let c = net.conv(&b, 16, &[1, 1], |_| {});
+    let c = net.binary(Binary::Add, &c, &a);
+    let c = function(&mut net, &c);
+    let d = net.conv(&c, 12, &[3, 3], |conv| {
+        same(conv);
+        conv.window.strides = vec![2, 2];
+    });
+    let d = function(&mut net, &d);
+    let e = net.conv(&c, 12, &[2, 2], |conv| conv.window.strides = vec![2, 2]);
+    let e = function(&mut net, &e);
+    let joined = net.node(Operator::Concat(1), &[&d, &e], &[1, 24, 6, 6]);
+    let last = net.begin(&joined);
+    let end = net.begin(&last);
+    net.finish(&[&end])
+}
+
+/// A model whose weights are integers times a step already, so that only activations are rounded.
+fn with_exact_weights(mut model: Model) -> Model {
+    for constant in &mut model.constants {
+        if let hardtack::Constant::Tensor(tensor) = constant
+            && tensor.shape().len() == 4
+            && tensor.len() > 1
+        {
+            let exact = |w: &f32| ((w * 127.0).round() / 127.0).clamp(-1.0, 1.0);
+            let mut values: Vec<f32> = tensor.as_f32().unwrap().iter().map(exact).collect();
+            let depth: usize = tensor.shape()[1..].iter().product();
+            // The greatest tells the step.
+            values.chunks_exact_mut(depth).for_each(|row| row[0] = 1.0);
+            let tensor = Tensor::new(tensor.shape(), values).unwrap();
+            *constant = hardtack::Constant::Tensor(tensor.into());
+        }
+    }
+    model
+}
+
+#[test]
+fn activations_of_16_bits_lose_next_to_nothing() {
+    for limited in [false, true] {
+        let model = with_exact_weights(many_layers(limited));
+        let samples: Vec<Vec<Tensor>> = (0..4)
+            .map(|seed| {
+                // Asymmetric, and exact in 8 bits.
+                let values = noise(&[1, 8, 12, 12], seed);
+                let steps = values.as_f32().unwrap().iter().map(|x| ((x + 0.6) * 50.0).round());
+                let steps = steps.map(|step| 0.02 * step.clamp(-40.0, 87.0));
+                let mut values: Vec<f32> = steps.collect();
+                (values[0], values[1]) = (-2.56, 2.54);
+                vec![Tensor::new(&[1, 8, 12, 12], values).unwrap()]
+            })
+            .collect();
+        let worst = |int16: Int16| {
+            let settings = Settings { int16, rounding: Rounding::Nearest, ..Settings::default() };
+            let quantized =
+                quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {})
+                    .unwrap();
+            assert!(quantized.left_in_float.is_empty());
+            assert_eq!(quantized.model.programs.len(), 1);
+            // The last value leaves in 8 bits.
+            let layers = &quantized.layers[..quantized.layers.len() - 1];
+            let worst = layers.iter().map(|layer| layer.sqnr_db).fold(f64::INFINITY, f64::min);
+            for layer in layers {
+                eprintln!("{limited} {:20} {:8} {:.1} dB", layer.name, layer.kind, layer.sqnr_db);
+            }
+            worst
+        };
+        let (narrow, wide) = (worst(Int16::default()), worst(Int16::All));
+        assert!(wide > narrow + 15.0, "limited: {limited}: {narrow:.1} dB, {wide:.1} dB");
+    }
 }

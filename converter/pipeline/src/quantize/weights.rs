@@ -6,7 +6,7 @@ use hardtack::{Constant, Data, Model};
 use hardtack_bundle::graph::{KernelLayout, Operator, Outlet};
 
 use super::region::Region;
-use super::wide;
+use super::split;
 use crate::error::Error;
 use crate::report::WeightsReport;
 
@@ -338,7 +338,7 @@ impl Weights {
             (f64::from(*bias) / (input_scale * f64::from(*scale))).round_ties_even() as i32
         });
         let bias = bias.collect();
-        let (weights, copies) = wide::split(weights, self.inputs);
+        let (weights, copies) = split::split(weights, self.inputs);
         Quantized { weights, copies, bias, scales }
     }
 }

@@ -39,6 +39,16 @@ pub struct Layer<'a> {
 impl Builder {
     /// Adds a convolution, with the proof that its accumulators cannot overflow.
     pub fn conv(&mut self, name: &str, layer: &Layer<'_>) -> Result<(), BuildError> {
+        self.conv_and(name, layer, 1.0)
+    }
+
+    /// Adds a convolution from which its residual is taken away: of the same convolution, rounded
+    /// more coarsely before, this is what its rounding left.
+    pub fn conv_less(&mut self, name: &str, layer: &Layer<'_>) -> Result<(), BuildError> {
+        self.conv_and(name, layer, -1.0)
+    }
+
+    fn conv_and(&mut self, name: &str, layer: &Layer<'_>, sign: f32) -> Result<(), BuildError> {
         let (input, output) =
             (self.tensor_of(name, layer.input)?, self.tensor_of(name, layer.output)?);
         let (groups, channels) = (layer.groups, output.channels);
@@ -80,7 +90,7 @@ impl Builder {
         let residual = match layer.residual {
             Some(tensor) => {
                 let scale = self.tensor_of(name, tensor)?.scale;
-                Some(Residual { tensor, scale: term_scale(scale, output.scale) })
+                Some(Residual { tensor, scale: sign * term_scale(scale, output.scale) })
             }
             None => None,
         };

@@ -38,6 +38,8 @@ pub enum Allow {
         channels: usize,
         /// Their axis.
         axis: usize,
+        /// Whether a computed value may be added, and not only a bias.
+        values: bool,
     },
 }
 
@@ -57,7 +59,9 @@ impl Lowering<'_> {
         while let Some(next) = self.only_reader(chain.last) {
             let limited = chain.limits != open;
             let sums = match allow {
-                Allow::Sums { channels, axis } if !limited => Some((channels, axis)),
+                Allow::Sums { channels, axis, values } if !limited => {
+                    Some((channels, axis, values))
+                }
                 _ => None,
             };
             if !self.append(&mut chain, next, sums) {
@@ -85,7 +89,7 @@ impl Lowering<'_> {
     }
 
     /// Adds a node to a chain; whether it could.
-    fn append(&self, chain: &mut Chain, next: usize, sums: Option<(usize, usize)>) -> bool {
+    fn append(&self, chain: &mut Chain, next: usize, sums: Option<(usize, usize, bool)>) -> bool {
         let node = &self.model.graph.nodes[next];
         match node.operator {
             Operator::QuantizeLinear(_) => {
@@ -103,7 +107,7 @@ impl Lowering<'_> {
                 true
             }
             Operator::Binary(kind @ (Binary::Multiply | Binary::Divide)) => {
-                let Some((channels, axis)) = sums.filter(|_| chain.residual.is_none()) else {
+                let Some((channels, axis, _)) = sums.filter(|_| chain.residual.is_none()) else {
                     return false;
                 };
                 let before = outlet(chain.last);
@@ -127,7 +131,7 @@ impl Lowering<'_> {
                 true
             }
             Operator::Binary(Binary::Add) => {
-                let Some((channels, axis)) = sums else { return false };
+                let Some((channels, axis, values)) = sums else { return false };
                 let before = outlet(chain.last);
                 let Some(other) = node.inputs.iter().copied().find(|input| *input != before) else {
                     return false;
@@ -143,7 +147,7 @@ impl Lowering<'_> {
                     };
                 }
                 let same = self.model.graph.fact(other) == &node.outputs[0];
-                if same && chain.residual.is_none() {
+                if same && values && chain.residual.is_none() {
                     chain.residual = Some(other);
                     return true;
                 }

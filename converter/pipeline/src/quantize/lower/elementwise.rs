@@ -44,7 +44,12 @@ impl Lowering<'_> {
         if !matches!(kind, Binary::Add | Binary::Subtract | Binary::Multiply) {
             return Err("it has no integer form for two computed values".into());
         }
-        let order = self.view(a)?.order();
+        if let (Some(wide), Binary::Add | Binary::Subtract) = (self.wide(outlet(index)), kind)
+            && self.fact_shape(b)? == shape
+        {
+            return self.wide_sum(index, [a, b], kind, wide);
+        }
+        let order = self.whole_view(a)?.order();
         let first = self.dense(a, &order)?;
         let small = self.fact_shape(b)?;
         let channels = *order.last().ok_or("its operands have no dimension")?;

@@ -52,8 +52,8 @@ impl Lowering<'_> {
     fn evaluate(&mut self, index: usize, of: Outlet) -> Result<Tensor, String> {
         const COUNT: usize = 256;
         let node = &self.model.graph.nodes[index];
-        let order = self.view(of)?.order();
-        let read = self.dense(of, &order)?;
+        let order = self.whole_view(of)?.order();
+        let read = self.halves(of, &order)?.high;
         let read = self.quantization_of(read);
         let mut inputs = Vec::new();
         for input in &node.inputs {
@@ -81,7 +81,12 @@ impl Lowering<'_> {
         let Some(function) = self.functions.get(&value) else { return Ok(false) };
         let of = function.of;
         let results = function.results.as_f32().ok_or("it gives no real number")?.to_vec();
-        let order = self.view(of)?.order();
+        let order = self.whole_view(of)?.order();
+        if let (None, Some(wide)) = (stated, self.wide(value)) {
+            let of = self.halves(of, &order)?;
+            self.wide_function(value, of, &results, &order, wide)?;
+            return Ok(true);
+        }
         let from = self.dense(of, &order)?;
         let read = self.quantization_of(from);
         let (written, quantization) = match stated {

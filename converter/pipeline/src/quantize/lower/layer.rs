@@ -6,9 +6,11 @@ use hardtack_bundle::graph::Outlet;
 use hardtack_engine::Layer;
 
 use super::super::lattice::View;
-use super::super::weights::{Rounded, Values, Weights};
+use super::super::scale::Quantization;
+use super::super::weights::{Quantized, Rounded, Values, Weights};
 use super::chain::{Allow, Chain};
 use super::linear::{Linear, ONE_PIXEL};
+use super::wide::Halves;
 use super::{Lowering, outlet, refused};
 
 /// A layer that waits for the last node of its chain, where all it reads is there.
@@ -34,7 +36,8 @@ impl Lowering<'_> {
     /// Computes a layer, or lets it wait for the last node of its chain.
     fn begin(&mut self, index: usize, layer: Linear) -> Result<(), String> {
         let (channels, axis) = (layer.channels, layer.axis);
-        let chain = self.chain(index, Allow::Sums { channels, axis });
+        let values = self.wide(outlet(index)).is_none();
+        let chain = self.chain(index, Allow::Sums { channels, axis, values });
         self.absorb(&chain);
         let (last, waiting) = (chain.last, Waiting { chain, layer });
         if last == index {
@@ -66,6 +69,7 @@ impl Lowering<'_> {
         let mut order: Vec<usize> = (0..rank).filter(|other| *other != axis).collect();
         order.push(axis);
         let layer = Linear {
+            node: index,
             input,
             input_order: order.clone(),
             output_order: order,
@@ -82,8 +86,52 @@ impl Lowering<'_> {
     fn compute(&mut self, waiting: Waiting) -> Result<(), String> {
         let Waiting { chain, mut layer } = waiting;
         let last = outlet(chain.last);
-        let view = self.view(layer.input)?;
-        let read = self.quantization_of_view(layer.input, &view)?;
+        if let Some(factors) = &chain.factors {
+            layer.bias.iter_mut().zip(factors).for_each(|(bias, factor)| *bias *= factor);
+            layer.weights.multiply(factors);
+        }
+        for more in &chain.bias {
+            layer.bias.iter_mut().zip(more).for_each(|(bias, more)| *bias += more);
+        }
+        let whole = self.whole_view(layer.input)?;
+        let of_16_bits = chain.residual.is_none() && self.wide_tensors(&whole).is_some();
+        let halves = match of_16_bits {
+            true => Some(self.halves(layer.input, &layer.input_order)?),
+            false => None,
+        };
+        let read = match halves {
+            Some(halves) => self.quantization_of(halves.high),
+            None => {
+                let view = self.view(layer.input)?;
+                self.quantization_of_view(layer.input, &view)?
+            }
+        };
+        let weights = std::mem::replace(&mut layer.weights, Weights::factors(Vec::new()));
+        let quantized = weights.quantize(read.scale, &layer.bias);
+        let gives_16_bits = self.wide(last).is_some() && chain.stated.is_none();
+        if quantized.copies.is_empty() && (halves.is_some() || gives_16_bits) {
+            let input = match halves {
+                Some(halves) => halves,
+                None => Halves { high: self.dense(layer.input, &layer.input_order)?, low: None },
+            };
+            self.wide_layer(&layer, &chain, input, &quantized)?;
+        } else {
+            self.narrow_layer(&layer, &chain, read, &quantized)?;
+        }
+        if let Some(written) = self.values.last_mut() {
+            written.weights = Some(quantized.report());
+        }
+        Ok(())
+    }
+
+    fn narrow_layer(
+        &mut self,
+        layer: &Linear,
+        chain: &Chain,
+        read: Quantization,
+        quantized: &Quantized,
+    ) -> Result<(), String> {
+        let last = outlet(chain.last);
         let residual = match chain.residual {
             Some(residual) => Some(self.dense(residual, &layer.output_order)?),
             None => None,
@@ -93,14 +141,6 @@ impl Lowering<'_> {
             None => self.quantization(last)?,
         };
         let output = self.tensor(last, &layer.output_order, quantization)?;
-        if let Some(factors) = &chain.factors {
-            layer.bias.iter_mut().zip(factors).for_each(|(bias, factor)| *bias *= factor);
-            layer.weights.multiply(factors);
-        }
-        for more in &chain.bias {
-            layer.bias.iter_mut().zip(more).for_each(|(bias, more)| *bias += more);
-        }
-        let quantized = layer.weights.quantize(read.scale, &layer.bias);
         let input = match &quantized.copies[..] {
             [] => self.dense(layer.input, &layer.input_order)?,
             copies => {
@@ -127,11 +167,7 @@ impl Lowering<'_> {
                 },
             )
             .map_err(refused)?;
-        self.written(last, output, &layer.output_order)?;
-        if let Some(written) = self.values.last_mut() {
-            written.weights = Some(quantized.report());
-        }
-        Ok(())
+        self.written(last, output, &layer.output_order)
     }
 }
 

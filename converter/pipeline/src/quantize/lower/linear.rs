@@ -12,6 +12,8 @@ use super::window::{engine_window, image_order};
 /// A layer as a convolution: of a value whose axes are taken in this order, rows first and
 /// channels last.
 pub struct Linear {
+    /// The node.
+    pub node: usize,
     /// What it reads.
     pub input: Outlet,
     /// The order of its axes, without the batch.
@@ -71,6 +73,7 @@ impl Linear {
             ImageLayout::Nhwc | ImageLayout::Hwc => after.len() - 1,
         };
         Ok(Linear {
+            node: index,
             channels,
             axis,
             input,
@@ -129,6 +132,7 @@ impl Linear {
             .ok_or("its weights are computed")?;
         let channels = sizes[1 - k_axis];
         Ok(Linear {
+            node: index,
             channels,
             axis: n_place - 1,
             input: value,

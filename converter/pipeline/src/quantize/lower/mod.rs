@@ -7,9 +7,10 @@ mod layer;
 pub mod linear;
 mod resize;
 mod shape;
+mod wide;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hardtack::{Constant, Model};
 use hardtack_bundle::DType;
@@ -19,6 +20,8 @@ use hardtack_engine::{BuildError, Builder, Built};
 
 use self::function::Function;
 use self::layer::Waiting;
+use self::wide::{Halves, Low};
+use super::Int16Nodes;
 use super::calibrate::Calibration;
 use super::lattice::{Source, View};
 use super::region::{Region, is_constant, reads, sample_shape};
@@ -47,6 +50,8 @@ pub struct Written {
     pub step: usize,
     /// Where its elements are.
     pub view: View,
+    /// What it lacks there, if it has 16 bits.
+    pub low: Option<TensorId>,
     /// The weights that make it, if it is a layer's.
     pub weights: Option<WeightsReport>,
 }
@@ -59,7 +64,7 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// Makes the program of a region.
+/// Makes the program of a region, with 16 bits for the values of the nodes `int16`.
 ///
 /// # Errors
 /// The node that cannot be part of it.
@@ -67,17 +72,25 @@ pub fn lower(
     model: &Model,
     region: &Region,
     calibration: &Calibration,
+    int16: &Int16Nodes,
 ) -> Result<Lowered, Refusal> {
+    let uses = uses(model);
+    let carried = wide::carried(model, region, &uses, |index| int16.contains_key(&index));
     let mut lowering = Lowering {
         model,
         calibration,
         region,
-        uses: uses(model),
+        uses,
+        carried,
         absorbed: HashMap::new(),
         builder: Builder::new(),
         functions: HashMap::new(),
         views: HashMap::new(),
         dense: HashMap::new(),
+        lows: HashMap::new(),
+        wide_dense: HashMap::new(),
+        rescaled: HashMap::new(),
+        narrow: HashMap::new(),
         waiting: HashMap::new(),
         inputs: Vec::new(),
         values: Vec::new(),
@@ -96,6 +109,8 @@ struct Lowering<'a> {
     region: &'a Region,
     /// The nodes that read each value; `None` stands for the model's caller.
     uses: HashMap<Outlet, Vec<Option<usize>>>,
+    /// Nodes whose values have 16 bits, where there are ranges for that.
+    carried: HashSet<usize>,
     /// Nodes that are computed as part of another, and the last node of that one's chain.
     absorbed: HashMap<usize, usize>,
     builder: Builder,
@@ -104,6 +119,14 @@ struct Lowering<'a> {
     views: HashMap<Outlet, View>,
     /// Dense copies of values, by the order of their axes.
     dense: HashMap<(Outlet, Vec<usize>), TensorId>,
+    /// What tensors lack of values of 16 bits.
+    lows: HashMap<TensorId, Low>,
+    /// Dense copies with all bits.
+    wide_dense: HashMap<(Outlet, Vec<usize>), Halves>,
+    /// Tensors of 16 bits at other scales.
+    rescaled: HashMap<(TensorId, u32, i8, u32), Halves>,
+    /// Tensors of 16 bits rounded to 8.
+    narrow: HashMap<TensorId, TensorId>,
     /// Layers that wait for the last node of their chain, by that node.
     waiting: HashMap<usize, Waiting>,
     inputs: Vec<Outlet>,
@@ -189,13 +212,26 @@ impl<'a> Lowering<'a> {
         reads(self.model, index).next().ok_or("it reads only constants".into())
     }
 
-    /// A value as a view; what is made outside becomes an input port.
+    /// A value as a view of tensors of 8 bits.
     fn view(&mut self, outlet: Outlet) -> Result<View, String> {
+        let view = self.whole_view(outlet)?;
+        let mut narrowed = HashMap::new();
+        for piece in &view.pieces {
+            if let Source::Tensor(id) = piece.source {
+                narrowed.insert(id, self.narrowed(id)?);
+            }
+        }
+        Ok(view.redirected(|id| narrowed[&id]))
+    }
+
+    /// A value as a view, of the high halves where it has 16 bits; what is made outside becomes an
+    /// input port.
+    fn whole_view(&mut self, outlet: Outlet) -> Result<View, String> {
         if let Some(view) = self.views.get(&outlet) {
             return Ok(view.clone());
         }
         if self.look_up(outlet, None)? {
-            return self.view(outlet);
+            return self.whole_view(outlet);
         }
         if is_constant(self.model, outlet) {
             return Err("it reads a constant where integers need a computed value".into());
@@ -264,6 +300,11 @@ impl<'a> Lowering<'a> {
         if let Some(id) = self.dense.get(&key) {
             return Ok(*id);
         }
+        let view = self.whole_view(outlet)?;
+        if self.wide_tensors(&view).is_some() {
+            let whole = self.halves(outlet, order)?.high;
+            return self.narrowed(whole);
+        }
         let view = self.view(outlet)?;
         let dims = dims(&view.shape, order)?;
         let whole = view.whole_tensor(order).filter(|id| {
@@ -320,14 +361,15 @@ impl<'a> Lowering<'a> {
     fn written(&mut self, outlet: Outlet, id: TensorId, order: &[usize]) -> Result<(), String> {
         let view = View::dense(Source::Tensor(id), &self.fact_shape(outlet)?, order);
         self.dense.insert((outlet, order.to_vec()), id);
-        self.views.insert(outlet, view.clone());
-        self.values.push(Written {
-            outlet,
-            step: self.builder.step_count() - 1,
-            view,
-            weights: None,
-        });
+        self.note(outlet, view, None);
         Ok(())
+    }
+
+    /// Notes where the last step wrote a value.
+    fn note(&mut self, outlet: Outlet, view: View, low: Option<TensorId>) {
+        self.views.insert(outlet, view.clone());
+        let step = self.builder.step_count() - 1;
+        self.values.push(Written { outlet, step, view, low, weights: None });
     }
 
     fn finish(mut self) -> Result<Lowered, Refusal> {

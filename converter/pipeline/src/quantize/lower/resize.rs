@@ -4,6 +4,7 @@ use hardtack::Data;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation, Resize};
 use hardtack_kernels::Sample;
 
+use super::wide::{Halves, Low};
 use super::{Lowering, outlet, refused};
 
 /// Weights of a sample are in units of one part in this many.
@@ -65,13 +66,29 @@ impl Lowering<'_> {
             return Err("the image is too large".into());
         }
         let order = [1, 2, 0];
-        let from = self.dense(self.model.graph.nodes[index].inputs[0], &order)?;
-        let quantization = self.quantization_of(from);
-        let to = self.tensor(outlet(index), &order, quantization)?;
         let columns = samples.remove(2);
         let rows = samples.remove(1);
-        self.builder.resize(self.name(index), from, to, &rows, &columns).map_err(refused)?;
-        self.written(outlet(index), to, &order)
+        let value = self.model.graph.nodes[index].inputs[0];
+        // Elements that are not mixed are repeated in each half.
+        let repeated = rows.iter().chain(&columns).all(|sample| sample.weight == 0);
+        let halves = match repeated && self.carried.contains(&index) {
+            true => self.halves(value, &order)?,
+            false => Halves { high: self.dense(value, &order)?, low: None },
+        };
+        let mut resized = |from| {
+            let quantization = self.quantization_of(from);
+            let to = self.tensor(outlet(index), &order, quantization)?;
+            let resize = self.builder.resize(self.name(index), from, to, &rows, &columns);
+            resize.map_err(refused).map(|()| to)
+        };
+        let high = resized(halves.high)?;
+        match halves.low {
+            Some(low) => {
+                let low = Low { tensor: resized(low.tensor)?, ..low };
+                self.written_wide(outlet(index), high, low, &order)
+            }
+            None => self.written(outlet(index), high, &order),
+        }
     }
 }
 

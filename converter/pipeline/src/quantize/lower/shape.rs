@@ -22,10 +22,10 @@ impl Lowering<'_> {
                 );
             }
             Operator::AddAxis(_) | Operator::RemoveAxis(_) => {
-                self.view(node.inputs[0])?.reshape(&shape)
+                self.whole_view(node.inputs[0])?.reshape(&shape)
             }
             Operator::Reshape(reshape) if reshape.axis > 0 => {
-                self.view(node.inputs[0])?.reshape(&shape)
+                self.whole_view(node.inputs[0])?.reshape(&shape)
             }
             Operator::MoveAxis((from, to)) if *from > 0 && *to > 0 => {
                 let (from, to) = (*from as usize - 1, *to as usize - 1);
@@ -69,7 +69,7 @@ impl Lowering<'_> {
         value: Outlet,
         change: impl Fn(&View) -> Option<View>,
     ) -> Result<View, String> {
-        let view = self.view(value)?;
+        let view = self.whole_view(value)?;
         if let Some(changed) = change(&view) {
             return Ok(changed);
         }
@@ -88,7 +88,8 @@ impl Lowering<'_> {
     fn concat(&mut self, index: usize, axis: usize) -> Result<View, String> {
         let axis = axis.checked_sub(1).ok_or("it joins samples")?;
         let inputs = &self.model.graph.nodes[index].inputs;
-        let views: Vec<View> = inputs.iter().map(|x| self.view(*x)).collect::<Result<_, _>>()?;
+        let views: Vec<View> =
+            inputs.iter().map(|x| self.whole_view(*x)).collect::<Result<_, _>>()?;
         if let Some(view) = View::concat(&views, axis) {
             return Ok(view);
         }
