@@ -90,7 +90,8 @@ impl Lowering<'_> {
         let scale = self.quantization_of(input.high).scale;
         let weights = std::mem::replace(&mut layer.weights, Weights::factors(Vec::new()));
         let quantized = weights.quantize(scale, &layer.bias);
-        if input.low.is_some() || self.wide(last).is_some() && chain.stated.is_none() {
+        let wide = chain.residual.is_none() && chain.stated.is_none() && self.wide(last).is_some();
+        if input.low.is_some() || wide {
             self.wide_layer(&layer, &chain, input, &quantized)?;
         } else {
             self.narrow_layer(&layer, &chain, input.high, &quantized)?;
