@@ -123,12 +123,12 @@ fn activations_of_16_bits_are_nearer_to_float() {
         println!("skipped: the shared assets are not beside the project");
         return;
     }
-    for name in ["mlperf_tiny_kws_dscnn"] {
-        let (narrow, narrow_bytes) = outputs(name, Int16::default());
-        let (wide, wide_bytes) = outputs(name, Int16::All);
-        println!("{name:32} {narrow:.1} dB, {narrow_bytes}; {wide:.1} dB, {wide_bytes} bytes");
-        assert!(wide > narrow + 1.0, "{name}: {narrow:.1} dB became {wide:.1} dB");
-    }
+    let name = "mlperf_tiny_kws_dscnn";
+    let (narrow, narrow_bytes) = outputs(name, Int16::default());
+    let (wide, wide_bytes) = outputs(name, Int16::All);
+    println!("{name}: {narrow:.1} dB, {narrow_bytes} bytes; {wide:.1} dB, {wide_bytes} bytes");
+    // Weights have 8 bits still, and so have what enters and what leaves.
+    assert!(wide > narrow + 1.0, "{narrow:.1} dB became {wide:.1} dB");
 }
 
 #[test]

@@ -519,8 +519,7 @@ fn activations_of_16_bits_lose_next_to_nothing() {
             assert_eq!(quantized.model.programs.len(), 1);
             // The last value leaves in 8 bits.
             let layers = &quantized.layers[..quantized.layers.len() - 1];
-            let worst = layers.iter().map(|layer| layer.sqnr_db).fold(f64::INFINITY, f64::min);
-            worst
+            layers.iter().map(|layer| layer.sqnr_db).fold(f64::INFINITY, f64::min)
         };
         let (narrow, wide) = (worst(Int16::default()), worst(Int16::All));
         println!("limited: {limited}: {narrow:.1} dB, {wide:.1} dB");

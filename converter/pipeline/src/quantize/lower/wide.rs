@@ -164,7 +164,7 @@ impl Lowering<'_> {
         let map = |to: &dyn Fn(usize) -> TensorId| {
             let place =
                 |id: TensorId| to(tensors.iter().position(|other| *other == id).unwrap_or(0));
-            view.redirected(&place)
+            view.redirected(place)
         };
         let (highs, low_view) = (map(&|i| parts[i].high), map(&|i| lows[i].tensor));
         let high = self.gather(name, &highs, order, self.quantization_of(parts[0].high))?;
