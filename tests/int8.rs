@@ -3,9 +3,10 @@
 mod shared;
 
 use hardtack::{Bundle, Session};
+use hardtack_converter::quantize::Int16;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Silent, convert};
-use shared::labelled::{Top1, spec_path, task, top1};
+use shared::labelled::{Top1, answers, spec_path, task, top1};
 
 /// Files of at least this many bytes are mostly weights.
 const LARGE: u64 = 1 << 20;
@@ -78,6 +79,56 @@ fn small_networks_lose_at_most_a_point() {
 #[test]
 fn networks_for_photographs_lose_at_most_a_point() {
     loses_at_most_a_point(&["mobilenet_v1_0.25_128", "mobilenet_v2_1.0_224", "squeezenet1_1"]);
+}
+
+/// Signal to noise ratio in dB of a network's outputs over its evaluation data, and its bundle's size.
+fn outputs(name: &str, int16: Int16) -> (f64, u64) {
+    let assets = shared::assets().expect("asked before");
+    let task = task(name).expect("a network with a task");
+    let scratch = tempfile::tempdir().unwrap();
+    let source = assets.join("models").join(name).join("model.onnx");
+    let spec = Spec::read(&spec_path(task.spec)).unwrap();
+    let mut options = Options {
+        preprocess: spec.preprocess,
+        postprocess: spec.postprocess,
+        samples: 50,
+        ..Options::default()
+    };
+    let data = assets.join("data");
+    let evaluation = data.join(task.evaluation);
+    let output = scratch.path().join("model.tack");
+    let given = |options: &Options| {
+        let report = convert(&source, &output, options, &mut Silent).unwrap();
+        assert!(report.float_nodes.is_empty(), "{name}: {:?}", report.float_nodes);
+        let bundle = Bundle::open(&output).unwrap();
+        let mut session = Session::new(&bundle).unwrap();
+        assert!(hardtack::golden::check(&bundle, &mut session).unwrap().holds(), "{name}");
+        (answers(&bundle, &mut session, &evaluation).unwrap().scores, report.bundle_bytes)
+    };
+    let (float, _) = given(&options);
+    options.int8 = true;
+    options.calibration = Some(data.join(task.calibration));
+    options.quantize.int16 = int16;
+    let (integer, bytes) = given(&options);
+    let pairs = float.iter().flatten().zip(integer.iter().flatten());
+    let (signal, noise) = pairs.fold((0.0, 0.0), |(signal, noise), (a, b)| {
+        (signal + f64::from(*a).powi(2), noise + f64::from(a - b).powi(2))
+    });
+    (10.0 * (signal / noise).log10(), bytes)
+}
+
+#[test]
+fn activations_of_16_bits_are_nearer_to_float() {
+    if shared::assets().is_none() {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    }
+    let name = "mlperf_tiny_kws_dscnn";
+    let (narrow, narrow_bytes) = outputs(name, Int16::default());
+    let (wide, wide_bytes) = outputs(name, Int16::All);
+    println!("{name}: {narrow:.1} dB, {narrow_bytes} bytes; {wide:.1} dB, {wide_bytes} bytes");
+    // Weights have 8 bits still, and so have what enters and what leaves.
+    assert!(wide > narrow + 1.0, "{narrow:.1} dB became {wide:.1} dB");
 }
 
 #[test]

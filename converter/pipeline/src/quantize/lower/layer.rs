@@ -108,7 +108,8 @@ impl Lowering<'_> {
         };
         let weights = std::mem::replace(&mut layer.weights, Weights::factors(Vec::new()));
         let quantized = weights.quantize(read.scale, &layer.bias);
-        let gives_16_bits = self.wide(last).is_some() && chain.stated.is_none();
+        let gives_16_bits =
+            chain.residual.is_none() && chain.stated.is_none() && self.wide(last).is_some();
         if quantized.copies.is_empty() && (halves.is_some() || gives_16_bits) {
             let input = match halves {
                 Some(halves) => halves,

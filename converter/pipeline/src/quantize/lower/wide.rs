@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use hardtack::Model;
 use hardtack_bundle::graph::{Binary, Operator, Outlet};
 use hardtack_engine::Layer;
-use hardtack_engine::program::{Clamp, TensorId};
+use hardtack_engine::program::{Clamp, TensorId, Walk};
 
 use super::super::lattice::{Source, View};
 use super::super::region::Region;
@@ -71,8 +71,11 @@ pub fn carried(
         let read = uses.get(&outlet(index)).is_some_and(|readers| readers.iter().any(reads_all));
         let operator = &model.graph.nodes[index].operator;
         let can = match operator {
-            Operator::Conv(_) | Operator::Einsum(_) | Operator::Unary(_) | Operator::Binary(_) => {
-                asked(index)
+            Operator::Conv(_) | Operator::Einsum(_) | Operator::Unary(_) => asked(index),
+            // A sum has 16 bits where one of its terms has.
+            Operator::Binary(_) => {
+                let read = &model.graph.nodes[index].inputs;
+                asked(index) || read.iter().any(|term| asked(term.node as usize))
             }
             Operator::Concat(_)
             | Operator::MoveAxis(_)
@@ -161,7 +164,7 @@ impl Lowering<'_> {
         let map = |to: &dyn Fn(usize) -> TensorId| {
             let place =
                 |id: TensorId| to(tensors.iter().position(|other| *other == id).unwrap_or(0));
-            view.redirected(&place)
+            view.redirected(place)
         };
         let (highs, low_view) = (map(&|i| parts[i].high), map(&|i| lows[i].tensor));
         let high = self.gather(name, &highs, order, self.quantization_of(parts[0].high))?;
@@ -247,7 +250,7 @@ impl Lowering<'_> {
         };
         let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
         let channels = [self.dims_of(input.high)[2], dims[2]];
-        // A tensor takes this number when there is one.
+        // Each step has its own output.
         let nothing = TensorId::MAX;
         let base = Layer {
             input: input.high,
@@ -269,7 +272,7 @@ impl Lowering<'_> {
             && let Some(two) = self.scale_of_two(layer, chain, added)
             && two.0.scale / HALF_STEPS < to.scale / steps / 2.0
         {
-            return self.layer_of_two(layer, chain, dims, base, low.tensor, added, two);
+            return self.layer_of_two(layer, chain, base, low.tensor, added, two);
         }
         let residual = match input.low {
             Some(low) => {
@@ -352,7 +355,6 @@ impl Lowering<'_> {
         &mut self,
         layer: &Linear,
         chain: &Chain,
-        dims: [u32; 3],
         base: Layer<'_>,
         low: TensorId,
         added: Range,
@@ -361,6 +363,7 @@ impl Lowering<'_> {
         let last = outlet(chain.last);
         let name = self.name(chain.last);
         let (to, limited) = two;
+        let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
         let scale = to.scale / HALF_STEPS;
         let middle = (added.low + added.high) / (2.0 * to.scale);
         let zero_points = [to.zero_point, (-middle).round() as i8];
@@ -481,9 +484,15 @@ impl Lowering<'_> {
         let name = self.name(index);
         let order = self.whole_view(a)?.order();
         let steps = HALF_STEPS;
+        let halves = [self.halves(a, &order)?, self.halves(b, &order)?];
+        // What is added may reach farther than the sum.
+        let reach = halves.iter().fold(to.range(), |reach, halves| {
+            let Range { low, high } = self.quantization_of(halves.high).range();
+            reach.extended(&[low, high])
+        });
+        let to = Quantization::of(reach);
         let mut terms = Vec::new();
-        for value in [a, b] {
-            let halves = self.halves(value, &order)?;
+        for halves in halves {
             terms.push(self.rescaled(name, halves, to, steps)?);
         }
         let high = self.tensor(outlet(index), &order, to)?;
@@ -520,8 +529,8 @@ impl Lowering<'_> {
         [tensor.height, tensor.width, tensor.channels]
     }
 
-    fn every(&self, id: TensorId) -> hardtack_engine::program::Walk {
-        hardtack_engine::program::Walk::contiguous(self.dims_of(id).iter().product())
+    fn every(&self, id: TensorId) -> Walk {
+        Walk::contiguous(self.dims_of(id).iter().product())
     }
 }
 
