@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use hardtack_bundle::graph::Outlet;
 use hardtack_engine::Layer;
+use hardtack_engine::program::Window;
 
 use super::super::lattice::View;
 use super::super::scale::Quantization;
@@ -145,11 +146,16 @@ impl Lowering<'_> {
         let input = match &quantized.copies[..] {
             [] => self.dense(layer.input, &layer.input_order)?,
             copies => {
-                let axis = *layer.input_order.last().ok_or("its input has no channels")?;
-                let groups = layer.groups as usize;
-                let view =
-                    self.of_view(layer.input, |view| repeated(view, axis, groups, copies))?;
-                self.gather(self.name(last.node as usize), &view, &layer.input_order, read)?
+                let order = layer.input_order.clone();
+                let view = match doubled(&mut layer.window, &order, layer.groups, &view, copies) {
+                    Some(view) => view,
+                    None => {
+                        let axis = *order.last().ok_or("its input has no channels")?;
+                        let groups = layer.groups as usize;
+                        self.of_view(layer.input, |view| repeated(view, axis, groups, copies))?
+                    }
+                };
+                self.gather(self.name(last.node as usize), &view, &order, read)?
             }
         };
         self.builder
@@ -170,6 +176,33 @@ impl Lowering<'_> {
             .map_err(refused)?;
         self.written(last, output, &layer.output_order)
     }
+}
+
+/// Where each channel has a window of its own, copies stand beside it in the row, in a window that is
+/// wider for it: such windows stay what kernels are made for. `None` where it is no such layer.
+fn doubled(
+    window: &mut Window,
+    order: &[usize],
+    groups: u32,
+    view: &View,
+    copies: &[Range<usize>],
+) -> Option<View> {
+    let [.., columns, channels] = *order else { return None };
+    let times = copies.len() + 1;
+    if view.shape[channels] != groups as usize || window.dilation[1] != 1 {
+        return None;
+    }
+    let factor = u16::try_from(times).ok()?;
+    let kernel = window.kernel[1].checked_mul(factor)?;
+    let stride = window.stride[1].checked_mul(factor)?;
+    let pad = window.pad[1].checked_mul(factor)?;
+    let shape = &view.shape;
+    let (before, after) = (&shape[..=columns], &shape[columns + 1..]);
+    let view = view.clone().reshape(&[before, &[1], after].concat());
+    let view = view.broadcast(&[before, &[times], after].concat())?;
+    let wide = [&before[..columns], &[shape[columns] * times], after].concat();
+    (window.kernel[1], window.stride[1], window.pad[1]) = (kernel, stride, pad);
+    Some(view.reshape(&wide))
 }
 
 /// A view in which each group of channels is followed by copies of these of its channels.
