@@ -4,7 +4,7 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
-use super::{Int16, Quantized, Rounding, Settings, mixed, quantize};
+use super::{Equalize, Int16, Quantized, Rounding, Settings, mixed, quantize};
 use crate::parity;
 use crate::testing::{Net, Value, noise, windowed};
 
