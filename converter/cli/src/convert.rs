@@ -184,8 +184,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         Weights::Float => MatrixStorage::Float,
         Weights::Int8 => MatrixStorage::Int8,
     });
-    let integers = arguments.int8 || weights == Some(MatrixStorage::Int8);
-    if integers && arguments.transport.is_some() && quantize.rounding == Rounding::Adaptive {
+    if arguments.int8 && arguments.transport.is_some() && quantize.rounding == Rounding::Adaptive {
         quantize.weight_bits.get_or_insert(SHIPPED_BITS);
     }
     // As fine as steps can be.

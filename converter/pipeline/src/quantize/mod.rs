@@ -14,6 +14,7 @@ mod fuse;
 mod histogram;
 pub mod integer_io;
 mod lattice;
+pub mod lookup;
 mod lower;
 pub mod matrices;
 mod mixed;
