@@ -251,7 +251,7 @@ impl Matrix {
 
 #[cfg(test)]
 mod tests {
-    use hardtack_bundle::graph::{Binary, Einsum, Gather, Unary};
+    use hardtack_bundle::graph::{Binary, Einsum, Gather, If, Unary};
 
     use super::*;
     use crate::parity;
@@ -337,6 +337,51 @@ mod tests {
         let (stored, _) = store(model.clone(), None);
         assert_eq!(scales(&stored), [(256, Some(0))]);
         assert!(kept(&model, &stored, &[2, 16]) > 38.0);
+    }
+
+    #[test]
+    fn matrices_of_branches_are_found() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 64]);
+        let matrix = net.noise(&[64, 64]);
+        let y = product(&mut net, "mk,kn->mn", &x, &matrix, &[1, 64]);
+        let mut model = net.finish(&[&y]);
+        // The product becomes one branch, and the other gives what it is given.
+        let product = Graph { constants: Vec::new(), ..model.graph.clone() };
+        let other = Graph {
+            nodes: vec![product.nodes[product.inputs[0] as usize].clone()],
+            inputs: vec![0],
+            outputs: vec![Outlet { node: 0, slot: 0 }],
+            ..product.clone()
+        };
+        let last = product.outputs[0].node as usize;
+        let branch = If { then_body: 0, then_inputs: vec![1], else_body: 1, else_inputs: vec![1] };
+        let condition = Node {
+            name: "condition".into(),
+            operator: Operator::Input,
+            inputs: Vec::new(),
+            outputs: vec![fact(DType::Bool, &[])],
+        };
+        let input = other.nodes[0].clone();
+        let inputs = vec![Outlet { node: 0, slot: 0 }, Outlet { node: 1, slot: 0 }];
+        let operator = Operator::If(branch);
+        let choice =
+            Node { name: "choice".into(), operator, inputs, ..product.nodes[last].clone() };
+        model.graph.nodes = vec![condition, input, choice];
+        model.graph.inputs = vec![0, 1];
+        model.graph.outputs = vec![Outlet { node: 2, slot: 0 }];
+        model.graph.bodies = vec![product, other];
+        let (stored, count) = store(model.clone(), None);
+        assert_eq!((count, stored.graph.check()), (1, Ok(())));
+        let x = noise(&[1, 64], 3);
+        for (condition, differs) in [(true, true), (false, false)] {
+            let samples = [vec![Tensor::new(&[], vec![condition]).unwrap(), x.clone()]];
+            let [before, after] =
+                [&model, &stored].map(|model| parity::outputs(model, &samples).unwrap());
+            assert_eq!(before != after, differs, "{condition}");
+            let pairs = before[0][0].to_f32().into_iter().zip(after[0][0].to_f32());
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 0.1));
+        }
     }
 
     #[test]
