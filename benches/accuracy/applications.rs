@@ -1,118 +1,121 @@
 //! Networks with states or open dimensions, whose large matrices alone become integers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hardtack::{Bundle, Session};
 use hardtack_converter::quantize::Settings;
-use hardtack_converter::{MatrixStorage, Options, Report, Silent, arrays, convert};
+use hardtack_converter::{MatrixStorage, Options, Report, Silent, convert};
 
 use crate::shared::applications::{denoised, distortion, recording, speech, topics};
 
 /// What is measured.
 pub const APPLICATIONS: [&str; 3] = ["silero", "dtln", "minilm"];
 
-/// Bits of a weight in the mean, as the command aims at where a bundle is shipped.
-const SHIPPED_BITS: f64 = 6.0;
-
 /// MiniLM with its weights in float; the file has them in bytes already.
 const MINILM_FLOAT_BYTES: u64 = 4 * 22_669_586;
 
-/// A converted network.
-struct Converted {
-    report: Report,
-    session: Session,
+/// How the networks are converted.
+pub struct Way {
+    pub settings: Settings,
+    pub weights: MatrixStorage,
 }
 
-fn converted(
-    model: &Path,
-    settings: &Settings,
-    weights: Option<MatrixStorage>,
-) -> Result<Converted, String> {
-    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let mut options = Options { weights, ..Options::default() };
-    if weights.is_some() {
-        options.quantize = settings.clone();
-        let bits = *options.quantize.weight_bits.get_or_insert(SHIPPED_BITS);
-        options.quantize.weight_bits = Some(bits).filter(|bits| *bits < 8.0);
-        options.transport = Some(scratch.path().join("model.tackz"));
+/// What is known of a conversion.
+#[derive(Default)]
+struct Cost {
+    source: u64,
+    shipped: u64,
+    seconds: f64,
+}
+
+impl Cost {
+    fn add(&mut self, report: &Report) {
+        self.source += report.source_bytes;
+        self.shipped += report.transport_bytes.unwrap_or(0);
+        self.seconds += report.stages.iter().map(|stage| stage.seconds).sum::<f64>();
     }
-    let output = scratch.path().join("model.tack");
-    let report = convert(model, &output, &options, &mut Silent).map_err(|e| e.to_string())?;
-    let bundle = Bundle::open(&output).map_err(|error| error.to_string())?;
-    let session = Session::new(&bundle).map_err(|error| error.to_string())?;
-    Ok(Converted { report, session })
 }
 
 /// A row of the table.
-pub fn row(
-    assets: &Path,
-    name: &str,
-    settings: &Settings,
-    weights: MatrixStorage,
-) -> Result<String, String> {
-    let (models, data) = (assets.join("models"), assets.join("data"));
-    let files: Vec<PathBuf> = match name {
-        "silero" => vec![models.join("silero_vad/folded_16k.onnx")],
-        "dtln" => ["dtln_model_1", "dtln_model_2"]
-            .map(|part| models.join(part).join("model.onnx"))
-            .to_vec(),
-        _ => vec![models.join("minilm_l6_v2_w8/model.onnx")],
-    };
-    let both = |weights| -> Result<(Vec<Report>, Vec<Session>), String> {
-        let all = files.iter().map(|file| converted(file, settings, weights));
-        let all = all.collect::<Result<Vec<_>, _>>()?;
-        Ok(all.into_iter().map(|one| (one.report, one.session)).unzip())
-    };
-    let (_, mut float) = both(None)?;
-    let (reports, mut integer) = both(Some(weights))?;
-    let shipped: u64 = reports.iter().filter_map(|report| report.transport_bytes).sum();
-    let source: u64 = match name {
-        "minilm" => MINILM_FLOAT_BYTES,
-        _ => reports.iter().map(|report| report.source_bytes).sum(),
-    };
-    let stages = reports.iter().flat_map(|report| &report.stages);
-    let seconds: f64 = stages.map(|stage| stage.seconds).sum();
+pub fn row(assets: &Path, name: &str, way: &Way) -> Result<String, String> {
+    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let bench = Bench { assets, way, scratch: scratch.path() };
+    let mut cost = Cost::default();
     let compared = match name {
-        "silero" => voice(&models.join("silero_vad"), &data, &mut float[0], &mut integer[0])?,
-        "dtln" => noise(&data, float, integer)?,
-        _ => {
-            let folder = data.join("agnews400");
-            let (before, after) =
-                (topics(&mut float[0], &folder)?, topics(&mut integer[0], &folder)?);
-            format!("{before} | {after} | – | –")
-        }
+        "silero" => bench.voice(&mut cost)?,
+        "dtln" => bench.noise(&mut cost)?,
+        _ => bench.texts(&mut cost)?,
     };
-    let part = 100.0 * shipped as f64 / source as f64;
-    Ok(format!("{part:.1} % | {compared} | – | {seconds:.1}"))
+    let part = 100.0 * cost.shipped as f64 / cost.source as f64;
+    Ok(format!("{part:.1} % | {compared} | – | – | – | {:.1}", cost.seconds))
 }
 
-/// How far probabilities of speech are from those stored with the network.
-fn voice(
-    model: &Path,
-    data: &Path,
-    float: &mut Session,
-    integer: &mut Session,
-) -> Result<String, String> {
-    let stored = arrays::read_npz(&model.join("sequence_16k.npz")).map_err(|e| e.to_string())?;
-    let stored = stored.first().ok_or("no sequence")?.1.to_f32();
-    let sound = recording(&data.join("speech/speech_20s_16k.wav"))?;
-    let furthest = |session: &mut Session| -> Result<f32, String> {
-        let given = speech(session, &sound)?;
-        let off = given.iter().zip(&stored).map(|(a, b)| (a - b).abs());
-        Ok(off.fold(0f32, f32::max))
-    };
-    let (before, after) = (furthest(float)?, furthest(integer)?);
-    Ok(format!("off by {before:.4} at most | off by {after:.4} at most | – | –"))
+struct Bench<'a> {
+    assets: &'a Path,
+    way: &'a Way,
+    scratch: &'a Path,
 }
 
-/// How much of what is heard is speech, before and after.
-fn noise(data: &Path, float: Vec<Session>, integer: Vec<Session>) -> Result<String, String> {
-    let noisy = recording(&data.join("speech/noisy_snr0_16k.wav"))?;
-    let clean = recording(&data.join("speech/clean_16k.wav"))?;
-    let ratio = |sessions: Vec<Session>| -> Result<f64, String> {
-        let mut networks = <[Session; 2]>::try_from(sessions).map_err(|_| "two networks")?;
-        Ok(distortion(&denoised(&mut networks, &noisy)?, &clean))
-    };
-    let (before, after) = (ratio(float)?, ratio(integer)?);
-    Ok(format!("SI-SDR {before:.2} dB | SI-SDR {after:.2} dB | – | –"))
+impl Bench<'_> {
+    fn open(&self, model: &str, options: &Options) -> Result<(Report, Session), String> {
+        let model = self.assets.join("models").join(model);
+        let output = self.scratch.join("model.tack");
+        let report = convert(&model, &output, options, &mut Silent).map_err(|e| e.to_string())?;
+        let bundle = Bundle::open(&output).map_err(|error| error.to_string())?;
+        Ok((report, Session::new(&bundle).map_err(|error| error.to_string())?))
+    }
+
+    fn float(&self, model: &str) -> Result<Session, String> {
+        Ok(self.open(model, &Options::default())?.1)
+    }
+
+    /// With matrices as integers.
+    fn integer(&self, model: &str, cost: &mut Cost) -> Result<Session, String> {
+        let options = Options {
+            weights: Some(self.way.weights),
+            quantize: self.way.settings.clone(),
+            transport: Some(self.scratch.join("model.tackz")),
+            ..Options::default()
+        };
+        let (report, session) = self.open(model, &options)?;
+        cost.add(&report);
+        Ok(session)
+    }
+
+    fn recording(&self, name: &str) -> Result<Vec<f32>, String> {
+        recording(&self.assets.join("data/speech").join(name))
+    }
+
+    /// How far probabilities of speech are from those in float.
+    fn voice(&self, cost: &mut Cost) -> Result<String, String> {
+        const MODEL: &str = "silero_vad/folded_16k.onnx";
+        let sound = self.recording("speech_20s_16k.wav")?;
+        let before = speech(&mut self.float(MODEL)?, &sound)?;
+        let after = speech(&mut self.integer(MODEL, cost)?, &sound)?;
+        let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
+        let off = off.fold(0f32, f32::max);
+        Ok(format!("{} frames | probabilities off by {off:.4} at most", before.len()))
+    }
+
+    /// How much of what is heard is speech.
+    fn noise(&self, cost: &mut Cost) -> Result<String, String> {
+        const MODELS: [&str; 2] = ["dtln_model_1/model.onnx", "dtln_model_2/model.onnx"];
+        let noisy = self.recording("noisy_snr0_16k.wav")?;
+        let clean = self.recording("clean_16k.wav")?;
+        let before = denoised(&mut [self.float(MODELS[0])?, self.float(MODELS[1])?], &noisy)?;
+        let mut integer = [self.integer(MODELS[0], cost)?, self.integer(MODELS[1], cost)?];
+        let after = denoised(&mut integer, &noisy)?;
+        let [before, after] = [before, after].map(|sound| distortion(&sound, &clean));
+        Ok(format!("SI-SDR {before:.2} dB | SI-SDR {after:.2} dB"))
+    }
+
+    /// News items whose topic a probe tells.
+    fn texts(&self, cost: &mut Cost) -> Result<String, String> {
+        const MODEL: &str = "minilm_l6_v2_w8/model.onnx";
+        let data = self.assets.join("data/agnews400");
+        let before = topics(&mut self.float(MODEL)?, &data)?;
+        let after = topics(&mut self.integer(MODEL, cost)?, &data)?;
+        cost.source = MINILM_FLOAT_BYTES;
+        Ok(format!("{before} | {after}"))
+    }
 }

@@ -13,7 +13,7 @@ mod shared;
 
 use std::path::Path;
 
-use applications::APPLICATIONS;
+use applications::{APPLICATIONS, Way};
 use hardtack::process::Preprocessor;
 use hardtack::{Bundle, Session, Tensor};
 use hardtack_converter::quantize::{Equalize, Int16, Method, Rounding, Settings};
@@ -49,8 +49,8 @@ fn main() {
     };
     let wanted: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|a| !a.starts_with('-')).collect();
-    let (settings, weights) = match settings(&arguments) {
-        Ok(asked) => asked,
+    let way = match way(&arguments) {
+        Ok(way) => way,
         Err(unknown) => {
             eprintln!("{unknown}: there is no such option here, or it has another form");
             std::process::exit(2);
@@ -62,7 +62,7 @@ fn main() {
     println!("|---|---|---|---|---|---|---|---|");
     for name in NETWORKS {
         if wanted.is_empty() || wanted.contains(&name) {
-            match row(&assets, name, &settings) {
+            match row(&assets, name, &way.settings) {
                 Ok(row) => println!("| {name} | {row} |"),
                 Err(problem) => println!("| {name} | {problem} |"),
             }
@@ -70,7 +70,7 @@ fn main() {
     }
     for name in APPLICATIONS {
         if wanted.is_empty() || wanted.contains(&name) {
-            match applications::row(&assets, name, &settings, weights) {
+            match applications::row(&assets, name, &way) {
                 Ok(row) => println!("| {name} | {row} |"),
                 Err(problem) => println!("| {name} | {problem} |"),
             }
@@ -80,7 +80,7 @@ fn main() {
 
 /// What is asked for, in the form `--name=value` of the command's options; else the option that is
 /// not understood.
-fn settings(arguments: &[String]) -> Result<(Settings, MatrixStorage), &String> {
+fn way(arguments: &[String]) -> Result<Way, &String> {
     let mut settings = Settings::default();
     let mut weights = MatrixStorage::Int8;
     // Cargo gives the first of these to every bench.
@@ -112,7 +112,7 @@ fn settings(arguments: &[String]) -> Result<(Settings, MatrixStorage), &String> 
             _ => return Err(argument),
         }
     }
-    Ok((settings, weights))
+    Ok(Way { settings, weights })
 }
 
 fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String> {

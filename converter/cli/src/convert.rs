@@ -201,9 +201,8 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         Weights::Float => MatrixStorage::Float,
         Weights::Int8 => MatrixStorage::Int8,
     });
-    let integers = arguments.int8 || weights == Some(MatrixStorage::Int8);
     let free = quantize.rounding == Rounding::Adaptive && quantize.palette.is_none();
-    if integers && arguments.transport.is_some() && free {
+    if arguments.int8 && arguments.transport.is_some() && free {
         quantize.weight_bits.get_or_insert(SHIPPED_BITS);
     }
     // As fine as steps can be.

@@ -319,7 +319,7 @@ impl<'a> Work<'a> {
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));
         }
-        let prepared = Prepared { model, ..prepared };
+        let prepared = Prepared { model: quantize::lookup::in_integers(model), ..prepared };
         let mut of_range = difference;
         if !stored.is_empty() {
             let after = parity::outputs(&prepared.model, &compared(samples))?;

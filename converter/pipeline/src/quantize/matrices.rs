@@ -248,3 +248,155 @@ impl Matrix {
         (self.values.iter().enumerate().map(integer).collect(), scales)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hardtack_bundle::graph::{Binary, Einsum, Gather, If, Unary};
+
+    use super::*;
+    use crate::parity;
+    use crate::testing::{Net, Value, noise};
+
+    fn product(net: &mut Net, expression: &str, a: &Value, b: &Value, shape: &[usize]) -> Value {
+        let einsum = Einsum { expression: expression.into(), accumulator: DType::F32 };
+        net.node(Operator::Einsum(einsum), &[a, b], shape)
+    }
+
+    /// Scales of every dequantization: how many, and along which axis.
+    fn scales(model: &Model) -> Vec<(u64, Option<u32>)> {
+        let nodes = &model.graph.nodes;
+        let of = |node: &Node| {
+            let Operator::DequantizeLinear(attributes) = &node.operator else { return None };
+            let Operator::Constant(index) = nodes[node.inputs[1].node as usize].operator else {
+                return None;
+            };
+            let elements = model.graph.constants[index as usize].shape.iter().product();
+            Some((elements, attributes.axis))
+        };
+        nodes.iter().filter_map(of).collect()
+    }
+
+    /// Signal to noise of the outputs, in dB.
+    fn kept(before: &Model, after: &Model, shape: &[usize]) -> f64 {
+        let samples = vec![vec![noise(shape, 9)]];
+        let [before, after] = [before, after].map(|m| parity::outputs(m, &samples).unwrap());
+        let pairs = before[0][0].to_f32().into_iter().zip(after[0][0].to_f32());
+        let (signal, error) = pairs.fold((0f64, 0f64), |(signal, error), (a, b)| {
+            (signal + f64::from(a).powi(2), error + f64::from(a - b).powi(2))
+        });
+        10.0 * (signal / error.max(1e-30)).log10()
+    }
+
+    #[test]
+    fn products_and_convolutions_get_a_scale_per_output_channel() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 64, 8]);
+        let y = net.conv(&x, 32, &[3], |_| {});
+        let y = net.node(Operator::Reshape(reshape(&[1, 32, 6], &[1, 192])), &[&y], &[1, 192]);
+        let (right, left) = (net.noise(&[192, 40]), net.noise(&[30, 192]));
+        let a = product(&mut net, "mk,kn->mn", &y, &right, &[1, 40]);
+        let b = product(&mut net, "nk,mk->mn", &left, &y, &[1, 30]);
+        let both = net.node(Operator::Concat(1), &[&a, &b], &[1, 70]);
+        let model = net.finish(&[&both]);
+        let (stored, count) = store(model.clone(), None);
+        assert_eq!(count, 3);
+        let mut found = scales(&stored);
+        found.sort();
+        assert_eq!(found, [(30, Some(0)), (32, Some(0)), (40, Some(1))]);
+        let quality = kept(&model, &stored, &[1, 64, 8]);
+        assert!(quality > 38.0, "{quality}");
+    }
+
+    fn reshape(from: &[i64], to: &[i64]) -> hardtack_bundle::graph::Reshape {
+        let dims = |sizes: &[i64]| sizes.iter().map(|size| Dim::Value(*size)).collect();
+        hardtack_bundle::graph::Reshape { axis: 0, from: dims(from), to: dims(to) }
+    }
+
+    #[test]
+    fn what_others_read_and_what_is_small_stays_real() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 64]);
+        let (small, shared) = (net.noise(&[64, 63]), net.noise(&[64, 64]));
+        let a = product(&mut net, "mk,kn->mn", &x, &small, &[1, 63]);
+        let b = product(&mut net, "mk,kn->mn", &x, &shared, &[1, 64]);
+        let squares = net.unary(Unary::Square, &shared);
+        let model = net.finish(&[&a, &b, &squares]);
+        assert_eq!(store(model, None).1, 0);
+    }
+
+    #[test]
+    fn tables_get_a_scale_per_row() {
+        let mut net = Net::new();
+        let x = net.input(&[2, 16]);
+        let table = net.noise(&[256, 16]);
+        let rows = net.constant(Tensor::new(&[2], vec![255i64, 3]).unwrap());
+        let gather = Operator::Gather(Gather { axis: 0, output_dtype: None });
+        let taken = net.node(gather, &[&table, &rows], &[2, 16]);
+        let sum = net.binary(Binary::Add, &x, &taken);
+        let model = net.finish(&[&sum]);
+        let (stored, _) = store(model.clone(), None);
+        assert_eq!(scales(&stored), [(256, Some(0))]);
+        assert!(kept(&model, &stored, &[2, 16]) > 38.0);
+    }
+
+    #[test]
+    fn matrices_of_branches_are_found() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 64]);
+        let matrix = net.noise(&[64, 64]);
+        let y = product(&mut net, "mk,kn->mn", &x, &matrix, &[1, 64]);
+        let mut model = net.finish(&[&y]);
+        // The product becomes one branch, and the other gives what it is given.
+        let product = Graph { constants: Vec::new(), ..model.graph.clone() };
+        let other = Graph {
+            nodes: vec![product.nodes[product.inputs[0] as usize].clone()],
+            inputs: vec![0],
+            outputs: vec![Outlet { node: 0, slot: 0 }],
+            ..product.clone()
+        };
+        let last = product.outputs[0].node as usize;
+        let branch = If { then_body: 0, then_inputs: vec![1], else_body: 1, else_inputs: vec![1] };
+        let condition = Node {
+            name: "condition".into(),
+            operator: Operator::Input,
+            inputs: Vec::new(),
+            outputs: vec![fact(DType::Bool, &[])],
+        };
+        let input = other.nodes[0].clone();
+        let inputs = vec![Outlet { node: 0, slot: 0 }, Outlet { node: 1, slot: 0 }];
+        let operator = Operator::If(branch);
+        let choice =
+            Node { name: "choice".into(), operator, inputs, ..product.nodes[last].clone() };
+        model.graph.nodes = vec![condition, input, choice];
+        model.graph.inputs = vec![0, 1];
+        model.graph.outputs = vec![Outlet { node: 2, slot: 0 }];
+        model.graph.bodies = vec![product, other];
+        let (stored, count) = store(model.clone(), None);
+        assert_eq!((count, stored.graph.check()), (1, Ok(())));
+        let x = noise(&[1, 64], 3);
+        for (condition, differs) in [(true, true), (false, false)] {
+            let samples = vec![vec![Tensor::new(&[], vec![condition]).unwrap(), x.clone()]];
+            let [before, after] =
+                [&model, &stored].map(|model| parity::outputs(model, &samples).unwrap());
+            assert_eq!(before != after, differs, "{condition}");
+            let pairs = before[0][0].to_f32().into_iter().zip(after[0][0].to_f32());
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 0.1));
+        }
+    }
+
+    #[test]
+    fn fewer_bits_make_coarser_steps_of_integers_too() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 64]);
+        let matrix = net.noise(&[64, 64]);
+        let y = product(&mut net, "mk,kn->mn", &x, &matrix, &[1, 64]);
+        let model = net.finish(&[&y]);
+        let (bytes, _) = store(model.clone(), None);
+        assert_eq!(store(bytes.clone(), None).1, 0, "integers stay as they are");
+        let quality =
+            [5.0, 3.0].map(|bits| kept(&model, &store(bytes.clone(), Some(bits)).0, &[1, 64]));
+        // Six dB a bit.
+        let lost = quality[0] - quality[1];
+        assert!((9.0..15.0).contains(&lost) && quality[0] > 22.0, "{quality:?}");
+    }
+}

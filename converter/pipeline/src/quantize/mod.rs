@@ -15,6 +15,7 @@ mod fuse;
 mod histogram;
 pub mod integer_io;
 mod lattice;
+pub mod lookup;
 mod lower;
 pub mod matrices;
 mod mixed;

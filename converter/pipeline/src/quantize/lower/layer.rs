@@ -143,11 +143,13 @@ impl Lowering<'_> {
             None => self.quantization(last)?,
         };
         let output = self.tensor(last, &layer.output_order, quantization)?;
+        let mut window = layer.window;
         let input = match &quantized.copies[..] {
             [] => self.dense(layer.input, &layer.input_order)?,
             copies => {
-                let order = layer.input_order.clone();
-                let view = match doubled(&mut layer.window, &order, layer.groups, &view, copies) {
+                let order = &layer.input_order;
+                let view = self.view(layer.input)?;
+                let view = match doubled(&mut window, order, layer.groups, &view, copies) {
                     Some(view) => view,
                     None => {
                         let axis = *order.last().ok_or("its input has no channels")?;
@@ -155,7 +157,7 @@ impl Lowering<'_> {
                         self.of_view(layer.input, |view| repeated(view, axis, groups, copies))?
                     }
                 };
-                self.gather(self.name(last.node as usize), &view, &order, read)?
+                self.gather(self.name(last.node as usize), &view, order, read)?
             }
         };
         self.builder
@@ -164,7 +166,7 @@ impl Lowering<'_> {
                 &Layer {
                     input,
                     output,
-                    window: layer.window,
+                    window,
                     groups: layer.groups,
                     weights: &quantized.weights,
                     weight_scales: &quantized.scales,

@@ -1,0 +1,125 @@
+//! Look-ups in tables of integers: rows are taken first and dequantized then, so that the table stays
+//! in integers while the model runs.
+
+use hardtack::{Constant, Data, Model};
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{Binary, DequantizeLinear, Dim, Fact, Gather, Node, Operator, Outlet};
+
+use crate::edit::Editor;
+
+/// The model with its look-ups in dequantized tables as look-ups in integers. Not a bit of its values
+/// changes.
+pub fn in_integers(model: Model) -> Model {
+    let mut editor = Editor::new(model);
+    for index in 0..editor.model.graph.nodes.len() {
+        rearrange(&mut editor, index);
+    }
+    editor.finish()
+}
+
+/// Rearranges a look-up of rows in a table that has a scale for each, and no zero points.
+fn rearrange(editor: &mut Editor, index: usize) -> Option<()> {
+    let gather = editor.node(index).clone();
+    let Operator::Gather(Gather { axis: 0, output_dtype: None }) = gather.operator else {
+        return None;
+    };
+    let [table, indices] = gather.inputs[..] else { return None };
+    let dequantize = editor.node(table.node as usize).clone();
+    let Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis: Some(0) }) =
+        dequantize.operator
+    else {
+        return None;
+    };
+    let [integers, scales, zeros] = dequantize.inputs[..] else { return None };
+    let constants = [integers, scales, zeros].map(|outlet| editor.constant(outlet));
+    let [
+        Some(Constant::Tensor(values)),
+        Some(Constant::Tensor(steps)),
+        Some(Constant::Tensor(zero)),
+    ] = constants
+    else {
+        return None;
+    };
+    let (Data::I8(_), Data::F32(_), [rows, rest @ ..]) =
+        (values.data(), steps.data(), values.shape())
+    else {
+        return None;
+    };
+    (steps.shape() == [*rows] && zero.to_f32().iter().all(|zero| *zero == 0.0)).then_some(())?;
+
+    let [fact] = &gather.outputs[..] else { return None };
+    let (fact, looked_up) = (fact.clone(), fact.shape.len().checked_sub(rest.len())?);
+    let mut add = |suffix: &str, operator, inputs: &[Outlet], dtype, shape: &[Dim]| {
+        editor.add(Node {
+            name: format!("{}.{suffix}", gather.name),
+            operator,
+            inputs: inputs.into(),
+            outputs: vec![Fact { dtype, shape: shape.into() }],
+        })
+    };
+    let shape = &fact.shape[..];
+    let take = Operator::Gather(Gather { axis: 0, output_dtype: None });
+    let taken = add("integers", take.clone(), &[integers, indices], DType::I8, shape);
+    let reals = add("reals", Operator::Cast(DType::F32), &[taken], DType::F32, shape);
+    let mut shape = shape[..looked_up].to_vec();
+    let mut scale = add("scales", take, &[scales, indices], DType::F32, &shape);
+    for axis in looked_up..fact.shape.len() {
+        shape.push(Dim::Value(1));
+        let operator = Operator::AddAxis(axis as u32);
+        scale = add(&format!("scales.{axis}"), operator, &[scale], DType::F32, &shape);
+    }
+    let product = editor.add(Node {
+        name: gather.name,
+        operator: Operator::Binary(Binary::Multiply),
+        inputs: vec![reals, scale],
+        outputs: vec![fact],
+    });
+    editor.redirect(Outlet { node: index as u32, slot: 0 }, product);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use hardtack::Tensor;
+
+    use super::*;
+    use crate::parity;
+    use crate::testing::{Net, noise};
+
+    /// Rows 1, 0 and 1 of a table, with or without zero points, plus the input.
+    fn looked_up(zero: i8) -> Model {
+        let mut net = Net::new();
+        let x = net.input(&[3, 2]);
+        let table = net.constant(Tensor::new(&[2, 2], vec![1i8, -127, 3, 50]).unwrap());
+        let scales = net.constant(Tensor::new(&[2], vec![0.1f32, 0.7]).unwrap());
+        let zeros = net.constant(Tensor::new(&[2], vec![zero; 2]).unwrap());
+        let dequantize = DequantizeLinear { dtype: DType::F32, axis: Some(0) };
+        let operator = Operator::DequantizeLinear(dequantize);
+        let reals = net.node(operator, &[&table, &scales, &zeros], &[2, 2]);
+        let rows = net.constant(Tensor::new(&[3], vec![1i64, 0, 1]).unwrap());
+        let gather = Gather { axis: 0, output_dtype: None };
+        let taken = net.node(Operator::Gather(gather), &[&reals, &rows], &[3, 2]);
+        let sum = net.binary(Binary::Add, &x, &taken);
+        net.finish(&[&sum])
+    }
+
+    fn dequantizes(model: &Model) -> bool {
+        let dequantize = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
+        model.graph.nodes.iter().any(dequantize)
+    }
+
+    #[test]
+    fn rows_are_taken_before_they_become_real() {
+        let model = looked_up(0);
+        let samples = vec![vec![noise(&[3, 2], 5)]];
+        let before = parity::outputs(&model, &samples).unwrap();
+        let after = in_integers(model);
+        assert!(!dequantizes(&after));
+        assert_eq!(parity::outputs(&after, &samples).unwrap(), before);
+    }
+
+    #[test]
+    fn tables_with_zero_points_stay_as_they_are() {
+        assert!(dequantizes(&in_integers(looked_up(1))));
+    }
+}
