@@ -39,11 +39,12 @@ pub struct Quantize {
     #[arg(long, value_name = "NODE")]
     pub keep_float: Vec<String>,
     /// Give the values of a node, by its name in the ONNX file, and of the functions right after it 16
-    /// bits; or those of all nodes (all). Weights keep 8, so that the bundle stays small; a layer takes
-    /// two to three times as long.
+    /// bits; or those of all nodes (all). Weights keep 8, so that the bundle stays small; a layer is
+    /// computed two to four times, and a detector took five times as long.
     #[arg(long, value_name = "NODE")]
     pub int16: Vec<String>,
-    /// Keep layers in float until the outputs' error over calibration data is at most this: root
+    /// Give layers 16 bits, or keep them in float, until the outputs' error over calibration data is
+    /// at most this: root
     /// mean square difference from the float model, of the outputs' root mean square. Those that
     /// take away the most error for their time come first.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
