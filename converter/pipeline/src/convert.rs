@@ -193,6 +193,7 @@ impl<'a> Work<'a> {
         let got = parity::outputs(&pruned, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
         self.figure("largest difference by pruning, of the output's range", difference, samples);
+        self.warnings.extend(report.warning.clone());
         self.pruned = Some(report);
         self.end("prune", began, &pruned, Some(difference));
         Ok(pruned)

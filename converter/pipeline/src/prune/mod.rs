@@ -23,12 +23,16 @@ use serde::Serialize;
 
 use self::cost::Cost;
 use self::latency::Stopwatch;
+use self::reconstruct::Refit;
 use self::search::Search;
 use crate::error::Error;
 use crate::samples::Source;
 
 pub use self::cost::Price;
 
+/// Places of the samples for each weight of an output channel: with fewer, a layer fits the samples
+/// and not what they stand for.
+const PLACES: f64 = 2.0;
 /// What is taken away at least in each try for a latency, of multiply-accumulates.
 const STEP: f64 = 0.01;
 
@@ -79,6 +83,9 @@ pub struct PruneReport {
     pub after: Price,
     /// The part of the time that is left, where that was the target.
     pub latency: Option<f64>,
+    /// What the user should know of it.
+    #[serde(skip)]
+    pub warning: Option<String>,
 }
 
 /// Prunes a model by its values on calibration samples; `progress` is told how many of how many
@@ -143,8 +150,24 @@ pub fn prune(
         before: cost.of(&flow, &vec![true; flow.units()]),
         after: cost.of(&flow, &kept),
         latency,
+        warning: too_few(&refits, samples.count()),
     };
     Ok((smaller, report))
+}
+
+/// A warning where layers were fitted anew on too little.
+fn too_few(refits: &[Refit], samples: usize) -> Option<String> {
+    let few = refits.iter().filter(|refit| refit.places < PLACES).count();
+    let least = refits.iter().map(|refit| refit.places).fold(f64::INFINITY, f64::min);
+    (few > 0).then(|| {
+        format!(
+            "{few} of the {} layers that were fitted anew saw fewer than {PLACES} places of the \
+             {samples} samples for each weight of a channel, the least {least:.2}, and may fit only \
+             these; calibrate on {} samples or more, or prune less",
+            refits.len(),
+            (samples as f64 * PLACES / least.max(f64::MIN_POSITIVE)).ceil(),
+        )
+    })
 }
 
 /// Fewer and fewer multiply-accumulates, until this part of the time is gone: the units that are

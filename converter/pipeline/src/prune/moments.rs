@@ -72,7 +72,7 @@ impl Moments {
         about(&mut self.xx, &means.0, m);
         about(&mut self.xy, &means.1, n);
         let yy = self.yy / count - means.1.iter().map(|mean| mean * mean).sum::<f64>();
-        Centred { size: self.size, means, xx: self.xx, xy: self.xy, yy }
+        Centred { size: self.size, count: self.count, means, xx: self.xx, xy: self.xy, yy }
     }
 }
 
@@ -80,6 +80,8 @@ impl Moments {
 pub struct Centred {
     /// Elements of x and of y.
     pub size: (usize, usize),
+    /// How many pairs there were.
+    pub count: f64,
     /// Means, or 0.
     pub means: (Vec<f64>, Vec<f64>),
     /// Of x with x, in rows.

@@ -28,6 +28,8 @@ pub struct Refit {
     pub layer: usize,
     /// Squared error as a part of the output's variance.
     pub error: f64,
+    /// Places that were looked at for each weight of an output channel: equations for an unknown.
+    pub places: f64,
 }
 
 /// Fits the weights of a model's layers anew, from the first that lost inputs on.
@@ -59,7 +61,7 @@ pub fn reconstruct(
             kept,
         };
         let Some(fitted) = pair.fit(samples)? else { continue };
-        refits.push(Refit { layer: index, error: fitted.error });
+        refits.push(Refit { layer: index, error: fitted.error, places: fitted.places });
         pruned = pair.with(fitted);
     }
     Ok((pruned, refits))
@@ -79,6 +81,7 @@ struct Fitted {
     rows: Vec<f64>,
     offset: Vec<f64>,
     error: f64,
+    places: f64,
 }
 
 impl Pair<'_> {
@@ -206,6 +209,7 @@ fn added(model: &Model, outlet: Outlet) -> Option<(usize, usize)> {
 /// The rows that come nearest to the wanted outputs: `old` and what the moments add to it.
 fn solved(moments: &Centred, old: &[f64]) -> Option<Fitted> {
     let (inputs, outputs) = moments.size;
+    let places = moments.count / inputs.max(1) as f64;
     let factor = moments.factor(RIDGE)?;
     let mut rows = old.to_vec();
     let mut explained = 0.0;
@@ -226,5 +230,5 @@ fn solved(moments: &Centred, old: &[f64]) -> Option<Fitted> {
     let offset = |(row, mean): (&[f64], &f64)| mean - dot(row, &moments.means.0);
     let offset = rows.chunks_exact(inputs).zip(&moments.means.1).map(offset).collect();
     let error = (moments.yy - explained).max(0.0) / moments.yy.max(f64::MIN_POSITIVE);
-    Some(Fitted { rows, offset, error })
+    Some(Fitted { rows, offset, error, places })
 }

@@ -253,3 +253,19 @@ fn networks_shrink() {
         assert_eq!(!found.is_empty(), groups, "{name}");
     }
 }
+
+#[test]
+fn too_few_samples_are_warned_of() {
+    let mut net = Net::new();
+    let x = net.input(&SHAPE);
+    let x = net.conv(&x, 64, &[1, 1], |_| {});
+    let y = net.conv(&x, 4, &[1, 1], |_| {});
+    let model = net.finish(&[&y]);
+    let pruned = |count| {
+        let samples: Vec<Vec<Tensor>> = (0..count).map(|seed| vec![noise(&SHAPE, seed)]).collect();
+        prune(&model, &samples, PruneTarget::Macs(0.3), false, &mut |_, _| {}).unwrap().1
+    };
+    let warning = pruned(1).warning.expect("36 places for 32 weights or more");
+    assert!(warning.contains("1 of the 1 layers") && warning.contains("calibrate on"), "{warning}");
+    assert_eq!(pruned(40).warning, None);
+}
