@@ -6,7 +6,7 @@ use hardtack_converter::{LayerReport, Options, convert};
 use serde_json::json;
 
 use crate::Answer;
-use crate::arguments::Bisect;
+use crate::arguments::{Bisect, MaxError};
 use crate::output::{self, print, say, table};
 use crate::progress::Bar;
 
@@ -14,6 +14,9 @@ use crate::progress::Bar;
 const AROUND: usize = 4;
 
 pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
+    if arguments.quantize.max_error == Some(MaxError::Auto) {
+        bail!("--max-error auto: a single input has no accuracy to keep; give a percentage");
+    }
     let spec = arguments.pre.as_deref().map(Spec::read).transpose()?;
     let options = Options {
         int8: true,

@@ -9,7 +9,7 @@ use hardtack_converter::spec::{self, Spec};
 use hardtack_converter::{Error, FloatStorage, MatrixStorage, Options, Progress, Report};
 use serde_json::json;
 
-use crate::arguments::{Convert, Float, Weights};
+use crate::arguments::{Convert, Float, MaxError, Weights};
 use crate::aside::Aside;
 use crate::compare::{Baseline, Comparison};
 use crate::frontier::{self, Point};
@@ -19,6 +19,8 @@ use crate::progress::Bar;
 use crate::summary::text;
 use crate::{Answer, bundles, foreign, output, report};
 
+/// Errors of outputs that are tried, one after the other, for an accuracy to be kept.
+const ERRORS: [f64; 6] = [0.2, 0.1, 0.05, 0.02, 0.01, 0.005];
 /// Bits of a weight in the mean where a bundle is to be shipped: the error of outputs hardly grows.
 const SHIPPED_BITS: f64 = 6.0;
 
@@ -32,12 +34,19 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
         bail!("--frontier needs --rounding adaptive, as --weight-bits does");
     }
     let gates = Gates::of(&arguments.gates, arguments.evaluate.is_some())?;
+    let keep = match (arguments.quantize.max_error, gates.drop()) {
+        (Some(MaxError::Auto), None) => {
+            bail!("--max-error auto: say what accuracy is to be kept, by --max-drop and --evaluate")
+        }
+        (Some(MaxError::Auto), drop) => drop,
+        _ => None,
+    };
     // What may be refused is written beside its place first.
     let mut judged = None;
     if !gates.is_empty() {
         judged = Some(Aside::new(arguments, gates.need_transport())?);
     }
-    let converted = converted(arguments, &options, judged.as_ref(), as_json);
+    let converted = converted(arguments, &options, keep, judged.as_ref(), as_json);
     let Converted { report, comparison, frontier } = match converted {
         Ok(converted) => converted,
         Err(error) => return refusal(path, error.downcast()?, as_json),
@@ -90,10 +99,12 @@ struct Converted {
 }
 
 /// Converts, and compares with the same model in float if that is asked for. Labelled data that do
-/// not fit are found before the bundle is written.
+/// not fit are found before the bundle is written. Where top-1 falls by more than `keep`, it converts
+/// again for smaller and smaller errors of the outputs.
 fn converted(
     arguments: &Convert,
     options: &Options,
+    keep: Option<f64>,
     aside: Option<&Aside>,
     quiet: bool,
 ) -> anyhow::Result<Converted> {
@@ -104,13 +115,13 @@ fn converted(
         output = aside.bundle();
         options.transport = aside.transport();
     }
-    let (options, output) = (&options, &output);
+    let output = &output;
     let mut bar = Bar::new(quiet);
     let baseline = match &arguments.evaluate {
         Some(data) => {
             let folder = tempfile::tempdir()?;
             let float = folder.path().join("float.tack");
-            hardtack_converter::convert(model, &float, &in_float(options), &mut bar)?;
+            hardtack_converter::convert(model, &float, &in_float(&options), &mut bar)?;
             Progress::stage(&mut bar, "evaluate in float");
             let float = bundles::open(&float)?;
             let states_scales = float.manifest()?.arena_bytes > 0;
@@ -118,21 +129,33 @@ fn converted(
         }
         None => None,
     };
-    let mut report = hardtack_converter::convert(model, output, options, &mut bar)?;
-    if let Some((_, true)) = baseline {
+    let mut report = hardtack_converter::convert(model, output, &options, &mut bar)?;
+    let Some((baseline, states_scales)) = baseline else {
+        return Ok(Converted { report, comparison: None, frontier: Vec::new() });
+    };
+    let compare = |bar: &mut Bar| {
+        Progress::stage(bar, "evaluate");
+        baseline.compare(&bundles::open(output)?, output)
+    };
+    let mut comparison = compare(&mut bar)?;
+    for error in ERRORS {
+        let kept = |(drop, keep): (f64, f64)| drop <= keep + 1e-12;
+        if comparison.drop().zip(keep).is_none_or(kept) {
+            break;
+        }
+        options.quantize.max_error = Some(error);
+        report = hardtack_converter::convert(model, output, &options, &mut bar)?;
+        comparison = compare(&mut bar)?;
+    }
+    if states_scales {
         report.warnings.push(
             "the model states its own scales and runs in integers either way, so there is no float \
              to compare with"
                 .into(),
         );
     }
-    let Some((baseline, _)) = baseline else {
-        return Ok(Converted { report, comparison: None, frontier: Vec::new() });
-    };
-    Progress::stage(&mut bar, "evaluate");
-    let comparison = Some(baseline.compare(&bundles::open(output)?, output)?);
-    let frontier = frontier::measure(model, options, &baseline, &arguments.frontier, &mut bar)?;
-    Ok(Converted { report, comparison, frontier })
+    let frontier = frontier::measure(model, &options, &baseline, &arguments.frontier, &mut bar)?;
+    Ok(Converted { report, comparison: Some(comparison), frontier })
 }
 
 /// The same conversion without what changes numbers.

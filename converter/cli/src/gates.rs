@@ -159,6 +159,11 @@ impl Gates {
         sizes && drop.is_none() && latency.is_none() && earlier.is_none()
     }
 
+    /// The most that top-1 may fall.
+    pub fn drop(&self) -> Option<f64> {
+        self.drop
+    }
+
     /// Whether the bundle's transport form must be made to judge it.
     pub fn need_transport(&self) -> bool {
         self.transport.is_some()
@@ -275,8 +280,8 @@ const SMALLER: &str =
     "try --int8, --prune-channels bytes=20%, or --float f16 for what stays in float";
 const SMALLER_TRANSPORT: &str = "try --weight-bits 4, or --prune-channels bytes=20%";
 const LESS_MEMORY: &str = "try --arena-limit, a smaller input, or --prune-channels macs=20%";
-const MORE_ACCURATE: &str = "try more calibration samples, --ranges min-max, or --max-error 3% which \
-                             keeps the worst layers in float";
+const MORE_ACCURATE: &str = "try more calibration samples, --ranges min-max, or --max-error auto \
+                             which gives the worst layers 16 bits or keeps them in float";
 const FASTER: &str =
     "try --int8 with --target native, --prune-channels latency=20%, or a smaller input";
 

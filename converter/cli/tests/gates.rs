@@ -78,6 +78,30 @@ fn accuracy_is_a_gate_on_labelled_data() {
 }
 
 #[test]
+fn an_error_is_found_that_keeps_the_accuracy() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("kws.tack");
+    let calibration = file(CALIBRATION);
+    let data = file("examples/data/keyword_spotting/evaluation.npz").display().to_string();
+    // With two bits a weight, integers alone lose several points.
+    let gate = ["--weight-bits", "2", "--evaluate", &data, "--max-drop", "0.5%", "--json"];
+    let missed = convert(&bundle, &calibration, &gate);
+    assert_eq!(missed.code, 1, "{}", missed.stderr);
+    assert!(missed.stderr.contains("--max-error auto"), "{}", missed.stderr);
+    let kept = convert(&bundle, &calibration, &[&gate[..], &["--max-error", "auto"]].concat());
+    let report = kept.json();
+    let right = |of: &str| report["comparison"]["classes"][of]["right"].as_i64().unwrap();
+    assert!(right("float") - right("bundle") <= 2, "half a point of 400");
+    let nodes = |list: &str| report[list].as_array().unwrap().len();
+    assert!(nodes("float_nodes") + nodes("int16_nodes") > 0);
+    assert!(report["arena_bytes"].as_i64().unwrap() > 0, "some layers stay in integers");
+
+    let blind = convert(&bundle, &calibration, &["--max-error", "auto"]);
+    assert_eq!(blind.code, 2);
+    assert!(blind.stderr.contains("--max-drop"), "{}", blind.stderr);
+}
+
+#[test]
 fn a_file_of_gates_knows_what_was_before() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

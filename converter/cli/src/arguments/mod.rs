@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use hardtack::{Isa, Packing, family_of};
 
 pub use self::convert::{Bisect, Convert, Float, GateArguments, Weights};
-pub use self::quantize::Quantize;
+pub use self::quantize::{MaxError, Quantize};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
 a model that cannot be converted), 2 an error.\nData goes to stdout, words go to stderr.";

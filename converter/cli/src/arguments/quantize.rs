@@ -44,11 +44,11 @@ pub struct Quantize {
     #[arg(long, value_name = "NODE")]
     pub int16: Vec<String>,
     /// Give layers 16 bits, or keep them in float, until the outputs' error over calibration data is
-    /// at most this: root
-    /// mean square difference from the float model, of the outputs' root mean square. Those that
-    /// take away the most error for their time come first.
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
-    pub max_error: Option<f64>,
+    /// at most this: root mean square difference from the float model, of the outputs' root mean
+    /// square. Those that take away the most error for their time come first. auto: try smaller and
+    /// smaller errors until the accuracy keeps --max-drop.
+    #[arg(long, value_name = "PERCENT|auto", value_parser = max_error)]
+    pub max_error: Option<MaxError>,
 }
 
 impl Quantize {
@@ -66,8 +66,27 @@ impl Quantize {
                 true => Int16::All,
                 false => Int16::Nodes(self.int16.clone()),
             },
-            max_error: self.max_error,
+            max_error: match self.max_error {
+                Some(MaxError::Part(part)) => Some(part),
+                Some(MaxError::Auto) | None => None,
+            },
         }
+    }
+}
+
+/// The error that the outputs may have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MaxError {
+    /// This part of their size.
+    Part(f64),
+    /// As much as the accuracy allows.
+    Auto,
+}
+
+fn max_error(text: &str) -> Result<MaxError, String> {
+    match text {
+        "auto" => Ok(MaxError::Auto),
+        _ => percent(text).map(MaxError::Part).map_err(|error| format!("{error}, or as auto")),
     }
 }
 
