@@ -52,7 +52,7 @@ pub fn measure(
             comparison: baseline.compare(&bundles::open(&bundle)?, &bundle)?,
         });
     }
-    points.sort_by(|a, b| a.transport_bytes.cmp(&b.transport_bytes));
+    points.sort_by_key(|point| point.transport_bytes);
     Ok(points)
 }
 
