@@ -8,6 +8,9 @@ use hardtack::{Bundle, Session};
 use hardtack_converter::{MatrixStorage, Options, Report, Silent, convert};
 use shared::applications::{denoised, distortion, recording, speech};
 
+/// The ONNX file of Silero's network for 16 kHz alone; the one of the examples holds two.
+const FLOAT_BYTES: f64 = 1_248_281.0;
+
 /// A network with its matrices as bytes, or as they are.
 fn open(model: &Path, options: &Options) -> (Report, Session) {
     let scratch = tempfile::tempdir().unwrap();
@@ -30,8 +33,8 @@ fn a_voice_detector_hears_the_same() {
     let float = Options { set: shared::settings("silero_vad"), ..Options::default() };
     let bytes = Options { weights: Some(MatrixStorage::Int8), ..float.clone() };
     let (before, after) = (open(&model, &float), open(&model, &bytes));
-    let part = after.0.bundle_bytes as f64 / before.0.bundle_bytes as f64;
-    assert!(part < 0.28, "{part}");
+    let part = after.0.transport_bytes.expect("asked for") as f64 / FLOAT_BYTES;
+    assert!(part <= 0.22, "{part}");
     let [before, after] =
         [before.1, after.1].map(|mut session| speech(&mut session, &sound).unwrap());
     let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
@@ -39,8 +42,7 @@ fn a_voice_detector_hears_the_same() {
         (mean + off / before.len() as f32, greatest.max(off))
     });
     assert!(before.iter().any(|p| *p > 0.9) && before.iter().any(|p| *p < 0.1));
-    // Bytes are too coarse for its Fourier transform: a steep rise comes a little sooner or later.
-    assert!(mean < 0.004 && greatest < 0.08, "off by {mean}, at most {greatest}");
+    assert!(mean < 0.001 && greatest <= 0.02, "off by {mean}, at most {greatest}");
 }
 
 #[test]
@@ -62,7 +64,7 @@ fn speech_is_as_clear_with_six_bits_a_weight() {
     };
     let (float, _) = clarity(&Options::default());
     let mut options = Options { weights: Some(MatrixStorage::Int8), ..Options::default() };
-    options.quantize.weight_bits = Some(6.0);
+    options.matrix_bits = Some(6.0);
     let (bytes, part) = clarity(&options);
     assert!(float > 13.0, "{float} dB");
     assert!((float - bytes).abs() <= 0.3, "{bytes} dB, and {float} in float");

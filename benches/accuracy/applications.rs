@@ -73,7 +73,7 @@ impl Bench<'_> {
     fn integer(&self, model: &str, cost: &mut Cost) -> Result<Session, String> {
         let options = Options {
             weights: Some(self.way.weights),
-            quantize: self.way.settings.clone(),
+            matrix_bits: self.way.settings.weight_bits,
             transport: Some(self.scratch.join("model.tackz")),
             ..Options::default()
         };

@@ -167,6 +167,7 @@ fn in_float(options: &Options) -> Options {
         packing: None,
         float: FloatStorage::F32,
         weights: None,
+        matrix_bits: None,
         samples: options.samples.min(1),
         prune_channels: None,
         transport: None,
@@ -224,12 +225,15 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         Weights::Float => MatrixStorage::Float,
         Weights::Int8 => MatrixStorage::Int8,
     });
-    let free = quantize.rounding == Rounding::Adaptive && quantize.palette.is_none();
-    if arguments.int8 && arguments.transport.is_some() && free {
-        quantize.weight_bits.get_or_insert(SHIPPED_BITS);
-    }
     // As fine as steps can be.
     quantize.weight_bits = quantize.weight_bits.filter(|bits| *bits < 8.0);
+    let matrix_bits = quantize.weight_bits;
+    let free = quantize.rounding == Rounding::Adaptive && quantize.palette.is_none();
+    if arguments.int8 && arguments.transport.is_some() && free {
+        // Of 8 that are asked for, nothing is taken.
+        let bits = arguments.quantize.weight_bits.unwrap_or(SHIPPED_BITS);
+        quantize.weight_bits = Some(bits).filter(|bits| *bits < 8.0);
+    }
     Ok(Options {
         name: arguments.name.clone(),
         version: arguments.model_version.clone(),
@@ -247,6 +251,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
             Float::Bf16 => FloatStorage::Bf16,
         },
         weights,
+        matrix_bits,
         preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         labels,

@@ -315,8 +315,7 @@ impl<'a> Work<'a> {
         }
         let matrices = self.options.matrices();
         if matrices == MatrixStorage::Int8 {
-            let (with_integers, count) =
-                quantize::matrices::store(model, self.options.quantize.weight_bits);
+            let (with_integers, count) = quantize::matrices::store(model, self.options.matrix_bits);
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));
         }

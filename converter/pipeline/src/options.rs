@@ -85,6 +85,9 @@ pub struct Options {
     pub float: FloatStorage,
     /// How the large matrices of what runs in float are stored, where the user says.
     pub weights: Option<MatrixStorage>,
+    /// How many bits such a weight may have in the mean, as an entropy; as fine as can be where not
+    /// given.
+    pub matrix_bits: Option<f64>,
     /// Makes the model's input from what a user has.
     pub preprocess: Option<Preprocess>,
     /// Makes an answer from the model's output.
@@ -122,6 +125,7 @@ impl Default for Options {
             quantize: quantize::Settings::default(),
             float: FloatStorage::F32,
             weights: None,
+            matrix_bits: None,
             preprocess: None,
             postprocess: None,
             labels: Vec::new(),

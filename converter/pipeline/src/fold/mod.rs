@@ -4,6 +4,7 @@
 mod batch_norm;
 mod constants;
 mod dequantized;
+mod fourier;
 mod identities;
 
 use hardtack::Model;
@@ -20,7 +21,8 @@ pub fn fold(mut model: Model) -> Model {
         let changes = constants::fold(&mut editor)
             + identities::drop(&mut editor)
             + dequantized::rearrange(&mut editor)
-            + batch_norm::merge(&mut editor);
+            + batch_norm::merge(&mut editor)
+            + fourier::recognize(&mut editor);
         model = editor.finish();
         if changes == 0 {
             break;
@@ -100,6 +102,42 @@ mod tests {
             let model = net.finish(&[&y]);
             assert_eq!(operations(&keeps_numbers(&model, &[1, 4, 5, 5])), 1, "{layout:?}");
         }
+    }
+
+    /// A convolution whose kernel is a Fourier transform of 16 samples under a window, one of its
+    /// numbers off by `change`.
+    fn transform(change: f32) -> Model {
+        let turn = |bin: usize, at: usize| std::f64::consts::TAU * (bin * at) as f64 / 16.0;
+        let window = |at: usize| 0.5 - 0.5 * turn(1, at).cos();
+        let (real, imaginary) = (0..9, 0..9);
+        let real = real.flat_map(|k| (0..16).map(move |n| window(n) * turn(k, n).cos()));
+        let imaginary = imaginary.flat_map(|k| (0..16).map(move |n| -window(n) * turn(k, n).sin()));
+        let mut basis: Vec<f32> = real.chain(imaginary).map(|value| value as f32).collect();
+        basis[100] += change;
+        let mut net = Net::new();
+        let x = net.input(&[2, 1, 40]);
+        let y = net.conv(&x, 18, &[16], |conv| conv.window.strides = vec![8]);
+        let kernel = net.constant(Tensor::new(&[18, 1, 16], basis).unwrap());
+        let bias = net.constant(Tensor::new(&[18], vec![0f32; 18]).unwrap());
+        let inputs = &mut net.editor.model.graph.nodes[y.outlet.node as usize].inputs;
+        (inputs[1], inputs[2]) = (kernel.outlet, bias.outlet);
+        let y = net.unary(Unary::Abs, &y);
+        net.finish(&[&y])
+    }
+
+    #[test]
+    fn a_fourier_transform_needs_only_its_window() {
+        let elements = |model: &Model| {
+            let tensors = model.graph.constants.iter();
+            tensors.map(|constant| constant.shape.iter().product::<u64>()).sum::<u64>()
+        };
+        let folded = keeps_numbers(&transform(0.0), &[2, 1, 40]);
+        let is_transform = |model: &Model| {
+            model.graph.nodes.iter().any(|node| matches!(node.operator, Operator::Stft(_)))
+        };
+        assert!(is_transform(&folded));
+        assert_eq!(elements(&folded), 16 + 1);
+        assert!(!is_transform(&keeps_numbers(&transform(1e-3), &[2, 1, 40])));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! loaded. Activations stay real, so that no calibration data are needed.
 //!
 //! A matrix is a constant that products, convolutions or look-ups alone read. It gets a scale per
-//! output channel, or per row where rows are looked up.
+//! output channel, or per row where rows are looked up. Kernels that slide have 11 bits, all others 8:
+//! the error of such a weight is the same at every place, and was seen to count far more.
 
 use std::collections::HashMap;
 
@@ -18,6 +19,9 @@ use crate::edit::Editor;
 /// Constants of fewer elements stay real: their scales and nodes would take what is saved.
 const LARGE: usize = 4096;
 
+/// The greatest integer of a kernel that slides: 11 bits with its sign.
+const SLIDING: i16 = 1023;
+
 /// A constant matrix in a graph.
 struct Matrix {
     /// Its graph: a body, or the outermost.
@@ -28,6 +32,14 @@ struct Matrix {
     axis: Option<usize>,
     shape: Vec<usize>,
     values: Vec<f32>,
+    /// Whether it slides over more than one place at once.
+    slides: bool,
+}
+
+/// Integers of a matrix, in as many bits as they need.
+enum Integers {
+    Bytes(Vec<i8>),
+    Wide(Vec<i16>),
 }
 
 /// The model with its large real matrices as integers, and how many there were. With `bits`, steps
@@ -51,9 +63,17 @@ pub fn store(mut model: Model, bits: Option<f64>) -> (Model, usize) {
     for (index, matrix) in matrices.into_iter().enumerate() {
         let (integers, scales) = matrix.round(steps.as_ref().map(|steps| steps[index]));
         let name = graph(&model, matrix.body).nodes[matrix.node].name.clone();
-        let zero = Tensor::new(&vec![1; usize::from(matrix.axis.is_some())], vec![0i8]);
+        let rank = vec![1; usize::from(matrix.axis.is_some())];
+        let (integers, zero) = match integers {
+            Integers::Bytes(bytes) => {
+                (Tensor::new(&matrix.shape, bytes), Tensor::new(&rank, vec![0i8]))
+            }
+            Integers::Wide(wide) => {
+                (Tensor::new(&matrix.shape, wide), Tensor::new(&rank, vec![0i16]))
+            }
+        };
         let constants = [
-            ("integers", Tensor::new(&matrix.shape, integers)),
+            ("integers", integers),
             ("scale", Tensor::new(&[scales.len()][..usize::from(matrix.axis.is_some())], scales)),
             ("zero_point", zero),
         ];
@@ -161,8 +181,9 @@ fn find(model: &Model, body: Option<usize>, integers: bool) -> Vec<Matrix> {
             }
             _ => return None,
         };
+        let slides = readers.get(&index)?.iter().any(|(node, _)| slides(node));
         let finite = values.iter().all(|value| value.is_finite());
-        finite.then_some(Matrix { body, node: index, axis, shape, values })
+        finite.then_some(Matrix { body, node: index, axis, shape, values, slides })
     };
     graph.nodes.iter().enumerate().filter_map(matrix).collect()
 }
@@ -185,6 +206,14 @@ fn channels(node: &Node, slot: usize, shape: &[usize]) -> Option<Option<usize>> 
             Some(own.chars().collect::<Vec<_>>().iter().rposition(kept))
         }
         _ => None,
+    }
+}
+
+/// Whether a node moves a window of several places over its input.
+fn slides(node: &Node) -> bool {
+    match &node.operator {
+        Operator::Conv(conv) => conv.window.kernel.iter().any(|size| *size > 1),
+        _ => false,
     }
 }
 
@@ -213,7 +242,7 @@ fn dequantized(
             _ => None,
         });
     let (x, scales, zeros) = (inputs.next()??, inputs.next()??, inputs.next()??);
-    matches!(x.data(), Data::I8(_) | Data::U8(_)).then_some(())?;
+    matches!(x.data(), Data::I8(_) | Data::U8(_) | Data::I16(_)).then_some(())?;
     let inner = match attributes.axis {
         None => x.len(),
         Some(axis) => x.shape().get(axis as usize + 1..)?.iter().product(),
@@ -227,9 +256,9 @@ fn dequantized(
 }
 
 impl Matrix {
-    /// Integers in [−127, 127], and the scale of each output channel. `step` is the least that a
-    /// scale may be.
-    fn round(&self, step: Option<f32>) -> (Vec<i8>, Vec<f32>) {
+    /// Integers in [−127, 127], or up to [`SLIDING`] where it slides, and the scale of each output
+    /// channel. `step` is the least that a scale may be.
+    fn round(&self, step: Option<f32>) -> (Integers, Vec<f32>) {
         let (channels, inner) = match self.axis {
             None => (1, self.values.len()),
             Some(axis) => (self.shape[axis], self.shape[axis + 1..].iter().product()),
@@ -239,13 +268,25 @@ impl Matrix {
             rows[run % channels].extend(values);
         }
         let sizes = vec![1.0; self.values.len() / channels];
-        let scales: Vec<f32> =
-            rows.iter().map(|row| round::step_of(row, &sizes, 0.0, step)).collect();
+        let finest = |row: &[f32]| {
+            let greatest = row.iter().fold(0f32, |greatest, weight| greatest.max(weight.abs()));
+            let scale = (greatest / f32::from(SLIDING)).max(step.unwrap_or(0.0));
+            if scale > 0.0 { scale } else { 1.0 }
+        };
+        let scale = |row: &Vec<f32>| match self.slides {
+            true => finest(row),
+            false => round::step_of(row, &sizes, 0.0, step),
+        };
+        let scales: Vec<f32> = rows.iter().map(scale).collect();
+        let most = if self.slides { SLIDING } else { i16::from(i8::MAX) };
         let integer = |(index, value): (usize, &f32)| {
             let steps = f64::from(*value) / f64::from(scales[index / inner % channels]);
-            steps.round_ties_even().clamp(-127.0, 127.0) as i8
+            steps.round_ties_even().clamp(f64::from(-most), f64::from(most)) as i16
         };
-        (self.values.iter().enumerate().map(integer).collect(), scales)
+        let integers: Vec<i16> = self.values.iter().enumerate().map(integer).collect();
+        let bytes: Result<Vec<i8>, _> =
+            integers.iter().map(|integer| (*integer).try_into()).collect();
+        (bytes.map_or(Integers::Wide(integers), Integers::Bytes), scales)
     }
 }
 

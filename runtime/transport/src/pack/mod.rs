@@ -60,7 +60,8 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
         let start = section.offset as usize;
         packer.padding(&bundle[position..start]);
         match section.kind {
-            SectionKind::Weights { .. } => packer.weights(section.bytes),
+            SectionKind::Weights { .. } => packer.parts(section.bytes),
+            SectionKind::Constants => packer.constants(section.bytes),
             _ => packer.numbers(section.bytes),
         }
         position = start + section.bytes.len();
@@ -68,6 +69,9 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
     packer.padding(&bundle[position..]);
     Ok(packer.encoder.finish())
 }
+
+/// What a byte is in units of 1/256 bit.
+const BYTE: u64 = 8 << 8;
 
 /// What bytes are, with what is expected of weights.
 #[derive(Clone, Copy)]
@@ -101,20 +105,42 @@ impl Packer {
 
     /// As the numbers that take least.
     fn numbers(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let (content, _) = self.least(bytes);
+            self.block(content, bytes);
+        }
+    }
+
+    /// As numbers of one size, or cut into parts, whichever takes less.
+    fn constants(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        let kinds = [Kind::Raw, Kind::Numbers(1), Kind::Numbers(2), Kind::Numbers(4)];
-        let least =
-            kinds.map(Content::of).into_iter().min_by_key(|content| self.cost(content, bytes));
-        self.block(least.expect("there are kinds"), bytes);
+        let (content, whole) = self.least(bytes);
+        let encoder = Encoder::new(Vec::new());
+        let mut trial = Packer { models: self.models.clone(), encoder };
+        trial.parts(bytes);
+        if trial.encoder.finish().len() as u64 * BYTE < whole {
+            self.parts(bytes);
+        } else {
+            self.block(content, bytes);
+        }
     }
 
-    fn weights(&mut self, bytes: &[u8]) {
+    /// What bytes are as numbers of one size, and what they then take.
+    fn least(&self, bytes: &[u8]) -> (Content, u64) {
+        let kinds = [Kind::Raw, Kind::Numbers(1), Kind::Numbers(2), Kind::Numbers(4)];
+        let each = kinds.map(Content::of).map(|content| (content, self.cost(&content, bytes)));
+        each.into_iter().min_by_key(|(_, cost)| *cost).expect("there are kinds")
+    }
+
+    /// Weights of one byte and of two, and words, each as what they are.
+    fn parts(&mut self, bytes: &[u8]) {
         for (part, range) in segment::segments(bytes) {
             let bytes = &bytes[range];
             let content = match part {
                 Part::Words => Content::of(Kind::Numbers(4)),
+                Part::Pairs => Content::of(Kind::Numbers(2)),
                 Part::Weights => self.expected(bytes),
             };
             self.block(content, bytes);

@@ -1,5 +1,5 @@
-//! Where in a section of weights there are weights, and where words of four bytes: biases, scales
-//! and tables.
+//! Where in a section of weights there are weights of one byte, weights of two, and words of four
+//! bytes: biases, scales and tables.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,6 +11,8 @@ use crate::logistic::log2;
 pub(super) enum Part {
     /// i8.
     Weights,
+    /// i16.
+    Pairs,
     /// i32 or f32.
     Words,
 }
@@ -23,19 +25,18 @@ const BIT: u64 = 256;
 
 /// The parts of a section, as it takes least to code it by a rough estimate.
 pub(super) fn segments(bytes: &[u8]) -> Vec<(Part, Range<usize>)> {
-    let all = [Part::Weights, Part::Words];
+    let all = [Part::Weights, Part::Pairs, Part::Words];
     // Of each unit and content, the content before that takes least up to here.
     let mut before = Vec::with_capacity(bytes.len().div_ceil(UNIT));
-    let mut totals = [0; 2];
+    let mut totals = [0; 3];
     for unit in bytes.chunks(UNIT) {
-        let from =
-            [0, 1].map(|to: usize| if totals[1 - to] + CHANGE < totals[to] { 1 - to } else { to });
-        let change = |to: usize| if from[to] == to { 0 } else { CHANGE };
-        let costs = [weights(unit), words(unit)];
-        totals = [0, 1].map(|to| totals[from[to]] + change(to) + costs[to]);
+        let change = |from: usize, to: usize| if from == to { 0 } else { CHANGE };
+        let from = [0, 1, 2].map(|to: usize| least(|from| totals[from] + change(from, to)));
+        let costs = [weights(unit), pairs(unit), words(unit)];
+        totals = [0, 1, 2].map(|to| totals[from[to]] + change(from[to], to) + costs[to]);
         before.push(from);
     }
-    let mut content = usize::from(totals[1] < totals[0]);
+    let mut content = least(|content| totals[content]);
     let mut found: Vec<(Part, Range<usize>)> = Vec::new();
     for (index, from) in before.iter().enumerate().rev() {
         let range = index * UNIT..bytes.len().min((index + 1) * UNIT);
@@ -47,6 +48,23 @@ pub(super) fn segments(bytes: &[u8]) -> Vec<(Part, Range<usize>)> {
     }
     found.reverse();
     found
+}
+
+/// The content that takes least, the first of equals.
+fn least(takes: impl Fn(usize) -> u64) -> usize {
+    [1, 2].into_iter().fold(0, |best, other| if takes(other) < takes(best) { other } else { best })
+}
+
+/// What a unit of numbers of two bytes takes: as they are distributed around their mean size.
+fn pairs(unit: &[u8]) -> u64 {
+    let numbers =
+        || unit.chunks(2).map(|two| i16::from_le_bytes([two[0], *two.get(1).unwrap_or(&0)]));
+    let sizes = || numbers().map(|number| u64::from(number.unsigned_abs()));
+    let mean = 2 * sizes().sum::<u64>() / unit.len().div_ceil(2) as u64 + 1;
+    // Of the low byte next to nothing is known.
+    let bits =
+        |size: u64| (8 * BIT).max(u64::from(log2(2 * mean as u32)) - BIT + 2 * size * 369 / mean);
+    sizes().map(bits).sum()
 }
 
 /// What a unit of weights takes: as they are distributed around their mean size, or as zeros with

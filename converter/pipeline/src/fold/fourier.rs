@@ -1,0 +1,163 @@
+//! Short-time Fourier transforms that are written as convolutions, their kernels the sines and cosines
+//! of each frequency: as what they are, they need no weights but their window, and far fewer products.
+
+use std::f64::consts::TAU;
+
+use hardtack::{Constant, Data, Tensor};
+use hardtack_bundle::graph::{
+    Conv, Dim, Fact, KernelLayout, Node, Operator, Outlet, Pad, PadMode, Padding, Reshape, Slice,
+    Stft,
+};
+
+use crate::edit::Editor;
+
+/// How far a kernel may be from sines and cosines, as a part of the greatest of its window.
+const ROUNDING: f64 = 1e-5;
+
+/// The number of convolutions that became transforms.
+pub fn recognize(editor: &mut Editor) -> usize {
+    let nodes = 0..editor.model.graph.nodes.len();
+    let convolutions: Vec<usize> = nodes
+        .filter(|index| {
+            let here = Outlet { node: *index as u32, slot: 0 };
+            matches!(editor.node(*index).operator, Operator::Conv(_))
+                && editor.resolve(here) == here
+        })
+        .collect();
+    convolutions.into_iter().filter_map(|index| transform(editor, index)).count()
+}
+
+fn transform(editor: &mut Editor, index: usize) -> Option<()> {
+    let node = editor.node(index);
+    let Operator::Conv(conv) = &node.operator else { return None };
+    let [input, kernel, bias] = node.inputs[..] else { return None };
+    let frame = frame(conv)?;
+    let window = window(f32s(editor, kernel)?, frame)?;
+    if f32s(editor, bias)?.iter().any(|bias| *bias != 0.0) {
+        return None;
+    }
+    let [stride] = conv.window.strides[..] else { return None };
+    let (name, result) = (node.name.clone(), node.outputs[0].clone());
+    let [batch, _, frames] = &result.shape[..] else { return None };
+    let (batch, frames) = (batch.clone(), frames.clone());
+    let input = editor.resolve(input);
+    let length = editor.model.graph.fact(input).shape.get(2)?.clone();
+
+    let window = Constant::Tensor(Tensor::new(&[frame], window)?.into());
+    let window = added(editor, format!("{name}.window"), window)?;
+    let zero = Constant::Tensor(Tensor::new(&[], vec![0f32])?.into());
+    let zero = added(editor, format!("{name}.zero"), zero)?;
+    let one = || Dim::Value(1);
+    let size = |size: usize| Dim::Value(size as i64);
+    let bins = frame / 2 + 1;
+    // Real parts with imaginary ones of 0 beside them, and back to real and imaginary channels.
+    let steps: [(&str, Operator, Vec<Dim>); 8] = [
+        ("parts", Operator::AddAxis(3), vec![batch.clone(), one(), length.clone(), one()]),
+        (
+            "complex",
+            Operator::Pad(Pad {
+                pads: vec![(0, 0), (0, 0), (0, 0), (0, 1)],
+                mode: PadMode::Constant(zero),
+            }),
+            vec![batch.clone(), one(), length, size(2)],
+        ),
+        (
+            "transform",
+            Operator::Stft(Stft {
+                axis: 2,
+                frame: frame as u64,
+                stride: u64::from(stride),
+                window: Some(window),
+            }),
+            vec![batch.clone(), one(), frames.clone(), size(frame), size(2)],
+        ),
+        (
+            "bins",
+            Operator::Slice(Slice { axis: 3, start: size(0), end: size(bins) }),
+            vec![batch.clone(), one(), frames.clone(), size(bins), size(2)],
+        ),
+        (
+            "apart",
+            Operator::MoveAxis((4, 1)),
+            vec![batch.clone(), size(2), one(), frames.clone(), size(bins)],
+        ),
+        (
+            "plain",
+            Operator::RemoveAxis(2),
+            vec![batch.clone(), size(2), frames.clone(), size(bins)],
+        ),
+        ("moved", Operator::MoveAxis((2, 3)), vec![batch, size(2), size(bins), frames]),
+        (
+            "joined",
+            Operator::Reshape(Reshape {
+                axis: 1,
+                from: vec![size(2), size(bins)],
+                to: vec![size(2 * bins)],
+            }),
+            result.shape.clone(),
+        ),
+    ];
+    let mut last = input;
+    for (suffix, operator, shape) in steps {
+        last = editor.add(Node {
+            name: format!("{name}.{suffix}"),
+            operator,
+            inputs: vec![last],
+            outputs: vec![Fact { dtype: result.dtype, shape }],
+        });
+    }
+    editor.redirect(Outlet { node: index as u32, slot: 0 }, last);
+    Some(())
+}
+
+/// The length of the window of a convolution that may be a transform.
+fn frame(conv: &Conv) -> Option<usize> {
+    let Conv { window, kernel_layout, groups } = conv;
+    let [frame] = window.kernel[..] else { return None };
+    let plain = window.padding == Padding::Valid
+        || matches!(&window.padding, Padding::Explicit(before, after) if *before == [0] && *after == [0]);
+    let fits = *kernel_layout == KernelLayout::Oihw
+        && *groups == 1
+        && window.dilations == [1]
+        && window.input_channels == 1
+        && window.output_channels == 2 * (frame / 2 + 1);
+    (plain && fits && frame > 1).then_some(frame as usize)
+}
+
+/// The window of a kernel whose first half are cosines under it, and the other half the negative
+/// sines.
+fn window(kernel: &[f32], frame: usize) -> Option<Vec<f32>> {
+    let window = kernel.get(..frame)?;
+    let greatest = window.iter().fold(0f64, |greatest, w| greatest.max(f64::from(w.abs())));
+    let bins = frame / 2 + 1;
+    let mut rows = kernel.chunks_exact(frame).enumerate();
+    let fits = rows.all(|(row, values)| {
+        let bin = row % bins;
+        values.iter().zip(window).enumerate().all(|(at, (value, w))| {
+            let (sin, cos) = (TAU * (bin * at % frame) as f64 / frame as f64).sin_cos();
+            let expected = f64::from(*w) * if row < bins { cos } else { -sin };
+            (f64::from(*value) - expected).abs() <= ROUNDING * greatest
+        })
+    });
+    (fits && greatest > 0.0).then(|| window.to_vec())
+}
+
+/// The index of a new constant.
+fn added(editor: &mut Editor, name: String, constant: Constant) -> Option<u32> {
+    let outlet = editor.add_constant(name, constant);
+    match editor.node(outlet.node as usize).operator {
+        Operator::Constant(index) => Some(index),
+        _ => None,
+    }
+}
+
+/// The values of a constant f32 tensor.
+fn f32s(editor: &Editor, outlet: Outlet) -> Option<&[f32]> {
+    match editor.constant(outlet)? {
+        Constant::Tensor(tensor) => match tensor.data() {
+            Data::F32(values) => Some(values),
+            _ => None,
+        },
+        _ => None,
+    }
+}
