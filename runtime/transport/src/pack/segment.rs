@@ -113,4 +113,15 @@ mod tests {
         assert_eq!(segments(&bytes), expected);
         assert_eq!(segments(&[]), []);
     }
+
+    #[test]
+    fn numbers_of_two_bytes_are_told_from_both() {
+        let noise = |i: u32| (i.wrapping_mul(2_654_435_761) >> 16) as i16;
+        let mut bytes: Vec<u8> = (0..2048).map(|i| (noise(i) as i8 / 4) as u8).collect();
+        bytes.extend((0..1024).flat_map(|i| (noise(i) / 64).to_le_bytes()));
+        bytes.extend((0..64).flat_map(|i| (1e-3 + 1e-7 * f32::from(noise(i))).to_le_bytes()));
+        let expected =
+            [(Part::Weights, 0..2048), (Part::Pairs, 2048..4096), (Part::Words, 4096..4352)];
+        assert_eq!(segments(&bytes), expected);
+    }
 }
