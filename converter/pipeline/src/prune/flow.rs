@@ -5,7 +5,7 @@ use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Conv, Dim, KernelLayout, Operator, Outlet};
 
 use super::layer::{Layer, matrix_product};
-use super::layout::{KEPT, Layout, Unit, channel_axis, in_window, reshaped};
+use super::layout::{KEPT, Layout, Unit, Units, channel_axis, rearranged};
 
 /// A constant that loses what its units lose.
 #[derive(Clone, Debug)]
@@ -28,12 +28,12 @@ pub struct Flow {
     /// Convolutions and matrix products.
     pub layers: Vec<Layer>,
     /// The unit that each stands for, a smaller one or itself.
-    same: Vec<Unit>,
+    same: Units,
 }
 
 /// Follows the channels of a model.
 pub fn follow(model: &Model) -> Flow {
-    let mut flow = Flow { same: vec![KEPT], ..Flow::default() };
+    let mut flow = Flow::default();
     for index in 0..model.graph.nodes.len() {
         let layout = flow.through(model, index);
         if layout.is_none() {
@@ -54,7 +54,7 @@ impl Flow {
 
     /// How many units there are, [`KEPT`] among them.
     pub fn units(&self) -> usize {
-        self.same.len()
+        self.same.count()
     }
 
     /// The channels of a node's output; `None` where those of its inputs have to stay.
@@ -73,16 +73,11 @@ impl Flow {
             }
             Operator::Binary(_) => self.elementwise(model, index),
             Operator::Unary(_) | Operator::Cast(_) => only(),
-            Operator::MaxPool(pool) => in_window(only()?, &pool.window, rank),
-            Operator::SumPool(pool) => in_window(only()?, &pool.window, rank),
             Operator::Reduce(reduce) => {
                 only().filter(|at| !reduce.axes.contains(&(at.axis as u32)))
             }
             Operator::Softmax(softmax) => {
                 only().filter(|at| !softmax.axes.contains(&(at.axis as u32)))
-            }
-            Operator::NearestUpsample(factors) => {
-                only().filter(|at| factors.get(at.axis) == Some(&1))
             }
             Operator::Resize(resize) => {
                 let scales = node.inputs.get(resize.scales_input? as usize)?;
@@ -93,38 +88,12 @@ impl Flow {
             Operator::Tile(counts) => {
                 only().filter(|at| counts.get(at.axis) == Some(&Dim::Value(1)))
             }
-            Operator::Downsample(down) => only().filter(|at| at.axis != down.axis as usize),
             Operator::Broadcast(shape) => {
                 let same = |at: &Layout| Dim::Value(at.units.len() as i64);
                 only().filter(|at| shape.get(at.axis) == Some(&same(at)))
             }
-            Operator::Slice(slice) => {
-                let Layout { axis, units } = only()?;
-                if axis != slice.axis as usize {
-                    return Some(Layout { axis, units });
-                }
-                let [start, end] = [&slice.start, &slice.end].map(|dim| dim.value());
-                let range = usize::try_from(start?).ok()?..usize::try_from(end?).ok()?;
-                Some(Layout { axis, units: units.get(range)?.to_vec() })
-            }
-            Operator::AddAxis(new) => {
-                let Layout { axis, units } = only()?;
-                Some(Layout { axis: axis + (*new as usize <= axis) as usize, units })
-            }
-            Operator::RemoveAxis(old) => {
-                let Layout { axis, units } = only().filter(|at| at.axis != *old as usize)?;
-                Some(Layout { axis: axis - ((*old as usize) < axis) as usize, units })
-            }
-            Operator::MoveAxis((from, to)) => {
-                let Layout { axis, units } = only()?;
-                let mut axes: Vec<usize> = (0..rank).collect();
-                let moved = axes.remove(*from as usize);
-                axes.insert(*to as usize, moved);
-                Some(Layout { axis: axes.iter().position(|old| *old == axis)?, units })
-            }
-            Operator::Reshape(reshape) => reshaped(only()?, reshape),
             Operator::Concat(axis) => self.concat(model, index, *axis as usize),
-            _ => None,
+            operator => rearranged(only()?, operator, rank),
         }
     }
 
@@ -147,13 +116,13 @@ impl Flow {
         }
         let read = self.read(input, axis, inputs);
         let made: Vec<Unit> = if groups == 1 {
-            (0..outputs).map(|_| self.fresh()).collect()
+            (0..outputs).map(|_| self.same.fresh()).collect()
         } else {
             // A group of channels that share weights goes as a whole: with depthwise
             // convolutions, one.
             let mut one_each = Vec::new();
             for group in read.chunks(inputs / groups) {
-                group.iter().for_each(|unit| self.unite(group[0], *unit));
+                group.iter().for_each(|unit| self.same.unite(group[0], *unit));
                 one_each.push(group[0]);
             }
             (0..outputs).map(|output| one_each[output / (outputs / groups)]).collect()
@@ -182,7 +151,7 @@ impl Flow {
 
     fn product(&mut self, mut layer: Layer, inputs: usize) -> Option<Layout> {
         let read = self.read(layer.input, layer.channel_axes.0, inputs);
-        let units: Vec<Unit> = (0..layer.makes.len()).map(|_| self.fresh()).collect();
+        let units: Vec<Unit> = (0..layer.makes.len()).map(|_| self.same.fresh()).collect();
         self.cut(layer.node, layer.weights, layer.axes.1, &read);
         self.cut(layer.node, layer.weights, layer.axes.0, &units);
         let axis = layer.channel_axes.1;
@@ -201,7 +170,7 @@ impl Flow {
             match self.layout(*outlet).cloned() {
                 Some(other) if other.axis == layout.axis && other.units.len() == count => {
                     let pairs = layout.units.iter().zip(&other.units);
-                    pairs.for_each(|(a, b)| self.unite(*a, *b));
+                    pairs.for_each(|(a, b)| self.same.unite(*a, *b));
                 }
                 Some(_) => return None,
                 None if size == Some(1) && count != 1 => {}
@@ -226,7 +195,7 @@ impl Flow {
                 if other.axis != first.axis || other.units.len() != first.units.len() {
                     return None;
                 }
-                first.units.iter().zip(&other.units).for_each(|(a, b)| self.unite(*a, *b));
+                first.units.iter().zip(&other.units).for_each(|(a, b)| self.same.unite(*a, *b));
             }
             return Some(first);
         }
@@ -257,32 +226,15 @@ impl Flow {
         self.cuts.push(Cut { node, input, layout: Layout { axis, units: units.to_vec() } });
     }
 
-    fn fresh(&mut self) -> Unit {
-        self.same.push(self.same.len());
-        self.same.len() - 1
-    }
-
-    fn find(&self, mut unit: Unit) -> Unit {
-        while self.same[unit] != unit {
-            unit = self.same[unit];
-        }
-        unit
-    }
-
-    fn unite(&mut self, a: Unit, b: Unit) {
-        let (a, b) = (self.find(a), self.find(b));
-        self.same[a.max(b)] = a.min(b);
-    }
-
     fn keep(&mut self, outlet: Outlet) {
         if let Some(layout) = self.layout(outlet).cloned() {
-            layout.units.iter().for_each(|unit| self.unite(KEPT, *unit));
+            layout.units.iter().for_each(|unit| self.same.unite(KEPT, *unit));
         }
     }
 
     /// Gives the same number to what is the same.
     fn settle(&mut self) {
-        let found: Vec<Unit> = (0..self.same.len()).map(|unit| self.find(unit)).collect();
+        let found = self.same.settled();
         let settle = |units: &mut Vec<Unit>| units.iter_mut().for_each(|unit| *unit = found[*unit]);
         self.layouts.iter_mut().flatten().for_each(|layout| settle(&mut layout.units));
         self.cuts.iter_mut().for_each(|cut| settle(&mut cut.layout.units));

@@ -1,6 +1,6 @@
-//! Where a value has its channels.
+//! Where a value has its channels, and which of them are the same.
 
-use hardtack_bundle::graph::{Dim, ImageLayout, Reshape, Window};
+use hardtack_bundle::graph::{Dim, ImageLayout, Operator, Reshape, Window};
 
 /// A channel by its number. Channels that can only go together have the same.
 pub type Unit = usize;
@@ -21,7 +21,7 @@ pub struct Layout {
 }
 
 /// The channels after a window slid over an image; `None` where it slides over them.
-pub fn in_window(layout: Layout, window: &Window, rank: usize) -> Option<Layout> {
+fn in_window(layout: Layout, window: &Window, rank: usize) -> Option<Layout> {
     (channel_axis(window.layout, rank) == layout.axis).then_some(layout)
 }
 
@@ -35,7 +35,7 @@ pub fn channel_axis(layout: ImageLayout, rank: usize) -> usize {
 }
 
 /// The channels after a reshape; `None` where they vary along several axes.
-pub fn reshaped(layout: Layout, reshape: &Reshape) -> Option<Layout> {
+fn reshaped(layout: Layout, reshape: &Reshape) -> Option<Layout> {
     let Layout { axis, units } = layout;
     let first = reshape.axis as usize;
     if axis < first {
@@ -61,4 +61,88 @@ pub fn reshaped(layout: Layout, reshape: &Reshape) -> Option<Layout> {
         let alone = (0..elements).all(|element| unit(element) == along[place(element)]);
         alone.then_some(Layout { axis: first + axis, units: along })
     })
+}
+
+/// Where the channels are behind an operator that keeps, picks or moves elements, or looks at each
+/// channel by itself; `None` where it is no such operator.
+pub fn rearranged(layout: Layout, operator: &Operator, rank: usize) -> Option<Layout> {
+    match operator {
+        Operator::MaxPool(pool) => in_window(layout, &pool.window, rank),
+        Operator::SumPool(pool) => in_window(layout, &pool.window, rank),
+        Operator::NearestUpsample(factors) => {
+            Some(layout).filter(|at| factors.get(at.axis) == Some(&1))
+        }
+        Operator::Downsample(down) => Some(layout).filter(|at| at.axis != down.axis as usize),
+        Operator::Slice(slice) => {
+            let Layout { axis, units } = layout;
+            if axis != slice.axis as usize {
+                return Some(Layout { axis, units });
+            }
+            let [start, end] = [&slice.start, &slice.end].map(|dim| dim.value());
+            let range = usize::try_from(start?).ok()?..usize::try_from(end?).ok()?;
+            Some(Layout { axis, units: units.get(range)?.to_vec() })
+        }
+        Operator::AddAxis(new) => {
+            let Layout { axis, units } = layout;
+            Some(Layout { axis: axis + usize::from(*new as usize <= axis), units })
+        }
+        Operator::RemoveAxis(old) => {
+            let Layout { axis, units } = Some(layout).filter(|at| at.axis != *old as usize)?;
+            Some(Layout { axis: axis - usize::from((*old as usize) < axis), units })
+        }
+        Operator::MoveAxis((from, to)) => {
+            let Layout { axis, units } = layout;
+            let mut axes: Vec<usize> = (0..rank).collect();
+            let moved = axes.remove(*from as usize);
+            axes.insert(*to as usize, moved);
+            Some(Layout { axis: axes.iter().position(|old| *old == axis)?, units })
+        }
+        Operator::Reshape(reshape) => reshaped(layout, reshape),
+        _ => None,
+    }
+}
+
+/// Units, and which of them turned out to be the same.
+#[derive(Clone, Debug)]
+pub struct Units {
+    /// What each stands for, a smaller one or itself.
+    same: Vec<Unit>,
+}
+
+impl Default for Units {
+    /// [`KEPT`] alone.
+    fn default() -> Units {
+        Units { same: vec![KEPT] }
+    }
+}
+
+impl Units {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.same.len()
+    }
+
+    /// A new one.
+    pub fn fresh(&mut self) -> Unit {
+        self.same.push(self.same.len());
+        self.same.len() - 1
+    }
+
+    fn find(&self, mut unit: Unit) -> Unit {
+        while self.same[unit] != unit {
+            unit = self.same[unit];
+        }
+        unit
+    }
+
+    /// Makes two one.
+    pub fn unite(&mut self, a: Unit, b: Unit) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.same[a.max(b)] = a.min(b);
+    }
+
+    /// What each stands for.
+    pub fn settled(&self) -> Vec<Unit> {
+        (0..self.same.len()).map(|unit| self.find(unit)).collect()
+    }
 }

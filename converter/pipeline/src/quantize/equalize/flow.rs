@@ -9,7 +9,7 @@ use hardtack_bundle::graph::{
 
 use crate::prune::flow::real;
 use crate::prune::layer::{Layer, matrix_product};
-use crate::prune::layout::{KEPT, Layout, Unit, channel_axis, in_window, reshaped};
+use crate::prune::layout::{KEPT, Layout, Unit, Units, channel_axis, rearranged};
 
 /// A constant whose elements are multiplied by their channels' factors, or divided by them.
 pub struct Scaled {
@@ -59,12 +59,12 @@ pub struct Flow {
     /// Where x · sigmoid(x) is computed.
     pub gates: Vec<Gate>,
     /// The unit that each stands for, a smaller one or itself.
-    same: Vec<Unit>,
+    same: Units,
 }
 
 /// Follows the channels of a model.
 pub fn follow(model: &Model) -> Flow {
-    let mut flow = Flow { same: vec![KEPT], gates: gates(model), ..Flow::default() };
+    let mut flow = Flow { gates: gates(model), ..Flow::default() };
     for index in 0..model.graph.nodes.len() {
         let layout = flow.through(model, index);
         // A sigmoid is given the channels as they were.
@@ -108,7 +108,7 @@ impl Flow {
 
     /// How many units there are, [`KEPT`] among them.
     pub fn units(&self) -> usize {
-        self.same.len()
+        self.same.count()
     }
 
     /// The channels of a node's output; `None` where no factor passes through the node.
@@ -125,16 +125,11 @@ impl Flow {
             }
             Operator::Binary(kind) => self.elementwise(model, index, *kind),
             Operator::Unary(Unary::LeakyRelu(_) | Unary::Abs | Unary::Negate) => only(),
-            Operator::MaxPool(pool) => in_window(only()?, &pool.window, rank),
-            Operator::SumPool(pool) => in_window(only()?, &pool.window, rank),
             Operator::Reduce(reduce) => only().filter(|at| {
                 let linear =
                     matches!(reduce.reducer, Reducer::Sum | Reducer::Maximum | Reducer::Minimum);
                 linear && !reduce.axes.contains(&(at.axis as u32))
             }),
-            Operator::NearestUpsample(factors) => {
-                only().filter(|at| factors.get(at.axis) == Some(&1))
-            }
             Operator::Pad(pad) => {
                 let zeros = match pad.mode {
                     PadMode::Constant(index) => match model.constants.get(index as usize)? {
@@ -145,34 +140,8 @@ impl Flow {
                 };
                 only().filter(|at| zeros && pad.pads.get(at.axis) == Some(&(0, 0)))
             }
-            Operator::Downsample(down) => only().filter(|at| at.axis != down.axis as usize),
-            Operator::Slice(slice) => {
-                let Layout { axis, units } = only()?;
-                if axis != slice.axis as usize {
-                    return Some(Layout { axis, units });
-                }
-                let [start, end] = [&slice.start, &slice.end].map(|dim| dim.value());
-                let range = usize::try_from(start?).ok()?..usize::try_from(end?).ok()?;
-                Some(Layout { axis, units: units.get(range)?.to_vec() })
-            }
-            Operator::AddAxis(new) => {
-                let Layout { axis, units } = only()?;
-                Some(Layout { axis: axis + usize::from(*new as usize <= axis), units })
-            }
-            Operator::RemoveAxis(old) => {
-                let Layout { axis, units } = only().filter(|at| at.axis != *old as usize)?;
-                Some(Layout { axis: axis - usize::from((*old as usize) < axis), units })
-            }
-            Operator::MoveAxis((from, to)) => {
-                let Layout { axis, units } = only()?;
-                let mut axes: Vec<usize> = (0..rank).collect();
-                let moved = axes.remove(*from as usize);
-                axes.insert(*to as usize, moved);
-                Some(Layout { axis: axes.iter().position(|old| *old == axis)?, units })
-            }
-            Operator::Reshape(reshape) => reshaped(only()?, reshape),
             Operator::Concat(axis) => self.concat(model, index, *axis as usize),
-            _ => None,
+            operator => rearranged(only()?, operator, rank),
         }
     }
 
@@ -196,7 +165,7 @@ impl Flow {
             return None;
         }
         let read = self.read(input, axis, inputs);
-        let made: Vec<Unit> = (0..outputs).map(|_| self.fresh()).collect();
+        let made: Vec<Unit> = (0..outputs).map(|_| self.same.fresh()).collect();
         self.scaled(index, 1, if depthwise { output_axis } else { input_axis }, &read, true);
         self.scaled(index, 1, output_axis, &made, false);
         self.scaled(index, 2, bias_axis, &made, false);
@@ -211,7 +180,7 @@ impl Flow {
 
     fn product(&mut self, model: &Model, layer: &Layer, inputs: usize) -> Option<Layout> {
         let read = self.read(layer.input, layer.channel_axes.0, inputs);
-        let made: Vec<Unit> = layer.makes.iter().map(|_| self.fresh()).collect();
+        let made: Vec<Unit> = layer.makes.iter().map(|_| self.same.fresh()).collect();
         self.scaled(layer.node, layer.weights, layer.axes.1, &read, true);
         self.scaled(layer.node, layer.weights, layer.axes.0, &made, false);
         let rows = rows(real(model, layer.kernel(model))?, layer.axes.0, Some(layer.axes.1))?;
@@ -254,7 +223,11 @@ impl Flow {
                     if !alike {
                         return None;
                     }
-                    layout.units.iter().zip(&other.units).for_each(|(a, b)| self.unite(*a, *b));
+                    layout
+                        .units
+                        .iter()
+                        .zip(&other.units)
+                        .for_each(|(a, b)| self.same.unite(*a, *b));
                     return Some(layout);
                 };
                 if constant.as_f32()?.iter().all(|element| *element == 0.0) {
@@ -306,32 +279,15 @@ impl Flow {
         self.scaled.push(Scaled { node, input, layout, divided });
     }
 
-    fn fresh(&mut self) -> Unit {
-        self.same.push(self.same.len());
-        self.same.len() - 1
-    }
-
-    fn find(&self, mut unit: Unit) -> Unit {
-        while self.same[unit] != unit {
-            unit = self.same[unit];
-        }
-        unit
-    }
-
-    fn unite(&mut self, a: Unit, b: Unit) {
-        let (a, b) = (self.find(a), self.find(b));
-        self.same[a.max(b)] = a.min(b);
-    }
-
     fn keep(&mut self, outlet: Outlet) {
         if let Some(layout) = self.layout(outlet).cloned() {
-            layout.units.iter().for_each(|unit| self.unite(KEPT, *unit));
+            layout.units.iter().for_each(|unit| self.same.unite(KEPT, *unit));
         }
     }
 
     /// Gives the same number to what is the same.
     fn settle(&mut self) {
-        let found: Vec<Unit> = (0..self.same.len()).map(|unit| self.find(unit)).collect();
+        let found = self.same.settled();
         let settle = |units: &mut Vec<Unit>| units.iter_mut().for_each(|unit| *unit = found[*unit]);
         self.layouts.iter_mut().flatten().for_each(|layout| settle(&mut layout.units));
         self.scaled.iter_mut().for_each(|scaled| settle(&mut scaled.layout.units));
