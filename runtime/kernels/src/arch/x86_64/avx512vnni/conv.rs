@@ -1,8 +1,9 @@
-//! Convolution: tiles of up to 16 pixels × 1 vector, 12 × 2, 8 × 3 or 6 × 4 of sums in registers.
+//! Convolution: tiles of up to 12 pixels × 1 or 2 vectors, 8 × 3 or 6 × 4 of sums in registers.
 
 use core::arch::x86_64::*;
 
 use super::finish::{Addend, narrow, offset, scale_narrow, scale_wide, start};
+use super::half;
 use crate::strided::ConvBlock;
 
 /// Runs a block.
@@ -23,6 +24,7 @@ pub(super) unsafe fn conv(block: &ConvBlock) {
             (3, false) => columns_3::<false>(block),
             (2, true) => columns_2::<true>(block),
             (2, false) => columns_2::<false>(block),
+            _ if block.channels <= half::COLUMNS => half::conv(block),
             (_, true) => columns_1::<true>(block),
             (_, false) => columns_1::<false>(block),
         }
@@ -52,7 +54,7 @@ macro_rules! columns {
 columns!(columns_4, 4, 6 5 4 3 2 1);
 columns!(columns_3, 3, 8 6 4 2 1);
 columns!(columns_2, 2, 12 8 4 2 1);
-columns!(columns_1, 1, 16 8 4 2 1);
+columns!(columns_1, 1, 12 8 4 2 1);
 
 /// Pixels from number `first` to before `end`, `P` at a time; `V` vectors of columns. `PLAIN`: as
 /// [`Finisher`].

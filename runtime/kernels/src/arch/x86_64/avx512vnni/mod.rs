@@ -4,6 +4,7 @@ mod bytes;
 mod conv;
 mod depthwise;
 mod finish;
+mod half;
 
 use core::arch::x86_64::*;
 use core::hint::black_box;

@@ -1,4 +1,4 @@
-//! Convolution: tiles of a few pixels × 16 columns.
+//! Convolution: tiles of a few pixels × 16 columns, or 8 where no more are channels.
 
 use core::arch::x86_64::*;
 
@@ -7,23 +7,23 @@ use super::finish::{Addend, clamp, round, scale, start};
 use crate::strided::ConvBlock;
 
 /// Columns of a block.
-const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 16;
 
-/// `P` pixels from number `first` on.
+/// `P` pixels from number `first` on; `V` vectors of columns, of which the block's channels are.
 ///
 /// # Safety
 /// As [`ConvBlock`] says; the processor has AVX2, FMA and the instructions of `D`.
 #[inline(always)]
-pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usize) {
+pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize>(block: &ConvBlock, first: usize) {
     // SAFETY: everything read and written is what the block promises: its terms and weights,
     // the runs of its pixels and up to three bytes behind each, and its channels of each output
     // and addend.
     unsafe {
         let begin = start(block.narrow);
-        let bias = [
-            _mm256_add_epi32(load(block.weights), begin),
-            _mm256_add_epi32(load(block.weights.add(32)), begin),
-        ];
+        let mut bias = columns::<V>(block.weights);
+        for bias in &mut bias {
+            *bias = _mm256_add_epi32(*bias, begin);
+        }
         let mut sums = [bias; P];
         let mut pixels = [block.input; P];
         for (i, pixel) in pixels.iter_mut().enumerate() {
@@ -36,12 +36,17 @@ pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usiz
             for _ in 0..block.runs[1] {
                 for step in 0..block.steps {
                     let at = across + 4 * step;
-                    let columns = [D::weights(load(weights)), D::weights(load(weights.add(32)))];
+                    let columns = columns::<V>(weights);
+                    let mut ready = [D::weights(columns[0]); V];
+                    for j in 1..V {
+                        ready[j] = D::weights(columns[j]);
+                    }
                     for i in 0..P {
                         let four = pixels[i].add(at).cast::<i32>().read_unaligned();
                         let four = D::activations(_mm256_set1_epi32(four));
-                        sums[i][0] = D::add(sums[i][0], four, columns[0]);
-                        sums[i][1] = D::add(sums[i][1], four, columns[1]);
+                        for j in 0..V {
+                            sums[i][j] = D::add(sums[i][j], four, ready[j]);
+                        }
                     }
                     weights = weights.add(4 * WIDTH);
                 }
@@ -50,12 +55,16 @@ pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usiz
             down += block.run_step[0];
         }
 
-        let scales = block.weights.add(4 * WIDTH).cast::<f32>();
-        let scales = [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))];
+        let scales = columns::<V>(block.weights.add(4 * WIDTH));
         let mut scaled = [[_mm256_setzero_ps(); 2]; P];
         for i in 0..P {
-            for j in 0..2 {
-                scaled[i][j] = scale(sums[i][j], scales[j], block.narrow);
+            for j in 0..V {
+                let scales = _mm256_castsi256_ps(scales[j]);
+                scaled[i][j] = scale(sums[i][j], scales, block.narrow);
+            }
+            if V == 1 {
+                // Of each vector of four columns and four, the first four count.
+                scaled[i][1] = _mm256_permute2f128_ps(scaled[i][0], scaled[i][0], 1);
             }
         }
         // Every index is a constant, so that sums stay in registers.
@@ -67,7 +76,7 @@ pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usiz
                 }
             )*};
         }
-        pairs!(0 2 4);
+        pairs!(0 2 4 6 8 10);
     }
 }
 
@@ -101,10 +110,21 @@ unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], co
     }
 }
 
+/// The words of all columns in two vectors, or in one those of the first eight, which are the
+/// lower lanes of both.
 #[inline(always)]
-unsafe fn load(at: *const u8) -> __m256i {
+unsafe fn columns<const V: usize>(at: *const u8) -> [__m256i; V] {
     // SAFETY: passed on.
-    unsafe { _mm256_loadu_si256(at.cast()) }
+    unsafe {
+        let mut vectors = [_mm256_loadu_si256(at.cast()); V];
+        if V == 2 {
+            vectors[1] = _mm256_loadu_si256(at.add(32).cast());
+        } else {
+            let second = _mm_loadu_si128(at.add(32).cast());
+            vectors[0] = _mm256_inserti128_si256(vectors[0], second, 1);
+        }
+        vectors
+    }
 }
 
 /// The channels of the addend of a pixel.
@@ -115,6 +135,9 @@ unsafe fn residual(block: &ConvBlock, pixel: usize) -> __m128i {
         let at = block.residual.add(*block.residual_offsets.add(pixel) as usize);
         if block.channels == WIDTH {
             return _mm_loadu_si128(at.cast());
+        }
+        if block.channels == WIDTH / 2 {
+            return _mm_loadl_epi64(at.cast());
         }
         let mut bytes = [0u8; WIDTH];
         at.copy_to_nonoverlapping(bytes.as_mut_ptr(), block.channels);
@@ -130,6 +153,9 @@ unsafe fn store(block: &ConvBlock, pixel: usize, bytes: __m128i) {
         let at = block.output.add(*block.output_offsets.add(pixel) as usize);
         if block.channels == WIDTH {
             return _mm_storeu_si128(at.cast(), bytes);
+        }
+        if block.channels == WIDTH / 2 {
+            return _mm_storel_epi64(at.cast(), bytes);
         }
         let mut row = [0u8; WIDTH];
         _mm_storeu_si128(row.as_mut_ptr().cast(), bytes);

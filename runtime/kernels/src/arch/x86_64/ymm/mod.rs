@@ -5,15 +5,28 @@ mod depthwise;
 mod dot;
 mod finish;
 
-/// The table for an instruction set, as a module.
+/// All pixels of a block in tiles of so many.
+macro_rules! tiles {
+    ($block:ident, $vectors:literal, [$($pixels:literal)*]) => {{
+        let mut first = 0;
+        $(while $block.pixels - first >= $pixels {
+            // SAFETY: passed on; the tile's pixels are some of the block's.
+            unsafe { tile::<$vectors, $pixels>($block, first) };
+            first += $pixels;
+        })*
+    }};
+}
+
+/// The table for an instruction set, as a module. A tile of a convolution has so many pixels, where
+/// it has 16 columns, and so many where it has 8.
 macro_rules! kernels {
-    ($module:ident, $isa:ident, $feature:literal, $dot:ident, [$($pixels:literal)*]) => {
+    ($module:ident, $isa:ident, $feature:literal, $dot:ident, $pixels:tt, $pixels_of_8:tt) => {
         pub(crate) mod $module {
-            use super::dot::$dot as Dot;
             use super::depthwise::Half;
+            use super::dot::$dot as Dot;
             use super::{conv, dot};
-            use crate::arch::depthwise::{general, rolling};
             use crate::Isa;
+            use crate::arch::depthwise::{general, rolling};
             use crate::packed::Packing;
             use crate::strided::{ConvBlock, DepthwiseRows, Kernels, portable};
 
@@ -45,18 +58,17 @@ macro_rules! kernels {
 
             #[inline(never)]
             #[target_feature(enable = $feature)]
-            unsafe fn tile<const P: usize>(block: &ConvBlock, first: usize) {
+            unsafe fn tile<const V: usize, const P: usize>(block: &ConvBlock, first: usize) {
                 // SAFETY: passed on.
-                unsafe { conv::tile::<Dot, P>(block, first) }
+                unsafe { conv::tile::<Dot, V, P>(block, first) }
             }
 
             unsafe fn conv(block: &ConvBlock) {
-                let mut first = 0;
-                $(while block.pixels - first >= $pixels {
-                    // SAFETY: passed on; the tile's pixels are some of the block's.
-                    unsafe { tile::<$pixels>(block, first) };
-                    first += $pixels;
-                })*
+                if block.channels > conv::WIDTH / 2 {
+                    tiles!(block, 2, $pixels);
+                } else {
+                    tiles!(block, 1, $pixels_of_8);
+                }
             }
 
             #[target_feature(enable = $feature)]
@@ -86,6 +98,6 @@ macro_rules! kernels {
     };
 }
 
-kernels!(avxvnni, AvxVnni, "avx2,fma,avxvnni", AvxVnni, [6 4 2 1]);
-kernels!(avx512vl, Avx512Vl, "avx2,fma,avx512f,avx512vl,avx512vnni", Avx512Vl, [6 4 2 1]);
-kernels!(avx2, Avx2, "avx2,fma", Avx2, [4 2 1]);
+kernels!(avxvnni, AvxVnni, "avx2,fma,avxvnni", AvxVnni, [6 4 2 1], [12 8 4 2 1]);
+kernels!(avx512vl, Avx512Vl, "avx2,fma,avx512f,avx512vl,avx512vnni", Avx512Vl, [6 4 2 1], [12 8 4 2 1]);
+kernels!(avx2, Avx2, "avx2,fma", Avx2, [4 2 1], [8 4 2 1]);
