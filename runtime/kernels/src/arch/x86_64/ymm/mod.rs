@@ -30,6 +30,8 @@ macro_rules! kernels {
                 rescale: vectors::rescale,
                 lookup: portable::lookup,
                 quantize: vectors::quantize,
+                extent: vectors::extent,
+                affine: vectors::affine,
                 interleave: portable::interleave,
                 max_pool: vectors::max_pool,
                 average_pool: vectors::average_pool,
