@@ -26,6 +26,7 @@ pub mod strided;
 mod accumulator;
 #[allow(unsafe_code)]
 mod arch;
+mod dynamic;
 mod exponential;
 mod geometry;
 mod isa;
@@ -36,15 +37,17 @@ mod table;
 mod walk;
 
 pub use accumulator::{AccumulatorBound, AccumulatorOverflow, prove_accumulator};
+pub use dynamic::{Affine, Ranges};
 pub use exponential::softmax_table;
 pub use geometry::{Image, Taps, Window};
 pub use isa::Isa;
 pub use operation::{
-    Add, AveragePool, Clamp, Conv, Dequantize, MaxPool, Move, Multiply, Quantize, Residual, Resize,
-    Sample, Softmax,
+    Add, AveragePool, Clamp, Conv, Dequantize, MaxPool, Move, Multiply, Product, Quantize,
+    Residual, Resize, Sample, Softmax,
 };
 pub use rounding::{
     Requantize, SCALE_BITS, TERM_SCALE_BITS, is_significant, round_half_even, round_significant,
 };
+pub use scalar::product;
 pub use table::Kernels;
 pub use walk::Walk;

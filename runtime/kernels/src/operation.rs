@@ -1,7 +1,7 @@
 //! What each operation takes. The slices hold exactly what the shapes beside them say;
 //! a kernel panics where they hold less.
 
-use crate::{Image, Walk, Window};
+use crate::{Image, Ranges, Walk, Window};
 
 /// Least and greatest output integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,4 +252,30 @@ pub struct Dequantize<'a> {
     pub scale: f32,
     /// The integer that represents 0 in the input.
     pub zero_point: i8,
+}
+
+/// A product of rows of reals with a matrix of integers: with `q`, `scale` and `zero_point` by
+/// [`Affine`](crate::Affine) from the rows, the reals
+/// `f32(Σ (q − zero_point) · w) · (scale · scales[c]) + bias[c]`.
+///
+/// Sums are exact for at most [`Product::DEPTH`] weights of a column, and wrap beyond.
+#[derive(Clone, Copy, Debug)]
+pub struct Product<'a> {
+    /// What is read, row by row.
+    pub input: &'a [f32],
+    /// Elements of a row.
+    pub depth: usize,
+    /// Which of them share a scale.
+    pub ranges: Ranges,
+    /// As many rows as the input's have elements, each with one of every column.
+    pub weights: &'a [i8],
+    /// Per column.
+    pub scales: &'a [f32],
+    /// Per column.
+    pub bias: &'a [f32],
+}
+
+impl Product<'_> {
+    /// So many products of 255 and 127 fit an i32.
+    pub const DEPTH: usize = 66_311;
 }

@@ -16,10 +16,12 @@
 //! vector alone, put the outputs into their natural order: of `vectors` vectors of `lanes` times
 //! four sums, place `4 · (lanes · j + l) + i` holds column `4 · (vectors · l + j) + i`.
 //!
-//! [`dense`] and [`depthwise`] say how weights follow each other. Numbers are little-endian.
+//! [`dense`] and [`depthwise`] say how weights follow each other; [`product`] has terms and an order of
+//! its own. Numbers are little-endian.
 
 pub mod dense;
 pub mod depthwise;
+pub mod product;
 
 /// A layout of packed weights: one per family of instruction sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

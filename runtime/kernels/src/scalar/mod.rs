@@ -7,6 +7,7 @@ mod depthwise;
 mod elementwise;
 mod max_pool;
 mod ports;
+mod product;
 mod resize;
 mod softmax;
 
@@ -18,6 +19,7 @@ pub use copy::copy;
 pub use elementwise::{add, lookup, multiply};
 pub use max_pool::max_pool;
 pub use ports::{dequantize, quantize};
+pub use product::product;
 pub use resize::resize;
 pub(crate) use resize::{interpolate, weights};
 pub(crate) use softmax::share;

@@ -1,7 +1,7 @@
 //! Convolutions and fully connected layers on packed weights.
 
 use super::parallel::{Shared, part};
-use super::{Alone, Finish, Kernels, Parallel, Residual, SLACK, View};
+use super::{Alone, Finish, Kernels, Parallel, ProductRow, Residual, SLACK, View};
 use crate::packed::Packing;
 use crate::packed::dense::{DEPTH, Dense};
 
@@ -90,6 +90,10 @@ pub(crate) struct Block {
     pub(crate) finish: Finish,
     #[cfg_attr(target_arch = "arm", allow(dead_code))]
     pub(crate) narrow: bool,
+    /// Of each pixel, where sums become reals; else null.
+    pub(crate) rows: *const ProductRow,
+    /// What is added to such reals, for each column of the block.
+    pub(crate) addends: *const f32,
 }
 
 impl Conv {
@@ -219,6 +223,8 @@ impl Conv {
                     residual_scale: residual.map_or(0.0, |residual| residual.scale),
                     finish: plan.finish,
                     narrow: plan.narrow,
+                    rows: core::ptr::null(),
+                    addends: core::ptr::null(),
                 };
                 // SAFETY: `new` found every window, output and addend of these pixels, with the
                 // slack, in the bytes that `run` found in the arena. The block lies in the

@@ -25,6 +25,7 @@ mod pool;
 ))]
 pub(crate) mod portable;
 mod ports;
+mod product;
 mod rows;
 mod table;
 mod window;
@@ -36,11 +37,15 @@ pub use parallel::{Alone, Parallel};
 #[cfg(feature = "std")]
 pub use pool::Pool;
 pub use ports::{Bytes, Dequantize, Fill, Halo, Move, Quantize};
+pub use product::Product;
 pub use table::Kernels;
 pub use window::{AveragePool, MaxPool, Resize};
 
 pub(crate) use conv::Block as ConvBlock;
 pub(crate) use depthwise::Rows as DepthwiseRows;
+pub(crate) use product::Row as ProductRow;
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use product::reals;
 pub(crate) use window::ResizeRow;
 
 /// Bytes that kernels may read behind an image.

@@ -50,6 +50,11 @@ impl Shared {
         Self(arena.as_mut_ptr())
     }
 
+    /// Reals that parts of one operation share.
+    pub(super) fn of_reals(reals: &mut [f32]) -> Self {
+        Self(reals.as_mut_ptr().cast())
+    }
+
     /// The byte at this offset, which lies in the arena.
     pub(super) fn at(self, offset: usize) -> *mut u8 {
         self.0.wrapping_add(offset)

@@ -5,7 +5,7 @@
 //! raised by 128, otherwise 0.
 
 use super::{AveragePool, Linear, MaxPool, Pairs, Resize, ResizeRow};
-use crate::{Requantize, SCALE_BITS, Sample, round_significant};
+use crate::{Affine, Requantize, SCALE_BITS, Sample, round_significant};
 
 /// Channels worked on at once.
 const CHANNELS: usize = 64;
@@ -87,6 +87,20 @@ pub(crate) fn quantize<const FLIP: u8>(
     for (output, &x) in output.iter_mut().zip(input) {
         let x = if x.is_nan() { 0.0 } else { x };
         *output = write::<FLIP>(requantize.apply(x * inverse_scale));
+    }
+}
+
+/// The least and the greatest of some values and 0.
+#[inline(always)]
+pub(crate) fn extent<const FLIP: u8>(input: &[f32]) -> [f32; 2] {
+    crate::dynamic::extent(input)
+}
+
+/// Real values to stored activations, by scale and zero point of unsigned bytes.
+#[inline(always)]
+pub(crate) fn affine<const FLIP: u8>(affine: &Affine, input: &[f32], output: &mut [u8]) {
+    for (output, &x) in output.iter_mut().zip(input) {
+        *output = affine.apply(x) ^ 0x80 ^ FLIP;
     }
 }
 
@@ -235,13 +249,15 @@ macro_rules! portable {
             use crate::strided::{
                 AveragePool, Linear, MaxPool, Pairs, Resize, ResizeRow, portable,
             };
-            use crate::Requantize;
+            use crate::{Affine, Requantize};
 
             portable::portable! { @functions [$($feature)?], $flip;
                 add(add: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]);
                 multiply(multiply: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]);
                 rescale(linear: &Linear, input: &[u8], output: &mut [u8]);
                 quantize(scale: f32, requantize: &Requantize, input: &[f32], output: &mut [u8]);
+                extent(input: &[f32]) -> [f32; 2];
+                affine(affine: &Affine, input: &[f32], output: &mut [u8]);
                 max_pool(pool: &MaxPool, input: &[u8], row: usize, output: &mut [u8]);
                 average_pool(pool: &AveragePool, input: &[u8], row: usize, output: &mut [u8]);
                 resize(resize: &Resize, row: &ResizeRow<'_>, output: &mut [u8]);
@@ -250,14 +266,16 @@ macro_rules! portable {
         }
     };
     (@functions $feature:tt, $flip:literal;
-        $($name:ident($($argument:ident: $type:ty),*);)*) => {$(
-        portable::portable! { @function $feature, $flip, $name($($argument: $type),*) }
+        $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
+        portable::portable! {
+            @function $feature, $flip, $name($($argument: $type),*) $(-> $result)?
+        }
     )*};
     (@function [$($feature:literal)?], $flip:literal,
-        $name:ident($($argument:ident: $type:ty),*)) => {
+        $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
         $(#[target_feature(enable = $feature)])?
-        pub(super) fn $name($($argument: $type),*) {
-            portable::$name::<$flip>($($argument),*);
+        pub(super) fn $name($($argument: $type),*) $(-> $result)? {
+            portable::$name::<$flip>($($argument),*)
         }
     };
 }

@@ -232,6 +232,12 @@ impl<D: Dot> Quads for Neon<D> {
     }
 
     #[inline(always)]
+    unsafe fn write(sums: int32x4_t, to: *mut i32) {
+        // SAFETY: passed on.
+        unsafe { vst1q_s32(to, sums) }
+    }
+
+    #[inline(always)]
     unsafe fn scale(sums: int32x4_t, scales: *const f32, narrow: bool) -> float32x4_t {
         // SAFETY: passed on.
         unsafe {

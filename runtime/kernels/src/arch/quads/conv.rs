@@ -1,7 +1,7 @@
 //! Convolution: tiles of up to four pixels × 16 columns.
 
 use super::{Quads, load, store};
-use crate::strided::ConvBlock;
+use crate::strided::{ConvBlock, reals};
 
 /// Columns of a block.
 pub(crate) const WIDTH: usize = 16;
@@ -81,6 +81,16 @@ pub(crate) unsafe fn finish<Q: Quads, const P: usize>(
     // SAFETY: the terms of a block begin it; its channels of each output and addend are read and
     // written.
     unsafe {
+        if !block.rows.is_null() {
+            for i in 0..P {
+                let mut row = [0i32; WIDTH];
+                for j in 0..4 {
+                    Q::write(sums[i][j], row.as_mut_ptr().add(4 * j));
+                }
+                reals(block, first + i, row);
+            }
+            return;
+        }
         let scales = block.weights.add(4 * WIDTH).cast::<f32>();
         for i in 0..P {
             let mut scaled = [Q::scale(sums[i][0], scales, block.narrow); 4];

@@ -74,6 +74,12 @@ pub(super) trait Quads {
     /// See [`Quads::load`].
     unsafe fn close(parts: Self::Parts) -> Self::Sums;
 
+    /// Writes four sums, which began without [`Quads::start`]'s `narrow`.
+    ///
+    /// # Safety
+    /// Four i32 can be written.
+    unsafe fn write(sums: Self::Sums, to: *mut i32);
+
     /// `a0 b0 c0 d0`, `a1 b1 c1 d1`, and so on.
     ///
     /// # Safety
@@ -163,6 +169,8 @@ macro_rules! kernels {
                 rescale: vectors::rescale,
                 lookup: portable::lookup,
                 quantize: vectors::quantize,
+                extent: vectors::extent,
+                affine: vectors::affine,
                 interleave: portable::interleave,
                 max_pool: vectors::max_pool,
                 average_pool: vectors::average_pool,

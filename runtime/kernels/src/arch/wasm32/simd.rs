@@ -100,6 +100,12 @@ impl Quads for Simd128 {
     }
 
     #[inline(always)]
+    unsafe fn write(sums: v128, to: *mut i32) {
+        // SAFETY: passed on.
+        unsafe { v128_store(to.cast(), sums) }
+    }
+
+    #[inline(always)]
     unsafe fn scale(sums: v128, scales: *const f32, _: bool) -> v128 {
         // SAFETY: passed on.
         let scale = unsafe { v128_load(scales.cast()) };

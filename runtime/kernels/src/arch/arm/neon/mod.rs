@@ -10,7 +10,7 @@ use self::assembly::{
 use crate::Isa;
 use crate::packed::Packing;
 use crate::packed::depthwise::ROWS;
-use crate::strided::{ConvBlock, DepthwiseRows, Finish, Kernels, portable};
+use crate::strided::{ConvBlock, DepthwiseRows, Finish, Kernels, portable, reals};
 
 /// Columns and channels of a block.
 const WIDTH: usize = 16;
@@ -31,6 +31,8 @@ pub(crate) static NEON: Kernels = Kernels {
     rescale: words::rescale,
     lookup: portable::lookup,
     quantize: words::quantize,
+    extent: words::extent,
+    affine: words::affine,
     interleave: portable::interleave,
     max_pool: words::max_pool,
     average_pool: words::average_pool,
@@ -114,6 +116,11 @@ unsafe fn conv(block: &ConvBlock) {
                     hardtack_neon_run(parts.as_mut_ptr(), run, weights, block.steps);
                     weights = weights.add(block.steps * STEP);
                 }
+            }
+            if !block.rows.is_null() {
+                let sums = core::array::from_fn(|c| parts[2 * c].wrapping_add(parts[2 * c + 1]));
+                reals::<WIDTH>(block, index, sums);
+                continue;
             }
             if !block.residual.is_null() {
                 let from = block.residual.add(*block.residual_offsets.add(index) as usize);

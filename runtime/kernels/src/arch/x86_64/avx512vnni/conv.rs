@@ -17,16 +17,20 @@ pub(super) unsafe fn conv(block: &ConvBlock) {
         && block.channels == block.width;
     // SAFETY: passed on.
     unsafe {
-        match (block.width / 16, plain) {
-            (4, true) => columns_4::<true>(block),
-            (4, false) => columns_4::<false>(block),
-            (3, true) => columns_3::<true>(block),
-            (3, false) => columns_3::<false>(block),
-            (2, true) => columns_2::<true>(block),
-            (2, false) => columns_2::<false>(block),
+        match (block.width / 16, plain, block.rows.is_null()) {
+            (4, _, false) => columns_4::<false, true>(block),
+            (4, true, _) => columns_4::<true, false>(block),
+            (4, false, _) => columns_4::<false, false>(block),
+            (3, _, false) => columns_3::<false, true>(block),
+            (3, true, _) => columns_3::<true, false>(block),
+            (3, false, _) => columns_3::<false, false>(block),
+            (2, _, false) => columns_2::<false, true>(block),
+            (2, true, _) => columns_2::<true, false>(block),
+            (2, false, _) => columns_2::<false, false>(block),
+            (_, _, false) => columns_1::<false, true>(block),
             _ if block.channels <= half::COLUMNS => half::conv(block),
-            (_, true) => columns_1::<true>(block),
-            (_, false) => columns_1::<false>(block),
+            (_, true, _) => columns_1::<true, false>(block),
+            (_, false, _) => columns_1::<false, false>(block),
         }
     }
 }
@@ -35,14 +39,14 @@ pub(super) unsafe fn conv(block: &ConvBlock) {
 /// what is left in as few tiles as there are kernels for.
 macro_rules! columns {
     ($name:ident, $vectors:literal, $($pixels:literal)*) => {
-        unsafe fn $name<const PLAIN: bool>(block: &ConvBlock) {
+        unsafe fn $name<const PLAIN: bool, const REAL: bool>(block: &ConvBlock) {
             let mut first = 0;
             $(
                 let count = (block.pixels - first) / $pixels;
                 if count > 0 {
                     let end = first + count * $pixels;
                     // SAFETY: passed on; the tiles' pixels are some of the block's.
-                    unsafe { tiles::<$vectors, $pixels, PLAIN>(block, first, end) };
+                    unsafe { tiles::<$vectors, $pixels, PLAIN, REAL>(block, first, end) };
                     first = end;
                 }
             )*
@@ -57,10 +61,10 @@ columns!(columns_2, 2, 12 8 4 2 1);
 columns!(columns_1, 1, 12 8 4 2 1);
 
 /// Pixels from number `first` to before `end`, `P` at a time; `V` vectors of columns. `PLAIN`: as
-/// [`Finisher`].
+/// [`Finisher`]. `REAL`: sums become reals.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool>(
+unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool, const REAL: bool>(
     block: &ConvBlock,
     mut first: usize,
     end: usize,
@@ -124,6 +128,25 @@ unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool>(
                 down += block.run_step[0];
             }
 
+            if REAL {
+                for i in 0..P {
+                    let row = *block.rows.add(first + i);
+                    let output = block.output.add(*block.output_offsets.add(first + i) as usize);
+                    let (zero, scale) = (_mm512_set1_epi32(row.zero), _mm512_set1_ps(row.scale));
+                    for j in 0..V {
+                        let sum = _mm512_sub_epi32(sums[i][j], _mm512_mullo_epi32(zero, bias[j]));
+                        let scale = _mm512_mul_ps(scale, scales[j]);
+                        let real = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+                        let addend = _mm512_loadu_ps(block.addends.add(16 * j));
+                        let columns = (block.channels - 16 * j).min(16);
+                        let output = output.add(64 * j).cast();
+                        let mask = u16::MAX >> (16 - columns);
+                        _mm512_mask_storeu_ps(output, mask, _mm512_add_ps(real, addend));
+                    }
+                }
+                first += P;
+                continue;
+            }
             let mut scaled = [[_mm512_setzero_ps(); V]; P];
             if narrow {
                 for i in 0..P {

@@ -26,6 +26,8 @@ pub(crate) static KERNELS: Kernels = Kernels {
     rescale: vectors::rescale,
     lookup: bytes::lookup,
     quantize: vectors::quantize,
+    extent: vectors::extent,
+    affine: vectors::affine,
     interleave: bytes::interleave,
     max_pool: vectors::max_pool,
     average_pool: vectors::average_pool,

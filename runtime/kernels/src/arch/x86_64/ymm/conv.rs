@@ -56,6 +56,14 @@ pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize>(block: &ConvBl
         }
 
         let scales = columns::<V>(block.weights.add(4 * WIDTH));
+        if V == 2 && !block.rows.is_null() {
+            let scales = [_mm256_castsi256_ps(scales[0]), _mm256_castsi256_ps(scales[V - 1])];
+            for i in 0..P {
+                let sums = [sums[i][0], sums[i][V - 1]];
+                reals(block, first + i, sums, [bias[0], bias[V - 1]], scales);
+            }
+            return;
+        }
         let mut scaled = [[_mm256_setzero_ps(); 2]; P];
         for i in 0..P {
             for j in 0..V {
@@ -106,6 +114,36 @@ unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], co
         store(block, pixel, _mm256_castsi256_si128(bytes));
         if count > 1 {
             store(block, pixel + 1, _mm256_extracti128_si256(bytes, 1));
+        }
+    }
+}
+
+/// Writes the reals of the sums of a row.
+#[inline(always)]
+unsafe fn reals(
+    block: &ConvBlock,
+    pixel: usize,
+    sums: [__m256i; 2],
+    columns: [__m256i; 2],
+    scales: [__m256; 2],
+) {
+    // SAFETY: the block has a row and an offset for each of its pixels, an addend for each column,
+    // and so many channels there.
+    unsafe {
+        let row = *block.rows.add(pixel);
+        let (zero, scale) = (_mm256_set1_epi32(row.zero), _mm256_set1_ps(row.scale));
+        let mut reals = [0f32; WIDTH];
+        for j in 0..2 {
+            let sum = _mm256_sub_epi32(sums[j], _mm256_mullo_epi32(zero, columns[j]));
+            let real = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scale, scales[j]));
+            let addend = _mm256_loadu_ps(block.addends.add(8 * j));
+            _mm256_storeu_ps(reals.as_mut_ptr().add(8 * j), _mm256_add_ps(real, addend));
+        }
+        let output = block.output.add(*block.output_offsets.add(pixel) as usize).cast::<f32>();
+        if block.channels == WIDTH {
+            output.copy_from_nonoverlapping(reals.as_ptr(), WIDTH);
+        } else {
+            output.copy_from_nonoverlapping(reals.as_ptr(), block.channels);
         }
     }
 }

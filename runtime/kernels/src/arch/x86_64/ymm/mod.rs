@@ -43,6 +43,8 @@ macro_rules! kernels {
                 rescale: vectors::rescale,
                 lookup: portable::lookup,
                 quantize: vectors::quantize,
+                extent: vectors::extent,
+                affine: vectors::affine,
                 interleave: portable::interleave,
                 max_pool: vectors::max_pool,
                 average_pool: vectors::average_pool,
@@ -64,7 +66,7 @@ macro_rules! kernels {
             }
 
             unsafe fn conv(block: &ConvBlock) {
-                if block.channels > conv::WIDTH / 2 {
+                if block.channels > conv::WIDTH / 2 || !block.rows.is_null() {
                     tiles!(block, 2, $pixels);
                 } else {
                     tiles!(block, 1, $pixels_of_8);

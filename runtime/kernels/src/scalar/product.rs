@@ -1,0 +1,28 @@
+use crate::dynamic::extent;
+use crate::{Affine, Product, Ranges};
+
+/// The definition of [`Product`].
+///
+/// # Panics
+/// Where slices do not have what the shapes say.
+pub fn product(product: &Product<'_>, output: &mut [f32]) {
+    let columns = product.scales.len();
+    let tensor = Affine::of(extent(product.input));
+    let rows = product.input.chunks_exact(product.depth);
+    assert_eq!(rows.len() * columns, output.len(), "an output for each row and column");
+    for (row, output) in rows.zip(output.chunks_exact_mut(columns)) {
+        let affine = match product.ranges {
+            Ranges::Row => Affine::of(extent(row)),
+            Ranges::Tensor => tensor,
+        };
+        for (column, output) in output.iter_mut().enumerate() {
+            let mut sum = 0i32;
+            for (index, x) in row.iter().enumerate() {
+                let x = i32::from(affine.apply(*x)) - i32::from(affine.zero_point);
+                let weight = product.weights[index * columns + column];
+                sum = sum.wrapping_add(x * i32::from(weight));
+            }
+            *output = sum as f32 * (affine.scale * product.scales[column]) + product.bias[column];
+        }
+    }
+}

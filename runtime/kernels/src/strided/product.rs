@@ -1,0 +1,187 @@
+//! Products of reals with matrices of integers, on packed weights.
+
+use super::conv::Block;
+use super::parallel::{Shared, part};
+use super::{Alone, Finish, Kernels, Parallel, SLACK};
+use crate::packed::dense::DEPTH;
+use crate::packed::product::Matrix;
+use crate::{Affine, Ranges};
+
+/// Rows that are quantized at once.
+const ROWS: usize = 384;
+/// Rows of a part are a multiple of this, which is one of every kernel's tile.
+const UNIT: usize = 24;
+/// Products that are worth a second thread: some microseconds of one.
+const WORTHWHILE: usize = 1 << 20;
+/// Columns of the widest block.
+const WIDEST: usize = 64;
+
+/// A product of rows of reals with a packed matrix: see [`Product`](crate::Product).
+#[derive(Clone, Copy, Debug)]
+pub struct Product<'a> {
+    /// The shape of the matrix.
+    pub matrix: Matrix,
+    /// The matrix, packed for the kernels.
+    pub packed: &'a [u8],
+    /// Per column; or none.
+    pub bias: &'a [f32],
+    /// Which values share a scale.
+    pub ranges: Ranges,
+}
+
+/// What makes reals of the sums of a row: `f32(sum − zero · Σw) · (scale · scales[c]) + addend`.
+/// Sums begin at `Σw`, which counts as one of `zero`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Row {
+    pub(crate) scale: f32,
+    pub(crate) zero: i32,
+}
+
+impl Product<'_> {
+    /// Bytes of memory that a product of so many rows needs.
+    pub fn scratch(&self, rows: usize) -> usize {
+        rows.min(ROWS) * self.stride() + SLACK
+    }
+
+    /// Bytes of a quantized row.
+    fn stride(&self) -> usize {
+        self.matrix.depth.next_multiple_of(DEPTH)
+    }
+
+    /// Computes it for all rows of `input`.
+    ///
+    /// # Panics
+    /// Where slices do not have what the shape says, and where the matrix is packed for other
+    /// kernels, or not at a multiple of 64.
+    pub fn run(
+        &self,
+        kernels: &Kernels,
+        input: &[f32],
+        output: &mut [f32],
+        scratch: &mut [u8],
+        parallel: &dyn Parallel,
+    ) {
+        let Matrix { depth, columns } = self.matrix;
+        let rows = input.len() / depth;
+        assert_eq!(input.len(), rows * depth, "whole rows");
+        assert_eq!(output.len(), rows * columns, "an output for each row and column");
+        assert!(self.bias.is_empty() || self.bias.len() == columns, "a bias for each column");
+        assert!(scratch.len() >= self.scratch(rows), "too little memory");
+        assert_eq!(self.matrix.bytes(kernels.packing()), Some(self.packed.len()), "packed bytes");
+        assert!(self.packed.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
+        assert!(ROWS * columns <= u32::MAX as usize / 4, "offsets have 32 bits");
+        // SAFETY: the table of an instruction set is only given out where the processor has it; so
+        // for all kernels below.
+        let affine = |values: &[f32]| Affine::of(unsafe { (kernels.extent)(values) });
+        let tensor = match self.ranges {
+            Ranges::Row => None,
+            Ranges::Tensor => Some(affine(input)),
+        };
+        let stride = self.stride();
+        // Activations are stored raised by 128 less than unsigned bytes, or as these.
+        let shift = 128 - kernels.packing().raise();
+        let inputs = input.chunks(ROWS * depth);
+        for (input, output) in inputs.zip(output.chunks_mut(ROWS * columns)) {
+            let mut terms = [Row::default(); ROWS];
+            let stored = scratch.chunks_exact_mut(stride);
+            for ((row, stored), term) in input.chunks_exact(depth).zip(stored).zip(&mut terms) {
+                let affine = tensor.unwrap_or_else(|| affine(row));
+                let zero = i32::from(affine.zero_point) - shift + 1;
+                *term = Row { scale: affine.scale, zero };
+                // SAFETY: as above.
+                unsafe { (kernels.affine)(&affine, row, stored) };
+            }
+            self.multiply(kernels, &terms[..input.len() / depth], scratch, output, parallel);
+        }
+    }
+
+    /// The products of quantized rows.
+    fn multiply(
+        &self,
+        kernels: &Kernels,
+        terms: &[Row],
+        stored: &[u8],
+        output: &mut [f32],
+        parallel: &dyn Parallel,
+    ) {
+        let rows = terms.len();
+        let Matrix { depth, columns } = self.matrix;
+        let blocks = self.matrix.dense().blocks(kernels.packing()).count();
+        let parallel = if rows * depth * columns < WORTHWHILE { &Alone } else { parallel };
+        let parts = parallel.threads().max(1);
+        let by_blocks = blocks >= parts && rows < UNIT * parts;
+        let unit = if rows >= UNIT * parts { UNIT } else { 1 };
+        let output = Shared::of_reals(output);
+        parallel.run(parts, &|index| {
+            let (rows, blocks) = match by_blocks {
+                true => (0..rows, part(blocks, 1, index, parts)),
+                false => (part(rows, unit, index, parts), 0..blocks),
+            };
+            let mut offsets = [[0u32; ROWS]; 2];
+            for (place, row) in rows.clone().enumerate() {
+                offsets[0][place] = (row * self.stride()) as u32;
+                offsets[1][place] = (4 * row * columns) as u32;
+            }
+            let some = self.matrix.dense().blocks(kernels.packing());
+            for block in some.skip(blocks.start).take(blocks.len()) {
+                let mut addends = [0f32; WIDEST];
+                if !self.bias.is_empty() {
+                    addends[..block.channels]
+                        .copy_from_slice(&self.bias[block.first..][..block.channels]);
+                }
+                let block = Block {
+                    input: stored.as_ptr(),
+                    input_offsets: offsets[0].as_ptr(),
+                    pixels: rows.len(),
+                    runs: [1, 1],
+                    run_step: [0, 0],
+                    steps: depth.div_ceil(DEPTH),
+                    weights: self.packed[block.offset..].as_ptr(),
+                    width: block.width,
+                    channels: block.channels,
+                    output: output.at(4 * block.first),
+                    output_offsets: offsets[1].as_ptr(),
+                    residual: core::ptr::null(),
+                    residual_offsets: core::ptr::null(),
+                    residual_zero_point: 0.0,
+                    residual_scale: 0.0,
+                    finish: Finish { zero_point: 0, low: 0, high: 0 },
+                    narrow: false,
+                    rows: terms[rows.start..].as_ptr(),
+                    addends: addends.as_ptr(),
+                };
+                // SAFETY: `run` found so many stored rows, with the slack, and so many outputs of
+                // every row. The block lies in the matrix, at a multiple of 64 since blocks are
+                // multiples of it. Parts have rows or columns of their own.
+                unsafe { (kernels.conv)(&block) };
+            }
+        });
+    }
+}
+
+/// The reals of the sums of a row from `column` of the block on, and writes those that are
+/// channels.
+///
+/// # Safety
+/// The block has rows, and `pixel` is one of them.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: [i32; N]) {
+    // SAFETY: terms begin a block; there is an addend for each column.
+    let (row, columns, scales, addends) = unsafe {
+        let scales = block.weights.add(4 * N).cast::<[f32; N]>().read();
+        let columns = block.weights.cast::<[i32; N]>().read();
+        (*block.rows.add(pixel), columns, scales, block.addends.cast::<[f32; N]>().read())
+    };
+    let mut reals = [0f32; N];
+    for i in 0..N {
+        let sum = sums[i].wrapping_sub(row.zero.wrapping_mul(columns[i]));
+        reals[i] = sum as f32 * (row.scale * scales[i]) + addends[i];
+    }
+    // SAFETY: the block has an offset for each of its pixels, and so many channels there.
+    unsafe {
+        let output = block.output.add(*block.output_offsets.add(pixel) as usize);
+        let bytes = reals.as_ptr().cast::<u8>();
+        output.copy_from_nonoverlapping(bytes, 4 * block.channels.min(N));
+    }
+}
