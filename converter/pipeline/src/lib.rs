@@ -7,6 +7,7 @@
 pub mod arrays;
 pub mod spec;
 
+mod channels;
 mod convert;
 mod edit;
 mod emit;

@@ -2,8 +2,8 @@
 
 use hardtack::Model;
 
-use super::flow::{Flow, real};
-use super::layout::Unit;
+use super::flow::Flow;
+use crate::channels::{Unit, real};
 use crate::samples;
 
 /// Costs by the channels that are kept.
@@ -25,7 +25,7 @@ pub struct Price {
 impl Cost {
     /// Of a model whose open dimensions are taken for something small.
     pub fn new(model: &Model, flow: &Flow) -> Cost {
-        let pair = |layer: &super::layer::Layer| {
+        let pair = |layer: &crate::channels::Layer| {
             let output = model.graph.fact(layer.output());
             let shape = samples::concrete(&output.shape, model.graph.symbols.len());
             let places: f64 = shape.iter().map(|size| *size as f64).product();

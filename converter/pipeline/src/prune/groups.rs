@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hardtack::Model;
 
 use super::flow::Flow;
-use super::layout::{KEPT, Unit};
+use crate::channels::{KEPT, Unit};
 
 /// Units of which any may be removed while others stay.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Group {
 /// values, none of these loses all its channels while the group has one.
 pub fn groups(model: &Model, flow: &Flow) -> Vec<Group> {
     let mut within: Vec<Vec<usize>> = vec![Vec::new(); flow.units()];
-    for (node, layout) in flow.layouts.iter().enumerate() {
+    for (node, layout) in flow.channels.layouts().iter().enumerate() {
         for unit in layout.iter().flat_map(|layout| &layout.units) {
             if within[*unit].last() != Some(&node) {
                 within[*unit].push(node);

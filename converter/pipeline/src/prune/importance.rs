@@ -11,12 +11,12 @@ use std::collections::HashMap;
 use hardtack::Model;
 use hardtack_bundle::graph::Outlet;
 
-use super::flow::{Flow, real};
+use super::flow::Flow;
 use super::groups::Group;
-use super::layer::{Channelwise, Layer};
-use super::layout::Unit;
 use super::matrix::{add_products, cholesky, dot, inverse, solve};
 use super::moments::{Centred, Moments};
+use super::patches::Channelwise;
+use crate::channels::{Layer, Unit, real};
 use crate::error::Error;
 use crate::observe::Observer;
 use crate::samples::{Source, each};

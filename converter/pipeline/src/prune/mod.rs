@@ -2,14 +2,13 @@
 //! that read them make up for it.
 
 mod cost;
-pub(crate) mod flow;
+mod flow;
 mod groups;
 mod importance;
 mod latency;
-pub(crate) mod layer;
-pub(crate) mod layout;
 mod matrix;
 mod moments;
+mod patches;
 mod reconstruct;
 mod search;
 mod shrink;
@@ -106,7 +105,8 @@ pub fn prune(
     let mut readers: Vec<usize> = groups.iter().flat_map(|group| group.readers.clone()).collect();
     readers.sort();
     readers.dedup();
-    let readers: Vec<&layer::Layer> = readers.iter().map(|layer| &flow.layers[*layer]).collect();
+    let readers: Vec<&crate::channels::Layer> =
+        readers.iter().map(|layer| &flow.layers[*layer]).collect();
     let covariances = importance::covariances(model, &readers, samples, &mut |done| {
         progress(done, samples.count());
     })?;

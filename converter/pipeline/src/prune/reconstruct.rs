@@ -6,11 +6,12 @@
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Operator, Outlet};
 
-use super::flow::{Flow, follow, real};
+use super::flow::{Flow, follow};
 use super::importance::spread;
-use super::layer::{Channelwise, Layer, Patches};
 use super::matrix::{dot, solve};
 use super::moments::{Centred, Moments};
+use super::patches::{Channelwise, Patches};
+use crate::channels::{Layer, real};
 use crate::edit::Editor;
 use crate::error::Error;
 use crate::observe::Observer;

@@ -3,8 +3,8 @@
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Operator};
 
-use super::flow::{Flow, real};
-use super::layout::Layout;
+use super::flow::Flow;
+use crate::channels::{Layout, real};
 use crate::edit::Editor;
 
 /// The model without the units that are not kept. It computes what it did with these channels
@@ -13,8 +13,8 @@ pub fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
     let left = |layout: &Layout| layout.units.iter().filter(|unit| kept[**unit]).count();
     let mut editor = Editor::new(model.clone());
     for (index, node) in model.graph.nodes.iter().enumerate() {
-        let before = node.inputs.first().and_then(|outlet| flow.layout(*outlet));
-        let after = flow.layouts[index].as_ref();
+        let before = node.inputs.first().and_then(|outlet| flow.channels.layout(*outlet));
+        let after = flow.channels.layouts()[index].as_ref();
         let operator = &mut editor.model.graph.nodes[index].operator;
         resize(operator, before, after, kept);
         if let Some(layout) = after {

@@ -9,7 +9,7 @@ use hardtack_bundle::graph::{Binary, Operator, Outlet};
 use super::super::scale::{Quantization, Range};
 use super::flow::{Flow, Reader};
 use super::seen::Seen;
-use crate::prune::layout::{KEPT, Unit};
+use crate::channels::{KEPT, Unit};
 
 /// How much of a channel's range its factor makes up for, the rest being left to the weights.
 const ALPHAS: [f32; 3] = [1.0, 0.75, 0.5];
@@ -99,7 +99,7 @@ impl<'a> Judge<'a> {
         for (index, node) in model.graph.nodes.iter().enumerate() {
             node.inputs.iter().for_each(|input| readers.entry(*input).or_default().push(index));
         }
-        let values = flow.layouts.iter().enumerate().filter_map(|(index, layout)| {
+        let values = flow.channels.layouts().iter().enumerate().filter_map(|(index, layout)| {
             let outlet = Outlet { node: index as u32, slot: 0 };
             let units = &layout.as_ref()?.units;
             let operator = &model.graph.nodes[index].operator;

@@ -3,13 +3,11 @@
 //! through.
 
 use hardtack::{Data, Model};
-use hardtack_bundle::graph::{
-    Binary, Conv, KernelLayout, Node, Operator, Outlet, PadMode, Reducer, Unary,
-};
+use hardtack_bundle::graph::{Binary, Conv, Node, Operator, Outlet, PadMode, Reducer, Unary};
 
-use crate::prune::flow::real;
-use crate::prune::layer::{Layer, matrix_product};
-use crate::prune::layout::{KEPT, Layout, Unit, Units, channel_axis, rearranged};
+use crate::channels::{
+    Channels, Layer, Layout, Unit, convolution, matrix_product, real, rearranged,
+};
 
 /// A constant whose elements are multiplied by their channels' factors, or divided by them.
 pub struct Scaled {
@@ -47,19 +45,18 @@ pub struct Gate {
     pub product: usize,
 }
 
-/// What is known of a graph's channels. Those of one unit have one factor; [`KEPT`] has 1.
+/// What is known of a graph's channels. Those of one unit have one factor;
+/// [`KEPT`](crate::channels::KEPT) has 1.
 #[derive(Default)]
 pub struct Flow {
-    /// Channels of each node's first output, where they are known.
-    pub layouts: Vec<Option<Layout>>,
+    /// Where they are.
+    pub channels: Channels,
     /// Constants that have the factors in them.
     pub scaled: Vec<Scaled>,
     /// The layers.
     pub readers: Vec<Reader>,
     /// Where x · sigmoid(x) is computed.
     pub gates: Vec<Gate>,
-    /// The unit that each stands for, a smaller one or itself.
-    same: Units,
 }
 
 /// Follows the channels of a model.
@@ -69,12 +66,17 @@ pub fn follow(model: &Model) -> Flow {
         let layout = flow.through(model, index);
         // A sigmoid is given the channels as they were.
         if layout.is_none() && !flow.gates.iter().any(|gate| gate.sigmoid == index) {
-            model.graph.nodes[index].inputs.iter().for_each(|outlet| flow.keep(*outlet));
+            model.graph.nodes[index].inputs.iter().for_each(|outlet| flow.channels.keep(*outlet));
         }
-        flow.layouts.push(layout);
+        flow.channels.push(layout);
     }
-    model.graph.outputs.iter().for_each(|outlet| flow.keep(*outlet));
-    flow.settle();
+    model.graph.outputs.iter().for_each(|outlet| flow.channels.keep(*outlet));
+    let settle = flow.channels.settle();
+    flow.scaled.iter_mut().for_each(|scaled| settle(&mut scaled.layout.units));
+    for reader in &mut flow.readers {
+        settle(&mut reader.units);
+        settle(&mut reader.makes);
+    }
     flow
 }
 
@@ -101,14 +103,9 @@ fn gates(model: &Model) -> Vec<Gate> {
 }
 
 impl Flow {
-    /// The channels of a value.
-    pub fn layout(&self, outlet: Outlet) -> Option<&Layout> {
-        (outlet.slot == 0).then(|| self.layouts[outlet.node as usize].as_ref())?
-    }
-
-    /// How many units there are, [`KEPT`] among them.
+    /// How many units there are.
     pub fn units(&self) -> usize {
-        self.same.count()
+        self.channels.units()
     }
 
     /// The channels of a node's output; `None` where no factor passes through the node.
@@ -116,12 +113,12 @@ impl Flow {
         let node = &model.graph.nodes[index];
         let [fact] = &node.outputs[..] else { return None };
         let rank = fact.shape.len();
-        let only = || self.layout(*node.inputs.first()?).cloned();
+        let only = || self.channels.layout(*node.inputs.first()?).cloned();
         match &node.operator {
             Operator::Conv(conv) => self.conv(model, index, conv),
             Operator::Einsum(einsum) => {
                 let (layer, inputs) = matrix_product(model, index, &einsum.expression)?;
-                self.product(model, &layer, inputs)
+                self.layer(model, &layer, inputs)
             }
             Operator::Binary(kind) => self.elementwise(model, index, *kind),
             Operator::Unary(Unary::LeakyRelu(_) | Unary::Abs | Unary::Negate) => only(),
@@ -140,57 +137,38 @@ impl Flow {
                 };
                 only().filter(|at| zeros && pad.pads.get(at.axis) == Some(&(0, 0)))
             }
-            Operator::Concat(axis) => self.concat(model, index, *axis as usize),
+            Operator::Concat(axis) => self.channels.concat(model, &node.inputs, *axis as usize),
             operator => rearranged(only()?, operator, rank),
         }
     }
 
     fn conv(&mut self, model: &Model, index: usize, conv: &Conv) -> Option<Layout> {
-        let node = &model.graph.nodes[index];
-        let [input, kernel, bias] = node.inputs[..] else { return None };
-        let shape = real(model, kernel)?.shape().to_vec();
-        let axis = channel_axis(conv.window.layout, node.outputs[0].shape.len());
-        let (output_axis, input_axis) = match conv.kernel_layout {
-            KernelLayout::Oihw => (0, 1),
-            KernelLayout::Ohwi => (0, shape.len() - 1),
-            KernelLayout::Hwio => (shape.len() - 1, shape.len() - 2),
-        };
-        let outputs = conv.window.output_channels as usize;
-        let inputs = conv.window.input_channels as usize;
-        let groups = conv.groups as usize;
-        let depthwise = groups > 1 && groups == inputs && groups == outputs;
-        let bias_shape = real(model, bias)?.shape().to_vec();
-        let bias_axis = bias_shape.iter().position(|size| *size == outputs)?;
-        if real(model, bias)?.len() != outputs || (groups != 1 && !depthwise) {
+        let (layer, inputs) = convolution(model, index, conv)?;
+        let outputs = layer.makes.len();
+        let bias = real(model, model.graph.nodes[index].inputs[2])?;
+        let bias_axis = bias.shape().iter().position(|size| *size == outputs)?;
+        let depthwise = layer.groups > 1 && layer.groups == inputs && layer.groups == outputs;
+        if bias.len() != outputs || (layer.groups != 1 && !depthwise) {
             return None;
         }
-        let read = self.read(input, axis, inputs);
-        let made: Vec<Unit> = (0..outputs).map(|_| self.same.fresh()).collect();
-        self.scaled(index, 1, if depthwise { output_axis } else { input_axis }, &read, true);
-        self.scaled(index, 1, output_axis, &made, false);
-        self.scaled(index, 2, bias_axis, &made, false);
-        let rows = rows(
-            real(model, kernel)?,
-            output_axis,
-            if depthwise { None } else { Some(input_axis) },
-        )?;
-        self.readers.push(Reader { units: read, makes: made.clone(), input, rows, depthwise });
-        Some(Layout { axis, units: made })
+        let made = self.layer(model, &layer, inputs)?;
+        self.scaled(index, 2, bias_axis, &made.units, false);
+        Some(made)
     }
 
-    fn product(&mut self, model: &Model, layer: &Layer, inputs: usize) -> Option<Layout> {
-        let read = self.read(layer.input, layer.channel_axes.0, inputs);
-        let made: Vec<Unit> = layer.makes.iter().map(|_| self.same.fresh()).collect();
-        self.scaled(layer.node, layer.weights, layer.axes.1, &read, true);
-        self.scaled(layer.node, layer.weights, layer.axes.0, &made, false);
-        let rows = rows(real(model, layer.kernel(model))?, layer.axes.0, Some(layer.axes.1))?;
-        self.readers.push(Reader {
-            units: read,
-            makes: made.clone(),
-            input: layer.input,
-            rows,
-            depthwise: false,
-        });
+    /// The channels that a layer makes, of one group or of as many as channels.
+    fn layer(&mut self, model: &Model, layer: &Layer, inputs: usize) -> Option<Layout> {
+        let depthwise = layer.groups > 1;
+        let read = self.channels.read(layer.input, layer.channel_axes.0, inputs);
+        let made = self.channels.fresh(layer.makes.len());
+        let (output_axis, input_axis) = layer.axes;
+        let read_axis = if depthwise { output_axis } else { input_axis };
+        self.scaled(layer.node, layer.weights, read_axis, &read, true);
+        self.scaled(layer.node, layer.weights, output_axis, &made, false);
+        let kernel = real(model, layer.kernel(model))?;
+        let rows = rows(kernel, output_axis, (!depthwise).then_some(input_axis))?;
+        let input = layer.input;
+        self.readers.push(Reader { units: read, makes: made.clone(), input, rows, depthwise });
         Some(Layout { axis: layer.channel_axes.1, units: made })
     }
 
@@ -198,16 +176,16 @@ impl Flow {
         let node = &model.graph.nodes[index];
         let [a, b] = node.inputs[..] else { return None };
         let whole = |outlet: Outlet| model.graph.fact(outlet).shape == node.outputs[0].shape;
-        let (value, other) = match (self.layout(a), self.layout(b)) {
+        let (value, other) = match (self.channels.layout(a), self.channels.layout(b)) {
             (Some(_), _) if whole(a) => (a, b),
             (_, Some(_)) if whole(b) => (b, a),
             _ => return None,
         };
-        let layout = self.layout(value)?.clone();
+        let layout = self.channels.layout(value)?.clone();
         let constant = real(model, other);
         match kind {
             Binary::Multiply if value != other => {
-                self.keep(other);
+                self.channels.keep(other);
                 Some(layout)
             }
             Binary::Divide if constant.is_some() && value == a => Some(layout),
@@ -217,17 +195,8 @@ impl Flow {
             | Binary::Subtract
             | Binary::SubtractFrom => {
                 let Some(constant) = constant else {
-                    let other = self.layout(other)?.clone();
-                    let alike =
-                        other.axis == layout.axis && other.units.len() == layout.units.len();
-                    if !alike {
-                        return None;
-                    }
-                    layout
-                        .units
-                        .iter()
-                        .zip(&other.units)
-                        .for_each(|(a, b)| self.same.unite(*a, *b));
+                    let other = self.channels.layout(other)?.clone();
+                    self.channels.join(&layout, &other)?;
                     return Some(layout);
                 };
                 if constant.as_f32()?.iter().all(|element| *element == 0.0) {
@@ -245,56 +214,9 @@ impl Flow {
         }
     }
 
-    fn concat(&mut self, model: &Model, index: usize, axis: usize) -> Option<Layout> {
-        let node = &model.graph.nodes[index];
-        let mut units = Vec::new();
-        for outlet in &node.inputs {
-            match self.layout(*outlet) {
-                Some(layout) if layout.axis == axis => units.extend(&layout.units),
-                Some(_) => return None,
-                None => {
-                    let size = model.graph.fact(*outlet).shape.get(axis)?.value()?;
-                    units.extend(std::iter::repeat_n(KEPT, usize::try_from(size).ok()?));
-                }
-            }
-        }
-        Some(Layout { axis, units })
-    }
-
-    /// The channels that a layer sums over.
-    fn read(&mut self, outlet: Outlet, axis: usize, count: usize) -> Vec<Unit> {
-        match self.layout(outlet) {
-            Some(layout) if layout.axis == axis && layout.units.len() == count => {
-                layout.units.clone()
-            }
-            _ => {
-                self.keep(outlet);
-                vec![KEPT; count]
-            }
-        }
-    }
-
     fn scaled(&mut self, node: usize, input: usize, axis: usize, units: &[Unit], divided: bool) {
         let layout = Layout { axis, units: units.to_vec() };
         self.scaled.push(Scaled { node, input, layout, divided });
-    }
-
-    fn keep(&mut self, outlet: Outlet) {
-        if let Some(layout) = self.layout(outlet).cloned() {
-            layout.units.iter().for_each(|unit| self.same.unite(KEPT, *unit));
-        }
-    }
-
-    /// Gives the same number to what is the same.
-    fn settle(&mut self) {
-        let found = self.same.settled();
-        let settle = |units: &mut Vec<Unit>| units.iter_mut().for_each(|unit| *unit = found[*unit]);
-        self.layouts.iter_mut().flatten().for_each(|layout| settle(&mut layout.units));
-        self.scaled.iter_mut().for_each(|scaled| settle(&mut scaled.layout.units));
-        for reader in &mut self.readers {
-            settle(&mut reader.units);
-            settle(&mut reader.makes);
-        }
     }
 }
 

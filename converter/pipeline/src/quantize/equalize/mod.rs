@@ -15,9 +15,9 @@ use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Node, Operator};
 
 use self::flow::{Flow, Gate, Scaled};
+use crate::channels::real;
 use crate::edit::Editor;
 use crate::error::Error;
-use crate::prune::flow::real;
 use crate::samples::Source;
 
 /// The model with factors for its channels where they make the estimated error smaller; `progress` is
@@ -64,7 +64,7 @@ fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
 
 /// Gives a sigmoid the channels as they were before they got factors.
 fn unscale(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
-    let Some(layout) = flow.layout(gate.x) else { return };
+    let Some(layout) = flow.channels.layout(gate.x) else { return };
     let back: Vec<f32> = layout.units.iter().map(|unit| 1.0 / factors[*unit]).collect();
     if back.iter().all(|factor| *factor == 1.0) {
         return;
@@ -86,8 +86,8 @@ mod tests {
 
     use super::super::{Equalize, Settings, quantize};
     use super::*;
+    use crate::channels::KEPT;
     use crate::parity;
-    use crate::prune::layout::KEPT;
     use crate::testing::{Net, Value, noise, windowed};
 
     fn relu(net: &mut Net, x: &Value) -> Value {

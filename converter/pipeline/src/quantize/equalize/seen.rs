@@ -39,13 +39,13 @@ pub fn observe(
     let known = |(index, layout): (usize, &Option<_>)| {
         layout.as_ref().map(|_| Outlet { node: index as u32, slot: 0 })
     };
-    let outlets = flow.layouts.iter().enumerate().filter_map(known);
+    let outlets = flow.channels.layouts().iter().enumerate().filter_map(known);
     let mut observer = Observer::new(model, outlets)?;
     let mut seen: HashMap<Outlet, Seen> = HashMap::new();
     let count = samples.count();
     for (number, sample) in samples::each(samples).enumerate() {
         observer.run(&sample?, |outlet, tensor| {
-            let Some(layout) = flow.layout(outlet) else { return };
+            let Some(layout) = flow.channels.layout(outlet) else { return };
             let channels = layout.units.len();
             let seen = seen.entry(outlet).or_default();
             let wanted = (KEPT_ELEMENTS / channels).max(64).div_ceil(count.div_ceil(2));

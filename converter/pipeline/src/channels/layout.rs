@@ -1,12 +1,8 @@
-//! Where a value has its channels, and which of them are the same.
+//! Where a value has its channels.
 
 use hardtack_bundle::graph::{Dim, ImageLayout, Operator, Reshape, Window};
 
-/// A channel by its number. Channels that can only go together have the same.
-pub type Unit = usize;
-
-/// Every channel that has to stay.
-pub const KEPT: Unit = 0;
+use super::Unit;
 
 /// Channels are not followed through a reshape of more elements.
 const LARGEST: usize = 1 << 24;
@@ -99,50 +95,5 @@ pub fn rearranged(layout: Layout, operator: &Operator, rank: usize) -> Option<La
         }
         Operator::Reshape(reshape) => reshaped(layout, reshape),
         _ => None,
-    }
-}
-
-/// Units, and which of them turned out to be the same.
-#[derive(Clone, Debug)]
-pub struct Units {
-    /// What each stands for, a smaller one or itself.
-    same: Vec<Unit>,
-}
-
-impl Default for Units {
-    /// [`KEPT`] alone.
-    fn default() -> Units {
-        Units { same: vec![KEPT] }
-    }
-}
-
-impl Units {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.same.len()
-    }
-
-    /// A new one.
-    pub fn fresh(&mut self) -> Unit {
-        self.same.push(self.same.len());
-        self.same.len() - 1
-    }
-
-    fn find(&self, mut unit: Unit) -> Unit {
-        while self.same[unit] != unit {
-            unit = self.same[unit];
-        }
-        unit
-    }
-
-    /// Makes two one.
-    pub fn unite(&mut self, a: Unit, b: Unit) {
-        let (a, b) = (self.find(a), self.find(b));
-        self.same[a.max(b)] = a.min(b);
-    }
-
-    /// What each stands for.
-    pub fn settled(&self) -> Vec<Unit> {
-        (0..self.same.len()).map(|unit| self.find(unit)).collect()
     }
 }

@@ -1,87 +1,9 @@
-//! Convolutions and matrix products as one thing: weights over patches of a value.
+//! The values of tensors by channel, and those that a layer's weights are multiplied with.
 
 use hardtack::{Model, Tensor};
-use hardtack_bundle::graph::{Operator, Outlet, Padding, Window};
+use hardtack_bundle::graph::{Operator, Padding, Window};
 
-use super::flow::real;
-use super::layout::{KEPT, Unit, channel_axis};
-
-/// A convolution, or a product of a value with a constant matrix.
-#[derive(Clone, Debug)]
-pub struct Layer {
-    /// Its node.
-    pub node: usize,
-    /// The value it reads.
-    pub input: Outlet,
-    /// Which of the node's inputs the weights are.
-    pub weights: usize,
-    /// Axes of the weights: output channels, and input channels.
-    pub axes: (usize, usize),
-    /// Axes of the input's and the output's channels.
-    pub channel_axes: (usize, usize),
-    /// Groups of a convolution.
-    pub groups: usize,
-    /// The unit of each input channel.
-    pub reads: Vec<Unit>,
-    /// The unit of each output channel.
-    pub makes: Vec<Unit>,
-}
-
-impl Layer {
-    /// The value it gives.
-    pub fn output(&self) -> Outlet {
-        Outlet { node: self.node as u32, slot: 0 }
-    }
-
-    /// The constant of its weights.
-    pub fn kernel(&self, model: &Model) -> Outlet {
-        model.graph.nodes[self.node].inputs[self.weights]
-    }
-}
-
-/// A product of a value with a constant matrix, and the number of its input channels. Units are
-/// still to be found.
-pub fn matrix_product(model: &Model, index: usize, expression: &str) -> Option<(Layer, usize)> {
-    let node = &model.graph.nodes[index];
-    let (sides, result) = expression.split_once("->")?;
-    let (left, right) = sides.split_once(',')?;
-    let [a, b] = node.inputs[..] else { return None };
-    let (value, value_axes, weights, matrix_axes) = match (real(model, a), real(model, b)) {
-        (None, Some(_)) => (a, left, 1, right),
-        (Some(_), None) => (b, right, 0, left),
-        _ => return None,
-    };
-    let shape = real(model, node.inputs[weights])?.shape();
-    let place = |axes: &str, axis: char| axes.chars().position(|other| other == axis);
-    let (mut summed, mut new) = (None, None);
-    for (axis, name) in matrix_axes.chars().enumerate() {
-        match (place(value_axes, name), place(result, name)) {
-            (Some(at), None) if summed.is_none() => summed = Some((axis, at)),
-            (None, Some(at)) if new.is_none() => new = Some((axis, at)),
-            _ if shape.get(axis) == Some(&1) => {}
-            _ => return None,
-        }
-    }
-    let ((input_axis, from), (output_axis, to)) = (summed?, new?);
-    // Every other axis of the value is one of the result, in the same order.
-    let without = |axes: &str, gone: usize| -> Vec<char> {
-        axes.chars().enumerate().filter(|(axis, _)| *axis != gone).map(|(_, name)| name).collect()
-    };
-    if without(value_axes, from) != without(result, to) {
-        return None;
-    }
-    let layer = Layer {
-        node: index,
-        input: value,
-        weights,
-        axes: (output_axis, input_axis),
-        channel_axes: (from, to),
-        groups: 1,
-        reads: Vec::new(),
-        makes: vec![KEPT; shape[output_axis]],
-    };
-    Some((layer, shape[input_axis]))
-}
+use crate::channels::{Layer, channel_axis};
 
 /// A tensor's elements by place and channel.
 pub struct Channelwise<'t> {
