@@ -22,6 +22,7 @@ mod ports;
 mod prune;
 pub mod quantize;
 mod report;
+mod resting;
 pub mod samples;
 #[cfg(test)]
 mod testing;
