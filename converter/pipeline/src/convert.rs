@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
+use hardtack::Tensor;
 use hardtack::process::Preprocessor;
-use hardtack::{Constant, Model, Tensor};
-use hardtack_bundle::graph::{Node, Operator};
+use hardtack_bundle::graph::{Graph, Node, Operator};
 use hardtack_bundle::{DType, Sealed};
 
 use crate::emit::{self, Contents};
@@ -22,6 +22,7 @@ use crate::quantize;
 use crate::report::{
     FigureReport, FloatNode, GraphNode, LayerReport, Progress, Report, StageReport,
 };
+use crate::resting::{Resting, Sleeper as _};
 use crate::samples::{First, Samples, Source as _};
 use crate::whole::{WholeFile, write_file};
 
@@ -78,7 +79,7 @@ struct Work<'a> {
 
 /// A model and whether its graph is simplified for loading.
 struct Prepared {
-    model: Model,
+    model: Resting,
     prepared: bool,
 }
 
@@ -126,7 +127,7 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn import(&mut self) -> Result<Model, Error> {
+    fn import(&mut self) -> Result<Resting, Error> {
         let began = self.begin("import");
         let settings = ImportOptions { set: self.options.set.clone() };
         let imported = if self.options.guarded {
@@ -139,16 +140,17 @@ impl<'a> Work<'a> {
             self.options.labels = imported.source.labels.clone();
         }
         self.source = Some(imported.source);
-        self.end("import", began, &imported.model, None);
-        Ok(imported.model)
+        let model = Resting::new(imported.model)?;
+        self.end("import", began, &model, None);
+        Ok(model)
     }
 
     /// The samples to measure with, and what the imported model makes of them.
-    fn samples(&mut self, original: &Model) -> Result<Samples, Error> {
+    fn samples(&mut self, original: &Resting) -> Result<Samples, Error> {
         self.progress.stage("samples");
         let samples = match &self.options.calibration {
-            Some(path) => self.read(path, self.options.samples, original)?,
-            None => Samples::random(&original.graph),
+            Some(path) => self.read(path, self.options.samples, original.graph())?,
+            None => Samples::random(original.graph()),
         };
         if self.options.int8 {
             samples.check_calibration()?;
@@ -158,7 +160,7 @@ impl<'a> Work<'a> {
     }
 
     /// Reads data for the model's inputs through its pre-processing.
-    fn read(&self, path: &Path, limit: usize, model: &Model) -> Result<Samples, Error> {
+    fn read(&self, path: &Path, limit: usize, graph: &Graph) -> Result<Samples, Error> {
         let ports = self.ports();
         let input = ports.inputs.first().ok_or_else(|| {
             Error::Options("the model has no input, so there is nothing to run".into())
@@ -169,27 +171,30 @@ impl<'a> Work<'a> {
             Some(preprocess) => Preprocessor::new(preprocess.clone(), &port)?,
             None => Preprocessor::identity(&port),
         };
-        Samples::read(path, limit, &model.graph, ports, &preprocessor)
+        Samples::read(path, limit, graph, ports, &preprocessor)
     }
 
-    fn fold(&mut self, original: Model, samples: &Samples) -> Result<Model, Error> {
+    fn fold(&mut self, original: Resting, samples: &Samples) -> Result<Resting, Error> {
         let began = self.begin("fold");
-        let folded = crate::fold::fold(original);
+        let folded = Resting::new(crate::fold::fold(original.awake()?))?;
         let difference = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
         self.figure("parity of fold", difference, samples);
         self.end("fold", began, &folded, Some(difference));
         Ok(folded)
     }
 
-    fn prune(&mut self, model: Model, samples: &Samples) -> Result<Model, Error> {
+    fn prune(&mut self, model: Resting, samples: &Samples) -> Result<Resting, Error> {
         let Some(target) = self.options.prune_channels else { return Ok(model) };
         let began = self.begin("prune");
         let progress = &mut *self.progress;
-        let (pruned, report) =
-            prune::prune(&model, &*samples.inputs, target, self.options.int8, &mut |done, of| {
-                progress.step(done, of)
-            })?;
-        drop(model);
+        let (pruned, report) = prune::prune(
+            &model.awake()?,
+            &*samples.inputs,
+            target,
+            self.options.int8,
+            &mut |done, of| progress.step(done, of),
+        )?;
+        let pruned = Resting::new(pruned)?;
         let got = parity::outputs(&pruned, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
         self.figure("largest difference by pruning, of the output's range", difference, samples);
@@ -199,10 +204,10 @@ impl<'a> Work<'a> {
         Ok(pruned)
     }
 
-    fn quantize(&mut self, model: Model, samples: &mut Samples) -> Result<Model, Error> {
+    fn quantize(&mut self, model: Resting, samples: &mut Samples) -> Result<Resting, Error> {
         // A model that states its scales is run in the integers it was made for.
         let states_scales = |node: &Node| matches!(node.operator, Operator::QuantizeLinear(_));
-        if !self.options.int8 && !model.graph.nodes.iter().any(states_scales) {
+        if !self.options.int8 && !model.graph().nodes.iter().any(states_scales) {
             if self.options.integer_io {
                 return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
             }
@@ -212,27 +217,29 @@ impl<'a> Work<'a> {
                 return Err(Error::Options(format!("--{name}: is for INT8; give --int8 too")));
             }
             let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
-            if model.graph.nodes.iter().any(integers) {
+            if model.graph().nodes.iter().any(integers) {
                 self.warnings.push(
                     "the model has integer weights, and states no scales of activations, so that it \
                      runs in float; --int8 with --calibrate measures them"
                         .into(),
                 );
             }
-            self.graph = outline(&model, |_| None);
+            self.graph = outline(&model.awake()?, |_| None);
             return Ok(model);
         }
         let began = self.begin("quantize");
         let measured = match &self.options.measure {
-            Some(path) => Some(self.read(path, MEASURED, &model)?.inputs),
+            Some(path) => Some(self.read(path, MEASURED, model.graph())?.inputs),
             None => None,
         };
         let measured = First(&**measured.as_ref().unwrap_or(&samples.inputs), MEASURED);
         let progress = &mut *self.progress;
         let mut step = |done, of| progress.step(done, of);
         let (real, settings) = (samples.are_real(), &self.options.quantize);
+        let awake = model.awake()?;
+        drop(model);
         let mut quantized =
-            quantize::quantize(model, &*samples.inputs, &measured, real, settings, &mut step)?;
+            quantize::quantize(awake, &*samples.inputs, &measured, real, settings, &mut step)?;
         let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {
@@ -276,29 +283,29 @@ impl<'a> Work<'a> {
                 first.reason,
             ));
         }
-        let got = parity::outputs(&quantized.model, &compared(samples))?;
+        let mut model = Resting::new(quantized.model)?;
+        let got = parity::outputs(&model, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got);
         self.figure("largest INT8 difference, of the output's range", difference.of_range, samples);
         if self.options.integer_io {
             let ports = self.ports.as_mut().expect("imported before");
             let few = compared(samples);
-            let integers = quantize::integer_io::integer_io(&mut quantized.model, ports, &few)?;
+            let mut awake = model.awake()?;
+            let integers = quantize::integer_io::integer_io(&mut awake, ports, &few)?;
+            model = Resting::new(awake)?;
             samples.inputs = Box::new(integers);
         }
-        self.end("quantize", began, &quantized.model, Some(difference.of_range));
-        Ok(quantized.model)
+        self.end("quantize", began, &model, Some(difference.of_range));
+        Ok(model)
     }
 
     /// Stores reals as asked, and simplifies the graph as far as that does not depend on the
     /// machine.
-    fn prepare(&mut self, model: Model, samples: &Samples) -> Result<Prepared, Error> {
+    fn prepare(&mut self, model: Resting, samples: &Samples) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
         let before = parity::outputs(&model, &compared(samples))?;
-        let prepared = match hardtack::float::prepare(&model) {
-            Ok(simpler) => {
-                drop(model);
-                Prepared { model: simpler, prepared: true }
-            }
+        let prepared = match hardtack::float::prepare(model.awake()?) {
+            Ok(simpler) => Prepared { model: Resting::new(simpler)?, prepared: true },
             Err(error) => {
                 self.warnings.push(format!(
                     "the graph is stored as imported, so loading takes longer ({error})"
@@ -308,7 +315,7 @@ impl<'a> Work<'a> {
         };
         let difference = self.keeps_numbers("prepare", &before, &prepared.model, samples)?;
         let mut stored = Vec::new();
-        let mut model = prepared.model;
+        let mut model = prepared.model.awake()?;
         if self.options.float != FloatStorage::F32 {
             model = emit::halve(model, self.options.float);
             stored.push(self.options.float.dtype().name());
@@ -319,7 +326,8 @@ impl<'a> Work<'a> {
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));
         }
-        let prepared = Prepared { model: quantize::lookup::in_integers(model), ..prepared };
+        let model = Resting::new(quantize::lookup::in_integers(model))?;
+        let prepared = Prepared { model, ..prepared };
         let mut of_range = difference;
         if !stored.is_empty() {
             let after = parity::outputs(&prepared.model, &compared(samples))?;
@@ -344,13 +352,13 @@ impl<'a> Work<'a> {
         let generated;
         let (golden, count) = match affordable {
             0 => {
-                generated = self.generated(&prepared.model, samples)?;
+                generated = self.generated(prepared.model.graph(), samples)?;
                 (&generated, 1)
             }
             count => (samples, count),
         };
         let outputs = parity::outputs(&prepared.model, &First(&*golden.inputs, count))?;
-        let (nodes, size) = (prepared.model.graph.nodes.len(), size(&prepared.model));
+        let (nodes, size) = (prepared.model.graph().nodes.len(), size(&prepared.model));
         let contents = Contents {
             prepared: prepared.prepared,
             name: &self.name,
@@ -362,15 +370,15 @@ impl<'a> Work<'a> {
             arena_bytes: self.arena_bytes,
             golden: (golden, &outputs),
         };
-        let bundle = emit::emit(prepared.model, &contents)?;
+        let bundle = emit::emit(prepared.model.awake()?, &contents)?;
         self.digest = bundle.root().to_string();
         self.end_of("emit", began, (nodes, size), None);
         Ok(bundle)
     }
 
     /// One generated sample within the range of the real ones.
-    fn generated(&self, model: &Model, samples: &Samples) -> Result<Samples, Error> {
-        let mut random = Samples::drawn(&model.graph, 1);
+    fn generated(&self, graph: &Graph, samples: &Samples) -> Result<Samples, Error> {
+        let mut random = Samples::drawn(graph, 1);
         let mut inputs = Vec::new();
         for (real, generator) in samples.inputs.sample(0)?.iter().zip(&mut random.generators[0]) {
             if matches!(real.dtype(), DType::F32 | DType::I8 | DType::U8) {
@@ -430,8 +438,8 @@ impl<'a> Work<'a> {
         Instant::now()
     }
 
-    fn end(&mut self, name: &'static str, began: Instant, model: &Model, parity: Option<f64>) {
-        self.end_of(name, began, (model.graph.nodes.len(), size(model)), parity);
+    fn end(&mut self, name: &'static str, began: Instant, model: &Resting, parity: Option<f64>) {
+        self.end_of(name, began, (model.graph().nodes.len(), size(model)), parity);
     }
 
     fn end_of(
@@ -457,7 +465,7 @@ impl<'a> Work<'a> {
         &self,
         stage: &'static str,
         before: &[Vec<Tensor>],
-        model: &Model,
+        model: &Resting,
         samples: &Samples,
     ) -> Result<f64, Error> {
         let few = compared(samples);
@@ -493,15 +501,17 @@ fn compared(samples: &Samples) -> First<'_> {
 }
 
 /// Elements of constant tensors, and bytes of these and of integer programs.
-fn size(model: &Model) -> (u64, u64) {
+fn size(model: &Resting) -> (u64, u64) {
     let (mut parameters, mut bytes) = (0, 0);
-    for constant in &model.constants {
-        if let Constant::Tensor(tensor) = constant {
-            parameters += tensor.len() as u64;
-            bytes += (tensor.len() * tensor.dtype().size().unwrap_or(0)) as u64;
+    for constant in &model.graph().constants {
+        // Symbolic dimensions have no size.
+        if let Some(size) = constant.stored.size() {
+            let elements: u64 = constant.shape.iter().product();
+            parameters += elements;
+            bytes += elements * size as u64;
         }
     }
-    let programs = model.programs.iter();
+    let programs = model.programs().iter();
     bytes += programs.map(|p| (p.code.len() + p.weights.len()) as u64).sum::<u64>();
     (parameters, bytes)
 }

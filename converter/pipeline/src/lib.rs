@@ -23,6 +23,7 @@ mod ports;
 mod prune;
 pub mod quantize;
 mod report;
+mod resting;
 pub mod samples;
 #[cfg(test)]
 mod testing;

@@ -2,16 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
+use hardtack::Tensor;
 use hardtack::float::{FloatModel, ObservedPlan};
-use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use crate::error::Error;
+use crate::resting::Sleeper;
 
 /// The float model with all values that matter as outputs.
-pub struct Observer {
-    model: FloatModel,
+pub struct Observer<'m> {
+    model: &'m dyn Sleeper,
     observed: Vec<Outlet>,
     inputs: Vec<Outlet>,
     /// Those that are looked at; `None` is all.
@@ -19,18 +20,11 @@ pub struct Observer {
     plan: Option<ObservedPlan>,
 }
 
-impl Observer {
-    /// Prepares to see these values of a model. Values that are not f32, and constants, are left
-    /// out.
-    ///
-    /// # Errors
-    /// Where the model cannot be loaded.
-    pub fn new(
-        model: &Model,
-        outlets: impl IntoIterator<Item = Outlet>,
-    ) -> Result<Observer, Error> {
-        let mut model = model.clone();
-        let graph = &mut model.graph;
+impl<'m> Observer<'m> {
+    /// Prepares to see these values of a model, which wakes only to be made ready to run. Values that
+    /// are not f32, and constants, are left out.
+    pub fn new(model: &'m dyn Sleeper, outlets: impl IntoIterator<Item = Outlet>) -> Observer<'m> {
+        let graph = model.graph();
         let mut observed: Vec<Outlet> = outlets.into_iter().collect();
         observed.sort();
         observed.dedup();
@@ -39,36 +33,45 @@ impl Observer {
             node.outputs[outlet.slot as usize].dtype == DType::F32
                 && !matches!(node.operator, Operator::Input | Operator::Constant(_))
         });
-        graph.outputs.clone_from(&observed);
-        graph.output_names = (0..observed.len()).map(|index| format!("observed.{index}")).collect();
         let inputs = graph.inputs.iter().map(|node| Outlet { node: *node, slot: 0 }).collect();
-        let model = FloatModel::load(&model, false)?;
-        Ok(Observer { model, observed, inputs, only: None, plan: None })
+        Observer { model, observed, inputs, only: None, plan: None }
     }
 
-    /// Runs the model on a sample. `observe` gets the inputs and then every observed value as soon
-    /// as it is computed; none is held longer than the model needs it.
+    /// The model ready to run, with the observed values as its outputs.
+    fn planned(&self, shapes: &[&[usize]]) -> Result<ObservedPlan, Error> {
+        let mut model = self.model.awake()?;
+        let names = 0..self.observed.len();
+        model.graph.outputs.clone_from(&self.observed);
+        model.graph.output_names = names.map(|index| format!("observed.{index}")).collect();
+        let only = self.only.as_ref();
+        let wanted = |index| only.is_none_or(|only| only.contains(&self.observed[index]));
+        Ok(FloatModel::load(&model, false)?.plan_observed(shapes, wanted)?)
+    }
+
+    /// Runs the model on a sample. `observe` gets the shape and the elements of the inputs and then
+    /// of every observed value as soon as it is computed; none is held longer than the model needs it.
+    /// Inputs that are not f32 are left out.
     ///
     /// # Errors
     /// Where the model cannot be run on it.
     pub fn run(
         &mut self,
         sample: &[Tensor],
-        mut observe: impl FnMut(Outlet, &Tensor),
+        mut observe: impl FnMut(Outlet, &[usize], &[f32]),
     ) -> Result<(), Error> {
         let shapes: Vec<&[usize]> = sample.iter().map(Tensor::shape).collect();
         let planned = self.plan.take().filter(|plan| plan.input_shapes() == shapes);
-        let plan = self.plan.insert(match planned {
-            Some(plan) => plan,
-            None => {
-                let only = self.only.as_ref();
-                let wanted = |index| only.is_none_or(|only| only.contains(&self.observed[index]));
-                self.model.plan_observed(&shapes, wanted)?
+        let planned = planned.map_or_else(|| self.planned(&shapes), Ok)?;
+        let plan = self.plan.insert(planned);
+        for (input, tensor) in self.inputs.iter().zip(sample) {
+            if let Some(values) = tensor.as_f32() {
+                observe(*input, tensor.shape(), values);
             }
-        });
-        self.inputs.iter().zip(sample).for_each(|(input, tensor)| observe(*input, tensor));
+        }
         let inputs: Vec<&Tensor> = sample.iter().collect();
-        plan.run(&inputs, &mut |index, tensor| observe(self.observed[index], &tensor))?;
+        plan.run(&inputs, &mut |index, shape, values| {
+            observe(self.observed[index], shape, values);
+        })?;
         Ok(())
     }
 
@@ -82,9 +85,9 @@ impl Observer {
         wanted: impl Fn(Outlet) -> bool,
     ) -> Result<HashMap<Outlet, Tensor>, Error> {
         let mut values = HashMap::new();
-        self.run(sample, |outlet, tensor| {
+        self.run(sample, |outlet, shape, elements| {
             if wanted(outlet) {
-                values.insert(outlet, tensor.clone());
+                values.extend(Tensor::new(shape, elements.to_vec()).map(|tensor| (outlet, tensor)));
             }
         })?;
         Ok(values)

@@ -1,9 +1,10 @@
 //! Whether two models give the same numbers.
 
 use hardtack::float::FloatModel;
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::{Constant, Data, Tensor};
 
 use crate::error::Error;
+use crate::resting::{Resting, Sleeper};
 use crate::samples::{Source, each};
 
 /// How far an output may be from the original's: this part of its value …
@@ -70,20 +71,21 @@ impl Difference {
     }
 }
 
-/// Runs a model on each sample.
+/// Runs a model on each sample. It wakes only to be made ready to run.
 ///
 /// # Errors
 /// Where it cannot be loaded or run.
-pub fn outputs(model: &Model, samples: &dyn Source) -> Result<Vec<Vec<Tensor>>, Error> {
-    let loaded = FloatModel::load(model, false)?;
+pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tensor>>, Error> {
     let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
     let mut all = Vec::new();
     for sample in each(samples) {
         let sample = sample?;
         let shapes: Vec<Vec<usize>> = sample.iter().map(|t| t.shape().to_vec()).collect();
         if plan.as_ref().is_none_or(|(planned, _)| *planned != shapes) {
+            // One at a time is in memory.
+            drop(plan.take());
             let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-            let fresh = loaded.plan(&views)?;
+            let fresh = FloatModel::load(&model.awake()?, false)?.plan(&views)?;
             plan = Some((shapes, fresh));
         }
         let (_, plan) = plan.as_mut().expect("planned above");
@@ -101,14 +103,14 @@ pub fn outputs(model: &Model, samples: &dyn Source) -> Result<Vec<Vec<Tensor>>, 
 /// # Errors
 /// Where it cannot be loaded or run.
 pub fn sensitivity(
-    model: &Model,
+    model: &dyn Sleeper,
     samples: &dyn Source,
     outputs_of_samples: &[Vec<Tensor>],
 ) -> Result<Difference, Error> {
     let inputs = each(samples).map(|sample| Ok(sample?.into_owned()));
     let mut inputs = inputs.collect::<Result<Vec<Vec<Tensor>>, Error>>()?;
     inputs.iter_mut().flatten().for_each(disturb);
-    let mut weights = model.clone();
+    let mut weights = model.awake()?;
     for constant in &mut weights.constants {
         if let Constant::Tensor(tensor) = constant
             && tensor.shape().len() > 1
@@ -119,7 +121,7 @@ pub fn sensitivity(
         }
     }
     let by_inputs = compare(outputs_of_samples, &outputs(model, &inputs)?);
-    let by_weights = compare(outputs_of_samples, &outputs(&weights, samples)?);
+    let by_weights = compare(outputs_of_samples, &outputs(&Resting::new(weights)?, samples)?);
     Ok(by_inputs.max(by_weights))
 }
 

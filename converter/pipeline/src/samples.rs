@@ -15,7 +15,7 @@ use hardtack_bundle::graph::{Dim, Graph};
 use crate::arrays;
 use crate::error::Error;
 use crate::ports::Ports;
-use spool::Spool;
+pub(crate) use spool::Spool;
 
 /// What a dimension is taken for where nothing says how large it is.
 const BATCH: usize = 1;
@@ -211,7 +211,7 @@ fn read_files(
             .file(&path)
             .map_err(|error| Error::Data { path: path.clone(), problem: error.to_string() })?;
         for input in inputs.take(limit - spool.count()) {
-            spool.push(&[input])?;
+            spool.push([&input])?;
         }
         if spool.count() >= limit {
             break;

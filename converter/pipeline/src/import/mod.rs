@@ -81,8 +81,8 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportEr
             return Err(ImportError::Unsupported(found));
         }
     }
-    let model = translate::translate(&source)?;
     let producer = format!("{} {}", source.producer_name, source.producer_version);
+    let model = translate::translate(source)?;
     let source = Source {
         digest,
         bytes,

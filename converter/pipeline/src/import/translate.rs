@@ -12,17 +12,18 @@ use tract_onnx::pb::ModelProto;
 use super::error::{ImportError, UnsupportedOperator};
 use super::{STAGE, operators};
 
-/// Translates a model that has been rewritten.
-pub fn translate(proto: &ModelProto) -> Result<Model, ImportError> {
+/// Translates a model that has been rewritten. Its tensors are given back before there are those of
+/// the result.
+pub fn translate(proto: ModelProto) -> Result<Model, ImportError> {
     // What files note of inner shapes is often wrong; it helps only where inference is stuck.
-    let typed = match typed(proto, true) {
+    let typed = match typed(&proto, true) {
         Ok(typed) => typed,
-        Err(error) => typed_or(proto, error)?,
+        Err(error) => typed_or(&proto, error)?,
     };
+    let outputs = proto.graph.into_iter().flat_map(|graph| graph.output);
+    let output_names = outputs.map(|output| output.name).collect();
     let mut model = hardtack::float::save(&typed).map_err(save_error)?;
-    let graph = proto.graph.as_ref();
-    model.graph.output_names =
-        graph.iter().flat_map(|graph| &graph.output).map(|output| output.name.clone()).collect();
+    model.graph.output_names = output_names;
     Ok(model)
 }
 

@@ -45,13 +45,14 @@ pub fn covariances(
     samples: &dyn Source,
     progress: &mut dyn FnMut(usize),
 ) -> Result<HashMap<Outlet, Centred>, Error> {
-    let mut observer = Observer::new(model, layers.iter().map(|layer| layer.input))?;
+    let mut observer = Observer::new(model, layers.iter().map(|layer| layer.input));
     let mut moments: HashMap<Outlet, Moments> = HashMap::new();
     for (index, sample) in each(samples).enumerate() {
-        observer.run(&sample?, |outlet, tensor| {
+        observer.run(&sample?, |outlet, shape, values| {
             let Some(layer) = layers.iter().find(|layer| layer.input == outlet) else { return };
             let size = (layer.reads.len(), 0);
-            let Some(input) = Channelwise::new(tensor, layer.channel_axes.0) else { return };
+            let axis = layer.channel_axes.0;
+            let Some(input) = Channelwise::new(shape, values, axis) else { return };
             let moments = moments.entry(outlet).or_insert_with(|| Moments::new(size));
             for place in spread(input.places(), PLACES, index) {
                 moments.add(|x, _| x.extend(input.at(place)));
@@ -111,7 +112,7 @@ struct Reader {
 impl Reader {
     fn new(model: &Model, layer: &Layer, covariance: &Centred) -> Option<Reader> {
         let inputs = layer.reads.len();
-        let kernel = Channelwise::new(real(model, layer.kernel(model))?, layer.axes.1)?;
+        let kernel = Channelwise::of(real(model, layer.kernel(model))?, layer.axes.1)?;
         let rows: Vec<f32> = (0..kernel.places()).flat_map(|place| kernel.at(place)).collect();
         let mut weights = vec![0.0; inputs * inputs];
         add_products(&rows, &rows, (inputs, inputs), &mut weights);

@@ -15,18 +15,18 @@ pub struct Channelwise<'t> {
 
 impl<'t> Channelwise<'t> {
     /// `None` where the tensor is not of f32 or lacks the axis.
-    pub fn new(tensor: &'t Tensor, axis: usize) -> Option<Channelwise<'t>> {
-        let shape = tensor.shape().to_vec();
+    pub fn of(tensor: &'t Tensor, axis: usize) -> Option<Channelwise<'t>> {
+        Channelwise::new(tensor.shape(), tensor.as_f32()?, axis)
+    }
+
+    /// `None` where the axis is lacking.
+    pub fn new(shape: &[usize], values: &'t [f32], axis: usize) -> Option<Channelwise<'t>> {
+        let shape = shape.to_vec();
         let mut strides = vec![1; shape.len()];
         for at in (0..shape.len().saturating_sub(1)).rev() {
             strides[at] = strides[at + 1] * shape[at + 1];
         }
-        (axis < shape.len()).then_some(Channelwise {
-            values: tensor.as_f32()?,
-            shape,
-            strides,
-            axis,
-        })
+        (axis < shape.len()).then_some(Channelwise { values, shape, strides, axis })
     }
 
     /// How many places there are.
@@ -79,8 +79,8 @@ impl<'t> Patches<'t> {
         input: &'t Tensor,
         output: &'t Tensor,
     ) -> Option<Patches<'t>> {
-        let input = Channelwise::new(input, layer.channel_axes.0)?;
-        let output = Channelwise::new(output, layer.channel_axes.1)?;
+        let input = Channelwise::of(input, layer.channel_axes.0)?;
+        let output = Channelwise::of(output, layer.channel_axes.1)?;
         let slides = match &model.graph.nodes[layer.node].operator {
             Operator::Conv(conv) => slides(&conv.window, &input, &output),
             _ => Vec::new(),

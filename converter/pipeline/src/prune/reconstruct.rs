@@ -91,8 +91,8 @@ impl Pair<'_> {
         let Some(kernel) = real(self.pruned, after.kernel(self.pruned)) else { return Ok(None) };
         let outputs = after.makes.len();
         let inputs = kernel.len() / outputs.max(1);
-        let mut first = Observer::new(self.original, [before.output()])?;
-        let mut second = Observer::new(self.pruned, [after.output(), after.input])?;
+        let mut first = Observer::new(self.original, [before.output()]);
+        let mut second = Observer::new(self.pruned, [after.output(), after.input]);
         let mut moments = Moments::new((inputs, outputs));
         let places = (PLACES * inputs).div_ceil(samples.count());
         for (index, sample) in each(samples).enumerate() {
@@ -105,7 +105,7 @@ impl Pair<'_> {
                 return Ok(None);
             };
             let (Some(wanted), Some(patches)) = (
-                Channelwise::new(wanted, before.channel_axes.1),
+                Channelwise::of(wanted, before.channel_axes.1),
                 Patches::new(self.pruned, after, input, output),
             ) else {
                 return Ok(None);

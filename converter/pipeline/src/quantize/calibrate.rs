@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use hardtack::Model;
-use hardtack_bundle::graph::{Node, Operator, Outlet};
+use hardtack_bundle::graph::{Graph, Node, Operator, Outlet};
 
 use super::clip::{self, Chosen, Method};
 use super::function::Function;
@@ -15,6 +15,7 @@ use super::weights::{Rounded, Values};
 use super::{Rounding, Settings, moments, rate, round};
 use crate::error::Error;
 use crate::observe::Observer;
+use crate::resting::Sleeper;
 use crate::samples::{Source, each};
 
 /// How the values of everything observed are spread, over all samples.
@@ -22,8 +23,8 @@ use crate::samples::{Source, each};
 /// # Errors
 /// Where the model cannot be run on a sample, or a value is not finite.
 pub fn statistics(
-    observer: &mut Observer,
-    model: &Model,
+    observer: &mut Observer<'_>,
+    graph: &Graph,
     samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Statistics, Error> {
@@ -34,15 +35,17 @@ pub fn statistics(
             half = histograms.iter().map(|(outlet, seen)| (*outlet, seen.range())).collect();
         }
         let mut infinite = None;
-        observer.run(&sample?, |outlet, tensor| {
-            let Some(values) = tensor.as_f32().filter(|_| infinite.is_none()) else { return };
+        observer.run(&sample?, |outlet, _, values| {
+            if infinite.is_some() {
+                return;
+            }
             match values.iter().find(|value| !value.is_finite()) {
                 Some(value) => infinite = Some((outlet, *value)),
                 None => histograms.entry(outlet).or_default().add(values),
             }
         })?;
         if let Some((outlet, value)) = infinite {
-            let node = model.graph.nodes[outlet.node as usize].name.clone();
+            let node = graph.nodes[outlet.node as usize].name.clone();
             return Err(Error::NotFinite { node, value, sample: index });
         }
         progress(index + 1, samples.count());
@@ -99,24 +102,26 @@ impl Calibration {
     /// # Errors
     /// Where the model cannot be run on a sample.
     pub fn new(
-        model: &Model,
+        model: &dyn Sleeper,
         regions: &[Region],
         histograms: HashMap<Outlet, Histogram>,
         samples: &dyn Source,
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibration, Error> {
-        let ranges = ranges(model, &histograms, settings.method);
+        let awake = model.awake()?;
+        let ranges = ranges(&awake, &histograms, settings.method);
         let weights = match settings.rounding {
             Rounding::Nearest => HashMap::new(),
             Rounding::Adaptive => {
                 let layers = regions.iter().flat_map(|region| region.nodes.iter().copied());
                 let layers: Vec<usize> = layers.collect();
                 let steps = match settings.weight_bits {
-                    Some(bits) => rate::steps(model, &layers, &histograms, bits),
+                    Some(bits) => rate::steps(&awake, &layers, &histograms, bits),
                     None => HashMap::new(),
                 };
                 let choices = (&steps, settings.sparsity, settings.palette);
+                drop(awake);
                 weights(model, &layers, &ranges, choices, samples, progress)?
             }
         };
@@ -149,7 +154,7 @@ fn ranges(
 
 /// The weights of all layers, rounded for the sake of their outputs.
 fn weights(
-    model: &Model,
+    model: &dyn Sleeper,
     layers: &[usize],
     ranges: &HashMap<Outlet, Chosen>,
     (steps, sparsity, palette): (&HashMap<usize, f32>, Option<Sparsity>, Option<usize>),

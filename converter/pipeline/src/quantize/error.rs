@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack::{Model, Tensor};
+use hardtack::{Data, Model, Tensor};
 use hardtack_bundle::graph::Outlet;
 use hardtack_engine::program::Step;
 use hardtack_engine::{Input, Output, Program};
@@ -17,7 +17,8 @@ use super::scale::Range;
 use crate::error::Error;
 use crate::observe::Observer;
 use crate::report::LayerReport;
-use crate::samples::{Source, each};
+use crate::resting::Sleeper;
+use crate::samples::{Source, Spool, each};
 
 /// Parts that the range of a tensor is cut into to tell how its values are spread.
 const PARTS: usize = 64;
@@ -36,32 +37,38 @@ struct Sums {
 /// # Errors
 /// Where the float model cannot be run on a sample.
 pub fn measure(
-    model: &Model,
+    model: &dyn Sleeper,
     lowered: &[Lowered],
     calibration: &Calibration,
-    observer: &mut Observer,
+    observer: &mut Observer<'_>,
     samples: &dyn Source,
 ) -> Result<Vec<LayerReport>, Error> {
     let mut sums: HashMap<Outlet, Sums> = HashMap::new();
-    let functions = functions(model, lowered, calibration);
+    let functions = functions(&model.awake()?, lowered, calibration);
     let read: HashSet<Outlet> = lowered.iter().flat_map(|l| l.inputs.iter().copied()).collect();
     for sample in each(samples) {
         let sample = sample?;
-        // Integers first: they take a quarter of the memory that the values take.
+        // Integers first; they wait in a file until their values are computed.
         let inputs = observer.values(&sample, |outlet| read.contains(&outlet))?;
         let mut integers: HashMap<Outlet, Vec<Integers<'_>>> = HashMap::new();
+        let mut spool = Spool::new()?;
         for program in lowered {
-            for written in run(program, &inputs) {
+            for written in run(program, &inputs, &mut spool)? {
                 integers.entry(*written.outlet).or_default().push(written);
             }
         }
-        observer.run(&sample, |outlet, tensor| {
-            let (Some(values), Some(integers)) = (tensor.as_f32(), integers.remove(&outlet)) else {
-                return;
-            };
+        drop(inputs);
+        let mut compared = Ok(());
+        observer.run(&sample, |outlet, _, values| {
+            let Some(integers) = integers.remove(&outlet) else { return };
             let (sums, function) = (sums.entry(outlet).or_default(), functions.get(&outlet));
-            integers.iter().for_each(|integers| integers.compare(values, function, sums));
+            for integers in integers {
+                if compared.is_ok() {
+                    compared = integers.compare(&spool, values, function, sums);
+                }
+            }
         })?;
+        compared?;
     }
     let written = lowered.iter().flat_map(|program| {
         let steps = kinds(program);
@@ -71,7 +78,7 @@ pub fn measure(
         .filter_map(|(written, kind)| {
             let sums = sums.get(&written.outlet)?;
             Some(LayerReport {
-                name: model.graph.nodes[written.outlet.node as usize].name.clone(),
+                name: model.graph().nodes[written.outlet.node as usize].name.clone(),
                 kind: kind.into(),
                 sqnr_db: 10.0 * (sums.signal.max(1e-30) / sums.noise.max(1e-30)).log10(),
                 cosine: sums.product / (sums.signal * sums.quantized).sqrt().max(1e-30),
@@ -116,30 +123,44 @@ fn parse(lowered: &Lowered) -> Program<&[u8]> {
 struct Integers<'l> {
     outlet: &'l Outlet,
     view: &'l View,
+    /// Where the file has the integers of both parts.
+    place: usize,
     high: Part,
     low: Option<Part>,
 }
 
-/// The integers of a tensor.
+/// A tensor, but for its integers.
 struct Part {
-    integers: Vec<i8>,
     scale: f64,
     zero_point: f64,
 }
 
 impl Part {
-    /// The real that one of them stands for.
-    fn at(&self, place: usize) -> f64 {
-        (f64::from(self.integers[place]) - self.zero_point) * self.scale
+    /// The real that an integer stands for.
+    fn at(&self, integer: i8) -> f64 {
+        (f64::from(integer) - self.zero_point) * self.scale
     }
 }
 
 impl Integers<'_> {
     /// Adds up how far they are from the values of the float model.
-    fn compare(&self, expected: &[f32], function: Option<&Function>, sums: &mut Sums) {
+    fn compare(
+        &self,
+        spool: &Spool,
+        expected: &[f32],
+        function: Option<&Function>,
+        sums: &mut Sums,
+    ) -> Result<(), Error> {
+        let tensors = spool.sample(self.place)?;
+        let mut integers = tensors.iter().map(|tensor| match tensor.data() {
+            Data::I8(integers) => &integers[..],
+            _ => &[],
+        });
+        let (high, low) = (integers.next().unwrap_or(&[]), integers.next().unwrap_or(&[]));
+        let fine = |source: usize| self.low.as_ref().map_or(0.0, |part| part.at(low[source]));
         self.view.each(|source, target| {
             let real = f64::from(expected[target]);
-            let got = self.high.at(source) + self.low.as_ref().map_or(0.0, |low| low.at(source));
+            let got = self.high.at(high[source]) + fine(source);
             let (real, got) = match function {
                 Some(function) => (function.at(real), function.at(got)),
                 None => (real, got),
@@ -150,12 +171,17 @@ impl Integers<'_> {
             sums.noise += (real - got) * (real - got);
             sums.largest = sums.largest.max((real - got).abs());
         });
+        Ok(())
     }
 }
 
-/// Runs a program on the first sample of a batch of float values. Nothing where its inputs were not
-/// observed.
-fn run<'l>(lowered: &'l Lowered, values: &HashMap<Outlet, Tensor>) -> Vec<Integers<'l>> {
+/// Runs a program on the first sample of a batch of float values, and puts what its steps write into
+/// a file. Nothing where its inputs were not observed.
+fn run<'l>(
+    lowered: &'l Lowered,
+    values: &HashMap<Outlet, Tensor>,
+    spool: &mut Spool,
+) -> Result<Vec<Integers<'l>>, Error> {
     let program = parse(lowered);
     let inputs: Option<Vec<Input<'_>>> = lowered
         .inputs
@@ -166,7 +192,7 @@ fn run<'l>(lowered: &'l Lowered, values: &HashMap<Outlet, Tensor>) -> Vec<Intege
             Some(Input::F32(values.get(..port.elements as usize)?))
         })
         .collect();
-    let Some(inputs) = inputs else { return Vec::new() };
+    let Some(inputs) = inputs else { return Ok(Vec::new()) };
     let mut real: Vec<Vec<f32>> = Vec::new();
     let mut narrow: Vec<Vec<i8>> = Vec::new();
     let mut wide: Vec<Vec<u8>> = Vec::new();
@@ -187,22 +213,25 @@ fn run<'l>(lowered: &'l Lowered, values: &HashMap<Outlet, Tensor>) -> Vec<Intege
         .collect();
     let written: HashMap<usize, &Written> = lowered.values.iter().map(|w| (w.step, w)).collect();
     let mut all = Vec::new();
+    let mut spooled = Ok(());
     let mut observer = |index: usize, _: &Step, arena: &[i8]| {
         let Some(Written { outlet, view, low, .. }) = written.get(&index) else { return };
         let part = |id| {
             let tensor = program.tensor(id)?;
-            Some(Part {
-                integers: tensor.in_arena(arena)?.to_vec(),
-                scale: f64::from(tensor.scale),
-                zero_point: f64::from(tensor.zero_point),
-            })
+            let integers = tensor.in_arena(arena)?.to_vec();
+            let (scale, zero_point) = (f64::from(tensor.scale), f64::from(tensor.zero_point));
+            Some((Part { scale, zero_point }, Tensor::new(&[integers.len()], integers)?))
         };
         let high = view.tensors().and_then(|tensors| part(*tensors.first()?));
-        all.extend(high.map(|high| Integers { outlet, view, high, low: low.and_then(part) }));
+        let (Some((high, integers)), Ok(())) = (high, &spooled) else { return };
+        let (low, fine) = low.and_then(part).unzip();
+        let place = spool.count();
+        spooled = spool.push([&integers].into_iter().chain(&fine));
+        all.push(Integers { outlet, view, place, high, low });
     };
     let mut arena = vec![0i8; program.arena_bytes()];
     program
         .run_observed(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs, &mut observer)
         .expect("inputs and outputs were made by the program's ports");
-    all
+    spooled.map(|()| all)
 }

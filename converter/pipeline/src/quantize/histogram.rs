@@ -4,15 +4,18 @@ use super::scale::Range;
 use crate::report::Spread;
 
 /// Bins on each side of zero.
-const SIDE: usize = 4096;
+const SIDE: i32 = 4096;
 /// How much a new sample counts in the moving average.
 const MOMENTUM: f32 = 0.1;
 
-/// Counts of values in bins of one width, as many below zero as above. The width is a power of
-/// two and doubles when a value lies outside, so that bins merge in pairs and no count is lost.
+/// Counts of values in bins of one width, at most so many on each side of zero. The width is a power
+/// of two and doubles when a value lies outside, so that bins merge in pairs and no count is lost.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     width: f32,
+    /// The first bin that is counted; the one from zero up is 0.
+    first: i32,
+    /// From the first on as far as values were seen.
     counts: Vec<u32>,
     /// Values that are exactly 0: they are never rounded.
     zeros: u64,
@@ -33,6 +36,7 @@ impl Default for Histogram {
     fn default() -> Self {
         Histogram {
             width: 0.0,
+            first: 0,
             counts: Vec::new(),
             zeros: 0,
             range: Range::NONE,
@@ -58,30 +62,51 @@ impl Histogram {
             Range { low: self.range.low.min(seen.low), high: self.range.high.max(seen.high) };
         self.widen(seen.low.abs().max(seen.high.abs()));
         let scale = 1.0 / self.width;
+        // `floor` is a call where processors may lack it.
+        let floor = |x: f32| x as i32 - i32::from(x < x as i32 as f32);
+        let bin = |value: f32| floor(value * scale).clamp(-SIDE, SIDE - 1);
+        self.cover(bin(seen.low), bin(seen.high));
         for value in values {
             if *value == 0.0 {
                 self.zeros += 1;
                 continue;
             }
-            let index = (value * scale).floor() as i32 + SIDE as i32;
-            let count = &mut self.counts[index.clamp(0, 2 * SIDE as i32 - 1) as usize];
+            let count = &mut self.counts[(bin(*value) - self.first) as usize];
             *count = count.saturating_add(1);
+        }
+    }
+
+    /// Makes room for the bins from one to another.
+    fn cover(&mut self, low: i32, high: i32) {
+        if self.counts.is_empty() {
+            self.first = low;
+        }
+        let end = self.first + self.counts.len() as i32;
+        let (from, to) = (low.min(self.first), (high + 1).max(end));
+        if (to - from) as usize > self.counts.len() {
+            let mut counts = vec![0; (to - from) as usize];
+            let place = (self.first - from) as usize;
+            counts[place..place + self.counts.len()].copy_from_slice(&self.counts);
+            (self.first, self.counts) = (from, counts);
         }
     }
 
     /// Makes bins wide enough for values of this size.
     fn widen(&mut self, size: f32) {
-        if self.counts.is_empty() {
-            self.counts = vec![0; 2 * SIDE];
+        if self.width == 0.0 {
             // Values this small are zeros for all that matters.
             self.width = (size.max(1e-30) / SIDE as f32).log2().ceil().exp2();
         }
         while self.width * (SIDE as f32) < size {
             self.width *= 2.0;
-            let merged: Vec<u32> =
-                self.counts.chunks_exact(2).map(|pair| pair[0].saturating_add(pair[1])).collect();
-            self.counts.fill(0);
-            self.counts[SIDE / 2..SIDE / 2 + SIDE].copy_from_slice(&merged);
+            let (bins, first) = (self.first.., self.first.div_euclid(2));
+            let last = (self.first + self.counts.len() as i32 - 1).div_euclid(2);
+            let mut merged = vec![0u32; (last + 1 - first).max(0) as usize];
+            for (bin, count) in bins.zip(&self.counts) {
+                let both = &mut merged[(bin.div_euclid(2) - first) as usize];
+                *both = both.saturating_add(*count);
+            }
+            (self.first, self.counts) = (first, merged);
         }
     }
 
@@ -127,12 +152,11 @@ impl Histogram {
     /// The bins that hold values, least first; without the zeros.
     pub fn bins(&self) -> impl Iterator<Item = Bin> + '_ {
         let width = f64::from(self.width);
-        self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(
-            move |(index, count)| Bin {
-                centre: (index as f64 - SIDE as f64 + 0.5) * width,
-                count: f64::from(*count),
-            },
-        )
+        let bins = (self.first..).zip(&self.counts).filter(|(_, count)| **count > 0);
+        bins.map(move |(bin, count)| Bin {
+            centre: (f64::from(bin) + 0.5) * width,
+            count: f64::from(*count),
+        })
     }
 }
 

@@ -43,6 +43,7 @@ use crate::error::Error;
 use crate::observe::Observer;
 use crate::outline::outline;
 use crate::report::{GraphNode, LayerReport};
+use crate::resting::{Resting, Sleeper as _};
 use crate::samples::Source;
 
 pub use self::clip::Method;
@@ -215,26 +216,29 @@ pub fn quantize(
         let made = Outlet { node: *index as u32, slot: 0 };
         region::reads(&model, *index).chain([made])
     });
-    let mut observer = Observer::new(&model, values)?;
+    let values: Vec<Outlet> = values.collect();
     weights::finite(&model, &regions)?;
+    let resting = Resting::new(model)?;
+    let mut observer = Observer::new(&resting, values);
     let mut warnings = Vec::new();
-    let calibration = match calibration {
+    let mut calibration = match calibration {
         true => {
-            let statistics = calibrate::statistics(&mut observer, &model, samples, progress)?;
+            let statistics =
+                calibrate::statistics(&mut observer, resting.graph(), samples, progress)?;
             observer.rest();
             warnings.extend(statistics.warning(samples.count()));
             let histograms = statistics.histograms;
-            Calibration::new(&model, &regions, histograms, samples, settings, progress)?
+            Calibration::new(&resting, &regions, histograms, samples, settings, progress)?
         }
         false => Calibration::default(),
     };
+    let model = resting.awake()?;
     if let Some(budget) = settings.max_error {
         let forms = (&mut int16, &mut refused);
         mixed::search(&model, &calibration, forms, samples, budget, progress)?;
     }
 
     let (regions, lowered) = assemble::lower(&model, &calibration, &int16, &mut refused);
-    let layers = error::measure(&model, &lowered, &calibration, &mut observer, measured)?;
     let graph =
         outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));
     let left_in_float = left_in_float(&model, &refused);
@@ -253,7 +257,11 @@ pub fn quantize(
              multiplied in two parts, which takes longer; symmetric weights of at most 127 are not"
         ));
     }
-    let model = assemble::assemble(model, &regions, lowered);
+    drop(model);
+    calibration.weights.clear();
+    let layers = error::measure(&resting, &lowered, &calibration, &mut observer, measured)?;
+    drop((calibration, observer));
+    let model = assemble::assemble(resting.awake()?, &regions, lowered);
     Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, int16, warnings })
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use hardtack::{Constant, Model};
-use hardtack_bundle::graph::Outlet;
+use hardtack::Model;
+use hardtack_bundle::graph::{Graph, Outlet};
 use hardtack_engine::program::Window;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder as _};
@@ -13,6 +13,7 @@ use super::lower::linear::Linear;
 use super::region::sample_shape;
 use crate::error::Error;
 use crate::observe::Observer;
+use crate::resting::Sleeper;
 use crate::samples::{Source, each};
 
 /// Weights whose products are kept: a longer row is taken as several that do not know of each
@@ -22,9 +23,11 @@ pub const BLOCK: usize = 1024;
 const ROWS: usize = 8192;
 /// Windows multiplied at once.
 const BATCH: usize = 128;
-/// Bytes that are held at once, where the model's weights take less: no more than the least that a
-/// conversion takes anyway. More layers are measured in further passes over the data.
-const HELD: usize = 16 << 20;
+/// Bytes of the weights' own size that are left for the model's values and what else is in memory while
+/// it runs, half of it at most. The rest is for products; more of them are measured in further passes.
+const LEFT: usize = 8 << 20;
+/// Bytes of products that are held at once at least.
+const HELD: usize = 2 << 20;
 /// Rows of products that are summed at once, each from the first of their columns on: the rest is the
 /// same on the other side of the diagonal.
 const PANEL: usize = 128;
@@ -44,23 +47,27 @@ pub struct Group {
 /// # Errors
 /// Where the model cannot be run on a sample.
 pub fn measure(
-    model: &Model,
+    model: &dyn Sleeper,
     layers: &[usize],
     samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
     mut done: impl FnMut(usize, Linear, Vec<Group>),
 ) -> Result<(), Error> {
-    let linear = |index: &usize| Linear::of(model, *index).ok();
-    let mut observer =
-        Observer::new(model, layers.iter().filter_map(linear).map(|linear| linear.input))?;
+    let linear = |model: &Model, index: usize| Linear::of(model, index).ok();
+    let awake = model.awake()?;
+    let inputs = layers.iter().filter_map(|index| linear(&awake, *index)).map(|l| l.input);
+    let mut observer = Observer::new(model, inputs);
+    drop(awake);
     let mut waiting: Vec<usize> = layers.iter().copied().rev().collect();
-    let most = weight_bytes(model).max(HELD);
+    let weights = weight_bytes(model.graph());
+    let most = (weights - LEFT.min(weights / 2)).max(HELD);
     while !waiting.is_empty() {
+        let awake = model.awake()?;
         let mut gathering: HashMap<usize, Gathering> = HashMap::new();
         let mut held = 0;
         while let Some(index) = waiting.pop() {
             let gathered =
-                linear(&index).and_then(|linear| Gathering::new(model, &linear, samples.count()));
+                linear(&awake, index).and_then(|l| Gathering::new(&awake, &l, samples.count()));
             let Some(gathered) = gathered else { continue };
             held += gathered.bytes();
             gathering.insert(index, gathered);
@@ -68,10 +75,10 @@ pub fn measure(
                 break;
             }
         }
+        drop(awake);
         observer.only(gathering.values().map(|gathered| gathered.input).collect());
         for (number, sample) in each(samples).enumerate() {
-            observer.run(&sample?, |outlet, tensor| {
-                let Some(value) = tensor.as_f32() else { return };
+            observer.run(&sample?, |outlet, _, value| {
                 let readers = gathering.values_mut();
                 readers
                     .filter(|gathered| gathered.input == outlet)
@@ -79,12 +86,15 @@ pub fn measure(
             })?;
             progress(number + 1, samples.count());
         }
+        observer.rest();
         let mut measured: Vec<(usize, Gathering)> = gathering.into_iter().collect();
         measured.sort_by_key(|(index, _)| *index);
         for (index, gathered) in measured {
             let groups = gathered.finish();
-            if let Some(linear) = linear(&index) {
-                done(index, linear, groups);
+            // The model sleeps again while its layer's weights are looked at.
+            let layer = linear(&model.awake()?, index);
+            if let Some(layer) = layer {
+                done(index, layer, groups);
             }
         }
     }
@@ -92,12 +102,10 @@ pub fn measure(
 }
 
 /// Bytes of a model's constant tensors.
-fn weight_bytes(model: &Model) -> usize {
-    let bytes = |constant: &Constant| match constant {
-        Constant::Tensor(tensor) => tensor.len() * tensor.dtype().size().unwrap_or(0),
-        _ => 0,
-    };
-    model.constants.iter().map(bytes).sum()
+fn weight_bytes(graph: &Graph) -> usize {
+    let elements = |shape: &[u64]| shape.iter().product::<u64>() as usize;
+    let constants = graph.constants.iter();
+    constants.map(|c| elements(&c.shape) * c.dtype.size().unwrap_or(0)).sum()
 }
 
 /// A layer whose inputs are being seen.

@@ -235,7 +235,10 @@ impl Weights {
             return Some(Weights { depth, inputs, values: integer });
         }
         let source = reals(model, outlet)?;
-        let values = places().map(|at| source.get(at).copied()).collect::<Option<_>>()?;
+        let mut values = Vec::with_capacity(source.len());
+        for at in places() {
+            values.push(*source.get(at)?);
+        }
         Some(Weights { depth, inputs, values: Values::Real(values) })
     }
 

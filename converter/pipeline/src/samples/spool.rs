@@ -40,9 +40,9 @@ impl Spool {
     ///
     /// # Errors
     /// Where the file cannot be written.
-    pub fn push(&mut self, inputs: &[Tensor]) -> Result<(), Error> {
+    pub fn push<'t>(&mut self, inputs: impl IntoIterator<Item = &'t Tensor>) -> Result<(), Error> {
         let mut places = Vec::new();
-        let mut write = || -> io::Result<()> {
+        let write = || -> io::Result<()> {
             self.file.seek(SeekFrom::Start(self.length))?;
             let mut file = BufWriter::new(&self.file);
             for tensor in inputs {

@@ -9,6 +9,7 @@ use super::dims::{SymbolNames, Symbols};
 use super::error::{Error, Problem, guard, tract};
 use super::load::{Context, Loader, Purpose};
 use super::operators;
+use super::optimize::declutter;
 use super::plan::{Limits, check, engines};
 use super::save::save;
 use super::tensors::{constant_to_tract, from_tract};
@@ -16,19 +17,24 @@ use crate::processor::Processor;
 use crate::{Constant, Model};
 
 /// Simplifies a model as far as it is the same on every machine, so that planning it is quick.
-/// Constants stored as integers or at half size stay so as long as nothing needs them otherwise.
+/// Constants stored as integers or at half size stay so as long as nothing needs them otherwise. The
+/// model's own are given back before there are those of the result.
 ///
 /// # Errors
 /// What is wrong with the model, or [`Error::NoPlace`] where its simple form has no place in
 /// the operator table; the model itself may be kept then.
-pub fn prepare(model: &Model) -> Result<Model, Error> {
-    check(model)?;
-    let engines = engines(model, &Processor::detect())?;
+pub fn prepare(model: Model) -> Result<Model, Error> {
+    check(&model)?;
+    let engines = engines(&model, &Processor::detect())?;
     let limit = Limits::default().tensor_bytes;
-    let mut simple = Loader::new(model, &engines, &[], Purpose::Save, limit).model(None)?;
-    guard("simplifying the model", || simple.declutter().map_err(tract("simplifying the model")))?;
+    let mut simple = Loader::new(&model, &engines, &[], Purpose::Save, limit).model(None)?;
+    let output_names = model.graph.output_names.clone();
+    drop(model);
+    guard("simplifying the model", || {
+        declutter(&mut simple).map_err(tract("simplifying the model"))
+    })?;
     let mut saved = save(&simple)?;
-    saved.graph.output_names.clone_from(&model.graph.output_names);
+    saved.graph.output_names = output_names;
     Ok(saved)
 }
 

@@ -12,6 +12,7 @@ mod evaluate;
 mod load;
 mod operators;
 pub mod ops;
+mod optimize;
 mod plan;
 #[cfg(feature = "export")]
 mod save;

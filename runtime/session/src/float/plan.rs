@@ -13,6 +13,7 @@ use tract_core::internal::*;
 use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
 use super::ops::Engine;
+use super::optimize::{declutter, optimize};
 use super::tensors::{dtype_to_tract, from_tract, to_tract};
 use crate::processor::Processor;
 use crate::{Constant, Model, Tensor as Ours};
@@ -134,9 +135,9 @@ impl FloatModel {
         let mut model = self.build(&values, Some(&input_shapes))?;
         guard("preparing the model", || {
             if !self.prepared {
-                model.declutter().map_err(tract("simplifying the model"))?;
+                declutter(&mut model).map_err(tract("simplifying the model"))?;
             }
-            model.optimize().map_err(tract("optimising the model"))
+            optimize(&mut model).map_err(tract("optimising the model"))
         })?;
         Ok(model)
     }

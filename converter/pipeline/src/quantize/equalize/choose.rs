@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hardtack::Model;
-use hardtack_bundle::graph::{Binary, Operator, Outlet};
+use hardtack_bundle::graph::{Binary, Graph, Operator, Outlet};
 
 use super::super::scale::{Quantization, Range};
 use super::flow::{Flow, Reader};
@@ -51,11 +51,45 @@ struct Group {
 /// A layer, and what each of its output channels gives.
 struct Layer<'a> {
     reader: &'a Reader,
+    rows: Vec<Vec<f32>>,
     square: &'a [f64],
     /// Mean square of each output channel.
     loud: Vec<f64>,
     /// What each output channel counts; 1 together.
     share: Vec<f64>,
+}
+
+/// Values with factors that steps round, and what those are computed of that are x · sigmoid(x).
+pub fn judged(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
+    let mut readers: HashMap<Outlet, Vec<usize>> = HashMap::new();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|input| readers.entry(*input).or_default().push(index));
+    }
+    let values = flow.channels.layouts().iter().enumerate().filter_map(|(index, layout)| {
+        let outlet = Outlet { node: index as u32, slot: 0 };
+        let rounds = matches!(
+            graph.nodes[index].operator,
+            Operator::Conv(_)
+                | Operator::Einsum(_)
+                | Operator::Binary(_)
+                | Operator::Unary(_)
+                | Operator::SumPool(_)
+                | Operator::Concat(_)
+        );
+        // What follows a layer directly is computed with it.
+        let inside = match readers.get(&outlet).map(Vec::as_slice) {
+            Some([reader]) => matches!(
+                graph.nodes[*reader].operator,
+                Operator::Binary(Binary::Add | Binary::Maximum | Binary::Minimum)
+            ),
+            Some([_, _]) => flow.gates.iter().any(|gate| gate.x == outlet),
+            _ => false,
+        };
+        let x = flow.gates.iter().find(|gate| gate.product == index).map(|gate| gate.x);
+        let counts = rounds && !inside && layout.as_ref()?.units.iter().any(|unit| *unit != KEPT);
+        counts.then_some((outlet, x))
+    });
+    values.collect()
 }
 
 struct Judge<'a> {
@@ -76,8 +110,8 @@ impl<'a> Judge<'a> {
             let Some(square) = seen.get(&reader.input).map(|seen| &seen.square[..]) else {
                 continue;
             };
-            let rows = || reader.rows.iter().enumerate();
-            let loud = rows().map(|(output, row)| {
+            let rows = reader.rows(model);
+            let loud = rows.iter().enumerate().map(|(output, row)| {
                 each(reader, output, row).map(|(at, w)| w * w * square[at]).sum::<f64>().max(1e-20)
             });
             let loud: Vec<f64> = loud.collect();
@@ -86,48 +120,22 @@ impl<'a> Judge<'a> {
             let even = 1.0 / share.len().max(1) as f64;
             let known = all > 0.0 && reader.makes.iter().all(|unit| *unit != KEPT);
             share.iter_mut().for_each(|share| *share = if known { *share / all } else { even });
-            for (output, row) in rows() {
+            for (output, row) in rows.iter().enumerate() {
                 for (at, w) in each(reader, output, row) {
                     let part = share[output] * w * w / loud[output];
                     weight[reader.units[at]] += part;
                     heard[reader.units[at]] += part * square[at];
                 }
             }
-            layers.push(Layer { reader, square, loud, share });
+            layers.push(Layer { reader, rows, square, loud, share });
         }
-        let mut readers: HashMap<Outlet, Vec<usize>> = HashMap::new();
-        for (index, node) in model.graph.nodes.iter().enumerate() {
-            node.inputs.iter().for_each(|input| readers.entry(*input).or_default().push(index));
-        }
-        let values = flow.channels.layouts().iter().enumerate().filter_map(|(index, layout)| {
-            let outlet = Outlet { node: index as u32, slot: 0 };
-            let units = &layout.as_ref()?.units;
-            let operator = &model.graph.nodes[index].operator;
-            let rounds = matches!(
-                operator,
-                Operator::Conv(_)
-                    | Operator::Einsum(_)
-                    | Operator::Binary(_)
-                    | Operator::Unary(_)
-                    | Operator::SumPool(_)
-                    | Operator::Concat(_)
-            );
-            // What follows a layer directly is computed with it.
-            let inside = match readers.get(&outlet).map(Vec::as_slice) {
-                Some([reader]) => matches!(
-                    model.graph.nodes[*reader].operator,
-                    Operator::Binary(Binary::Add | Binary::Maximum | Binary::Minimum)
-                ),
-                Some([_, _]) => flow.gates.iter().any(|gate| gate.x == outlet),
-                _ => false,
-            };
-            let x = flow.gates.iter().find(|gate| gate.product == index).map(|gate| gate.x);
-            let counts = rounds && !inside && units.iter().any(|unit| *unit != KEPT);
+        let values = judged(&model.graph, flow).into_iter().filter_map(|(value, x)| {
+            let units = &flow.channels.layout(value)?.units;
             let gated = match x {
                 Some(x) => Some(seen.get(&x)?),
                 None => None,
             };
-            counts.then_some(Rounded { units, seen: seen.get(&outlet)?, gated })
+            Some(Rounded { units, seen: seen.get(&value)?, gated })
         });
         Judge { flow, values: values.collect(), layers, weight }
     }
@@ -211,8 +219,10 @@ impl<'a> Judge<'a> {
     /// The greatest weight that reads each unit, as a part of its output channel.
     fn greatest_weights(&self, group: &Group) -> Vec<f32> {
         let mut greatest = vec![1e-3f32; self.flow.units()];
-        for Layer { reader, loud, .. } in group.layers.iter().map(|layer| &self.layers[*layer]) {
-            for (output, (row, loud)) in reader.rows.iter().zip(loud).enumerate() {
+        for Layer { reader, rows, loud, .. } in
+            group.layers.iter().map(|layer| &self.layers[*layer])
+        {
+            for (output, (row, loud)) in rows.iter().zip(loud).enumerate() {
                 for (at, w) in each(reader, output, row) {
                     let unit = reader.units[at];
                     let part = (w.abs() / loud.max(1e-20).sqrt()) as f32;
@@ -255,7 +265,7 @@ fn each(reader: &Reader, output: usize, row: &[f32]) -> impl Iterator<Item = (us
 
 /// What rounding of a layer's weights adds to its outputs.
 fn of_weights(layer: &Layer<'_>, factors: &[f32]) -> f64 {
-    let Layer { reader, square, loud, share } = layer;
+    let Layer { reader, rows, square, loud, share } = layer;
     let factor = |at: usize| f64::from(factors[reader.units[at]]);
     let input: f64 = (0..reader.units.len()).map(|at| factor(at).powi(2) * square[at]).sum();
     let of_row = |(output, row): (usize, &Vec<f32>)| {
@@ -264,7 +274,7 @@ fn of_weights(layer: &Layer<'_>, factors: &[f32]) -> f64 {
         let taps = row.len() / reader.units.len().max(1);
         share[output] * (greatest / 127.0).powi(2) / 12.0 * input * taps as f64 / loud[output]
     };
-    reader.rows.iter().enumerate().map(of_row).sum()
+    rows.iter().enumerate().map(of_row).sum()
 }
 
 /// Places with each channel times its factor, and the range of it all.

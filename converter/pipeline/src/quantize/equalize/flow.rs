@@ -29,10 +29,21 @@ pub struct Reader {
     pub makes: Vec<Unit>,
     /// The value it reads.
     pub input: Outlet,
-    /// Weights by output channel, then input channel of the group, then element of the window.
-    pub rows: Vec<Vec<f32>>,
+    /// Its weights.
+    pub kernel: Outlet,
+    /// Their axes of output channels, and of the input channels of a group.
+    pub axes: (usize, Option<usize>),
     /// Whether each output channel reads one input channel only.
     pub depthwise: bool,
+}
+
+impl Reader {
+    /// Weights by output channel, then input channel of the group, then element of the window.
+    pub fn rows(&self, model: &Model) -> Vec<Vec<f32>> {
+        real(model, self.kernel)
+            .and_then(|kernel| rows(kernel, self.axes.0, self.axes.1))
+            .unwrap_or_default()
+    }
 }
 
 /// x · sigmoid(x): a factor passes through the first x only.
@@ -165,10 +176,11 @@ impl Flow {
         let read_axis = if depthwise { output_axis } else { input_axis };
         self.scaled(layer.node, layer.weights, read_axis, &read, true);
         self.scaled(layer.node, layer.weights, output_axis, &made, false);
-        let kernel = real(model, layer.kernel(model))?;
-        let rows = rows(kernel, output_axis, (!depthwise).then_some(input_axis))?;
-        let input = layer.input;
-        self.readers.push(Reader { units: read, makes: made.clone(), input, rows, depthwise });
+        let (input, kernel) = (layer.input, layer.kernel(model));
+        real(model, kernel)?;
+        let axes = (output_axis, (!depthwise).then_some(input_axis));
+        let makes = made.clone();
+        self.readers.push(Reader { units: read, makes, input, kernel, axes, depthwise });
         Some(Layout { axis: layer.channel_axes.1, units: made })
     }
 
@@ -225,9 +237,13 @@ fn rows(tensor: &hardtack::Tensor, first: usize, second: Option<usize>) -> Optio
     let Data::F32(values) = tensor.data() else { return None };
     let shape = tensor.shape();
     let strides = super::super::lattice::strides(shape);
-    let along = |index: usize, axis: usize| index / strides[axis] % shape[axis];
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by_key(|at| (along(*at, first), second.map_or(0, |axis| along(*at, axis)), *at));
+    let along = |index: u32, axis: usize| index as usize / strides[axis] % shape[axis];
+    let mut order: Vec<u32> = (0..u32::try_from(values.len()).ok()?).collect();
+    // No two are alike, and an unstable sort takes no memory.
+    order.sort_unstable_by_key(|at| {
+        (along(*at, first), second.map_or(0, |axis| along(*at, axis)), *at)
+    });
     let row = values.len() / shape[first].max(1);
-    Some(order.chunks(row.max(1)).map(|row| row.iter().map(|at| values[*at]).collect()).collect())
+    let each = |row: &[u32]| row.iter().map(|at| values[*at as usize]).collect();
+    Some(order.chunks(row.max(1)).map(each).collect())
 }

@@ -18,6 +18,7 @@ use self::flow::{Flow, Gate, Scaled};
 use crate::channels::real;
 use crate::edit::Editor;
 use crate::error::Error;
+use crate::resting::{Resting, Sleeper as _};
 use crate::samples::Source;
 
 /// The model with factors for its channels where they make the estimated error smaller; `progress` is
@@ -31,7 +32,9 @@ pub fn equalize(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Model, Error> {
     let flow = flow::follow(&model);
-    let seen = seen::observe(&model, &flow, samples, progress)?;
+    let resting = Resting::new(model)?;
+    let seen = seen::observe(&resting, &flow, samples, progress)?;
+    let model = resting.awake()?;
     let factors = choose::factors(&model, &flow, &seen);
     Ok(apply(model, &flow, &factors))
 }

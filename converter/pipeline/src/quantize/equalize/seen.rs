@@ -1,14 +1,15 @@
 //! What values a model's channels take.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::Outlet;
 
 use super::super::scale::Range;
+use super::choose;
 use super::flow::Flow;
 use crate::error::Error;
 use crate::observe::Observer;
+use crate::resting::Sleeper;
 use crate::samples::{self, Source};
 
 /// Elements of a value that are kept, over all samples.
@@ -31,7 +32,7 @@ pub struct Seen {
 /// # Errors
 /// Where the model cannot be run on a sample.
 pub fn observe(
-    model: &Model,
+    model: &dyn Sleeper,
     flow: &Flow,
     samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
@@ -40,16 +41,24 @@ pub fn observe(
         layout.as_ref().map(|_| Outlet { node: index as u32, slot: 0 })
     };
     let outlets = flow.channels.layouts().iter().enumerate().filter_map(known);
-    let mut observer = Observer::new(model, outlets)?;
+    let mut observer = Observer::new(model, outlets);
+    // Only of what is judged by its places are they kept.
+    let judged = choose::judged(model.graph(), flow).into_iter();
+    let judged: HashSet<Outlet> =
+        judged.flat_map(|(value, x)| x.into_iter().chain([value])).collect();
     let mut seen: HashMap<Outlet, Seen> = HashMap::new();
     let count = samples.count();
     for (number, sample) in samples::each(samples).enumerate() {
-        observer.run(&sample?, |outlet, tensor| {
+        observer.run(&sample?, |outlet, shape, values| {
             let Some(layout) = flow.channels.layout(outlet) else { return };
             let channels = layout.units.len();
             let seen = seen.entry(outlet).or_default();
-            let wanted = (KEPT_ELEMENTS / channels).max(64).div_ceil(count.div_ceil(2));
-            seen.add(tensor, layout.axis, channels, wanted, number);
+            let wanted = match judged.contains(&outlet) {
+                true => (KEPT_ELEMENTS / channels).max(64).div_ceil(count.div_ceil(2)),
+                false => 0,
+            };
+            let within = shape[layout.axis + 1..].iter().product();
+            seen.add(values, within, channels, wanted, number);
         })?;
         progress(number + 1, count);
     }
@@ -65,9 +74,15 @@ impl Seen {
         self.ranges.iter().map(|range| range.high.max(-range.low).max(0.0)).collect()
     }
 
-    fn add(&mut self, tensor: &Tensor, axis: usize, channels: usize, wanted: usize, number: usize) {
-        let Some(values) = tensor.as_f32() else { return };
-        let within: usize = tensor.shape()[axis + 1..].iter().product();
+    /// Adds a sample's values, of which so many lie `within` one channel and stand together.
+    fn add(
+        &mut self,
+        values: &[f32],
+        within: usize,
+        channels: usize,
+        wanted: usize,
+        number: usize,
+    ) {
         let places = values.len() / channels;
         if places == 0 {
             return;

@@ -4,12 +4,11 @@ use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 
 use super::super::error::{Error, guard, tract};
-use super::super::tensors::from_tract;
 use super::{FloatModel, FloatPlan};
 use crate::Tensor as Ours;
 
-/// A model ready to run of which every value may be an output: each is handed over as soon as it is
-/// computed, and lives no longer than what reads it needs it. The numbers are those of a
+/// A model ready to run of which every value of f32 may be an output: each is handed over as soon as
+/// it is computed, and lives no longer than what reads it needs it. The numbers are those of a
 /// [`FloatPlan`] of the same model.
 pub struct ObservedPlan {
     plan: FloatPlan,
@@ -29,10 +28,10 @@ impl FloatModel {
         wanted: impl Fn(usize) -> bool,
     ) -> Result<ObservedPlan, Error> {
         let mut model = self.optimized(shapes)?;
-        let mut outputs: Vec<(usize, OutletId)> =
-            model.outputs.iter().copied().enumerate().collect();
-        outputs.retain(|(index, _)| wanted(*index));
-        model.outputs = outputs.iter().map(|(_, output)| *output).collect();
+        let wanted: Vec<usize> = (0..model.outputs.len()).filter(|index| wanted(*index)).collect();
+        model.outputs = wanted.iter().map(|index| model.outputs[*index]).collect();
+        model.compact().map_err(tract("leaving out what is not looked at"))?;
+        let outputs = wanted.into_iter().zip(model.outputs.iter().copied()).collect();
         model.outputs = ends(&model)?;
         Ok(ObservedPlan { plan: self.planned(model, shapes)?, outputs })
     }
@@ -58,23 +57,25 @@ impl ObservedPlan {
         self.plan.input_shapes()
     }
 
-    /// Runs the model once, from a fresh state. `observe` gets the place of an output among all,
-    /// and its value; in the order they are computed.
+    /// Runs the model once, from a fresh state. `observe` gets the place of an output among all, its
+    /// shape and its elements; in the order they are computed.
     ///
     /// # Errors
     /// As [`FloatPlan::run`].
     pub fn run(
         &mut self,
         inputs: &[&Ours],
-        observe: &mut dyn FnMut(usize, Ours),
+        observe: &mut dyn FnMut(usize, &[usize], &[f32]),
     ) -> Result<(), Error> {
         self.plan.reset()?;
         let inputs = self.plan.inputs(inputs)?;
         let state = &mut self.plan.state;
         let outputs = &self.outputs;
+        let ends = &self.plan.plan.model().outputs;
         let mut hand_over = |node: &TypedNode, values: &[TValue]| -> TractResult<()> {
             for (index, output) in outputs.iter().filter(|(_, output)| output.node == node.id) {
-                observe(*index, from_tract(&values[output.slot])?);
+                let value = &values[output.slot];
+                observe(*index, value.shape(), value.try_as_plain_ram()?.as_slice::<f32>()?);
             }
             Ok(())
         };
@@ -87,8 +88,13 @@ impl ObservedPlan {
                 }
             }
             let ran = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
-                let values = tract_core::plan::eval(context, state, node, inputs)?;
-                hand_over(node, &values).map(|()| values)
+                let mut values = tract_core::plan::eval(context, state, node, inputs)?;
+                hand_over(node, &values)?;
+                // What nothing reads any more, the plan would keep to its end.
+                if ends.iter().any(|end| end.node == node.id) {
+                    values.fill_with(|| Tensor::default().into_tvalue());
+                }
+                TractResult::Ok(values)
             });
             ran.map(drop).map_err(tract("running the model"))
         })

@@ -1,0 +1,60 @@
+//! tract's passes over a model, where constants go as soon as nothing reads them any more.
+
+use tract_core::internal::*;
+use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
+
+/// So many bytes of constants may be made before those that they replace are given back.
+const MADE: u64 = 2 << 20;
+
+/// [`TypedModel::declutter`], in less memory.
+pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {
+    thrifty(Optimizer::declutter()).session().optimize(model)
+}
+
+/// [`TypedModel::optimize`], in less memory.
+pub(super) fn optimize(model: &mut TypedModel) -> TractResult<()> {
+    model.optimize_with_session(&mut thrifty(Optimizer::codegen()).session())
+}
+
+fn thrifty(optimizer: Optimizer) -> Optimizer {
+    let passes = optimizer.passes.into_iter();
+    let passes = passes.map(|pass| Box::new(Thrifty { pass, made: 0 }) as Box<dyn TypedPass>);
+    Optimizer { passes: passes.collect(), ..optimizer }
+}
+
+/// A pass that ends early where it has made much: a session then drops what nothing reads, and
+/// begins the pass again until it finds nothing to do.
+#[derive(Clone, Debug)]
+struct Thrifty {
+    pass: Box<dyn TypedPass>,
+    /// Bytes of constants since it began.
+    made: u64,
+}
+
+impl TypedPass for Thrifty {
+    fn reset(&mut self) -> TractResult<()> {
+        self.made = 0;
+        self.pass.reset()
+    }
+
+    fn next(
+        &mut self,
+        session: &mut OptimizerSession,
+        model: &TypedModel,
+    ) -> TractResult<Option<TypedModelPatch>> {
+        if self.made >= MADE {
+            return Ok(None);
+        }
+        let patch = self.pass.next(session, model)?;
+        let outputs = patch.iter().flat_map(|patch| &patch.model.nodes).flat_map(|n| &n.outputs);
+        let constants = outputs.filter(|output| output.fact.konst.is_some());
+        self.made += constants
+            .filter_map(|constant| u64::try_from(constant.fact.mem_size().as_i64()?).ok())
+            .sum::<u64>();
+        Ok(patch)
+    }
+
+    fn run_direct(&mut self, model: &mut TypedModel) -> TractResult<bool> {
+        self.pass.run_direct(model)
+    }
+}
