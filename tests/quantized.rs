@@ -112,8 +112,31 @@ fn what_cannot_run_in_integers_is_told() {
         assert!(report.warnings.iter().any(|warning| warning.contains("in float")), "{name}");
         assert!(largest <= step.max(1e-5) * 1.001, "{name}: {largest}");
     }
-    let Run { report, integer, largest, .. } = run("packed_blocks");
-    let sentence = "weights with a scale per block are stored as reals";
-    assert!(!integer && report.rewritten.iter().any(|told| told == sentence));
-    assert!(largest < 1e-5, "{largest}");
+}
+
+#[test]
+fn weights_in_blocks_keep_their_integers() {
+    for name in ["packed_blocks", "blocks"] {
+        let Run { report, integer, largest, .. } = run(name);
+        let sentence = "weights with a scale per block keep their integers and scales";
+        assert!(!integer && report.rewritten.iter().any(|told| told == sentence), "{name}");
+        assert!(largest < 1e-5, "{name}: {largest}");
+    }
+}
+
+/// Half a byte for a weight, half a byte or two for a scale of 32, and little else.
+#[test]
+fn four_bits_stay_four_bits() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/quantized");
+    let scratch = tempfile::tempdir().unwrap();
+    let output = scratch.path().join("model.tack");
+    let source = folder.join("blocks.onnx");
+    convert(&source, &output, &Options::default(), &mut Silent).unwrap();
+    let graph = Bundle::open(&output).unwrap().container().unwrap().graph().unwrap().unwrap();
+    let count = |name: &str| graph.nodes.iter().filter(|n| n.operator.name() == name).count();
+    // Of six matrices, one has bytes, and one has a scale per column; one has zero points enough to be
+    // worth packing.
+    assert_eq!((count("Unpack"), count("DequantizeBlocks")), (6, 5));
+    let bytes: u64 = graph.constants.iter().map(|constant| constant.length).sum();
+    assert!((5 * 8192 / 2 + 8192..5 * 8192 / 2 + 8192 + 8192).contains(&bytes), "{bytes}");
 }

@@ -25,24 +25,52 @@ fn open(model: &Path, options: &Options) -> (Report, Session) {
     (report, session)
 }
 
+/// What the voice detector of the examples gives, in float and as asked for.
+struct Heard {
+    report: Report,
+    before: Vec<f32>,
+    after: Vec<f32>,
+}
+
+impl Heard {
+    fn with(weights: MatrixStorage) -> Heard {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/voice_detection");
+        let model = folder.join("silero_vad.onnx");
+        let sound = recording(&folder.join("speech_6s.wav")).unwrap();
+        let float = Options { set: shared::settings("silero_vad"), ..Options::default() };
+        let integers = Options { weights: Some(weights), ..float.clone() };
+        let (mut before, (report, mut after)) = (open(&model, &float).1, open(&model, &integers));
+        let [before, after] =
+            [&mut before, &mut after].map(|session| speech(session, &sound).unwrap());
+        assert!(before.iter().any(|p| *p > 0.9) && before.iter().any(|p| *p < 0.1));
+        Heard { report, before, after }
+    }
+
+    /// How far probabilities are from those in float: in the mean, and at most.
+    fn off(&self) -> (f32, f32) {
+        let off = self.before.iter().zip(&self.after).map(|(a, b)| (a - b).abs());
+        off.fold((0f32, 0f32), |(mean, greatest), off| {
+            (mean + off / self.before.len() as f32, greatest.max(off))
+        })
+    }
+}
+
 #[test]
 fn a_voice_detector_hears_the_same() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/voice_detection");
-    let model = folder.join("silero_vad.onnx");
-    let sound = recording(&folder.join("speech_6s.wav")).unwrap();
-    let float = Options { set: shared::settings("silero_vad"), ..Options::default() };
-    let bytes = Options { weights: Some(MatrixStorage::Int8), ..float.clone() };
-    let (before, after) = (open(&model, &float), open(&model, &bytes));
-    let part = after.0.transport_bytes.expect("asked for") as f64 / FLOAT_BYTES;
+    let heard = Heard::with(MatrixStorage::Int8);
+    let part = heard.report.transport_bytes.expect("asked for") as f64 / FLOAT_BYTES;
     assert!(part <= 0.22, "{part}");
-    let [before, after] =
-        [before.1, after.1].map(|mut session| speech(&mut session, &sound).unwrap());
-    let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
-    let (mean, greatest) = off.fold((0f32, 0f32), |(mean, greatest), off| {
-        (mean + off / before.len() as f32, greatest.max(off))
-    });
-    assert!(before.iter().any(|p| *p > 0.9) && before.iter().any(|p| *p < 0.1));
+    let (mean, greatest) = heard.off();
     assert!(mean < 0.001 && greatest <= 0.02, "off by {mean}, at most {greatest}");
+}
+
+#[test]
+fn four_bits_make_a_bundle_smaller() {
+    let heard = Heard::with(MatrixStorage::Int4);
+    let bundle = heard.report.bundle_bytes as f64 / FLOAT_BYTES;
+    // Kernels that slide, a fifth of its weights, have two bytes.
+    assert!(bundle <= 0.26, "{bundle}");
+    println!("{:?} {:?}", heard.off(), heard.report.transport_bytes);
 }
 
 #[test]

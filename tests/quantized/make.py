@@ -315,7 +315,7 @@ def dynamic():
 
 
 def packed_blocks():
-    """MatMulNBits: real throughout, with the numbers of its blocks."""
+    """MatMulNBits with zero points: real throughout, with the numbers of its blocks."""
     net = Net((1, 64), opset=21)
     blocks = net.constant(net.random.integers(0, 256, (8, 2, 16)).astype(np.uint8))
     zeros = net.constant(net.random.integers(0, 256, 8).astype(np.uint8))
@@ -324,9 +324,48 @@ def packed_blocks():
     net.finish("packed_blocks", y, 0)
 
 
+def blocks():
+    """Weights of four bits, and one of eight, with a scale per block or per column: their sum."""
+    net = Net((1, 128), opset=21)
+    depth, columns = 128, 64
+
+    def weights(kind, low, high):
+        name = f"weights{len(net.constants)}"
+        numbers = net.random.integers(low, high, depth * columns).tolist()
+        net.constants.append(helper.make_tensor(name, kind, [depth, columns], numbers))
+        return name
+
+    def zeros(kind, low, high, rows):
+        name = f"zeros{len(net.constants)}"
+        numbers = net.random.integers(low, high, rows * columns).tolist()
+        net.constants.append(helper.make_tensor(name, kind, [rows, columns], numbers))
+        return name
+
+    def steps(rows):
+        return net.constant(net.steps(rows * columns).reshape(rows, columns))
+
+    signed = [weights(TensorProto.INT4, -8, 8), steps(4)]
+    unsigned = [weights(TensorProto.UINT4, 0, 16), steps(3), zeros(TensorProto.UINT4, 0, 16, 3)]
+    each = [
+        net.op("DequantizeLinear", signed, axis=0, block_size=32),
+        net.op("DequantizeLinear", unsigned, axis=-2, block_size=48),
+        net.op("DequantizeLinear", [weights(TensorProto.INT4, -8, 8), net.constant(net.steps(64))]),
+    ]
+    products = [net.op("MatMul", ["x", matrix]) for matrix in each]
+    for bits, in_byte, zero in [(4, 2, False), (4, 2, True), (8, 1, False)]:
+        packed = net.random.integers(0, 256, (columns, 4, 32 // in_byte)).astype(np.uint8)
+        inputs = ["x", net.constant(packed), net.constant(net.steps(columns * 4))]
+        if zero:
+            inputs.append(net.constant(net.random.integers(0, 256, columns * 2).astype(np.uint8)))
+        sizes = {"K": depth, "N": columns, "bits": bits, "block_size": 32}
+        products.append(net.op("MatMulNBits", inputs, MICROSOFT, **sizes))
+    net.finish("blocks", net.op("Sum", products), 0)
+
+
 if __name__ == "__main__":
     for make in [
         signed_residual, pooled_head, activations, rearranged, by_position, integer_ports,
         microsoft, four_bits, wide_weights, scaled, rescaled, sixteen_bits, dynamic, packed_blocks,
+        blocks,
     ]:
         make()

@@ -224,10 +224,11 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
     let weights = arguments.weights.map(|weights| match weights {
         Weights::Float => MatrixStorage::Float,
         Weights::Int8 => MatrixStorage::Int8,
+        Weights::Int4 => MatrixStorage::Int4,
     });
+    let matrix_bits = quantize.weight_bits;
     // As fine as steps can be.
     quantize.weight_bits = quantize.weight_bits.filter(|bits| *bits < 8.0);
-    let matrix_bits = quantize.weight_bits;
     let free = quantize.rounding == Rounding::Adaptive && quantize.palette.is_none();
     if arguments.int8 && arguments.transport.is_some() && free {
         // Of 8 that are asked for, nothing is taken.

@@ -42,7 +42,7 @@ pub fn measure(
     for bits in weight_bits {
         let mut options = Options { transport: Some(packed.clone()), ..options.clone() };
         options.quantize.weight_bits = Some(*bits).filter(|bits| *bits < 8.0);
-        options.matrix_bits = options.quantize.weight_bits;
+        options.matrix_bits = Some(*bits);
         let report = convert(model, &bundle, &options, progress)?;
         progress.stage("evaluate");
         let transport_bytes = report.transport_bytes.unwrap_or_default();

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-use hardtack::Tensor;
 use hardtack::process::Preprocessor;
+use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Graph, Node, Operator};
 use hardtack_bundle::{DType, Sealed};
 
@@ -13,6 +13,7 @@ use crate::emit::{self, Contents};
 use crate::error::Error;
 use crate::guard::{self, Limits};
 use crate::import::{self, ImportOptions, Source};
+use crate::narrow::narrow;
 use crate::options::{FloatStorage, MatrixStorage, Options};
 use crate::outline::outline;
 use crate::parity::{self, Difference};
@@ -176,11 +177,20 @@ impl<'a> Work<'a> {
 
     fn fold(&mut self, original: Resting, samples: &Samples) -> Result<Resting, Error> {
         let began = self.begin("fold");
-        let folded = Resting::new(crate::fold::fold(original.awake()?))?;
+        let folded = Resting::new(crate::fold::fold(self.ready(original.awake()?)))?;
         let difference = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
         self.figure("parity of fold", difference, samples);
         self.end("fold", began, &folded, Some(difference));
         Ok(folded)
+    }
+
+    /// The imported model as the stages after it take it: scales of blocks have no integer form.
+    fn ready(&self, model: Model) -> Model {
+        let changes = self.options.int8 || self.options.prune_channels.is_some();
+        match changes || model.graph.nodes.iter().any(states_scales) {
+            true => crate::fold::real_blocks(model),
+            false => model,
+        }
     }
 
     fn prune(&mut self, model: Resting, samples: &Samples) -> Result<Resting, Error> {
@@ -206,12 +216,11 @@ impl<'a> Work<'a> {
 
     fn quantize(&mut self, model: Resting, samples: &mut Samples) -> Result<Resting, Error> {
         // A model that states its scales is run in the integers it was made for.
-        let states_scales = |node: &Node| matches!(node.operator, Operator::QuantizeLinear(_));
         if !self.options.int8 && !model.graph().nodes.iter().any(states_scales) {
             if self.options.integer_io {
                 return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
             }
-            let integers = self.options.matrices() != MatrixStorage::Float;
+            let integers = self.options.matrices() == MatrixStorage::Int8;
             let mut texts = self.options.quantize.texts().into_iter();
             if let Some((name, _)) = texts.find(|(name, _)| !(integers && name == "weight-bits")) {
                 return Err(Error::Options(format!("--{name}: is for INT8; give --int8 too")));
@@ -321,12 +330,13 @@ impl<'a> Work<'a> {
             stored.push(self.options.float.dtype().name());
         }
         let matrices = self.options.matrices();
-        if matrices == MatrixStorage::Int8 {
-            let (with_integers, count) = quantize::matrices::store(model, self.options.matrix_bits);
+        if matrices != MatrixStorage::Float {
+            let bits = self.options.matrix_bits();
+            let (with_integers, count) = quantize::matrices::store(model, matrices, bits);
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));
         }
-        let model = Resting::new(quantize::lookup::in_integers(model))?;
+        let model = Resting::new(narrow(quantize::lookup::in_integers(model)))?;
         let prepared = Prepared { model, ..prepared };
         let mut of_range = difference;
         if !stored.is_empty() {
@@ -494,6 +504,10 @@ impl<'a> Work<'a> {
             source: samples.source.clone(),
         });
     }
+}
+
+fn states_scales(node: &Node) -> bool {
+    matches!(node.operator, Operator::QuantizeLinear(_))
 }
 
 fn compared(samples: &Samples) -> First<'_> {

@@ -244,6 +244,30 @@ fn keep_named_constants(mut model: Model) -> Model {
     model
 }
 
+/// Puts runs of nodes in place of single ones. The last of a run reads those before it, and gives
+/// what the single one gave.
+pub fn replace(graph: &mut Graph, mut runs: HashMap<usize, Vec<Node>>) {
+    let mut place: Vec<u32> = Vec::with_capacity(graph.nodes.len());
+    let mut nodes: Vec<Node> = Vec::new();
+    for (index, mut node) in std::mem::take(&mut graph.nodes).into_iter().enumerate() {
+        if let Some(mut run) = runs.remove(&index) {
+            let first = nodes.len() as u32;
+            if let Some(last) = run.pop() {
+                let inputs = (first..).take(run.len()).map(|node| Outlet { node, slot: 0 });
+                let last = Node { inputs: inputs.collect(), ..last };
+                nodes.extend(run.into_iter().chain([last]));
+            }
+        } else {
+            node.inputs.iter_mut().for_each(|input| input.node = place[input.node as usize]);
+            nodes.push(node);
+        }
+        place.push(nodes.len() as u32 - 1);
+    }
+    graph.nodes = nodes;
+    graph.inputs.iter_mut().for_each(|node| *node = place[*node as usize]);
+    graph.outputs.iter_mut().for_each(|outlet| outlet.node = place[outlet.node as usize]);
+}
+
 /// Equal contents have equal fingerprints; NaN makes contents unequal, which costs only space.
 fn fingerprint(constant: &Constant) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -192,7 +192,7 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
     }
     if let Some(weights) = options.weights {
         texts.push(("weights".into(), weights.name().into()));
-        if let (false, Some(bits)) = (options.int8, options.matrix_bits) {
+        if let (false, Some(bits)) = (options.int8, options.matrix_bits()) {
             texts.push(("weight-bits".into(), bits.to_string()));
         }
     }

@@ -9,6 +9,10 @@ use hardtack_bundle::process::{Postprocess, Preprocess};
 use crate::prune::PruneTarget;
 use crate::quantize;
 
+/// Bits of a weight in matrices of float parts, where the transport form is wanted: with them, the form
+/// is 22 % of the float file at most, and what networks do is kept (`docs/quantization.md`).
+const SHIPPED_BITS: f64 = 7.5;
+
 /// How the real weights of a bundle are stored. They are widened to f32 when it is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,17 +46,21 @@ pub enum MatrixStorage {
     Float,
     /// A byte each, with a scale per output channel.
     Int8,
+    /// Half a byte each, with a scale and a zero point per block of 32.
+    Int4,
 }
 
 impl MatrixStorage {
     /// All there are.
-    pub const ALL: [MatrixStorage; 2] = [MatrixStorage::Float, MatrixStorage::Int8];
+    pub const ALL: [MatrixStorage; 3] =
+        [MatrixStorage::Float, MatrixStorage::Int8, MatrixStorage::Int4];
 
     /// As the command line has it.
     pub fn name(self) -> &'static str {
         match self {
             MatrixStorage::Float => "float",
             MatrixStorage::Int8 => "int8",
+            MatrixStorage::Int4 => "int4",
         }
     }
 }
@@ -85,8 +93,8 @@ pub struct Options {
     pub float: FloatStorage,
     /// How the large matrices of what runs in float are stored, where the user says.
     pub weights: Option<MatrixStorage>,
-    /// How many bits such a weight may have in the mean, as an entropy; as fine as can be where not
-    /// given.
+    /// How many bits such a weight of a byte may have in the mean, as an entropy; 8 for as fine as can
+    /// be. Where not given, 7.5 if a transport form is asked for, and otherwise 8.
     pub matrix_bits: Option<f64>,
     /// Makes the model's input from what a user has.
     pub preprocess: Option<Preprocess>,
@@ -148,5 +156,12 @@ impl Options {
             true => MatrixStorage::Int8,
             false => MatrixStorage::Float,
         })
+    }
+
+    /// How many bits a weight of these may have, where they are bytes and may not be as fine as can be.
+    pub fn matrix_bits(&self) -> Option<f64> {
+        let shipped = self.transport.as_ref().map(|_| SHIPPED_BITS);
+        let bits = self.matrix_bits.or(shipped).filter(|bits| *bits < 8.0);
+        bits.filter(|_| self.matrices() == MatrixStorage::Int8)
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hardtack_bundle::{Bundle, MAX_SECTIONS, verify_stream};
 
 /// The frozen bundle that the writer and the sample of today still give.
-const NEWEST: &str = "sample-1.tack";
+const NEWEST: &str = "sample-2.tack";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/v1")

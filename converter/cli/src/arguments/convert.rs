@@ -21,6 +21,7 @@ pub enum Float {
 pub enum Weights {
     Float,
     Int8,
+    Int4,
 }
 
 #[derive(Args)]
@@ -72,7 +73,8 @@ pub struct Convert {
     #[arg(long, default_value = "f32")]
     pub float: Float,
     /// How the large matrices of what runs in float are stored: int8, a byte each with a scale per
-    /// output channel, or float, as other weights. Needs no calibration data. int8 where --int8 is
+    /// output channel; int4, half a byte each with a scale and a zero point per block of 32, but for
+    /// kernels that slide; or float, as other weights. Needs no calibration data. int8 where --int8 is
     /// given without --keep-float and --max-error.
     #[arg(long)]
     pub weights: Option<Weights>,

@@ -23,7 +23,8 @@ pub struct Quantize {
     pub rounding: Rounding,
     /// How many bits a weight may have in the mean, from 1 to 8: steps become coarser, the error is
     /// spread over the layers so that the whole is least, and the transport form becomes smaller. A
-    /// run takes as long as before. 6 where --transport is given; 8 leaves steps as fine as they can be.
+    /// run takes as long as before. Where --transport is given, 6, and 7.5 for matrices of what runs in
+    /// float; 8 leaves steps as fine as they can be.
     #[arg(long, value_name = "BITS", value_parser = weight_bits)]
     pub weight_bits: Option<f64>,
     /// Make weights zero, without training: this part of each layer's (50%), or all but so many of so

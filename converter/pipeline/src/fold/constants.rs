@@ -10,10 +10,20 @@ const ALLOWANCE: usize = 1 << 16;
 
 /// The number of nodes folded.
 pub fn fold(editor: &mut Editor) -> usize {
+    compute(editor, foldable, ALLOWANCE)
+}
+
+/// Computes those nodes that read only constants, as far as that makes `allowance` bytes or no more
+/// than were read; how many.
+pub fn compute(
+    editor: &mut Editor,
+    chosen: impl Fn(&Editor, &Node) -> bool,
+    allowance: usize,
+) -> usize {
     let mut folded = 0;
     for index in 0..editor.model.graph.nodes.len() {
         let node = editor.node(index);
-        if node.inputs.is_empty() || !foldable(editor, node) {
+        if node.inputs.is_empty() || !chosen(editor, node) {
             continue;
         }
         let Some(inputs) = node
@@ -24,7 +34,7 @@ pub fn fold(editor: &mut Editor) -> usize {
         else {
             continue;
         };
-        if stated_bytes(editor, index) > inputs.iter().map(bytes).sum::<usize>().max(ALLOWANCE) {
+        if stated_bytes(editor, index) > inputs.iter().map(bytes).sum::<usize>().max(allowance) {
             continue;
         }
         let (node, name) = (node.clone(), node.name.clone());
@@ -50,7 +60,7 @@ fn foldable(editor: &Editor, node: &Node) -> bool {
         | Operator::Program(_)
         | Operator::Scan(_)
         | Operator::If(_) => false,
-        Operator::DequantizeLinear(_) => {
+        Operator::DequantizeLinear(_) | Operator::DequantizeBlocks(_) => {
             let read = editor.model.graph.fact(editor.resolve(node.inputs[0]));
             size(read) >= size(&node.outputs[0])
         }

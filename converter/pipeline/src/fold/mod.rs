@@ -8,6 +8,7 @@ mod fourier;
 mod identities;
 
 use hardtack::Model;
+use hardtack_bundle::graph::{Node, Operator};
 
 use crate::edit::Editor;
 
@@ -31,13 +32,19 @@ pub fn fold(mut model: Model) -> Model {
     model
 }
 
+/// The model with weights in blocks as reals, which every stage can change.
+pub fn real_blocks(model: Model) -> Model {
+    let mut editor = Editor::new(model);
+    let blocks = |node: &Node| matches!(node.operator, Operator::DequantizeBlocks(_));
+    constants::compute(&mut editor, |_, node| blocks(node), usize::MAX);
+    editor.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use hardtack::{Constant, Tensor};
     use hardtack_bundle::DType;
-    use hardtack_bundle::graph::{
-        Binary, DequantizeLinear, KernelLayout, Operator, Padding, Unary,
-    };
+    use hardtack_bundle::graph::{Binary, DequantizeLinear, KernelLayout, Padding, Unary};
 
     use super::*;
     use crate::parity;

@@ -3,7 +3,8 @@
 
 use hardtack::{Constant, Data, Model};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{Binary, DequantizeLinear, Dim, Fact, Gather, Node, Operator, Outlet};
+use hardtack_bundle::graph::{Binary, DequantizeBlocks, DequantizeLinear, Dim, Fact, Gather};
+use hardtack_bundle::graph::{Node, Operator, Outlet};
 
 use crate::edit::Editor;
 
@@ -12,7 +13,9 @@ use crate::edit::Editor;
 pub fn in_integers(model: Model) -> Model {
     let mut editor = Editor::new(model);
     for index in 0..editor.model.graph.nodes.len() {
-        rearrange(&mut editor, index);
+        if rearrange(&mut editor, index).is_none() {
+            rearrange_blocks(&mut editor, index);
+        }
     }
     editor.finish()
 }
@@ -78,6 +81,44 @@ fn rearrange(editor: &mut Editor, index: usize) -> Option<()> {
     Some(())
 }
 
+/// Rearranges a look-up of rows in a table that has scales for the blocks of each.
+fn rearrange_blocks(editor: &mut Editor, index: usize) -> Option<()> {
+    let gather = editor.node(index).clone();
+    let Operator::Gather(Gather { axis: 0, output_dtype: None }) = gather.operator else {
+        return None;
+    };
+    let [table, indices] = gather.inputs[..] else { return None };
+    let dequantize = editor.node(table.node as usize).clone();
+    let Operator::DequantizeBlocks(blocks) = &dequantize.operator else { return None };
+    let [integers, scales, zeros] = dequantize.inputs[..] else { return None };
+    let [fact] = &gather.outputs[..] else { return None };
+    let rank = dequantize.outputs[0].shape.len();
+    let before = fact.shape.len().checked_sub(rank)?;
+    (blocks.axis > 0).then_some(())?;
+
+    let mut rows = |suffix: &str, from: Outlet| {
+        let Fact { dtype, shape } = editor.model.graph.fact(editor.resolve(from)).clone();
+        if shape.len() < rank {
+            return from;
+        }
+        let shape = fact.shape[..=before].iter().chain(&shape[1..]).cloned().collect();
+        editor.add(Node {
+            name: format!("{}.{suffix}", gather.name),
+            operator: Operator::Gather(Gather { axis: 0, output_dtype: None }),
+            inputs: vec![from, indices],
+            outputs: vec![Fact { dtype, shape }],
+        })
+    };
+    let inputs = [("integers", integers), ("scales", scales), ("zeros", zeros)];
+    let inputs = inputs.map(|(suffix, from)| rows(suffix, from)).into();
+    let axis = blocks.axis + before as u32;
+    let operator = Operator::DequantizeBlocks(DequantizeBlocks { axis, ..blocks.clone() });
+    let name = gather.name.clone();
+    let reals = editor.add(Node { name, operator, inputs, outputs: gather.outputs.clone() });
+    editor.redirect(Outlet { node: index as u32, slot: 0 }, reals);
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use hardtack::Tensor;
@@ -121,5 +162,29 @@ mod tests {
     #[test]
     fn tables_with_zero_points_stay_as_they_are() {
         assert!(dequantizes(&in_integers(looked_up(1))));
+    }
+
+    #[test]
+    fn rows_of_blocks_are_taken_with_their_scales() {
+        let mut net = Net::new();
+        let x = net.input(&[3, 4]);
+        let table = (0..8).map(|at| (at * 5 % 16) as u8).collect::<Vec<_>>();
+        let table = net.constant(Tensor::new(&[2, 4], table).unwrap());
+        let scales = net.constant(Tensor::new(&[2, 2], vec![0.1f32, 0.7, 3.0, -1.0]).unwrap());
+        let zeros = net.constant(Tensor::new(&[2, 2], vec![8u8, 0, 3, 15]).unwrap());
+        let dequantize = DequantizeBlocks { dtype: DType::F32, axis: 1, block: 3 };
+        let operator = Operator::DequantizeBlocks(dequantize);
+        let reals = net.node(operator, &[&table, &scales, &zeros], &[2, 4]);
+        let rows = net.constant(Tensor::new(&[3], vec![1i64, 0, 1]).unwrap());
+        let gather = Gather { axis: 0, output_dtype: None };
+        let taken = net.node(Operator::Gather(gather), &[&reals, &rows], &[3, 4]);
+        let sum = net.binary(Binary::Add, &x, &taken);
+        let model = net.finish(&[&sum]);
+        let samples = vec![vec![noise(&[3, 4], 5)]];
+        let before = parity::outputs(&model, &samples).unwrap();
+        let after = in_integers(model);
+        let looked_up = |node: &Node| matches!(node.operator, Operator::Gather(_));
+        assert_eq!(after.graph.nodes.iter().filter(|node| looked_up(node)).count(), 3);
+        assert_eq!(parity::outputs(&after, &samples).unwrap(), before);
     }
 }

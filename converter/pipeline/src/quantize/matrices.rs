@@ -3,24 +3,32 @@
 //!
 //! A matrix is a constant that products, convolutions or look-ups alone read. It gets a scale per
 //! output channel, or per row where rows are looked up. Kernels that slide have 11 bits, all others 8:
-//! the error of such a weight is the same at every place, and was seen to count far more.
+//! the error of such a weight is the same at every place, and was seen to count far more. With 4 bits,
+//! the others get a scale and a zero point per block ([`super::blocks`]).
 
 use std::collections::HashMap;
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{self, DequantizeLinear, Dim, Fact, Graph, KernelLayout, Node};
-use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack_bundle::graph::{self, DequantizeBlocks, DequantizeLinear, Dim, Fact, Graph};
+use hardtack_bundle::graph::{KernelLayout, Node, Operator};
 
+use super::blocks::{BLOCK, Blocks};
 use super::rate::{self, Spent};
 use super::round;
-use crate::edit::Editor;
+use crate::edit::{self, Editor};
+use crate::narrow;
+use crate::options::MatrixStorage;
 
 /// Constants of fewer elements stay real: their scales and nodes would take what is saved.
 const LARGE: usize = 4096;
 
 /// The greatest integer of a kernel that slides: 11 bits with its sign.
 const SLIDING: i16 = 1023;
+
+/// Where steps are coarser, those of kernels that slide are this part of what the others would have:
+/// three bits finer, as 11 bits are.
+const FINER: f32 = 0.125;
 
 /// A constant matrix in a graph.
 struct Matrix {
@@ -30,30 +38,33 @@ struct Matrix {
     node: usize,
     /// Axis of its output channels; `None` for all in one.
     axis: Option<usize>,
+    /// Axis that blocks lie along; `None` where there is none, or its weights need more than 4 bits.
+    blocks: Option<usize>,
     shape: Vec<usize>,
     values: Vec<f32>,
     /// Whether it slides over more than one place at once.
     slides: bool,
 }
 
-/// Integers of a matrix, in as many bits as they need.
-enum Integers {
-    Bytes(Vec<i8>),
-    Wide(Vec<i16>),
+/// A matrix as integers: what dequantizes them, and its inputs.
+struct Stored {
+    operator: Operator,
+    inputs: [Tensor; 3],
 }
 
 /// The model with its large real matrices as integers, and how many there were. With `bits`, steps
-/// are coarser, so that a weight has so many bits of entropy in the mean, and matrices of integers
-/// are rounded again; without, those stay as they are.
-pub fn store(mut model: Model, bits: Option<f64>) -> (Model, usize) {
+/// of bytes are coarser, so that a weight has so many bits of entropy in the mean. For that and for 4
+/// bits, matrices of integers are rounded again; otherwise those stay as they are.
+pub fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>) -> (Model, usize) {
+    let narrow = storage == MatrixStorage::Int4;
     let mut matrices = Vec::new();
     for body in std::iter::once(None).chain((0..model.graph.bodies.len()).map(Some)) {
-        matrices.extend(find(&model, body, bits.is_some()));
+        matrices.extend(find(&model, body, narrow || bits.is_some()));
     }
     if matrices.is_empty() {
         return (model, 0);
     }
-    let steps = bits.map(|bits| {
+    let steps = bits.filter(|_| !narrow).map(|bits| {
         let layers: Vec<Spent> =
             matrices.iter().map(|matrix| Spent::alone(&matrix.values)).collect();
         rate::spread(&layers, bits)
@@ -61,33 +72,18 @@ pub fn store(mut model: Model, bits: Option<f64>) -> (Model, usize) {
     let count = matrices.len();
     let mut replaced: HashMap<Option<usize>, HashMap<usize, Vec<Node>>> = HashMap::new();
     for (index, matrix) in matrices.into_iter().enumerate() {
-        let (integers, scales) = matrix.round(steps.as_ref().map(|steps| steps[index]));
-        let name = graph(&model, matrix.body).nodes[matrix.node].name.clone();
-        let rank = vec![1; usize::from(matrix.axis.is_some())];
-        let (integers, zero) = match integers {
-            Integers::Bytes(bytes) => {
-                (Tensor::new(&matrix.shape, bytes), Tensor::new(&rank, vec![0i8]))
-            }
-            Integers::Wide(wide) => {
-                (Tensor::new(&matrix.shape, wide), Tensor::new(&rank, vec![0i16]))
-            }
+        let stored = match matrix.blocks.filter(|_| narrow) {
+            Some(axis) => matrix.in_blocks(axis),
+            None => matrix.in_rows(steps.as_ref().map(|steps| steps[index])),
         };
-        let constants = [
-            ("integers", integers),
-            ("scale", Tensor::new(&[scales.len()][..usize::from(matrix.axis.is_some())], scales)),
-            ("zero_point", zero),
-        ];
+        let name = graph(&model, matrix.body).nodes[matrix.node].name.clone();
         let mut nodes: Vec<Node> = Vec::new();
-        for (suffix, tensor) in constants {
-            let tensor = tensor.expect("as many elements as its shape says");
+        for (suffix, tensor) in ["integers", "scale", "zero_point"].into_iter().zip(stored.inputs) {
             nodes.push(constant(&mut model, format!("{name}.{suffix}"), tensor));
         }
         nodes.push(Node {
             name,
-            operator: Operator::DequantizeLinear(DequantizeLinear {
-                dtype: DType::F32,
-                axis: matrix.axis.map(|axis| axis as u32),
-            }),
+            operator: stored.operator,
             inputs: Vec::new(),
             outputs: vec![fact(DType::F32, &matrix.shape)],
         });
@@ -98,7 +94,7 @@ pub fn store(mut model: Model, bits: Option<f64>) -> (Model, usize) {
             None => &mut model.graph,
             Some(body) => &mut model.graph.bodies[body],
         };
-        replace(graph, nodes);
+        edit::replace(graph, nodes);
     }
     (Editor::new(model).finish(), count)
 }
@@ -126,30 +122,6 @@ fn constant(model: &mut Model, name: String, tensor: Tensor) -> Node {
     model.constants.push(Constant::Tensor(tensor.into()));
     let index = model.constants.len() as u32 - 1;
     Node { name, operator: Operator::Constant(index), inputs: Vec::new(), outputs }
-}
-
-/// Puts runs of nodes in place of single ones. The last of a run reads those before it, and gives
-/// what the single one gave.
-fn replace(graph: &mut Graph, mut runs: HashMap<usize, Vec<Node>>) {
-    let mut place: Vec<u32> = Vec::with_capacity(graph.nodes.len());
-    let mut nodes: Vec<Node> = Vec::new();
-    for (index, mut node) in std::mem::take(&mut graph.nodes).into_iter().enumerate() {
-        if let Some(mut run) = runs.remove(&index) {
-            let first = nodes.len() as u32;
-            if let Some(last) = run.pop() {
-                let inputs = (first..).take(run.len()).map(|node| Outlet { node, slot: 0 });
-                let last = Node { inputs: inputs.collect(), ..last };
-                nodes.extend(run.into_iter().chain([last]));
-            }
-        } else {
-            node.inputs.iter_mut().for_each(|input| input.node = place[input.node as usize]);
-            nodes.push(node);
-        }
-        place.push(nodes.len() as u32 - 1);
-    }
-    graph.nodes = nodes;
-    graph.inputs.iter_mut().for_each(|node| *node = place[*node as usize]);
-    graph.outputs.iter_mut().for_each(|outlet| outlet.node = place[outlet.node as usize]);
 }
 
 /// The matrices of a graph; with `integers`, those that are dequantized too.
@@ -182,8 +154,11 @@ fn find(model: &Model, body: Option<usize>, integers: bool) -> Vec<Matrix> {
             _ => return None,
         };
         let slides = readers.get(&index)?.iter().any(|(node, _)| slides(node));
+        let longest = (0..shape.len()).filter(|other| Some(*other) != axis);
+        let longest = longest.max_by_key(|other| shape[*other]);
+        let blocks = longest.filter(|other| !slides && shape[*other] >= BLOCK);
         let finite = values.iter().all(|value| value.is_finite());
-        finite.then_some(Matrix { body, node: index, axis, shape, values, slides })
+        finite.then_some(Matrix { body, node: index, axis, blocks, shape, values, slides })
     };
     graph.nodes.iter().enumerate().filter_map(matrix).collect()
 }
@@ -229,7 +204,7 @@ fn reals(model: &Model, index: u32) -> Option<Vec<f32>> {
     tensor(model, index).map(Tensor::to_f32)
 }
 
-/// The reals of constant integers.
+/// The reals of constant integers; those of 4 bits are as few as can be.
 fn dequantized(
     model: &Model,
     graph: &Graph,
@@ -243,6 +218,7 @@ fn dequantized(
         });
     let (x, scales, zeros) = (inputs.next()??, inputs.next()??, inputs.next()??);
     matches!(x.data(), Data::I8(_) | Data::U8(_) | Data::I16(_)).then_some(())?;
+    narrow::packed(x).is_none().then_some(())?;
     let inner = match attributes.axis {
         None => x.len(),
         Some(axis) => x.shape().get(axis as usize + 1..)?.iter().product(),
@@ -256,9 +232,9 @@ fn dequantized(
 }
 
 impl Matrix {
-    /// Integers in [−127, 127], or up to [`SLIDING`] where it slides, and the scale of each output
-    /// channel. `step` is the least that a scale may be.
-    fn round(&self, step: Option<f32>) -> (Integers, Vec<f32>) {
+    /// With a scale for each output channel and integers in [−127, 127], or up to [`SLIDING`] where it
+    /// slides. `step` is the least that a scale may be.
+    fn in_rows(&self, step: Option<f32>) -> Stored {
         let (channels, inner) = match self.axis {
             None => (1, self.values.len()),
             Some(axis) => (self.shape[axis], self.shape[axis + 1..].iter().product()),
@@ -270,7 +246,7 @@ impl Matrix {
         let sizes = vec![1.0; self.values.len() / channels];
         let finest = |row: &[f32]| {
             let greatest = row.iter().fold(0f32, |greatest, weight| greatest.max(weight.abs()));
-            let scale = (greatest / f32::from(SLIDING)).max(step.unwrap_or(0.0));
+            let scale = (greatest / f32::from(SLIDING)).max(step.unwrap_or(0.0) * FINER);
             if scale > 0.0 { scale } else { 1.0 }
         };
         let scale = |row: &Vec<f32>| match self.slides {
@@ -283,20 +259,49 @@ impl Matrix {
             let steps = f64::from(*value) / f64::from(scales[index / inner % channels]);
             steps.round_ties_even().clamp(f64::from(-most), f64::from(most)) as i16
         };
-        let integers: Vec<i16> = self.values.iter().enumerate().map(integer).collect();
-        let bytes: Result<Vec<i8>, _> =
-            integers.iter().map(|integer| (*integer).try_into()).collect();
-        (bytes.map_or(Integers::Wide(integers), Integers::Bytes), scales)
+        let wide: Vec<i16> = self.values.iter().enumerate().map(integer).collect();
+        let bytes: Result<Vec<i8>, _> = wide.iter().map(|integer| (*integer).try_into()).collect();
+        let (integers, zero): (Data, Data) = match bytes {
+            Ok(bytes) => (bytes.into(), vec![0i8].into()),
+            Err(_) => (wide.into(), vec![0i16].into()),
+        };
+        let axis = self.axis.map(|axis| axis as u32);
+        let rank = usize::from(axis.is_some());
+        let inputs = [
+            filled(&self.shape, integers),
+            filled(&[channels][..rank], scales),
+            filled(&[1][..rank], zero),
+        ];
+        let dtype = DType::F32;
+        Stored { operator: Operator::DequantizeLinear(DequantizeLinear { dtype, axis }), inputs }
     }
+
+    /// With integers of 4 bits in blocks along an axis.
+    fn in_blocks(&self, axis: usize) -> Stored {
+        let Blocks { integers, scales, zeros } = Blocks::round(&self.values, &self.shape, axis);
+        let mut shape = self.shape.clone();
+        shape[axis] = shape[axis].div_ceil(BLOCK);
+        let inputs = [filled(&self.shape, integers), filled(&shape, scales), filled(&shape, zeros)];
+        let (axis, block) = (axis as u32, BLOCK as u32);
+        let attributes = DequantizeBlocks { dtype: DType::F32, axis, block };
+        Stored { operator: Operator::DequantizeBlocks(attributes), inputs }
+    }
+}
+
+/// A tensor whose elements were made for its shape.
+fn filled(shape: &[usize], data: impl Into<Data>) -> Tensor {
+    Tensor::new(shape, data).expect("as many elements as its shape says")
 }
 
 #[cfg(test)]
 mod tests {
-    use hardtack_bundle::graph::{Binary, Einsum, Gather, If, Unary};
+    use hardtack_bundle::graph::{Binary, Einsum, Gather, If, Outlet, Unary};
 
     use super::*;
     use crate::parity;
     use crate::testing::{Net, Value, noise};
+
+    const INT8: MatrixStorage = MatrixStorage::Int8;
 
     fn product(net: &mut Net, expression: &str, a: &Value, b: &Value, shape: &[usize]) -> Value {
         let einsum = Einsum { expression: expression.into(), accumulator: DType::F32 };
@@ -339,7 +344,7 @@ mod tests {
         let b = product(&mut net, "nk,mk->mn", &left, &y, &[1, 30]);
         let both = net.node(Operator::Concat(1), &[&a, &b], &[1, 70]);
         let model = net.finish(&[&both]);
-        let (stored, count) = store(model.clone(), None);
+        let (stored, count) = store(model.clone(), INT8, None);
         assert_eq!(count, 3);
         let mut found = scales(&stored);
         found.sort();
@@ -362,7 +367,7 @@ mod tests {
         let b = product(&mut net, "mk,kn->mn", &x, &shared, &[1, 64]);
         let squares = net.unary(Unary::Square, &shared);
         let model = net.finish(&[&a, &b, &squares]);
-        assert_eq!(store(model, None).1, 0);
+        assert_eq!(store(model, INT8, None).1, 0);
     }
 
     #[test]
@@ -375,7 +380,7 @@ mod tests {
         let taken = net.node(gather, &[&table, &rows], &[2, 16]);
         let sum = net.binary(Binary::Add, &x, &taken);
         let model = net.finish(&[&sum]);
-        let (stored, _) = store(model.clone(), None);
+        let (stored, _) = store(model.clone(), INT8, None);
         assert_eq!(scales(&stored), [(256, Some(0))]);
         assert!(kept(&model, &stored, &[2, 16]) > 38.0);
     }
@@ -412,7 +417,7 @@ mod tests {
         model.graph.inputs = vec![0, 1];
         model.graph.outputs = vec![Outlet { node: 2, slot: 0 }];
         model.graph.bodies = vec![product, other];
-        let (stored, count) = store(model.clone(), None);
+        let (stored, count) = store(model.clone(), INT8, None);
         assert_eq!((count, stored.graph.check()), (1, Ok(())));
         let x = noise(&[1, 64], 3);
         for (condition, differs) in [(true, true), (false, false)] {
@@ -432,10 +437,10 @@ mod tests {
         let matrix = net.noise(&[64, 64]);
         let y = product(&mut net, "mk,kn->mn", &x, &matrix, &[1, 64]);
         let model = net.finish(&[&y]);
-        let (bytes, _) = store(model.clone(), None);
-        assert_eq!(store(bytes.clone(), None).1, 0, "integers stay as they are");
-        let quality =
-            [5.0, 3.0].map(|bits| kept(&model, &store(bytes.clone(), Some(bits)).0, &[1, 64]));
+        let (bytes, _) = store(model.clone(), INT8, None);
+        assert_eq!(store(bytes.clone(), INT8, None).1, 0, "integers stay as they are");
+        let quality = [5.0, 3.0]
+            .map(|bits| kept(&model, &store(bytes.clone(), INT8, Some(bits)).0, &[1, 64]));
         // Six dB a bit.
         let lost = quality[0] - quality[1];
         assert!((9.0..15.0).contains(&lost) && quality[0] > 22.0, "{quality:?}");

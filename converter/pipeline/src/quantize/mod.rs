@@ -6,6 +6,7 @@
 
 pub mod arena;
 mod assemble;
+mod blocks;
 mod calibrate;
 mod clip;
 mod equalize;

@@ -181,6 +181,14 @@ operators! {
     90 / 1 QuantizeLinear(QuantizeLinear),
     /// Inputs x (integer), scale, zero point; per tensor or along an axis.
     91 / 1 DequantizeLinear(DequantizeLinear),
+    /// Integers of 4 bits, each in a byte of its own. Input: bytes in one dimension, with two
+    /// integers in each, the low half first. The node states their type (i8 in two's complement, or
+    /// u8) and shape; the high half of a byte that none is left for is 0.
+    93 / 1 Unpack,
+    /// Inputs x (i8 or u8), scale, zero point; a scale for each block of an axis. Scales have the
+    /// rank of x, and so do zero points of x's type, or there is one for all. The last block may be
+    /// shorter.
+    94 / 1 DequantizeBlocks(DequantizeBlocks),
 
     /// Decision trees; inputs x of shape `[n, features]`.
     100 / 1 TreeEnsemble(TreeEnsemble),

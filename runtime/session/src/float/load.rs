@@ -15,7 +15,7 @@ use tract_core::ops::source::TypedSource;
 use super::dims::Symbols;
 use super::error::{Error, Problem, catch, require};
 use super::operators;
-use super::ops::{Dequantize, Engine};
+use super::ops::{Dequantize, DequantizeBlocks, Engine, Unpack};
 use super::tensors::{constant_to_tract, dtype_to_tract};
 use crate::Model;
 
@@ -218,7 +218,7 @@ impl<'m> Loader<'m> {
         };
         let small = values.iter().all(|value| value.volume() < EAGER_ELEMENTS);
         let values: TVec<TValue> = values.into_iter().map(|value| value.into_tvalue()).collect();
-        if op.is::<Dequantize>() {
+        if op.is::<Dequantize>() || op.is::<DequantizeBlocks>() || op.is::<Unpack>() {
             if self.purpose != Purpose::Run {
                 return Ok(None);
             }

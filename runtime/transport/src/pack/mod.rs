@@ -60,7 +60,7 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
         let start = section.offset as usize;
         packer.padding(&bundle[position..start]);
         match section.kind {
-            SectionKind::Weights { .. } => packer.parts(section.bytes),
+            SectionKind::Weights { .. } => packer.parts(section.bytes, Packer::expected),
             SectionKind::Constants => packer.constants(section.bytes),
             _ => packer.numbers(section.bytes),
         }
@@ -119,9 +119,9 @@ impl Packer {
         let (content, whole) = self.least(bytes);
         let encoder = Encoder::new(Vec::new());
         let mut trial = Packer { models: self.models.clone(), encoder };
-        trial.parts(bytes);
+        trial.parts(bytes, Packer::bytes);
         if trial.encoder.finish().len() as u64 * BYTE < whole {
-            self.parts(bytes);
+            self.parts(bytes, Packer::bytes);
         } else {
             self.block(content, bytes);
         }
@@ -134,17 +134,24 @@ impl Packer {
         each.into_iter().min_by_key(|(_, cost)| *cost).expect("there are kinds")
     }
 
-    /// Weights of one byte and of two, and words, each as what they are.
-    fn parts(&mut self, bytes: &[u8]) {
+    /// Weights of one byte and of two, and words, each as what they are; `weights` tells what those of
+    /// one byte are.
+    fn parts(&mut self, bytes: &[u8], weights: impl Fn(&Packer, &[u8]) -> Content) {
         for (part, range) in segment::segments(bytes) {
             let bytes = &bytes[range];
             let content = match part {
                 Part::Words => Content::of(Kind::Numbers(4)),
                 Part::Pairs => Content::of(Kind::Numbers(2)),
-                Part::Weights => self.expected(bytes),
+                Part::Weights => weights(self, bytes),
             };
             self.block(content, bytes);
         }
+    }
+
+    /// As weights, or as numbers where two of 4 bits are in a byte.
+    fn bytes(&self, bytes: &[u8]) -> Content {
+        let (weights, numbers) = (self.expected(bytes), Content::of(Kind::Numbers(1)));
+        if self.cost(&numbers, bytes) < self.cost(&weights, bytes) { numbers } else { weights }
     }
 
     /// The lowest bits are left without order where that takes hardly more, for they are read

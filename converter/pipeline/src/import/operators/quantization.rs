@@ -22,6 +22,8 @@ pub fn dequantize(_: &ParsingContext, node: &NodeProto) -> Read {
 struct Quantization {
     to_integers: bool,
     axis: i64,
+    /// Elements that share a scale along the axis; 0 for all of a slice.
+    block: usize,
     zero_point: Option<usize>,
     /// Element type of the output, where an attribute tells.
     output: Option<DatumType>,
@@ -36,9 +38,39 @@ impl Quantization {
         Ok(Quantization {
             to_integers,
             axis: node.get_attr_opt("axis")?.unwrap_or(1),
+            block: node.get_attr_opt("block_size")?.unwrap_or(0),
             zero_point: optional_inputs(node).nth(2).flatten(),
             output,
         })
+    }
+
+    /// A dequantization with a scale per block.
+    fn wire_blocks(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        ensure!(!self.to_integers, "values with a scale per block cannot be quantized");
+        let (x, scale) = (model.outlet_fact(inputs[0])?, model.outlet_fact(inputs[1])?);
+        let (integer, rank, real) = (x.datum_type, x.rank() as i64, scale.datum_type);
+        let axis = if self.axis < 0 { self.axis + rank } else { self.axis };
+        ensure!((0..rank).contains(&axis), "axis {} of a tensor of rank {rank}", self.axis);
+        let scale = match &scale.konst {
+            Some(scale) => scale.cast_to_dt(f32::datum_type())?.into_owned(),
+            None => bail!("scales of blocks must be constants"),
+        };
+        let scale = model.add_const(format!("{prefix}.scale"), scale)?;
+        let zero_point = match self.zero_point {
+            Some(slot) => inputs[slot],
+            None => {
+                let zero = Tensor::zero_dt(integer, &[])?;
+                model.add_const(format!("{prefix}.zero_point"), zero)?
+            }
+        };
+        let dtype = self.output.unwrap_or(real);
+        let op = ops::DequantizeBlocks { dtype, axis: axis as usize, block: self.block };
+        model.wire_node(prefix, op, &[inputs[0], scale, zero_point])
     }
 
     /// The axis that scales belong to, if there are more than one.
@@ -121,6 +153,9 @@ impl Expansion for Quantization {
     ) -> TractResult<TVec<OutletId>> {
         let x = model.outlet_fact(inputs[0])?.clone();
         let scale = model.outlet_fact(inputs[1])?.clone();
+        if self.block > 0 {
+            return self.wire_blocks(prefix, model, inputs);
+        }
         let axis = self.axis(&scale, x.rank())?;
         let zero_point = match self.zero_point {
             Some(slot) => Some((inputs[slot], model.outlet_fact(inputs[slot])?.datum_type)),

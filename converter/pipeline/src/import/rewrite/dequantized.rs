@@ -1,31 +1,36 @@
-//! Constants that are dequantized here: weights with a scale per block, which have no integer form,
-//! and parameters that an operator must know as reals.
+//! Weights with a scale per block, and constants that are dequantized here: where such weights are
+//! wider than a byte, and parameters that an operator must know as reals.
 
 use std::collections::HashMap;
 
-use hardtack::Tensor;
+use hardtack::{Data, Tensor};
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use super::emit::{Context, Emit};
-use super::node::Node;
+use super::node::{Node, int};
 use crate::import::{ImportError, tensor};
 
 /// Widths of the integers that `MatMulNBits` packs into bytes.
 const PACKED_BITS: [usize; 3] = [2, 4, 8];
 
+/// What is told of weights that keep their integers, and of those that cannot.
+const KEPT: &str = "weights with a scale per block keep their integers and scales";
+const REAL: &str = "weights with a scale per block are stored as reals";
+
 /// Rewrites blocked DequantizeLinear and `com.microsoft::MatMulNBits`.
 pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     match node.op_type.as_str() {
-        "DequantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => blocked(node, emit)?,
-        "MatMulNBits" if node.domain == "com.microsoft" => packed_product(node, emit)?,
-        _ => return Ok(false),
+        "DequantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => blocked(node, emit),
+        "MatMulNBits" if node.domain == "com.microsoft" => {
+            packed_product(node, emit).map(|()| true)
+        }
+        _ => Ok(false),
     }
-    emit.context.tell("weights with a scale per block are stored as reals".into());
-    Ok(true)
 }
 
-fn blocked(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+/// Whether it is rewritten: blocks of bytes are read as they are.
+fn blocked(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let constant = |index| node.given(index).and_then(|name| emit.scope.tensor(name));
     let (Some(x), Some(scale)) = (constant(0), constant(1)) else {
         let problem = "a computed value with a scale per block; only constants can have one";
@@ -36,10 +41,15 @@ fn blocked(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
     let axis = node.int("axis").unwrap_or(1);
     let reals = dequantize(&x, &scale, zero_point.as_ref(), axis, block)
         .ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
+    if matches!(x.data(), Data::I8(_) | Data::U8(_)) {
+        emit.context.tell(KEPT.into());
+        return Ok(false);
+    }
     let reals = emit.constant("reals", &reals);
     let output = node.wanted(0).ok_or_else(|| node.wrong("it has no output"))?;
     emit.last("Identity", &[&reals], output, vec![]);
-    Ok(())
+    emit.context.tell(REAL.into());
+    Ok(true)
 }
 
 /// `(x − zero point) · scale`. Without blocks (`block` is 0), scale and zero point are one number or
@@ -66,7 +76,8 @@ fn dequantize(
             scale.shape() == expected
         }
     };
-    (fits && zero_point.is_none_or(|zero| zero.len() == scale.len())).then_some(())?;
+    let zeros_fit = |zero: &Tensor| zero.len() == 1 || zero.len() == scale.len();
+    (fits && zero_point.is_none_or(zeros_fit)).then_some(())?;
     let place = |index: usize| match block {
         _ if scale.len() == 1 => 0,
         0 => index / inner % size,
@@ -76,7 +87,7 @@ fn dequantize(
         }
     };
     let (scale, zeros) = (scale.to_f32(), zero_point.map(Tensor::to_f32));
-    let zero = |at: usize| zeros.as_ref().map_or(0.0, |zeros| zeros[at]);
+    let zero = |at: usize| zeros.as_ref().map_or(0.0, |zeros| zeros[at.min(zeros.len() - 1)]);
     let values = x.to_f32().into_iter().enumerate().map(|(index, value)| {
         let at = place(index);
         (value - zero(at)) * scale[at]
@@ -89,10 +100,28 @@ fn packed_product(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErr
     if node.given(4).is_some() {
         return Err(node.wrong("g_idx, an order of its rows, is not supported"));
     }
-    let matrix = packed_matrix(node, emit).ok_or_else(|| {
+    let Packed { integers, scales, zeros, block } = packed_matrix(node, emit).ok_or_else(|| {
         node.wrong("its weights are not constant, or not as its attributes say they are packed")
     })?;
-    let matrix = emit.constant("matrix", &matrix);
+    let inputs = [
+        emit.constant("integers", &integers),
+        emit.constant("scales", &scales),
+        emit.constant("zeros", &zeros),
+    ];
+    let attributes = vec![int("axis", 0), int("block_size", block as i64)];
+    let matrix = match zeros.data() {
+        Data::U8(_) => {
+            emit.context.tell(KEPT.into());
+            emit.node("DequantizeLinear", &inputs.each_ref().map(String::as_str), attributes)
+        }
+        // Zero points between integers.
+        _ => {
+            emit.context.tell(REAL.into());
+            let reals = dequantize(&integers, &scales, Some(&zeros), 0, block);
+            let reals = reals.ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
+            emit.constant("matrix", &reals)
+        }
+    };
     let output = node.wanted(0).ok_or_else(|| node.wrong("it has no output"))?;
     let a = node.given(0).ok_or_else(|| node.wrong("input 0 is missing"))?;
     match node.given(5) {
@@ -105,8 +134,20 @@ fn packed_product(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErr
     Ok(())
 }
 
-/// The matrix of `MatMulNBits`, of shape `[K, N]`.
-fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Tensor> {
+/// The matrix of `MatMulNBits`.
+struct Packed {
+    /// u8, of shape `[K, N]`.
+    integers: Tensor,
+    /// f32, of shape `[⌈K / block⌉, N]`.
+    scales: Tensor,
+    /// u8 or f32, of the shape of the scales, or one for all.
+    zeros: Tensor,
+    block: usize,
+}
+
+/// Reads integers that are packed column by column, each block of a column in whole bytes and their
+/// zero points, where they are given as integers, too.
+fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Packed> {
     let size = |name: &str| node.int(name).and_then(|value| usize::try_from(value).ok());
     let (depth, columns, block) = (size("K")?, size("N")?, size("block_size")?);
     let bits = size("bits").unwrap_or(4);
@@ -123,32 +164,42 @@ fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Tensor> {
     (packed.len() == columns.checked_mul(row_bytes)? && scales.len() == elements).then_some(())?;
     let integer = |bytes: &[u8], at: usize| {
         let shifted = bytes.get(at / in_byte)? >> (at % in_byte * bits);
-        Some(f32::from(shifted & (u8::MAX >> (8 - bits))))
+        Some(shifted & (u8::MAX >> (8 - bits)))
     };
-    let middle = f32::from(1u8 << (bits - 1));
-    let zeros: Vec<f32> = match node.given(3) {
-        None => vec![middle; elements],
-        Some(_) => {
-            let zeros = constant(3)?;
+    let by_row = |column: usize, row: usize| column * blocks + row;
+    let places = || (0..blocks).flat_map(|row| (0..columns).map(move |column| (column, row)));
+    let zeros: Data = match (node.given(3), constant(3)) {
+        (None, _) => vec![1u8 << (bits - 1)].into(),
+        (Some(_), None) => return None,
+        (Some(_), Some(zeros)) if matches!(zeros.data(), Data::U8(_)) => {
             let (bytes, row) = (zeros.to_bytes(), blocks.div_ceil(in_byte));
-            match zeros.as_f32() {
-                Some(zeros) => zeros.to_vec(),
-                None => (0..elements)
-                    .map(|at| integer(bytes.get(at / blocks * row..)?, at % blocks))
-                    .collect::<Option<_>>()?,
-            }
+            (bytes.len() == columns * row).then_some(())?;
+            let zero = |(column, at): (usize, usize)| integer(&bytes[column * row..], at);
+            places().map(zero).collect::<Option<Vec<u8>>>()?.into()
+        }
+        (Some(_), Some(zeros)) => {
+            let zeros = zeros.to_f32();
+            (zeros.len() == elements).then_some(())?;
+            places().map(|(column, row)| zeros[by_row(column, row)]).collect::<Vec<f32>>().into()
         }
     };
-    (zeros.len() == elements).then_some(())?;
-    let mut values = vec![0f32; depth.checked_mul(columns)?];
+    let scales: Vec<f32> = places().map(|(column, row)| scales[by_row(column, row)]).collect();
+    let mut integers = vec![0u8; depth.checked_mul(columns)?];
     for (column, row) in packed.chunks_exact(row_bytes).enumerate() {
         for k in 0..depth {
-            let at = column * blocks + k / block;
             let bytes = row.get(k / block * block_bytes..)?;
-            values[k * columns + column] = (integer(bytes, k % block)? - zeros[at]) * scales[at];
+            integers[k * columns + column] = integer(bytes, k % block)?;
         }
     }
-    Tensor::new(&[depth, columns], values)
+    Some(Packed {
+        integers: Tensor::new(&[depth, columns], integers)?,
+        scales: Tensor::new(&[blocks, columns], scales)?,
+        zeros: match node.given(3) {
+            None => Tensor::new(&[], zeros)?,
+            Some(_) => Tensor::new(&[blocks, columns], zeros)?,
+        },
+        block,
+    })
 }
 
 /// Gives batch normalizations their parameters as reals where they are dequantized constants.
@@ -181,8 +232,9 @@ pub fn parameters(graph: &mut GraphProto, context: &mut Context) {
 
 #[cfg(test)]
 mod tests {
+    use hardtack_bundle::DType;
+
     use super::super::emit::rewrite_nodes;
-    use super::super::node::int;
     use super::super::testing::{graph, model, node};
     use super::*;
 
@@ -201,7 +253,7 @@ mod tests {
     #[test]
     fn each_block_has_its_scale() {
         let tensor = |shape: &[usize], values: &[f32]| Tensor::new(shape, values.to_vec()).unwrap();
-        let w = Tensor::new(&[3, 2], vec![1i8, -2, 3, 4, -5, 6]).unwrap();
+        let w = Tensor::new(&[3, 2], vec![1i16, -2, 3, 4, -5, 6]).unwrap();
         let scales = tensor(&[2, 2], &[0.5, 10.0, 2.0, 1.0]);
         let blocked = |constants: &[(&str, Tensor)]| {
             let attributes = vec![int("axis", 0), int("block_size", 2)];
@@ -210,7 +262,12 @@ mod tests {
         };
         let reals = blocked(&[("w", w.clone()), ("s", scales.clone())]).unwrap();
         assert_eq!(reals, [tensor(&[3, 2], &[0.5, -20.0, 1.5, 40.0, -10.0, 6.0])]);
-        let zeros = Tensor::new(&[2, 2], vec![1i8, 0, 0, 6]).unwrap();
+        let bytes = Tensor::new(&[3, 2], vec![1i8, -2, 3, 4, -5, 6]).unwrap();
+        let kept = blocked(&[("w", bytes.clone()), ("s", scales.clone())]).unwrap();
+        assert_eq!(kept, [], "bytes keep their scales");
+        let wrong = blocked(&[("w", bytes), ("s", tensor(&[3, 2], &[1.0; 6]))]);
+        assert!(wrong.unwrap_err().to_string().contains("do not fit its blocks"));
+        let zeros = Tensor::new(&[2, 2], vec![1i16, 0, 0, 6]).unwrap();
         let reals = blocked(&[("w", w.clone()), ("s", scales), ("z", zeros)]).unwrap();
         assert_eq!(reals, [tensor(&[3, 2], &[0.0, -20.0, 1.0, 40.0, -10.0, 0.0])]);
         let wrong = blocked(&[("w", w), ("s", tensor(&[3, 2], &[1.0; 6]))]).unwrap_err();
@@ -227,9 +284,13 @@ mod tests {
         let constants = [("b", packed), ("s", scales)];
         let product =
             |depth| node("com.microsoft::MatMulNBits", &["x", "b", "s"], &["y"], attributes(depth));
-        let matrix = rewritten(product(4), &constants).unwrap();
+        let [integers, scales, zeros] = &rewritten(product(4), &constants).unwrap()[..] else {
+            panic!("integers, scales and zero points")
+        };
+        assert_eq!((integers.dtype(), zeros.dtype()), (DType::U8, DType::U8));
         let expected = vec![0f32, -3.0, 1.0, 0.0, 14.0, 8.0, -16.0, -28.0];
-        assert_eq!(matrix, [Tensor::new(&[4, 2], expected).unwrap()]);
+        let matrix = dequantize(integers, scales, Some(zeros), 0, 2);
+        assert_eq!(matrix, Tensor::new(&[4, 2], expected));
         let wrong = rewritten(product(400), &constants).unwrap_err();
         assert!(wrong.to_string().contains("are packed"), "{wrong}");
     }

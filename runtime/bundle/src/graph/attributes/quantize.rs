@@ -13,6 +13,17 @@ pub struct QuantizeLinear {
     pub axis: Option<u32>,
 }
 
+/// Attributes of [`Operator::DequantizeBlocks`](crate::graph::Operator::DequantizeBlocks).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DequantizeBlocks {
+    /// Real element type of the output.
+    pub dtype: DType,
+    /// Axis that is cut into blocks.
+    pub axis: u32,
+    /// Elements of a block along that axis, at least 1.
+    pub block: u32,
+}
+
 /// Attributes of [`Operator::DequantizeLinear`](crate::graph::Operator::DequantizeLinear).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DequantizeLinear {

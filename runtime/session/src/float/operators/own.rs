@@ -3,7 +3,9 @@
 use hardtack_bundle::DType;
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
-use hardtack_bundle::graph::{DequantizeLinear, Lrn, QuantizeLinear, TreeEnsemble};
+use hardtack_bundle::graph::{
+    DequantizeBlocks, DequantizeLinear, Lrn, QuantizeLinear, TreeEnsemble,
+};
 use tract_core::internal::*;
 #[cfg(feature = "export")]
 use tract_core::ops::element_wise::ElementWiseOp;
@@ -43,6 +45,22 @@ pub(super) fn dequantize(
     parameters(cx, a.axis)?;
     let axis = a.axis.map(|axis| axis as usize);
     Ok(Box::new(ops::Dequantize { dtype: dtype_to_tract(a.dtype), axis }))
+}
+
+pub(super) fn unpack(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
+    let [fact] = &cx.node.outputs[..] else { return Err("it has one value".into()) };
+    let shape = cx.shape(&fact.shape)?;
+    let shape = shape.iter().map(|dim| Ok(dim.to_usize()?)).collect::<TractResult<_>>()?;
+    Ok(Box::new(ops::Unpack { dtype: dtype_to_tract(fact.dtype), shape }))
+}
+
+pub(super) fn dequantize_blocks(
+    cx: &Context<'_>,
+    a: &DequantizeBlocks,
+) -> Result<Box<dyn TypedOp>, Problem> {
+    parameters(cx, Some(a.axis))?;
+    let (axis, block) = (a.axis as usize, a.block as usize);
+    Ok(Box::new(ops::DequantizeBlocks { dtype: dtype_to_tract(a.dtype), axis, block }))
 }
 
 /// Scale and zero point must be there.
@@ -85,6 +103,12 @@ pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Ope
         let axis = op.axis.map(|axis| axis as u32);
         dtype_from_tract(op.dtype)
             .map(|dtype| Operator::DequantizeLinear(DequantizeLinear { dtype, axis }))
+    } else if op.is::<ops::Unpack>() {
+        Some(Operator::Unpack)
+    } else if let Some(op) = op.downcast_ref::<ops::DequantizeBlocks>() {
+        let (axis, block) = (op.axis as u32, op.block as u32);
+        dtype_from_tract(op.dtype)
+            .map(|dtype| Operator::DequantizeBlocks(DequantizeBlocks { dtype, axis, block }))
     } else if let Some(op) = op.downcast_ref::<ops::Lrn>() {
         let size = op.size as u32;
         Some(Operator::Lrn(Lrn { alpha: op.alpha, beta: op.beta, bias: op.bias, size }))

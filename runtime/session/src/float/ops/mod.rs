@@ -1,5 +1,6 @@
 //! Operations of our own for tract, where it has none or they do too little.
 
+mod blocks;
 mod division;
 mod lrn;
 mod program;
@@ -7,6 +8,7 @@ mod quantize;
 mod resize;
 mod tree;
 
+pub use blocks::{DequantizeBlocks, Unpack};
 pub(super) use division::CheckedDivision;
 pub use lrn::Lrn;
 pub(super) use program::Engine;

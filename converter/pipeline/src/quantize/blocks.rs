@@ -1,0 +1,146 @@
+//! Weights of 4 bits with a scale and a zero point for each block: those of least squared error.
+//!
+//! Blocks of 32 with a zero point have 0.7 to 1.3 dB more than such without, and blocks of 40 with
+//! one, which take as many bits, have 0.4 to 0.8 dB more (DTLN, Silero VAD).
+
+use half::bf16;
+
+/// Weights of a block.
+pub const BLOCK: usize = 32;
+
+/// The greatest integer.
+const GREATEST: f32 = 15.0;
+
+/// The parts of a block's range that are tried, on either side of zero.
+const TRIED: [f32; 3] = [0.8, 0.9, 1.0];
+
+/// A matrix in blocks.
+pub struct Blocks {
+    /// Integers of 4 bits, in the order of the weights.
+    pub integers: Vec<u8>,
+    /// The scale of each block, which bf16 holds.
+    pub scales: Vec<f32>,
+    /// The zero point of each block, of 4 bits.
+    pub zeros: Vec<u8>,
+}
+
+impl Blocks {
+    /// Weights in blocks along an axis. Scales and zero points have the shape of the weights, with
+    /// one for each block of the axis.
+    pub fn round(weights: &[f32], shape: &[usize], axis: usize) -> Blocks {
+        let (size, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        let mut integers = vec![0; weights.len()];
+        let (mut scales, mut zeros) = (Vec::new(), Vec::new());
+        let rows = weights.chunks(size * inner).zip(integers.chunks_mut(size * inner));
+        let blocks = rows.flat_map(|(weights, integers)| {
+            weights.chunks(BLOCK * inner).zip(integers.chunks_mut(BLOCK * inner))
+        });
+        let mut block = Vec::with_capacity(BLOCK);
+        for (weights, integers) in blocks {
+            for at in 0..inner {
+                block.clear();
+                block.extend(weights.iter().skip(at).step_by(inner));
+                let grid = Grid::of(&block);
+                let places = integers.iter_mut().skip(at).step_by(inner);
+                for (integer, weight) in places.zip(&block) {
+                    *integer = (grid.steps(*weight) + grid.zero) as u8;
+                }
+                scales.push(grid.scale);
+                zeros.push(grid.zero as u8);
+            }
+        }
+        Blocks { integers, scales, zeros }
+    }
+}
+
+/// Where the weights of a block are rounded to.
+#[derive(Clone, Copy)]
+struct Grid {
+    scale: f32,
+    zero: f32,
+}
+
+impl Grid {
+    /// The grid of least squared error of those tried.
+    fn of(block: &[f32]) -> Grid {
+        let low = block.iter().fold(0f32, |low, weight| low.min(*weight));
+        let high = block.iter().fold(0f32, |high, weight| high.max(*weight));
+        let mut best = (f32::INFINITY, Grid { scale: 1.0, zero: 0.0 });
+        for (below, above) in TRIED.iter().flat_map(|below| TRIED.map(|above| (below, above))) {
+            let (low, high) = (low * below, high * above);
+            let scale = (high - low) / GREATEST;
+            if scale < f32::MIN_POSITIVE {
+                continue;
+            }
+            let zero = (-low / scale).round_ties_even().min(GREATEST);
+            // Of these integers, the step that suits them best.
+            let grid = Grid { scale, zero };
+            let (mut products, mut squares) = (0f32, 0f32);
+            for weight in block {
+                let steps = grid.steps(*weight);
+                products += weight * steps;
+                squares += steps * steps;
+            }
+            let grid = Grid { scale: bf16::from_f32(products / squares).to_f32(), zero };
+            let error = |weight: &f32| (weight - grid.steps(*weight) * grid.scale).powi(2);
+            let error = block.iter().map(error).sum();
+            if error < best.0 {
+                best = (error, grid);
+            }
+        }
+        best.1
+    }
+
+    /// The integer of a weight, less the zero point.
+    fn steps(self, weight: f32) -> f32 {
+        (weight / self.scale).round_ties_even().clamp(-self.zero, GREATEST - self.zero)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::noise;
+
+    /// Signal to noise in dB.
+    fn kept(weights: &[f32], shape: &[usize], axis: usize) -> f64 {
+        let Blocks { integers, scales, zeros } = Blocks::round(weights, shape, axis);
+        assert!(integers.iter().chain(&zeros).all(|integer| *integer < 16));
+        let (size, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        let blocks = size.div_ceil(BLOCK);
+        assert_eq!(scales.len(), weights.len() / size * blocks);
+        let real = |(index, integer): (usize, &u8)| {
+            let (row, at) = (index / (size * inner), index / inner % size);
+            let block = (row * blocks + at / BLOCK) * inner + index % inner;
+            (f32::from(*integer) - f32::from(zeros[block])) * scales[block]
+        };
+        let reals = integers.iter().enumerate().map(real);
+        let error: f64 = reals.zip(weights).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        let signal: f64 = weights.iter().map(|weight| f64::from(*weight).powi(2)).sum();
+        10.0 * (signal / error).log10()
+    }
+
+    #[test]
+    fn blocks_of_every_axis_keep_their_signal() {
+        let shape = [3, 70, 5];
+        let mut weights = noise(&shape, 3).to_f32();
+        for axis in [0, 1, 2] {
+            let quality = kept(&weights, &shape, axis);
+            assert!(quality > 23.0, "{axis}: {quality} dB");
+        }
+        // Columns of very different size and place, and a block of zeros.
+        weights.iter_mut().skip(1).step_by(2).for_each(|weight| *weight = *weight * 99.0 + 70.0);
+        weights[..64].fill(0.0);
+        let quality = kept(&weights, &[weights.len() / 2, 2], 0);
+        assert!(quality > 23.0, "{quality} dB");
+    }
+
+    #[test]
+    fn what_lies_on_a_grid_is_met_exactly() {
+        for first in [-8, 0, -15, -3] {
+            let weights: Vec<f32> = (0..64).map(|at| (at % 16 + first) as f32 * 0.25).collect();
+            assert_eq!(kept(&weights, &[64], 0), f64::INFINITY, "{first}");
+        }
+        assert!(kept(&[1e-45, -1e-45, 0.0], &[3], 0) <= 0.0, "too small for any step");
+    }
+}
