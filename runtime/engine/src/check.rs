@@ -1,5 +1,7 @@
 //! Proves that a program can run on any input without leaving its bounds.
 
+#[cfg(feature = "sparse")]
+use hardtack_kernels::sparse::Sparse;
 use hardtack_kernels::{SCALE_BITS, Sample, TERM_SCALE_BITS, is_significant};
 
 use crate::code::{Code, Header};
@@ -64,10 +66,11 @@ struct Layer {
     channels: [u32; 2],
     zero_point: i8,
     adds: bool,
+    sparse: bool,
 }
 
 impl Layer {
-    fn new(step: &Conv, input: &Tensor, outputs: u32) -> Self {
+    fn new(step: &Conv, input: &Tensor, outputs: u32, sparse: bool) -> Self {
         Self {
             spans: [step.weights, step.bias, step.scales],
             kernel: step.window.kernel,
@@ -76,6 +79,7 @@ impl Layer {
             channels: [input.channels, outputs],
             zero_point: input.zero_point,
             adds: step.residual.is_some(),
+            sparse,
         }
     }
 }
@@ -114,9 +118,11 @@ impl<'a> Checker<'a> {
             Step::Dequantize(step) => self.dequantize(step),
             Step::Conv(conv) => {
                 let rows = self.tensor(conv.output)?.height;
-                self.conv(&Strip::whole(*conv, rows))
+                self.conv(&Strip::whole(*conv, rows), false)
             }
-            Step::Strip(strip) => self.conv(strip),
+            Step::Strip(strip) => self.conv(strip, false),
+            #[cfg(feature = "sparse")]
+            Step::Sparse(strip) => self.conv(strip, true),
             Step::Add(step) => {
                 scale(step.scale_a.abs(), TERM_SCALE_BITS)?;
                 scale(step.scale_b.abs(), TERM_SCALE_BITS)?;
@@ -165,7 +171,7 @@ impl<'a> Checker<'a> {
         walk(&step.walk, self.tensor(step.input)?.elements(), port.elements)
     }
 
-    fn conv(&mut self, strip: &Strip) -> Result<(), Problem> {
+    fn conv(&mut self, strip: &Strip, sparse: bool) -> Result<(), Problem> {
         let step = &strip.conv;
         let whole = self.tensor(step.output)?;
         let input = strip.input(&self.tensor(step.input)?).ok_or(Problem::Rows)?;
@@ -178,11 +184,17 @@ impl<'a> Checker<'a> {
             groups > 0 && input.channels.is_multiple_of(groups) && channels.is_multiple_of(groups),
             Problem::Groups,
         )?;
-        self.span(step.weights, weights_bytes(&step.window, groups, input.channels, channels))?;
+        if sparse {
+            #[cfg(feature = "sparse")]
+            self.sparse(step, input.channels, channels)?;
+        } else {
+            let bytes = weights_bytes(&step.window, groups, input.channels, channels);
+            self.span(step.weights, bytes)?;
+        }
         self.span(step.bias, 4 * u64::from(channels))?;
         self.span(step.scales, 4 * u64::from(channels))?;
         ensure(step.accumulator_bits <= 32, Problem::Attributes)?;
-        let layer = Layer::new(step, &input, channels);
+        let layer = Layer::new(step, &input, channels, sparse);
         let shared = match strip.shares {
             0 => Some(layer),
             back => self.layers.get(usize::from(back) - 1).copied().flatten(),
@@ -209,6 +221,19 @@ impl<'a> Checker<'a> {
             ensure(shape(&self.tensor(residual.tensor)?) == shape(&whole), Problem::Shape)?;
         }
         Ok(())
+    }
+
+    /// Checks weights without their zeros.
+    #[cfg(feature = "sparse")]
+    fn sparse(&self, step: &Conv, inputs: u32, outputs: u32) -> Result<(), Problem> {
+        ensure(!is_depthwise(step.groups, inputs, outputs), Problem::Sparse)?;
+        let Span { offset, length } = step.weights;
+        self.span(step.weights, length.into())?;
+        // Packed weights have their zeros.
+        let Section::Plain(weights) = self.section else { return Ok(()) };
+        let bytes = bytemuck::cast_slice(&weights[offset as usize..][..length as usize]);
+        let form = Sparse::new(bytes, outputs as usize, depth(step, inputs));
+        ensure(form.is_some_and(|form| form.is_valid()), Problem::Sparse)
     }
 
     fn resize(&mut self, step: &Resize) -> Result<(), Problem> {
@@ -305,6 +330,13 @@ pub(crate) fn weights_bytes(window: &Window, groups: u32, inputs: u32, outputs: 
     }
     let depth = elements.saturating_mul((inputs / groups).into());
     depth.checked_next_multiple_of(4).unwrap_or(u64::MAX).saturating_mul(outputs.into())
+}
+
+/// Weights of an output channel of a convolution; saturating.
+#[cfg(feature = "sparse")]
+pub(crate) fn depth(step: &Conv, inputs: u32) -> usize {
+    let [height, width] = step.window.kernel.map(usize::from);
+    (height * width).saturating_mul((inputs / step.groups) as usize)
 }
 
 /// Whether a convolution with these channel counts has its weights in depthwise layout.

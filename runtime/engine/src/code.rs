@@ -318,7 +318,7 @@ impl<B: AsRef<[u8]>> Program<B> {
         let unpacked = match self.packing {
             None => None,
             Some(of) => {
-                let unpacked = packed::unpack(code, weights, of);
+                let unpacked = packed::unpack(code, weights, of)?;
                 check::program(self.code.as_ref(), Section::Plain(unpacked.bytes()))?;
                 Some(unpacked)
             }

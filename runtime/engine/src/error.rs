@@ -134,6 +134,10 @@ pub enum Problem {
         /// What there is.
         given: u32,
     },
+    /// The weights of a sparse layer are not in their form, or the layer is depthwise.
+    #[cfg(feature = "sparse")]
+    #[error("its sparse weights are malformed")]
+    Sparse,
     /// The shapes of the tensors do not fit each other.
     #[error("the shapes of its tensors do not fit")]
     Shape,

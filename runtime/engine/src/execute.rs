@@ -7,6 +7,9 @@ use crate::code::Code;
 use crate::program::*;
 use crate::{Input, Output};
 
+/// One of the kernels for convolutions.
+type ConvKernel = fn(&kernels::Conv<'_>, &mut [i8]);
+
 /// What all steps of a run share. The program is checked, and so are the ports.
 pub(crate) struct Machine<'a> {
     pub(crate) code: Code<'a>,
@@ -31,8 +34,10 @@ impl<'a> Machine<'a> {
             }
             Step::Conv(_) | Step::Strip(_) => {
                 let strip = step.strip(|id| self.tensor(id)).expect("it is a convolution");
-                self.conv(&strip, arena);
+                self.conv(&strip, self.kernels.conv, arena);
             }
+            #[cfg(feature = "sparse")]
+            Step::Sparse(strip) => self.conv(strip, self.kernels.sparse, arena),
             Step::Add(step) => self.add(step, arena),
             Step::Multiply(step) => self.multiply(step, arena),
             Step::MaxPool(step) => self.max_pool(step, arena),
@@ -94,7 +99,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn conv(&self, strip: &Strip, arena: &mut [i8]) {
+    fn conv(&self, strip: &Strip, kernel: ConvKernel, arena: &mut [i8]) {
         const CHECKED: &str = "rows of strips were checked";
         let step = &strip.conv;
         let input = strip.input(&self.tensor(step.input)).expect(CHECKED);
@@ -122,7 +127,7 @@ impl<'a> Machine<'a> {
             output_zero_point: output.zero_point,
             clamp: clamp(step.clamp),
         };
-        (self.kernels.conv)(&conv, target);
+        kernel(&conv, target);
     }
 
     fn add(&self, step: &Add, arena: &mut [i8]) {

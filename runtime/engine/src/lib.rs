@@ -40,5 +40,5 @@ pub use error::{Problem, ProgramError, RunError};
 #[cfg(feature = "alloc")]
 pub use executor::{Executor, Observer, Unobserved};
 #[cfg(feature = "alloc")]
-pub use plan::{BuildError, Builder, Built, Layer, Placement, Plan};
+pub use plan::{BuildError, Builder, Built, Layer, Placement, Plan, SparseLayer};
 pub use run::{Input, Output};

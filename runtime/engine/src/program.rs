@@ -441,4 +441,9 @@ pub enum Step {
     Softmax(Softmax),
     /// Some rows of a convolution.
     Strip(Strip),
+    /// The same, or a whole convolution, with weights that are stored without their zeros: in the
+    /// family `mcu` in the form of [`sparse`](hardtack_kernels::sparse), with a row for each output
+    /// channel in the order of [`Conv::weights`], not padded. Never depthwise.
+    #[cfg(feature = "sparse")]
+    Sparse(Strip),
 }

@@ -14,31 +14,31 @@ pub(crate) enum Undecoded {
 
 /// One row per step: number, name, version of the attributes. Numbers are never used again.
 macro_rules! table {
-    ($($id:literal $name:ident $version:literal)*) => {
+    ($($(#[$present:meta])? $id:literal $name:ident $version:literal)*) => {
         impl Step {
             /// The number of its kind in a program.
             pub fn id(&self) -> u16 {
-                match self { $(Self::$name(_) => $id,)* }
+                match self { $($(#[$present])? Self::$name(_) => $id,)* }
             }
 
             /// The name of its kind.
             pub fn kind(&self) -> &'static str {
-                match self { $(Self::$name(_) => stringify!($name),)* }
+                match self { $($(#[$present])? Self::$name(_) => stringify!($name),)* }
             }
 
             /// The version of its attributes.
             pub fn version(&self) -> u8 {
-                match self { $(Self::$name(_) => $version,)* }
+                match self { $($(#[$present])? Self::$name(_) => $version,)* }
             }
 
             /// From number, version and attributes.
             pub(crate) fn decode(id: u16, version: u8, bytes: &[u8]) -> Result<Self, Undecoded> {
                 match (id, version) {
-                    $(($id, $version) => match postcard::take_from_bytes(bytes) {
+                    $($(#[$present])? ($id, $version) => match postcard::take_from_bytes(bytes) {
                         Ok((attributes, [])) => Ok(Self::$name(attributes)),
                         _ => Err(Undecoded::Attributes(stringify!($name))),
                     },)*
-                    $(($id, _) => Err(Undecoded::Version(stringify!($name))),)*
+                    $($(#[$present])? ($id, _) => Err(Undecoded::Version(stringify!($name))),)*
                     _ => Err(Undecoded::Kind),
                 }
             }
@@ -46,7 +46,9 @@ macro_rules! table {
             /// Its attributes as bytes.
             #[cfg(feature = "alloc")]
             pub(crate) fn encode(&self) -> postcard::Result<alloc::vec::Vec<u8>> {
-                match self { $(Self::$name(attributes) => postcard::to_allocvec(attributes),)* }
+                match self {
+                    $($(#[$present])? Self::$name(attributes) => postcard::to_allocvec(attributes),)*
+                }
             }
         }
     };
@@ -66,6 +68,7 @@ table! {
     11 Resize 1
     12 Softmax 1
     13 Strip 1
+    #[cfg(feature = "sparse")] 14 Sparse 1
 }
 
 impl Step {
@@ -75,6 +78,10 @@ impl Step {
             Self::Quantize(_) | Self::Fill(_) => (None, None),
             Self::Dequantize(step) => (Some(step.input), None),
             Self::Conv(conv) | Self::Strip(Strip { conv, .. }) => {
+                (Some(conv.input), conv.residual.map(|residual| residual.tensor))
+            }
+            #[cfg(feature = "sparse")]
+            Self::Sparse(Strip { conv, .. }) => {
                 (Some(conv.input), conv.residual.map(|residual| residual.tensor))
             }
             Self::Add(step) => (Some(step.a), Some(step.b)),
@@ -95,6 +102,8 @@ impl Step {
             Self::Quantize(step) => Some(step.output),
             Self::Dequantize(_) => None,
             Self::Conv(conv) | Self::Strip(Strip { conv, .. }) => Some(conv.output),
+            #[cfg(feature = "sparse")]
+            Self::Sparse(Strip { conv, .. }) => Some(conv.output),
             Self::Add(step) => Some(step.output),
             Self::Multiply(step) => Some(step.output),
             Self::MaxPool(step) => Some(step.output),
@@ -113,6 +122,8 @@ impl Step {
         match self {
             Self::Conv(conv) => Some(Strip::whole(*conv, tensor(conv.output).height)),
             Self::Strip(strip) => Some(*strip),
+            #[cfg(feature = "sparse")]
+            Self::Sparse(strip) => Some(*strip),
             _ => None,
         }
     }

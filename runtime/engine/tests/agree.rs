@@ -40,8 +40,11 @@ impl Choices<'_> {
         (self.numbers[self.next % self.numbers.len()].wrapping_add(turn * 7919)) % count
     }
 
+    /// Weights, of some layers most of them 0.
     fn weights(&mut self, count: usize) -> Vec<i8> {
-        (0..count).map(|_| (self.below(255) as i32 - 127) as i8).collect()
+        let one_of = [1, 1, 2, 5][self.below(4) as usize];
+        let weight = |choices: &mut Self| (choices.below(255) as i32 - 127) as i8;
+        (0..count).map(|_| if self.below(one_of) == 0 { weight(self) } else { 0 }).collect()
     }
 
     fn scale(&mut self) -> f32 {
@@ -318,6 +321,51 @@ proptest! {
                 Program::parse_packed(&built.code[..], packed.bytes(), packing).unwrap();
             let unpacked = again.pack(None).unwrap();
             prop_assert_eq!(unpacked.bytes(), &built.weights[..]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn sparse_weights_change_nothing(
+        numbers in vec(any::<u32>(), 20..200),
+        size in (2u32..12, 1u32..9, prop_oneof![1u32..5, Just(16), 30u32..70]),
+        steps in 1usize..5,
+        threads in 1usize..4,
+        in_strips in any::<bool>(),
+    ) {
+        let shape = [size.0, size.1, size.2];
+        let mut net = begin(shape, &numbers);
+        for _ in 0..steps {
+            let (input, shape) = net.tensors[net.tensors.len() - 1];
+            net.conv(input, shape);
+        }
+        let Net { mut builder, tensors, .. } = net;
+        leave(&mut builder, tensors[tensors.len() - 1]);
+        let mut built = builder.finish().unwrap();
+        if in_strips {
+            let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+            let limit = u64::from(built.plan.arena_bytes) * 5 / 7;
+            let limited = Builder::of(&program).unwrap().limit_arena(limit).finish();
+            built = limited.unwrap_or(built);
+        }
+        let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+        let sparse = Builder::of(&program).unwrap().sparse().unwrap().finish().unwrap();
+        let input = picture(&numbers, shape);
+        let expected = defined(&program, &input);
+        let program = Program::parse(&sparse.code[..], &sparse.weights[..]).unwrap();
+        prop_assert_eq!(&defined(&program, &input), &expected);
+        for &isa in Isa::ALL {
+            prop_assert_eq!(&executed(&program, isa, threads, &input), &expected, "{}", isa);
+        }
+        for &packing in Packing::ALL {
+            let packed = program.pack(Some(packing)).unwrap();
+            let again =
+                Program::parse_packed(&sparse.code[..], packed.bytes(), packing).unwrap();
+            let unpacked = again.pack(None).unwrap();
+            prop_assert_eq!(unpacked.bytes(), &sparse.weights[..]);
         }
     }
 }

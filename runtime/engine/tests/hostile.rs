@@ -2,13 +2,13 @@
 
 mod sample;
 
-use hardtack_engine::program::{Port, PortType};
-use hardtack_engine::{Aligned, Executor, Input, Output, Program, ProgramError};
+use hardtack_engine::program::{Port, PortType, Step};
+use hardtack_engine::{Aligned, Executor, Input, Output, Problem, Program, ProgramError};
 use hardtack_kernels::strided::Alone;
 use hardtack_kernels::{Isa, Kernels};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sample::{every_step, strips};
+use sample::{every_step, sparse, strips};
 
 /// Parses, and runs what was parsed. `true` if it could.
 fn survives(code: &[u8], weights: &[u8]) -> bool {
@@ -74,14 +74,14 @@ fn runs(program: Program<&[u8]>) -> bool {
 
 #[test]
 fn every_single_byte_can_be_wrong() {
-    for built in [every_step(), strips()] {
+    for built in [every_step(), strips(), sparse()] {
         single_bytes(&built.code, &built.weights, survives);
     }
 }
 
 #[test]
 fn every_single_byte_of_a_packed_program_can_be_wrong() {
-    for built in [every_step(), strips()] {
+    for built in [every_step(), strips(), sparse()] {
         let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
         let packed = program.pack(Isa::detect().packing()).unwrap();
         single_bytes(&built.code, packed.bytes(), |code, weights| {
@@ -142,6 +142,42 @@ fn weights_at_an_odd_address_are_refused() {
 }
 
 #[test]
+fn sparse_weights_that_are_no_form_are_refused() {
+    let built = sparse();
+    let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+    let (index, conv) = program
+        .steps()
+        .enumerate()
+        .find_map(|(index, step)| match step {
+            Step::Sparse(strip) => Some((index as u32, strip.conv)),
+            _ => None,
+        })
+        .unwrap();
+    let refused = Err(ProgramError::Step { index, kind: "Sparse", problem: Problem::Sparse });
+    let form = conv.weights.offset as usize;
+    let channels = program.tensor(conv.output).unwrap().channels as usize;
+    // The end of a row, a bit of an element, a bit beyond the last one, and a weight that is 0.
+    for (at, byte) in [(0, 1), (4 * channels, 1), (4 * channels + 15, 0x80)] {
+        let mut weights = built.weights.clone();
+        weights[form + at] ^= byte;
+        assert_eq!(Program::parse(&built.code[..], &weights[..]).map(drop), refused, "{at}");
+    }
+    let mut weights = built.weights.clone();
+    weights[form + conv.weights.length as usize - 1] = 0;
+    assert_eq!(Program::parse(&built.code[..], &weights[..]).map(drop), refused);
+    // Packed, the layer may have other weights than it has room for without its zeros.
+    let packing = hardtack_kernels::packed::Packing::NeonDot;
+    let packed = program.pack(Some(packing)).unwrap();
+    let mut fewer = Aligned::copied(packed.bytes());
+    let weights = &built.weights[form..][..conv.weights.length as usize];
+    let last = *weights.last().unwrap();
+    let found = fewer.bytes().windows(2).position(|two| two == [last, 0]).unwrap();
+    fewer.bytes_mut()[found] = 0;
+    let program = Program::parse_packed(&built.code[..], fewer.bytes(), packing).unwrap();
+    assert_eq!(program.pack(None).map(drop), refused);
+}
+
+#[test]
 fn unknown_kinds_and_versions_are_named() {
     let built = every_step();
     let first_step = built.code.len() - {
@@ -170,9 +206,9 @@ proptest! {
     fn many_bytes_can_be_wrong(
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         weight_changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
-        strip in any::<bool>(),
+        program in 0..3,
     ) {
-        let built = if strip { strips() } else { every_step() };
+        let built = [every_step, strips, sparse][program as usize]();
         let (mut code, mut weights) = (built.code, built.weights);
         for (index, value) in changes {
             let index = index.index(code.len());

@@ -20,6 +20,8 @@
 extern crate std;
 
 pub mod packed;
+#[cfg(feature = "sparse")]
+pub mod sparse;
 #[allow(unsafe_code)]
 pub mod strided;
 

@@ -9,6 +9,10 @@ use crate::{
 pub struct Kernels {
     /// Convolution.
     pub conv: fn(&Conv<'_>, &mut [i8]),
+    /// Convolution, not of single channels, whose weights have the form of
+    /// [`sparse`](crate::sparse), with a row for each output channel.
+    #[cfg(feature = "sparse")]
+    pub sparse: fn(&Conv<'_>, &mut [i8]),
     /// Sum.
     pub add: fn(&Add<'_>, &mut [i8]),
     /// Product.
@@ -35,6 +39,8 @@ impl Kernels {
     /// The definition.
     pub const SCALAR: Self = Self {
         conv: scalar::conv,
+        #[cfg(feature = "sparse")]
+        sparse: scalar::sparse,
         add: scalar::add,
         multiply: scalar::multiply,
         max_pool: scalar::max_pool,

@@ -3,6 +3,8 @@
 mod common;
 
 use common::{Geometry, activation, clamp, cycle, geometry, positions, weight};
+#[cfg(feature = "sparse")]
+use hardtack_kernels::sparse::Sparse;
 use hardtack_kernels::{
     AveragePool, Clamp, Conv, Image, Kernels, MaxPool, Requantize, Residual, Resize, Sample,
     Softmax, Window, round_significant, softmax_table,
@@ -168,6 +170,25 @@ fn check_conv(
     (Kernels::NATIVE.conv)(&conv, &mut native);
     assert_eq!(native, output, "what this processor has beside the definition");
     prop_assert_eq!(&output, &expected);
+
+    #[cfg(feature = "sparse")]
+    if !conv.is_depthwise() {
+        // As they are, and with most of them gone.
+        let fewer: Vec<i8> =
+            weights.iter().map(|&weight| if weight & 3 == 1 { weight } else { 0 }).collect();
+        for weights in [&weights, &fewer] {
+            let padded = depth.next_multiple_of(4);
+            let mut dense = vec![0; outputs * padded];
+            for (to, row) in dense.chunks_mut(padded).zip(weights.chunks(depth)) {
+                to[..depth].copy_from_slice(row);
+            }
+            (Kernels::SCALAR.conv)(&Conv { weights: &dense, ..conv }, &mut output);
+            let form: Vec<i8> = Sparse::encode(weights.chunks(depth)).collect();
+            let mut given = vec![55; output.len()];
+            (Kernels::NATIVE.sparse)(&Conv { weights: &form, ..conv }, &mut given);
+            prop_assert_eq!(&given, &output);
+        }
+    }
     Ok(())
 }
 

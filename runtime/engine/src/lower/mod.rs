@@ -59,7 +59,8 @@ impl Lowered {
     ) -> Option<(Self, Layout)> {
         let addends_fit = steps.iter().all(|step| match step {
             Step::Conv(Conv { residual: Some(addend), .. })
-            | Step::Strip(Strip { conv: Conv { residual: Some(addend), .. }, .. }) => {
+            | Step::Strip(Strip { conv: Conv { residual: Some(addend), .. }, .. })
+            | Step::Sparse(Strip { conv: Conv { residual: Some(addend), .. }, .. }) => {
                 addend.scale.abs() < ADDEND_SCALE
             }
             _ => true,
@@ -141,7 +142,7 @@ impl Lowering<'_> {
         }
         let table = |range: usize| ranges[range].clone().expect("the step has a table");
         let operation: Operation = match step {
-            Step::Conv(_) | Step::Strip(_) => return None,
+            Step::Conv(_) | Step::Strip(_) | Step::Sparse(_) => return None,
             Step::Quantize(step) => {
                 let image = self.layout.image(step.output);
                 let walk = in_arena(&step.walk, Side::Target, image)?;

@@ -6,12 +6,14 @@ use core::ops::Range;
 
 use hardtack_kernels::packed::depthwise::Depthwise;
 use hardtack_kernels::packed::{Packing, Terms, TermsMut};
+use hardtack_kernels::sparse::Sparse;
 
 use super::{Cursor, Shape};
 use crate::Aligned;
-use crate::check::is_depthwise;
+use crate::check::{depth, is_depthwise};
 use crate::code::Code;
 use crate::program::*;
+use crate::{Problem, ProgramError};
 
 /// The tables of a step other than a convolution.
 pub(crate) fn tables(step: &Step) -> impl Iterator<Item = Span> {
@@ -44,7 +46,35 @@ struct Layer {
     outputs: usize,
     /// Whether the family `mcu` has it tap by tap.
     depthwise: bool,
+    /// Whether the family `mcu` has it without its zeros.
+    sparse: bool,
+    /// Weights of an output channel.
+    depth: usize,
+    /// Number of the step.
+    step: u32,
     range: Range<usize>,
+}
+
+impl Layer {
+    /// Bytes of a row in the family `mcu`.
+    fn row(&self) -> usize {
+        self.depth.next_multiple_of(4)
+    }
+
+    /// Rows of weights from their form without zeros.
+    fn expanded(&self, form: &[u8]) -> Vec<u8> {
+        let mut rows = vec![0; self.outputs * self.row()];
+        let form = Sparse::new(bytemuck::cast_slice(form), self.outputs, self.depth);
+        let to = bytemuck::cast_slice_mut(&mut rows).chunks_mut(self.row());
+        form.expect("its length was checked").expand(to);
+        rows
+    }
+
+    /// The inverse of [`Layer::expanded`].
+    fn encoded(&self, rows: &[u8]) -> Vec<u8> {
+        let rows = bytemuck::cast_slice(rows).chunks(self.row()).map(|row| &row[..self.depth]);
+        Sparse::encode(rows).map(|byte| byte as u8).collect()
+    }
 }
 
 /// What the steps of a program have in a packed section.
@@ -62,7 +92,7 @@ fn pieces(code: Code<'_>, packing: Packing) -> Pieces {
     let within = |range: super::Range| range.start as usize..range.end as usize;
     let (mut layers, mut all_tables) = (Vec::new(), Vec::new());
     let mut cursor = Cursor::new(packing);
-    for step in code.steps().flatten() {
+    for (index, step) in (0..).zip(code.steps().flatten()) {
         if let Some(strip) = step.strip(tensor) {
             let conv = strip.conv;
             let input = tensor(conv.input);
@@ -75,6 +105,9 @@ fn pieces(code: Code<'_>, packing: Packing) -> Pieces {
                     zero_point: input.zero_point,
                     outputs: outputs as usize,
                     depthwise: is_depthwise(conv.groups, inputs, outputs),
+                    sparse: matches!(step, Step::Sparse(_)),
+                    depth: depth(&conv, inputs),
+                    step: index,
                     range: within(range),
                 });
             }
@@ -93,13 +126,14 @@ pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Aligned 
     let mut packed = Aligned::zeroed(length);
     let section = packed.bytes_mut();
     for layer in layers {
-        let target = &mut section[layer.range];
+        let target = &mut section[layer.range.clone()];
         let terms = Terms {
             zero_point: layer.zero_point,
             bias: bytemuck::cast_slice(bytes(layer.conv.bias)),
             scales: bytemuck::cast_slice(bytes(layer.conv.scales)),
         };
-        let weights = bytes(layer.conv.weights);
+        let given = bytes(layer.conv.weights);
+        let weights = if layer.sparse { &layer.expanded(given)[..] } else { given };
         let channel = weights.len() / layer.outputs;
         match layer.shape {
             Shape::Dense(shape) if layer.depthwise => {
@@ -121,18 +155,35 @@ pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Aligned 
 
 /// The inverse of [`pack`]: the section of the family `mcu`, of a program that was checked with
 /// its packed section.
-pub(crate) fn unpack(code: Code<'_>, packed: &[u8], packing: Packing) -> Aligned {
+///
+/// # Errors
+/// Where there are more or fewer weights than the family `mcu` has room for.
+pub(crate) fn unpack(
+    code: Code<'_>,
+    packed: &[u8],
+    packing: Packing,
+) -> Result<Aligned, ProgramError> {
     let mut plain = Aligned::zeroed(code.header.weights_bytes as usize);
     let weights = plain.bytes_mut();
     let Pieces { layers, tables, .. } = pieces(code, packing);
     for layer in layers {
-        let source = &packed[layer.range];
+        let source = &packed[layer.range.clone()];
         let (mut bias, mut scales) = (vec![0; layer.outputs], vec![0.0; layer.outputs]);
         let mut terms =
             TermsMut { zero_point: layer.zero_point, bias: &mut bias, scales: &mut scales };
         let target = bytes_mut(weights, layer.conv.weights);
         let channel = target.len() / layer.outputs;
         match layer.shape {
+            Shape::Dense(shape) if layer.sparse => {
+                let mut rows = vec![0; layer.outputs * layer.row()];
+                shape.unpack(packing, source, &mut terms, (&mut rows, layer.row()));
+                let form = layer.encoded(&rows);
+                if form.len() != target.len() {
+                    let (index, problem) = (layer.step, Problem::Sparse);
+                    return Err(ProgramError::Step { index, kind: "Sparse", problem });
+                }
+                target.copy_from_slice(&form);
+            }
             Shape::Dense(shape) if layer.depthwise => {
                 let mut rows = vec![0; target.len()];
                 shape.unpack(packing, source, &mut terms, (&mut rows, channel));
@@ -152,7 +203,7 @@ pub(crate) fn unpack(code: Code<'_>, packed: &[u8], packing: Packing) -> Aligned
     for (table, range) in tables {
         bytes_mut(weights, table).copy_from_slice(&packed[range]);
     }
-    plain
+    Ok(plain)
 }
 
 fn bytes_mut(weights: &mut [u8], span: Span) -> &mut [u8] {

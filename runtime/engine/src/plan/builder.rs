@@ -25,7 +25,7 @@ pub struct Builder {
     outputs: Vec<Port>,
     pub(super) tensors: Vec<(String, Tensor)>,
     pub(super) steps: Vec<(String, Step)>,
-    weights: Pool,
+    pub(super) weights: Pool,
     pub(super) arena_limit: Option<u64>,
 }
 

@@ -5,6 +5,7 @@ mod error;
 mod layers;
 mod lifetime;
 mod place;
+mod sparse;
 mod strips;
 mod weights;
 
@@ -14,3 +15,4 @@ pub use layers::Layer;
 pub(crate) use lifetime::spans;
 pub use lifetime::{Placement, Plan};
 pub(crate) use place::{Lifetime, place};
+pub use sparse::SparseLayer;

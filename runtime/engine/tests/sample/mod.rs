@@ -1,4 +1,5 @@
-//! Small programs: one with a step of every kind but strips, and one with strips.
+//! Small programs: one with a step of every kind but strips, one with strips, and one with strips
+//! whose weights are stored without their zeros.
 #![allow(dead_code, reason = "each test uses a part")]
 
 use hardtack_engine::program::*;
@@ -92,20 +93,44 @@ pub fn every_step() -> Built {
 
 /// An inverted residual block in strips.
 pub fn strips() -> Built {
+    in_strips(&block(window(1, 1, 0), 1), 800)
+}
+
+/// The same with three of four weights 0, of a wider first window, stored without their zeros.
+pub fn sparse() -> Built {
+    let built = in_strips(&block(window(3, 1, 1), 4), 1000);
+    let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+    let built = Builder::of(&program).unwrap().sparse().unwrap().finish().unwrap();
+    let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+    assert!(program.steps().filter(|step| matches!(step, Step::Sparse(_))).count() >= 2);
+    built
+}
+
+fn in_strips(block: &Builder, arena: u64) -> Built {
+    let built = block.clone().limit_arena(arena).finish().unwrap();
+    let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+    assert!(program.steps().filter(|step| matches!(step, Step::Strip(_))).count() >= 6);
+    built
+}
+
+/// An inverted residual block, of whose weights one of so many is not 0.
+fn block(first_window: Window, one_of: usize) -> Builder {
     let mut b = Builder::new();
     let [input, output] = [b.input(PortType::I8, 192), b.output(PortType::I8, 192)];
     let x = b.tensor("x", [8, 6, 4], 0.05, -3);
     b.quantize("in", input, x, Walk::contiguous(192)).unwrap();
     let mut last = x;
     for (name, of, groups, shape) in [
-        ("expand", window(1, 1, 0), 1, [8, 6, 12]),
+        ("expand", first_window, 1, [8, 6, 12]),
         ("filter", window(3, 1, 1), 12, [8, 6, 12]),
         ("project", window(1, 1, 0), 1, [8, 6, 4]),
     ] {
         let tensor = b.tensor(name, shape, 0.05, 5);
         let inputs = b.get(last).unwrap().channels;
         let depth = of.kernel[0] * of.kernel[1];
-        let weights = weights((u32::from(depth) * inputs / groups * shape[2]) as usize);
+        let mut weights = weights((u32::from(depth) * inputs / groups * shape[2]) as usize);
+        let zeros = weights.iter_mut().enumerate().filter(|(index, _)| index % one_of != 0);
+        zeros.for_each(|(_, weight)| *weight = 0);
         let layer = Layer {
             input: last,
             output: tensor,
@@ -121,8 +146,5 @@ pub fn strips() -> Built {
         last = tensor;
     }
     b.dequantize("out", last, output, Walk::contiguous(192));
-    let built = b.limit_arena(800).finish().unwrap();
-    let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
-    assert!(program.steps().filter(|step| matches!(step, Step::Strip(_))).count() >= 6);
-    built
+    b
 }

@@ -10,6 +10,8 @@ mod ports;
 mod product;
 mod resize;
 mod softmax;
+#[cfg(feature = "sparse")]
+mod sparse;
 
 pub use average_pool::average_pool;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
@@ -24,3 +26,5 @@ pub use resize::resize;
 pub(crate) use resize::{interpolate, weights};
 pub(crate) use softmax::share;
 pub use softmax::softmax;
+#[cfg(feature = "sparse")]
+pub use sparse::sparse;

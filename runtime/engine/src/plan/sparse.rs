@@ -1,0 +1,111 @@
+//! Weights stored without their zeros.
+
+use alloc::vec::Vec;
+
+use hardtack_kernels::sparse::Sparse;
+
+use super::weights::Pool;
+use super::{BuildError, Builder};
+use crate::Program;
+use crate::check::{depth, is_depthwise, weights_bytes};
+use crate::program::{Span, Step, Strip, Tensor, TensorId};
+
+/// Where the form without zeros has fewer parts of the bytes than this, it is taken: for less it is
+/// not worth the search for what is there.
+const PART: [usize; 2] = [7, 8];
+
+impl Builder {
+    /// Stores the weights of layers without their zeros where that takes clearly less room. What
+    /// no step names is stored no longer.
+    ///
+    /// # Errors
+    /// Beyond 4 GiB.
+    pub fn sparse(mut self) -> Result<Self, BuildError> {
+        let old = core::mem::take(&mut self.weights).into_bytes();
+        let mut weights = Pool::default();
+        let tensor = |id| self.tensors.get(usize::from(id)).map(|(_, tensor)| *tensor);
+        for (_, step) in &mut self.steps {
+            let mut form = None;
+            if let Some(strip) = whole_or_strip(step, tensor)
+                && let Some(bytes) = without_zeros(&strip, &old, tensor)
+            {
+                *step = Step::Sparse(strip);
+                form = Some(bytes);
+            }
+            for span in spans(step) {
+                let kept = || &old[span.offset as usize..][..span.length as usize];
+                let bytes = form.take();
+                let moved = weights.add(bytes.as_deref().unwrap_or_else(kept));
+                *span = moved.ok_or(BuildError::TooMany("weights"))?;
+            }
+        }
+        self.weights = weights;
+        Ok(self)
+    }
+}
+
+/// A layer whose weights are stored without their zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SparseLayer {
+    /// Number of its step, the first where it is computed in strips.
+    pub step: usize,
+    /// Bytes of its weights.
+    pub bytes: u64,
+    /// What these would be with zeros.
+    pub dense_bytes: u64,
+}
+
+impl<B: AsRef<[u8]>> Program<B> {
+    /// The layers whose weights the program has without their zeros.
+    pub fn sparse_layers(&self) -> impl Iterator<Item = SparseLayer> {
+        self.steps().enumerate().filter_map(|(step, of)| {
+            let Step::Sparse(Strip { conv, shares: 0, .. }) = of else { return None };
+            let (inputs, outputs) =
+                (self.tensor(conv.input)?.channels, self.tensor(conv.output)?.channels);
+            let dense_bytes = weights_bytes(&conv.window, conv.groups, inputs, outputs);
+            Some(SparseLayer { step, bytes: conv.weights.length.into(), dense_bytes })
+        })
+    }
+}
+
+/// The strip that a step is whose weights have their zeros.
+fn whole_or_strip(step: &Step, tensor: impl Fn(TensorId) -> Option<Tensor>) -> Option<Strip> {
+    match step {
+        Step::Conv(conv) => Some(Strip::whole(*conv, tensor(conv.output)?.height)),
+        Step::Strip(strip) => Some(*strip),
+        _ => None,
+    }
+}
+
+/// Its weights without their zeros, where that pays.
+fn without_zeros(
+    strip: &Strip,
+    weights: &[u8],
+    tensor: impl Fn(TensorId) -> Option<Tensor>,
+) -> Option<Vec<u8>> {
+    let conv = &strip.conv;
+    let (inputs, outputs) = (tensor(conv.input)?.channels, tensor(conv.output)?.channels);
+    if is_depthwise(conv.groups, inputs, outputs) {
+        return None;
+    }
+    let Span { offset, length } = conv.weights;
+    let dense = bytemuck::cast_slice(weights.get(offset as usize..)?.get(..length as usize)?);
+    let depth = depth(conv, inputs);
+    let rows = dense.chunks(depth.next_multiple_of(4)).map(|row| &row[..depth]);
+    let form: Vec<u8> = Sparse::encode(rows).map(|byte| byte as u8).collect();
+    (form.len() * PART[1] < dense.len() * PART[0]).then_some(form)
+}
+
+/// The ranges of weights that a step names, that of a layer's weights first.
+fn spans(step: &mut Step) -> impl Iterator<Item = &mut Span> {
+    let spans = match step {
+        Step::Conv(conv) | Step::Strip(Strip { conv, .. }) | Step::Sparse(Strip { conv, .. }) => {
+            [Some(&mut conv.weights), Some(&mut conv.bias), Some(&mut conv.scales)]
+        }
+        Step::Lookup(step) => [Some(&mut step.table), None, None],
+        Step::Softmax(step) => [Some(&mut step.table), None, None],
+        Step::Resize(step) => [Some(&mut step.rows), Some(&mut step.columns), None],
+        _ => [None, None, None],
+    };
+    spans.into_iter().flatten()
+}
