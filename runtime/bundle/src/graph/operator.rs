@@ -181,6 +181,9 @@ operators! {
     90 / 1 QuantizeLinear(QuantizeLinear),
     /// Inputs x (integer), scale, zero point; per tensor or along an axis.
     91 / 1 DequantizeLinear(DequantizeLinear),
+    /// A product of reals with a constant matrix, in integers: inputs x `[…, k]`, weights of i8 or
+    /// u8 `[k, n]`, their scale and their zero point (one each, or n), and maybe a bias `[n]`.
+    92 / 1 DynamicMatMul(DynamicMatMul),
 
     /// Decision trees; inputs x of shape `[n, features]`.
     100 / 1 TreeEnsemble(TreeEnsemble),

@@ -261,6 +261,7 @@ fn rest() -> Vec<Operator> {
         Operator::Stft(Stft { axis: 1, frame: 400, stride: 160, window: Some(0) }),
         Operator::QuantizeLinear(QuantizeLinear { dtype: DType::U8, axis: Some(1) }),
         Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis: None }),
+        Operator::DynamicMatMul(DynamicMatMul { per_row: true }),
         tree(TreeAggregate::Sum, TreeTransform::None),
         tree(TreeAggregate::Average, TreeTransform::Softmax),
         tree(TreeAggregate::Minimum, TreeTransform::Logistic),

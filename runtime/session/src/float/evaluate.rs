@@ -23,9 +23,11 @@ use crate::{Constant, Model};
 /// the operator table; the model itself may be kept then.
 pub fn prepare(model: &Model) -> Result<Model, Error> {
     check(model)?;
-    let engines = engines(model, &Processor::detect())?;
+    let processor = Processor::detect();
+    let engines = engines(model, &processor)?;
     let limit = Limits::default().tensor_bytes;
-    let mut simple = Loader::new(model, &engines, &[], Purpose::Save, limit).model(None)?;
+    let loader = Loader::new(model, &engines, &processor, &[], Purpose::Save, limit);
+    let mut simple = loader.model(None)?;
     guard("simplifying the model", || simple.declutter().map_err(tract("simplifying the model")))?;
     let mut saved = save(&simple)?;
     saved.graph.output_names.clone_from(&model.graph.output_names);
@@ -45,8 +47,9 @@ pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<C
         problem: problem.0,
     };
     guard("computing a constant", || {
-        let engines = engines(model, &Processor::detect())?;
-        let loader = Loader::new(model, &engines, &[], Purpose::Run, limit);
+        let processor = Processor::detect();
+        let engines = engines(model, &processor)?;
+        let loader = Loader::new(model, &engines, &processor, &[], Purpose::Run, limit);
         run(&loader, node, inputs).map_err(wrong)
     })
 }

@@ -67,6 +67,7 @@ pub(super) fn load(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
         Operator::Stft(a) => signal::stft(cx, a),
         Operator::QuantizeLinear(a) => own::quantize(cx, a),
         Operator::DequantizeLinear(a) => own::dequantize(cx, a),
+        Operator::DynamicMatMul(a) => own::dynamic_mat_mul(cx, a),
         Operator::Lrn(a) => own::lrn(cx, a),
         Operator::TreeEnsemble(a) => own::tree_ensemble(cx, a),
         other => Err(format!("this release cannot run {}", other.name()).into()),

@@ -3,7 +3,7 @@
 use hardtack_bundle::DType;
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
-use hardtack_bundle::graph::{DequantizeLinear, Lrn, QuantizeLinear, TreeEnsemble};
+use hardtack_bundle::graph::{DequantizeLinear, DynamicMatMul, Lrn, QuantizeLinear, TreeEnsemble};
 use tract_core::internal::*;
 #[cfg(feature = "export")]
 use tract_core::ops::element_wise::ElementWiseOp;
@@ -43,6 +43,13 @@ pub(super) fn dequantize(
     parameters(cx, a.axis)?;
     let axis = a.axis.map(|axis| axis as usize);
     Ok(Box::new(ops::Dequantize { dtype: dtype_to_tract(a.dtype), axis }))
+}
+
+pub(super) fn dynamic_mat_mul(
+    cx: &Context<'_>,
+    a: &DynamicMatMul,
+) -> Result<Box<dyn TypedOp>, Problem> {
+    Ok(Box::new(ops::DynamicMatMul::on(a.per_row, cx.loader.processor)))
 }
 
 /// Scale and zero point must be there.
@@ -85,6 +92,8 @@ pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Ope
         let axis = op.axis.map(|axis| axis as u32);
         dtype_from_tract(op.dtype)
             .map(|dtype| Operator::DequantizeLinear(DequantizeLinear { dtype, axis }))
+    } else if let Some(op) = op.downcast_ref::<ops::DynamicMatMul>() {
+        Some(Operator::DynamicMatMul(DynamicMatMul { per_row: op.per_row }))
     } else if let Some(op) = op.downcast_ref::<ops::Lrn>() {
         let size = op.size as u32;
         Some(Operator::Lrn(Lrn { alpha: op.alpha, beta: op.beta, bias: op.bias, size }))

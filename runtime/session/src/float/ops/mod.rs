@@ -1,6 +1,7 @@
 //! Operations of our own for tract, where it has none or they do too little.
 
 mod division;
+mod dynamic;
 mod lrn;
 mod program;
 mod quantize;
@@ -8,6 +9,7 @@ mod resize;
 mod tree;
 
 pub(super) use division::CheckedDivision;
+pub use dynamic::DynamicMatMul;
 pub use lrn::Lrn;
 pub(super) use program::Engine;
 pub use program::EngineProgram;
