@@ -8,6 +8,7 @@ pub mod arena;
 mod assemble;
 mod calibrate;
 mod clip;
+pub mod dynamic;
 mod equalize;
 mod error;
 mod function;
