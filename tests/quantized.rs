@@ -11,6 +11,8 @@ struct Run {
     report: Report,
     /// Whether it runs in integers throughout.
     integer: bool,
+    /// The operators of its graph.
+    operators: Vec<&'static str>,
     /// The largest difference of an element.
     largest: f32,
     /// The scale of the output.
@@ -34,6 +36,8 @@ fn run(name: &str) -> Run {
     let mut session = Session::new(&bundle).unwrap();
     assert!(hardtack::golden::check(&bundle, &mut session).unwrap().holds(), "{name}");
     let integer = session.is_integer();
+    let graph = bundle.container().unwrap().graph().unwrap().unwrap();
+    let operators = graph.nodes.iter().map(|node| node.operator.name()).collect();
     let outputs = session.run(&[("x", array("x"))]).unwrap();
     let (_, y) = outputs.iter().next().unwrap();
     assert_eq!((y.dtype(), y.shape()), (array("y").dtype(), array("y").shape()), "{name}");
@@ -43,7 +47,7 @@ fn run(name: &str) -> Run {
     let largest = differences.iter().copied().fold(0f32, f32::max);
     let differ = differences.iter().filter(|difference| **difference >= step / 2.0).count();
     let differ = differ as f32 / differences.len() as f32;
-    Run { report, integer, largest, step, differ }
+    Run { report, integer, operators, largest, step, differ }
 }
 
 /// That nothing stays in float.
@@ -102,10 +106,7 @@ fn exports_of_trainers_give_the_integers_of_onnx_runtime() {
 
 #[test]
 fn what_cannot_run_in_integers_is_told() {
-    for (name, operator, reason) in [
-        ("sixteen_bits", "QuantizeLinear", "it works on i16"),
-        ("dynamic", "Reduce", "it has no integer form"),
-    ] {
+    for (name, operator, reason) in [("sixteen_bits", "QuantizeLinear", "it works on i16")] {
         let Run { report, integer, largest, step, .. } = run(name);
         let told = report.float_nodes.iter().find(|node| node.operator == operator).unwrap();
         assert!(!integer && told.reason.contains(reason), "{name}: {}", told.reason);
@@ -139,4 +140,25 @@ fn four_bits_stay_four_bits() {
     assert_eq!((count("Unpack"), count("DequantizeBlocks")), (6, 5));
     let bytes: u64 = graph.constants.iter().map(|constant| constant.length).sum();
     assert!((5 * 8192 / 2 + 8192..5 * 8192 / 2 + 8192 + 8192).contains(&bytes), "{bytes}");
+}
+
+/// Sums are ONNX Runtime's, and what differs is the rounding of reals. Biases belong to the products,
+/// and only limits are left beside them.
+#[test]
+fn dynamic_products_stay_products_of_integers() {
+    for (name, products, limits) in
+        [("dynamic", 1, 0), ("dynamic_layers", 4, 1), ("dynamic_microsoft", 2, 0)]
+    {
+        let Run { report, operators, largest, .. } = run(name);
+        let of = |operator: &str| operators.iter().filter(|name| **name == operator).count();
+        let counts = (of("DynamicMatMul"), of("Binary"));
+        assert_eq!(counts, (products, limits), "{name}: {operators:?}");
+        for left in ["Einsum", "Cast", "Reduce", "QuantizeLinear", "DequantizeLinear"] {
+            assert_eq!(of(left), 0, "{name}: {operators:?}");
+        }
+        let told = "products of activations that are quantized by their own range";
+        assert!(report.rewritten.iter().any(|sentence| sentence.starts_with(told)), "{name}");
+        assert!(report.warnings.is_empty(), "{name}: {:?}", report.warnings);
+        assert!(largest <= 2e-6, "{name}: {largest}");
+    }
 }

@@ -18,6 +18,7 @@ const MINILM_FLOAT_BYTES: u64 = 4 * 22_669_586;
 pub struct Way {
     pub settings: Settings,
     pub weights: MatrixStorage,
+    pub dynamic: bool,
 }
 
 /// What is known of a conversion.
@@ -73,6 +74,7 @@ impl Bench<'_> {
     fn integer(&self, model: &str, cost: &mut Cost) -> Result<Session, String> {
         let options = Options {
             weights: Some(self.way.weights),
+            dynamic: self.way.dynamic,
             matrix_bits: self.way.settings.weight_bits,
             transport: Some(self.scratch.join("model.tackz")),
             ..Options::default()

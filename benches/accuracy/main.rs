@@ -4,7 +4,8 @@
 //!     cargo bench --bench accuracy [NAME]... [-- OPTION...]
 //!
 //! Options are those of `hardtack convert` that say how a network is quantized. Of `silero`, `dtln` and
-//! `minilm`, only the large matrices are integers, as `--weights` says.
+//! `minilm`, only the large matrices are integers, as `--weights` says, and multiplied as such with
+//! `--dynamic`.
 
 mod applications;
 mod boxes;
@@ -83,9 +84,14 @@ fn main() {
 fn way(arguments: &[String]) -> Result<Way, &String> {
     let mut settings = Settings::default();
     let mut weights = MatrixStorage::Int8;
+    let mut dynamic = false;
     // Cargo gives the first of these to every bench.
     let asked = |argument: &&String| argument.starts_with("--") && *argument != "--bench";
     for argument in arguments.iter().filter(asked) {
+        if argument == "--dynamic" {
+            dynamic = true;
+            continue;
+        }
         let (name, value) = argument.split_once('=').ok_or(argument)?;
         let percent = || value.strip_suffix('%')?.parse::<f64>().ok().map(|part| part / 100.0);
         match name {
@@ -112,7 +118,7 @@ fn way(arguments: &[String]) -> Result<Way, &String> {
             _ => return Err(argument),
         }
     }
-    Ok(Way { settings, weights })
+    Ok(Way { settings, weights, dynamic })
 }
 
 fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String> {

@@ -305,13 +305,52 @@ def sixteen_bits():
 
 
 def dynamic():
-    """Activations quantized by their own range when they are there: real throughout."""
+    """Activations quantized by their own range when they are there."""
     net = Net((1, 16))
     x, step, zero = net.op("DynamicQuantizeLinear", ["x"], outputs=3)
     y = net.op("MatMulInteger", [x, net.constant(net.integers((16, 8))), zero])
     y = net.op("Cast", [y], to=TensorProto.FLOAT)
     y = net.op("Mul", [y, net.op("Mul", [step, net.constant(np.float32(0.007))])])
     net.finish("dynamic", y, 0)
+
+
+def dynamic_layers():
+    """As `quantize_dynamic` writes them: weights of either sign, a scale each or a column, products
+    of the same activations, biases, and a second layer."""
+    net = Net((2, 5, 24))
+
+    def product(read, weights, steps, zeros):
+        x, step, zero = read
+        y = net.op("MatMulInteger", [x, net.constant(weights), zero, *zeros])
+        y = net.op("Cast", [y], to=TensorProto.FLOAT)
+        y = net.op("Mul", [y, net.op("Mul", [step, net.constant(steps)])])
+        return net.op("Add", [net.constant(net.random.standard_normal(32).astype(np.float32)), y])
+
+    x = net.op("DynamicQuantizeLinear", ["x"], outputs=3)
+    unsigned = net.random.integers(0, 256, (24, 32)).astype(np.uint8)
+    zeros = net.random.integers(-20, 20, 32).astype(np.int8)
+    layers = [
+        product(x, net.integers((24, 32)), net.steps(32), []),
+        product(x, unsigned, np.float32(0.005), [net.constant(np.uint8(131))]),
+        product(x, net.integers((24, 32)), net.steps(32), [net.constant(zeros)]),
+    ]
+    y = net.op("Relu", [net.op("Concat", layers, axis=-1)])
+    y = net.op("DynamicQuantizeLinear", [y], outputs=3)
+    y = product(y, net.integers((96, 32)), net.steps(32), [net.constant(np.zeros(32, np.int8))])
+    net.finish("dynamic_layers", y, 0)
+
+
+def dynamic_microsoft():
+    """The products that ONNX Runtime's optimizer makes of these."""
+    net = Net((3, 24))
+    bias = [net.constant(net.random.standard_normal(16).astype(np.float32)) for _ in range(2)]
+    x, step, zero = net.op("DynamicQuantizeLinear", ["x"], outputs=3)
+    matrix = [net.constant(net.integers((24, 16))), step, net.constant(net.steps(16)), zero]
+    zeros = net.constant(np.zeros(16, np.int8))
+    y = net.op("MatMulIntegerToFloat", [x, *matrix, zeros, bias[0]], MICROSOFT)
+    matrix = [net.constant(net.integers((24, 16))), net.constant(np.float32(0.006))]
+    z = net.op("DynamicQuantizeMatMul", ["x", *matrix, "", bias[1]], MICROSOFT)
+    net.finish("dynamic_microsoft", net.op("Concat", [y, z], axis=0), 0)
 
 
 def packed_blocks():
@@ -365,7 +404,7 @@ def blocks():
 if __name__ == "__main__":
     for make in [
         signed_residual, pooled_head, activations, rearranged, by_position, integer_ports,
-        microsoft, four_bits, wide_weights, scaled, rescaled, sixteen_bits, dynamic, packed_blocks,
-        blocks,
+        microsoft, four_bits, wide_weights, scaled, rescaled, sixteen_bits, dynamic, dynamic_layers,
+        dynamic_microsoft, packed_blocks, blocks,
     ]:
         make()

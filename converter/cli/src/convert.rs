@@ -252,6 +252,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
             Float::Bf16 => FloatStorage::Bf16,
         },
         weights,
+        dynamic: arguments.dynamic,
         matrix_bits,
         preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),

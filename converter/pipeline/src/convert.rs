@@ -104,6 +104,12 @@ impl<'a> Work<'a> {
                     .into(),
             ));
         }
+        if options.dynamic && options.matrices() != MatrixStorage::Int8 {
+            return Err(Error::Options(
+                "--dynamic multiplies with matrices of bytes; give --weights int8, or leave it out"
+                    .into(),
+            ));
+        }
         let name = options.name.clone().unwrap_or_else(|| {
             path.file_stem().map_or("model".into(), |stem| stem.to_string_lossy().into())
         });
@@ -313,6 +319,12 @@ impl<'a> Work<'a> {
     fn prepare(&mut self, model: Resting, samples: &Samples) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
         let before = parity::outputs(&model, &compared(samples))?;
+        let (model, mut stored) = self.multiply(model.awake()?);
+        let model = Resting::new(model)?;
+        let products = match stored.is_empty() {
+            true => None,
+            false => Some(parity::outputs(&model, &compared(samples))?),
+        };
         let prepared = match hardtack::float::prepare(model.awake()?) {
             Ok(simpler) => Prepared { model: Resting::new(simpler)?, prepared: true },
             Err(error) => {
@@ -322,8 +334,8 @@ impl<'a> Work<'a> {
                 Prepared { model, prepared: false }
             }
         };
-        let difference = self.keeps_numbers("prepare", &before, &prepared.model, samples)?;
-        let mut stored = Vec::new();
+        let products = products.as_ref().unwrap_or(&before);
+        let difference = self.keeps_numbers("prepare", products, &prepared.model, samples)?;
         let mut model = prepared.model.awake()?;
         if self.options.float != FloatStorage::F32 {
             model = emit::halve(model, self.options.float);
@@ -350,6 +362,25 @@ impl<'a> Work<'a> {
         }
         self.end("prepare", began, &prepared.model, Some(of_range));
         Ok(prepared)
+    }
+
+    /// Computes products in integers, if asked to, and gives all such products their biases; how
+    /// their weights are called, if there are any. Simplifying the graph would hide products.
+    fn multiply(&mut self, mut model: Model) -> (Model, Vec<&'static str>) {
+        let mut stored = Vec::new();
+        if self.options.dynamic {
+            let bits = self.options.matrix_bits();
+            let (with_integers, _) = quantize::matrices::store(model, MatrixStorage::Int8, bits);
+            let (with_products, count) = quantize::dynamic::multiply(with_integers);
+            model = with_products;
+            if count > 0 {
+                stored.push("dynamically multiplied");
+            } else {
+                let sentence = "--dynamic: the model has no product with a large constant matrix";
+                self.warnings.push(sentence.into());
+            }
+        }
+        (quantize::dynamic::fuse(model), stored)
     }
 
     fn emit(&mut self, prepared: Prepared, samples: &Samples) -> Result<Sealed<'static>, Error> {

@@ -93,6 +93,9 @@ pub struct Options {
     pub float: FloatStorage,
     /// How the large matrices of what runs in float are stored, where the user says.
     pub weights: Option<MatrixStorage>,
+    /// Whether products with such matrices are computed in integers, with activations quantized by
+    /// their own range when they are there.
+    pub dynamic: bool,
     /// How many bits such a weight of a byte may have in the mean, as an entropy; 8 for as fine as can
     /// be. Where not given, 7.5 if a transport form is asked for, and otherwise 8.
     pub matrix_bits: Option<f64>,
@@ -133,6 +136,7 @@ impl Default for Options {
             quantize: quantize::Settings::default(),
             float: FloatStorage::F32,
             weights: None,
+            dynamic: false,
             matrix_bits: None,
             preprocess: None,
             postprocess: None,
@@ -149,10 +153,10 @@ impl Default for Options {
 
 impl Options {
     /// How the large matrices of what runs in float are stored. INT8 has them in integers too, unless
-    /// layers stay in float for the sake of accuracy.
+    /// layers stay in float for the sake of accuracy; and so do products in integers.
     pub fn matrices(&self) -> MatrixStorage {
         let exact = !self.quantize.keep_float.is_empty() || self.quantize.max_error.is_some();
-        self.weights.unwrap_or(match self.int8 && !exact {
+        self.weights.unwrap_or(match self.dynamic || self.int8 && !exact {
             true => MatrixStorage::Int8,
             false => MatrixStorage::Float,
         })

@@ -78,6 +78,11 @@ pub struct Convert {
     /// given without --keep-float and --max-error.
     #[arg(long)]
     pub weights: Option<Weights>,
+    /// Compute products of what runs in float with its large matrices in integers: activations are
+    /// quantized when they are there, each row by its own range. For transformers. Needs no
+    /// calibration data; matrices are stored as --weights int8 does it.
+    #[arg(long)]
+    pub dynamic: bool,
     /// What the bundle is made for: generic (weights are packed when it is loaded), native (this
     /// machine), a family of processors (x86-zmm, x86-ymm, neon-dot), or a board, which also
     /// limits the arena (see `hardtack targets`; or the .toml file of one).

@@ -4,6 +4,7 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::GraphProto;
 
 use super::error::UnsupportedOperator;
+use super::rewrite::dynamic::DYNAMIC_MAT_MUL;
 use super::rewrite::ml;
 use super::rewrite::node::Node;
 use super::rewrite::trees::{OWN_DOMAIN, TREE_ENSEMBLE};
@@ -34,11 +35,11 @@ fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) 
             // Both belong to `ai.onnx.ml`, which the rewrites have dealt with.
             "" | "ai.onnx" => {
                 onnx.op_register.0.contains_key(name)
-                    && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE)
+                    && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE | DYNAMIC_MAT_MUL)
             }
             ml::DOMAIN => name == "ArrayFeatureExtractor",
             "com.microsoft" => MICROSOFT.contains(&name),
-            domain => domain == OWN_DOMAIN && name == TREE_ENSEMBLE,
+            domain => domain == OWN_DOMAIN && matches!(name, TREE_ENSEMBLE | DYNAMIC_MAT_MUL),
         };
         if !known {
             let operator = node.operator();

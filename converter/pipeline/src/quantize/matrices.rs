@@ -21,7 +21,7 @@ use crate::narrow;
 use crate::options::MatrixStorage;
 
 /// Constants of fewer elements stay real: their scales and nodes would take what is saved.
-const LARGE: usize = 4096;
+pub(super) const LARGE: usize = 4096;
 
 /// The greatest integer of a kernel that slides: 11 bits with its sign.
 const SLIDING: i16 = 1023;

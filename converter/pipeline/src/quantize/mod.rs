@@ -9,6 +9,7 @@ mod assemble;
 mod blocks;
 mod calibrate;
 mod clip;
+pub mod dynamic;
 mod equalize;
 mod error;
 mod function;

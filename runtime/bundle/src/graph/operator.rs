@@ -181,6 +181,9 @@ operators! {
     90 / 1 QuantizeLinear(QuantizeLinear),
     /// Inputs x (integer), scale, zero point; per tensor or along an axis.
     91 / 1 DequantizeLinear(DequantizeLinear),
+    /// A product of reals with a constant matrix, in integers: inputs x `[…, k]`, weights of i8 or
+    /// u8 `[k, n]`, their scale and their zero point (one each, or n), and maybe a bias `[n]`.
+    92 / 1 DynamicMatMul(DynamicMatMul),
     /// Integers of 4 bits, each in a byte of its own. Input: bytes in one dimension, with two
     /// integers in each, the low half first. The node states their type (i8 in two's complement, or
     /// u8) and shape; the high half of a byte that none is left for is 0.

@@ -263,6 +263,7 @@ fn rest() -> Vec<Operator> {
         Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis: None }),
         Operator::Unpack,
         Operator::DequantizeBlocks(DequantizeBlocks { dtype: DType::F32, axis: 1, block: 300 }),
+        Operator::DynamicMatMul(DynamicMatMul { per_row: true }),
         tree(TreeAggregate::Sum, TreeTransform::None),
         tree(TreeAggregate::Average, TreeTransform::Softmax),
         tree(TreeAggregate::Minimum, TreeTransform::Logistic),

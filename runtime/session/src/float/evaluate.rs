@@ -25,9 +25,11 @@ use crate::{Constant, Model};
 /// the operator table; the model itself may be kept then.
 pub fn prepare(model: Model) -> Result<Model, Error> {
     check(&model)?;
-    let engines = engines(&model, &Processor::detect())?;
+    let processor = Processor::detect();
+    let engines = engines(&model, &processor)?;
     let limit = Limits::default().tensor_bytes;
-    let mut simple = Loader::new(&model, &engines, &[], Purpose::Save, limit).model(None)?;
+    let loader = Loader::new(&model, &engines, &processor, &[], Purpose::Save, limit);
+    let mut simple = loader.model(None)?;
     let output_names = model.graph.output_names.clone();
     drop(model);
     guard("simplifying the model", || {
@@ -51,8 +53,9 @@ pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<C
         problem: problem.0,
     };
     guard("computing a constant", || {
-        let engines = engines(model, &Processor::detect())?;
-        let loader = Loader::new(model, &engines, &[], Purpose::Run, limit);
+        let processor = Processor::detect();
+        let engines = engines(model, &processor)?;
+        let loader = Loader::new(model, &engines, &processor, &[], Purpose::Run, limit);
         run(&loader, node, inputs).map_err(wrong)
     })
 }

@@ -18,6 +18,7 @@ use super::operators;
 use super::ops::{Dequantize, DequantizeBlocks, Engine, Unpack};
 use super::tensors::{constant_to_tract, dtype_to_tract};
 use crate::Model;
+use crate::processor::Processor;
 
 /// Constant inputs of fewer elements than this are computed with as the model is loaded, as
 /// tract does it.
@@ -37,6 +38,7 @@ pub(super) enum Purpose {
 pub(super) struct Loader<'m> {
     pub model: &'m Model,
     pub engines: &'m [Arc<Engine>],
+    pub processor: &'m Arc<Processor>,
     pub symbols: Symbols,
     pub purpose: Purpose,
     /// Most bytes of one value.
@@ -64,13 +66,14 @@ impl<'m> Loader<'m> {
     pub fn new(
         model: &'m Model,
         engines: &'m [Arc<Engine>],
+        processor: &'m Arc<Processor>,
         values: &[Option<i64>],
         purpose: Purpose,
         limit: u64,
     ) -> Loader<'m> {
         let symbols = Symbols::new(&model.graph.symbols, values);
         let constants = model.constants.iter().map(|_| OnceCell::new()).collect();
-        Loader { model, engines, symbols, purpose, limit, constants }
+        Loader { model, engines, processor, symbols, purpose, limit, constants }
     }
 
     /// The outermost graph. `shapes`, where given, replace those of its inputs.

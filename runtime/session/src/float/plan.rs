@@ -48,6 +48,7 @@ impl Default for Limits {
 pub struct FloatModel {
     model: Arc<Model>,
     engines: Arc<[Arc<Engine>]>,
+    processor: Arc<Processor>,
     inputs: Arc<[Fact]>,
     outputs: Arc<[Fact]>,
     prepared: bool,
@@ -99,6 +100,7 @@ impl FloatModel {
             outputs: graph.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
             model: Arc::new(model.clone()),
             engines: engines.into(),
+            processor: processor.clone(),
             prepared,
             limits,
         };
@@ -160,8 +162,9 @@ impl FloatModel {
         values: &[Option<i64>],
         shapes: Option<&[Vec<usize>]>,
     ) -> Result<TypedModel, Error> {
-        let limit = self.limits.tensor_bytes;
-        Loader::new(&self.model, &self.engines, values, Purpose::Run, limit).model(shapes)
+        let (limit, processor) = (self.limits.tensor_bytes, &self.processor);
+        Loader::new(&self.model, &self.engines, processor, values, Purpose::Run, limit)
+            .model(shapes)
     }
 
     /// The value that each symbol gets from these shapes.

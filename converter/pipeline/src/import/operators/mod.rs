@@ -1,6 +1,7 @@
 //! Operators as this crate reads them instead of tract: those whose parameters must survive, and
 //! those that tract reads into forms which the operator table has no place for.
 
+mod dynamic;
 mod flatten;
 mod quantization;
 mod recurrent;
@@ -13,6 +14,7 @@ use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 
+use super::rewrite::dynamic::DYNAMIC_MAT_MUL;
 use super::rewrite::trees::TREE_ENSEMBLE;
 
 /// What a reader of an operator returns.
@@ -30,6 +32,7 @@ pub fn onnx() -> Onnx {
     register.insert("GRU", recurrent::read);
     register.insert("RNN", recurrent::read);
     register.insert("Resize", resize::read);
+    register.insert(DYNAMIC_MAT_MUL, dynamic::read);
     register.insert(TREE_ENSEMBLE, trees::read);
     onnx
 }

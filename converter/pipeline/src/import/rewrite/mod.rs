@@ -4,6 +4,7 @@
 pub mod bind;
 pub mod branch;
 pub mod dequantized;
+pub mod dynamic;
 pub mod emit;
 pub mod functions;
 pub mod ignored;
@@ -54,6 +55,7 @@ pub fn rewrite(
         bind::bind(graph, settings, &mut context)?;
         tidy::tidy(graph)?;
         dequantized::parameters(graph, &mut context);
+        dynamic::rewrite(graph, &mut context);
         for rewrite in REWRITES {
             rewrite_nodes(graph, &mut context, *rewrite)?;
         }

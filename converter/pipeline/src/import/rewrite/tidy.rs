@@ -108,7 +108,7 @@ fn tidy_in(
 }
 
 /// The names a node reads from around it, by itself and in its graphs.
-fn reads(node: &NodeProto) -> HashSet<String> {
+pub fn reads(node: &NodeProto) -> HashSet<String> {
     let mut names: HashSet<String> =
         node.input.iter().filter(|input| !input.is_empty()).cloned().collect();
     for attribute in &node.attribute {

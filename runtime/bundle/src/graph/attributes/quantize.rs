@@ -32,3 +32,12 @@ pub struct DequantizeLinear {
     /// Axis along which scale and zero point vary; `None` per tensor.
     pub axis: Option<u32>,
 }
+
+/// Attributes of [`Operator::DynamicMatMul`](crate::graph::Operator::DynamicMatMul):
+/// `f32(Σ (q − z) · (w − zero_point)) · (s · scale) + bias`, where `q`, `s` and `z` are what ONNX's
+/// DynamicQuantizeLinear makes of x.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DynamicMatMul {
+    /// Whether each row of x has scale and zero point of its own, and not all of it the same.
+    pub per_row: bool,
+}

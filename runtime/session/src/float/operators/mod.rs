@@ -69,6 +69,7 @@ pub(super) fn load(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
         Operator::DequantizeLinear(a) => own::dequantize(cx, a),
         Operator::Unpack => own::unpack(cx),
         Operator::DequantizeBlocks(a) => own::dequantize_blocks(cx, a),
+        Operator::DynamicMatMul(a) => own::dynamic_mat_mul(cx, a),
         Operator::Lrn(a) => own::lrn(cx, a),
         Operator::TreeEnsemble(a) => own::tree_ensemble(cx, a),
         other => Err(format!("this release cannot run {}", other.name()).into()),

@@ -4,7 +4,7 @@ use hardtack_bundle::DType;
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
 use hardtack_bundle::graph::{
-    DequantizeBlocks, DequantizeLinear, Lrn, QuantizeLinear, TreeEnsemble,
+    DequantizeBlocks, DequantizeLinear, DynamicMatMul, Lrn, QuantizeLinear, TreeEnsemble,
 };
 use tract_core::internal::*;
 #[cfg(feature = "export")]
@@ -63,6 +63,13 @@ pub(super) fn dequantize_blocks(
     Ok(Box::new(ops::DequantizeBlocks { dtype: dtype_to_tract(a.dtype), axis, block }))
 }
 
+pub(super) fn dynamic_mat_mul(
+    cx: &Context<'_>,
+    a: &DynamicMatMul,
+) -> Result<Box<dyn TypedOp>, Problem> {
+    Ok(Box::new(ops::DynamicMatMul::on(a.per_row, cx.loader.processor)))
+}
+
 /// Scale and zero point must be there.
 fn parameters(cx: &Context<'_>, axis: Option<u32>) -> Result<(), Problem> {
     cx.arity(3)?;
@@ -103,6 +110,8 @@ pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Ope
         let axis = op.axis.map(|axis| axis as u32);
         dtype_from_tract(op.dtype)
             .map(|dtype| Operator::DequantizeLinear(DequantizeLinear { dtype, axis }))
+    } else if let Some(op) = op.downcast_ref::<ops::DynamicMatMul>() {
+        Some(Operator::DynamicMatMul(DynamicMatMul { per_row: op.per_row }))
     } else if op.is::<ops::Unpack>() {
         Some(Operator::Unpack)
     } else if let Some(op) = op.downcast_ref::<ops::DequantizeBlocks>() {

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod division;
+mod dynamic;
 mod lrn;
 mod program;
 mod quantize;
@@ -10,6 +11,7 @@ mod tree;
 
 pub use blocks::{DequantizeBlocks, Unpack};
 pub(super) use division::CheckedDivision;
+pub use dynamic::DynamicMatMul;
 pub use lrn::Lrn;
 pub(super) use program::Engine;
 pub use program::EngineProgram;

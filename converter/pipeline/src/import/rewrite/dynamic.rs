@@ -1,0 +1,242 @@
+//! Products whose activations are quantized by their own range when they are there, as
+//! `onnxruntime.quantization.quantize_dynamic` and ONNX Runtime's optimizer write them: they become
+//! one operator of our own, and stay products of integers.
+
+use std::collections::{HashMap, HashSet};
+
+use hardtack::{Data, Tensor};
+use hardtack_bundle::DType;
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+
+use super::emit::Context;
+use super::node::Node;
+use super::tidy::reads;
+use super::trees::OWN_DOMAIN;
+use crate::import::tensor;
+
+/// The operator that products become: inputs x, matrix, its scale, its zero point.
+pub const DYNAMIC_MAT_MUL: &str = "HardtackDynamicMatMul";
+
+/// A product, by the names of what it reads and gives.
+struct Product {
+    x: String,
+    matrix: String,
+    scale: String,
+    zero_point: Option<String>,
+    bias: Option<String>,
+    output: String,
+}
+
+/// Rewrites the products of a graph, and of the graphs in it, that have this form:
+///
+/// - MatMulInteger of what DynamicQuantizeLinear gives and a constant, its Cast to reals, and the Mul
+///   with the product of both scales;
+/// - `com.microsoft::MatMulIntegerToFloat` of the same;
+/// - `com.microsoft::DynamicQuantizeMatMul`.
+pub fn rewrite(graph: &mut GraphProto, context: &mut Context) {
+    for node in &mut graph.node {
+        for attribute in &mut node.attribute {
+            let graphs = attribute.g.iter_mut().chain(&mut attribute.graphs);
+            graphs.for_each(|inner| rewrite(inner, context));
+        }
+    }
+    let found = Reader::of(graph).find();
+    let any = !found.is_empty();
+    for (index, product) in found {
+        let node = std::mem::take(&mut graph.node[index]);
+        emit(graph, context, index, &node, product);
+    }
+    while any && remove_unread(graph) {}
+}
+
+/// Takes away what products were made of and nothing reads now; whether there was any.
+fn remove_unread(graph: &mut GraphProto) -> bool {
+    const PARTS: [&str; 4] = ["MatMulInteger", "Cast", "Mul", "DynamicQuantizeLinear"];
+    let mut read: HashSet<String> = graph.node.iter().flat_map(reads).collect();
+    read.extend(graph.output.iter().map(|output| output.name.clone()));
+    let before = graph.node.len();
+    graph.node.retain(|node| {
+        !PARTS.contains(&node.op_type.as_str())
+            || node.output.iter().any(|name| read.contains(name))
+    });
+    graph.node.len() < before
+}
+
+/// What products are found in.
+struct Reader<'g> {
+    graph: &'g GraphProto,
+    givers: HashMap<&'g str, usize>,
+    readers: HashMap<&'g str, Vec<usize>>,
+    constants: HashMap<&'g str, &'g TensorProto>,
+}
+
+impl<'g> Reader<'g> {
+    fn of(graph: &'g GraphProto) -> Self {
+        let (mut givers, mut readers) = (HashMap::new(), HashMap::<&str, Vec<usize>>::new());
+        for (index, node) in graph.node.iter().enumerate() {
+            givers.extend(node.output.iter().map(|output| (output.as_str(), index)));
+            for input in &node.input {
+                readers.entry(input).or_default().push(index);
+            }
+        }
+        // One that reads it too.
+        for output in &graph.output {
+            readers.entry(&output.name).or_default().push(usize::MAX);
+        }
+        let constants = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
+        let constants = constants.collect();
+        Self { graph, givers, readers, constants }
+    }
+
+    fn find(&self) -> Vec<(usize, Product)> {
+        let nodes = self.graph.node.iter().enumerate();
+        nodes.filter_map(|(index, node)| self.product(index, node)).collect()
+    }
+
+    /// A product, and the node that gives its result.
+    fn product(&self, index: usize, node: &NodeProto) -> Option<(usize, Product)> {
+        let given = |index| node.given(index).map(str::to_owned);
+        let (last, product) = match node.op_type.as_str() {
+            "DynamicQuantizeMatMul" => {
+                let product = Product {
+                    x: given(0)?,
+                    matrix: given(1)?,
+                    scale: given(2)?,
+                    zero_point: given(3),
+                    bias: given(4),
+                    output: node.wanted(0)?.to_owned(),
+                };
+                (index, product)
+            }
+            "MatMulIntegerToFloat" => {
+                let x = self.quantized(node.given(0)?, node.given(2), node.given(4))?;
+                let product = Product {
+                    x,
+                    matrix: given(1)?,
+                    scale: given(3)?,
+                    zero_point: given(5),
+                    bias: given(6),
+                    output: node.wanted(0)?.to_owned(),
+                };
+                (index, product)
+            }
+            "MatMulInteger" => self.scaled(node)?,
+            _ => return None,
+        };
+        self.fits(&product).then_some((last, product))
+    }
+
+    /// MatMulInteger and what makes reals of it.
+    fn scaled(&self, node: &NodeProto) -> Option<(usize, Product)> {
+        let (_, cast) = self.only_reader(node.wanted(0)?, "Cast")?;
+        (cast.int("to")? == i64::from(tensor::number_of(DType::F32))).then_some(())?;
+        let (last, multiply) = self.only_reader(cast.wanted(0)?, "Mul")?;
+        let both = multiply.input.iter().find(|input| input.as_str() != cast.output[0])?;
+        let scales = self.giver(both, "Mul")?;
+        let [a, b] = &scales.input[..] else { return None };
+        let (of_x, scale) = if self.constants.contains_key(b.as_str()) { (a, b) } else { (b, a) };
+        let product = Product {
+            x: self.quantized(node.given(0)?, Some(of_x), node.given(2))?,
+            matrix: node.given(1)?.to_owned(),
+            scale: scale.clone(),
+            zero_point: node.given(3).map(str::to_owned),
+            bias: None,
+            output: multiply.wanted(0)?.to_owned(),
+        };
+        Some((last, product))
+    }
+
+    fn giver(&self, name: &str, operator: &str) -> Option<&'g NodeProto> {
+        let node = &self.graph.node[*self.givers.get(name)?];
+        (node.op_type == operator).then_some(node)
+    }
+
+    fn only_reader(&self, name: &str, operator: &str) -> Option<(usize, &'g NodeProto)> {
+        let [index] = self.readers.get(name)?[..] else { return None };
+        let node = self.graph.node.get(index)?;
+        (node.op_type == operator).then_some((index, node))
+    }
+
+    /// What was quantized by its own range, where these are the integers, scale and zero point that
+    /// it gave.
+    fn quantized(
+        &self,
+        integers: &str,
+        scale: Option<&str>,
+        zero_point: Option<&str>,
+    ) -> Option<String> {
+        let node = self.giver(integers, "DynamicQuantizeLinear")?;
+        let same = node.wanted(0) == Some(integers)
+            && scale.is_some_and(|name| node.wanted(1) == Some(name))
+            && zero_point.is_some_and(|name| node.wanted(2) == Some(name));
+        same.then(|| node.given(0).map(str::to_owned))?
+    }
+
+    /// Whether the operator can be had with these: constants of a matrix.
+    fn fits(&self, product: &Product) -> bool {
+        let Some(matrix) = self.constants.get(product.matrix.as_str()) else { return false };
+        let [depth, columns] = matrix.dims[..] else { return false };
+        let fits = |name: &String| {
+            let constant = self.constants.get(name.as_str());
+            let elements = constant.map(|constant| constant.dims.iter().product::<i64>());
+            elements.is_some_and(|elements| elements == 1 || elements == columns)
+        };
+        let bytes = [DType::I8, DType::U8].map(tensor::number_of);
+        // Even if all weights belonged to three copies of their inputs.
+        let most = hardtack_kernels::Product::DEPTH as i64 / 3;
+        bytes.contains(&matrix.data_type)
+            && (1..=most).contains(&depth)
+            && columns > 0
+            && fits(&product.scale)
+            && product.zero_point.iter().all(fits)
+    }
+}
+
+/// Puts the operator in the place of a node, and what adds the bias behind it.
+fn emit(
+    graph: &mut GraphProto,
+    context: &mut Context,
+    index: usize,
+    node: &NodeProto,
+    product: Product,
+) {
+    let base = node.label().to_owned();
+    let zero_point = product.zero_point.unwrap_or_else(|| {
+        let matrix = graph.initializer.iter().find(|tensor| tensor.name == product.matrix);
+        let unsigned = tensor::number_of(DType::U8);
+        let zero: Data = match matrix.is_some_and(|tensor| tensor.data_type == unsigned) {
+            true => vec![0u8].into(),
+            false => vec![0i8].into(),
+        };
+        let name = context.fresh(&format!("{base}.zero_point"));
+        let zero = Tensor::new(&[], zero).expect("one element");
+        graph.initializer.push(tensor::store(&name, &zero));
+        name
+    });
+    let sum = match &product.bias {
+        Some(_) => context.fresh(&format!("{base}.product")),
+        None => product.output.clone(),
+    };
+    graph.node[index] = NodeProto {
+        name: base.clone(),
+        domain: OWN_DOMAIN.into(),
+        op_type: DYNAMIC_MAT_MUL.into(),
+        input: vec![product.x, product.matrix, product.scale, zero_point],
+        output: vec![sum.clone()],
+        ..NodeProto::default()
+    };
+    if let Some(bias) = product.bias {
+        graph.node.push(NodeProto {
+            name: context.fresh(&format!("{base}.bias")),
+            op_type: "Add".into(),
+            input: vec![sum, bias],
+            output: vec![product.output],
+            ..NodeProto::default()
+        });
+    }
+    context.tell(
+        "products of activations that are quantized by their own range are single operators, in \
+         integers"
+            .into(),
+    );
+}

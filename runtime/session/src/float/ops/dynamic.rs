@@ -1,0 +1,359 @@
+//! Products of reals with constant matrices, in integers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hardtack_engine::Aligned;
+use hardtack_kernels::packed::product::Matrix;
+use hardtack_kernels::strided::{self, Kernels};
+use hardtack_kernels::{Product, Ranges, product};
+use tract_core::internal::*;
+
+use crate::processor::Processor;
+
+/// A product in integers. Inputs are those that
+/// [`Operator::DynamicMatMul`](hardtack_bundle::graph::Operator::DynamicMatMul) lists; all but the
+/// first must be constants when it runs.
+#[derive(Clone)]
+pub struct DynamicMatMul {
+    /// Whether each row of x has a scale of its own.
+    pub per_row: bool,
+    processor: Arc<Processor>,
+}
+
+impl DynamicMatMul {
+    /// The operation for this machine.
+    pub fn new(per_row: bool) -> Self {
+        Self::on(per_row, &Processor::detect())
+    }
+
+    pub(in crate::float) fn on(per_row: bool, processor: &Arc<Processor>) -> Self {
+        Self { per_row, processor: processor.clone() }
+    }
+}
+
+impl fmt::Debug for DynamicMatMul {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DynamicMatMul(per_row: {})", self.per_row)
+    }
+}
+
+impl PartialEq for DynamicMatMul {
+    fn eq(&self, other: &Self) -> bool {
+        self.per_row == other.per_row
+    }
+}
+
+impl Eq for DynamicMatMul {}
+
+impl Op for DynamicMatMul {
+    fn name(&self) -> StaticName {
+        "DynamicMatMul".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for DynamicMatMul {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        ensure!(inputs.len() > 1, "it has no matrix");
+        let parts: Vec<&Tensor> = inputs[1..].iter().map(|input| &**input).collect();
+        Ready::new(self, &parts)?.multiply(&inputs[0], &mut Vec::new())
+    }
+}
+
+impl TypedOp for DynamicMatMul {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!((4..=5).contains(&inputs.len()), "it takes 4 or 5 inputs, not {}", inputs.len());
+        let (x, weights) = (inputs[0], inputs[1]);
+        ensure!(x.datum_type == DatumType::F32, "its input is of type {:?}", x.datum_type);
+        let integers = [DatumType::I8, DatumType::U8].contains(&weights.datum_type);
+        ensure!(integers, "its matrix is of type {:?}", weights.datum_type);
+        ensure!(weights.rank() == 2 && x.rank() > 0, "its matrix or its input has another rank");
+        let (depth, columns) = (&weights.shape[0], &weights.shape[1]);
+        ensure!(x.shape[x.rank() - 1] == *depth, "its input has not one element for each row");
+        let all = [DatumType::F32, weights.datum_type, DatumType::F32];
+        for (fact, dtype) in inputs[2..].iter().zip(all) {
+            ensure!(fact.datum_type == dtype, "{:?} where it takes {dtype:?}", fact.datum_type);
+            let elements = fact.shape.volume();
+            let fits = elements == *columns || elements.is_one();
+            ensure!(fits, "{elements} parameters of {columns} columns");
+        }
+        let mut shape = x.shape.to_tvec();
+        shape.pop();
+        shape.push(columns.clone());
+        Ok(tvec!(f32::fact(shape)))
+    }
+
+    /// The matrix is packed once.
+    fn codegen(
+        &self,
+        model: &TypedModel,
+        node: &TypedNode,
+    ) -> TractResult<Option<TypedModelPatch>> {
+        let facts = model.node_input_facts(node.id)?;
+        let parts = facts[1..].iter().map(|fact| fact.konst.as_deref()).collect::<Option<Vec<_>>>();
+        let parts = parts.context("its matrix is not constant")?;
+        let op = PackedMatMul(Arc::new(Ready::new(self, &parts)?));
+        TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some)
+    }
+
+    as_op!();
+}
+
+/// A product whose matrix is ready.
+#[derive(Clone, Debug)]
+struct PackedMatMul(Arc<Ready>);
+
+impl PartialEq for PackedMatMul {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for PackedMatMul {}
+
+impl Op for PackedMatMul {
+    fn name(&self) -> StaticName {
+        "DynamicMatMul".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for PackedMatMul {
+    not_out_of_plan!();
+
+    fn state(&self, _: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
+        Ok(Some(Box::new(Scratch(Vec::new()))))
+    }
+}
+
+impl TypedOp for PackedMatMul {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let mut shape = inputs[0].shape.to_tvec();
+        shape.pop();
+        shape.push(self.0.columns().to_dim());
+        Ok(tvec!(f32::fact(shape)))
+    }
+
+    as_op!();
+}
+
+/// Memory for quantized rows, kept between runs.
+#[derive(Clone, Debug)]
+struct Scratch(Vec<u8>);
+
+impl OpState for Scratch {
+    fn eval(
+        &mut self,
+        _: &EvalContext,
+        op: &dyn Op,
+        inputs: TVec<TValue>,
+    ) -> TractResult<TVec<TValue>> {
+        let op = op.downcast_ref::<PackedMatMul>().context("this is the memory of a product")?;
+        op.0.multiply(&*args_1!(inputs), &mut self.0)
+    }
+
+    fn reset_lanes(&mut self, _: &[LaneId]) -> TractResult<()> {
+        Ok(())
+    }
+}
+
+/// A matrix in the form that this machine multiplies with.
+#[derive(Debug)]
+struct Ready {
+    /// Elements of a row that it is given.
+    depth: usize,
+    /// Elements of a row that are repeated after its last: what is left of a weight beyond ±127
+    /// belongs to a copy.
+    repeated: Vec<usize>,
+    form: Form,
+    bias: Vec<f32>,
+    ranges: Ranges,
+    processor: Arc<Processor>,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// For these kernels.
+    Packed { kernels: &'static Kernels, matrix: Matrix, bytes: Aligned },
+    /// For the definition.
+    Plain { weights: Vec<i8>, scales: Vec<f32> },
+}
+
+impl Ready {
+    fn new(op: &DynamicMatMul, parts: &[&Tensor]) -> TractResult<Ready> {
+        let [weights, scale, zero_point, bias @ ..] = parts else { bail!("it has no matrix") };
+        let &[depth, columns] = weights.shape() else { bail!("its matrix has another rank") };
+        ensure!(depth > 0 && columns > 0, "its matrix is empty");
+        let list = |tensor: &Tensor| -> TractResult<Vec<f32>> {
+            let list = tensor.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
+            match list[..] {
+                [one] => Ok(vec![one; columns]),
+                _ if list.len() == columns => Ok(list),
+                _ => bail!("{} parameters of {columns} columns", list.len()),
+            }
+        };
+        let (scales, zero_points) = (list(scale)?, list(zero_point)?);
+        let bias = match bias {
+            [] => vec![0.0; columns],
+            [bias, ..] => list(bias)?,
+        };
+        let integers = weights.cast_to::<i16>()?;
+        let mut rest = integers.try_as_plain_ram()?.as_slice::<i16>()?.to_vec();
+        for row in rest.chunks_exact_mut(columns) {
+            row.iter_mut().zip(&zero_points).for_each(|(weight, zero)| *weight -= *zero as i16);
+        }
+        // What fits a byte, and then whatever does not, row by row.
+        let take = |rest: &mut i16| {
+            let part = (*rest).clamp(-127, 127);
+            *rest -= part;
+            part as i8
+        };
+        let mut weights: Vec<i8> = rest.iter_mut().map(take).collect();
+        let mut repeated = Vec::new();
+        for (index, row) in rest.chunks_exact_mut(columns).enumerate() {
+            while row.iter().any(|rest| *rest != 0) {
+                repeated.push(index);
+                weights.extend(row.iter_mut().map(take));
+            }
+        }
+        let matrix = Matrix { depth: depth + repeated.len(), columns };
+        ensure!(
+            matrix.depth <= Product::DEPTH,
+            "its sums of {} products could overflow",
+            matrix.depth
+        );
+        let form = match Kernels::for_isa(op.processor.isa()) {
+            None => Form::Plain { weights, scales },
+            Some(kernels) => {
+                let bytes = matrix.bytes(kernels.packing()).context("its matrix is too large")?;
+                let mut bytes = Aligned::zeroed(bytes);
+                matrix.pack(kernels.packing(), &weights, &scales, bytes.bytes_mut());
+                Form::Packed { kernels, matrix, bytes }
+            }
+        };
+        let ranges = if op.per_row { Ranges::Row } else { Ranges::Tensor };
+        Ok(Ready { depth, repeated, form, bias, ranges, processor: op.processor.clone() })
+    }
+
+    fn columns(&self) -> usize {
+        self.bias.len()
+    }
+
+    fn multiply(&self, x: &Tensor, scratch: &mut Vec<u8>) -> TractResult<TVec<TValue>> {
+        let mut shape: TVec<usize> = x.shape().into();
+        ensure!(shape.pop() == Some(self.depth), "its input has not one element for each row");
+        let rows: usize = shape.iter().product();
+        shape.push(self.columns());
+        let mut output = Tensor::zero::<f32>(&shape)?;
+        if rows == 0 {
+            return Ok(tvec!(output.into_tvalue()));
+        }
+        let view = x.try_as_plain_ram()?;
+        let repeated: Vec<f32>;
+        let mut input = view.as_slice::<f32>()?;
+        if !self.repeated.is_empty() {
+            let again = |row: &[f32]| {
+                let more = self.repeated.iter().map(|index| row[*index]);
+                row.iter().copied().chain(more).collect::<Vec<f32>>()
+            };
+            repeated = input.chunks_exact(self.depth).flat_map(again).collect();
+            input = &repeated;
+        }
+        let mut view = output.try_as_plain_ram_mut()?;
+        let results = view.as_slice_mut::<f32>()?;
+        match &self.form {
+            Form::Plain { weights, scales } => {
+                let depth = self.depth + self.repeated.len();
+                let (ranges, bias) = (self.ranges, &self.bias);
+                product(&Product { input, depth, ranges, weights, scales, bias }, results);
+            }
+            Form::Packed { kernels, matrix, bytes } => {
+                let operation = strided::Product {
+                    matrix: *matrix,
+                    packed: bytes.bytes(),
+                    bias: &self.bias,
+                    ranges: self.ranges,
+                };
+                scratch.resize(operation.scratch(rows).max(scratch.len()), 0);
+                operation.run(kernels, input, results, scratch, self.processor.pool());
+            }
+        }
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hardtack_kernels::Isa;
+
+    use super::*;
+
+    fn run(processor: &Arc<Processor>, x: &Tensor, parts: &[Tensor]) -> Tensor {
+        let op = DynamicMatMul::on(true, processor);
+        let inputs = std::iter::once(x).chain(parts).map(|t| t.clone().into_tvalue()).collect();
+        op.eval(&EvalContext::out_of_plan(), inputs).unwrap().remove(0).into_tensor()
+    }
+
+    /// Weights less their zero points have 9 bits, and every one counts.
+    #[test]
+    fn weights_of_nine_bits_are_exact_on_every_instruction_set() {
+        let (depth, columns) = (256, 3);
+        let weights: Vec<u8> = (0..depth * columns).map(|index| (index / columns) as u8).collect();
+        let weights = Tensor::from_shape(&[depth, columns], &weights).unwrap();
+        let parts = [weights, tensor0(1f32), tensor1(&[0u8, 255, 130]), tensor1(&[0.5f32, 0., 1.])];
+        // Rows of 255 steps of 1, so that integers are what they stand for.
+        let x: Vec<f32> = (0..2 * depth).map(|index| (index * 7 % 256) as f32).collect();
+        let x = Tensor::from_shape(&[2, 1, depth], &x).unwrap();
+        let view = x.try_as_plain_ram().unwrap();
+        let rows = view.as_slice::<f32>().unwrap().chunks(depth);
+        let expected: Vec<f32> = rows
+            .flat_map(|row| {
+                [(0.0, 0.5), (255.0, 0.0), (130.0, 1.0)].map(|(zero, bias)| {
+                    let products = row.iter().enumerate().map(|(w, x)| x * (w as f32 - zero));
+                    products.map(f64::from).sum::<f64>() as f32 + bias
+                })
+            })
+            .collect();
+        let expected = Tensor::from_shape(&[2, 1, columns], &expected).unwrap();
+        for isa in Isa::ALL.iter().filter(|isa| isa.is_supported()) {
+            let processor = Processor::new(Some(*isa), 1).unwrap();
+            assert_eq!(run(&processor, &x, &parts), expected, "{}", isa.name());
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let op = DynamicMatMul::new(false);
+        let fact = |tensor: Tensor| TypedFact::shape_and_dt_of(&tensor);
+        let matrix = |dtype| fact(Tensor::zero_dt(dtype, &[4, 2]).unwrap());
+        let fine = [
+            f32::fact([3, 4]),
+            matrix(DatumType::I8),
+            fact(tensor0(1f32)),
+            fact(tensor1(&[0i8, 0])),
+            fact(tensor1(&[0f32, 0.])),
+        ];
+        let facts = |inputs: &[TypedFact]| op.output_facts(&inputs.iter().collect::<Vec<_>>());
+        assert_eq!(facts(&fine).unwrap()[0], f32::fact([3, 2]));
+        assert_eq!(facts(&fine[..4]).unwrap()[0], f32::fact([3, 2]));
+        for (place, wrong) in [
+            (0, f32::fact([3, 5])),
+            (0, f16::fact([3, 4])),
+            (1, matrix(DatumType::I16)),
+            (1, i8::fact([1, 4, 2])),
+            (2, fact(tensor1(&[1f32, 1., 1.]))),
+            (3, fact(tensor0(0u8))),
+            (4, fact(tensor1(&[1f32, 1., 1.]))),
+        ] {
+            let mut inputs = fine.clone();
+            inputs[place] = wrong;
+            assert!(facts(&inputs).is_err(), "{place}");
+        }
+        assert!(facts(&fine[..3]).is_err());
+    }
+}
