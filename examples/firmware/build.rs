@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use hardtack_bundle::process::Preprocess;
 use hardtack_bundle::{Bundle, Family};
 use hardtack_engine::Program;
-use hardtack_engine::program::{Port, PortType};
+use hardtack_engine::program::{Port, PortType, Step};
 
 #[path = "src/conversion.rs"]
 #[allow(dead_code)]
@@ -68,6 +68,10 @@ fn constants(path: &Path, board: &Board) -> Result<String, String> {
         )
     })?;
     let program = Program::parse(code, weights).map_err(|error| error.to_string())?;
+    let is_sparse = program.steps().any(|step| matches!(step, Step::Sparse(_)));
+    if is_sparse && var("CARGO_FEATURE_SPARSE").is_err() {
+        return Err("has sparse weights; build with --features sparse".into());
+    }
     let elements = |ports: Vec<Port>| match ports[..] {
         [Port { element: PortType::I8, elements }] => Ok(elements),
         [_] => Err("exchanges reals; convert it with --integer-io"),

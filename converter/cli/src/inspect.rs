@@ -9,6 +9,7 @@ use hardtack_bundle::Family;
 use hardtack_bundle::graph::{Graph, Operator};
 use hardtack_bundle::manifest::Manifest;
 use hardtack_converter::write_file;
+use hardtack_engine::SparseLayer;
 use serde_json::{Value, json};
 
 use crate::arguments::Inspect;
@@ -41,6 +42,7 @@ pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
     text += &sections(&bundle)?;
     if let Some(graph) = &graph {
         text += &operators(graph, &programs);
+        text += &sparse(&programs);
         if arguments.nodes {
             text += &nodes(graph);
         }
@@ -81,6 +83,9 @@ fn describe(
         "postprocess": bundle.postprocess()?,
         "golden_cases": bundle.golden()?.map_or(0, |golden| golden.len()),
         "operators": graph.map(|graph| counted(graph, programs)),
+        "sparse_layers": sparse_layers(programs).map(|(name, layer)| json!({
+            "name": name, "bytes": layer.bytes, "dense_bytes": layer.dense_bytes,
+        })).collect::<Vec<_>>(),
     });
     if let (true, Some(graph)) = (arguments.nodes, graph) {
         let nodes = graph
@@ -218,6 +223,33 @@ fn sections(bundle: &Bundle) -> anyhow::Result<String> {
 fn operators(graph: &Graph, programs: &[IntegerProgram]) -> String {
     let rows = counted(graph, programs).into_iter().map(|(name, count)| [name, count.to_string()]);
     format!("\n{}", table(["operator", "count"], rows))
+}
+
+/// The layers whose weights are stored without their zeros, by name.
+fn sparse_layers(programs: &[IntegerProgram]) -> impl Iterator<Item = (String, SparseLayer)> {
+    // Weights for other kernels have them.
+    programs.iter().filter(|program| program.packing().is_none()).flat_map(|program| {
+        let name =
+            |layer: &SparseLayer| program.step_name(layer.step).unwrap_or_default().to_owned();
+        program.sparse_layers().map(move |layer| (name(&layer), layer))
+    })
+}
+
+/// What these layers save, where there are any.
+fn sparse(programs: &[IntegerProgram]) -> String {
+    let row = |name: String, bytes: u64, dense: u64| {
+        let part = 100.0 * bytes as f64 / dense as f64;
+        [name, bytes.to_string(), dense.to_string(), format!("{part:.0} %")]
+    };
+    let layers: Vec<_> = sparse_layers(programs).collect();
+    if layers.is_empty() {
+        return String::new();
+    }
+    let sum = |of: fn(&SparseLayer) -> u64| layers.iter().map(|(_, layer)| of(layer)).sum();
+    let all = row("together".into(), sum(|layer| layer.bytes), sum(|layer| layer.dense_bytes));
+    let rows = layers.iter().map(|(name, layer)| row(name.clone(), layer.bytes, layer.dense_bytes));
+    let rows = table(["sparse layer", "bytes", "with zeros", "part"], rows.chain([all]));
+    format!("\n{rows}")
 }
 
 fn nodes(graph: &Graph) -> String {

@@ -5,6 +5,7 @@ use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
 use hardtack_bundle::graph::{Dim, Graph, Operator};
 use hardtack_bundle::manifest::{self, Entry, Figure, Manifest, Provenance, State};
 use hardtack_bundle::{ALIGNMENT, DType, Digest, Sealed, SectionKind, Writer};
+use hardtack_engine::Builder;
 
 use crate::error::Error;
 use crate::import::Source;
@@ -62,14 +63,23 @@ pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Er
     for (index, program) in programs.iter().enumerate() {
         let index = u16::try_from(index)
             .map_err(|_| Error::Options("the model has more than 65535 INT8 regions".into()))?;
-        writer.section(SectionKind::Program(index), program.code.to_vec())?;
         let packing = contents.options.packing;
-        let weights = SectionKind::Weights { family: family_of(packing), program: index };
+        let kind = SectionKind::Weights { family: family_of(packing), program: index };
         let parsed = program.parse().expect("its builder checked it");
-        writer.section(
-            weights,
-            parsed.pack(packing).expect("it was not packed before").bytes().to_vec(),
-        )?;
+        let (code, weights) = match packing {
+            Some(_) => {
+                let packed = parsed.pack(packing).expect("it was not packed before");
+                (program.code.to_vec(), packed.bytes().to_vec())
+            }
+            None => {
+                let parts = Builder::of(&parsed).expect("its weights are not packed");
+                let built = parts.sparse().and_then(Builder::finish);
+                let built = built.expect("it was finished before, with zeros");
+                (built.code, built.weights)
+            }
+        };
+        writer.section(SectionKind::Program(index), code)?;
+        writer.section(kind, weights)?;
     }
     if !contents.options.labels.is_empty() {
         writer.labels(contents.options.labels.iter().map(String::as_str))?;

@@ -155,9 +155,9 @@ fn sparse_weights_that_are_no_form_are_refused() {
         .unwrap();
     let refused = Err(ProgramError::Step { index, kind: "Sparse", problem: Problem::Sparse });
     let form = conv.weights.offset as usize;
-    let channels = program.tensor(conv.output).unwrap().channels as usize;
-    // The end of a row, a bit of an element, a bit beyond the last one, and a weight that is 0.
-    for (at, byte) in [(0, 1), (4 * channels, 1), (4 * channels + 15, 0x80)] {
+    // The number of rows, their depth, a bit of an element, a bit beyond the last one, a weight that
+    // is 0.
+    for (at, byte) in [(0, 1), (4, 1), (8, 1), (15, 0x80)] {
         let mut weights = built.weights.clone();
         weights[form + at] ^= byte;
         assert_eq!(Program::parse(&built.code[..], &weights[..]).map(drop), refused, "{at}");

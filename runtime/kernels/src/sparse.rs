@@ -2,12 +2,12 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 4 · rows | of each row, how many weights there are up to its end, those of the rows before it included: u32 |
-//! | 4 · rows · ⌈depth / 32⌉ | of each row, which of its elements are there: element i is bit i mod 8 of byte i / 8. Bits without an element are 0 |
-//! | rest | the elements that are not 0, i8, in their order |
+//! | 4, 4 | number of rows, and of elements of a row (the *depth*): u32 |
+//! | of each row | 4 · ⌈depth / 32⌉: which elements are there; element i is bit i mod 8 of byte i / 8, and bits without an element are 0 |
+//! | | the elements that are not 0, i8, in their order |
 //!
-//! So every matrix has one such form, whatever the pattern of its zeros, and a row is found without
-//! those before it. Numbers are little-endian.
+//! So every matrix has one such form, whatever the pattern of its zeros, and bits tell where the next
+//! row is. Numbers are little-endian.
 
 /// Elements that one word of bits tells of.
 pub(crate) const WORD: usize = 32;
@@ -15,101 +15,104 @@ pub(crate) const WORD: usize = 32;
 /// A matrix of weights without its zeros.
 #[derive(Clone, Copy, Debug)]
 pub struct Sparse<'a> {
-    ends: &'a [[i8; 4]],
-    bits: &'a [[i8; 4]],
-    weights: &'a [i8],
+    count: usize,
     depth: usize,
+    rows: &'a [i8],
 }
 
-/// A row of it.
-#[derive(Clone, Copy, Debug)]
+/// A row, or what is left of it.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Row<'a> {
     /// Words of bits.
     pub(crate) bits: &'a [[i8; 4]],
-    /// The elements that are not 0.
+    /// The elements that are not 0, and the rows behind.
     pub(crate) weights: &'a [i8],
 }
 
 impl<'a> Sparse<'a> {
-    /// So many rows of `depth` elements. `None` where there are fewer bytes than these take without
-    /// any weight. What it says of them may be wrong: [`Sparse::is_valid`] tells.
-    pub fn new(bytes: &'a [i8], rows: usize, depth: usize) -> Option<Self> {
-        let (ends, rest) = words(bytes, rows)?;
-        let (bits, weights) = words(rest, rows.checked_mul(depth.div_ceil(WORD))?)?;
-        Some(Self { ends, bits, weights, depth })
+    /// The form of so many rows of `depth` elements, if it says that it is. What follows may be
+    /// wrong: [`Sparse::is_valid`] tells.
+    pub fn new(bytes: &'a [i8], count: usize, depth: usize) -> Option<Self> {
+        let (head, rows) = bytes.split_at_checked(8)?;
+        let fits = head.as_chunks().0.iter().map(|&number| word(number) as usize);
+        fits.eq([count, depth]).then_some(Self { count, depth, rows })
     }
 
-    /// Whether it is what [`Sparse::encode`] makes: of every row there are as many weights as bits,
-    /// and none is 0.
+    /// Whether it is what [`Sparse::encode`] makes: there are all rows and nothing else, with as
+    /// many weights as bits, of which none is 0.
     pub fn is_valid(&self) -> bool {
-        let mut count = 0u32;
-        let mut rows = self.ends.iter().zip(self.bits.chunks(self.words().max(1)));
-        let beyond =
-            u32::MAX.checked_shl((self.depth % WORD) as u32).filter(|all| *all != u32::MAX);
-        let rows = rows.all(|(&end, bits)| {
-            for &bits in bits {
-                count = count.wrapping_add(word(bits).count_ones());
+        let beyond = !0 << (self.depth % WORD);
+        let mut rest = self.rows;
+        for _ in 0..self.count {
+            let Some(row) = Row::first(rest, self.depth) else { return false };
+            let last = row.bits.last().map_or(0, |&last| word(last));
+            let whole = self.depth.is_multiple_of(WORD) || last & beyond == 0;
+            let Some((weights, next)) = row.weights.split_at_checked(row.count()) else {
+                return false;
+            };
+            if !whole || weights.contains(&0) {
+                return false;
             }
-            let last = bits.last().map_or(0, |&last| word(last));
-            word(end) == count && last & beyond.unwrap_or(0) == 0
-        });
-        rows && count as usize == self.weights.len() && !self.weights.contains(&0)
-    }
-
-    /// Words of bits of a row.
-    fn words(&self) -> usize {
-        self.depth.div_ceil(WORD)
-    }
-
-    /// A row of a valid form.
-    pub(crate) fn row(&self, index: usize) -> Row<'a> {
-        let end = |index: usize| word(self.ends[index]) as usize;
-        let start = if index == 0 { 0 } else { end(index - 1) };
-        Row {
-            bits: &self.bits[index * self.words()..][..self.words()],
-            weights: &self.weights[start..end(index)],
+            rest = next;
         }
+        rest.is_empty()
+    }
+
+    /// The bytes of the rows.
+    pub(crate) fn rows(&self) -> &'a [i8] {
+        self.rows
     }
 
     /// Writes the weights of a valid form, zeros and all, into rows of at least `depth` elements,
     /// which are 0.
     pub fn expand<'b>(&self, rows: impl Iterator<Item = &'b mut [i8]>) {
-        for (index, to) in rows.enumerate() {
-            let row = self.row(index);
+        let mut rest = self.rows;
+        for to in rows {
+            let Some(row) = Row::first(rest, self.depth) else { return };
             let mut weights = row.weights.iter();
             for (&bits, to) in row.bits.iter().zip(to.chunks_mut(WORD)) {
                 let is_there = |(place, _): &(usize, _)| word(bits) >> place & 1 == 1;
-                let places = to.iter_mut().enumerate().filter(is_there);
-                places.zip(&mut weights).for_each(|((_, to), weight)| *to = *weight);
+                for (_, to) in to.iter_mut().enumerate().filter(is_there) {
+                    *to = weights.next().copied().unwrap_or(0);
+                }
             }
+            rest = weights.as_slice();
         }
     }
 
-    /// The bytes of this form for some rows, of equal length.
-    pub fn encode<'b>(rows: impl Iterator<Item = &'b [i8]> + Clone) -> impl Iterator<Item = i8> {
-        let there = |row: &'b [i8]| row.iter().copied().filter(|&weight| weight != 0);
-        let ends = rows.clone().scan(0u32, move |end, row| {
-            *end += there(row).count() as u32;
-            Some(*end)
-        });
-        let bits = rows.clone().flat_map(|row| row.chunks(WORD)).map(|part| {
-            let bits = (0..).zip(part).map(|(place, &weight)| u32::from(weight != 0) << place);
-            bits.sum::<u32>()
-        });
-        let words = ends.chain(bits).flat_map(|word| word.to_le_bytes().map(|byte| byte as i8));
-        words.chain(rows.flat_map(there))
+    /// The bytes of this form for so many rows of `depth` elements.
+    pub fn encode<'b>(
+        rows: impl ExactSizeIterator<Item = &'b [i8]>,
+        depth: usize,
+    ) -> impl Iterator<Item = i8> {
+        let bytes = |word: u32| word.to_le_bytes().map(|byte| byte as i8);
+        let head = [rows.len() as u32, depth as u32].into_iter().flat_map(bytes);
+        head.chain(rows.flat_map(move |row| {
+            let bits = row.chunks(WORD).map(|part| {
+                let bits = (0..).zip(part).map(|(place, &weight)| u32::from(weight != 0) << place);
+                bits.sum::<u32>()
+            });
+            bits.flat_map(bytes).chain(row.iter().copied().filter(|&weight| weight != 0))
+        }))
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The first of some rows.
+    pub(crate) fn first(rows: &'a [i8], depth: usize) -> Option<Self> {
+        let (bits, weights) = rows.split_at_checked(depth.div_ceil(WORD).checked_mul(4)?)?;
+        Some(Self { bits: bits.as_chunks().0, weights })
+    }
+
+    /// How many weights it has.
+    pub(crate) fn count(&self) -> usize {
+        self.bits.iter().map(|&bits| word(bits).count_ones() as usize).sum()
     }
 }
 
 /// The number in a word.
 pub(crate) fn word(bytes: [i8; 4]) -> u32 {
     u32::from_le_bytes(bytes.map(|byte| byte as u8))
-}
-
-/// The first words of some bytes, and what follows them.
-fn words(bytes: &[i8], count: usize) -> Option<(&[[i8; 4]], &[i8])> {
-    let (words, rest) = bytes.split_at_checked(count.checked_mul(4)?)?;
-    Some((words.as_chunks().0, rest))
 }
 
 #[cfg(test)]
@@ -124,7 +127,7 @@ mod tests {
     use super::*;
 
     fn encoded(weights: &[i8], depth: usize) -> Vec<i8> {
-        Sparse::encode(weights.chunks(depth)).collect()
+        Sparse::encode(weights.chunks(depth), depth).collect()
     }
 
     #[test]
@@ -133,9 +136,13 @@ mod tests {
         (weights[0], weights[9], weights[33]) = (5, -127, 1);
         weights[34 + 32] = 7;
         let form = encoded(&weights, 34);
-        let words: Vec<u32> = form[..24].as_chunks().0.iter().copied().map(word).collect();
-        assert_eq!(words, [3, 4, 1 | 1 << 9, 2, 0, 1]);
-        assert_eq!(form[24..], [5, -127, 1, 7]);
+        let words = |at: usize, count: usize| -> Vec<u32> {
+            form[at..at + 4 * count].as_chunks().0.iter().copied().map(word).collect()
+        };
+        assert_eq!(words(0, 4), [2, 34, 1 | 1 << 9, 2]);
+        assert_eq!(form[16..19], [5, -127, 1]);
+        assert_eq!(words(19, 2), [0, 1]);
+        assert_eq!(form[27..], [7]);
     }
 
     proptest! {

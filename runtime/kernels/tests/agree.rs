@@ -183,7 +183,7 @@ fn check_conv(
                 to[..depth].copy_from_slice(row);
             }
             (Kernels::SCALAR.conv)(&Conv { weights: &dense, ..conv }, &mut output);
-            let form: Vec<i8> = Sparse::encode(weights.chunks(depth)).collect();
+            let form: Vec<i8> = Sparse::encode(weights.chunks(depth), depth).collect();
             let mut given = vec![55; output.len()];
             (Kernels::NATIVE.sparse)(&Conv { weights: &form, ..conv }, &mut given);
             prop_assert_eq!(&given, &output);

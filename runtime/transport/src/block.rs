@@ -4,6 +4,7 @@ use crate::bytes::Bytes;
 use crate::coder::Coder;
 use crate::counter::Small;
 use crate::history::History;
+use crate::sparse::{DEPTH, Shape};
 use crate::weights::{Expectation, PARTS, TERMS, Weights};
 
 /// What the bytes of a block are.
@@ -17,7 +18,12 @@ pub(crate) enum Kind {
     Numbers(usize),
     /// Weights in i8.
     Weights,
+    /// Weights without their zeros, and zeros behind them; coded row by row, see [`Models::row`].
+    Sparse(Shape),
 }
+
+/// [`DEPTH`] as it is coded.
+const MOST: u64 = DEPTH as u64;
 
 /// The head of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +77,7 @@ impl Models {
             Kind::Zeros => 1,
             Kind::Numbers(size) => 1 + size as u8,
             Kind::Weights => 6,
+            Kind::Sparse(_) => 7,
         };
         let number = self.field(coder, Field::Kind, number)?;
         let length = self.number(coder, Field::Length, block.length)?;
@@ -88,12 +95,46 @@ impl Models {
                 }
                 Err(Unsound) => return Ok(Err(Unsound)),
             },
+            7 => {
+                let given = match block.kind {
+                    Kind::Sparse(shape) => shape,
+                    _ => Shape { rows: 0, depth: 0 },
+                };
+                let rows = self.number(coder, Field::Length, given.rows.into())?;
+                let depth = self.number(coder, Field::Length, given.depth.into())?;
+                let (Ok(rows), 1..=MOST) = (u32::try_from(rows), depth) else {
+                    return Ok(Err(Unsound));
+                };
+                match self.expectation(coder, expected)? {
+                    Ok(expectation) => self.weights.begin(&expectation),
+                    Err(Unsound) => return Ok(Err(Unsound)),
+                }
+                Kind::Sparse(Shape { rows, depth: depth as u16 })
+            }
             _ => return Ok(Err(Unsound)),
         };
         Ok(Ok(Block { kind, length }))
     }
 
-    /// Codes a byte of a block.
+    /// Codes the weights of a row of a sparse block, which `weight` gives by their places.
+    pub(crate) fn row<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        shape: Shape,
+        weight: impl Fn(usize) -> u8,
+    ) -> Result<(), C::Error> {
+        for place in 0..usize::from(shape.depth) {
+            self.byte(coder, Kind::Weights, weight(place))?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of the row that was coded last.
+    pub(crate) fn row_bytes(&self, shape: Shape) -> impl Iterator<Item = u8> {
+        shape.row(&self.history)
+    }
+
+    /// Codes a byte of a block that is not sparse.
     #[inline]
     pub(crate) fn byte<C: Coder>(
         &mut self,
@@ -110,7 +151,7 @@ impl Models {
                 }
                 found
             }
-            Kind::Zeros => 0,
+            Kind::Zeros | Kind::Sparse(_) => 0,
             Kind::Numbers(size) => self.bytes.code(coder, &self.history, size, byte)?,
             Kind::Weights => self.weights.code(coder, &self.history, byte as i8)? as u8,
         };

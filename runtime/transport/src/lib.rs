@@ -19,6 +19,7 @@ mod logistic;
 #[cfg(feature = "alloc")]
 mod pack;
 mod prior;
+mod sparse;
 mod unpack;
 mod weights;
 
@@ -29,8 +30,10 @@ pub use unpack::{Memory, UnpackError, unpack, unpack_in};
 /// The first eight bytes of every transport file, made as those of a bundle are.
 pub const MAGIC: [u8; 8] = *b"\x89TACZ\r\n\x1a";
 
-/// The version that this crate writes, and the only one that it reads.
-pub const VERSION: u16 = 1;
+/// The last version that this crate reads and writes; it reads those before it too.
+pub const VERSION: u16 = 2;
+/// The first version, which is that of every file without sparse weights.
+const FIRST_VERSION: u16 = 1;
 
 /// Most sections of a bundle that has a transport form.
 pub const MAX_SECTIONS: usize = 32;

@@ -5,8 +5,9 @@ use hardtack_bundle::{Error, StreamVerifier, Summary};
 
 use crate::block::{Block, Kind, Models};
 use crate::coder::{DecodeError, Decoder, Input};
+use crate::sparse::Shape;
 use crate::weights::Expectation;
-use crate::{BUNDLE_HEADER_BYTES, HEAD_BYTES, MAGIC, MAX_SECTIONS, VERSION};
+use crate::{BUNDLE_HEADER_BYTES, FIRST_VERSION, HEAD_BYTES, MAGIC, MAX_SECTIONS, VERSION};
 
 /// Bytes that are written at once.
 const WRITTEN: usize = 256;
@@ -32,7 +33,7 @@ pub enum UnpackError<R, W> {
     TextTransfer,
     /// Another version.
     #[error(
-        "the transport file has version {found}, but this reader knows version {VERSION}: pack \
+        "the transport file has version {found}, but this reader knows versions up to {VERSION}: pack \
          the bundle again, or use a newer reader"
     )]
     OtherVersion {
@@ -104,7 +105,8 @@ pub fn unpack_in<R: Read, W: Write>(
     let mut input = Input::new(reader);
     let mut output =
         Output { writer, verifier: &mut memory.verifier, bytes: [0; WRITTEN], count: 0 };
-    head(&mut input)?;
+    let version = head(&mut input)?;
+    let mut needed = FIRST_VERSION;
     for _ in 0..BUNDLE_HEADER_BYTES {
         output.push(input.byte()?)?;
     }
@@ -121,10 +123,18 @@ pub fn unpack_in<R: Read, W: Write>(
         if block.length == 0 || block.length > left {
             return Err(UnpackError::Damaged);
         }
-        for _ in 0..block.length {
-            output.push(memory.models.byte(&mut decoder, block.kind, 0)?)?;
+        if let Kind::Sparse(shape) = block.kind {
+            needed = VERSION;
+            sparse(&mut memory.models, &mut decoder, shape, block.length, &mut output)?;
+        } else {
+            for _ in 0..block.length {
+                output.push(memory.models.byte(&mut decoder, block.kind, 0)?)?;
+            }
         }
         left -= block.length;
+    }
+    if version != needed {
+        return Err(UnpackError::Damaged);
     }
     output.flush()?;
     output.writer.flush().map_err(UnpackError::Write)?;
@@ -134,8 +144,29 @@ pub fn unpack_in<R: Read, W: Write>(
     Ok(core::mem::take(&mut memory.verifier).finish()?)
 }
 
-/// Reads what comes before the header of the bundle.
-fn head<R: Read, W>(input: &mut Input<R>) -> Result<(), UnpackError<R::Error, W>> {
+/// Writes a sparse block of so many bytes.
+fn sparse<R: Read, W: Write>(
+    models: &mut Models,
+    decoder: &mut Decoder<R>,
+    shape: Shape,
+    length: u64,
+    output: &mut Output<'_, W>,
+) -> Result<(), UnpackError<R::Error, W::Error>> {
+    let mut left = length;
+    let mut push = |byte| {
+        left = left.checked_sub(1).ok_or(UnpackError::Damaged)?;
+        output.push(byte)
+    };
+    shape.head().try_for_each(&mut push)?;
+    for _ in 0..shape.rows {
+        models.row(decoder, shape, |_| 0)?;
+        models.row_bytes(shape).try_for_each(&mut push)?;
+    }
+    (0..left).try_for_each(|_| output.push(0))
+}
+
+/// Reads what comes before the header of the bundle; its version.
+fn head<R: Read, W>(input: &mut Input<R>) -> Result<u16, UnpackError<R::Error, W>> {
     let mut head = [0; HEAD_BYTES];
     for (index, byte) in head.iter_mut().enumerate() {
         *byte = match input.byte() {
@@ -150,8 +181,10 @@ fn head<R: Read, W>(input: &mut Input<R>) -> Result<(), UnpackError<R::Error, W>
             Err(UnpackError::TextTransfer)
         }
         _ if !head.starts_with(&MAGIC) => Err(UnpackError::NotTransport),
-        _ if version != VERSION => Err(UnpackError::OtherVersion { found: version }),
-        [.., 0, 0] => Ok(()),
+        _ if !(FIRST_VERSION..=VERSION).contains(&version) => {
+            Err(UnpackError::OtherVersion { found: version })
+        }
+        [.., 0, 0] => Ok(version),
         _ => Err(UnpackError::Damaged),
     }
 }

@@ -137,7 +137,10 @@ fn hostile_heads_are_refused() {
     assert!(matches!(unpack(&small()[..], &mut Vec::new()), Err(UnpackError::Bundle)));
     assert!(matches!(changed(3, b"X"), UnpackError::NotTransport));
     assert!(matches!(changed(6, b"\n\n"), UnpackError::TextTransfer));
-    assert!(matches!(changed(8, &[2]), UnpackError::OtherVersion { found: 2 }));
+    assert!(matches!(changed(8, &[0]), UnpackError::OtherVersion { found: 0 }));
+    assert!(matches!(changed(8, &[3]), UnpackError::OtherVersion { found: 3 }));
+    // Nothing in it needs version 2.
+    assert!(matches!(changed(8, &[2]), UnpackError::Damaged));
     assert!(matches!(changed(10, &[1]), UnpackError::Damaged));
     assert!(matches!(changed(HEAD, &[0; 8]), UnpackError::Refused(Error::NotABundle)));
     // A length and a number of sections that are not there.
@@ -175,6 +178,55 @@ fn edges_come_back() {
     }
     round_trip(&with_weights(Family::X86Zmm, (0..=255).cycle().take(5000).collect()));
     round_trip(&with_weights(Family::NeonDot, vec![0; 70_000]));
+}
+
+/// So many rows of this depth without their zeros, and with them. One of `one_of` is not 0.
+fn sparse(rows: u32, depth: u32, one_of: u32) -> [Vec<u8>; 2] {
+    let mut form: Vec<u8> = [rows, depth].iter().flat_map(|n| n.to_le_bytes()).collect();
+    let weight = |n: u32| if n % one_of == 0 { (n >> 8) as u8 % 61 + 1 } else { 0 };
+    let dense: Vec<u8> = noise((rows * depth) as usize).map(weight).collect();
+    for row in dense.chunks(depth as usize) {
+        for part in row.chunks(32) {
+            let bits = (0..).zip(part).map(|(place, weight)| u32::from(*weight != 0) << place);
+            form.extend(bits.sum::<u32>().to_le_bytes());
+        }
+        form.extend(row.iter().filter(|weight| **weight != 0));
+    }
+    [form, dense]
+}
+
+#[test]
+fn weights_without_zeros_take_what_they_take_with_them() {
+    let around = |weights: &[u8]| {
+        let mut bytes: Vec<u8> = noise(100).map(|n| n as u8).collect();
+        bytes.resize(112, 0);
+        bytes.extend(weights);
+        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        bytes.extend(noise(100).map(|n| (n >> 9) as u8));
+        round_trip(&with_weights(Family::Mcu, bytes)).len()
+    };
+    for (rows, depth, one_of) in [(64, 288, 2), (31, 640, 4), (200, 33, 3), (9, 4095, 10)] {
+        let [form, dense] = sparse(rows, depth, one_of);
+        let (without, with) = (around(&form), around(&dense));
+        // Heads of more blocks are not.
+        assert!(without <= with + 48, "{rows}×{depth}: {without} of {with}");
+    }
+    // Longer rows are bytes like others.
+    round_trip(&with_weights(Family::Mcu, sparse(3, 4096, 3)[0].clone()));
+}
+
+#[test]
+fn hostile_rows_without_zeros_are_refused() {
+    let packed = pack(&with_weights(Family::Mcu, sparse(20, 40, 3)[0].clone())).unwrap();
+    assert_eq!(packed[8], 2);
+    for at in 0..packed.len() {
+        assert!(!refusal(&packed[..at]).is_empty(), "{at}");
+        for change in [1, 3, 0x80, 0xff] {
+            let mut damaged = packed.clone();
+            damaged[at] ^= change;
+            assert!(unpacked(&damaged).is_err(), "byte {at} changed by {change}");
+        }
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Layer {
     /// The inverse of [`Layer::expanded`].
     fn encoded(&self, rows: &[u8]) -> Vec<u8> {
         let rows = bytemuck::cast_slice(rows).chunks(self.row()).map(|row| &row[..self.depth]);
-        Sparse::encode(rows).map(|byte| byte as u8).collect()
+        Sparse::encode(rows, self.depth).map(|byte| byte as u8).collect()
     }
 }
 

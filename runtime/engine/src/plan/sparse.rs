@@ -92,7 +92,7 @@ fn without_zeros(
     let dense = bytemuck::cast_slice(weights.get(offset as usize..)?.get(..length as usize)?);
     let depth = depth(conv, inputs);
     let rows = dense.chunks(depth.next_multiple_of(4)).map(|row| &row[..depth]);
-    let form: Vec<u8> = Sparse::encode(rows).map(|byte| byte as u8).collect();
+    let form: Vec<u8> = Sparse::encode(rows, depth).map(|byte| byte as u8).collect();
     (form.len() * PART[1] < dense.len() * PART[0]).then_some(form)
 }
 

@@ -4,7 +4,7 @@
 //! no products and no bit is looked for.
 
 use super::conv::{Place, finish};
-use crate::sparse::{Row, Sparse, WORD, word};
+use crate::sparse::{self, Row, Sparse, WORD};
 use crate::{Conv, Requantize};
 
 /// Output pixels that share one pass over the weights, where there are so many.
@@ -15,7 +15,7 @@ pub fn sparse(conv: &Conv<'_>, output: &mut [i8]) {
     let pixels = conv.output_shape.height * conv.output_shape.width;
     if pixels < TOGETHER {
         for pixel in 0..pixels {
-            block::<1, 512, 128>(conv, pixel, output);
+            block::<1, 512, 64>(conv, pixel, output);
         }
         return;
     }
@@ -36,7 +36,8 @@ fn block<const P: usize, const N: usize, const C: usize>(
     let channels = conv.output_shape.channels;
     let group_channels = channels / conv.groups;
     let depth = conv.depth();
-    let rows = Sparse::new(conv.weights, channels, depth).expect("weights hold what shapes say");
+    let form = Sparse::new(conv.weights, channels, depth).expect("weights hold what shapes say");
+    let mut rest = form.rows();
     let requantize = Requantize::new(conv.output_zero_point, conv.clamp);
 
     let places: [Place<'_>; P] =
@@ -44,11 +45,11 @@ fn block<const P: usize, const N: usize, const C: usize>(
     // Elements of all windows in turn.
     let mut windows = [[0; P]; N];
     let mut sums = [[0; P]; C];
+    let mut open = [Row::default(); C];
     for group in 0..conv.groups {
         let (first, end) = (group * group_channels, (group + 1) * group_channels);
         for start in (first..end).step_by(C) {
             let count = C.min(end - start);
-            let mut taken = [0; C];
             for (sums, &bias) in sums.iter_mut().zip(&conv.bias[start..start + count]) {
                 *sums = [bias; P];
             }
@@ -60,14 +61,16 @@ fn block<const P: usize, const N: usize, const C: usize>(
                         gather(conv, place, (group, from), index, &mut windows[..length]);
                     }
                 }
-                let words = from / WORD..(from + length).div_ceil(WORD);
-                for (channel, (sums, taken)) in sums.iter_mut().zip(&mut taken).enumerate() {
-                    if channel == count {
-                        break;
+                let windows = &windows[..length.next_multiple_of(WORD)];
+                for (sums, row) in sums[..count].iter_mut().zip(&mut open) {
+                    if from == 0 {
+                        *row = Row::first(rest, depth).expect("weights hold what shapes say");
                     }
-                    let Row { bits, weights } = rows.row(start + channel);
-                    let part = Row { bits: &bits[words.clone()], weights: &weights[*taken..] };
-                    *taken = weights.len() - add(part, &windows, sums);
+                    *row = add(*row, windows, sums);
+                    // What is left of the row is skipped, and added with the next elements.
+                    if from == 0 {
+                        rest = &row.weights[row.count()..];
+                    }
                 }
             }
             for i in 0..P {
@@ -97,12 +100,14 @@ fn gather<const P: usize>(
     });
 }
 
-/// Adds the products of a part of a row with elements of windows; how many weights are left of it.
-fn add<const P: usize>(row: Row<'_>, windows: &[[i32; P]], sums: &mut [i32; P]) -> usize {
-    let mut weights = row.weights;
+/// Adds the products of the first elements of a row with those of windows, of whole words; what is
+/// left of the row.
+fn add<'a, const P: usize>(row: Row<'a>, windows: &[[i32; P]], sums: &mut [i32; P]) -> Row<'a> {
+    let Row { bits, mut weights } = row;
     let mut total = *sums;
-    for (&bits, windows) in row.bits.iter().zip(windows.as_chunks::<WORD>().0) {
-        let mut bits = word(bits);
+    let (words, left) = bits.split_at(windows.len() / WORD);
+    for (&word, windows) in words.iter().zip(windows.as_chunks::<WORD>().0) {
+        let mut bits = sparse::word(word);
         for four in windows.as_chunks::<4>().0 {
             macro_rules! choose {
                 ($($bits:literal)*) => {
@@ -117,7 +122,7 @@ fn add<const P: usize>(row: Row<'_>, windows: &[[i32; P]], sums: &mut [i32; P]) 
         }
     }
     *sums = total;
-    weights.len()
+    Row { bits: left, weights }
 }
 
 /// Adds the products of the next weights with those of four elements that `BITS` has; what follows

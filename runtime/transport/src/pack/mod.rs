@@ -11,8 +11,9 @@ use hardtack_bundle::{Bundle, Error, SectionKind};
 use self::segment::Part;
 use crate::block::{Block, Kind, Models};
 use crate::coder::{Coder, Encoder, Meter};
+use crate::sparse::{self, Shape};
 use crate::weights::Expectation;
-use crate::{BUNDLE_HEADER_BYTES, MAGIC, MAX_SECTIONS, VERSION};
+use crate::{BUNDLE_HEADER_BYTES, FIRST_VERSION, MAGIC, MAX_SECTIONS, VERSION};
 
 /// Bytes of a record of the table, the second half of which is a digest.
 const RECORD_BYTES: usize = 64;
@@ -44,10 +45,11 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
     }
     let (header, rest) = bundle.split_at(BUNDLE_HEADER_BYTES);
     let mut head = MAGIC.to_vec();
-    head.extend(VERSION.to_le_bytes());
+    head.extend(FIRST_VERSION.to_le_bytes());
     head.extend([0; 2]);
     head.extend(header);
-    let mut packer = Packer { models: Models::NEW, encoder: Encoder::new(head) };
+    let mut packer =
+        Packer { models: Models::NEW, encoder: Encoder::new(head), version: FIRST_VERSION };
 
     let (table, _) = rest.split_at(RECORD_BYTES * sections.len());
     for record in table.chunks(RECORD_BYTES) {
@@ -60,14 +62,16 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
         let start = section.offset as usize;
         packer.padding(&bundle[position..start]);
         match section.kind {
-            SectionKind::Weights { .. } => packer.parts(section.bytes, Packer::expected),
+            SectionKind::Weights { .. } => packer.weights(section.bytes),
             SectionKind::Constants => packer.constants(section.bytes),
             _ => packer.numbers(section.bytes),
         }
         position = start + section.bytes.len();
     }
     packer.padding(&bundle[position..]);
-    Ok(packer.encoder.finish())
+    let mut packed = packer.encoder.finish();
+    packed[MAGIC.len()..][..2].copy_from_slice(&packer.version.to_le_bytes());
+    Ok(packed)
 }
 
 /// What a byte is in units of 1/256 bit.
@@ -89,6 +93,8 @@ impl Content {
 struct Packer {
     models: Models,
     encoder: Encoder,
+    /// What a reader must know.
+    version: u16,
 }
 
 impl Packer {
@@ -118,7 +124,7 @@ impl Packer {
         }
         let (content, whole) = self.least(bytes);
         let encoder = Encoder::new(Vec::new());
-        let mut trial = Packer { models: self.models.clone(), encoder };
+        let mut trial = Packer { models: self.models.clone(), encoder, version: self.version };
         trial.parts(bytes, Packer::bytes);
         if trial.encoder.finish().len() as u64 * BYTE < whole {
             self.parts(bytes, Packer::bytes);
@@ -132,6 +138,37 @@ impl Packer {
         let kinds = [Kind::Raw, Kind::Numbers(1), Kind::Numbers(2), Kind::Numbers(4)];
         let each = kinds.map(Content::of).map(|content| (content, self.cost(&content, bytes)));
         each.into_iter().min_by_key(|(_, cost)| *cost).expect("there are kinds")
+    }
+
+    /// A section of weights: those without their zeros, which are found by their form, and the
+    /// others between them.
+    fn weights(&mut self, bytes: &[u8]) {
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
+            let Some((shape, rows, length)) = sparse::rows(&bytes[at..]) else {
+                at += segment::UNIT;
+                continue;
+            };
+            self.parts(&bytes[from..at], Packer::expected);
+            // With the zeros up to where the next range may begin.
+            let end = (at + length).next_multiple_of(segment::UNIT).min(bytes.len());
+            let zeros = bytes[at + length..end].iter().all(|byte| *byte == 0);
+            let end = if zeros { end } else { at + length };
+            self.sparse(shape, &rows, (end - at) as u64);
+            (from, at) = (end, end.next_multiple_of(segment::UNIT));
+        }
+        self.parts(&bytes[from..], Packer::expected);
+    }
+
+    /// Rows that have no zeros in the bundle, in so many bytes.
+    fn sparse(&mut self, shape: Shape, rows: &[u8], length: u64) {
+        self.version = VERSION;
+        let expectation = self.expected(rows).expectation;
+        let head = Block { kind: Kind::Sparse(shape), length };
+        let Ok(_) = self.models.head(&mut self.encoder, head, &expectation);
+        for row in rows.chunks(shape.depth.into()) {
+            let Ok(()) = self.models.row(&mut self.encoder, shape, |place| row[place]);
+        }
     }
 
     /// Weights of one byte and of two, and words, each as what they are; `weights` tells what those of

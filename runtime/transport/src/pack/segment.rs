@@ -18,7 +18,7 @@ pub(super) enum Part {
 }
 
 /// Ranges of a section begin at multiples of this.
-const UNIT: usize = 16;
+pub(super) const UNIT: usize = 16;
 /// What it takes to change from one to another, in units of 1/256 bit.
 const CHANGE: u64 = 40 << 8;
 const BIT: u64 = 256;

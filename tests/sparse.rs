@@ -1,0 +1,80 @@
+//! Weights stored without their zeros, on real networks.
+
+mod shared;
+
+use std::path::Path;
+
+use hardtack::{Bundle, Isa, Options as Running, Packing, Session};
+use hardtack_bundle::{Digest, Family};
+use hardtack_converter::quantize::Settings;
+use hardtack_converter::spec::Spec;
+use hardtack_converter::{Options, Silent, convert};
+use hardtack_engine::{Program, SparseLayer};
+use shared::labelled::{spec_path, task};
+
+/// The digest of a bundle's golden vectors.
+fn vectors(bundle: &Bundle) -> Digest {
+    bundle.container().unwrap().sections().last().unwrap().digest
+}
+
+#[test]
+fn zeros_take_no_room_and_change_no_byte() {
+    let Some(assets) = shared::assets() else {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    };
+    // They stay there for other processors to be tried on.
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundles");
+    std::fs::create_dir_all(&kept).unwrap();
+    for (name, sparsity, most) in
+        [("mlperf_tiny_ad_autoencoder", "2:4", 0.66), ("mlperf_tiny_ic_resnet8", "75%", 0.41)]
+    {
+        let task = task(name).expect("a network with a task");
+        let quantize =
+            Settings { sparsity: Some(sparsity.parse().unwrap()), ..Settings::default() };
+        let mut options = Options {
+            int8: true,
+            calibration: Some(assets.join("data").join(task.calibration)),
+            samples: 4,
+            quantize,
+            ..Options::default()
+        };
+        if !task.spec.is_empty() {
+            let spec = Spec::read(&spec_path(task.spec)).unwrap();
+            (options.preprocess, options.postprocess) = (spec.preprocess, spec.postprocess);
+        }
+        let source = assets.join("models").join(name).join("model.onnx");
+        let mut made = |file: &str, packing: Option<Packing>, integer_io: bool| {
+            options.packing = packing;
+            options.integer_io = integer_io;
+            let output = kept.join(format!("{name}_{file}.tack"));
+            convert(&source, &output, &options, &mut Silent).unwrap();
+            Bundle::read(&output).unwrap()
+        };
+        let sparse = made("sparse", None, false);
+        let container = sparse.container().unwrap();
+        let (code, weights) =
+            (container.program(0).unwrap(), container.weights(0, Family::Mcu).unwrap());
+        let program = Program::parse(code, weights).unwrap();
+        let layers: Vec<SparseLayer> = program.sparse_layers().collect();
+        let sum = |of: fn(&SparseLayer) -> u64| layers.iter().map(of).sum::<u64>() as f64;
+        let (bytes, dense) = (sum(|layer| layer.bytes), sum(|layer| layer.dense_bytes));
+        assert!(layers.len() > 5 && bytes <= most * dense, "{name}: {bytes} of {dense}");
+        assert!(bytes > 0.8 * weights.len() as f64, "{name}: {bytes} of {}", weights.len());
+
+        // The zeros are there in weights packed for other kernels, and results are the same bytes.
+        let packed = made("packed", Some(Packing::NeonDot), false);
+        assert!((packed.bytes().len() - sparse.bytes().len()) as f64 > 0.9 * (dense - bytes));
+        assert_eq!(vectors(&sparse), vectors(&packed), "{name}");
+        for &isa in Isa::ALL.iter().filter(|isa| isa.is_supported()) {
+            for bundle in [&sparse, &packed] {
+                let running = Running { isa: Some(isa), ..Running::default() };
+                let mut session = Session::with_options(bundle, running).unwrap();
+                let checked = hardtack::golden::check(bundle, &mut session).unwrap();
+                assert!(checked.holds(), "{name} with {isa}");
+            }
+        }
+        // As microcontrollers take it.
+        made("sparse_i8", None, true);
+    }
+}
