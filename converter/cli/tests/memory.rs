@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// A file of the repository.
@@ -10,24 +10,32 @@ fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// The most memory that a process had so far, in KiB; `None` where it has ended.
-fn peak(child: &Child) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
+/// The most memory that a process had so far, in KiB; 0 where it has ended.
+fn peak(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Converts to INT8 with so many samples; the peak in KiB.
-fn converted(model: &Path, data: &Path, spec: &Path, samples: usize) -> u64 {
+/// The process that imports, while there is one.
+fn importing(process: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    children.ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// Converts to INT8 with so many samples; the peak in KiB, of the process that imports if that is
+/// higher.
+fn converted(model: &Path, data: &Path, spec: &Path, samples: usize, options: &[&str]) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
     command.arg("convert").arg(model).arg("-o").arg(folder.path().join("model.tack"));
-    command.args(["--int8", "--rounding", "nearest", "--calibrate"]).arg(data);
+    command.args(["--int8", "--calibrate"]).arg(data).args(options);
     command.arg("--pre").arg(spec).args(["--samples", &samples.to_string()]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut most = 0;
     loop {
-        most = most.max(peak(&child).unwrap_or(0));
+        let id = child.id();
+        most = most.max(peak(id)).max(importing(id).map_or(0, peak));
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success());
             return most;
@@ -50,9 +58,36 @@ fn memory_does_not_grow_with_the_samples() {
     let model = assets.join("models/mobilenet_v1_0.25_128/model.onnx");
     let (data, spec) =
         (assets.join("data/imagenet_sample"), file("examples/specs/mobilenet_v1.toml"));
-    let (few, many) = (converted(&model, &data, &spec, 8), converted(&model, &data, &spec, 136));
+    let nearest = &["--rounding", "nearest"];
+    let few = converted(&model, &data, &spec, 8, nearest);
+    let many = converted(&model, &data, &spec, 136, nearest);
     // What a sample takes by itself: 128 more would be 24 MiB.
     let sample = 4 * 128 * 128 * 3 / 1024;
     println!("8 samples: {few} KiB, 136 samples: {many} KiB, one sample: {sample} KiB");
     assert!(many < few + 32 * sample, "{few} KiB became {many} KiB");
+}
+
+#[test]
+fn a_conversion_takes_a_few_times_the_model() {
+    let Some(assets) = assets() else {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    };
+    let peak = |name: &str, data: &str, spec: &str| {
+        let model = assets.join("models").join(name).join("model.onnx");
+        let size = std::fs::metadata(&model).unwrap().len() / 1024;
+        let spec = file("examples/specs").join(spec);
+        (converted(&model, &assets.join("data").join(data), &spec, 4, &[]), size)
+    };
+    // What a conversion takes whatever the model: that of one of 0.1 MB.
+    let (base, _) = peak("mlperf_tiny_kws_dscnn", "kws01/calib100.npz", "keyword_features.toml");
+    for (name, spec, times) in [
+        // One of its values is two thirds of its weights.
+        ("squeezenet1_1", "squeezenet.toml", 4),
+        ("mobilenet_v2_1.0_224", "mobilenet_v2.toml", 3),
+    ] {
+        let (peak, size) = peak(name, "imagenet_sample", spec);
+        println!("{name}: {peak} KiB, the base {base} KiB, the model {size} KiB");
+        assert!(peak <= base + times * size, "{name}: {} KiB beyond the base", peak - base);
+    }
 }

@@ -45,7 +45,9 @@ impl<'m> Observer<'m> {
         model.graph.output_names = names.map(|index| format!("observed.{index}")).collect();
         let only = self.only.as_ref();
         let wanted = |index| only.is_none_or(|only| only.contains(&self.observed[index]));
-        Ok(FloatModel::load(&model, false)?.plan_observed(shapes, wanted)?)
+        let loaded = FloatModel::load(&model, false)?;
+        drop(model);
+        Ok(loaded.plan_observed(shapes, wanted)?)
     }
 
     /// Runs the model on a sample. `observe` gets the shape and the elements of the inputs and then

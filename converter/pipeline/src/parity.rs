@@ -85,7 +85,8 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
             // One at a time is in memory.
             drop(plan.take());
             let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-            let fresh = FloatModel::load(&model.awake()?, false)?.plan(&views)?;
+            let loaded = FloatModel::load(&model.awake()?, false)?;
+            let fresh = loaded.into_plan(&views)?;
             plan = Some((shapes, fresh));
         }
         let (_, plan) = plan.as_mut().expect("planned above");

@@ -4,7 +4,7 @@ use tract_core::internal::*;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
 /// So many bytes of constants may be made before those that they replace are given back.
-const MADE: u64 = 2 << 20;
+const MADE: u64 = 1 << 20;
 
 /// [`TypedModel::declutter`], in less memory.
 pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {

@@ -127,21 +127,47 @@ impl FloatModel {
     /// Where a shape does not fit the model, a symbol would have two values, or the model
     /// cannot be run on such inputs.
     pub fn plan(&self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
-        self.planned(self.optimized(shapes)?, shapes)
+        let mut model = self.shaped(shapes)?;
+        self.optimize(&mut model)?;
+        self.planned(model, shapes)
     }
 
-    /// The model for inputs of these shapes as tract runs it on this machine.
-    fn optimized(&self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
+    /// As [`FloatModel::plan`]. The model's constants are given back before the plan has its own, so
+    /// that both are never in memory.
+    ///
+    /// # Errors
+    /// As [`FloatModel::plan`].
+    #[cfg(feature = "export")]
+    pub fn into_plan(mut self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
+        let model = self.optimized(shapes)?;
+        self.planned(model, shapes)
+    }
+
+    /// The model for inputs of these shapes as tract runs it on this machine; it has no constants here
+    /// from then on.
+    #[cfg(feature = "export")]
+    fn optimized(&mut self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
+        let mut model = self.shaped(shapes)?;
+        self.model = Arc::new(Model { constants: Vec::new(), ..Model::clone(&self.model) });
+        self.optimize(&mut model)?;
+        Ok(model)
+    }
+
+    /// The model for inputs of these shapes.
+    fn shaped(&self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
         let values = self.bind(shapes)?;
         let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
-        let mut model = self.build(&values, Some(&input_shapes))?;
+        self.build(&values, Some(&input_shapes))
+    }
+
+    /// Brings a model into the form that tract runs on this machine.
+    fn optimize(&self, model: &mut TypedModel) -> Result<(), Error> {
         guard("preparing the model", || {
             if !self.prepared {
-                declutter(&mut model).map_err(tract("simplifying the model"))?;
+                declutter(model).map_err(tract("simplifying the model"))?;
             }
-            optimize(&mut model).map_err(tract("optimising the model"))
-        })?;
-        Ok(model)
+            optimize(model).map_err(tract("optimising the model"))
+        })
     }
 
     /// An optimized model with an order for its operations.

@@ -17,13 +17,13 @@ pub struct ObservedPlan {
 }
 
 impl FloatModel {
-    /// As [`FloatModel::plan`], to look one by one at the outputs that `wanted` tells by their place.
+    /// As [`FloatModel::into_plan`], to look one by one at the outputs that `wanted` tells by their place.
     /// What only others need is not run.
     ///
     /// # Errors
     /// As [`FloatModel::plan`].
     pub fn plan_observed(
-        &self,
+        mut self,
         shapes: &[&[usize]],
         wanted: impl Fn(usize) -> bool,
     ) -> Result<ObservedPlan, Error> {
