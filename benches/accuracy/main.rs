@@ -1,5 +1,6 @@
 //! What INT8 costs in accuracy: networks of the shared assets on labelled data, with every sample
-//! whose answer changed.
+//! whose answer changed. Of detectors, boxes that are found again: of the float model's on their own
+//! pictures, which they are calibrated on, and then on ImageNet's, which the converter has not seen.
 //!
 //!     cargo bench --bench accuracy [NAME]... [-- OPTION...]
 //!
