@@ -6,7 +6,8 @@ mod shared;
 
 use std::path::Path;
 
-use hardtack::{Bundle, Isa, Options, Outputs, Session};
+use hardtack::{Bundle, Isa, Options, Outputs, Packing, Session};
+use hardtack_converter::quantize::Int16;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Silent, convert};
 use shared::labelled::{spec_path, task};
@@ -128,6 +129,39 @@ fn networks_agree_on_every_instruction_set() {
         let output = kept.join(format!("{name}_i8.tack"));
         convert(&source, &output, &options, &mut Silent).unwrap();
         agrees_on_all(name, &Bundle::open(&output).unwrap());
+    }
+}
+
+#[test]
+fn sixteen_bits_agree_on_every_instruction_set() {
+    let Some(assets) = shared::assets() else {
+        println!("skipped: the shared assets are not beside the project");
+        return;
+    };
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundles");
+    std::fs::create_dir_all(&kept).unwrap();
+    let name = "mlperf_tiny_kws_dscnn";
+    let source = assets.join("models").join(name).join("model.onnx");
+    let mut options = options(name, &assets);
+    // Layers that read, give or have 16 bits beside some that do not, and all of them.
+    let layers =
+        ["StatefulPartitionedCall/functional_1/conv2d/BiasAdd", "Conv__95"].map(String::from);
+    for (form, int16) in [("some", Int16::Nodes(layers.into())), ("all", Int16::All)] {
+        options.quantize.int16 = int16;
+        let mut given = Vec::new();
+        // Of every family, `mcu` at last, whose bundle stays for other processors.
+        for packing in Packing::ALL.iter().copied().map(Some).chain([None]) {
+            options.packing = packing;
+            options.integer_io = packing.is_none();
+            let output = kept.join(format!("{name}_{form}16_i8.tack"));
+            convert(&source, &output, &options, &mut Silent).unwrap();
+            let bundle = Bundle::open(&output).unwrap();
+            agrees_on_all(&format!("{name} with 16 bits, {form}, {packing:?}"), &bundle);
+            if packing.is_some() {
+                given.push(vectors(&bundle));
+            }
+        }
+        assert!(given.windows(2).all(|pair| pair[0] == pair[1]), "the family changes results");
     }
 }
 

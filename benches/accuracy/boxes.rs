@@ -1,5 +1,7 @@
 //! Boxes that detectors find, before and after.
 
+use std::fmt;
+
 use hardtack::{Session, Tensor};
 
 /// Boxes of one class that overlap more than this are one.
@@ -16,35 +18,64 @@ struct Found {
     edges: [f32; 4],
 }
 
+/// How boxes and outputs compare.
+pub struct Compared {
+    /// What the float model finds.
+    pub before: usize,
+    /// What is found after.
+    pub after: usize,
+    /// How many of the float model's boxes are found again.
+    pub same: usize,
+    /// Signal to noise ratio of each output in dB.
+    pub noise: Vec<f64>,
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = 100.0 * self.same as f64 / self.before.max(1) as f64;
+        write!(f, "{} of {} again, {} in all ({part:.1} %)", self.same, self.before, self.after)
+    }
+}
+
 /// How many of the float model's boxes are found again, and how many are new.
 pub fn compare(
     name: &str,
     inputs: &[Tensor],
     float: &mut Session,
     int8: &mut Session,
-) -> Result<String, String> {
+) -> Result<Compared, String> {
     let (mut before, mut after, mut same) = (0, 0, 0);
+    let mut sums = [[0.0; 2]; 2];
     for input in inputs {
-        let expected = find(name, float, input)?;
-        let got = find(name, int8, input)?;
+        let (real, integer) = (run(float, input)?, run(int8, input)?);
+        let (expected, got) = (find(name, &real), find(name, &integer));
         let again = |a: &&Found| got.iter().any(|b| a.class == b.class && overlap(a, b) >= SAME);
         same += expected.iter().filter(again).count();
         before += expected.len();
         after += got.len();
+        for ((sums, real), integer) in sums.iter_mut().zip(&real).zip(&integer) {
+            for (a, b) in real.iter().zip(integer) {
+                sums[0] += f64::from(*a).powi(2);
+                sums[1] += f64::from(a - b).powi(2);
+            }
+        }
     }
-    let part = 100.0 * same as f64 / before.max(1) as f64;
-    Ok(format!("{before} boxes | {after} boxes, {same} the same ({part:.1} %) | – | –"))
+    let decibels = |[signal, noise]: &[f64; 2]| 10.0 * (signal / noise).log10();
+    let noise = sums.iter().filter(|sums| sums[0] > 0.0).map(decibels).collect();
+    Ok(Compared { before, after, same, noise })
 }
 
-fn find(name: &str, session: &mut Session, input: &Tensor) -> Result<Vec<Found>, String> {
+fn run(session: &mut Session, input: &Tensor) -> Result<Vec<Vec<f32>>, String> {
     let port = session.inputs()[0].name.clone();
     let outputs = session.run(&[(&port, input)]).map_err(|error| error.to_string())?;
-    let values: Vec<Vec<f32>> = outputs.iter().map(|(_, tensor)| tensor.to_f32()).collect();
-    let found = match name {
+    Ok(outputs.iter().map(|(_, tensor)| tensor.to_f32()).collect())
+}
+
+fn find(name: &str, values: &[Vec<f32>]) -> Vec<Found> {
+    suppress(match name {
         "ultraface_rfb_320" => faces(&values[0], &values[1]),
         _ => objects(&values[0]),
-    };
-    Ok(suppress(found))
+    })
 }
 
 /// Scores of two classes, and corners relative to the picture.

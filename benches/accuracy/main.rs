@@ -1,5 +1,6 @@
 //! What INT8 costs in accuracy: networks of the shared assets on labelled data, with every sample
-//! whose answer changed.
+//! whose answer changed. Of detectors, boxes that are found again: of the float model's on their own
+//! pictures, which they are calibrated on, and then on ImageNet's, which the converter has not seen.
 //!
 //!     cargo bench --bench accuracy [NAME]... [-- OPTION...]
 //!
@@ -110,6 +111,9 @@ fn way(arguments: &[String]) -> Result<Way, &String> {
             "--int16" => {
                 settings.int16 = Int16::Nodes(value.split(',').map(String::from).collect());
             }
+            "--keep-float" => {
+                settings.keep_float = value.split(',').map(String::from).collect();
+            }
             "--max-error" => settings.max_error = Some(percent().ok_or(argument)?),
             "--weights" => {
                 let named = MatrixStorage::ALL.into_iter().find(|storage| storage.name() == value);
@@ -156,7 +160,14 @@ fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String>
         match name {
             "mlperf_tiny_ad_autoencoder" => reconstruction(&inputs, &mut float, &mut int8)?,
             "mlperf_tiny_vww_mobilenet" => agreement(&inputs, &mut float, &mut int8)?,
-            _ => boxes::compare(name, &inputs, &mut float, &mut int8)?,
+            _ => {
+                let others = self::inputs(&float_bundle, &data.join("imagenet_sample"))?;
+                let seen = boxes::compare(name, &inputs, &mut float, &mut int8)?;
+                let unseen = boxes::compare(name, &others, &mut float, &mut int8)?;
+                let noise: Vec<String> =
+                    unseen.noise.iter().map(|noise| format!("{noise:.1}")).collect();
+                format!("{} | {} | {} | –", seen, unseen, noise.join(", "))
+            }
         }
     } else {
         let evaluation = data.join(task.evaluation);
