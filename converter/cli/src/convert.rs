@@ -167,6 +167,7 @@ fn in_float(options: &Options) -> Options {
         packing: None,
         float: FloatStorage::F32,
         weights: None,
+        dynamic: false,
         matrix_bits: None,
         samples: options.samples.min(1),
         prune_channels: None,

@@ -153,7 +153,9 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
         let input = manifest.inputs[usize::from(state.input)].name;
         line("state", format!("{output} feeds {input}"));
     }
+    let products = operators_of(bundle)?.get("DynamicMatMul").copied().unwrap_or(0);
     let runs = match (manifest.needs_float, manifest.arena_bytes) {
+        (true, 0) if products > 0 => format!("in float, and {products} products in integers"),
         (false, arena) => format!("in integers throughout, in an arena of {}", bytes(arena)),
         (true, 0) => "in float".into(),
         (true, arena) => format!("in float and integers, arena {}", bytes(arena)),

@@ -232,7 +232,9 @@ impl<'a> Work<'a> {
                 return Err(Error::Options(format!("--{name}: is for INT8; give --int8 too")));
             }
             let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
-            if model.graph().nodes.iter().any(integers) {
+            let dynamic =
+                self.options.dynamic || !quantize::dynamic::constants(model.graph()).is_empty();
+            if !dynamic && model.graph().nodes.iter().any(integers) {
                 self.warnings.push(
                     "the model has integer weights, and states no scales of activations, so that it \
                      runs in float; --int8 with --calibrate measures them"
@@ -398,7 +400,14 @@ impl<'a> Work<'a> {
             }
             count => (samples, count),
         };
-        let outputs = parity::outputs(&prepared.model, &First(&*golden.inputs, count))?;
+        let few = First(&*golden.inputs, count);
+        let outputs = parity::outputs(&prepared.model, &few)?;
+        // Where activations are quantized as they come, processors that round in other orders come to
+        // other integers.
+        let rounding = match quantize::dynamic::constants(prepared.model.graph()).is_empty() {
+            true => 0.0,
+            false => DRAWS * parity::sensitivity(&prepared.model, &few, &outputs)?.of_range,
+        };
         let (nodes, size) = (prepared.model.graph().nodes.len(), size(&prepared.model));
         let contents = Contents {
             prepared: prepared.prepared,
@@ -410,6 +419,7 @@ impl<'a> Work<'a> {
             float_nodes: &self.float_nodes,
             arena_bytes: self.arena_bytes,
             golden: (golden, &outputs),
+            rounding,
         };
         let bundle = emit::emit(prepared.model.awake()?, &contents)?;
         self.digest = bundle.root().to_string();

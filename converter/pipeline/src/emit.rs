@@ -41,6 +41,8 @@ pub struct Contents<'a> {
     pub arena_bytes: u64,
     /// Inputs and outputs for the golden vectors.
     pub golden: (&'a Samples, &'a [Vec<Tensor>]),
+    /// How far rounding may drive the outputs, as a part of their range, where that was measured.
+    pub rounding: f64,
 }
 
 /// The bundle of a model, with its reals as they are to be stored. The same contents give the same
@@ -202,9 +204,14 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
     }
     if let Some(weights) = options.weights {
         texts.push(("weights".into(), weights.name().into()));
-        if let (false, Some(bits)) = (options.int8, options.matrix_bits()) {
-            texts.push(("weight-bits".into(), bits.to_string()));
-        }
+    }
+    if options.dynamic {
+        texts.push(("dynamic".into(), "true".into()));
+    }
+    if let (false, Some(bits)) = (options.int8, options.matrix_bits())
+        && (options.weights.is_some() || options.dynamic)
+    {
+        texts.push(("weight-bits".into(), bits.to_string()));
     }
     if options.float != FloatStorage::F32 {
         texts.push(("float".into(), options.float.dtype().name().into()));
@@ -329,7 +336,10 @@ fn golden(
                 dtype: tensor.dtype(),
                 shape: &shapes[position],
                 content: content(position),
-                tolerance: if exact || position < inputs.len() { 0.0 } else { tolerance(tensor) },
+                tolerance: match exact || position < inputs.len() {
+                    true => 0.0,
+                    false => tolerance(tensor, contents.rounding),
+                },
             })
             .collect();
         let (inputs, outputs) = tensors.split_at(inputs.len());
@@ -361,8 +371,9 @@ pub fn affordable(samples: &dyn samples::Source, model_bytes: u64) -> Result<usi
     Ok((budget / bytes.max(1)).min(samples.count()).min(2))
 }
 
-/// What rounding explains in a float output: 1e-3 of the largest element and 1e-4 of the range.
-fn tolerance(output: &Tensor) -> f32 {
+/// What rounding explains in a float output: 1e-3 of the largest element and 1e-4 of the range, or this
+/// part of the range if it is more.
+fn tolerance(output: &Tensor, rounding: f64) -> f32 {
     if !matches!(output.dtype(), DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
         return 0.0;
     }
@@ -374,6 +385,7 @@ fn tolerance(output: &Tensor) -> f32 {
         return 0.0;
     }
     let tolerance = 1e-3 * low.abs().max(high.abs()) + 1e-4 * (high - low);
+    let tolerance = tolerance.max(rounding as f32 * (high - low));
     if tolerance.is_finite() { tolerance } else { f32::MAX }
 }
 
@@ -396,8 +408,9 @@ mod tests {
     #[test]
     fn tolerances_cover_rounding_and_nothing_else() {
         let tensor = |values: &[f32]| Tensor::new(&[values.len()], values.to_vec()).unwrap();
-        assert_eq!(tolerance(&tensor(&[f32::NAN])), 0.0);
-        assert!((tolerance(&tensor(&[-1.0, 1.0])) - 1.2e-3).abs() < 1e-6);
-        assert_eq!(tolerance(&Tensor::new(&[1], vec![7i32]).unwrap()), 0.0);
+        assert_eq!(tolerance(&tensor(&[f32::NAN]), 0.1), 0.0);
+        assert!((tolerance(&tensor(&[-1.0, 1.0]), 0.0) - 1.2e-3).abs() < 1e-6);
+        assert!((tolerance(&tensor(&[-1.0, 1.0]), 0.01) - 0.02).abs() < 1e-6);
+        assert_eq!(tolerance(&Tensor::new(&[1], vec![7i32]).unwrap(), 0.1), 0.0);
     }
 }

@@ -4,6 +4,7 @@ use hardtack::float::FloatModel;
 use hardtack::{Constant, Data, Tensor};
 
 use crate::error::Error;
+use crate::quantize::dynamic;
 use crate::resting::{Resting, Sleeper};
 use crate::samples::{Source, each};
 
@@ -98,8 +99,9 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
 }
 
 /// How much a model's outputs change when each real input, and then each real weight, changes by
-/// one part in a million, up and down in turn (not lists of numbers, which may be sizes): as much as rounding in a few layers does. No
-/// rewriting can be held to less.
+/// one part in a million, up and down in turn (of lists of numbers, which may be sizes, only scales and
+/// biases of products in integers): as much as rounding in a few layers does. No rewriting can be held
+/// to less.
 ///
 /// # Errors
 /// Where it cannot be loaded or run.
@@ -112,9 +114,10 @@ pub fn sensitivity(
     let mut inputs = inputs.collect::<Result<Vec<Vec<Tensor>>, Error>>()?;
     inputs.iter_mut().flatten().for_each(disturb);
     let mut weights = model.awake()?;
-    for constant in &mut weights.constants {
+    let of_products = dynamic::constants(model.graph());
+    for (index, constant) in weights.constants.iter_mut().enumerate() {
         if let Constant::Tensor(tensor) = constant
-            && tensor.shape().len() > 1
+            && (tensor.shape().len() > 1 || of_products.contains(&(index as u32)))
         {
             let mut disturbed = Tensor::clone(tensor);
             disturb(&mut disturbed);

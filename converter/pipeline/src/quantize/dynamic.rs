@@ -2,9 +2,11 @@
 //! activations are quantized when they are there, each row by its own range, so that no calibration
 //! data are needed.
 
+use std::collections::HashSet;
+
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{Binary, DequantizeLinear, Dim, DynamicMatMul, Fact, Node};
+use hardtack_bundle::graph::{Binary, DequantizeLinear, Dim, DynamicMatMul, Fact, Graph, Node};
 use hardtack_bundle::graph::{Operator, Outlet};
 use hardtack_kernels::Product;
 
@@ -38,6 +40,21 @@ pub fn multiply(model: Model) -> (Model, usize) {
     let nodes = 0..editor.model.graph.nodes.len();
     let count = nodes.filter(|index| replace(&mut editor, *index).is_some()).count();
     (editor.finish(), count)
+}
+
+/// The constants that such products of a graph and its bodies read, by their numbers.
+pub fn constants(graph: &Graph) -> HashSet<u32> {
+    let graphs = std::iter::once(graph).chain(&graph.bodies);
+    let of_graph = |graph: &'_ Graph| -> Vec<u32> {
+        let products =
+            graph.nodes.iter().filter(|n| matches!(n.operator, Operator::DynamicMatMul(_)));
+        let constant = |outlet: &Outlet| match graph.nodes[outlet.node as usize].operator {
+            Operator::Constant(index) => Some(index),
+            _ => None,
+        };
+        products.flat_map(|node| &node.inputs).filter_map(constant).collect()
+    };
+    graphs.flat_map(of_graph).collect()
 }
 
 /// The model with constants that are added to the columns of such products as their biases.
@@ -145,7 +162,8 @@ impl Layout {
             && !result.contains(&summed)
             && result.contains(&column)
             && !other.contains(&column);
-        (product && shape[depth] <= Product::DEPTH).then_some(())?;
+        // Even if all weights belonged to three copies of their inputs.
+        (product && shape[depth] <= Product::DEPTH / 3).then_some(())?;
         let mut order: Vec<char> = other.iter().copied().filter(|axis| *axis != summed).collect();
         order.push(column);
         for axes in [&order, &result] {

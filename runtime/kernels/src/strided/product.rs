@@ -38,6 +38,9 @@ pub(crate) struct Row {
 }
 
 impl Product<'_> {
+    /// The most columns there may be.
+    pub const COLUMNS: usize = u32::MAX as usize / 4 / ROWS;
+
     /// Bytes of memory that a product of so many rows needs.
     pub fn scratch(&self, rows: usize) -> usize {
         rows.min(ROWS) * self.stride() + SLACK
@@ -69,7 +72,7 @@ impl Product<'_> {
         assert!(scratch.len() >= self.scratch(rows), "too little memory");
         assert_eq!(self.matrix.bytes(kernels.packing()), Some(self.packed.len()), "packed bytes");
         assert!(self.packed.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
-        assert!(ROWS * columns <= u32::MAX as usize / 4, "offsets have 32 bits");
+        assert!(columns <= Self::COLUMNS, "offsets have 32 bits");
         // SAFETY: the table of an instruction set is only given out where the processor has it; so
         // for all kernels below.
         let affine = |values: &[f32]| Affine::of(unsafe { (kernels.extent)(values) });
@@ -107,7 +110,8 @@ impl Product<'_> {
         let rows = terms.len();
         let Matrix { depth, columns } = self.matrix;
         let blocks = self.matrix.dense().blocks(kernels.packing()).count();
-        let parallel = if rows * depth * columns < WORTHWHILE { &Alone } else { parallel };
+        let products = rows.saturating_mul(depth).saturating_mul(columns);
+        let parallel = if products < WORTHWHILE { &Alone } else { parallel };
         let parts = parallel.threads().max(1);
         let by_blocks = blocks >= parts && rows < UNIT * parts;
         let unit = if rows >= UNIT * parts { UNIT } else { 1 };
@@ -159,14 +163,14 @@ impl Product<'_> {
     }
 }
 
-/// The reals of the sums of a row from `column` of the block on, and writes those that are
-/// channels.
+/// Writes the reals of the sums of a row, those of the block's channels. All tiles share it: vectors
+/// of 16 bytes are what the compiler has without being told of instruction sets.
 ///
 /// # Safety
-/// The block has rows, and `pixel` is one of them.
+/// The block has rows, of which `pixel` is one, and `N` columns.
 #[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: [i32; N]) {
+#[inline(never)]
+pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: &[i32; N]) {
     // SAFETY: terms begin a block; there is an addend for each column.
     let (row, columns, scales, addends) = unsafe {
         let scales = block.weights.add(4 * N).cast::<[f32; N]>().read();

@@ -240,3 +240,66 @@ fn emit(
             .into(),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::node::int;
+    use super::super::testing::{context, graph, node};
+    use super::*;
+    use tract_onnx::pb::ValueInfoProto;
+
+    /// What quantize_dynamic writes, after a change; the operators of what becomes of it.
+    fn rewritten(change: impl Fn(&mut GraphProto)) -> Vec<String> {
+        let nodes = vec![
+            node("DynamicQuantizeLinear", &["x"], &["q", "s", "z"], vec![]),
+            node("MatMulInteger", &["q", "w", "z"], &["sum"], vec![]),
+            node("Cast", &["sum"], &["real"], vec![int("to", 1)]),
+            node("Mul", &["s", "ws"], &["scale"], vec![]),
+            node("Mul", &["real", "scale"], &["y"], vec![]),
+        ];
+        let constants = [
+            ("w", Tensor::new(&[4, 2], vec![1i8; 8]).unwrap()),
+            ("ws", Tensor::new(&[2], vec![0.5f32, 2.0]).unwrap()),
+            ("wide", Tensor::new(&[3, 4, 2], vec![1i8; 24]).unwrap()),
+        ];
+        let mut graph = graph(&[("x", &["3", "4"])], nodes, &constants, &["y"]);
+        change(&mut graph);
+        rewrite(&mut graph, &mut context());
+        graph.node.iter().map(|node| node.op_type.clone()).collect()
+    }
+
+    #[test]
+    fn what_dynamic_quantization_writes_is_one_operator() {
+        assert_eq!(rewritten(|_| {}), [DYNAMIC_MAT_MUL]);
+        let swapped = rewritten(|graph| {
+            graph.node[3].input.swap(0, 1);
+            graph.node[4].input.swap(0, 1);
+        });
+        assert_eq!(swapped, [DYNAMIC_MAT_MUL]);
+    }
+
+    #[test]
+    fn what_is_read_otherwise_or_scaled_otherwise_stays() {
+        let output = |graph: &mut GraphProto, name: &str| {
+            let named = ValueInfoProto { name: name.into(), ..ValueInfoProto::default() };
+            graph.output.push(named);
+        };
+        let all = 5;
+        let quantized_by_others = |graph: &mut GraphProto| {
+            let other = node("DynamicQuantizeLinear", &["y"], &["oq", "os", "oz"], vec![]);
+            graph.node.push(other);
+            graph.node[1].input[2] = "oz".into();
+        };
+        assert_eq!(rewritten(|graph| output(graph, "sum")).len(), all);
+        assert_eq!(rewritten(|graph| output(graph, "real")).len(), all);
+        assert_eq!(rewritten(|graph| graph.node[1].input[1] = "wide".into()).len(), all);
+        assert_eq!(rewritten(|graph| graph.node[1].input[1] = "x".into()).len(), all);
+        assert_eq!(rewritten(|graph| graph.node[1].input[2] = "".into()).len(), all);
+        assert_eq!(rewritten(|graph| graph.node[2].attribute[0].i = 10).len(), all);
+        assert_eq!(rewritten(|graph| graph.node[3].input[1] = "x".into()).len(), all);
+        assert_eq!(rewritten(quantized_by_others).len(), all + 1);
+        // What it was quantized to is still wanted.
+        let kept = rewritten(|graph| output(graph, "q"));
+        assert_eq!(kept, ["DynamicQuantizeLinear", DYNAMIC_MAT_MUL]);
+    }
+}

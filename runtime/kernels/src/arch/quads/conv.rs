@@ -87,7 +87,7 @@ pub(crate) unsafe fn finish<Q: Quads, const P: usize>(
                 for j in 0..4 {
                     Q::write(sums[i][j], row.as_mut_ptr().add(4 * j));
                 }
-                reals(block, first + i, row);
+                reals(block, first + i, &row);
             }
             return;
         }

@@ -189,6 +189,7 @@ impl Ready {
         let [weights, scale, zero_point, bias @ ..] = parts else { bail!("it has no matrix") };
         let &[depth, columns] = weights.shape() else { bail!("its matrix has another rank") };
         ensure!(depth > 0 && columns > 0, "its matrix is empty");
+        ensure!(columns <= strided::Product::COLUMNS, "its matrix has {columns} columns");
         let list = |tensor: &Tensor| -> TractResult<Vec<f32>> {
             let list = tensor.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
             match list[..] {

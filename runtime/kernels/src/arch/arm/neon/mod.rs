@@ -119,7 +119,7 @@ unsafe fn conv(block: &ConvBlock) {
             }
             if !block.rows.is_null() {
                 let sums = core::array::from_fn(|c| parts[2 * c].wrapping_add(parts[2 * c + 1]));
-                reals::<WIDTH>(block, index, sums);
+                reals::<WIDTH>(block, index, &sums);
                 continue;
             }
             if !block.residual.is_null() {
