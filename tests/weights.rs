@@ -70,7 +70,10 @@ fn four_bits_make_a_bundle_smaller() {
     let bundle = heard.report.bundle_bytes as f64 / FLOAT_BYTES;
     // Kernels that slide, a fifth of its weights, have two bytes.
     assert!(bundle <= 0.26, "{bundle}");
-    println!("{:?} {:?}", heard.off(), heard.report.transport_bytes);
+    let shipped = heard.report.transport_bytes.expect("asked for") as f64 / FLOAT_BYTES;
+    assert!(shipped <= 0.17, "{shipped}");
+    let (mean, greatest) = heard.off();
+    assert!(mean < 0.004 && greatest <= 0.12, "off by {mean}, at most {greatest}");
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn constants(graph: &Graph) -> impl Iterator<Item = (usize, usize)> + '_ {
     })
 }
 
-/// The constants that are scales of blocks alone.
+/// The constants that are scales of blocks.
 fn scales_of_blocks(graph: &Graph) -> impl Iterator<Item = usize> + '_ {
     graph.nodes.iter().filter_map(|node| match node.operator {
         Operator::DequantizeBlocks(_) => {

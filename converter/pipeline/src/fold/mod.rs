@@ -44,7 +44,9 @@ pub fn real_blocks(model: Model) -> Model {
 mod tests {
     use hardtack::{Constant, Tensor};
     use hardtack_bundle::DType;
-    use hardtack_bundle::graph::{Binary, DequantizeLinear, KernelLayout, Padding, Unary};
+    use hardtack_bundle::graph::{
+        Binary, DequantizeBlocks, DequantizeLinear, KernelLayout, Padding, Unary,
+    };
 
     use super::*;
     use crate::parity;
@@ -174,6 +176,22 @@ mod tests {
         let folded = keeps_numbers(&net.finish(&[&y]), &[1, 4]);
         let integers = |constant: &Constant| matches!(constant, Constant::Tensor(tensor) if tensor.dtype() == DType::I8);
         assert!(folded.constants.iter().any(integers));
+    }
+
+    #[test]
+    fn blocks_become_real_only_where_that_is_asked_for() {
+        let mut net = Net::new();
+        let x = net.input(&[4, 2]);
+        let q = net.constant(Tensor::new(&[4, 2], vec![1u8, 2, 3, 4, 5, 6, 7, 8]).unwrap());
+        let scales = net.constant(Tensor::new(&[2, 2], vec![0.5f32, 1.0, 2.0, 4.0]).unwrap());
+        let zero = net.constant(Tensor::scalar(8u8));
+        let blocks = DequantizeBlocks { dtype: DType::F32, axis: 0, block: 2 };
+        let operator = Operator::DequantizeBlocks(blocks);
+        let w = net.node(operator, &[&q, &scales, &zero], &[4, 2]);
+        let y = net.binary(Binary::Multiply, &x, &w);
+        let folded = keeps_numbers(&net.finish(&[&y]), &[4, 2]);
+        assert_eq!(operations(&folded), 2);
+        assert_eq!(operations(&keeps_numbers(&real_blocks(folded), &[4, 2])), 1);
     }
 
     #[test]

@@ -386,6 +386,42 @@ mod tests {
     }
 
     #[test]
+    fn four_bits_lie_in_blocks_along_the_depth() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 64, 8]);
+        let y = net.conv(&x, 32, &[3], |_| {});
+        let y = net.node(Operator::Reshape(reshape(&[1, 32, 6], &[1, 192])), &[&y], &[1, 192]);
+        let (right, left) = (net.noise(&[192, 40]), net.noise(&[30, 192]));
+        let shallow = net.noise(&[30, 200]);
+        let a = product(&mut net, "mk,kn->mn", &y, &right, &[1, 40]);
+        let b = product(&mut net, "nk,mk->mn", &left, &y, &[1, 30]);
+        let c = product(&mut net, "mk,kn->mn", &b, &shallow, &[1, 200]);
+        let both = net.node(Operator::Concat(1), &[&a, &c], &[1, 240]);
+        let model = net.finish(&[&both]);
+        let (stored, count) = store(model.clone(), MatrixStorage::Int4, Some(3.0));
+        assert_eq!(count, 4);
+        assert_eq!(scales(&stored).len(), 2, "a kernel that slides, and rows shorter than a block");
+        let nodes = &stored.graph.nodes;
+        let blocks = |node: &Node| match &node.operator {
+            Operator::DequantizeBlocks(attributes) => {
+                Some((attributes.axis, nodes[node.inputs[1].node as usize].outputs[0].clone()))
+            }
+            _ => None,
+        };
+        let mut found: Vec<_> = nodes.iter().filter_map(blocks).collect();
+        found.sort_by_key(|(axis, _)| *axis);
+        let expected = [(0, fact(DType::F32, &[6, 40])), (1, fact(DType::F32, &[30, 6]))];
+        assert_eq!(found, expected);
+        let quality = kept(&model, &stored, &[1, 64, 8]);
+        assert!(quality > 18.0, "{quality}");
+        assert_eq!(
+            store(stored.clone(), MatrixStorage::Int4, None).1,
+            2,
+            "blocks stay as they are"
+        );
+    }
+
+    #[test]
     fn matrices_of_branches_are_found() {
         let mut net = Net::new();
         let x = net.input(&[1, 64]);

@@ -187,9 +187,9 @@ mod tests {
     fn the_low_half_of_a_byte_comes_first() {
         let bytes = tensor1(&[0x7fu8, 0x08]);
         let unpack = |dtype, shape: &[usize]| Unpack { dtype, shape: shape.into() };
-        let signed = run(&unpack(DatumType::I8, &[3]), &[bytes.clone()]).unwrap();
+        let signed = run(&unpack(DatumType::I8, &[3]), std::slice::from_ref(&bytes)).unwrap();
         assert_eq!(signed, tensor1(&[-1i8, 7, -8]));
-        let unsigned = run(&unpack(DatumType::U8, &[2, 2]), &[bytes.clone()]).unwrap();
+        let unsigned = run(&unpack(DatumType::U8, &[2, 2]), std::slice::from_ref(&bytes)).unwrap();
         assert_eq!(unsigned, tensor2(&[[15u8, 7], [8, 0]]));
         for wrong in [
             unpack(DatumType::I8, &[5]),
@@ -197,7 +197,7 @@ mod tests {
             unpack(DatumType::I16, &[3]),
             unpack(DatumType::U8, &[usize::MAX, 3]),
         ] {
-            assert!(run(&wrong, &[bytes.clone()]).is_err(), "{wrong:?}");
+            assert!(run(&wrong, std::slice::from_ref(&bytes)).is_err(), "{wrong:?}");
         }
         assert!(run(&unpack(DatumType::U8, &[3]), &[tensor1(&[0u8, 0x18])]).is_err());
         assert!(run(&unpack(DatumType::U8, &[0]), &[Tensor::zero::<u8>(&[0]).unwrap()]).is_ok());
