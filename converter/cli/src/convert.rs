@@ -261,6 +261,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         states: arguments.state.clone(),
         arena_limit: arguments.arena_limit.or(arguments.target.arena),
         packing: arguments.target.packing,
+        dense: arguments.dense,
         integer_io: arguments.integer_io,
         transport: arguments.transport.clone(),
         guarded: true,

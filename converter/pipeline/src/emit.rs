@@ -69,15 +69,15 @@ pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Er
         let kind = SectionKind::Weights { family: family_of(packing), program: index };
         let parsed = program.parse().expect("its builder checked it");
         let (code, weights) = match packing {
-            Some(_) => {
-                let packed = parsed.pack(packing).expect("it was not packed before");
-                (program.code.to_vec(), packed.bytes().to_vec())
-            }
-            None => {
+            None if !contents.options.dense => {
                 let parts = Builder::of(&parsed).expect("its weights are not packed");
                 let built = parts.sparse().and_then(Builder::finish);
                 let built = built.expect("it was finished before, with zeros");
                 (built.code, built.weights)
+            }
+            _ => {
+                let packed = parsed.pack(packing).expect("it was not packed before");
+                (program.code.to_vec(), packed.bytes().to_vec())
             }
         };
         writer.section(SectionKind::Program(index), code)?;
@@ -198,6 +198,9 @@ fn option_texts(options: &Options) -> Vec<(String, String)> {
     }
     if let Some(limit) = options.arena_limit {
         texts.push(("arena-limit".into(), limit.to_string()));
+    }
+    if options.dense {
+        texts.push(("dense".into(), "true".into()));
     }
     if options.integer_io {
         texts.push(("integer-io".into(), "true".into()));

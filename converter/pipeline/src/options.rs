@@ -113,6 +113,8 @@ pub struct Options {
     /// The most bytes that the integer programs' arenas may have; convolutions are computed in
     /// strips to reach it.
     pub arena_limit: Option<u64>,
+    /// Whether weights for the family `mcu` keep their zeros, however many these are.
+    pub dense: bool,
     /// Whether the model takes and gives the i8 of its integer program instead of reals.
     pub integer_io: bool,
     /// Where the bundle's transport form goes too.
@@ -144,6 +146,7 @@ impl Default for Options {
             states: Vec::new(),
             packing: None,
             arena_limit: None,
+            dense: false,
             integer_io: false,
             transport: None,
             guarded: false,

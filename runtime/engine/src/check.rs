@@ -65,8 +65,8 @@ struct Layer {
     groups: u32,
     channels: [u32; 2],
     zero_point: i8,
-    adds: bool,
-    sparse: bool,
+    /// Whether it adds a tensor, and whether its weights are sparse.
+    kind: [bool; 2],
 }
 
 impl Layer {
@@ -78,8 +78,7 @@ impl Layer {
             groups: step.groups,
             channels: [input.channels, outputs],
             zero_point: input.zero_point,
-            adds: step.residual.is_some(),
-            sparse,
+            kind: [step.residual.is_some(), sparse],
         }
     }
 }

@@ -92,6 +92,10 @@ pub struct Convert {
     /// Convolutions are computed in strips to reach it, which takes a little longer.
     #[arg(long, value_name = "SIZE", value_parser = hardtack_targets::bytes)]
     pub arena_limit: Option<u64>,
+    /// Let weights keep their zeros, however many these are. A microcontroller then takes more flash
+    /// for them, and mostly less time; other devices run the same either way.
+    #[arg(long)]
+    pub dense: bool,
     /// Take and give i8 instead of reals, as microcontrollers do; the manifest tells scale and
     /// zero point of each. The model must be in integers throughout.
     #[arg(long)]

@@ -28,8 +28,8 @@ pub struct Quantize {
     #[arg(long, value_name = "BITS", value_parser = weight_bits)]
     pub weight_bits: Option<f64>,
     /// Make weights zero, without training: this part of each layer's (50%), or all but so many of so
-    /// many side by side (2:4). What their outputs lack, others make good. The transport form becomes
-    /// smaller; a run takes as long as before.
+    /// many side by side (2:4). What their outputs lack, others make good. Zeros are not stored (but
+    /// for --dense), so that the bundle becomes smaller too.
     #[arg(long, value_name = "PART|N:M")]
     pub sparsity: Option<Sparsity>,
     /// Let the weights of a layer be at most so many different integers, from 2 to 64, 0 among them: the

@@ -28,3 +28,5 @@ pub(crate) use softmax::share;
 pub use softmax::softmax;
 #[cfg(feature = "sparse")]
 pub use sparse::sparse;
+#[cfg(all(target_arch = "arm", feature = "dsp", feature = "sparse"))]
+pub(crate) use sparse::{Products, sparse_by};

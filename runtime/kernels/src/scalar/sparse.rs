@@ -9,27 +9,69 @@ use crate::{Conv, Requantize};
 
 /// Output pixels that share one pass over the weights, where there are so many.
 const TOGETHER: usize = 4;
+/// Output channels whose sums are held at once.
+const CHANNELS: usize = 64;
+
+/// How products of a row are added.
+pub(crate) trait Products {
+    /// Adds the products of the first elements of a row with those of windows, of whole words; what
+    /// is left of the row.
+    fn add<'a, const P: usize>(row: Row<'a>, windows: &[[i16; P]], sums: &mut [i32; P]) -> Row<'a>;
+}
 
 /// See [`Kernels::sparse`](crate::Kernels::sparse).
 pub fn sparse(conv: &Conv<'_>, output: &mut [i8]) {
+    sparse_by::<Portable>(conv, output);
+}
+
+/// The same with this way to add products.
+pub(crate) fn sparse_by<A: Products>(conv: &Conv<'_>, output: &mut [i8]) {
     let pixels = conv.output_shape.height * conv.output_shape.width;
     if pixels < TOGETHER {
+        let mut scratch = Scratch::<1, 1024>::new();
         for pixel in 0..pixels {
-            block::<1, 512, 64>(conv, pixel, output);
+            block::<A, 1, 1024>(conv, pixel, &mut scratch, output);
         }
         return;
     }
     // The last block begins earlier where it would be cut; some pixels are then computed twice.
+    let mut scratch = Scratch::<TOGETHER, 256>::new();
     for pixel in (0..pixels).step_by(TOGETHER) {
-        block::<TOGETHER, 128, 32>(conv, pixel.min(pixels - TOGETHER), output);
+        block::<A, TOGETHER, 256>(conv, pixel.min(pixels - TOGETHER), &mut scratch, output);
     }
 }
 
-/// Every channel of `P` output pixels from number `pixel` on: `N` elements of their windows at
-/// once, a multiple of [`WORD`], for `C` channels.
-fn block<const P: usize, const N: usize, const C: usize>(
-    conv: &Conv<'_>,
+/// Elements of `P` windows in turn: `N` at once, a multiple of [`WORD`]. Other ways to add products
+/// may read several at once.
+#[repr(align(8))]
+struct Windows<const P: usize, const N: usize>([[i16; P]; N]);
+
+/// What blocks of pixels work with, one after another.
+struct Scratch<'a, const P: usize, const N: usize> {
+    windows: Windows<P, N>,
+    sums: [[i32; P]; CHANNELS],
+    /// What is left of the rows of these channels.
+    open: [Row<'a>; CHANNELS],
+    /// The sums of one pixel.
+    of_pixel: [i32; CHANNELS],
+}
+
+impl<const P: usize, const N: usize> Scratch<'_, P, N> {
+    fn new() -> Self {
+        Self {
+            windows: Windows([[0; P]; N]),
+            sums: [[0; P]; CHANNELS],
+            open: [Row::default(); CHANNELS],
+            of_pixel: [0; CHANNELS],
+        }
+    }
+}
+
+/// Every channel of `P` output pixels from number `pixel` on.
+fn block<'a, A: Products, const P: usize, const N: usize>(
+    conv: &Conv<'a>,
     pixel: usize,
+    scratch: &mut Scratch<'a, P, N>,
     output: &mut [i8],
 ) {
     let width = conv.output_shape.width;
@@ -42,14 +84,11 @@ fn block<const P: usize, const N: usize, const C: usize>(
 
     let places: [Place<'_>; P] =
         core::array::from_fn(|i| Place::new(conv, (pixel + i) / width, (pixel + i) % width));
-    // Elements of all windows in turn.
-    let mut windows = [[0; P]; N];
-    let mut sums = [[0; P]; C];
-    let mut open = [Row::default(); C];
+    let Scratch { windows: Windows(windows), sums, open, of_pixel } = scratch;
     for group in 0..conv.groups {
         let (first, end) = (group * group_channels, (group + 1) * group_channels);
-        for start in (first..end).step_by(C) {
-            let count = C.min(end - start);
+        for start in (first..end).step_by(CHANNELS) {
+            let count = CHANNELS.min(end - start);
             for (sums, &bias) in sums.iter_mut().zip(&conv.bias[start..start + count]) {
                 *sums = [bias; P];
             }
@@ -62,11 +101,11 @@ fn block<const P: usize, const N: usize, const C: usize>(
                     }
                 }
                 let windows = &windows[..length.next_multiple_of(WORD)];
-                for (sums, row) in sums[..count].iter_mut().zip(&mut open) {
+                for (sums, row) in sums[..count].iter_mut().zip(&mut *open) {
                     if from == 0 {
                         *row = Row::first(rest, depth).expect("weights hold what shapes say");
                     }
-                    *row = add(*row, windows, sums);
+                    *row = A::add(*row, windows, sums);
                     // What is left of the row is skipped, and added with the next elements.
                     if from == 0 {
                         rest = &row.weights[row.count()..];
@@ -74,9 +113,10 @@ fn block<const P: usize, const N: usize, const C: usize>(
                 }
             }
             for i in 0..P {
-                let sums: [i32; C] = core::array::from_fn(|channel| sums[channel][i]);
+                let of_pixel = &mut of_pixel[..count];
+                of_pixel.iter_mut().zip(&*sums).for_each(|(sum, sums)| *sum = sums[i]);
                 let at = (pixel + i) * channels + start;
-                finish(conv, &requantize, start, &sums[..count], at, output);
+                finish(conv, &requantize, start, of_pixel, at, output);
             }
         }
     }
@@ -88,41 +128,44 @@ fn gather<const P: usize>(
     place: &Place<'_>,
     (group, from): (usize, usize),
     index: usize,
-    windows: &mut [[i32; P]],
+    windows: &mut [[i16; P]],
 ) {
     if !place.is_inside() {
         windows.iter_mut().for_each(|window| window[index] = 0);
     }
     place.runs(group, from, windows.len(), |source, at| {
         for (window, &value) in windows[at..at + source.len()].iter_mut().zip(source) {
-            window[index] = i32::from(value) - i32::from(conv.zero_point);
+            window[index] = i16::from(value) - i16::from(conv.zero_point);
         }
     });
 }
 
-/// Adds the products of the first elements of a row with those of windows, of whole words; what is
-/// left of the row.
-fn add<'a, const P: usize>(row: Row<'a>, windows: &[[i32; P]], sums: &mut [i32; P]) -> Row<'a> {
-    let Row { bits, mut weights } = row;
-    let mut total = *sums;
-    let (words, left) = bits.split_at(windows.len() / WORD);
-    for (&word, windows) in words.iter().zip(windows.as_chunks::<WORD>().0) {
-        let mut bits = sparse::word(word);
-        for four in windows.as_chunks::<4>().0 {
-            macro_rules! choose {
-                ($($bits:literal)*) => {
-                    match bits & 15 {
-                        $($bits => products::<$bits, P>(weights, four, &mut total),)*
-                        _ => weights,
-                    }
-                };
+/// By four bits at a time.
+struct Portable;
+
+impl Products for Portable {
+    fn add<'a, const P: usize>(row: Row<'a>, windows: &[[i16; P]], sums: &mut [i32; P]) -> Row<'a> {
+        let Row { bits, mut weights } = row;
+        let mut total = *sums;
+        let (words, left) = bits.split_at(windows.len() / WORD);
+        for (&word, windows) in words.iter().zip(windows.as_chunks::<WORD>().0) {
+            let mut bits = sparse::word(word);
+            for four in windows.as_chunks::<4>().0 {
+                macro_rules! choose {
+                    ($($bits:literal)*) => {
+                        match bits & 15 {
+                            $($bits => products::<$bits, P>(weights, four, &mut total),)*
+                            _ => weights,
+                        }
+                    };
+                }
+                weights = choose!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+                bits >>= 4;
             }
-            weights = choose!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-            bits >>= 4;
         }
+        *sums = total;
+        Row { bits: left, weights }
     }
-    *sums = total;
-    Row { bits: left, weights }
 }
 
 /// Adds the products of the next weights with those of four elements that `BITS` has; what follows
@@ -130,7 +173,7 @@ fn add<'a, const P: usize>(row: Row<'a>, windows: &[[i32; P]], sums: &mut [i32; 
 #[inline(always)]
 fn products<'a, const BITS: u32, const P: usize>(
     weights: &'a [i8],
-    four: &[[i32; P]; 4],
+    four: &[[i16; P]; 4],
     sums: &mut [i32; P],
 ) -> &'a [i8] {
     let Some((next, rest)) = weights.split_at_checked(BITS.count_ones() as usize) else {
@@ -142,7 +185,7 @@ fn products<'a, const BITS: u32, const P: usize>(
             && let Some(&weight) = next.next()
         {
             for (sum, value) in sums.iter_mut().zip(window) {
-                *sum = sum.wrapping_add(value * i32::from(weight));
+                *sum = sum.wrapping_add(i32::from(*value) * i32::from(weight));
             }
         }
     }

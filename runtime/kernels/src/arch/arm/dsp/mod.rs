@@ -7,13 +7,20 @@
 mod dense;
 mod depthwise;
 mod finish;
+#[cfg(feature = "sparse")]
+mod sparse;
 
 use core::arch::asm;
 
 use crate::{Conv, Kernels};
 
 /// The definition, with two products at once where products are most of the work.
-pub(crate) const KERNELS: Kernels = Kernels { conv, ..Kernels::SCALAR };
+pub(crate) const KERNELS: Kernels = Kernels {
+    conv,
+    #[cfg(feature = "sparse")]
+    sparse: sparse::sparse,
+    ..Kernels::SCALAR
+};
 
 fn conv(conv: &Conv<'_>, output: &mut [i8]) {
     if !conv.is_depthwise() {
