@@ -183,7 +183,7 @@ fn edges_come_back() {
 /// So many rows of this depth without their zeros, and with them. One of `one_of` is not 0.
 fn sparse(rows: u32, depth: u32, one_of: u32) -> [Vec<u8>; 2] {
     let mut form: Vec<u8> = [rows, depth].iter().flat_map(|n| n.to_le_bytes()).collect();
-    let weight = |n: u32| if n % one_of == 0 { (n >> 8) as u8 % 61 + 1 } else { 0 };
+    let weight = |n: u32| if n.is_multiple_of(one_of) { (n >> 8) as u8 % 61 + 1 } else { 0 };
     let dense: Vec<u8> = noise((rows * depth) as usize).map(weight).collect();
     for row in dense.chunks(depth as usize) {
         for part in row.chunks(32) {
