@@ -208,8 +208,8 @@ fn weights_without_zeros_take_what_they_take_with_them() {
     for (rows, depth, one_of) in [(64, 288, 2), (31, 640, 4), (200, 33, 3), (9, 4095, 10)] {
         let [form, dense] = sparse(rows, depth, one_of);
         let (without, with) = (around(&form), around(&dense));
-        // Heads of more blocks are not.
-        assert!(without <= with + 48, "{rows}×{depth}: {without} of {with}");
+        // Heads of more blocks, and what is around them, take a little.
+        assert!(without <= with + with / 50 + 32, "{rows}×{depth}: {without} of {with}");
     }
     // Longer rows are bytes like others.
     round_trip(&with_weights(Family::Mcu, sparse(3, 4096, 3)[0].clone()));
