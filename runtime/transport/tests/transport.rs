@@ -183,7 +183,7 @@ fn edges_come_back() {
 /// So many rows of this depth without their zeros, and with them. One of `one_of` is not 0.
 fn sparse(rows: u32, depth: u32, one_of: u32) -> [Vec<u8>; 2] {
     let mut form: Vec<u8> = [rows, depth].iter().flat_map(|n| n.to_le_bytes()).collect();
-    let weight = |n: u32| if n % one_of == 0 { (n >> 8) as u8 % 61 + 1 } else { 0 };
+    let weight = |n: u32| if n.is_multiple_of(one_of) { (n >> 8) as u8 % 61 + 1 } else { 0 };
     let dense: Vec<u8> = noise((rows * depth) as usize).map(weight).collect();
     for row in dense.chunks(depth as usize) {
         for part in row.chunks(32) {
@@ -208,8 +208,8 @@ fn weights_without_zeros_take_what_they_take_with_them() {
     for (rows, depth, one_of) in [(64, 288, 2), (31, 640, 4), (200, 33, 3), (9, 4095, 10)] {
         let [form, dense] = sparse(rows, depth, one_of);
         let (without, with) = (around(&form), around(&dense));
-        // Heads of more blocks are not.
-        assert!(without <= with + 48, "{rows}×{depth}: {without} of {with}");
+        // Heads of more blocks, and what is around them, take a little.
+        assert!(without <= with + with / 50 + 32, "{rows}×{depth}: {without} of {with}");
     }
     // Longer rows are bytes like others.
     round_trip(&with_weights(Family::Mcu, sparse(3, 4096, 3)[0].clone()));

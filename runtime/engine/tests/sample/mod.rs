@@ -129,7 +129,8 @@ fn block(first_window: Window, one_of: usize) -> Builder {
         let inputs = b.get(last).unwrap().channels;
         let depth = of.kernel[0] * of.kernel[1];
         let mut weights = weights((u32::from(depth) * inputs / groups * shape[2]) as usize);
-        let zeros = weights.iter_mut().enumerate().filter(|(index, _)| index % one_of != 0);
+        let zeros =
+            weights.iter_mut().enumerate().filter(|(index, _)| !index.is_multiple_of(one_of));
         zeros.for_each(|(_, weight)| *weight = 0);
         let layer = Layer {
             input: last,
