@@ -9,12 +9,15 @@ use crate::strided::ConvBlock;
 /// Columns of a block.
 const WIDTH: usize = 16;
 
-/// `P` pixels from number `first` on.
+/// `P` pixels from number `first` on. `REAL`: sums become reals.
 ///
 /// # Safety
 /// As [`ConvBlock`] says; the processor has AVX2, FMA and the instructions of `D`.
 #[inline(always)]
-pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usize) {
+pub(super) unsafe fn tile<D: Dot, const P: usize, const REAL: bool>(
+    block: &ConvBlock,
+    first: usize,
+) {
     // SAFETY: everything read and written is what the block promises: its terms and weights,
     // the runs of its pixels and up to three bytes behind each, and its channels of each output
     // and addend.
@@ -52,9 +55,9 @@ pub(super) unsafe fn tile<D: Dot, const P: usize>(block: &ConvBlock, first: usiz
 
         let scales = block.weights.add(4 * WIDTH).cast::<f32>();
         let scales = [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))];
-        if !block.rows.is_null() {
-            for i in 0..P {
-                reals(block, first + i, sums[i], bias, scales);
+        if REAL {
+            for (i, sums) in sums.into_iter().enumerate() {
+                reals(block, first + i, sums, bias, scales);
             }
             return;
         }
