@@ -58,8 +58,8 @@ pub(crate) fn extent(values: &[f32]) -> [f32; 2] {
     };
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for at in 0..LANES {
-            each(at, chunk[at]);
+        for (at, x) in chunk.iter().enumerate() {
+            each(at, *x);
         }
     }
     for (at, x) in rest.iter().enumerate() {

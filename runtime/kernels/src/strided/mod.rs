@@ -43,9 +43,9 @@ pub use window::{AveragePool, MaxPool, Resize};
 
 pub(crate) use conv::Block as ConvBlock;
 pub(crate) use depthwise::Rows as DepthwiseRows;
-pub(crate) use product::Row as ProductRow;
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use product::reals;
+pub(crate) use product::{ProductKernels, Row as ProductRow};
 pub(crate) use window::ResizeRow;
 
 /// Bytes that kernels may read behind an image.

@@ -5,7 +5,7 @@ use super::parallel::{Shared, part};
 use super::{Alone, Finish, Kernels, Parallel, SLACK};
 use crate::packed::dense::DEPTH;
 use crate::packed::product::Matrix;
-use crate::{Affine, Ranges};
+use crate::{Affine, Isa, Ranges};
 
 /// Rows that are quantized at once.
 const ROWS: usize = 384;
@@ -35,6 +35,45 @@ pub struct Product<'a> {
 pub(crate) struct Row {
     pub(crate) scale: f32,
     pub(crate) zero: i32,
+}
+
+/// Kernels of an instruction set for products alone. No [`Kernels`] names them, so that a program
+/// without products is linked without them.
+#[derive(Clone, Copy)]
+pub(crate) struct ProductKernels {
+    /// The least and the greatest of some values and 0.
+    pub(crate) extent: unsafe fn(&[f32]) -> [f32; 2],
+    /// Real values to stored activations.
+    pub(crate) affine: unsafe fn(&Affine, &[f32], &mut [u8]),
+    /// A block whose sums become reals.
+    pub(crate) multiply: unsafe fn(&Block),
+}
+
+impl ProductKernels {
+    /// Those that belong to a table.
+    fn of(kernels: &Kernels) -> Self {
+        match kernels.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => crate::arch::x86_64::AVX512VNNI_PRODUCTS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => crate::arch::x86_64::AVXVNNI_PRODUCTS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vl => crate::arch::x86_64::AVX512VL_PRODUCTS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => crate::arch::x86_64::AVX2_PRODUCTS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => crate::arch::aarch64::neoni8mm::PRODUCTS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => crate::arch::aarch64::neondot::PRODUCTS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => crate::arch::aarch64::plain::PRODUCTS,
+            #[cfg(all(target_arch = "arm", any(target_os = "linux", target_os = "android")))]
+            Isa::Neon => crate::arch::arm::neon::PRODUCTS,
+            #[cfg(target_feature = "simd128")]
+            Isa::Simd128 => crate::arch::wasm32::simd128::PRODUCTS,
+            isa => unreachable!("there are no kernels for {}", isa.name()),
+        }
+    }
 }
 
 impl Product<'_> {
@@ -73,9 +112,10 @@ impl Product<'_> {
         assert_eq!(self.matrix.bytes(kernels.packing()), Some(self.packed.len()), "packed bytes");
         assert!(self.packed.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
         assert!(columns <= Self::COLUMNS, "offsets have 32 bits");
+        let own = ProductKernels::of(kernels);
         // SAFETY: the table of an instruction set is only given out where the processor has it; so
         // for all kernels below.
-        let affine = |values: &[f32]| Affine::of(unsafe { (kernels.extent)(values) });
+        let affine = |values: &[f32]| Affine::of(unsafe { (own.extent)(values) });
         let tensor = match self.ranges {
             Ranges::Row => None,
             Ranges::Tensor => Some(affine(input)),
@@ -92,7 +132,7 @@ impl Product<'_> {
                 let zero = i32::from(affine.zero_point) - shift + 1;
                 *term = Row { scale: affine.scale, zero };
                 // SAFETY: as above.
-                unsafe { (kernels.affine)(&affine, row, stored) };
+                unsafe { (own.affine)(&affine, row, stored) };
             }
             self.multiply(kernels, &terms[..input.len() / depth], scratch, output, parallel);
         }
@@ -107,7 +147,7 @@ impl Product<'_> {
         output: &mut [f32],
         parallel: &dyn Parallel,
     ) {
-        let rows = terms.len();
+        let (rows, own) = (terms.len(), ProductKernels::of(kernels));
         let Matrix { depth, columns } = self.matrix;
         let blocks = self.matrix.dense().blocks(kernels.packing()).count();
         let products = rows.saturating_mul(depth).saturating_mul(columns);
@@ -157,7 +197,7 @@ impl Product<'_> {
                 // SAFETY: `run` found so many stored rows, with the slack, and so many outputs of
                 // every row. The block lies in the matrix, at a multiple of 64 since blocks are
                 // multiples of it. Parts have rows or columns of their own.
-                unsafe { (kernels.conv)(&block) };
+                unsafe { (own.multiply)(&block) };
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use super::{AveragePool, ConvBlock, DepthwiseRows, Linear, MaxPool, Pairs, Resize, ResizeRow};
 use crate::packed::Packing;
-use crate::{Affine, Isa, Requantize};
+use crate::{Isa, Requantize};
 
 /// Kernels of an instruction set that this processor has: there is no other way to get one.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +18,6 @@ pub struct Kernels {
     pub(crate) rescale: unsafe fn(&Linear, &[u8], &mut [u8]),
     pub(crate) lookup: unsafe fn(&[u8; 256], &[u8], &mut [u8]),
     pub(crate) quantize: unsafe fn(f32, &Requantize, &[f32], &mut [u8]),
-    pub(crate) extent: unsafe fn(&[f32]) -> [f32; 2],
-    pub(crate) affine: unsafe fn(&Affine, &[f32], &mut [u8]),
     pub(crate) interleave: unsafe fn(&[[u8; 64]; 4], usize, &mut [u8]),
     pub(crate) max_pool: unsafe fn(&MaxPool, &[u8], usize, &mut [u8]),
     pub(crate) average_pool: unsafe fn(&AveragePool, &[u8], usize, &mut [u8]),

@@ -32,7 +32,7 @@ impl Expansion for Dynamic {
         s.equals(&outputs[0].datum_type, f32::datum_type())?;
         s.equals(&inputs[0].rank, &outputs[0].rank)?;
         s.given_2(&inputs[0].shape, &inputs[1].shape, move |s, x, matrix| {
-            ensure!(x.len() > 0 && matrix.len() == 2, "it is no product with a matrix");
+            ensure!(!x.is_empty() && matrix.len() == 2, "it is no product with a matrix");
             let mut shape = x;
             let last = shape.len() - 1;
             shape[last] = matrix[1].clone();

@@ -45,7 +45,7 @@ unsafe fn halves(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
 /// # Safety
 /// As [`ConvBlock`] says; the processor has the instructions.
 #[inline(always)]
-pub(super) unsafe fn tile<const P: usize>(block: &ConvBlock, first: usize) {
+pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, first: usize) {
     // SAFETY: everything read is what the block promises: its terms and weights, and the runs of
     // its pixels with up to three bytes behind each.
     unsafe {
@@ -123,7 +123,7 @@ pub(super) unsafe fn tile<const P: usize>(block: &ConvBlock, first: usize) {
                 }
             }
         }
-        finish::<Q, P>(block, first, by_pixel);
+        finish::<Q, P, REAL>(block, first, by_pixel);
     }
 }
 

@@ -6,13 +6,20 @@ mod neon;
 use self::neon::{Neon, Sdot, Widening};
 use super::quads::{conv, kernels};
 
-kernels!(neoni8mm, NeonI8mm, "neon,dotprod,i8mm", Neon<Sdot>, matrix::tile::<P>, matrix::peak);
+kernels!(
+    neoni8mm,
+    NeonI8mm,
+    "neon,dotprod,i8mm",
+    Neon<Sdot>,
+    matrix::tile::<P, REAL>,
+    matrix::peak
+);
 kernels!(
     neondot,
     NeonDot,
     "neon,dotprod",
     Neon<Sdot>,
-    conv::tile::<Neon<Sdot>, P>,
+    conv::tile::<Neon<Sdot>, P, REAL>,
     neon::peak::<Sdot>
 );
 kernels!(
@@ -20,6 +27,6 @@ kernels!(
     Neon,
     "neon",
     Neon<Widening>,
-    conv::tile::<Neon<Widening>, P>,
+    conv::tile::<Neon<Widening>, P, REAL>,
     neon::peak::<Widening>
 );

@@ -11,7 +11,10 @@ pub(crate) const WIDTH: usize = 16;
 /// # Safety
 /// As [`ConvBlock`] says; the processor has the instructions of `Q`.
 #[inline(always)]
-pub(crate) unsafe fn tile<Q: Quads, const P: usize>(block: &ConvBlock, first: usize) {
+pub(crate) unsafe fn tile<Q: Quads, const P: usize, const REAL: bool>(
+    block: &ConvBlock,
+    first: usize,
+) {
     // SAFETY: everything read is what the block promises: its terms and weights, and the runs of
     // its pixels with up to three bytes behind each.
     unsafe {
@@ -64,16 +67,16 @@ pub(crate) unsafe fn tile<Q: Quads, const P: usize>(block: &ConvBlock, first: us
                 sums[i][j] = Q::close(parts[i][j]);
             }
         }
-        finish::<Q, P>(block, first, sums);
+        finish::<Q, P, REAL>(block, first, sums);
     }
 }
 
-/// Writes the outputs of `P` pixels.
+/// Writes the outputs of `P` pixels; `REAL`: the reals.
 ///
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-pub(crate) unsafe fn finish<Q: Quads, const P: usize>(
+pub(crate) unsafe fn finish<Q: Quads, const P: usize, const REAL: bool>(
     block: &ConvBlock,
     first: usize,
     sums: [[Q::Sums; 4]; P],
@@ -81,7 +84,7 @@ pub(crate) unsafe fn finish<Q: Quads, const P: usize>(
     // SAFETY: the terms of a block begin it; its channels of each output and addend are read and
     // written.
     unsafe {
-        if !block.rows.is_null() {
+        if REAL {
             for i in 0..P {
                 let mut row = [0i32; WIDTH];
                 for j in 0..4 {

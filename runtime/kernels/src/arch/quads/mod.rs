@@ -154,7 +154,7 @@ macro_rules! kernels {
             use crate::arch::depthwise::{general, rolling};
             use crate::arch::quads::depthwise::All;
             use crate::packed::Packing;
-            use crate::strided::{ConvBlock, DepthwiseRows, Kernels, portable};
+            use crate::strided::{ConvBlock, DepthwiseRows, Kernels, ProductKernels, portable};
 
             portable::portable!(vectors, [$feature], 0);
 
@@ -169,13 +169,17 @@ macro_rules! kernels {
                 rescale: vectors::rescale,
                 lookup: portable::lookup,
                 quantize: vectors::quantize,
-                extent: vectors::extent,
-                affine: vectors::affine,
                 interleave: portable::interleave,
                 max_pool: vectors::max_pool,
                 average_pool: vectors::average_pool,
                 resize: vectors::resize,
                 softmax: vectors::softmax,
+            };
+
+            pub(crate) const PRODUCTS: ProductKernels = ProductKernels {
+                extent: vectors::extent,
+                affine: vectors::affine,
+                multiply: product,
             };
 
             #[target_feature(enable = $feature)]
@@ -186,19 +190,29 @@ macro_rules! kernels {
 
             #[inline(never)]
             #[target_feature(enable = $feature)]
-            unsafe fn tile<const P: usize>(block: &ConvBlock, first: usize) {
+            unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, first: usize) {
                 // SAFETY: passed on.
                 unsafe { $tile(block, first) }
             }
 
             unsafe fn conv(block: &ConvBlock) {
+                // SAFETY: passed on.
+                unsafe { tiles::<false>(block) };
+            }
+
+            unsafe fn product(block: &ConvBlock) {
+                // SAFETY: passed on.
+                unsafe { tiles::<true>(block) };
+            }
+
+            unsafe fn tiles<const REAL: bool>(block: &ConvBlock) {
                 use crate::arch::quads::Quads;
                 let mut first = 0;
                 macro_rules! tiles {
                     ($pixels:literal) => {
                         while $pixels <= <$quads>::PIXELS && block.pixels - first >= $pixels {
                             // SAFETY: passed on; the tile's pixels are some of the block's.
-                            unsafe { tile::<$pixels>(block, first) };
+                            unsafe { tile::<$pixels, REAL>(block, first) };
                             first += $pixels;
                         }
                     };

@@ -5,4 +5,4 @@ mod simd;
 use self::simd::Simd128;
 use super::quads::{conv, kernels};
 
-kernels!(simd128, Simd128, "simd128", Simd128, conv::tile::<Simd128, P>, simd::peak);
+kernels!(simd128, Simd128, "simd128", Simd128, conv::tile::<Simd128, P, REAL>, simd::peak);

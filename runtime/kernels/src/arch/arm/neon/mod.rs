@@ -10,7 +10,7 @@ use self::assembly::{
 use crate::Isa;
 use crate::packed::Packing;
 use crate::packed::depthwise::ROWS;
-use crate::strided::{ConvBlock, DepthwiseRows, Finish, Kernels, portable, reals};
+use crate::strided::{ConvBlock, DepthwiseRows, Finish, Kernels, ProductKernels, portable, reals};
 
 /// Columns and channels of a block.
 const WIDTH: usize = 16;
@@ -31,14 +31,15 @@ pub(crate) static NEON: Kernels = Kernels {
     rescale: words::rescale,
     lookup: portable::lookup,
     quantize: words::quantize,
-    extent: words::extent,
-    affine: words::affine,
     interleave: portable::interleave,
     max_pool: words::max_pool,
     average_pool: words::average_pool,
     resize: words::resize,
     softmax: words::softmax,
 };
+
+pub(crate) const PRODUCTS: ProductKernels =
+    ProductKernels { extent: words::extent, affine: words::affine, multiply: product };
 
 /// See [`Kernels::peak`].
 unsafe fn peak(rounds: usize) -> u64 {
@@ -97,6 +98,22 @@ unsafe fn finish(parts: &[i32; 2 * WIDTH], ending: &Ending, output: *mut u8, cha
 /// # Safety
 /// As [`ConvBlock`] says; the processor has NEON.
 unsafe fn conv(block: &ConvBlock) {
+    // SAFETY: passed on.
+    unsafe { pixels::<false>(block) };
+}
+
+/// # Safety
+/// As [`conv`].
+unsafe fn product(block: &ConvBlock) {
+    // SAFETY: passed on.
+    unsafe { pixels::<true>(block) };
+}
+
+/// `REAL`: sums become reals.
+///
+/// # Safety
+/// As [`conv`].
+unsafe fn pixels<const REAL: bool>(block: &ConvBlock) {
     // SAFETY: everything read and written is what the block promises: its terms and weights, the
     // runs of its pixels and up to three bytes behind each, and its channels of each output and
     // addend.
@@ -117,7 +134,7 @@ unsafe fn conv(block: &ConvBlock) {
                     weights = weights.add(block.steps * STEP);
                 }
             }
-            if !block.rows.is_null() {
+            if REAL {
                 let sums = core::array::from_fn(|c| parts[2 * c].wrapping_add(parts[2 * c + 1]));
                 reals::<WIDTH>(block, index, &sums);
                 continue;

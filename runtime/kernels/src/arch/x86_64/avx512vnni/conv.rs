@@ -17,20 +17,32 @@ pub(super) unsafe fn conv(block: &ConvBlock) {
         && block.channels == block.width;
     // SAFETY: passed on.
     unsafe {
-        match (block.width / 16, plain, block.rows.is_null()) {
-            (4, _, false) => columns_4::<false, true>(block),
-            (4, true, _) => columns_4::<true, false>(block),
-            (4, false, _) => columns_4::<false, false>(block),
-            (3, _, false) => columns_3::<false, true>(block),
-            (3, true, _) => columns_3::<true, false>(block),
-            (3, false, _) => columns_3::<false, false>(block),
-            (2, _, false) => columns_2::<false, true>(block),
-            (2, true, _) => columns_2::<true, false>(block),
-            (2, false, _) => columns_2::<false, false>(block),
-            (_, _, false) => columns_1::<false, true>(block),
+        match (block.width / 16, plain) {
+            (4, true) => columns_4::<true, false>(block),
+            (4, false) => columns_4::<false, false>(block),
+            (3, true) => columns_3::<true, false>(block),
+            (3, false) => columns_3::<false, false>(block),
+            (2, true) => columns_2::<true, false>(block),
+            (2, false) => columns_2::<false, false>(block),
             _ if block.channels <= half::COLUMNS => half::conv(block),
-            (_, true, _) => columns_1::<true, false>(block),
-            (_, false, _) => columns_1::<false, false>(block),
+            (_, true) => columns_1::<true, false>(block),
+            (_, false) => columns_1::<false, false>(block),
+        }
+    }
+}
+
+/// Runs a block whose sums become reals.
+///
+/// # Safety
+/// As [`conv`].
+pub(super) unsafe fn product(block: &ConvBlock) {
+    // SAFETY: passed on.
+    unsafe {
+        match block.width / 16 {
+            4 => columns_4::<false, true>(block),
+            3 => columns_3::<false, true>(block),
+            2 => columns_2::<false, true>(block),
+            _ => columns_1::<false, true>(block),
         }
     }
 }
@@ -129,12 +141,12 @@ unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool, const REAL: b
             }
 
             if REAL {
-                for i in 0..P {
+                for (i, sums) in sums.into_iter().enumerate() {
                     let row = *block.rows.add(first + i);
                     let output = block.output.add(*block.output_offsets.add(first + i) as usize);
                     let (zero, scale) = (_mm512_set1_epi32(row.zero), _mm512_set1_ps(row.scale));
                     for j in 0..V {
-                        let sum = _mm512_sub_epi32(sums[i][j], _mm512_mullo_epi32(zero, bias[j]));
+                        let sum = _mm512_sub_epi32(sums[j], _mm512_mullo_epi32(zero, bias[j]));
                         let scale = _mm512_mul_ps(scale, scales[j]);
                         let real = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
                         let addend = _mm512_loadu_ps(block.addends.add(16 * j));

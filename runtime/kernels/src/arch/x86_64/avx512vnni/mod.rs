@@ -11,7 +11,7 @@ use core::hint::black_box;
 
 use crate::Isa;
 use crate::packed::Packing;
-use crate::strided::{Kernels, portable};
+use crate::strided::{Kernels, ProductKernels, portable};
 
 portable::portable!(vectors, ["avx512f,avx512bw,avx512vl,fma"], 0x80);
 
@@ -26,14 +26,15 @@ pub(crate) static KERNELS: Kernels = Kernels {
     rescale: vectors::rescale,
     lookup: bytes::lookup,
     quantize: vectors::quantize,
-    extent: vectors::extent,
-    affine: vectors::affine,
     interleave: bytes::interleave,
     max_pool: vectors::max_pool,
     average_pool: vectors::average_pool,
     resize: vectors::resize,
     softmax: vectors::softmax,
 };
+
+pub(crate) const PRODUCTS: ProductKernels =
+    ProductKernels { extent: vectors::extent, affine: vectors::affine, multiply: conv::product };
 
 /// See [`Kernels::peak`].
 #[target_feature(enable = "avx512f,avx512vnni")]

@@ -10,11 +10,15 @@ use crate::strided::ConvBlock;
 pub(super) const WIDTH: usize = 16;
 
 /// `P` pixels from number `first` on; `V` vectors of columns, of which the block's channels are.
+/// `REAL`: sums of two vectors become reals.
 ///
 /// # Safety
 /// As [`ConvBlock`] says; the processor has AVX2, FMA and the instructions of `D`.
 #[inline(always)]
-pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize>(block: &ConvBlock, first: usize) {
+pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bool>(
+    block: &ConvBlock,
+    first: usize,
+) {
     // SAFETY: everything read and written is what the block promises: its terms and weights,
     // the runs of its pixels and up to three bytes behind each, and its channels of each output
     // and addend.
@@ -56,10 +60,10 @@ pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize>(block: &ConvBl
         }
 
         let scales = columns::<V>(block.weights.add(4 * WIDTH));
-        if V == 2 && !block.rows.is_null() {
+        if REAL {
             let scales = [_mm256_castsi256_ps(scales[0]), _mm256_castsi256_ps(scales[V - 1])];
-            for i in 0..P {
-                let sums = [sums[i][0], sums[i][V - 1]];
+            for (i, sums) in sums.into_iter().enumerate() {
+                let sums = [sums[0], sums[V - 1]];
                 reals(block, first + i, sums, [bias[0], bias[V - 1]], scales);
             }
             return;

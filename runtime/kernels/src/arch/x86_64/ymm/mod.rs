@@ -5,13 +5,14 @@ mod depthwise;
 mod dot;
 mod finish;
 
-/// All pixels of a block in tiles of so many.
+/// All pixels of a block in tiles of so many; of so many vectors of columns, whose sums may become
+/// reals.
 macro_rules! tiles {
-    ($block:ident, $vectors:literal, [$($pixels:literal)*]) => {{
+    ($block:ident, $vectors:literal, $real:literal, [$($pixels:literal)*]) => {{
         let mut first = 0;
         $(while $block.pixels - first >= $pixels {
             // SAFETY: passed on; the tile's pixels are some of the block's.
-            unsafe { tile::<$vectors, $pixels>($block, first) };
+            unsafe { tile::<$vectors, $pixels, $real>($block, first) };
             first += $pixels;
         })*
     }};
@@ -28,7 +29,7 @@ macro_rules! kernels {
             use crate::Isa;
             use crate::arch::depthwise::{general, rolling};
             use crate::packed::Packing;
-            use crate::strided::{ConvBlock, DepthwiseRows, Kernels, portable};
+            use crate::strided::{ConvBlock, DepthwiseRows, Kernels, ProductKernels, portable};
 
             portable::portable!(vectors, [$feature], 0x80);
 
@@ -43,13 +44,17 @@ macro_rules! kernels {
                 rescale: vectors::rescale,
                 lookup: portable::lookup,
                 quantize: vectors::quantize,
-                extent: vectors::extent,
-                affine: vectors::affine,
                 interleave: portable::interleave,
                 max_pool: vectors::max_pool,
                 average_pool: vectors::average_pool,
                 resize: vectors::resize,
                 softmax: vectors::softmax,
+            };
+
+            pub(crate) const PRODUCTS: ProductKernels = ProductKernels {
+                extent: vectors::extent,
+                affine: vectors::affine,
+                multiply: product,
             };
 
             #[target_feature(enable = $feature)]
@@ -60,17 +65,24 @@ macro_rules! kernels {
 
             #[inline(never)]
             #[target_feature(enable = $feature)]
-            unsafe fn tile<const V: usize, const P: usize>(block: &ConvBlock, first: usize) {
+            unsafe fn tile<const V: usize, const P: usize, const REAL: bool>(
+                block: &ConvBlock,
+                first: usize,
+            ) {
                 // SAFETY: passed on.
-                unsafe { conv::tile::<Dot, V, P>(block, first) }
+                unsafe { conv::tile::<Dot, V, P, REAL>(block, first) }
             }
 
             unsafe fn conv(block: &ConvBlock) {
-                if block.channels > conv::WIDTH / 2 || !block.rows.is_null() {
-                    tiles!(block, 2, $pixels);
+                if block.channels > conv::WIDTH / 2 {
+                    tiles!(block, 2, false, $pixels);
                 } else {
-                    tiles!(block, 1, $pixels_of_8);
+                    tiles!(block, 1, false, $pixels_of_8);
                 }
+            }
+
+            unsafe fn product(block: &ConvBlock) {
+                tiles!(block, 2, true, $pixels);
             }
 
             #[target_feature(enable = $feature)]
