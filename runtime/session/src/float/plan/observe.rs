@@ -37,6 +37,9 @@ impl FloatModel {
     }
 }
 
+/// Gets the place of an output among all, its shape and its elements.
+pub type Observe<'a> = dyn FnMut(usize, &[usize], &[f32]) + 'a;
+
 /// Those of a model's outputs that the others are computed on the way to.
 fn ends(model: &TypedModel) -> Result<Vec<OutletId>, Error> {
     let order = model.eval_order().map_err(tract("ordering the nodes"))?;
@@ -57,16 +60,12 @@ impl ObservedPlan {
         self.plan.input_shapes()
     }
 
-    /// Runs the model once, from a fresh state. `observe` gets the place of an output among all, its
-    /// shape and its elements; in the order they are computed.
+    /// Runs the model once, from a fresh state. `observe` gets its outputs in the order they are
+    /// computed.
     ///
     /// # Errors
     /// As [`FloatPlan::run`].
-    pub fn run(
-        &mut self,
-        inputs: &[&Ours],
-        observe: &mut dyn FnMut(usize, &[usize], &[f32]),
-    ) -> Result<(), Error> {
+    pub fn run(&mut self, inputs: &[&Ours], observe: &mut Observe<'_>) -> Result<(), Error> {
         self.plan.reset()?;
         let inputs = self.plan.inputs(inputs)?;
         let state = &mut self.plan.state;
