@@ -345,7 +345,8 @@ impl<'a> Work<'a> {
         }
         let matrices = self.options.matrices();
         if matrices != MatrixStorage::Float {
-            let bits = self.options.matrix_bits();
+            // With products in integers, steps were chosen before.
+            let bits = self.options.matrix_bits().filter(|_| !self.options.dynamic);
             let (with_integers, count) = quantize::matrices::store(model, matrices, bits);
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));

@@ -119,11 +119,13 @@ impl Settings {
         text("sparsity", self.sparsity.map(|sparsity| sparsity.to_string()));
         text("palette", self.palette.map(|count| count.to_string()));
         text("max-error", self.max_error.map(|error| format!("{}%", 100.0 * error)));
+        // As one option: a manifest has room for a few.
+        let listed = |nodes: &[String]| (!nodes.is_empty()).then(|| nodes.join(", "));
         match &self.int16 {
             Int16::All => text("int16", Some("all".into())),
-            Int16::Nodes(nodes) => nodes.iter().for_each(|node| text("int16", Some(node.clone()))),
+            Int16::Nodes(nodes) => text("int16", listed(nodes)),
         }
-        self.keep_float.iter().for_each(|node| text("keep-float", Some(node.clone())));
+        text("keep-float", listed(&self.keep_float));
         texts
     }
 

@@ -552,3 +552,17 @@ fn some_layers_have_16_bits_by_name() {
     let error = with(&Settings { int16, ..Settings::default() }).err().unwrap();
     assert!(error.to_string().contains("--int16"), "{error}");
 }
+
+#[test]
+fn however_many_nodes_are_named_they_are_one_option() {
+    let nodes: Vec<String> = (0..50).map(|index| format!("node{index}")).collect();
+    let settings = Settings {
+        int16: Int16::Nodes(nodes.clone()),
+        keep_float: nodes.clone(),
+        ..Settings::default()
+    };
+    let all = nodes.join(", ");
+    let texts = settings.texts();
+    assert_eq!(texts, ["int16", "keep-float"].map(|name| (name.into(), all.clone())));
+    assert!(Settings::default().texts().is_empty());
+}
