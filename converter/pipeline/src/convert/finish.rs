@@ -1,0 +1,118 @@
+//! The last stages: the bundle with its test vectors, and the file.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use hardtack_bundle::graph::Graph;
+use hardtack_bundle::{DType, Sealed};
+
+use super::prepare::Prepared;
+use super::{DRAWS, Work, size};
+use crate::emit::{self, Contents};
+use crate::error::Error;
+use crate::report::Report;
+use crate::resting::Sleeper as _;
+use crate::samples::{First, Samples};
+use crate::whole::{WholeFile, write_file};
+use crate::{parity, quantize};
+
+impl Work<'_> {
+    pub(super) fn emit(
+        &mut self,
+        prepared: Prepared,
+        samples: &Samples,
+    ) -> Result<Sealed<'static>, Error> {
+        let began = self.begin("emit");
+        let source = self.source.as_ref().expect("imported before");
+        let affordable = match samples.are_real() {
+            true => emit::affordable(&*samples.inputs, size(&prepared.model).1)?,
+            false => 1,
+        };
+        let generated;
+        let (golden, count) = match affordable {
+            0 => {
+                generated = self.generated(prepared.model.graph(), samples)?;
+                (&generated, 1)
+            }
+            count => (samples, count),
+        };
+        let few = First(&*golden.inputs, count);
+        let outputs = parity::outputs(&prepared.model, &few)?;
+        // Where activations are quantized as they come, processors that round in other orders come to
+        // other integers.
+        let rounding = match quantize::dynamic::constants(prepared.model.graph()).is_empty() {
+            true => 0.0,
+            false => DRAWS * parity::sensitivity(&prepared.model, &few, &outputs)?.of_range,
+        };
+        let (nodes, size) = (prepared.model.graph().nodes.len(), size(&prepared.model));
+        let contents = Contents {
+            prepared: prepared.prepared,
+            name: &self.name,
+            ports: self.ports(),
+            source,
+            options: &self.options,
+            figures: &self.figures,
+            float_nodes: &self.float_nodes,
+            arena_bytes: self.arena_bytes,
+            golden: (golden, &outputs),
+            rounding,
+        };
+        let bundle = emit::emit(prepared.model.awake()?, &contents)?;
+        self.digest = bundle.root().to_string();
+        self.end_of("emit", began, (nodes, size), None);
+        Ok(bundle)
+    }
+
+    /// One generated sample within the range of the real ones.
+    fn generated(&self, graph: &Graph, samples: &Samples) -> Result<Samples, Error> {
+        let mut random = Samples::drawn(graph, 1);
+        let mut inputs = Vec::new();
+        for (real, generator) in samples.inputs.sample(0)?.iter().zip(&mut random.generators[0]) {
+            if matches!(real.dtype(), DType::F32 | DType::I8 | DType::U8) {
+                let values = real.to_f32();
+                generator.low = values.iter().copied().fold(f32::INFINITY, f32::min);
+                generator.high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                if real.dtype() != DType::F32 {
+                    // Integers are what lies below: the greatest is among them.
+                    generator.high += 1.0;
+                }
+            }
+            inputs.push(crate::samples::generate(real.dtype(), real.shape(), generator));
+        }
+        random.inputs = Box::new(vec![inputs]);
+        Ok(random)
+    }
+
+    pub(super) fn write(self, output: &Path, bundle: &Sealed<'_>) -> Result<Report, Error> {
+        let packed = match &self.options.transport {
+            Some(path) => Some((path, hardtack_transport::pack(&bundle.to_bytes())?)),
+            None => None,
+        };
+        let failed = |source| Error::Write { path: output.into(), source };
+        let mut file = WholeFile::new(output)?;
+        bundle.write(|piece| file.write_all(piece)).map_err(failed)?;
+        file.put()?;
+        if let Some((path, packed)) = &packed {
+            write_file(path, packed)?;
+        }
+        let transport_bytes = packed.map(|(_, packed)| packed.len() as u64);
+        let source = self.source.expect("imported before");
+        Ok(Report {
+            name: self.name,
+            digest: self.digest,
+            source_bytes: source.bytes,
+            bundle_bytes: bundle.len(),
+            transport_bytes,
+            stages: self.stages,
+            figures: self.figures,
+            rewritten: source.rewritten,
+            pruned: self.pruned,
+            float_nodes: self.float_nodes,
+            int16_nodes: self.int16_nodes,
+            graph: self.graph,
+            layers: self.layers,
+            arena_bytes: self.arena_bytes,
+            warnings: self.warnings,
+        })
+    }
+}

@@ -1,0 +1,301 @@
+//! The pipeline, from an ONNX file to a bundle.
+
+mod finish;
+mod prepare;
+mod quantize;
+
+use std::path::Path;
+use std::time::Instant;
+
+use hardtack::process::Preprocessor;
+use hardtack::{Model, Tensor};
+use hardtack_bundle::graph::{Graph, Node, Operator};
+
+use crate::error::Error;
+use crate::guard::{self, Limits};
+use crate::import::{self, ImportOptions, Source};
+use crate::options::{MatrixStorage, Options};
+use crate::parity::{self, Difference};
+use crate::ports::Ports;
+use crate::prune::{self, PruneReport};
+use crate::report::{
+    FigureReport, FloatNode, GraphNode, LayerReport, Progress, Report, StageReport,
+};
+use crate::resting::{Resting, Sleeper as _};
+use crate::samples::{First, Samples, Source as _};
+
+/// Samples on which stages are compared.
+const COMPARED: usize = 4;
+/// How many times what rounding was seen to do a stage may do.
+const DRAWS: f64 = 4.0;
+
+/// Converts the ONNX file `source` into the bundle `output`.
+///
+/// # Errors
+/// Where the model, the options or the calibration data do not fit together, a stage would
+/// change the model's numbers, or a file cannot be read or written. Then `output` is as it was.
+pub fn convert(
+    source: &Path,
+    output: &Path,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Report, Error> {
+    let mut work = Work::new(source, options, progress)?;
+    let original = work.import()?;
+    let mut samples = work.samples(&original)?;
+    let folded = work.fold(original, &samples)?;
+    let pruned = work.prune(folded, &samples)?;
+    let quantized = work.quantize(pruned, &mut samples)?;
+    let prepared = work.prepare(quantized, &samples)?;
+    let bundle = work.emit(prepared, &samples)?;
+    work.write(output, &bundle)
+}
+
+/// A conversion on its way.
+struct Work<'a> {
+    path: &'a Path,
+    options: Options,
+    progress: &'a mut dyn Progress,
+    name: String,
+    source: Option<Source>,
+    ports: Option<Ports>,
+    /// What the imported model gives on the compared samples.
+    expected: Vec<Vec<Tensor>>,
+    stages: Vec<StageReport>,
+    figures: Vec<FigureReport>,
+    pruned: Option<PruneReport>,
+    float_nodes: Vec<FloatNode>,
+    int16_nodes: Vec<FloatNode>,
+    graph: Vec<GraphNode>,
+    layers: Vec<LayerReport>,
+    arena_bytes: u64,
+    digest: String,
+    warnings: Vec<String>,
+}
+
+impl<'a> Work<'a> {
+    fn new(
+        path: &'a Path,
+        options: &Options,
+        progress: &'a mut dyn Progress,
+    ) -> Result<Work<'a>, Error> {
+        if options.int8 && options.calibration.is_none() {
+            return Err(Error::Options(
+                "INT8 needs calibration data: give --calibrate with an .npz file or a folder of \
+                 pictures or recordings"
+                    .into(),
+            ));
+        }
+        if options.prune_channels.is_some() && options.calibration.is_none() {
+            return Err(Error::Options(
+                "pruning needs calibration data: give --calibrate with an .npz file or a folder of \
+                 pictures or recordings"
+                    .into(),
+            ));
+        }
+        if options.dynamic && options.matrices() != MatrixStorage::Int8 {
+            return Err(Error::Options(
+                "--dynamic multiplies with matrices of bytes; give --weights int8, or leave it out"
+                    .into(),
+            ));
+        }
+        let name = options.name.clone().unwrap_or_else(|| {
+            path.file_stem().map_or("model".into(), |stem| stem.to_string_lossy().into())
+        });
+        Ok(Work {
+            path,
+            options: options.clone(),
+            progress,
+            name,
+            source: None,
+            ports: None,
+            expected: Vec::new(),
+            stages: Vec::new(),
+            figures: Vec::new(),
+            pruned: None,
+            float_nodes: Vec::new(),
+            int16_nodes: Vec::new(),
+            graph: Vec::new(),
+            layers: Vec::new(),
+            arena_bytes: 0,
+            digest: String::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    fn import(&mut self) -> Result<Resting, Error> {
+        let began = self.begin("import");
+        let settings = ImportOptions { set: self.options.set.clone() };
+        let imported = if self.options.guarded {
+            guard::import_guarded(self.path, &settings, &Limits::default())?
+        } else {
+            import::import(self.path, &settings)?
+        };
+        self.ports = Some(Ports::of(&imported.model.graph, self.options.preprocess.as_ref()));
+        if self.options.labels.is_empty() {
+            self.options.labels = imported.source.labels.clone();
+        }
+        self.source = Some(imported.source);
+        let model = Resting::new(imported.model)?;
+        self.end("import", began, &model, None);
+        Ok(model)
+    }
+
+    /// The samples to measure with, and what the imported model makes of them.
+    fn samples(&mut self, original: &Resting) -> Result<Samples, Error> {
+        self.progress.stage("samples");
+        let samples = match &self.options.calibration {
+            Some(path) => self.read(path, self.options.samples, original.graph())?,
+            None => Samples::random(original.graph()),
+        };
+        if self.options.int8 {
+            samples.check_calibration()?;
+        }
+        self.expected = parity::outputs(original, &compared(&samples))?;
+        Ok(samples)
+    }
+
+    /// Reads data for the model's inputs through its pre-processing.
+    fn read(&self, path: &Path, limit: usize, graph: &Graph) -> Result<Samples, Error> {
+        let ports = self.ports();
+        let input = ports.inputs.first().ok_or_else(|| {
+            Error::Options("the model has no input, so there is nothing to run".into())
+        })?;
+        let port = input.port()?;
+        let own = self.options.calibration_preprocess.as_ref();
+        let preprocessor = match own.or(self.options.preprocess.as_ref()) {
+            Some(preprocess) => Preprocessor::new(preprocess.clone(), &port)?,
+            None => Preprocessor::identity(&port),
+        };
+        Samples::read(path, limit, graph, ports, &preprocessor)
+    }
+
+    fn fold(&mut self, original: Resting, samples: &Samples) -> Result<Resting, Error> {
+        let began = self.begin("fold");
+        let folded = Resting::new(crate::fold::fold(self.ready(original.awake()?)))?;
+        let difference = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
+        self.figure("parity of fold", difference, samples);
+        self.end("fold", began, &folded, Some(difference));
+        Ok(folded)
+    }
+
+    /// The imported model as the stages after it take it: scales of blocks have no integer form.
+    fn ready(&self, model: Model) -> Model {
+        let changes = self.options.int8 || self.options.prune_channels.is_some();
+        match changes || model.graph.nodes.iter().any(states_scales) {
+            true => crate::fold::real_blocks(model),
+            false => model,
+        }
+    }
+
+    fn prune(&mut self, model: Resting, samples: &Samples) -> Result<Resting, Error> {
+        let Some(target) = self.options.prune_channels else { return Ok(model) };
+        let began = self.begin("prune");
+        let progress = &mut *self.progress;
+        let (pruned, report) = prune::prune(
+            &model.awake()?,
+            &*samples.inputs,
+            target,
+            self.options.int8,
+            &mut |done, of| progress.step(done, of),
+        )?;
+        let pruned = Resting::new(pruned)?;
+        let got = parity::outputs(&pruned, &compared(samples))?;
+        let difference = parity::compare(&self.expected, &got).of_range;
+        self.figure("largest difference by pruning, of the output's range", difference, samples);
+        self.warnings.extend(report.warning.clone());
+        self.pruned = Some(report);
+        self.end("prune", began, &pruned, Some(difference));
+        Ok(pruned)
+    }
+
+    fn ports(&self) -> &Ports {
+        self.ports.as_ref().expect("imported before")
+    }
+
+    fn begin(&mut self, stage: &'static str) -> Instant {
+        self.progress.stage(stage);
+        Instant::now()
+    }
+
+    fn end(&mut self, name: &'static str, began: Instant, model: &Resting, parity: Option<f64>) {
+        self.end_of(name, began, (model.graph().nodes.len(), size(model)), parity);
+    }
+
+    fn end_of(
+        &mut self,
+        name: &'static str,
+        began: Instant,
+        (nodes, (parameters, bytes)): (usize, (u64, u64)),
+        parity: Option<f64>,
+    ) {
+        self.stages.push(StageReport {
+            name,
+            nodes,
+            parameters,
+            bytes,
+            seconds: began.elapsed().as_secs_f64(),
+            parity,
+        });
+    }
+
+    /// The largest difference of a model's outputs from those before a stage, as a part of their
+    /// range, if no more than rounding explains it.
+    fn keeps_numbers(
+        &self,
+        stage: &'static str,
+        before: &[Vec<Tensor>],
+        model: &Resting,
+        samples: &Samples,
+    ) -> Result<f64, Error> {
+        let few = compared(samples);
+        let after = parity::outputs(model, &few)?;
+        let Difference { of_range, differs } = parity::compare(before, &after);
+        // Some inputs drive some models to where every rounding shows, and processors round in
+        // other orders; what was measured is one draw of it.
+        let explained =
+            !differs || of_range <= DRAWS * parity::sensitivity(model, &few, &after)?.of_range;
+        if explained {
+            return Ok(of_range);
+        }
+        Err(Error::Parity {
+            stage,
+            of_range,
+            samples: few.count(),
+            source_name: samples.source.clone(),
+        })
+    }
+
+    fn figure(&mut self, name: &str, value: f64, samples: &Samples) {
+        self.figures.push(FigureReport {
+            name: name.into(),
+            value,
+            samples: compared(samples).count() as u32,
+            source: samples.source.clone(),
+        });
+    }
+}
+
+fn states_scales(node: &Node) -> bool {
+    matches!(node.operator, Operator::QuantizeLinear(_))
+}
+
+fn compared(samples: &Samples) -> First<'_> {
+    First(&*samples.inputs, COMPARED)
+}
+
+/// Elements of constant tensors, and bytes of these and of integer programs.
+fn size(model: &Resting) -> (u64, u64) {
+    let (mut parameters, mut bytes) = (0, 0);
+    for constant in &model.graph().constants {
+        // Symbolic dimensions have no size.
+        if let Some(size) = constant.stored.size() {
+            let elements: u64 = constant.shape.iter().product();
+            parameters += elements;
+            bytes += elements * size as u64;
+        }
+    }
+    let programs = model.programs().iter();
+    bytes += programs.map(|p| (p.code.len() + p.weights.len()) as u64).sum::<u64>();
+    (parameters, bytes)
+}

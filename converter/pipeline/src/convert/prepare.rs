@@ -1,0 +1,90 @@
+//! The stage that stores what runs in float as asked, ready to be loaded.
+
+use hardtack::Model;
+
+use super::{Work, compared};
+use crate::emit;
+use crate::error::Error;
+use crate::narrow::narrow;
+use crate::options::{FloatStorage, MatrixStorage};
+use crate::resting::{Resting, Sleeper as _};
+use crate::samples::Samples;
+use crate::{parity, quantize};
+
+/// A model and whether its graph is simplified for loading.
+pub(super) struct Prepared {
+    pub(super) model: Resting,
+    pub(super) prepared: bool,
+}
+
+impl Work<'_> {
+    /// Stores reals as asked, and simplifies the graph as far as that does not depend on the
+    /// machine.
+    pub(super) fn prepare(&mut self, model: Resting, samples: &Samples) -> Result<Prepared, Error> {
+        let began = self.begin("prepare");
+        let before = parity::outputs(&model, &compared(samples))?;
+        let (model, mut stored) = self.multiply(model.awake()?);
+        let model = Resting::new(model)?;
+        let products = match stored.is_empty() {
+            true => None,
+            false => Some(parity::outputs(&model, &compared(samples))?),
+        };
+        let prepared = match hardtack::float::prepare(model.awake()?) {
+            Ok(simpler) => Prepared { model: Resting::new(simpler)?, prepared: true },
+            Err(error) => {
+                self.warnings.push(format!(
+                    "the graph is stored as imported, so loading takes longer ({error})"
+                ));
+                Prepared { model, prepared: false }
+            }
+        };
+        let products = products.as_ref().unwrap_or(&before);
+        let difference = self.keeps_numbers("prepare", products, &prepared.model, samples)?;
+        let mut model = prepared.model.awake()?;
+        if self.options.float != FloatStorage::F32 {
+            model = emit::halve(model, self.options.float);
+            stored.push(self.options.float.dtype().name());
+        }
+        let matrices = self.options.matrices();
+        if matrices != MatrixStorage::Float {
+            // With products in integers, steps were chosen before.
+            let bits = self.options.matrix_bits().filter(|_| !self.options.dynamic);
+            let (with_integers, count) = quantize::matrices::store(model, matrices, bits);
+            model = with_integers;
+            stored.extend((count > 0).then_some(matrices.name()));
+        }
+        let model = Resting::new(narrow(quantize::lookup::in_integers(model)))?;
+        let prepared = Prepared { model, ..prepared };
+        let mut of_range = difference;
+        if !stored.is_empty() {
+            let after = parity::outputs(&prepared.model, &compared(samples))?;
+            of_range = parity::compare(&before, &after).of_range;
+            let name = format!(
+                "largest difference by {} weights, of the output's range",
+                stored.join(" and ")
+            );
+            self.figure(&name, of_range, samples);
+        }
+        self.end("prepare", began, &prepared.model, Some(of_range));
+        Ok(prepared)
+    }
+
+    /// Computes products in integers, if asked to, and gives all such products their biases; how
+    /// their weights are called, if there are any. Simplifying the graph would hide products.
+    fn multiply(&mut self, mut model: Model) -> (Model, Vec<&'static str>) {
+        let mut stored = Vec::new();
+        if self.options.dynamic {
+            let bits = self.options.matrix_bits();
+            let (with_integers, _) = quantize::matrices::store(model, MatrixStorage::Int8, bits);
+            let (with_products, count) = quantize::dynamic::multiply(with_integers);
+            model = with_products;
+            if count > 0 {
+                stored.push("dynamically multiplied");
+            } else {
+                let sentence = "--dynamic: the model has no product with a large constant matrix";
+                self.warnings.push(sentence.into());
+            }
+        }
+        (quantize::dynamic::fuse(model), stored)
+    }
+}

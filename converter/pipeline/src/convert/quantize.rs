@@ -1,0 +1,117 @@
+//! The stage that makes integer programs of what can run in integers.
+
+use hardtack_bundle::graph::{Node, Operator};
+
+use super::{Work, compared, states_scales};
+use crate::error::Error;
+use crate::options::MatrixStorage;
+use crate::outline::outline;
+use crate::report::FloatNode;
+use crate::resting::{Resting, Sleeper as _};
+use crate::samples::{First, Samples};
+use crate::{parity, quantize};
+
+/// Samples on which the error of each layer is measured.
+const MEASURED: usize = 8;
+
+impl Work<'_> {
+    pub(super) fn quantize(
+        &mut self,
+        model: Resting,
+        samples: &mut Samples,
+    ) -> Result<Resting, Error> {
+        // A model that states its scales is run in the integers it was made for.
+        if !self.options.int8 && !model.graph().nodes.iter().any(states_scales) {
+            if self.options.integer_io {
+                return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
+            }
+            let integers = self.options.matrices() == MatrixStorage::Int8;
+            let mut texts = self.options.quantize.texts().into_iter();
+            if let Some((name, _)) = texts.find(|(name, _)| !(integers && name == "weight-bits")) {
+                return Err(Error::Options(format!("--{name}: is for INT8; give --int8 too")));
+            }
+            let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
+            let dynamic =
+                self.options.dynamic || !quantize::dynamic::constants(model.graph()).is_empty();
+            if !dynamic && model.graph().nodes.iter().any(integers) {
+                self.warnings.push(
+                    "the model has integer weights, and states no scales of activations, so that it \
+                     runs in float; --int8 with --calibrate measures them"
+                        .into(),
+                );
+            }
+            self.graph = outline(&model.awake()?, |_| None);
+            return Ok(model);
+        }
+        let began = self.begin("quantize");
+        let measured = match &self.options.measure {
+            Some(path) => Some(self.read(path, MEASURED, model.graph())?.inputs),
+            None => None,
+        };
+        let measured = First(&**measured.as_ref().unwrap_or(&samples.inputs), MEASURED);
+        let progress = &mut *self.progress;
+        let mut step = |done, of| progress.step(done, of);
+        let (real, settings) = (samples.are_real(), &self.options.quantize);
+        let awake = model.awake()?;
+        drop(model);
+        let mut quantized =
+            quantize::quantize(awake, &*samples.inputs, &measured, real, settings, &mut step)?;
+        let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
+        if let Some(limit) = self.options.arena_limit {
+            quantize::arena::limit(programs, packing, limit).map_err(|least| {
+                Error::Options(format!(
+                    "the arena is limited to {limit} bytes, and the least that was found for this \
+                     model is {least}; raise the limit, or make the input smaller"
+                ))
+            })?;
+        }
+        self.arena_bytes = quantize::arena::bytes(programs, packing);
+        let told = |nodes: Vec<quantize::Told>| -> Vec<FloatNode> {
+            let told = nodes.into_iter();
+            told.map(|told| FloatNode {
+                node: told.node,
+                operator: told.operator,
+                reason: told.reason,
+            })
+            .collect()
+        };
+        self.float_nodes = told(quantized.left_in_float);
+        self.int16_nodes = told(quantized.int16);
+        self.layers = quantized.layers;
+        self.graph = quantized.graph;
+        self.warnings.extend(quantized.warnings);
+        if quantized.rounded_weights > 0 {
+            self.warnings.push(format!(
+                "the weights of {} layers, less their zero points, have more than 8 bits, and were \
+                 rounded to 8; symmetric weights are kept as they are",
+                quantized.rounded_weights
+            ));
+        }
+        if quantized.model.programs.is_empty() && self.options.int8 {
+            self.warnings.push("no part of the model could be quantized; it is all float".into());
+        } else if let (false, Some(first)) = (self.options.int8, self.float_nodes.first()) {
+            self.warnings.push(format!(
+                "the model is quantized, and {} of its operators run in float all the same, among them \
+                 {:?} ({}): {}",
+                self.float_nodes.len(),
+                first.node,
+                first.operator,
+                first.reason,
+            ));
+        }
+        let mut model = Resting::new(quantized.model)?;
+        let got = parity::outputs(&model, &compared(samples))?;
+        let difference = parity::compare(&self.expected, &got);
+        self.figure("largest INT8 difference, of the output's range", difference.of_range, samples);
+        if self.options.integer_io {
+            let ports = self.ports.as_mut().expect("imported before");
+            let few = compared(samples);
+            let mut awake = model.awake()?;
+            let integers = quantize::integer_io::integer_io(&mut awake, ports, &few)?;
+            model = Resting::new(awake)?;
+            samples.inputs = Box::new(integers);
+        }
+        self.end("quantize", began, &model, Some(difference.of_range));
+        Ok(model)
+    }
+}
