@@ -4,7 +4,7 @@
 //! A matrix is a constant that products, convolutions or look-ups alone read. It gets a scale per
 //! output channel, or per row where rows are looked up. Kernels that slide have 11 bits, all others 8:
 //! the error of such a weight is the same at every place, and was seen to count far more. With 4 bits,
-//! the others get a scale and a zero point per block ([`super::blocks`]).
+//! the others get a scale and a zero point per block (`blocks.rs`).
 
 use std::collections::HashMap;
 

@@ -1,7 +1,6 @@
 //! Which layers get activations of 16 bits, or stay in float, so that the outputs keep an error
 //! budget: those that take away the most error for the time they cost, both measured.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use hardtack::float::{FloatModel, FloatPlan};
@@ -39,11 +38,12 @@ enum Form {
     Float,
 }
 
-/// A layer, and what follows it without weights of its own.
-struct Candidate {
-    nodes: Vec<usize>,
-    /// With it in 8 bits and all other layers in float.
-    alone: Measured,
+/// What a layer does to the outputs, with all other layers in float.
+struct Alone {
+    /// In 8 bits.
+    int8: Measured,
+    /// In 16 bits, where 16 bits for all are not enough.
+    int16: Option<Measured>,
 }
 
 /// Gives layers 16 bits, and where these are not enough refuses them, until the error is at most
@@ -74,40 +74,51 @@ pub fn search(
             matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
         })
         .collect();
+    // Each with what follows it without weights of its own.
     let groups: Vec<Vec<usize>> =
         layers.iter().map(|layer| with_followers(model, *layer)).collect();
-    let mut candidates = Vec::new();
-    for (done, nodes) in groups.iter().enumerate() {
-        progress(done, groups.len());
-        let others = groups.iter().filter(|other| *other != nodes);
-        let others = others.map(|nodes| (nodes.as_slice(), Form::Float));
-        let alone = search.measure(&HashMap::new(), refused, others)?;
-        candidates.push(Candidate { nodes: nodes.clone(), alone });
+    let count = groups.len();
+    let measure = |forms: &[Form]| {
+        let nodes = groups.iter().map(Vec::as_slice);
+        search.measure(int16, refused, nodes.zip(forms.iter().copied()))
+    };
+    let alone = |layer: usize, form: Form| {
+        let mut forms = vec![Form::Float; count];
+        forms[layer] = form;
+        measure(&forms)
+    };
+    let narrow = measure(&vec![Form::Int16; count])?.error > budget;
+    let steps = count * (1 + usize::from(narrow));
+    let mut alones = Vec::new();
+    for layer in 0..count {
+        progress(alones.len() * steps / count, steps);
+        let int16 = narrow.then(|| alone(layer, Form::Int16)).transpose()?;
+        alones.push(Alone { int8: alone(layer, Form::Int8)?, int16 });
     }
     // Errors of several layers are nearly independent, so that their squares add up. Alone, many a
     // layer saves nothing, as its values are converted before and after it; beside others it does.
-    let usual = float_seconds / candidates.len().max(1) as f64;
-    let worth = |candidate: &Candidate| {
-        let saved = float_seconds - candidate.alone.seconds;
-        candidate.alone.error.powi(2) / saved.max(usual)
+    let usual = float_seconds / count.max(1) as f64;
+    let worth = |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
+    let first = |of: &dyn Fn(&Alone) -> f64| {
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by(|a, b| of(&alones[*b]).total_cmp(&of(&alones[*a])));
+        order
     };
-    candidates.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
-    let count = candidates.len();
-    let measure = |forms: &[Form]| {
-        let nodes = candidates.iter().map(|candidate| candidate.nodes.as_slice());
-        search.measure(int16, refused, nodes.zip(forms.iter().copied()))
-    };
-    // The worst in float, the next in 16 bits.
+    let for_float = first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8)));
+    let for_int16 = first(&|alone| worth(&alone.int8));
+    // So many in float, and of the others so many in 16 bits: the first of either order.
     let mix = |float: usize, wide: usize| {
-        let form = |place| match place {
-            _ if place < float => Form::Float,
-            _ if place < wide => Form::Int16,
-            _ => Form::Int8,
-        };
-        (0..count).map(form).collect::<Vec<Form>>()
+        let mut forms = vec![Form::Int8; count];
+        for_float[..float].iter().for_each(|layer| forms[*layer] = Form::Float);
+        let others = for_int16.iter().filter(|layer| !for_float[..float].contains(layer));
+        others.take(wide).for_each(|layer| forms[*layer] = Form::Int16);
+        forms
     };
-    let float = fewest(0..count, budget, |float| measure(&mix(float, count)))?;
-    let wide = fewest(float..count, budget, |wide| measure(&mix(float, wide)))?;
+    let float = match narrow {
+        true => fewest(0..count, budget, |float| measure(&mix(float, count)))?,
+        false => 0,
+    };
+    let wide = fewest(0..count - float, budget, |wide| measure(&mix(float, wide)))?;
     let mut forms = mix(float, wide);
     let mut reached = measure(&forms)?;
     if reached.error > budget {
@@ -118,28 +129,32 @@ pub fn search(
             100.0 * reached.error
         )));
     }
-    for place in (0..wide).rev().take(GIVEN_BACK) {
-        let cheaper: &[Form] = match forms[place] {
+    // The last of either order need their form least.
+    let last = for_float[..float].iter().rev().chain(for_int16.iter().rev());
+    let last: Vec<usize> = last.copied().filter(|layer| forms[*layer] != Form::Int8).collect();
+    for layer in last.into_iter().take(GIVEN_BACK) {
+        let cheaper: &[Form] = match forms[layer] {
             Form::Float => &[Form::Int8, Form::Int16],
             _ => &[Form::Int8],
         };
         for form in cheaper {
-            let kept = std::mem::replace(&mut forms[place], *form);
+            let kept = std::mem::replace(&mut forms[layer], *form);
             let measured = measure(&forms)?;
             if measured.error <= budget {
                 reached = measured;
                 break;
             }
-            forms[place] = kept;
+            forms[layer] = kept;
         }
     }
     let percent = |error: f64| format!("{:.2} %", 100.0 * error);
-    for (Candidate { nodes, alone }, form) in candidates.iter().zip(forms) {
+    for ((nodes, alone), form) in groups.iter().zip(&alones).zip(forms) {
         let reason = format!(
-            "in 8 bits it alone makes the outputs' error {}, and saves {:.0} µs a run beside float; \
+            "in 8 bits it alone makes the outputs' error {}{}, and saves {:.0} µs a run beside float; \
              with this mix the error is {} and a run takes {:.0} µs, without {} and {:.0} µs",
-            percent(alone.error),
-            1e6 * (float_seconds - alone.seconds).max(0.0),
+            percent(alone.int8.error),
+            alone.int16.map_or(String::new(), |wide| format!(", in 16 {}", percent(wide.error))),
+            1e6 * (float_seconds - alone.int8.seconds).max(0.0),
             percent(reached.error),
             1e6 * reached.seconds,
             percent(integer.error),
