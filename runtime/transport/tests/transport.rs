@@ -211,6 +211,9 @@ fn weights_without_zeros_take_what_they_take_with_them() {
         // Heads of more blocks, and what is around them, take a little.
         assert!(without <= with + with / 50 + 32, "{rows}×{depth}: {without} of {with}");
     }
+    // Small numbers are no layer, even where they could be one row of five zeros.
+    let biases: Vec<u8> = [1u32, 5, 0, 3].iter().flat_map(|n| n.to_le_bytes()).collect();
+    assert_eq!(round_trip(&with_weights(Family::Mcu, biases.repeat(20)))[8], 1);
     // Longer rows are bytes like others.
     round_trip(&with_weights(Family::Mcu, sparse(3, 4096, 3)[0].clone()));
 }

@@ -17,6 +17,8 @@ use crate::{BUNDLE_HEADER_BYTES, FIRST_VERSION, MAGIC, MAX_SECTIONS, VERSION};
 
 /// Bytes of a record of the table, the second half of which is a digest.
 const RECORD_BYTES: usize = 64;
+/// Weights of a layer, at least: a few small numbers may look like rows without their zeros.
+const LAYER: usize = 256;
 
 /// Why a bundle has no transport form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -145,7 +147,8 @@ impl Packer {
     fn weights(&mut self, bytes: &[u8]) {
         let (mut from, mut at) = (0, 0);
         while at < bytes.len() {
-            let Some((shape, rows, length)) = sparse::rows(&bytes[at..]) else {
+            let found = sparse::rows(&bytes[at..]).filter(|(_, rows, _)| rows.len() >= LAYER);
+            let Some((shape, rows, length)) = found else {
                 at += segment::UNIT;
                 continue;
             };
