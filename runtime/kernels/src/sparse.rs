@@ -80,20 +80,24 @@ impl<'a> Sparse<'a> {
         }
     }
 
-    /// The bytes of this form for so many rows of `depth` elements.
+    /// Gives the bytes of this form for so many rows of `depth` elements, one after another.
     pub fn encode<'b>(
         rows: impl ExactSizeIterator<Item = &'b [i8]>,
         depth: usize,
-    ) -> impl Iterator<Item = i8> {
-        let bytes = |word: u32| word.to_le_bytes().map(|byte| byte as i8);
-        let head = [rows.len() as u32, depth as u32].into_iter().flat_map(bytes);
-        head.chain(rows.flat_map(move |row| {
-            let bits = row.chunks(WORD).map(|part| {
+        mut give: impl FnMut(i8),
+    ) {
+        let word = |word: u32, give: &mut dyn FnMut(i8)| {
+            word.to_le_bytes().iter().for_each(|byte| give(*byte as i8));
+        };
+        word(rows.len() as u32, &mut give);
+        word(depth as u32, &mut give);
+        for row in rows {
+            for part in row.chunks(WORD) {
                 let bits = (0..).zip(part).map(|(place, &weight)| u32::from(weight != 0) << place);
-                bits.sum::<u32>()
-            });
-            bits.flat_map(bytes).chain(row.iter().copied().filter(|&weight| weight != 0))
-        }))
+                word(bits.sum(), &mut give);
+            }
+            row.iter().filter(|weight| **weight != 0).for_each(|weight| give(*weight));
+        }
     }
 }
 
@@ -127,7 +131,9 @@ mod tests {
     use super::*;
 
     fn encoded(weights: &[i8], depth: usize) -> Vec<i8> {
-        Sparse::encode(weights.chunks(depth), depth).collect()
+        let mut form = std::vec::Vec::new();
+        Sparse::encode(weights.chunks(depth), depth, |byte| form.push(byte));
+        form
     }
 
     #[test]

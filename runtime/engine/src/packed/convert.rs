@@ -73,7 +73,9 @@ impl Layer {
     /// The inverse of [`Layer::expanded`].
     fn encoded(&self, rows: &[u8]) -> Vec<u8> {
         let rows = bytemuck::cast_slice(rows).chunks(self.row()).map(|row| &row[..self.depth]);
-        Sparse::encode(rows, self.depth).map(|byte| byte as u8).collect()
+        let mut form = Vec::new();
+        Sparse::encode(rows, self.depth, |byte| form.push(byte as u8));
+        form
     }
 }
 

@@ -92,7 +92,8 @@ fn without_zeros(
     let dense = bytemuck::cast_slice(weights.get(offset as usize..)?.get(..length as usize)?);
     let depth = depth(conv, inputs);
     let rows = dense.chunks(depth.next_multiple_of(4)).map(|row| &row[..depth]);
-    let form: Vec<u8> = Sparse::encode(rows, depth).map(|byte| byte as u8).collect();
+    let mut form = Vec::new();
+    Sparse::encode(rows, depth, |byte| form.push(byte as u8));
     (form.len() * PART[1] < dense.len() * PART[0]).then_some(form)
 }
 

@@ -1,7 +1,4 @@
 //! Convolution whose weights have no zeros: [`Sparse`] says how they lie.
-//!
-//! Four bits at a time choose the code that adds what is there of four elements, so that zeros take
-//! no products and no bit is looked for.
 
 use super::conv::{Place, finish};
 use crate::sparse::{self, Row, Sparse, WORD};
@@ -27,7 +24,8 @@ pub fn sparse(conv: &Conv<'_>, output: &mut [i8]) {
 /// The same with this way to add products.
 pub(crate) fn sparse_by<A: Products>(conv: &Conv<'_>, output: &mut [i8]) {
     let pixels = conv.output_shape.height * conv.output_shape.width;
-    if pixels < TOGETHER {
+    // Where there are kernels with vectors, this one is the definition and need not be fast.
+    if pixels < TOGETHER || !cfg!(target_arch = "arm") {
         let mut scratch = Scratch::<1, 1024>::new();
         for pixel in 0..pixels {
             block::<A, 1, 1024>(conv, pixel, &mut scratch, output);
@@ -140,54 +138,25 @@ fn gather<const P: usize>(
     });
 }
 
-/// By four bits at a time.
+/// Bit by bit.
 struct Portable;
 
 impl Products for Portable {
     fn add<'a, const P: usize>(row: Row<'a>, windows: &[[i16; P]], sums: &mut [i32; P]) -> Row<'a> {
         let Row { bits, mut weights } = row;
-        let mut total = *sums;
         let (words, left) = bits.split_at(windows.len() / WORD);
         for (&word, windows) in words.iter().zip(windows.as_chunks::<WORD>().0) {
             let mut bits = sparse::word(word);
-            for four in windows.as_chunks::<4>().0 {
-                macro_rules! choose {
-                    ($($bits:literal)*) => {
-                        match bits & 15 {
-                            $($bits => products::<$bits, P>(weights, four, &mut total),)*
-                            _ => weights,
-                        }
-                    };
+            while let (Some(window), Some((&weight, rest))) =
+                (windows.get(bits.trailing_zeros() as usize), weights.split_first())
+            {
+                for (sum, value) in sums.iter_mut().zip(window) {
+                    *sum = sum.wrapping_add(i32::from(*value) * i32::from(weight));
                 }
-                weights = choose!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-                bits >>= 4;
+                bits &= bits - 1;
+                weights = rest;
             }
         }
-        *sums = total;
         Row { bits: left, weights }
     }
-}
-
-/// Adds the products of the next weights with those of four elements that `BITS` has; what follows
-/// these weights.
-#[inline(always)]
-fn products<'a, const BITS: u32, const P: usize>(
-    weights: &'a [i8],
-    four: &[[i16; P]; 4],
-    sums: &mut [i32; P],
-) -> &'a [i8] {
-    let Some((next, rest)) = weights.split_at_checked(BITS.count_ones() as usize) else {
-        return weights;
-    };
-    let mut next = next.iter();
-    for (place, window) in four.iter().enumerate() {
-        if BITS >> place & 1 == 1
-            && let Some(&weight) = next.next()
-        {
-            for (sum, value) in sums.iter_mut().zip(window) {
-                *sum = sum.wrapping_add(i32::from(*value) * i32::from(weight));
-            }
-        }
-    }
-    rest
 }
