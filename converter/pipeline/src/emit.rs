@@ -69,7 +69,7 @@ pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Er
         let kind = SectionKind::Weights { family: family_of(packing), program: index };
         let parsed = program.parse().expect("its builder checked it");
         let (code, weights) = match packing {
-            None if !contents.options.dense => {
+            None if contents.options.sparse() => {
                 let parts = Builder::of(&parsed).expect("its weights are not packed");
                 let built = parts.sparse().and_then(Builder::finish);
                 let built = built.expect("it was finished before, with zeros");

@@ -165,6 +165,11 @@ impl Options {
         })
     }
 
+    /// Whether layers are stored without their zeros where that takes clearly less room.
+    pub fn sparse(&self) -> bool {
+        self.quantize.sparsity.is_some() && !self.dense
+    }
+
     /// How many bits a weight of these may have, where they are bytes and may not be as fine as can be.
     pub fn matrix_bits(&self) -> Option<f64> {
         let shipped = self.transport.as_ref().map(|_| SHIPPED_BITS);
