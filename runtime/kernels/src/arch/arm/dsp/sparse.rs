@@ -43,6 +43,20 @@ impl Products for BitByBit {
     }
 }
 
+/// Thumb has this in one instruction.
+#[cfg(target_os = "none")]
+macro_rules! load_element {
+    () => {
+        "ldrsh {element}, [{elements}, {place}, lsl #1]"
+    };
+}
+#[cfg(not(target_os = "none"))]
+macro_rules! load_element {
+    () => {
+        "add {element}, {elements}, {place}, lsl #1\nldrsh {element}, [{element}]"
+    };
+}
+
 /// Adds the products of weights with the elements that `bits` has of 32; where the next weight is.
 ///
 /// # Safety
@@ -60,7 +74,7 @@ unsafe fn add_one(
             "2:",
             "clz {place}, {bits}",
             "ldrsb {weight}, [{weights}], #1",
-            "ldrsh {element}, [{elements}, {place}, lsl #1]",
+            load_element!(),
             "lsr {place}, {highest}, {place}",
             "smlabb {sum}, {element}, {weight}, {sum}",
             "bics {bits}, {bits}, {place}",
