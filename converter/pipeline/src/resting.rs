@@ -1,12 +1,14 @@
 //! Models whose weights wait in a temporary file while nothing needs them: a float model that is run
 //! has a form of them of its own.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hardtack::{Constant, Model, Program};
-use hardtack_bundle::graph::Graph;
+use hardtack_bundle::graph::{Graph, Operator};
 
 use crate::error::Error;
+use crate::quantize::keeps_elements;
 use crate::samples::{Source as _, Spool};
 
 /// A model that may rest.
@@ -19,6 +21,12 @@ pub trait Sleeper {
     /// # Errors
     /// Where its weights cannot be read back.
     fn awake(&self) -> Result<Model, Error>;
+
+    /// The model with the constants that a layer has for its weights, and perhaps others.
+    ///
+    /// # Errors
+    /// As [`Sleeper::awake`].
+    fn awake_for(&self, layer: usize) -> Result<Model, Error>;
 }
 
 impl Sleeper for Model {
@@ -28,6 +36,10 @@ impl Sleeper for Model {
 
     fn awake(&self) -> Result<Model, Error> {
         Ok(self.clone())
+    }
+
+    fn awake_for(&self, _: usize) -> Result<Model, Error> {
+        self.awake()
     }
 }
 
@@ -67,6 +79,35 @@ impl Resting {
     pub fn programs(&self) -> &[Program] {
         &self.model.programs
     }
+
+    /// The model with those constants that are wanted.
+    fn with(&self, wanted: impl Fn(usize) -> bool) -> Result<Model, Error> {
+        let mut model = self.model.clone();
+        let waiting = self.waiting.iter().enumerate();
+        for (place, index) in waiting.filter(|(_, index)| wanted(**index)) {
+            let tensor = self.spool.sample(place)?.into_owned().pop();
+            let tensor = tensor.expect("one was written");
+            model.constants[*index] = Constant::Tensor(Arc::new(tensor));
+        }
+        Ok(model)
+    }
+}
+
+/// The constants that a node's inputs are made of.
+fn constants(graph: &Graph, node: usize) -> HashSet<usize> {
+    let (mut found, mut nodes) = (HashSet::new(), vec![node]);
+    while let Some(node) = nodes.pop() {
+        for input in &graph.nodes[node].inputs {
+            let giver = input.node as usize;
+            match &graph.nodes[giver].operator {
+                Operator::Constant(index) => drop(found.insert(*index as usize)),
+                Operator::DequantizeLinear(_) => nodes.push(giver),
+                operator if keeps_elements(operator) => nodes.push(giver),
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 impl Sleeper for Resting {
@@ -75,13 +116,12 @@ impl Sleeper for Resting {
     }
 
     fn awake(&self) -> Result<Model, Error> {
-        let mut model = self.model.clone();
-        for (place, index) in self.waiting.iter().enumerate() {
-            let tensor = self.spool.sample(place)?.into_owned().pop();
-            let tensor = tensor.expect("one was written");
-            model.constants[*index] = Constant::Tensor(Arc::new(tensor));
-        }
-        Ok(model)
+        self.with(|_| true)
+    }
+
+    fn awake_for(&self, layer: usize) -> Result<Model, Error> {
+        let constants = constants(&self.model.graph, layer);
+        self.with(|index| constants.contains(&index))
     }
 }
 
@@ -95,9 +135,17 @@ mod tests {
         let mut net = Net::new();
         let x = net.input(&[1, 16, 4, 4]);
         let x = net.conv(&x, 16, &[3, 3], |_| {});
+        let x = net.conv(&x, 16, &[3, 3], |_| {});
         let model = net.finish(&[&x]);
         let resting = Resting::new(model.clone()).unwrap();
         assert!(!resting.waiting.is_empty() && resting.model != model);
         assert_eq!(resting.awake().unwrap(), model);
+        // For its last layer, it has the weights of that alone.
+        let last = model.graph.outputs[0].node as usize;
+        let kernel = model.graph.nodes[last].inputs[1].node as usize;
+        let Operator::Constant(kernel) = model.graph.nodes[kernel].operator else { panic!() };
+        let woken = resting.awake_for(last).unwrap();
+        assert_eq!(woken.constants[kernel as usize], model.constants[kernel as usize]);
+        assert_ne!(woken.constants, model.constants);
     }
 }

@@ -51,6 +51,7 @@ use crate::samples::Source;
 pub use self::clip::Method;
 pub(crate) use self::region::is_constant;
 pub use self::sparse::Sparsity;
+pub(crate) use self::weights::keeps_elements;
 
 /// A quantized model.
 pub struct Quantized {

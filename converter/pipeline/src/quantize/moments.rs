@@ -92,7 +92,7 @@ pub fn measure(
         for (index, gathered) in measured {
             let groups = gathered.finish();
             // The model sleeps again while its layer's weights are looked at.
-            let layer = linear(&model.awake()?, index);
+            let layer = linear(&model.awake_for(index)?, index);
             if let Some(layer) = layer {
                 done(index, layer, groups);
             }
