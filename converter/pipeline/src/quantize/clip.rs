@@ -55,6 +55,9 @@ pub struct Chosen {
     pub seen: Range,
     /// What the integers cover.
     pub range: Range,
+    /// What 65 536 of them cover, where the value has so many: nothing is clipped but what a function
+    /// that alone reads it makes nothing of.
+    pub wide: Range,
     /// Who chose it.
     pub method: Method,
     /// Mean squared error of a value.
@@ -81,15 +84,20 @@ pub fn choose(histogram: &Histogram, method: Method, transfer: Transfer<'_>) -> 
             Method::MovingAverage => histogram.moving(),
             Method::Percentile => judge.percentile(),
             Method::Entropy => judge.entropy(histogram.range()),
-            Method::Mse => judge.least_error(histogram.range()),
+            Method::Mse => least(histogram.range(), |range| judge.error(range)),
         };
-        Chosen { seen: histogram.range(), range, method, error: judge.error(range) }
+        let seen = histogram.range();
+        Chosen { seen, range, wide: seen, method, error: judge.error(range) }
     };
-    if method != Method::Auto {
-        return of(method);
-    }
-    let least = Method::ALL.map(of).into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
-    least.expect("there are methods")
+    let wide = judge.wide(histogram.range());
+    let chosen = match method {
+        Method::Auto => {
+            let least = Method::ALL.map(of).into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
+            least.expect("there are methods")
+        }
+        method => of(method),
+    };
+    Chosen { wide, ..chosen }
 }
 
 /// Judges ranges of one tensor.
@@ -159,26 +167,28 @@ impl<'a> Judge<'a> {
         Range { low: end(self.bins.iter(), beyond), high: end(self.bins.iter().rev(), beyond) }
     }
 
-    /// The range of least error between nothing and all, its ends moved in turn.
-    fn least_error(&self, all: Range) -> Range {
-        let (mut best, mut least) = (all, self.error(all));
-        for _ in 0..2 {
-            for end in [0, 1] {
-                let from = best;
-                for part in 1..TRIED {
-                    let factor = 1.0 - part as f32 / TRIED as f32;
-                    let range = match end {
-                        0 => Range { low: all.low.min(0.0) * factor, ..from },
-                        _ => Range { high: all.high.max(0.0) * factor, ..from },
-                    };
-                    let error = self.error(range);
-                    if error < least {
-                        (best, least) = (range, error);
-                    }
-                }
-            }
+    /// The range for a value of 16 bits.
+    fn wide(&self, all: Range) -> Range {
+        match self.transfer {
+            Some(f) => least(all, |range| self.wide_error(range, f)),
+            None => all,
         }
-        best
+    }
+
+    /// Mean squared error of what a function makes of a value of 16 bits: it is straight within a step
+    /// of the high tensor.
+    fn wide_error(&self, range: Range, f: &dyn Fn(f64) -> f64) -> f64 {
+        let quantization = Quantization::of(range);
+        let step = f64::from(quantization.scale);
+        let zero = f64::from(quantization.zero_point);
+        let levels: Vec<f64> = (-128..=128).map(|i| f((f64::from(i) - zero) * step)).collect();
+        let off = |(Bin { centre, count }, result): (&Bin, &f64)| {
+            let place = (centre / step + zero + 128.0).clamp(0.0, 255.5);
+            let (index, part) = (place as usize, place.fract());
+            let (from, to) = (levels[index], levels[index + 1]);
+            count * (result - from - part * (to - from)).powi(2)
+        };
+        self.bins.iter().zip(&self.results).map(off).sum::<f64>() / self.total
     }
 
     /// The range with the least divergence, of those that end at one size on both sides.
@@ -237,6 +247,28 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// The range of least error between nothing and all, its ends moved in turn.
+fn least(all: Range, error: impl Fn(Range) -> f64) -> Range {
+    let (mut best, mut least) = (all, error(all));
+    for _ in 0..2 {
+        for end in [0, 1] {
+            let from = best;
+            for part in 1..TRIED {
+                let factor = 1.0 - part as f32 / TRIED as f32;
+                let range = match end {
+                    0 => Range { low: all.low.min(0.0) * factor, ..from },
+                    _ => Range { high: all.high.max(0.0) * factor, ..from },
+                };
+                let error = error(range);
+                if error < least {
+                    (best, least) = (range, error);
+                }
+            }
+        }
+    }
+    best
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,6 +320,18 @@ mod tests {
         let gated = choose(&histogram, Method::Mse, Some(&silu)).range;
         assert!(gated.low > plain.low, "{gated:?} {plain:?}");
         assert!(gated.high > 3.0);
+    }
+
+    #[test]
+    fn sixteen_bits_are_clipped_only_where_a_function_makes_nothing_of_them() {
+        let histogram = bell(&[-60.0, -50.0, 40.0]);
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        let seen = histogram.range();
+        assert_eq!(choose(&histogram, Method::Auto, None).wide, seen);
+        for method in [Method::Auto, Method::Entropy] {
+            let wide = choose(&histogram, method, Some(&silu)).wide;
+            assert!(wide.low > -20.0 && wide.low < -5.0 && wide.high == seen.high, "{wide:?}");
+        }
     }
 
     #[test]

@@ -130,6 +130,10 @@ impl Settings {
         texts
     }
 
+    fn may_have_16_bits(&self) -> bool {
+        self.int16 != Int16::default() || self.max_error.is_some()
+    }
+
     /// # Errors
     /// Where one setting takes away what another needs.
     fn check(&self) -> Result<(), Error> {
@@ -210,7 +214,11 @@ pub fn quantize(
     fuse::fuse(&mut editor);
     let mut model = editor.finish();
     if calibration && settings.equalize == Equalize::Auto {
-        model = equalize::equalize(model, samples, progress)?;
+        let gates = match settings.may_have_16_bits() {
+            true => equalize::Gates::Behind,
+            false => equalize::Gates::Within,
+        };
+        model = equalize::equalize(model, samples, gates, progress)?;
     }
 
     let mut refused = kept(&model, &settings.keep_float)?;
@@ -292,7 +300,16 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
     let mut found = Vec::new();
     for name in names {
         let nodes = &model.graph.nodes;
-        let Some(index) = nodes.iter().position(|node| node.name == *name) else {
+        let named = |index: &usize| {
+            let node = &nodes[*index];
+            let constant = matches!(node.operator, Operator::Constant(_));
+            node.name == *name || (!constant && equalize::whole(&node.name) == name)
+        };
+        let before = found.len();
+        for index in (0..nodes.len()).filter(named) {
+            found.extend(mixed::with_followers(model, index));
+        }
+        if found.len() == before {
             let alike = nodes.iter().filter(|node| {
                 let (a, b) = (node.name.to_lowercase(), name.to_lowercase());
                 !matches!(node.operator, Operator::Constant(_))
@@ -307,8 +324,7 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
                     _ => format!(" (it has {})", alike.join(", ")),
                 }
             )));
-        };
-        found.extend(mixed::with_followers(model, index));
+        }
     }
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! Which factors make the estimated error least: that of values rounded with one scale, where layers
 //! read them, and that of the layers' weights, both as parts of what each output channel gives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hardtack::Model;
 use hardtack_bundle::graph::{Binary, Graph, Operator, Outlet};
@@ -18,6 +18,10 @@ const GREATEST: f32 = 256.0;
 /// Factors are taken where the error falls to this part: below it they were seen to make the error of
 /// the whole smaller, above it to make it smaller as often as greater.
 const WORTH: f64 = 0.125;
+/// A layer is split where 8 bits make at least this error: what is less is nothing in 16.
+const SPLIT: f64 = 0.01;
+/// What the factors of a split layer are powers of.
+const LEVEL: f32 = 16.0;
 /// Parts of the whole range that integers are tried to cover.
 const COVERED: [f32; 6] = [1.0, 0.85, 0.7, 0.55, 0.4, 0.25];
 
@@ -94,6 +98,8 @@ pub fn judged(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
 
 struct Judge<'a> {
     flow: &'a Flow,
+    /// Units whose factors begin where a layer is split.
+    split: HashSet<Unit>,
     values: Vec<Rounded<'a>>,
     layers: Vec<Layer<'a>>,
     /// What an error of each unit, squared, adds to the error of the layers.
@@ -137,7 +143,12 @@ impl<'a> Judge<'a> {
             };
             Some(Rounded { units, seen: seen.get(&value)?, gated })
         });
-        Judge { flow, values: values.collect(), layers, weight }
+        let split = flow
+            .split
+            .iter()
+            .filter_map(|gate| flow.channels.layout(Outlet { node: gate.product as u32, slot: 0 }));
+        let split = split.flat_map(|layout| &layout.units).copied().collect();
+        Judge { flow, split, values: values.collect(), layers, weight }
     }
 
     fn groups(&self) -> Vec<Group> {
@@ -175,6 +186,9 @@ impl<'a> Judge<'a> {
     /// Takes the best factors for a group, if they are worth it.
     fn improve(&self, group: &Group, factors: &mut Vec<f32>) {
         let before = self.error(group, factors);
+        if before < SPLIT && group.units.iter().any(|unit| self.split.contains(unit)) {
+            return;
+        }
         let (mut least, mut best) = (WORTH * before, None);
         for candidate in self.candidates(group, factors) {
             let error = self.error(group, &candidate);
@@ -210,7 +224,12 @@ impl<'a> Judge<'a> {
             // The greatest of the group's channels then reaches as far as those of others.
             let reached = group.units.iter().zip(&raw).map(|(unit, raw)| raw * size[*unit]);
             let reached = reached.fold(f32::MIN_POSITIVE, f32::max);
-            group.units.iter().zip(&raw).for_each(|(unit, raw)| factors[*unit] = raw / reached);
+            let split = |unit: &Unit| self.split.contains(unit);
+            for (unit, raw) in group.units.iter().zip(&raw) {
+                let factor = raw / reached;
+                // Channels of one factor become a layer of their own: the fewer the faster.
+                factors[*unit] = if split(unit) { to_level(factor) } else { factor };
+            }
             factors
         };
         ALPHAS.into_iter().map(candidate).collect()
@@ -253,6 +272,10 @@ impl<'a> Judge<'a> {
             .map(|((unit, factor), error)| self.weight[*unit] * error / f64::from(factor * factor));
         parts.sum()
     }
+}
+
+fn to_level(factor: f32) -> f32 {
+    LEVEL.powf(factor.log(LEVEL).round())
 }
 
 /// The weights of an output channel, each with the place of the input channel that it reads.

@@ -5,6 +5,7 @@
 use hardtack::{Data, Model};
 use hardtack_bundle::graph::{Binary, Conv, Node, Operator, Outlet, PadMode, Reducer, Unary};
 
+use super::{Gates, split};
 use crate::channels::{
     Channels, Layer, Layout, Unit, convolution, matrix_product, real, rearranged,
 };
@@ -68,13 +69,27 @@ pub struct Flow {
     pub readers: Vec<Reader>,
     /// Where x · sigmoid(x) is computed.
     pub gates: Vec<Gate>,
+    /// The same behind layers that can be split, where factors begin.
+    pub split: Vec<Gate>,
 }
 
 /// Follows the channels of a model.
-pub fn follow(model: &Model) -> Flow {
-    let mut flow = Flow { gates: gates(model), ..Flow::default() };
+pub fn follow(model: &Model, begin: Gates) -> Flow {
+    let gates = gates(model);
+    let mut flow = match begin {
+        Gates::Within => Flow { gates, ..Flow::default() },
+        Gates::Behind => {
+            let can = |gate: &Gate| split::can(model, gate);
+            Flow { split: gates.into_iter().filter(can).collect(), ..Flow::default() }
+        }
+    };
     for index in 0..model.graph.nodes.len() {
-        let layout = flow.through(model, index);
+        let mut layout = flow.through(model, index);
+        if let (Some(layout), true) =
+            (&mut layout, flow.split.iter().any(|gate| gate.product == index))
+        {
+            layout.units = flow.channels.fresh(layout.units.len());
+        }
         // A sigmoid is given the channels as they were.
         if layout.is_none() && !flow.gates.iter().any(|gate| gate.sigmoid == index) {
             model.graph.nodes[index].inputs.iter().for_each(|outlet| flow.channels.keep(*outlet));

@@ -5,21 +5,33 @@
 //! Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, and,
 //! for the balance between a value's error and that of the weights that read it, Xiao et al.,
 //! "SmoothQuant", 2023. A factor does not pass through x · sigmoid(x); there the sigmoid is computed
-//! of the channel as it was, and multiplied by the scaled one.
+//! of the channel as it was, and multiplied by the scaled one. Where values may have 16 bits, which such
+//! a product does not keep, the layer before it is split instead.
 
 mod choose;
 mod flow;
 mod seen;
+mod split;
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Node, Operator};
 
 use self::flow::{Flow, Gate, Scaled};
+pub use self::split::whole;
 use crate::channels::real;
 use crate::edit::Editor;
 use crate::error::Error;
 use crate::resting::{Resting, Sleeper as _};
 use crate::samples::Source;
+
+/// Where factors begin that do not pass through x · sigmoid(x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gates {
+    /// Before, and the sigmoid is given the channels as they were.
+    Within,
+    /// Behind, where layers are split by the factors of their channels.
+    Behind,
+}
 
 /// The model with factors for its channels where they make the estimated error smaller; `progress` is
 /// told how many of how many samples were seen.
@@ -29,9 +41,10 @@ use crate::samples::Source;
 pub fn equalize(
     model: Model,
     samples: &dyn Source,
+    gates: Gates,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Model, Error> {
-    let flow = flow::follow(&model);
+    let flow = flow::follow(&model, gates);
     let resting = Resting::new(model)?;
     let seen = seen::observe(&resting, &flow, samples, progress)?;
     let model = resting.awake()?;
@@ -62,6 +75,9 @@ fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
     for gate in &flow.gates {
         unscale(&mut editor, flow, gate, factors);
     }
+    for gate in &flow.split {
+        split::split(&mut editor, flow, gate, factors);
+    }
     editor.finish()
 }
 
@@ -87,7 +103,7 @@ fn unscale(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
 mod tests {
     use hardtack_bundle::graph::*;
 
-    use super::super::{Equalize, Settings, quantize};
+    use super::super::{Equalize, Int16, Settings, quantize};
     use super::*;
     use crate::channels::KEPT;
     use crate::parity;
@@ -150,25 +166,28 @@ mod tests {
     #[test]
     fn whatever_the_factors_the_results_stay() {
         let model = network();
-        let flow = flow::follow(&model);
-        let free = flow.scaled.iter().flat_map(|scaled| &scaled.layout.units);
-        let mut free: Vec<usize> = free.copied().filter(|unit| *unit != KEPT).collect();
-        free.sort_unstable();
-        free.dedup();
-        // The first convolution's four, the depthwise layers' four each, of which the first has
-        // those of the sum too.
-        assert_eq!(free.len(), 12);
-        let mut factors = vec![1.0; flow.units()];
-        for (index, unit) in free.iter().enumerate() {
-            factors[*unit] = [0.03, 7.0, 0.5, 19.0, 1.0][index % 5];
-        }
         let samples = vec![vec![noise(&[2, 3, 8, 8], 7)], vec![noise(&[2, 3, 8, 8], 8)]];
         let before = parity::outputs(&model, &samples).unwrap();
-        let scaled = apply(model, &flow, &factors);
-        let after = parity::outputs(&scaled, &samples).unwrap();
-        assert!(parity::compare(&before, &after).of_range < 1e-5);
-        // Limits and what leaves the model have no factor, and a sigmoid is given what it was.
-        assert!(scaled.graph.nodes.iter().any(|node| node.name.ends_with(".unscaled")));
+        for (gates, mark) in [(Gates::Within, ".unscaled"), (Gates::Behind, ".scaled")] {
+            let flow = flow::follow(&model, gates);
+            let free = flow.scaled.iter().flat_map(|scaled| &scaled.layout.units);
+            let mut free: Vec<usize> = free.copied().filter(|unit| *unit != KEPT).collect();
+            free.sort_unstable();
+            free.dedup();
+            // Those that the first depthwise layer reads, and the depthwise layers' four each, of which
+            // the first has those of the sum too.
+            assert_eq!(free.len(), 12);
+            let mut factors = vec![1.0; flow.units()];
+            for (index, unit) in free.iter().enumerate() {
+                // Two of four channels are of one part where a layer is split.
+                factors[*unit] = [0.03, 7.0, 0.03, 1.0, 19.0][index % 5];
+            }
+            let scaled = apply(model.clone(), &flow, &factors);
+            let after = parity::outputs(&scaled, &samples).unwrap();
+            assert!(parity::compare(&before, &after).of_range < 1e-5, "{gates:?}");
+            // Limits and what leaves the model have no factor, and a sigmoid is given what it was.
+            assert!(scaled.graph.nodes.iter().any(|node| node.name.ends_with(mark)));
+        }
     }
 
     /// A convolution of one pixel to four channels.
@@ -207,11 +226,12 @@ mod tests {
     fn channels_of_uneven_size_get_one_scale_that_suits_them() {
         let samples: Vec<Vec<Tensor>> =
             (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
-        for gated in [false, true] {
+        for (gated, int16, left) in [(false, false, 0.3), (true, false, 0.3), (true, true, 0.4)] {
             let model = uneven(gated);
             let float = parity::outputs(&model, &samples).unwrap();
             let error = |equalize| {
-                let settings = Settings { equalize, ..Settings::default() };
+                let int16 = if int16 { Int16::All } else { Int16::default() };
+                let settings = Settings { equalize, int16, ..Settings::default() };
                 let model = model.clone();
                 let quantized =
                     quantize(model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
@@ -220,7 +240,7 @@ mod tests {
                 parity::compare(&float, &integer).of_range
             };
             let (off, auto) = (error(Equalize::Off), error(Equalize::Auto));
-            assert!(auto < 0.3 * off, "{gated}: {off} {auto}");
+            assert!(auto < left * off, "{gated} {int16}: {off} {auto}");
         }
     }
 
@@ -234,7 +254,7 @@ mod tests {
         let model = net.finish(&[&x]);
         let samples: Vec<Vec<Tensor>> =
             (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
-        let same = equalize(model.clone(), &samples, &mut |_, _| {}).unwrap();
+        let same = equalize(model.clone(), &samples, Gates::Within, &mut |_, _| {}).unwrap();
         let outputs = |model| parity::outputs(model, &samples).unwrap();
         assert_eq!(outputs(&model), outputs(&same));
     }

@@ -1,4 +1,5 @@
-//! Functions of one value, element by element: a table of what they make of each of its integers.
+//! Functions of one value, element by element: a table of what they make of each of its integers, and
+//! of what a low half may add to it.
 //!
 //! A table is made where something else needs the function's value, so that a function of a
 //! function is one table, and nothing is rounded between them.
@@ -17,7 +18,7 @@ use super::{Lowering, outlet, refused};
 pub struct Function {
     /// The value.
     pub of: Outlet,
-    /// The results, from that of the least integer on.
+    /// The results at its points, in their order.
     results: Tensor,
 }
 
@@ -50,16 +51,15 @@ impl Lowering<'_> {
 
     /// What a node makes of all the integers of the value that it is a function of.
     fn evaluate(&mut self, index: usize, of: Outlet) -> Result<Tensor, String> {
-        const COUNT: usize = 256;
         let node = &self.model.graph.nodes[index];
         let order = self.whole_view(of)?.order();
-        let read = self.halves(of, &order)?.high;
-        let read = self.quantization_of(read);
+        let halves = self.halves(of, &order)?;
+        let points = self.points(halves);
+        let count = points.len();
         let mut inputs = Vec::new();
         for input in &node.inputs {
             let tensor = if *input == of {
-                let values = (i8::MIN..=i8::MAX).map(|integer| read.real(integer));
-                Tensor::new(&[COUNT], values.collect::<Vec<f32>>())
+                Tensor::new(&[count], points.clone())
             } else if let Some(function) = self.functions.get(input) {
                 Some(function.results.clone())
             } else {
@@ -68,7 +68,7 @@ impl Lowering<'_> {
             };
             inputs.push(tensor.ok_or("its constant is no single number")?);
         }
-        function::evaluate(self.model, index, inputs, COUNT)
+        function::evaluate(self.model, index, inputs, count)
     }
 
     /// Makes the table of a function, if a value is one. `stated` is what reads it as integers, and
@@ -91,7 +91,9 @@ impl Lowering<'_> {
         let read = self.quantization_of(from);
         let (written, quantization) = match stated {
             Some(stated) => stated,
-            None => (value, self.quantization(value).unwrap_or_else(|_| follows(read, &results))),
+            None => {
+                (value, self.quantization(value).unwrap_or_else(|_| follows(read, &results[..256])))
+            }
         };
         let to = self.tensor(written, &order, quantization)?;
         let Quantization { scale, zero_point } = read;

@@ -133,7 +133,7 @@ impl Lowering<'_> {
         let limits = chain.absorbed.iter().filter(limit).count();
         let open = chain.absorbed.len().checked_sub(limits + 1);
         let sum = outlet(open.map_or(layer.node, |open| chain.absorbed[open]));
-        let seen = self.calibration.ranges.get(&sum)?.seen;
+        let seen = self.calibration.ranges.get(&sum)?.wide;
         let range = Range { low: seen.low - added.high, high: seen.high - added.low };
         Some((Quantization::of(range), limits > 0))
     }
@@ -181,11 +181,11 @@ impl Lowering<'_> {
         if !limited {
             return self.written_wide(last, high, low, &layer.output_order);
         }
-        let limited = (i8::MIN..=i8::MAX)
-            .map(|integer| to.real(integer).max(chain.limits.low).min(chain.limits.high));
+        let halves = Halves { high, low: Some(low) };
+        let points = self.points(halves);
+        let limited = points.iter().map(|x| x.max(chain.limits.low).min(chain.limits.high));
         let limited: Vec<f32> = limited.collect();
         let to = self.wide(last).ok_or("its range is not known")?;
-        let halves = Halves { high, low: Some(low) };
         self.wide_function(last, halves, &limited, &layer.output_order, to)
     }
 

@@ -93,7 +93,7 @@ impl Lowering<'_> {
         let carried = self.carried.contains(&(value.node as usize));
         let stated = !carried || self.stated_ahead(value).is_some();
         let chosen = (!stated).then(|| self.calibration.ranges.get(&value))??;
-        Some(Quantization::of(chosen.seen))
+        Some(Quantization::of(chosen.wide))
     }
 
     /// A value as dense tensors that store its axes in this order, with all of its bits.
@@ -145,7 +145,7 @@ impl Lowering<'_> {
             parts
         } else {
             let target = match self.calibration.ranges.get(&value) {
-                Some(chosen) => Quantization::of(chosen.seen),
+                Some(chosen) => Quantization::of(chosen.wide),
                 None => return Err("it joins values whose ranges are not known".into()),
             };
             parts

@@ -1,0 +1,130 @@
+//! A layer and the x · sigmoid(x) behind it as several, each for the output channels of one factor: so
+//! small channels have a scale of their own from the first on.
+
+use hardtack::{Constant, Data, Model, Tensor};
+use hardtack_bundle::graph::{Binary, Conv, Dim, Node, Operator, Outlet, Slice, Unary};
+
+use super::flow::{Flow, Gate};
+use crate::channels::{convolution, real};
+use crate::edit::Editor;
+
+/// Between the name of a layer and what tells its parts apart.
+const PART: &str = "/channels-from-";
+
+/// The name of the layer that one of this name is a part of.
+pub fn whole(name: &str) -> &str {
+    name.split_once(PART).map_or(name, |(whole, _)| whole)
+}
+
+/// Whether what makes the value of a gate can be split: a convolution of one group that nothing else
+/// reads.
+pub fn can(model: &Model, gate: &Gate) -> bool {
+    let nodes = &model.graph.nodes;
+    let index = gate.x.node as usize;
+    let Operator::Conv(conv) = &nodes[index].operator else { return false };
+    let read = nodes.iter().flat_map(|node| &node.inputs).chain(&model.graph.outputs);
+    let outputs = conv.window.output_channels as usize;
+    let bias = nodes[index].inputs.get(2).and_then(|bias| real(model, *bias));
+    conv.groups == 1
+        && convolution(model, index, conv).is_some()
+        && bias.is_some_and(|bias| bias.len() == outputs && bias.shape().contains(&outputs))
+        && read.filter(|outlet| **outlet == gate.x).count() == 2
+}
+
+/// Splits a layer by the factors of the channels that its gate gives, and multiplies these.
+pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
+    let product = Outlet { node: gate.product as u32, slot: 0 };
+    let Some(layout) = flow.channels.layout(product) else { return };
+    let of = |channel: &usize| factors[layout.units[*channel]];
+    let mut levels: Vec<f32> = (0..layout.units.len()).map(|channel| of(&channel)).collect();
+    levels.sort_by(f32::total_cmp);
+    levels.dedup();
+    if levels == [1.0] {
+        return;
+    }
+    let axis = layout.axis;
+    let mut parts = Vec::new();
+    for level in &levels {
+        let channels: Vec<usize> =
+            (0..layout.units.len()).filter(|channel| of(channel) == *level).collect();
+        let Some(part) = part(editor, gate, axis, &channels, *level) else { return };
+        parts.push((channels, part));
+    }
+    // The channels in their order, runs of one part together.
+    let (mut runs, mut first) = (Vec::new(), 0);
+    while first < layout.units.len() {
+        let belongs = |(channels, _): &&(Vec<usize>, Outlet)| channels.contains(&first);
+        let Some((channels, part)) = parts.iter().find(belongs) else { return };
+        let start = channels.partition_point(|channel| *channel < first);
+        let run = channels[start..].iter().zip(first..).take_while(|(a, b)| **a == *b).count();
+        let name = format!("{}.{first}", editor.node(gate.product).name);
+        let (start, end) = (Dim::Value(start as i64), Dim::Value((start + run) as i64));
+        let operator = Operator::Slice(Slice { axis: axis as u32, start, end });
+        let mut fact = editor.node(part.node as usize).outputs[0].clone();
+        fact.shape[axis] = Dim::Value(run as i64);
+        runs.push(editor.add(Node { name, operator, inputs: vec![*part], outputs: vec![fact] }));
+        first += run;
+    }
+    // In its place, so that all who read it read the parts.
+    let node = &mut editor.model.graph.nodes[gate.product];
+    (node.operator, node.inputs) = (Operator::Concat(axis as u32), runs);
+}
+
+/// The layer with some of its output channels, and its gate, times a factor.
+fn part(
+    editor: &mut Editor,
+    gate: &Gate,
+    axis: usize,
+    channels: &[usize],
+    factor: f32,
+) -> Option<Outlet> {
+    let layer = editor.node(gate.x.node as usize).clone();
+    let Operator::Conv(conv) = &layer.operator else { return None };
+    let (read, _) = convolution(&editor.model, gate.x.node as usize, conv)?;
+    let nodes = [gate.x.node as usize, gate.sigmoid, gate.product];
+    let part = |index| format!("{}{PART}{}", editor.node(index).name, channels[0]);
+    let [name, sigmoid, product] = nodes.map(part);
+    let kernel = taken(real(&editor.model, layer.inputs[1])?, read.axes.0, channels)?;
+    let bias = real(&editor.model, layer.inputs[2])?;
+    let along = bias.shape().iter().position(|size| *size == bias.len())?;
+    let bias = taken(bias, along, channels)?;
+    let rank = layer.outputs[0].shape.len();
+    let by = Tensor::new(&vec![1; rank], vec![factor])?;
+    let mut constant = |part: &str, tensor: Tensor| {
+        editor.add_constant(format!("{name}.{part}"), Constant::Tensor(tensor.into()))
+    };
+    let [kernel, bias, by] =
+        [("kernel", kernel), ("bias", bias), ("factor", by)].map(|(part, of)| constant(part, of));
+
+    let mut fact = layer.outputs[0].clone();
+    fact.shape[axis] = Dim::Value(channels.len() as i64);
+    let mut add = |name: String, operator: Operator, inputs: Vec<Outlet>| {
+        editor.add(Node { name, operator, inputs, outputs: vec![fact.clone()] })
+    };
+    let mut window = conv.window.clone();
+    window.output_channels = channels.len() as _;
+    let conv = Operator::Conv(Conv { window, ..conv.clone() });
+    let x = add(name.clone(), conv, vec![layer.inputs[0], kernel, bias]);
+    let multiply = || Operator::Binary(Binary::Multiply);
+    let sigmoid = add(sigmoid, Operator::Unary(Unary::Sigmoid), vec![x]);
+    let scaled = format!("{product}.scaled");
+    let product = add(product, multiply(), vec![x, sigmoid]);
+    Some(match factor {
+        1.0 => product,
+        _ => add(scaled, multiply(), vec![product, by]),
+    })
+}
+
+/// Some elements of an axis.
+fn taken(tensor: &Tensor, axis: usize, channels: &[usize]) -> Option<Tensor> {
+    let shape = tensor.shape();
+    let within: usize = shape[axis + 1..].iter().product();
+    let values = tensor.as_f32()?;
+    let outer = values.chunks_exact(within * shape[axis]);
+    let values = outer.flat_map(|values| {
+        channels.iter().flat_map(move |channel| &values[channel * within..][..within])
+    });
+    let mut taken = shape.to_vec();
+    taken[axis] = channels.len();
+    Tensor::new(&taken, Data::F32(values.copied().collect()))
+}
