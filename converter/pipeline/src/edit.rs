@@ -244,6 +244,24 @@ fn keep_named_constants(mut model: Model) -> Model {
     model
 }
 
+/// What names the outermost graph of a model, and each of its bodies.
+pub fn graphs(model: &Model) -> impl Iterator<Item = Option<usize>> + use<> {
+    std::iter::once(None).chain((0..model.graph.bodies.len()).map(Some))
+}
+
+/// The outermost graph, or a body.
+pub fn graph(model: &Model, body: Option<usize>) -> &Graph {
+    body.map_or(&model.graph, |body| &model.graph.bodies[body])
+}
+
+/// The same, to be changed.
+pub fn graph_mut(model: &mut Model, body: Option<usize>) -> &mut Graph {
+    match body {
+        None => &mut model.graph,
+        Some(body) => &mut model.graph.bodies[body],
+    }
+}
+
 /// Puts runs of nodes in place of single ones. The last of a run reads those before it, and gives
 /// what the single one gave.
 pub fn replace(graph: &mut Graph, mut runs: HashMap<usize, Vec<Node>>) {

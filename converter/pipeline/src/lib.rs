@@ -26,6 +26,7 @@ pub mod quantize;
 mod report;
 mod resting;
 pub mod samples;
+mod shape;
 #[cfg(test)]
 mod testing;
 mod whole;

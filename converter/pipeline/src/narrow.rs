@@ -6,17 +6,17 @@ use std::collections::{HashMap, HashSet};
 use half::{bf16, f16};
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator};
+use hardtack_bundle::graph::{Fact, Graph, Node, Operator};
 
 use crate::edit;
+use crate::shape::fact;
 
 /// Constants of fewer elements stay as they are: a node of their own would take what is saved.
 const LARGE: usize = 256;
 
 /// The model with its constants narrowed. Not a bit of its values changes.
 pub fn narrow(mut model: Model) -> Model {
-    let bodies = std::mem::take(&mut model.graph.bodies);
-    let graphs = || std::iter::once(&model.graph).chain(&bodies);
+    let graphs = || std::iter::once(&model.graph).chain(&model.graph.bodies);
     let scales: HashSet<usize> = graphs().flat_map(scales_of_blocks).collect();
     let bytes: HashSet<usize> =
         graphs().flat_map(|graph| constants(graph).map(|(_, c)| c)).collect();
@@ -41,13 +41,8 @@ pub fn narrow(mut model: Model) -> Model {
         (record.dtype, record.stored, record.shape) = (DType::U8, DType::U8, vec![length as u64]);
         model.constants[index] = Constant::Tensor(tensor.into());
     }
-    model.graph.bodies = bodies;
-    let bodies = model.graph.bodies.len();
-    for body in std::iter::once(None).chain((0..bodies).map(Some)) {
-        let graph = match body {
-            None => &model.graph,
-            Some(body) => &model.graph.bodies[body],
-        };
+    for body in edit::graphs(&model) {
+        let graph = edit::graph(&model, body);
         let mut runs = HashMap::new();
         for (node, constant) in constants(graph) {
             let Some(fact_of) = unpacked.get(&constant) else { continue };
@@ -60,11 +55,7 @@ pub fn narrow(mut model: Model) -> Model {
             let elements = node_of(name, Operator::Unpack, vec![fact_of.clone()]);
             runs.insert(node, vec![bytes, elements]);
         }
-        let graph = match body {
-            None => &mut model.graph,
-            Some(body) => &mut model.graph.bodies[body],
-        };
-        edit::replace(graph, runs);
+        edit::replace(edit::graph_mut(&mut model, body), runs);
     }
     model
 }
@@ -95,10 +86,6 @@ fn halves(tensor: &Tensor) -> Option<Tensor> {
     }
     let exact = fine.iter().zip(reals).all(|(half, real)| half.to_f32() == *real);
     exact.then(|| Tensor::new(tensor.shape(), fine))?
-}
-
-fn fact(dtype: DType, shape: &[usize]) -> Fact {
-    Fact { dtype, shape: shape.iter().map(|size| Dim::Value(*size as i64)).collect() }
 }
 
 /// The nodes of a graph that give constants, each with the constant's index.

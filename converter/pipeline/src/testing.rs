@@ -14,7 +14,7 @@ pub fn noise(shape: &[usize], seed: u64) -> Tensor {
 }
 
 fn fact(shape: &[usize]) -> Fact {
-    Fact { dtype: DType::F32, shape: shape.iter().map(|d| Dim::Value(*d as i64)).collect() }
+    crate::shape::fact(DType::F32, shape)
 }
 
 /// A graph in the making; every value has its shape.

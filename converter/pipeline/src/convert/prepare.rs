@@ -1,6 +1,7 @@
 //! The stage that stores what runs in float as asked, ready to be loaded.
 
 use hardtack::Model;
+use hardtack_bundle::graph::Graph;
 
 use super::{Work, compared};
 use crate::emit;
@@ -23,8 +24,13 @@ impl Work<'_> {
     pub(super) fn prepare(&mut self, model: Resting, samples: &Samples) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
         let before = parity::outputs(&model, &compared(samples))?;
-        let (model, mut stored) = self.multiply(model.awake()?);
-        let model = Resting::new(model)?;
+        let (model, mut stored) = match self.multiplies(model.graph()) {
+            true => {
+                let (model, stored) = self.multiply(model.awake()?);
+                (Resting::new(model)?, stored)
+            }
+            false => (model, Vec::new()),
+        };
         let products = match stored.is_empty() {
             true => None,
             false => Some(parity::outputs(&model, &compared(samples))?),
@@ -67,6 +73,11 @@ impl Work<'_> {
         }
         self.end("prepare", began, &prepared.model, Some(of_range));
         Ok(prepared)
+    }
+
+    /// Whether products of what runs in float are computed in integers, as the source or the user wants.
+    pub(super) fn multiplies(&self, graph: &Graph) -> bool {
+        self.options.dynamic || !quantize::dynamic::constants(graph).is_empty()
     }
 
     /// Computes products in integers, if asked to, and gives all such products their biases; how

@@ -31,8 +31,7 @@ impl Work<'_> {
                 return Err(Error::Options(format!("--{name}: is for INT8; give --int8 too")));
             }
             let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
-            let dynamic =
-                self.options.dynamic || !quantize::dynamic::constants(model.graph()).is_empty();
+            let dynamic = self.multiplies(model.graph());
             if !dynamic && model.graph().nodes.iter().any(integers) {
                 self.warnings.push(
                     "the model has integer weights, and states no scales of activations, so that it \

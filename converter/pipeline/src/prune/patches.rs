@@ -4,6 +4,7 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Padding, Window};
 
 use crate::channels::{Layer, channel_axis};
+use crate::shape::strides;
 
 /// A tensor's elements by place and channel.
 pub struct Channelwise<'t> {
@@ -22,10 +23,7 @@ impl<'t> Channelwise<'t> {
     /// `None` where the axis is lacking.
     pub fn new(shape: &[usize], values: &'t [f32], axis: usize) -> Option<Channelwise<'t>> {
         let shape = shape.to_vec();
-        let mut strides = vec![1; shape.len()];
-        for at in (0..shape.len().saturating_sub(1)).rev() {
-            strides[at] = strides[at + 1] * shape[at + 1];
-        }
+        let strides = strides(&shape);
         (axis < shape.len()).then_some(Channelwise { values, shape, strides, axis })
     }
 

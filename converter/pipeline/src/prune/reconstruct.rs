@@ -16,6 +16,7 @@ use crate::edit::Editor;
 use crate::error::Error;
 use crate::observe::Observer;
 use crate::samples::{Source, each};
+use crate::shape::strides;
 
 /// Places that are looked at for each weight of an output channel.
 const PLACES: usize = 32;
@@ -170,10 +171,7 @@ fn set(editor: &mut Editor, (node, input): (usize, usize), shape: &[usize], valu
 
 /// Where the weights of a kernel are, by output channel, input channel and element of the window.
 fn places(shape: &[usize], (output, input): (usize, usize)) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (0..shape.len().saturating_sub(1)).rev() {
-        strides[axis] = strides[axis + 1] * shape[axis + 1];
-    }
+    let strides = strides(shape);
     let mut places = vec![0];
     let others = (0..shape.len()).filter(|axis| *axis != output && *axis != input);
     for axis in [output, input].into_iter().chain(others) {

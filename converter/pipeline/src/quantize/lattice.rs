@@ -6,6 +6,8 @@
 
 use hardtack_engine::program::{TensorId, Walk};
 
+use crate::shape::strides;
+
 /// Where elements come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -56,15 +58,6 @@ struct AxisSpan {
     count: usize,
     source: usize,
     step: usize,
-}
-
-/// Row-major strides.
-pub fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    strides
 }
 
 /// Strides of a dense tensor that stores its axes in this order, outermost first.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{self, DequantizeBlocks, DequantizeLinear, Dim, Fact, Graph};
+use hardtack_bundle::graph::{self, DequantizeBlocks, DequantizeLinear, Fact, Graph};
 use hardtack_bundle::graph::{KernelLayout, Node, Operator};
 
 use super::blocks::{BLOCK, Blocks};
@@ -19,6 +19,7 @@ use super::round;
 use crate::edit::{self, Editor};
 use crate::narrow;
 use crate::options::MatrixStorage;
+use crate::shape::fact;
 
 /// Constants of fewer elements stay real: their scales and nodes would take what is saved.
 pub(super) const LARGE: usize = 4096;
@@ -58,7 +59,7 @@ struct Stored {
 pub fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>) -> (Model, usize) {
     let narrow = storage == MatrixStorage::Int4;
     let mut matrices = Vec::new();
-    for body in std::iter::once(None).chain((0..model.graph.bodies.len()).map(Some)) {
+    for body in edit::graphs(&model) {
         matrices.extend(find(&model, body, narrow || bits.is_some()));
     }
     if matrices.is_empty() {
@@ -76,7 +77,7 @@ pub fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>) -> (Mo
             Some(axis) => matrix.in_blocks(axis),
             None => matrix.in_rows(steps.as_ref().map(|steps| steps[index])),
         };
-        let name = graph(&model, matrix.body).nodes[matrix.node].name.clone();
+        let name = edit::graph(&model, matrix.body).nodes[matrix.node].name.clone();
         let mut nodes: Vec<Node> = Vec::new();
         for (suffix, tensor) in ["integers", "scale", "zero_point"].into_iter().zip(stored.inputs) {
             nodes.push(constant(&mut model, format!("{name}.{suffix}"), tensor));
@@ -90,21 +91,9 @@ pub fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>) -> (Mo
         replaced.entry(matrix.body).or_default().insert(matrix.node, nodes);
     }
     for (body, nodes) in replaced {
-        let graph = match body {
-            None => &mut model.graph,
-            Some(body) => &mut model.graph.bodies[body],
-        };
-        edit::replace(graph, nodes);
+        edit::replace(edit::graph_mut(&mut model, body), nodes);
     }
     (Editor::new(model).finish(), count)
-}
-
-fn graph(model: &Model, body: Option<usize>) -> &Graph {
-    body.map_or(&model.graph, |body| &model.graph.bodies[body])
-}
-
-fn fact(dtype: DType, shape: &[usize]) -> Fact {
-    Fact { dtype, shape: shape.iter().map(|size| Dim::Value(*size as i64)).collect() }
 }
 
 /// A node that gives a new constant.
@@ -126,7 +115,7 @@ fn constant(model: &mut Model, name: String, tensor: Tensor) -> Node {
 
 /// The matrices of a graph; with `integers`, those that are dequantized too.
 fn find(model: &Model, body: Option<usize>, integers: bool) -> Vec<Matrix> {
-    let graph = graph(model, body);
+    let graph = edit::graph(model, body);
     let mut readers: HashMap<usize, Vec<(&Node, usize)>> = HashMap::new();
     for node in &graph.nodes {
         for (slot, input) in node.inputs.iter().enumerate() {
@@ -354,7 +343,7 @@ mod tests {
     }
 
     fn reshape(from: &[i64], to: &[i64]) -> hardtack_bundle::graph::Reshape {
-        let dims = |sizes: &[i64]| sizes.iter().map(|size| Dim::Value(*size)).collect();
+        let dims = |sizes: &[i64]| sizes.iter().map(|size| graph::Dim::Value(*size)).collect();
         hardtack_bundle::graph::Reshape { axis: 0, from: dims(from), to: dims(to) }
     }
 

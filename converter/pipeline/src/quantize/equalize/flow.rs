@@ -251,7 +251,7 @@ impl Flow {
 fn rows(tensor: &hardtack::Tensor, first: usize, second: Option<usize>) -> Option<Vec<Vec<f32>>> {
     let Data::F32(values) = tensor.data() else { return None };
     let shape = tensor.shape();
-    let strides = super::super::lattice::strides(shape);
+    let strides = crate::shape::strides(shape);
     let along = |index: u32, axis: usize| index as usize / strides[axis] % shape[axis];
     let mut order: Vec<u32> = (0..u32::try_from(values.len()).ok()?).collect();
     // No two are alike, and an unstable sort takes no memory.

@@ -1,0 +1,18 @@
+//! Shapes of tensors.
+
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{Dim, Fact};
+
+/// Row-major strides.
+pub fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    strides
+}
+
+/// What is known of a value of this shape.
+pub fn fact(dtype: DType, shape: &[usize]) -> Fact {
+    Fact { dtype, shape: shape.iter().map(|size| Dim::Value(*size as i64)).collect() }
+}
