@@ -105,6 +105,8 @@ pub struct RangeReport {
     pub seen: [f32; 2],
     /// What is covered.
     pub covered: [f32; 2],
+    /// Bits of an integer: 8, or 16 as two tensors.
+    pub bits: u32,
     /// What chose it.
     pub method: Method,
 }

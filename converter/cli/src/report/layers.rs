@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hardtack_converter::{LayerReport, Report};
+use hardtack_converter::{LayerReport, RangeReport, Report};
 
 use super::plots;
 use crate::bench::ms;
@@ -73,7 +73,8 @@ fn row(index: usize, layer: &LayerReport, time: Option<f64>) -> anyhow::Result<S
         let pair = |[low, high]: [f32; 2]| format!("{low:.4} to {high:.4}");
         html += &term("seen", &pair(range.seen));
         html += &term("covered", &format!("{}, by {}", pair(range.covered), range.method.name()));
-        html += &term("activation step", &format!("{:.5}", step(range.covered)));
+        html += &term("bits", &range.bits.to_string());
+        html += &term("activation step", &format!("{:.2e}", step(range)));
     }
     if let Some(weights) = &layer.weights {
         let [low, high] = weights.step;
@@ -104,8 +105,9 @@ fn row(index: usize, layer: &LayerReport, time: Option<f64>) -> anyhow::Result<S
 }
 
 /// The real value of one of 255 steps.
-fn step([low, high]: [f32; 2]) -> f32 {
-    (high.max(0.0) - low.min(0.0)) / 255.0
+fn step(range: &RangeReport) -> f32 {
+    let [low, high] = range.covered;
+    (high.max(0.0) - low.min(0.0)) / (2f32.powi(range.bits as i32) - 1.0)
 }
 
 fn term(name: &str, value: &str) -> String {

@@ -65,10 +65,15 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// For people and machines.
-    pub fn report(&self) -> RangeReport {
+    /// For people and machines, of a value of 16 bits or of 8.
+    pub fn report(&self, wide: bool) -> RangeReport {
         let pair = |range: Range| [range.low, range.high];
-        RangeReport { seen: pair(self.seen), covered: pair(self.range), method: self.method }
+        let (covered, method, bits) = match wide {
+            false => (self.range, self.method, 8),
+            true if self.wide == self.seen => (self.wide, Method::MinMax, 16),
+            true => (self.wide, Method::Mse, 16),
+        };
+        RangeReport { seen: pair(self.seen), covered: pair(covered), bits, method }
     }
 }
 

@@ -9,7 +9,6 @@ use hardtack_engine::{Input, Output, Program};
 use hardtack_kernels::Kernels;
 
 use super::calibrate::Calibration;
-use super::clip::Chosen;
 use super::function::Function;
 use super::lattice::View;
 use super::lower::{Lowered, Written};
@@ -83,7 +82,10 @@ pub fn measure(
                 sqnr_db: 10.0 * (sums.signal.max(1e-30) / sums.noise.max(1e-30)).log10(),
                 cosine: sums.product / (sums.signal * sums.quantized).sqrt().max(1e-30),
                 largest: sums.largest,
-                range: calibration.ranges.get(&written.outlet).map(Chosen::report),
+                range: calibration
+                    .ranges
+                    .get(&written.outlet)
+                    .map(|chosen| chosen.report(written.low.is_some())),
                 spread: calibration
                     .histograms
                     .get(&written.outlet)

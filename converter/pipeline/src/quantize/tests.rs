@@ -5,6 +5,7 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
 use super::{Equalize, Int16, Quantized, Rounding, Settings, mixed, quantize};
+use crate::LayerReport;
 use crate::parity;
 use crate::testing::{Net, Value, noise, windowed};
 
@@ -539,6 +540,10 @@ fn some_layers_have_16_bits_by_name() {
     let quantized = with(&Settings { int16, ..Settings::default() }).unwrap();
     let [told] = &quantized.int16[..] else { panic!("one layer has 16 bits") };
     assert_eq!(told.node, name);
+    let bits = |layer: &LayerReport| layer.range.unwrap().bits;
+    let wide: Vec<&LayerReport> = quantized.layers.iter().filter(|l| bits(l) == 16).collect();
+    assert!(!wide.is_empty() && wide.len() < quantized.layers.len());
+    assert!(wide.iter().all(|layer| layer.range.unwrap().covered == layer.range.unwrap().seen));
     let whole = with(&Settings::default()).unwrap();
     let steps = |quantized: &Quantized| {
         let program = &quantized.model.programs[0];

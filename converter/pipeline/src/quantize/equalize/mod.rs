@@ -245,6 +245,25 @@ mod tests {
     }
 
     #[test]
+    fn a_split_layer_keeps_its_name() {
+        let samples: Vec<Vec<Tensor>> =
+            (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
+        let model = uneven(true);
+        let layer = model.graph.nodes.iter().find(|n| matches!(n.operator, Operator::Conv(_)));
+        let name = layer.unwrap().name.clone();
+        let of = |settings: Settings| {
+            quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {}).unwrap()
+        };
+        let wide = of(Settings { int16: Int16::Nodes(vec![name.clone()]), ..Settings::default() });
+        assert!(wide.int16.len() > 1);
+        assert!(wide.int16.iter().all(|told| told.node != name && whole(&told.node) == name));
+        let keep_float = vec![name.clone()];
+        let float = of(Settings { keep_float, int16: Int16::All, ..Settings::default() });
+        let kept = float.left_in_float.iter().filter(|told| told.operator == "Conv");
+        assert_eq!(kept.count(), wide.int16.len());
+    }
+
+    #[test]
     fn even_channels_stay_as_they_are() {
         let mut net = Net::new();
         let x = net.input(&[1, 4, 8, 8]);
