@@ -310,12 +310,16 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
             found.extend(mixed::with_followers(model, index));
         }
         if found.len() == before {
-            let alike = nodes.iter().filter(|node| {
-                let (a, b) = (node.name.to_lowercase(), name.to_lowercase());
-                !matches!(node.operator, Operator::Constant(_))
-                    && (a.contains(&b) || b.contains(&a))
-            });
-            let alike: Vec<&str> = alike.map(|node| node.name.as_str()).take(5).collect();
+            let others = nodes.iter().filter(|n| !matches!(n.operator, Operator::Constant(_)));
+            let others = others.map(|node| equalize::whole(&node.name));
+            let mut alike: Vec<&str> = others
+                .filter(|other| {
+                    let (a, b) = (other.to_lowercase(), name.to_lowercase());
+                    a.contains(&b) || b.contains(&a)
+                })
+                .collect();
+            alike.dedup();
+            alike.truncate(5);
             return Err(Error::Options(format!(
                 "{option} {name:?}: the model has no node of that name{}; `hardtack inspect \
                  --nodes` lists those of a float bundle",

@@ -257,6 +257,12 @@ mod tests {
         let wide = of(Settings { int16: Int16::Nodes(vec![name.clone()]), ..Settings::default() });
         assert!(wide.int16.len() > 1);
         assert!(wide.int16.iter().all(|told| told.node != name && whole(&told.node) == name));
+        // A name like those of its parts is told the name that the layer has in the file.
+        let int16 = Int16::Nodes(vec![format!("{name}x")]);
+        let settings = Settings { int16, ..Settings::default() };
+        let unknown = quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {});
+        let sentence = unknown.err().unwrap().to_string();
+        assert!(sentence.contains(&format!("(it has {name})")), "{sentence}");
         let keep_float = vec![name.clone()];
         let float = of(Settings { keep_float, int16: Int16::All, ..Settings::default() });
         let kept = float.left_in_float.iter().filter(|told| told.operator == "Conv");
