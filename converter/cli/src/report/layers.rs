@@ -104,7 +104,7 @@ fn row(index: usize, layer: &LayerReport, time: Option<f64>) -> anyhow::Result<S
     Ok(html + "</div>\n</details>\n")
 }
 
-/// The real value of one of 255 steps.
+/// The real value of a step.
 fn step(range: &RangeReport) -> f32 {
     let [low, high] = range.covered;
     (high.max(0.0) - low.min(0.0)) / (2f32.powi(range.bits as i32) - 1.0)

@@ -110,7 +110,7 @@ impl Calibration {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibration, Error> {
         let awake = model.awake()?;
-        let ranges = ranges(&awake, &histograms, settings.method);
+        let ranges = ranges(&awake, &histograms, settings);
         let weights = match settings.rounding {
             Rounding::Nearest => HashMap::new(),
             Rounding::Adaptive => {
@@ -133,8 +133,9 @@ impl Calibration {
 fn ranges(
     model: &Model,
     histograms: &HashMap<Outlet, Histogram>,
-    method: Method,
+    settings: &Settings,
 ) -> HashMap<Outlet, Chosen> {
+    let method = settings.method;
     // What the caller gets, or a softmax: its greatest values are the answer, and are not clipped.
     let mut answers: HashSet<Outlet> = model.graph.outputs.iter().copied().collect();
     let softmax = |node: &&Node| matches!(node.operator, Operator::Softmax(_));
@@ -147,7 +148,12 @@ fn ranges(
         let function = Function::of_readers(model, *outlet, low.min(0.0), high.max(0.0));
         let at = function.as_ref().map(|function| move |x: f64| function.at(x));
         let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
-        (*outlet, clip::choose(histogram, method, transfer))
+        let chosen = clip::choose(histogram, method, transfer);
+        let wide = match settings.may_have_16_bits() {
+            true => clip::wide(histogram, transfer),
+            false => chosen.wide,
+        };
+        (*outlet, Chosen { wide, ..chosen })
     };
     histograms.iter().map(choose).collect()
 }

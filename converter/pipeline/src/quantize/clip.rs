@@ -55,8 +55,8 @@ pub struct Chosen {
     pub seen: Range,
     /// What the integers cover.
     pub range: Range,
-    /// What 65 536 of them cover, where the value has so many: nothing is clipped but what a function
-    /// that alone reads it makes nothing of.
+    /// What 65 536 of them cover, where the value may have so many: nothing is clipped but what a
+    /// function that alone reads it makes nothing of.
     pub wide: Range,
     /// Who chose it.
     pub method: Method,
@@ -94,15 +94,22 @@ pub fn choose(histogram: &Histogram, method: Method, transfer: Transfer<'_>) -> 
         let seen = histogram.range();
         Chosen { seen, range, wide: seen, method, error: judge.error(range) }
     };
-    let wide = judge.wide(histogram.range());
-    let chosen = match method {
-        Method::Auto => {
-            let least = Method::ALL.map(of).into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
-            least.expect("there are methods")
+    if method != Method::Auto {
+        return of(method);
+    }
+    let least = Method::ALL.map(of).into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
+    least.expect("there are methods")
+}
+
+/// The range of a tensor of 16 bits.
+pub fn wide(histogram: &Histogram, transfer: Transfer<'_>) -> Range {
+    match transfer {
+        Some(f) => {
+            let judge = Judge::new(histogram, transfer);
+            least(histogram.range(), |range| judge.wide_error(range, f))
         }
-        method => of(method),
-    };
-    Chosen { wide, ..chosen }
+        None => histogram.range(),
+    }
 }
 
 /// Judges ranges of one tensor.
@@ -170,14 +177,6 @@ impl<'a> Judge<'a> {
         }
         let beyond = BEYOND * self.total;
         Range { low: end(self.bins.iter(), beyond), high: end(self.bins.iter().rev(), beyond) }
-    }
-
-    /// The range for a value of 16 bits.
-    fn wide(&self, all: Range) -> Range {
-        match self.transfer {
-            Some(f) => least(all, |range| self.wide_error(range, f)),
-            None => all,
-        }
     }
 
     /// Mean squared error of what a function makes of a value of 16 bits: it is straight within a step
@@ -332,11 +331,9 @@ mod tests {
         let histogram = bell(&[-60.0, -50.0, 40.0]);
         let silu = |x: f64| x / (1.0 + (-x).exp());
         let seen = histogram.range();
-        assert_eq!(choose(&histogram, Method::Auto, None).wide, seen);
-        for method in [Method::Auto, Method::Entropy] {
-            let wide = choose(&histogram, method, Some(&silu)).wide;
-            assert!(wide.low > -20.0 && wide.low < -5.0 && wide.high == seen.high, "{wide:?}");
-        }
+        assert_eq!(wide(&histogram, None), seen);
+        let gated = wide(&histogram, Some(&silu));
+        assert!(gated.low > -20.0 && gated.low < -5.0 && gated.high == seen.high, "{gated:?}");
     }
 
     #[test]

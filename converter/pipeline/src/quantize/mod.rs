@@ -303,7 +303,7 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
         let named = |index: &usize| {
             let node = &nodes[*index];
             let constant = matches!(node.operator, Operator::Constant(_));
-            node.name == *name || (!constant && equalize::whole(&node.name) == name)
+            node.name == *name || (!constant && equalize::whole_name(&node.name) == name)
         };
         let before = found.len();
         for index in (0..nodes.len()).filter(named) {
@@ -311,7 +311,7 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
         }
         if found.len() == before {
             let others = nodes.iter().filter(|n| !matches!(n.operator, Operator::Constant(_)));
-            let others = others.map(|node| equalize::whole(&node.name));
+            let others = others.map(|node| equalize::whole_name(&node.name));
             let mut alike: Vec<&str> = others
                 .filter(|other| {
                     let (a, b) = (other.to_lowercase(), name.to_lowercase());

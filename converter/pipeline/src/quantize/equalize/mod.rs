@@ -17,7 +17,7 @@ use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Node, Operator};
 
 use self::flow::{Flow, Gate, Scaled};
-pub use self::split::whole;
+pub use self::split::whole_name;
 use crate::channels::real;
 use crate::edit::Editor;
 use crate::error::Error;
@@ -256,7 +256,7 @@ mod tests {
         };
         let wide = of(Settings { int16: Int16::Nodes(vec![name.clone()]), ..Settings::default() });
         assert!(wide.int16.len() > 1);
-        assert!(wide.int16.iter().all(|told| told.node != name && whole(&told.node) == name));
+        assert!(wide.int16.iter().all(|told| told.node != name && whole_name(&told.node) == name));
         // A name like those of its parts is told the name that the layer has in the file.
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
         let settings = Settings { int16, ..Settings::default() };

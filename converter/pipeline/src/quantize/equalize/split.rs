@@ -12,7 +12,7 @@ use crate::edit::Editor;
 const PART: &str = "/channels-from-";
 
 /// The name of the layer that one of this name is a part of.
-pub fn whole(name: &str) -> &str {
+pub fn whole_name(name: &str) -> &str {
     name.split_once(PART).map_or(name, |(whole, _)| whole)
 }
 
@@ -47,14 +47,15 @@ pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
     for level in &levels {
         let channels: Vec<usize> =
             (0..layout.units.len()).filter(|channel| of(channel) == *level).collect();
-        let Some(part) = part(editor, gate, axis, &channels, *level) else { return };
+        let part = part(editor, gate, axis, &channels, *level);
+        let part = part.expect("it can be split");
         parts.push((channels, part));
     }
     // The channels in their order, runs of one part together.
     let (mut runs, mut first) = (Vec::new(), 0);
     while first < layout.units.len() {
         let belongs = |(channels, _): &&(Vec<usize>, Outlet)| channels.contains(&first);
-        let Some((channels, part)) = parts.iter().find(belongs) else { return };
+        let (channels, part) = parts.iter().find(belongs).expect("each channel has a part");
         let start = channels.partition_point(|channel| *channel < first);
         let run = channels[start..].iter().zip(first..).take_while(|(a, b)| **a == *b).count();
         let name = format!("{}.{first}", editor.node(gate.product).name);
