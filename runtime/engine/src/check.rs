@@ -38,11 +38,30 @@ pub(crate) fn program(code: &[u8], weights: Section<'_>) -> Result<Header, Progr
         })?;
     }
     checker.section.check_end()?;
+    #[cfg(feature = "alloc")]
+    check_overlap(code)?;
     let count = usize::from(header.tensors) + header.steps as usize;
     if !names::are_well_formed(code.names(), count) {
         return Err(ProgramError::Names);
     }
     Ok(header)
+}
+
+/// Checks that two ranges of weights are the same or share no byte.
+#[cfg(feature = "alloc")]
+fn check_overlap(code: Code<'_>) -> Result<(), ProgramError> {
+    let spans = code.steps().flatten().flat_map(|step| step.spans());
+    let mut ranges: alloc::vec::Vec<(u32, u32)> =
+        spans.filter(|span| span.length > 0).map(|span| (span.offset, span.length)).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    for pair in ranges.windows(2) {
+        let ((offset, length), (next, _)) = (pair[0], pair[1]);
+        if u64::from(next) < u64::from(offset) + u64::from(length) {
+            return Err(ProgramError::WeightsOverlap { offset: next });
+        }
+    }
+    Ok(())
 }
 
 fn ensure(condition: bool, problem: Problem) -> Result<(), Problem> {

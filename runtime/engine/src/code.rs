@@ -324,8 +324,8 @@ impl<B: AsRef<[u8]>> Program<B> {
             }
         };
         match (packing, unpacked) {
-            (Some(packing), None) => Ok(packed::pack(code, weights, packing)),
-            (Some(packing), Some(plain)) => Ok(packed::pack(code, plain.bytes(), packing)),
+            (Some(packing), None) => packed::pack(code, weights, packing),
+            (Some(packing), Some(plain)) => packed::pack(code, plain.bytes(), packing),
             (None, Some(plain)) => Ok(plain),
             (None, None) => unreachable!("they are equal"),
         }

@@ -90,6 +90,27 @@ pub enum ProgramError {
     /// The weights lie at an odd address.
     #[error("the weights do not lie at a multiple of 4 bytes in memory")]
     WeightsAlignment,
+    /// Two ranges of weights share some of their bytes, but not all.
+    #[error(
+        "two ranges of weights of the integer program overlap at byte {offset}; convert the model \
+         again"
+    )]
+    WeightsOverlap {
+        /// Where the second one begins.
+        offset: u32,
+    },
+    /// Steps share ranges of weights so often that packing them would take far more memory than
+    /// the section has.
+    #[error(
+        "the integer program uses its {given} bytes of weights so often that packing them takes \
+         {needed} bytes; convert the model again"
+    )]
+    WeightsRepeated {
+        /// Bytes of the section.
+        given: u64,
+        /// Bytes that the packed section would have.
+        needed: u64,
+    },
 }
 
 /// What is wrong with a tensor or a step.
@@ -215,4 +236,7 @@ pub enum RunError {
     /// The weights were moved since they were checked.
     #[error("the weights no longer lie at a multiple of 4 bytes in memory")]
     WeightsAlignment,
+    /// The observer ended the run.
+    #[error("the run was stopped")]
+    Stopped,
 }

@@ -13,6 +13,11 @@ use crate::{Aligned, Input, Output, Program, ProgramError, RunError};
 
 /// Looks on while a program runs.
 pub trait Observer {
+    /// Whether the run is to go on. Asked before each operation.
+    fn goes_on(&mut self) -> bool {
+        true
+    }
+
     /// Before what step number `index` became; a step may have become several operations.
     fn before(&mut self, _index: usize) {}
 
@@ -130,6 +135,9 @@ impl<B: AsRef<[u8]>> Executor<B> {
             Some((kernels, lowered)) => {
                 let machine = Machine { kernels, weights, parallel };
                 for (step, operation) in &lowered.operations {
+                    if !observer.goes_on() {
+                        return Err(RunError::Stopped);
+                    }
                     observer.before(*step as usize);
                     machine.run(operation, arena, inputs, outputs);
                     observer.after(*step as usize);
@@ -139,6 +147,9 @@ impl<B: AsRef<[u8]>> Executor<B> {
                 let machine = execute::Machine { code, weights, kernels: &Kernels::SCALAR };
                 let arena = bytemuck::cast_slice_mut(arena);
                 for (index, step) in self.steps.iter().enumerate() {
+                    if !observer.goes_on() {
+                        return Err(RunError::Stopped);
+                    }
                     observer.before(index);
                     machine.step(step, arena, inputs, outputs);
                     observer.after(index);

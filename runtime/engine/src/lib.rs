@@ -26,6 +26,8 @@ mod executor;
 #[cfg(feature = "alloc")]
 mod lower;
 mod names;
+#[cfg(feature = "alloc")]
+mod needs;
 mod packed;
 #[cfg(feature = "alloc")]
 mod plan;

@@ -96,6 +96,30 @@ impl Step {
         first.into_iter().chain(second)
     }
 
+    /// The ranges of weights that it reads.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> + use<> {
+        let conv = |conv: &Conv| [Some(conv.weights), Some(conv.bias), Some(conv.scales)];
+        let spans = match self {
+            Self::Conv(step) => conv(step),
+            Self::Strip(step) => conv(&step.conv),
+            #[cfg(feature = "sparse")]
+            Self::Sparse(step) => conv(&step.conv),
+            Self::Lookup(step) => [Some(step.table), None, None],
+            Self::Softmax(step) => [Some(step.table), None, None],
+            Self::Resize(step) => [Some(step.rows), Some(step.columns), None],
+            Self::Quantize(_)
+            | Self::Dequantize(_)
+            | Self::Add(_)
+            | Self::Multiply(_)
+            | Self::MaxPool(_)
+            | Self::AveragePool(_)
+            | Self::Move(_)
+            | Self::Fill(_) => [None; 3],
+        };
+        spans.into_iter().flatten()
+    }
+
     /// The tensor it writes; `None` where it writes an output port.
     pub fn writes(&self) -> Option<TensorId> {
         match self {

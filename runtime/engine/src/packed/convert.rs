@@ -121,8 +121,45 @@ fn pieces(code: Code<'_>, packing: Packing) -> Pieces {
     Pieces { layers, tables: all_tables, length: cursor.end() as usize }
 }
 
+/// A packed section may have this many times the bytes of the weights it is made of. Lanes that
+/// stay empty take at most 16 times the room.
+const GROWTH: u64 = 32;
+/// A packed section may have this many bytes in any case.
+const GROWN: u64 = 1 << 20;
+
+/// The bytes of the weights section of a checked program for another family.
+///
+/// # Errors
+/// Where steps share weights so often that the section would be many times as large as the weights.
+pub(crate) fn length(code: Code<'_>, packing: Packing) -> Result<u64, ProgramError> {
+    let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
+    let mut cursor = Cursor::new(packing);
+    for step in code.steps().flatten() {
+        if let Some(strip) = step.strip(tensor) {
+            let (input, output) = (tensor(strip.conv.input), tensor(strip.conv.output));
+            cursor.conv(&strip, input.channels, output.channels);
+        }
+        for table in tables(&step) {
+            cursor.table(table);
+        }
+    }
+    let (given, needed) = (u64::from(code.header.weights_bytes), cursor.end());
+    if needed > given.saturating_mul(GROWTH).max(GROWN) {
+        return Err(ProgramError::WeightsRepeated { given, needed });
+    }
+    Ok(needed)
+}
+
 /// The weights section of a checked program for another family, from that of the family `mcu`.
-pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Aligned {
+///
+/// # Errors
+/// See [`length`].
+pub(crate) fn pack(
+    code: Code<'_>,
+    weights: &[u8],
+    packing: Packing,
+) -> Result<Aligned, ProgramError> {
+    length(code, packing)?;
     let bytes = |span: Span| &weights[span.offset as usize..][..span.length as usize];
     let Pieces { layers, tables, length } = pieces(code, packing);
     let mut packed = Aligned::zeroed(length);
@@ -152,7 +189,7 @@ pub(crate) fn pack(code: Code<'_>, weights: &[u8], packing: Packing) -> Aligned 
     for (table, range) in tables {
         section[range].copy_from_slice(bytes(table));
     }
-    packed
+    Ok(packed)
 }
 
 /// The inverse of [`pack`]: the section of the family `mcu`, of a program that was checked with

@@ -17,7 +17,7 @@ use crate::program::*;
 use crate::{Problem, ProgramError};
 
 #[cfg(feature = "alloc")]
-pub(crate) use self::convert::{pack, tables, unpack};
+pub(crate) use self::convert::{length, pack, tables, unpack};
 
 /// Ranges start at multiples of this.
 const ALIGNMENT: u64 = 64;

@@ -1,5 +1,6 @@
 //! Where tensors lie in the arena: those that live at the same time never overlap.
 
+use alloc::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
@@ -20,16 +21,100 @@ impl Lifetime {
     }
 }
 
-/// The offset of each tensor, a multiple of `alignment`, and the bytes of the arena. Tries the largest first and the
-/// earliest first, and takes what needs less.
+/// Beyond this number of tensors only the order that takes n log n steps is tried.
+const SORTED_BY_SIZE: usize = 8192;
+
+/// Returns the offset of each tensor, a multiple of `alignment`, and the bytes of the arena.
+///
+/// Tries two orders, the earliest first and the largest first, and takes the one that needs less.
 pub(crate) fn place(lifetimes: &[Lifetime], alignment: u64) -> (Vec<u64>, u64) {
-    let mut by_size: Vec<usize> = (0..lifetimes.len()).collect();
-    let mut by_start = by_size.clone();
-    by_size.sort_by_key(|&i| (Reverse(lifetimes[i].bytes), lifetimes[i].first));
-    by_start.sort_by_key(|&i| (lifetimes[i].first, Reverse(lifetimes[i].bytes)));
-    let large = in_order(lifetimes, &by_size, alignment);
-    let early = in_order(lifetimes, &by_start, alignment);
+    let mut order: Vec<usize> = (0..lifetimes.len()).collect();
+    order.sort_by_key(|&i| (lifetimes[i].first, Reverse(lifetimes[i].bytes)));
+    let early = in_time(lifetimes, &order, alignment);
+    if lifetimes.len() > SORTED_BY_SIZE {
+        return early;
+    }
+    order.sort_unstable();
+    order.sort_by_key(|&i| (Reverse(lifetimes[i].bytes), lifetimes[i].first));
+    let large = in_order(lifetimes, &order, alignment);
     if early.1 < large.1 { early } else { large }
+}
+
+/// The gaps between the tensors that are alive, and the end of the last one.
+#[derive(Default)]
+struct Gaps {
+    /// Size of each gap, by offset.
+    sizes: BTreeMap<u64, u64>,
+    /// The same gaps as size and offset, the smallest first.
+    fitting: BTreeSet<(u64, u64)>,
+    end: u64,
+}
+
+impl Gaps {
+    /// Takes the smallest gap of at least `size` bytes, or room at the end.
+    fn take(&mut self, size: u64) -> u64 {
+        let Some(&(gap, offset)) = self.fitting.range((size, 0)..).next() else {
+            let offset = self.end;
+            self.end = offset.saturating_add(size);
+            return offset;
+        };
+        self.remove(offset, gap);
+        if gap > size {
+            self.insert(offset + size, gap - size);
+        }
+        offset
+    }
+
+    /// Gives back what was taken, joined with its neighbors.
+    fn free(&mut self, mut offset: u64, mut size: u64) {
+        let before = self.sizes.range(..offset).next_back().map(|(&at, &size)| (at, size));
+        if let Some((at, gap)) = before.filter(|(at, gap)| at + gap == offset) {
+            self.remove(at, gap);
+            (offset, size) = (at, gap + size);
+        }
+        if let Some(&gap) = self.sizes.get(&(offset + size)) {
+            self.remove(offset + size, gap);
+            size += gap;
+        }
+        if offset + size == self.end {
+            self.end = offset;
+        } else {
+            self.insert(offset, size);
+        }
+    }
+
+    fn insert(&mut self, offset: u64, size: u64) {
+        self.sizes.insert(offset, size);
+        self.fitting.insert((size, offset));
+    }
+
+    fn remove(&mut self, offset: u64, size: u64) {
+        self.sizes.remove(&offset);
+        self.fitting.remove(&(size, offset));
+    }
+}
+
+/// [`in_order`] for tensors in the order of their first steps, in n log n steps.
+fn in_time(lifetimes: &[Lifetime], order: &[usize], alignment: u64) -> (Vec<u64>, u64) {
+    let mut offsets = alloc::vec![0u64; lifetimes.len()];
+    let mut total = 0;
+    let mut gaps = Gaps::default();
+    // Tensors that are alive, those that die first on top.
+    let mut alive = BinaryHeap::new();
+    let size = |index: usize| lifetimes[index].bytes.max(1).next_multiple_of(alignment);
+    for &index in order {
+        while let Some(&Reverse((last, other))) = alive.peek() {
+            if last >= lifetimes[index].first {
+                break;
+            }
+            alive.pop();
+            gaps.free(offsets[other], size(other));
+        }
+        offsets[index] = gaps.take(size(index));
+        total = total.max(offsets[index].saturating_add(size(index)));
+        alive.push(Reverse((lifetimes[index].last, index)));
+    }
+    (offsets, total)
 }
 
 /// Places one tensor after another, each in the smallest gap that holds it, or else after
@@ -72,6 +157,17 @@ mod tests {
         assert_eq!(place(&lifetimes, 16).1, 320);
     }
 
+    #[test]
+    fn many_tensors_take_time_in_proportion() {
+        let count = 200_000u32;
+        let lifetimes: Vec<Lifetime> = (0..count)
+            .map(|i| Lifetime { bytes: u64::from(i % 97 + 1), first: i, last: i + i % 13 })
+            .collect();
+        let (offsets, total) = place(&lifetimes, 64);
+        assert_eq!(offsets.len(), count as usize);
+        assert!(total < 64 * 2 * 14 * 2, "{total}");
+    }
+
     proptest! {
         #[test]
         fn live_tensors_never_overlap(
@@ -91,6 +187,19 @@ mod tests {
                 }
             }
             prop_assert_eq!(place(&lifetimes, 16), (offsets, total));
+        }
+
+        #[test]
+        fn both_ways_to_place_in_time_agree(
+            tensors in prop::collection::vec((1u64..300, 0u32..60, 0u32..20), 1..80)
+        ) {
+            let lifetimes: Vec<Lifetime> = tensors
+                .iter()
+                .map(|&(bytes, first, length)| Lifetime { bytes, first, last: first + length })
+                .collect();
+            let mut order: Vec<usize> = (0..lifetimes.len()).collect();
+            order.sort_by_key(|&i| (lifetimes[i].first, Reverse(lifetimes[i].bytes)));
+            prop_assert_eq!(in_time(&lifetimes, &order, 16), in_order(&lifetimes, &order, 16));
         }
     }
 }

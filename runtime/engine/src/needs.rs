@@ -1,0 +1,59 @@
+//! What running a program takes.
+
+use hardtack_kernels::{Isa, strided};
+
+use crate::packed;
+use crate::program::{Step, Tensor, Window};
+use crate::{Program, ProgramError};
+
+/// The bytes of a step once it is decoded and lowered, rounded up.
+const STEP_BYTES: u64 = 512;
+
+impl<B: AsRef<[u8]>> Program<B> {
+    /// The number of element operations of one run: multiply-accumulates of convolutions, elements
+    /// of pooling windows, and one for each element of anything else. Saturates.
+    pub fn operations(&self) -> u64 {
+        self.steps().map(|step| self.operations_of(&step)).fold(0, u64::saturating_add)
+    }
+
+    fn operations_of(&self, step: &Step) -> u64 {
+        let tensor = |id| self.tensor(id).expect("tensors of steps were checked");
+        let window = |window: &Window, output: &Tensor| {
+            let kernel = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
+            kernel.saturating_mul(output.elements().into())
+        };
+        if let Some(strip) = step.strip(tensor) {
+            let (input, output) = (tensor(strip.conv.input), tensor(strip.conv.output));
+            let rows = Tensor { height: strip.rows, ..output };
+            let depth = u64::from(input.channels / strip.conv.groups);
+            return window(&strip.conv.window, &rows).saturating_mul(depth);
+        }
+        match step {
+            Step::MaxPool(step) => window(&step.window, &tensor(step.output)),
+            Step::AveragePool(step) => window(&step.window, &tensor(step.output)),
+            step => {
+                let named = step.reads().chain(step.writes());
+                named.map(|id| u64::from(tensor(id).elements())).fold(0, u64::saturating_add)
+            }
+        }
+    }
+
+    /// The number of bytes that an executor for this instruction set allocates at least: weights
+    /// that it packs anew, the arena and the steps. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`ProgramError::WeightsRepeated`].
+    pub fn memory_bytes(&self, isa: Isa) -> Result<u64, ProgramError> {
+        let code = self.code();
+        let kernels = strided::Kernels::for_isa(isa).map(strided::Kernels::packing);
+        let plain = u64::from(code.header.weights_bytes);
+        let weights = match (self.packing(), kernels) {
+            (given, wanted) if given == wanted => 0,
+            (None, Some(wanted)) => packed::length(code, wanted)?,
+            (Some(_), Some(wanted)) => packed::length(code, wanted)?.saturating_add(plain),
+            (_, None) => plain,
+        };
+        let steps = (self.step_count() as u64).saturating_mul(STEP_BYTES);
+        Ok(weights.saturating_add(self.arena_bytes() as u64).saturating_add(steps))
+    }
+}
