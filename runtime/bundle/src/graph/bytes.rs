@@ -55,6 +55,24 @@ pub enum GraphError {
         /// Index in [`Graph::constants`].
         index: usize,
     },
+    /// Two constants that share some of their bytes, but not all.
+    #[error("constants {index} and {other} overlap in the constants section")]
+    ConstantsOverlap {
+        /// Index in [`Graph::constants`].
+        index: usize,
+        /// Index of the other.
+        other: usize,
+    },
+    /// Constants that share bytes so often that reading them takes many times their section.
+    #[error(
+        "the constants take {needed} bytes, many times the {given} bytes of the constants section"
+    )]
+    ConstantsRepeated {
+        /// Bytes of the section.
+        given: u64,
+        /// Bytes of all constants together.
+        needed: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

@@ -40,18 +40,40 @@ impl Graph {
     }
 
     /// Checks that every constant lies within a constants section of `length` bytes, with as
-    /// many bytes as its type and shape say. Of a constant of dimensions, the elements are not
-    /// read.
+    /// many bytes as its type and shape say, and that two constants have the same bytes or share
+    /// none. Of a constant of dimensions, the elements are not read.
     ///
     /// # Errors
-    /// [`GraphError::Constant`] with the first that does not.
+    /// [`GraphError::Constant`] with the first constant that does not lie there,
+    /// [`GraphError::ConstantsOverlap`], and [`GraphError::ConstantsRepeated`] where constants
+    /// share bytes so often that reading them would take many times the size of the section.
     pub fn check_constants(&self, length: u64) -> Result<(), GraphError> {
-        match self.constants.iter().position(|constant| !fits(constant, length)) {
-            Some(index) => Err(GraphError::Constant { index }),
-            None => Ok(()),
+        if let Some(index) = self.constants.iter().position(|constant| !fits(constant, length)) {
+            return Err(GraphError::Constant { index });
         }
+        let needed = self.constants.iter().fold(0, |all: u64, one| all.saturating_add(one.length));
+        if needed > length.saturating_mul(REPEATED).max(REPEATED_BYTES) {
+            return Err(GraphError::ConstantsRepeated { given: length, needed });
+        }
+        let constants = (0..).zip(&self.constants).filter(|(_, constant)| constant.length > 0);
+        let mut ranges: Vec<(u64, u64, usize)> =
+            constants.map(|(index, one)| (one.offset, one.length, index)).collect();
+        ranges.sort_unstable();
+        for pair in ranges.windows(2) {
+            let ((first, length, index), (next, other_length, other)) = (pair[0], pair[1]);
+            let same = (first, length) == (next, other_length);
+            if !same && next < first.saturating_add(length) {
+                return Err(GraphError::ConstantsOverlap { index, other });
+            }
+        }
+        Ok(())
     }
 }
+
+/// All constants together may have this many times the bytes of their section.
+const REPEATED: u64 = 32;
+/// All constants together may have this many bytes in any case.
+const REPEATED_BYTES: u64 = 1 << 20;
 
 /// The bodies of the outermost graph, and how deep those are that have been named.
 struct Bodies<'g> {
