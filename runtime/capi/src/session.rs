@@ -102,7 +102,8 @@ pub unsafe extern "C" fn hardtack_session_new(
                 let isa = Isa::from_name(name);
                 Some(isa.ok_or_else(|| argument(format!("{name} is no instruction set")))?)
             };
-            Options { keep_state: given.keep_state, isa, threads: given.threads.max(1) as usize }
+            let threads = given.threads.max(1) as usize;
+            Options { keep_state: given.keep_state, isa, threads, ..Options::default() }
         };
         let made = Session::with_options(&from.bundle, options)?;
         let names = |ports: &[Port]| ports.iter().map(|port| owned(&port.name)).collect();

@@ -1,8 +1,9 @@
-//! A bundle on this machine: mapped or in memory, its parts read when they are asked for.
+//! A bundle on this machine: mapped or in memory, its sections verified when they are first read.
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hardtack_bundle::graph::Graph;
 use hardtack_bundle::process::{Postprocess, Preprocess};
@@ -12,23 +13,27 @@ use hardtack_kernels::packed::Packing;
 
 use crate::{Bytes, Error, Program, map};
 
-/// An open bundle. Cheap to clone; sessions made of it keep what they need of it alive.
+/// An open bundle. Cheap to clone; the sessions made from it keep what they need of it alive.
 ///
-/// Header and section table were checked. Sections are compared with their digests when they are
-/// first read, except weights and constants, which may be large: [`Bundle::verify`] compares
-/// everything.
+/// Opening checks the header and the section table. Each section is compared with its SHA-256 digest
+/// when it is first read, once for all clones of the bundle, so that a [`Session`](crate::Session)
+/// never runs bytes that the root digest does not name. [`Bundle::open_unverified`] leaves out the
+/// comparison of weights and constants.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     bytes: Bytes,
     root: Digest,
+    /// Whether weights and constants are compared with their digests.
+    verifies_all: bool,
+    /// For each section, whether its digest was found to hold.
+    verified: Arc<[AtomicBool]>,
 }
 
 impl Bundle {
-    /// Maps a file. Takes the same time for every size: weights are read from storage when they
-    /// are first needed.
+    /// Opens a bundle by mapping its file. Takes the same time for every size.
     ///
-    /// While the bundle or a session of it is in use, nobody may change the file in place. To
-    /// install another bundle under the same path, write a new file and rename it. Where that is
+    /// While the bundle or a session made from it is in use, nobody may change the file in place.
+    /// To install another bundle under the same path, write a new file and rename it. Where that is
     /// not certain, use [`Bundle::read`]: truncating a mapped file ends this process with `SIGBUS`
     /// on Unix.
     ///
@@ -39,6 +44,19 @@ impl Bundle {
         let map = || map::map(&File::open(path)?);
         let bytes = map().map_err(Error::Read).map(Bytes::mapped);
         bytes.and_then(Bundle::parse).map_err(|error| error.of_file(path))
+    }
+
+    /// [`Bundle::open`] for a bundle that was verified when it was installed and that nobody could
+    /// change since.
+    ///
+    /// Sessions do not compare weights and constants with their digests, so that loading a model
+    /// reads no more of the file than it needs. A damaged weight then goes unnoticed: the outputs
+    /// are wrong without an error. Memory stays safe either way.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`].
+    pub fn open_unverified(path: impl AsRef<Path>) -> Result<Bundle, Error> {
+        Ok(Bundle { verifies_all: false, ..Bundle::open(path)? })
     }
 
     /// Reads a file into memory. Takes time and memory in proportion to its size; what happens to
@@ -63,9 +81,10 @@ impl Bundle {
     fn parse(bytes: Bytes) -> Result<Bundle, Error> {
         let container = hardtack_bundle::Bundle::parse(&bytes)?;
         let root = container.root();
-        checked(&container, SectionKind::Manifest)?;
-        container.manifest()?;
-        Ok(Bundle { bytes, root })
+        let verified = container.sections().map(|_| AtomicBool::new(false)).collect();
+        let bundle = Bundle { bytes, root, verifies_all: true, verified };
+        bundle.checked(SectionKind::Manifest)?.manifest()?;
+        Ok(bundle)
     }
 
     /// What the bundle is and what it needs. Decoded at each call.
@@ -133,6 +152,7 @@ impl Bundle {
     /// The first damage, in the order of the file.
     pub fn verify(&self) -> Result<(), Error> {
         self.container()?.verify()?;
+        self.verified.iter().for_each(|section| section.store(true, Ordering::Relaxed));
         Ok(())
     }
 
@@ -145,10 +165,31 @@ impl Bundle {
         Ok(hardtack_bundle::Bundle::parse(&self.bytes)?)
     }
 
+    /// The bundle as its format has it, with a section of this kind compared with its digest.
     fn checked(&self, kind: SectionKind) -> Result<hardtack_bundle::Bundle<'_>, Error> {
         let container = self.container()?;
-        checked(&container, kind)?;
+        self.check(&container, kind)?;
         Ok(container)
+    }
+
+    /// Compares a section with its digest, unless that was done before.
+    fn check(
+        &self,
+        container: &hardtack_bundle::Bundle<'_>,
+        kind: SectionKind,
+    ) -> Result<(), Error> {
+        let large = matches!(kind, SectionKind::Constants | SectionKind::Weights { .. });
+        if large && !self.verifies_all {
+            return Ok(());
+        }
+        let found = container.sections().zip(&*self.verified).find(|(one, _)| one.kind == kind);
+        if let Some((section, verified)) = found
+            && !verified.load(Ordering::Relaxed)
+        {
+            section.verify()?;
+            verified.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The graph.
@@ -158,7 +199,7 @@ impl Bundle {
 
     /// The bytes of all constants.
     pub(crate) fn constants(&self) -> Result<Bytes, Error> {
-        let container = self.container()?;
+        let container = self.checked(SectionKind::Constants)?;
         let section = container.section(SectionKind::Constants);
         let bytes = section.map(|section| {
             let start = section.offset as usize;
@@ -177,7 +218,7 @@ impl Bundle {
         };
         let program = |index: u16| {
             let kind = SectionKind::Program(index);
-            checked(&container, kind)?;
+            self.check(&container, kind)?;
             let code = container.section(kind).map(part).unwrap_or_default();
             let has = |family: Family| container.families(index).any(|other| other == family);
             let mut family = family_of(wanted);
@@ -186,6 +227,7 @@ impl Bundle {
                 family = if has(Family::Mcu) { Family::Mcu } else { first.unwrap_or(family) };
             }
             let kind = SectionKind::Weights { family, program: index };
+            self.check(&container, kind)?;
             let weights = match container.section(kind) {
                 Some(section) => part(section),
                 None if container.families(index).next().is_none() => Bytes::default(),
@@ -216,11 +258,4 @@ pub fn family_of(packing: Option<Packing>) -> Family {
 pub fn packing_of(family: Family) -> Option<Option<Packing>> {
     let known = Packing::ALL.iter().copied().map(Some).chain([None]);
     known.into_iter().find(|packing| family_of(*packing) == family)
-}
-
-fn checked(container: &hardtack_bundle::Bundle<'_>, kind: SectionKind) -> Result<(), Error> {
-    match container.section(kind) {
-        Some(section) => Ok(section.verify()?),
-        None => Ok(()),
-    }
 }

@@ -7,6 +7,7 @@ use hardtack_bundle::graph::GraphError;
 use hardtack_engine::{ProgramError, RunError};
 use hardtack_kernels::Isa;
 
+use crate::limits::{Exceeded, Stopped};
 use crate::port::{Dims, Extent};
 
 /// Why a bundle could not be opened, loaded or run.
@@ -94,7 +95,24 @@ pub enum Error {
     /// The part of the model that runs in float has an error.
     #[cfg(feature = "float")]
     #[error(transparent)]
-    Float(#[from] crate::float::Error),
+    Float(crate::float::Error),
+    /// The model needs more than a limit allows.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// The run was ended early.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The manifest states another arena than the integer programs need.
+    #[error(
+        "the bundle's manifest states an arena of {stated} bytes, and its integer programs need \
+         {needed}; convert the model again"
+    )]
+    Arena {
+        /// What the manifest states.
+        stated: u64,
+        /// What the programs need.
+        needed: u64,
+    },
     /// No input or output has this name.
     #[error("the model has no {role} {name:?}; it has {known}")]
     Unknown {
@@ -215,6 +233,17 @@ pub enum Error {
         /// Name of the output.
         name: String,
     },
+    /// The bundle's test vectors are too large to be generated.
+    #[error(
+        "the bundle's test vectors stand for {elements} generated elements, beyond the limit of \
+         {limit}; convert the model again with fewer test vectors"
+    )]
+    TestVectors {
+        /// Elements of all generated vectors.
+        elements: u64,
+        /// The maximum.
+        limit: u64,
+    },
     /// The engine refused a run.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -235,6 +264,17 @@ impl std::fmt::Display for Role {
             Role::Input => "input",
             Role::Output => "output",
         })
+    }
+}
+
+#[cfg(feature = "float")]
+impl From<crate::float::Error> for Error {
+    fn from(error: crate::float::Error) -> Error {
+        match error {
+            crate::float::Error::Exceeded(exceeded) => Error::Exceeded(exceeded),
+            crate::float::Error::Stopped(stopped) => Error::Stopped(stopped),
+            error => Error::Float(error),
+        }
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::binding::{Sizes, Slots};
-use crate::float::{FloatModel, FloatPlan, Limits};
+use crate::float::{FloatModel, FloatPlan};
+use crate::limits::Control;
 use crate::port::Ports;
 use crate::processor::Processor;
 use crate::profile::OperationTime;
 use crate::session::fillable;
 use crate::state::{Filling, States};
-use crate::{Error, Model, Tensor};
+use crate::{Error, Limits, Model, Tensor};
 
 /// Most plans that are kept.
 const PLANS: usize = 8;
@@ -25,9 +26,10 @@ impl Floating {
     pub(crate) fn new(
         model: &Model,
         prepared: bool,
+        limits: Limits,
         processor: &Arc<Processor>,
     ) -> Result<Floating, Error> {
-        let model = FloatModel::load_on(model, prepared, Limits::default(), processor)?;
+        let model = FloatModel::load_on(model, prepared, limits, processor)?;
         Ok(Floating { model, plans: Vec::new() })
     }
 
@@ -49,6 +51,7 @@ impl Floating {
         given: &Slots<&Tensor>,
         sizes: &Sizes<'_>,
         filling: Filling,
+        control: &Control,
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Vec<Tensor>, Error> {
         for (index, port) in ports.inputs.iter().enumerate() {
@@ -62,9 +65,9 @@ impl Floating {
         let inputs: Vec<&Tensor> = (0..ports.inputs.len()).filter_map(input).collect();
         let plan = self.plan(&inputs)?;
         let outputs = match times {
-            None => plan.run(&inputs)?,
+            None => plan.run_controlled(&inputs, control)?,
             Some(times) => {
-                let (outputs, nodes) = plan.run_profiled(&inputs)?;
+                let (outputs, nodes) = plan.run_profiled_controlled(&inputs, control)?;
                 times.extend(nodes.into_iter().map(|node| OperationTime {
                     name: node.name,
                     operator: node.operator,

@@ -4,13 +4,16 @@ use std::borrow::Cow;
 
 use half::{bf16, f16};
 use hardtack_bundle::DType;
-use hardtack_bundle::golden::{Case, Content, Generator, Vector};
+use hardtack_bundle::golden::{Case, Content, Generator, Golden, Vector};
 
 use crate::state::Filling;
 use crate::{Bundle, Error, Session, Tensor, for_data};
 
-/// Most elements of one generated vector.
+/// The maximum number of elements of one generated vector.
 const LIMIT: usize = 1 << 28;
+/// The maximum number of elements of all generated vectors of a bundle together. A few bytes
+/// stand for a vector of any size.
+const LIMIT_GENERATED: u64 = 1 << 27;
 
 /// How the golden vectors came out.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +54,7 @@ impl Report {
 pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     let mut report = Report { cases: 0, outputs: Vec::new() };
     let Some(golden) = bundle.golden()? else { return Ok(report) };
+    check_generated(&golden)?;
     session.reset();
     for case in golden.cases() {
         let inputs = inputs(&case)?;
@@ -70,6 +74,20 @@ pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     }
     session.reset();
     Ok(report)
+}
+
+/// Checks that the vectors that are not stored are not too large together.
+fn check_generated(golden: &Golden<'_>) -> Result<(), Error> {
+    let vectors = golden.cases().flat_map(|case| case.inputs().chain(case.outputs()));
+    let sizes = vectors.map(|vector| match vector.content {
+        Content::Generated(_) => vector.shape().fold(1, u64::saturating_mul),
+        Content::Stored(_) | Content::Sampled { .. } => 0,
+    });
+    let elements = sizes.fold(0, u64::saturating_add);
+    if elements <= LIMIT_GENERATED {
+        return Ok(());
+    }
+    Err(Error::TestVectors { elements, limit: LIMIT_GENERATED })
 }
 
 impl Report {

@@ -10,6 +10,7 @@ use hardtack_engine::program::PortType;
 use hardtack_engine::{Aligned, Executor, Input, Observer, Output};
 
 use crate::error::Role;
+use crate::limits::{Control, Limits, Stopped};
 use crate::port::{Extent, Port, Ports};
 use crate::processor::Processor;
 use crate::{Bytes, Error, Model, View, ViewMut};
@@ -54,6 +55,7 @@ impl Integer {
     pub(crate) fn new(
         model: &Model,
         ports: &Ports,
+        limits: &Limits,
         processor: &Arc<Processor>,
     ) -> Result<Result<Integer, Foreign>, Error> {
         let graph = &model.graph;
@@ -68,7 +70,7 @@ impl Integer {
             ),
         };
         let parts = model.programs.get(program).ok_or_else(misfit)?;
-        let executor = processor.ready(parts).map_err(|error| Error::Program { program, error })?;
+        let executor = processor.ready(parts, limits).map_err(|error| error.of(program))?;
         let parsed = executor.program();
 
         let mut inputs = Vec::new();
@@ -194,8 +196,10 @@ impl Integer {
         samples: usize,
         inputs: &[Option<View<'_>>],
         outputs: &mut [Option<ViewMut<'_>>],
+        control: &Control,
         observer: &mut impl Observer,
     ) -> Result<(), Error> {
+        let mut observer = Controlled { control, stopped: None, observer };
         for sample in 0..samples {
             let mut from: [Input<'_>; MAX_PORTS] = array::from_fn(|_| Input::F32(&[]));
             for (input, place) in from.iter_mut().zip(&self.inputs) {
@@ -212,7 +216,11 @@ impl Integer {
             }
             let (from, to) = (&from[..self.inputs.len()], &mut to[..self.outputs.len()]);
             let (pool, arena) = (self.processor.pool(), self.arena.bytes_mut());
-            self.executor.run_observed(pool, arena, from, to, observer)?;
+            let ran = self.executor.run_observed(pool, arena, from, to, &mut observer);
+            if let Some(stopped) = observer.stopped {
+                return Err(stopped.into());
+            }
+            ran?;
         }
         Ok(())
     }
@@ -239,6 +247,28 @@ impl Integer {
             shape.ok_or_else(|| Error::OutputShape { name: port.name.clone() })
         };
         ports.outputs.iter().zip(&self.output_facts).map(shape).collect()
+    }
+}
+
+/// Watches a run, and ends it early where its control says so.
+struct Controlled<'c, O> {
+    control: &'c Control,
+    stopped: Option<Stopped>,
+    observer: &'c mut O,
+}
+
+impl<O: Observer> Observer for Controlled<'_, O> {
+    fn goes_on(&mut self) -> bool {
+        self.stopped = self.control.check().err();
+        self.stopped.is_none()
+    }
+
+    fn before(&mut self, index: usize) {
+        self.observer.before(index);
+    }
+
+    fn after(&mut self, index: usize) {
+        self.observer.after(index);
     }
 }
 

@@ -13,6 +13,10 @@ use crate::{Bundle, Bytes, Error, Tensor};
 /// Constants of f32 with at least this many bytes stay where the bundle has them.
 const KEPT_FROM: usize = 4096;
 
+/// Kernels that lay out their own arena may use this many times the program's, and some more.
+const PACKED_ARENA_FACTOR: u64 = 4;
+const PACKED_ARENA: u64 = 1 << 20;
+
 /// The content of a constant of a graph.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constant {
@@ -117,6 +121,26 @@ impl Model {
         };
         let constants = graph.constants.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         Ok(Model { constants, programs: bundle.programs(isa.packing())?, graph })
+    }
+}
+
+impl Model {
+    /// Checks that the integer programs need no larger arena than a manifest states.
+    pub(crate) fn check_arena(&self, stated: u64) -> Result<(), Error> {
+        let mut needed = 0u64;
+        for (index, program) in self.programs.iter().enumerate() {
+            let parsed = program.parse();
+            let parsed = parsed.map_err(|error| Error::Program { program: index, error })?;
+            let bytes = parsed.arena_bytes() as u64;
+            // Packed weights are made for kernels that lay out their arena themselves: what the
+            // manifest states is theirs, and the program's own may differ.
+            let bytes = match program.packing {
+                None => bytes,
+                Some(_) => bytes.saturating_sub(PACKED_ARENA) / PACKED_ARENA_FACTOR,
+            };
+            needed = needed.saturating_add(bytes);
+        }
+        if needed <= stated { Ok(()) } else { Err(Error::Arena { stated, needed }) }
     }
 }
 

@@ -7,13 +7,44 @@ use hardtack_engine::{Executor, ProgramError};
 use hardtack_kernels::Isa;
 use hardtack_kernels::strided::{Kernels, Pool};
 
-use crate::{Bytes, Error, Program};
+use crate::{Bytes, Error, Exceeded, Limits, Program};
 
 /// An instruction set and threads.
 #[derive(Debug)]
 pub(crate) struct Processor {
     isa: Isa,
     pool: Pool,
+}
+
+/// Why a program cannot be made ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NotReady {
+    /// The program is not sound.
+    Program(ProgramError),
+    /// It needs more than a limit allows.
+    Exceeded(Exceeded),
+}
+
+impl NotReady {
+    /// The error for program number `program` of a model.
+    pub(crate) fn of(self, program: usize) -> Error {
+        match self {
+            NotReady::Program(error) => Error::Program { program, error },
+            NotReady::Exceeded(exceeded) => Error::Exceeded(exceeded),
+        }
+    }
+}
+
+impl From<ProgramError> for NotReady {
+    fn from(error: ProgramError) -> NotReady {
+        NotReady::Program(error)
+    }
+}
+
+impl From<Exceeded> for NotReady {
+    fn from(exceeded: Exceeded) -> NotReady {
+        NotReady::Exceeded(exceeded)
+    }
 }
 
 impl Processor {
@@ -56,8 +87,15 @@ impl Processor {
         &self.pool
     }
 
-    /// Checks a program and readies it.
-    pub(crate) fn ready(&self, program: &Program) -> Result<Executor<Bytes>, ProgramError> {
-        Executor::new(program.parse()?, self.isa)
+    /// Checks a program and makes it ready to run, within limits.
+    pub(crate) fn ready(
+        &self,
+        program: &Program,
+        limits: &Limits,
+    ) -> Result<Executor<Bytes>, NotReady> {
+        let program = program.parse()?;
+        limits.check_operations(program.operations())?;
+        limits.check_memory(program.memory_bytes(self.isa)?)?;
+        Ok(Executor::new(program, self.isa)?)
     }
 }

@@ -15,6 +15,7 @@ use crate::error::Role;
 #[cfg(feature = "float")]
 use crate::floating::Floating;
 use crate::integer::{Integer, expect_length};
+use crate::limits::{Canceller, Control, Limits};
 use crate::port::{Extent, Port, Ports};
 use crate::processor::Processor;
 use crate::profile::{OperationTime, Stopwatch};
@@ -31,12 +32,14 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Threads that integer programs are to use, at least 1. The results do not depend on it.
     pub threads: usize,
+    /// What the model may use.
+    pub limits: Limits,
 }
 
 impl Default for Options {
-    /// No kept state, the fastest kernels of this processor, one thread.
+    /// No kept state, the fastest kernels of this processor, one thread, the default limits.
     fn default() -> Options {
-        Options { keep_state: false, isa: None, threads: 1 }
+        Options { keep_state: false, isa: None, threads: 1, limits: Limits::default() }
     }
 }
 
@@ -50,6 +53,7 @@ pub struct Session {
     states: States,
     processor: Arc<Processor>,
     options: Options,
+    canceller: Canceller,
 }
 
 enum Runner {
@@ -77,6 +81,7 @@ impl Session {
         let manifest = bundle.manifest()?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let model = Model::for_isa(bundle, isa)?;
+        model.check_arena(manifest.arena_bytes)?;
         Session::from_model(&model, Ports::of(&manifest), manifest.prepared, options)
     }
 
@@ -93,10 +98,12 @@ impl Session {
     ) -> Result<Session, Error> {
         check(&ports, &model.graph)?;
         let processor = Processor::new(options.isa, options.threads.max(1))?;
-        let runner = match Integer::new(model, &ports, &processor)? {
+        let runner = match Integer::new(model, &ports, &options.limits, &processor)? {
             Ok(integer) => Runner::Integer(Box::new(integer), vec![None; ports.outputs.len()]),
             #[cfg(feature = "float")]
-            Err(_) => Runner::Float(Box::new(Floating::new(model, prepared, &processor)?)),
+            Err(_) => {
+                Runner::Float(Box::new(Floating::new(model, prepared, options.limits, &processor)?))
+            }
             #[cfg(not(feature = "float"))]
             Err(foreign) => {
                 let _ = prepared;
@@ -105,7 +112,8 @@ impl Session {
             }
         };
         let states = States::new(ports.states.len());
-        Ok(Session { ports, runner, states, processor, options })
+        let canceller = Canceller::default();
+        Ok(Session { ports, runner, states, processor, options, canceller })
     }
 
     /// What a run takes, in the order of the model.
@@ -162,6 +170,11 @@ impl Session {
     /// Whether the whole model is one integer program, which the engine runs alone.
     pub fn is_integer(&self) -> bool {
         matches!(self.runner, Runner::Integer(..))
+    }
+
+    /// What stops this session's runs from another thread.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
     }
 
     /// All kept states are zero again.
@@ -222,10 +235,12 @@ impl Session {
         )?;
         check_types(Role::Input, &self.ports.inputs, &given, View::dtype)?;
         check_types(Role::Output, &self.ports.outputs, &wanted, ViewMut::dtype)?;
+        let control = self.control();
         match &mut self.runner {
             Runner::Integer(integer, spare) => {
-                IntegerRun { integer, spare, ports: &self.ports, states: &mut self.states, filling }
-                    .run(given, wanted, &mut Unobserved)
+                let (ports, states) = (&self.ports, &mut self.states);
+                let run = IntegerRun { integer, spare, ports, states, filling, control };
+                run.run(given, wanted, &mut Unobserved)
             }
             #[cfg(feature = "float")]
             Runner::Float(_) => self.run_float_into(&given, wanted, filling),
@@ -256,6 +271,10 @@ impl Session {
         Ok(())
     }
 
+    fn control(&self) -> Control {
+        Control::start(&self.canceller, &self.options.limits)
+    }
+
     fn filling(&self) -> Filling {
         if self.options.keep_state { Filling::Kept } else { Filling::Refused }
     }
@@ -268,6 +287,7 @@ impl Session {
     ) -> Result<Outputs, Error> {
         let given = slots(Role::Input, &self.ports.inputs, inputs.iter().copied())?;
         let sizes = Sizes::bind(&self.ports.inputs, &given)?;
+        let control = self.control();
         let tensors = match &mut self.runner {
             Runner::Integer(integer, spare) => {
                 let run = IntegerRun {
@@ -276,13 +296,14 @@ impl Session {
                     ports: &self.ports,
                     states: &mut self.states,
                     filling,
+                    control,
                 };
                 run.run_tensors(&given, times)?
             }
             #[cfg(feature = "float")]
             Runner::Float(floating) => {
                 let (ports, states) = (&self.ports, &mut self.states);
-                floating.run(ports, states, &given, &sizes, filling, times)?
+                floating.run(ports, states, &given, &sizes, filling, &control, times)?
             }
         };
         let _ = sizes;
@@ -298,6 +319,7 @@ struct IntegerRun<'s> {
     ports: &'s Ports,
     states: &'s mut States,
     filling: Filling,
+    control: Control,
 }
 
 impl<'s> IntegerRun<'s> {
@@ -359,7 +381,7 @@ impl<'s> IntegerRun<'s> {
         observer: &mut impl Observer,
     ) -> Result<(), Error> {
         self.require(&given)?;
-        let IntegerRun { integer, spare, ports, states, filling } = self;
+        let IntegerRun { integer, spare, ports, states, filling, control } = self;
         let samples = integer.samples(ports, &given)?;
         for (index, (port, view)) in ports.inputs.iter().zip(&given).enumerate() {
             let (None, Some(elements)) = (view, integer.input_elements(index)) else { continue };
@@ -385,7 +407,7 @@ impl<'s> IntegerRun<'s> {
                 given[index].or_else(state)
             };
             let inputs: Slots<View<'_>> = array::from_fn(view);
-            integer.run(samples, &inputs, &mut wanted, observer)?;
+            integer.run(samples, &inputs, &mut wanted, &control, observer)?;
         }
         if filling == Filling::Kept {
             states.keep_views(ports, &wanted);

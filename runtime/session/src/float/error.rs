@@ -3,6 +3,8 @@
 use hardtack_bundle::graph::GraphError;
 use hardtack_engine::ProgramError;
 
+use crate::limits::{Exceeded, Stopped};
+
 /// Why a graph could not be loaded, run or exported.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -46,9 +48,15 @@ pub enum Error {
         node: String,
         /// Size of the value.
         bytes: u64,
-        /// See [`Limits::tensor_bytes`](super::Limits::tensor_bytes).
+        /// See [`Limits::memory_bytes`](crate::Limits::memory_bytes).
         limit: u64,
     },
+    /// The model needs more than a limit allows.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// The run was ended early.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// Operators that have no place in the operator table.
     #[error("{} without a place in a bundle: {}", count(.nodes), list(.nodes))]
     NoPlace {
@@ -132,7 +140,10 @@ pub(super) fn require(holds: bool, problem: &str) -> Result<(), Problem> {
 
 /// Turns tract's error chain into one sentence.
 pub(super) fn tract(doing: &'static str) -> impl FnOnce(tract_core::prelude::TractError) -> Error {
-    move |error| Error::Tract { doing, problem: format!("{error:#}") }
+    move |error| match error.downcast_ref::<Stopped>() {
+        Some(stopped) => Error::Stopped(*stopped),
+        None => Error::Tract { doing, problem: format!("{error:#}") },
+    }
 }
 
 /// Runs something of tract's and gives the message of a panic, where panics unwind.

@@ -10,11 +10,11 @@ use super::error::{Error, Problem, guard, tract};
 use super::load::{Context, Loader, Purpose};
 use super::operators;
 use super::optimize::declutter;
-use super::plan::{Limits, check, engines};
+use super::plan::{check, engines};
 use super::save::save;
 use super::tensors::{constant_to_tract, from_tract};
 use crate::processor::Processor;
-use crate::{Constant, Model};
+use crate::{Constant, Limits, Model};
 
 /// Simplifies a model as far as it is the same on every machine, so that planning it is quick.
 /// Constants stored as integers or at half size stay so as long as nothing needs them otherwise. The
@@ -26,8 +26,8 @@ use crate::{Constant, Model};
 pub fn prepare(model: Model) -> Result<Model, Error> {
     check(&model)?;
     let processor = Processor::detect();
-    let engines = engines(&model, &processor)?;
-    let limit = Limits::default().tensor_bytes;
+    let engines = engines(&model, &processor, &Limits::default())?;
+    let limit = Limits::default().memory_bytes;
     let loader = Loader::new(&model, &engines, &processor, &[], Purpose::Save, limit);
     let mut simple = loader.model(None)?;
     let output_names = model.graph.output_names.clone();
@@ -46,7 +46,7 @@ pub fn prepare(model: Model) -> Result<Model, Error> {
 /// # Errors
 /// Where the node does not fit the inputs, or its value depends on more than these.
 pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<Constant>, Error> {
-    let limit = Limits::default().tensor_bytes;
+    let limit = Limits::default().memory_bytes;
     let wrong = |problem: Problem| Error::Node {
         node: node.name.clone(),
         operator: node.operator.name(),
@@ -54,7 +54,7 @@ pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<C
     };
     guard("computing a constant", || {
         let processor = Processor::detect();
-        let engines = engines(model, &processor)?;
+        let engines = engines(model, &processor, &Limits::default())?;
         let loader = Loader::new(model, &engines, &processor, &[], Purpose::Run, limit);
         run(&loader, node, inputs).map_err(wrong)
     })

@@ -41,7 +41,7 @@ pub(super) struct Loader<'m> {
     pub processor: &'m Arc<Processor>,
     pub symbols: Symbols,
     pub purpose: Purpose,
-    /// Most bytes of one value.
+    /// The maximum number of bytes of one value.
     pub limit: u64,
     constants: Vec<OnceCell<Arc<Tensor>>>,
 }

@@ -5,6 +5,7 @@
 //! runnable for given input shapes. With the feature `export`, [`save`] is the way back,
 //! [`prepare`] simplifies a model ahead of time, and [`evaluate`] computes single nodes.
 
+mod cost;
 mod dims;
 mod error;
 #[cfg(feature = "export")]
@@ -14,6 +15,7 @@ mod operators;
 pub mod ops;
 mod optimize;
 mod plan;
+mod run;
 #[cfg(feature = "export")]
 mod save;
 mod tensors;
@@ -23,6 +25,6 @@ pub use error::Error;
 pub use evaluate::{evaluate, prepare};
 #[cfg(feature = "export")]
 pub use plan::ObservedPlan;
-pub use plan::{FloatModel, FloatPlan, Limits, NodeTime};
+pub use plan::{FloatModel, FloatPlan, NodeTime};
 #[cfg(feature = "export")]
 pub use save::{Foreign, save, save_with};

@@ -10,37 +10,19 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact};
 use tract_core::internal::*;
 
+use super::cost;
 use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
-use super::ops::Engine;
+use super::ops::{Engine, check_bodies};
 use super::optimize::{declutter, optimize};
+use super::run::{NoWatch, Watch, run};
 use super::tensors::{dtype_to_tract, from_tract, to_tract};
-use crate::processor::Processor;
-use crate::{Constant, Model, Tensor as Ours};
+use crate::limits::Control;
+use crate::processor::{NotReady, Processor};
+use crate::{Constant, Limits, Model, Tensor as Ours};
 
 #[cfg(feature = "export")]
 pub use observe::ObservedPlan;
-
-/// What a model may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Most bytes of one value of known shape, 4 GiB unless told.
-    pub tensor_bytes: u64,
-}
-
-impl Limits {
-    /// Limits with this many bytes for one value.
-    pub const fn new(tensor_bytes: u64) -> Limits {
-        Limits { tensor_bytes }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits::new(4 << 30)
-    }
-}
 
 /// A checked model whose input shapes may still be open. It shares the model's constants, so
 /// clones are cheap.
@@ -90,7 +72,7 @@ impl FloatModel {
         processor: &Arc<Processor>,
     ) -> Result<FloatModel, Error> {
         check(model)?;
-        let engines = engines(model, processor)?;
+        let engines = engines(model, processor, &limits)?;
         let graph = &model.graph;
         let inputs = graph.inputs.iter().filter_map(|index| {
             graph.nodes.get(*index as usize).and_then(|node| node.outputs.first()).cloned()
@@ -157,7 +139,12 @@ impl FloatModel {
     fn shaped(&self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
         let values = self.bind(shapes)?;
         let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
-        self.build(&values, Some(&input_shapes))
+        let model = self.build(&values, Some(&input_shapes))?;
+        let operations = guard("counting operations", || {
+            cost::operations(&model).map_err(tract("counting operations"))
+        })?;
+        self.limits.check_operations(operations)?;
+        Ok(model)
     }
 
     /// Brings a model into the form that tract runs on this machine.
@@ -166,7 +153,8 @@ impl FloatModel {
             if !self.prepared {
                 declutter(model).map_err(tract("simplifying the model"))?;
             }
-            optimize(model).map_err(tract("optimising the model"))
+            optimize(model).map_err(tract("optimizing the model"))?;
+            check_bodies(model).map_err(tract("preparing the bodies of loops and branches"))
         })
     }
 
@@ -176,6 +164,7 @@ impl FloatModel {
         let plan = guard("planning the model", || {
             TypedSimplePlan::new(model).map_err(tract("planning the model"))
         })?;
+        self.limits.check_memory(cost::memory(&plan).saturating_add(self.arena_bytes() as u64))?;
         let state = spawn(&plan)?;
         let dtypes = self.inputs.iter().map(|fact| dtype_to_tract(fact.dtype)).collect();
         let names = self.model.graph.inputs.iter();
@@ -188,7 +177,7 @@ impl FloatModel {
         values: &[Option<i64>],
         shapes: Option<&[Vec<usize>]>,
     ) -> Result<TypedModel, Error> {
-        let (limit, processor) = (self.limits.tensor_bytes, &self.processor);
+        let (limit, processor) = (self.limits.memory_bytes, &self.processor);
         Loader::new(&self.model, &self.engines, processor, values, Purpose::Run, limit)
             .model(shapes)
     }
@@ -260,6 +249,27 @@ pub struct NodeTime {
     pub duration: Duration,
 }
 
+/// Measures the time of each operation.
+struct Times {
+    began: Instant,
+    nodes: Vec<NodeTime>,
+}
+
+impl Watch for Times {
+    fn before(&mut self) {
+        self.began = Instant::now();
+    }
+
+    fn after(&mut self, node: &TypedNode, _: &mut TVec<TValue>) -> TractResult<()> {
+        self.nodes.push(NodeTime {
+            name: node.name.clone(),
+            operator: node.op.name().into_owned(),
+            duration: self.began.elapsed(),
+        });
+        Ok(())
+    }
+}
+
 impl FloatPlan {
     /// The shapes of the inputs.
     pub fn input_shapes(&self) -> &[Vec<usize>] {
@@ -272,35 +282,49 @@ impl FloatPlan {
     /// Where the inputs are not of the model's types or the plan's shapes, or the model fails
     /// on these values. After a failure, the state between runs is a new one.
     pub fn run(&mut self, inputs: &[&Ours]) -> Result<Vec<Ours>, Error> {
-        let inputs = self.inputs(inputs)?;
-        let state = &mut self.state;
-        let outputs =
-            guard("running the model", || state.run(inputs).map_err(tract("running the model")));
-        self.outputs(outputs)
+        self.run_watched(inputs, &Control::default(), &mut NoWatch)
     }
 
-    /// Runs the model once and tells how long each operation took, in their order.
+    /// [`FloatPlan::run`], which `control` may end early.
+    pub(crate) fn run_controlled(
+        &mut self,
+        inputs: &[&Ours],
+        control: &Control,
+    ) -> Result<Vec<Ours>, Error> {
+        self.run_watched(inputs, control, &mut NoWatch)
+    }
+
+    /// Runs the model once and returns how long each operation took, in their order.
     ///
     /// # Errors
     /// As [`FloatPlan::run`].
     pub fn run_profiled(&mut self, inputs: &[&Ours]) -> Result<(Vec<Ours>, Vec<NodeTime>), Error> {
+        self.run_profiled_controlled(inputs, &Control::default())
+    }
+
+    /// [`FloatPlan::run_profiled`], which `control` may end early.
+    pub(crate) fn run_profiled_controlled(
+        &mut self,
+        inputs: &[&Ours],
+        control: &Control,
+    ) -> Result<(Vec<Ours>, Vec<NodeTime>), Error> {
+        let mut times = Times { began: Instant::now(), nodes: Vec::new() };
+        let outputs = self.run_watched(inputs, control, &mut times)?;
+        Ok((outputs, times.nodes))
+    }
+
+    fn run_watched(
+        &mut self,
+        inputs: &[&Ours],
+        control: &Control,
+        watch: &mut impl Watch,
+    ) -> Result<Vec<Ours>, Error> {
         let inputs = self.inputs(inputs)?;
         let state = &mut self.state;
-        let mut times = Vec::new();
         let outputs = guard("running the model", || {
-            let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
-                let start = Instant::now();
-                let result = tract_core::plan::eval(context, state, node, inputs);
-                times.push(NodeTime {
-                    name: node.name.clone(),
-                    operator: node.op.name().into_owned(),
-                    duration: start.elapsed(),
-                });
-                result
-            });
-            outputs.map_err(tract("running the model"))
+            run(state, inputs, control, watch).map_err(tract("running the model"))
         });
-        Ok((self.outputs(outputs)?, times))
+        self.outputs(outputs)
     }
 
     /// Forgets whatever the model keeps between runs.
@@ -360,11 +384,12 @@ fn spawn(plan: &Arc<TypedSimplePlan>) -> Result<TypedSimpleState, Error> {
 pub(super) fn engines(
     model: &Model,
     processor: &Arc<Processor>,
+    limits: &Limits,
 ) -> Result<Vec<Arc<Engine>>, Error> {
-    let engine = |(index, program)| {
-        Engine::new(program, processor)
-            .map(Arc::new)
-            .map_err(|source| Error::Program { index, source })
+    let engine = |(index, program)| match Engine::new(program, processor, limits) {
+        Ok(engine) => Ok(Arc::new(engine)),
+        Err(NotReady::Program(source)) => Err(Error::Program { index, source }),
+        Err(NotReady::Exceeded(exceeded)) => Err(Error::Exceeded(exceeded)),
     };
     model.programs.iter().enumerate().map(engine).collect()
 }

@@ -78,6 +78,8 @@ pub fn graph(manifest: &Manifest<'_>) -> Graph {
 /// A writer with manifest, graph and program.
 pub fn writer(manifest: &Manifest<'_>, built: &Built) -> Writer<'static> {
     let mut writer = Writer::new();
+    let arena_bytes = built.plan.arena_bytes.into();
+    let manifest = &Manifest { arena_bytes, ..manifest.clone() };
     writer.manifest(manifest).unwrap().graph(&graph(manifest)).unwrap();
     writer.section(SectionKind::Program(0), built.code.clone()).unwrap();
     let weights = SectionKind::Weights { family: Family::Mcu, program: 0 };

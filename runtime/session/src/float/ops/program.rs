@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use hardtack_engine::program::{Port, PortType};
-use hardtack_engine::{Aligned, Executor, Input, Output, ProgramError};
+use hardtack_engine::{Aligned, Executor, Input, Output};
 use tract_core::internal::*;
 
-use crate::processor::Processor;
-use crate::{Bytes, Program};
+use crate::float::run::control;
+use crate::processor::{NotReady, Processor};
+use crate::{Bytes, Limits, Program};
 
 /// A program ready to run, and the bytes it came from.
 pub(in crate::float) struct Engine {
@@ -19,8 +20,12 @@ pub(in crate::float) struct Engine {
 
 impl Engine {
     /// Reads and checks a program.
-    pub fn new(program: &Program, processor: &Arc<Processor>) -> Result<Engine, ProgramError> {
-        let executor = processor.ready(program)?;
+    pub fn new(
+        program: &Program,
+        processor: &Arc<Processor>,
+        limits: &Limits,
+    ) -> Result<Engine, NotReady> {
+        let executor = processor.ready(program, limits)?;
         Ok(Engine { executor, processor: processor.clone(), program: program.clone() })
     }
 
@@ -45,9 +50,10 @@ impl EngineProgram {
     /// The operation for a program whose outputs have these types and shapes.
     ///
     /// # Errors
-    /// Where the bytes are not a program.
-    pub fn new(program: &Program, outputs: TVec<TypedFact>) -> Result<Self, ProgramError> {
-        let engine = Engine::new(program, &Processor::detect())?;
+    /// Where the bytes are not a program, or one beyond the default [`Limits`].
+    pub fn new(program: &Program, outputs: TVec<TypedFact>) -> Result<Self, crate::Error> {
+        let engine = Engine::new(program, &Processor::detect(), &Limits::default());
+        let engine = engine.map_err(|error| error.of(0))?;
         Ok(Self::from_engine(Arc::new(engine), outputs))
     }
 
@@ -160,7 +166,9 @@ impl OpState for Arena {
                 "its inputs and outputs differ in their number of samples"
             );
         }
+        let control = control(context);
         for sample in 0..batch.unwrap_or(1) {
+            control.check()?;
             let range = |port: Port| {
                 let elements = port.elements as usize;
                 sample * elements..(sample + 1) * elements

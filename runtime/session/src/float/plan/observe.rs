@@ -4,8 +4,10 @@ use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 
 use super::super::error::{Error, guard, tract};
+use super::super::run::{Watch, run};
 use super::{FloatModel, FloatPlan};
 use crate::Tensor as Ours;
+use crate::limits::Control;
 
 /// A model ready to run of which every value of f32 may be an output: each is handed over as soon as
 /// it is computed, and lives no longer than what reads it needs it. The numbers are those of a
@@ -71,31 +73,46 @@ impl ObservedPlan {
         let state = &mut self.plan.state;
         let outputs = &self.outputs;
         let ends = &self.plan.plan.model().outputs;
-        let mut hand_over = |node: &TypedNode, values: &[TValue]| -> TractResult<()> {
-            for (index, output) in outputs.iter().filter(|(_, output)| output.node == node.id) {
-                let value = &values[output.slot];
-                observe(*index, value.shape(), value.try_as_plain_ram()?.as_slice::<f32>()?);
-            }
-            Ok(())
-        };
+        let mut handover = Handover { outputs, ends, observe };
         guard("running the model", || {
             // Constants are no steps of a plan.
             for node in &self.plan.plan.model().nodes {
                 if let Some(constant) = node.op_as::<Const>() {
-                    hand_over(node, &[constant.val().clone().into_tvalue()])
+                    handover
+                        .hand_over(node, &[constant.val().clone().into_tvalue()])
                         .map_err(tract("reading a constant"))?;
                 }
             }
-            let ran = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
-                let mut values = tract_core::plan::eval(context, state, node, inputs)?;
-                hand_over(node, &values)?;
-                // What nothing reads any more, the plan would keep to its end.
-                if ends.iter().any(|end| end.node == node.id) {
-                    values.fill_with(|| Tensor::default().into_tvalue());
-                }
-                TractResult::Ok(values)
-            });
+            let ran = run(state, inputs, &Control::default(), &mut handover);
             ran.map(drop).map_err(tract("running the model"))
         })
+    }
+}
+
+/// Hands the outputs of a run over as soon as they are computed.
+struct Handover<'a, 'o> {
+    outputs: &'a [(usize, OutletId)],
+    ends: &'a [OutletId],
+    observe: &'a mut Observe<'o>,
+}
+
+impl Handover<'_, '_> {
+    fn hand_over(&mut self, node: &TypedNode, values: &[TValue]) -> TractResult<()> {
+        for (index, output) in self.outputs.iter().filter(|(_, output)| output.node == node.id) {
+            let value = &values[output.slot];
+            (self.observe)(*index, value.shape(), value.try_as_plain_ram()?.as_slice::<f32>()?);
+        }
+        Ok(())
+    }
+}
+
+impl Watch for Handover<'_, '_> {
+    fn after(&mut self, node: &TypedNode, values: &mut TVec<TValue>) -> TractResult<()> {
+        self.hand_over(node, values)?;
+        // The plan would keep what nothing reads any more to its end.
+        if self.ends.iter().any(|end| end.node == node.id) {
+            values.fill_with(|| Tensor::default().into_tvalue());
+        }
+        Ok(())
     }
 }

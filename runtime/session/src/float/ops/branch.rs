@@ -1,0 +1,114 @@
+//! Branches: one of two graphs runs, as a condition says.
+
+use std::sync::Arc;
+
+use tract_core::internal::*;
+use tract_core::ops::logic::IfThenElse;
+
+use super::nested::checked_plan;
+use crate::float::run::{NoWatch, control, run};
+
+/// A branch that is ready to run.
+#[derive(Clone, Debug)]
+pub(in crate::float) struct Branch {
+    yes: Side,
+    no: Side,
+    facts: TVec<TypedFact>,
+}
+
+/// One of the two graphs of a branch, and which inputs of the branch it takes.
+#[derive(Clone, Debug)]
+struct Side {
+    plan: Arc<TypedSimplePlan>,
+    inputs: Arc<[usize]>,
+}
+
+impl Side {
+    fn new(body: &TypedModel, inputs: &[usize]) -> TractResult<Side> {
+        Ok(Side { plan: checked_plan(body)?, inputs: inputs.into() })
+    }
+}
+
+impl Branch {
+    /// The same branch as tract's, whose outputs have these types and shapes.
+    pub fn new(branch: &IfThenElse, facts: TVec<TypedFact>) -> TractResult<Branch> {
+        Ok(Branch {
+            yes: Side::new(&branch.then_body, &branch.then_input_mapping)?,
+            no: Side::new(&branch.else_body, &branch.else_input_mapping)?,
+            facts,
+        })
+    }
+}
+
+impl PartialEq for Branch {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.yes.plan, &other.yes.plan) && Arc::ptr_eq(&self.no.plan, &other.no.plan)
+    }
+}
+
+impl Eq for Branch {}
+
+impl Op for Branch {
+    fn name(&self) -> StaticName {
+        "If".into()
+    }
+
+    fn mints_runtime_symbols(&self) -> bool {
+        true
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Branch {
+    not_out_of_plan!();
+
+    fn state(&self, _: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
+        Ok(Some(Box::new(State { branch: self.clone(), yes: None, no: None })))
+    }
+}
+
+impl TypedOp for Branch {
+    fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(self.facts.clone())
+    }
+
+    as_op!();
+}
+
+/// A branch with room for what its graphs need, made when one is first taken.
+#[derive(Clone, Debug)]
+struct State {
+    branch: Branch,
+    yes: Option<TypedSimpleState>,
+    no: Option<TypedSimpleState>,
+}
+
+impl OpState for State {
+    fn eval(
+        &mut self,
+        context: &EvalContext,
+        _: &dyn Op,
+        inputs: TVec<TValue>,
+    ) -> TractResult<TVec<TValue>> {
+        let condition = inputs.first().context("a branch has no condition")?;
+        ensure!(condition.len() == 1, "the condition of a branch has {} values", condition.len());
+        let taken = condition.try_as_plain_ram()?.as_slice::<bool>()?[0];
+        let (side, state) = match taken {
+            true => (&self.branch.yes, &mut self.yes),
+            false => (&self.branch.no, &mut self.no),
+        };
+        let given = side.inputs.iter().map(|index| inputs.get(*index).cloned());
+        let given: Option<TVec<TValue>> = given.collect();
+        let given = given.context("a branch takes an input that it does not have")?;
+        let state = match state {
+            Some(state) => state,
+            None => state.insert(side.plan.spawn()?),
+        };
+        run(state, given, &control(context), &mut NoWatch)
+    }
+
+    fn reset_lanes(&mut self, _: &[LaneId]) -> TractResult<()> {
+        bail!("a branch runs one sample at a time")
+    }
+}

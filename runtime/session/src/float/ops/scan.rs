@@ -1,0 +1,219 @@
+//! Loops over slices of their inputs, run by checked code.
+//!
+//! tract's own loop copies slices without comparing them with the tensors they come from and go to,
+//! and trusts that all inputs have as many slices as the first. It also carries its state from one
+//! run of the model into the next, where ONNX begins each run with the initial state.
+
+use std::sync::Arc;
+
+use tract_core::internal::*;
+use tract_core::ops::scan::{InputMapping, OptScan, OutputMapping, ScanInfo};
+
+use super::nested::checked_plan;
+use crate::float::run::{NoWatch, control, run};
+
+/// A loop that is ready to run.
+#[derive(Clone, Debug)]
+pub(in crate::float) struct Scan {
+    plan: Arc<TypedSimplePlan>,
+    inputs: Arc<[InputMapping]>,
+    outputs: Arc<[OutputMapping<TDim>]>,
+    facts: TVec<TypedFact>,
+}
+
+impl Scan {
+    /// The same loop as tract's, whose outputs have these types and shapes.
+    pub fn new(scan: &OptScan, facts: TVec<TypedFact>) -> TractResult<Scan> {
+        let states = scan.input_mapping.iter().filter(|input| input.is_state()).count();
+        let carried = scan.output_mapping.iter().filter(|output| output.state).count();
+        ensure!(states == carried, "a loop has {states} states and computes {carried}");
+        ensure!(scan.skip == 0, "loops that skip iterations are not supported");
+        ensure!(scan.input_mapping.iter().any(InputMapping::is_scan), "a loop has no slices");
+        let mut slots: Vec<usize> = scan.output_mapping.iter().flat_map(slots).collect();
+        slots.sort_unstable();
+        ensure!(
+            slots.iter().copied().eq(0..facts.len()),
+            "a loop does not give each of its outputs once"
+        );
+        Ok(Scan {
+            plan: checked_plan(scan.plan.model())?,
+            inputs: scan.input_mapping.as_slice().into(),
+            outputs: scan.output_mapping.as_slice().into(),
+            facts,
+        })
+    }
+
+    /// How many slices the inputs have: the same number for each.
+    fn iterations(&self, inputs: &[TValue]) -> TractResult<usize> {
+        let mut iterations = None;
+        for (mapping, input) in self.inputs.iter().zip(inputs) {
+            let Some(info) = mapping.as_scan() else { continue };
+            let chunk = info.chunk.unsigned_abs();
+            let length = *input.shape().get(info.axis).context("a loop has no such axis")?;
+            ensure!(
+                chunk > 0 && length.is_multiple_of(chunk),
+                "{length} elements are not a multiple of a loop's slices of {chunk}"
+            );
+            let count = length / chunk;
+            ensure!(
+                *iterations.get_or_insert(count) == count,
+                "the inputs of a loop have different numbers of slices"
+            );
+        }
+        iterations.context("a loop has no slices")
+    }
+}
+
+/// The outputs of the loop that an output of the body gives.
+fn slots(mapping: &OutputMapping<TDim>) -> impl Iterator<Item = usize> + use<> {
+    mapping.scan.map(|(slot, _)| slot).into_iter().chain(mapping.last_value_slot)
+}
+
+/// The slice of an input for one iteration.
+fn slice(input: &TValue, info: &ScanInfo, iteration: usize) -> TractResult<TValue> {
+    let (length, chunk) = (input.shape()[info.axis], info.chunk.unsigned_abs());
+    if length == chunk {
+        return Ok(input.clone());
+    }
+    let start = match info.chunk > 0 {
+        true => iteration * chunk,
+        false => length - (iteration + 1) * chunk,
+    };
+    Ok(input.slice(info.axis, start, start + chunk)?.into_tvalue())
+}
+
+impl PartialEq for Scan {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.plan, &other.plan)
+    }
+}
+
+impl Eq for Scan {}
+
+impl Op for Scan {
+    fn name(&self) -> StaticName {
+        "Scan".into()
+    }
+
+    fn mints_runtime_symbols(&self) -> bool {
+        true
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Scan {
+    not_out_of_plan!();
+
+    fn state(&self, _: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
+        Ok(Some(Box::new(State { scan: self.clone(), body: self.plan.spawn()? })))
+    }
+}
+
+impl TypedOp for Scan {
+    fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(self.facts.clone())
+    }
+
+    as_op!();
+}
+
+/// A loop with room for what its body needs. Nothing of a run stays for the next.
+#[derive(Clone, Debug)]
+struct State {
+    scan: Scan,
+    body: TypedSimpleState,
+}
+
+impl OpState for State {
+    fn eval(
+        &mut self,
+        context: &EvalContext,
+        _: &dyn Op,
+        inputs: TVec<TValue>,
+    ) -> TractResult<TVec<TValue>> {
+        let State { scan, body } = self;
+        ensure!(inputs.len() == scan.inputs.len(), "a loop was given other inputs");
+        let control = control(context);
+        let iterations = scan.iterations(&inputs)?;
+        let mut states: Vec<TValue> =
+            scan.inputs.iter().zip(&inputs).filter(|(m, _)| m.is_state()).map(second).collect();
+        // What each output of the body gave, iteration by iteration.
+        let mut slices: Vec<Vec<TValue>> = vec![Vec::new(); scan.outputs.len()];
+        let mut last: TVec<TValue> = tvec!();
+        for iteration in 0..iterations {
+            let mut carried = states.drain(..);
+            let given = scan.inputs.iter().zip(&inputs).map(|(mapping, input)| match mapping {
+                InputMapping::Full => Ok(input.clone()),
+                InputMapping::State => carried.next().context("a loop has too few states"),
+                InputMapping::Scan(info) => slice(input, info, iteration),
+            });
+            let given = given.collect::<TractResult<TVec<TValue>>>()?;
+            drop(carried);
+            last = run(body, given, &control, &mut NoWatch)?;
+            for ((mapping, value), slices) in scan.outputs.iter().zip(&last).zip(&mut slices) {
+                if mapping.scan.is_some() {
+                    slices.push(value.clone());
+                }
+                if mapping.state {
+                    states.push(value.clone());
+                }
+            }
+        }
+        scan.gather(context, &slices, &last, &states)
+    }
+
+    fn reset_lanes(&mut self, _: &[LaneId]) -> TractResult<()> {
+        bail!("a loop runs one sequence at a time")
+    }
+}
+
+fn second((_, value): (&InputMapping, &TValue)) -> TValue {
+    value.clone()
+}
+
+impl Scan {
+    /// The outputs of the loop. `last` is what the last iteration gave, and empty where there was
+    /// none; the states are then the initial ones.
+    fn gather(
+        &self,
+        context: &EvalContext<'_>,
+        slices: &[Vec<TValue>],
+        last: &[TValue],
+        states: &[TValue],
+    ) -> TractResult<TVec<TValue>> {
+        let mut outputs: TVec<Option<TValue>> = tvec![None; self.facts.len()];
+        let mut states = states.iter();
+        for (index, mapping) in self.outputs.iter().enumerate() {
+            let state = if mapping.state { states.next() } else { None };
+            if let Some((slot, info)) = mapping.scan {
+                outputs[slot] = Some(match slices[index].is_empty() {
+                    true => {
+                        let mut shape =
+                            self.facts[slot].shape.eval_to_usize(context.symbols)?.into_owned();
+                        *shape.get_mut(info.axis).context("a loop has no such axis")? = 0;
+                        Tensor::zero_dt(self.facts[slot].datum_type, &shape)?.into_tvalue()
+                    }
+                    false if slices[index].len() == 1 => slices[index][0].clone(),
+                    false => stack(&slices[index], &info)?,
+                });
+            }
+            if let Some(slot) = mapping.last_value_slot {
+                let value = last.get(index).or(state);
+                let value = value.context("a loop without iterations has no last value")?;
+                outputs[slot] = Some(value.clone());
+            }
+        }
+        let outputs: Option<TVec<TValue>> = outputs.into_iter().collect();
+        outputs.context("a loop does not give each of its outputs")
+    }
+}
+
+/// The values of all iterations as one.
+fn stack(values: &[TValue], info: &ScanInfo) -> TractResult<TValue> {
+    let tensors: Vec<&Tensor> = match info.chunk > 0 {
+        true => values.iter().map(|value| &**value).collect(),
+        false => values.iter().rev().map(|value| &**value).collect(),
+    };
+    Ok(Tensor::stack_tensors(info.axis, &tensors)?.into_tvalue())
+}

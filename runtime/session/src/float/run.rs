@@ -1,0 +1,79 @@
+//! Runs a tract plan one operation at a time.
+//!
+//! The kernels of tract trust that a value has the element type and shape that the plan states for
+//! it. A graph can state the size of what depends on data, so only the value itself tells. Every
+//! value is therefore compared with its fact as soon as it is computed, before another operation
+//! reads it. Between operations the run ends early where it was cancelled or its time is over.
+
+use tract_core::internal::*;
+
+use crate::limits::Control;
+
+/// Watches the operations of a run.
+pub(super) trait Watch {
+    /// Called before an operation.
+    fn before(&mut self) {}
+
+    /// Called with an operation and the values it gave.
+    fn after(&mut self, _node: &TypedNode, _values: &mut TVec<TValue>) -> TractResult<()> {
+        Ok(())
+    }
+}
+
+/// Watches nothing.
+pub(super) struct NoWatch;
+
+impl Watch for NoWatch {}
+
+/// Runs a plan once.
+pub(super) fn run(
+    state: &mut TypedSimpleState,
+    inputs: TVec<TValue>,
+    control: &Control,
+    watch: &mut impl Watch,
+) -> TractResult<TVec<TValue>> {
+    // Operations that run a plan of their own find it there.
+    state.turn_state.shared.insert(control.clone());
+    state.run_plan_with_eval(inputs, |context, state, node, inputs| {
+        control.check()?;
+        watch.before();
+        let mut values = tract_core::plan::eval(context, state, node, inputs)?;
+        check(node, &values, context.symbols)?;
+        watch.after(node, &mut values)?;
+        TractResult::Ok(values)
+    })
+}
+
+/// The control of the run that an operation is part of.
+pub(super) fn control(context: &EvalContext<'_>) -> Control {
+    let shared = context.shared.and_then(|shared| shared.get::<Control>());
+    shared.cloned().unwrap_or_default()
+}
+
+/// Checks that a node gave values of the types and shapes that the plan states.
+fn check(node: &TypedNode, values: &[TValue], symbols: &SymbolValues) -> TractResult<()> {
+    ensure!(
+        values.len() == node.outputs.len(),
+        "node {:?} gives {} values, and the graph says {}",
+        node.name,
+        values.len(),
+        node.outputs.len()
+    );
+    for (value, output) in values.iter().zip(&node.outputs) {
+        let fact = &output.fact;
+        let same = match fact.shape.as_concrete() {
+            Some(shape) => value.datum_type() == fact.datum_type && value.shape() == shape,
+            None => fact.matches(value, Some(symbols))?,
+        };
+        ensure!(
+            same,
+            "node {:?} gives {:?} {:?}, and the graph says {:?} {:?}",
+            node.name,
+            value.datum_type(),
+            value.shape(),
+            fact.datum_type,
+            fact.shape
+        );
+    }
+    Ok(())
+}

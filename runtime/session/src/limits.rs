@@ -1,0 +1,226 @@
+//! What a session may use, and how a run is stopped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Upper bounds on what loading and running a bundle may use.
+///
+/// A bundle of a few hundred bytes can ask for an arena of a gigabyte or for hours of arithmetic.
+/// A session compares what the model states with these limits before it allocates or computes, and
+/// refuses the model with an error that names the limit. The defaults suit models that fit a phone;
+/// raise them for larger ones, and lower them for bundles of unknown origin.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let limits = hardtack::Limits::default()
+///     .with_memory_bytes(64 << 20)
+///     .with_operations(1_000_000_000)
+///     .with_run_time(Duration::from_secs(1));
+/// assert_eq!(limits.memory_bytes, 64 << 20);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The maximum number of bytes that a session may hold: copies of weights, constants, arenas
+    /// and the intermediate values that are alive at the same time. Default: 4 GiB.
+    ///
+    /// Bytes that are used where the bundle has them do not count, nor do inputs and outputs.
+    pub memory_bytes: u64,
+    /// The maximum number of element operations of one inference on one sample, such as the
+    /// multiply-accumulates of a convolution or the comparisons of a pooling window. Each node that
+    /// runs in float counts 16 384 operations more, as does each node of a loop in each iteration.
+    /// Default: 2⁴¹ (2.2 · 10¹²).
+    pub operations: u64,
+    /// The maximum time of one call that runs the model; `None`, the default, is no maximum.
+    ///
+    /// The time is compared between operations, so that a run may exceed it by as long as its
+    /// slowest operation takes.
+    pub run_time: Option<Duration>,
+}
+
+impl Limits {
+    /// No limits: for bundles whose origin is trusted.
+    pub const NONE: Limits =
+        Limits { memory_bytes: u64::MAX, operations: u64::MAX, run_time: None };
+
+    /// The same limits with another [`Limits::memory_bytes`].
+    pub const fn with_memory_bytes(self, memory_bytes: u64) -> Limits {
+        Limits { memory_bytes, ..self }
+    }
+
+    /// The same limits with another [`Limits::operations`].
+    pub const fn with_operations(self, operations: u64) -> Limits {
+        Limits { operations, ..self }
+    }
+
+    /// The same limits with a [`Limits::run_time`].
+    pub const fn with_run_time(self, run_time: Duration) -> Limits {
+        Limits { run_time: Some(run_time), ..self }
+    }
+
+    pub(crate) fn check_memory(&self, needed: u64) -> Result<(), Exceeded> {
+        let (resource, limit) = (Resource::Memory, self.memory_bytes);
+        if needed <= limit { Ok(()) } else { Err(Exceeded { resource, needed, limit }) }
+    }
+
+    pub(crate) fn check_operations(&self, needed: u64) -> Result<(), Exceeded> {
+        let (resource, limit) = (Resource::Operations, self.operations);
+        if needed <= limit { Ok(()) } else { Err(Exceeded { resource, needed, limit }) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { memory_bytes: 4 << 30, operations: 1 << 41, run_time: None }
+    }
+}
+
+/// A limit that a model exceeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// What the model needs too much of.
+    pub resource: Resource,
+    /// How much it needs; at least this, where not all is known.
+    pub needed: u64,
+    /// The limit.
+    pub limit: u64,
+}
+
+/// What [`Limits`] bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resource {
+    /// See [`Limits::memory_bytes`].
+    Memory,
+    /// See [`Limits::operations`].
+    Operations,
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exceeded { resource, needed, limit } = self;
+        match resource {
+            Resource::Memory => write!(
+                f,
+                "the model needs at least {needed} bytes of memory, beyond the limit of {limit}; \
+                 raise the memory limit if you trust it"
+            ),
+            Resource::Operations => write!(
+                f,
+                "one inference takes at least {needed} operations, beyond the limit of {limit}; \
+                 raise the operations limit if you trust the model"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Exceeded {}
+
+/// Why a run ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// [`Canceller::cancel`] was called.
+    #[error("the run was cancelled")]
+    Cancelled,
+    /// The run took longer than [`Limits::run_time`].
+    #[error("the run took longer than its limit of {} ms", limit.as_millis())]
+    OutOfTime {
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// Stops the runs of a session from another thread. Clones stop the same session.
+///
+/// Once cancelled, the run in progress ends between two operations with [`Stopped::Cancelled`], and
+/// so does every later run until [`Canceller::reset`] is called.
+#[derive(Clone, Debug, Default)]
+pub struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    /// Ends the run in progress, and every later one.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets the session run again.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether runs are cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What may end one run: a canceller and a deadline.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Control {
+    canceller: Canceller,
+    deadline: Option<(Instant, Duration)>,
+}
+
+impl Control {
+    /// For a run that starts now.
+    pub(crate) fn start(canceller: &Canceller, limits: &Limits) -> Control {
+        let deadline =
+            limits.run_time.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
+        Control { canceller: canceller.clone(), deadline }
+    }
+
+    /// Whether the run is to go on.
+    pub(crate) fn check(&self) -> Result<(), Stopped> {
+        if self.canceller.is_cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        match self.deadline {
+            Some((deadline, limit)) if Instant::now() >= deadline => {
+                Err(Stopped::OutOfTime { limit })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancelled_run_stays_cancelled_until_reset() {
+        let canceller = Canceller::default();
+        let control = Control::start(&canceller.clone(), &Limits::default());
+        assert_eq!(control.check(), Ok(()));
+        canceller.cancel();
+        assert_eq!(control.check(), Err(Stopped::Cancelled));
+        assert_eq!(Control::start(&canceller, &Limits::default()).check(), Err(Stopped::Cancelled));
+        canceller.reset();
+        assert_eq!(control.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_ends_the_run() {
+        let limit = Duration::from_nanos(1);
+        let control =
+            Control::start(&Canceller::default(), &Limits::default().with_run_time(limit));
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(control.check(), Err(Stopped::OutOfTime { limit }));
+        let longest = Limits::default().with_run_time(Duration::MAX);
+        assert_eq!(Control::start(&Canceller::default(), &longest).check(), Ok(()));
+    }
+
+    #[test]
+    fn errors_name_the_limit() {
+        let limits = Limits::default().with_memory_bytes(100).with_operations(7);
+        let text = limits.check_memory(101).unwrap_err().to_string();
+        assert!(text.contains("101 bytes") && text.contains("limit of 100"), "{text}");
+        let text = limits.check_operations(8).unwrap_err().to_string();
+        assert!(text.contains("8 operations") && text.contains("limit of 7"), "{text}");
+        assert_eq!(limits.check_memory(100).and(limits.check_operations(7)), Ok(()));
+    }
+}
