@@ -131,12 +131,14 @@ fn real(integer: i8, (scale, zero_point): (f32, i8)) -> f32 {
     (i32::from(integer) - i32::from(zero_point)) as f32 * scale
 }
 
-/// The bundle in flash.
+/// The bundle in flash. Reads all of it and compares every digest: a flipped bit of a weight would
+/// change results without an error.
 ///
 /// # Errors
-/// [`Refusal::Damaged`] where it is none.
+/// [`Refusal::Damaged`] where it is not a bundle or a digest differs.
 pub fn bundle() -> Result<Bundle<'static>, Refusal> {
-    Bundle::parse(&BUNDLE.0).map_err(|_| Refusal::Damaged)
+    let verified = Bundle::parse(&BUNDLE.0).and_then(Bundle::verify);
+    verified.map(|verified| verified.bundle()).map_err(|_| Refusal::Damaged)
 }
 
 #[cfg(test)]
