@@ -15,6 +15,7 @@ mod error;
 mod fold;
 pub mod guard;
 pub mod import;
+mod inside;
 mod narrow;
 mod observe;
 mod options;
