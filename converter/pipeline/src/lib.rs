@@ -41,4 +41,4 @@ pub use report::{
     FigureReport, FloatNode, GraphNode, LayerReport, Progress, RangeReport, Report, Silent, Spread,
     StageReport, WeightsReport,
 };
-pub use whole::{WholeFile, write_file};
+pub use whole::{WholeFile, WriteError, check_output, write_file};
