@@ -2,7 +2,7 @@
 #![no_main]
 
 use hardtack_bundle::{Bundle, Family, SectionKind, Writer};
-use hardtack_transport::{pack, unpack};
+use hardtack_transport::{most_bytes, pack, unpack};
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes before the coded part.
@@ -18,10 +18,12 @@ fuzz_target!(|bytes: &[u8]| {
     read(&framed);
 });
 
-/// What is accepted is a bundle.
+/// What is accepted is a bundle, and nothing makes more than its length allows.
 fn read(bytes: &[u8]) {
     let mut bundle = Vec::new();
-    if let Ok(summary) = unpack(bytes, &mut bundle) {
+    let unpacked = unpack(bytes, &mut bundle);
+    assert!(bundle.len() as u64 <= most_bytes(bytes.len() as u64));
+    if let Ok(summary) = unpacked {
         let verified = Bundle::parse(&bundle).and_then(Bundle::verify).expect("it was verified");
         assert_eq!(verified.root(), summary.root);
     }
