@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use hardtack::process::{Postprocessor, Preprocessor};
 use hardtack::{Bundle, Session};
-use hardtack_converter::spec::{self, Spec};
+use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Silent, convert};
 
 fn main() -> anyhow::Result<()> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let model = examples.join("data/mobilenet_v1");
-    let bundle_path = std::env::temp_dir().join("hardtack-mobilenet.tack");
+    let folder = tempfile::tempdir()?;
+    let bundle_path = folder.path().join("mobilenet.tack");
 
     // On your computer.
     let settings = Spec::read(&examples.join("specs/mobilenet_v1.toml"))?;
     let options = Options {
         preprocess: settings.preprocess,
         postprocess: settings.postprocess,
-        labels: spec::read_labels(&model.join("labels.txt"))?,
+        labels: settings.labels,
         ..Options::default()
     };
     convert(&model.join("mobilenet_v1_0.25_128.onnx"), &bundle_path, &options, &mut Silent)?;

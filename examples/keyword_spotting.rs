@@ -14,7 +14,8 @@ use hardtack_converter::{Options, Silent, arrays, convert, samples};
 fn main() -> anyhow::Result<()> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let data = examples.join("data/keyword_spotting");
-    let bundle_path = std::env::temp_dir().join("hardtack-keywords.tack");
+    let folder = tempfile::tempdir()?;
+    let bundle_path = folder.path().join("keywords.tack");
 
     // The bundle takes recordings; the calibration and evaluation data are features already.
     let recordings = Spec::read(&examples.join("specs/keyword_wav.toml"))?;

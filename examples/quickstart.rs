@@ -9,7 +9,8 @@ use hardtack_converter::{Options, Silent, convert};
 
 fn main() -> anyhow::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/keyword_spotting");
-    let output = std::env::temp_dir().join("hardtack-quickstart.tack");
+    let bundles = tempfile::tempdir()?;
+    let output = bundles.path().join("quickstart.tack");
 
     // On your computer: ONNX in, bundle out.
     convert(&folder.join("kws_dscnn.onnx"), &output, &Options::default(), &mut Silent)?;

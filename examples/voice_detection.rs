@@ -14,7 +14,8 @@ use hardtack_converter::{Silent, convert};
 fn main() -> anyhow::Result<()> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let folder = examples.join("data/voice_detection");
-    let bundle_path = std::env::temp_dir().join("hardtack-voice.tack");
+    let bundles = tempfile::tempdir()?;
+    let bundle_path = bundles.path().join("voice.tack");
 
     // On your computer. Binding the sample rate decides every branch of the network.
     let bind = |name: &str, value: &str| (name.to_string(), value.to_string());

@@ -8,6 +8,7 @@ use hardtack::Bundle;
 use serde::Serialize;
 
 use crate::labelled::{self, Found, Sample, Truth};
+use crate::output::plain;
 
 /// Changed samples that are told on a terminal.
 const TOLD: usize = 10;
@@ -126,7 +127,7 @@ impl Baseline {
     /// Where the data cannot be read or do not fit the model.
     pub fn of(bundle: &Bundle, path: &Path, data: &Path) -> anyhow::Result<Baseline> {
         let labels = labelled::labels(bundle)?;
-        let samples = labelled::read(data, &labels)?;
+        let samples = labelled::read(data, bundle)?;
         let found = labelled::measure(bundle, path, &samples)
             .map_err(|error| error.context(data.display().to_string()))?;
         let name = data.file_name().unwrap_or(data.as_os_str());
@@ -226,9 +227,8 @@ impl Comparison {
         );
         for Changed { sample, change, truth, float, bundle } in changed.iter().take(TOLD) {
             let change = change.name();
-            text += &format!(
-                "  {change:6}  {sample}: {truth} in truth, {float} in float, {bundle} now\n"
-            );
+            let line = format!("{sample}: {truth} in truth, {float} in float, {bundle} now");
+            text += &format!("  {change:6}  {}\n", plain(&line));
         }
         if changed.len() > TOLD {
             text += &format!("  … and {} more (--json has all)\n", changed.len() - TOLD);

@@ -1,14 +1,16 @@
 //! `hardtack diff`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use hardtack::Bundle;
 use serde_json::{Value, json};
 
+use crate::Answer;
 use crate::arguments::Diff;
+use crate::bundles::{self, Refusal};
 use crate::inspect::{manifest_json, operators_of};
 use crate::output::{self, print, table};
-use crate::{Answer, bundles};
 
 /// Something that is not the same in both.
 struct Difference {
@@ -18,12 +20,31 @@ struct Difference {
 }
 
 pub fn diff(arguments: &Diff, as_json: bool) -> anyhow::Result<Answer> {
-    let (a, b) = (bundles::open(&arguments.a)?, bundles::open(&arguments.b)?);
+    let mut found = Vec::new();
+    for path in [&arguments.a, &arguments.b] {
+        match whole(path) {
+            Ok(bundle) => found.push(bundle),
+            Err(Refusal::File(error)) => return Err(error),
+            Err(Refusal::Bundle(error)) => {
+                if as_json {
+                    let problem = output::sentence(&error);
+                    output::json(&json!({ "equal": false, "refused": path, "problem": problem }));
+                }
+                output::error(&error);
+                return Ok(Answer::No);
+            }
+        }
+    }
+    let [a, b] = [&found[0], &found[1]];
     let mut differences = Vec::new();
-    compare(&mut differences, "", &manifest(&a)?, &manifest(&b)?);
-    compare(&mut differences, "section ", &sections(&a)?, &sections(&b)?);
-    compare(&mut differences, "operator ", &operators(&a)?, &operators(&b)?);
-    let equal = a.root() == b.root();
+    compare(&mut differences, "", &manifest(a)?, &manifest(b)?);
+    compare(&mut differences, "section ", &sections(a)?, &sections(b)?);
+    compare(&mut differences, "operator ", &operators(a)?, &operators(b)?);
+    let equal = a.bytes() == b.bytes();
+    if !equal && differences.is_empty() {
+        let [a, b] = [a, b].map(|bundle| format!("root digest {}", bundle.root()));
+        differences.push(Difference { what: "layout of the file".into(), a, b });
+    }
     if as_json {
         let list: Vec<Value> =
             differences.iter().map(|d| json!({ "what": d.what, "a": d.a, "b": d.b })).collect();
@@ -35,6 +56,18 @@ pub fn diff(arguments: &Diff, as_json: bool) -> anyhow::Result<Answer> {
         print(&table(["", "A", "B"], rows));
     }
     Ok(if equal { Answer::Yes } else { Answer::No })
+}
+
+/// Opens a bundle, and compares all of it with its digests: what is damaged is equal to nothing.
+fn whole(path: &Path) -> Result<Bundle, Refusal> {
+    let bundle = bundles::open_or_refuse(path)?;
+    match bundle.verify() {
+        Ok(()) => Ok(bundle),
+        Err(error) => {
+            let error = anyhow::Error::new(error).context(path.display().to_string());
+            Err(Refusal::Bundle(error))
+        }
+    }
 }
 
 fn compare(

@@ -4,13 +4,13 @@ use serde_json::json;
 
 use crate::arguments::Eval;
 use crate::labelled::{self, Found, Sample, Truth, labels, measure};
-use crate::output::{self, print};
+use crate::output::{self, plain, print};
 use crate::{Answer, bundles};
 
 pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
     let bundle = bundles::open(&arguments.bundle)?;
     let labels = labels(&bundle)?;
-    let samples = labelled::read(&arguments.data, &labels)?;
+    let samples = labelled::read(&arguments.data, &bundle)?;
     let found = measure(&bundle, &arguments.bundle, &samples)?;
     let other = match &arguments.against {
         Some(path) => Some(measure(&bundles::open(path)?, path, &samples)?),
@@ -30,10 +30,10 @@ pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
                     let Truth::Class(truth) = sample.truth else { continue };
                     text += &format!(
                         "{}: {} here, {} there, {} in truth\n",
-                        sample.name,
-                        name(a),
-                        name(b),
-                        name(&truth)
+                        plain(&sample.name),
+                        plain(&name(a)),
+                        plain(&name(b)),
+                        plain(&name(&truth))
                     );
                     changed.push(json!({
                         "sample": sample.name, "here": a, "there": b, "truth": truth,

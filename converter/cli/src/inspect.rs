@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use anyhow::anyhow;
 use hardtack::{Bundle, Isa, Port, family_of};
 use hardtack_bundle::Family;
 use hardtack_bundle::graph::{Graph, Operator};
 use hardtack_bundle::manifest::Manifest;
-use hardtack_converter::write_file;
 use hardtack_engine::SparseLayer;
 use serde_json::{Value, json};
 
 use crate::arguments::Inspect;
-use crate::output::{self, bytes, print, table};
+use crate::output::{self, bytes, file, plain, table};
 use crate::plan::{IntegerProgram, ProgramPlan, programs};
 use crate::{Answer, bundles};
 
 pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
+    let outputs: Vec<&Path> = arguments.plan_svg.as_deref().into_iter().collect();
+    file::check(&outputs, &[&arguments.bundle], as_json)?;
     let bundle = bundles::open(&arguments.bundle)?;
     let graph = bundle.container()?.graph()?;
     let programs = programs(&bundle)?;
@@ -28,7 +30,7 @@ pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
             anyhow!("{}: has no integer program to draw", arguments.bundle.display())
         })?;
         let picture = plan(program).svg(bundle.manifest()?.name);
-        write_file(path, picture.as_bytes())?;
+        file::write_text(path, &picture)?;
     }
     if as_json {
         let mut value = describe(&bundle, graph.as_ref(), &programs, arguments)?;
@@ -51,7 +53,7 @@ pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
         let texts = programs.iter().enumerate().map(|(index, program)| plan(program).text(index));
         text.extend(texts);
     }
-    print(&text);
+    file::summary(&outputs, &text);
     Ok(Answer::Yes)
 }
 
@@ -131,7 +133,7 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
     let version = bundle.container()?.format_version();
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<12} {value}");
+        let _ = writeln!(text, "{name:<12} {}", plain(&value));
     };
     let model_version =
         if manifest.version.is_empty() { String::new() } else { format!(" {}", manifest.version) };

@@ -1,11 +1,14 @@
 //! Labelled data, and what a bundle makes of them.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
 use hardtack::{Bundle, Tensor};
+use hardtack_bundle::manifest::{Extent, Port};
 use hardtack_bundle::process::Postprocess;
-use hardtack_converter::{arrays, samples};
+use hardtack_converter::arrays::Archive;
+use hardtack_converter::samples;
 
 use crate::bundles;
 
@@ -34,7 +37,8 @@ impl Sample {
 }
 
 enum Source {
-    Array(Tensor),
+    /// The element of this number of the first dimension.
+    Row(Rc<Tensor>, usize),
     File(PathBuf),
 }
 
@@ -69,8 +73,9 @@ pub fn measure(bundle: &Bundle, path: &Path, samples: &[Sample]) -> anyhow::Resu
     for sample in samples {
         session.reset();
         let tensor = match &sample.source {
-            Source::Array(array) => {
-                preprocessor.array(array).with_context(|| sample.name.clone())?
+            Source::Row(rows, index) => {
+                let row = samples::row(rows, *index);
+                preprocessor.array(&row).with_context(|| sample.name.clone())?
             }
             Source::File(file) => {
                 let mut inputs = preprocessor.file(file)?;
@@ -114,45 +119,87 @@ pub fn measure(bundle: &Bundle, path: &Path, samples: &[Sample]) -> anyhow::Resu
     Ok(if answers.is_empty() { Found::Errors(errors) } else { Found::Classes(answers) })
 }
 
-/// Reads arrays x (samples first) and y, or a folder of files; `labels` may name its folders.
+/// Reads arrays x (samples first) and y, or a folder of files, for a bundle, whose labels may name
+/// the folders.
 ///
 /// # Errors
-/// Where a sample has no label, or there are none.
-pub fn read(path: &Path, labels: &[String]) -> anyhow::Result<Vec<Sample>> {
-    let samples = if path.is_dir() { folder(path, labels)? } else { archive(path)? };
+/// Where a sample has no label or does not fit the bundle, or there are none.
+pub fn read(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
+    let samples = match path.is_dir() {
+        true => folder(path, &labels(bundle)?)?,
+        false => archive(path, bundle)?,
+    };
     if samples.is_empty() {
         bail!("{}: there are no samples", path.display());
     }
     Ok(samples)
 }
 
-fn archive(path: &Path) -> anyhow::Result<Vec<Sample>> {
-    let arrays = arrays::read_npz(path)?;
-    let find = |name: &str| {
-        let found = arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
+/// Reads x and y, if their shapes are what the bundle takes and gives.
+fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
+    let mut archive = Archive::open(path)?;
+    let mut describe = |name: &str| {
+        let found = archive.describe(name)?;
         found.with_context(|| {
             format!("{}: has no array {name:?}; labelled data are x and y", path.display())
         })
     };
-    let (x, y) = (find("x")?, find("y")?);
-    let count = x.shape().first().copied().unwrap_or(0);
-    if y.shape().first() != Some(&count) {
+    let (x, y) = (describe("x")?, describe("y")?);
+    let count = x.shape.first().copied().unwrap_or(0);
+    if y.shape.first() != Some(&count) {
+        bail!("{}: x has {count} samples and y {}", path.display(), y.shape.first().unwrap_or(&0));
+    }
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let preprocessor = bundles::preprocessor(bundle)?;
+    let accepted = preprocessor.accepts(x.dtype, &x.shape[1..]);
+    accepted.with_context(|| format!("{}: samples of x", path.display()))?;
+    let product = |sizes: &[usize]| {
+        sizes.iter().try_fold(1u64, |n, size| n.checked_mul(*size as u64)).unwrap_or(u64::MAX)
+    };
+    let values = product(&y.shape[1..]);
+    let output = bundle.manifest()?.outputs.first().cloned();
+    let most = output.and_then(|output| most_values(&output, product(&x.shape[1..])));
+    if let Some(most) = most
+        && values > most
+    {
         bail!(
-            "{}: x has {count} samples and y {}",
-            path.display(),
-            y.shape().first().unwrap_or(&0)
+            "{}: y has {values} values for each sample, and the model gives at most {most}",
+            path.display()
         );
     }
+    let mut read = |name: &str| -> anyhow::Result<Tensor> {
+        Ok(archive.read(name)?.expect("it was described before"))
+    };
+    let (x, y) = (Rc::new(read("x")?), read("y")?);
     let classes = y.shape().len() == 1 && y.to_f32().iter().all(|y| y.fract() == 0.0 && *y >= 0.0);
     let sample = |index: usize| {
-        let truth = samples::row(y, index).to_f32();
+        let truth = samples::row(&y, index).to_f32();
         Sample {
             name: format!("sample {index}"),
-            source: Source::Array(samples::row(x, index)),
+            source: Source::Row(Rc::clone(&x), index),
             truth: if classes { Truth::Class(truth[0] as usize) } else { Truth::Values(truth) },
         }
     };
     Ok((0..count).map(sample).collect())
+}
+
+/// The most values that an output can have for a sample of so many, where its shape says so.
+fn most_values(output: &Port<'_>, sample: u64) -> Option<u64> {
+    let mut most = 1u64;
+    let mut named = 0;
+    for extent in &output.shape {
+        let size = match extent {
+            Extent::Fixed(size) => *size,
+            Extent::Named(_) => {
+                named += 1;
+                sample
+            }
+        };
+        most = most.saturating_mul(size);
+    }
+    (named <= 1).then_some(most)
 }
 
 /// Files in folders named after their class, by label or number; or files whose names begin

@@ -1,18 +1,32 @@
 //! What the user sees: data on stdout, words on stderr.
+//!
+//! Names come from files that may be hostile: a terminal obeys control characters in them, and a
+//! newline could make up a line of its own. So whatever is printed is made [`plain`] here. What has
+//! several lines is made of names that were made plain before, or of a [`table`].
 
+pub mod file;
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-/// Prints data. A reader that has gone away ends the process quietly.
+/// Prints data: lines whose names are [`plain`]. A reader that has gone away ends the process
+/// quietly.
 pub fn print(text: &str) {
+    let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+    write_out(&[plain_lines(text).as_bytes(), end.as_bytes()]);
+}
+
+/// Writes to stdout. A reader that has gone away ends the process quietly.
+fn write_out(pieces: &[&[u8]]) {
     let mut stdout = std::io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| {
-        let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
-        stdout.write_all(end.as_bytes())?;
-        stdout.flush()
-    });
-    if let Err(error) = written {
+    let mut written = Ok(());
+    for piece in pieces {
+        written = written.and_then(|()| stdout.write_all(piece));
+    }
+    if let Err(error) = written.and_then(|()| stdout.flush()) {
         let code = if error.kind() == ErrorKind::BrokenPipe { 0 } else { 2 };
         std::process::exit(code);
     }
@@ -20,12 +34,64 @@ pub fn print(text: &str) {
 
 /// Prints one JSON object.
 pub fn json(value: &serde_json::Value) {
-    print(&serde_json::to_string_pretty(value).expect("a value of strings and numbers is JSON"));
+    let text = serde_json::to_string_pretty(value);
+    print(&json_escaped(&text.expect("a value of strings and numbers is JSON")));
 }
 
-/// Says something to whoever looks on.
+/// Says something to whoever looks on, in one line.
 pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
+}
+
+/// Says what would be printed, where stdout is for something else.
+pub fn say_lines(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain_lines(text).trim_end_matches('\n'));
+}
+
+/// Whether a terminal or a reader would take a character for something other than a letter: control
+/// characters, those that turn the direction of text, line separators, and what is no character.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
+}
+
+/// Text in one line, in which every character is seen: others stand as `\n` or `\u{1b}`.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    escape(text, is_hidden)
+}
+
+/// The same with lines as they are.
+fn plain_lines(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c != '\n' && is_hidden(c))
+}
+
+fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
+        return text.into();
+    }
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match is_escaped(c) {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
+        }
+    }
+    escaped.into()
+}
+
+/// JSON in which strings hold no hidden characters. The writer of JSON escapes those of ASCII only.
+fn json_escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_hidden(c) && c != '\n' {
+            true => {
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            }
+            false => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// An error with its causes as one sentence.
@@ -44,15 +110,14 @@ pub fn sentence(error: &anyhow::Error) -> String {
 /// Tells an error.
 pub fn error(error: &anyhow::Error) {
     let text = sentence(error);
-    if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        let red = anstyle::AnsiColor::Red.on_default().bold();
-        say(&format!("{red}error:{red:#} {text}"));
-    } else {
-        say(&format!("error: {text}"));
-    }
+    let red = match std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        true => anstyle::AnsiColor::Red.on_default().bold(),
+        false => anstyle::Style::new(),
+    };
+    let _ = writeln!(std::io::stderr().lock(), "{red}error:{red:#} {}", plain(&text));
 }
 
-/// A plain table; columns after the first are aligned to the right.
+/// A table without frames, its cells [`plain`]; columns after the first are aligned to the right.
 pub fn table<const N: usize>(
     head: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -61,7 +126,7 @@ pub fn table<const N: usize>(
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| plain(cell)));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
         let alignment = if index == 0 { CellAlignment::Left } else { CellAlignment::Right };
@@ -72,15 +137,31 @@ pub fn table<const N: usize>(
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// Text in XML or HTML, also between double quotes.
+/// Text in XML or HTML, also between double or single quotes.
 pub fn escaped(text: &str) -> String {
     let replaced = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    replaced.replace('"', "&quot;").replace(|c: char| c.is_control() && c != '\n', " ")
+    plain_lines(&replaced.replace('"', "&quot;").replace('\'', "&#39;")).into_owned()
+}
+
+/// Text in one line of Markdown, also in a cell of a table.
+pub fn markdown(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in plain(text).chars() {
+        match c {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '!' | '#' => {
+                escaped.extend(['\\', c]);
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// A number of bytes for people.
 pub fn bytes(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB"];
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = count as f64;
     let mut unit = 0;
     while value >= 1024.0 && unit + 1 < units.len() {
@@ -97,6 +178,42 @@ mod tests {
     #[test]
     fn bytes_are_told_in_the_unit_that_fits() {
         assert_eq!([bytes(7), bytes(1536), bytes(3 << 20)], ["7 B", "1.5 KiB", "3.0 MiB"]);
+    }
+
+    /// A name that clears the screen, makes up a line, turns the text around, and rings.
+    const HOSTILE: &str = "a\u{1b}[2J\nvectors: all hold\u{202e}\u{9b}31m\u{7f}\r\u{7}ö";
+
+    #[test]
+    fn hidden_characters_are_seen_in_one_line() {
+        let seen = r"a\u{1b}[2J\nvectors: all hold\u{202e}\u{9b}31m\u{7f}\r\u{7}ö";
+        assert_eq!(plain(HOSTILE), seen);
+        assert_eq!(plain("\u{2067}\u{2028}\u{200f}"), r"\u{2067}\u{2028}\u{200f}");
+        let as_it_is = "größe/層_1 👩\u{200d}🔬 \"x\" \\n";
+        assert!(matches!(plain(as_it_is), Cow::Borrowed(text) if text == as_it_is));
+        assert_eq!(plain_lines(HOSTILE), seen.replace("\\n", "\n"));
+        let rows = table(["name", "n"], [[HOSTILE.into(), "1".into()]]);
+        assert_eq!(rows.lines().count(), 2, "{rows}");
+        assert!(rows.contains(seen), "{rows}");
+    }
+
+    #[test]
+    fn json_has_the_same_strings_without_hidden_characters() {
+        let value = serde_json::json!({ "name": HOSTILE, "n": [1, 2] });
+        let text = json_escaped(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.chars().any(|c| is_hidden(c) && c != '\n'), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn names_are_no_markup() {
+        assert_eq!(
+            escaped("<script>alert('x' && \"y\")</script>\u{1b}"),
+            "&lt;script&gt;alert(&#39;x&#39; &amp;&amp; &quot;y&quot;)&lt;/script&gt;\\u{1b}"
+        );
+        assert_eq!(
+            markdown("a|b `c` <img> [l](javascript:x)\n# h"),
+            r"a\|b \`c\` &lt;img> \[l\](javascript:x)\\n\# h"
+        );
     }
 
     #[test]

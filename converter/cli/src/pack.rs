@@ -1,16 +1,16 @@
 //! `hardtack pack`.
 
 use anyhow::Context as _;
-use hardtack_converter::write_file;
 use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::Pack;
 use crate::bundles::{self, Refusal};
-use crate::output::{self, bytes, print};
+use crate::output::{self, bytes, file, plain};
 
 pub fn pack(arguments: &Pack, as_json: bool) -> anyhow::Result<Answer> {
-    let path = &arguments.bundle;
+    let (path, place) = (&arguments.bundle, arguments.output.as_path());
+    file::check(&[place], &[path], as_json)?;
     let refuse = |error: &anyhow::Error| {
         if as_json {
             output::json(&json!({ "packed": false, "problem": output::sentence(error) }));
@@ -31,14 +31,16 @@ pub fn pack(arguments: &Pack, as_json: bool) -> anyhow::Result<Answer> {
             return refuse(&anyhow::Error::new(error).context(path.display().to_string()));
         }
     };
-    write_file(&arguments.output, &packed)?;
+    file::write(place, &packed)?;
     let (from, to) = (bundle.len() as u64, packed.len() as u64);
     if as_json {
         output::json(&json!({ "packed": true, "bundle_bytes": from, "transport_bytes": to }));
     } else {
         let part = 100.0 * to as f64 / from as f64;
-        let file = arguments.output.display();
-        print(&format!("{file}: {} ({part:.1} % of the bundle's {})", bytes(to), bytes(from)));
+        let name = place.display().to_string();
+        let name = plain(&name);
+        let text = format!("{name}: {} ({part:.1} % of the bundle's {})", bytes(to), bytes(from));
+        file::summary(&[place], &text);
     }
     Ok(Answer::Yes)
 }

@@ -7,7 +7,7 @@ use hardtack::{Bundle, Packing, packing_of};
 use hardtack_engine::{Placement, Plan, Program};
 use serde_json::{Value, json};
 
-use crate::output::{bytes, escaped, table};
+use crate::output::{bytes, escaped, plain, table};
 
 /// An integer program of a bundle, checked.
 pub type IntegerProgram = Program<Arc<[u8]>>;
@@ -181,12 +181,12 @@ impl ProgramPlan {
 
     fn told(&self, tensor: &Placement) -> String {
         let step = |index: u32| match self.steps.get(index as usize) {
-            Some((name, kind)) => format!("{index} {kind} {name}"),
+            Some((name, kind)) => format!("{index} {kind} {}", plain(name)),
             None => index.to_string(),
         };
         format!(
             "{}\n{} at {}\nfrom step {}\nto step {}",
-            tensor.name,
+            plain(&tensor.name),
             bytes(tensor.bytes.into()),
             tensor.offset,
             step(tensor.first),

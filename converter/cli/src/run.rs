@@ -1,28 +1,36 @@
 //! `hardtack run`.
 
-use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use hardtack::process::{Class, Preprocessor};
 use hardtack::{Bundle, Outputs, Session, Tensor};
-use hardtack_converter::arrays;
+use hardtack_converter::arrays::{self, Archive, Description};
 use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::arguments::Run;
 use crate::bundles::{self, with_classes};
-use crate::output::{self, print};
+use crate::output::file::{self, Output};
+use crate::output::{self, plain};
 
 /// Elements of an output that are shown.
 const SHOWN: usize = 8;
 
 pub fn run(arguments: &Run, as_json: bool) -> anyhow::Result<Answer> {
+    let inputs = arguments.files.iter().chain(&arguments.inputs).chain([&arguments.bundle]);
+    let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
+    file::check(&outputs(arguments), &inputs, as_json)?;
     let bundle = bundles::open(&arguments.bundle)?;
     match &arguments.inputs {
         Some(inputs) => run_arrays(arguments, &bundle, inputs, as_json),
         None => run_files(arguments, &bundle, as_json),
     }
+}
+
+/// Where outputs go.
+fn outputs(arguments: &Run) -> Vec<&Path> {
+    arguments.output.as_deref().into_iter().collect()
 }
 
 /// One run on arrays named as the inputs.
@@ -33,33 +41,39 @@ fn run_arrays(
     as_json: bool,
 ) -> anyhow::Result<Answer> {
     let mut session = bundles::session(bundle, &arguments.bundle, false)?;
-    let arrays = arrays::read_npz(path)?;
+    let mut archive = Archive::open(path)?;
     let manifest = bundle.manifest()?;
     let mut inputs = Vec::new();
     for port in &manifest.inputs {
         let name = port.name;
-        let Some((_, tensor)) = arrays.iter().find(|(other, _)| other == name) else {
-            let there: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+        let Some(Description { dtype, shape }) = archive.describe(name)? else {
+            let there: Vec<&str> = archive.names().collect();
             bail!(
                 "{}: has no array {name:?}, which is an input of the model; it has {}",
                 path.display(),
                 there.join(", ")
             );
         };
+        let preprocessor = Preprocessor::identity(port);
+        // What the model cannot take is not read.
+        if !shape.contains(&0) {
+            preprocessor.accepts(dtype, &shape).with_context(|| path.display().to_string())?;
+        }
+        let tensor = archive.read(name)?.expect("it was described before");
         // Reals become the integers that stand for them.
         let tensor = match port.quantization {
-            Some(_) => Cow::Owned(Preprocessor::identity(port).array(tensor)?),
-            None => Cow::Borrowed(tensor),
+            Some(_) => preprocessor.array(&tensor)?,
+            None => tensor,
         };
         inputs.push((name, tensor));
     }
-    let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, &**tensor)).collect();
+    let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
     let outputs = session.run(&inputs).with_context(|| path.display().to_string())?;
     write(arguments, &outputs)?;
     if as_json {
         output::json(&json!({ "outputs": values(&outputs) }));
     } else {
-        print(&shown(&outputs));
+        file::summary(&self::outputs(arguments), &shown(&outputs));
     }
     Ok(Answer::Yes)
 }
@@ -74,22 +88,20 @@ fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<
     with_classes(bundle, |classes| {
         for path in &arguments.files {
             session.reset();
-            let inputs = match path.extension() {
-                Some(extension) if extension.eq_ignore_ascii_case("npy") => {
-                    vec![preprocessor.array(&arrays::read_npy(path)?)?]
+            let is_array = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
+            let (inputs, period): (Box<dyn Iterator<Item = Tensor>>, _) = match is_array {
+                true => {
+                    let input = preprocessor.array(&read_array(path, &preprocessor)?)?;
+                    (Box::new(std::iter::once(input)), None)
                 }
-                _ => Vec::new(),
+                false => {
+                    let inputs = preprocessor.file(path)?;
+                    let period = inputs.period();
+                    (Box::new(inputs), period)
+                }
             };
-            let mut period = None;
-            let inputs: Vec<Tensor> = if inputs.is_empty() {
-                let inputs = preprocessor.file(path)?;
-                period = inputs.period();
-                inputs.collect()
-            } else {
-                inputs
-            };
-            for (index, tensor) in inputs.iter().enumerate() {
-                let outputs = once(&mut session, &input, tensor, path)?;
+            for (index, tensor) in inputs.enumerate() {
+                let outputs = once(&mut session, &input, &tensor, path)?;
                 let best = match &classes {
                     Some(classes) => Some(classes.top(&outputs[0].1, arguments.top_k as usize)?),
                     None => None,
@@ -103,7 +115,8 @@ fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<
                         "outputs": best.is_none().then(|| values(&outputs)),
                     }));
                 } else {
-                    print(&line(path, time, best.as_deref(), &outputs));
+                    let text = line(path, time, best.as_deref(), &outputs);
+                    file::summary(&self::outputs(arguments), &text);
                 }
                 last = Some(outputs);
             }
@@ -123,6 +136,16 @@ fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<
     Ok(Answer::Yes)
 }
 
+/// The array of a `.npy` file, if its shape is one that the pre-processing takes.
+fn read_array(path: &Path, preprocessor: &Preprocessor) -> anyhow::Result<Tensor> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut archive = Archive::of_array(path, &name);
+    if let Some(Description { dtype, shape }) = archive.describe(&name)? {
+        preprocessor.accepts(dtype, &shape).with_context(|| path.display().to_string())?;
+    }
+    archive.read(&name)?.with_context(|| format!("{}: holds no array", path.display()))
+}
+
 fn once(
     session: &mut Session,
     input: &str,
@@ -134,13 +157,20 @@ fn once(
 
 fn write(arguments: &Run, outputs: &Outputs) -> anyhow::Result<()> {
     if let Some(path) = &arguments.output {
-        arrays::write_npz(path, outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;
+        let arrays = outputs.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        if file::is_stdout(path) {
+            let mut output = Output::new(path)?;
+            arrays::write_npz_to(&mut output, arrays)?;
+            output.put()?;
+        } else {
+            arrays::write_npz(path, arrays)?;
+        }
     }
     Ok(())
 }
 
 fn line(path: &Path, time: Option<f64>, best: Option<&[Class<'_>]>, outputs: &Outputs) -> String {
-    let mut text = path.display().to_string();
+    let mut text = plain(&path.display().to_string()).into_owned();
     if let Some(time) = time {
         text += &format!(" {time:.3} s");
     }
@@ -149,7 +179,7 @@ fn line(path: &Path, time: Option<f64>, best: Option<&[Class<'_>]>, outputs: &Ou
             let named: Vec<String> = best
                 .iter()
                 .map(|class| match class.label {
-                    Some(label) => format!("{label} {:.3}", class.score),
+                    Some(label) => format!("{} {:.3}", plain(label), class.score),
                     None => format!("class {} {:.3}", class.index, class.score),
                 })
                 .collect();
@@ -169,7 +199,8 @@ fn shown(outputs: &Outputs) -> String {
         let values = tensor.to_f32();
         let first: Vec<String> = values.iter().take(SHOWN).map(|x| format!("{x}")).collect();
         let more = if values.len() > SHOWN { ", …" } else { "" };
-        format!("{name}: {} {:?} = {}{more}\n", tensor.dtype(), tensor.shape(), first.join(", "))
+        let (name, dtype, first) = (plain(name), tensor.dtype(), first.join(", "));
+        format!("{name}: {dtype} {:?} = {first}{more}\n", tensor.shape())
     };
     outputs.iter().map(line).collect()
 }

@@ -3,7 +3,7 @@
 use hardtack_converter::{FloatNode, PruneReport, Report};
 
 use crate::arguments::Convert;
-use crate::output::{bytes, table};
+use crate::output::{bytes, plain, table};
 
 /// Layers of which the error is told.
 const WORST: usize = 10;
@@ -24,17 +24,15 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
     });
     let mut text = table(["stage", "nodes", "parameters", "bytes", "seconds", "difference"], rows);
     for rewritten in &report.rewritten {
-        text += &format!("\nrewritten: {rewritten}");
+        text += &format!("\nrewritten: {}", plain(rewritten));
     }
     if !report.rewritten.is_empty() {
         text.push('\n');
     }
     text.push('\n');
     for figure in &report.figures {
-        text += &format!(
-            "{}: {:.2e} ({} {} samples)\n",
-            figure.name, figure.value, figure.samples, figure.source
-        );
+        let (name, source) = (plain(&figure.name), plain(&figure.source));
+        text += &format!("{name}: {:.2e} ({} {source} samples)\n", figure.value, figure.samples);
     }
     if let Some(pruned) = &report.pruned {
         text += &pruned_text(pruned);
@@ -71,7 +69,7 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
     let part = |bytes: u64| 100.0 * bytes as f64 / report.source_bytes.max(1) as f64;
     text += &format!(
         "\n{}: {} ({:.0} % of the ONNX file's {}), root digest {}\n",
-        arguments.output.display(),
+        plain(&arguments.output.display().to_string()),
         bytes(report.bundle_bytes),
         part(report.bundle_bytes),
         bytes(report.source_bytes),
@@ -79,7 +77,8 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
     );
     if let (Some(path), Some(count)) = (&arguments.transport, report.transport_bytes) {
         let part = part(count);
-        text += &format!("{}: {} ({part:.1} %) for transport\n", path.display(), bytes(count));
+        let path = path.display().to_string();
+        text += &format!("{}: {} ({part:.1} %) for transport\n", plain(&path), bytes(count));
     }
     if report.arena_bytes > 0 {
         text += &format!("the integer programs need an arena of {}\n", bytes(report.arena_bytes));

@@ -4,28 +4,55 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 
 use anyhow::{Context as _, anyhow};
-use hardtack_converter::{Error, WholeFile};
-use hardtack_transport::UnpackError;
+use hardtack_converter::WriteError;
+use hardtack_transport::{
+    DEFAULT_LIMIT, Memory, UnpackError, UnpackOptions, most_bytes, unpack_with,
+};
 use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::Unpack;
-use crate::output::{self, bytes, print};
+use crate::output::file::{self, Output};
+use crate::output::{self, bytes, plain};
 
 pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
-    let path = &arguments.file;
-    let packed = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let mut bundle = WholeFile::new(&arguments.output)?;
-    let summary = match hardtack_transport::unpack(Std(BufReader::new(packed)), Std(&mut bundle)) {
+    let (path, place) = (&arguments.file, arguments.output.as_path());
+    file::check(&[place], &[path], as_json)?;
+    let cannot_read = || format!("{}: cannot be read", path.display());
+    let packed = File::open(path).with_context(cannot_read)?;
+    let found = packed.metadata().with_context(cannot_read)?;
+    let mut bundle = Output::new(place)?;
+    let limits = Limits {
+        // Of a pipe nobody knows how much will come.
+        holds: if found.is_file() { most_bytes(found.len()) } else { u64::MAX },
+        asked: arguments.max_size,
+        room: bundle.room().unwrap_or(u64::MAX),
+    };
+    let options = UnpackOptions { limit: limits.least() };
+    let (reader, writer) = (Std(BufReader::new(packed)), Std(&mut bundle));
+    let summary = match unpack_with(&mut Memory::new(), reader, writer, &options) {
         Ok(summary) => summary,
-        Err(UnpackError::Read(error)) => {
-            return Err(error).with_context(|| format!("{}: cannot be read", path.display()));
-        }
+        Err(UnpackError::Read(error)) => return Err(error).with_context(cannot_read),
         Err(UnpackError::Write(source)) => {
-            return Err(Error::Write { path: arguments.output.clone(), source }.into());
+            return Err(WriteError::Write { path: place.into(), source }.into());
+        }
+        Err(UnpackError::TooLarge { length, .. })
+            if length > limits.room && length <= limits.allowed() =>
+        {
+            return Err(anyhow!(
+                "{}: has no room for the bundle of {}, as {} are free there; make room, or unpack it \
+                 elsewhere",
+                place.display(),
+                bytes(length),
+                bytes(limits.room)
+            ));
         }
         Err(error) => {
-            let error = anyhow!("{}: {error}", path.display());
+            let error = match error {
+                UnpackError::TooLarge { length, .. } => limits.refusal(length),
+                error => anyhow!("{error}"),
+            };
+            let error = error.context(path.display().to_string());
             if as_json {
                 output::json(&json!({ "unpacked": false, "problem": output::sentence(&error) }));
             }
@@ -39,10 +66,49 @@ pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
         let length = summary.length;
         output::json(&json!({ "unpacked": true, "bundle_bytes": length, "digest": digest }));
     } else {
-        let file = arguments.output.display();
-        print(&format!("{file}: {}, root digest {digest}", bytes(summary.length)));
+        let name = place.display().to_string();
+        let text = format!("{}: {}, root digest {digest}", plain(&name), bytes(summary.length));
+        file::summary(&[place], &text);
     }
     Ok(Answer::Yes)
+}
+
+/// How long a bundle may be, and why no longer.
+struct Limits {
+    /// What a file of this length can stand for.
+    holds: u64,
+    /// What was asked for.
+    asked: Option<u64>,
+    /// What is free where it goes.
+    room: u64,
+}
+
+impl Limits {
+    /// What is allowed wherever it goes.
+    fn allowed(&self) -> u64 {
+        self.holds.min(self.asked.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// The least of all. What was asked for is tried, whatever room there seems to be.
+    fn least(&self) -> u64 {
+        self.allowed().min(if self.asked.is_some() { u64::MAX } else { self.room })
+    }
+
+    /// Why a bundle of this length is not unpacked, wherever it would go.
+    fn refusal(&self, length: u64) -> anyhow::Error {
+        let holds = format!("it says that it holds a bundle of {}", bytes(length));
+        match length > self.holds {
+            true => anyhow!(
+                "{holds}, and a file of its length holds at most {}; it is damaged, or \
+                             made to fill a disk",
+                bytes(self.holds)
+            ),
+            false => anyhow!(
+                "{holds}, which is more than {}; --max-size allows more",
+                bytes(self.allowed())
+            ),
+        }
+    }
 }
 
 /// A reader or writer of the standard library, as the runtime takes them.

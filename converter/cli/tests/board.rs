@@ -163,3 +163,78 @@ fn nothing_stays_where_the_command_is_killed() {
     child.wait().unwrap();
     place.is_clean();
 }
+
+#[test]
+fn connecting_ends_with_the_time_that_is_given() {
+    let place = Place::new();
+    let runner = place.runner("true", "true");
+    for (script, told) in [
+        ("exec sleep 60", "pi@board: did not answer within 1 seconds; --timeout"),
+        ("echo aarch64; exec sleep 60", "pi@board: did not answer within 1 seconds"),
+        // A child keeps the pipes open.
+        ("echo no route >&2; sleep 60 & exit 255", "pi@board: did not answer within 1 seconds"),
+    ] {
+        place.script("ssh", &format!("#!/bin/sh\n{script}\n"));
+        let began = Instant::now();
+        let (code, _, stderr) = place.bench(&runner, &["--timeout", "1"]);
+        assert_eq!(code, Some(2));
+        assert!(stderr.contains(told), "{told}: {stderr}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+    let (code, _, stderr) = place.bench(&runner, &["--timeout", "0"]);
+    assert!(code == Some(2) && stderr.contains("0 is not in 1.."), "{stderr}");
+}
+
+#[test]
+fn a_board_that_does_not_stop_speaking_is_not_listened_to() {
+    let place = Place::new();
+    for (check, measure) in [("yes", "true"), ("true", "yes"), ("yes >&2", "yes >&2")] {
+        let runner = place.runner(check, measure);
+        let (code, stdout, stderr) = place.bench(&runner, &["--timeout", "20"]);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+        assert!(stderr.len() < 5000, "{}", stderr.len());
+    }
+    let runner = place.runner("true", "yes");
+    let (_, _, stderr) = place.bench(&runner, &["--timeout", "20"]);
+    assert!(stderr.contains("says more than 1048576 bytes"), "{stderr}");
+    // A line of a greeting without an end.
+    place.script("ssh", "#!/bin/sh\nexec head -c 100000000 /dev/zero\n");
+    let (code, _, stderr) = place.bench(&runner, &["--timeout", "20"]);
+    assert!(code == Some(2) && stderr.contains("cannot be reached"), "{stderr}");
+}
+
+#[test]
+fn words_of_a_board_are_shown_and_obeyed_by_nobody() {
+    let place = Place::new();
+    let answer = ANSWER.replace("a board", r"a \u001b[2J\nVERIFIED").replace("neon", r"\u009b31m");
+    let runner = place.runner("printf '\\033[2Jequal'", &format!("printf '%s' '{}'", answer));
+    let files = ["m.md", "j.xml"].map(|name| place.path(name));
+    let [md, xml] = files.each_ref().map(|path| path.to_str().unwrap());
+    let (code, stdout, stderr) = place.bench(&runner, &["--markdown", md, "--junit", xml]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let texts = files.map(|path| std::fs::read_to_string(path).unwrap());
+    for text in [&stdout, &stderr].into_iter().chain(&texts) {
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("VERIFIED")), "{text}");
+    }
+    assert!(stdout.contains(r"a \u{1b}[2J\nVERIFIED"), "{stdout}");
+}
+
+#[test]
+fn an_address_is_no_option_of_ssh() {
+    let place = Place::new();
+    let runner = place.runner("true", "true");
+    let touched = place.path("touched");
+    for address in ["-oProxyCommand=touch%20x", "-F/tmp/x", "-"] {
+        let bundle = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/frozen/programs/kws_dscnn_i8.tack");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
+        command.arg("bench").arg(bundle).arg(format!("--board={address}")).arg("--ssh");
+        command.arg(place.script("ssh", &format!("#!/bin/sh\ntouch {}\n", touched.display())));
+        let output = command.arg("--runner").arg(&runner).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr.contains("write it as user@host, adb, or adb:SERIAL"), "{stderr}");
+    }
+    assert!(!touched.exists());
+}

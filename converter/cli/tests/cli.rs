@@ -129,7 +129,7 @@ fn a_picture_and_a_stream_become_words_and_numbers() {
         &"--pre",
         &file("examples/specs/mobilenet_v1.toml"),
         &"--labels",
-        &file("examples/data/mobilenet_v1/labels.txt"),
+        &file("examples/specs/imagenet_labels.txt"),
     ]);
     assert_eq!(converted.code, 0, "{}", converted.stderr);
     assert!(converted.stdout.contains("by f16 weights"), "{}", converted.stdout);

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::whole::WriteError;
+
 /// Why a model was not converted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -36,6 +38,14 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Something stands where the bundle should go that is not a file.
+    #[error("{}: is {kind}, not a file; give the name of a file", path.display())]
+    NotAFile {
+        /// The output.
+        path: PathBuf,
+        /// What it is: "a character device", say.
+        kind: &'static str,
     },
     /// Data does not fit the model.
     #[error("{}: {problem}", path.display())]
@@ -92,4 +102,13 @@ pub enum Error {
     /// The model does not fit the bundle format.
     #[error("the model does not fit a bundle: {0}")]
     Bundle(#[from] hardtack_bundle::WriteError),
+}
+
+impl From<WriteError> for Error {
+    fn from(error: WriteError) -> Error {
+        match error {
+            WriteError::NotAFile { path, kind } => Error::NotAFile { path, kind },
+            WriteError::Write { path, source } => Error::Write { path, source },
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod error;
 mod fold;
 pub mod guard;
 pub mod import;
+mod inside;
 mod narrow;
 mod observe;
 mod options;
@@ -40,4 +41,4 @@ pub use report::{
     FigureReport, FloatNode, GraphNode, LayerReport, Progress, RangeReport, Report, Silent, Spread,
     StageReport, WeightsReport,
 };
-pub use whole::{WholeFile, write_file};
+pub use whole::{WholeFile, WriteError, check_output, write_file};

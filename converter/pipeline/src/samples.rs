@@ -4,6 +4,7 @@
 mod spool;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use hardtack::process::Preprocessor;
@@ -12,7 +13,7 @@ use hardtack_bundle::DType;
 use hardtack_bundle::golden::Generator;
 use hardtack_bundle::graph::{Dim, Graph};
 
-use crate::arrays;
+use crate::arrays::{Archive, Description};
 use crate::error::Error;
 use crate::ports::Ports;
 pub(crate) use spool::Spool;
@@ -227,8 +228,13 @@ fn read_files(
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
+    // Symbolic links may lead back.
+    let mut seen = HashSet::new();
     while let Some(folder) = folders.pop() {
         let read = |source| Error::Read { path: folder.clone(), source };
+        if !seen.insert(folder.canonicalize().map_err(read)?) {
+            continue;
+        }
         for entry in std::fs::read_dir(&folder).map_err(read)? {
             let path = entry.map_err(read)?.path();
             let extension =
@@ -252,40 +258,35 @@ fn read_arrays(
     preprocessor: &Preprocessor,
 ) -> Result<Spool, Error> {
     let alone = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
-    let arrays = match alone {
-        true => vec![("x".to_string(), arrays::read_npy(path)?)],
-        false => arrays::read_npz(path)?,
+    let mut archive = match alone {
+        true => Archive::of_array(path, "x"),
+        false => Archive::open(path)?,
     };
-    let problem = |problem: String| Error::Data { path: path.into(), problem };
-    let names: Vec<&str> = ports.inputs.iter().map(|port| port.name.as_str()).collect();
-    let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
-    let chosen: Vec<(&Tensor, bool)> = if let [only] = names[..] {
-        match (find(only), find("x")) {
-            (Some(tensor), _) => vec![(tensor, false)],
-            (None, Some(tensor)) => vec![(tensor, true)],
-            _ => {
-                return Err(problem(format!(
-                    "it has neither an array {only:?} nor an array \"x\" with the samples first; \
-                     it has {}",
-                    list(&arrays)
-                )));
-            }
+    let mut chosen = Vec::new();
+    for (name, raw) in choose(&mut archive, path, ports)? {
+        let node = &graph.nodes[graph.inputs[chosen.len()] as usize];
+        let described = archive.describe(&name)?.expect("it was found by its name");
+        let Description { dtype, shape } = &described;
+        let problem = |problem: String| Error::Data { path: path.into(), problem };
+        // Whether they fit is known before they are read.
+        let Some((_, sample)) = shape.split_first() else {
+            return Err(problem(format!("the array {name:?} has no dimension of samples")));
+        };
+        if raw {
+            let accepted = preprocessor.accepts(*dtype, sample);
+            accepted.map_err(|error| problem(error.to_string()))?;
+        } else if fit(sample, &node.outputs[0].shape).is_none() {
+            return Err(problem(format!(
+                "an array for input {:?} has samples of shape {sample:?}, and the model expects {}",
+                node.name,
+                ports.shape_text(&node.outputs[0].shape),
+            )));
         }
-    } else {
-        names
-            .iter()
-            .map(|name| {
-                find(name).map(|tensor| (tensor, false)).ok_or_else(|| {
-                    problem(format!(
-                        "it has no array {name:?}, which the model's input of that name needs; it \
-                         has {}",
-                        list(&arrays)
-                    ))
-                })
-            })
-            .collect::<Result<_, _>>()?
-    };
-    let count = chosen.iter().map(|(tensor, _)| tensor.shape().first().copied().unwrap_or(0)).min();
+        let array = archive.read_rows(&name, limit)?.expect("it was found by its name");
+        chosen.push((array, raw));
+    }
+    let problem = |problem: String| Error::Data { path: path.into(), problem };
+    let count = chosen.iter().map(|(tensor, _)| tensor.shape()[0]).min();
     let mut spool = Spool::new()?;
     for index in 0..count.unwrap_or(0).min(limit) {
         let mut inputs = Vec::new();
@@ -294,15 +295,9 @@ fn read_arrays(
             inputs.push(if *raw {
                 preprocessor.array(&sample).map_err(|error| problem(error.to_string()))?
             } else {
-                let fact = &graph.nodes[*node as usize].outputs[0];
-                fit(sample, &fact.shape).ok_or_else(|| {
-                    problem(format!(
-                        "an array for input {:?} has samples of shape {:?}, and the model expects {}",
-                        graph.nodes[*node as usize].name,
-                        &tensor.shape()[1..],
-                        ports.shape_text(&fact.shape),
-                    ))
-                })?
+                let expected = &graph.nodes[*node as usize].outputs[0].shape;
+                let shape = fit(sample.shape(), expected).expect("compared before");
+                sample.reshape(&shape).expect("a view of it")
             });
         }
         spool.push(&inputs)?;
@@ -310,8 +305,40 @@ fn read_arrays(
     Ok(spool)
 }
 
-fn list(arrays: &[(String, Tensor)]) -> String {
-    arrays.iter().map(|(name, t)| format!("{name} {:?}", t.shape())).collect::<Vec<_>>().join(", ")
+/// The arrays for the inputs by their names, and whether each is raw data for the pre-processing.
+fn choose(archive: &mut Archive, path: &Path, ports: &Ports) -> Result<Vec<(String, bool)>, Error> {
+    let problem = |problem: String| Error::Data { path: path.into(), problem };
+    let names: Vec<&str> = ports.inputs.iter().map(|port| port.name.as_str()).collect();
+    if let [only] = names[..] {
+        return match (archive.has(only), archive.has("x")) {
+            (true, _) => Ok(vec![(only.into(), false)]),
+            (_, true) => Ok(vec![("x".into(), true)]),
+            _ => Err(problem(format!(
+                "it has neither an array {only:?} nor an array \"x\" with the samples first; it has {}",
+                list(archive)
+            ))),
+        };
+    }
+    if let Some(name) = names.iter().find(|name| !archive.has(name)) {
+        return Err(problem(format!(
+            "it has no array {name:?}, which the model's input of that name needs; it has {}",
+            list(archive)
+        )));
+    }
+    Ok(names.into_iter().map(|name| (name.into(), false)).collect())
+}
+
+/// Names and shapes of the arrays.
+fn list(archive: &mut Archive) -> String {
+    let names: Vec<String> = archive.names().map(str::to_owned).collect();
+    let mut texts = Vec::new();
+    for name in names {
+        texts.push(match archive.describe(&name) {
+            Ok(Some(described)) => format!("{name} {:?}", described.shape),
+            _ => name,
+        });
+    }
+    texts.join(", ")
 }
 
 /// Sample `index` of a tensor with the samples first, without that dimension.
@@ -323,15 +350,16 @@ pub fn row(tensor: &Tensor, index: usize) -> Tensor {
     row.expect("a row of its tensor")
 }
 
-/// Adds a batch dimension of 1 where it is missing. `None` where the shapes do not fit.
-fn fit(sample: Tensor, expected: &[Dim]) -> Option<Tensor> {
+/// The shape of a sample, with a batch dimension of 1 where it is missing. `None` where the shapes
+/// do not fit.
+fn fit(sample: &[usize], expected: &[Dim]) -> Option<Vec<usize>> {
     let fits = |shape: &[usize]| {
         shape.len() == expected.len()
             && shape.iter().zip(expected).all(|(n, dim)| dim.value().is_none_or(|d| d == *n as i64))
     };
-    if fits(sample.shape()) {
-        return Some(sample);
-    }
-    let batched: Vec<usize> = std::iter::once(1).chain(sample.shape().iter().copied()).collect();
-    fits(&batched).then(|| sample.reshape(&batched))?
+    let batched = [&[1], sample].concat();
+    [sample.to_vec(), batched].into_iter().find(|shape| fits(shape))
 }
+
+#[cfg(test)]
+mod tests;

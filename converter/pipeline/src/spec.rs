@@ -20,7 +20,7 @@
 //! [classify]
 //! softmax = false             # whether the scores are logits; false if absent
 //! skip = 1                    # classes before the first label; 0 if absent
-//! labels = "labels.txt"       # one a line, beside this file; or a list of strings
+//! labels = "labels.txt"       # one a line, in the folder of this file; or a list of strings
 //! ```
 //!
 //! Recordings are cut into frames, and each frame becomes a row of features:
@@ -54,13 +54,19 @@
 
 mod tables;
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use hardtack::process::check;
 use hardtack_bundle::process::{Postprocess, Preprocess};
 use thiserror::Error;
 
+use crate::inside::{self, Outside};
 use tables::{ClassifyTable, Labels, Problem, Tables};
+
+/// Most bytes of a specification, and of a file of labels.
+const MAX_TEXT: u64 = 16 << 20;
 
 /// What is wrong with a specification or a file of labels.
 #[derive(Debug, Error)]
@@ -155,10 +161,31 @@ impl Spec {
             spec.labels = match labels {
                 Labels::None => vec![],
                 Labels::List(labels) => labels,
-                Labels::File(file) => read_labels(&path.with_file_name(file))?,
+                Labels::File(file) => {
+                    let wrong = |problem| {
+                        let problem = format!("`labels` names {file:?}, which {problem}");
+                        wrong_in("classify", Problem("labels", problem))
+                    };
+                    read_labels(&labels_beside(path, &file).map_err(wrong)?)?
+                }
             };
         }
         Ok(spec)
+    }
+}
+
+/// The file of labels that a specification names. A specification may come from elsewhere, so it
+/// names only what came with it; or else what the user did not mean to give would get into bundles.
+fn labels_beside(spec: &Path, labels: &Path) -> Result<PathBuf, String> {
+    let folder = spec.parent().unwrap_or(Path::new(""));
+    match inside::resolve(folder, labels) {
+        Ok(path) if path.is_file() => Ok(path),
+        Ok(_) => Err("is not a file".into()),
+        // Whoever reads it says what is wrong with it.
+        Err(Outside::Unreadable(_)) => Ok(folder.join(labels)),
+        Err(Outside::Elsewhere) => Err("is not in the folder of this file; move it there, write \
+                                        the labels as a list, or give the file by --labels"
+            .into()),
     }
 }
 
@@ -174,7 +201,15 @@ pub fn read_labels(path: &Path) -> Result<Vec<String>, Error> {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        File::open(path)?.take(MAX_TEXT + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MAX_TEXT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(text)
+    };
+    read().map_err(|source| Error::Read { path: path.into(), source })
 }
 
 /// The line, from 1, of a setting in a table, or else of the table's header.

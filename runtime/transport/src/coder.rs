@@ -64,11 +64,13 @@ pub(crate) struct Input<R> {
     buffer: [u8; 256],
     next: usize,
     end: usize,
+    /// Bytes before those in the buffer.
+    before: u64,
 }
 
 impl<R: Read> Input<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, buffer: [0; 256], next: 0, end: 0 }
+        Self { reader, buffer: [0; 256], next: 0, end: 0, before: 0 }
     }
 
     /// The next byte; `None` at the end.
@@ -82,8 +84,14 @@ impl<R: Read> Input<R> {
         Ok(byte)
     }
 
+    /// How many bytes have been taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.before + self.next as u64
+    }
+
     #[cold]
     fn fill(&mut self) -> Result<(), R::Error> {
+        self.before += self.end as u64;
         (self.next, self.end) = (0, self.reader.read(&mut self.buffer)?);
         Ok(())
     }
@@ -110,6 +118,11 @@ impl<R: Read> Decoder<R> {
             number = number << 8 | u32::from(input.byte()?);
         }
         Ok(Self { input, interval: Interval::ALL, number })
+    }
+
+    /// How many bytes have been read, the four that are ahead too.
+    pub(crate) fn taken(&self) -> u64 {
+        self.input.taken()
     }
 
     /// Whether the bytes end here, as an encoder ends them.
@@ -145,6 +158,11 @@ impl Encoder {
     /// Goes on behind these bytes.
     pub(crate) fn new(bytes: alloc::vec::Vec<u8>) -> Self {
         Self { bytes, interval: Interval::ALL }
+    }
+
+    /// How many bytes a decoder has read after the same bits: it is four ahead.
+    pub(crate) fn taken(&self) -> u64 {
+        self.bytes.len() as u64 + 4
     }
 
     pub(crate) fn finish(mut self) -> alloc::vec::Vec<u8> {

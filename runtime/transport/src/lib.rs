@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod block;
+mod bound;
 mod bytes;
 mod coder;
 mod counter;
@@ -23,9 +24,12 @@ mod sparse;
 mod unpack;
 mod weights;
 
+pub use bound::{BYTES_FREE, BYTES_PER_BYTE, most_bytes};
 #[cfg(feature = "alloc")]
 pub use pack::{PackError, pack};
-pub use unpack::{Memory, UnpackError, unpack, unpack_in};
+pub use unpack::{
+    DEFAULT_LIMIT, Memory, UnpackError, UnpackOptions, unpack, unpack_in, unpack_with,
+};
 
 /// The first eight bytes of every transport file, made as those of a bundle are.
 pub const MAGIC: [u8; 8] = *b"\x89TACZ\r\n\x1a";

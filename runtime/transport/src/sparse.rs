@@ -26,6 +26,11 @@ impl Shape {
         [self.rows, self.depth.into()].into_iter().flat_map(u32::to_le_bytes)
     }
 
+    /// The most bytes that a row takes.
+    pub(crate) fn most_row_bytes(self) -> u64 {
+        u64::from(self.depth) + 4 * u64::from(self.depth.div_ceil(WORD))
+    }
+
     /// The bytes of a row, whose elements came last.
     pub(crate) fn row(self, history: &History) -> impl Iterator<Item = u8> {
         let depth = self.depth;

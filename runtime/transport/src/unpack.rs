@@ -4,6 +4,7 @@ use embedded_io::{Read, Write};
 use hardtack_bundle::{Error, StreamVerifier, Summary};
 
 use crate::block::{Block, Kind, Models};
+use crate::bound::Made;
 use crate::coder::{DecodeError, Decoder, Input};
 use crate::sparse::Shape;
 use crate::weights::Expectation;
@@ -11,6 +12,22 @@ use crate::{BUNDLE_HEADER_BYTES, FIRST_VERSION, HEAD_BYTES, MAGIC, MAX_SECTIONS,
 
 /// Bytes that are written at once.
 const WRITTEN: usize = 256;
+
+/// The longest bundle that is unpacked where nothing else is asked for: 4 GiB.
+pub const DEFAULT_LIMIT: u64 = 4 << 30;
+
+/// What unpacking may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnpackOptions {
+    /// The longest bundle that is unpacked, in bytes: the room that there is for it.
+    pub limit: u64,
+}
+
+impl Default for UnpackOptions {
+    fn default() -> Self {
+        Self { limit: DEFAULT_LIMIT }
+    }
+}
 
 /// Why a transport file was not unpacked. What was written until then is no bundle.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +60,25 @@ pub enum UnpackError<R, W> {
     /// The file is shorter than it should be.
     #[error("the transport file is cut off; transfer it again")]
     Truncated,
+    /// The bundle is longer than the limit. Nothing was written.
+    #[error("the transport file holds a bundle of {length} bytes, and the limit is {limit}")]
+    TooLarge {
+        /// Bytes of the bundle.
+        length: u64,
+        /// The most bytes that were allowed.
+        limit: u64,
+    },
+    /// The file asks for more bytes than a packer makes of so few: see [`most_bytes`](crate::most_bytes).
+    #[error(
+        "the transport file asks for {asked} bytes in its first {read}, which no packer writes; it is \
+         damaged, or made to fill a disk"
+    )]
+    Expands {
+        /// Bytes of the bundle up to there.
+        asked: u64,
+        /// Bytes of the file that were read.
+        read: u64,
+    },
     /// The file has what no packer writes, or goes on after its end.
     #[error("the transport file is damaged; transfer it again")]
     Damaged,
@@ -80,7 +116,7 @@ impl Default for Memory {
 }
 
 /// Makes a bundle of its transport form, and verifies it. Reads to the end of `reader`; the
-/// [`Memory`] lies on the stack.
+/// [`Memory`] lies on the stack, and the bundle may have [`DEFAULT_LIMIT`] bytes.
 ///
 /// # Errors
 /// Where reading or writing fails, or the file is not one whole transport form of a sound bundle.
@@ -100,36 +136,56 @@ pub fn unpack_in<R: Read, W: Write>(
     reader: R,
     writer: W,
 ) -> Result<Summary, UnpackError<R::Error, W::Error>> {
+    unpack_with(memory, reader, writer, &UnpackOptions::default())
+}
+
+/// The same with a limit. The length of the bundle is compared with it before anything is written,
+/// and a bundle never has more bytes than its header states.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_with<R: Read, W: Write>(
+    memory: &mut Memory,
+    reader: R,
+    writer: W,
+    options: &UnpackOptions,
+) -> Result<Summary, UnpackError<R::Error, W::Error>> {
     memory.models = Models::NEW;
     memory.verifier = StreamVerifier::new();
+    let models = &mut memory.models;
     let mut input = Input::new(reader);
-    let mut output =
-        Output { writer, verifier: &mut memory.verifier, bytes: [0; WRITTEN], count: 0 };
     let version = head(&mut input)?;
-    let mut needed = FIRST_VERSION;
-    for _ in 0..BUNDLE_HEADER_BYTES {
-        output.push(input.byte()?)?;
+    let mut header = [0; BUNDLE_HEADER_BYTES];
+    for byte in &mut header {
+        *byte = input.byte()?;
     }
-    output.flush()?;
-    let length = output.verifier.length().unwrap_or_default();
-    let mut left = length.saturating_sub(BUNDLE_HEADER_BYTES as u64);
+    memory.verifier.push(&header)?;
+    let length = memory.verifier.length().unwrap_or_default();
+    if length > options.limit {
+        return Err(UnpackError::TooLarge { length, limit: options.limit });
+    }
+    let verifier = &mut memory.verifier;
+    let mut output =
+        Output { writer, verifier, bytes: [0; WRITTEN], count: 0, made: Made::default() };
+    output.writer.write_all(&header).map_err(UnpackError::Write)?;
+    output.made.add(header.len() as u64);
+    let mut left = length.saturating_sub(header.len() as u64);
     let mut decoder = Decoder::new(input)?;
+    let mut needed = FIRST_VERSION;
     while left > 0 {
         let none = Block { kind: Kind::Raw, length: 0 };
-        let block = memory
-            .models
+        let block = models
             .head(&mut decoder, none, &Expectation::NONE)?
             .map_err(|_| UnpackError::Damaged)?;
         if block.length == 0 || block.length > left {
             return Err(UnpackError::Damaged);
         }
-        if let Kind::Sparse(shape) = block.kind {
-            needed = VERSION;
-            sparse(&mut memory.models, &mut decoder, shape, block.length, &mut output)?;
-        } else {
-            for _ in 0..block.length {
-                output.push(memory.models.byte(&mut decoder, block.kind, 0)?)?;
+        match block.kind {
+            Kind::Sparse(shape) => {
+                needed = VERSION;
+                sparse(models, &mut decoder, shape, block.length, &mut output)?;
             }
+            kind => bytes(models, &mut decoder, kind, block.length, &mut output)?,
         }
         left -= block.length;
     }
@@ -144,6 +200,28 @@ pub fn unpack_in<R: Read, W: Write>(
     Ok(core::mem::take(&mut memory.verifier).finish()?)
 }
 
+/// Writes a block of so many bytes that is not sparse.
+fn bytes<R: Read, W: Write>(
+    models: &mut Models,
+    decoder: &mut Decoder<R>,
+    kind: Kind,
+    length: u64,
+    output: &mut Output<'_, W>,
+) -> Result<(), UnpackError<R::Error, W::Error>> {
+    // What takes nothing from the coder must be allowed as a whole.
+    let step = if kind == Kind::Zeros { length } else { WRITTEN as u64 };
+    let mut left = length;
+    while left > 0 {
+        let part = left.min(step);
+        output.allow(part, decoder)?;
+        for _ in 0..part {
+            output.push(models.byte(decoder, kind, 0)?)?;
+        }
+        left -= part;
+    }
+    Ok(())
+}
+
 /// Writes a sparse block of so many bytes.
 fn sparse<R: Read, W: Write>(
     models: &mut Models,
@@ -153,15 +231,17 @@ fn sparse<R: Read, W: Write>(
     output: &mut Output<'_, W>,
 ) -> Result<(), UnpackError<R::Error, W::Error>> {
     let mut left = length;
-    let mut push = |byte| {
-        left = left.checked_sub(1).ok_or(UnpackError::Damaged)?;
+    let push = |byte, left: &mut u64, output: &mut Output<'_, W>| {
+        *left = left.checked_sub(1).ok_or(UnpackError::Damaged)?;
         output.push(byte)
     };
-    shape.head().try_for_each(&mut push)?;
+    shape.head().try_for_each(|byte| push(byte, &mut left, output))?;
     for _ in 0..shape.rows {
         models.row(decoder, shape, |_| 0)?;
-        models.row_bytes(shape).try_for_each(&mut push)?;
+        output.allow(shape.most_row_bytes(), decoder)?;
+        models.row_bytes(shape).try_for_each(|byte| push(byte, &mut left, output))?;
     }
+    output.allow(left, decoder)?;
     (0..left).try_for_each(|_| output.push(0))
 }
 
@@ -195,9 +275,24 @@ struct Output<'a, W> {
     verifier: &'a mut StreamVerifier<MAX_SECTIONS>,
     bytes: [u8; WRITTEN],
     count: usize,
+    /// Bytes up to those that wait.
+    made: Made,
 }
 
 impl<W: Write> Output<'_, W> {
+    /// Refuses `more` bytes where the file, as far as it was read, cannot stand for so many.
+    fn allow<R: Read>(
+        &self,
+        more: u64,
+        decoder: &Decoder<R>,
+    ) -> Result<(), UnpackError<R::Error, W::Error>> {
+        let (more, read) = (more.saturating_add(self.count as u64), decoder.taken());
+        if self.made.allows(more, read) {
+            return Ok(());
+        }
+        Err(UnpackError::Expands { asked: self.made.bytes().saturating_add(more), read })
+    }
+
     #[inline]
     fn push<R>(&mut self, byte: u8) -> Result<(), UnpackError<R, W::Error>> {
         self.bytes[self.count] = byte;
@@ -207,6 +302,7 @@ impl<W: Write> Output<'_, W> {
 
     fn flush<R>(&mut self) -> Result<(), UnpackError<R, W::Error>> {
         let bytes = &self.bytes[..core::mem::take(&mut self.count)];
+        self.made.add(bytes.len() as u64);
         self.verifier.push(bytes)?;
         self.writer.write_all(bytes).map_err(UnpackError::Write)
     }

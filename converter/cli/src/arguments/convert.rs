@@ -1,11 +1,11 @@
 //! What the command line may say of a conversion.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use hardtack_converter::PruneTarget;
 
-use super::{Quantize, Target, pair, percent, target};
+use super::{Quantize, Target, file_name, pair, percent, target};
 use crate::gates::Latency;
 
 /// How real weights are stored.
@@ -30,10 +30,10 @@ pub struct Convert {
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
     /// Where the bundle goes.
-    #[arg(short, long, value_name = "OUT.tack")]
+    #[arg(short, long, value_name = "OUT.tack", value_parser = file_name())]
     pub output: PathBuf,
     /// Write the bundle's transport form too.
-    #[arg(long, value_name = "OUT.tackz")]
+    #[arg(long, value_name = "OUT.tackz", value_parser = file_name())]
     pub transport: Option<PathBuf>,
     /// Take whole channels out, without training, until this part of the multiply-accumulates, of
     /// the bytes of weights, or of the time of a run on this machine is gone: macs=30%, bytes=30%,
@@ -116,7 +116,7 @@ pub struct Convert {
     )]
     pub frontier: Vec<f64>,
     /// Write what was done and measured as a page to look at.
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", value_parser = file_name())]
     pub report: Option<PathBuf>,
     /// Name of the model; the file's name where not given.
     #[arg(long)]
@@ -124,6 +124,14 @@ pub struct Convert {
     /// Version of the model's content.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub model_version: String,
+}
+
+impl Convert {
+    /// The files that a conversion writes.
+    pub fn outputs(&self) -> Vec<&Path> {
+        let more = [&self.transport, &self.report].into_iter().flatten();
+        [&self.output].into_iter().chain(more).map(PathBuf::as_path).collect()
+    }
 }
 
 #[derive(Args)]

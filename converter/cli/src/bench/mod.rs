@@ -5,23 +5,28 @@ mod board;
 mod remote;
 mod report;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use hardtack::golden::named;
 use hardtack::measure::Subject;
 use hardtack::{Isa, Options};
-use hardtack_converter::write_file;
 use serde_json::{Value, json};
 
 use crate::arguments::Bench;
-use crate::output::{self, print, say};
+use crate::output::{self, file, say};
 use crate::profile::Profile;
 use crate::{Answer, bundles};
 
 use self::baseline::Verdict;
 
 pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
+    let outputs: Vec<&Path> = [&arguments.save, &arguments.junit, &arguments.markdown]
+        .into_iter()
+        .filter_map(|output| output.as_deref())
+        .collect();
+    file::check(&outputs, &[&arguments.bundle], as_json)?;
     let baseline = arguments.baseline.as_deref().map(baseline::read).transpose()?;
     let (mut measured, profile) = match &arguments.board {
         Some(address) => (board::bench(arguments, address)?, None),
@@ -35,15 +40,14 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
         measured["baseline"] = verdict.json();
     }
     let name = arguments.bundle.display().to_string();
-    let file = |path, text: String| write_file(path, text.as_bytes()).map_err(|e| anyhow!(e));
     if let Some(path) = &arguments.save {
-        file(path, serde_json::to_string_pretty(&measured)? + "\n")?;
+        file::write_text(path, &(serde_json::to_string_pretty(&measured)? + "\n"))?;
     }
     if let Some(path) = &arguments.junit {
-        file(path, report::junit(&name, &measured, verdict.as_ref()))?;
+        file::write_text(path, &report::junit(&name, &measured, verdict.as_ref()))?;
     }
     if let Some(path) = &arguments.markdown {
-        file(path, report::markdown(&name, &measured, verdict.as_ref()))?;
+        file::write_text(path, &report::markdown(&name, &measured, verdict.as_ref()))?;
     }
     if as_json {
         output::json(&measured);
@@ -52,7 +56,7 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
         if let Some(profile) = &profile {
             text += &profile.text();
         }
-        print(&text);
+        file::summary(&outputs, &text);
     }
     let golden = measured["golden"] != json!("different");
     if !golden {

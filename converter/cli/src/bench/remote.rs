@@ -3,13 +3,21 @@
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 
 /// How often a running command is looked after.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long the last words of a command that has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Most bytes that a command on a board may say.
+const MOST_SAID: u64 = 1 << 20;
+/// Most bytes of each line of what a board says when it is connected.
+const MOST_LINE: u64 = 4096;
+/// Seconds that ssh may take to connect, where `--timeout` is not shorter.
+const CONNECT: u64 = 15;
 
 /// Makes a folder and tells it, and what the processor is; then waits until whoever asked has
 /// gone, in whatever way, ends what still runs and removes the folder. In single quotes, so without
@@ -65,8 +73,9 @@ impl Remote {
                     bail!("--board {address}: write it as user@host, adb, or adb:SERIAL");
                 }
                 let path = control.path().join("connection");
+                let seconds = timeout.as_secs().clamp(1, CONNECT);
                 for option in [
-                    "ConnectTimeout=15",
+                    &format!("ConnectTimeout={seconds}"),
                     "ServerAliveInterval=5",
                     "ServerAliveCountMax=4",
                     "ControlMaster=auto",
@@ -86,13 +95,22 @@ impl Remote {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("{address}: {} cannot be started", way.program()))?;
-        let mut answers = BufReader::new(lease.stdout.take().expect("it is a pipe")).lines();
-        let mut answer = || answers.next().and_then(Result::ok).map(|line| line.trim().to_owned());
+        let answers = lines(lease.stdout.take().expect("it is a pipe"));
+        let said = heard(lease.stderr.take().expect("it is a pipe"));
+        let began = Instant::now();
+        let answer = || answers.recv_timeout(timeout.saturating_sub(began.elapsed())).ok();
         let (Some(processor), Some(folder)) = (answer(), answer()) else {
-            let mut said = String::new();
-            let _ = lease.stderr.take().expect("it is a pipe").read_to_string(&mut said);
+            let late = began.elapsed() >= timeout;
+            let _ = lease.kill();
             let _ = lease.wait();
-            bail!("{address}: cannot be reached: {}", last_line(&said));
+            if late {
+                bail!(
+                    "{address}: did not answer within {} seconds; --timeout gives it longer",
+                    timeout.as_secs()
+                );
+            }
+            let said = said.recv_timeout(LAST_WORDS).unwrap_or_default();
+            bail!("{address}: cannot be reached: {}", last_line(&said.text));
         };
         let address = address.to_owned();
         Ok(Remote { way, address, _control: control, lease, processor, folder, timeout })
@@ -157,18 +175,58 @@ impl Remote {
             }
             std::thread::sleep(PAUSE);
         };
-        let joined = |text: JoinHandle<String>| text.join().map_err(|_| anyhow!("a reader failed"));
-        Ok(Finished { status, stdout: joined(stdout)?, stderr: joined(stderr)? })
+        // What the command started may hold the pipe open after its end.
+        let [stdout, stderr] =
+            [stdout, stderr].map(|said| said.recv_timeout(LAST_WORDS).unwrap_or_default());
+        if stdout.is_cut {
+            bail!("{}: says more than {MOST_SAID} bytes, which no runner does", self.address);
+        }
+        Ok(Finished { status, stdout: stdout.text, stderr: stderr.text })
     }
 }
 
-/// All that is said, until it ends.
-fn heard(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+/// What was said.
+#[derive(Default)]
+struct Said {
+    text: String,
+    /// Whether there was more.
+    is_cut: bool,
+}
+
+/// All that is said, until it ends or is too much; then nobody listens any more.
+fn heard(stream: impl Read + Send + 'static) -> Receiver<Said> {
+    let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+        let _ = stream.take(MOST_SAID + 1).read_to_end(&mut bytes);
+        let is_cut = bytes.len() as u64 > MOST_SAID;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let _ = sender.send(Said { text, is_cut });
+    });
+    receiver
+}
+
+/// The first lines that are said, one after the other, as far as they are of a sensible length.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    const LINES: usize = 2;
+    let (sender, receiver) = sync_channel(LINES);
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stream);
+        for _ in 0..LINES {
+            let mut line = Vec::new();
+            let read = reader.by_ref().take(MOST_LINE).read_until(b'\n', &mut line);
+            if read.is_err() || line.pop() != Some(b'\n') {
+                return;
+            }
+            let line = String::from_utf8_lossy(&line).trim().to_owned();
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+        // Whoever goes on to speak is heard, so that it does not end.
+        let _ = std::io::copy(&mut reader, &mut std::io::sink());
+    });
+    receiver
 }
 
 impl Drop for Remote {

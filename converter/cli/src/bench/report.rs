@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::baseline::Verdict;
-use crate::output::{bytes, escaped};
+use crate::output::{bytes, escaped, markdown as md, plain};
 
 fn number(measured: &Value, pointer: &str) -> Option<f64> {
     measured.pointer(pointer).and_then(Value::as_f64)
@@ -11,6 +11,11 @@ fn number(measured: &Value, pointer: &str) -> Option<f64> {
 
 fn word<'a>(measured: &'a Value, pointer: &str) -> &'a str {
     measured.pointer(pointer).and_then(Value::as_str).unwrap_or("unknown")
+}
+
+/// A number of things. What a board answers may be anything.
+fn count(measured: &Value, name: &str) -> u64 {
+    measured[name].as_u64().unwrap_or_default()
 }
 
 /// For a terminal.
@@ -27,14 +32,14 @@ pub fn text(measured: &Value) -> String {
         ms("/latency_ms/p90"),
         ms("/latency_ms/p99"),
         ms("/latency_ms/min"),
-        measured["runs"],
+        count(measured, "runs"),
         100.0 * number(measured, "/noise").unwrap_or(0.0),
         ms("/load_ms"),
         ms("/first_result_ms"),
         size("/peak_rss_bytes"),
         size("/arena_bytes"),
         if measured["integer"] == true {
-            format!("in integers, kernels {}", word(measured, "/isa"))
+            format!("in integers, kernels {}", plain(word(measured, "/isa")))
         } else {
             "in float, or in part".into()
         },
@@ -43,10 +48,10 @@ pub fn text(measured: &Value) -> String {
     );
     let machine = machine(measured);
     if !machine.is_empty() {
-        text += &format!("machine    {machine}\n");
+        text += &format!("machine    {}\n", plain(&machine));
     }
     if measured["golden"].is_string() {
-        text += &format!("golden     {}\n", word(measured, "/golden"));
+        text += &format!("golden     {}\n", plain(word(measured, "/golden")));
     }
     text
 }
@@ -86,17 +91,18 @@ pub fn markdown(name: &str, measured: &Value, verdict: Option<&Verdict>) -> Stri
         .map(|verdict| format!("\n{} {}\n", mark(verdict.holds()), verdict.sentence()))
         .unwrap_or_default();
     let golden = match measured["golden"].as_str() {
-        Some(golden) => format!("\n{} golden vectors {golden}\n", mark(golden == "equal")),
+        Some(golden) => format!("\n{} golden vectors {}\n", mark(golden == "equal"), md(golden)),
         None => String::new(),
     };
     format!(
-        "### `{name}`\n\n\
+        "### `{}`\n\n\
          | board | kernels | threads | p50 ms | p90 ms | p99 ms | noise | load ms | memory |\n\
          |---|---|--:|--:|--:|--:|--:|--:|--:|\n\
          | {} | {} | {} | {} | {} | {} | {:.1} % | {} | {} |\n{golden}{against}",
-        measured["board"].as_str().unwrap_or_else(|| word(measured, "/machine/model")),
-        word(measured, "/isa"),
-        measured["threads"],
+        plain(name).replace('`', "'"),
+        md(measured["board"].as_str().unwrap_or_else(|| word(measured, "/machine/model"))),
+        md(word(measured, "/isa")),
+        count(measured, "threads"),
         ms("/latency_ms/p50"),
         ms("/latency_ms/p90"),
         ms("/latency_ms/p99"),
@@ -160,6 +166,15 @@ mod tests {
         assert!(xml.contains("name=\"hardtack bench a&amp;b.tack\" tests=\"2\" failures=\"1\""));
         assert!(xml.contains("DIFFERENT &amp; &quot;scalar&quot; &lt;equal&gt;"), "{xml}");
         assert!(xml.contains("name=\"latency\" time=\"0.002500\"/>"), "{xml}");
+        let mut hostile = measured.clone();
+        hostile["board"] = "a|b\n<img src=x> [l](x)".into();
+        hostile["threads"] = "| 9 |".into();
+        let table = markdown("a`b.tack", &hostile, None);
+        assert!(table.starts_with("### `a'b.tack`\n\n|"), "{table}");
+        let cell = r"| a\|b\\n&lt;img src=x> \[l\](x) | neon | 0 | 2.500 |";
+        assert!(table.contains(cell), "{table}");
+        hostile["isa"] = "neon\nVERIFIED".into();
+        assert!(!text(&hostile).lines().any(|line| line.starts_with("VERIFIED")));
         let table = markdown("a.tack", &measured, None);
         assert!(table.contains("| pi@board | neon | 1 | 2.500 |"), "{table}");
         assert!(table.contains("❌ golden vectors different"), "{table}");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use hardtack_converter::{GraphNode, Report};
 
 use super::graph::{Shape, draw};
-use crate::output::escaped;
+use crate::output::{escaped, plain};
 use crate::plan::IntegerProgram;
 
 /// Letters of a node's label.
@@ -76,7 +76,7 @@ fn steps(program: &IntegerProgram) -> Vec<Shape> {
         let reads = step.reads().filter_map(|tensor| writers.get(&tensor)).flatten().copied();
         let reads: Vec<usize> = reads.collect();
         let name = program.step_name(index).unwrap_or_default();
-        let told = format!("step {index}, {} {name}", step.kind());
+        let told = format!("step {index}, {} {}", step.kind(), plain(name));
         let parts = (step.kind(), step.writes().or_else(|| step.reads().next()));
         let at = match boxes.get(&parts) {
             Some(at) if reads.iter().all(|read| read < at) => {
@@ -114,7 +114,7 @@ fn told(node: &GraphNode, reasons: &HashMap<&str, &str>) -> String {
         (None, Some(reason)) => format!("float: {reason}"),
         (None, None) => "float".into(),
     };
-    format!("{} {} ({place})", node.operator, node.name)
+    plain(&format!("{} {} ({place})", node.operator, node.name)).into_owned()
 }
 
 fn reasons(report: &Report) -> HashMap<&str, &str> {

@@ -4,17 +4,22 @@
 //! order and either order of dimensions. Text, complex numbers, records and Python objects are
 //! not read. Sizes are believed only as far as the bytes really come.
 
+mod archive;
 mod header;
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use hardtack::{Data, Tensor};
 use thiserror::Error;
 use zip::write::SimpleFileOptions;
 
+pub use archive::{Archive, Description};
+
 use header::{Header, Problem};
+
+use crate::whole::{WholeFile, WriteError};
 
 /// What is wrong with a file of arrays.
 #[derive(Debug, Error)]
@@ -29,13 +34,8 @@ pub enum Error {
         source: io::Error,
     },
     /// The file cannot be written.
-    #[error("{}: cannot be written: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// The file is no archive of arrays.
     #[error("{}: is not an .npz archive ({problem}); write it with numpy.savez", path.display())]
     Archive {
@@ -63,40 +63,21 @@ pub enum Error {
 pub fn read_npy(path: &Path) -> Result<Tensor, Error> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
     let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into());
-    read_array(&mut BufReader::new(file)).map_err(|problem| Error::Array {
+    read(BufReader::new(file)).map_err(|problem| Error::Array {
         path: path.into(),
         name,
         problem: problem.to_string(),
     })
 }
 
-/// Reads the arrays of a `.npz` file with their names, in the order of the archive. Arrays
-/// whose elements are no numbers, such as the names of classes, are left out.
+/// Reads all arrays of a `.npz` file with their names, in the order of the archive. Arrays whose
+/// elements are no numbers, such as the names of classes, are left out. Of a file from elsewhere,
+/// read the arrays that are needed, by [`Archive`].
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::Archive`] and [`Error::Array`].
 pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
-    let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
-    let not_archive = |error: zip::result::ZipError| Error::Archive {
-        path: path.into(),
-        problem: error.to_string(),
-    };
-    let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(not_archive)?;
-    let mut arrays = Vec::new();
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).map_err(not_archive)?;
-        let file_name = entry.name().map_err(not_archive)?.into_owned();
-        let name = file_name.strip_suffix(".npy").unwrap_or(&file_name).to_owned();
-        match read_array(&mut entry) {
-            Ok(tensor) => arrays.push((name, tensor)),
-            Err(Problem::Elements(problem)) => log::info!("array {name:?} {problem}; left out"),
-            Err(problem) => {
-                let (path, problem) = (path.into(), problem.to_string());
-                return Err(Error::Array { path, name, problem });
-            }
-        }
-    }
-    Ok(arrays)
+    Archive::open(path)?.all()
 }
 
 /// Writes arrays with their names to a compressed `.npz` file. The file appears whole or not at
@@ -108,46 +89,69 @@ pub fn write_npz<'a>(
     path: &Path,
     arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<(), Error> {
-    let write = || -> io::Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
-        let mut archive = zip::ZipWriter::new(BufWriter::new(&file));
-        for (name, tensor) in arrays {
-            let options = SimpleFileOptions::default()
-                .last_modified_time(zip::DateTime::default())
-                .large_file(tensor.len() >= 1 << 28);
-            archive.start_file(format!("{name}.npy"), options)?;
-            write_array(&mut archive, tensor)?;
-        }
-        archive.finish()?.flush()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|source| Error::Write { path: path.into(), source })
+    let mut file = WholeFile::new(path)?;
+    write_npz_to(&mut file, arrays)
+        .map_err(|source| WriteError::Write { path: path.into(), source })?;
+    Ok(file.put()?)
 }
 
-fn read_array(reader: &mut impl Read) -> Result<Tensor, Problem> {
-    let header = Header::read(reader)?;
-    let length = header.length().ok_or("is larger than memory can be")?;
+/// Writes the same bytes as [`write_npz`] to something else.
+///
+/// # Errors
+/// Where that fails.
+pub fn write_npz_to<'a>(
+    writer: impl Write + Seek,
+    arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+) -> io::Result<()> {
+    let mut archive = zip::ZipWriter::new(writer);
+    for (name, tensor) in arrays {
+        let options = SimpleFileOptions::default()
+            .last_modified_time(zip::DateTime::default())
+            .large_file(tensor.len() >= 1 << 28);
+        archive.start_file(format!("{name}.npy"), options)?;
+        write_array(&mut archive, tensor)?;
+    }
+    archive.finish()?.flush()
+}
+
+/// An array with its header.
+fn read(mut reader: impl Read) -> Result<Tensor, Problem> {
+    let header = Header::read(&mut reader)?;
+    read_array(reader, header, usize::MAX)
+}
+
+/// The elements behind a header, of the first dimension at most the first `rows`.
+fn read_array(reader: impl Read, header: Header, rows: usize) -> Result<Tensor, Problem> {
+    let Header { dtype, big_endian, fortran_order, mut shape } = header;
+    let size = dtype.size().unwrap_or(1);
+    let length = |shape: &[usize]| {
+        let length = shape.iter().try_fold(size, |n, dim| n.checked_mul(*dim));
+        length.ok_or("is larger than memory can be")
+    };
+    let cut: Vec<usize> = match &shape[..] {
+        [first, rest @ ..] => [&[rows.min(*first)], rest].concat(),
+        [] => Vec::new(),
+    };
+    if !fortran_order {
+        shape.clone_from(&cut);
+    }
+    let length_read = length(&shape)?;
     let mut bytes = Vec::new();
     reader
-        .take(length as u64)
+        .take(length_read as u64)
         .read_to_end(&mut bytes)
         .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() != length {
-        return Err(format!("ends after {} of its {length} bytes", bytes.len()).into());
+    if bytes.len() != length_read {
+        return Err(format!("ends after {} of its {length_read} bytes", bytes.len()).into());
     }
-    let size = header.dtype.size().unwrap_or(1);
-    if header.big_endian {
+    if big_endian {
         bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
     }
-    if header.fortran_order {
-        bytes = row_major(&bytes, size, &header.shape);
+    if fortran_order {
+        bytes = row_major(&bytes, size, &shape);
+        bytes.truncate(length(&cut)?);
     }
-    Tensor::from_bytes(header.dtype, &header.shape, &bytes)
+    Tensor::from_bytes(dtype, &cut, &bytes)
         .ok_or_else(|| "holds another number of elements than its shape".into())
 }
 
@@ -168,10 +172,11 @@ fn write_array(writer: &mut impl Write, tensor: &Tensor) -> io::Result<()> {
 /// Elements of `size` bytes stored first dimension fastest, reordered to last dimension fastest.
 fn row_major(bytes: &[u8], size: usize, shape: &[usize]) -> Vec<u8> {
     let mut strides = vec![0; shape.len()];
-    let mut stride = 1;
+    let mut stride = 1usize;
     for (axis, dim) in shape.iter().enumerate() {
         strides[axis] = stride;
-        stride *= dim;
+        // Where there are no elements, the others may be of any size.
+        stride = stride.wrapping_mul(*dim);
     }
     let mut position = vec![0; shape.len()];
     let mut out = Vec::with_capacity(bytes.len());
@@ -205,7 +210,7 @@ mod tests {
 
     #[test]
     fn order_of_bytes_and_dimensions_is_ours_after_reading() {
-        let tensor = read_array(&mut &fortran_big_endian()[..]).unwrap();
+        let tensor = read(&fortran_big_endian()[..]).unwrap();
         assert_eq!(tensor, Tensor::new(&[2, 3], vec![1i16, 2, 3, 4, 5, 6]).unwrap());
     }
 
@@ -231,7 +236,7 @@ mod tests {
     fn bfloat16_is_written_as_f32() {
         let mut bytes = Vec::new();
         write_array(&mut bytes, &Tensor::scalar(half::bf16::from_f32(1.5))).unwrap();
-        assert_eq!(read_array(&mut &bytes[..]).unwrap(), Tensor::scalar(1.5f32));
+        assert_eq!(read(&bytes[..]).unwrap(), Tensor::scalar(1.5f32));
     }
 
     #[test]
@@ -253,7 +258,7 @@ mod tests {
             at %= bytes.len();
             bytes[at] = value;
             bytes.truncate(cut);
-            let _ = read_array(&mut &bytes[..]);
+            let _ = read(&bytes[..]);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::report::Report;
 use crate::resting::Sleeper as _;
 use crate::samples::{First, Samples};
-use crate::whole::{WholeFile, write_file};
+use crate::whole::WholeFile;
 use crate::{parity, quantize};
 
 impl Work<'_> {
@@ -84,18 +84,22 @@ impl Work<'_> {
     }
 
     pub(super) fn write(self, output: &Path, bundle: &Sealed<'_>) -> Result<Report, Error> {
-        let packed = match &self.options.transport {
-            Some(path) => Some((path, hardtack_transport::pack(&bundle.to_bytes())?)),
-            None => None,
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| Error::Write { path, source }
         };
-        let failed = |source| Error::Write { path: output.into(), source };
         let mut file = WholeFile::new(output)?;
-        bundle.write(|piece| file.write_all(piece)).map_err(failed)?;
-        file.put()?;
-        if let Some((path, packed)) = &packed {
-            write_file(path, packed)?;
+        bundle.write(|piece| file.write_all(piece)).map_err(failed(output))?;
+        let mut transport_bytes = None;
+        // Both are whole before either takes its place.
+        if let Some(path) = &self.options.transport {
+            let mut beside = WholeFile::new(path)?;
+            let packed = hardtack_transport::pack(&bundle.to_bytes())?;
+            beside.write_all(&packed).map_err(failed(path))?;
+            transport_bytes = Some(packed.len() as u64);
+            beside.put()?;
         }
-        let transport_bytes = packed.map(|(_, packed)| packed.len() as u64);
+        file.put()?;
         let source = self.source.expect("imported before");
         Ok(Report {
             name: self.name,

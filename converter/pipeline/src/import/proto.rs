@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -11,6 +11,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::rewrite::node::Node;
 use super::{ImportError, tensor};
+use crate::inside::{self, Outside};
 
 /// Largest file: what protobuf can address.
 const MAX_FILE: u64 = 1 << 31;
@@ -172,15 +173,10 @@ impl External<'_> {
 
     /// The file's path, if it lies in the model's folder, links included.
     fn resolve(&self, location: &str) -> Result<PathBuf, String> {
-        let outside = || format!("{location:?} is not in the model's folder");
-        let relative = Path::new(location);
-        if relative.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
-            return Err(outside());
-        }
-        let unreadable = |error: std::io::Error| format!("{location:?} cannot be read: {error}");
-        let folder = self.folder.canonicalize().map_err(unreadable)?;
-        let path = folder.join(relative).canonicalize().map_err(unreadable)?;
-        if path.starts_with(&folder) { Ok(path) } else { Err(outside()) }
+        inside::resolve(self.folder, Path::new(location)).map_err(|error| match error {
+            Outside::Elsewhere => format!("{location:?} is not in the model's folder"),
+            Outside::Unreadable(error) => format!("{location:?} cannot be read: {error}"),
+        })
     }
 }
 

@@ -117,11 +117,47 @@ fn labels_beside_the_specification() {
 }
 
 #[test]
+fn labels_from_elsewhere_are_refused() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("specs");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(outer.path().join("secret.txt"), "password").unwrap();
+    let mut names = vec!["/etc/passwd", "../secret.txt", "./../secret.txt"];
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("../secret.txt", folder.join("link.txt")).unwrap();
+        names.push("link.txt");
+    }
+    let spec = folder.join("spec.toml");
+    for name in names {
+        std::fs::write(&spec, format!("[classify]\nlabels = {name:?}")).unwrap();
+        let message = Spec::read(&spec).unwrap_err().to_string();
+        let told = format!("spec.toml:2: [classify] `labels` names {name:?}, which is not in the");
+        assert!(message.contains(&told) && message.contains("--labels"), "{message}");
+    }
+    std::fs::write(&spec, "[classify]\nlabels = \".\"").unwrap();
+    let message = Spec::read(&spec).unwrap_err().to_string();
+    assert!(message.contains("which is not a file"), "{message}");
+}
+
+#[test]
+fn texts_without_an_end_are_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(MAX_TEXT + 1).unwrap();
+    for error in [Spec::read(file.path()).unwrap_err(), read_labels(file.path()).unwrap_err()] {
+        assert!(matches!(error, Error::Read { .. }), "{error}");
+    }
+}
+
+#[test]
 fn every_specification_of_the_examples_is_read() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/specs"));
     let mut count = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
         let spec = Spec::read(&path).unwrap();
         assert!(spec.preprocess.is_some(), "{}", path.display());
         count += 1;

@@ -22,6 +22,18 @@ pub(super) struct Frames {
     runs: usize,
 }
 
+/// Runs of the model that a recording of so many samples takes.
+pub(super) fn runs(spec: &Audio, samples: usize) -> usize {
+    let (window, stride) = (spec.window as usize, spec.stride as usize);
+    match spec.frames as usize {
+        0 => samples.div_ceil(stride),
+        frames => {
+            let whole = samples.checked_sub(window).map_or(0, |rest| rest / stride + 1);
+            whole.div_ceil(frames).max(1)
+        }
+    }
+}
+
 impl Frames {
     /// # Errors
     /// [`Error::Rate`], [`Error::EmptyRecording`] or [`Error::NotFinite`].
@@ -41,14 +53,11 @@ impl Frames {
                 samples.iter_mut().for_each(|x| *x = (*x / peak).clamp(-1.0, 1.0));
             }
         }
-        let (window, stride) = (spec.window as usize, spec.stride as usize);
-        let (lead, runs) = match spec.frames as usize {
-            0 => (window - stride, samples.len().div_ceil(stride)),
-            frames => {
-                let whole = samples.len().checked_sub(window).map_or(0, |rest| rest / stride + 1);
-                (0, whole.div_ceil(frames).max(1))
-            }
+        let lead = match spec.frames {
+            0 => spec.window as usize - spec.stride as usize,
+            _ => 0,
         };
+        let runs = runs(spec, samples.len());
         let features = Features::new(spec);
         Ok(Frames { spec: spec.clone(), features, samples, lead, next: 0, runs })
     }

@@ -5,7 +5,10 @@ use std::io::Cursor;
 use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 
 use super::Error;
-use super::image::{MAX_PIXELS, Picture, check_size};
+use super::image::{MAX_PIXELS, MAX_SIDE, Picture, check_size};
+
+/// Memory for what comes before the pixels, such as a colour profile, and for a row of them.
+const HEAD_BYTES: u64 = 16 << 20;
 
 /// A decoded picture: height × width × red, green, blue.
 pub(super) struct Decoded {
@@ -24,15 +27,7 @@ impl Decoded {
 
 /// Decodes a picture and turns it as its camera says. Opacity is ignored.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
-    let wrong = |error: ImageError| Error::Picture(error.into());
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(Error::Read)?;
-    let mut decoder = reader.into_decoder().map_err(wrong)?;
-    let (width, height) = decoder.dimensions();
-    check_size(height.into(), width.into())?;
-    // Sixteen-bit pixels of four channels, and as much again for the decoder's own needs.
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS * 16);
-    decoder.set_limits(limits).map_err(wrong)?;
+    let mut decoder = open(bytes)?;
     let orientation = decoder.orientation().map_err(wrong)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(wrong)?;
     picture.apply_orientation(orientation);
@@ -41,9 +36,32 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     Ok(Decoded { height, width, pixels: picture.into_raw() })
 }
 
+/// Reads what comes before the pixels, and sets limits to the memory that they may take.
+fn open(bytes: &[u8]) -> Result<impl ImageDecoder, Error> {
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(Error::Read)?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE as u32);
+    limits.max_image_height = Some(MAX_SIDE as u32);
+    // A colour profile is inflated here, before the size of the picture is known.
+    limits.max_alloc = Some(HEAD_BYTES);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(wrong)?;
+    let (width, height) = decoder.dimensions();
+    check_size(height.into(), width.into())?;
+    // Sixteen-bit pixels of four channels, and as much again for the decoder's own needs.
+    limits.max_alloc = Some(MAX_PIXELS * 16);
+    decoder.set_limits(limits).map_err(wrong)?;
+    Ok(decoder)
+}
+
+fn wrong(error: ImageError) -> Error {
+    Error::Picture(error.into())
+}
+
 #[cfg(test)]
 mod tests {
-    use ::image::{ImageFormat, Rgb, RgbImage};
+    use ::image::{GrayImage, ImageFormat, Rgb, RgbImage};
     use proptest::prelude::*;
 
     use super::*;
@@ -75,6 +93,46 @@ mod tests {
             decode(&png),
             Err(Error::PictureSize { height, width, .. }) if (height, width) == size
         ));
+    }
+
+    /// A PNG whose colour profile is this compressed stream.
+    fn with_profile(stream: &[u8]) -> Vec<u8> {
+        let png = encoded(ImageFormat::Png);
+        // Behind the signature and the header.
+        let (head, rest) = png.split_at(8 + 25);
+        let chunk = [&b"iCCPname\0\0"[..], stream].concat();
+        let length = (chunk.len() - 4) as u32;
+        let check = crc(&chunk).to_be_bytes();
+        [head, &length.to_be_bytes(), &chunk, &check, rest].concat()
+    }
+
+    /// So many zeros, compressed: the pixels of a PNG.
+    fn compressed_zeros(side: u32) -> Vec<u8> {
+        let mut png = Cursor::new(vec![]);
+        GrayImage::new(side, side).write_to(&mut png, ImageFormat::Png).unwrap();
+        let (mut rest, mut stream) = (&png.get_ref()[8..], Vec::new());
+        while let Some((head, after)) = rest.split_first_chunk::<8>() {
+            let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            if &head[4..] == b"IDAT" {
+                stream.extend(&after[..length]);
+            }
+            rest = &after[length + 4..];
+        }
+        stream
+    }
+
+    #[test]
+    fn profiles_are_inflated_within_a_limit() {
+        for (side, is_kept) in [(100, true), (5000, false)] {
+            let png = with_profile(&compressed_zeros(side));
+            assert!(png.len() < 200_000, "{}", png.len());
+            let profile = open(&png).unwrap().icc_profile().unwrap();
+            assert_eq!(profile.is_some(), is_kept, "{side}");
+            assert_eq!(
+                decode(&png).unwrap().pixels,
+                decode(&encoded(ImageFormat::Png)).unwrap().pixels
+            );
+        }
     }
 
     /// The checksum of a part of a PNG.

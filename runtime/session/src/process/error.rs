@@ -39,6 +39,12 @@ pub enum Error {
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] std::io::Error),
+    /// The file has more bytes than any picture or recording that is accepted.
+    #[error("the file has more than {limit} bytes; give a smaller picture or a shorter recording")]
+    LargeFile {
+        /// Most bytes accepted.
+        limit: u64,
+    },
     /// Not a picture that can be decoded.
     #[error("not a picture that can be decoded ({0}); give JPEG or PNG")]
     Picture(#[source] Box<dyn std::error::Error + Send + Sync>),

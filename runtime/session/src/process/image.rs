@@ -11,7 +11,7 @@ use crate::{Data, Tensor};
 /// Most pixels of a picture.
 pub(super) const MAX_PIXELS: u64 = 1 << 26;
 /// Longest side of a picture.
-const MAX_SIDE: u64 = 1 << 16;
+pub(super) const MAX_SIDE: u64 = 1 << 16;
 
 /// A picture's pixels from 0 to 255: height × width × channels, which are 1 (gray), 3 (red,
 /// green, blue) or 4, the last of which (opacity) is ignored.
@@ -31,24 +31,37 @@ pub(super) fn shape(spec: &Image, samples: usize) -> [usize; 4] {
     }
 }
 
-/// Pictures given as an array of pixels, as the model takes them.
-pub(super) fn array(spec: &Image, sample: &Tensor) -> Result<Tensor, Error> {
+/// How an array holds pixels.
+pub(super) struct Pixels {
+    pub samples: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+}
+
+/// How an array of this shape holds pixels.
+///
+/// # Errors
+/// [`Error::Array`] where it holds none.
+pub(super) fn pixels(spec: &Image, shape: &[usize]) -> Result<Pixels, Error> {
     let gray = spec.colour == Colour::Gray;
-    let (samples, height, width, channels) = match *sample.shape() {
+    let (samples, height, width, channels) = match *shape {
         [height, width] => (1, height, width, 1),
         [height, width, channels @ (1 | 3 | 4)] => (1, height, width, channels),
         [samples, height, width] if gray => (samples, height, width, 1),
         [samples, height, width, channels @ (1 | 3 | 4)] => (samples, height, width, channels),
         _ => {
-            return Err(Error::Array {
-                shape: sample.shape().into(),
-                wanted:
-                    "pictures of shape [height, width], [height, width, channels] or [samples, \
-                         height, width, channels] with 1, 3 or 4 channels"
-                        .into(),
-            });
+            let wanted = "pictures of shape [height, width], [height, width, channels] or \
+                          [samples, height, width, channels] with 1, 3 or 4 channels";
+            return Err(Error::Array { shape: shape.into(), wanted: wanted.into() });
         }
     };
+    Ok(Pixels { samples, height, width, channels })
+}
+
+/// Pictures given as an array of pixels, as the model takes them.
+pub(super) fn array(spec: &Image, sample: &Tensor) -> Result<Tensor, Error> {
+    let Pixels { samples, height, width, channels } = pixels(spec, sample.shape())?;
     let floats;
     let mut values = Vec::new();
     let size = height * width * channels;

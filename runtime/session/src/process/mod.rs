@@ -20,8 +20,11 @@ mod spectrum;
 #[cfg(feature = "audio")]
 mod wav;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
+use hardtack_bundle::DType;
 use hardtack_bundle::manifest::Port;
 use hardtack_bundle::process::Preprocess;
 
@@ -31,6 +34,22 @@ pub use post::{Class, Postprocessor, reals};
 
 use crate::Tensor;
 use input::Target;
+
+/// Most bytes of a file that is read: more than the longest recording has.
+const MAX_FILE: u64 = 1 << 30;
+
+/// The bytes of a file, if they are not too many.
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).map_err(Error::Read)?;
+    let mut length = file.metadata().map_err(Error::Read)?.len();
+    let mut bytes = Vec::new();
+    if length <= MAX_FILE {
+        // What is no file, such as a pipe, has no length before its end.
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
+        length = bytes.len() as u64;
+    }
+    if length > MAX_FILE { Err(Error::LargeFile { limit: MAX_FILE }) } else { Ok(bytes) }
+}
 
 /// Makes a model's first input from what a user has.
 #[derive(Clone, Debug)]
@@ -72,8 +91,7 @@ impl Preprocessor {
     /// # Errors
     /// [`Error::File`], which names the file, with the reason.
     pub fn file(&self, path: &Path) -> Result<Inputs, Error> {
-        std::fs::read(path)
-            .map_err(Error::Read)
+        read(path)
             .and_then(|bytes| self.bytes(&bytes))
             .map_err(|error| Error::File { path: path.into(), error: error.into() })
     }
@@ -139,6 +157,40 @@ impl Preprocessor {
                     return self.target.finish(sample.clone());
                 }
                 self.recording(spec, sample)
+            }
+        }
+    }
+
+    /// Whether [`Preprocessor::array`] takes arrays of this type and shape. Asked before an array is
+    /// read, it keeps what the model cannot take out of memory.
+    ///
+    /// # Errors
+    /// As [`Preprocessor::array`] for every such array.
+    pub fn accepts(&self, dtype: DType, shape: &[usize]) -> Result<(), Error> {
+        if shape.contains(&0) {
+            return Err(Error::EmptyArray { shape: shape.into() });
+        }
+        match &self.process {
+            None | Some(Preprocess::Array(_)) => self.target.shape_for(shape).map(drop),
+            Some(Preprocess::Image(spec)) => {
+                let image::Pixels { samples, height, width, .. } = image::pixels(spec, shape)?;
+                image::check_size(height as u64, width as u64)?;
+                self.target.shape_for(&image::shape(spec, samples)).map(drop)
+            }
+            Some(Preprocess::Audio(_)) if input::is_float(dtype) && shape.len() > 1 => {
+                self.target.shape_for(shape).map(drop)
+            }
+            #[cfg(feature = "audio")]
+            Some(Preprocess::Audio(spec)) => {
+                wav::check_shape(shape)?;
+                match audio::runs(spec, shape.iter().copied().max().unwrap_or(1)) {
+                    1 => Ok(()),
+                    runs => Err(Error::SeveralRuns { runs }),
+                }
+            }
+            #[cfg(not(feature = "audio"))]
+            Some(Preprocess::Audio(_)) => {
+                Err(Error::Feature { content: "recordings", feature: "audio" })
             }
         }
     }

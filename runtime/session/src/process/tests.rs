@@ -73,6 +73,49 @@ fn arrays_become_one_sample() {
 }
 
 #[test]
+fn a_shape_is_refused_before_the_array_is_there() {
+    let pictures =
+        Preprocessor::new(picture(4, 4, ChannelOrder::Nhwc), &port(&[1, 4, 4, 3])).unwrap();
+    let keyword = Preprocessor::new(keyword_array(), &port(&[0, 49, 10, 1])).unwrap();
+    let identity = Preprocessor::identity(&port(&[1, 64]));
+    let cases: [(&Preprocessor, &[usize], bool); 9] = [
+        (&pictures, &[9, 7, 3], true),
+        (&pictures, &[2, 9, 7, 3], false),
+        (&pictures, &[9, 7, 2], false),
+        (&keyword, &[49, 10], true),
+        (&keyword, &[49, 11], false),
+        (&keyword, &[3, 49, 10], true),
+        (&identity, &[8, 8], true),
+        (&identity, &[2, 64], false),
+        (&identity, &[0, 64], false),
+    ];
+    for (preprocessor, shape, fits) in cases {
+        assert_eq!(preprocessor.accepts(DType::U8, shape).is_ok(), fits, "{shape:?}");
+        let array = Tensor::new(shape, vec![1u8; shape.iter().product()]).unwrap();
+        assert_eq!(preprocessor.array(&array).is_ok(), fits, "{shape:?}");
+    }
+    // None of these can be made.
+    for shape in [&[1 << 40, 64][..], &[1 << 20, 1 << 20, 3], &[1 << 60]] {
+        for preprocessor in [&pictures, &identity] {
+            assert!(preprocessor.accepts(DType::F32, shape).is_err(), "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_too_long_is_refused_unread() {
+    let process = picture(4, 4, ChannelOrder::Nhwc);
+    let pictures = Preprocessor::new(process, &port(&[1, 4, 4, 3])).unwrap();
+    let path = std::env::temp_dir().join(format!("hardtack-long-{}", std::process::id()));
+    // It has a length, but nothing is in it.
+    File::create_new(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
+    let error = pictures.file(&path);
+    std::fs::remove_file(&path).unwrap();
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("more than 1073741824 bytes"), "{error}");
+}
+
+#[test]
 fn errors_name_the_file() {
     let process = picture(4, 4, ChannelOrder::Nhwc);
     let pictures = Preprocessor::new(process, &port(&[1, 4, 4, 3])).unwrap();
@@ -180,6 +223,24 @@ mod recordings {
         let (first, second) = (first.as_f32().unwrap(), second.as_f32().unwrap());
         assert!(first[..64].iter().all(|x| *x == 0.0));
         assert_eq!(first[512..], second[..64]);
+    }
+
+    #[test]
+    fn recordings_are_refused_by_their_length() {
+        let samples = 480 + 48 * 320;
+        let port = port(&[1, 49, 10]);
+        let words = Preprocessor::new(Preprocess::Audio(keyword()), &port).unwrap();
+        for (dtype, shape, fits) in [
+            (DType::I16, &[samples][..], true),
+            (DType::I16, &[1, samples + 319], true),
+            (DType::I16, &[samples + 49 * 320], false),
+            (DType::I16, &[2, samples], false),
+            (DType::F32, &[49, 10], true),
+            (DType::F32, &[49, 11], false),
+            (DType::F32, &[1 << 40], false),
+        ] {
+            assert_eq!(words.accepts(dtype, shape).is_ok(), fits, "{dtype} {shape:?}");
+        }
     }
 
     #[test]

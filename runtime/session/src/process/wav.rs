@@ -55,13 +55,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Recording, Error> {
 
 /// A recording given as an array of one dimension, or of several of 1 and one other.
 pub(super) fn from_array(sample: &Tensor) -> Result<Vec<f32>, Error> {
-    if sample.shape().iter().filter(|size| **size != 1).count() > 1 {
-        return Err(Error::Array {
-            shape: sample.shape().into(),
-            wanted: "samples of shape [samples], or floats of the shape of the model's input"
-                .into(),
-        });
-    }
+    check_shape(sample.shape())?;
     let bits = match sample.dtype() {
         DType::I8 => 8,
         DType::I16 => 16,
@@ -71,6 +65,15 @@ pub(super) fn from_array(sample: &Tensor) -> Result<Vec<f32>, Error> {
     };
     let full = full_scale(bits);
     Ok(sample.to_f32().into_iter().map(|x| x / full).collect())
+}
+
+/// Whether an array of this shape can be a recording.
+pub(super) fn check_shape(shape: &[usize]) -> Result<(), Error> {
+    if shape.iter().filter(|size| **size != 1).count() <= 1 {
+        return Ok(());
+    }
+    let wanted = "samples of shape [samples], or floats of the shape of the model's input";
+    Err(Error::Array { shape: shape.into(), wanted: wanted.into() })
 }
 
 /// One more than the greatest integer of so many bits.
@@ -111,6 +114,20 @@ mod tests {
         }
         let recording = read(&wav(1, 32, SampleFormat::Float, &samples)).unwrap();
         assert_eq!(recording.samples, samples);
+    }
+
+    #[test]
+    fn a_length_that_lies_takes_no_more_memory_than_the_file() {
+        let samples = [0.5; 40];
+        let honest = wav(1, 16, SampleFormat::Int, &samples);
+        // The length of the data, in the last four bytes before it, and that of the whole.
+        let at = honest.len() - 2 * samples.len() - 4;
+        for length in [u32::MAX - 1, 1 << 31, 1 << 20] {
+            let mut lies = honest.clone();
+            lies[at..at + 4].copy_from_slice(&length.to_le_bytes());
+            lies[4..8].copy_from_slice(&length.to_le_bytes());
+            assert!(matches!(read(&lies), Err(Error::Recording(_))), "{length}");
+        }
     }
 
     #[test]

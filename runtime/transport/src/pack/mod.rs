@@ -10,6 +10,7 @@ use hardtack_bundle::{Bundle, Error, SectionKind};
 
 use self::segment::Part;
 use crate::block::{Block, Kind, Models};
+use crate::bound::Made;
 use crate::coder::{Coder, Encoder, Meter};
 use crate::sparse::{self, Shape};
 use crate::weights::Expectation;
@@ -40,6 +41,17 @@ pub enum PackError {
 /// # Errors
 /// Where the bundle does not hold, or has more than [`MAX_SECTIONS`] sections.
 pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
+    let packed = packed(bundle, true)?;
+    match packed.1 {
+        true => Ok(packed.0),
+        // As they are, the rows without zeros keep to the bound: each byte of theirs is coded.
+        false => Ok(self::packed(bundle, false)?.0),
+    }
+}
+
+/// The transport form, and whether it keeps to the bound of [`most_bytes`](crate::most_bytes);
+/// `sparse`: whether rows without zeros are found.
+fn packed(bundle: &[u8], sparse: bool) -> Result<(Vec<u8>, bool), PackError> {
     let verified = Bundle::parse(bundle)?.verify()?;
     let sections: Vec<_> = verified.sections().collect();
     if sections.len() > MAX_SECTIONS {
@@ -50,8 +62,16 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
     head.extend(FIRST_VERSION.to_le_bytes());
     head.extend([0; 2]);
     head.extend(header);
-    let mut packer =
-        Packer { models: Models::NEW, encoder: Encoder::new(head), version: FIRST_VERSION };
+    let mut made = Made::default();
+    made.add(BUNDLE_HEADER_BYTES as u64);
+    let mut packer = Packer {
+        models: Models::NEW,
+        encoder: Encoder::new(head),
+        version: FIRST_VERSION,
+        sparse,
+        made,
+        is_bounded: true,
+    };
 
     let (table, _) = rest.split_at(RECORD_BYTES * sections.len());
     for record in table.chunks(RECORD_BYTES) {
@@ -73,7 +93,7 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
     packer.padding(&bundle[position..]);
     let mut packed = packer.encoder.finish();
     packed[MAGIC.len()..][..2].copy_from_slice(&packer.version.to_le_bytes());
-    Ok(packed)
+    Ok((packed, packer.is_bounded))
 }
 
 /// What a byte is in units of 1/256 bit.
@@ -97,6 +117,12 @@ struct Packer {
     encoder: Encoder,
     /// What a reader must know.
     version: u16,
+    /// Whether rows without zeros are found.
+    sparse: bool,
+    /// Bytes of the bundle so far.
+    made: Made,
+    /// Whether a reader takes rows without zeros at each place for what the file can stand for.
+    is_bounded: bool,
 }
 
 impl Packer {
@@ -109,6 +135,7 @@ impl Packer {
 
     fn block(&mut self, content: Content, bytes: &[u8]) {
         let Ok(()) = block(&mut self.models, &mut self.encoder, &content, bytes);
+        self.made.add(bytes.len() as u64);
     }
 
     /// As the numbers that take least.
@@ -125,8 +152,8 @@ impl Packer {
             return;
         }
         let (content, whole) = self.least(bytes);
-        let encoder = Encoder::new(Vec::new());
-        let mut trial = Packer { models: self.models.clone(), encoder, version: self.version };
+        let (models, encoder) = (self.models.clone(), Encoder::new(Vec::new()));
+        let mut trial = Packer { models, encoder, ..*self };
         trial.parts(bytes, Packer::bytes);
         if trial.encoder.finish().len() as u64 * BYTE < whole {
             self.parts(bytes, Packer::bytes);
@@ -146,7 +173,7 @@ impl Packer {
     /// others between them.
     fn weights(&mut self, bytes: &[u8]) {
         let (mut from, mut at) = (0, 0);
-        while at < bytes.len() {
+        while self.sparse && at < bytes.len() {
             let found = sparse::rows(&bytes[at..]).filter(|(_, rows, _)| rows.len() >= LAYER);
             let Some((shape, rows, length)) = found else {
                 at += segment::UNIT;
@@ -157,21 +184,27 @@ impl Packer {
             let end = (at + length).next_multiple_of(segment::UNIT).min(bytes.len());
             let zeros = bytes[at + length..end].iter().all(|byte| *byte == 0);
             let end = if zeros { end } else { at + length };
-            self.sparse(shape, &rows, (end - at) as u64);
+            self.sparse(shape, &rows, &bytes[at..end]);
             (from, at) = (end, end.next_multiple_of(segment::UNIT));
         }
         self.parts(&bytes[from..], Packer::expected);
     }
 
-    /// Rows that have no zeros in the bundle, in so many bytes.
-    fn sparse(&mut self, shape: Shape, rows: &[u8], length: u64) {
+    /// Rows that have no zeros in the bundle, whose bytes these are.
+    fn sparse(&mut self, shape: Shape, rows: &[u8], bytes: &[u8]) {
         self.version = VERSION;
         let expectation = self.expected(rows).expectation;
-        let head = Block { kind: Kind::Sparse(shape), length };
+        let head = Block { kind: Kind::Sparse(shape), length: bytes.len() as u64 };
         let Ok(_) = self.models.head(&mut self.encoder, head, &expectation);
+        let mut made = self.made;
+        made.add(shape.head().count() as u64);
         for row in rows.chunks(shape.depth.into()) {
             let Ok(()) = self.models.row(&mut self.encoder, shape, |place| row[place]);
+            self.is_bounded &= made.allows(shape.most_row_bytes(), self.encoder.taken());
+            made.add(self.models.row_bytes(shape).count() as u64);
         }
+        self.made.add(bytes.len() as u64);
+        self.is_bounded &= self.made.allows(0, self.encoder.taken());
     }
 
     /// Weights of one byte and of two, and words, each as what they are; `weights` tells what those of

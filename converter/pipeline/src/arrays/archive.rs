@@ -1,0 +1,286 @@
+//! Files of arrays, of which only those are read that are asked for.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use hardtack::Tensor;
+use hardtack_bundle::DType;
+use zip::ZipArchive;
+
+use super::header::{Header, Problem};
+use super::{Error, read_array};
+
+/// An open file of arrays: `.npz`, or `.npy`, which has one.
+///
+/// Opening it reads names. An array is inflated only when it is asked for, and
+/// [`describe`](Archive::describe) tells what it would take without reading its elements.
+pub struct Archive {
+    path: PathBuf,
+    names: Vec<String>,
+    source: Source,
+}
+
+/// What an array is, without its elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+}
+
+enum Source {
+    Zip(ZipArchive<BufReader<File>>),
+    /// The file is the array.
+    Array,
+}
+
+impl Archive {
+    /// Opens an `.npz` file.
+    ///
+    /// # Errors
+    /// [`Error::Read`] and [`Error::Archive`].
+    pub fn open(path: &Path) -> Result<Archive, Error> {
+        let mut zip = ZipArchive::new(BufReader::new(open(path)?)).map_err(broken(path))?;
+        let mut names = Vec::new();
+        for index in 0..zip.len() {
+            let entry = zip.by_index_raw(index).map_err(broken(path))?;
+            let name = entry.name().map_err(broken(path))?;
+            names.push(name.strip_suffix(".npy").unwrap_or(&name).to_owned());
+        }
+        Ok(Archive { path: path.into(), names, source: Source::Zip(zip) })
+    }
+
+    /// Takes a `.npy` file for an archive in which its array has this name.
+    pub fn of_array(path: &Path, name: &str) -> Archive {
+        Archive { path: path.into(), names: vec![name.into()], source: Source::Array }
+    }
+
+    /// The names of the arrays, in the order of the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    /// Whether there is an array of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|other| other == name)
+    }
+
+    /// Element type and shape of an array, from its header alone. `None` where there is none of this
+    /// name.
+    ///
+    /// # Errors
+    /// As [`Archive::read`].
+    pub fn describe(&mut self, name: &str) -> Result<Option<Description>, Error> {
+        self.with(name, |reader, room| {
+            let Header { dtype, shape, .. } = header(reader, room)?;
+            Ok(Description { dtype, shape })
+        })
+    }
+
+    /// An array. `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Archive`] and [`Error::Array`].
+    pub fn read(&mut self, name: &str) -> Result<Option<Tensor>, Error> {
+        self.read_rows(name, usize::MAX)
+    }
+
+    /// The first `count` elements of an array's first dimension, or all where it has no more. What
+    /// lies behind them is not read, unless the array is stored first dimension fastest.
+    ///
+    /// # Errors
+    /// As [`Archive::read`].
+    pub fn read_rows(&mut self, name: &str, count: usize) -> Result<Option<Tensor>, Error> {
+        self.with(name, |reader, room| elements(reader, room, count))
+    }
+
+    /// The arrays, without those whose elements are no numbers.
+    pub(super) fn all(mut self) -> Result<Vec<(String, Tensor)>, Error> {
+        let mut arrays = Vec::new();
+        for index in 0..self.names.len() {
+            let found = self.at(index, |reader, room| elements(reader, room, usize::MAX));
+            let name = self.names[index].clone();
+            match found? {
+                Ok(tensor) => arrays.push((name, tensor)),
+                Err(Problem::Elements(problem)) => log::info!("array {name:?} {problem}; left out"),
+                Err(problem) => return Err(self.wrong(&name, &problem)),
+            }
+        }
+        Ok(arrays)
+    }
+
+    fn with<T>(
+        &mut self,
+        name: &str,
+        of: impl FnOnce(&mut dyn Read, Option<u64>) -> Result<T, Problem>,
+    ) -> Result<Option<T>, Error> {
+        let Some(index) = self.names.iter().position(|other| other == name) else {
+            return Ok(None);
+        };
+        self.at(index, of)?.map(Some).map_err(|problem| self.wrong(name, &problem))
+    }
+
+    /// Lets `of` have the bytes of an array, and their number as the archive states it.
+    fn at<T>(
+        &mut self,
+        index: usize,
+        of: impl FnOnce(&mut dyn Read, Option<u64>) -> Result<T, Problem>,
+    ) -> Result<Result<T, Problem>, Error> {
+        match &mut self.source {
+            Source::Zip(zip) => {
+                let mut entry = zip.by_index(index).map_err(broken(&self.path))?;
+                let room = entry.size();
+                Ok(of(&mut entry, Some(room)))
+            }
+            Source::Array => Ok(of(&mut BufReader::new(open(&self.path)?), None)),
+        }
+    }
+
+    fn wrong(&self, name: &str, problem: &Problem) -> Error {
+        let (path, problem) = (self.path.clone(), problem.to_string());
+        Error::Array { path, name: name.into(), problem }
+    }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+fn broken(path: &Path) -> impl Fn(zip::result::ZipError) -> Error {
+    let path = path.to_path_buf();
+    move |error| Error::Archive { path: path.clone(), problem: error.to_string() }
+}
+
+/// The header of an array in an entry of `room` bytes.
+fn header(reader: &mut dyn Read, room: Option<u64>) -> Result<Header, Problem> {
+    let mut counted = Counted { reader, count: 0 };
+    let header = Header::read(&mut counted)?;
+    let length = header.length().ok_or("is larger than memory can be")? as u64;
+    match room.map(|room| room.saturating_sub(counted.count)) {
+        Some(room) if room < length => {
+            Err(format!("ends after {room} of its {length} bytes").into())
+        }
+        Some(room) if room > length => {
+            Err(format!("goes on for {} bytes after its {length}", room - length).into())
+        }
+        _ => Ok(header),
+    }
+}
+
+fn elements(reader: &mut dyn Read, room: Option<u64>, rows: usize) -> Result<Tensor, Problem> {
+    let header = header(reader, room)?;
+    let all = header.shape.first().is_none_or(|count| *count <= rows) || header.fortran_order;
+    let tensor = read_array(&mut *reader, header, rows)?;
+    // The archive has a checksum, which is compared at the end of what it covers.
+    if room.is_some() && all {
+        let mut none = [0];
+        reader.read(&mut none).map_err(|error| format!("cannot be read: {error}"))?;
+    }
+    Ok(tensor)
+}
+
+struct Counted<'r> {
+    reader: &'r mut dyn Read,
+    count: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.reader.read(bytes)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    /// An archive with entries of these bytes.
+    fn archive(entries: &[(&str, &[u8])]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut zip = zip::ZipWriter::new(file.as_file());
+        for (name, bytes) in entries {
+            zip.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        zip.finish().unwrap();
+        file
+    }
+
+    fn array(shape: &str, elements: &[u8]) -> Vec<u8> {
+        let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend(text.bytes());
+        bytes.extend(elements);
+        bytes
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_read() {
+        // The others cannot be read at all.
+        let lies = array("(9000000000,)", b"abc");
+        let file = archive(&[
+            ("lies", &lies),
+            ("x", &array("(3, 2)", &[1, 2, 3, 4, 5, 6])),
+            ("noise", b"nothing of an array"),
+        ]);
+        let mut opened = Archive::open(file.path()).unwrap();
+        assert_eq!(opened.names().collect::<Vec<_>>(), ["lies", "x", "noise"]);
+        let described = Description { dtype: DType::U8, shape: vec![3, 2] };
+        assert_eq!(opened.describe("x").unwrap(), Some(described));
+        let x = opened.read("x").unwrap().unwrap();
+        assert_eq!(x, Tensor::new(&[3, 2], vec![1u8, 2, 3, 4, 5, 6]).unwrap());
+        let rows = opened.read_rows("x", 2).unwrap().unwrap();
+        assert_eq!(rows, Tensor::new(&[2, 2], vec![1u8, 2, 3, 4]).unwrap());
+        assert_eq!(opened.read_rows("x", 7).unwrap().unwrap(), x);
+        assert_eq!(opened.read("none").unwrap(), None);
+        for (name, problem) in [
+            ("lies", "\"lies\" ends after 3 of its 9000000000 bytes"),
+            ("noise", "\"noise\" is not an array"),
+        ] {
+            for error in [opened.read(name).unwrap_err(), opened.describe(name).unwrap_err()] {
+                assert!(error.to_string().contains(problem), "{error}");
+            }
+        }
+        assert!(super::super::read_npz(file.path()).is_err());
+    }
+
+    #[test]
+    fn an_entry_that_is_longer_or_damaged_is_refused() {
+        let file = archive(&[("long", &array("(2,)", b"abc")), ("x", &array("(4,)", b"wxyz"))]);
+        let error = Archive::open(file.path()).unwrap().read("long").unwrap_err().to_string();
+        assert!(error.contains("goes on for 1 bytes after its 2"), "{error}");
+        // One flipped bit among stored elements.
+        let mut zip = zip::ZipWriter::new(file.as_file());
+        let stored =
+            SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        zip.start_file("x.npy", stored).unwrap();
+        zip.write_all(&array("(4,)", b"wxyz")).unwrap();
+        zip.finish().unwrap();
+        let mut bytes = std::fs::read(file.path()).unwrap();
+        let at = bytes.windows(4).rposition(|four| four == b"wxyz").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(file.path(), &bytes).unwrap();
+        let error = Archive::open(file.path()).unwrap().read("x").unwrap_err().to_string();
+        assert!(error.contains("cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn a_single_array_is_an_archive_of_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), array("(3,)", b"abc")).unwrap();
+        let mut opened = Archive::of_array(file.path(), "x");
+        assert_eq!(opened.describe("x").unwrap().unwrap().shape, [3]);
+        let two = opened.read_rows("x", 2).unwrap().unwrap();
+        assert_eq!(two, Tensor::new(&[2], vec![b'a', b'b']).unwrap());
+        assert!(opened.has("x") && !opened.has("y"));
+    }
+}

@@ -1,0 +1,75 @@
+use std::io::Write as _;
+
+use zip::write::SimpleFileOptions;
+
+use super::*;
+use crate::testing::Net;
+
+/// A model of one input, `input0` of shape [1, 4].
+fn graph() -> Graph {
+    let mut net = Net::new();
+    let x = net.input(&[1, 4]);
+    net.finish(&[&x]).graph
+}
+
+fn read(path: &Path, limit: usize) -> Result<Samples, Error> {
+    let graph = graph();
+    let ports = Ports::of(&graph, None);
+    let preprocessor = Preprocessor::identity(&ports.inputs[0].port()?);
+    Samples::read(path, limit, &graph, &ports, &preprocessor)
+}
+
+/// An archive of arrays in u8: their names, shapes, and how many elements really are there.
+fn archive(folder: &Path, arrays: &[(&str, &str, usize)]) -> PathBuf {
+    let path = folder.join("data.npz");
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    for (name, shape, count) in arrays {
+        let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n");
+        zip.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+        zip.write_all(b"\x93NUMPY\x01\x00").unwrap();
+        zip.write_all(&(text.len() as u16).to_le_bytes()).unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+        zip.write_all(&vec![7; *count]).unwrap();
+    }
+    zip.finish().unwrap();
+    path
+}
+
+#[test]
+fn arrays_that_no_input_takes_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first has not the elements that it states.
+    let path = archive(folder.path(), &[("other", "(1000000000000,)", 3), ("x", "(5, 4)", 20)]);
+    let samples = read(&path, 3).unwrap();
+    assert_eq!(samples.inputs.count(), 3);
+    assert_eq!(samples.inputs.sample(2).unwrap()[0].shape(), [1, 4]);
+}
+
+#[test]
+fn arrays_of_another_shape_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = Ports::of(&graph(), None).inputs[0].name.clone();
+    for (array, shape, count, told) in [
+        ("x", "(2, 5)", 10, "takes the shape [1, 4], but got [5]"),
+        ("x", "(2, 0)", 0, "has no elements"),
+        ("x", "()", 1, "has no dimension of samples"),
+        (&name, "(2, 5)", 10, "has samples of shape [5], and the model expects [1, 4]"),
+        (&name, "(2, 4)", 7, "ends after 7 of its 8 bytes"),
+        ("y", "(2, 4)", 8, "nor an array \"x\" with the samples first; it has y [2, 4]"),
+    ] {
+        let path = archive(folder.path(), &[(array, shape, count)]);
+        let error = read(&path, 9).err().unwrap().to_string();
+        assert!(error.contains(told), "{told}: {error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_back_are_followed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.png"), b"").unwrap();
+    for name in ["up", "again", "and-again"] {
+        std::os::unix::fs::symlink(folder.path(), folder.path().join(name)).unwrap();
+    }
+    assert_eq!(files(folder.path()).unwrap().len(), 1);
+}
