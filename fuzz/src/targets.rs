@@ -133,7 +133,9 @@ fn inputs(ports: &[Port]) -> Option<Vec<(String, Tensor)>> {
         }
         let bytes: Vec<u8> = match port.dtype {
             hardtack::DType::Bool => (0..count).map(|index| (index % 2) as u8).collect(),
-            hardtack::DType::F32 => (0..count).flat_map(|index| real(index).to_le_bytes()).collect(),
+            hardtack::DType::F32 => {
+                (0..count).flat_map(|index| real(index).to_le_bytes()).collect()
+            }
             _ => (0..count * width).map(|index| (index * 37 / width) as u8).collect(),
         };
         inputs.push((port.name.clone(), Tensor::from_bytes(port.dtype, &shape, &bytes)?));
@@ -166,10 +168,12 @@ pub fn transport_unpack(bytes: &[u8]) {
     decompress(&framed);
 }
 
-/// What is accepted is a bundle.
+/// What is accepted is a bundle, and no input makes more than its length allows.
 fn decompress(bytes: &[u8]) {
     let mut bundle = Vec::new();
-    if let Ok(summary) = hardtack_transport::unpack(bytes, &mut bundle) {
+    let unpacked = hardtack_transport::unpack(bytes, &mut bundle);
+    assert!(bundle.len() as u64 <= hardtack_transport::most_bytes(bytes.len() as u64));
+    if let Ok(summary) = unpacked {
         let bundle = hardtack_bundle::Bundle::parse(&bundle);
         let verified = bundle.and_then(hardtack_bundle::Bundle::verify).expect("it was verified");
         assert_eq!(verified.root(), summary.root);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use hardtack::process::{Postprocessor, Preprocessor};
-use hardtack::{Bundle, Options, Session};
+use hardtack::{Bundle, Limits, Options, Session};
 use hardtack_bundle::process::Postprocess;
 
 use crate::foreign;
@@ -56,9 +56,14 @@ pub fn open(path: &Path) -> anyhow::Result<Bundle> {
 }
 
 /// A session for a bundle. States are kept from run to run where the bundle has any.
-pub fn session(bundle: &Bundle, path: &Path, keep_state: bool) -> anyhow::Result<Session> {
+pub fn session(
+    bundle: &Bundle,
+    path: &Path,
+    keep_state: bool,
+    limits: Limits,
+) -> anyhow::Result<Session> {
     let states = !bundle.manifest()?.states.is_empty();
-    let options = Options { keep_state: keep_state && states, ..Options::default() };
+    let options = Options { keep_state: keep_state && states, limits, ..Options::default() };
     Session::with_options(bundle, options).with_context(|| path.display().to_string())
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::bail;
-use hardtack::Bundle;
+use hardtack::{Bundle, Limits};
 use serde::Serialize;
 
 use crate::labelled::{self, Found, Sample, Truth};
@@ -128,7 +128,7 @@ impl Baseline {
     pub fn of(bundle: &Bundle, path: &Path, data: &Path) -> anyhow::Result<Baseline> {
         let labels = labelled::labels(bundle)?;
         let samples = labelled::read(data, bundle)?;
-        let found = labelled::measure(bundle, path, &samples)
+        let found = labelled::measure(bundle, path, &samples, Limits::default())
             .map_err(|error| error.context(data.display().to_string()))?;
         let name = data.file_name().unwrap_or(data.as_os_str());
         Ok(Baseline { samples, found, labels, data: name.to_string_lossy().into() })
@@ -139,7 +139,7 @@ impl Baseline {
     /// # Errors
     /// Where it cannot be run.
     pub fn compare(&self, bundle: &Bundle, path: &Path) -> anyhow::Result<Comparison> {
-        let found = labelled::measure(bundle, path, &self.samples)?;
+        let found = labelled::measure(bundle, path, &self.samples, Limits::default())?;
         let answers = match (&self.found, &found) {
             (Found::Classes(float), Found::Classes(bundle)) => self.classes(float, bundle),
             (Found::Errors(float), Found::Errors(bundle)) => {

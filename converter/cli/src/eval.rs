@@ -11,9 +11,11 @@ pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
     let bundle = bundles::open(&arguments.bundle)?;
     let labels = labels(&bundle)?;
     let samples = labelled::read(&arguments.data, &bundle)?;
-    let found = measure(&bundle, &arguments.bundle, &samples)?;
+    let found = measure(&bundle, &arguments.bundle, &samples, arguments.limits.limits())?;
     let other = match &arguments.against {
-        Some(path) => Some(measure(&bundles::open(path)?, path, &samples)?),
+        Some(path) => {
+            Some(measure(&bundles::open(path)?, path, &samples, arguments.limits.limits())?)
+        }
         None => None,
     };
     let (mut text, mut result) = summary(&found, &samples);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
-use hardtack::{Bundle, Tensor};
+use hardtack::{Bundle, Limits, Tensor};
 use hardtack_bundle::manifest::{Extent, Port};
 use hardtack_bundle::process::Postprocess;
 use hardtack_converter::arrays::Archive;
@@ -58,9 +58,14 @@ pub fn labels(bundle: &Bundle) -> anyhow::Result<Vec<String>> {
 ///
 /// # Errors
 /// Where it cannot be run on one, or cannot give what should come out.
-pub fn measure(bundle: &Bundle, path: &Path, samples: &[Sample]) -> anyhow::Result<Found> {
+pub fn measure(
+    bundle: &Bundle,
+    path: &Path,
+    samples: &[Sample],
+    limits: Limits,
+) -> anyhow::Result<Found> {
     let preprocessor = bundles::preprocessor(bundle)?;
-    let mut session = bundles::session(bundle, path, true)?;
+    let mut session = bundles::session(bundle, path, true, limits)?;
     let input = session.inputs()[0].name.clone();
     let manifest = bundle.manifest()?;
     let process =

@@ -40,7 +40,8 @@ fn run_arrays(
     path: &Path,
     as_json: bool,
 ) -> anyhow::Result<Answer> {
-    let mut session = bundles::session(bundle, &arguments.bundle, false)?;
+    let mut session =
+        bundles::session(bundle, &arguments.bundle, false, arguments.limits.limits())?;
     let mut archive = Archive::open(path)?;
     let manifest = bundle.manifest()?;
     let mut inputs = Vec::new();
@@ -81,7 +82,7 @@ fn run_arrays(
 /// Each file through the bundle's own pre- and post-processing.
 fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<Answer> {
     let preprocessor = bundles::preprocessor(bundle)?;
-    let mut session = bundles::session(bundle, &arguments.bundle, true)?;
+    let mut session = bundles::session(bundle, &arguments.bundle, true, arguments.limits.limits())?;
     let input = session.inputs().first().map(|port| port.name.clone()).unwrap_or_default();
     let mut results = Vec::new();
     let mut last = None;

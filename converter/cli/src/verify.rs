@@ -32,7 +32,8 @@ pub fn verify(arguments: &Verify, as_json: bool) -> anyhow::Result<Answer> {
 }
 
 fn vectors(bundle: &Bundle, arguments: &Verify) -> anyhow::Result<golden::Report> {
-    let mut session = bundles::session(bundle, &arguments.bundle, false)?;
+    let mut session =
+        bundles::session(bundle, &arguments.bundle, false, arguments.limits.limits())?;
     Ok(golden::check(bundle, &mut session)?)
 }
 

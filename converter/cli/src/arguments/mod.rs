@@ -1,6 +1,7 @@
 //! What the command line may say.
 
 mod convert;
+mod limits;
 mod quantize;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use hardtack::{Isa, Packing, family_of};
 
 pub use self::convert::{Bisect, Convert, Float, GateArguments, Weights};
+pub use self::limits::SessionLimits;
 pub use self::quantize::{MaxError, Quantize};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
@@ -93,6 +95,8 @@ fn target(name: &str) -> Result<Target, String> {
 pub struct Run {
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
+    #[command(flatten)]
+    pub limits: SessionLimits,
     /// Pictures, recordings or arrays (.npy), through the bundle's own pre-processing.
     #[arg(value_name = "FILE", required_unless_present = "inputs", conflicts_with = "inputs")]
     pub files: Vec<PathBuf>,
@@ -111,6 +115,8 @@ pub struct Run {
 pub struct Eval {
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
+    #[command(flatten)]
+    pub limits: SessionLimits,
     /// Arrays x (samples first) and y; or a folder of folders, each with the files of the class
     /// it is named after.
     #[arg(long, value_name = "FILE.npz|DIR")]
@@ -124,6 +130,8 @@ pub struct Eval {
 pub struct Bench {
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
+    #[command(flatten)]
+    pub limits: SessionLimits,
     /// Number of threads for integer programs.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,
@@ -193,6 +201,8 @@ pub struct Inspect {
 pub struct Verify {
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
+    #[command(flatten)]
+    pub limits: SessionLimits,
 }
 
 #[derive(Args)]

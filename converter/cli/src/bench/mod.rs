@@ -75,7 +75,8 @@ fn here(arguments: &Bench) -> anyhow::Result<(Value, Option<Profile>)> {
     let began = Instant::now();
     let bundle = bundles::open(&arguments.bundle)?;
     let threads = arguments.threads as usize;
-    let options = Options { isa, threads, ..Options::default() };
+    let limits = arguments.limits.limits();
+    let options = Options { isa, threads, limits, ..Options::default() };
     let mut subject = Subject::new(&bundle, options, began)
         .with_context(|| arguments.bundle.display().to_string())?;
     let measurement = subject.measure(arguments.runs.map(|runs| runs as usize))?;
