@@ -134,7 +134,7 @@ fn attempt(
     let mut memory = Guarded::new(ARENA);
     let arena = memory.bytes();
     for (index, byte) in arena.iter_mut().enumerate() {
-        *byte = (index * 31 >> 3) as u8;
+        *byte = (index * 31 / 8) as u8;
     }
     let before = arena.to_vec();
     let done = catch_unwind(AssertUnwindSafe(|| run(&mut *arena))).is_ok();
@@ -182,7 +182,7 @@ fn config() -> ProptestConfig {
 
 fn check<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let mut runner = proptest::test_runner::TestRunner::new(config());
-    silent(|| runner.run(&strategy, |case| test(case)).unwrap_or_else(|error| panic!("{error}")));
+    silent(|| runner.run(&strategy, &test).unwrap_or_else(|error| panic!("{error}")));
 }
 
 #[test]
