@@ -231,7 +231,13 @@ impl Lowering<'_> {
                     size: output.size(),
                     channels: output.shape.channels,
                 };
-                Operation::Resize(resize, [table(0), table(1)])
+                // Copied: they are places, which must stay what they were when they were checked,
+                // whatever becomes of a file that the weights lie in.
+                let samples = |index: usize| {
+                    let bytes = self.packed.get(table(index))?;
+                    Some(Box::<[[u8; 8]]>::from(bytes.as_chunks().0))
+                };
+                Operation::Resize(resize, [samples(0)?, samples(1)?])
             }
         };
         self.push(index, operation);
