@@ -4,6 +4,15 @@
  * what was wrong and what to do. Handles are freed by the function of their kind that ends in
  * _free, which takes NULL too. A bundle may be used from several threads at once, a session from
  * one at a time. No function lets a panic through.
+ *
+ * Do not use a handle after freeing it, nor anything obtained from it: names, labels, results. The
+ * library detects most such mistakes, and handles of the wrong kind, and reports them as errors, but
+ * it cannot detect all of them.
+ *
+ * After fork, the child process may use and free the bundles and sessions of its parent, and make new
+ * ones, provided that no other thread was using them when the process was forked. The threads of a
+ * session do not exist in the child: there it runs on the calling thread alone, with the same results,
+ * and freeing it does not block.
  */
 
 #ifndef HARDTACK_H
@@ -35,7 +44,8 @@ typedef enum HardtackStatus {
   HARDTACK_STATUS_MISMATCH = 5,
   // The model could not be run.
   HARDTACK_STATUS_RUN = 6,
-  // A mistake in this library.
+  // A mistake in this library. Free the session, if there is one: its results and kept states are
+  // no longer meaningful.
   HARDTACK_STATUS_INTERNAL = 7,
 } HardtackStatus;
 
@@ -66,7 +76,7 @@ typedef struct HardtackSession HardtackSession;
 typedef struct HardtackOptions {
   // Bytes of this struct, by which a library that knows more settings tells which are there.
   size_t size;
-  // Threads for integer programs, at least 1. Results do not depend on it.
+  // Threads for integer programs, at most 1024; 0 is 1. Results do not depend on it.
   uint32_t threads;
   // Whether inputs that an output of the run before feeds may be left out.
   bool keep_state;
@@ -138,8 +148,8 @@ extern "C" {
 // The version of this library, such as `0.1.0`.
 const char *hardtack_version(void);
 
-// Why the last call of this thread that failed did so: one sentence, for people. Empty where none
-// has. It stays until the next call of this thread that fails.
+// Why the last call of this thread that failed did so: one sentence, for users. Empty where none
+// has. It stays until the next call of this thread that fails, and until the thread ends.
 const char *hardtack_last_error(void);
 
 // Opens a bundle by mapping its file, which nobody may change in place while it is in use.
@@ -187,7 +197,7 @@ const char *hardtack_bundle_name(const struct HardtackBundle *bundle);
 // `bundle` is NULL or an open bundle.
 const char *hardtack_bundle_label(const struct HardtackBundle *bundle, size_t index);
 
-// Closes a bundle. Sessions of it stay whole.
+// Frees a bundle. Its sessions remain usable. Does nothing for NULL.
 //
 // # Safety
 // `bundle` is NULL or an open bundle, and is not used any more.
@@ -203,8 +213,8 @@ struct HardtackOptions hardtack_options(void);
 // @param session gets the session
 //
 // # Safety
-// `bundle` is NULL or an open bundle; `options` is NULL or such a struct; `session` is NULL or can
-// be written.
+// `bundle` is NULL or an open bundle; `options` is NULL or such a struct, of the size that it says;
+// `session` is NULL or can be written.
 enum HardtackStatus hardtack_session_new(const struct HardtackBundle *bundle,
                                          const struct HardtackOptions *options,
                                          struct HardtackSession **session);
@@ -273,7 +283,7 @@ enum HardtackStatus hardtack_session_result(const struct HardtackSession *sessio
 
 // Runs the model from memory of the caller into memory of the caller, without copies between. For
 // inputs and outputs of f32, i8 and u8. A model that is in integers throughout allocates nothing
-// from its second run on.
+// from its second run on. Outputs must not share memory with inputs or with each other.
 //
 // @param inputs       its inputs
 // @param input_count  how many
@@ -282,7 +292,7 @@ enum HardtackStatus hardtack_session_result(const struct HardtackSession *sessio
 //
 // # Safety
 // `session` is NULL or a session that nobody else uses; `inputs` and `outputs` are NULL or point to
-// as many, whose pointers are good; outputs overlap with nothing.
+// as many, whose pointers are good, and which nobody changes.
 enum HardtackStatus hardtack_session_run_into(struct HardtackSession *session,
                                               const struct HardtackTensor *inputs,
                                               size_t input_count,
@@ -304,7 +314,7 @@ enum HardtackStatus hardtack_session_check(struct HardtackSession *session, bool
 // `session` is NULL or a session that nobody else uses.
 enum HardtackStatus hardtack_session_reset(struct HardtackSession *session);
 
-// Ends a session.
+// Frees a session. Does nothing for NULL. Does not block in a child process after `fork`.
 //
 // # Safety
 // `session` is NULL or a session, and is not used any more.

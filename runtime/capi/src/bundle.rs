@@ -5,8 +5,9 @@ use std::ptr;
 
 use hardtack::Bundle;
 
-use crate::pointer::{borrow, borrow_mut, owned, path, slice};
-use crate::status::{Failure, HardtackStatus, guarded};
+use crate::handle::{Handle, borrow, free, give};
+use crate::pointer::{Target, owned, path, slice};
+use crate::status::{Failure, HardtackStatus, guarded, value_or};
 
 /// An open bundle.
 pub struct HardtackBundle {
@@ -15,11 +16,16 @@ pub struct HardtackBundle {
     pub(crate) labels: Vec<CString>,
 }
 
+impl Handle for HardtackBundle {
+    const TAG: u64 = u64::from_le_bytes(*b"HTbundle");
+    const NAME: &'static str = "a bundle";
+}
+
 impl HardtackBundle {
-    fn new(bundle: Bundle) -> Result<Box<HardtackBundle>, Failure> {
+    fn new(bundle: Bundle) -> Result<HardtackBundle, Failure> {
         let name = owned(bundle.manifest()?.name);
         let labels = bundle.labels()?.iter().flat_map(|labels| labels.iter()).map(owned).collect();
-        Ok(Box::new(HardtackBundle { bundle, name, labels }))
+        Ok(HardtackBundle { bundle, name, labels })
     }
 }
 
@@ -36,9 +42,11 @@ pub unsafe extern "C" fn hardtack_bundle_open(
     bundle: *mut *mut HardtackBundle,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (file, to) = unsafe { (self::path(path)?, borrow_mut(bundle, "bundle")?) };
-        *to = Box::into_raw(HardtackBundle::new(Bundle::open(file)?)?);
+        // SAFETY: `path` is NULL or a text that ends with a zero.
+        let file = unsafe { self::path(path)? };
+        // SAFETY: `bundle` is NULL or can be written.
+        let mut to = unsafe { Target::new(bundle, 1, "bundle")? };
+        to.write([give(HardtackBundle::new(Bundle::open(file)?)?)]);
         Ok(())
     })
 }
@@ -58,10 +66,11 @@ pub unsafe extern "C" fn hardtack_bundle_copy(
     bundle: *mut *mut HardtackBundle,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (bytes, to) =
-            unsafe { (slice(bytes, length, "bytes")?, borrow_mut(bundle, "bundle")?) };
-        *to = Box::into_raw(HardtackBundle::new(Bundle::from_bytes(bytes)?)?);
+        // SAFETY: `bytes` is NULL or points to `length` bytes, which nobody changes during the call.
+        let bytes = unsafe { slice(bytes, length, "bytes")? };
+        // SAFETY: `bundle` is NULL or can be written.
+        let mut to = unsafe { Target::new(bundle, 1, "bundle")? };
+        to.write([give(HardtackBundle::new(Bundle::from_bytes(bytes)?)?)]);
         Ok(())
     })
 }
@@ -73,7 +82,7 @@ pub unsafe extern "C" fn hardtack_bundle_copy(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_verify(bundle: *const HardtackBundle) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
+        // SAFETY: `bundle` is NULL or an open bundle, which nobody changes.
         let bundle = unsafe { borrow(bundle, "bundle")? };
         Ok(bundle.bundle.verify()?)
     })
@@ -89,10 +98,11 @@ pub unsafe extern "C" fn hardtack_bundle_digest(
     digest: *mut u8,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (bundle, to) =
-            unsafe { (borrow(bundle, "bundle")?, borrow_mut(digest.cast(), "digest")?) };
-        *to = bundle.bundle.root().0;
+        // SAFETY: `bundle` is NULL or an open bundle, which nobody changes.
+        let bundle = unsafe { borrow(bundle, "bundle")? };
+        // SAFETY: `digest` is NULL or has room for 32 bytes.
+        let mut to = unsafe { Target::new(digest, 32, "digest")? };
+        to.write(bundle.bundle.root().0);
         Ok(())
     })
 }
@@ -103,8 +113,14 @@ pub unsafe extern "C" fn hardtack_bundle_digest(
 /// `bundle` is NULL or an open bundle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_name(bundle: *const HardtackBundle) -> *const c_char {
-    // SAFETY: as the caller promises.
-    unsafe { bundle.as_ref() }.map_or(ptr::null(), |bundle| bundle.name.as_ptr())
+    value_or(ptr::null(), || {
+        if bundle.is_null() {
+            return Ok(ptr::null());
+        }
+        // SAFETY: `bundle` is an open bundle, which nobody changes.
+        let bundle = unsafe { borrow(bundle, "bundle")? };
+        Ok(bundle.name.as_ptr())
+    })
 }
 
 /// The name of class number `index`, for as long as the bundle is open; NULL where there is none.
@@ -116,19 +132,24 @@ pub unsafe extern "C" fn hardtack_bundle_label(
     bundle: *const HardtackBundle,
     index: usize,
 ) -> *const c_char {
-    // SAFETY: as the caller promises.
-    let label = unsafe { bundle.as_ref() }.and_then(|bundle| bundle.labels.get(index));
-    label.map_or(ptr::null(), |label| label.as_ptr())
+    value_or(ptr::null(), || {
+        if bundle.is_null() {
+            return Ok(ptr::null());
+        }
+        // SAFETY: `bundle` is an open bundle, which nobody changes.
+        let bundle = unsafe { borrow(bundle, "bundle")? };
+        Ok(bundle.labels.get(index).map_or(ptr::null(), |label| label.as_ptr()))
+    })
 }
 
-/// Closes a bundle. Sessions of it stay whole.
+/// Frees a bundle. Its sessions remain usable. Does nothing for NULL.
 ///
 /// # Safety
 /// `bundle` is NULL or an open bundle, and is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_free(bundle: *mut HardtackBundle) {
-    if !bundle.is_null() {
-        // SAFETY: it was made by `Box::into_raw`, and the caller gives it up.
-        drop(unsafe { Box::from_raw(bundle) });
-    }
+    value_or((), || {
+        // SAFETY: `bundle` is NULL or an open bundle, which nobody uses any more.
+        unsafe { free(bundle, "bundle") }
+    });
 }

@@ -7,7 +7,8 @@ use hardtack::process::{Postprocessor, Preprocessor};
 use hardtack::{Bundle, Tensor};
 use hardtack_bundle::process::Postprocess;
 
-use crate::pointer::{borrow, borrow_mut, slice_mut};
+use crate::handle::borrow_mut;
+use crate::pointer::{Target, read};
 use crate::session::HardtackSession;
 use crate::status::{Failure, HardtackStatus, guarded, mismatch};
 use crate::tensor::HardtackTensor;
@@ -85,23 +86,22 @@ pub unsafe extern "C" fn hardtack_session_classify(
     count: *mut usize,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (session, sample, count) = unsafe {
-            (
-                borrow_mut(session, "session")?,
-                borrow(sample, "sample")?,
-                borrow_mut(count, "count")?,
-            )
-        };
-        // SAFETY: as the caller promises.
-        let (sample, to) =
-            unsafe { (sample.tensor(None)?, slice_mut(classes, *count, "classes")?) };
-        let top = classify(session, &sample, to.len())?;
-        *count = top.len();
-        for (to, (index, score)) in to.iter_mut().zip(top) {
+        // SAFETY: `session` is NULL or a session that nobody else uses.
+        let session = unsafe { borrow_mut(session, "session")? };
+        // SAFETY: `sample` is NULL or a tensor.
+        let sample = unsafe { read(sample, "sample")? };
+        // SAFETY: `count` is NULL or a number that can be read and written.
+        let (most, mut found) = unsafe { (read(count, "count")?, Target::new(count, 1, "count")?) };
+        // SAFETY: `classes` is NULL or has room for so many.
+        let mut to = unsafe { Target::new(classes, most, "classes")? };
+        // SAFETY: the pointers of the tensor are good.
+        let sample = unsafe { sample.tensor(None)? };
+        let top = classify(session, &sample, most)?;
+        found.write([top.len()]);
+        to.write(top.into_iter().map(|(index, score)| {
             let label = session.labels.get(index).map_or(ptr::null(), |label| label.as_ptr());
-            *to = HardtackClass { index, label, score };
-        }
+            HardtackClass { index, label, score }
+        }));
         Ok(())
     })
 }

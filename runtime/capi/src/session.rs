@@ -1,14 +1,17 @@
 //! Sessions: models made ready for this machine.
 
 use std::ffi::{CString, c_char};
+use std::ops::Range;
 use std::ptr;
 
-use hardtack::{Bundle, Isa, Options, Outputs, Port, Session, Tensor, View, ViewMut, golden};
+use hardtack::{Bundle, Outputs, Port, Session, Tensor, View, ViewMut, golden};
 
 use crate::bundle::HardtackBundle;
 use crate::classify::Classifier;
-use crate::pointer::{borrow, borrow_mut, owned, slice, text};
-use crate::status::{Failure, HardtackStatus, argument, guarded, mismatch};
+use crate::handle::{Handle, borrow, borrow_mut, free, give};
+use crate::options::HardtackOptions;
+use crate::pointer::{Target, owned, slice, text};
+use crate::status::{Failure, HardtackStatus, argument, guarded, mismatch, value_or};
 use crate::tensor::{HardtackBuffer, HardtackPort, HardtackTensor};
 
 /// A model made ready for this machine, with what its last run gave.
@@ -24,18 +27,9 @@ pub struct HardtackSession {
     pub(crate) classifier: Option<Classifier>,
 }
 
-/// How a session is to run. `hardtack_options` fills it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct HardtackOptions {
-    /// Bytes of this struct, by which a library that knows more settings tells which are there.
-    pub size: usize,
-    /// Threads for integer programs, at least 1. Results do not depend on it.
-    pub threads: u32,
-    /// Whether inputs that an output of the run before feeds may be left out.
-    pub keep_state: bool,
-    /// Instruction set of the integer kernels, such as `neondot`; NULL is the best of this machine.
-    pub isa: *const c_char,
+impl Handle for HardtackSession {
+    const TAG: u64 = u64::from_le_bytes(*b"HTsessio");
+    const NAME: &'static str = "a session";
 }
 
 impl HardtackSession {
@@ -45,24 +39,13 @@ impl HardtackSession {
     /// `name` is null or a text that ends with a zero, which stays as long.
     unsafe fn name(ports: &[Port], name: *const c_char, index: usize) -> Result<&str, Failure> {
         if !name.is_null() {
-            // SAFETY: as the caller promises.
+            // SAFETY: it is a text that ends with a zero, and stays as long.
             return unsafe { text(name, "name") };
         }
         let port = ports.get(index).ok_or_else(|| {
             mismatch(format!("the model has {} and no more; give names", ports.len()))
         })?;
         Ok(&port.name)
-    }
-}
-
-/// The usual options: one thread, no kept state, the best instruction set.
-#[unsafe(no_mangle)]
-pub extern "C" fn hardtack_options() -> HardtackOptions {
-    HardtackOptions {
-        size: size_of::<HardtackOptions>(),
-        threads: 1,
-        keep_state: false,
-        isa: ptr::null(),
     }
 }
 
@@ -73,8 +56,8 @@ pub extern "C" fn hardtack_options() -> HardtackOptions {
 /// @param session gets the session
 ///
 /// # Safety
-/// `bundle` is NULL or an open bundle; `options` is NULL or such a struct; `session` is NULL or can
-/// be written.
+/// `bundle` is NULL or an open bundle; `options` is NULL or such a struct, of the size that it says;
+/// `session` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_new(
     bundle: *const HardtackBundle,
@@ -82,32 +65,15 @@ pub unsafe extern "C" fn hardtack_session_new(
     session: *mut *mut HardtackSession,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (from, to) = unsafe { (borrow(bundle, "bundle")?, borrow_mut(session, "session")?) };
-        let options = if options.is_null() {
-            Options::default()
-        } else {
-            // SAFETY: it is not null, and its size is the first that is in it.
-            let size = unsafe { (&raw const (*options).size).read() };
-            if size < size_of::<HardtackOptions>() {
-                return Err(argument("options.size is not set; begin with hardtack_options()"));
-            }
-            // SAFETY: it is as large as the struct.
-            let given = unsafe { borrow(options, "options")? };
-            let isa = if given.isa.is_null() {
-                None
-            } else {
-                // SAFETY: as the caller promises.
-                let name = unsafe { text(given.isa, "options.isa")? };
-                let isa = Isa::from_name(name);
-                Some(isa.ok_or_else(|| argument(format!("{name} is no instruction set")))?)
-            };
-            let threads = given.threads.max(1) as usize;
-            Options { keep_state: given.keep_state, isa, threads, ..Options::default() }
-        };
+        // SAFETY: `bundle` is NULL or an open bundle, which nobody changes.
+        let from = unsafe { borrow(bundle, "bundle")? };
+        // SAFETY: `options` is NULL or points to as many bytes as its size says, with good pointers.
+        let options = unsafe { HardtackOptions::read(options)? };
+        // SAFETY: `session` is NULL or can be written.
+        let mut to = unsafe { Target::new(session, 1, "session")? };
         let made = Session::with_options(&from.bundle, options)?;
         let names = |ports: &[Port]| ports.iter().map(|port| owned(&port.name)).collect();
-        *to = Box::into_raw(Box::new(HardtackSession {
+        to.write([give(HardtackSession {
             inputs: names(made.inputs()),
             outputs: names(made.outputs()),
             isa: owned(made.isa().name()),
@@ -116,7 +82,7 @@ pub unsafe extern "C" fn hardtack_session_new(
             labels: from.labels.clone(),
             results: None,
             classifier: None,
-        }));
+        })]);
         Ok(())
     })
 }
@@ -127,8 +93,14 @@ pub unsafe extern "C" fn hardtack_session_new(
 /// `session` is NULL or a session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_input_count(session: *const HardtackSession) -> usize {
-    // SAFETY: as the caller promises.
-    unsafe { session.as_ref() }.map_or(0, |session| session.inputs.len())
+    value_or(0, || {
+        if session.is_null() {
+            return Ok(0);
+        }
+        // SAFETY: `session` is a session, which nobody changes.
+        let session = unsafe { borrow(session, "session")? };
+        Ok(session.inputs.len())
+    })
 }
 
 /// Number of outputs; 0 for NULL.
@@ -137,8 +109,14 @@ pub unsafe extern "C" fn hardtack_session_input_count(session: *const HardtackSe
 /// `session` is NULL or a session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_output_count(session: *const HardtackSession) -> usize {
-    // SAFETY: as the caller promises.
-    unsafe { session.as_ref() }.map_or(0, |session| session.outputs.len())
+    value_or(0, || {
+        if session.is_null() {
+            return Ok(0);
+        }
+        // SAFETY: `session` is a session, which nobody changes.
+        let session = unsafe { borrow(session, "session")? };
+        Ok(session.outputs.len())
+    })
 }
 
 /// Tells what input number `index` is.
@@ -152,9 +130,11 @@ pub unsafe extern "C" fn hardtack_session_input(
     port: *mut HardtackPort,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (session, to) = unsafe { (borrow(session, "session")?, borrow_mut(port, "port")?) };
-        *to = described(session.session.inputs(), &session.inputs, index, "inputs")?;
+        // SAFETY: `session` is NULL or a session, which nobody changes.
+        let session = unsafe { borrow(session, "session")? };
+        // SAFETY: `port` is NULL or can be written.
+        let mut to = unsafe { Target::new(port, 1, "port")? };
+        to.write([described(session.session.inputs(), &session.inputs, index, "inputs")?]);
         Ok(())
     })
 }
@@ -170,9 +150,11 @@ pub unsafe extern "C" fn hardtack_session_output(
     port: *mut HardtackPort,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (session, to) = unsafe { (borrow(session, "session")?, borrow_mut(port, "port")?) };
-        *to = described(session.session.outputs(), &session.outputs, index, "outputs")?;
+        // SAFETY: `session` is NULL or a session, which nobody changes.
+        let session = unsafe { borrow(session, "session")? };
+        // SAFETY: `port` is NULL or can be written.
+        let mut to = unsafe { Target::new(port, 1, "port")? };
+        to.write([described(session.session.outputs(), &session.outputs, index, "outputs")?]);
         Ok(())
     })
 }
@@ -196,8 +178,14 @@ fn described(
 /// `session` is NULL or a session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_isa(session: *const HardtackSession) -> *const c_char {
-    // SAFETY: as the caller promises.
-    unsafe { session.as_ref() }.map_or(ptr::null(), |session| session.isa.as_ptr())
+    value_or(ptr::null(), || {
+        if session.is_null() {
+            return Ok(ptr::null());
+        }
+        // SAFETY: `session` is a session, which nobody changes.
+        let session = unsafe { borrow(session, "session")? };
+        Ok(session.isa.as_ptr())
+    })
 }
 
 /// Bytes of memory that integer programs use for activations; 0 for NULL.
@@ -206,8 +194,14 @@ pub unsafe extern "C" fn hardtack_session_isa(session: *const HardtackSession) -
 /// `session` is NULL or a session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_arena_bytes(session: *const HardtackSession) -> usize {
-    // SAFETY: as the caller promises.
-    unsafe { session.as_ref() }.map_or(0, |session| session.session.arena_bytes())
+    value_or(0, || {
+        if session.is_null() {
+            return Ok(0);
+        }
+        // SAFETY: `session` is a session, which nobody changes.
+        let session = unsafe { borrow(session, "session")? };
+        Ok(session.session.arena_bytes())
+    })
 }
 
 /// Runs the model. `hardtack_session_result` tells what it gave.
@@ -225,13 +219,14 @@ pub unsafe extern "C" fn hardtack_session_run(
     count: usize,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (session, given) =
-            unsafe { (borrow_mut(session, "session")?, slice(inputs, count, "inputs")?) };
+        // SAFETY: `session` is NULL or a session that nobody else uses.
+        let session = unsafe { borrow_mut(session, "session")? };
+        // SAFETY: `inputs` is NULL or points to `count` tensors, which nobody changes.
+        let given = unsafe { slice(inputs, count, "inputs")? };
         let ports = session.session.inputs();
         let mut tensors: Vec<(String, Tensor)> = Vec::new();
         for (index, input) in given.iter().enumerate() {
-            // SAFETY: as the caller promises.
+            // SAFETY: the pointers of a tensor are good.
             unsafe {
                 let name = HardtackSession::name(ports, input.name, index)?;
                 let port = ports.iter().find(|port| port.name == name);
@@ -255,8 +250,10 @@ pub unsafe extern "C" fn hardtack_session_result(
     tensor: *mut HardtackTensor,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (session, to) = unsafe { (borrow(session, "session")?, borrow_mut(tensor, "tensor")?) };
+        // SAFETY: `session` is NULL or a session, which nobody changes.
+        let session = unsafe { borrow(session, "session")? };
+        // SAFETY: `tensor` is NULL or can be written.
+        let mut to = unsafe { Target::new(tensor, 1, "tensor")? };
         let results = session.results.as_ref();
         let results = results.ok_or_else(|| argument("the session has not been run yet"))?;
         let (Some((_, result)), Some(name)) = (results[..].get(index), session.outputs.get(index))
@@ -264,14 +261,14 @@ pub unsafe extern "C" fn hardtack_session_result(
             let count = results.len();
             return Err(argument(format!("there are {count} outputs, and no number {index}")));
         };
-        *to = HardtackTensor::of(result, name);
+        to.write([HardtackTensor::of(result, name)]);
         Ok(())
     })
 }
 
 /// Runs the model from memory of the caller into memory of the caller, without copies between. For
 /// inputs and outputs of f32, i8 and u8. A model that is in integers throughout allocates nothing
-/// from its second run on.
+/// from its second run on. Outputs must not share memory with inputs or with each other.
 ///
 /// @param inputs       its inputs
 /// @param input_count  how many
@@ -280,7 +277,7 @@ pub unsafe extern "C" fn hardtack_session_result(
 ///
 /// # Safety
 /// `session` is NULL or a session that nobody else uses; `inputs` and `outputs` are NULL or point to
-/// as many, whose pointers are good; outputs overlap with nothing.
+/// as many, whose pointers are good, and which nobody changes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_run_into(
     session: *mut HardtackSession,
@@ -291,41 +288,80 @@ pub unsafe extern "C" fn hardtack_session_run_into(
 ) -> HardtackStatus {
     const MOST: usize = hardtack_bundle::manifest::MAX_PORTS;
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (session, inputs, outputs) = unsafe {
-            (
-                borrow_mut(session, "session")?,
-                slice(inputs, input_count, "inputs")?,
-                slice(outputs, output_count, "outputs")?,
-            )
-        };
+        // SAFETY: `session` is NULL or a session that nobody else uses.
+        let session = unsafe { borrow_mut(session, "session")? };
+        // SAFETY: `inputs` is NULL or points to as many tensors, which nobody changes.
+        let inputs = unsafe { slice(inputs, input_count, "inputs")? };
+        // SAFETY: `outputs` is NULL or points to as many buffers, which nobody changes.
+        let outputs = unsafe { slice(outputs, output_count, "outputs")? };
         if inputs.len() > MOST || outputs.len() > MOST {
             return Err(mismatch(format!("a model has at most {MOST} inputs and outputs")));
         }
+        are_apart(inputs, outputs)?;
         // Names are those of the handle, so that the session itself can be changed.
         let HardtackSession { session, inputs: input_names, outputs: output_names, .. } = session;
-        let known = |names: &'static str, given: *const c_char, own: &[CString], index: usize| {
-            let place = own.get(index);
-            let place =
-                place.ok_or_else(|| mismatch(format!("there are {} {names}", own.len())))?;
-            Ok::<_, Failure>(if given.is_null() { place.as_ptr() } else { given })
-        };
         let mut given: [(&str, View<'_>); MOST] = [("", View::U8(&[])); MOST];
         for (index, (to, input)) in given.iter_mut().zip(inputs).enumerate() {
-            let name = known("inputs", input.name, input_names, index)?;
-            // SAFETY: as the caller promises; the names of the handle stay.
-            *to = unsafe { (text(name, "name")?, input.view()?) };
+            // SAFETY: names and elements stay and do not change during the call.
+            *to = unsafe { (named("inputs", input.name, input_names, index)?, input.view()?) };
         }
         let mut wanted: [(&str, ViewMut<'_>); MOST] =
             std::array::from_fn(|_| ("", ViewMut::U8(&mut [])));
         for (index, (to, output)) in wanted.iter_mut().zip(outputs).enumerate() {
-            let name = known("outputs", output.name, output_names, index)?;
-            // SAFETY: as the caller promises; the names of the handle stay.
-            *to = unsafe { (text(name, "name")?, output.view()?) };
+            // SAFETY: names stay and do not change during the call. The memory of the output is good,
+            // nobody else uses it, and no other input or output shares it.
+            *to = unsafe { (named("outputs", output.name, output_names, index)?, output.view()?) };
         }
         session.run_into(&given[..inputs.len()], &mut wanted[..outputs.len()])?;
         Ok(())
     })
+}
+
+/// The name for a place: as given, or the handle's own.
+///
+/// # Safety
+/// `name` is null or a text that ends with a zero, which stays as long.
+unsafe fn named<'a>(
+    what: &str,
+    name: *const c_char,
+    own: &'a [CString],
+    index: usize,
+) -> Result<&'a str, Failure> {
+    let place = own.get(index);
+    let place = place.ok_or_else(|| mismatch(format!("there are {} {what}", own.len())))?;
+    let name = if name.is_null() { place.as_ptr() } else { name };
+    // SAFETY: it is a text that ends with a zero, and stays.
+    unsafe { text(name, "name") }
+}
+
+/// Refuses outputs that share memory with what is read, or with each other.
+fn are_apart(inputs: &[HardtackTensor], outputs: &[HardtackBuffer]) -> Result<(), Failure> {
+    let range = |start: usize, bytes: usize| start..start.saturating_add(bytes);
+    let shares = |a: &Range<usize>, b: &Range<usize>| {
+        !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
+    };
+    for (index, output) in outputs.iter().enumerate() {
+        let written = range(output.data.addr(), output.bytes);
+        let read = |input: &HardtackTensor| range(input.data.addr(), input.bytes);
+        if let Some(input) = inputs.iter().position(|input| shares(&written, &read(input))) {
+            return Err(argument(format!("output {index} shares memory with input {input}")));
+        }
+        let other = |output: &HardtackBuffer| range(output.data.addr(), output.bytes);
+        if let Some(other) = outputs[..index].iter().position(|o| shares(&written, &other(o))) {
+            return Err(argument(format!("output {index} shares memory with output {other}")));
+        }
+        // The arrays, which are read until the run begins, and texts of names during it.
+        let arrays = [
+            range(inputs.as_ptr().addr(), size_of_val(inputs)),
+            range(outputs.as_ptr().addr(), size_of_val(outputs)),
+        ];
+        let name = |name: *const c_char| !name.is_null() && written.contains(&name.addr());
+        let names = inputs.iter().map(|i| i.name).chain(outputs.iter().map(|o| o.name));
+        if arrays.iter().any(|array| shares(&written, array)) || names.into_iter().any(name) {
+            return Err(argument(format!("output {index} shares memory with an argument")));
+        }
+    }
+    Ok(())
 }
 
 /// Runs the bundle's own test vectors: whether this machine gives the results that the model gave
@@ -341,11 +377,12 @@ pub unsafe extern "C" fn hardtack_session_check(
     holds: *mut bool,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
-        let (session, to) =
-            unsafe { (borrow_mut(session, "session")?, borrow_mut(holds, "holds")?) };
+        // SAFETY: `session` is NULL or a session that nobody else uses.
+        let session = unsafe { borrow_mut(session, "session")? };
+        // SAFETY: `holds` is NULL or can be written.
+        let mut to = unsafe { Target::new(holds, 1, "holds")? };
         let report = golden::check(&session.bundle, &mut session.session)?;
-        *to = report.cases > 0 && report.holds();
+        to.write([report.cases > 0 && report.holds()]);
         Ok(())
     })
 }
@@ -357,20 +394,20 @@ pub unsafe extern "C" fn hardtack_session_check(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_reset(session: *mut HardtackSession) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: as the caller promises.
+        // SAFETY: `session` is NULL or a session that nobody else uses.
         unsafe { borrow_mut(session, "session")? }.session.reset();
         Ok(())
     })
 }
 
-/// Ends a session.
+/// Frees a session. Does nothing for NULL. Does not block in a child process after `fork`.
 ///
 /// # Safety
 /// `session` is NULL or a session, and is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_free(session: *mut HardtackSession) {
-    if !session.is_null() {
-        // SAFETY: it was made by `Box::into_raw`, and the caller gives it up.
-        drop(unsafe { Box::from_raw(session) });
-    }
+    value_or((), || {
+        // SAFETY: `session` is NULL or a session, which nobody uses any more.
+        unsafe { free(session, "session") }
+    });
 }

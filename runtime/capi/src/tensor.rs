@@ -166,7 +166,7 @@ impl HardtackTensor {
         let mut shape: Vec<usize> = sizes
             .collect::<Option<_>>()
             .ok_or_else(|| argument("a dimension is larger than memory"))?;
-        // SAFETY: as the caller promises.
+        // SAFETY: `data` is null or points to `bytes` bytes, which nobody changes during the call.
         let bytes = unsafe { slice(self.data.cast::<u8>(), self.bytes, "data of a tensor")? };
         let elements = bytes.len() / dtype.size().unwrap_or(1);
         if let (Some(port), true) = (port, shape.is_empty() && elements != 1) {
@@ -186,7 +186,8 @@ impl HardtackTensor {
     /// `data` is null or points to `bytes` bytes, which stay for `'a`.
     pub(crate) unsafe fn view<'a>(&self) -> Result<View<'a>, Failure> {
         let what = "data of a tensor";
-        // SAFETY: as the caller promises; every bit pattern is a number of these types.
+        // SAFETY: `data` is null or points to `bytes` bytes, which stay and do not change; every bit
+        // pattern is a number of these types.
         unsafe {
             Ok(match known(self.dtype)? {
                 DType::F32 => View::F32(slice(self.data.cast(), count(self.bytes, 4)?, what)?),
@@ -205,7 +206,8 @@ impl HardtackBuffer {
     /// `data` is null or points to `bytes` bytes, which stay for `'a` and which nobody else uses.
     pub(crate) unsafe fn view<'a>(&self) -> Result<ViewMut<'a>, Failure> {
         let what = "data of a buffer";
-        // SAFETY: as the caller promises; every bit pattern is a number of these types.
+        // SAFETY: `data` is null or points to `bytes` bytes, which stay and which nobody else uses; every
+        // bit pattern is a number of these types.
         unsafe {
             Ok(match known(self.dtype)? {
                 DType::F32 => {

@@ -1,59 +1,13 @@
 //! The interface as a caller of another language meets it, mistakes included.
 
-use std::ffi::{CStr, CString, c_char};
-use std::path::Path;
+mod common;
+
+use std::ffi::CString;
 use std::ptr::{null, null_mut};
 
+use common::*;
 use hardtack_capi::HardtackStatus as Status;
 use hardtack_capi::*;
-
-fn frozen(name: &str) -> CString {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/programs");
-    CString::new(folder.join(name).to_str().unwrap()).unwrap()
-}
-
-fn text(text: *const c_char) -> String {
-    assert!(!text.is_null());
-    // SAFETY: the library gives texts that end with a zero.
-    unsafe { CStr::from_ptr(text) }.to_str().unwrap().into()
-}
-
-fn last() -> String {
-    text(hardtack_last_error())
-}
-
-fn bundle(name: &str) -> *mut HardtackBundle {
-    let mut bundle = null_mut();
-    // SAFETY: both pointers are good.
-    let status = unsafe { hardtack_bundle_open(frozen(name).as_ptr(), &mut bundle) };
-    assert_eq!(status, Status::Ok, "{}", last());
-    bundle
-}
-
-fn session(name: &str) -> *mut HardtackSession {
-    let (bundle, mut session) = (bundle(name), null_mut());
-    // SAFETY: the pointers are good, and the bundle is given up.
-    unsafe {
-        assert_eq!(hardtack_session_new(bundle, null(), &mut session), Status::Ok, "{}", last());
-        hardtack_bundle_free(bundle);
-    }
-    session
-}
-
-fn tensor(dtype: HardtackType, bytes: &[u8]) -> HardtackTensor {
-    let data = bytes.as_ptr().cast();
-    let (shape, name) = ([0; HARDTACK_MAX_RANK], null());
-    HardtackTensor { name, dtype: dtype as u32, rank: 0, shape, data, bytes: bytes.len() }
-}
-
-const NOTHING: HardtackTensor = HardtackTensor {
-    name: null(),
-    dtype: 0,
-    rank: 0,
-    shape: [0; HARDTACK_MAX_RANK],
-    data: null(),
-    bytes: 0,
-};
 
 #[test]
 fn what_a_bundle_tells() {
@@ -141,7 +95,7 @@ fn several_samples_and_named_inputs() {
         given.bytes = 4 * 490;
         let run = hardtack_session_run_into(session, &given, 1, null(), 0);
         assert_eq!(run, Status::Argument);
-        assert!(last().contains("lies at no multiple of 4"), "{}", last());
+        assert!(last().contains("does not lie at a multiple of 4 bytes"), "{}", last());
         hardtack_session_free(session);
     }
 }
@@ -214,7 +168,7 @@ fn options_are_checked() {
         hardtack_session_free(made);
         options.isa = unknown.as_ptr();
         assert_eq!(hardtack_session_new(bundle, &options, &mut made), Status::Argument);
-        assert_eq!(last(), "mmx is no instruction set");
+        assert_eq!(last(), "mmx is not an instruction set");
         options.size = 0;
         assert_eq!(hardtack_session_new(bundle, &options, &mut made), Status::Argument);
         assert!(last().contains("hardtack_options()"), "{}", last());

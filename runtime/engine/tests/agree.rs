@@ -4,9 +4,11 @@
 #[path = "../../kernels/tests/common/guarded.rs"]
 mod guarded;
 
+use std::cell::Cell;
+
 use guarded::Guarded;
 use hardtack_engine::program::*;
-use hardtack_engine::{BuildError, Builder, Executor, Input, Layer, Output, Program};
+use hardtack_engine::{Aligned, BuildError, Builder, Executor, Input, Layer, Output, Program};
 use hardtack_kernels::packed::Packing;
 use hardtack_kernels::strided::{Kernels as Tables, Parallel};
 use hardtack_kernels::{Isa, Kernels, Sample};
@@ -16,7 +18,8 @@ use proptest::prelude::*;
 /// Parts that run one after another, last first.
 struct Backwards(usize);
 
-impl Parallel for Backwards {
+// SAFETY: one call follows the other, one for each number.
+unsafe impl Parallel for Backwards {
     fn threads(&self) -> usize {
         self.0
     }
@@ -366,6 +369,65 @@ proptest! {
                 Program::parse_packed(&sparse.code[..], packed.bytes(), packing).unwrap();
             let unpacked = again.pack(None).unwrap();
             prop_assert_eq!(unpacked.bytes(), &sparse.weights[..]);
+        }
+    }
+}
+
+/// Bytes that turn into others, as those of a mapped file can where somebody writes into it.
+struct Turning<'a> {
+    is_turned: &'a Cell<bool>,
+    bytes: [Aligned; 2],
+}
+
+impl AsRef<[u8]> for Turning<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes[usize::from(self.is_turned.get())].bytes()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// The kernels take weights for numbers, and tables were copied: nothing but results changes.
+    #[test]
+    fn weights_that_change_after_the_check_lead_nowhere(
+        numbers in vec(any::<u32>(), 20..200),
+        size in (1u32..9, 1u32..9, prop_oneof![1u32..5, Just(16), Just(32), 30u32..70]),
+        steps in 1usize..7,
+        threads in 1usize..4,
+    ) {
+        let shape = [size.0, size.1, size.2];
+        let mut net = begin(shape, &numbers);
+        for _ in 0..steps {
+            net.grow();
+        }
+        let Net { mut builder, tensors, .. } = net;
+        leave(&mut builder, tensors[tensors.len() - 1]);
+        let built = builder.finish().unwrap();
+        let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
+        let input = picture(&numbers, shape);
+        for kernels in Isa::ALL.iter().filter_map(|&isa| Tables::for_isa(isa)) {
+            let packed = program.pack(Some(kernels.packing())).unwrap();
+            let mut others = packed.clone();
+            for (byte, number) in others.bytes_mut().iter_mut().zip(numbers.iter().cycle()) {
+                *byte = byte.wrapping_mul(31) ^ (number >> 13) as u8;
+            }
+            let is_turned = Cell::new(false);
+            let turning = |bytes| Turning { is_turned: &is_turned, bytes };
+            let code = turning([(); 2].map(|()| Aligned::copied(&built.code)));
+            let weights = turning([packed, others]);
+            let packed = Program::parse_packed(code, weights, kernels.packing()).unwrap();
+            let executor = Executor::new(packed, kernels.isa()).unwrap();
+            prop_assert!(executor.is_in_place());
+            let mut arena = Guarded::new(executor.arena_bytes());
+            for turned in [false, true] {
+                is_turned.set(turned);
+                let mut given = blank(&program);
+                let mut outputs: Vec<Output<'_>> =
+                    given.iter_mut().map(|output| Output::I8(output)).collect();
+                let inputs = &[Input::F32(&input)];
+                executor.run(&Backwards(threads), arena.bytes(), inputs, &mut outputs).unwrap();
+            }
         }
     }
 }

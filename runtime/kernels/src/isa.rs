@@ -106,7 +106,9 @@ impl Isa {
             };
         }
         match self {
-            Self::Avx512Vnni => x86!("avx512f" "avx512bw" "avx512vl" "avx512vbmi" "avx512vnni"),
+            Self::Avx512Vnni => {
+                x86!("fma" "avx512f" "avx512bw" "avx512vl" "avx512vbmi" "avx512vnni")
+            }
             Self::AvxVnni => x86!("avx2" "fma" "avxvnni"),
             Self::Avx512Vl => x86!("avx2" "fma" "avx512f" "avx512vl" "avx512vnni"),
             Self::Avx2 => x86!("avx2" "fma"),

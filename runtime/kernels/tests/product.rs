@@ -14,7 +14,8 @@ use proptest::prelude::*;
 /// Parts that run one after another, last first.
 struct Backwards(usize);
 
-impl Parallel for Backwards {
+// SAFETY: one call follows the other, one for each number.
+unsafe impl Parallel for Backwards {
     fn threads(&self) -> usize {
         self.0
     }

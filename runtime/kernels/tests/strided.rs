@@ -30,7 +30,8 @@ fn every_required_instruction_set_is_tried() {
 /// Parts that run one after another, last first.
 struct Backwards(usize);
 
-impl Parallel for Backwards {
+// SAFETY: one call follows the other, one for each number.
+unsafe impl Parallel for Backwards {
     fn threads(&self) -> usize {
         self.0
     }
@@ -259,7 +260,7 @@ impl Case {
             let packed = packed.bytes();
             let weight = |channel: usize, y: usize, x: usize| rows[channel][y * width + x];
             shape.pack(kernels.packing(), &terms, weight, packed);
-            let operation = strided::Depthwise {
+            let plan = strided::DepthwisePlan {
                 input: from.window(window.pad),
                 output: to.view,
                 size,
@@ -270,6 +271,7 @@ impl Case {
                 finish,
                 narrow,
             };
+            let operation = strided::Depthwise::new(plan, kernels.packing()).unwrap();
             operation.run(kernels, arena, packed, parallel);
         } else {
             let joined = self.groups == 1 && window.dilation[1] == 1 && self.gaps[0] == 0;
@@ -309,7 +311,8 @@ impl Case {
                 finish,
                 narrow,
             };
-            strided::Conv::new(plan, kernels.packing()).run(kernels, arena, packed, parallel);
+            let operation = strided::Conv::new(plan, kernels.packing()).unwrap();
+            operation.run(kernels, arena, packed, parallel);
         }
         let result = to.read(arena, raise);
         // Nothing else was written.

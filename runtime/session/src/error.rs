@@ -84,6 +84,14 @@ pub enum Error {
         /// What they need.
         isa: Isa,
     },
+    /// More threads were asked for than a session may have.
+    #[error("{threads} threads are too many for a session; ask for at most {most}")]
+    TooManyThreads {
+        /// How many were wanted.
+        threads: usize,
+        /// The most there may be.
+        most: usize,
+    },
     /// The system refuses threads.
     #[error("{threads} threads cannot be started: {error}")]
     Threads {

@@ -27,7 +27,20 @@
 //! outputs. [`golden::check`] tells whether this machine gives the results that the model gave
 //! where it was converted.
 //!
-//! Features:
+//! # Panics
+//!
+//! The part that runs float models, tract, panics on some malformed models. Loading and running turn
+//! such a panic into an [`Error`], which takes a build whose panics unwind, as they do by default and
+//! with the profile `device` of this workspace. A build with the feature `float` and
+//! `panic = "abort"` ends instead: it is for bundles from trusted sources only.
+//!
+//! # Processes
+//!
+//! In a child process after `fork`, bundles and sessions of the parent can be used and dropped, and
+//! new ones made, if no other thread was using them when it was forked. The threads of a session of
+//! the parent are not there: what it runs, it runs on the calling thread, with the same results.
+//!
+//! # Features
 //!
 //! - `float` (default): models that are not integer throughout.
 //! - `image`: JPEG and PNG for pre-processing.

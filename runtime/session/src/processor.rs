@@ -48,8 +48,20 @@ impl From<Exceeded> for NotReady {
 }
 
 impl Processor {
+    /// The most threads that a session may have: more than any processor makes use of, and few enough
+    /// that a wrong number costs neither the memory nor the threads of the system. The same on every
+    /// machine, so that options that work on one work on another.
+    pub(crate) const MOST_THREADS: usize = Pool::MOST;
+
     /// So many threads, with this instruction set or the best there is.
+    ///
+    /// # Errors
+    /// Where the processor does not have the instruction set, where there are more than
+    /// [`Processor::MOST_THREADS`], for which nothing is allocated, and where the system refuses one.
     pub(crate) fn new(isa: Option<Isa>, threads: usize) -> Result<Arc<Processor>, Error> {
+        if threads > Self::MOST_THREADS {
+            return Err(Error::TooManyThreads { threads, most: Self::MOST_THREADS });
+        }
         let isa = match isa {
             Some(isa) if !isa.is_supported() => return Err(Error::Isa { isa }),
             Some(isa) => isa,
@@ -97,5 +109,21 @@ impl Processor {
         limits.check_operations(program.operations())?;
         limits.check_memory(program.memory_bytes(self.isa)?)?;
         Ok(Executor::new(program, self.isa)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_threads_are_refused() {
+        let most = Processor::MOST_THREADS;
+        for threads in [most + 1, 4_000_000_000, usize::MAX] {
+            let error = Processor::new(None, threads).unwrap_err();
+            let is_typed = matches!(error, Error::TooManyThreads { threads: t, most: m }
+                if t == threads && m == most);
+            assert!(is_typed, "{error}");
+        }
     }
 }

@@ -132,8 +132,8 @@ pub struct Bench {
     pub bundle: PathBuf,
     #[command(flatten)]
     pub limits: SessionLimits,
-    /// Number of threads for integer programs.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    /// Number of threads for integer programs, at most 1024.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
     /// Number of measured runs; as many as fit into two seconds where not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -81,7 +81,7 @@ fn runner(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if !beside.exists() {
         bail!(
             "--board needs a runner; build one for the board's processor and name it by --runner:\n  \
-             cargo build --profile device -p {RUNNER} --target aarch64-unknown-linux-musl"
+             cargo build --profile runner -p {RUNNER} --target aarch64-unknown-linux-musl"
         );
     }
     Ok(beside)

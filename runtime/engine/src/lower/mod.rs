@@ -132,8 +132,7 @@ impl Lowering<'_> {
             self.push(index, Operation::Halo(halo));
         }
         if let Some(strip) = step.strip(|id| self.layout.image(id).tensor) {
-            self.conv(index, &strip);
-            return Some(());
+            return self.conv(index, &strip);
         }
         let mut ranges = [None, None];
         for (range, span) in ranges.iter_mut().zip(tables(step)) {
@@ -232,14 +231,20 @@ impl Lowering<'_> {
                     size: output.size(),
                     channels: output.shape.channels,
                 };
-                Operation::Resize(resize, [table(0), table(1)])
+                // Copied: they are places, which must stay what they were when they were checked,
+                // whatever becomes of a file that the weights lie in.
+                let samples = |index: usize| {
+                    let bytes = self.packed.get(table(index))?;
+                    Some(Box::<[[u8; 8]]>::from(bytes.as_chunks().0))
+                };
+                Operation::Resize(resize, [samples(0)?, samples(1)?])
             }
         };
         self.push(index, operation);
         Some(())
     }
 
-    fn conv(&mut self, index: u32, strip: &Strip) {
+    fn conv(&mut self, index: u32, strip: &Strip) -> Option<()> {
         let step = &strip.conv;
         let output = *self.layout.image(step.output);
         let mut input = *self.layout.image(step.input);
@@ -268,9 +273,8 @@ impl Lowering<'_> {
                 shape.all_scales(self.packing, layer, |scale| scale < NARROW_SCALE)
             });
         match shape {
-            Shape::Depthwise(shape) => self.push(
-                index,
-                Operation::Depthwise(strided::Depthwise {
+            Shape::Depthwise(shape) => {
+                let plan = strided::DepthwisePlan {
                     input: view,
                     output: target,
                     size,
@@ -280,8 +284,10 @@ impl Lowering<'_> {
                     weights,
                     finish,
                     narrow,
-                }),
-            ),
+                };
+                let depthwise = strided::Depthwise::new(plan, self.packing)?;
+                self.push(index, Operation::Depthwise(depthwise));
+            }
             Shape::Dense(shape) => {
                 let across = shape.runs / window.kernel[0];
                 let residual = step.residual.map(|residual| {
@@ -309,9 +315,10 @@ impl Lowering<'_> {
                     finish,
                     narrow,
                 };
-                self.push(index, Operation::Conv(strided::Conv::new(plan, self.packing)));
+                self.push(index, Operation::Conv(strided::Conv::new(plan, self.packing)?));
             }
         }
+        Some(())
     }
 
     fn binary(

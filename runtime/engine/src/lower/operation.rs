@@ -1,8 +1,6 @@
 //! One operation of a lowered program.
 
 use alloc::boxed::Box;
-use core::ops::Range;
-
 use hardtack_kernels::strided::{self, Kernels, Parallel};
 
 use crate::{Input, Output};
@@ -22,8 +20,8 @@ pub(crate) enum Operation {
     Unary(Box<strided::Unary>),
     MaxPool(strided::MaxPool),
     AveragePool(strided::AveragePool),
-    /// With the bytes of the weights that are its rows and columns.
-    Resize(strided::Resize, [Range<usize>; 2]),
+    /// With where its rows and columns are sampled.
+    Resize(strided::Resize, [Box<[[u8; 8]]>; 2]),
     Move(strided::Move),
 }
 
@@ -72,9 +70,8 @@ impl Machine<'_> {
             Operation::Unary(unary) => unary.run(kernels, arena, parallel),
             Operation::MaxPool(pool) => pool.run(kernels, arena, parallel),
             Operation::AveragePool(pool) => pool.run(kernels, arena, parallel),
-            Operation::Resize(resize, ranges) => {
-                let tables = [0, 1].map(|index| weights[ranges[index].clone()].as_chunks::<8>().0);
-                resize.run(kernels, tables, arena, parallel);
+            Operation::Resize(resize, [rows, columns]) => {
+                resize.run(kernels, [rows, columns], arena, parallel);
             }
             Operation::Move(step) => step.run(kernels, arena),
         }

@@ -6,6 +6,9 @@ use crate::packed::depthwise::ROWS;
 use crate::strided::DepthwiseRows;
 
 /// What an instruction set does with the channels of a block, or with some of them.
+///
+/// # Safety of its functions
+/// All need the processor. Where they have a block, they need the rows as well.
 pub(super) trait Channels {
     /// What every output begins with and ends in.
     type Ends;
@@ -20,35 +23,39 @@ pub(super) trait Channels {
     const STEP: usize;
 
     /// # Safety
-    /// The processor has the instructions, here and in all that follows. The block is whole.
+    /// The processor and the rows.
     unsafe fn ends(block: &DepthwiseRows) -> Self::Ends;
 
     /// # Safety
-    /// See [`Channels::ends`].
+    /// The processor.
     unsafe fn start(ends: &Self::Ends) -> Self::Sums;
 
     /// The first step of the weights.
     ///
     /// # Safety
-    /// See [`Channels::ends`].
+    /// The processor and the rows.
     unsafe fn weights(block: &DepthwiseRows) -> *const u8;
 
     /// # Safety
-    /// There is a step of the weights.
+    /// The processor. [`Channels::weights`] gave the pointer, moved on by as many times
+    /// [`Channels::STEP`] as there are steps at most, less one: so it is a multiple of 64, and what a
+    /// step needs can be read.
     unsafe fn load(weights: *const u8) -> Self::Weights;
 
     /// Interleaves one to four rows; the last stands for those beyond.
     ///
     /// # Safety
-    /// The rows can be read there, with the slack behind them.
+    /// The processor. A vector (of the layout, see [`DepthwiseRows`]) of bytes can be read `at` bytes
+    /// behind each of the rows, of which there is one.
     unsafe fn interleave(rows: &[*const u8], at: usize) -> Self::Values;
 
     /// # Safety
-    /// See [`Channels::ends`].
+    /// The processor.
     unsafe fn add(sums: &mut Self::Sums, values: Self::Values, weights: Self::Weights);
 
     /// # Safety
-    /// There is an output, of as many channels as the block has.
+    /// The processor and the rows. `output` is the place of an output, where `channels` bytes can be
+    /// written.
     unsafe fn write(block: &DepthwiseRows, ends: &Self::Ends, sums: Self::Sums, output: *mut u8);
 }
 
@@ -56,7 +63,8 @@ pub(super) trait Channels {
 /// at a time.
 ///
 /// # Safety
-/// As [`DepthwiseRows`] says; the processor has the instructions of `C`.
+/// The processor, which has the instructions of `C`, and the rows. The kernel has `R` rows and `K`
+/// columns, and `columns_between` is `S`, at most `K`.
 #[inline(always)]
 pub(super) unsafe fn rolling<
     C: Channels,
@@ -67,8 +75,10 @@ pub(super) unsafe fn rolling<
 >(
     block: &DepthwiseRows,
 ) {
-    // SAFETY: columns up to the last one's window are read, as the block promises, and its terms
-    // and weights.
+    // SAFETY: of each row of outputs, columns are read from the first of the first window to the last
+    // of the last, `(count − 1) · S + K` of them: all of them belong to a window, as windows are `S`
+    // columns apart. Weights are those of the `K · groups` steps there are, at least one. An output is
+    // written for each window.
     unsafe {
         let groups = const { R.div_ceil(ROWS) };
         let ends = C::ends(block);
@@ -127,10 +137,12 @@ pub(super) unsafe fn rolling<
 /// Any kernel and any distance of windows.
 ///
 /// # Safety
-/// As [`rolling`].
+/// The processor, which has the instructions of `C`, and the rows.
 #[inline(always)]
 pub(super) unsafe fn general<C: Channels>(block: &DepthwiseRows) {
-    // SAFETY: as in `rolling`.
+    // SAFETY: every column of every window is read, with the step of the weights that belongs to it,
+    // and the output of every window is written. `rows` has two groups of four, of which `groups`,
+    // at most both, are read.
     unsafe {
         let ends = C::ends(block);
         let groups = block.kernel[0].div_ceil(ROWS);

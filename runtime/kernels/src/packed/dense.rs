@@ -41,7 +41,7 @@ pub struct Block {
 }
 
 impl Dense {
-    /// The blocks in order.
+    /// The blocks in order, of a layer that has [`Dense::bytes`].
     pub fn blocks(self, packing: Packing) -> impl Iterator<Item = Block> {
         let (mut group, mut first, mut offset) = (0, 0, 0);
         core::iter::from_fn(move || {

@@ -37,25 +37,26 @@ pub struct Block {
 }
 
 impl Depthwise {
-    fn block_bytes(self, packing: Packing) -> usize {
-        packing.channels() * (8 + self.kernel[1] * self.kernel[0].next_multiple_of(ROWS))
+    fn block_bytes(self, packing: Packing) -> Option<usize> {
+        let column = self.kernel[0].checked_next_multiple_of(ROWS)?;
+        column.checked_mul(self.kernel[1])?.checked_add(8)?.checked_mul(packing.channels())
     }
 
-    /// The blocks in order.
+    /// The blocks in order. Offsets of a layer that no memory holds mean nothing.
     pub fn blocks(self, packing: Packing) -> impl ExactSizeIterator<Item = Block> {
-        let (width, bytes) = (packing.channels(), self.block_bytes(packing));
+        let (width, bytes) = (packing.channels(), self.block_bytes(packing).unwrap_or(usize::MAX));
         (0..self.channels.div_ceil(width)).map(move |index| {
             let first = index * width;
             let channels = width.min(self.channels - first);
             let divides = self.channels < width && width.is_multiple_of(self.channels);
             let repeats = if divides { width / self.channels } else { 1 };
-            Block { first, channels, repeats, offset: index * bytes, bytes }
+            Block { first, channels, repeats, offset: index.saturating_mul(bytes), bytes }
         })
     }
 
     /// Bytes of the packed layer; `None` where no memory holds them.
     pub fn bytes(self, packing: Packing) -> Option<usize> {
-        self.channels.div_ceil(packing.channels()).checked_mul(self.block_bytes(packing))
+        self.channels.div_ceil(packing.channels()).checked_mul(self.block_bytes(packing)?)
     }
 
     fn place(self, packing: Packing, row: usize, column: usize, place: usize) -> usize {

@@ -39,6 +39,10 @@ impl Packing {
     /// Every layout.
     pub const ALL: &'static [Self] = &[Self::X86Zmm, Self::X86Ymm, Self::NeonDot];
 
+    /// The most channels in a block of a depthwise layer, and the most columns in one of a dense
+    /// layer.
+    pub(crate) const WIDEST: usize = 64;
+
     /// What stored activations are raised by.
     pub fn raise(self) -> i32 {
         match self {
@@ -164,6 +168,8 @@ mod tests {
                 }
                 assert!(seen[..width].iter().all(|&seen| seen));
             }
+            assert!(packing.width(usize::MAX) <= Packing::WIDEST);
+            assert!(packing.channels() <= Packing::WIDEST);
             let mut seen = [false; 64];
             for place in 0..packing.channels() {
                 assert!(!core::mem::replace(&mut seen[packing.channel(place)], true));

@@ -1,7 +1,7 @@
 //! Convolutions and fully connected layers on packed weights.
 
 use super::parallel::{Shared, part};
-use super::{Alone, Finish, Kernels, Parallel, ProductRow, Residual, SLACK, View};
+use super::{Alone, Finish, Kernels, Parallel, ProductRow, Residual, SLACK, View, are_apart};
 use crate::packed::Packing;
 use crate::packed::dense::{DEPTH, Dense};
 
@@ -61,8 +61,29 @@ pub struct Conv {
     arena: usize,
 }
 
-/// Some columns at some pixels: what a kernel gets. The bytes it reads and writes lie in one
-/// arena, and nobody else reads or writes those it writes.
+/// Some columns at some pixels: what a kernel gets.
+///
+/// # Safety
+/// Whoever calls a kernel with a block promises, until it returns:
+///
+/// - There are `pixels` offsets of inputs and of outputs, and of addends where `residual` is not
+///   null; no more than `pixels` of any are read.
+/// - `4 · steps` bytes can be read from `input + input_offsets[p] + r · run_step[0] + c · run_step[1]`
+///   on, for each pixel p and all r and c below `runs`, which are at least 1. As a run has no more than
+///   3 elements less than that, kernels read up to 3 bytes behind it.
+/// - `weights` is a multiple of 64, and `width · (8 + 4 · steps · runs[0] · runs[1])` bytes can be
+///   read there: the biases, the scales and the weights of `width` columns. No kernel reads further.
+/// - `width` is one that [`Packing::width`] gives for the kernel's layout, and `channels` is at
+///   least 1, at most `width` and, in the layout of AVX-512, more than `width − 16`.
+/// - `channels` bytes can be read at `residual + residual_offsets[p]`, where `residual` is not null.
+/// - `channels` bytes can be written at `output + output_offsets[p]`; where `rows` is not null, as
+///   many f32. These share no byte with each other or with what is read, and no other thread reads
+///   or writes them. No kernel writes anything else.
+/// - Where `rows` is not null there are `pixels` of them, and `width` addends.
+/// - No other thread writes what is read.
+///
+/// Nothing follows from what the bytes hold: they are numbers for the arithmetic, and never offsets
+/// or counts. Weights may change while a kernel runs; its results are then those of some weights.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     pub(crate) input: *const u8,
@@ -73,7 +94,7 @@ pub(crate) struct Block {
     pub(crate) run_step: [usize; 2],
     /// Steps of [`DEPTH`] elements in a run.
     pub(crate) steps: usize,
-    /// A block of packed weights, at a multiple of 64.
+    /// A block of packed weights.
     pub(crate) weights: *const u8,
     /// Columns of the block; kernels with blocks of one width only know it.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -97,48 +118,56 @@ pub(crate) struct Block {
 }
 
 impl Conv {
-    /// Checks a plan for kernels that read weights in this layout.
-    ///
-    /// # Panics
-    /// Where the output and what is read are not apart, pixels overlap, or sizes contradict each
-    /// other.
-    pub fn new(plan: ConvPlan, packing: Packing) -> Self {
-        let ([rows, columns], shape) = (plan.size, plan.shape);
-        let channels = shape.groups * shape.outputs;
-        assert_eq!(plan.runs[0] * plan.runs[1], shape.runs, "runs");
-        let [down, right] = [0, 1].map(|axis| (plan.runs[axis] - 1) * plan.run_step[axis]);
-        let groups = (shape.groups - 1) * plan.group_step;
-        let read = plan.input.end(rows, columns, down + right + groups + shape.run);
-        let read = read.saturating_add(SLACK);
-        let written = plan.output.end(rows, columns, channels);
-        assert!(
-            read <= plan.output.offset || written <= plan.input.offset,
-            "a convolution reads what it writes"
-        );
-        assert!(plan.output.is_disjoint(columns, channels), "pixels overlap");
-        let mut arena = read.max(written);
-        if let Some(residual) = &plan.residual {
-            let end = residual.view.end(rows, columns, channels);
-            assert!(
-                end <= plan.output.offset || written <= residual.view.offset,
-                "a convolution adds what it writes"
-            );
-            arena = arena.max(end);
+    /// Checks a plan for kernels that read weights in this layout. `None` where a size is 0 or sizes
+    /// contradict each other, where pixels overlap, where the output shares bytes with what is read,
+    /// and where something lies beyond what 32 bits count.
+    pub fn new(plan: ConvPlan, packing: Packing) -> Option<Self> {
+        let (size, shape) = (plan.size, plan.shape);
+        let Dense { groups, outputs, runs, run } = shape;
+        if [groups, outputs, runs, run].contains(&0)
+            || plan.runs[0].checked_mul(plan.runs[1]) != Some(runs)
+        {
+            return None;
         }
-        assert!(arena <= u32::MAX as usize, "offsets have 32 bits");
-        let bytes = shape.bytes(packing).expect("a layer fits into memory");
+        let bytes = shape.bytes(packing)?;
+        let channels = groups.checked_mul(outputs)?;
+        // What all groups of one window read: no factor is 0.
+        let window = [
+            (plan.runs[0], plan.run_step[0]),
+            (plan.runs[1], plan.run_step[1]),
+            (groups, plan.group_step),
+        ]
+        .into_iter()
+        .try_fold(run, |end, (count, step)| (count - 1).checked_mul(step)?.checked_add(end))?;
+        let mut read = plan.input.extent(size, window)?;
+        read.end = read.end.checked_add(SLACK)?;
+        let written = plan.output.written(size, channels)?;
+        if !are_apart(&read, &written) {
+            return None;
+        }
+        let mut arena = read.end.max(written.end);
+        if let Some(residual) = &plan.residual {
+            let added = residual.view.extent(size, channels)?;
+            if !are_apart(&added, &written) {
+                return None;
+            }
+            arena = arena.max(added.end);
+        }
+        // Offsets of pixels have 32 bits.
+        u32::try_from(arena).ok()?;
         let blocks = shape.blocks(packing).count();
-        let pixel = shape.runs * shape.run + shape.outputs;
+        let pixel = runs.saturating_mul(run).saturating_add(outputs);
         let budget = if bytes <= SMALL { 20 << 10 } else { 512 << 10 };
         let at_once = (budget / pixel / UNIT * UNIT).clamp(UNIT, PIXELS);
-        Self { plan, packing, blocks, bytes, at_once, arena }
+        Some(Self { plan, packing, blocks, bytes, at_once, arena })
     }
 
     /// Multiplications of a run.
     pub fn products(&self) -> u64 {
         let Dense { groups, outputs, runs, run } = self.plan.shape;
         let [rows, columns] = self.plan.size;
-        (rows * columns) as u64 * (groups * outputs) as u64 * (runs * run) as u64
+        let counts = [rows, columns, groups, outputs, runs, run];
+        counts.into_iter().fold(1, |products, count| products.saturating_mul(count as u64))
     }
 
     /// Runs it.
@@ -158,14 +187,15 @@ impl Conv {
         let weights = &weights[self.plan.weights..][..self.bytes];
         assert!(weights.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
         let arena = Shared::new(arena);
+        // Not more than bytes of the arena, since each writes its own.
         let pixels = self.plan.size[0] * self.plan.size[1];
         let parallel = if self.products() < WORTHWHILE { &Alone } else { parallel };
         let parts = parallel.threads().max(1);
+        let enough = UNIT.saturating_mul(parts);
         // What is larger is read by each thread in part only.
         let by_blocks = self.blocks >= parts
-            && (pixels < UNIT * parts || self.bytes > pixels * self.plan.shape.run);
-        let parts = if by_blocks { parts.min(self.blocks) } else { parts };
-        let unit = if pixels >= UNIT * parts { UNIT } else { 1 };
+            && (pixels < enough || self.bytes > pixels.saturating_mul(self.plan.shape.run));
+        let unit = if pixels >= enough { UNIT } else { 1 };
         let work = |index: usize| {
             let (pixels, blocks) = if by_blocks {
                 (0..pixels, part(self.blocks, 1, index, parts))
@@ -226,12 +256,16 @@ impl Conv {
                     rows: core::ptr::null(),
                     addends: core::ptr::null(),
                 };
-                // SAFETY: `new` found every window, output and addend of these pixels, with the
-                // slack, in the bytes that `run` found in the arena. The block lies in the
-                // weights, at a multiple of 64 since blocks are multiples of it. Parts have
-                // pixels or columns of their own, and outputs are apart from each other and from
-                // what is read. The table of an instruction set is only given out where the
-                // processor has it.
+                // SAFETY: the processor has the instructions of a table. The block is as it must be:
+                // - `offsets` holds the places of `count` pixels, all three within 32 bits.
+                // - Windows, with three bytes of the slack, outputs and addends of all pixels and
+                //   groups lie in the first `self.arena` bytes, as `new` computed without overflow,
+                //   and the arena has these, as `run` checked.
+                // - The block is one of the layer, whose `self.bytes` bytes `run` found. The layer is
+                //   at a multiple of 64, and so is every block, which has a multiple of 16 columns of
+                //   a multiple of 4 bytes. Its columns are as `Dense::blocks` gives them.
+                // - `new` found outputs apart from each other and from all that is read. A part has
+                //   pixels of its own, or columns of its own.
                 unsafe { (kernels.conv)(&block) };
             }
             start += count;

@@ -92,7 +92,8 @@ impl Binary {
     /// Runs it.
     ///
     /// # Panics
-    /// Where something it touches lies outside the arena, and where it reads what it writes.
+    /// Where an image is empty or lies outside the arena, where pixels of the output overlap, and
+    /// where it reads what it writes.
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8], parallel: &dyn Parallel) {
         let [_, columns] = self.size;
         let channels = self.channels;
@@ -110,7 +111,7 @@ impl Binary {
                 false => around.row(&self.b, row, columns, channels),
             };
             if dense {
-                // SAFETY: the table is only given out where the processor has its instructions.
+                // SAFETY: the processor has the instructions of a table.
                 return unsafe { function(&self.pairs, a, b, output) };
             }
             for column in 0..columns {
@@ -147,7 +148,7 @@ impl Unary {
     }
 
     fn apply(&self, kernels: &Kernels, input: &[u8], output: &mut [u8]) {
-        // SAFETY: the table is only given out where the processor has its instructions.
+        // SAFETY: the processor has the instructions of a table.
         unsafe {
             match &self.kind {
                 UnaryKind::Lookup(table) => (kernels.lookup)(table, input, output),

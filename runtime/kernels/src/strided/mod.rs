@@ -8,8 +8,25 @@
 //! needs to know about borders. Kernels read up to [`SLACK`] bytes beyond what an image needs,
 //! and never use what they read there.
 //!
-//! Running an operation checks that all it touches lies in the arena and in the weights, and panics
-//! otherwise; the kernels then rely on it.
+//! # What is checked, and what kernels rely on
+//!
+//! Every function here is safe to call with any arguments: it refuses what it cannot do, or panics.
+//! Kernels work on raw pointers and check nothing. They rely on three things, which the comments on
+//! unsafe code name:
+//!
+//! - The *processor* has the instructions. [`Kernels::for_isa`] is the only way to a table of
+//!   kernels, and asks the processor first.
+//! - A *block* of a convolution or of a product is as [`ConvBlock`] says. [`Conv::new`] and
+//!   [`Conv::run`] make sure of it, and [`Product::run`].
+//! - *Rows* of a depthwise convolution are as [`DepthwiseRows`] says. [`Depthwise::new`] and
+//!   [`Depthwise::run`] make sure of it.
+//!
+//! All other kernels are functions without unsafe code, compiled for an instruction set.
+//!
+//! Parts of an operation that run at the same time write different bytes and read none that another
+//! writes; that needs what [`Parallel`] promises.
+
+use core::ops::Range;
 
 mod conv;
 mod depthwise;
@@ -31,7 +48,7 @@ mod table;
 mod window;
 
 pub use conv::{Conv, ConvPlan};
-pub use depthwise::Depthwise;
+pub use depthwise::{Depthwise, DepthwisePlan};
 pub use elementwise::{Binary, BinaryKind, Linear, Pairs, Unary, UnaryKind};
 pub use parallel::{Alone, Parallel};
 #[cfg(feature = "std")]
@@ -41,6 +58,8 @@ pub use product::Product;
 pub use table::Kernels;
 pub use window::{AveragePool, MaxPool, Resize};
 
+use crate::packed::Packing;
+
 pub(crate) use conv::Block as ConvBlock;
 pub(crate) use depthwise::Rows as DepthwiseRows;
 #[cfg(not(target_arch = "x86_64"))]
@@ -48,8 +67,12 @@ pub(crate) use product::reals;
 pub(crate) use product::{ProductKernels, Row as ProductRow};
 pub(crate) use window::ResizeRow;
 
-/// Bytes that kernels may read behind an image.
+/// Bytes that kernels may read behind an image: a depthwise kernel reads whole vectors, of which the
+/// first byte belongs to the image.
 pub const SLACK: usize = 64;
+
+/// No vector reads further.
+const _: () = assert!(Packing::WIDEST <= SLACK);
 
 /// Where the pixels of an image lie in an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,19 +86,27 @@ pub struct View {
 }
 
 impl View {
-    /// The end of what `rows` rows of `columns` pixels of `bytes` bytes touch, saturating.
-    fn end(&self, rows: usize, columns: usize, bytes: usize) -> usize {
-        let down = rows.saturating_sub(1).saturating_mul(self.row);
-        let right = columns.saturating_sub(1).saturating_mul(self.pixel);
-        self.offset.saturating_add(down).saturating_add(right).saturating_add(bytes)
+    /// The bytes between the first and the last that `size` (rows and columns) pixels of `bytes`
+    /// bytes touch. `None` where there are no such bytes, and where they lie beyond all memory.
+    pub(crate) fn extent(&self, size: [usize; 2], bytes: usize) -> Option<Range<usize>> {
+        let down = size[0].checked_sub(1)?.checked_mul(self.row)?;
+        let right = size[1].checked_sub(1)?.checked_mul(self.pixel)?;
+        let end = self.offset.checked_add(down)?.checked_add(right)?.checked_add(bytes)?;
+        (bytes > 0).then_some(self.offset..end)
     }
 
-    /// Whether `columns` pixels of `bytes` bytes share no byte with their neighbours, in the row
-    /// and below.
-    fn is_disjoint(&self, columns: usize, bytes: usize) -> bool {
-        let row = columns.saturating_sub(1).saturating_mul(self.pixel).saturating_add(bytes);
-        bytes <= self.pixel && row <= self.row
+    /// [`View::extent`] of pixels that are written: `None` also where two of them share a byte, or
+    /// two rows do.
+    pub(crate) fn written(&self, size: [usize; 2], bytes: usize) -> Option<Range<usize>> {
+        let all = self.extent(size, bytes)?;
+        let row = self.extent([1, size[1]], bytes)?.len();
+        (bytes <= self.pixel && row <= self.row).then_some(all)
     }
+}
+
+/// Whether two ranges have no byte in common.
+fn are_apart(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.end <= b.start || b.end <= a.start
 }
 
 /// From a scaled sum to a stored activation: `clamp(round_half_even(t) + zero_point)`.

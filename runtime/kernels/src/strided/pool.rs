@@ -1,7 +1,8 @@
 //! Threads that wait for work.
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::boxed::Box;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
@@ -16,12 +17,24 @@ const SPINS: usize = 4000;
 /// A function that threads call with numbers of parts.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
+/// An operation, while it is at work.
+struct Task<'a> {
+    work: Work<'a>,
+    parts: usize,
+}
+
 /// Threads that share the parts of operations. They look for work for a while after each
 /// operation, and then sleep until there is some.
+///
+/// A process made by `fork` has none of its parent's threads. There a pool of the parent runs all
+/// parts on the calling thread, and is dropped without waiting for anyone.
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    process: Process,
+    /// Whether this process was found to be another.
+    is_orphaned: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -34,10 +47,9 @@ struct Shared {
     busy: AtomicBool,
     panicked: AtomicBool,
     stop: AtomicBool,
-    /// A [`Work`] in two words, and its number of parts. Written before `begun` rises, read
-    /// after.
-    work: [AtomicUsize; 2],
-    parts: AtomicUsize,
+    /// The operation at work. Written before `begun` rises, read after, and not any more once all
+    /// workers are done.
+    task: AtomicPtr<Task<'static>>,
     sleepers: Box<[Sleeper]>,
 }
 
@@ -48,11 +60,18 @@ struct Sleeper {
 }
 
 impl Pool {
+    /// The most parts at once that a pool can be for.
+    pub const MOST: usize = 1024;
+
     /// A pool for so many parts at once, the calling thread's among them; at least 1.
     ///
     /// # Errors
-    /// Where the system refuses a thread.
-    pub fn new(threads: usize) -> std::io::Result<Self> {
+    /// Where `threads` is more than [`Pool::MOST`], and where the system refuses a thread.
+    pub fn new(threads: usize) -> io::Result<Self> {
+        if threads > Self::MOST {
+            let most = std::format!("at most {} threads are possible", Self::MOST);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, most));
+        }
         let count = threads.saturating_sub(1);
         let shared = Arc::new(Shared {
             begun: AtomicUsize::new(0),
@@ -60,11 +79,11 @@ impl Pool {
             busy: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            work: [const { AtomicUsize::new(0) }; 2],
-            parts: AtomicUsize::new(0),
+            task: AtomicPtr::new(core::ptr::null_mut()),
             sleepers: (0..count).map(|_| Sleeper::default()).collect(),
         });
-        let mut pool = Self { shared, workers: Vec::new() };
+        let (process, is_orphaned) = (Process::this(), AtomicBool::new(false));
+        let mut pool = Self { shared, workers: Vec::new(), process, is_orphaned };
         for index in 0..count {
             let shared = pool.shared.clone();
             let name = std::format!("hardtack-{}", index + 1);
@@ -77,30 +96,47 @@ impl Pool {
     }
 }
 
-impl Parallel for Pool {
+// SAFETY: every number belongs to one thread, the caller's or a worker's, which calls `work` with it
+// once: see `Shared::share`. `run` waits until each worker said that it is done, also where its own
+// part panics. In a child process, and where an operation is at work already, one call follows the
+// other.
+unsafe impl Parallel for Pool {
     fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
     fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        // Another thread's operation, or one within a part: this one runs here.
-        if parts <= 1 || self.workers.is_empty() || shared.busy.swap(true, Ordering::Acquire) {
+        // Another thread's operation, one within a part, or a child's: this one runs here.
+        if parts <= 1
+            || self.workers.is_empty()
+            || self.is_orphaned.load(Ordering::Relaxed)
+            || shared.busy.swap(true, Ordering::Acquire)
+        {
             return (0..parts).for_each(work);
         }
-        // SAFETY: both are two words: an address and a table of functions.
-        let words: [usize; 2] = unsafe { core::mem::transmute::<Work<'_>, _>(work) };
-        for (place, word) in shared.work.iter().zip(words) {
-            place.store(word, Ordering::Relaxed);
+        // Asking the system which process this is takes as long as waking a thread, so it is only
+        // asked before one is woken, and when one is late.
+        if shared.is_asleep() && self.find_orphaned() {
+            return (0..parts).for_each(work);
         }
-        shared.parts.store(parts, Ordering::Relaxed);
+        let task = Task { work, parts };
+        // Workers use it only until they are done, for which this function waits.
+        let lent = (&raw const task).cast_mut().cast::<Task<'static>>();
+        shared.task.store(lent, Ordering::Relaxed);
         shared.done.store(0, Ordering::Relaxed);
         shared.begin();
-        let own = catch_unwind(AssertUnwindSafe(|| shared.share(work, parts, 0)));
+        let mut own = catch_unwind(AssertUnwindSafe(|| shared.share(&task, 0)));
         let mut spins = 0;
         while shared.done.load(Ordering::Acquire) < self.workers.len() {
             core::hint::spin_loop();
             spins += 1;
+            if spins == SPINS && self.find_orphaned() {
+                // There are no workers in this process, and the parts of theirs are left.
+                let rest = || (1..=self.workers.len()).for_each(|index| shared.share(&task, index));
+                own = own.and_then(|()| catch_unwind(AssertUnwindSafe(rest)));
+                break;
+            }
             if spins > SPINS {
                 thread::yield_now();
             }
@@ -114,8 +150,24 @@ impl Parallel for Pool {
     }
 }
 
+impl Pool {
+    /// Whether this process is not the one that has the workers.
+    #[cold]
+    fn find_orphaned(&self) -> bool {
+        let is_orphaned = !self.process.is_this();
+        self.is_orphaned.store(is_orphaned, Ordering::Relaxed);
+        is_orphaned
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
+        if !self.process.is_this() {
+            // Their threads are those of the parent: there is nobody to wait for, and nothing that
+            // could be detached.
+            self.workers.drain(..).for_each(core::mem::forget);
+            return;
+        }
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.begin();
         for worker in self.workers.drain(..) {
@@ -125,7 +177,36 @@ impl Drop for Pool {
     }
 }
 
+/// A process, where there can be others with the same memory.
+#[derive(Debug)]
+struct Process {
+    #[cfg(unix)]
+    id: u32,
+}
+
+impl Process {
+    fn this() -> Self {
+        Self {
+            #[cfg(unix)]
+            id: std::process::id(),
+        }
+    }
+
+    /// Whether it is this one, and not one that this one was forked from.
+    fn is_this(&self) -> bool {
+        #[cfg(unix)]
+        return self.id == std::process::id();
+        #[cfg(not(unix))]
+        true
+    }
+}
+
 impl Shared {
+    /// Whether a worker sleeps.
+    fn is_asleep(&self) -> bool {
+        self.sleepers.iter().any(|sleeper| sleeper.asleep.load(Ordering::Relaxed))
+    }
+
     /// Tells the workers that there is work.
     fn begin(&self) {
         self.begun.fetch_add(1, Ordering::SeqCst);
@@ -147,12 +228,10 @@ impl Shared {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            let words = [0, 1].map(|place: usize| self.work[place].load(Ordering::Relaxed));
-            // SAFETY: the words are those of a `Work`, written before `begun` rose. It is
-            // borrowed until this thread says that it is done.
-            let work: Work<'_> = unsafe { core::mem::transmute(words) };
-            let parts = self.parts.load(Ordering::Relaxed);
-            let share = AssertUnwindSafe(|| self.share(work, parts, index + 1));
+            // SAFETY: `run` wrote the address of a `Task` before `begun` rose, and keeps the task
+            // until this thread says that it is done. Nobody changes it.
+            let task = unsafe { &*self.task.load(Ordering::Relaxed) };
+            let share = AssertUnwindSafe(|| self.share(task, index + 1));
             if catch_unwind(share).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
@@ -179,9 +258,9 @@ impl Shared {
         }
     }
 
-    /// The parts of one thread.
-    fn share(&self, work: Work<'_>, parts: usize, index: usize) {
-        (index..parts).step_by(self.sleepers.len() + 1).for_each(work);
+    /// The parts of one thread: every n-th of n threads, so that each part is one thread's.
+    fn share(&self, task: &Task<'_>, index: usize) {
+        (index..task.parts).step_by(self.sleepers.len() + 1).for_each(task.work);
     }
 }
 

@@ -34,7 +34,7 @@ impl Quantize {
             && walk.target_strides[4] == planes
             && planes <= 4;
         let quantize = |input: &[f32], output: &mut [u8]| {
-            // SAFETY: the table is only given out where the processor has its instructions.
+            // SAFETY: the processor has the instructions of a table.
             unsafe { (kernels.quantize)(scale, &requantize, input, output) }
         };
         if interleaves {
@@ -122,7 +122,7 @@ impl Move {
             None => walk.apply(input, output, |x| x),
             Some(linear) if runs => walk.outer(1).for_each_run(|from, to| {
                 let (input, output) = (&input[from..from + count], &mut output[to..to + count]);
-                // SAFETY: the table is only given out where the processor has its instructions.
+                // SAFETY: the processor has the instructions of a table.
                 unsafe { (kernels.rescale)(linear, input, output) }
             }),
             Some(linear) => {

@@ -3,6 +3,7 @@
 use super::conv::Block;
 use super::parallel::{Shared, part};
 use super::{Alone, Finish, Kernels, Parallel, SLACK};
+use crate::packed::Packing;
 use crate::packed::dense::DEPTH;
 use crate::packed::product::Matrix;
 use crate::{Affine, Isa, Ranges};
@@ -14,7 +15,7 @@ const UNIT: usize = 24;
 /// Products that are worth a second thread: some microseconds of one.
 const WORTHWHILE: usize = 1 << 20;
 /// Columns of the widest block.
-const WIDEST: usize = 64;
+const WIDEST: usize = Packing::WIDEST;
 
 /// A product of rows of reals with a packed matrix: see [`Product`](crate::Product).
 #[derive(Clone, Copy, Debug)]
@@ -38,14 +39,14 @@ pub(crate) struct Row {
 }
 
 /// Kernels of an instruction set for products alone. No [`Kernels`] names them, so that a program
-/// without products is linked without them.
+/// without products is linked without them. All need the processor's instructions.
 #[derive(Clone, Copy)]
 pub(crate) struct ProductKernels {
     /// The least and the greatest of some values and 0.
     pub(crate) extent: unsafe fn(&[f32]) -> [f32; 2],
     /// Real values to stored activations.
     pub(crate) affine: unsafe fn(&Affine, &[f32], &mut [u8]),
-    /// A block whose sums become reals.
+    /// A block whose sums become reals. Needs what [`Block`] says, with `rows`.
     pub(crate) multiply: unsafe fn(&Block),
 }
 
@@ -80,21 +81,22 @@ impl Product<'_> {
     /// The most columns there may be.
     pub const COLUMNS: usize = u32::MAX as usize / 4 / ROWS;
 
-    /// Bytes of memory that a product of so many rows needs.
+    /// Bytes of memory that a product of so many rows needs; saturates where no memory is so large.
     pub fn scratch(&self, rows: usize) -> usize {
-        rows.min(ROWS) * self.stride() + SLACK
+        rows.min(ROWS).saturating_mul(self.stride()).saturating_add(SLACK)
     }
 
-    /// Bytes of a quantized row.
+    /// Bytes of a quantized row, saturating.
     fn stride(&self) -> usize {
-        self.matrix.depth.next_multiple_of(DEPTH)
+        self.matrix.depth.checked_next_multiple_of(DEPTH).unwrap_or(usize::MAX)
     }
 
     /// Computes it for all rows of `input`.
     ///
     /// # Panics
-    /// Where slices do not have what the shape says, and where the matrix is packed for other
-    /// kernels, or not at a multiple of 64.
+    /// Where slices do not have what the shape says, where the matrix is empty or packed for other
+    /// kernels, or not at a multiple of 64, and where rows that are quantized at once have more bytes
+    /// than 32 bits count.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -104,17 +106,20 @@ impl Product<'_> {
         parallel: &dyn Parallel,
     ) {
         let Matrix { depth, columns } = self.matrix;
+        assert!(depth > 0 && columns > 0, "a matrix has rows and columns");
         let rows = input.len() / depth;
-        assert_eq!(input.len(), rows * depth, "whole rows");
-        assert_eq!(output.len(), rows * columns, "an output for each row and column");
+        assert!(input.len().is_multiple_of(depth), "whole rows");
+        let outputs = rows.checked_mul(columns);
+        assert_eq!(Some(output.len()), outputs, "an output for each row and column");
         assert!(self.bias.is_empty() || self.bias.len() == columns, "a bias for each column");
         assert!(scratch.len() >= self.scratch(rows), "too little memory");
+        let last = rows.min(ROWS).saturating_mul(self.stride());
+        assert!(last <= u32::MAX as usize, "offsets have 32 bits");
         assert_eq!(self.matrix.bytes(kernels.packing()), Some(self.packed.len()), "packed bytes");
         assert!(self.packed.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
         assert!(columns <= Self::COLUMNS, "offsets have 32 bits");
         let own = ProductKernels::of(kernels);
-        // SAFETY: the table of an instruction set is only given out where the processor has it; so
-        // for all kernels below.
+        // SAFETY: the processor has the instructions of a table.
         let affine = |values: &[f32]| Affine::of(unsafe { (own.extent)(values) });
         let tensor = match self.ranges {
             Ranges::Row => None,
@@ -123,22 +128,23 @@ impl Product<'_> {
         let stride = self.stride();
         // Activations are stored raised by 128 less than unsigned bytes, or as these.
         let shift = 128 - kernels.packing().raise();
-        let inputs = input.chunks(ROWS * depth);
-        for (input, output) in inputs.zip(output.chunks_mut(ROWS * columns)) {
+        let (inputs, outputs) = (ROWS.saturating_mul(depth), ROWS.saturating_mul(columns));
+        for (input, output) in input.chunks(inputs).zip(output.chunks_mut(outputs)) {
             let mut terms = [Row::default(); ROWS];
             let stored = scratch.chunks_exact_mut(stride);
             for ((row, stored), term) in input.chunks_exact(depth).zip(stored).zip(&mut terms) {
                 let affine = tensor.unwrap_or_else(|| affine(row));
                 let zero = i32::from(affine.zero_point) - shift + 1;
                 *term = Row { scale: affine.scale, zero };
-                // SAFETY: as above.
+                // SAFETY: the processor has the instructions of a table.
                 unsafe { (own.affine)(&affine, row, stored) };
             }
             self.multiply(kernels, &terms[..input.len() / depth], scratch, output, parallel);
         }
     }
 
-    /// The products of quantized rows.
+    /// The products of at most [`ROWS`] quantized rows, at least one: `stored` has them with the
+    /// slack, and `output` a real for each and each column.
     fn multiply(
         &self,
         kernels: &Kernels,
@@ -153,8 +159,9 @@ impl Product<'_> {
         let products = rows.saturating_mul(depth).saturating_mul(columns);
         let parallel = if products < WORTHWHILE { &Alone } else { parallel };
         let parts = parallel.threads().max(1);
-        let by_blocks = blocks >= parts && rows < UNIT * parts;
-        let unit = if rows >= UNIT * parts { UNIT } else { 1 };
+        let enough = UNIT.saturating_mul(parts);
+        let by_blocks = blocks >= parts && rows < enough;
+        let unit = if rows >= enough { UNIT } else { 1 };
         let output = Shared::of_reals(output);
         parallel.run(parts, &|index| {
             let (rows, blocks) = match by_blocks {
@@ -194,9 +201,14 @@ impl Product<'_> {
                     rows: terms[rows.start..].as_ptr(),
                     addends: addends.as_ptr(),
                 };
-                // SAFETY: `run` found so many stored rows, with the slack, and so many outputs of
-                // every row. The block lies in the matrix, at a multiple of 64 since blocks are
-                // multiples of it. Parts have rows or columns of their own.
+                // SAFETY: the processor has the instructions of a table. The block is as it must be:
+                // - `offsets` holds the places of all rows of this part, within 32 bits, as `run`
+                //   checked, which also found so many stored rows, and so many outputs of each.
+                // - The block is one of the matrix, of which `run` found all bytes, at a multiple of
+                //   64. So is every block, which has a multiple of 16 columns of a multiple of 4
+                //   bytes. Its columns are as `Dense::blocks` gives them, with as many addends.
+                // - Outputs are apart from what is read, which is borrowed. A part has rows of its
+                //   own, or columns of its own.
                 unsafe { (own.multiply)(&block) };
             }
         });
@@ -207,11 +219,12 @@ impl Product<'_> {
 /// of 16 bytes are what the compiler has without being told of instruction sets.
 ///
 /// # Safety
-/// The block has rows, of which `pixel` is one, and `N` columns.
+/// As [`Block`] says, with `rows`; `pixel` is below its pixels, and `N` is its width.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(never)]
 pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: &[i32; N]) {
-    // SAFETY: terms begin a block; there is an addend for each column.
+    // SAFETY: the block's weights begin with `N` biases and `N` scales, at a multiple of 64; it has a
+    // row for each pixel and `N` addends.
     let (row, columns, scales, addends) = unsafe {
         let scales = block.weights.add(4 * N).cast::<[f32; N]>().read();
         let columns = block.weights.cast::<[i32; N]>().read();
@@ -222,7 +235,7 @@ pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: &[
         let sum = sums[i].wrapping_sub(row.zero.wrapping_mul(columns[i]));
         reals[i] = sum as f32 * (row.scale * scales[i]) + addends[i];
     }
-    // SAFETY: the block has an offset for each of its pixels, and so many channels there.
+    // SAFETY: the block has an offset for each of its pixels, where `channels` reals can be written.
     unsafe {
         let output = block.output.add(*block.output_offsets.add(pixel) as usize);
         let bytes = reals.as_ptr().cast::<u8>();

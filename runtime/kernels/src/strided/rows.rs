@@ -37,9 +37,13 @@ impl<'a> Around<'a> {
     }
 
     /// Row `row` of an image of `columns` pixels of `channels` channels.
+    ///
+    /// # Panics
+    /// Where it is not in the arena, or shares bytes with what is written.
     pub(super) fn row(&self, view: &View, row: usize, columns: usize, channels: usize) -> &'a [u8] {
-        let start = view.offset + row * view.row;
-        self.bytes(start..start + (columns - 1) * view.pixel + channels)
+        let start = row.checked_mul(view.row).and_then(|down| down.checked_add(view.offset));
+        let row = start.and_then(|offset| View { offset, ..*view }.extent([1, columns], channels));
+        self.bytes(row.expect("a row has pixels and lies in memory"))
     }
 }
 
@@ -47,28 +51,30 @@ impl<'a> Around<'a> {
 /// the first pixel to the last of the last.
 ///
 /// # Panics
-/// Where the output leaves the arena, or its pixels or rows overlap.
+/// Where the output is empty or leaves the arena, or its pixels or rows overlap.
 pub(super) fn each_row(
     arena: &mut [u8],
     output: &View,
-    [rows, columns]: [usize; 2],
+    size: [usize; 2],
     channels: usize,
     parallel: &dyn Parallel,
     work: impl Fn(&Around<'_>, usize, &mut [u8]) + Sync,
 ) {
+    let [rows, columns] = size;
+    let written = output.written(size, channels).expect("pixels lie in memory, each apart");
+    // One pixel at least, and no more than what is written.
     let length = (columns - 1) * output.pixel + channels;
-    assert!(output.is_disjoint(columns, channels), "pixels overlap");
-    let end = output.end(rows, columns, channels);
-    let (around, bytes) = Around::split(arena, output.offset..end);
+    let (around, bytes) = Around::split(arena, written);
+    let small = rows.saturating_mul(columns).saturating_mul(channels) < SMALL;
     let bytes = Shared::new(bytes);
-    let small = rows * columns * channels < SMALL;
     let parallel = if small { &Alone } else { parallel };
     let parts = parallel.threads().clamp(1, rows);
     parallel.run(parts, &|index| {
         for row in part(rows, 1, index, parts) {
             let start = bytes.at(row * output.row);
-            // SAFETY: the row lies in the bytes taken out of the arena. Rows do not overlap, and
-            // every row belongs to one part, which alone writes it.
+            // SAFETY: `written` reaches from the first byte of the first row to the last of the
+            // last row, and was taken out of the arena, which stays borrowed. Rows share no byte, as
+            // `View::written` says. A row belongs to one part, which alone has this reference.
             let bytes = unsafe { core::slice::from_raw_parts_mut(start, length) };
             work(&around, row, bytes);
         }

@@ -4,12 +4,18 @@ use super::{AveragePool, ConvBlock, DepthwiseRows, Linear, MaxPool, Pairs, Resiz
 use crate::packed::Packing;
 use crate::{Isa, Requantize};
 
-/// Kernels of an instruction set that this processor has: there is no other way to get one.
+/// Kernels of an instruction set that this processor has: [`Kernels::for_isa`] is the only way to get
+/// one.
+///
+/// All functions need the processor's instructions, and `conv` and `depthwise` what their arguments
+/// say. The others are safe where the processor has the instructions.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) packing: Packing,
+    /// Needs what [`ConvBlock`] says, without `rows`.
     pub(crate) conv: unsafe fn(&ConvBlock),
+    /// Needs what [`DepthwiseRows`] says.
     pub(crate) depthwise: unsafe fn(&DepthwiseRows),
     /// So many rounds of independent sums of products in registers; the products of a round.
     pub(crate) peak: unsafe fn(usize) -> u64,
@@ -63,7 +69,7 @@ impl Kernels {
     /// Does nothing but multiply, in registers, for so many rounds; gives the number of products.
     /// Its time is what every kernel is measured against.
     pub fn peak(&self, rounds: usize) -> u64 {
-        // SAFETY: the table is only given out where the processor has its instructions.
+        // SAFETY: the processor has the instructions of a table.
         unsafe { (self.peak)(rounds) }
     }
 

@@ -75,13 +75,15 @@ impl MaxPool {
     /// Runs it.
     ///
     /// # Panics
-    /// Where something it touches lies outside the arena, and where it reads what it writes.
+    /// Where an image is empty or lies outside the arena, where pixels of the output overlap, and
+    /// where it reads what it writes.
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8], parallel: &dyn Parallel) {
         let Image { height, width, channels } = self.input_shape;
-        let read = self.input.offset..self.input.end(height, width, channels);
+        let read = self.input.extent([height, width], channels);
+        let read = read.expect("the input has pixels and lies in memory");
         each_row(arena, &self.output, self.size, channels, parallel, |around, row, output| {
             let input = around.bytes(read.clone());
-            // SAFETY: the table is only given out where the processor has its instructions.
+            // SAFETY: the processor has the instructions of a table.
             unsafe { (kernels.max_pool)(self, input, row, output) }
         });
     }
@@ -94,10 +96,11 @@ impl AveragePool {
     /// As [`MaxPool::run`].
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8], parallel: &dyn Parallel) {
         let Image { height, width, channels } = self.input_shape;
-        let read = self.input.offset..self.input.end(height, width, channels);
+        let read = self.input.extent([height, width], channels);
+        let read = read.expect("the input has pixels and lies in memory");
         each_row(arena, &self.output, self.size, channels, parallel, |around, row, output| {
             let input = around.bytes(read.clone());
-            // SAFETY: the table is only given out where the processor has its instructions.
+            // SAFETY: the processor has the instructions of a table.
             unsafe { (kernels.average_pool)(self, input, row, output) }
         });
     }
@@ -107,7 +110,8 @@ impl Resize {
     /// Runs it, with a [`Sample`] for each row and each column of the output.
     ///
     /// # Panics
-    /// As [`MaxPool::run`].
+    /// As [`MaxPool::run`]; also where there are fewer samples than rows, more than columns, or one
+    /// lies outside the input.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -121,7 +125,7 @@ impl Resize {
             let read = |row: u16| around.row(&self.input, row.into(), self.input_columns, channels);
             let rows = [read(sample.first), read(sample.second)];
             let row = ResizeRow { sample, rows, columns };
-            // SAFETY: the table is only given out where the processor has its instructions.
+            // SAFETY: the processor has the instructions of a table.
             unsafe { (kernels.resize)(self, &row, output) }
         });
     }

@@ -1,9 +1,10 @@
 //! Memory that ends where the process must not read or write: a kernel that goes one byte too far
 //! ends it.
 
-/// Bytes up to the end of their memory, behind which lies a page that nobody may touch; on systems
-/// other than Unix, bytes with nothing behind them in particular. They begin at a multiple of 64
-/// if their number is one.
+/// Bytes up to the end of their memory, behind which lies a page that nobody may touch, as another
+/// lies before that memory; on systems other than Unix, bytes with nothing around them in particular.
+/// They begin at a multiple of 64 if their number is one, and at the page before them if it is one of
+/// 65 536.
 pub struct Guarded {
     memory: Memory,
     count: usize,
@@ -36,12 +37,15 @@ impl Memory {
         let count = count.next_multiple_of(Self::GUARD);
         let (all, none) = (libc::PROT_READ | libc::PROT_WRITE, libc::PROT_NONE);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
-        // SAFETY: new memory, of which the last part is made inaccessible before anyone sees it.
+        let whole = count + 2 * Self::GUARD;
+        // SAFETY: new memory, of which both ends are made inaccessible before anyone sees it.
         unsafe {
-            let start = libc::mmap(core::ptr::null_mut(), count + Self::GUARD, all, flags, -1, 0);
+            let start = libc::mmap(core::ptr::null_mut(), whole, all, flags, -1, 0);
             assert_ne!(start, libc::MAP_FAILED);
-            let start = start.cast::<u8>();
-            assert_eq!(libc::mprotect(start.add(count).cast(), Self::GUARD, none), 0);
+            let start = start.cast::<u8>().add(Self::GUARD);
+            for guard in [start.sub(Self::GUARD), start.add(count)] {
+                assert_eq!(libc::mprotect(guard.cast(), Self::GUARD, none), 0);
+            }
             Self { start, count }
         }
     }
@@ -56,7 +60,9 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: it was mapped like that, and nobody borrows it.
-        unsafe { libc::munmap(self.start.cast(), self.count + Self::GUARD) };
+        unsafe {
+            libc::munmap(self.start.sub(Self::GUARD).cast(), self.count + 2 * Self::GUARD);
+        }
     }
 }
 

@@ -13,11 +13,11 @@ use crate::strided::ConvBlock;
 /// Adds the products of the rows of `a` and `w`, eight bytes each: `a0·w0, a0·w1, a1·w0, a1·w1`.
 ///
 /// # Safety
-/// The processor has the instruction, which Rust has no stable name for.
+/// The processor, which has the instruction: Rust has no stable name for it.
 #[inline(always)]
 unsafe fn multiply(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
     let mut result = sums;
-    // SAFETY: the processor has it; registers only.
+    // SAFETY: the processor; registers only.
     unsafe {
         asm!(
             "smmla {sums:v}.4s, {a:v}.16b, {w:v}.16b",
@@ -31,6 +31,9 @@ unsafe fn multiply(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
 }
 
 /// The low halves of both, and the high halves.
+///
+/// # Safety
+/// None is needed: every processor of this architecture has it.
 #[inline(always)]
 unsafe fn halves(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
     // SAFETY: every processor of this architecture has it.
@@ -43,11 +46,12 @@ unsafe fn halves(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
 /// `P` pixels from number `first` on; a single one is taken twice.
 ///
 /// # Safety
-/// As [`ConvBlock`] says; the processor has the instructions.
+/// As [`conv::tile`](crate::arch::quads::conv::tile).
 #[inline(always)]
 pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, first: usize) {
-    // SAFETY: everything read is what the block promises: its terms and weights, and the runs of
-    // its pixels with up to three bytes behind each.
+    // SAFETY: read are the 16 biases, the `steps` of each run of weights, 64 bytes each and all within
+    // the block, and of each run of each pixel `4 · steps` bytes: eight or four at a time, as many as
+    // there are.
     unsafe {
         type Q = Neon<Sdot>;
         let pairs = const { P.div_ceil(2) };
@@ -130,11 +134,11 @@ pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, f
 /// See [`Kernels::peak`](crate::strided::Kernels::peak).
 ///
 /// # Safety
-/// The processor has the instructions.
+/// The processor.
 #[inline(always)]
 pub(super) unsafe fn peak(rounds: usize) -> u64 {
     const PAIRS: usize = 2;
-    // SAFETY: passed on; references can be read.
+    // SAFETY: the processor; references can be read.
     unsafe {
         let activations = [vdupq_n_s8(3); PAIRS];
         let weights = [5, -7, 9, -11].map(|weight| black_box(vdupq_n_s8(weight)));

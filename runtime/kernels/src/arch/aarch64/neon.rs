@@ -11,30 +11,30 @@ use crate::strided::Finish;
 /// 1.5 · 2²³, whose neighbours are 1 apart.
 const MAGIC: f32 = 12_582_912.0;
 
-/// A way to multiply. Its functions are those of [`Quads`].
+/// A way to multiply. Its functions are those of [`Quads`], and need the processor.
 pub(super) trait Dot {
     type Parts: Copy;
 
     const PIXELS: usize;
 
     /// # Safety
-    /// The processor has the instructions, here and in all that follows.
+    /// The processor.
     unsafe fn dot(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t;
 
     /// # Safety
-    /// See [`Dot::dot`].
+    /// The processor.
     unsafe fn open(sums: int32x4_t) -> Self::Parts;
 
     /// # Safety
-    /// See [`Dot::dot`].
+    /// The processor.
     unsafe fn dot_once(parts: Self::Parts, a: int8x16_t, w: int8x16_t) -> Self::Parts;
 
     /// # Safety
-    /// See [`Dot::dot`].
+    /// The processor.
     unsafe fn dot_twice(parts: Self::Parts, a: [int8x16_t; 2], w: [int8x16_t; 2]) -> Self::Parts;
 
     /// # Safety
-    /// See [`Dot::dot`].
+    /// The processor.
     unsafe fn close(parts: Self::Parts) -> int32x4_t;
 }
 
@@ -49,7 +49,7 @@ impl Dot for Sdot {
     #[inline(always)]
     unsafe fn dot(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
         let mut result = sums;
-        // SAFETY: the processor has it; registers only.
+        // SAFETY: the processor; registers only.
         unsafe {
             asm!(
                 "sdot {sums:v}.4s, {a:v}.16b, {w:v}.16b",
@@ -69,13 +69,13 @@ impl Dot for Sdot {
 
     #[inline(always)]
     unsafe fn dot_once(parts: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-        // SAFETY: passed on.
+        // SAFETY: the processor.
         unsafe { Self::dot(parts, a, w) }
     }
 
     #[inline(always)]
     unsafe fn dot_twice(parts: int32x4_t, a: [int8x16_t; 2], w: [int8x16_t; 2]) -> int32x4_t {
-        // SAFETY: passed on.
+        // SAFETY: the processor.
         unsafe { Self::dot(Self::dot(parts, a[0], w[0]), a[1], w[1]) }
     }
 
@@ -160,19 +160,19 @@ impl<D: Dot> Quads for Neon<D> {
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> int8x16_t {
-        // SAFETY: passed on.
+        // SAFETY: 16 bytes can be read.
         unsafe { vld1q_s8(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: int8x16_t) {
-        // SAFETY: passed on.
+        // SAFETY: 16 bytes can be written.
         unsafe { vst1q_s8(to.cast(), bytes) }
     }
 
     #[inline(always)]
     unsafe fn repeat(from: *const u8) -> int8x16_t {
-        // SAFETY: passed on.
+        // SAFETY: four bytes can be read, at any address.
         unsafe { vreinterpretq_s8_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())) }
     }
 
@@ -180,37 +180,37 @@ impl<D: Dot> Quads for Neon<D> {
     #[inline(always)]
     unsafe fn start(bias: *const i32, narrow: bool) -> int32x4_t {
         let begin = if narrow { MAGIC.to_bits() as i32 } else { 0 };
-        // SAFETY: passed on.
+        // SAFETY: four i32 can be read.
         unsafe { vaddq_s32(vld1q_s32(bias), vdupq_n_s32(begin)) }
     }
 
     #[inline(always)]
     unsafe fn dot(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-        // SAFETY: passed on.
+        // SAFETY: the processor.
         unsafe { D::dot(sums, a, w) }
     }
 
     #[inline(always)]
     unsafe fn open(sums: int32x4_t) -> D::Parts {
-        // SAFETY: passed on.
+        // SAFETY: the processor.
         unsafe { D::open(sums) }
     }
 
     #[inline(always)]
     unsafe fn dot_once(parts: D::Parts, a: int8x16_t, w: int8x16_t) -> D::Parts {
-        // SAFETY: passed on.
+        // SAFETY: the processor.
         unsafe { D::dot_once(parts, a, w) }
     }
 
     #[inline(always)]
     unsafe fn dot_twice(parts: D::Parts, a: [int8x16_t; 2], w: [int8x16_t; 2]) -> D::Parts {
-        // SAFETY: passed on.
+        // SAFETY: the processor.
         unsafe { D::dot_twice(parts, a, w) }
     }
 
     #[inline(always)]
     unsafe fn close(parts: D::Parts) -> int32x4_t {
-        // SAFETY: passed on.
+        // SAFETY: the processor.
         unsafe { D::close(parts) }
     }
 
@@ -233,13 +233,13 @@ impl<D: Dot> Quads for Neon<D> {
 
     #[inline(always)]
     unsafe fn write(sums: int32x4_t, to: *mut i32) {
-        // SAFETY: passed on.
+        // SAFETY: four i32 can be written.
         unsafe { vst1q_s32(to, sums) }
     }
 
     #[inline(always)]
     unsafe fn scale(sums: int32x4_t, scales: *const f32, narrow: bool) -> float32x4_t {
-        // SAFETY: passed on.
+        // SAFETY: four f32 can be read.
         unsafe {
             let scale = vld1q_f32(scales);
             if narrow {
@@ -298,11 +298,11 @@ impl<D: Dot> Quads for Neon<D> {
 /// See [`Kernels::peak`](crate::strided::Kernels::peak).
 ///
 /// # Safety
-/// The processor has the instructions of `D`.
+/// The processor, which has the instructions of `D`.
 #[inline(always)]
 pub(super) unsafe fn peak<D: Dot>(rounds: usize) -> u64 {
     const PIXELS: usize = 4;
-    // SAFETY: passed on; references can be read.
+    // SAFETY: the processor; references can be read.
     unsafe {
         let activations = [vdupq_n_s8(3); PIXELS];
         let weights = [5, -7, 9, -11].map(|weight| black_box(vdupq_n_s8(weight)));

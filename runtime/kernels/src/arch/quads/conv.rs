@@ -9,14 +9,16 @@ pub(crate) const WIDTH: usize = 16;
 /// `P` pixels from number `first` on.
 ///
 /// # Safety
-/// As [`ConvBlock`] says; the processor has the instructions of `Q`.
+/// The processor, which has the instructions of `Q`, and the block, of the layout `NeonDot`; with
+/// `rows` where `REAL`. It has `first + P` pixels.
 #[inline(always)]
 pub(crate) unsafe fn tile<Q: Quads, const P: usize, const REAL: bool>(
     block: &ConvBlock,
     first: usize,
 ) {
-    // SAFETY: everything read is what the block promises: its terms and weights, and the runs of
-    // its pixels with up to three bytes behind each.
+    // SAFETY: read are the 16 biases, the `steps` of each run of weights, 64 bytes each and all within
+    // the block, and of each run of each pixel `4 · steps` bytes: eight or four at a time, as many as
+    // there are.
     unsafe {
         let terms = block.weights.cast::<i32>();
         let mut bias = [Q::start(terms, block.narrow); 4];
@@ -81,8 +83,8 @@ pub(crate) unsafe fn finish<Q: Quads, const P: usize, const REAL: bool>(
     first: usize,
     sums: [[Q::Sums; 4]; P],
 ) {
-    // SAFETY: the terms of a block begin it; its channels of each output and addend are read and
-    // written.
+    // SAFETY: 16 scales follow 16 biases in the block. Of the block's channels, at most 16, each output
+    // is written and each addend read, no further. The array of sums has 16.
     unsafe {
         if REAL {
             for i in 0..P {

@@ -22,7 +22,7 @@ impl<Q: Quads> Channels for All<Q> {
 
     #[inline(always)]
     unsafe fn ends(block: &DepthwiseRows) -> Self::Ends {
-        // SAFETY: the terms of a block begin it.
+        // SAFETY: the processor and the rows: weights begin with 16 biases.
         unsafe {
             let terms = block.weights.cast::<i32>();
             let mut bias = [Q::start(terms, block.narrow); 4];
@@ -40,13 +40,13 @@ impl<Q: Quads> Channels for All<Q> {
 
     #[inline(always)]
     unsafe fn weights(block: &DepthwiseRows) -> *const u8 {
-        // SAFETY: weights follow the terms.
+        // SAFETY: the rows: 16 biases and 16 scales come before the steps.
         unsafe { block.weights.add(8 * VECTOR) }
     }
 
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> Self::Weights {
-        // SAFETY: passed on.
+        // SAFETY: the processor; a step has four vectors, of 16 bytes.
         unsafe {
             [
                 Q::load(weights),
@@ -59,7 +59,7 @@ impl<Q: Quads> Channels for All<Q> {
 
     #[inline(always)]
     unsafe fn interleave(rows: &[*const u8], at: usize) -> Self::Values {
-        // SAFETY: passed on.
+        // SAFETY: the processor; a vector, of 16 bytes, can be read `at` bytes behind each row.
         unsafe {
             let a = Q::load(rows[0].add(at));
             let b = if rows.len() > 1 { Q::load(rows[1].add(at)) } else { a };
@@ -72,14 +72,15 @@ impl<Q: Quads> Channels for All<Q> {
     #[inline(always)]
     unsafe fn add(sums: &mut Self::Sums, values: Self::Values, weights: Self::Weights) {
         for j in 0..4 {
-            // SAFETY: passed on.
+            // SAFETY: the processor.
             sums[j] = unsafe { Q::dot(sums[j], values[j], weights[j]) };
         }
     }
 
     #[inline(always)]
     unsafe fn write(block: &DepthwiseRows, _: &Self::Ends, sums: Self::Sums, output: *mut u8) {
-        // SAFETY: the terms of a block begin it; the rest is passed on.
+        // SAFETY: the processor and the rows: 16 scales follow 16 biases, and `channels`, at most 16,
+        // bytes can be written at `output`.
         unsafe {
             let scales = block.weights.add(4 * VECTOR).cast::<f32>();
             let mut scaled = [Q::scale(sums[0], scales, block.narrow); 4];

@@ -7,6 +7,9 @@ pub(super) mod depthwise;
 use crate::strided::Finish;
 
 /// Vectors of 16 bytes: of 16 i8, of four i32, of four f32.
+///
+/// # Safety of its functions
+/// All need the processor. Pointers need not be aligned.
 pub(super) trait Quads {
     /// 16 activations or weights.
     type Bytes: Copy;
@@ -21,47 +24,47 @@ pub(super) trait Quads {
     const PIXELS: usize;
 
     /// # Safety
-    /// The processor has the instructions, here and in all that follows. 16 bytes can be read.
+    /// The processor. 16 bytes can be read.
     unsafe fn load(from: *const u8) -> Self::Bytes;
 
     /// # Safety
-    /// 16 bytes can be written.
+    /// The processor. 16 bytes can be written.
     unsafe fn store(to: *mut u8, bytes: Self::Bytes);
 
     /// Four bytes, four times.
     ///
     /// # Safety
-    /// Four bytes can be read.
+    /// The processor. Four bytes can be read.
     unsafe fn repeat(from: *const u8) -> Self::Bytes;
 
     /// What four sums begin at: the bias, in the form that [`Quads::scale`] expects.
     ///
     /// # Safety
-    /// Four i32 can be read.
+    /// The processor. Four i32 can be read.
     unsafe fn start(bias: *const i32, narrow: bool) -> Self::Sums;
 
     /// Adds four products to each of four sums.
     ///
     /// # Safety
-    /// See [`Quads::load`].
+    /// The processor.
     unsafe fn dot(sums: Self::Sums, a: Self::Bytes, w: Self::Bytes) -> Self::Sums;
 
     /// Sums in parts.
     ///
     /// # Safety
-    /// See [`Quads::load`].
+    /// The processor.
     unsafe fn open(sums: Self::Sums) -> Self::Parts;
 
     /// Adds four products to each of four sums.
     ///
     /// # Safety
-    /// See [`Quads::load`].
+    /// The processor.
     unsafe fn dot_once(parts: Self::Parts, a: Self::Bytes, w: Self::Bytes) -> Self::Parts;
 
     /// Adds twice four products, of weights that are not −128, to each of four sums.
     ///
     /// # Safety
-    /// See [`Quads::load`].
+    /// The processor.
     unsafe fn dot_twice(
         parts: Self::Parts,
         a: [Self::Bytes; 2],
@@ -71,32 +74,32 @@ pub(super) trait Quads {
     /// The sums of the parts.
     ///
     /// # Safety
-    /// See [`Quads::load`].
+    /// The processor.
     unsafe fn close(parts: Self::Parts) -> Self::Sums;
 
     /// Writes four sums, which began without [`Quads::start`]'s `narrow`.
     ///
     /// # Safety
-    /// Four i32 can be written.
+    /// The processor. Four i32 can be written.
     unsafe fn write(sums: Self::Sums, to: *mut i32);
 
     /// `a0 b0 c0 d0`, `a1 b1 c1 d1`, and so on.
     ///
     /// # Safety
-    /// See [`Quads::load`].
+    /// The processor.
     unsafe fn interleave(rows: [Self::Bytes; 4]) -> [Self::Bytes; 4];
 
     /// `f32(sum) · scale`, of four scales.
     ///
     /// # Safety
-    /// Four f32 can be read.
+    /// The processor. Four f32 can be read.
     unsafe fn scale(sums: Self::Sums, scales: *const f32, narrow: bool) -> Self::Scaled;
 
     /// Adds `(values − zero_point) · scale`. A scale of 15 significant bits makes the product
     /// exact.
     ///
     /// # Safety
-    /// See [`Quads::load`].
+    /// The processor.
     unsafe fn add(
         sums: [Self::Scaled; 4],
         values: Self::Bytes,
@@ -107,17 +110,17 @@ pub(super) trait Quads {
     /// Rounds, adds the zero point, narrows and clamps.
     ///
     /// # Safety
-    /// See [`Quads::load`].
+    /// The processor.
     unsafe fn narrow(sums: [Self::Scaled; 4], finish: Finish) -> Self::Bytes;
 }
 
-/// Reads up to 16 bytes.
+/// Reads `count` bytes, at most 16; those beyond are 0.
 ///
 /// # Safety
-/// So many can be read.
+/// The processor. `count` is at most 16, and so many bytes can be read.
 #[inline(always)]
 pub(super) unsafe fn load<Q: Quads>(from: *const u8, count: usize) -> Q::Bytes {
-    // SAFETY: as the caller promises.
+    // SAFETY: `count` bytes can be read at `from`; 16 where it is that, otherwise 16 of the array.
     unsafe {
         if count == 16 {
             return Q::load(from);
@@ -128,13 +131,13 @@ pub(super) unsafe fn load<Q: Quads>(from: *const u8, count: usize) -> Q::Bytes {
     }
 }
 
-/// Writes up to 16 bytes.
+/// Writes the first `count` bytes.
 ///
 /// # Safety
-/// So many can be written.
+/// The processor. `count` is at most 16, and so many bytes can be written.
 #[inline(always)]
 pub(super) unsafe fn store<Q: Quads>(to: *mut u8, bytes: Q::Bytes, count: usize) {
-    // SAFETY: as the caller promises.
+    // SAFETY: `count` bytes can be written at `to`; 16 where it is that, otherwise 16 of the array.
     unsafe {
         if count == 16 {
             return Q::store(to, bytes);
@@ -182,36 +185,46 @@ macro_rules! kernels {
                 multiply: product,
             };
 
+            /// # Safety
+            /// The processor.
             #[target_feature(enable = $feature)]
             unsafe fn peak(rounds: usize) -> u64 {
-                // SAFETY: the processor has the instructions.
+                // SAFETY: the processor.
                 unsafe { $peak(rounds) }
             }
 
+            /// # Safety
+            /// As [`conv::tile`](crate::arch::quads::conv::tile).
             #[inline(never)]
             #[target_feature(enable = $feature)]
             unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, first: usize) {
-                // SAFETY: passed on.
+                // SAFETY: the processor and the block, whose pixels these are.
                 unsafe { $tile(block, first) }
             }
 
+            /// # Safety
+            /// The processor and the block.
             unsafe fn conv(block: &ConvBlock) {
-                // SAFETY: passed on.
+                // SAFETY: the processor and the block.
                 unsafe { tiles::<false>(block) };
             }
 
+            /// # Safety
+            /// The processor and the block, with `rows`.
             unsafe fn product(block: &ConvBlock) {
-                // SAFETY: passed on.
+                // SAFETY: the processor and the block.
                 unsafe { tiles::<true>(block) };
             }
 
+            /// # Safety
+            /// The processor and the block; with `rows` where `REAL`.
             unsafe fn tiles<const REAL: bool>(block: &ConvBlock) {
                 use crate::arch::quads::Quads;
                 let mut first = 0;
                 macro_rules! tiles {
                     ($pixels:literal) => {
                         while $pixels <= <$quads>::PIXELS && block.pixels - first >= $pixels {
-                            // SAFETY: passed on; the tile's pixels are some of the block's.
+                            // SAFETY: the processor and the block; the pixels from `first` on are enough.
                             unsafe { tile::<$pixels, REAL>(block, first) };
                             first += $pixels;
                         }
@@ -222,9 +235,11 @@ macro_rules! kernels {
                 tiles!(1);
             }
 
+            /// # Safety
+            /// The processor and the rows.
             #[target_feature(enable = $feature)]
             unsafe fn depthwise(block: &DepthwiseRows) {
-                // SAFETY: passed on.
+                // SAFETY: the processor and the rows; kernel and distance are those matched.
                 unsafe {
                     match (block.kernel, block.columns_between) {
                         ([3, 3], 1) => rolling::<All<$quads>, 3, 3, 1, 3>(block),

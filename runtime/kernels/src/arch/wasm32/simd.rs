@@ -20,25 +20,25 @@ impl Quads for Simd128 {
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> v128 {
-        // SAFETY: passed on.
+        // SAFETY: 16 bytes can be read.
         unsafe { v128_load(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: v128) {
-        // SAFETY: passed on.
+        // SAFETY: 16 bytes can be written.
         unsafe { v128_store(to.cast(), bytes) }
     }
 
     #[inline(always)]
     unsafe fn repeat(from: *const u8) -> v128 {
-        // SAFETY: passed on.
+        // SAFETY: four bytes can be read.
         unsafe { v128_load32_splat(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn start(bias: *const i32, _: bool) -> v128 {
-        // SAFETY: passed on.
+        // SAFETY: four i32 can be read.
         unsafe { v128_load(bias.cast()) }
     }
 
@@ -101,13 +101,13 @@ impl Quads for Simd128 {
 
     #[inline(always)]
     unsafe fn write(sums: v128, to: *mut i32) {
-        // SAFETY: passed on.
+        // SAFETY: four i32 can be written.
         unsafe { v128_store(to.cast(), sums) }
     }
 
     #[inline(always)]
     unsafe fn scale(sums: v128, scales: *const f32, _: bool) -> v128 {
-        // SAFETY: passed on.
+        // SAFETY: four f32 can be read.
         let scale = unsafe { v128_load(scales.cast()) };
         f32x4_mul(f32x4_convert_i32x4(sums), scale)
     }

@@ -164,7 +164,7 @@ macro_rules! products {
 /// Adds the products of a row of weights, of a multiple of four, with four windows.
 ///
 /// # Safety
-/// So many elements of the four windows were written.
+/// As many elements as the row has were written, of each of the four windows.
 unsafe fn add_windows(row: &[i8], windows: &Windows, sums: &mut [i32; TOGETHER]) {
     let range = row.as_ptr_range();
     if row.is_empty() {
@@ -173,8 +173,7 @@ unsafe fn add_windows(row: &[i8], windows: &Windows, sums: &mut [i32; TOGETHER])
     assert!(row.len().is_multiple_of(4) && row.len() * TOGETHER <= HELD);
     let [mut a, mut b, mut c, mut d] = *sums;
     // SAFETY: reads the row four bytes at a time, which these processors do at any address, and for
-    // each four of them 32 bytes of the windows, which were written, as the caller promises, and lie
-    // at a multiple of 8.
+    // each four of them 32 bytes of the windows, which are in bounds, written, and at a multiple of 8.
     unsafe {
         asm!(
             "2:",
@@ -210,7 +209,7 @@ unsafe fn add_windows(row: &[i8], windows: &Windows, sums: &mut [i32; TOGETHER])
 /// window, of so many fours.
 ///
 /// # Safety
-/// So many of the window were written.
+/// `fours` fours of the window were written.
 unsafe fn add_rows(
     weights: &[i8],
     stride: usize,
@@ -222,15 +221,17 @@ unsafe fn add_rows(
         return;
     }
     assert!(fours <= windows.0.len() && stride.is_multiple_of(4) && 4 * fours <= stride);
+    // Four strides are no less by overflow, so that no row is beyond the last of four.
+    assert!(stride <= usize::MAX / TOGETHER);
     let (quads, rest) = sums.as_chunks_mut::<TOGETHER>();
     let end = windows.0[..fours].as_ptr_range().end;
     let mut first = 0;
     for sums in quads {
         let rows = &weights[first..first + 3 * stride + 4 * fours];
         let [mut a, mut b, mut c, mut d] = *sums;
-        // SAFETY: reads of four rows four bytes at a time, which these processors do at any
-        // address, up to the end of `rows`, and for each four of them 8 bytes of the window, which
-        // were written, as the caller promises, and lie at a multiple of 8.
+        // SAFETY: reads of four rows, `stride` apart, four bytes at a time, which these processors do
+        // at any address, up to the end of `rows`, and for each four of them 8 bytes of the window,
+        // which are in bounds, written, and at a multiple of 8.
         unsafe {
             asm!(
                 "2:",
@@ -267,9 +268,9 @@ unsafe fn add_rows(
     }
     for sum in rest {
         let row = &weights[first..first + 4 * fours];
-        // SAFETY: reads the row four bytes at a time, which these processors do at any address, and
-        // for each four of them 8 bytes of the window, which were written, as the caller promises, and
-        // lie at a multiple of 8.
+        // SAFETY: reads the row four bytes at a time, which these processors do at any address, and for
+        // each four of them 8 bytes of the window, which are in bounds, written, and at a multiple of
+        // 8.
         unsafe {
             asm!(
                 "2:",

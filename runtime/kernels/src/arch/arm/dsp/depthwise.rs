@@ -21,7 +21,7 @@ struct Weights([[u32; 2]; TAPS]);
 pub(super) fn depthwise(conv: &Conv<'_>, output: &mut [i8]) -> bool {
     let channels = conv.output_shape.channels;
     let [height, width] = conv.window.kernel;
-    if !channels.is_multiple_of(4) || height * width > TAPS {
+    if !channels.is_multiple_of(4) || height.saturating_mul(width) > TAPS {
         return false;
     }
     let finish = Finish::new(conv);
@@ -86,12 +86,16 @@ fn four_channels(
         };
         if taps > 0 && !rows.is_empty() {
             let first = top * line + left * channels + channel;
-            let last = first + (rows.len() - 1) * below + (taps - 1) * step;
-            let input = &conv.input[first..last + 4];
+            // From the first element to the last one's four channels: whatever the shapes are, no
+            // element between is further.
+            let down = (rows.len() - 1).saturating_mul(below);
+            let length = (taps - 1).saturating_mul(step).saturating_add(down).saturating_add(4);
+            let input = &conv.input[first..first.wrapping_add(length)];
+            // At most 25, as `height · width` is.
             let weights = &weights.0[rows.start * width + columns.range.start..];
             assert!((rows.len() - 1) * width + taps <= weights.len());
-            // SAFETY: `input` reaches from the first element to the last one's four channels, and
-            // `weights` has all taps, which was checked.
+            // SAFETY: `input` holds four channels of every element, `down` and `step` apart, and
+            // `weights` all taps, `width` apart, at a multiple of 8. There is a row, and a tap.
             unsafe {
                 if taps == 3 && width == 3 {
                     add_rows_of_three(
@@ -156,7 +160,8 @@ macro_rules! tap {
 /// Adds the products of some taps in a row: their elements begin `step` apart.
 ///
 /// # Safety
-/// There are as many weights as taps, and so many elements, each of four bytes.
+/// `taps` is at least 1, and so many weights can be read, at a multiple of 8. Four bytes can be read
+/// at `input + i · step`, for all i below `taps`, at any address.
 #[inline(always)]
 unsafe fn add_row(
     input: *const i8,
@@ -166,8 +171,8 @@ unsafe fn add_row(
     sums: &mut [i32; 4],
 ) {
     let [mut a, mut b, mut c, mut d] = *sums;
-    // SAFETY: reads the weights, at a multiple of 8, and for each of them four bytes of the input,
-    // which these processors do at any address; they are there as the caller promises.
+    // SAFETY: reads the weights and for each of them four bytes of the input, which these processors
+    // do at any address, and nothing else.
     unsafe {
         asm!(
             "2:",
@@ -196,7 +201,8 @@ unsafe fn add_row(
 /// The same for some rows of three taps, `below` apart.
 ///
 /// # Safety
-/// There are three weights and three elements a row, each element of four bytes, and a row.
+/// `rows` is at least 1, and three times as many weights can be read, at a multiple of 8. Four bytes
+/// can be read at `input + r · below + i · step`, for all r below `rows` and i below 3, at any address.
 #[inline(always)]
 unsafe fn add_rows_of_three(
     input: *const i8,
@@ -208,11 +214,11 @@ unsafe fn add_rows_of_three(
 ) {
     let [mut a, mut b, mut c, mut d] = *sums;
     // There are not enough registers for these two.
-    // SAFETY: the end of what the caller promises.
+    // SAFETY: the end of the weights.
     let rest = (below, unsafe { weights.add(3 * rows) });
     let rest: [usize; 2] = [rest.0, rest.1.addr()];
-    // SAFETY: reads the weights, at a multiple of 8, and for each of them four bytes of the input,
-    // which these processors do at any address; they are there as the caller promises. Reads `rest`.
+    // SAFETY: reads the weights and for each of them four bytes of the input, which these processors
+    // do at any address, two words of `rest`, and nothing else.
     unsafe {
         asm!(
             "2:",

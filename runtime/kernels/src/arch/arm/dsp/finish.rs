@@ -40,19 +40,28 @@ impl<'a> Finish<'a> {
         output: &mut [i8],
     ) {
         let scales = &self.scales[channel..channel + sums.len()];
-        let output = &mut output[at..];
+        // Up to the last channel's last activation.
+        let length = (N - 1).saturating_mul(step).saturating_add(sums.len());
+        let output = &mut output[at..][..length];
         match (&self.residual, self.is_full) {
-            (None, true) => each(sums, scales, step, output, |value, _| self.full(value)),
-            (None, false) => each(sums, scales, step, output, |value, _| self.clamped(value)),
+            // SAFETY: the output is that long.
+            (None, true) => unsafe {
+                each(sums, scales, step, output, |value, _| self.full(value));
+            },
+            // SAFETY: as above.
+            (None, false) => unsafe {
+                each(sums, scales, step, output, |value, _| self.clamped(value));
+            },
             (Some(residual), _) => {
-                let values = &residual.values[at..];
-                assert_eq!(values.len(), output.len());
+                let values = &residual.values[at..][..length];
                 let zero_point = i32::from(residual.zero_point);
-                each(sums, scales, step, output, |value, at| {
-                    // SAFETY: it is a place in the output, which is as long.
+                let convert = |value, at| {
+                    // SAFETY: `each` gives places below `length`.
                     let added = i32::from(unsafe { *values.get_unchecked(at) }) - zero_point;
                     self.clamped(value + added as f32 * residual.scale)
-                });
+                };
+                // SAFETY: as above.
+                unsafe { each(sums, scales, step, output, convert) };
             }
         }
     }
@@ -81,20 +90,23 @@ impl<'a> Finish<'a> {
 }
 
 /// See [`Finish::write`], with the place of the first activation 0.
+///
+/// # Safety
+/// The output has `(N − 1) · step + sums.len()` activations, and no fewer by overflow. Then `convert`
+/// is given places below that.
 #[inline(always)]
-fn each<const N: usize>(
+unsafe fn each<const N: usize>(
     sums: &[[i32; N]],
     scales: &[f32],
     step: usize,
     output: &mut [i8],
     convert: impl Fn(f32, usize) -> i8,
 ) {
-    assert!(sums.is_empty() || sums.len() + (N - 1) * step <= output.len());
     for (channel, (sums, &scale)) in sums.iter().zip(scales).enumerate() {
         for (index, &sum) in sums.iter().enumerate() {
             let at = channel + index * step;
             let activation = convert(sum as f32 * scale, at);
-            // SAFETY: no place is beyond the last channel's last, which was checked.
+            // SAFETY: `channel` is below `sums.len()`, and `index` below `N`.
             unsafe { *output.get_unchecked_mut(at) = activation };
         }
     }

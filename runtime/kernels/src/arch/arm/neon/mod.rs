@@ -42,6 +42,9 @@ pub(crate) const PRODUCTS: ProductKernels =
     ProductKernels { extent: words::extent, affine: words::affine, multiply: product };
 
 /// See [`Kernels::peak`].
+///
+/// # Safety
+/// The processor.
 unsafe fn peak(rounds: usize) -> u64 {
     const STEPS: usize = 16;
     let (activations, weights) = ([3u8; 4 * STEPS], [5u8; STEP * STEPS]);
@@ -58,19 +61,25 @@ unsafe fn peak(rounds: usize) -> u64 {
 }
 
 /// Parts that begin at the bias.
+///
+/// # Safety
+/// 16 i32 can be read at `block`, a multiple of 4.
 unsafe fn bias(block: *const u8) -> [i32; 2 * WIDTH] {
     let mut parts = [0; 2 * WIDTH];
     for (column, parts) in parts.chunks_exact_mut(2).enumerate() {
-        // SAFETY: the terms of a block begin it.
+        // SAFETY: there are 16, and as many pairs of parts.
         parts[0] = unsafe { block.cast::<i32>().add(column).read() };
     }
     parts
 }
 
 /// Everything but the addend.
+///
+/// # Safety
+/// `block` points to 16 biases and 16 scales.
 unsafe fn ending(block: *const u8, finish: Finish) -> Ending {
     Ending {
-        // SAFETY: the terms of a block begin it.
+        // SAFETY: the scales follow the biases.
         scales: unsafe { block.add(4 * WIDTH).cast() },
         residual: core::ptr::null(),
         residual_zero_point: 0.0,
@@ -82,9 +91,13 @@ unsafe fn ending(block: *const u8, finish: Finish) -> Ending {
 }
 
 /// Writes the first outputs.
+///
+/// # Safety
+/// The processor. The scales are 16, and so are addends, where there are any; `channels`, at most 16,
+/// bytes can be written at `output`.
 unsafe fn finish(parts: &[i32; 2 * WIDTH], ending: &Ending, output: *mut u8, channels: usize) {
-    // SAFETY: there are so many parts; the caller passes 16 scales, 16 addends or none, and room
-    // for so many channels.
+    // SAFETY: there are 32 parts, and 16 bytes are written: to the output where it has them, otherwise
+    // to the array.
     unsafe {
         if channels == WIDTH {
             return hardtack_neon_finish(parts.as_ptr(), ending, output);
@@ -96,27 +109,27 @@ unsafe fn finish(parts: &[i32; 2 * WIDTH], ending: &Ending, output: *mut u8, cha
 }
 
 /// # Safety
-/// As [`ConvBlock`] says; the processor has NEON.
+/// The processor and the block.
 unsafe fn conv(block: &ConvBlock) {
-    // SAFETY: passed on.
+    // SAFETY: the processor and the block.
     unsafe { pixels::<false>(block) };
 }
 
 /// # Safety
-/// As [`conv`].
+/// The processor and the block, with `rows`.
 unsafe fn product(block: &ConvBlock) {
-    // SAFETY: passed on.
+    // SAFETY: the processor and the block.
     unsafe { pixels::<true>(block) };
 }
 
 /// `REAL`: sums become reals.
 ///
 /// # Safety
-/// As [`conv`].
+/// The processor and the block; with `rows` where `REAL`.
 unsafe fn pixels<const REAL: bool>(block: &ConvBlock) {
-    // SAFETY: everything read and written is what the block promises: its terms and weights, the
-    // runs of its pixels and up to three bytes behind each, and its channels of each output and
-    // addend.
+    // SAFETY: read are 16 biases and 16 scales, the `steps` of each run of weights, 64 bytes each and
+    // all within the block, and of each run of each pixel `4 · steps` bytes. Of the block's channels,
+    // at most 16, each output is written and each addend read, no further.
     unsafe {
         let bias = bias(block.weights);
         let mut ending = ending(block.weights, block.finish);
@@ -151,10 +164,11 @@ unsafe fn pixels<const REAL: bool>(block: &ConvBlock) {
 }
 
 /// # Safety
-/// As [`DepthwiseRows`] says; the processor has NEON.
+/// The processor and the rows.
 unsafe fn depthwise(block: &DepthwiseRows) {
-    // SAFETY: everything read and written is what the block promises: its terms and weights, the
-    // windows of its outputs with the slack, and its channels of each output.
+    // SAFETY: read are 16 biases and 16 scales, the steps of the weights, and of each window 16 bytes,
+    // a vector, in each of four rows of each group, for each column. `channels`, at most 16, bytes of
+    // each output are written.
     unsafe {
         let bias = bias(block.weights);
         let ending = ending(block.weights, block.finish);

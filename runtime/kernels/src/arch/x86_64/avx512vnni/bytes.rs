@@ -7,8 +7,8 @@ use crate::strided::portable;
 /// `output[i] = table[input[i]]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn lookup(table: &[u8; 256], input: &[u8], output: &mut [u8]) {
-    // SAFETY: the table has four vectors; chunks have 64 bytes, and their masks as many bits as
-    // the rest has bytes.
+    // SAFETY: the table has four vectors. Vectors of input and output begin 64 bytes before the end of
+    // the shorter one at the latest; what is left, 1 to 63 bytes, is as many bits of the mask.
     unsafe {
         let quarter = |index: usize| _mm512_loadu_si512(table.as_ptr().add(64 * index).cast());
         let [a, b, c, d] = [quarter(0), quarter(1), quarter(2), quarter(3)];

@@ -9,13 +9,13 @@ use crate::strided::ConvBlock;
 /// Runs a block.
 ///
 /// # Safety
-/// As [`ConvBlock`] says; the processor has the instruction set.
+/// The processor and the block, of the layout `X86Zmm`.
 pub(super) unsafe fn conv(block: &ConvBlock) {
     let plain = block.narrow
         && block.finish.is_saturation()
         && block.residual.is_null()
         && block.channels == block.width;
-    // SAFETY: passed on.
+    // SAFETY: the processor and the block, of as many vectors as matched.
     unsafe {
         match (block.width / 16, plain) {
             (4, true) => columns_4::<true, false>(block),
@@ -34,9 +34,9 @@ pub(super) unsafe fn conv(block: &ConvBlock) {
 /// Runs a block whose sums become reals.
 ///
 /// # Safety
-/// As [`conv`].
+/// The processor and the block, of the layout `X86Zmm`, with `rows`.
 pub(super) unsafe fn product(block: &ConvBlock) {
-    // SAFETY: passed on.
+    // SAFETY: the processor and the block, of as many vectors as matched.
     unsafe {
         match block.width / 16 {
             4 => columns_4::<false, true>(block),
@@ -51,13 +51,15 @@ pub(super) unsafe fn product(block: &ConvBlock) {
 /// what is left in as few tiles as there are kernels for.
 macro_rules! columns {
     ($name:ident, $vectors:literal, $($pixels:literal)*) => {
+        /// # Safety
+        /// As [`tiles`], for all pixels of the block.
         unsafe fn $name<const PLAIN: bool, const REAL: bool>(block: &ConvBlock) {
             let mut first = 0;
             $(
                 let count = (block.pixels - first) / $pixels;
                 if count > 0 {
                     let end = first + count * $pixels;
-                    // SAFETY: passed on; the tiles' pixels are some of the block's.
+                    // SAFETY: the processor and the block; `end` is at most its pixels.
                     unsafe { tiles::<$vectors, $pixels, PLAIN, REAL>(block, first, end) };
                     first = end;
                 }
@@ -74,6 +76,11 @@ columns!(columns_1, 1, 12 8 4 2 1);
 
 /// Pixels from number `first` to before `end`, `P` at a time; `V` vectors of columns. `PLAIN`: as
 /// [`Finisher`]. `REAL`: sums become reals.
+///
+/// # Safety
+/// The processor and the block, of `16 · V` columns and at least `end` pixels; with `rows` where
+/// `REAL`. From `first` to `end` are a multiple of `P` pixels. `PLAIN` only where every column is a
+/// channel.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool, const REAL: bool>(
@@ -81,9 +88,10 @@ unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool, const REAL: b
     mut first: usize,
     end: usize,
 ) {
-    // SAFETY: everything read and written is what the block promises: its terms and weights,
-    // the runs of its pixels and up to three bytes behind each, and its channels of each output
-    // and addend, by masks where they are no whole vectors.
+    // SAFETY: read are `16 · V` biases and scales, at a multiple of 64, the `steps` of each run of
+    // weights, of `V` vectors, all within the block, and of each run of each pixel `4 · steps` bytes,
+    // four at a time. Reals are written for the block's channels, of which more than `16 · (V − 1)`
+    // are, by masks; other outputs by the finisher.
     unsafe {
         let narrow = PLAIN || block.narrow;
         let mut bias = [start(narrow); V];
@@ -219,6 +227,8 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
         Self { block, first, addend }
     }
 
+    /// # Safety
+    /// The block, which has more than `first + pixel` pixels.
     #[inline(always)]
     unsafe fn output(&self, pixel: usize) -> *mut u8 {
         // SAFETY: the block has an offset for each of its pixels.
@@ -227,19 +237,25 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
         }
     }
 
+    /// # Safety
+    /// The block, which has more than `first + pixel` pixels, and addends.
     #[inline(always)]
     unsafe fn residual(&self, pixel: usize) -> *const u8 {
-        // SAFETY: as in `output`.
+        // SAFETY: the block has an offset for each of its pixels.
         unsafe {
             self.block.residual.add(*self.block.residual_offsets.add(self.first + pixel) as usize)
         }
     }
 
     /// 64 columns of one pixel.
+    ///
+    /// # Safety
+    /// The processor and the block, of 64 columns; the pixel is one of its.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn one(&self, pixel: usize, mut sums: [__m512; 4]) {
-        // SAFETY: passed on; masked where the block has fewer channels.
+        // SAFETY: the processor and the block: it has 49 to 64 channels here, and the mask as many
+        // bits, so that no byte beyond is read or written.
         unsafe {
             let mask = u64::MAX >> (64 - self.block.channels);
             if !PLAIN && !self.block.residual.is_null() {
@@ -256,10 +272,14 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
     }
 
     /// The first 32 columns of two pixels, or of one.
+    ///
+    /// # Safety
+    /// The processor and the block, of at least 32 columns; the `count` pixels, 1 or 2, are of its.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn two(&self, pixel: usize, mut sums: [__m512; 4], count: usize) {
-        // SAFETY: passed on; masked where the block has fewer channels.
+        // SAFETY: the processor and the block: it has more than 16 channels here, of which the mask has
+        // up to 32 bits, so that no byte beyond is read or written. `count` is 1 or 2.
         unsafe {
             let mask = u32::MAX >> (32 - self.block.channels.min(32));
             // Lanes of 8 columns of either pixel, in turns.
@@ -291,10 +311,14 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
     }
 
     /// 16 columns from `column` on, of up to four pixels.
+    ///
+    /// # Safety
+    /// The processor and the block, of `column + 16` columns; the `count` pixels, 1 to 4, are of its.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn four(&self, pixel: usize, mut sums: [__m512; 4], count: usize, column: usize) {
-        // SAFETY: passed on; masked where the block has fewer channels.
+        // SAFETY: the processor and the block: it has more than `column` channels, of which the mask has
+        // up to 16 bits, so that no byte beyond is read or written. `count` is 1 to 4.
         unsafe {
             let mask = u16::MAX >> (16 - (self.block.channels - column).min(16));
             // Lanes of 4 columns of each pixel, in turns; its own inverse.

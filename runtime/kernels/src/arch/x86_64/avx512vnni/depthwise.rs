@@ -12,9 +12,9 @@ const VECTOR: usize = 64;
 /// Runs some rows.
 ///
 /// # Safety
-/// As [`DepthwiseRows`] says; the processor has the instruction set.
+/// The processor and the rows.
 pub(super) unsafe fn depthwise(block: &DepthwiseRows) {
-    // SAFETY: passed on.
+    // SAFETY: the processor and the rows; kernel and distance are those matched.
     unsafe {
         match (block.kernel, block.columns_between) {
             ([3, 3], 1) => known::<3, 3, 1, 3>(block),
@@ -27,19 +27,23 @@ pub(super) unsafe fn depthwise(block: &DepthwiseRows) {
     }
 }
 
+/// # Safety
+/// As [`rolling`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn known<const R: usize, const K: usize, const S: usize, const N: usize>(
     block: &DepthwiseRows,
 ) {
-    // SAFETY: passed on.
+    // SAFETY: the processor and the rows, with the kernel and the distance of the parameters.
     unsafe { rolling::<All, R, K, S, N>(block) }
 }
 
+/// # Safety
+/// The processor and the rows.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn unknown(block: &DepthwiseRows) {
-    // SAFETY: passed on.
+    // SAFETY: the processor and the rows.
     unsafe { general::<All>(block) }
 }
 
@@ -53,9 +57,11 @@ struct Ends {
     offset: [__m512; 4],
 }
 
+/// # Safety
+/// The processor. 64 bytes can be read `at` bytes behind the row.
 #[inline(always)]
 unsafe fn load(rows: &[*const u8], row: usize, at: usize) -> __m512i {
-    // SAFETY: passed on.
+    // SAFETY: a vector, of 64 bytes, can be read `at` bytes behind the row.
     unsafe { _mm512_loadu_si512(rows[row].add(at).cast()) }
 }
 
@@ -69,7 +75,8 @@ impl Channels for All {
 
     #[inline(always)]
     unsafe fn ends(block: &DepthwiseRows) -> Ends {
-        // SAFETY: the terms of a block begin it.
+        // SAFETY: the processor and the rows: weights begin with 64 biases and 64 scales, at a multiple
+        // of 64.
         unsafe {
             let begin = start(block.narrow);
             let zero = [_mm512_setzero_ps(); 4];
@@ -91,13 +98,13 @@ impl Channels for All {
 
     #[inline(always)]
     unsafe fn weights(block: &DepthwiseRows) -> *const u8 {
-        // SAFETY: weights follow the terms.
+        // SAFETY: the rows: 64 biases and 64 scales come before the steps.
         unsafe { block.weights.add(8 * VECTOR) }
     }
 
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> Self::Weights {
-        // SAFETY: passed on.
+        // SAFETY: the processor; a step has four vectors, of 64 bytes, at a multiple of 64.
         unsafe {
             let mut four = [_mm512_setzero_si512(); 4];
             for (j, vector) in four.iter_mut().enumerate() {
@@ -109,7 +116,7 @@ impl Channels for All {
 
     #[inline(always)]
     unsafe fn interleave(rows: &[*const u8], at: usize) -> Self::Values {
-        // SAFETY: passed on.
+        // SAFETY: the processor; a vector can be read `at` bytes behind each row, of which there is one.
         unsafe {
             let a = load(rows, 0, at);
             let b = if rows.len() > 1 { load(rows, 1, at) } else { a };
@@ -129,14 +136,15 @@ impl Channels for All {
     #[inline(always)]
     unsafe fn add(sums: &mut Self::Sums, values: Self::Values, weights: Self::Weights) {
         for j in 0..4 {
-            // SAFETY: the processor has it.
+            // SAFETY: the processor.
             sums[j] = unsafe { _mm512_dpbusd_epi32(sums[j], values[j], weights[j]) };
         }
     }
 
     #[inline(always)]
     unsafe fn write(block: &DepthwiseRows, ends: &Ends, sums: Self::Sums, output: *mut u8) {
-        // SAFETY: passed on; masked where the block has fewer channels.
+        // SAFETY: the processor and the rows: `channels`, 1 to 64, bytes can be written at `output`; the
+        // mask has as many bits.
         unsafe {
             let mut scaled = ends.scale;
             if block.narrow {

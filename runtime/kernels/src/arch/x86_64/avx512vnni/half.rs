@@ -12,14 +12,14 @@ pub(super) const COLUMNS: usize = 8;
 /// Runs a block of one vector, of whose columns the first [`COLUMNS`] at most are channels.
 ///
 /// # Safety
-/// As [`ConvBlock`] says; the processor has the instruction set.
+/// The processor and the block, of 16 columns and at most [`COLUMNS`] channels.
 pub(super) unsafe fn conv(block: &ConvBlock) {
     let mut first = 0;
     macro_rules! all {
         ($($pixels:literal)*) => {$(
             let end = first + (block.pixels - first) / $pixels * $pixels;
             if first < end {
-                // SAFETY: passed on; the tiles' pixels are some of the block's.
+                // SAFETY: the processor and the block; `end` is at most its pixels.
                 unsafe { tiles::<$pixels>(block, first, end) };
                 first = end;
             }
@@ -30,12 +30,15 @@ pub(super) unsafe fn conv(block: &ConvBlock) {
 }
 
 /// Pixels from number `first` to before `end`, `P` at a time.
+///
+/// # Safety
+/// As [`conv`]. The block has at least `end` pixels, and from `first` on they are a multiple of `P`.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const P: usize>(block: &ConvBlock, mut first: usize, end: usize) {
-    // SAFETY: everything read and written is what the block promises: its terms and weights,
-    // the runs of its pixels and up to three bytes behind each, and by masks its channels of each
-    // output and addend.
+    // SAFETY: read are 16 biases and scales, at a multiple of 64, the `steps` of each run of weights,
+    // a vector each and all within the block, and of each run of each pixel `4 · steps` bytes: eight
+    // or four at a time, as many as there are.
     unsafe {
         let load = |at: usize| _mm512_load_si512(block.weights.add(64 * at).cast());
         // Columns in turns with the same columns of another vector, or with nothing.
@@ -109,11 +112,14 @@ unsafe fn tiles<const P: usize>(block: &ConvBlock, mut first: usize, end: usize)
 }
 
 /// Adds, narrows and writes the scaled sums of up to eight pixels, of two in a vector.
+///
+/// # Safety
+/// As [`conv`]. The `count` pixels, at most 8, are of the block's.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn finish(block: &ConvBlock, first: usize, mut sums: [__m512; 4], count: usize) {
-    // SAFETY: the block has an offset for each of its pixels, and its channels there; others are
-    // masked.
+    // SAFETY: the block has an offset for each of its pixels, where its channels, 1 to 8, can be
+    // written, and read where there are addends: the mask has as many bits.
     unsafe {
         let mask = u16::MAX >> (16 - block.channels);
         // Lanes of 4 columns of each vector, in turns; its own inverse.

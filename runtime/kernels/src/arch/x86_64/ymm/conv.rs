@@ -13,15 +13,15 @@ pub(super) const WIDTH: usize = 16;
 /// `REAL`: sums of two vectors become reals.
 ///
 /// # Safety
-/// As [`ConvBlock`] says; the processor has AVX2, FMA and the instructions of `D`.
+/// The processor, which has AVX2, FMA and the instructions of `D`, and the block, of the layout
+/// `X86Ymm`; with `rows` where `REAL`. It has `first + P` pixels, and at most `8 · V` channels.
 #[inline(always)]
 pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bool>(
     block: &ConvBlock,
     first: usize,
 ) {
-    // SAFETY: everything read and written is what the block promises: its terms and weights,
-    // the runs of its pixels and up to three bytes behind each, and its channels of each output
-    // and addend.
+    // SAFETY: read are 16 biases and scales, the `steps` of each run of weights, 64 bytes each and all
+    // within the block, and of each run of each pixel `4 · steps` bytes, four at a time.
     unsafe {
         let begin = start(block.narrow);
         let mut bias = columns::<V>(block.weights);
@@ -93,9 +93,12 @@ pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bo
 }
 
 /// Adds, narrows and writes the scaled sums of two pixels, or of the first.
+///
+/// # Safety
+/// The processor and the block, which has `pixel + count` pixels.
 #[inline(always)]
 unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], count: usize) {
-    // SAFETY: the block has offsets for its pixels, and so many channels there.
+    // SAFETY: the processor and the block, whose pixels these are.
     unsafe {
         if !block.residual.is_null() {
             let second = residual(block, pixel + count - 1);
@@ -123,6 +126,9 @@ unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], co
 }
 
 /// Writes the reals of the sums of a row.
+///
+/// # Safety
+/// The processor and the block, with `rows`, which has more than `pixel` pixels.
 #[inline(always)]
 unsafe fn reals(
     block: &ConvBlock,
@@ -131,8 +137,8 @@ unsafe fn reals(
     columns: [__m256i; 2],
     scales: [__m256; 2],
 ) {
-    // SAFETY: the block has a row and an offset for each of its pixels, an addend for each column,
-    // and so many channels there.
+    // SAFETY: the block has a row and an offset for each of its pixels, an addend for each of its 16
+    // columns, and room for reals of its channels.
     unsafe {
         let row = *block.rows.add(pixel);
         let (zero, scale) = (_mm256_set1_epi32(row.zero), _mm256_set1_ps(row.scale));
@@ -154,9 +160,12 @@ unsafe fn reals(
 
 /// The words of all columns in two vectors, or in one those of the first eight, which are the
 /// lower lanes of both.
+///
+/// # Safety
+/// The processor. 64 bytes can be read.
 #[inline(always)]
 unsafe fn columns<const V: usize>(at: *const u8) -> [__m256i; V] {
-    // SAFETY: passed on.
+    // SAFETY: the processor; 64 bytes can be read.
     unsafe {
         let mut vectors = [_mm256_loadu_si256(at.cast()); V];
         if V == 2 {
@@ -170,9 +179,12 @@ unsafe fn columns<const V: usize>(at: *const u8) -> [__m256i; V] {
 }
 
 /// The channels of the addend of a pixel.
+///
+/// # Safety
+/// The processor and the block, which has more than `pixel` pixels, and addends.
 #[inline(always)]
 unsafe fn residual(block: &ConvBlock, pixel: usize) -> __m128i {
-    // SAFETY: the block has an offset for the pixel, and so many channels there.
+    // SAFETY: the block has an offset for the pixel, where `channels`, at most 16, bytes can be read.
     unsafe {
         let at = block.residual.add(*block.residual_offsets.add(pixel) as usize);
         if block.channels == WIDTH {
@@ -188,9 +200,12 @@ unsafe fn residual(block: &ConvBlock, pixel: usize) -> __m128i {
 }
 
 /// Writes the channels of a pixel.
+///
+/// # Safety
+/// The processor and the block, which has more than `pixel` pixels.
 #[inline(always)]
 unsafe fn store(block: &ConvBlock, pixel: usize, bytes: __m128i) {
-    // SAFETY: as in `residual`.
+    // SAFETY: the block has an offset for the pixel, where `channels`, at most 16, bytes can be written.
     unsafe {
         let at = block.output.add(*block.output_offsets.add(pixel) as usize);
         if block.channels == WIDTH {

@@ -20,9 +20,12 @@ impl<D: Dot, const HALF: usize> Half<D, HALF> {
     const SKIP: usize = 2 * HALF * VECTOR;
 
     /// Writes eight channels from `channel` on, as far as there are.
+    ///
+    /// # Safety
+    /// The processor and the rows; `output` is the place of an output.
     #[inline(always)]
     unsafe fn write_lane(block: &DepthwiseRows, output: *mut u8, channel: usize, bytes: __m128i) {
-        // SAFETY: passed on.
+        // SAFETY: `channels` bytes can be written at `output`, and no other is.
         unsafe {
             if channel + 8 <= block.channels {
                 _mm_storel_epi64(output.add(channel).cast(), bytes);
@@ -35,9 +38,11 @@ impl<D: Dot, const HALF: usize> Half<D, HALF> {
     }
 }
 
+/// # Safety
+/// The processor. 32 bytes can be read `at` bytes behind `from`.
 #[inline(always)]
 unsafe fn load(from: *const u8, at: usize) -> __m256i {
-    // SAFETY: passed on.
+    // SAFETY: 32 bytes can be read there.
     unsafe { _mm256_loadu_si256(from.add(at).cast()) }
 }
 
@@ -51,7 +56,7 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
 
     #[inline(always)]
     unsafe fn ends(block: &DepthwiseRows) -> Self::Ends {
-        // SAFETY: the terms of a block begin it.
+        // SAFETY: the processor and the rows: weights begin with 32 biases, of which 16 are this half's.
         unsafe {
             let begin = start(block.narrow);
             let (a, b) =
@@ -67,19 +72,19 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
 
     #[inline(always)]
     unsafe fn weights(block: &DepthwiseRows) -> *const u8 {
-        // SAFETY: weights follow the terms.
+        // SAFETY: the rows: 32 biases and 32 scales come before the steps.
         unsafe { block.weights.add(8 * VECTOR + Self::SKIP) }
     }
 
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> Self::Weights {
-        // SAFETY: passed on.
+        // SAFETY: the processor; this half of a step has two vectors, of 32 bytes.
         unsafe { [D::weights(load(weights, 0)), D::weights(load(weights, VECTOR))] }
     }
 
     #[inline(always)]
     unsafe fn interleave(rows: &[*const u8], at: usize) -> Self::Values {
-        // SAFETY: passed on.
+        // SAFETY: the processor; a vector, of 32 bytes, can be read `at` bytes behind each row.
         unsafe {
             let a = load(rows[0], at);
             let b = if rows.len() > 1 { load(rows[1], at) } else { a };
@@ -99,7 +104,7 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
 
     #[inline(always)]
     unsafe fn add(sums: &mut Self::Sums, values: Self::Values, weights: Self::Weights) {
-        // SAFETY: passed on.
+        // SAFETY: the processor.
         unsafe {
             sums[0] = D::add(sums[0], values[0], weights[0]);
             sums[1] = D::add(sums[1], values[1], weights[1]);
@@ -108,7 +113,8 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
 
     #[inline(always)]
     unsafe fn write(block: &DepthwiseRows, _: &Self::Ends, sums: Self::Sums, output: *mut u8) {
-        // SAFETY: the terms of a block begin it; the rest is passed on.
+        // SAFETY: the processor and the rows: 32 scales, of which 16 are this half's, follow 32 biases,
+        // and `channels` bytes can be written at `output`.
         unsafe {
             let scales = block.weights.add(4 * VECTOR + Self::SKIP).cast::<f32>();
             let a = scale(sums[0], _mm256_loadu_ps(scales), block.narrow);

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 use core::hint::black_box;
 
 /// Adds four products to each of eight sums. What can be done to weights and activations
-/// beforehand is done once for all their uses.
+/// beforehand is done once for all their uses. All functions need the processor.
 pub(super) trait Dot {
     /// Weights made ready.
     type Weights: Copy;
@@ -12,15 +12,15 @@ pub(super) trait Dot {
     type Activations: Copy;
 
     /// # Safety
-    /// The processor has the instructions; so for all that follow.
+    /// The processor.
     unsafe fn weights(weights: __m256i) -> Self::Weights;
 
     /// # Safety
-    /// See [`Dot::weights`].
+    /// The processor.
     unsafe fn activations(activations: __m256i) -> Self::Activations;
 
     /// # Safety
-    /// See [`Dot::weights`].
+    /// The processor.
     unsafe fn add(sums: __m256i, a: Self::Activations, w: Self::Weights) -> __m256i;
 }
 
@@ -45,7 +45,7 @@ macro_rules! vnni {
 
             #[inline(always)]
             unsafe fn add(sums: __m256i, a: __m256i, w: __m256i) -> __m256i {
-                // SAFETY: the processor has it.
+                // SAFETY: the processor.
                 unsafe { $add(sums, a, w) }
             }
         }
@@ -79,7 +79,7 @@ impl Dot for Avx2 {
 
     #[inline(always)]
     unsafe fn weights(weights: __m256i) -> Halves {
-        // SAFETY: the processor has AVX2.
+        // SAFETY: the processor, which has AVX2.
         unsafe {
             let even = _mm256_srai_epi16(_mm256_slli_epi16(weights, 8), 8);
             Halves { even, odd: _mm256_srai_epi16(weights, 8) }
@@ -88,7 +88,7 @@ impl Dot for Avx2 {
 
     #[inline(always)]
     unsafe fn activations(activations: __m256i) -> Halves {
-        // SAFETY: the processor has AVX2.
+        // SAFETY: the processor, which has AVX2.
         unsafe {
             let even = _mm256_and_si256(activations, _mm256_set1_epi16(0xff));
             Halves { even, odd: _mm256_srli_epi16(activations, 8) }
@@ -97,7 +97,7 @@ impl Dot for Avx2 {
 
     #[inline(always)]
     unsafe fn add(sums: __m256i, a: Halves, w: Halves) -> __m256i {
-        // SAFETY: the processor has AVX2.
+        // SAFETY: the processor, which has AVX2.
         unsafe {
             let even = _mm256_madd_epi16(a.even, w.even);
             let odd = _mm256_madd_epi16(a.odd, w.odd);
@@ -109,11 +109,11 @@ impl Dot for Avx2 {
 /// See [`Kernels::peak`](crate::strided::Kernels::peak).
 ///
 /// # Safety
-/// The processor has AVX2 and the instructions of `D`.
+/// The processor, which has AVX2 and the instructions of `D`.
 #[inline(always)]
 pub(super) unsafe fn peak<D: Dot>(rounds: usize) -> u64 {
     const PIXELS: usize = 4;
-    // SAFETY: passed on; references can be read.
+    // SAFETY: the processor; references can be read.
     unsafe {
         let activations = [D::activations(_mm256_set1_epi8(3)); PIXELS];
         let weights = [

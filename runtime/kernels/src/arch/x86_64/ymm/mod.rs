@@ -11,7 +11,7 @@ macro_rules! tiles {
     ($block:ident, $vectors:literal, $real:literal, [$($pixels:literal)*]) => {{
         let mut first = 0;
         $(while $block.pixels - first >= $pixels {
-            // SAFETY: passed on; the tile's pixels are some of the block's.
+            // SAFETY: the processor and the block; the pixels from `first` on are enough.
             unsafe { tile::<$vectors, $pixels, $real>($block, first) };
             first += $pixels;
         })*
@@ -57,22 +57,28 @@ macro_rules! kernels {
                 multiply: product,
             };
 
+            /// # Safety
+            /// The processor.
             #[target_feature(enable = $feature)]
             unsafe fn peak(rounds: usize) -> u64 {
-                // SAFETY: the processor has the instructions.
+                // SAFETY: the processor.
                 unsafe { dot::peak::<Dot>(rounds) }
             }
 
+            /// # Safety
+            /// As [`conv::tile`].
             #[inline(never)]
             #[target_feature(enable = $feature)]
             unsafe fn tile<const V: usize, const P: usize, const REAL: bool>(
                 block: &ConvBlock,
                 first: usize,
             ) {
-                // SAFETY: passed on.
+                // SAFETY: the processor and the block, whose pixels these are.
                 unsafe { conv::tile::<Dot, V, P, REAL>(block, first) }
             }
 
+            /// # Safety
+            /// The processor and the block, of the layout `X86Ymm`.
             unsafe fn conv(block: &ConvBlock) {
                 if block.channels > conv::WIDTH / 2 {
                     tiles!(block, 2, false, $pixels);
@@ -81,13 +87,17 @@ macro_rules! kernels {
                 }
             }
 
+            /// # Safety
+            /// The processor and the block, of the layout `X86Ymm`, with `rows`.
             unsafe fn product(block: &ConvBlock) {
                 tiles!(block, 2, true, $pixels);
             }
 
+            /// # Safety
+            /// The processor and the rows.
             #[target_feature(enable = $feature)]
             unsafe fn half<const HALF: usize>(block: &DepthwiseRows) {
-                // SAFETY: passed on.
+                // SAFETY: the processor and the rows; kernel and distance are those matched.
                 unsafe {
                     match (block.kernel, block.columns_between) {
                         ([3, 3], 1) => rolling::<Half<Dot, HALF>, 3, 3, 1, 3>(block),
@@ -99,8 +109,10 @@ macro_rules! kernels {
                 }
             }
 
+            /// # Safety
+            /// The processor and the rows.
             unsafe fn depthwise(block: &DepthwiseRows) {
-                // SAFETY: passed on.
+                // SAFETY: the processor and the rows.
                 unsafe {
                     half::<0>(block);
                     if block.channels > 8 {
