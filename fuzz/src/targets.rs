@@ -282,7 +282,12 @@ pub fn c_interface(bytes: &[u8]) {
             assert!(name.is_null() || std::ffi::CStr::from_ptr(name).count_bytes() < bytes.len());
         }
         let mut session = std::ptr::null_mut();
-        let options = bounded();
+        let options = HardtackOptions {
+            memory_limit: 64 << 20,
+            operation_limit: 1 << 26,
+            run_time_limit: 2000,
+            ..hardtack_options()
+        };
         if hardtack_session_new(bundle, &options, &mut session) == HardtackStatus::Ok {
             let _ = hardtack_session_run(session, std::ptr::null(), 0);
             for index in 0..hardtack_session_input_count(session) {

@@ -51,6 +51,30 @@ pub unsafe extern "C" fn hardtack_bundle_open(
     })
 }
 
+/// Opens a bundle that was verified when it was installed and that nobody could change since:
+/// sessions do not compare its weights and constants with their digests, and load faster. Damaged
+/// weights then give wrong numbers without an error.
+///
+/// @param path   the file
+/// @param bundle gets the bundle
+///
+/// # Safety
+/// `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hardtack_bundle_open_unverified(
+    path: *const c_char,
+    bundle: *mut *mut HardtackBundle,
+) -> HardtackStatus {
+    guarded(|| {
+        // SAFETY: `path` is NULL or a text that ends with a zero.
+        let file = unsafe { self::path(path)? };
+        // SAFETY: `bundle` is NULL or can be written.
+        let mut to = unsafe { Target::new(bundle, 1, "bundle")? };
+        to.write([give(HardtackBundle::new(Bundle::open_unverified(file)?)?)]);
+        Ok(())
+    })
+}
+
 /// Opens a bundle that lies in memory, by copying it.
 ///
 /// @param bytes  its bytes

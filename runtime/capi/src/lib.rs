@@ -16,6 +16,7 @@
 //!   runs there runs on one thread, and gives the same results.
 
 mod bundle;
+mod canceller;
 mod classify;
 mod handle;
 mod options;
@@ -25,6 +26,7 @@ mod status;
 mod tensor;
 
 pub use bundle::*;
+pub use canceller::*;
 pub use classify::*;
 pub use options::*;
 pub use session::*;

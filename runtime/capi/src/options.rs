@@ -2,8 +2,9 @@
 
 use std::ffi::c_char;
 use std::ptr;
+use std::time::Duration;
 
-use hardtack::{Isa, Options};
+use hardtack::{Isa, Limits, Options};
 
 use crate::pointer::{read, text};
 use crate::status::{Failure, argument, value_or};
@@ -20,9 +21,18 @@ pub struct HardtackOptions {
     pub keep_state: bool,
     /// Instruction set of the integer kernels, such as `neondot`; NULL is the best of this machine.
     pub isa: *const c_char,
+    /// The maximum number of bytes that the session may hold: weights packed anew, constants, arenas
+    /// and intermediate values. 0 is 4 GiB. A model that needs more is refused.
+    pub memory_limit: u64,
+    /// The maximum number of element operations of one inference. 0 is 2^41. A model that needs more
+    /// is refused.
+    pub operation_limit: u64,
+    /// The maximum time of one call that runs the model, in milliseconds; 0 is no maximum. Compared
+    /// between operations.
+    pub run_time_limit: u64,
 }
 
-/// The usual options: one thread, no kept state, the best instruction set.
+/// The usual options: one thread, no kept state, the best instruction set, the default limits.
 #[unsafe(no_mangle)]
 pub extern "C" fn hardtack_options() -> HardtackOptions {
     value_or(USUAL, || Ok(USUAL))
@@ -33,6 +43,9 @@ const USUAL: HardtackOptions = HardtackOptions {
     threads: 1,
     keep_state: false,
     isa: ptr::null(),
+    memory_limit: 0,
+    operation_limit: 0,
+    run_time_limit: 0,
 };
 
 /// [`HardtackOptions`] as the other side fills it: any bytes are one.
@@ -43,6 +56,9 @@ struct Given {
     threads: u32,
     keep_state: u8,
     isa: *const c_char,
+    memory_limit: u64,
+    operation_limit: u64,
+    run_time_limit: u64,
 }
 
 /// Settings may be added to the struct, behind those that are there. A caller that knows fewer says
@@ -53,7 +69,26 @@ const _: () = assert!(
         && std::mem::offset_of!(Given, keep_state)
             == std::mem::offset_of!(HardtackOptions, keep_state)
         && std::mem::offset_of!(Given, isa) == std::mem::offset_of!(HardtackOptions, isa)
+        && std::mem::offset_of!(Given, run_time_limit)
+            == std::mem::offset_of!(HardtackOptions, run_time_limit)
 );
+
+impl Given {
+    /// What the session may use; 0 stands for the default of each limit.
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        if self.memory_limit > 0 {
+            limits = limits.with_memory_bytes(self.memory_limit);
+        }
+        if self.operation_limit > 0 {
+            limits = limits.with_operations(self.operation_limit);
+        }
+        if self.run_time_limit > 0 {
+            limits = limits.with_run_time(Duration::from_millis(self.run_time_limit));
+        }
+        limits
+    }
+}
 
 impl HardtackOptions {
     /// The options of a pointer; the usual ones for null.
@@ -77,7 +112,15 @@ impl HardtackOptions {
             )));
         }
         let HardtackOptions { threads, isa, .. } = USUAL;
-        let mut given = Given { size, threads, keep_state: 0, isa };
+        let mut given = Given {
+            size,
+            threads,
+            keep_state: 0,
+            isa,
+            memory_limit: 0,
+            operation_limit: 0,
+            run_time_limit: 0,
+        };
         // SAFETY: it points to `size` bytes, and `given` has no fewer.
         unsafe {
             options.cast::<u8>().copy_to_nonoverlapping((&raw mut given).cast(), size);
@@ -99,6 +142,7 @@ impl HardtackOptions {
             let isa = Isa::from_name(name);
             Some(isa.ok_or_else(|| argument(format!("{name} is not an instruction set")))?)
         };
-        Ok(Options { keep_state, isa, threads: given.threads.max(1) as usize })
+        let limits = given.limits();
+        Ok(Options { keep_state, isa, threads: given.threads.max(1) as usize, limits })
     }
 }

@@ -30,6 +30,10 @@ pub enum HardtackStatus {
     /// A mistake in this library. Free the session, if there is one: its results and kept states are
     /// no longer meaningful.
     Internal = 7,
+    /// The model needs more memory or operations than the limits allow.
+    Limit = 8,
+    /// The run was cancelled, or took longer than its limit.
+    Stopped = 9,
 }
 
 /// Why a call failed.
@@ -68,6 +72,9 @@ fn status_of(error: &Error) -> HardtackStatus {
         | Error::Isa { .. }
         | Error::Threads { .. } => HardtackStatus::Unsupported,
         Error::TooManyThreads { .. } => HardtackStatus::Argument,
+        Error::Arena { .. } | Error::TestVectors { .. } => HardtackStatus::Bundle,
+        Error::Exceeded(_) => HardtackStatus::Limit,
+        Error::Stopped(_) => HardtackStatus::Stopped,
         Error::Unknown { .. }
         | Error::Twice { .. }
         | Error::Missing { .. }

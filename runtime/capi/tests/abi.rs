@@ -175,3 +175,68 @@ fn options_are_checked() {
         hardtack_bundle_free(bundle);
     }
 }
+
+#[test]
+fn limits_and_cancellation_reach_the_session() {
+    let bundle = bundle("kws_dscnn_i8.tack");
+    let mut session = null_mut();
+    // SAFETY: handles are used until they are freed, once, and all pointers are good.
+    unsafe {
+        let usual = hardtack_options();
+        for limited in [
+            HardtackOptions { memory_limit: 100, ..usual },
+            HardtackOptions { operation_limit: 100, ..usual },
+        ] {
+            assert_eq!(hardtack_session_new(bundle, &limited, &mut session), Status::Limit);
+            assert!(last().contains("beyond the limit of 100"), "{}", last());
+        }
+        // A program that was built before there were limits passes a smaller struct.
+        let old = HardtackOptions {
+            size: std::mem::offset_of!(HardtackOptions, memory_limit),
+            memory_limit: 1,
+            ..usual
+        };
+        assert_eq!(hardtack_session_new(bundle, &old, &mut session), Status::Ok, "{}", last());
+
+        let mut canceller = null_mut();
+        assert_eq!(hardtack_session_canceller(session, &mut canceller), Status::Ok);
+        let input = [0u8; 490];
+        let input = tensor(HardtackType::I8, &input);
+        assert_eq!(hardtack_canceller_cancel(canceller), Status::Ok);
+        assert_eq!(hardtack_session_run(session, &input, 1), Status::Stopped);
+        assert_eq!(last(), "the run was cancelled");
+        assert_eq!(hardtack_canceller_reset(canceller), Status::Ok);
+        assert_eq!(hardtack_session_run(session, &input, 1), Status::Ok, "{}", last());
+        hardtack_session_free(session);
+        assert_eq!(hardtack_canceller_cancel(canceller), Status::Ok);
+        hardtack_canceller_free(canceller);
+        hardtack_canceller_free(null_mut());
+        assert_eq!(hardtack_canceller_cancel(null()), Status::Argument);
+        hardtack_bundle_free(bundle);
+    }
+}
+
+#[test]
+fn damage_is_found_unless_the_caller_opts_out() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/programs");
+    let mut bytes = std::fs::read(folder.join("kws_dscnn_i8.tack")).unwrap();
+    let sound = hardtack_bundle::Bundle::parse(&bytes).unwrap();
+    let weights = sound.weights(0, hardtack_bundle::Family::Mcu).unwrap();
+    let at = weights.as_ptr() as usize - bytes.as_ptr() as usize;
+    bytes[at + 200] ^= 4;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bytes).unwrap();
+    let path = CString::new(file.path().to_str().unwrap()).unwrap();
+    let (mut bundle, mut session) = (null_mut(), null_mut());
+    // SAFETY: handles are used until they are freed, once, and all pointers are good.
+    unsafe {
+        assert_eq!(hardtack_bundle_open(path.as_ptr(), &mut bundle), Status::Ok);
+        assert_eq!(hardtack_session_new(bundle, null(), &mut session), Status::Bundle);
+        assert!(last().contains("damaged"), "{}", last());
+        hardtack_bundle_free(bundle);
+        assert_eq!(hardtack_bundle_open_unverified(path.as_ptr(), &mut bundle), Status::Ok);
+        assert_eq!(hardtack_session_new(bundle, null(), &mut session), Status::Ok, "{}", last());
+        hardtack_session_free(session);
+        hardtack_bundle_free(bundle);
+    }
+}

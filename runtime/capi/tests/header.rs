@@ -7,7 +7,7 @@ fn the_header_is_that_of_the_code() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut builder = cbindgen::Builder::new()
         .with_config(cbindgen::Config::from_file(here.join("cbindgen.toml")).unwrap());
-    for file in ["status", "bundle", "tensor", "options", "session", "classify"] {
+    for file in ["status", "bundle", "tensor", "options", "session", "canceller", "classify"] {
         builder = builder.with_src(here.join("src").join(file).with_extension("rs"));
     }
     let mut made = Vec::new();
