@@ -49,7 +49,7 @@ pub enum Error {
     #[error(
         "calibration data cannot be kept in a temporary file: {source}; make room in {folder}, or set \
          TMPDIR to another folder",
-        folder = std::env::temp_dir().display()
+        folder = crate::guard::temporary_folder().display()
     )]
     Spool {
         /// Why.
@@ -67,6 +67,49 @@ pub enum Error {
         value: f32,
         /// Which sample, from 0.
         sample: usize,
+    },
+    /// An input is too large to be filled with random numbers.
+    #[error(
+        "input {input:?} of shape {shape:?} is too large to be filled with random numbers; give it a \
+         smaller shape with --set {input}=SHAPE, or calibration data with --calibrate"
+    )]
+    Input {
+        /// The input.
+        input: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// One inference takes more work than a conversion can do.
+    #[error(
+        "one inference takes {:.1e} multiply-accumulates, most of them in node {node:?} \
+         ({operator}), and at most {:.1e} can be converted; give the inputs smaller shapes with --set",
+        *macs as f64, *limit as f64
+    )]
+    Work {
+        /// The node that takes the most.
+        node: String,
+        /// Its operator.
+        operator: &'static str,
+        /// How many.
+        macs: u64,
+        /// See above.
+        limit: u64,
+    },
+    /// One node takes more memory than the conversion may have.
+    #[error(
+        "node {node:?} ({operator}) reads or writes {} MiB at once, and the conversion may take {} \
+         MiB of memory; give the inputs smaller shapes with --set, or allow more with --max-memory",
+        bytes >> 20, limit >> 20
+    )]
+    Memory {
+        /// The node.
+        node: String,
+        /// Its operator.
+        operator: &'static str,
+        /// Bytes of what it reads or of what it writes, whichever is more.
+        bytes: u64,
+        /// What the conversion may take.
+        limit: u64,
     },
     /// The options do not fit together, or do not fit the model.
     #[error("{0}")]

@@ -23,7 +23,7 @@ impl WholeFile {
     pub fn new(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Write { path: path.into(), source };
         let file = tempfile::Builder::new()
-            .prefix(".hardtack-")
+            .prefix(crate::guard::unfinished_prefix())
             .suffix(".tack.tmp")
             .tempfile_in(folder(path))
             .map_err(failed)?;

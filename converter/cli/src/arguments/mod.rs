@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use hardtack::{Isa, Packing, family_of};
 
-pub use self::convert::{Bisect, Convert, Float, GateArguments, Weights};
+pub use self::convert::{Bisect, Convert, Float, GateArguments, LimitArguments, Weights};
 pub use self::quantize::{MaxError, Quantize};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \

@@ -12,7 +12,7 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Graph, Node, Operator};
 
 use crate::error::Error;
-use crate::guard::{self, Limits};
+use crate::guard;
 use crate::import::{self, ImportOptions, Source};
 use crate::options::{MatrixStorage, Options};
 use crate::parity::{self, Difference};
@@ -127,7 +127,7 @@ impl<'a> Work<'a> {
         let began = self.begin("import");
         let settings = ImportOptions { set: self.options.set.clone() };
         let imported = if self.options.guarded {
-            guard::import_guarded(self.path, &settings, &Limits::default())?
+            guard::import_guarded(self.path, &settings, &self.options.import_limits)?
         } else {
             import::import(self.path, &settings)?
         };
@@ -146,7 +146,7 @@ impl<'a> Work<'a> {
         self.progress.stage("samples");
         let samples = match &self.options.calibration {
             Some(path) => self.read(path, self.options.samples, original.graph())?,
-            None => Samples::random(original.graph()),
+            None => Samples::random(original.graph())?,
         };
         if self.options.int8 {
             samples.check_calibration()?;

@@ -80,6 +80,7 @@ pub fn read(path: &Path) -> io::Result<Result<Imported, ImportError>> {
         IMPORTED => {
             let source = postcard::from_bytes(&read_block(&mut file)?).map_err(io::Error::other)?;
             let graph = Graph::from_bytes(&read_block(&mut file)?).map_err(io::Error::other)?;
+            graph.check().map_err(io::Error::other)?;
             let mut constants = Vec::new();
             for stated in &graph.constants {
                 let (constant, dtype, dims) = read_constant(&mut file)?;

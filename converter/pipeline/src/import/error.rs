@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::guard::Stopped;
+
 /// Why a model was not imported.
 #[derive(Debug, Error, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -78,7 +80,19 @@ pub enum ImportError {
     },
     /// The import did not end in an orderly way.
     #[error("the import was stopped: {0}")]
-    Stopped(String),
+    Stopped(Stopped),
+    /// The result of the import cannot be kept in a temporary file.
+    #[error(
+        "{}: the imported model cannot be written there: {problem}; make room, or set TMPDIR to \
+         another folder",
+        folder.display()
+    )]
+    Temporary {
+        /// The folder for temporary files.
+        folder: PathBuf,
+        /// Why.
+        problem: String,
+    },
     /// The process that imports cannot be started or listened to.
     #[error("the import process cannot be used: {0}")]
     #[serde(skip)]
