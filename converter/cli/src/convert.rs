@@ -196,7 +196,9 @@ fn in_float(options: &Options) -> Options {
 fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Import(ImportError::Stopped(stopped)) => stopped.cause.is_the_model(),
-        Error::Parity { .. } | Error::Input { .. } | Error::Work { .. } | Error::Memory { .. } => true,
+        Error::Parity { .. } | Error::Input { .. } | Error::Work { .. } | Error::Memory { .. } => {
+            true
+        }
         _ => false,
     }
 }

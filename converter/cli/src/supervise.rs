@@ -31,7 +31,8 @@ pub struct Supervised<'a> {
 
 /// The supervision of `hardtack convert`.
 pub fn of_convert(arguments: &Convert, as_json: bool) -> Supervised<'_> {
-    let outputs = [Some(&arguments.output), arguments.transport.as_ref(), arguments.report.as_ref()];
+    let outputs =
+        [Some(&arguments.output), arguments.transport.as_ref(), arguments.report.as_ref()];
     // Each point of a frontier is a conversion, and so is each error that is tried.
     let errors = match arguments.quantize.max_error {
         Some(MaxError::Auto) => crate::convert::ERRORS.len(),

@@ -133,7 +133,7 @@ pub fn child_main_if_requested() {
 /// The most bytes of memory that this process may take: its limit, if it is supervised, or a share of
 /// what the machine has.
 pub(crate) fn memory_bytes() -> u64 {
-    worker::worker().map_or_else(machine::memory_bytes, |worker| worker.limits.memory_bytes)
+    worker::limit_bytes().unwrap_or_else(machine::memory_bytes)
 }
 
 /// Notes what this process does, for whoever watches it.

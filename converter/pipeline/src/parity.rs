@@ -4,6 +4,7 @@ use hardtack::float::FloatModel;
 use hardtack::{Constant, Data, Tensor};
 
 use crate::error::Error;
+use crate::guard;
 use crate::quantize::dynamic;
 use crate::resting::{Resting, Sleeper};
 use crate::samples::{Source, each};
@@ -97,6 +98,7 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
         plan.reset()?;
         all.push(plan.run(&sample.iter().collect::<Vec<_>>())?);
     }
+    guard::note("");
     Ok(all)
 }
 

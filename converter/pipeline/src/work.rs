@@ -229,12 +229,8 @@ mod tests {
         let mut net = Net::new();
         let x = net.input(&[100, 8]);
         let slice = ScanSlice { axis: 0, chunk: 1 };
-        let output = ScanOutput {
-            slices: Some((0, slice)),
-            full_dim: None,
-            last_value: None,
-            state: false,
-        };
+        let output =
+            ScanOutput { slices: Some((0, slice)), full_dim: None, last_value: None, state: false };
         let scan = Scan {
             body: 0,
             skip: 0,

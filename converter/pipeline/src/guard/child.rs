@@ -9,7 +9,7 @@ use super::ends::Cause;
 use super::importing::on_thread;
 use super::worker::{PLACE, limit, watch_parent};
 use super::{Limits, place, transfer};
-use crate::import::{ImportOptions, import};
+use crate::import::{ImportError, ImportOptions, import};
 
 /// Exit code where the result cannot be written.
 pub(super) const NOT_WRITTEN: i32 = 3;
@@ -64,7 +64,10 @@ impl Request {
         let _ = place::set_logger(Box::new(Nothing), LevelFilter::Off);
         std::panic::set_hook(Box::new(|_| {}));
         let panicked = |message: String| Cause::of_panic(&message, &self.limits);
-        let imported = on_thread(|| import(&self.model, &self.options), panicked);
+        let mut imported = on_thread(|| import(&self.model, &self.options), panicked);
+        if let Err(ImportError::Stopped(stopped)) = &mut imported {
+            stopped.place = place::last(&self.result.with_file_name(PLACE));
+        }
         place::note("giving the result back");
         transfer::write(&self.result, &imported)
     }

@@ -125,7 +125,8 @@ mod tests {
         };
         leftovers.remove();
         assert!(!folder.path().exists());
-        let names = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let names =
+            std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = names.collect();
         names.sort();
         assert_eq!(names, [".hardtack-2-a.tack.tmp", "model.tack"]);

@@ -70,7 +70,9 @@ impl Cause {
         let signal = None;
         match signal {
             Some(signal::PROCESSOR_TIME) => Cause::Time { seconds: limits.seconds },
-            _ if words.contains(OUT_OF_MEMORY) => Cause::Memory { limit_bytes: limits.memory_bytes },
+            _ if words.contains(OUT_OF_MEMORY) => {
+                Cause::Memory { limit_bytes: limits.memory_bytes }
+            }
             _ if words.contains(OVERFLOW) => Cause::Nesting,
             Some(signal::KILL) => Cause::Killed,
             Some(signal) if signal::OF_CRASHES.iter().any(|(number, _)| *number == signal) => {
@@ -113,9 +115,7 @@ pub(super) fn is_last_word(line: &str) -> bool {
         "munmap_chunk",
         "*** stack smashing",
     ];
-    line.trim().is_empty()
-        || line.contains(OVERFLOW)
-        || BEGINNINGS.iter().any(|beginning| line.starts_with(beginning))
+    line.contains(OVERFLOW) || BEGINNINGS.iter().any(|beginning| line.starts_with(beginning))
 }
 
 impl fmt::Display for Stopped {
@@ -200,11 +200,19 @@ mod tests {
         let bomb = "memory allocation of 1099511627776 bytes failed";
         let overflow = "thread 'main' (1) has overflowed its stack";
         for (status, words, sentence) in [
-            (24, "", "it took more than 5 seconds while reading node a; allow more with --max-time"),
+            (
+                24,
+                "",
+                "it took more than 5 seconds while reading node a; allow more with --max-time",
+            ),
             (6, bomb, "it needs more than 1024 MiB of memory while reading node a; allow more"),
             (6, overflow, "the model nests too deep while reading node a; check it"),
             (6, "", "the model made the converter crash (signal 6, SIGABRT) while reading node a"),
-            (11, "", "the model made the converter crash (signal 11, SIGSEGV) while reading node a"),
+            (
+                11,
+                "",
+                "the model made the converter crash (signal 11, SIGSEGV) while reading node a",
+            ),
             (9, "", "the system ended it, most likely because memory ran out while"),
         ] {
             let (cause, text) = told(status, words);
@@ -226,7 +234,7 @@ mod tests {
 
     #[test]
     fn last_words_are_known() {
-        for line in ["", "memory allocation of 9 bytes failed", "malloc(): corrupted top size"] {
+        for line in ["memory allocation of 9 bytes failed", "malloc(): corrupted top size"] {
             assert!(is_last_word(line), "{line:?}");
         }
         assert!(!is_last_word("error: model.onnx: memory allocation of nodes"));

@@ -58,7 +58,8 @@ fn in_process(
     options: &ImportOptions,
     limits: &Limits,
 ) -> Result<Imported, ImportError> {
-    let temporary = |problem: String| ImportError::Temporary { folder: temporary_folder(), problem };
+    let temporary =
+        |problem: String| ImportError::Temporary { folder: temporary_folder(), problem };
     let folder = tempfile::tempdir().map_err(|error| temporary(error.to_string()))?;
     let (result, noted) = (folder.path().join("imported"), folder.path().join(PLACE));
     let mut command = Command::new(std::env::current_exe()?);
@@ -76,11 +77,7 @@ fn in_process(
     let words = words.join().unwrap_or_default();
     let cause = match status {
         Some(status) if status.success() => {
-            let mut imported = transfer::read(&result)?;
-            if let Err(ImportError::Stopped(stopped)) = &mut imported {
-                stopped.place = place::last(&noted);
-            }
-            return imported;
+            return transfer::read(&result)?;
         }
         Some(status) if status.code() == Some(child::NOT_WRITTEN) => {
             return Err(temporary(words.trim().into()));

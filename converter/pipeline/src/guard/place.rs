@@ -11,12 +11,8 @@ use log::{LevelFilter, Log, Metadata, Record};
 /// Bytes of the file: one note, filled up with spaces.
 const BYTES: usize = 256;
 /// Targets of the log records that tell the place.
-const TARGETS: [&str; 4] = [
-    crate::import::STAGE,
-    "tract_onnx::model",
-    "tract_hir::infer::analyser",
-    "tract_core::plan",
-];
+const TARGETS: [&str; 4] =
+    [crate::import::STAGE, "tract_onnx::model", "tract_hir::infer::analyser", "tract_core::plan"];
 /// How those of tract begin, and what stands for that in a note.
 const BEGINNINGS: [(&str, &str); 3] = [
     ("Creating node ", "reading node "),

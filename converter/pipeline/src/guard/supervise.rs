@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_millis(20);
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// How long last words may come after the end of a process.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Most bytes of last words that are kept back.
+const MOST_WORDS: usize = 64 << 10;
 /// Longest line that is read as one.
 const LONGEST_LINE: u64 = 1 << 16;
 
@@ -99,11 +101,7 @@ pub fn supervised(
         worker::serve(work);
     }
     let folder = temporary()?;
-    let leftovers = Leftovers {
-        mark: mark(&folder),
-        places: places(&supervision.outputs),
-        folder,
-    };
+    let leftovers = Leftovers { mark: mark(&folder), places: places(&supervision.outputs), folder };
     let cleaner = match Cleaner::start(&leftovers) {
         Ok(cleaner) => cleaner,
         Err(error) => {
@@ -111,10 +109,8 @@ pub fn supervised(
             return Err(error.into());
         }
     };
-    let ended = start(supervision, &leftovers).and_then(|child| {
-        let watched = Watched { child, stage: String::new(), panic: None, words: Vec::new() };
-        watched.watch(supervision, &leftovers, listen)
-    });
+    let ended = start(supervision, &leftovers)
+        .and_then(|child| Watched::new(child).watch(supervision, &leftovers, listen));
     cleaner.finish();
     Ok(ended?)
 }
@@ -187,9 +183,16 @@ struct Watched {
     panic: Option<String>,
     /// Lines that may be its last words, which are kept back until that is clear.
     words: Vec<u8>,
+    /// Whether one of them is only said by a process that dies.
+    dying: bool,
 }
 
 impl Watched {
+    fn new(child: Child) -> Watched {
+        let (stage, words) = (String::new(), Vec::new());
+        Watched { child, stage, panic: None, words, dying: false }
+    }
+
     /// Watches until the child has ended.
     fn watch(
         mut self,
@@ -264,9 +267,13 @@ impl Watched {
         let text = String::from_utf8_lossy(line);
         let Some(event) = text.strip_prefix(EVENT) else {
             self.words.extend_from_slice(line);
-            if !is_last_word(&text) {
+            // More may follow the first of them: where memory ran out, who asked for it.
+            self.dying |= is_last_word(&text);
+            let blank = text.trim().is_empty();
+            if !(self.dying || blank) || self.words.len() > MOST_WORDS {
                 listen(Event::Text(&self.words));
                 self.words.clear();
+                self.dying = false;
             }
             return;
         };
@@ -324,8 +331,7 @@ mod tests {
     fn heard(written: &[&str]) -> (Vec<String>, Watched) {
         let child = Command::new(std::env::current_exe().unwrap());
         let child = { child }.arg("--list").stdout(Stdio::null()).spawn().unwrap();
-        let mut watched =
-            Watched { child, stage: String::new(), panic: None, words: Vec::new() };
+        let mut watched = Watched::new(child);
         let mut heard = Vec::new();
         let mut listen = |event: Event<'_>| {
             heard.push(match event {
@@ -350,15 +356,19 @@ mod tests {
         ];
         let (heard, watched) = heard(&lines);
         let error = r#"Error("a.onnx: one\ntwo")"#;
-        assert_eq!(heard, [r#"Stage("fold")"#, "Step(3, 10)", "Finished", error, "warning: stage\n"]);
+        assert_eq!(
+            heard,
+            [r#"Stage("fold")"#, "Step(3, 10)", "Finished", error, "warning: stage\n"]
+        );
         assert_eq!(watched.stage, "fold");
     }
 
     #[test]
     fn last_words_are_kept_back_until_others_follow() {
         let bomb = "memory allocation of 9 bytes failed\n";
-        let (words, watched) = heard(&["\n", bomb]);
-        assert!(words.is_empty() && watched.words == format!("\n{bomb}").as_bytes());
+        let frame = "   0: std::alloc::rust_oom\n";
+        let (words, watched) = heard(&["\n", bomb, frame]);
+        assert!(words.is_empty() && watched.words == format!("\n{bomb}{frame}").as_bytes());
         let (words, watched) = heard(&["\n", "words\n"]);
         assert!(words == ["\nwords\n"] && watched.words.is_empty());
     }

@@ -17,7 +17,7 @@ const TENSOR: u8 = 1;
 const DIMS: u8 = 2;
 
 /// Most dimensions of a tensor.
-const MAX_RANK: u64 = 64;
+const MAX_RANK: u64 = crate::import::limits::MAX_RANK as u64;
 
 /// Writes a result.
 pub fn write(path: &Path, result: &Result<Imported, ImportError>) -> io::Result<()> {

@@ -74,8 +74,17 @@ pub(super) fn begin() {
     let _ = WORKER.set(worker);
 }
 
+/// The memory that this process may take, where it is a child.
+static LIMIT: OnceLock<u64> = OnceLock::new();
+
+/// The most bytes of memory that this process may take, where it is a child.
+pub(super) fn limit_bytes() -> Option<u64> {
+    LIMIT.get().copied()
+}
+
 /// Limits this process from now on, as far as the system can.
 pub(super) fn limit(limits: &Limits) {
+    let _ = LIMIT.set(limits.memory_bytes);
     #[cfg(unix)]
     {
         use rlimit::{Resource, getrlimit, setrlimit};
@@ -85,8 +94,6 @@ pub(super) fn limit(limits: &Limits) {
         let memory = limits.memory_bytes.min(hard);
         let _ = setrlimit(Resource::AS, memory, memory);
     }
-    #[cfg(not(unix))]
-    let _ = limits;
 }
 
 /// The process that started this one, where the system says so.

@@ -30,6 +30,30 @@ pub enum ImportError {
         /// The largest size that is read.
         limit: u64,
     },
+    /// The tensors of the model take more memory than there is.
+    #[error(
+        "{}: its tensors take {} MiB, and an import needs twice that of the {} MiB of memory that it \
+         may take; allow more with --max-memory, where the machine has more",
+        path.display(), bytes >> 20, memory_bytes >> 20
+    )]
+    TooMuchData {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of the file and of the tensors in others.
+        bytes: u64,
+        /// What the import may take.
+        memory_bytes: u64,
+    },
+    /// The model has more of something than can be converted.
+    #[error("the model has {count} {what}, and at most {limit} can be converted")]
+    TooMany {
+        /// What it has too many of.
+        what: String,
+        /// How many.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// The file is no ONNX model.
     #[error("{}: is not an ONNX model: {problem}", path.display())]
     NotOnnx {

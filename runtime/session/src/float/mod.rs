@@ -17,6 +17,7 @@ mod plan;
 #[cfg(feature = "export")]
 mod save;
 mod tensors;
+mod twins;
 
 pub use error::Error;
 #[cfg(feature = "export")]
