@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::guard;
+
 /// Why a model was not converted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,7 +22,17 @@ pub enum Error {
     Process(#[from] hardtack::process::Error),
     /// The model cannot be run.
     #[error(transparent)]
-    Run(#[from] hardtack::float::Error),
+    Run(hardtack::float::Error),
+    /// There was not enough memory to run the model.
+    #[error(
+        "the model needs more than the {} MiB of memory that the conversion may take; allow more with \
+         --max-memory, where the machine has more",
+        limit >> 20
+    )]
+    OutOfMemory {
+        /// What the conversion may take.
+        limit: u64,
+    },
     /// A file or folder cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
@@ -135,4 +147,32 @@ pub enum Error {
     /// The model does not fit the bundle format.
     #[error("the model does not fit a bundle: {0}")]
     Bundle(#[from] hardtack_bundle::WriteError),
+}
+
+impl From<hardtack::float::Error> for Error {
+    fn from(error: hardtack::float::Error) -> Error {
+        match &error {
+            // tract says it with a panic, and nothing but its words tells it from others.
+            hardtack::float::Error::Panic { problem, .. } if guard::is_about_memory(problem) => {
+                Error::OutOfMemory { limit: guard::memory_bytes() }
+            }
+            _ => Error::Run(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_is_told_from_other_panics() {
+        let panic = |problem: &str| {
+            let problem = problem.into();
+            Error::from(hardtack::float::Error::Panic { doing: "running the model", problem })
+        };
+        let error = panic("failed to allocate Layout { size: 8589934592, align: 32 (1 << 5) }");
+        assert!(matches!(error, Error::OutOfMemory { limit } if limit > 0));
+        assert!(matches!(panic("no such axis"), Error::Run(_)));
+    }
 }

@@ -70,6 +70,7 @@ mod worker;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub(crate) use ends::is_about_memory;
 pub use ends::{Cause, Stopped};
 pub use importing::import_guarded;
 pub use place::set_logger;

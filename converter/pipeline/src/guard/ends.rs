@@ -85,12 +85,18 @@ impl Cause {
 
     /// A panic, or that memory could not be had, which some code tells by panicking.
     pub(super) fn of_panic(message: &str, limits: &Limits) -> Cause {
-        let failed = ["failed to allocate", "memory allocation", "AllocError", "out of memory"];
-        match failed.iter().any(|words| message.contains(words)) {
+        match is_about_memory(message) {
             true => Cause::Memory { limit_bytes: limits.memory_bytes },
             false => Cause::Panic { message: message.lines().next().unwrap_or("").into() },
         }
     }
+}
+
+/// Whether the message of a panic says that memory could not be had.
+pub(crate) fn is_about_memory(message: &str) -> bool {
+    const WORDS: [&str; 4] =
+        ["failed to allocate", "memory allocation", "AllocError", "out of memory"];
+    WORDS.iter().any(|words| message.contains(words))
 }
 
 /// The message of a panic.
