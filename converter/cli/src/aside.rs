@@ -23,7 +23,7 @@ impl Aside {
             _ => Path::new("."),
         };
         let folder = tempfile::Builder::new()
-            .prefix(".hardtack-")
+            .prefix(hardtack_converter::guard::unfinished_prefix())
             .tempdir_in(place)
             .with_context(|| format!("{}: cannot be written", arguments.output.display()))?;
         Ok(Aside { folder, packs: packs || arguments.transport.is_some() })

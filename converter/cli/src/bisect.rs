@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::{Bisect, MaxError};
+use crate::convert::temporary;
 use crate::output::{self, print, say, table};
 use crate::progress::Bar;
 
@@ -27,9 +28,10 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
         quantize: arguments.quantize.settings(),
         preprocess: spec.and_then(|spec| spec.preprocess),
         guarded: true,
+        import_limits: arguments.limits.of_import(),
         ..Options::default()
     };
-    let folder = tempfile::tempdir()?;
+    let folder = temporary()?;
     let bundle = folder.path().join("bisected.tack");
     let model = arguments.model.display();
     let mut bar = Bar::new(as_json);

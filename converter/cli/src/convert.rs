@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
+use hardtack_converter::guard;
 use hardtack_converter::import::ImportError;
 use hardtack_converter::quantize::{Rounding, Settings};
 use hardtack_converter::spec::{self, Spec};
@@ -20,7 +21,7 @@ use crate::summary::text;
 use crate::{Answer, bundles, foreign, output, report};
 
 /// Errors of outputs that are tried, one after the other, for an accuracy to be kept.
-const ERRORS: [f64; 6] = [0.2, 0.1, 0.05, 0.02, 0.01, 0.005];
+pub const ERRORS: [f64; 6] = [0.2, 0.1, 0.05, 0.02, 0.01, 0.005];
 /// Bits of a weight in the mean where a bundle is to be shipped: the error of outputs hardly grows.
 const SHIPPED_BITS: f64 = 6.0;
 
@@ -120,7 +121,7 @@ fn converted(
     let mut bar = Bar::new(quiet);
     let baseline = match &arguments.evaluate {
         Some(data) => {
-            let folder = tempfile::tempdir()?;
+            let folder = temporary()?;
             let float = folder.path().join("float.tack");
             hardtack_converter::convert(model, &float, &in_float(&options), &mut bar)?;
             Progress::stage(&mut bar, "evaluate in float");
@@ -159,6 +160,20 @@ fn converted(
     Ok(Converted { report, comparison: Some(comparison), frontier })
 }
 
+/// A folder for temporary files.
+///
+/// # Errors
+/// Where none can be made.
+pub fn temporary() -> anyhow::Result<tempfile::TempDir> {
+    tempfile::tempdir().with_context(|| {
+        let folder = guard::temporary_folder();
+        format!(
+            "{}: no temporary files can be written there; make room, or set TMPDIR to another folder",
+            folder.display()
+        )
+    })
+}
+
 /// The same conversion without what changes numbers.
 fn in_float(options: &Options) -> Options {
     Options {
@@ -178,11 +193,22 @@ fn in_float(options: &Options) -> Options {
     }
 }
 
+/// Whether the model is the cause, and not the options, the data or a file.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Import(ImportError::Stopped(stopped)) => stopped.cause.is_the_model(),
+        Error::Parity { .. } | Error::Input { .. } | Error::Work { .. } | Error::Memory { .. } => {
+            true
+        }
+        _ => false,
+    }
+}
+
 /// What cannot be converted is an answer; everything else is an error.
 fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
     let unsupported = match &error {
         Error::Import(ImportError::Unsupported(operators)) => operators,
-        Error::Parity { .. } => {
+        error if is_refusal(error) => {
             if as_json {
                 output::json(&json!({ "model": path, "refused": error.to_string() }));
             }
@@ -266,5 +292,6 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         integer_io: arguments.integer_io,
         transport: arguments.transport.clone(),
         guarded: true,
+        import_limits: arguments.limits.of_import(),
     })
 }

@@ -16,7 +16,6 @@ mod frontier;
 mod gates;
 mod inspect;
 mod labelled;
-mod memory;
 mod output;
 mod pack;
 mod plan;
@@ -25,6 +24,7 @@ mod progress;
 mod report;
 mod run;
 mod summary;
+mod supervise;
 mod targets;
 mod unpack;
 mod verify;
@@ -32,6 +32,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use hardtack_converter::guard;
 
 use crate::arguments::{Arguments, Verb};
 
@@ -44,17 +45,53 @@ enum Answer {
     No,
 }
 
-fn main() -> ExitCode {
-    hardtack_converter::guard::child_main_if_requested();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error"))
-        .format_timestamp(None)
-        .init();
-    let arguments = Arguments::parse();
-    if let Verb::Convert(_) = arguments.verb {
-        memory::give_back();
+/// The exit code of an error.
+const ERROR: u8 = 2;
+
+/// The exit code of an answer.
+fn code(answer: Answer) -> u8 {
+    match answer {
+        Answer::Yes => 0,
+        Answer::No => 1,
     }
+}
+
+fn main() -> ExitCode {
+    guard::child_main_if_requested();
+    log_words();
+    let arguments = Arguments::parse();
     let json = arguments.json;
-    let answer = match &arguments.verb {
+    // What reads or runs a foreign model does so in a process of its own.
+    let code = match &arguments.verb {
+        Verb::Convert(convert) => {
+            supervise::of_convert(convert, json).run(|| exit_code(answer(&arguments).map(code)))
+        }
+        Verb::Bisect(bisect) => {
+            supervise::of_bisect(bisect, json).run(|| exit_code(answer(&arguments).map(code)))
+        }
+        _ => answer(&arguments).map(code),
+    };
+    ExitCode::from(exit_code(code))
+}
+
+/// Logs to stderr as `RUST_LOG` says.
+fn log_words() {
+    let mut builder =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error"));
+    builder.format_timestamp(None);
+    if guard::is_supervised() && guard::stderr_is_terminal() {
+        // Stderr is a pipe here, but its other end is not.
+        builder.write_style(env_logger::WriteStyle::Always);
+    }
+    let logger = builder.build();
+    let level = logger.filter();
+    let _ = guard::set_logger(Box::new(logger), level);
+}
+
+/// Does what a verb says.
+fn answer(arguments: &Arguments) -> anyhow::Result<Answer> {
+    let json = arguments.json;
+    match &arguments.verb {
         Verb::Convert(arguments) => convert::convert(arguments, json),
         Verb::Bisect(arguments) => bisect::bisect(arguments, json),
         Verb::Run(arguments) => run::run(arguments, json),
@@ -66,13 +103,16 @@ fn main() -> ExitCode {
         Verb::Unpack(arguments) => unpack::unpack(arguments, json),
         Verb::Diff(arguments) => diff::diff(arguments, json),
         Verb::Targets => Ok(targets::targets(json)),
-    };
-    match answer {
-        Ok(Answer::Yes) => ExitCode::SUCCESS,
-        Ok(Answer::No) => ExitCode::from(1),
-        Err(error) => {
-            output::error(&error);
-            ExitCode::from(2)
-        }
     }
+}
+
+/// An exit code, after an error was reported.
+fn exit_code(code: anyhow::Result<u8>) -> u8 {
+    code.unwrap_or_else(|error| {
+        match guard::is_supervised() {
+            true => guard::send_error(&output::sentence(&error)),
+            false => output::error(&error),
+        }
+        ERROR
+    })
 }

@@ -3,41 +3,82 @@
 use std::time::Duration;
 
 use hardtack_converter::Progress;
+use hardtack_converter::guard::{self, Reporter};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A progress bar on a terminal's stderr.
+/// A progress bar on a terminal's stderr. A supervised process has its supervisor draw it.
 pub struct Bar {
-    bar: ProgressBar,
-    stage: &'static str,
+    shown: Shown,
+    stage: String,
+}
+
+enum Shown {
+    Here(ProgressBar),
+    BySupervisor(Reporter),
 }
 
 impl Bar {
     /// A new one; hidden where nobody should see it.
     pub fn new(hidden: bool) -> Bar {
-        let target =
-            if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(
-            ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a template"),
-        );
-        bar.enable_steady_tick(Duration::from_millis(120));
-        Bar { bar, stage: "" }
+        let shown = match guard::is_supervised() {
+            true => Shown::BySupervisor(Reporter::default()),
+            false => Shown::Here(drawn(hidden)),
+        };
+        Bar { shown, stage: String::new() }
     }
+
+    /// Shows the name of a stage.
+    pub fn show_stage(&mut self, name: &str) {
+        self.stage = name.into();
+        if let Shown::Here(bar) = &self.shown {
+            bar.set_message(self.stage.clone());
+        }
+    }
+
+    /// Shows how many steps of the stage are done.
+    pub fn show_step(&mut self, done: usize, of: usize) {
+        if let Shown::Here(bar) = &self.shown {
+            bar.set_message(format!("{}: {done} of {of}", self.stage));
+        }
+    }
+
+    /// Writes something else to the terminal, without the bar in between.
+    pub fn suspend(&self, write: impl FnOnce()) {
+        match &self.shown {
+            Shown::Here(bar) => bar.suspend(write),
+            Shown::BySupervisor(_) => write(),
+        }
+    }
+}
+
+fn drawn(hidden: bool) -> ProgressBar {
+    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.set_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a template"));
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        if let Shown::Here(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
     }
 }
 
 impl Progress for Bar {
     fn stage(&mut self, name: &'static str) {
-        self.stage = name;
-        self.bar.set_message(name);
+        match &mut self.shown {
+            Shown::Here(_) => self.show_stage(name),
+            Shown::BySupervisor(reporter) => reporter.stage(name),
+        }
     }
 
     fn step(&mut self, done: usize, of: usize) {
-        self.bar.set_message(format!("{}: {done} of {of}", self.stage));
+        match &mut self.shown {
+            Shown::Here(_) => self.show_step(done, of),
+            Shown::BySupervisor(reporter) => reporter.step(done, of),
+        }
     }
 }

@@ -17,14 +17,15 @@ fn peak(process: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// The process that imports, while there is one.
-fn importing(process: u32) -> Option<u32> {
+/// A process and those it started, as far as they are there: what converts, and what imports.
+fn family(process: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
-    children.ok()?.split_whitespace().next()?.parse().ok()
+    let children = children.unwrap_or_default();
+    let ids = children.split_whitespace().filter_map(|id| id.parse().ok());
+    std::iter::once(process).chain(ids.flat_map(family)).collect()
 }
 
-/// Converts to INT8 with so many samples; the peak in KiB, of the process that imports if that is
-/// higher.
+/// Converts to INT8 with so many samples; the peak in KiB of the process that takes the most.
 fn converted(model: &Path, data: &Path, spec: &Path, samples: usize, options: &[&str]) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
@@ -34,8 +35,7 @@ fn converted(model: &Path, data: &Path, spec: &Path, samples: usize, options: &[
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut most = 0;
     loop {
-        let id = child.id();
-        most = most.max(peak(id)).max(importing(id).map_or(0, peak));
+        most = family(child.id()).into_iter().map(peak).fold(most, u64::max);
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success());
             return most;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::guard;
 use crate::whole::WriteError;
 
 /// Why a model was not converted.
@@ -22,7 +23,17 @@ pub enum Error {
     Process(#[from] hardtack::process::Error),
     /// The model cannot be run.
     #[error(transparent)]
-    Run(#[from] hardtack::float::Error),
+    Run(hardtack::float::Error),
+    /// There was not enough memory to run the model.
+    #[error(
+        "the model needs more than the {} MiB of memory that the conversion may take; allow more with \
+         --max-memory, where the machine has more",
+        limit >> 20
+    )]
+    OutOfMemory {
+        /// What the conversion may take.
+        limit: u64,
+    },
     /// A file or folder cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
@@ -59,7 +70,7 @@ pub enum Error {
     #[error(
         "calibration data cannot be kept in a temporary file: {source}; make room in {folder}, or set \
          TMPDIR to another folder",
-        folder = std::env::temp_dir().display()
+        folder = crate::guard::temporary_folder().display()
     )]
     Spool {
         /// Why.
@@ -77,6 +88,49 @@ pub enum Error {
         value: f32,
         /// Which sample, from 0.
         sample: usize,
+    },
+    /// An input is too large to be filled with random numbers.
+    #[error(
+        "input {input:?} of shape {shape:?} is too large to be filled with random numbers; give it a \
+         smaller shape with --set {input}=SHAPE, or calibration data with --calibrate"
+    )]
+    Input {
+        /// The input.
+        input: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// One inference takes more work than a conversion can do.
+    #[error(
+        "one inference takes {:.1e} multiply-accumulates, most of them in node {node:?} \
+         ({operator}), and at most {:.1e} can be converted; give the inputs smaller shapes with --set",
+        *macs as f64, *limit as f64
+    )]
+    Work {
+        /// The node that takes the most.
+        node: String,
+        /// Its operator.
+        operator: &'static str,
+        /// How many.
+        macs: u64,
+        /// See above.
+        limit: u64,
+    },
+    /// One node takes more memory than the conversion may have.
+    #[error(
+        "node {node:?} ({operator}) reads or writes {} MiB at once, and the conversion may take {} \
+         MiB of memory; give the inputs smaller shapes with --set, or allow more with --max-memory",
+        bytes >> 20, limit >> 20
+    )]
+    Memory {
+        /// The node.
+        node: String,
+        /// Its operator.
+        operator: &'static str,
+        /// Bytes of what it reads or of what it writes, whichever is more.
+        bytes: u64,
+        /// What the conversion may take.
+        limit: u64,
     },
     /// The options do not fit together, or do not fit the model.
     #[error("{0}")]
@@ -110,5 +164,33 @@ impl From<WriteError> for Error {
             WriteError::NotAFile { path, kind } => Error::NotAFile { path, kind },
             WriteError::Write { path, source } => Error::Write { path, source },
         }
+    }
+}
+
+impl From<hardtack::float::Error> for Error {
+    fn from(error: hardtack::float::Error) -> Error {
+        match &error {
+            // tract says it with a panic, and nothing but its words tells it from others.
+            hardtack::float::Error::Panic { problem, .. } if guard::is_about_memory(problem) => {
+                Error::OutOfMemory { limit: guard::memory_bytes() }
+            }
+            _ => Error::Run(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_is_told_from_other_panics() {
+        let panic = |problem: &str| {
+            let problem = problem.into();
+            Error::from(hardtack::float::Error::Panic { doing: "running the model", problem })
+        };
+        let error = panic("failed to allocate Layout { size: 8589934592, align: 32 (1 << 5) }");
+        assert!(matches!(error, Error::OutOfMemory { limit } if limit > 0));
+        assert!(matches!(panic("no such axis"), Error::Run(_)));
     }
 }

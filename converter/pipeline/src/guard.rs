@@ -1,222 +1,143 @@
-//! Imports foreign files in a process of their own, with limits.
+//! Keeps foreign models away from the process of the user.
 //!
-//! A malformed ONNX file can make its reader panic, run for ever, or ask for more memory than
-//! there is. The import therefore runs in a second process of the same program, which gives its
-//! result back through a file; whatever happens to it becomes one sentence here.
+//! A malformed or malicious ONNX file can make whatever reads or runs it panic, crash, run for ever,
+//! or ask for more memory than there is. Two kinds of child processes of the same program take that
+//! upon themselves:
 //!
-//! A program takes part by calling [`child_main_if_requested`] first in its `main`.
+//! - [`supervised`] does a whole piece of work, such as a conversion, in a child with limits of memory
+//!   and time. Whatever happens to the child becomes an answer, and its temporary files go, even where
+//!   a signal ends all processes at once.
+//! - [`import_guarded`] reads a file in a child of its own, which gives the result back through a
+//!   file. What happens to it becomes an [`ImportError`] that names the node.
 //!
-//! In programs that do not, such as tests, [`import_guarded`] runs on a thread of this process:
-//! panics become errors, but neither memory nor time is limited.
+//! A program takes part by calling [`child_main_if_requested`] first in its `main`. Only a program
+//! that also calls [`supervised`] is protected from what happens while a model runs:
+//! [`convert`](crate::convert()) by itself runs it in the process that calls it.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use hardtack_converter::guard::{self, Ended, Supervision};
+//! use hardtack_converter::{Options, Silent, convert};
+//!
+//! fn main() -> ExitCode {
+//!     guard::child_main_if_requested();
+//!     let output = "model.tack".into();
+//!     let supervision = Supervision { outputs: vec![output], ..Supervision::default() };
+//!     let work = || {
+//!         let options = Options { guarded: true, ..Options::default() };
+//!         match convert("model.onnx".as_ref(), "model.tack".as_ref(), &options, &mut Silent) {
+//!             Ok(_) => 0,
+//!             Err(error) => {
+//!                 eprintln!("{error}");
+//!                 1
+//!             }
+//!         }
+//!     };
+//!     let mut listen = |event: guard::Event<'_>| {
+//!         if let guard::Event::Text(text) = event {
+//!             eprint!("{}", String::from_utf8_lossy(text));
+//!         }
+//!     };
+//!     match guard::supervised(&supervision, &mut listen, work) {
+//!         Ok(Ended::Code(code)) => ExitCode::from(code),
+//!         Ok(Ended::Stopped(stopped)) => {
+//!             eprintln!("model.onnx: {stopped}");
+//!             ExitCode::from(1)
+//!         }
+//!         Ok(_) => ExitCode::from(2),
+//!         Err(error) => {
+//!             eprintln!("{error}");
+//!             ExitCode::from(2)
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! In programs that do not take part, such as tests, [`import_guarded`] runs on a thread of this
+//! process: panics become errors, but neither memory nor time is limited.
 
 mod child;
+mod cleaner;
+mod ends;
+mod importing;
+mod machine;
+mod place;
+mod supervise;
 mod transfer;
+mod worker;
 
-use std::io::{BufRead, BufReader, Read};
-use std::panic::AssertUnwindSafe;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-pub use child::child_main_if_requested;
+pub(crate) use ends::is_about_memory;
+pub use ends::{Cause, Stopped};
+pub use importing::import_guarded;
+pub use place::set_logger;
+pub use supervise::{Ended, Event, Supervision, SupervisionError, supervised};
+pub use worker::{
+    Reporter, is_supervised, send_error, stderr_is_terminal, temporary_folder, unfinished_prefix,
+};
 
-use crate::import::{ImportError, ImportOptions, Imported, import};
+#[cfg(doc)]
+use crate::import::ImportError;
 
 /// The first argument that makes a process the importing one.
-const REQUEST: &str = "__import";
-/// Stack of the importing thread: what nested expressions may need.
-const STACK: usize = 64 << 20;
-/// Whether this program can be started as the importing process.
+const IMPORT: &str = "__import";
+/// The first argument that makes a process a cleaner.
+const CLEAN: &str = "__clean";
+/// The variable that makes a process a supervised one.
+const SUPERVISED: &str = "HARDTACK_SUPERVISED";
+/// How often a child looks whether the process that started it is there.
+const WATCHED_EVERY: Duration = Duration::from_millis(50);
+/// Whether this program can be started as one of these.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// What an import may use.
+/// What a child process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Address space in bytes, where the system can limit it.
     pub memory_bytes: u64,
-    /// Seconds on the clock, and of processor time.
+    /// Seconds on the clock.
     pub seconds: u64,
 }
 
+impl Limits {
+    /// How long an import may take unless something else is said.
+    pub const IMPORT_SECONDS: u64 = 600;
+}
+
 impl Default for Limits {
-    /// 16 GiB and ten minutes.
+    /// 80 % of the memory that this process may have on this machine, and ten minutes.
     fn default() -> Limits {
-        Limits { memory_bytes: 16 << 30, seconds: 600 }
+        Limits { memory_bytes: machine::memory_bytes(), seconds: Limits::IMPORT_SECONDS }
     }
 }
 
-/// Imports a file where it can do no harm; see the module's documentation.
-///
-/// # Errors
-/// [`ImportError`], of which [`ImportError::Stopped`] is what the guard found.
-pub fn import_guarded(
-    path: &Path,
-    options: &ImportOptions,
-    limits: &Limits,
-) -> Result<Imported, ImportError> {
-    if INSTALLED.load(Ordering::Relaxed) {
-        in_process(path, options, limits)
-    } else {
-        on_thread(|| import(path, options))
-    }
-}
-
-/// Runs an import on a thread with enough stack and turns a panic into an error.
-fn on_thread(
-    import: impl FnOnce() -> Result<Imported, ImportError> + Send,
-) -> Result<Imported, ImportError> {
-    let guarded = || {
-        std::panic::catch_unwind(AssertUnwindSafe(import)).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            let text = text.unwrap_or("without a message").lines().next().unwrap_or("");
-            Err(ImportError::Stopped(format!(
-                "the file breaks an assumption of the reader ({text}); check it with onnx.checker"
-            )))
-        })
+/// Does the work of a child process, where this one was started to be one: imports, or cleans up, and
+/// ends; or makes this process a supervised one, and returns. Programs call it first in `main`,
+/// before they start threads or read arguments.
+pub fn child_main_if_requested() {
+    INSTALLED.store(true, Ordering::Relaxed);
+    let mut arguments = std::env::args_os().skip(1);
+    let served = match arguments.next() {
+        Some(first) if first == IMPORT => child::serve(arguments),
+        Some(first) if first == CLEAN => cleaner::serve(arguments).map(|()| 0),
+        _ => return worker::begin(),
     };
-    thread::scope(|scope| {
-        let builder = thread::Builder::new().name("import".into()).stack_size(STACK);
-        match builder.spawn_scoped(scope, guarded)?.join() {
-            Ok(result) => result,
-            Err(_) => Err(ImportError::Stopped("the import ended without a word".into())),
-        }
-    })
+    std::process::exit(served.unwrap_or_else(|| {
+        eprintln!("this form of the program is for itself alone");
+        2
+    }));
 }
 
-fn in_process(
-    path: &Path,
-    options: &ImportOptions,
-    limits: &Limits,
-) -> Result<Imported, ImportError> {
-    let folder = tempfile::tempdir()?;
-    let result = folder.path().join("imported");
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg(REQUEST).arg(&result).arg(path);
-    command.arg(limits.memory_bytes.to_string()).arg(limits.seconds.to_string());
-    for (name, value) in &options.set {
-        command.arg(name).arg(value);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let place = follow(child.stdout.take());
-    let words = follow(child.stderr.take());
-    let status = wait(&mut child, Duration::from_secs(limits.seconds))?;
-    let (place, words) = (place.finish(), words.finish());
-    match status {
-        Some(status) if status.success() => transfer::read(&result)?,
-        status => Err(ImportError::Stopped(diagnose(status, &words, &place, limits))),
-    }
+/// The most bytes of memory that this process may take: its limit, if it is supervised, or a share of
+/// what the machine has.
+pub(crate) fn memory_bytes() -> u64 {
+    worker::limit_bytes().unwrap_or_else(machine::memory_bytes)
 }
 
-/// Waits until a process ends, or ends it when its time is over and returns `None`.
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if start.elapsed() >= limit {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
-    }
-}
-
-/// The end of an importing process in words.
-fn diagnose(status: Option<ExitStatus>, words: &str, place: &str, limits: &Limits) -> String {
-    const ABORT: i32 = 6;
-    const KILL: i32 = 9;
-    const PROCESSOR_TIME: i32 = 24;
-    #[cfg(unix)]
-    let signal = status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
-    #[cfg(not(unix))]
-    let signal = None;
-    let time = format!("it took more than {} seconds", limits.seconds);
-    let memory = format!("it needs more than {} MiB of memory", limits.memory_bytes >> 20);
-    let reason = match (status, signal) {
-        (None, _) | (_, Some(PROCESSOR_TIME)) => time,
-        _ if words.contains("memory allocation") => memory,
-        (_, Some(KILL)) => "the system ended it, most likely for want of memory".into(),
-        (_, Some(ABORT)) if words.contains("overflowed its stack") => {
-            "the file nests too deep".into()
-        }
-        (Some(status), _) => format!("it ended with {status}"),
-    };
-    if place.is_empty() { reason } else { format!("{reason} while {place}") }
-}
-
-/// Follows what a process writes and keeps the last line.
-struct Follow {
-    last: Arc<Mutex<String>>,
-    thread: JoinHandle<()>,
-}
-
-fn follow(stream: Option<impl Read + Send + 'static>) -> Follow {
-    const LONGEST: u64 = 4096;
-    let last = Arc::new(Mutex::new(String::new()));
-    let shared = Arc::clone(&last);
-    let thread = thread::spawn(move || {
-        let Some(stream) = stream else { return };
-        let mut reader = BufReader::new(stream);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match reader.by_ref().take(LONGEST).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {
-                    let text = String::from_utf8_lossy(&line).trim().to_owned();
-                    if let (false, Ok(mut last)) = (text.is_empty(), shared.lock()) {
-                        *last = text;
-                    }
-                }
-            }
-        }
-    });
-    Follow { last, thread }
-}
-
-impl Follow {
-    fn finish(self) -> String {
-        let _ = self.thread.join();
-        self.last.lock().map(|last| last.clone()).unwrap_or_default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn panics_become_errors() {
-        let error = on_thread(|| panic!("no such {}", "axis")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the import was stopped: the file breaks an assumption of the reader (no such axis); \
-             check it with onnx.checker"
-        );
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn ends_of_processes_are_told_apart() {
-        use std::os::unix::process::ExitStatusExt;
-        let limits = Limits { memory_bytes: 1 << 30, seconds: 5 };
-        let by = |signal| Some(ExitStatus::from_raw(signal));
-        let bomb = "memory allocation of 1099511627776 bytes failed";
-        for (status, words, sentence) in [
-            (None, "", "it took more than 5 seconds while reading node \"a\""),
-            (by(24), "", "it took more than 5 seconds while reading node \"a\""),
-            (by(6), bomb, "it needs more than 1024 MiB of memory while reading node \"a\""),
-        ] {
-            assert_eq!(diagnose(status, words, "reading node \"a\"", &limits), sentence);
-        }
-    }
+/// Notes what this process does, for whoever watches it.
+pub(crate) fn note(doing: &str) {
+    place::note(doing);
 }

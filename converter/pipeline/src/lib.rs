@@ -31,6 +31,7 @@ mod shape;
 #[cfg(test)]
 mod testing;
 mod whole;
+mod work;
 
 pub use convert::convert;
 pub use error::Error;

@@ -6,6 +6,7 @@ use hardtack::Packing;
 use hardtack_bundle::DType;
 use hardtack_bundle::process::{Postprocess, Preprocess};
 
+use crate::guard;
 use crate::prune::PruneTarget;
 use crate::quantize;
 
@@ -121,6 +122,8 @@ pub struct Options {
     pub transport: Option<PathBuf>,
     /// Whether the model is imported in a guarded child process.
     pub guarded: bool,
+    /// What that process may use.
+    pub import_limits: guard::Limits,
 }
 
 impl Default for Options {
@@ -150,6 +153,7 @@ impl Default for Options {
             integer_io: false,
             transport: None,
             guarded: false,
+            import_limits: guard::Limits::default(),
         }
     }
 }

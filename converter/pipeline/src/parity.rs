@@ -4,9 +4,11 @@ use hardtack::float::FloatModel;
 use hardtack::{Constant, Data, Tensor};
 
 use crate::error::Error;
+use crate::guard;
 use crate::quantize::dynamic;
 use crate::resting::{Resting, Sleeper};
 use crate::samples::{Source, each};
+use crate::work;
 
 /// How far an output may be from the original's: this part of its value …
 const RELATIVE: f64 = 1e-3;
@@ -85,6 +87,7 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
         if plan.as_ref().is_none_or(|(planned, _)| *planned != shapes) {
             // One at a time is in memory.
             drop(plan.take());
+            work::check(model.graph(), &shapes)?;
             let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
             let loaded = FloatModel::load(&model.awake()?, false)?;
             let fresh = loaded.into_plan(&views)?;
@@ -95,6 +98,7 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
         plan.reset()?;
         all.push(plan.run(&sample.iter().collect::<Vec<_>>())?);
     }
+    guard::note("");
     Ok(all)
 }
 

@@ -11,11 +11,13 @@ use hardtack::process::Preprocessor;
 use hardtack::{Tensor, for_data};
 use hardtack_bundle::DType;
 use hardtack_bundle::golden::Generator;
-use hardtack_bundle::graph::{Dim, Graph};
+use hardtack_bundle::graph::{Dim, Fact, Graph, Node};
 
 use crate::arrays::{Archive, Description};
 use crate::error::Error;
+use crate::guard;
 use crate::ports::Ports;
+use crate::work;
 pub(crate) use spool::Spool;
 
 /// What a dimension is taken for where nothing says how large it is.
@@ -23,6 +25,8 @@ const BATCH: usize = 1;
 const OTHER: usize = 32;
 /// How many random samples are drawn.
 const RANDOM: u64 = 3;
+/// Random samples take at most this part of the memory of a conversion.
+const SAMPLES_PART: u64 = 8;
 
 /// Inputs of a model, sample by sample: what is measured goes through them as often as it needs to.
 pub trait Source {
@@ -119,27 +123,37 @@ impl Samples {
     }
 
     /// Random samples that fit the graph: reals from −1 to 1, integers 0 and 1.
-    pub fn random(graph: &Graph) -> Samples {
+    ///
+    /// # Errors
+    /// As [`Samples::drawn`].
+    pub fn random(graph: &Graph) -> Result<Samples, Error> {
         Samples::drawn(graph, RANDOM)
     }
 
     /// The first so many of the random samples.
-    pub fn drawn(graph: &Graph, count: u64) -> Samples {
+    ///
+    /// # Errors
+    /// [`Error::Input`] where an input has more elements than a test vector may have, or the samples
+    /// take more memory than a conversion should spend on them.
+    pub fn drawn(graph: &Graph, count: u64) -> Result<Samples, Error> {
+        let shapes = shapes(graph, count, guard::memory_bytes() / SAMPLES_PART)?;
+        work::check(graph, &shapes)?;
         let mut inputs: Vec<Vec<Tensor>> = Vec::new();
         let mut generators = Vec::new();
         for sample in 0..count {
             let (mut tensors, mut rules) = (Vec::new(), Vec::new());
-            for (index, node) in graph.inputs.iter().enumerate() {
-                let fact = &graph.nodes[*node as usize].outputs[0];
-                let generator = generator(fact.dtype, sample << 32 | index as u64);
-                let shape = concrete(&fact.shape, graph.symbols.len());
-                tensors.push(generate(fact.dtype, &shape, &generator));
+            for (index, (node, shape)) in graph.inputs.iter().zip(&shapes).enumerate() {
+                let node = &graph.nodes[*node as usize];
+                let dtype = node.outputs[0].dtype;
+                let generator = generator(dtype, sample << 32 | index as u64);
+                let tensor = hardtack::golden::generate(dtype, shape, &generator);
+                tensors.push(tensor.ok_or_else(|| too_large(node, shape))?);
                 rules.push(generator);
             }
             inputs.push(tensors);
             generators.push(rules);
         }
-        Samples { inputs: Box::new(inputs), source: "random".into(), generators }
+        Ok(Samples { inputs: Box::new(inputs), source: "random".into(), generators })
     }
 
     /// Reads calibration data: at most `limit` samples of an `.npz` file, with an array for each
@@ -171,6 +185,30 @@ impl Samples {
     }
 }
 
+/// The shapes of a graph's inputs, with every symbol taken for something small.
+///
+/// # Errors
+/// [`Error::Input`] where so many samples of them take more than this many bytes.
+fn shapes(graph: &Graph, count: u64, limit: u64) -> Result<Vec<Vec<usize>>, Error> {
+    let mut left = limit;
+    let mut shapes = Vec::new();
+    for node in &graph.inputs {
+        let node = &graph.nodes[*node as usize];
+        let Fact { dtype, shape } = &node.outputs[0];
+        let shape = concrete(shape, graph.symbols.len());
+        let sizes = shape.iter().map(|size| *size as u64);
+        let size = dtype.size().unwrap_or(8) as u64;
+        let bytes = sizes.fold(size, u64::saturating_mul).saturating_mul(count);
+        left = left.checked_sub(bytes).ok_or_else(|| too_large(node, &shape))?;
+        shapes.push(shape);
+    }
+    Ok(shapes)
+}
+
+fn too_large(node: &Node, shape: &[usize]) -> Error {
+    Error::Input { input: node.name.clone(), shape: shape.into() }
+}
+
 /// Dimensions with every symbol taken for something small.
 pub fn concrete(shape: &[Dim], symbols: usize) -> Vec<usize> {
     shape
@@ -191,11 +229,6 @@ fn generator(dtype: DType, seed: u64) -> Generator {
         }
         _ => Generator { seed, low: 0.0, high: 2.0 },
     }
-}
-
-/// The elements that a generator gives, in the element type asked for.
-pub(crate) fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Tensor {
-    hardtack::golden::generate(dtype, shape, generator).expect("ports have elements")
 }
 
 /// Pictures and recordings, by the ends of their names.

@@ -207,7 +207,7 @@ fn mode(place: &Place) -> u32 {
 /// What makes files with temporary names.
 fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".hardtack-").suffix(".tmp");
+    builder.prefix(crate::guard::unfinished_prefix()).suffix(".tmp");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
     let _ = mode;

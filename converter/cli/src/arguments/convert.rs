@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use hardtack_converter::PruneTarget;
+use hardtack_converter::guard::Limits;
 
 use super::{Quantize, Target, file_name, pair, percent, target};
 use crate::gates::Latency;
@@ -124,6 +125,8 @@ pub struct Convert {
     /// Version of the model's content.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub model_version: String,
+    #[command(flatten)]
+    pub limits: LimitArguments,
 }
 
 impl Convert {
@@ -159,6 +162,39 @@ pub struct Bisect {
     pub set: Vec<(String, String)>,
     #[command(flatten)]
     pub quantize: Quantize,
+    #[command(flatten)]
+    pub limits: LimitArguments,
+}
+
+/// What a conversion may take.
+#[derive(Args)]
+pub struct LimitArguments {
+    /// Stop if the conversion needs more than this much memory: 2GiB, 500MB, or bytes
+    /// [default: 80 % of the machine's memory].
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub max_memory: Option<u64>,
+    /// Stop after this many seconds: 600 [default: 14400 for each conversion, and 600 for reading the
+    /// model].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_time: Option<u64>,
+}
+
+impl LimitArguments {
+    /// What the process may use that reads the model.
+    pub fn of_import(&self) -> Limits {
+        let limits = Limits::default();
+        Limits {
+            memory_bytes: self.max_memory.unwrap_or(limits.memory_bytes),
+            seconds: self.max_time.unwrap_or(limits.seconds),
+        }
+    }
+}
+
+/// An amount of memory that a process can live with.
+fn memory(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 64 << 20;
+    let bytes = hardtack_targets::bytes(text)?;
+    if bytes >= LEAST { Ok(bytes) } else { Err("a conversion needs 64MiB at least".into()) }
 }
 
 /// What a bundle must keep: else none is written, and the exit code is 1.
@@ -203,6 +239,12 @@ fn prune_target(text: &str) -> Result<PruneTarget, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_needs_some_memory() {
+        assert_eq!(memory("64MiB"), Ok(64 << 20));
+        assert!(memory("1MB").is_err() && memory("much").is_err());
+    }
 
     #[test]
     fn prune_targets_are_parts_of_something() {

@@ -10,7 +10,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use hardtack::{Isa, Packing, family_of};
 
-pub use self::convert::{Bisect, Convert, Float, GateArguments, Weights};
+pub use self::convert::{Bisect, Convert, Float, GateArguments, LimitArguments, Weights};
 pub use self::limits::SessionLimits;
 pub use self::quantize::{MaxError, Quantize};
 

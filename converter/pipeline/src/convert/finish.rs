@@ -65,9 +65,11 @@ impl Work<'_> {
 
     /// One generated sample within the range of the real ones.
     fn generated(&self, graph: &Graph, samples: &Samples) -> Result<Samples, Error> {
-        let mut random = Samples::drawn(graph, 1);
+        let mut random = Samples::drawn(graph, 1)?;
         let mut inputs = Vec::new();
-        for (real, generator) in samples.inputs.sample(0)?.iter().zip(&mut random.generators[0]) {
+        let real = samples.inputs.sample(0)?;
+        let rules = random.generators[0].iter_mut().zip(&graph.inputs);
+        for (real, (generator, input)) in real.iter().zip(rules) {
             if matches!(real.dtype(), DType::F32 | DType::I8 | DType::U8) {
                 let values = real.to_f32();
                 generator.low = values.iter().copied().fold(f32::INFINITY, f32::min);
@@ -77,7 +79,11 @@ impl Work<'_> {
                     generator.high += 1.0;
                 }
             }
-            inputs.push(crate::samples::generate(real.dtype(), real.shape(), generator));
+            let drawn = hardtack::golden::generate(real.dtype(), real.shape(), generator);
+            inputs.push(drawn.ok_or_else(|| Error::Input {
+                input: graph.nodes[*input as usize].name.clone(),
+                shape: real.shape().into(),
+            })?);
         }
         random.inputs = Box::new(vec![inputs]);
         Ok(random)

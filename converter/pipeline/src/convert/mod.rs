@@ -12,7 +12,7 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Graph, Node, Operator};
 
 use crate::error::Error;
-use crate::guard::{self, Limits};
+use crate::guard;
 use crate::import::{self, ImportOptions, Source};
 use crate::options::{MatrixStorage, Options};
 use crate::parity::{self, Difference};
@@ -61,6 +61,8 @@ struct Work<'a> {
     ports: Option<Ports>,
     /// What the imported model gives on the compared samples.
     expected: Vec<Vec<Tensor>>,
+    /// What the model gives on them after the last stage, where that is known.
+    given: Option<Vec<Vec<Tensor>>>,
     stages: Vec<StageReport>,
     figures: Vec<FigureReport>,
     pruned: Option<PruneReport>,
@@ -110,6 +112,7 @@ impl<'a> Work<'a> {
             source: None,
             ports: None,
             expected: Vec::new(),
+            given: None,
             stages: Vec::new(),
             figures: Vec::new(),
             pruned: None,
@@ -127,7 +130,7 @@ impl<'a> Work<'a> {
         let began = self.begin("import");
         let settings = ImportOptions { set: self.options.set.clone() };
         let imported = if self.options.guarded {
-            guard::import_guarded(self.path, &settings, &Limits::default())?
+            guard::import_guarded(self.path, &settings, &self.options.import_limits)?
         } else {
             import::import(self.path, &settings)?
         };
@@ -146,7 +149,7 @@ impl<'a> Work<'a> {
         self.progress.stage("samples");
         let samples = match &self.options.calibration {
             Some(path) => self.read(path, self.options.samples, original.graph())?,
-            None => Samples::random(original.graph()),
+            None => Samples::random(original.graph())?,
         };
         if self.options.int8 {
             samples.check_calibration()?;
@@ -173,7 +176,8 @@ impl<'a> Work<'a> {
     fn fold(&mut self, original: Resting, samples: &Samples) -> Result<Resting, Error> {
         let began = self.begin("fold");
         let folded = Resting::new(crate::fold::fold(self.ready(original.awake()?)))?;
-        let difference = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
+        let (difference, given) = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
+        self.given = Some(given);
         self.figure("parity of fold", difference, samples);
         self.end("fold", began, &folded, Some(difference));
         Ok(folded)
@@ -202,6 +206,7 @@ impl<'a> Work<'a> {
         let pruned = Resting::new(pruned)?;
         let got = parity::outputs(&pruned, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
+        self.given = Some(got);
         self.figure("largest difference by pruning, of the output's range", difference, samples);
         self.warnings.extend(report.warning.clone());
         self.pruned = Some(report);
@@ -240,14 +245,14 @@ impl<'a> Work<'a> {
     }
 
     /// The largest difference of a model's outputs from those before a stage, as a part of their
-    /// range, if no more than rounding explains it.
+    /// range, if no more than rounding explains it; and the outputs.
     fn keeps_numbers(
         &self,
         stage: &'static str,
         before: &[Vec<Tensor>],
         model: &Resting,
         samples: &Samples,
-    ) -> Result<f64, Error> {
+    ) -> Result<(f64, Vec<Vec<Tensor>>), Error> {
         let few = compared(samples);
         let after = parity::outputs(model, &few)?;
         let Difference { of_range, differs } = parity::compare(before, &after);
@@ -256,7 +261,7 @@ impl<'a> Work<'a> {
         let explained =
             !differs || of_range <= DRAWS * parity::sensitivity(model, &few, &after)?.of_range;
         if explained {
-            return Ok(of_range);
+            return Ok((of_range, after));
         }
         Err(Error::Parity {
             stage,

@@ -23,7 +23,10 @@ impl Work<'_> {
     /// machine.
     pub(super) fn prepare(&mut self, model: Resting, samples: &Samples) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
-        let before = parity::outputs(&model, &compared(samples))?;
+        let before = match self.given.take() {
+            Some(given) => given,
+            None => parity::outputs(&model, &compared(samples))?,
+        };
         let (model, mut stored) = match self.multiplies(model.graph()) {
             true => {
                 let (model, stored) = self.multiply(model.awake()?);
@@ -45,7 +48,7 @@ impl Work<'_> {
             }
         };
         let products = products.as_ref().unwrap_or(&before);
-        let difference = self.keeps_numbers("prepare", products, &prepared.model, samples)?;
+        let (difference, _) = self.keeps_numbers("prepare", products, &prepared.model, samples)?;
         let mut model = prepared.model.awake()?;
         if self.options.float != FloatStorage::F32 {
             model = emit::halve(model, self.options.float);

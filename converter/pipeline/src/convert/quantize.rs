@@ -101,6 +101,7 @@ impl Work<'_> {
         let mut model = Resting::new(quantized.model)?;
         let got = parity::outputs(&model, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got);
+        self.given = Some(got);
         self.figure("largest INT8 difference, of the output's range", difference.of_range, samples);
         if self.options.integer_io {
             let ports = self.ports.as_mut().expect("imported before");
@@ -109,6 +110,7 @@ impl Work<'_> {
             let integers = quantize::integer_io::integer_io(&mut awake, ports, &few)?;
             model = Resting::new(awake)?;
             samples.inputs = Box::new(integers);
+            self.given = None;
         }
         self.end("quantize", began, &model, Some(difference.of_range));
         Ok(model)

@@ -1,6 +1,8 @@
 //! Batch normalization and other constant scales and offsets per channel: merged into the
 //! weights and bias of the convolution before them.
 
+use std::collections::HashMap;
+
 use hardtack::{Constant, Data, Tensor};
 use hardtack_bundle::graph::{Binary, Conv, ImageLayout, KernelLayout, Operator, Outlet};
 
@@ -9,9 +11,16 @@ use crate::edit::Editor;
 /// The number of nodes merged.
 pub fn merge(editor: &mut Editor) -> usize {
     let mut merged = 0;
+    let mut uses = editor.uses();
     for index in 0..editor.model.graph.nodes.len() {
         let here = Outlet { node: index as u32, slot: 0 };
-        if editor.resolve(here) == here && merge_one(editor, index).is_some() {
+        if editor.resolve(here) != here {
+            continue;
+        }
+        if let Some(conv) = merge_one(editor, index, &uses) {
+            // What read the node reads the convolution now.
+            let count = uses.get(&here).copied().unwrap_or(0);
+            uses.insert(conv, count);
             merged += 1;
         }
     }
@@ -24,7 +33,8 @@ struct Affine {
     offset: Vec<f64>,
 }
 
-fn merge_one(editor: &mut Editor, index: usize) -> Option<()> {
+/// The convolution that a node became part of. `uses` says how often each value is read.
+fn merge_one(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) -> Option<Outlet> {
     let node = editor.node(index);
     let Operator::Binary(kind) = node.operator else { return None };
     let [left, right] = node.inputs[..] else { return None };
@@ -40,7 +50,7 @@ fn merge_one(editor: &mut Editor, index: usize) -> Option<()> {
     let conv = editor.node(value.node as usize);
     let Operator::Conv(attributes) = &conv.operator else { return None };
     let attributes = attributes.clone();
-    if node.outputs[0] != conv.outputs[0] || editor.uses().get(&value) != Some(&1) {
+    if node.outputs[0] != conv.outputs[0] || uses.get(&value) != Some(&1) {
         return None;
     }
     let channels = attributes.window.output_channels as usize;
@@ -62,7 +72,7 @@ fn merge_one(editor: &mut Editor, index: usize) -> Option<()> {
     merged.inputs = vec![input, kernel, bias];
     let merged = editor.add(merged);
     editor.redirect(Outlet { node: index as u32, slot: 0 }, merged);
-    Some(())
+    Some(merged)
 }
 
 /// A constant f32 tensor.

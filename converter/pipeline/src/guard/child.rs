@@ -1,41 +1,37 @@
 //! The importing process.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::exit;
-use std::sync::atomic::Ordering;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::LevelFilter;
 
-use super::{INSTALLED, Limits, REQUEST, on_thread, transfer};
-use crate::import::{ImportOptions, import};
+use super::ends::Cause;
+use super::importing::on_thread;
+use super::worker::{PLACE, limit, watch_parent};
+use super::{Limits, place, transfer};
+use crate::import::{ImportError, ImportOptions, import};
 
-/// Imports and ends this process, if it was started to do so. Programs call it first in `main`,
-/// before they start threads or read arguments.
-pub fn child_main_if_requested() {
-    INSTALLED.store(true, Ordering::Relaxed);
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_none_or(|first| first != REQUEST) {
-        return;
-    }
-    let Some(request) = Request::read(arguments) else {
-        eprintln!("this form of the program is for itself alone");
-        exit(2);
-    };
-    exit(match request.serve() {
-        Ok(()) => 0,
-        Err(error) => {
+/// Exit code where the result cannot be written.
+pub(super) const NOT_WRITTEN: i32 = 3;
+
+/// Imports as these arguments ask; the exit code. `None` where they ask for nothing.
+pub(super) fn serve(arguments: impl Iterator<Item = OsString>) -> Option<i32> {
+    let written = Request::read(arguments)?.serve();
+    Some(written.map_or_else(
+        |error| {
             eprintln!("{error}");
-            1
-        }
-    });
+            NOT_WRITTEN
+        },
+        |()| 0,
+    ))
 }
 
 struct Request {
     result: PathBuf,
     model: PathBuf,
     limits: Limits,
+    /// The process that asks.
+    parent: u32,
     options: ImportOptions,
 }
 
@@ -47,67 +43,57 @@ impl Request {
             memory_bytes: texts.next()??.parse().ok()?,
             seconds: texts.next()??.parse().ok()?,
         };
+        let parent = texts.next()??.parse().ok()?;
         let mut options = ImportOptions::default();
         while let Some(name) = texts.next() {
             options.set.push((name?, texts.next()??));
         }
-        Some(Request { result, model, limits, options })
+        Some(Request { result, model, limits, parent, options })
     }
 
     fn serve(&self) -> std::io::Result<()> {
+        limit(&self.limits);
         #[cfg(unix)]
-        {
-            use rlimit::{Resource, setrlimit};
-            setrlimit(Resource::CORE, 0, 0)?;
-            // Not every system can limit the address space; the clock is watched everywhere.
-            let _ = setrlimit(Resource::AS, self.limits.memory_bytes, self.limits.memory_bytes);
-            let _ = setrlimit(Resource::CPU, self.limits.seconds, self.limits.seconds + 1);
-        }
-        if log::set_boxed_logger(Box::new(Breadcrumbs)).is_ok() {
-            log::set_max_level(LevelFilter::Trace);
-        }
+        let _ = rlimit::setrlimit(
+            rlimit::Resource::CPU,
+            self.limits.seconds,
+            self.limits.seconds.saturating_add(1),
+        );
+        watch_parent(self.parent);
+        place::keep_in(&self.result.with_file_name(PLACE))?;
+        let _ = place::set_logger(Box::new(Nothing), LevelFilter::Off);
         std::panic::set_hook(Box::new(|_| {}));
-        let imported = on_thread(|| import(&self.model, &self.options));
-        crumb("giving the result back");
+        let panicked = |message: String| Cause::of_panic(&message, &self.limits);
+        let mut imported = on_thread(|| import(&self.model, &self.options), panicked);
+        if let Err(ImportError::Stopped(stopped)) = &mut imported {
+            stopped.place = place::last(&self.result.with_file_name(PLACE));
+        }
+        place::note("giving the result back");
         transfer::write(&self.result, &imported)
     }
 }
 
-/// Tells the other process where this one is, from what tract logs.
-struct Breadcrumbs;
+/// Logs nothing.
+struct Nothing;
 
-impl Log for Breadcrumbs {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        matches!(
-            metadata.target(),
-            "tract_onnx::model" | "tract_hir::infer::analyser" | crate::import::STAGE
-        )
+impl log::Log for Nothing {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        false
     }
 
-    fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        if record.target() == crate::import::STAGE {
-            crumb(&record.args().to_string());
-            return;
-        }
-        let text = record.args().to_string();
-        for (start, doing) in
-            [("Creating node ", "reading node "), ("Starting step for ", "finding the shapes of ")]
-        {
-            if let Some(node) = text.strip_prefix(start) {
-                crumb(&format!("{doing}{node}"));
-            }
-        }
-    }
+    fn log(&self, _: &log::Record<'_>) {}
 
     fn flush(&self) {}
 }
 
-fn crumb(place: &str) {
-    const LONGEST: usize = 200;
-    let line: String =
-        place.chars().take(LONGEST).map(|c| if c == '\n' { ' ' } else { c }).collect();
-    let _ = writeln!(std::io::stdout(), "{line}");
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_an_error_of_its_own() {
+        let imported = Err(crate::import::ImportError::Malformed("x".repeat(1 << 16)));
+        let error = transfer::write("/dev/full".as_ref(), &imported).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
 }

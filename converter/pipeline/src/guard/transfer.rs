@@ -17,7 +17,7 @@ const TENSOR: u8 = 1;
 const DIMS: u8 = 2;
 
 /// Most dimensions of a tensor.
-const MAX_RANK: u64 = 64;
+const MAX_RANK: u64 = crate::import::limits::MAX_RANK as u64;
 
 /// Writes a result.
 pub fn write(path: &Path, result: &Result<Imported, ImportError>) -> io::Result<()> {
@@ -80,6 +80,7 @@ pub fn read(path: &Path) -> io::Result<Result<Imported, ImportError>> {
         IMPORTED => {
             let source = postcard::from_bytes(&read_block(&mut file)?).map_err(io::Error::other)?;
             let graph = Graph::from_bytes(&read_block(&mut file)?).map_err(io::Error::other)?;
+            graph.check().map_err(io::Error::other)?;
             let mut constants = Vec::new();
             for stated in &graph.constants {
                 let (constant, dtype, dims) = read_constant(&mut file)?;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::guard::Stopped;
+
 /// Why a model was not imported.
 #[derive(Debug, Error, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -27,6 +29,30 @@ pub enum ImportError {
         bytes: u64,
         /// The largest size that is read.
         limit: u64,
+    },
+    /// The tensors of the model take more memory than there is.
+    #[error(
+        "{}: its tensors take {} MiB, and an import needs twice that of the {} MiB of memory that it \
+         may take; allow more with --max-memory, where the machine has more",
+        path.display(), bytes >> 20, memory_bytes >> 20
+    )]
+    TooMuchData {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of the file and of the tensors in others.
+        bytes: u64,
+        /// What the import may take.
+        memory_bytes: u64,
+    },
+    /// The model has more of something than can be converted.
+    #[error("the model has {count} {what}, and at most {limit} can be converted")]
+    TooMany {
+        /// What it has too many of.
+        what: String,
+        /// How many.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
     },
     /// The file is no ONNX model.
     #[error("{}: is not an ONNX model: {problem}", path.display())]
@@ -78,7 +104,19 @@ pub enum ImportError {
     },
     /// The import did not end in an orderly way.
     #[error("the import was stopped: {0}")]
-    Stopped(String),
+    Stopped(Stopped),
+    /// The result of the import cannot be kept in a temporary file.
+    #[error(
+        "{}: the imported model cannot be written there: {problem}; make room, or set TMPDIR to \
+         another folder",
+        folder.display()
+    )]
+    Temporary {
+        /// The folder for temporary files.
+        folder: PathBuf,
+        /// Why.
+        problem: String,
+    },
     /// The process that imports cannot be started or listened to.
     #[error("the import process cannot be used: {0}")]
     #[serde(skip)]

@@ -5,9 +5,11 @@
 //! can exhaust memory or time on this way: [`crate::guard`] keeps them in a process of their own.
 
 mod error;
+pub(crate) mod limits;
 mod operators;
 mod proto;
 mod rewrite;
+mod sound;
 mod tensor;
 mod translate;
 mod unsupported;
@@ -72,9 +74,11 @@ pub struct Source {
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     log::trace!(target: STAGE, "reading the file");
     let proto::Source { model: mut source, digest, bytes } = proto::read(path)?;
+    limits::check(&source)?;
     let nodes = source.graph.as_ref().map_or(0, |graph| graph.node.len()) as u64;
     log::trace!(target: STAGE, "rewriting the graph");
     let context = rewrite::rewrite(&mut source, &options.set)?;
+    limits::check_rewritten(&source)?;
     if let Some(graph) = &source.graph {
         let found = unsupported::find(graph, &operators::onnx());
         if !found.is_empty() {
@@ -83,6 +87,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportEr
     }
     let producer = format!("{} {}", source.producer_name, source.producer_version);
     let model = translate::translate(source)?;
+    sound::check(&model.graph)?;
     let source = Source {
         digest,
         bytes,

@@ -1,7 +1,7 @@
 //! Reads the file: bytes to protobuf, with the tensors that lie in other files.
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -52,33 +52,68 @@ pub fn read(path: &Path) -> Result<Source, ImportError> {
     };
     let length = bytes.len() as u64;
     drop(bytes);
+    affordable(path, &mut model, length, &external)?;
     if let Some(graph) = &mut model.graph {
-        refuse_four_bits(&graph.node, &graph.initializer, &HashSet::new())?;
+        refuse_four_bits(&graph.node, &graph.initializer, None)?;
         each_tensor(graph, &mut |tensor| complete(tensor, &mut external))?;
     }
     for function in &mut model.functions {
-        refuse_four_bits(&function.node, &[], &HashSet::new())?;
+        refuse_four_bits(&function.node, &[], None)?;
         each_node_tensor(&mut function.node, &mut |tensor| complete(tensor, &mut external))?;
     }
     let bytes = length + external.bytes;
     Ok(Source { model, digest: external.digest.finalize().into(), bytes })
 }
 
+/// Checks that there is memory for the tensors of a model before those in other files are read: while
+/// it is imported, each is there at least twice.
+fn affordable(
+    path: &Path,
+    model: &mut ModelProto,
+    length: u64,
+    external: &External<'_>,
+) -> Result<(), ImportError> {
+    let mut beside = 0u64;
+    let mut measure = |tensor: &mut TensorProto| {
+        if is_external(tensor) {
+            beside = beside.saturating_add(external.place(tensor)?.length);
+        }
+        Ok(())
+    };
+    if let Some(graph) = &mut model.graph {
+        each_tensor(graph, &mut measure)?;
+    }
+    for function in &mut model.functions {
+        each_node_tensor(&mut function.node, &mut measure)?;
+    }
+    let (bytes, memory_bytes) = (length.saturating_add(beside), crate::guard::memory_bytes());
+    if beside > MAX_EXTERNAL || bytes > memory_bytes / 2 {
+        return Err(ImportError::TooMuchData { path: path.into(), bytes, memory_bytes });
+    }
+    Ok(())
+}
+
+fn is_external(proto: &TensorProto) -> bool {
+    proto.data_location == Some(DataLocation::External as i32)
+}
+
 /// Refuses values of 4 bits, which would be read as 8; constants of 4 bits are, and may be zero
-/// points of weights, by whatever path. `outer` are the names of those around the nodes.
+/// points of weights, by whatever path. `outer` are those around the nodes.
 fn refuse_four_bits(
     nodes: &[NodeProto],
     initializers: &[TensorProto],
-    outer: &HashSet<&str>,
+    outer: Option<&Narrow<'_>>,
 ) -> Result<(), ImportError> {
     let narrow = |kind: i32| [DataType::Int4 as i32, DataType::Uint4 as i32].contains(&kind);
-    let stated = |node: &NodeProto, name| node.int(name).is_some_and(|kind| narrow(kind as i32));
+    let stated = |node: &NodeProto, name| {
+        node.int(name).and_then(|kind| kind.try_into().ok()).is_some_and(narrow)
+    };
     let constants = initializers.iter().filter(|tensor| narrow(tensor.data_type));
-    let mut names: HashSet<&str> = outer.clone();
-    names.extend(constants.map(|tensor| tensor.name.as_str()));
+    let names = constants.map(|tensor| tensor.name.as_str()).collect();
+    let mut all = Narrow { names, outer };
     for node in nodes {
         let quantizes = node.op_type == "QuantizeLinear";
-        let by_zero_point = node.given(2).is_some_and(|name| names.contains(name));
+        let by_zero_point = node.given(2).is_some_and(|name| all.has(name));
         if quantizes && (stated(node, "output_dtype") || by_zero_point) {
             return Err(
                 node.wrong("it gives integers of 4 bits, which only weights can be; use 8 bits")
@@ -86,21 +121,33 @@ fn refuse_four_bits(
         }
         let held = node.attribute.iter().flat_map(|attribute| &attribute.t);
         let made = held.clone().any(|tensor| narrow(tensor.data_type)) || stated(node, "to");
-        let read = node.input.iter().any(|name| names.contains(name.as_str()));
+        let read = node.input.iter().any(|name| all.has(name));
         if made || (read && !quantizes && node.op_type != "DequantizeLinear") {
-            names.extend(node.output.iter().map(String::as_str));
+            all.names.extend(node.output.iter().map(String::as_str));
         }
         for attribute in &node.attribute {
             for graph in attribute.g.iter().chain(&attribute.graphs) {
-                refuse_four_bits(&graph.node, &graph.initializer, &names)?;
+                refuse_four_bits(&graph.node, &graph.initializer, Some(&all))?;
             }
         }
     }
     Ok(())
 }
 
+/// The names of values of 4 bits in a graph, and in the graph around it.
+struct Narrow<'a> {
+    names: HashSet<&'a str>,
+    outer: Option<&'a Narrow<'a>>,
+}
+
+impl Narrow<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(name) || self.outer.is_some_and(|outer| outer.has(name))
+    }
+}
+
 fn complete(proto: &mut TensorProto, external: &mut External<'_>) -> Result<(), ImportError> {
-    if proto.data_location == Some(DataLocation::External as i32) {
+    if is_external(proto) {
         proto.raw_data = external.read(proto)?;
         proto.data_location = None;
         proto.external_data.clear();
@@ -133,8 +180,16 @@ struct External<'a> {
     bytes: u64,
 }
 
+/// Where a tensor lies in another file.
+struct Place {
+    path: PathBuf,
+    offset: u64,
+    length: u64,
+}
+
 impl External<'_> {
-    fn read(&mut self, proto: &TensorProto) -> Result<Vec<u8>, ImportError> {
+    /// Where a tensor lies, which must be in a file.
+    fn place(&self, proto: &TensorProto) -> Result<Place, ImportError> {
         let value = |key: &str| {
             let entry = proto.external_data.iter().find(|entry| entry.key == key);
             entry.map(|entry| entry.value.as_str())
@@ -151,8 +206,12 @@ impl External<'_> {
         };
         let path = self.resolve(location).map_err(wrong)?;
         let unreadable = |error: std::io::Error| wrong(format!("{location:?}: {error}"));
-        let mut file = std::fs::File::open(&path).map_err(unreadable)?;
-        let length = file.metadata().map_err(unreadable)?.len();
+        let metadata = path.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            // Opening a pipe would wait for somebody to write.
+            return Err(wrong(format!("{location:?} is not a file")));
+        }
+        let length = metadata.len();
         let offset = number("offset")?.unwrap_or(0);
         let left = length.checked_sub(offset);
         let left = left.ok_or_else(|| wrong(format!("{location:?} has only {length} bytes")))?;
@@ -160,13 +219,23 @@ impl External<'_> {
         if wanted > left {
             return Err(wrong(format!("{location:?} has only {length} bytes")));
         }
-        self.bytes = self.bytes.saturating_add(wanted);
-        if self.bytes > MAX_EXTERNAL {
-            return Err(wrong(format!("more than {MAX_EXTERNAL} bytes lie in other files")));
-        }
-        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset)).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        file.take(wanted).read_to_end(&mut bytes).map_err(unreadable)?;
+        Ok(Place { path, offset, length: wanted })
+    }
+
+    fn read(&mut self, proto: &TensorProto) -> Result<Vec<u8>, ImportError> {
+        let Place { path, offset, length } = self.place(proto)?;
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = std::fs::File::open(&path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut bytes = Vec::new();
+            file.take(length).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|error| ImportError::ExternalData {
+            tensor: proto.name.clone(),
+            problem: format!("{} cannot be read: {error}", path.display()),
+        })?;
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         self.digest.update(&bytes);
         Ok(bytes)
     }

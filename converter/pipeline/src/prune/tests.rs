@@ -247,7 +247,7 @@ fn networks_shrink() {
         }
         let imported = crate::import::import(&path, &ImportOptions::default()).unwrap();
         let model = crate::fold::fold(imported.model);
-        let samples = Samples::drawn(&model.graph, 1);
+        let samples = Samples::drawn(&model.graph, 1).unwrap();
         let found = shrinks(&model, &*samples.inputs);
         println!("{name}: {found:?}");
         assert_eq!(!found.is_empty(), groups, "{name}");

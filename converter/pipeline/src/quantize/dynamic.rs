@@ -2,7 +2,7 @@
 //! activations are quantized when they are there, each row by its own range, so that no calibration
 //! data are needed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::DType;
@@ -60,8 +60,10 @@ pub fn constants(graph: &Graph) -> HashSet<u32> {
 /// The model with constants that are added to the columns of such products as their biases.
 pub fn fuse(model: Model) -> Model {
     let mut editor = Editor::new(model);
+    // A product is read as often after others have got their biases.
+    let uses = editor.uses();
     for index in 0..editor.model.graph.nodes.len() {
-        add_bias(&mut editor, index);
+        add_bias(&mut editor, index, &uses);
     }
     editor.finish()
 }
@@ -233,7 +235,7 @@ fn ordered<T: Copy>(values: &[T], columns: usize, transposed: bool) -> Vec<T> {
 }
 
 /// Gives a product without bias the constant that alone reads it and adds to its columns.
-fn add_bias(editor: &mut Editor, index: usize) -> Option<()> {
+fn add_bias(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) -> Option<()> {
     let sum = editor.node(index).clone();
     let Operator::Binary(Binary::Add) = sum.operator else { return None };
     let inputs: Vec<Outlet> = sum.inputs.iter().map(|x| editor.resolve(*x)).collect();
@@ -248,7 +250,7 @@ fn add_bias(editor: &mut Editor, index: usize) -> Option<()> {
     else {
         return None;
     };
-    (editor.uses().get(&product) == Some(&1)).then_some(())?;
+    (uses.get(&product) == Some(&1)).then_some(())?;
     let bias = tensor(editor, bias)?;
     let columns = usize::try_from(editor.model.graph.fact(product).shape.last()?.value()?).ok()?;
     let last = bias.shape().last() == Some(&columns) && bias.len() == columns;

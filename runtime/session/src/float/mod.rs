@@ -19,6 +19,7 @@ mod run;
 #[cfg(feature = "export")]
 mod save;
 mod tensors;
+mod twins;
 
 pub use error::Error;
 #[cfg(feature = "export")]

@@ -3,6 +3,8 @@
 use tract_core::internal::*;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
+use super::twins::{MergeTwins, REPLACED};
+
 /// So many bytes of constants may be made before those that they replace are given back.
 const MADE: u64 = 1 << 20;
 
@@ -17,7 +19,11 @@ pub(super) fn optimize(model: &mut TypedModel) -> TractResult<()> {
 }
 
 fn thrifty(optimizer: Optimizer) -> Optimizer {
-    let passes = optimizer.passes.into_iter();
+    let passes = optimizer.passes.into_iter().map(|pass| match format!("{pass:?}").as_str() {
+        // Its type has no name outside of tract.
+        REPLACED => Box::new(MergeTwins),
+        _ => pass,
+    });
     let passes = passes.map(|pass| Box::new(Thrifty { pass, made: 0 }) as Box<dyn TypedPass>);
     Optimizer { passes: passes.collect(), ..optimizer }
 }

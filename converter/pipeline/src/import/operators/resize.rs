@@ -8,6 +8,9 @@ use tract_onnx::pb::NodeProto;
 
 use super::Read;
 
+/// Larger scales are no sizes of anything, and their products leave 64 bits.
+const LARGEST_SCALE: f32 = (1 << 24) as f32;
+
 /// Reads Resize.
 pub fn read(context: &ParsingContext, node: &NodeProto) -> Read {
     let coordinates = match node.get_attr_opt("coordinate_transformation_mode")? {
@@ -80,7 +83,8 @@ impl Resize {
         let scales = scales.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
         let axes = self.axes(rank)?;
         ensure!(axes.len() == scales.len(), "{} scales for {} axes", scales.len(), axes.len());
-        ensure!(scales.iter().all(|scale| *scale > 0.0), "scales must be greater than 0");
+        let fits = |scale: &f32| *scale > 0.0 && *scale <= LARGEST_SCALE;
+        ensure!(scales.iter().all(fits), "scales must be greater than 0 and at most 2^24");
         let mut all = vec![1.0; rank];
         for (axis, scale) in axes.into_iter().zip(scales) {
             all[axis] = scale;

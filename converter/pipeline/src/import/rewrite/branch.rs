@@ -7,18 +7,24 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 use super::emit::Context;
 use super::node::Node;
+use crate::import::limits::MAX_BRANCHES;
 use crate::import::{ImportError, translate};
 
 /// Decides and inlines every `If` it can, until nothing changes.
 pub fn inline_branches(model: &mut ModelProto, context: &mut Context) -> Result<(), ImportError> {
     let mut undecided: HashSet<String> = HashSet::new();
-    let mut inlined = 0;
+    let (mut inlined, mut decided) = (0, 0);
     while let Some(graph) = &model.graph {
         let open = |node: &NodeProto| {
             node.op_type == "If" && node.given(0).is_some_and(|name| !undecided.contains(name))
         };
         let Some(at) = graph.node.iter().position(open) else { break };
         let condition = graph.node[at].input[0].clone();
+        decided += 1;
+        if decided > MAX_BRANCHES {
+            let (what, limit) = ("If nodes with different conditions".into(), MAX_BRANCHES);
+            return Err(ImportError::TooMany { what, count: decided, limit });
+        }
         match evaluate(model, &condition) {
             Some(taken) => {
                 inline(model, at, taken, context)?;

@@ -2,7 +2,7 @@
 //! `onnxruntime.quantization.quantize_dynamic` and ONNX Runtime's optimizer write them: they become
 //! one operator of our own, and stay products of integers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use hardtack::{Data, Tensor};
 use hardtack_bundle::DType;
@@ -46,20 +46,41 @@ pub fn rewrite(graph: &mut GraphProto, context: &mut Context) {
         let node = std::mem::take(&mut graph.node[index]);
         emit(graph, context, index, &node, product);
     }
-    while any && remove_unread(graph) {}
+    if any {
+        remove_unread(graph);
+    }
 }
 
-/// Takes away what products were made of and nothing reads now; whether there was any.
-fn remove_unread(graph: &mut GraphProto) -> bool {
+/// Takes away what products were made of and nothing reads now, and what only that read.
+fn remove_unread(graph: &mut GraphProto) {
     const PARTS: [&str; 4] = ["MatMulInteger", "Cast", "Mul", "DynamicQuantizeLinear"];
-    let mut read: HashSet<String> = graph.node.iter().flat_map(reads).collect();
-    read.extend(graph.output.iter().map(|output| output.name.clone()));
-    let before = graph.node.len();
-    graph.node.retain(|node| {
-        !PARTS.contains(&node.op_type.as_str())
-            || node.output.iter().any(|name| read.contains(name))
-    });
-    graph.node.len() < before
+    let mut givers: HashMap<String, usize> = HashMap::new();
+    let mut readers: HashMap<String, usize> = HashMap::new();
+    for (index, node) in graph.node.iter().enumerate() {
+        givers.extend(node.output.iter().map(|name| (name.clone(), index)));
+        reads(node).into_iter().for_each(|name| *readers.entry(name).or_default() += 1);
+    }
+    for output in &graph.output {
+        *readers.entry(output.name.clone()).or_default() += 1;
+    }
+    let mut removed = vec![false; graph.node.len()];
+    let mut waiting: Vec<usize> = (0..graph.node.len()).collect();
+    while let Some(index) = waiting.pop() {
+        let node = &graph.node[index];
+        let read = |name: &String| readers.get(name).is_some_and(|count| *count > 0);
+        let part = PARTS.contains(&node.op_type.as_str());
+        if removed[index] || !part || node.output.iter().any(read) {
+            continue;
+        }
+        removed[index] = true;
+        for name in reads(node) {
+            let count = readers.entry(name.clone()).or_default();
+            *count = count.saturating_sub(1);
+            waiting.extend(givers.get(&name));
+        }
+    }
+    let mut removed = removed.into_iter();
+    graph.node.retain(|_| !removed.next().unwrap_or(false));
 }
 
 /// What products are found in.

@@ -7,6 +7,7 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::node::{int, ints};
+use crate::import::limits::MAX_REWRITTEN;
 use crate::import::{ImportError, tensor};
 
 /// What rewrites know of the whole model, and what they tell about it.
@@ -18,6 +19,8 @@ pub struct Context {
     /// Names of the classes that the model carries; may be empty.
     pub labels: Vec<String>,
     names: HashSet<String>,
+    /// The last number that was given to a name that was taken.
+    numbers: HashMap<String, usize>,
 }
 
 impl Context {
@@ -34,18 +37,24 @@ impl Context {
             report: vec![],
             labels: vec![],
             names,
+            numbers: HashMap::new(),
         }
     }
 
     /// A name that nothing has yet: `base`, with a number where it is taken.
     pub fn fresh(&mut self, base: &str) -> String {
-        let mut name = base.to_owned();
-        let mut number = 1;
-        while !self.names.insert(name.clone()) {
-            number += 1;
-            name = format!("{base}.{number}");
+        if self.names.insert(base.to_owned()) {
+            return base.to_owned();
         }
-        name
+        // Lower numbers were taken when the last one was, and names are never given back.
+        let number = self.numbers.entry(base.to_owned()).or_insert(1);
+        loop {
+            *number += 1;
+            let name = format!("{base}.{number}");
+            if self.names.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 
     /// Adds a sentence to the report, once.
@@ -222,6 +231,10 @@ fn rewrite_in(
             graph.node.push(node);
         }
         added.append(&mut emit.initializers);
+        if graph.node.len() > MAX_REWRITTEN {
+            let (count, limit) = (graph.node.len(), MAX_REWRITTEN);
+            return Err(ImportError::TooMany { what: "nodes as rewritten".into(), count, limit });
+        }
     }
     drop(scope);
     graph.initializer = initializers;

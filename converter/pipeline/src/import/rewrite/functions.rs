@@ -6,12 +6,10 @@ use tract_onnx::pb::{FunctionProto, GraphProto, ModelProto, NodeProto};
 
 use super::emit::Context;
 use super::node::Node;
-use crate::import::ImportError;
+use crate::import::{ImportError, limits};
 
 /// Deepest nesting of calls.
 const MAX_DEPTH: usize = 32;
-/// Most nodes that calls may become: what keeps a few lines from filling memory.
-const MAX_NODES: usize = 1 << 20;
 
 /// Inlines every call of a function of the model.
 pub fn inline_functions(model: &mut ModelProto, context: &mut Context) -> Result<(), ImportError> {
@@ -30,7 +28,11 @@ pub fn inline_functions(model: &mut ModelProto, context: &mut Context) -> Result
             }
         }
     }
-    let mut left = MAX_NODES;
+    if let Some(graph) = &model.graph {
+        let mut sizes = Sizes { functions: &by_name, known: HashMap::new() };
+        sizes.of(&graph.node, 0)?;
+    }
+    let mut left = limits::MAX_REWRITTEN;
     match &mut model.graph {
         Some(graph) => inline_in(graph, &by_name, context, 0, &mut left),
         None => Ok(()),
@@ -38,6 +40,49 @@ pub fn inline_functions(model: &mut ModelProto, context: &mut Context) -> Result
 }
 
 type Functions<'a> = HashMap<(String, String), &'a FunctionProto>;
+
+/// How many nodes calls become, before any is put in the place of another.
+struct Sizes<'a> {
+    functions: &'a Functions<'a>,
+    known: HashMap<(&'a str, &'a str), usize>,
+}
+
+impl<'a> Sizes<'a> {
+    /// What nodes become, with those of the graphs in them.
+    fn of(&mut self, nodes: &'a [NodeProto], depth: usize) -> Result<usize, ImportError> {
+        let mut all = 0usize;
+        for node in nodes {
+            all = all.saturating_add(self.of_node(node, depth)?);
+            if all > limits::MAX_REWRITTEN {
+                return Err(node.wrong("calls of functions become too many nodes"));
+            }
+        }
+        Ok(all)
+    }
+
+    fn of_node(&mut self, node: &'a NodeProto, depth: usize) -> Result<usize, ImportError> {
+        let key = (node.domain.as_str(), node.op_type.as_str());
+        if let Some(size) = self.known.get(&key) {
+            return Ok(*size);
+        }
+        // The map has keys that it owns.
+        let Some(function) = self.functions.get(&(key.0.to_owned(), key.1.to_owned())) else {
+            let mut all = 1usize;
+            for attribute in &node.attribute {
+                for graph in attribute.g.iter().chain(&attribute.graphs) {
+                    all = all.saturating_add(self.of(&graph.node, depth)?);
+                }
+            }
+            return Ok(all);
+        };
+        if depth == MAX_DEPTH {
+            return Err(node.wrong("functions call each other too deep"));
+        }
+        let size = self.of(&function.node, depth + 1)?;
+        self.known.insert(key, size);
+        Ok(size)
+    }
+}
 
 fn inline_in(
     graph: &mut GraphProto,
@@ -61,7 +106,7 @@ fn inline_in(
             return Err(node.wrong("functions call each other too deep"));
         }
         *left = left
-            .checked_sub(function.node.len())
+            .checked_sub(limits::count(&function.node))
             .ok_or_else(|| node.wrong("calls of functions become too many nodes"))?;
         let mut body =
             GraphProto { node: instance(function, &node, context), ..Default::default() };
@@ -180,7 +225,11 @@ mod tests {
     #[test]
     fn functions_that_call_themselves_are_refused() {
         let mut function = leaky();
-        function.node = vec![node("own::Twice", &["a"], &["b"], vec![])];
+        // Twice, so that what is written out doubles with each level.
+        function.node = vec![
+            node("own::Twice", &["a"], &["t"], vec![]),
+            node("own::Twice", &["t"], &["b"], vec![]),
+        ];
         let calls = vec![node("own::Twice", &["x"], &["y"], vec![])];
         let mut model = model(graph(&[("x", &["2"])], calls, &[], &["y"]));
         model.functions = vec![function];

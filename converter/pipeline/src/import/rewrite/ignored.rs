@@ -9,13 +9,18 @@ use super::node::{Node, ints, tensor as tensor_attribute};
 use crate::import::{ImportError, tensor};
 
 /// More dimensions than any tensor has.
-const MAX_RANK: i64 = 64;
-/// Largest constant that a few bytes may ask for.
-const MAX_ELEMENTS: f64 = (1u64 << 31) as f64;
+const MAX_RANK: i64 = crate::import::limits::MAX_RANK as i64;
+/// Largest value that a few bytes may ask for, as a power of 2.
+const VALUE_BITS: u32 = 30;
+/// The same of a constant, which is computed when the model is imported.
+const CONSTANT_BITS: u32 = 27;
+/// Lists of sizes, borders and bounds are not longer than this.
+const LONGEST: i64 = 1024;
 
 /// Checks one node, and rewrites it where that is enough.
 pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     axes(node)?;
+    sizes(node)?;
     if !matches!(node.domain.as_str(), "" | "ai.onnx") {
         return Ok(false);
     }
@@ -46,7 +51,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         }
         "Conv" | "ConvTranspose" => explicit_and_automatic(node),
         "Pad" => {
-            let constant = node.given(1).and_then(|pads| emit.scope.tensor(pads));
+            let constant = node.given(1).and_then(|pads| short(emit, pads));
             let negative = |pads: &[f32]| pads.iter().any(|pad| *pad < 0.0);
             if constant.is_some_and(|pads| negative(&pads.to_f32()))
                 || node.ints("pads").iter().any(|pad| *pad < 0)
@@ -57,27 +62,31 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         }
         "ConstantOfShape" | "Expand" | "Tile" => {
             let shape = node.given(if node.op_type == "ConstantOfShape" { 0 } else { 1 });
-            let shape = shape.and_then(|shape| emit.scope.tensor(shape));
-            let elements: f64 =
-                shape.map_or(1.0, |shape| shape.to_f32().iter().map(|dim| *dim as f64).product());
-            if elements.abs() > MAX_ELEMENTS {
-                return Err(node.wrong("it asks for a tensor of more than 2^31 elements"));
+            let shape = shape.and_then(|shape| short(emit, shape));
+            let shape = shape.map_or_else(Vec::new, |shape| shape.to_f32());
+            if node.op_type != "Expand" && shape.iter().any(|size| *size < 0.0) {
+                return Err(node.wrong("it asks for a negative size"));
             }
+            let of_constant = || node.given(0).is_some_and(|name| emit.scope.proto(name).is_some());
+            let constant = node.op_type == "ConstantOfShape" || of_constant();
+            let bits = if constant { CONSTANT_BITS } else { VALUE_BITS };
+            let elements = shape.iter().map(|size| f64::from(*size)).product::<f64>();
+            at_most(node, elements.abs(), bits)?;
             Ok(false)
         }
         "Range" => {
-            let bound = |index| node.given(index).and_then(|name| emit.scope.reals(name));
+            let bound = |index| {
+                node.given(index).and_then(|name| short(emit, name)).map(|bound| bound.to_f32())
+            };
             if let (Some(start), Some(end), Some(step)) = (bound(0), bound(1), bound(2))
                 && let ([start], [end], [step]) = (&start[..], &end[..], &step[..])
             {
                 let elements = (*end as f64 - *start as f64) / *step as f64;
-                if elements.is_nan() || elements > MAX_ELEMENTS {
-                    return Err(node.wrong("it asks for a tensor of more than 2^31 elements"));
-                }
+                at_most(node, elements, CONSTANT_BITS)?;
             }
             Ok(false)
         }
-        "Cast" => match node.int("to").and_then(|to| tensor::dtype_of(to as i32)) {
+        "Cast" => match node.int("to").and_then(|to| tensor::dtype_of(to.try_into().ok()?)) {
             Some(_) => Ok(false),
             None => Err(node.wrong("it casts to a type that cannot be converted")),
         },
@@ -111,7 +120,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         }
         "Dropout" => {
             if let Some(flag) = node.given(2) {
-                let flag = emit.scope.tensor(flag).map(|flag| flag.to_f32());
+                let flag = short(emit, flag).map(|flag| flag.to_f32());
                 if flag.is_none_or(|flag| flag != [0.0]) {
                     return Err(node.wrong("training mode; export the model for inference"));
                 }
@@ -174,6 +183,45 @@ fn axes(node: &NodeProto) -> Result<(), ImportError> {
     }
 }
 
+/// Sizes that 32 bits do not hold would lose their upper bits.
+fn sizes(node: &NodeProto) -> Result<(), ImportError> {
+    const SIZES: [&str; 10] = [
+        "kernel_shape",
+        "strides",
+        "dilations",
+        "pads",
+        "output_padding",
+        "output_shape",
+        "group",
+        "size",
+        "block_size",
+        "blocksize",
+    ];
+    for attribute in node.attribute.iter().filter(|a| SIZES.contains(&a.name.as_str())) {
+        let all = attribute.ints.iter().chain([&attribute.i]);
+        if let Some(size) = all.into_iter().find(|size| i32::try_from(**size).is_err()) {
+            let name = &attribute.name;
+            return Err(node.wrong(format!("its {name} {size} is more than 2^31 - 1")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a value of more elements than a power of 2, or of none that is a number.
+fn at_most(node: &NodeProto, elements: f64, bits: u32) -> Result<(), ImportError> {
+    if elements <= f64::from(1u32 << bits) {
+        return Ok(());
+    }
+    Err(node.wrong(format!("it asks for a tensor of more than 2^{bits} elements")))
+}
+
+/// A constant list that is no longer than any list of sizes.
+fn short(emit: &Emit<'_>, name: &str) -> Option<Tensor> {
+    let dims = &emit.scope.proto(name)?.dims;
+    let length = dims.iter().try_fold(1i64, |all, dim| all.checked_mul(*dim))?;
+    (length <= LONGEST).then(|| emit.scope.tensor(name))?
+}
+
 /// tract would silently prefer the one.
 fn explicit_and_automatic(node: &NodeProto) -> Result<bool, ImportError> {
     let automatic = matches!(node.text("auto_pad"), Some("SAME_UPPER" | "SAME_LOWER"));
@@ -196,7 +244,18 @@ mod tests {
         for (node, problem) in [
             (node("BatchNormalization", &["x"], &["y", "m"], vec![]), "for inference"),
             (node("LayerNormalization", &["x"], &["y"], vec![int("axis", -16385)]), "axis -16385"),
-            (node("ConstantOfShape", &["big"], &["y"], vec![]), "2^31 elements"),
+            (node("ConstantOfShape", &["big"], &["y"], vec![]), "2^27 elements"),
+            (node("ConstantOfShape", &["pads"], &["y"], vec![]), "negative size"),
+            (node("Tile", &["x", "pads"], &["y"], vec![]), "negative size"),
+            (
+                node("Conv", &["x"], &["y"], vec![ints("dilations", &[1, (1 << 32) + 1])]),
+                "its dilations 4294967297 is more than 2^31 - 1",
+            ),
+            (
+                node("MaxPool", &["x"], &["y"], vec![ints("kernel_shape", &[1 << 40])]),
+                "its kernel_shape 1099511627776",
+            ),
+            (node("Conv", &["x"], &["y"], vec![int("group", 1 << 33)]), "its group 8589934592"),
             (node("Pad", &["x", "pads"], &["y"], vec![]), "negative pads"),
             (node("Cast", &["x"], &["y"], vec![int("to", 17)]), "cannot be converted"),
             (

@@ -14,12 +14,24 @@ const MAX_DEPTH: usize = 16;
 
 /// Tidies a graph and the graphs in it.
 pub fn tidy(graph: &mut GraphProto) -> Result<(), ImportError> {
-    tidy_in(graph, &HashSet::new(), 0)
+    tidy_in(graph, None, 0)
+}
+
+/// The names that a graph gives, and the graph around it.
+struct Scope<'a> {
+    names: HashSet<String>,
+    around: Option<&'a Scope<'a>>,
+}
+
+impl Scope<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(name) || self.around.is_some_and(|around| around.has(name))
+    }
 }
 
 fn tidy_in(
     graph: &mut GraphProto,
-    around: &HashSet<String>,
+    around: Option<&Scope<'_>>,
     depth: usize,
 ) -> Result<(), ImportError> {
     let malformed = |problem: String| Err(ImportError::Malformed(problem));
@@ -54,8 +66,10 @@ fn tidy_in(
             }
         }
     }
-    let known =
-        |name: &str| sources.contains(name) || givers.contains_key(name) || around.contains(name);
+    let known = |name: &str| {
+        let here = sources.contains(name) || givers.contains_key(name);
+        here || around.is_some_and(|around| around.has(name))
+    };
     for output in &graph.output {
         if !known(&output.name) {
             return malformed(format!("nothing gives its output {:?}", output.name));
@@ -94,14 +108,14 @@ fn tidy_in(
         return malformed("its nodes read each other in a circle".into());
     }
 
-    let mut inner: HashSet<String> = around.clone();
-    inner.extend(sources.iter().chain(givers.keys()).map(|name| (*name).to_owned()));
+    let names = sources.iter().chain(givers.keys()).map(|name| (*name).to_owned()).collect();
+    let inner = Scope { names, around };
     let mut nodes: Vec<Option<NodeProto>> =
         std::mem::take(&mut graph.node).into_iter().map(Some).collect();
     graph.node = order.iter().filter_map(|index| nodes[*index].take()).collect();
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
         for nested in attribute.g.iter_mut().chain(&mut attribute.graphs) {
-            tidy_in(nested, &inner, depth + 1)?;
+            tidy_in(nested, Some(&inner), depth + 1)?;
         }
     }
     Ok(())

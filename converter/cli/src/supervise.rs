@@ -1,0 +1,116 @@
+//! Verbs that run in a supervised process.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use hardtack_converter::guard::{self, Ended, Event, Limits, Stopped, Supervision};
+use serde_json::json;
+
+use crate::Answer;
+use crate::arguments::{Bisect, Convert, LimitArguments, MaxError};
+use crate::output::{self, say};
+use crate::progress::Bar;
+
+/// What a conversion may take, where the user does not say: four hours.
+const SECONDS: u64 = 4 * 60 * 60;
+
+/// A verb to supervise.
+pub struct Supervised<'a> {
+    /// The model it reads.
+    pub model: &'a Path,
+    /// The limits that the user gave.
+    pub limits: &'a LimitArguments,
+    /// How many conversions it may do.
+    pub conversions: u64,
+    /// The files that it writes.
+    pub outputs: Vec<PathBuf>,
+    /// Whether results are JSON.
+    pub as_json: bool,
+}
+
+/// The supervision of `hardtack convert`.
+pub fn of_convert(arguments: &Convert, as_json: bool) -> Supervised<'_> {
+    let outputs =
+        [Some(&arguments.output), arguments.transport.as_ref(), arguments.report.as_ref()];
+    // Each point of a frontier is a conversion, and so is each error that is tried.
+    let errors = match arguments.quantize.max_error {
+        Some(MaxError::Auto) => crate::convert::ERRORS.len(),
+        _ => 0,
+    };
+    Supervised {
+        model: &arguments.model,
+        limits: &arguments.limits,
+        conversions: (1 + arguments.frontier.len() + errors) as u64,
+        outputs: outputs.into_iter().flatten().cloned().collect(),
+        as_json,
+    }
+}
+
+/// The supervision of `hardtack bisect`.
+pub fn of_bisect(arguments: &Bisect, as_json: bool) -> Supervised<'_> {
+    Supervised {
+        model: &arguments.model,
+        limits: &arguments.limits,
+        conversions: 1,
+        outputs: Vec::new(),
+        as_json,
+    }
+}
+
+impl Supervised<'_> {
+    /// Does the work in a process of its own, and gives its exit code.
+    ///
+    /// # Errors
+    /// Where there can be no such process.
+    pub fn run(self, work: impl FnOnce() -> u8) -> anyhow::Result<u8> {
+        let seconds = SECONDS.saturating_mul(self.conversions);
+        let limits = Limits {
+            memory_bytes: self.limits.max_memory.unwrap_or(Limits::default().memory_bytes),
+            seconds: self.limits.max_time.unwrap_or(seconds),
+        };
+        let supervision = Supervision { limits, outputs: self.outputs };
+        let mut bar: Option<Bar> = None;
+        let mut listen = |event: Event<'_>| match event {
+            Event::Stage(name) => {
+                bar.get_or_insert_with(|| Bar::new(self.as_json)).show_stage(name);
+            }
+            Event::Step(done, of) => {
+                if let Some(bar) = &mut bar {
+                    bar.show_step(done, of);
+                }
+            }
+            Event::Finished => drop(bar.take()),
+            Event::Error(text) => output::error(&anyhow!(text.to_owned())),
+            Event::Text(text) => match &bar {
+                Some(bar) => bar.suspend(|| forward(text)),
+                None => forward(text),
+            },
+            _ => {}
+        };
+        match guard::supervised(&supervision, &mut listen, work)? {
+            Ended::Code(code) => Ok(code),
+            Ended::Stopped(stopped) => Ok(refusal(self.model, &stopped, self.as_json)),
+            other => Err(anyhow!("the process that does the work ended otherwise: {other:?}")),
+        }
+    }
+}
+
+/// Writes what the process wrote to stderr.
+fn forward(text: &[u8]) {
+    let _ = std::io::stderr().lock().write_all(text);
+}
+
+/// Reports what stopped the process; the exit code.
+fn refusal(model: &Path, stopped: &Stopped, as_json: bool) -> u8 {
+    let sentence = format!("{}: the conversion was stopped: {stopped}", model.display());
+    if !stopped.cause.is_the_model() {
+        output::error(&anyhow!(sentence));
+        return crate::ERROR;
+    }
+    if as_json {
+        output::json(&json!({ "model": model, "refused": stopped.to_string() }));
+    }
+    say(&sentence);
+    crate::code(Answer::No)
+}

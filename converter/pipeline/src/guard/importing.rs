@@ -1,0 +1,132 @@
+//! Imports in a child process, or where that is not possible on a thread.
+
+use std::io::Read;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ends::{Cause, Stopped, panic_message};
+use super::worker::PLACE;
+use super::{IMPORT, INSTALLED, Limits, child, place, temporary_folder, transfer};
+use crate::import::{ImportError, ImportOptions, Imported, import};
+
+/// Stack of the importing thread: what nested expressions may need.
+const STACK: usize = 64 << 20;
+
+/// Imports a file where it can do no harm; see [the module's documentation](super).
+///
+/// # Errors
+/// [`ImportError`], of which [`ImportError::Stopped`] is what the guard found.
+pub fn import_guarded(
+    path: &Path,
+    options: &ImportOptions,
+    limits: &Limits,
+) -> Result<Imported, ImportError> {
+    if INSTALLED.load(Ordering::Relaxed) {
+        in_process(path, options, limits)
+    } else {
+        let panicked = |message: String| Cause::Panic { message };
+        on_thread(|| import(path, options), panicked)
+    }
+}
+
+/// Runs an import on a thread with enough stack and turns a panic into an error.
+pub(super) fn on_thread(
+    import: impl FnOnce() -> Result<Imported, ImportError> + Send,
+    panicked: impl FnOnce(String) -> Cause + Send,
+) -> Result<Imported, ImportError> {
+    let guarded = || {
+        std::panic::catch_unwind(AssertUnwindSafe(import)).unwrap_or_else(|panic| {
+            let cause = panicked(panic_message(&*panic));
+            Err(ImportError::Stopped(Stopped { cause, place: String::new() }))
+        })
+    };
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("import".into()).stack_size(STACK);
+        builder.spawn_scoped(scope, guarded)?.join().unwrap_or_else(|panic| {
+            let cause = Cause::Panic { message: panic_message(&*panic) };
+            Err(ImportError::Stopped(Stopped { cause, place: String::new() }))
+        })
+    })
+}
+
+fn in_process(
+    path: &Path,
+    options: &ImportOptions,
+    limits: &Limits,
+) -> Result<Imported, ImportError> {
+    let temporary =
+        |problem: String| ImportError::Temporary { folder: temporary_folder(), problem };
+    let folder = tempfile::tempdir().map_err(|error| temporary(error.to_string()))?;
+    let (result, noted) = (folder.path().join("imported"), folder.path().join(PLACE));
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(IMPORT).arg(&result).arg(path);
+    let numbers = [limits.memory_bytes, limits.seconds, std::process::id().into()];
+    command.args(numbers.map(|number| number.to_string()));
+    for (name, value) in &options.set {
+        command.arg(name).arg(value);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let words = child.stderr.take();
+    let words = thread::spawn(move || words.map_or_else(String::new, last_words));
+    let status = wait(&mut child, Duration::from_secs(limits.seconds))?;
+    let words = words.join().unwrap_or_default();
+    let cause = match status {
+        Some(status) if status.success() => {
+            return transfer::read(&result)?;
+        }
+        Some(status) if status.code() == Some(child::NOT_WRITTEN) => {
+            return Err(temporary(words.trim().into()));
+        }
+        Some(status) => Cause::of(status, &words, limits),
+        None => Cause::Time { seconds: limits.seconds },
+    };
+    Err(ImportError::Stopped(Stopped { cause, place: place::last(&noted) }))
+}
+
+/// Waits until a process ends, or ends it when its time is over and returns `None`.
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if start.elapsed() >= limit {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// What a process writes until it ends; of much, the beginning.
+fn last_words(mut stream: impl Read) -> String {
+    const KEPT: u64 = 64 << 10;
+    let mut words = Vec::new();
+    let _ = stream.by_ref().take(KEPT).read_to_end(&mut words);
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    String::from_utf8_lossy(&words).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_become_errors() {
+        let cause = |message: String| Cause::Panic { message };
+        let error = on_thread(|| panic!("no such {}", "axis"), cause).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the import was stopped: the model breaks an assumption of the converter (no such axis); \
+             check it with onnx.checker, and report it if it is valid"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! The supervised process.
+
+use std::io::Write as _;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::ends::panic_message;
+use super::{Limits, SUPERVISED, WATCHED_EVERY, place};
+use crate::report::Progress;
+
+/// Begins a line of the supervised process's stderr that is not for the user but for its supervisor.
+pub(super) const EVENT: char = '\u{1e}';
+/// Stands for the end of a line in such a line.
+pub(super) const LINE_END: char = '\u{1f}';
+
+/// Name of the file in the temporary folder where a process notes its place.
+pub(super) const PLACE: &str = "place";
+
+/// What a supervised process knows of itself.
+#[derive(Debug)]
+pub(super) struct Worker {
+    /// The process that supervises it.
+    supervisor: u32,
+    /// What it may use.
+    pub limits: Limits,
+    /// How the names of unfinished files begin.
+    mark: String,
+    /// Whether its supervisor writes its words to a terminal.
+    terminal: bool,
+    /// The temporary folder of its own.
+    folder: PathBuf,
+}
+
+static WORKER: OnceLock<Worker> = OnceLock::new();
+
+/// This process as a supervised one, if it is one.
+pub(super) fn worker() -> Option<&'static Worker> {
+    WORKER.get()
+}
+
+impl Worker {
+    /// What a supervisor puts into the environment of the process it starts.
+    pub fn variable(limits: &Limits, mark: &str, terminal: bool) -> String {
+        let Limits { memory_bytes, seconds } = limits;
+        format!("{} {memory_bytes} {seconds} {mark} {terminal}", std::process::id())
+    }
+
+    /// Reads the same; `None` where it is for another process: a child inherits it.
+    fn read(variable: &str) -> Option<Worker> {
+        let mut parts = variable.split(' ');
+        let supervisor: u32 = parts.next()?.parse().ok()?;
+        if parent().is_some_and(|parent| parent != supervisor) {
+            return None;
+        }
+        let limits = Limits {
+            memory_bytes: parts.next()?.parse().ok()?,
+            seconds: parts.next()?.parse().ok()?,
+        };
+        let (mark, terminal) = (parts.next()?.into(), parts.next()?.parse().ok()?);
+        Some(Worker { supervisor, limits, mark, terminal, folder: std::env::temp_dir() })
+    }
+}
+
+/// Makes this process a supervised one, if it was started to be one.
+pub(super) fn begin() {
+    let Some(worker) = std::env::var(SUPERVISED).ok().and_then(|text| Worker::read(&text)) else {
+        return;
+    };
+    limit(&worker.limits);
+    watch_parent(worker.supervisor);
+    let _ = place::keep_in(&worker.folder.join(PLACE));
+    let _ = WORKER.set(worker);
+}
+
+/// The memory that this process may take, where it is a child.
+static LIMIT: OnceLock<u64> = OnceLock::new();
+
+/// The most bytes of memory that this process may take, where it is a child.
+pub(super) fn limit_bytes() -> Option<u64> {
+    LIMIT.get().copied()
+}
+
+/// Limits this process from now on, as far as the system can.
+pub(super) fn limit(limits: &Limits) {
+    let _ = LIMIT.set(limits.memory_bytes);
+    #[cfg(unix)]
+    {
+        use rlimit::{Resource, getrlimit, setrlimit};
+        let _ = setrlimit(Resource::CORE, 0, 0);
+        // Not every system can limit the address space; the clock is watched everywhere.
+        let hard = getrlimit(Resource::AS).map_or(rlimit::INFINITY, |(_, hard)| hard);
+        let memory = limits.memory_bytes.min(hard);
+        let _ = setrlimit(Resource::AS, memory, memory);
+    }
+}
+
+/// The process that started this one, where the system says so.
+pub(super) fn parent() -> Option<u32> {
+    #[cfg(unix)]
+    return Some(std::os::unix::process::parent_id());
+    #[cfg(not(unix))]
+    None
+}
+
+/// Ends this process soon after the one that started it, whatever ends that.
+pub(super) fn watch_parent(expected: u32) {
+    const STACK: usize = 64 << 10;
+    let watch = move || {
+        while parent().is_none_or(|parent| parent == expected) {
+            std::thread::sleep(WATCHED_EVERY);
+        }
+        std::process::abort();
+    };
+    if parent().is_some() {
+        let builder = std::thread::Builder::new().name("watch".into()).stack_size(STACK);
+        let _ = builder.spawn(watch);
+    }
+}
+
+/// Runs the work of a supervised process and ends it with its exit code. A panic is reported to the
+/// supervisor.
+pub(super) fn serve(work: impl FnOnce() -> u8) -> ! {
+    std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
+    let code = std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        send("panic", &panic_message(&*panic));
+        1
+    });
+    std::process::exit(code.into())
+}
+
+/// Whether this process is supervised.
+pub fn is_supervised() -> bool {
+    worker().is_some()
+}
+
+/// Whether the words that this process writes to stderr come to a terminal, by way of its supervisor
+/// if it has one.
+pub fn stderr_is_terminal() -> bool {
+    match worker() {
+        Some(worker) => worker.terminal,
+        None => std::io::IsTerminal::is_terminal(&std::io::stderr()),
+    }
+}
+
+/// The folder for temporary files as the user knows it.
+pub fn temporary_folder() -> PathBuf {
+    let own = worker().and_then(|worker| worker.folder.parent());
+    own.map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// How the names of files begin that are not finished: a supervisor removes what is left of them.
+pub fn unfinished_prefix() -> &'static str {
+    worker().map_or(".hardtack-", |worker| &worker.mark)
+}
+
+/// Sends an error to the supervisor, which reports it as an [`Event::Error`](super::Event::Error).
+pub fn send_error(text: &str) {
+    send("error", text);
+}
+
+fn send(kind: &str, text: &str) {
+    let text = text.replace('\n', &LINE_END.to_string());
+    let line = format!("{EVENT}{kind} {text}\n");
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// Sends the progress of a supervised process to its supervisor.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    /// The last step and when it was sent.
+    last: Option<std::time::Instant>,
+}
+
+/// A step is not sent where the one before was sent less than this ago: nobody could read it.
+const STEPS_EVERY: Duration = Duration::from_millis(20);
+
+impl Progress for Reporter {
+    fn stage(&mut self, name: &'static str) {
+        place::note("");
+        self.last = None;
+        send("stage", name);
+    }
+
+    fn step(&mut self, done: usize, of: usize) {
+        let now = std::time::Instant::now();
+        if done < of && self.last.is_some_and(|last| now - last < STEPS_EVERY) {
+            return;
+        }
+        self.last = Some(now);
+        send("step", &format!("{done} {of}"));
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        send("finished", "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_child_of_a_supervisor_is_supervised() {
+        let limits = Limits { memory_bytes: 7, seconds: 9 };
+        let own = Worker::variable(&limits, ".hardtack-x-", true);
+        let Some(parent) = parent() else { return };
+        // This process is no child of itself.
+        assert!(Worker::read(&own).is_none());
+        let (_, rest) = own.split_once(' ').unwrap();
+        let worker = Worker::read(&format!("{parent} {rest}")).unwrap();
+        assert_eq!((worker.limits, worker.mark.as_str()), (limits, ".hardtack-x-"));
+        assert!(worker.terminal);
+        assert!(Worker::read("").is_none() && Worker::read(&format!("{parent} 7")).is_none());
+    }
+}
