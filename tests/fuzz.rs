@@ -139,7 +139,7 @@ fn bundles_are_read() {
 
 #[test]
 fn bundles_run() {
-    run("bundle_run", &sections(), 400, hardtack_fuzz::bundle_run);
+    run("bundle_run", &sections(), 60, hardtack_fuzz::bundle_run);
 }
 
 #[test]
@@ -152,6 +152,13 @@ fn compressed_bundles_are_read() {
     let mut seeds = files("tests/frozen/transport", "tackz", 1 << 20);
     seeds.extend(files("tests/hostile", "tackz", 1 << 20));
     run("transport_unpack", &seeds, 100, hardtack_fuzz::transport_unpack);
+}
+
+#[test]
+fn models_are_converted() {
+    // Without mutants: what they may do to the process is for a supervised conversion.
+    let seeds = files("converter/cli/tests/hostile", "onnx", 1 << 16);
+    run("onnx_convert", &seeds, 0, hardtack_fuzz::onnx_convert);
 }
 
 #[test]

@@ -6,5 +6,5 @@
 mod sealed;
 mod targets;
 
-pub use sealed::{seal, unseal};
+pub use sealed::unseal;
 pub use targets::*;

@@ -110,7 +110,7 @@ fn classify(bundle: &Bundle, outputs: Option<hardtack::Outputs>) {
     let (Some(outputs), Ok(manifest)) = (outputs, bundle.manifest()) else { return };
     let (Ok(process), Ok(labels)) = (bundle.postprocess(), bundle.labels()) else { return };
     let Some(port) = manifest.outputs.first() else { return };
-    let labels = labels.iter().flat_map(|labels| labels.iter()).collect();
+    let labels: Vec<&str> = labels.iter().flat_map(|labels| labels.iter()).collect();
     let process = process.unwrap_or(Postprocess::Classify { softmax: true, skip: 0 });
     if let Some((_, tensor)) = outputs.iter().next() {
         let _ = Postprocessor::new(process, port, labels).top(tensor, 5);
@@ -225,7 +225,7 @@ pub fn audio(bytes: &[u8]) {
 }
 
 /// Makes the inputs of a model from foreign bytes.
-fn preprocess(process: Preprocess, shape: &[u32], bytes: &[u8]) {
+fn preprocess(process: Preprocess, shape: &[u64], bytes: &[u8]) {
     let port = hardtack_bundle::manifest::Port {
         name: "x",
         dtype: hardtack_bundle::DType::F32,

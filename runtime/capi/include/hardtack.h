@@ -47,6 +47,10 @@ typedef enum HardtackStatus {
   // A mistake in this library. Free the session, if there is one: its results and kept states are
   // no longer meaningful.
   HARDTACK_STATUS_INTERNAL = 7,
+  // The model needs more memory or operations than the limits allow.
+  HARDTACK_STATUS_LIMIT = 8,
+  // The run was cancelled, or took longer than its limit.
+  HARDTACK_STATUS_STOPPED = 9,
 } HardtackStatus;
 
 // Types of elements. 0 is none of them, so that one that was forgotten is found.
@@ -69,6 +73,9 @@ typedef enum HardtackType {
 // An open bundle.
 typedef struct HardtackBundle HardtackBundle;
 
+// Stops the runs of a session from another thread. May be used by several threads at once.
+typedef struct HardtackCanceller HardtackCanceller;
+
 // A model made ready for this machine, with what its last run gave.
 typedef struct HardtackSession HardtackSession;
 
@@ -82,6 +89,15 @@ typedef struct HardtackOptions {
   bool keep_state;
   // Instruction set of the integer kernels, such as `neondot`; NULL is the best of this machine.
   const char *isa;
+  // The maximum number of bytes that the session may hold: weights packed anew, constants, arenas
+  // and intermediate values. 0 is 4 GiB. A model that needs more is refused.
+  uint64_t memory_limit;
+  // The maximum number of element operations of one inference. 0 is 2^41. A model that needs more
+  // is refused.
+  uint64_t operation_limit;
+  // The maximum time of one call that runs the model, in milliseconds; 0 is no maximum. Compared
+  // between operations.
+  uint64_t run_time_limit;
 } HardtackOptions;
 
 // An input or output of a model.
@@ -161,6 +177,18 @@ const char *hardtack_last_error(void);
 // `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
 enum HardtackStatus hardtack_bundle_open(const char *path, struct HardtackBundle **bundle);
 
+// Opens a bundle that was verified when it was installed and that nobody could change since:
+// sessions do not compare its weights and constants with their digests, and load faster. Damaged
+// weights then give wrong numbers without an error.
+//
+// @param path   the file
+// @param bundle gets the bundle
+//
+// # Safety
+// `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+enum HardtackStatus hardtack_bundle_open_unverified(const char *path,
+                                                    struct HardtackBundle **bundle);
+
 // Opens a bundle that lies in memory, by copying it.
 //
 // @param bytes  its bytes
@@ -203,7 +231,7 @@ const char *hardtack_bundle_label(const struct HardtackBundle *bundle, size_t in
 // `bundle` is NULL or an open bundle, and is not used any more.
 void hardtack_bundle_free(struct HardtackBundle *bundle);
 
-// The usual options: one thread, no kept state, the best instruction set.
+// The usual options: one thread, no kept state, the best instruction set, the default limits.
 struct HardtackOptions hardtack_options(void);
 
 // Makes a bundle's model ready for this machine.
@@ -319,6 +347,36 @@ enum HardtackStatus hardtack_session_reset(struct HardtackSession *session);
 // # Safety
 // `session` is NULL or a session, and is not used any more.
 void hardtack_session_free(struct HardtackSession *session);
+
+// Makes what stops the runs of a session. It stays valid after the session was freed.
+//
+// @param session   the session
+// @param canceller gets the canceller
+//
+// # Safety
+// `session` is NULL or a session that nobody uses during the call; `canceller` is NULL or can be
+// written.
+enum HardtackStatus hardtack_session_canceller(const struct HardtackSession *session,
+                                               struct HardtackCanceller **canceller);
+
+// Ends the run in progress with `HARDTACK_STATUS_STOPPED`, and every later one until
+// `hardtack_canceller_reset`. A run ends between two operations.
+//
+// # Safety
+// `canceller` is NULL or a canceller.
+enum HardtackStatus hardtack_canceller_cancel(const struct HardtackCanceller *canceller);
+
+// Lets the session run again.
+//
+// # Safety
+// `canceller` is NULL or a canceller.
+enum HardtackStatus hardtack_canceller_reset(const struct HardtackCanceller *canceller);
+
+// Frees a canceller. Does nothing for NULL.
+//
+// # Safety
+// `canceller` is NULL or a canceller, and is not used any more.
+void hardtack_canceller_free(struct HardtackCanceller *canceller);
 
 // From something raw to classes, by the bundle's own pre- and post-processing: pixels
 // `[height, width, channels]` of u8, a recording `[samples]`, or an array, as the bundle is made

@@ -3,6 +3,7 @@
 mod common;
 
 use std::ffi::CString;
+use std::path::Path;
 use std::ptr::{null, null_mut};
 
 use common::*;
