@@ -333,12 +333,13 @@ impl<'s> IntegerRun<'s> {
         let shapes: Vec<_> =
             given[..ports.inputs.len()].iter().map(|tensor| tensor.map(Tensor::shape)).collect();
         let shapes = self.integer.output_shapes(ports, &shapes)?;
+        let given = array::from_fn(|index| given[index].and_then(View::of));
+        self.check_lengths(&given, &shapes)?;
         let pairs = ports.outputs.iter().zip(&shapes);
         let mut outputs: Vec<Tensor> =
             pairs.map(|(port, shape)| zeros(port, shape)).collect::<Result<_, _>>()?;
         let mut tensors = outputs.iter_mut();
         let wanted = array::from_fn(|_| tensors.next().and_then(ViewMut::of));
-        let given = array::from_fn(|index| given[index].and_then(View::of));
         match times {
             None => self.run(given, wanted, &mut Unobserved)?,
             Some(times) => {
@@ -362,6 +363,18 @@ impl<'s> IntegerRun<'s> {
             }
         }
         Ok(outputs)
+    }
+
+    /// Checks that outputs of these shapes have the elements that the program gives, before memory is
+    /// taken for them.
+    fn check_lengths(&self, given: &Slots<View<'_>>, shapes: &[Vec<usize>]) -> Result<(), Error> {
+        let samples = self.integer.samples(self.ports, given)?;
+        for (index, (port, shape)) in self.ports.outputs.iter().zip(shapes).enumerate() {
+            let expected = samples.saturating_mul(self.integer.output_elements(index));
+            let stated = shape.iter().fold(1, |all: usize, size| all.saturating_mul(*size));
+            expect_length(Role::Output, port, expected, stated)?;
+        }
+        Ok(())
     }
 
     /// Checks that every input that the program reads is given or can be filled.

@@ -1,4 +1,5 @@
 //! Running the command in tests.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -38,13 +38,13 @@ pub struct FloatModel {
 }
 
 impl FloatModel {
-    /// Checks a model. `prepared` tells that it was simplified ahead of time, so that a plan
-    /// need not do it.
+    /// Checks a model, without limits on what it may use. `prepared` says that it was simplified
+    /// ahead of time, so that a plan need not do it.
     ///
     /// # Errors
     /// What is wrong with the model, and where.
     pub fn load(model: &Model, prepared: bool) -> Result<FloatModel, Error> {
-        Self::load_on(model, prepared, Limits::default(), &Processor::detect())
+        Self::load_on(model, prepared, Limits::NONE, &Processor::detect())
     }
 
     /// As [`FloatModel::load`], with limits of the caller's choice.
