@@ -3,6 +3,7 @@
 use hardtack_bundle::graph::GraphError;
 use hardtack_engine::ProgramError;
 
+use super::ops::OperandError;
 use crate::limits::{Exceeded, Stopped};
 
 /// Why a graph could not be loaded, run or exported.
@@ -124,6 +125,12 @@ impl From<&str> for Problem {
 impl From<String> for Problem {
     fn from(problem: String) -> Self {
         Problem(problem)
+    }
+}
+
+impl From<OperandError> for Problem {
+    fn from(error: OperandError) -> Self {
+        Problem(error.to_string())
     }
 }
 

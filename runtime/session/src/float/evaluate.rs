@@ -75,7 +75,7 @@ fn run(loader: &Loader<'_>, node: &Node, inputs: &[Constant]) -> Result<Vec<Cons
         values.push(value.into_tvalue());
     }
     let facts: Vec<&TypedFact> = facts.iter().collect();
-    let op = operators::load(&Context { loader, node, inputs: &facts })?;
+    let op = operators::load(&Context { loader, node, inputs: &facts, stated: &[] })?;
     for fact in op.output_facts(&facts)? {
         let Some(shape) = fact.shape.as_concrete() else { continue };
         let size = fact.datum_type.size_of() as u64;

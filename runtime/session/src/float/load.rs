@@ -15,7 +15,7 @@ use tract_core::ops::source::TypedSource;
 use super::dims::Symbols;
 use super::error::{Error, Problem, catch, require};
 use super::operators;
-use super::ops::{Dequantize, DequantizeBlocks, Engine, Unpack};
+use super::ops::{Check, Checked, Dequantize, DequantizeBlocks, Engine, Unpack};
 use super::tensors::{constant_to_tract, dtype_to_tract};
 use crate::Model;
 use crate::processor::Processor;
@@ -59,6 +59,8 @@ pub(super) struct Context<'c> {
     pub loader: &'c Loader<'c>,
     pub node: &'c Node,
     pub inputs: &'c [&'c TypedFact],
+    /// What is stated of its values; empty where nothing is.
+    pub stated: &'c [Fact],
 }
 
 impl<'m> Loader<'m> {
@@ -112,12 +114,16 @@ impl<'m> Loader<'m> {
             let shape = shapes.zip(place).map(|(shapes, place)| shapes[place].as_slice());
             let added = catch(|| self.node(&mut target, node, &outlets, shape))
                 .unwrap_or_else(|message| Err(format!("tract panicked: {message}").into()));
-            let added = added.map_err(|problem| Error::Node {
-                node: node.name.clone(),
-                operator: node.operator.name(),
-                problem: problem.0,
+            let added = added.map_err(|problem| match problem {
+                Refusal::Problem(problem) => Error::Node {
+                    node: node.name.clone(),
+                    operator: node.operator.name(),
+                    problem: problem.0,
+                },
+                Refusal::TooLarge(bytes) => {
+                    Error::TooLarge { node: node.name.clone(), bytes, limit: self.limit }
+                }
             })?;
-            self.check_size(node, &target, &added)?;
             outlets.push(added);
         }
         let sources = graph.nodes.iter().filter(|node| node.operator == Operator::Input).count();
@@ -147,7 +153,7 @@ impl<'m> Loader<'m> {
         node: &Node,
         outlets: &[TVec<OutletId>],
         shape: Option<&[usize]>,
-    ) -> Result<TVec<OutletId>, Problem> {
+    ) -> Result<TVec<OutletId>, Refusal> {
         match &node.operator {
             Operator::Input => {
                 let [fact] = node.outputs.as_slice() else {
@@ -157,18 +163,32 @@ impl<'m> Loader<'m> {
                     Some(shape) => dtype_to_tract(fact.dtype).fact(shape),
                     None => self.fact(fact)?,
                 };
-                let id =
-                    target.add_node(&node.name, TypedSource::new(fact.clone()), tvec!(fact))?;
+                self.check_size(&fact)?;
+                let source = TypedSource::new(fact.clone());
+                let id = target.add_node(&node.name, source, tvec!(fact))?;
                 return Ok(tvec!(id.into()));
             }
             Operator::Constant(index) => {
                 let tensor = self.constant(*index)?;
-                let outlet = add_constant(target, node.name.clone(), tensor)?;
-                self.check_facts(node, &[target.outlet_fact(outlet)?])?;
+                let outlet =
+                    add_constant(target, node.name.clone(), tensor)?;
+                let fact = target.outlet_fact(outlet)?;
+                self.check_facts(node, &[fact])?;
+                self.check_size(fact)?;
                 return Ok(tvec!(outlet));
             }
             _ => {}
         }
+        self.operate(target, node, outlets)
+    }
+
+    /// Adds a node other than an input or a constant and gives its outlets.
+    fn operate(
+        &self,
+        target: &mut TypedModel,
+        node: &Node,
+        outlets: &[TVec<OutletId>],
+    ) -> Result<TVec<OutletId>, Refusal> {
         let inputs: TVec<OutletId> = node
             .inputs
             .iter()
@@ -199,12 +219,14 @@ impl<'m> Loader<'m> {
         target: &TypedModel,
         node: &Node,
         inputs: &[OutletId],
-    ) -> Result<Operation, Problem> {
+    ) -> Result<Operation, Refusal> {
+        let inputs = inputs.iter().map(|input| target.outlet_fact(*input));
         let inputs: TVec<&TypedFact> =
-            inputs.iter().map(|input| target.outlet_fact(*input)).collect::<TractResult<_>>()?;
-        let op = operators::load(&Context { loader: self, node, inputs: &inputs })?;
+            inputs.collect::<TractResult<_>>()?;
+        let op = operators::load(&Context { loader: self, node, inputs: &inputs, stated: &node.outputs })?;
         let facts = op.output_facts(&inputs)?;
         self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
+        facts.iter().try_for_each(|fact| self.check_size(fact))?;
         let values = self.fold(&*op, &inputs)?;
         Ok(Operation { op, facts, values })
     }
@@ -251,6 +273,14 @@ impl<'m> Loader<'m> {
         }
         for (computed, stated) in computed.iter().zip(&node.outputs) {
             let stated = self.fact(stated)?;
+            // Sizes that do not fit together have no common one, whatever symbols stand for.
+            let sound = computed.shape.iter().all(|dim| match dim.as_i64() {
+                Some(size) => size >= 0,
+                None => !dim.symbols().is_empty(),
+            });
+            if !sound {
+                return Err(format!("its inputs do not fit together: {:?}", computed.shape).into());
+            }
             let dims = computed.shape.iter().zip(stated.shape.iter());
             let fits = computed.datum_type == stated.datum_type
                 && computed.rank() == stated.rank()
@@ -270,22 +300,27 @@ impl<'m> Loader<'m> {
         Ok(())
     }
 
-    fn check_size(
-        &self,
-        node: &Node,
-        target: &TypedModel,
-        outlets: &[OutletId],
-    ) -> Result<(), Error> {
-        for outlet in outlets {
-            let fact = &target.nodes[outlet.node].outputs[outlet.slot].fact;
-            let Some(shape) = fact.shape.as_concrete() else { continue };
-            let size = fact.datum_type.size_of() as u64;
-            let bytes = shape.iter().fold(size, |bytes, dim| bytes.saturating_mul(*dim as u64));
-            if bytes > self.limit {
-                return Err(Error::TooLarge { node: node.name.clone(), bytes, limit: self.limit });
-            }
-        }
-        Ok(())
+    /// Whether a value is within the limit. Sizes of 0 count as 1, so that no product of the others
+    /// overflows either.
+    fn check_size(&self, fact: &TypedFact) -> Result<(), Refusal> {
+        let Some(shape) = fact.shape.as_concrete() else { return Ok(()) };
+        let size = fact.datum_type.size_of() as u64;
+        let bytes =
+            shape.iter().fold(size, |bytes, dim| bytes.saturating_mul((*dim).max(1) as u64));
+        if bytes > self.limit { Err(Refusal::TooLarge(bytes)) } else { Ok(()) }
+    }
+}
+
+/// Why a node was not added.
+enum Refusal {
+    Problem(Problem),
+    /// One of its values takes so many bytes.
+    TooLarge(u64),
+}
+
+impl<P: Into<Problem>> From<P> for Refusal {
+    fn from(problem: P) -> Self {
+        Refusal::Problem(problem.into())
     }
 }
 
@@ -302,6 +337,32 @@ impl Context<'_> {
     /// Input `index`, of a node whose number of inputs was checked.
     pub fn input(&self, index: usize) -> &TypedFact {
         self.inputs[index]
+    }
+
+    /// The operation, behind a check unless that is known to hold. What is saved again is never
+    /// behind one.
+    pub fn checked(
+        &self,
+        check: Check,
+        op: impl Into<Box<dyn TypedOp>>,
+    ) -> Result<Box<dyn TypedOp>, Problem> {
+        let op = op.into();
+        let settled = check.load(self.inputs)?;
+        if self.loader.purpose != Purpose::Run || settled.is_some_and(|replaced| replaced.is_empty())
+        {
+            return Ok(op);
+        }
+        self.guarded(check, op)
+    }
+
+    /// The operation, behind a check.
+    pub fn guarded(
+        &self,
+        check: Check,
+        op: impl Into<Box<dyn TypedOp>>,
+    ) -> Result<Box<dyn TypedOp>, Problem> {
+        let stated = self.stated.iter().map(|fact| self.loader.fact(fact));
+        Ok(Box::new(Checked::new(check, op.into(), stated.collect::<Result<_, _>>()?)))
     }
 
     /// There must be this many inputs.

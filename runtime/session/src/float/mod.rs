@@ -10,6 +10,8 @@ mod dims;
 mod error;
 #[cfg(feature = "export")]
 mod evaluate;
+#[cfg(test)]
+mod hostile;
 mod load;
 mod operators;
 pub mod ops;

@@ -10,6 +10,7 @@ use tract_core::ops::{array, downsample};
 
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
+use crate::float::ops::{Check, tile as tile_fits};
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 
@@ -78,7 +79,15 @@ pub(super) fn dynamic_slice(
 ) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(3)?;
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
-    Ok(Box::new(array::DynSlice { axis, len: cx.dim(&a.length)? }))
+    let len = cx.dim(&a.length)?;
+    require(len.as_i64().is_none_or(|length| length >= 0), "its length is negative")?;
+    for input in [1, 2] {
+        require(
+            cx.input(input).shape.volume().as_i64() == Some(1),
+            "its start or end is not one element",
+        )?;
+    }
+    cx.checked(Check::DynamicSlice { axis }, array::DynSlice { axis, len })
 }
 
 pub(super) fn strided_slice(
@@ -89,19 +98,45 @@ pub(super) fn strided_slice(
     cx.arity(3 + optional.iter().flatten().count())?;
     require(optional.iter().flatten().all(|input| (3..5).contains(input)), "its inputs overlap")?;
     require(cx.input(0).rank() < 64, "its input has too many dimensions")?;
-    Ok(Box::new(array::StridedSlice {
-        optional_axes_input: a.axes_input.map(|input| input as usize),
-        optional_steps_input: a.steps_input.map(|input| input as usize),
-        begin_mask: a.begin_mask,
-        end_mask: a.end_mask,
-        shrink_axis_mask: a.shrink_axis_mask,
-    }))
+    let distinct = a.axes_input.is_none() || a.axes_input != a.steps_input;
+    require(distinct, "its axes and its steps are one input")?;
+    let (axes, steps) = (a.axes_input.map(|i| i as usize), a.steps_input.map(|i| i as usize));
+    let fixed = |input: usize| cx.input(input).konst.is_some();
+    require(
+        axes.into_iter().chain(steps).all(fixed),
+        "its axes or its steps are not constant",
+    )?;
+    for input in 1..cx.inputs.len() {
+        require(cx.input(input).rank() <= 1, "its starts, ends, axes or steps are no list")?;
+    }
+    if !(fixed(1) && fixed(2)) && let Some(steps) = steps {
+        // tract would leave such an axis as it is.
+        let steps = cx.input(steps).konst.as_ref().map(|steps| steps.cast_to::<i64>());
+        let steps = steps.transpose()?.ok_or("its steps are not constant")?;
+        let steps = steps.try_as_plain_ram()?.as_slice::<i64>()?;
+        require(
+            steps.iter().all(|step| *step == 1),
+            "its steps are not 1, where its starts or ends are computed",
+        )?;
+    }
+    cx.checked(
+        Check::StridedSlice { axes, steps },
+        array::StridedSlice {
+            optional_axes_input: axes,
+            optional_steps_input: steps,
+            begin_mask: a.begin_mask,
+            end_mask: a.end_mask,
+            shrink_axis_mask: a.shrink_axis_mask,
+        },
+    )
 }
 
 pub(super) fn concat(cx: &Context<'_>, axis: u32) -> Result<Box<dyn TypedOp>, Problem> {
     require(!cx.inputs.is_empty(), "it joins nothing")?;
     cx.same_types(0)?;
-    Ok(Box::new(array::TypedConcat { axis: cx.axis(axis, cx.input(0).rank())? }))
+    let rank = cx.input(0).rank();
+    require(cx.inputs.iter().all(|input| input.rank() == rank), "its inputs differ in rank")?;
+    Ok(Box::new(array::TypedConcat { axis: cx.axis(axis, rank)? }))
 }
 
 pub(super) fn pad(cx: &Context<'_>, a: &Pad) -> Result<Box<dyn TypedOp>, Problem> {
@@ -111,34 +146,43 @@ pub(super) fn pad(cx: &Context<'_>, a: &Pad) -> Result<Box<dyn TypedOp>, Problem
     // What the mode takes from: a mirror needs more elements than it shows.
     let least = |(before, after): &(u32, u32)| match a.mode {
         PadMode::Constant(_) => 0,
-        PadMode::Edge => (*before > 0 || *after > 0) as i64,
-        PadMode::Reflect => i64::from(*before.max(after)) + 1,
+        PadMode::Edge => (*before > 0 || *after > 0) as usize,
+        PadMode::Reflect => *before.max(after) as usize + 1,
     };
-    let enough = |(dim, pads): (&TDim, _)| dim.as_i64().is_none_or(|dim| dim >= least(pads));
-    require(
-        shape.iter().zip(&a.pads).all(enough),
-        "its border takes more elements than its input has",
-    )?;
-    Ok(Box::new(array::Pad {
+    let least = a.pads.iter().map(least).enumerate().filter(|(_, least)| *least > 0).collect();
+    let op = array::Pad {
         pads: a.pads.iter().map(|(before, after)| (*before as usize, *after as usize)).collect(),
         mode: match a.mode {
             PadMode::Constant(index) => array::PadMode::Constant(cx.scalar(index)?),
             PadMode::Reflect => array::PadMode::Reflect,
             PadMode::Edge => array::PadMode::Edge,
         },
-    }))
+    };
+    cx.checked(Check::Least(least), op)
 }
 
 pub(super) fn tile(cx: &Context<'_>, counts: &[Dim]) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
     require(counts.len() == cx.input(0).rank(), "it has not one count for each axis")?;
-    Ok(Box::new(array::Tile { multipliers: cx.shape(counts)? }))
+    let multipliers = cx.shape(counts)?;
+    // Without a number, they count as 1 here.
+    let known = |dim: &TDim| dim.as_i64().unwrap_or(1);
+    let sizes: TVec<usize> =
+        cx.input(0).shape.iter().map(|dim| usize::try_from(known(dim)).unwrap_or(1)).collect();
+    let counts: TVec<i64> = multipliers.iter().map(known).collect();
+    let element = cx.input(0).datum_type.size_of();
+    tile_fits(&sizes, &counts, element, cx.loader.limit)?;
+    Ok(Box::new(array::Tile { multipliers }))
 }
 
 pub(super) fn dynamic_tile(cx: &Context<'_>, counts: &[Dim]) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
     require(counts.len() == cx.input(0).rank(), "it has not one count for each axis")?;
-    Ok(Box::new(array::DynTile { multiplier_placeholders: cx.shape(counts)? }))
+    let dtype = cx.input(1).datum_type;
+    require(dtype.is_integer() || dtype.is_tdim(), "its counts are not of an integer type")?;
+    let (element, limit) = (cx.input(0).datum_type.size_of(), cx.loader.limit);
+    let op = array::DynTile { multiplier_placeholders: cx.shape(counts)? };
+    cx.checked(Check::Tile { element, limit }, op)
 }
 
 pub(super) fn downsample(cx: &Context<'_>, a: &Downsample) -> Result<Box<dyn TypedOp>, Problem> {

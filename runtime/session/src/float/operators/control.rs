@@ -30,11 +30,6 @@ pub(super) fn scan(cx: &Context<'_>, a: &Scan) -> Result<Box<dyn TypedOp>, Probl
             ScanInput::State => InputMapping::State,
             ScanInput::Slice(of) => InputMapping::Scan(slice(of, cx.input(index).rank())?),
         });
-        let fact = body.input_fact(index)?;
-        require(
-            fact.rank() == cx.input(index).rank() && fact.datum_type == cx.input(index).datum_type,
-            "the inputs of its body are of another type or rank",
-        )?;
     }
     let mut output_mapping = Vec::new();
     for (index, output) in a.outputs.iter().enumerate() {
@@ -49,24 +44,111 @@ pub(super) fn scan(cx: &Context<'_>, a: &Scan) -> Result<Box<dyn TypedOp>, Probl
         });
     }
     let skip = u32::try_from(a.skip).map_err(|_| "it skips too many iterations")? as usize;
+    check_inputs(cx, &body, &input_mapping)?;
+    check_outputs(cx, &body, &input_mapping, &output_mapping)?;
     let mut op = scan::Scan::new(body, input_mapping, output_mapping, skip)?;
     op.reset_every_turn = a.reset_every_turn;
     op.external_state = a.external_state;
     Ok(Box::new(op))
 }
 
+/// What a body takes must be what it is given: the same, but a slice of a sliced axis.
+fn check_inputs(
+    cx: &Context<'_>,
+    body: &TypedModel,
+    inputs: &[InputMapping],
+) -> Result<(), Problem> {
+    let mut iterations = None;
+    for (index, mapping) in inputs.iter().enumerate() {
+        let (given, taken) = (cx.input(index), body.input_fact(index)?);
+        let mut shape = given.shape.to_tvec();
+        if let InputMapping::Scan(info) = mapping {
+            let chunk = info.chunk.unsigned_abs();
+            if let Some(size) = shape[info.axis].as_i64() {
+                let count = size / chunk as i64;
+                let whole = size % chunk as i64 == 0 && *iterations.get_or_insert(count) == count;
+                require(whole, "its inputs are not slices for the same number of iterations")?;
+            }
+            shape[info.axis] = chunk.to_dim();
+        }
+        require(
+            fits(taken, given.datum_type, &shape),
+            "the inputs of its body are of another type or shape",
+        )?;
+    }
+    let sliced = inputs.iter().any(|mapping| mapping.as_scan().is_some());
+    require(sliced, "none of its inputs is sliced")
+}
+
+/// Every output is given once, and what is fed back is what the body takes.
+fn check_outputs(
+    cx: &Context<'_>,
+    body: &TypedModel,
+    inputs: &[InputMapping],
+    outputs: &[OutputMapping<TDim>],
+) -> Result<(), Problem> {
+    let mut given = vec![false; cx.node.outputs.len()];
+    for (index, mapping) in outputs.iter().enumerate() {
+        let slices = mapping.scan.map(|(slot, _)| slot);
+        for slot in slices.into_iter().chain(mapping.last_value_slot) {
+            let free = given.get_mut(slot).filter(|given| !**given);
+            *free.ok_or("one of its outputs is given twice or does not exist")? = true;
+        }
+        if let Some((_, info)) = mapping.scan {
+            let size = body.output_fact(index)?.shape[info.axis].as_i64();
+            let whole = size.is_none_or(|size| size == info.chunk.unsigned_abs() as i64);
+            require(whole, "a slice of its outputs is not of the size of its chunk")?;
+            let forward = info.chunk >= -1;
+            require(forward, "its outputs run backwards in slices of more than one element")?;
+        }
+    }
+    require(given.iter().all(|given| *given), "one of its outputs is not given")?;
+    let taken = inputs.iter().enumerate().filter(|(_, mapping)| mapping.is_state());
+    let fed = outputs.iter().enumerate().filter(|(_, mapping)| mapping.state);
+    require(taken.clone().count() == fed.clone().count(), "its states differ in number")?;
+    for ((input, _), (output, _)) in taken.zip(fed) {
+        let (taken, fed) = (body.input_fact(input)?, body.output_fact(output)?);
+        require(
+            fits(taken, fed.datum_type, &fed.shape.to_tvec()),
+            "a state that its body gives is of another type or shape than what it takes",
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether a fact is of this type, and of this shape as far as sizes are known.
+fn fits(fact: &TypedFact, dtype: DatumType, shape: &[TDim]) -> bool {
+    let unequal = |(a, b): (&TDim, &TDim)| a.as_i64().zip(b.as_i64()).is_some_and(|(a, b)| a != b);
+    fact.datum_type == dtype
+        && fact.rank() == shape.len()
+        && !fact.shape.iter().zip(shape).any(unequal)
+}
+
 pub(super) fn branch(cx: &Context<'_>, a: &If) -> Result<Box<dyn TypedOp>, Problem> {
     require(!cx.inputs.is_empty(), "it has no condition")?;
-    let body = |index: u32| -> Result<TypedModel, Problem> {
+    let condition = cx.input(0);
+    require(
+        condition.datum_type == DatumType::Bool && condition.shape.volume().as_i64() == Some(1),
+        "its condition is not one element of type bool",
+    )?;
+    let body = |index: u32, inputs: &[u32]| -> Result<TypedModel, Problem> {
         let body = cx.loader.body(index)?;
+        require(body.inputs.len() == inputs.len(), "its inputs are not those of its body")?;
+        for (taken, given) in inputs.iter().enumerate() {
+            let given = cx.inputs.get(*given as usize).ok_or("it has no such input")?;
+            require(
+                fits(body.input_fact(taken)?, given.datum_type, &given.shape.to_tvec()),
+                "the inputs of its body are of another type or shape",
+            )?;
+        }
         // tract runs bodies of branches as they are.
         Ok(if cx.loader.purpose == Purpose::Run { body.into_optimized()? } else { body })
     };
     let list = |inputs: &[u32]| inputs.iter().map(|input| *input as usize).collect();
     Ok(Box::new(IfThenElse {
-        then_body: body(a.then_body)?,
+        then_body: body(a.then_body, &a.then_inputs)?,
         then_input_mapping: list(&a.then_inputs),
-        else_body: body(a.else_body)?,
+        else_body: body(a.else_body, &a.else_inputs)?,
         else_input_mapping: list(&a.else_inputs),
     }))
 }

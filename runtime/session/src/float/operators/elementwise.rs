@@ -22,14 +22,34 @@ use crate::float::tensors::dtype_to_tract;
 pub(super) fn binary(cx: &Context<'_>, kind: Binary) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
     let (a, b) = (cx.input(0).datum_type, cx.input(1).datum_type);
-    require(a == b || a.is_tdim() || b.is_tdim(), "its inputs differ in type")?;
-    let divides = matches!(kind, Binary::Divide | Binary::Remainder);
-    let op = if divides && a.is_integer() && cx.loader.purpose == Purpose::Run {
+    let integers = |a: DatumType, b: DatumType| a.is_tdim() && b.is_integer();
+    require(a == b || integers(a, b) || integers(b, a), "its inputs differ in type")?;
+    broadcast(cx)?;
+    // tract takes a remainder for one whose operands may be swapped.
+    let checked = match kind {
+        Binary::Divide => a.is_integer() || a.is_tdim(),
+        Binary::Remainder => true,
+        _ => false,
+    };
+    let op = if checked && cx.loader.purpose == Purpose::Run {
         Box::new(CheckedDivision { remainder: kind == Binary::Remainder })
     } else {
         binary_to_tract(kind)
     };
     Ok(Box::new(TypedBinOp(op, None)))
+}
+
+/// Inputs must have one rank, and sizes along each axis that are equal or 1.
+fn broadcast(cx: &Context<'_>) -> Result<(), Problem> {
+    let rank = cx.input(0).rank();
+    require(cx.inputs.iter().all(|input| input.rank() == rank), "its inputs differ in rank")?;
+    for axis in 0..rank {
+        let sizes = cx.inputs.iter().filter_map(|input| input.shape[axis].as_i64());
+        let mut wide = sizes.filter(|size| *size != 1);
+        let first = wide.next();
+        require(wide.all(|size| Some(size) == first), "its inputs differ in their sizes")?;
+    }
+    Ok(())
 }
 
 pub(super) fn unary(cx: &Context<'_>, kind: Unary) -> Result<Box<dyn TypedOp>, Problem> {
@@ -46,8 +66,7 @@ pub(super) fn select(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(3)?;
     cx.same_types(1)?;
     require(cx.input(0).datum_type == DatumType::Bool, "its condition is not of type bool")?;
-    let ranks: Vec<usize> = cx.inputs.iter().map(|fact| fact.rank()).collect();
-    require(ranks.windows(2).all(|pair| pair[0] == pair[1]), "its inputs differ in rank")?;
+    broadcast(cx)?;
     Ok(Box::new(logic::Iff))
 }
 

@@ -7,7 +7,9 @@ use tract_core::internal::*;
 use tract_core::ops::array;
 
 use crate::float::error::{Problem, require};
-use crate::float::load::Context;
+use crate::float::load::{Context, Purpose};
+use crate::float::ops;
+use crate::float::ops::Check;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 #[cfg(feature = "export")]
@@ -17,17 +19,26 @@ use crate::float::tensors::dtype_to_tract;
 pub(super) fn gather(cx: &Context<'_>, a: &Gather) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
-    Ok(Box::new(array::Gather { axis, output_type: a.output_dtype.map(dtype_to_tract) }))
+    let dtype = a.output_dtype.map(dtype_to_tract);
+    require(
+        dtype.is_none_or(|dtype| dtype == cx.input(0).datum_type),
+        "its output is not of the type of its input",
+    )?;
+    require(cx.input(1).datum_type == DatumType::I64, "its indices are not of type i64")?;
+    cx.checked(Check::Gather { axis }, array::Gather { axis, output_type: dtype })
 }
 
 pub(super) fn gather_elements(cx: &Context<'_>, axis: u32) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
+    indices(cx)?;
     require(cx.input(0).rank() == cx.input(1).rank(), "its inputs differ in rank")?;
-    Ok(Box::new(array::GatherElements { axis: cx.axis(axis, cx.input(0).rank())? }))
+    let axis = cx.axis(axis, cx.input(0).rank())?;
+    cx.checked(Check::GatherElements { axis }, array::GatherElements { axis })
 }
 
 pub(super) fn gather_nd(cx: &Context<'_>, batch: u32) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
+    indices(cx)?;
     let (rank, batch_dims) = (cx.input(0).rank(), batch as usize);
     let length = cx.input(1).shape.last().and_then(|dim| dim.as_i64());
     let length = length.ok_or("the length of its index tuples is not known")?;
@@ -35,7 +46,14 @@ pub(super) fn gather_nd(cx: &Context<'_>, batch: u32) -> Result<Box<dyn TypedOp>
         && length >= 0
         && batch_dims.saturating_add(length as usize) <= rank;
     require(fits, "its index tuples do not fit its input")?;
-    Ok(Box::new(array::GatherNd { batch_dims }))
+    let check = Check::GatherNd { batch_dims };
+    let op = array::GatherNd { batch_dims };
+    if batch_dims > 0 && cx.loader.purpose == Purpose::Run {
+        // tract's simplification of constant indices forgets the axes in common.
+        check.load(cx.inputs)?;
+        return cx.guarded(check, op);
+    }
+    cx.checked(check, op)
 }
 
 pub(super) fn scatter_elements(
@@ -46,7 +64,8 @@ pub(super) fn scatter_elements(
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
     let ranks = (cx.input(1).rank(), cx.input(2).rank());
     require(ranks == (cx.input(0).rank(), cx.input(0).rank()), "its inputs differ in rank")?;
-    Ok(Box::new(array::ScatterElements { axis, reduction: reduction(a.reduction) }))
+    let op = array::ScatterElements { axis, reduction: reduction(a.reduction) };
+    cx.checked(Check::ScatterElements { axis }, op)
 }
 
 pub(super) fn scatter_nd(
@@ -54,49 +73,85 @@ pub(super) fn scatter_nd(
     how: ScatterReduction,
 ) -> Result<Box<dyn TypedOp>, Problem> {
     scatter_types(cx)?;
-    require(cx.input(1).rank() > 0, "its index tuples have no dimension")?;
-    Ok(Box::new(array::ScatterNd { reduction: reduction(how) }))
+    let length = cx.input(1).shape.last().ok_or("its index tuples have no dimension")?;
+    require(length.as_i64() != Some(0), "its index tuples are empty")?;
+    cx.checked(Check::ScatterNd, array::ScatterNd { reduction: reduction(how) })
 }
 
 /// Three inputs, the first and last of one type.
 fn scatter_types(cx: &Context<'_>) -> Result<(), Problem> {
     cx.arity(3)?;
+    indices(cx)?;
     require(
         cx.input(0).datum_type == cx.input(2).datum_type,
         "its updates are of another type than its input",
     )
 }
 
+/// Input 1 must be of integers.
+fn indices(cx: &Context<'_>) -> Result<(), Problem> {
+    let dtype = cx.input(1).datum_type;
+    require(dtype.is_integer() || dtype.is_tdim(), "its indices are not of an integer type")
+}
+
 pub(super) fn range(cx: &Context<'_>, length: &Dim) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(3)?;
+    cx.same_types(0)?;
+    let dtype = cx.input(0).datum_type;
+    require(dtype.is_number() || dtype.is_tdim(), "its inputs are not numbers")?;
     if let Some(step) = &cx.input(2).konst {
-        require(!step.is_zero()?, "its step is 0")?;
+        let zero = step.len() == 1 && step.cast_to_scalar::<f64>().is_ok_and(|step| step == 0.0);
+        require(!zero, "its step is 0")?;
     }
-    Ok(Box::new(array::Range::new(cx.dim(length)?)))
+    let op = array::Range::new(cx.dim(length)?);
+    cx.checked(Check::Range { limit: cx.loader.limit }, op)
 }
 
 pub(super) fn one_hot(cx: &Context<'_>, a: &OneHot) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
     let (off, on) = (cx.scalar(a.off)?, cx.scalar(a.on)?);
     require(off.datum_type() == on.datum_type(), "its two values differ in type")?;
-    let dim = u32::try_from(a.depth).map_err(|_| "its depth is unreasonably large")? as usize;
-    Ok(Box::new(array::OneHot { axis: cx.axis(a.axis, cx.input(0).rank() + 1)?, dim, off, on }))
+    require(off.rank() == 0 && on.rank() == 0, "its two values are no scalars")?;
+    require(cx.input(0).datum_type.is_number(), "its indices are not numbers")?;
+    let depth = u32::try_from(a.depth).map_err(|_| "its depth is unreasonably large")? as usize;
+    let axis = cx.axis(a.axis, cx.input(0).rank() + 1)?;
+    if cx.loader.purpose == Purpose::Run {
+        let limit = cx.loader.limit;
+        return Ok(Box::new(ops::OneHot { axis, depth, off, on, limit }));
+    }
+    Ok(Box::new(array::OneHot { axis, dim: depth, off, on }))
 }
 
 pub(super) fn top_k(cx: &Context<'_>, a: &TopK) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
-    if let (Some(k), Some(size)) = (&cx.input(1).konst, cx.input(0).shape[axis].as_i64()) {
-        let k = k.cast_to_scalar::<i64>()?;
-        require((0..=size).contains(&k), "it wants more elements than there are")?;
+    let count = &cx.input(1).shape;
+    require(count.volume().as_i64() == Some(1), "its k is not one element")?;
+    require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
+    require(cx.input(1).datum_type.is_integer(), "its k is not of an integer type")?;
+    let op = ops::TopK { axis, largest: a.largest, k: cx.dim(&a.k)? };
+    if let Some(k) = &cx.input(1).konst {
+        let size = cx.input(0).shape[axis].as_i64().unwrap_or(i64::MAX);
+        op.count(k, usize::try_from(size).map_err(|_| "its input has a negative size")?)?;
     }
-    Ok(Box::new(array::Topk { axis, largest: a.largest, fallback_k: cx.dim(&a.k)? }))
+    if cx.loader.purpose == Purpose::Run {
+        return Ok(Box::new(op));
+    }
+    if let Some(x) = cx.input(0).konst.as_ref().filter(|x| x.datum_type().is_float()) {
+        let numbers = x.cast_to::<f64>()?;
+        let numbers = numbers.try_as_plain_ram()?.as_slice::<f64>()?;
+        require(!numbers.iter().any(|x| x.is_nan()), "its input has an element that is no number")?;
+    }
+    Ok(Box::new(array::Topk { axis, largest: a.largest, fallback_k: op.k }))
 }
 
 pub(super) fn trilu(cx: &Context<'_>, upper: bool) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
     require(cx.input(0).rank() >= 2, "its input is no matrix")?;
-    Ok(Box::new(array::Trilu { upper }))
+    let k = cx.input(1);
+    require(k.datum_type == DatumType::I64, "its diagonal is not of type i64")?;
+    require(k.shape.volume().as_i64() == Some(1), "its diagonal is not one element")?;
+    cx.checked(Check::Diagonal, array::Trilu { upper })
 }
 
 #[cfg(feature = "export")]

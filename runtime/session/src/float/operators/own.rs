@@ -90,6 +90,7 @@ pub(super) fn tree_ensemble(
     a: &TreeEnsemble,
 ) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(ops::TreeEnsemble::INPUTS)?;
+    require((1..=1 << 24).contains(&a.targets), "it has no target, or unreasonably many")?;
     Ok(Box::new(ops::TreeEnsemble {
         targets: a.targets as usize,
         aggregate: a.aggregate,

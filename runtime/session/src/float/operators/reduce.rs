@@ -10,7 +10,8 @@ use tract_core::ops::nn;
 use tract_core::ops::nn::SoftmaxKind;
 
 use crate::float::error::{Problem, require};
-use crate::float::load::Context;
+use crate::float::load::{Context, Purpose};
+use crate::float::ops::{Check, Letter};
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 #[cfg(feature = "export")]
@@ -23,27 +24,66 @@ pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, P
     let inputs: Vec<&str> = inputs.split(',').collect();
     cx.arity(inputs.len())?;
     cx.same_types(0)?;
+    require(cx.input(0).datum_type.is_number(), "its inputs are not numbers")?;
     let ranks = inputs.iter().zip(cx.inputs);
     require(ranks.into_iter().all(|(s, fact)| s.chars().count() == fact.rank()), problem)?;
-    require(!output.contains([',', '>']), problem)?;
-    // Sizes of one letter must be equal, or 1; a letter of the output alone is an axis of size 1.
-    let mut sizes: HashMap<char, i64> = HashMap::new();
-    for (letters, fact) in inputs.iter().zip(cx.inputs) {
-        for (letter, dim) in letters.chars().zip(fact.shape.iter()) {
-            let size = sizes.entry(letter).or_insert(1);
-            let dim = dim.as_i64().unwrap_or(1);
-            require(dim == 1 || *size == 1 || dim == *size, problem)?;
-            *size = (*size).max(dim);
+    let all = || inputs.iter().copied().chain([output]);
+    require(all().all(|letters| letters.chars().all(char::is_alphabetic)), problem)?;
+    // tract indexes an axis that stands twice in one of several inputs, or in the output, once.
+    let checked = all().filter(|letters| inputs.len() > 1 || *letters == output);
+    let once = |letters: &str| letters.chars().all(|c| letters.matches(c).count() == 1);
+    require(checked.into_iter().all(once), "a letter of its expression stands twice in a term")?;
+    let accumulator = dtype_to_tract(a.accumulator);
+    require(accumulator.is_number(), "its accumulator is not of a type of numbers")?;
+    let op = EinSum::new(AxesMapping::from_strs(&inputs, &[output])?, accumulator);
+    let letters = letters(&inputs, output);
+    let check = Check::Letters(letters.clone());
+    check.load(cx.inputs)?;
+    // Sizes that are only known when the model runs are equal for sure if they look it.
+    let same = |letter: &Letter| {
+        let mut sizes = letter.places.iter().map(|(input, axis)| &cx.input(*input).shape[*axis]);
+        let first = sizes.clone().find(|size| letter.summed || !size.is_one());
+        sizes.all(|size| Some(size) == first || (!letter.summed && size.is_one()))
+    };
+    if cx.loader.purpose != Purpose::Run || letters.iter().all(same) {
+        return Ok(Box::new(op));
+    }
+    cx.guarded(check, op)
+}
+
+/// The letters of an expression, and where they stand in its inputs. A letter of the output alone
+/// is an axis of size 1.
+fn letters(inputs: &[&str], output: &str) -> Vec<Letter> {
+    let mut letters: Vec<Letter> = Vec::new();
+    for (input, term) in inputs.iter().enumerate() {
+        for (axis, name) in term.chars().enumerate() {
+            match letters.iter_mut().find(|letter| letter.name == name) {
+                Some(letter) => letter.places.push((input, axis)),
+                None => letters.push(Letter {
+                    name,
+                    places: tvec!((input, axis)),
+                    summed: !output.contains(name),
+                }),
+            }
         }
     }
-    let axes = AxesMapping::from_strs(&inputs, &[output])?;
-    Ok(Box::new(EinSum::new(axes, dtype_to_tract(a.accumulator))))
+    letters
 }
 
 pub(super) fn reduce(cx: &Context<'_>, a: &Reduce) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
     let axes = cx.axes(&a.axes, cx.input(0).rank())?;
-    Ok(Box::new(nn::Reduce { axes, reducer: reducer(a.reducer) }))
+    let logical = matches!(a.reducer, Reducer::All | Reducer::Any);
+    let dtype = cx.input(0).datum_type;
+    // tract looks at the bytes of a tensor as whether they hold, whatever they are.
+    let fits = if logical { dtype == DatumType::Bool } else { dtype.is_number() };
+    require(fits, "it cannot combine elements of the type of its input")?;
+    // The others have a value for no elements.
+    let least = match a.reducer {
+        Reducer::Sum | Reducer::MeanOfSquares => axes.iter().map(|axis| (*axis, 1)).collect(),
+        _ => tvec!(),
+    };
+    cx.checked(Check::Least(least), nn::Reduce { axes, reducer: reducer(a.reducer) })
 }
 
 pub(super) fn softmax(cx: &Context<'_>, a: &Softmax) -> Result<Box<dyn TypedOp>, Problem> {
@@ -51,7 +91,8 @@ pub(super) fn softmax(cx: &Context<'_>, a: &Softmax) -> Result<Box<dyn TypedOp>,
     require(cx.input(0).datum_type.is_float(), "its input is not of floating point")?;
     let axes = cx.axes(&a.axes, cx.input(0).rank())?;
     let kind = if a.logarithm { SoftmaxKind::LogSoftmax } else { SoftmaxKind::Softmax };
-    Ok(Box::new(nn::Softmax { axes, quant_output_dt: None, kind }))
+    let least = axes.iter().map(|axis| (*axis, 1)).collect();
+    cx.checked(Check::Least(least), nn::Softmax { axes, quant_output_dt: None, kind })
 }
 
 pub(super) fn rms_norm(cx: &Context<'_>, a: &RmsNorm) -> Result<Box<dyn TypedOp>, Problem> {
@@ -64,6 +105,7 @@ pub(super) fn rms_norm(cx: &Context<'_>, a: &RmsNorm) -> Result<Box<dyn TypedOp>
 
 pub(super) fn cum_sum(cx: &Context<'_>, a: &CumSum) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
+    require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
     Ok(Box::new(array::CumSum { axis, exclusive: a.exclusive, reverse: a.reverse }))
 }

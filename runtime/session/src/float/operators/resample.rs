@@ -13,6 +13,7 @@ use tract_core::ops::nn::{InterpolationMode, PaddingMode};
 
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
+use crate::float::ops::Check;
 use crate::float::ops;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
@@ -26,22 +27,33 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
         named.iter().flatten().all(|input| (1..cx.inputs.len()).contains(input)),
         "its scales or sizes are no input of it",
     )?;
+    require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
     let rank = cx.input(0).rank();
-    for input in named.iter().flatten() {
-        let Some(values) = &cx.input(*input).konst else { continue };
-        let positive = !values.datum_type().is_float()
-            || values
-                .cast_to::<f32>()?
-                .try_as_plain_ram()?
-                .as_slice::<f32>()?
-                .iter()
-                .all(|scale| scale.is_finite() && *scale > 0.0);
-        require(values.len() != rank || positive, "a scale is not a positive number")?;
+    let list = |input: usize| -> Result<&Tensor, Problem> {
+        let values = cx.input(input).konst.as_deref();
+        let values = values.ok_or("its scales or sizes are not constant")?;
+        require(
+            values.len() == rank || values.len() == 0,
+            "its scales or sizes are not one for each axis",
+        )?;
+        Ok(values)
+    };
+    if let Some(input) = scales {
+        let scales = list(input)?;
+        require(scales.datum_type() == DatumType::F32, "its scales are not of type f32")?;
+        let scales = scales.try_as_plain_ram()?.as_slice::<f32>()?;
+        let positive = scales.iter().all(|scale| (1e-6..1e6).contains(scale));
+        require(positive, "a scale is no positive number of reasonable size")?;
     }
-    Ok(match op.to_core() {
-        Some(core) => Box::new(core),
-        None => Box::new(op),
-    })
+    if let Some(input) = sizes {
+        let dtype = list(input)?.datum_type();
+        require(dtype.is_integer() || dtype.is_tdim(), "its sizes are not of an integer type")?;
+    }
+    let check = Check::Least((0..rank).map(|axis| (axis, 1)).collect());
+    match op.to_core() {
+        Some(core) => cx.checked(check, core),
+        None => cx.checked(check, op),
+    }
 }
 
 pub(super) fn nearest_upsample(
@@ -50,8 +62,11 @@ pub(super) fn nearest_upsample(
 ) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
     let fits = scales.iter().all(|scale| (1..1 << 24).contains(scale));
-    require(fits && scales.len() == cx.input(0).rank(), "its scales do not fit its input")?;
-    Ok(Box::new(nn::NearestUpsample { scales: scales.iter().map(|s| *s as usize).collect() }))
+    let rank = cx.input(0).rank();
+    require(fits && rank > 0 && scales.len() == rank, "its scales do not fit its input")?;
+    require(!cx.input(0).datum_type.is_tdim(), "it cannot repeat dimensions")?;
+    let check = Check::Least((0..rank).map(|axis| (axis, 1)).collect());
+    cx.checked(check, nn::NearestUpsample { scales: scales.iter().map(|s| *s as usize).collect() })
 }
 
 pub(super) fn grid_sample(cx: &Context<'_>, a: &GridSample) -> Result<Box<dyn TypedOp>, Problem> {
@@ -62,7 +77,13 @@ pub(super) fn grid_sample(cx: &Context<'_>, a: &GridSample) -> Result<Box<dyn Ty
         && grid.last().is_some_and(|dim| dim.as_i64() == Some(x.rank() as i64 - 2))
         && x[0] == grid[0];
     require(fits, "its grid does not fit its input")?;
-    Ok(Box::new(nn::GridSample {
+    let types = [cx.input(0).datum_type, cx.input(1).datum_type];
+    require(types.iter().all(|dtype| dtype.is_float()), "its inputs are not of floating point")?;
+    let cubic = a.interpolation == GridInterpolation::Bicubic;
+    require(!cubic || x.rank() == 4, "it is bicubic, but its input is no image")?;
+    let least = Check::Least((2..x.rank()).map(|axis| (axis, 1)).collect());
+    let known = least.load(cx.inputs)?.is_some();
+    let op = nn::GridSample {
         mode: match a.interpolation {
             GridInterpolation::Bilinear => InterpolationMode::Bilinear,
             GridInterpolation::Nearest => InterpolationMode::Nearest,
@@ -74,7 +95,12 @@ pub(super) fn grid_sample(cx: &Context<'_>, a: &GridSample) -> Result<Box<dyn Ty
             GridPadding::Reflection => PaddingMode::Reflection,
         },
         align_corners: a.align_corners,
-    }))
+    };
+    match a.padding {
+        GridPadding::Reflection => cx.checked(Check::Reflection, op),
+        _ if known => Ok(Box::new(op)),
+        _ => cx.checked(least, op),
+    }
 }
 
 #[cfg(feature = "export")]

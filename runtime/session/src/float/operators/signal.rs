@@ -8,11 +8,13 @@ use tract_core::ops::fft as tract_fft;
 
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
+use crate::float::ops::Check;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 
 pub(super) fn fft(cx: &Context<'_>, a: &Fft) -> Result<Box<dyn TypedOp>, Problem> {
-    Ok(Box::new(tract_fft::Fft { axis: axis(cx, a.axis)?, inverse: a.inverse }))
+    let axis = axis(cx, a.axis)?;
+    cx.checked(Check::Least(tvec!((axis, 1))), tract_fft::Fft { axis, inverse: a.inverse })
 }
 
 pub(super) fn stft(cx: &Context<'_>, a: &Stft) -> Result<Box<dyn TypedOp>, Problem> {
@@ -21,11 +23,7 @@ pub(super) fn stft(cx: &Context<'_>, a: &Stft) -> Result<Box<dyn TypedOp>, Probl
     let (Some(frame), Some(stride)) = (size(a.frame), size(a.stride)) else {
         return Err("its frame or stride is 0 or unreasonably large".into());
     };
-    let samples = cx.input(0).shape[axis].as_i64();
-    require(
-        samples.is_none_or(|samples| samples >= i64::from(frame)),
-        "its frame is longer than its input",
-    )?;
+    let (frame, stride) = (frame as usize, stride as usize);
     let window = a.window.map(|index| cx.loader.constant(index)).transpose()?;
     if let Some(window) = &window {
         // A transform in f16 is computed in f32.
@@ -34,11 +32,12 @@ pub(super) fn stft(cx: &Context<'_>, a: &Stft) -> Result<Box<dyn TypedOp>, Probl
             dtype => dtype,
         };
         require(
-            window.len() <= frame as usize && window.datum_type() == dtype,
+            window.len() <= frame && window.datum_type() == dtype,
             "its window does not fit its frame",
         )?;
     }
-    Ok(Box::new(tract_fft::Stft { axis, frame: frame as usize, stride: stride as usize, window }))
+    let op = tract_fft::Stft { axis, frame, stride, window };
+    cx.checked(Check::Least(tvec!((axis, frame))), op)
 }
 
 /// The axis of a transform of complex numbers, whose last dimension holds the two parts.

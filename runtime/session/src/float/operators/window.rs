@@ -12,6 +12,7 @@ use tract_core::ops::nn::DataFormat;
 
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
+use crate::float::ops::{Check, Fit};
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 #[cfg(feature = "export")]
@@ -26,7 +27,9 @@ pub(super) fn conv(cx: &Context<'_>, a: &Conv) -> Result<Box<dyn TypedOp>, Probl
     cx.same_types(0)?;
     let pool_spec = window(cx, &a.window)?;
     let kernel_fmt = kernel(cx, &pool_spec, a.kernel_layout, a.groups)?;
-    Ok(Box::new(cnn::Conv { pool_spec, kernel_fmt, group: a.groups as usize, q_params: None }))
+    let check = Check::Window(Fit::new(&pool_spec, None));
+    let group = a.groups as usize;
+    cx.checked(check, cnn::Conv { pool_spec, kernel_fmt, group, q_params: None })
 }
 
 pub(super) fn conv_transpose(
@@ -42,12 +45,10 @@ pub(super) fn conv_transpose(
             && a.output_padding.iter().all(|size| *size <= LIMIT_SIZE),
         "its output padding has not one reasonable size for each axis",
     )?;
-    Ok(Box::new(cnn::Deconv {
-        pool_spec,
-        kernel_format,
-        adjustments: sizes(&a.output_padding),
-        group: a.groups as usize,
-    }))
+    let adjustments = sizes(&a.output_padding);
+    let check = Check::Window(Fit::new(&pool_spec, Some(&adjustments)));
+    let group = a.groups as usize;
+    cx.checked(check, cnn::Deconv { pool_spec, kernel_format, adjustments, group })
 }
 
 pub(super) fn max_pool(cx: &Context<'_>, a: &MaxPool) -> Result<Box<dyn TypedOp>, Problem> {
@@ -58,16 +59,23 @@ pub(super) fn max_pool(cx: &Context<'_>, a: &MaxPool) -> Result<Box<dyn TypedOp>
         with_index_outputs.is_none_or(|dtype| matches!(dtype, DatumType::I32 | DatumType::I64)),
         "its indices are neither i32 nor i64",
     )?;
-    Ok(Box::new(cnn::MaxPool { pool_spec, with_index_outputs }))
+    let check = pool(cx, &pool_spec)?;
+    cx.checked(check, cnn::MaxPool { pool_spec, with_index_outputs })
 }
 
 pub(super) fn sum_pool(cx: &Context<'_>, a: &SumPool) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
-    Ok(Box::new(cnn::SumPool {
-        pool_spec: window(cx, &a.window)?,
-        count_include_pad: a.count_include_pad,
-        normalize: a.average,
-    }))
+    let pool_spec = window(cx, &a.window)?;
+    let check = pool(cx, &pool_spec)?;
+    let (count_include_pad, normalize) = (a.count_include_pad, a.average);
+    cx.checked(check, cnn::SumPool { pool_spec, count_include_pad, normalize })
+}
+
+/// What a pool demands of its input: tract takes each channel of it to be one of the output.
+fn pool(cx: &Context<'_>, pool: &PoolSpec) -> Result<Check, Problem> {
+    require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
+    require(pool.input_channels == pool.output_channels, "its input and output differ in channels")?;
+    Ok(Check::Window(Fit::new(pool, None)))
 }
 
 #[cfg(feature = "export")]
@@ -155,6 +163,9 @@ fn window(cx: &Context<'_>, window: &Window) -> Result<PoolSpec, Problem> {
     };
     let expected = rank + 1 + pool.data_format.has_n() as usize;
     require(cx.input(0).rank() == expected, "its window and its input differ in rank")?;
+    let shape = pool.data_format.shape(cx.input(0).shape.to_tvec())?;
+    let channels = shape.c().as_i64() == Some(i64::from(window.input_channels));
+    require(channels, "its input has not as many channels as it says")?;
     Ok(pool)
 }
 
@@ -176,15 +187,20 @@ fn kernel(
         divides(pool.input_channels) && divides(pool.output_channels),
         "its groups do not divide its channels",
     )?;
+    require(
+        pool.input_channels > 0 && pool.output_channels > 0,
+        "its input or its output has no channels",
+    )?;
+    // tract would not look at the last windows, which hang over the end.
+    require(
+        !matches!(pool.padding, PaddingSpec::ExplicitOnnxPool(..)),
+        "its output may not be rounded up",
+    )?;
     let shape = cx.input(1).shape.as_concrete().ok_or("the shape of its kernel is not known")?;
-    let weights = pool
-        .kernel_shape
-        .iter()
-        .chain([&pool.input_channels, &(pool.output_channels / groups)])
-        .try_fold(1usize, |all, size| all.checked_mul(*size));
     let fits = shape.len() == pool.rank() + 2
         && format.hw(shape) == &*pool.kernel_shape
-        && shape.iter().try_fold(1usize, |all, size| all.checked_mul(*size)) == weights;
+        && *format.input_channels(shape, groups) == pool.input_channels
+        && *format.output_channels(shape, groups) == pool.output_channels;
     require(fits, "the shape of its kernel does not fit its channels and window")?;
     let bias = &cx.input(2).shape;
     let per_channel = bias.rank() == 1 && bias.as_concrete() == Some(&[pool.output_channels]);

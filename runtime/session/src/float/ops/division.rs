@@ -1,12 +1,13 @@
-//! Division of integers that reports a divisor of 0 instead of ending the process.
+//! Division that reports a divisor of 0 instead of ending the process.
 
 use tract_core::internal::*;
 use tract_core::ops::binary::BinMiniOp;
 use tract_core::ops::math::{Div, Rem};
 
-/// Quotient or remainder of integers.
+/// Quotient or remainder.
 ///
-/// Divisors of 0 are errors, as is the one quotient of each type that the type cannot hold.
+/// Divisors of 0 are errors for integers, as is the one quotient of each type that the type cannot
+/// hold.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub(in crate::float) struct CheckedDivision {
     /// The remainder instead of the quotient.
@@ -42,6 +43,13 @@ impl CheckedDivision {
             DatumType::I16 => divisors(b, 0i16, Some(-1))?,
             DatumType::I32 => divisors(b, 0i32, Some(-1))?,
             DatumType::I64 => divisors(b, 0i64, Some(-1))?,
+            DatumType::TDim => {
+                let plain = b.try_as_plain_ram()?;
+                let positive = |dim: &TDim| dim.as_i64().is_none_or(|value| value > 0);
+                let positive = plain.as_slice::<TDim>()?.iter().all(positive);
+                ensure!(positive, "a dimension is divided by one that is not positive");
+                (false, false)
+            }
             _ => (false, false),
         };
         ensure!(!zero, "a divisor is 0");
@@ -87,8 +95,9 @@ impl BinMiniOp for CheckedDivision {
         self.inner().eval(a, b, c_dt)
     }
 
+    /// tract says that remainders are.
     fn is_commutative(&self) -> bool {
-        self.inner().is_commutative()
+        false
     }
 
     fn neutral_element(&self) -> Option<i64> {

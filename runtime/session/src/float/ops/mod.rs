@@ -2,25 +2,33 @@
 
 mod blocks;
 mod branch;
+mod check;
+mod checked;
 mod division;
 mod dynamic;
 mod lrn;
 mod nested;
+mod one_hot;
 mod program;
 mod quantize;
 mod resize;
 mod scan;
+mod top_k;
 mod tree;
 
 pub use blocks::{DequantizeBlocks, Unpack};
 use branch::Branch;
+pub(super) use check::{Check, Fit, Letter, OperandError, tile};
+pub(super) use checked::Checked;
 pub(super) use division::CheckedDivision;
 pub use dynamic::DynamicMatMul;
 pub use lrn::Lrn;
 pub(super) use nested::check_bodies;
+pub(super) use one_hot::OneHot;
 pub(super) use program::Engine;
 pub use program::EngineProgram;
 pub use quantize::{Dequantize, Quantize};
 pub use resize::Resize;
 use scan::Scan;
+pub(super) use top_k::TopK;
 pub use tree::TreeEnsemble;

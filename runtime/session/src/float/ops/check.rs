@@ -1,0 +1,332 @@
+//! What tract relies on in the operands of an operation without checking it.
+//!
+//! tract's release kernels trust their callers: an index beyond its axis, a window larger than
+//! its input or two sizes that differ where one is expected end in a panic or in memory that
+//! belongs to something else. A [`Check`] states such a condition. It is decided when a model is
+//! loaded wherever the sizes and constants are known by then, and when the model runs otherwise.
+
+mod values;
+mod window;
+
+use tract_core::internal::*;
+
+pub(in crate::float) use values::tile;
+pub(in crate::float) use window::Fit;
+
+/// A condition on the operands of an operation.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::float) enum Check {
+    /// Input 1 holds indices of `axis` of input 0.
+    Gather {
+        /// The axis.
+        axis: usize,
+    },
+    /// As [`Check::Gather`], for inputs of one rank of which the second is not larger elsewhere.
+    GatherElements {
+        /// The axis.
+        axis: usize,
+    },
+    /// The last axis of input 1 holds index tuples into input 0, after this many axes that both
+    /// have in common.
+    GatherNd {
+        /// Number of leading axes in common.
+        batch_dims: usize,
+    },
+    /// As [`Check::GatherElements`], with updates of the shape of the indices as input 2.
+    ScatterElements {
+        /// The axis.
+        axis: usize,
+    },
+    /// The last axis of input 1 holds index tuples into input 0, input 2 an update for each.
+    ScatterNd,
+    /// Inputs are start, end and step of a range that takes at most `limit` bytes.
+    Range {
+        /// Most bytes of the output.
+        limit: u64,
+    },
+    /// Inputs 1 and 2 are start and end of a range of `axis` of input 0.
+    DynamicSlice {
+        /// The axis.
+        axis: usize,
+    },
+    /// Inputs 1 and 2 are starts and ends, where these inputs are axes and steps.
+    StridedSlice {
+        /// Input that holds the axes.
+        axes: Option<usize>,
+        /// Input that holds the steps.
+        steps: Option<usize>,
+    },
+    /// Input 1 holds how many times each axis of input 0 is repeated.
+    Tile {
+        /// Bytes of an element of input 0.
+        element: usize,
+        /// Most bytes of the output.
+        limit: u64,
+    },
+    /// Input 1 is the index of a diagonal.
+    Diagonal,
+    /// Input 1 is a grid of coordinates, whose last axis is one element for each spatial axis
+    /// of input 0.
+    Reflection,
+    /// These axes of input 0 have at least so many elements.
+    Least(TVec<(usize, usize)>),
+    /// Windows fit into input 0.
+    Window(Fit),
+    /// Axes of the inputs that are indexed together have one size, or 1.
+    Letters(Vec<Letter>),
+}
+
+/// An index of a sum of products.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::float) struct Letter {
+    /// The letter.
+    pub name: char,
+    /// Where it stands: inputs and their axes.
+    pub places: TVec<(usize, usize)>,
+    /// Whether it is summed over. Sizes must be equal then, and none is repeated.
+    pub summed: bool,
+}
+
+/// An operand that an operation cannot be given.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(in crate::float) enum OperandError {
+    #[error("index {index} is out of range for axis {axis} of size {size}")]
+    Index { index: i64, axis: usize, size: usize },
+    #[error("index tuples have {length} elements, beyond the rank {rank} of the input")]
+    TupleLength { length: usize, rank: usize },
+    #[error("input {input} has shape {shape:?}, which does not match the shape {other:?} of input {with}")]
+    Shapes { input: usize, shape: TVec<usize>, with: usize, other: TVec<usize> },
+    #[error("input {input} has {given} elements instead of {expected}")]
+    Elements { input: usize, given: usize, expected: usize },
+    #[error("input {input} is of type {dtype:?}, which is no type of integers")]
+    NotIntegers { input: usize, dtype: DatumType },
+    #[error("input {input} depends on a symbol without a value")]
+    Symbolic { input: usize },
+    #[error("the step of a range is 0")]
+    NoStep,
+    #[error("the range from {start} to {end} in steps of {step} has no length")]
+    NoLength { start: f64, end: f64, step: f64 },
+    #[error("the output takes {bytes} bytes, beyond the limit of {limit}")]
+    TooLarge { bytes: u64, limit: u64 },
+    #[error("the range {start}..{end} does not lie within axis {axis} of size {size}")]
+    Slice { start: i64, end: i64, axis: usize, size: usize },
+    #[error("axis {axis} is named twice or does not exist in an input of rank {rank}")]
+    Axis { axis: i64, rank: usize },
+    #[error("step {step} along axis {axis} is 0 or too large")]
+    Step { step: i64, axis: usize },
+    #[error("axis {axis} is repeated {count} times")]
+    Repeats { axis: usize, count: i64 },
+    #[error("axis {axis} has {size} elements where at least {least} are needed")]
+    Few { axis: usize, size: usize, least: usize },
+    #[error("axis {axis} has {size} elements where at most {most} are supported")]
+    Many { axis: usize, size: usize, most: usize },
+    #[error("a window of {field} elements does not fit into axis {axis} of size {size} with its padding")]
+    Window { axis: usize, size: usize, field: usize },
+    #[error("a window of so many elements needs too much memory to place")]
+    Windows,
+    #[error("the output would have no elements along axis {axis}")]
+    Empty { axis: usize },
+    #[error("index {name:?} stands for axes of sizes {sizes:?}")]
+    Letter { name: char, sizes: TVec<usize> },
+}
+
+/// Sizes of the axes of an operand, where they are known.
+type Sizes = TVec<Option<usize>>;
+
+/// Sizes that are known of an operand before a model runs.
+fn known_sizes(fact: &TypedFact) -> Sizes {
+    let size = |dim: &TDim| dim.as_i64().and_then(|size| usize::try_from(size).ok());
+    fact.shape.iter().map(size).collect()
+}
+
+fn sizes(tensor: &Tensor) -> Sizes {
+    tensor.shape().iter().map(|size| Some(*size)).collect()
+}
+
+impl Check {
+    /// The inputs whose values count, not only their shapes.
+    pub fn operands(&self) -> TVec<usize> {
+        match self {
+            Check::Gather { .. }
+            | Check::GatherElements { .. }
+            | Check::GatherNd { .. }
+            | Check::ScatterElements { .. }
+            | Check::ScatterNd
+            | Check::Tile { .. }
+            | Check::Diagonal
+            | Check::Reflection => tvec!(1),
+            Check::Range { .. } => tvec!(0, 1, 2),
+            Check::DynamicSlice { .. } => tvec!(1, 2),
+            Check::StridedSlice { axes, steps } => {
+                [1, 2].into_iter().chain(*axes).chain(*steps).collect()
+            }
+            Check::Least(_) | Check::Window(_) | Check::Letters(_) => tvec!(),
+        }
+    }
+
+    /// Checks the operands of a model that runs, and gives those that have to be replaced: such
+    /// as negative indices, where tract does not count from the end.
+    pub fn run(
+        &self,
+        inputs: &[TValue],
+        symbols: &SymbolValues,
+    ) -> Result<TVec<(usize, Tensor)>, OperandError> {
+        let shapes: TVec<Sizes> = inputs.iter().map(|input| sizes(input)).collect();
+        self.shapes(&shapes)?;
+        let shapes: TVec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
+        let tensors: TVec<Option<&Tensor>> = inputs.iter().map(|input| Some(&**input)).collect();
+        self.values(&shapes, &tensors, symbols)
+    }
+
+    /// Checks what is known before the model runs. `None` where that leaves something open.
+    pub fn load(
+        &self,
+        facts: &[&TypedFact],
+    ) -> Result<Option<TVec<(usize, Tensor)>>, OperandError> {
+        let shapes: TVec<Sizes> = facts.iter().map(|fact| known_sizes(fact)).collect();
+        if !self.shapes(&shapes)? {
+            return Ok(None);
+        }
+        let tensors: TVec<Option<&Tensor>> =
+            facts.iter().map(|fact| fact.konst.as_deref()).collect();
+        let operands = self.operands();
+        if operands.is_empty() {
+            return Ok(Some(tvec!()));
+        }
+        if operands.iter().any(|input| tensors[*input].is_none()) {
+            return Ok(None);
+        }
+        let shapes: Option<TVec<TVec<usize>>> =
+            shapes.into_iter().map(|sizes| sizes.into_iter().collect()).collect();
+        let Some(shapes) = shapes else { return Ok(None) };
+        let shapes: TVec<&[usize]> = shapes.iter().map(|shape| &shape[..]).collect();
+        match self.values(&shapes, &tensors, &SymbolValues::default()) {
+            Err(OperandError::Symbolic { .. }) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// Checks sizes, and tells whether all that count were known.
+    fn shapes(&self, shapes: &[Sizes]) -> Result<bool, OperandError> {
+        match self {
+            Check::GatherElements { axis } => not_larger(shapes, *axis),
+            Check::ScatterElements { axis } => {
+                Ok(equal(shapes, 2, &shapes[2], 1, &shapes[1])? & not_larger(shapes, *axis)?)
+            }
+            Check::GatherNd { batch_dims } => gather_nd(shapes, *batch_dims),
+            Check::ScatterNd => scatter_nd(shapes),
+            Check::Least(axes) => {
+                let mut known = true;
+                for (axis, least) in axes {
+                    match shapes[0][*axis] {
+                        Some(size) if size < *least => {
+                            return Err(OperandError::Few { axis: *axis, size, least: *least });
+                        }
+                        size => known &= size.is_some(),
+                    }
+                }
+                Ok(known)
+            }
+            Check::Window(fit) => fit.check(&shapes[0]),
+            Check::Letters(letters) => {
+                let mut known = true;
+                for letter in letters {
+                    known &= letter.check(shapes)?;
+                }
+                Ok(known)
+            }
+            _ => Ok(true),
+        }
+    }
+}
+
+impl Letter {
+    fn check(&self, shapes: &[Sizes]) -> Result<bool, OperandError> {
+        let all: TVec<Option<usize>> =
+            self.places.iter().map(|(input, axis)| shapes[*input][*axis]).collect();
+        let sizes: TVec<usize> = all.iter().flatten().copied().collect();
+        let counts = |size: &&usize| self.summed || **size != 1;
+        let mut counted = sizes.iter().filter(counts);
+        let first = counted.next();
+        if counted.any(|size| Some(size) != first) {
+            return Err(OperandError::Letter { name: self.name, sizes });
+        }
+        Ok(sizes.len() == all.len())
+    }
+}
+
+/// Two shapes that must be equal, where both are known.
+fn equal(
+    shapes: &[Sizes],
+    input: usize,
+    shape: &[Option<usize>],
+    with: usize,
+    other: &[Option<usize>],
+) -> Result<bool, OperandError> {
+    let differ = |(a, b): (&Option<usize>, &Option<usize>)| a.zip(*b).is_some_and(|(a, b)| a != b);
+    if shape.len() != other.len() || shape.iter().zip(other).any(differ) {
+        return Err(mismatch(shapes, input, with));
+    }
+    Ok(shape.iter().chain(other).all(|size| size.is_some()))
+}
+
+fn mismatch(shapes: &[Sizes], input: usize, with: usize) -> OperandError {
+    let known = |input: usize| shapes[input].iter().map(|size| size.unwrap_or(0)).collect();
+    OperandError::Shapes { input, shape: known(input), with, other: known(with) }
+}
+
+/// Indices of elements stand at the places of elements of the data, but along `axis`.
+fn not_larger(shapes: &[Sizes], axis: usize) -> Result<bool, OperandError> {
+    let (data, indices) = (&shapes[0], &shapes[1]);
+    if data.len() != indices.len() || axis >= data.len() {
+        return Err(mismatch(shapes, 1, 0));
+    }
+    let mut known = true;
+    for (at, (data, indices)) in data.iter().zip(indices).enumerate() {
+        known &= data.is_some() && indices.is_some();
+        if at != axis && data.zip(*indices).is_some_and(|(data, indices)| indices > data) {
+            return Err(mismatch(shapes, 1, 0));
+        }
+    }
+    Ok(known)
+}
+
+fn gather_nd(shapes: &[Sizes], batch_dims: usize) -> Result<bool, OperandError> {
+    let (data, indices) = (&shapes[0], &shapes[1]);
+    let (Some(data_batch), Some(indices_batch)) =
+        (data.get(..batch_dims), indices.get(..batch_dims))
+    else {
+        return Err(mismatch(shapes, 1, 0));
+    };
+    let known = equal(shapes, 1, indices_batch, 0, data_batch)?;
+    Ok(tuple_length(data, indices, batch_dims)? && known)
+}
+
+fn scatter_nd(shapes: &[Sizes]) -> Result<bool, OperandError> {
+    let [data, indices, updates] = shapes else { return Ok(false) };
+    if !tuple_length(data, indices, 0)? {
+        return Ok(false);
+    }
+    let length = indices.last().copied().flatten().unwrap_or(0);
+    let tuples = &indices[..indices.len().saturating_sub(1)];
+    let expected: Sizes = tuples.iter().chain(&data[length..]).copied().collect();
+    equal(shapes, 2, updates, 0, &expected)
+}
+
+/// Index tuples name at most one element of each axis after the first ones. Whether their length
+/// is known.
+fn tuple_length(
+    data: &Sizes,
+    indices: &Sizes,
+    batch_dims: usize,
+) -> Result<bool, OperandError> {
+    let rank = data.len() - batch_dims;
+    match indices.last() {
+        None => Err(OperandError::TupleLength { length: 0, rank }),
+        Some(None) => Ok(false),
+        Some(Some(length)) if *length > rank => {
+            Err(OperandError::TupleLength { length: *length, rank })
+        }
+        Some(Some(_)) => Ok(true),
+    }
+}

@@ -1,0 +1,134 @@
+//! Windows that slide over an image.
+
+use tract_core::internal::*;
+use tract_core::ops::cnn::{PaddingSpec, PoolSpec};
+
+use super::{OperandError, Sizes};
+
+/// tract lists the elements of a window once for each place where it hangs over an edge; no more
+/// than this in all.
+const MOST_LISTED: u64 = 1 << 24;
+
+/// How windows must fit into an input.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::float) struct Fit {
+    /// First spatial axis of the input.
+    first: usize,
+    axes: TVec<Axis>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Axis {
+    kernel: usize,
+    dilation: usize,
+    stride: usize,
+    padding: Padding,
+    /// What a transposed convolution adds at the end.
+    transposed: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Padding {
+    /// Before and after; the last window may hang over where the third says so.
+    Explicit(usize, usize, bool),
+    Same,
+}
+
+impl Fit {
+    /// How the windows of a pool or convolution must fit, or those of a transposed convolution
+    /// with this much added to its output.
+    pub fn new(pool: &PoolSpec, adjustments: Option<&[usize]>) -> Fit {
+        let axis = |at: usize| Axis {
+            kernel: pool.kernel_shape[at],
+            dilation: pool.dilation(at),
+            stride: pool.stride(at),
+            padding: match &pool.padding {
+                PaddingSpec::Valid => Padding::Explicit(0, 0, false),
+                PaddingSpec::Explicit(before, after) => {
+                    Padding::Explicit(before[at], after[at], false)
+                }
+                PaddingSpec::ExplicitOnnxPool(before, after, ceil) => {
+                    Padding::Explicit(before[at], after[at], *ceil)
+                }
+                PaddingSpec::SameUpper | PaddingSpec::SameLower => Padding::Same,
+            },
+            transposed: adjustments.map(|adjustments| adjustments[at]),
+        };
+        let axes = (0..pool.kernel_shape.len()).map(axis).collect();
+        Fit { first: pool.data_format.h_axis(), axes }
+    }
+
+    /// Checks the sizes of an input, and tells whether all were known.
+    pub(super) fn check(&self, shape: &Sizes) -> Result<bool, OperandError> {
+        let mut known = true;
+        let mut listed = 1u64;
+        for (at, axis) in self.axes.iter().enumerate() {
+            listed = listed.saturating_mul(axis.kernel as u64);
+            let Some(size) = shape[self.first + at] else {
+                known = false;
+                continue;
+            };
+            axis.check(self.first + at, size)?;
+            listed = listed.saturating_mul(axis.edges(size));
+        }
+        if self.axes.iter().all(|axis| axis.transposed.is_none()) && listed > MOST_LISTED {
+            return Err(OperandError::Windows);
+        }
+        Ok(known)
+    }
+}
+
+impl Axis {
+    /// Elements from the first to the last of a window. Sizes are limited, so that none of this
+    /// overflows.
+    fn field(&self) -> usize {
+        (self.kernel - 1) * self.dilation + 1
+    }
+
+    fn check(&self, axis: usize, size: usize) -> Result<(), OperandError> {
+        let field = self.field();
+        if size == 0 {
+            return Err(OperandError::Few { axis, size, least: 1 });
+        }
+        if let Some(added) = self.transposed {
+            return self.check_transposed(axis, size, added);
+        }
+        let fits = match self.padding {
+            Padding::Same => true,
+            Padding::Explicit(before, after, false) => size + before + after >= field,
+            // The first window is there if it begins no more than a stride too late.
+            Padding::Explicit(before, after, true) => size + before + after + self.stride > field,
+        };
+        if fits { Ok(()) } else { Err(OperandError::Window { axis, size, field }) }
+    }
+
+    fn check_transposed(
+        &self,
+        axis: usize,
+        size: usize,
+        added: usize,
+    ) -> Result<(), OperandError> {
+        let whole = (size as u64 - 1).saturating_mul(self.stride as u64) + self.field() as u64;
+        let cut = match self.padding {
+            Padding::Explicit(before, after, _) => before as u64 + after as u64,
+            // tract cuts this much, and forgets what is added.
+            Padding::Same => (self.field() + added).saturating_sub(self.stride) as u64,
+        };
+        let added = if self.padding == Padding::Same { 0 } else { added as u64 };
+        if whole + added > cut { Ok(()) } else { Err(OperandError::Empty { axis }) }
+    }
+
+    /// At most how many ways a window has to hang over the edges, and one for not.
+    fn edges(&self, size: usize) -> u64 {
+        let field = self.field();
+        let (before, after) = match self.padding {
+            Padding::Explicit(before, after, ceil) => {
+                (before, after + if ceil { self.stride } else { 0 })
+            }
+            Padding::Same => (field, field),
+        };
+        let places = |over: usize| over.min(size + field).div_ceil(self.stride) as u64;
+        let padded = (size + before.min(size + field) + after.min(size + field)) as u64;
+        (1 + places(before) + places(after)).min(padded)
+    }
+}

@@ -1,0 +1,178 @@
+//! Operations of tract behind a check of their operands.
+
+use tract_core::internal::*;
+
+use super::check::Check;
+
+/// An operation that sees its operands only once they are checked, and whose values are compared
+/// with what was stated of them before anything else sees these.
+///
+/// tract does not look into it. A check of shapes alone gives way to a [`Guard`] when the model is
+/// prepared, so that tract can bring the operation itself into its fastest form.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::float) struct Checked {
+    check: Check,
+    op: Box<dyn TypedOp>,
+    /// What is stated of its values; empty where nothing is.
+    stated: TVec<TypedFact>,
+}
+
+impl Eq for Checked {}
+
+/// A value that is not what was stated of it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("output {output} is {given:?} of shape {shape:?}, where {expected:?} of shape {stated:?} is stated")]
+struct OutputError {
+    output: usize,
+    given: DatumType,
+    shape: TVec<usize>,
+    expected: DatumType,
+    stated: TVec<TDim>,
+}
+
+impl Checked {
+    /// The operation behind a check.
+    pub fn new(check: Check, op: Box<dyn TypedOp>, stated: TVec<TypedFact>) -> Checked {
+        Checked { check, op, stated }
+    }
+
+    fn compare(&self, values: &[TValue], symbols: &SymbolValues) -> TractResult<()> {
+        if self.stated.is_empty() {
+            return Ok(());
+        }
+        let (given, stated) = (values.len(), self.stated.len());
+        ensure!(given == stated, "it gives {given} values where {stated} are stated");
+        for (output, (value, fact)) in values.iter().zip(&self.stated).enumerate() {
+            let dims: TVec<TDim> = fact.shape.iter().map(|dim| dim.eval(symbols)).collect();
+            let fits = value.datum_type() == fact.datum_type
+                && value.rank() == dims.len()
+                && value.shape().iter().zip(&dims).all(|(size, dim)| {
+                    dim.as_i64().is_none_or(|dim| usize::try_from(dim).is_ok_and(|d| d == *size))
+                });
+            if !fits {
+                let (given, shape) = (value.datum_type(), value.shape().into());
+                let expected = fact.datum_type;
+                Err(OutputError { output, given, shape, expected, stated: dims })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A guard, and the operation itself behind it.
+    fn split(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+        rule_if!(self.check.operands().is_empty());
+        let mut patch = TypedModelPatch::default();
+        let taps = patch.taps(model, &node.inputs)?;
+        let guard = Guard { check: self.check.clone() };
+        let mut inputs = patch.wire_node(format!("{}.guard", node.name), guard, &taps)?;
+        // What is constant stays so for tract.
+        for (input, tap) in inputs.iter_mut().zip(&taps) {
+            if patch.outlet_fact(*tap)?.konst.is_some() {
+                *input = *tap;
+            }
+        }
+        let outputs = patch.wire_node(&node.name, self.op.clone(), &inputs)?;
+        for (slot, output) in outputs.into_iter().enumerate() {
+            patch.shunt_outside(model, OutletId::new(node.id, slot), output)?;
+        }
+        patch.obliterate(node.id)?;
+        Ok(Some(patch))
+    }
+}
+
+impl Op for Checked {
+    fn name(&self) -> StaticName {
+        self.op.name()
+    }
+
+    fn mints_runtime_symbols(&self) -> bool {
+        true
+    }
+
+    fn required_bound_symbols(&self, inputs: &[&TypedFact]) -> TVec<Symbol> {
+        self.op.required_bound_symbols(inputs)
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Checked {
+    op_out_of_plan!();
+
+    fn eval(&self, ctx: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        for (input, tensor) in self.check.run(&inputs, ctx.symbols)? {
+            inputs[input] = tensor.into_tvalue();
+        }
+        let values = self.op.eval(ctx, inputs)?;
+        self.compare(&values, ctx.symbols)?;
+        Ok(values)
+    }
+}
+
+impl TypedOp for Checked {
+    /// What tract computes, and the stated dimensions where it cannot tell.
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let mut facts = self.op.output_facts(inputs)?;
+        for (fact, stated) in facts.iter_mut().zip(&self.stated) {
+            let open = fact.shape.iter().any(|dim| dim.as_i64().is_none());
+            if !open || fact.rank() != stated.rank() || fact.datum_type != stated.datum_type {
+                continue;
+            }
+            let dims = fact.shape.iter().zip(stated.shape.iter());
+            let dims = dims.map(|(dim, stated)| dim.as_i64().map_or(stated.clone(), TDim::Val));
+            *fact = fact.datum_type.fact(dims.collect::<TVec<TDim>>());
+        }
+        Ok(facts)
+    }
+
+    fn declutter(
+        &self,
+        model: &TypedModel,
+        node: &TypedNode,
+    ) -> TractResult<Option<TypedModelPatch>> {
+        self.split(model, node)
+    }
+
+    fn codegen(
+        &self,
+        model: &TypedModel,
+        node: &TypedNode,
+    ) -> TractResult<Option<TypedModelPatch>> {
+        self.split(model, node)
+    }
+
+    as_op!();
+}
+
+/// Gives its inputs as they are, once they are checked.
+#[derive(Clone, Debug, PartialEq)]
+struct Guard {
+    check: Check,
+}
+
+impl Eq for Guard {}
+
+impl Op for Guard {
+    fn name(&self) -> StaticName {
+        "Guard".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Guard {
+    op_out_of_plan!();
+
+    fn eval(&self, ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        self.check.run(&inputs, ctx.symbols)?;
+        Ok(inputs)
+    }
+}
+
+impl TypedOp for Guard {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(inputs.iter().map(|fact| fact.without_value()).collect())
+    }
+
+    as_op!();
+}
