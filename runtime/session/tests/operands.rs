@@ -131,10 +131,8 @@ fn scattered_elements_lie_within_their_input() {
     for reduction in [ScatterReduction::None, ScatterReduction::Add] {
         let elements = || Operator::ScatterElements(ScatterElements { axis: 1, reduction });
         let kept = if reduction == ScatterReduction::None { 0f32 } else { 1.0 };
-        scatter(elements(), &[1, 2], &[0, -1], tensor(&[1, 2], &[10f32, 20.0])).gives(&[tensor(
-            &[2, 3],
-            &[10.0 + kept, 2.0, 20.0 + 3.0 * kept, 4.0, 5.0, 6.0],
-        )]);
+        scatter(elements(), &[1, 2], &[0, -1], tensor(&[1, 2], &[10f32, 20.0]))
+            .gives(&[tensor(&[2, 3], &[10.0 + kept, 2.0, 20.0 + 3.0 * kept, 4.0, 5.0, 6.0])]);
         for index in [3, -4, 1 << 40] {
             scatter(elements(), &[1, 1], &[index], tensor(&[1, 1], &[0f32])).fails("out of range");
         }
@@ -196,7 +194,9 @@ fn ranges_have_the_length_they_state() {
     };
     let computed = numbers(1, 6, 2, 3).run(false).unwrap();
     assert_eq!(computed, [tensor(&[3], &[1i64, 3, 5])]);
-    for (start, end, step) in [(0, 2, 1), (0, 4_000_000, 1), (0, 3, 0), (0, i64::MAX, 1), (0, -3, 1)] {
+    for (start, end, step) in
+        [(0, 2, 1), (0, 4_000_000, 1), (0, 3, 0), (0, i64::MAX, 1), (0, -3, 1)]
+    {
         numbers(start, end, step, 3).fails("");
     }
     let reals = |start: f32, end: f32, step: f32| {
@@ -299,7 +299,9 @@ fn axes_of_strided_slices_exist_once() {
 
 fn tile(counts: &[i64], stated: &[i64]) -> Case {
     Case {
-        operator: Operator::DynamicTile(stated.iter().zip([2, 3]).map(|(s, x)| Dim::Value(s / x)).collect()),
+        operator: Operator::DynamicTile(
+            stated.iter().zip([2, 3]).map(|(s, x)| Dim::Value(s / x)).collect(),
+        ),
         x: matrix(),
         operands: vec![tensor(&[counts.len()], counts)],
         outputs: vec![fact(DType::F32, stated)],
@@ -308,10 +310,8 @@ fn tile(counts: &[i64], stated: &[i64]) -> Case {
 
 #[test]
 fn tiles_are_counted_and_limited() {
-    tile(&[2, 1], &[4, 3]).gives(&[tensor(
-        &[4, 3],
-        &[1f32, 2., 3., 4., 5., 6., 1., 2., 3., 4., 5., 6.],
-    )]);
+    tile(&[2, 1], &[4, 3])
+        .gives(&[tensor(&[4, 3], &[1f32, 2., 3., 4., 5., 6., 1., 2., 3., 4., 5., 6.])]);
     for counts in [&[1, 1][..], &[-1, 1], &[1 << 40, 1], &[i64::MAX, 2], &[2]] {
         tile(counts, &[4, 3]).fails("");
     }
@@ -384,7 +384,11 @@ fn constants_do_not_grow_beyond_the_limit_while_a_model_is_loaded() {
     let x = sketch.input(DType::F32, &[1]);
     let one = sketch.constant(tensor(&[1], &[1f32]));
     let size = 1i64 << 40;
-    sketch.node(Operator::Broadcast(vec![Dim::Value(size)]), &[one], vec![fact(DType::F32, &[size])]);
+    sketch.node(
+        Operator::Broadcast(vec![Dim::Value(size)]),
+        &[one],
+        vec![fact(DType::F32, &[size])],
+    );
     let y = sketch.node(Operator::Unary(Unary::Abs), &[x], vec![fact(DType::F32, &[1])]);
     sketch.output(y);
     let error = sketch.run(&[tensor(&[1], &[1f32])]).unwrap_err();

@@ -10,7 +10,12 @@ use hardtack::{DType, Tensor};
 use hardtack_bundle::graph::*;
 
 /// Runs an operator on one input, and constants.
-fn run(operator: Operator, x: Tensor, constants: &[Tensor], outputs: Vec<Fact>) -> Result<Vec<Tensor>, Error> {
+fn run(
+    operator: Operator,
+    x: Tensor,
+    constants: &[Tensor],
+    outputs: Vec<Fact>,
+) -> Result<Vec<Tensor>, Error> {
     let mut sketch = Sketch::default();
     let shape: Vec<i64> = x.shape().iter().map(|size| *size as i64).collect();
     let mut inputs = vec![sketch.input(x.dtype(), &shape)];
@@ -123,9 +128,8 @@ fn kernels_have_the_channels_they_state() {
 
 #[test]
 fn convolutions_read_no_more_than_their_input() {
-    let ceil = |kernel, stride| {
-        window(&[kernel], stride, Padding::ExplicitCeil(vec![0], vec![0]), (1, 1))
-    };
+    let ceil =
+        |kernel, stride| window(&[kernel], stride, Padding::ExplicitCeil(vec![0], vec![0]), (1, 1));
     assert!(conv(ceil(2, 2), &[1, 1, 2], 1, &[1, 1, 5], &[1, 1, 3]).is_err());
     assert!(conv(ceil(1000, 1), &[1, 1, 1000], 1, &[1, 1, 1], &[1, 1, 1]).is_err());
     let same = window(&[3], 2, Padding::SameUpper, (1, 1));

@@ -135,7 +135,11 @@ impl Maker {
 
     fn dtype(&mut self) -> DType {
         let usual = [DType::F32, DType::F32, DType::F32, DType::I64, DType::Bool, DType::I32];
-        if self.random.one_in(4) { self.random.pick(&DTYPES[..12]) } else { self.random.pick(&usual) }
+        if self.random.one_in(4) {
+            self.random.pick(&DTYPES[..12])
+        } else {
+            self.random.pick(&usual)
+        }
     }
 
     /// Numbers of a type.
@@ -192,7 +196,8 @@ impl Maker {
         let stated = Fact { dtype: tensor.dtype(), shape };
         let known = to_tract(&tensor).expect("every type is known").into_arc_tensor();
         let index = self.store(tensor);
-        let outlet = Outlet { node: self.push(Operator::Constant(index), &[], vec![stated]), slot: 0 };
+        let outlet =
+            Outlet { node: self.push(Operator::Constant(index), &[], vec![stated]), slot: 0 };
         self.values.push((outlet, TypedFact::try_from(known).expect("it is a constant")));
         outlet
     }
@@ -214,7 +219,8 @@ impl Maker {
     /// A value of this type and shape, one that is there where possible.
     fn value(&mut self, dtype: DType, shape: &[i64]) -> Outlet {
         let wanted = dtype_to_tract(dtype).fact(shape);
-        let same = |fact: &TypedFact| fact.datum_type == wanted.datum_type && fact.shape == wanted.shape;
+        let same =
+            |fact: &TypedFact| fact.datum_type == wanted.datum_type && fact.shape == wanted.shape;
         let there: Vec<Outlet> =
             self.values.iter().filter(|(_, fact)| same(fact)).map(|(outlet, _)| *outlet).collect();
         if there.is_empty() || self.random.one_in(3) {
@@ -261,7 +267,9 @@ impl Maker {
             constants: self.constants.clone(),
             programs: vec![],
         };
-        let Ok(mut outputs) = probe(&model, &node, &facts.iter().collect::<Vec<_>>()) else { return };
+        let Ok(mut outputs) = probe(&model, &node, &facts.iter().collect::<Vec<_>>()) else {
+            return;
+        };
         let large = |fact: &Fact| {
             let sizes = fact.shape.iter().map(|dim| value(dim));
             sizes.fold(1i64, |all, size| all.saturating_mul(size)) > ELEMENTS * 8
@@ -299,9 +307,29 @@ impl Maker {
         match self.random.below(6) {
             0..3 => {
                 const KINDS: [Binary; 23] = [
-                    Add, Subtract, Multiply, Divide, Remainder, Minimum, Maximum, Power, ShiftLeft,
-                    ShiftRight, And, Or, Xor, BitAnd, BitOr, BitXor, Equal, NotEqual, Less,
-                    LessOrEqual, Greater, GreaterOrEqual, SubtractFrom,
+                    Add,
+                    Subtract,
+                    Multiply,
+                    Divide,
+                    Remainder,
+                    Minimum,
+                    Maximum,
+                    Power,
+                    ShiftLeft,
+                    ShiftRight,
+                    And,
+                    Or,
+                    Xor,
+                    BitAnd,
+                    BitOr,
+                    BitXor,
+                    Equal,
+                    NotEqual,
+                    Less,
+                    LessOrEqual,
+                    Greater,
+                    GreaterOrEqual,
+                    SubtractFrom,
                 ];
                 let mut shape = dims(&fact);
                 for size in &mut shape {
@@ -343,13 +371,16 @@ impl Maker {
             let leaf = matches!(of.operator, Operator::Input | Operator::Constant(_));
             for slot in 0..if leaf { 0 } else { of.outputs.len() as u32 } {
                 // Not all of them, so that tract may fuse operations.
-                if self.random.0.wrapping_mul(node as u64 + 1) % 3 > 0 || node + 1 == self.graph.nodes.len() {
+                if self.random.0.wrapping_mul(node as u64 + 1) % 3 > 0
+                    || node + 1 == self.graph.nodes.len()
+                {
                     self.graph.outputs.push(Outlet { node: node as u32, slot });
                     self.graph.output_names.push(format!("{node}.{slot}"));
                 }
             }
         }
-        let inputs = self.graph.inputs.iter().map(|node| &self.graph.nodes[*node as usize].outputs[0]);
+        let inputs =
+            self.graph.inputs.iter().map(|node| &self.graph.nodes[*node as usize].outputs[0]);
         let shapes = inputs.clone().map(|fact| fact.shape.iter().map(|dim| value(dim)).collect());
         let (shapes, dtypes) = (shapes.collect(), inputs.map(|fact| fact.dtype).collect());
         let model = Model { graph: self.graph, constants: self.constants, programs: vec![] };
@@ -360,9 +391,41 @@ impl Maker {
 const UNARIES: [Unary; 37] = {
     use Unary::*;
     [
-        Abs, Exp, Ln, Square, Sqrt, Reciprocal, ReciprocalSqrt, Ceil, Floor, Round, RoundHalfToEven,
-        Cos, Sin, Tan, Acos, Asin, Atan, Cosh, Sinh, Tanh, Erf, Acosh, Asinh, Atanh, Negate, Sign,
-        IsNan, Not, BitNot, Sigmoid, HardSwish, Silu, Gelu, GeluApproximate, PowConst(1.5),
+        Abs,
+        Exp,
+        Ln,
+        Square,
+        Sqrt,
+        Reciprocal,
+        ReciprocalSqrt,
+        Ceil,
+        Floor,
+        Round,
+        RoundHalfToEven,
+        Cos,
+        Sin,
+        Tan,
+        Acos,
+        Asin,
+        Atan,
+        Cosh,
+        Sinh,
+        Tanh,
+        Erf,
+        Acosh,
+        Asinh,
+        Atanh,
+        Negate,
+        Sign,
+        IsNan,
+        Not,
+        BitNot,
+        Sigmoid,
+        HardSwish,
+        Silu,
+        Gelu,
+        GeluApproximate,
+        PowConst(1.5),
         LeakyRelu(0.1),
         IsInf { positive: true, negative: false },
     ]

@@ -170,8 +170,7 @@ impl<'m> Loader<'m> {
             }
             Operator::Constant(index) => {
                 let tensor = self.constant(*index)?;
-                let outlet =
-                    add_constant(target, node.name.clone(), tensor)?;
+                let outlet = add_constant(target, node.name.clone(), tensor)?;
                 let fact = target.outlet_fact(outlet)?;
                 self.check_facts(node, &[fact])?;
                 self.check_size(fact)?;
@@ -221,9 +220,13 @@ impl<'m> Loader<'m> {
         inputs: &[OutletId],
     ) -> Result<Operation, Refusal> {
         let inputs = inputs.iter().map(|input| target.outlet_fact(*input));
-        let inputs: TVec<&TypedFact> =
-            inputs.collect::<TractResult<_>>()?;
-        let op = operators::load(&Context { loader: self, node, inputs: &inputs, stated: &node.outputs })?;
+        let inputs: TVec<&TypedFact> = inputs.collect::<TractResult<_>>()?;
+        let op = operators::load(&Context {
+            loader: self,
+            node,
+            inputs: &inputs,
+            stated: &node.outputs,
+        })?;
         let facts = op.output_facts(&inputs)?;
         self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
         facts.iter().try_for_each(|fact| self.check_size(fact))?;
@@ -348,7 +351,8 @@ impl Context<'_> {
     ) -> Result<Box<dyn TypedOp>, Problem> {
         let op = op.into();
         let settled = check.load(self.inputs)?;
-        if self.loader.purpose != Purpose::Run || settled.is_some_and(|replaced| replaced.is_empty())
+        if self.loader.purpose != Purpose::Run
+            || settled.is_some_and(|replaced| replaced.is_empty())
         {
             return Ok(op);
         }

@@ -320,9 +320,9 @@ impl FloatPlan {
         watch: &mut impl Watch,
     ) -> Result<Vec<Ours>, Error> {
         let inputs = self.inputs(inputs)?;
-        let state = &mut self.state;
+        let (plan, state) = (&*self.plan, &mut self.state);
         let outputs = guard("running the model", || {
-            run(state, inputs, control, watch).map_err(tract("running the model"))
+            run(plan, state, inputs, control, watch).map_err(tract("running the model"))
         });
         self.outputs(outputs)
     }

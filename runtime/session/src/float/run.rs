@@ -25,8 +25,9 @@ pub(super) struct NoWatch;
 
 impl Watch for NoWatch {}
 
-/// Runs a plan once.
+/// Runs a plan once. `state` is one of `plan`.
 pub(super) fn run(
+    plan: &TypedSimplePlan,
     state: &mut TypedSimpleState,
     inputs: TVec<TValue>,
     control: &Control,
@@ -37,6 +38,7 @@ pub(super) fn run(
     state.run_plan_with_eval(inputs, |context, state, node, inputs| {
         control.check()?;
         watch.before();
+        check_operands(plan.model(), node, &inputs, context.symbols)?;
         let mut values = tract_core::plan::eval(context, state, node, inputs)?;
         check(node, &values, context.symbols)?;
         watch.after(node, &mut values)?;
@@ -48,6 +50,28 @@ pub(super) fn run(
 pub(super) fn control(context: &EvalContext<'_>) -> Control {
     let shared = context.shared.and_then(|shared| shared.get::<Control>());
     shared.cloned().unwrap_or_default()
+}
+
+/// Checks the operands of a node whose sizes were not known when they were computed: a symbol may
+/// have got its value since. Operands of known size were compared when they were computed.
+fn check_operands(
+    model: &TypedModel,
+    node: &TypedNode,
+    operands: &[TValue],
+    symbols: &SymbolValues,
+) -> TractResult<()> {
+    for (outlet, operand) in node.inputs.iter().zip(operands) {
+        let fact = model.outlet_fact(*outlet)?;
+        let known = fact.shape.as_concrete().is_some();
+        ensure!(
+            known || fact.matches(operand, Some(symbols))?,
+            "node {:?} is given {:?}, and the graph says {:?}",
+            node.name,
+            operand.shape(),
+            fact.shape
+        );
+    }
+    Ok(())
 }
 
 /// Checks that a node gave values of the types and shapes that the plan states.

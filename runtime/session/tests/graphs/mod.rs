@@ -97,7 +97,8 @@ pub fn run(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
     let plain = run(false);
     match (&prepared, &plain) {
         (Ok(a), Ok(b)) => {
-            let shapes = |all: &[Tensor]| all.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>();
+            let shapes =
+                |all: &[Tensor]| all.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>();
             assert_eq!(shapes(a), shapes(b), "the same model gives two shapes");
         }
         (Err(error), _) | (_, Err(error)) => refused(error),

@@ -121,8 +121,9 @@ impl Maker {
         let list = |maker: &mut Maker| maker.value(DType::I64, &[count as i64]);
         let mut inputs = vec![x, list(self), list(self)];
         if axes_input {
-            let axes: Vec<i64> =
-                (0..count).map(|_| self.random.below(rank.max(1) * 2) as i64 - rank as i64).collect();
+            let axes: Vec<i64> = (0..count)
+                .map(|_| self.random.below(rank.max(1) * 2) as i64 - rank as i64)
+                .collect();
             inputs.push(self.constant(crate::Tensor::new(&[count], axes).expect("a list")));
         }
         if steps_input {

@@ -82,10 +82,12 @@ impl Maker {
             KernelLayout::Ohwi => [o].into_iter().chain(spatial).chain([i]).collect(),
         };
         let kernel = self.value(DType::F32, &shape);
-        let bias = if self.random.one_in(2) { vec![] } else { vec![i64::from(window.output_channels)] };
+        let bias =
+            if self.random.one_in(2) { vec![] } else { vec![i64::from(window.output_channels)] };
         let bias = self.value(DType::F32, &bias);
         let operator = if self.random.one_in(3) {
-            let output_padding = window.kernel.iter().map(|_| self.random.below(3) as u32).collect();
+            let output_padding =
+                window.kernel.iter().map(|_| self.random.below(3) as u32).collect();
             Operator::ConvTranspose(ConvTranspose { window, kernel_layout, groups, output_padding })
         } else {
             Operator::Conv(Conv { window, kernel_layout, groups })

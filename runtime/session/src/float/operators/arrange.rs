@@ -102,14 +102,13 @@ pub(super) fn strided_slice(
     require(distinct, "its axes and its steps are one input")?;
     let (axes, steps) = (a.axes_input.map(|i| i as usize), a.steps_input.map(|i| i as usize));
     let fixed = |input: usize| cx.input(input).konst.is_some();
-    require(
-        axes.into_iter().chain(steps).all(fixed),
-        "its axes or its steps are not constant",
-    )?;
+    require(axes.into_iter().chain(steps).all(fixed), "its axes or its steps are not constant")?;
     for input in 1..cx.inputs.len() {
         require(cx.input(input).rank() <= 1, "its starts, ends, axes or steps are no list")?;
     }
-    if !(fixed(1) && fixed(2)) && let Some(steps) = steps {
+    if !(fixed(1) && fixed(2))
+        && let Some(steps) = steps
+    {
         // tract would leave such an axis as it is.
         let steps = cx.input(steps).konst.as_ref().map(|steps| steps.cast_to::<i64>());
         let steps = steps.transpose()?.ok_or("its steps are not constant")?;

@@ -13,8 +13,8 @@ use tract_core::ops::nn::{InterpolationMode, PaddingMode};
 
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
-use crate::float::ops::Check;
 use crate::float::ops;
+use crate::float::ops::Check;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 

@@ -74,7 +74,10 @@ pub(super) fn sum_pool(cx: &Context<'_>, a: &SumPool) -> Result<Box<dyn TypedOp>
 /// What a pool demands of its input: tract takes each channel of it to be one of the output.
 fn pool(cx: &Context<'_>, pool: &PoolSpec) -> Result<Check, Problem> {
     require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
-    require(pool.input_channels == pool.output_channels, "its input and output differ in channels")?;
+    require(
+        pool.input_channels == pool.output_channels,
+        "its input and output differ in channels",
+    )?;
     Ok(Check::Window(Fit::new(pool, None)))
 }
 

@@ -105,7 +105,7 @@ impl OpState for State {
             Some(state) => state,
             None => state.insert(side.plan.spawn()?),
         };
-        run(state, given, &control(context), &mut NoWatch)
+        run(&side.plan, state, given, &control(context), &mut NoWatch)
     }
 
     fn reset_lanes(&mut self, _: &[LaneId]) -> TractResult<()> {

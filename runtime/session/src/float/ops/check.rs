@@ -94,7 +94,9 @@ pub(in crate::float) enum OperandError {
     Index { index: i64, axis: usize, size: usize },
     #[error("index tuples have {length} elements, beyond the rank {rank} of the input")]
     TupleLength { length: usize, rank: usize },
-    #[error("input {input} has shape {shape:?}, which does not match the shape {other:?} of input {with}")]
+    #[error(
+        "input {input} has shape {shape:?}, which does not match the shape {other:?} of input {with}"
+    )]
     Shapes { input: usize, shape: TVec<usize>, with: usize, other: TVec<usize> },
     #[error("input {input} has {given} elements instead of {expected}")]
     Elements { input: usize, given: usize, expected: usize },
@@ -120,7 +122,9 @@ pub(in crate::float) enum OperandError {
     Few { axis: usize, size: usize, least: usize },
     #[error("axis {axis} has {size} elements where at most {most} are supported")]
     Many { axis: usize, size: usize, most: usize },
-    #[error("a window of {field} elements does not fit into axis {axis} of size {size} with its padding")]
+    #[error(
+        "a window of {field} elements does not fit into axis {axis} of size {size} with its padding"
+    )]
     Window { axis: usize, size: usize, field: usize },
     #[error("a window of so many elements needs too much memory to place")]
     Windows,
@@ -315,11 +319,7 @@ fn scatter_nd(shapes: &[Sizes]) -> Result<bool, OperandError> {
 
 /// Index tuples name at most one element of each axis after the first ones. Whether their length
 /// is known.
-fn tuple_length(
-    data: &Sizes,
-    indices: &Sizes,
-    batch_dims: usize,
-) -> Result<bool, OperandError> {
+fn tuple_length(data: &Sizes, indices: &Sizes, batch_dims: usize) -> Result<bool, OperandError> {
     let rank = data.len() - batch_dims;
     match indices.last() {
         None => Err(OperandError::TupleLength { length: 0, rank }),

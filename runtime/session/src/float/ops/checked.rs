@@ -21,7 +21,9 @@ impl Eq for Checked {}
 
 /// A value that is not what was stated of it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("output {output} is {given:?} of shape {shape:?}, where {expected:?} of shape {stated:?} is stated")]
+#[error(
+    "output {output} is {given:?} of shape {shape:?}, where {expected:?} of shape {stated:?} is stated"
+)]
 struct OutputError {
     output: usize,
     given: DatumType,

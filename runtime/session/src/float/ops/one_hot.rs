@@ -23,7 +23,12 @@ pub(in crate::float) struct OneHot {
 impl Eq for OneHot {}
 
 impl OneHot {
-    fn fill<T: Datum>(&self, indices: &[i64], inner: usize, shape: &[usize]) -> TractResult<Tensor> {
+    fn fill<T: Datum>(
+        &self,
+        indices: &[i64],
+        inner: usize,
+        shape: &[usize],
+    ) -> TractResult<Tensor> {
         let (off, on) = (self.off.try_as_plain_ram()?, self.on.try_as_plain_ram()?);
         let (off, on) = (off.as_slice::<T>()?, on.as_slice::<T>()?);
         let ([off], [on]) = (off, on) else { bail!("its values are no scalars") };
@@ -100,7 +105,10 @@ mod tests {
             on: tensor0(1f32).into_arc_tensor(),
             limit: 1 << 20,
         };
-        op.eval(&EvalContext::out_of_plan(), tvec!(indices.into_tvalue())).unwrap().remove(0).into_tensor()
+        op.eval(&EvalContext::out_of_plan(), tvec!(indices.into_tvalue()))
+            .unwrap()
+            .remove(0)
+            .into_tensor()
     }
 
     #[test]

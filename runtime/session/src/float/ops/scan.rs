@@ -150,7 +150,7 @@ impl OpState for State {
             });
             let given = given.collect::<TractResult<TVec<TValue>>>()?;
             drop(carried);
-            last = run(body, given, &control, &mut NoWatch)?;
+            last = run(&scan.plan, body, given, &control, &mut NoWatch)?;
             for ((mapping, value), slices) in scan.outputs.iter().zip(&last).zip(&mut slices) {
                 if mapping.scan.is_some() {
                     slices.push(value.clone());

@@ -83,7 +83,8 @@ impl ObservedPlan {
                         .map_err(tract("reading a constant"))?;
                 }
             }
-            let ran = run(state, inputs, &Control::default(), &mut handover);
+            let plan = &*self.plan.plan;
+            let ran = run(plan, state, inputs, &Control::default(), &mut handover);
             ran.map(drop).map_err(tract("running the model"))
         })
     }

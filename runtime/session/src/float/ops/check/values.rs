@@ -116,7 +116,11 @@ fn replace(input: usize, shape: &[usize], values: &[i64]) -> (usize, Tensor) {
 fn resolve(index: i64, axis: usize, size: usize) -> Result<i64, OperandError> {
     let wrong = OperandError::Index { index, axis, size };
     let end = i64::try_from(size).ok().filter(|size| *size <= MOST).ok_or(wrong.clone())?;
-    if (-end..end).contains(&index) { Ok(index + if index < 0 { end } else { 0 }) } else { Err(wrong) }
+    if (-end..end).contains(&index) {
+        Ok(index + if index < 0 { end } else { 0 })
+    } else {
+        Err(wrong)
+    }
 }
 
 /// Indices that tract counts from the end where they are negative.

@@ -102,12 +102,7 @@ impl Axis {
         if fits { Ok(()) } else { Err(OperandError::Window { axis, size, field }) }
     }
 
-    fn check_transposed(
-        &self,
-        axis: usize,
-        size: usize,
-        added: usize,
-    ) -> Result<(), OperandError> {
+    fn check_transposed(&self, axis: usize, size: usize, added: usize) -> Result<(), OperandError> {
         let whole = (size as u64 - 1).saturating_mul(self.stride as u64) + self.field() as u64;
         let cut = match self.padding {
             Padding::Explicit(before, after, _) => before as u64 + after as u64,
