@@ -4,7 +4,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 
 /// Most symbolic links that are followed from one to the next.
 const LINKS: usize = 40;
@@ -66,7 +66,10 @@ impl Place {
     fn of(path: &Path) -> Result<Place, WriteError> {
         let failed = |source| WriteError::Write { path: path.into(), source };
         let (target, replaced) = match fs::metadata(path) {
-            Ok(there) if there.is_file() => (fs::canonicalize(path).map_err(failed)?, Some(there)),
+            Ok(there) if there.is_file() => {
+                let target = end_of_links(path).and_then(fs::canonicalize);
+                (target.map_err(failed)?, Some(there))
+            }
             Ok(there) if there.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
             Ok(there) => {
                 return Err(WriteError::NotAFile { path: path.into(), kind: kind(&there) });
@@ -97,16 +100,41 @@ fn kind(there: &Metadata) -> &'static str {
     "a device"
 }
 
-/// The path that a chain of symbolic links ends with, where nothing is yet.
+/// The path that a chain of symbolic links ends with.
 fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_path_buf();
     for _ in 0..LINKS {
-        match fs::read_link(&path) {
-            Ok(link) => path = folder(&path).join(link),
-            Err(_) => return Ok(path),
+        let Ok(link) = fs::read_link(&path) else { return Ok(path) };
+        if !is_trusted(&path)? {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is a symbolic link that another user put into a folder for all users",
+            ));
         }
+        path = folder(&path).join(link);
     }
     Err(io::Error::other("too many symbolic links"))
+}
+
+/// Whether a symbolic link is followed: in a folder that all users write to, such as `/tmp`, only
+/// one of this user or of the folder's owner. Linux does the same where its setting
+/// `fs.protected_symlinks` is on, but only where it follows the link itself.
+#[cfg(target_os = "linux")]
+fn is_trusted(link: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    const STICKY_FOR_ALL: u32 = 0o1002;
+    let shelf = fs::metadata(folder(link))?;
+    if shelf.mode() & STICKY_FOR_ALL != STICKY_FOR_ALL {
+        return Ok(true);
+    }
+    let owner = fs::symlink_metadata(link)?.uid();
+    // This process belongs to who runs it.
+    Ok(owner == shelf.uid() || fs::metadata("/proc/self").is_ok_and(|own| own.uid() == owner))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_trusted(_: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 impl WholeFile {
@@ -239,7 +267,7 @@ fn named(file: &File, place: &Place) -> io::Result<TempPath> {
         linked.map_err(io::Error::from)
     };
     let folder = folder(&place.target);
-    temporary(mode(place)).make_in(folder, link).map(NamedTempFile::into_temp_path)
+    temporary(mode(place)).make_in(folder, link).map(tempfile::NamedTempFile::into_temp_path)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -119,6 +119,31 @@ mod unix {
         assert!(matches!(write_file(&at("a"), b"x"), Err(WriteError::Write { .. })));
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn links_of_others_in_a_folder_for_all_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [shelf, mine, theirs, target] =
+            ["shelf", "shelf/mine", "shelf/theirs", "target"].map(|name| folder.path().join(name));
+        fs::create_dir(&shelf).unwrap();
+        fs::set_permissions(&shelf, fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::write(&target, b"kept").unwrap();
+        symlink(&target, &mine).unwrap();
+        symlink(&target, &theirs).unwrap();
+        write_file(&mine, b"new").unwrap();
+        // Only root can make a link another user's.
+        if std::os::unix::fs::lchown(&theirs, Some(65534), None).is_err() {
+            return;
+        }
+        let error = write_file(&theirs, b"x").unwrap_err().to_string();
+        assert!(error.contains("a symbolic link that another user put"), "{error}");
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        // In a folder of one's own they are.
+        fs::set_permissions(&shelf, fs::Permissions::from_mode(0o755)).unwrap();
+        write_file(&theirs, b"x").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"x");
+    }
+
     #[test]
     fn permissions_are_those_of_the_file_before_or_of_the_mask() {
         let folder = tempfile::tempdir().unwrap();
