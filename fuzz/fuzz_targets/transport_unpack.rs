@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     read(&framed);
 });
 
-/// What is accepted is a bundle, and nothing makes more than its length allows.
+/// Checks that the expansion is bounded, and that accepted output is a bundle.
 fn read(bytes: &[u8]) {
     let mut bundle = Vec::new();
     let unpacked = unpack(bytes, &mut bundle);
