@@ -58,7 +58,7 @@ pub fn diff(arguments: &Diff, as_json: bool) -> anyhow::Result<Answer> {
     Ok(if equal { Answer::Yes } else { Answer::No })
 }
 
-/// Opens a bundle, and compares all of it with its digests: what is damaged is equal to nothing.
+/// Opens a bundle and verifies all digests, so that a damaged bundle never compares as equal.
 fn whole(path: &Path) -> Result<Bundle, Refusal> {
     let bundle = bundles::open_or_refuse(path)?;
     match bundle.verify() {

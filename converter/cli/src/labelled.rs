@@ -37,7 +37,7 @@ impl Sample {
 }
 
 enum Source {
-    /// The element of this number of the first dimension.
+    /// The n-th sample of an array with the samples first.
     Row(Rc<Tensor>, usize),
     File(PathBuf),
 }
@@ -124,11 +124,11 @@ pub fn measure(
     Ok(if answers.is_empty() { Found::Errors(errors) } else { Found::Classes(answers) })
 }
 
-/// Reads arrays x (samples first) and y, or a folder of files, for a bundle, whose labels may name
-/// the folders.
+/// Reads labelled samples for a bundle: arrays x (samples first) and y, or a folder of files whose
+/// subfolders are named after the bundle's labels.
 ///
 /// # Errors
-/// Where a sample has no label or does not fit the bundle, or there are none.
+/// When a sample has no label or does not fit the bundle, or when there are no samples.
 pub fn read(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     let samples = match path.is_dir() {
         true => folder(path, &labels(bundle)?)?,
@@ -140,7 +140,7 @@ pub fn read(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// Reads x and y, if their shapes are what the bundle takes and gives.
+/// Reads x and y. Checks their shapes against the bundle's ports before reading any elements.
 fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     let mut archive = Archive::open(path)?;
     let mut describe = |name: &str| {
@@ -170,7 +170,7 @@ fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
         && values > most
     {
         bail!(
-            "{}: y has {values} values for each sample, and the model gives at most {most}",
+            "{}: y has {values} values per sample, but the model's output has at most {most}",
             path.display()
         );
     }
@@ -190,7 +190,8 @@ fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     Ok((0..count).map(sample).collect())
 }
 
-/// The most values that an output can have for a sample of so many, where its shape says so.
+/// Returns the maximum number of output values for one sample with `sample` input values. `None` if
+/// more than one dimension of the output is dynamic.
 fn most_values(output: &Port<'_>, sample: u64) -> Option<u64> {
     let mut most = 1u64;
     let mut named = 0;

@@ -1,8 +1,9 @@
 //! What the user sees: data on stdout, words on stderr.
 //!
-//! Names come from files that may be hostile: a terminal obeys control characters in them, and a
-//! newline could make up a line of its own. So whatever is printed is made [`plain`] here. What has
-//! several lines is made of names that were made plain before, or of a [`table`].
+//! Names come from files that may be hostile. Control characters in a name could drive the terminal,
+//! and a newline could forge a line of output. All text is therefore escaped here before it is
+//! printed. Text of several lines keeps its newlines, so callers pass each name through [`plain`], or
+//! build the text with [`table`].
 
 pub mod file;
 
@@ -12,14 +13,14 @@ use std::io::{ErrorKind, Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-/// Prints data: lines whose names are [`plain`]. A reader that has gone away ends the process
-/// quietly.
+/// Prints text to stdout and escapes control characters other than newlines. Exits quietly when the
+/// reader has closed the pipe.
 pub fn print(text: &str) {
     let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
     write_out(&[plain_lines(text).as_bytes(), end.as_bytes()]);
 }
 
-/// Writes to stdout. A reader that has gone away ends the process quietly.
+/// Writes bytes to stdout as they are. Exits quietly when the reader has closed the pipe.
 fn write_out(pieces: &[&[u8]]) {
     let mut stdout = std::io::stdout().lock();
     let mut written = Ok(());
@@ -38,32 +39,32 @@ pub fn json(value: &serde_json::Value) {
     print(&json_escaped(&text.expect("a value of strings and numbers is JSON")));
 }
 
-/// Says something to whoever looks on, in one line.
+/// Prints one line to stderr.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
 }
 
-/// Says what would be printed, where stdout is for something else.
+/// Prints text of several lines to stderr, for commands whose stdout carries data.
 pub fn say_lines(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", plain_lines(text).trim_end_matches('\n'));
 }
 
-/// Whether a terminal or a reader would take a character for something other than a letter: control
-/// characters, those that turn the direction of text, line separators, and what is no character.
-fn is_hidden(c: char) -> bool {
+/// Returns whether a character must be escaped: control characters (C0, C1, DEL), bidirectional
+/// controls, line separators and noncharacters.
+fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Text in one line, in which every character is seen: others stand as `\n` or `\u{1b}`.
+/// Escapes all control characters in a text, newlines too: `\n`, `\u{1b}`.
 pub fn plain(text: &str) -> Cow<'_, str> {
-    escape(text, is_hidden)
+    escape(text, is_control)
 }
 
-/// The same with lines as they are.
+/// Escapes control characters except newlines.
 fn plain_lines(text: &str) -> Cow<'_, str> {
-    escape(text, |c| c != '\n' && is_hidden(c))
+    escape(text, |c| c != '\n' && is_control(c))
 }
 
 fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -80,11 +81,11 @@ fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     escaped.into()
 }
 
-/// JSON in which strings hold no hidden characters. The writer of JSON escapes those of ASCII only.
+/// Escapes what the JSON writer leaves as it is in strings: DEL, C1 and bidirectional controls.
 fn json_escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        match is_hidden(c) && c != '\n' {
+        match is_control(c) && c != '\n' {
             true => {
                 let _ = write!(escaped, "\\u{:04x}", u32::from(c));
             }
@@ -117,7 +118,7 @@ pub fn error(error: &anyhow::Error) {
     let _ = writeln!(std::io::stderr().lock(), "{red}error:{red:#} {}", plain(&text));
 }
 
-/// A table without frames, its cells [`plain`]; columns after the first are aligned to the right.
+/// Formats a table without frames and escapes its cells. Columns after the first are right-aligned.
 pub fn table<const N: usize>(
     head: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -137,13 +138,13 @@ pub fn table<const N: usize>(
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// Text in XML or HTML, also between double or single quotes.
+/// Escapes text for XML and HTML, in content and in quoted attributes.
 pub fn escaped(text: &str) -> String {
     let replaced = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     plain_lines(&replaced.replace('"', "&quot;").replace('\'', "&#39;")).into_owned()
 }
 
-/// Text in one line of Markdown, also in a cell of a table.
+/// Escapes text for one line of Markdown, including table cells.
 pub fn markdown(text: &str) -> String {
     let mut escaped = String::new();
     for c in plain(text).chars() {
@@ -180,11 +181,11 @@ mod tests {
         assert_eq!([bytes(7), bytes(1536), bytes(3 << 20)], ["7 B", "1.5 KiB", "3.0 MiB"]);
     }
 
-    /// A name that clears the screen, makes up a line, turns the text around, and rings.
+    /// A name that clears the screen, forges a line, reverses text and rings the bell.
     const HOSTILE: &str = "a\u{1b}[2J\nvectors: all hold\u{202e}\u{9b}31m\u{7f}\r\u{7}ö";
 
     #[test]
-    fn hidden_characters_are_seen_in_one_line() {
+    fn control_characters_are_escaped() {
         let seen = r"a\u{1b}[2J\nvectors: all hold\u{202e}\u{9b}31m\u{7f}\r\u{7}ö";
         assert_eq!(plain(HOSTILE), seen);
         assert_eq!(plain("\u{2067}\u{2028}\u{200f}"), r"\u{2067}\u{2028}\u{200f}");
@@ -197,15 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_same_strings_without_hidden_characters() {
+    fn json_strings_keep_their_value() {
         let value = serde_json::json!({ "name": HOSTILE, "n": [1, 2] });
         let text = json_escaped(&serde_json::to_string_pretty(&value).unwrap());
-        assert!(!text.chars().any(|c| is_hidden(c) && c != '\n'), "{text}");
+        assert!(!text.chars().any(|c| is_control(c) && c != '\n'), "{text}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]
-    fn names_are_no_markup() {
+    fn markup_in_names_is_escaped() {
         assert_eq!(
             escaped("<script>alert('x' && \"y\")</script>\u{1b}"),
             "&lt;script&gt;alert(&#39;x&#39; &amp;&amp; &quot;y&quot;)&lt;/script&gt;\\u{1b}"

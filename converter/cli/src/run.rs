@@ -28,7 +28,7 @@ pub fn run(arguments: &Run, as_json: bool) -> anyhow::Result<Answer> {
     }
 }
 
-/// Where outputs go.
+/// Returns the files that the command writes.
 fn outputs(arguments: &Run) -> Vec<&Path> {
     arguments.output.as_deref().into_iter().collect()
 }
@@ -56,7 +56,7 @@ fn run_arrays(
             );
         };
         let preprocessor = Preprocessor::identity(port);
-        // What the model cannot take is not read.
+        // Check the shape before reading the elements, which may be huge.
         if !shape.contains(&0) {
             preprocessor.accepts(dtype, &shape).with_context(|| path.display().to_string())?;
         }
@@ -137,14 +137,14 @@ fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<
     Ok(Answer::Yes)
 }
 
-/// The array of a `.npy` file, if its shape is one that the pre-processing takes.
+/// Reads a `.npy` file after checking that the pre-processing accepts its shape.
 fn read_array(path: &Path, preprocessor: &Preprocessor) -> anyhow::Result<Tensor> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let mut archive = Archive::of_array(path, &name);
     if let Some(Description { dtype, shape }) = archive.describe(&name)? {
         preprocessor.accepts(dtype, &shape).with_context(|| path.display().to_string())?;
     }
-    archive.read(&name)?.with_context(|| format!("{}: holds no array", path.display()))
+    archive.read(&name)?.with_context(|| format!("{}: contains no array", path.display()))
 }
 
 fn once(

@@ -23,7 +23,7 @@ pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
     let found = packed.metadata().with_context(cannot_read)?;
     let mut bundle = Output::new(place)?;
     let limits = Limits {
-        // Of a pipe nobody knows how much will come.
+        // The length of a pipe is unknown.
         holds: if found.is_file() { most_bytes(found.len()) } else { u64::MAX },
         asked: arguments.max_size,
         room: bundle.room().unwrap_or(u64::MAX),
@@ -40,8 +40,8 @@ pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
             if length > limits.room && length <= limits.allowed() =>
         {
             return Err(anyhow!(
-                "{}: has no room for the bundle of {}, as {} are free there; make room, or unpack it \
-                 elsewhere",
+                "{}: the bundle has {}, but only {} of disk space are free; free some space, or choose \
+                 another folder",
                 place.display(),
                 bytes(length),
                 bytes(limits.room)
@@ -73,38 +73,38 @@ pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// How long a bundle may be, and why no longer.
+/// Limits on the size of the unpacked bundle, in bytes.
 struct Limits {
-    /// What a file of this length can stand for.
+    /// The maximum that a compressed file of this length can expand to.
     holds: u64,
-    /// What was asked for.
+    /// `--max-size`.
     asked: Option<u64>,
-    /// What is free where it goes.
+    /// Free disk space at the output.
     room: u64,
 }
 
 impl Limits {
-    /// What is allowed wherever it goes.
+    /// Returns the limit without regard to disk space.
     fn allowed(&self) -> u64 {
         self.holds.min(self.asked.unwrap_or(DEFAULT_LIMIT))
     }
 
-    /// The least of all. What was asked for is tried, whatever room there seems to be.
+    /// Returns the limit to apply. An explicit `--max-size` overrides the disk space check.
     fn least(&self) -> u64 {
         self.allowed().min(if self.asked.is_some() { u64::MAX } else { self.room })
     }
 
-    /// Why a bundle of this length is not unpacked, wherever it would go.
+    /// Explains why a bundle of this length is refused.
     fn refusal(&self, length: u64) -> anyhow::Error {
-        let holds = format!("it says that it holds a bundle of {}", bytes(length));
+        let states = format!("it states a bundle size of {}", bytes(length));
         match length > self.holds {
             true => anyhow!(
-                "{holds}, and a file of its length holds at most {}; it is damaged, or \
-                             made to fill a disk",
+                "{states}, but a file of its length expands to at most {}; it is damaged or \
+                 malicious",
                 bytes(self.holds)
             ),
             false => anyhow!(
-                "{holds}, which is more than {}; --max-size allows more",
+                "{states}, more than the limit of {}; raise the limit with --max-size",
                 bytes(self.allowed())
             ),
         }

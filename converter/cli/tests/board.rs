@@ -165,14 +165,14 @@ fn nothing_stays_where_the_command_is_killed() {
 }
 
 #[test]
-fn connecting_ends_with_the_time_that_is_given() {
+fn timeout_covers_connecting() {
     let place = Place::new();
     let runner = place.runner("true", "true");
     for (script, told) in [
-        ("exec sleep 60", "pi@board: did not answer within 1 seconds; --timeout"),
-        ("echo aarch64; exec sleep 60", "pi@board: did not answer within 1 seconds"),
-        // A child keeps the pipes open.
-        ("echo no route >&2; sleep 60 & exit 255", "pi@board: did not answer within 1 seconds"),
+        ("exec sleep 60", "pi@board: no answer within 1 seconds; use --timeout"),
+        ("echo aarch64; exec sleep 60", "pi@board: no answer within 1 seconds"),
+        // A background process keeps the pipes open.
+        ("echo no route >&2; sleep 60 & exit 255", "pi@board: no answer within 1 seconds"),
     ] {
         place.script("ssh", &format!("#!/bin/sh\n{script}\n"));
         let began = Instant::now();
@@ -186,7 +186,7 @@ fn connecting_ends_with_the_time_that_is_given() {
 }
 
 #[test]
-fn a_board_that_does_not_stop_speaking_is_not_listened_to() {
+fn endless_output_of_a_board_is_refused() {
     let place = Place::new();
     for (check, measure) in [("yes", "true"), ("true", "yes"), ("yes >&2", "yes >&2")] {
         let runner = place.runner(check, measure);
@@ -196,15 +196,15 @@ fn a_board_that_does_not_stop_speaking_is_not_listened_to() {
     }
     let runner = place.runner("true", "yes");
     let (_, _, stderr) = place.bench(&runner, &["--timeout", "20"]);
-    assert!(stderr.contains("says more than 1048576 bytes"), "{stderr}");
-    // A line of a greeting without an end.
+    assert!(stderr.contains("printed more than 1048576 bytes"), "{stderr}");
+    // The first line never ends.
     place.script("ssh", "#!/bin/sh\nexec head -c 100000000 /dev/zero\n");
     let (code, _, stderr) = place.bench(&runner, &["--timeout", "20"]);
     assert!(code == Some(2) && stderr.contains("cannot be reached"), "{stderr}");
 }
 
 #[test]
-fn words_of_a_board_are_shown_and_obeyed_by_nobody() {
+fn control_characters_from_a_board_are_escaped() {
     let place = Place::new();
     let answer = ANSWER.replace("a board", r"a \u001b[2J\nVERIFIED").replace("neon", r"\u009b31m");
     let runner = place.runner("printf '\\033[2Jequal'", &format!("printf '%s' '{}'", answer));
@@ -221,7 +221,7 @@ fn words_of_a_board_are_shown_and_obeyed_by_nobody() {
 }
 
 #[test]
-fn an_address_is_no_option_of_ssh() {
+fn an_address_cannot_inject_ssh_options() {
     let place = Place::new();
     let runner = place.runner("true", "true");
     let touched = place.path("touched");

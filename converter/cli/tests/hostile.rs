@@ -1,4 +1,4 @@
-//! Files from elsewhere: what they say, how much they make, and what they name.
+//! Hostile files: names with control characters, compression bombs, and references to other files.
 
 mod command;
 
@@ -13,25 +13,25 @@ use command::{Ran, file, hardtack};
 
 const BUNDLE: &str = "tests/frozen/programs/kws_dscnn.tack";
 
-/// A bundle whose name, ports and labels hold control characters and markup.
+/// A bundle with control characters and markup in its name, ports and labels.
 fn escapes() -> std::path::PathBuf {
     file("converter/cli/tests/data/escapes.tack")
 }
 
-/// Whether everything that was said is seen, line by line.
-fn is_plain(ran: &Ran) {
+/// Checks that the output has no control characters and no forged line.
+fn assert_plain(ran: &Ran) {
     for text in [&ran.stdout, &ran.stderr] {
         let hidden =
             |c: char| c != '\n' && (c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c));
         assert!(!text.contains(hidden), "{text:?}");
         for line in text.lines() {
-            assert!(!line.starts_with("root digest  000"), "a line was made up: {text}");
+            assert!(!line.starts_with("root digest  000"), "a forged line: {text}");
         }
     }
 }
 
 #[test]
-fn names_of_a_bundle_are_shown_and_obeyed_by_nobody() {
+fn control_characters_in_a_bundle_are_escaped() {
     let (bundle, good) = (escapes(), file(BUNDLE));
     let shown = hardtack([&"inspect", &bundle, &"--nodes", &"--plan"]);
     assert_eq!(shown.code, 0, "{}", shown.stderr);
@@ -39,7 +39,7 @@ fn names_of_a_bundle_are_shown_and_obeyed_by_nobody() {
     assert!(shown.stdout.contains(r"model\r\nroot digest  000"), "{}", shown.stdout);
     let json = hardtack([&"inspect", &bundle, &"--json"]);
     let name = json.json()["manifest"]["name"].as_str().unwrap().to_owned();
-    assert!(name.contains("\u{1b}[2J") && name.contains('\n'), "JSON has the name itself");
+    assert!(name.contains("\u{1b}[2J") && name.contains('\n'), "JSON keeps the value of the name");
     let folder = tempfile::tempdir().unwrap();
     let (inputs, other) = (folder.path().join("inputs.npz"), folder.path().join("other.npz"));
     let x = hardtack::Tensor::new(&[2], vec![1.0f32, 2.0]).unwrap();
@@ -54,20 +54,20 @@ fn names_of_a_bundle_are_shown_and_obeyed_by_nobody() {
     assert_eq!(differ.code, 1);
     let differ_json = hardtack([&"diff", &bundle, &good, &"--json"]);
     let timed = hardtack([&"bench", &bundle, &"--runs", &"2", &"--profile"]);
-    // The name of a file may be as hostile as one in it.
+    // The path itself may be hostile.
     let named = folder.path().join("\u{1b}[2J\nroot digest  000 VERIFIED.tack");
     let missing = hardtack([&"verify", &named]);
     assert_eq!((missing.code, missing.stderr.lines().count()), (2, 1), "{}", missing.stderr);
     for ran in [&shown, &json, &ran, &wrong, &verified, &differ, &differ_json, &timed, &missing] {
-        is_plain(ran);
+        assert_plain(ran);
     }
 }
 
 #[test]
-fn names_of_a_model_are_no_markup_in_reports() {
+fn markup_in_names_is_escaped_in_reports() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    // Names of nodes as long as those before.
+    // Replace node names with hostile ones of the same length.
     let mut model = fs::read(file("examples/data/keyword_spotting/kws_dscnn.onnx")).unwrap();
     let (from, to) = (b"functional_1", b"<i>\x1b[31m</i>");
     let mut changed = 0;
@@ -103,24 +103,24 @@ fn names_of_a_model_are_no_markup_in_reports() {
         &at("report.html"),
     ]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    is_plain(&ran);
+    assert_plain(&ran);
     let page = fs::read_to_string(at("report.html")).unwrap();
     assert!(page.contains("&lt;i&gt;\\u{1b}[31m&lt;/i&gt;"), "the names are there");
     assert!(!page.contains("<i>\\u") && !page.contains("<script>alert"));
     assert!(!page.contains(|c: char| c.is_control() && c != '\n'));
     let drawn = hardtack([&"inspect", &at("model.tack"), &"--plan-svg", &at("plan.svg")]);
-    is_plain(&drawn);
+    assert_plain(&drawn);
     let picture = fs::read_to_string(at("plan.svg")).unwrap();
     assert!(!picture.contains("<script>") && picture.contains("&lt;script&gt;alert(2)"));
     assert!(!picture.contains(|c: char| c.is_control() && c != '\n'));
 }
 
 #[test]
-fn a_damaged_bundle_is_equal_to_nothing() {
+fn diff_refuses_damaged_bundles() {
     let folder = tempfile::tempdir().unwrap();
     let (good, bad) = (file(BUNDLE), folder.path().join("bad.tack"));
     let mut bytes = fs::read(&good).unwrap();
-    // One bit of a weight, which header and table know nothing of.
+    // Flip one bit of a weight. Header and table are intact.
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&bad, &bytes).unwrap();
@@ -141,23 +141,22 @@ fn a_damaged_bundle_is_equal_to_nothing() {
     assert!(ran.code == 0 && ran.stdout.starts_with("equal: "), "{}", ran.stdout);
     let ran = hardtack([&"diff", &good, &folder.path().join("none.tack")]);
     assert_eq!(ran.code, 2);
-    // Layout for another processor is another file.
     let ran = hardtack([&"diff", &good, &file("tests/frozen/programs/kws_dscnn_neon.tack")]);
     assert!(ran.code == 1 && ran.stdout.contains("section "), "{}{}", ran.stdout, ran.stderr);
 }
 
 #[test]
-fn a_small_file_writes_no_large_one() {
+fn compression_bombs_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.tack");
     for (name, told) in [
         (
             "zeros-1-pebibyte.tackz",
-            "holds a bundle of 1.0 PiB, and a file of its length holds at most 728",
+            "states a bundle size of 1.0 PiB, but a file of its length expands to at most 728",
         ),
         (
             "zeros-64-mebibytes.tackz",
-            "holds a bundle of 64.0 MiB, and a file of its length holds at most 7",
+            "states a bundle size of 64.0 MiB, but a file of its length expands to at most 7",
         ),
     ] {
         let path = file("runtime/transport/tests/data").join(name);
@@ -170,13 +169,17 @@ fn a_small_file_writes_no_large_one() {
     let packed = file("tests/frozen/transport/kws_dscnn.tackz");
     let ran = hardtack([&"unpack", &packed, &"-o", &out, &"--max-size", &"20KB", &"--json"]);
     assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("more than 19.5 KiB; --max-size allows more"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("more than the limit of 19.5 KiB; raise the limit with --max-size"),
+        "{}",
+        ran.stderr
+    );
     assert!(ran.stdout.contains("\"unpacked\": false"));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(hardtack([&"unpack", &packed, &"-o", &out, &"--max-size", &"1MB"]).code, 0);
 }
 
-/// An archive with arrays in f32 of these shapes; `bytes` of them really are there.
+/// Writes an archive of f32 arrays: name, stated shape, and the number of bytes actually stored.
 fn archive(path: &Path, arrays: &[(&str, &str, usize)]) {
     let mut zip = zip::ZipWriter::new(fs::File::create(path).unwrap());
     for (name, shape, bytes) in arrays {
@@ -191,18 +194,18 @@ fn archive(path: &Path, arrays: &[(&str, &str, usize)]) {
 }
 
 #[test]
-fn arrays_are_read_only_where_they_fit() {
+fn arrays_that_do_not_fit_are_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let (path, bundle) = (folder.path().join("data.npz"), file(BUNDLE));
     let run = || hardtack([&"run", &bundle, &"--inputs", &path]);
     let eval = || hardtack([&"eval", &bundle, &"--data", &path]);
-    // What nobody asked for states more than memory has, and is left alone.
+    // An array that no input needs states an impossible size; it is not read.
     let other = ("other", "(1000000000000,)", 12);
     archive(&path, &[other, ("mfcc", "(1, 49, 10, 1)", 1960)]);
     assert_eq!(run().code, 0, "{}", run().stderr);
     archive(&path, &[other, ("x", "(2, 49, 10)", 3920), ("y", "(2,)", 8)]);
     assert_eq!(eval().code, 0, "{}", eval().stderr);
-    // What does not fit is refused by its shape.
+    // Arrays that do not fit are refused by their shape.
     for (shape, bytes, told) in [
         ("(1, 49, 1000000000, 1)", 1960, "1960 of its"),
         ("(1, 49, 11, 1)", 2156, "takes the shape [any, 49, 10, 1], but got [1, 49, 11, 1]"),
@@ -215,7 +218,7 @@ fn arrays_are_read_only_where_they_fit() {
     for (x, y, bytes, told) in [
         ("(2, 49, 11)", "(2,)", [4312, 8], "samples of x: input `mfcc` takes the shape"),
         ("(1000000000000, 0)", "(1000000000000, 0)", [0, 0], "has no elements"),
-        ("(2, 49, 10)", "(2, 1000000)", [3920, 8_000_000], "y has 1000000 values for each sample"),
+        ("(2, 49, 10)", "(2, 1000000)", [3920, 8_000_000], "y has 1000000 values per sample"),
         ("(2, 49, 10)", "(3,)", [3920, 12], "x has 2 samples and y 3"),
         ("(0, 49, 10)", "(0,)", [0, 0], "there are no samples"),
     ] {
@@ -227,7 +230,7 @@ fn arrays_are_read_only_where_they_fit() {
 }
 
 #[test]
-fn a_specification_packs_nothing_from_elsewhere() {
+fn a_specification_cannot_name_labels_outside_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (spec, out) = (folder.path().join("spec.toml"), folder.path().join("out.tack"));
     fs::write(&spec, "[classify]\nlabels = \"/etc/passwd\"\n").unwrap();

@@ -1,4 +1,5 @@
-//! What a command writes: never over something that is not a file, never in half, and through links.
+//! Outputs of every verb: devices and pipes are refused, symbolic links are written through, `-` is
+//! standard output, and a killed process leaves nothing behind.
 #![cfg(unix)]
 
 mod command;
@@ -34,7 +35,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Every way to write something, without the name of the output.
+    /// Every option that writes a file, without the path of the output.
     fn verbs(&self) -> Vec<Vec<OsString>> {
         let (bundle, packed) = (file(BUNDLE), file(PACKED));
         let model = file("examples/data/keyword_spotting/kws_dscnn.onnx");
@@ -87,7 +88,7 @@ fn devices_pipes_and_links_to_them_stay() {
     assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
-    assert!(!place.at("other.tack").exists(), "nothing was written beside");
+    assert!(!place.at("other.tack").exists(), "the other output was not written");
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn links_to_files_stay_and_are_written_through() {
     for (index, verb) in place.verbs().into_iter().take(8).enumerate() {
         let [target, link] = ["target", "link"].map(|name| place.at(&format!("{name}-{index}")));
         symlink(target.file_name().unwrap(), &link).unwrap();
-        // First to where nothing is yet, then over what is there.
+        // First create the target, then replace it.
         for _ in 0..2 {
             let ran = with(&verb, &link);
             assert_eq!(ran.code, 0, "{verb:?}: {}", ran.stderr);
@@ -108,10 +109,10 @@ fn links_to_files_stay_and_are_written_through() {
     let hidden = fs::read_dir(place.0.path()).unwrap();
     let hidden = hidden
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
-    assert_eq!(hidden.count(), 0, "nothing is left beside");
+    assert_eq!(hidden.count(), 0, "no temporary file is left");
 }
 
-/// Runs with `-` as the output; what came on standard output, and the words.
+/// Runs a command with `-` as the output. Returns stdout and stderr.
 fn piped(verb: &[OsString]) -> (Vec<u8>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
     let output = command.args(verb).arg("-").output().unwrap();
@@ -152,13 +153,13 @@ fn a_dash_is_standard_output() {
         assert!(ran.stderr.contains("give the"), "{}", ran.stderr);
     }
     assert!(!place.at("-").exists() && !Path::new("-").exists());
-    // A file of that name has another one too.
+    // A file named `-` can be given by its path.
     let told = hardtack([&"unpack", &file(PACKED), &"-o", &place.at("-"), &"--json"]).json();
     assert!(told["unpacked"] == true && place.at("-").exists());
 }
 
 #[test]
-fn inputs_are_not_written_over() {
+fn inputs_are_not_overwritten() {
     let place = Place::new();
     let model = place.at("model.onnx");
     fs::copy(file("examples/data/keyword_spotting/kws_dscnn.onnx"), &model).unwrap();
@@ -168,7 +169,7 @@ fn inputs_are_not_written_over() {
     for output in [&model, &link] {
         let ran = hardtack([&"convert", &model, &"-o", output]);
         assert_eq!(ran.code, 2);
-        assert!(ran.stderr.contains("is an input of this command"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("is also an input"), "{}", ran.stderr);
     }
     let out = place.at("out.tack");
     let ran = hardtack([&"convert", &model, &"-o", &out, &"--transport", &out]);
@@ -188,7 +189,7 @@ fn nothing_is_left_where_unpacking_is_killed() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Half of it comes, and then nothing more.
+        // Send half of the input, then nothing more.
         let packed = fs::read(file(PACKED)).unwrap();
         let mut writer = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
         writer.write_all(&packed[..packed.len() / 2]).unwrap();
@@ -202,7 +203,7 @@ fn nothing_is_left_where_unpacking_is_killed() {
             lengths.count() > 0
         };
         while !written() {
-            assert!(began.elapsed() < Duration::from_secs(60), "nothing is written");
+            assert!(began.elapsed() < Duration::from_secs(60), "nothing was written");
             std::thread::sleep(Duration::from_millis(10));
         }
         let id = child.id().to_string();

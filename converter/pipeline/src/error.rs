@@ -50,12 +50,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// Something stands where the bundle should go that is not a file.
+    /// The output path is a device, pipe or socket, which must not be replaced.
     #[error("{}: is {kind}, not a file; give the name of a file", path.display())]
     NotAFile {
-        /// The output.
+        /// The output path.
         path: PathBuf,
-        /// What it is: "a character device", say.
+        /// What is there, for example "a character device".
         kind: &'static str,
     },
     /// Data does not fit the model.

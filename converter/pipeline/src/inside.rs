@@ -1,23 +1,24 @@
-//! Files that another file names: only those in its own folder.
+//! Resolves paths that an untrusted file names, inside that file's folder only.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Why a named file is not taken.
+/// Why a path was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Outside {
-    /// It is not in the folder.
+    /// The path leads outside the folder.
     #[error("is not in the folder of the file that names it")]
     Elsewhere,
-    /// It cannot be found.
+    /// The path cannot be resolved.
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
 }
 
-/// The path of a file that lies in a folder or below it, symbolic links included.
+/// Resolves `name` relative to `folder`, following symbolic links.
 ///
 /// # Errors
-/// Where the name is absolute or leads up, where a link leads out, and where nothing is there.
+/// [`Outside::Elsewhere`] if the name is absolute, contains `..`, or follows a link out of the folder;
+/// [`Outside::Unreadable`] if it does not exist.
 pub(crate) fn resolve(folder: &Path, name: &Path) -> Result<PathBuf, Outside> {
     if name.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
         return Err(Outside::Elsewhere);
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_in_the_folder_is_found() {
+    fn paths_outside_the_folder_are_refused() {
         let outer = tempfile::tempdir().unwrap();
         let folder = outer.path().join("inner");
         std::fs::create_dir_all(folder.join("below")).unwrap();

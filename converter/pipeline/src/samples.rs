@@ -261,7 +261,7 @@ fn read_files(
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
-    // Symbolic links may lead back.
+    // Symbolic links may form cycles.
     let mut seen = HashSet::new();
     while let Some(folder) = folders.pop() {
         let read = |source| Error::Read { path: folder.clone(), source };
@@ -298,12 +298,14 @@ fn read_arrays(
     let mut chosen = Vec::new();
     for (name, raw) in choose(&mut archive, path, ports)? {
         let node = &graph.nodes[graph.inputs[chosen.len()] as usize];
-        let described = archive.describe(&name)?.expect("it was found by its name");
+        let described = archive.describe(&name)?.expect("an array of this name exists");
         let Description { dtype, shape } = &described;
         let problem = |problem: String| Error::Data { path: path.into(), problem };
-        // Whether they fit is known before they are read.
+        // Check the shape before reading the elements.
         let Some((_, sample)) = shape.split_first() else {
-            return Err(problem(format!("the array {name:?} has no dimension of samples")));
+            return Err(problem(format!(
+                "the array {name:?} is a scalar; its first dimension must be the samples"
+            )));
         };
         if raw {
             let accepted = preprocessor.accepts(*dtype, sample);
@@ -315,7 +317,7 @@ fn read_arrays(
                 ports.shape_text(&node.outputs[0].shape),
             )));
         }
-        let array = archive.read_rows(&name, limit)?.expect("it was found by its name");
+        let array = archive.read_rows(&name, limit)?.expect("an array of this name exists");
         chosen.push((array, raw));
     }
     let problem = |problem: String| Error::Data { path: path.into(), problem };
@@ -338,7 +340,8 @@ fn read_arrays(
     Ok(spool)
 }
 
-/// The arrays for the inputs by their names, and whether each is raw data for the pre-processing.
+/// Chooses an array for each input by name. Returns the names, and whether each array needs
+/// pre-processing.
 fn choose(archive: &mut Archive, path: &Path, ports: &Ports) -> Result<Vec<(String, bool)>, Error> {
     let problem = |problem: String| Error::Data { path: path.into(), problem };
     let names: Vec<&str> = ports.inputs.iter().map(|port| port.name.as_str()).collect();
@@ -361,7 +364,7 @@ fn choose(archive: &mut Archive, path: &Path, ports: &Ports) -> Result<Vec<(Stri
     Ok(names.into_iter().map(|name| (name.into(), false)).collect())
 }
 
-/// Names and shapes of the arrays.
+/// Lists the names and shapes of the arrays, for error messages.
 fn list(archive: &mut Archive) -> String {
     let names: Vec<String> = archive.names().map(str::to_owned).collect();
     let mut texts = Vec::new();
@@ -383,8 +386,8 @@ pub fn row(tensor: &Tensor, index: usize) -> Tensor {
     row.expect("a row of its tensor")
 }
 
-/// The shape of a sample, with a batch dimension of 1 where it is missing. `None` where the shapes
-/// do not fit.
+/// Returns the shape of a sample with a batch dimension of 1 added if it is missing, or `None` if it
+/// does not fit the input.
 fn fit(sample: &[usize], expected: &[Dim]) -> Option<Vec<usize>> {
     let fits = |shape: &[usize]| {
         shape.len() == expected.len()

@@ -65,7 +65,7 @@ use thiserror::Error;
 use crate::inside::{self, Outside};
 use tables::{ClassifyTable, Labels, Problem, Tables};
 
-/// Most bytes of a specification, and of a file of labels.
+/// Maximum size in bytes of a specification and of a file of labels.
 const MAX_TEXT: u64 = 16 << 20;
 
 /// What is wrong with a specification or a file of labels.
@@ -174,17 +174,17 @@ impl Spec {
     }
 }
 
-/// The file of labels that a specification names. A specification may come from elsewhere, so it
-/// names only what came with it; or else what the user did not mean to give would get into bundles.
+/// Resolves the labels file that a specification names. A specification may be untrusted, so the
+/// file must be in the same folder; otherwise any file of the user could end up in a bundle.
 fn labels_beside(spec: &Path, labels: &Path) -> Result<PathBuf, String> {
     let folder = spec.parent().unwrap_or(Path::new(""));
     match inside::resolve(folder, labels) {
         Ok(path) if path.is_file() => Ok(path),
         Ok(_) => Err("is not a file".into()),
-        // Whoever reads it says what is wrong with it.
+        // Reading it reports the error.
         Err(Outside::Unreadable(_)) => Ok(folder.join(labels)),
-        Err(Outside::Elsewhere) => Err("is not in the folder of this file; move it there, write \
-                                        the labels as a list, or give the file by --labels"
+        Err(Outside::Elsewhere) => Err("is outside the folder of this file; move it there, write \
+                                        the labels as a list, or pass the file with --labels"
             .into()),
     }
 }

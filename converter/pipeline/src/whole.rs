@@ -4,83 +4,100 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 
-/// Most symbolic links that are followed from one to the next.
-const LINKS: usize = 40;
+/// Maximum length of a chain of symbolic links, as on Linux.
+const MAX_LINKS: usize = 40;
 
-/// Why an output cannot be written. What was there before is unchanged.
+/// Why an output was not written. An existing file is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Something stands there that is not a file, and that a file must not replace.
+    /// The path is a device, pipe or socket, which must not be replaced.
     #[error("{}: is {kind}, not a file; give the name of a file", path.display())]
     NotAFile {
-        /// The output.
+        /// The output path.
         path: PathBuf,
-        /// What it is: "a character device", say.
+        /// What is there, for example "a character device".
         kind: &'static str,
     },
-    /// The system refuses to write it.
+    /// An I/O error.
     #[error("{}: cannot be written: {source}; what was there before is unchanged", path.display())]
     Write {
-        /// The output.
+        /// The output path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// An output file. It is written under no name, or under a temporary one, and takes its place when
-/// [`put`](WholeFile::put) is called. Dropped before that, it leaves nothing behind, and what was in
-/// its place stays.
+/// An output file that is replaced atomically. The bytes go to a temporary file in the same folder,
+/// and [`put`](WholeFile::put) renames it into place. If the value is dropped before, the temporary
+/// file is removed and an existing file is unchanged.
 ///
-/// On Linux, where the file system allows it, the file has no name at all until it is whole, so
-/// nothing is left behind either when the process is killed.
+/// On Linux, the temporary file has no name (`O_TMPFILE`) if the file system supports that, so
+/// nothing is left behind even if the process is killed.
 ///
-/// A symbolic link in its place stays, and the file that it leads to is replaced. A file that is
-/// replaced gives its permissions to the new one; a new file has those that the process's mask
-/// leaves. Devices, pipes and sockets are refused.
+/// If the path is a symbolic link, the link stays and its target is replaced. An existing file keeps
+/// its permissions; a new file gets 0666 minus the umask. Devices, pipes and sockets are refused.
 #[derive(Debug)]
 pub struct WholeFile {
     file: BufWriter<File>,
-    /// The name until it is whole, if it has one.
+    /// The temporary name, if the file has one.
     name: Option<TempPath>,
     place: Place,
 }
 
-/// Where an output goes.
+/// The destination of an output.
 #[derive(Debug)]
 struct Place {
-    /// As the user named it.
+    /// The path as the user gave it, for error messages.
     path: PathBuf,
-    /// The file itself, behind all symbolic links.
+    /// The path with all symbolic links resolved.
     target: PathBuf,
-    /// The file that is there now.
+    /// The existing file, if there is one.
     replaced: Option<Metadata>,
 }
 
 impl Place {
-    /// Looks at what stands there. What changes there before the file is put is replaced and never
-    /// written through: a rename follows no link in the last place of its path, and opens nothing.
+    /// Resolves the destination of an output and checks that it is a regular file or does not exist.
+    ///
+    /// The type is checked again at the resolved path, in which only somebody who may write to its
+    /// folders can change anything. If something else appears there before the rename, the rename
+    /// replaces the directory entry: it neither follows a link nor writes to a device.
     fn of(path: &Path) -> Result<Place, WriteError> {
         let failed = |source| WriteError::Write { path: path.into(), source };
-        let (target, replaced) = match fs::metadata(path) {
-            Ok(there) if there.is_file() => (fs::canonicalize(path).map_err(failed)?, Some(there)),
-            Ok(there) if there.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
-            Ok(there) => {
-                return Err(WriteError::NotAFile { path: path.into(), kind: kind(&there) });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (end_of_links(path).map_err(failed)?, None)
-            }
-            Err(error) => return Err(failed(error)),
+        // This also finds pipes that `/proc` has no path for.
+        regular(path, fs::metadata(path))?;
+        let end = end_of_links(path).map_err(failed)?;
+        let name = match end.file_name() {
+            Some(name) if !ends_with_separator(&end) => name,
+            _ => return Err(failed(io::ErrorKind::IsADirectory.into())),
         };
+        let target = fs::canonicalize(folder(&end)).map_err(failed)?.join(name);
+        let replaced = regular(path, fs::symlink_metadata(&target))?;
         Ok(Place { path: path.into(), target, replaced })
     }
 }
 
-/// What something is that is neither a file nor a folder.
+/// Returns the metadata if they are those of a regular file, and `None` if nothing was found.
+fn regular(path: &Path, found: io::Result<Metadata>) -> Result<Option<Metadata>, WriteError> {
+    let failed = |source| WriteError::Write { path: path.into(), source };
+    match found {
+        Ok(there) if there.is_file() => Ok(Some(there)),
+        Ok(there) if there.is_dir() => Err(failed(io::ErrorKind::IsADirectory.into())),
+        Ok(there) => Err(WriteError::NotAFile { path: path.into(), kind: kind(&there) }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn ends_with_separator(path: &Path) -> bool {
+    let last = path.as_os_str().as_encoded_bytes().last();
+    last.is_some_and(|byte| std::path::is_separator(char::from(*byte)))
+}
+
+/// Names the type of something that is neither a file nor a folder.
 fn kind(there: &Metadata) -> &'static str {
     #[cfg(unix)]
     {
@@ -90,6 +107,7 @@ fn kind(there: &Metadata) -> &'static str {
             kind if kind.is_block_device() => return "a block device",
             kind if kind.is_fifo() => return "a pipe",
             kind if kind.is_socket() => return "a socket",
+            kind if kind.is_symlink() => return "a symbolic link",
             _ => {}
         }
     }
@@ -97,24 +115,48 @@ fn kind(there: &Metadata) -> &'static str {
     "a device"
 }
 
-/// The path that a chain of symbolic links ends with, where nothing is yet.
+/// Follows symbolic links in the last component of a path. The target need not exist.
 fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_path_buf();
-    for _ in 0..LINKS {
-        match fs::read_link(&path) {
-            Ok(link) => path = folder(&path).join(link),
-            Err(_) => return Ok(path),
+    for _ in 0..MAX_LINKS {
+        let Ok(link) = fs::read_link(&path) else { return Ok(path) };
+        if !is_trusted(&path)? {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is a symbolic link of another user in a world-writable folder",
+            ));
         }
+        path = folder(&path).join(link);
     }
     Err(io::Error::other("too many symbolic links"))
 }
 
+/// Returns whether a symbolic link may be followed. In a sticky world-writable folder such as `/tmp`,
+/// only links of this user or of the folder's owner are. This is the rule of `fs.protected_symlinks`
+/// in Linux, which may be off.
+#[cfg(target_os = "linux")]
+fn is_trusted(link: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    const STICKY_WORLD_WRITABLE: u32 = 0o1002;
+    let parent = fs::metadata(folder(link))?;
+    if parent.mode() & STICKY_WORLD_WRITABLE != STICKY_WORLD_WRITABLE {
+        return Ok(true);
+    }
+    let owner = fs::symlink_metadata(link)?.uid();
+    Ok(owner == parent.uid() || fs::metadata("/proc/self").is_ok_and(|own| own.uid() == owner))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_trusted(_: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
 impl WholeFile {
-    /// Begins an empty file that will stand at `path`.
+    /// Creates an empty output for `path`.
     ///
     /// # Errors
-    /// [`WriteError::NotAFile`] where a device, a pipe or a socket stands there, and
-    /// [`WriteError::Write`] where a folder does, or where its folder cannot be written.
+    /// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if it
+    /// is a folder, or if its parent folder is not writable.
     pub fn new(path: &Path) -> Result<Self, WriteError> {
         let place = Place::of(path)?;
         let folder = folder(&place.target);
@@ -131,7 +173,7 @@ impl WholeFile {
         Ok(Self { file: BufWriter::new(file), name, place })
     }
 
-    /// The bytes that are free for this user where the file goes, if the system tells.
+    /// Returns the free disk space in bytes for this user, if the system reports it.
     pub fn room(&self) -> Option<u64> {
         #[cfg(unix)]
         {
@@ -142,10 +184,10 @@ impl WholeFile {
         None
     }
 
-    /// Puts the file in its place, over the file that is there.
+    /// Flushes the file to disk and renames it into place, replacing an existing file.
     ///
     /// # Errors
-    /// Where that fails; then what was there before still is.
+    /// When that fails. An existing file is then unchanged.
     pub fn put(self) -> Result<(), WriteError> {
         let Self { file, name, place } = self;
         put(file, name, &place).map_err(|source| WriteError::Write { path: place.path, source })
@@ -175,7 +217,7 @@ fn put(file: BufWriter<File>, name: Option<TempPath>, place: &Place) -> io::Resu
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
         let own = file.metadata()?;
         if (own.uid(), own.gid()) != (replaced.uid(), replaced.gid()) {
-            // Only root may give files away; for others the file becomes theirs, as with any copy.
+            // Only root may change the owner. For other users, the new file is theirs.
             let _ = fchown(&file, Some(replaced.uid()), Some(replaced.gid()));
         }
         file.set_permissions(fs::Permissions::from_mode(mode(place)))?;
@@ -186,13 +228,13 @@ fn put(file: BufWriter<File>, name: Option<TempPath>, place: &Place) -> io::Resu
         None => named(&file, place)?,
     };
     name.persist(&place.target).map_err(|error| error.error)?;
-    // The file is in its place already, so a system that cannot do this is no error.
+    // The rename has succeeded, so a folder that cannot be synced is not an error.
     #[cfg(unix)]
     let _ = File::open(folder(&place.target)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// The permissions of the file: those of the one it replaces, or what the mask leaves of all.
+/// Returns the mode of the new file: that of the file it replaces, or 0666, which the umask reduces.
 fn mode(place: &Place) -> u32 {
     const NEW: u32 = 0o666;
     #[cfg(unix)]
@@ -204,7 +246,7 @@ fn mode(place: &Place) -> u32 {
     NEW
 }
 
-/// What makes files with temporary names.
+/// Returns a builder for temporary files with the given mode.
 fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(crate::guard::unfinished_prefix()).suffix(".tmp");
@@ -214,8 +256,8 @@ fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     builder
 }
 
-/// A file without a name in a folder, which can be given one: on Linux, where the file system has
-/// such files and `/proc` is there.
+/// Creates an unnamed file that can be linked later. `None` if the file system has no `O_TMPFILE`, or
+/// if `/proc` is not mounted.
 #[cfg(target_os = "linux")]
 fn unnamed(folder: &Path, mode: u32) -> Option<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -230,7 +272,7 @@ fn unnamed(_: &Path, _: u32) -> Option<File> {
     None
 }
 
-/// Gives a file without a name a temporary one, beside its place.
+/// Links an unnamed file under a temporary name, next to its destination.
 #[cfg(target_os = "linux")]
 fn named(file: &File, place: &Place) -> io::Result<TempPath> {
     use rustix::fs::{AtFlags, CWD, linkat};
@@ -239,7 +281,7 @@ fn named(file: &File, place: &Place) -> io::Result<TempPath> {
         linked.map_err(io::Error::from)
     };
     let folder = folder(&place.target);
-    temporary(mode(place)).make_in(folder, link).map(NamedTempFile::into_temp_path)
+    temporary(mode(place)).make_in(folder, link).map(tempfile::NamedTempFile::into_temp_path)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -247,7 +289,7 @@ fn named(_: &File, _: &Place) -> io::Result<TempPath> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Where the system shows an open file.
+/// Returns the path of an open file in `/proc`.
 #[cfg(target_os = "linux")]
 fn descriptor(file: &File) -> PathBuf {
     use std::os::fd::AsRawFd as _;
@@ -261,11 +303,11 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// Whether an output can be written at `path`: to be asked before the work that makes it.
+/// Checks that `path` can be an output, before the work that produces it.
 ///
 /// # Errors
-/// [`WriteError::NotAFile`] where a device, a pipe or a socket stands there, and
-/// [`WriteError::Write`] where a folder does, or where its folder is missing.
+/// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if it is a
+/// folder, or if its parent folder does not exist.
 pub fn check_output(path: &Path) -> Result<(), WriteError> {
     let place = Place::of(path)?;
     let folder = fs::metadata(folder(&place.target));
@@ -276,10 +318,10 @@ pub fn check_output(path: &Path) -> Result<(), WriteError> {
     is_folder.map_err(|source| WriteError::Write { path: path.into(), source })
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file atomically, as [`WholeFile`] does.
 ///
 /// # Errors
-/// As [`WholeFile`]; then what was there before still is.
+/// See [`WholeFile`]. An existing file is unchanged.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let mut file = WholeFile::new(path)?;
     file.write_all(bytes).map_err(|source| WriteError::Write { path: path.into(), source })?;

@@ -1,32 +1,31 @@
-//! How many bytes a transport file can stand for.
+//! The maximum expansion of a compressed bundle.
 //!
-//! A coded byte takes at least four bits from the coder, none of which is more certain than 24 of
-//! 65536, so a byte of the file makes at most 3786 bytes. Zeros between sections take nothing, and the
-//! bits of rows without zeros hardly anything; a reader therefore counts what it makes, and refuses a
-//! file that asks for more than any packer does.
+//! Entropy-coded bytes are bounded by themselves: each needs at least four coded bits, and the
+//! probability of a bit is at most 65512/65536, so one compressed byte expands to at most 3786 bytes.
+//! Blocks of zeros need no coded bits at all. A reader therefore counts its output and refuses a file
+//! that expands more than any packer allows.
 
-/// Bytes that each byte of a transport file may make.
+/// Maximum number of output bytes per compressed byte.
 pub const BYTES_PER_BYTE: u64 = 4096;
-/// Bytes that a transport file may make beyond those: the zeros between sections, and what its first
-/// bytes make before they count.
+/// Number of output bytes that are allowed in addition, for padding and for fluctuations.
 pub const BYTES_FREE: u64 = 64 << 10;
 
-/// The most bytes that a transport file of this length can stand for.
+/// Returns the maximum size of the bundle in a compressed file of this length, in bytes.
 pub const fn most_bytes(transport_bytes: u64) -> u64 {
     BYTES_FREE.saturating_add(transport_bytes.saturating_mul(BYTES_PER_BYTE))
 }
 
-/// How many bytes a file has made.
+/// Counts the output bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Made(u64);
 
 impl Made {
-    /// Whether `more` bytes may be made, where `read` bytes of the file were read.
+    /// Returns whether `more` output bytes are allowed after `read` compressed bytes.
     pub(crate) fn allows(self, more: u64, read: u64) -> bool {
         self.0.saturating_add(more) <= most_bytes(read)
     }
 
-    /// Counts bytes that were made.
+    /// Adds output bytes.
     pub(crate) fn add(&mut self, more: u64) {
         self.0 = self.0.saturating_add(more);
     }

@@ -64,7 +64,7 @@ pub(crate) struct Input<R> {
     buffer: [u8; 256],
     next: usize,
     end: usize,
-    /// Bytes before those in the buffer.
+    /// Number of bytes read before those in the buffer.
     before: u64,
 }
 
@@ -84,7 +84,7 @@ impl<R: Read> Input<R> {
         Ok(byte)
     }
 
-    /// How many bytes have been taken.
+    /// Returns the number of bytes consumed.
     pub(crate) fn taken(&self) -> u64 {
         self.before + self.next as u64
     }
@@ -120,7 +120,7 @@ impl<R: Read> Decoder<R> {
         Ok(Self { input, interval: Interval::ALL, number })
     }
 
-    /// How many bytes have been read, the four that are ahead too.
+    /// Returns the number of bytes consumed, including the four bytes of lookahead.
     pub(crate) fn taken(&self) -> u64 {
         self.input.taken()
     }
@@ -160,7 +160,8 @@ impl Encoder {
         Self { bytes, interval: Interval::ALL }
     }
 
-    /// How many bytes a decoder has read after the same bits: it is four ahead.
+    /// Returns the number of bytes that a decoder has consumed after the same bits, including its four
+    /// bytes of lookahead.
     pub(crate) fn taken(&self) -> u64 {
         self.bytes.len() as u64 + 4
     }

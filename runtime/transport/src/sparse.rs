@@ -26,7 +26,7 @@ impl Shape {
         [self.rows, self.depth.into()].into_iter().flat_map(u32::to_le_bytes)
     }
 
-    /// The most bytes that a row takes.
+    /// Returns the maximum size of a row in bytes.
     pub(crate) fn most_row_bytes(self) -> u64 {
         u64::from(self.depth) + 4 * u64::from(self.depth.div_ceil(WORD))
     }

@@ -13,13 +13,13 @@ use crate::{BUNDLE_HEADER_BYTES, FIRST_VERSION, HEAD_BYTES, MAGIC, MAX_SECTIONS,
 /// Bytes that are written at once.
 const WRITTEN: usize = 256;
 
-/// The longest bundle that is unpacked where nothing else is asked for: 4 GiB.
+/// The default of [`UnpackOptions::limit`]: 4 GiB.
 pub const DEFAULT_LIMIT: u64 = 4 << 30;
 
-/// What unpacking may do.
+/// Options for unpacking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnpackOptions {
-    /// The longest bundle that is unpacked, in bytes: the room that there is for it.
+    /// Maximum size of the bundle in bytes.
     pub limit: u64,
 }
 
@@ -60,23 +60,23 @@ pub enum UnpackError<R, W> {
     /// The file is shorter than it should be.
     #[error("the transport file is cut off; transfer it again")]
     Truncated,
-    /// The bundle is longer than the limit. Nothing was written.
-    #[error("the transport file holds a bundle of {length} bytes, and the limit is {limit}")]
+    /// The bundle is larger than the limit. Nothing was written.
+    #[error("the compressed bundle states a size of {length} bytes, and the limit is {limit}")]
     TooLarge {
-        /// Bytes of the bundle.
+        /// Size of the bundle in bytes.
         length: u64,
-        /// The most bytes that were allowed.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The file asks for more bytes than a packer makes of so few: see [`most_bytes`](crate::most_bytes).
+    /// The file expands more than any packer allows; see [`most_bytes`](crate::most_bytes).
     #[error(
-        "the transport file asks for {asked} bytes in its first {read}, which no packer writes; it is \
-         damaged, or made to fill a disk"
+        "the first {read} bytes of the compressed bundle expand to {asked} bytes; it is damaged or \
+         malicious"
     )]
     Expands {
-        /// Bytes of the bundle up to there.
+        /// Number of output bytes that were requested.
         asked: u64,
-        /// Bytes of the file that were read.
+        /// Number of compressed bytes read.
         read: u64,
     },
     /// The file has what no packer writes, or goes on after its end.
@@ -116,7 +116,7 @@ impl Default for Memory {
 }
 
 /// Makes a bundle of its transport form, and verifies it. Reads to the end of `reader`; the
-/// [`Memory`] lies on the stack, and the bundle may have [`DEFAULT_LIMIT`] bytes.
+/// [`Memory`] lies on the stack. The bundle may have at most [`DEFAULT_LIMIT`] bytes.
 ///
 /// # Errors
 /// Where reading or writing fails, or the file is not one whole transport form of a sound bundle.
@@ -139,11 +139,11 @@ pub fn unpack_in<R: Read, W: Write>(
     unpack_with(memory, reader, writer, &UnpackOptions::default())
 }
 
-/// The same with a limit. The length of the bundle is compared with it before anything is written,
-/// and a bundle never has more bytes than its header states.
+/// Unpacks with options. The size that the header states is compared with the limit before anything
+/// is written, and the output never exceeds that size.
 ///
 /// # Errors
-/// As [`unpack`].
+/// The errors of [`unpack`].
 pub fn unpack_with<R: Read, W: Write>(
     memory: &mut Memory,
     reader: R,
@@ -200,7 +200,7 @@ pub fn unpack_with<R: Read, W: Write>(
     Ok(core::mem::take(&mut memory.verifier).finish()?)
 }
 
-/// Writes a block of so many bytes that is not sparse.
+/// Decodes a block of `length` bytes that is not sparse.
 fn bytes<R: Read, W: Write>(
     models: &mut Models,
     decoder: &mut Decoder<R>,
@@ -208,7 +208,7 @@ fn bytes<R: Read, W: Write>(
     length: u64,
     output: &mut Output<'_, W>,
 ) -> Result<(), UnpackError<R::Error, W::Error>> {
-    // What takes nothing from the coder must be allowed as a whole.
+    // Zeros need no coded bits, so the whole block is checked at once.
     let step = if kind == Kind::Zeros { length } else { WRITTEN as u64 };
     let mut left = length;
     while left > 0 {
@@ -275,12 +275,12 @@ struct Output<'a, W> {
     verifier: &'a mut StreamVerifier<MAX_SECTIONS>,
     bytes: [u8; WRITTEN],
     count: usize,
-    /// Bytes up to those that wait.
+    /// Number of bytes written, without those in the buffer.
     made: Made,
 }
 
 impl<W: Write> Output<'_, W> {
-    /// Refuses `more` bytes where the file, as far as it was read, cannot stand for so many.
+    /// Checks that `more` bytes are within the bound on expansion.
     fn allow<R: Read>(
         &self,
         more: u64,

@@ -1,4 +1,4 @@
-//! A transport file makes no more bytes than it may, and every bundle keeps to that.
+//! The expansion of compressed bundles is bounded, and every bundle can be packed within the bound.
 #![cfg(feature = "alloc")]
 
 use hardtack_bundle::{Family, SectionKind, Writer};
@@ -6,9 +6,9 @@ use hardtack_transport::{
     DEFAULT_LIMIT, Memory, UnpackError, UnpackOptions, most_bytes, pack, unpack, unpack_with,
 };
 
-/// A file of 166 bytes with a section of zeros as one block: 1 PiB of them.
+/// A file of 166 bytes with one block of 1 PiB of zeros.
 const PEBIBYTE: &[u8] = include_bytes!("data/zeros-1-pebibyte.tackz");
-/// The same of 165 bytes, with 64 MiB.
+/// A file of 165 bytes with one block of 64 MiB of zeros.
 const MEBIBYTES: &[u8] = include_bytes!("data/zeros-64-mebibytes.tackz");
 
 fn bundle(weights: &[u8]) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn bundle(weights: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Unpacks by a limit, into a count of what was written.
+/// Unpacks with a limit. Returns the result and the number of bytes written.
 fn limited(packed: &[u8], limit: u64) -> (Result<u64, UnpackError<String, String>>, usize) {
     let mut written = Vec::new();
     let options = UnpackOptions { limit };
@@ -34,7 +34,7 @@ fn limited(packed: &[u8], limit: u64) -> (Result<u64, UnpackError<String, String
 }
 
 #[test]
-fn files_that_ask_for_more_than_they_can_hold_are_refused() {
+fn compression_bombs_are_refused() {
     let most = most_bytes(PEBIBYTE.len() as u64) as usize;
     assert_eq!(most, 745_472);
     for packed in [PEBIBYTE, MEBIBYTES] {
@@ -46,7 +46,7 @@ fn files_that_ask_for_more_than_they_can_hold_are_refused() {
 }
 
 #[test]
-fn a_limit_is_compared_before_anything_is_written() {
+fn the_limit_is_checked_before_writing() {
     let (found, written) = limited(PEBIBYTE, DEFAULT_LIMIT);
     assert!(matches!(found, Err(UnpackError::TooLarge { length, limit })
         if length > 1 << 50 && limit == DEFAULT_LIMIT));
@@ -60,13 +60,13 @@ fn a_limit_is_compared_before_anything_is_written() {
 }
 
 #[test]
-fn the_densest_bundles_keep_to_the_bound() {
+fn the_most_compressible_bundles_are_within_the_bound() {
     let mut rows = Vec::new();
-    // Rows of one element that is there: five bytes of each, from four likely bits.
+    // Rows of one nonzero element: five bytes for four coded bits.
     rows.extend([1u32 << 19, 1].iter().flat_map(|n| n.to_le_bytes()));
     rows.extend([1, 0, 0, 0, 1].repeat(1 << 19));
     let mut dead = Vec::new();
-    // Rows of which nothing is there.
+    // Rows of zeros only.
     dead.extend([4000u32, 4064].iter().flat_map(|n| n.to_le_bytes()));
     dead.extend(vec![0; 4000 * 127 * 4]);
     let alike = [1u8, 0xff].repeat(1 << 19);
@@ -83,7 +83,7 @@ fn the_densest_bundles_keep_to_the_bound() {
         let mut back = Vec::new();
         unpack(&packed[..], &mut back).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(back == whole, "{what}");
-        // Only rows that would exceed it are coded in another way than they would be.
+        // The short rows exceed the bound as sparse rows, so they are coded as plain weights.
         assert_eq!(packed[8], if what == "dead rows" { 2 } else { 1 }, "{what}");
     }
 }

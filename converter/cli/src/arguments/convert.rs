@@ -130,7 +130,7 @@ pub struct Convert {
 }
 
 impl Convert {
-    /// The files that a conversion writes.
+    /// Returns the paths of all files that the conversion writes.
     pub fn outputs(&self) -> Vec<&Path> {
         let more = [&self.transport, &self.report].into_iter().flatten();
         [&self.output].into_iter().chain(more).map(PathBuf::as_path).collect()

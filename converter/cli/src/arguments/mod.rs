@@ -103,7 +103,7 @@ pub struct Run {
     /// Arrays named as the model's inputs; others are ignored.
     #[arg(long, value_name = "FILE.npz")]
     pub inputs: Option<PathBuf>,
-    /// Write the outputs of a single run as arrays; `-` writes them to standard output.
+    /// Write the outputs of a single inference to FILE.npz (`-` for standard output).
     #[arg(long, short, value_name = "FILE.npz")]
     pub output: Option<PathBuf>,
     /// Tell this many of the best classes.
@@ -158,7 +158,7 @@ pub struct Bench {
     /// The command that connects, with its options.
     #[arg(long, value_name = "COMMAND", requires = "board", default_value = "ssh")]
     pub ssh: String,
-    /// Give up after this many seconds of connecting, or of one command on the board.
+    /// Give up after SECONDS of connecting, or of one command on the board.
     #[arg(long, value_name = "SECONDS", requires = "board", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: u32,
     /// Compare with a measurement that --save wrote; slower than allowed is exit code 1.
@@ -167,13 +167,13 @@ pub struct Bench {
     /// What the median may grow by; three times the noise of both where that is more.
     #[arg(long, value_name = "PERCENT", requires = "baseline", default_value = "5%", value_parser = percent)]
     pub threshold: f64,
-    /// Write the measurement, to be a baseline; `-` writes it to standard output.
+    /// Write the measurement to FILE.json, to use it as a baseline later (`-` for standard output).
     #[arg(long, value_name = "FILE.json")]
     pub save: Option<PathBuf>,
-    /// Write it as JUnit's XML; `-` writes it to standard output.
+    /// Write the measurement as JUnit XML (`-` for standard output).
     #[arg(long, value_name = "FILE.xml")]
     pub junit: Option<PathBuf>,
-    /// Write it as a table in Markdown; `-` writes it to standard output.
+    /// Write the measurement as a Markdown table (`-` for standard output).
     #[arg(long, value_name = "FILE.md")]
     pub markdown: Option<PathBuf>,
 }
@@ -188,8 +188,8 @@ pub struct Inspect {
     /// Show where each tensor of the integer programs lies in the arena, and when.
     #[arg(long)]
     pub plan: bool,
-    /// Draw it: the arena over time, one bar a tensor. With several programs, the first. `-` writes
-    /// the picture to standard output.
+    /// Draw the arena of the first integer program over time, one bar per tensor (`-` for standard
+    /// output).
     #[arg(long, value_name = "OUT.svg")]
     pub plan_svg: Option<PathBuf>,
     /// The plan for this target; as the bundle is packed where not given.
@@ -209,7 +209,7 @@ pub struct Verify {
 pub struct Pack {
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
-    /// Where the transport form goes; `-` is standard output.
+    /// Write the compressed bundle to OUT.tackz (`-` for standard output).
     #[arg(short, long, value_name = "OUT.tackz")]
     pub output: PathBuf,
 }
@@ -218,11 +218,11 @@ pub struct Pack {
 pub struct Unpack {
     #[arg(value_name = "FILE.tackz")]
     pub file: PathBuf,
-    /// Where the bundle goes; `-` is standard output.
+    /// Write the bundle to OUT.tack (`-` for standard output).
     #[arg(short, long, value_name = "OUT.tack")]
     pub output: PathBuf,
-    /// Refuse a bundle that is longer, before anything is written: 64MB, 1.5GiB, or bytes. 4 GiB, or
-    /// what is free where the bundle goes, where not given.
+    /// Refuse to unpack a bundle larger than SIZE, for example 64MB or 1.5GiB [default: 4GiB, or the
+    /// free disk space if that is less].
     #[arg(long, value_name = "SIZE", value_parser = hardtack_targets::bytes)]
     pub max_size: Option<u64>,
 }
@@ -244,10 +244,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The name of a file, where an output cannot go to standard output.
+/// Parses an output that must be a file, not `-`.
 fn file_name() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
-        true => Err("this output does not go to standard output; give the name of a file"),
+        true => Err("standard output is not supported here; give the name of a file"),
         false => Ok(path),
     })
 }

@@ -10,14 +10,14 @@ use anyhow::{Context as _, bail};
 
 /// How often a running command is looked after.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long the last words of a command that has ended are waited for.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Most bytes that a command on a board may say.
-const MOST_SAID: u64 = 1 << 20;
-/// Most bytes of each line of what a board says when it is connected.
-const MOST_LINE: u64 = 4096;
-/// Seconds that ssh may take to connect, where `--timeout` is not shorter.
-const CONNECT: u64 = 15;
+/// Time to wait for the remaining output of a command that has exited.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// Maximum number of bytes read from each output stream of a command on a board.
+const MAX_OUTPUT: u64 = 1 << 20;
+/// Maximum length in bytes of each line that a board sends when it connects.
+const MAX_LINE: u64 = 4096;
+/// Maximum connection timeout that is passed to ssh, in seconds.
+const MAX_CONNECT: u64 = 15;
 
 /// Makes a folder and tells it, and what the processor is; then waits until whoever asked has
 /// gone, in whatever way, ends what still runs and removes the folder. In single quotes, so without
@@ -73,7 +73,7 @@ impl Remote {
                     bail!("--board {address}: write it as user@host, adb, or adb:SERIAL");
                 }
                 let path = control.path().join("connection");
-                let seconds = timeout.as_secs().clamp(1, CONNECT);
+                let seconds = timeout.as_secs().clamp(1, MAX_CONNECT);
                 for option in [
                     &format!("ConnectTimeout={seconds}"),
                     "ServerAliveInterval=5",
@@ -105,11 +105,11 @@ impl Remote {
             let _ = lease.wait();
             if late {
                 bail!(
-                    "{address}: did not answer within {} seconds; --timeout gives it longer",
+                    "{address}: no answer within {} seconds; use --timeout to wait longer",
                     timeout.as_secs()
                 );
             }
-            let said = said.recv_timeout(LAST_WORDS).unwrap_or_default();
+            let said = said.recv_timeout(LAST_OUTPUT).unwrap_or_default();
             bail!("{address}: cannot be reached: {}", last_line(&said.text));
         };
         let address = address.to_owned();
@@ -175,38 +175,42 @@ impl Remote {
             }
             std::thread::sleep(PAUSE);
         };
-        // What the command started may hold the pipe open after its end.
+        // A background process of the command may keep the pipe open after it exits.
         let [stdout, stderr] =
-            [stdout, stderr].map(|said| said.recv_timeout(LAST_WORDS).unwrap_or_default());
+            [stdout, stderr].map(|said| said.recv_timeout(LAST_OUTPUT).unwrap_or_default());
         if stdout.is_cut {
-            bail!("{}: says more than {MOST_SAID} bytes, which no runner does", self.address);
+            bail!(
+                "{}: the runner printed more than {MAX_OUTPUT} bytes; is it a Hardtack runner?",
+                self.address
+            );
         }
         Ok(Finished { status, stdout: stdout.text, stderr: stderr.text })
     }
 }
 
-/// What was said.
+/// One output stream of a command.
 #[derive(Default)]
 struct Said {
     text: String,
-    /// Whether there was more.
+    /// Whether the stream was longer than [`MAX_OUTPUT`].
     is_cut: bool,
 }
 
-/// All that is said, until it ends or is too much; then nobody listens any more.
+/// Reads a stream in the background, up to [`MAX_OUTPUT`] bytes, and then closes it.
 fn heard(stream: impl Read + Send + 'static) -> Receiver<Said> {
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        let _ = stream.take(MOST_SAID + 1).read_to_end(&mut bytes);
-        let is_cut = bytes.len() as u64 > MOST_SAID;
+        let _ = stream.take(MAX_OUTPUT + 1).read_to_end(&mut bytes);
+        let is_cut = bytes.len() as u64 > MAX_OUTPUT;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let _ = sender.send(Said { text, is_cut });
     });
     receiver
 }
 
-/// The first lines that are said, one after the other, as far as they are of a sensible length.
+/// Reads the first two lines of a stream in the background and sends each as it arrives. Stops at a
+/// line longer than [`MAX_LINE`].
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     const LINES: usize = 2;
     let (sender, receiver) = sync_channel(LINES);
@@ -214,7 +218,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
         let mut reader = BufReader::new(stream);
         for _ in 0..LINES {
             let mut line = Vec::new();
-            let read = reader.by_ref().take(MOST_LINE).read_until(b'\n', &mut line);
+            let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
             if read.is_err() || line.pop() != Some(b'\n') {
                 return;
             }
@@ -223,7 +227,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
                 return;
             }
         }
-        // Whoever goes on to speak is heard, so that it does not end.
+        // Drain the rest, so that the sender does not fail with a broken pipe.
         let _ = std::io::copy(&mut reader, &mut std::io::sink());
     });
     receiver

@@ -13,7 +13,7 @@ fn word<'a>(measured: &'a Value, pointer: &str) -> &'a str {
     measured.pointer(pointer).and_then(Value::as_str).unwrap_or("unknown")
 }
 
-/// A number of things. What a board answers may be anything.
+/// Returns a count from a measurement, or 0: a board may send anything.
 fn count(measured: &Value, name: &str) -> u64 {
     measured[name].as_u64().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Where the outputs of a command go: into files, or to standard output for the name `-`.
+//! Outputs of a command: files, or standard output for the name `-`.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Seek, SeekFrom, Write};
@@ -9,46 +9,49 @@ use hardtack_converter::{WholeFile, WriteError, check_output};
 
 use super::{print, say_lines, write_out};
 
-/// Whether an output goes to standard output.
+/// Returns whether an output is standard output.
 pub fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Checks the outputs of a command before it begins: that each can be a file, that no two are the
-/// same, and that none of them is an input.
+/// Checks the outputs of a command before it starts any work. Each must be a regular file or a new
+/// name in an existing folder; no two may be the same file, and none may be an input.
 ///
 /// # Errors
-/// Where one is not so; nothing was touched.
+/// When an output fails a check. Nothing has been written.
 pub fn check(outputs: &[&Path], inputs: &[&Path], as_json: bool) -> anyhow::Result<()> {
     let to_stdout = outputs.iter().filter(|path| is_stdout(path)).count();
     if to_stdout > 1 {
-        bail!("only one output can go to standard output; give the others the names of files");
+        bail!("only one output can be -; give the name of a file for the others");
     }
     if to_stdout > 0 && as_json {
-        bail!("--json prints on standard output; give the output the name of a file, not -");
+        bail!("--json and - both write to standard output; give the name of a file for the output");
     }
     let files: Vec<&Path> = outputs.iter().copied().filter(|path| !is_stdout(path)).collect();
     for (index, path) in files.iter().enumerate() {
         check_output(path).map_err(advised)?;
-        // Only what exists can be the same file under another name.
+        // Only an existing file can have several names.
         let Ok(place) = path.canonicalize() else {
             if files[..index].contains(path) {
-                bail!("{}: is given for two outputs; give two names", path.display());
+                bail!(
+                    "{}: is given for two outputs; give a different file for each",
+                    path.display()
+                );
             }
             continue;
         };
         let is_there = |other: &&Path| other.canonicalize().is_ok_and(|other| other == place);
         if files[..index].iter().any(is_there) {
-            bail!("{}: is given for two outputs; give two names", path.display());
+            bail!("{}: is given for two outputs; give a different file for each", path.display());
         }
         if inputs.iter().any(is_there) {
-            bail!("{}: is an input of this command; give the output another name", path.display());
+            bail!("{}: is also an input; give the output another name", path.display());
         }
     }
     Ok(())
 }
 
-/// Says what else there is, where a device was given.
+/// Adds the alternative `-` to the error for a device.
 fn advised(error: WriteError) -> anyhow::Error {
     match error {
         WriteError::NotAFile { .. } => anyhow!("{error}, or - for standard output"),
@@ -56,28 +59,28 @@ fn advised(error: WriteError) -> anyhow::Error {
     }
 }
 
-/// An output that is whole, or is not there.
+/// An output that appears only when it is complete.
 pub enum Output {
     /// A file.
     File(Box<WholeFile>),
-    /// Standard output, to which everything goes when it is whole.
+    /// Standard output. A temporary file holds the bytes until they are complete.
     Stdout(File),
 }
 
 impl Output {
-    /// Begins an output.
+    /// Creates an empty output.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// When the file cannot be created.
     pub fn new(path: &Path) -> anyhow::Result<Output> {
         if !is_stdout(path) {
             return Ok(Output::File(WholeFile::new(path).map_err(advised)?.into()));
         }
-        let file = tempfile::tempfile().context("no temporary file can be made")?;
+        let file = tempfile::tempfile().context("cannot create a temporary file")?;
         Ok(Output::Stdout(file))
     }
 
-    /// The bytes that are free where it goes, if the system tells.
+    /// Returns the free disk space in bytes where the output goes, if it is known.
     pub fn room(&self) -> Option<u64> {
         match self {
             Output::File(file) => file.room(),
@@ -85,17 +88,17 @@ impl Output {
         }
     }
 
-    /// Puts it in its place.
+    /// Completes the output: renames the file into place, or copies the bytes to standard output.
     ///
     /// # Errors
-    /// Where that fails, and where it would go to a terminal.
+    /// When that fails, or when standard output is a terminal.
     pub fn put(self) -> anyhow::Result<()> {
         let mut file = match self {
             Output::File(file) => return Ok(file.put()?),
             Output::Stdout(file) => file,
         };
         if io::stdout().is_terminal() {
-            bail!("standard output is a terminal, which cannot show this; give the name of a file");
+            bail!("refusing to write binary data to a terminal; give the name of a file");
         }
         file.seek(SeekFrom::Start(0))?;
         let mut piece = vec![0; 1 << 16];
@@ -133,17 +136,17 @@ impl Seek for Output {
     }
 }
 
-/// Writes bytes to an output.
+/// Writes binary data to an output.
 ///
 /// # Errors
-/// Where that fails; then what was there before still is.
+/// When that fails. An existing file is then unchanged.
 pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut output = Output::new(path)?;
     output.write_all(bytes).with_context(|| format!("{}: cannot be written", path.display()))?;
     output.put()
 }
 
-/// Writes text to an output; a terminal may show it.
+/// Writes text to an output. Standard output may be a terminal.
 ///
 /// # Errors
 /// As [`write`].
@@ -155,7 +158,7 @@ pub fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the words of a command that has these outputs: to stderr, where stdout is one of them.
+/// Prints the summary of a command: to stderr if one of its outputs is standard output.
 pub fn summary(outputs: &[&Path], text: &str) {
     match outputs.iter().any(|path| is_stdout(path)) {
         true => say_lines(text),

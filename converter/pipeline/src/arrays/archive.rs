@@ -1,4 +1,4 @@
-//! Files of arrays, of which only those are read that are asked for.
+//! Reads single arrays from `.npz` and `.npy` files.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -11,17 +11,17 @@ use zip::ZipArchive;
 use super::header::{Header, Problem};
 use super::{Error, read_array};
 
-/// An open file of arrays: `.npz`, or `.npy`, which has one.
+/// An open `.npz` file, or a `.npy` file, which has one array.
 ///
-/// Opening it reads names. An array is inflated only when it is asked for, and
-/// [`describe`](Archive::describe) tells what it would take without reading its elements.
+/// Opening an archive reads only the names. [`describe`](Archive::describe) reads the header of one
+/// array, and [`read`](Archive::read) its elements. Other arrays are never decompressed.
 pub struct Archive {
     path: PathBuf,
     names: Vec<String>,
     source: Source,
 }
 
-/// What an array is, without its elements.
+/// Element type and shape of an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// Element type.
@@ -32,7 +32,7 @@ pub struct Description {
 
 enum Source {
     Zip(ZipArchive<BufReader<File>>),
-    /// The file is the array.
+    /// A `.npy` file.
     Array,
 }
 
@@ -52,23 +52,22 @@ impl Archive {
         Ok(Archive { path: path.into(), names, source: Source::Zip(zip) })
     }
 
-    /// Takes a `.npy` file for an archive in which its array has this name.
+    /// Opens a `.npy` file as an archive with one array of this name.
     pub fn of_array(path: &Path, name: &str) -> Archive {
         Archive { path: path.into(), names: vec![name.into()], source: Source::Array }
     }
 
-    /// The names of the arrays, in the order of the file.
+    /// Returns the names of the arrays, in file order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
     }
 
-    /// Whether there is an array of this name.
+    /// Returns whether an array has this name.
     pub fn has(&self, name: &str) -> bool {
         self.names.iter().any(|other| other == name)
     }
 
-    /// Element type and shape of an array, from its header alone. `None` where there is none of this
-    /// name.
+    /// Reads the header of an array. Returns `None` if no array has this name.
     ///
     /// # Errors
     /// As [`Archive::read`].
@@ -79,7 +78,7 @@ impl Archive {
         })
     }
 
-    /// An array. `None` where there is none of this name.
+    /// Reads an array. Returns `None` if no array has this name.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Archive`] and [`Error::Array`].
@@ -87,8 +86,8 @@ impl Archive {
         self.read_rows(name, usize::MAX)
     }
 
-    /// The first `count` elements of an array's first dimension, or all where it has no more. What
-    /// lies behind them is not read, unless the array is stored first dimension fastest.
+    /// Reads the first `count` entries along the first dimension of an array, or all if it has fewer.
+    /// The rest is not read, unless the array is in Fortran order.
     ///
     /// # Errors
     /// As [`Archive::read`].
@@ -96,7 +95,7 @@ impl Archive {
         self.with(name, |reader, room| elements(reader, room, count))
     }
 
-    /// The arrays, without those whose elements are no numbers.
+    /// Reads all arrays with numeric elements.
     pub(super) fn all(mut self) -> Result<Vec<(String, Tensor)>, Error> {
         let mut arrays = Vec::new();
         for index in 0..self.names.len() {
@@ -122,7 +121,7 @@ impl Archive {
         self.at(index, of)?.map(Some).map_err(|problem| self.wrong(name, &problem))
     }
 
-    /// Lets `of` have the bytes of an array, and their number as the archive states it.
+    /// Calls `of` with a reader for an entry, and with the size of the entry as the archive states it.
     fn at<T>(
         &mut self,
         index: usize,
@@ -153,7 +152,7 @@ fn broken(path: &Path) -> impl Fn(zip::result::ZipError) -> Error {
     move |error| Error::Archive { path: path.clone(), problem: error.to_string() }
 }
 
-/// The header of an array in an entry of `room` bytes.
+/// Reads the header of an array and compares its size with that of the archive entry, `room` bytes.
 fn header(reader: &mut dyn Read, room: Option<u64>) -> Result<Header, Problem> {
     let mut counted = Counted { reader, count: 0 };
     let header = Header::read(&mut counted)?;
@@ -163,7 +162,7 @@ fn header(reader: &mut dyn Read, room: Option<u64>) -> Result<Header, Problem> {
             Err(format!("ends after {room} of its {length} bytes").into())
         }
         Some(room) if room > length => {
-            Err(format!("goes on for {} bytes after its {length}", room - length).into())
+            Err(format!("has {} bytes after its {length}", room - length).into())
         }
         _ => Ok(header),
     }
@@ -173,7 +172,7 @@ fn elements(reader: &mut dyn Read, room: Option<u64>, rows: usize) -> Result<Ten
     let header = header(reader, room)?;
     let all = header.shape.first().is_none_or(|count| *count <= rows) || header.fortran_order;
     let tensor = read_array(&mut *reader, header, rows)?;
-    // The archive has a checksum, which is compared at the end of what it covers.
+    // The archive reader compares the checksum when it reaches the end of the entry.
     if room.is_some() && all {
         let mut none = [0];
         reader.read(&mut none).map_err(|error| format!("cannot be read: {error}"))?;
@@ -202,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// An archive with entries of these bytes.
+    /// Writes an archive with these entries.
     fn archive(entries: &[(&str, &[u8])]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut zip = zip::ZipWriter::new(file.as_file());
@@ -225,7 +224,7 @@ mod tests {
 
     #[test]
     fn only_what_is_asked_for_is_read() {
-        // The others cannot be read at all.
+        // The other arrays are invalid.
         let lies = array("(9000000000,)", b"abc");
         let file = archive(&[
             ("lies", &lies),
@@ -257,8 +256,8 @@ mod tests {
     fn an_entry_that_is_longer_or_damaged_is_refused() {
         let file = archive(&[("long", &array("(2,)", b"abc")), ("x", &array("(4,)", b"wxyz"))]);
         let error = Archive::open(file.path()).unwrap().read("long").unwrap_err().to_string();
-        assert!(error.contains("goes on for 1 bytes after its 2"), "{error}");
-        // One flipped bit among stored elements.
+        assert!(error.contains("has 1 bytes after its 2"), "{error}");
+        // Flip one bit of an uncompressed entry.
         let mut zip = zip::ZipWriter::new(file.as_file());
         let stored =
             SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);

@@ -71,8 +71,8 @@ pub fn read_npy(path: &Path) -> Result<Tensor, Error> {
 }
 
 /// Reads all arrays of a `.npz` file with their names, in the order of the archive. Arrays whose
-/// elements are no numbers, such as the names of classes, are left out. Of a file from elsewhere,
-/// read the arrays that are needed, by [`Archive`].
+/// elements are no numbers, such as the names of classes, are left out. For untrusted files, use
+/// [`Archive`] to read only the arrays that are needed.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::Archive`] and [`Error::Array`].
@@ -95,10 +95,10 @@ pub fn write_npz<'a>(
     Ok(file.put()?)
 }
 
-/// Writes the same bytes as [`write_npz`] to something else.
+/// Writes arrays in the format of [`write_npz`] to a writer.
 ///
 /// # Errors
-/// Where that fails.
+/// I/O errors of the writer.
 pub fn write_npz_to<'a>(
     writer: impl Write + Seek,
     arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
@@ -114,13 +114,13 @@ pub fn write_npz_to<'a>(
     archive.finish()?.flush()
 }
 
-/// An array with its header.
+/// Reads an array with its header.
 fn read(mut reader: impl Read) -> Result<Tensor, Problem> {
     let header = Header::read(&mut reader)?;
     read_array(reader, header, usize::MAX)
 }
 
-/// The elements behind a header, of the first dimension at most the first `rows`.
+/// Reads the elements that follow a header, at most the first `rows` along the first dimension.
 fn read_array(reader: impl Read, header: Header, rows: usize) -> Result<Tensor, Problem> {
     let Header { dtype, big_endian, fortran_order, mut shape } = header;
     let size = dtype.size().unwrap_or(1);
@@ -175,7 +175,7 @@ fn row_major(bytes: &[u8], size: usize, shape: &[usize]) -> Vec<u8> {
     let mut stride = 1usize;
     for (axis, dim) in shape.iter().enumerate() {
         strides[axis] = stride;
-        // Where there are no elements, the others may be of any size.
+        // An array without elements may have dimensions of any size.
         stride = stride.wrapping_mul(*dim);
     }
     let mut position = vec![0; shape.len()];

@@ -97,7 +97,7 @@ impl Work<'_> {
         let mut file = WholeFile::new(output)?;
         bundle.write(|piece| file.write_all(piece)).map_err(failed(output))?;
         let mut transport_bytes = None;
-        // Both are whole before either takes its place.
+        // Write both files completely before either is renamed into place.
         if let Some(path) = &self.options.transport {
             let mut beside = WholeFile::new(path)?;
             let packed = hardtack_transport::pack(&bundle.to_bytes())?;

@@ -117,7 +117,7 @@ fn labels_beside_the_specification() {
 }
 
 #[test]
-fn labels_from_elsewhere_are_refused() {
+fn labels_outside_the_folder_are_refused() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("specs");
     std::fs::create_dir(&folder).unwrap();
@@ -132,7 +132,7 @@ fn labels_from_elsewhere_are_refused() {
     for name in names {
         std::fs::write(&spec, format!("[classify]\nlabels = {name:?}")).unwrap();
         let message = Spec::read(&spec).unwrap_err().to_string();
-        let told = format!("spec.toml:2: [classify] `labels` names {name:?}, which is not in the");
+        let told = format!("spec.toml:2: [classify] `labels` names {name:?}, which is outside the");
         assert!(message.contains(&told) && message.contains("--labels"), "{message}");
     }
     std::fs::write(&spec, "[classify]\nlabels = \".\"").unwrap();
@@ -141,7 +141,7 @@ fn labels_from_elsewhere_are_refused() {
 }
 
 #[test]
-fn texts_without_an_end_are_refused() {
+fn oversized_text_files_are_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(MAX_TEXT + 1).unwrap();
     for error in [Spec::read(file.path()).unwrap_err(), read_labels(file.path()).unwrap_err()] {

@@ -1,6 +1,6 @@
 use super::*;
 
-/// How many files a folder has, hidden ones too.
+/// Counts the entries of a folder, including hidden files.
 fn count(folder: &Path) -> usize {
     fs::read_dir(folder).unwrap().count()
 }
@@ -15,8 +15,8 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     given_up.write_all(b"third").unwrap();
     drop(given_up);
     assert_eq!(fs::read(&path).unwrap(), b"second");
-    assert_eq!(count(folder.path()), 1, "nothing is left beside");
-    // A folder stands where the file should go.
+    assert_eq!(count(folder.path()), 1, "no temporary file is left");
+    // The output is a folder.
     let taken = folder.path().join("taken");
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("inside"), b"kept").unwrap();
@@ -27,18 +27,21 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     assert!(matches!(error, WriteError::Write { .. }));
     assert!(check_output(&folder.path().join("none/model.tack")).is_err());
     assert!(check_output(&path.join("model.tack")).is_err());
+    for path in [folder.path().join("new/"), "".into(), folder.path().join("..")] {
+        assert!(matches!(check_output(&path), Err(WriteError::Write { .. })), "{path:?}");
+    }
     assert_eq!(count(folder.path()), 2);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_that_is_not_whole_has_no_name() {
+fn an_incomplete_file_has_no_name() {
     let folder = tempfile::tempdir().unwrap();
     let mut file = WholeFile::new(&folder.path().join("model.tack")).unwrap();
     file.write_all(b"half").unwrap();
     file.flush().unwrap();
     if file.name.is_none() {
-        assert_eq!(count(folder.path()), 0, "a kill would leave nothing");
+        assert_eq!(count(folder.path()), 0, "a killed process leaves nothing");
     }
     assert!(file.room().is_some_and(|room| room > 0));
     file.put().unwrap();
@@ -46,7 +49,7 @@ fn a_file_that_is_not_whole_has_no_name() {
 }
 
 #[test]
-fn file_systems_without_unnamed_files_are_served_too() {
+fn named_temporary_files_work_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.tack");
     let (file, name) = temporary(0o666).tempfile_in(folder.path()).unwrap().into_parts();
@@ -71,7 +74,7 @@ mod unix {
     }
 
     #[test]
-    fn what_is_no_file_is_refused_and_stays() {
+    fn devices_pipes_and_sockets_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let [pipe, socket, link] = ["pipe", "socket", "link"].map(|name| folder.path().join(name));
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -101,7 +104,7 @@ mod unix {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("store")).unwrap();
         fs::write(at("store/model-1.tack"), b"old").unwrap();
-        // Relative, by way of another link, and to a file that is not there yet.
+        // A relative link, a link to a link, and a dangling link.
         symlink("store/model-1.tack", at("current.tack")).unwrap();
         symlink("current.tack", at("alias.tack")).unwrap();
         symlink("store/model-2.tack", at("next.tack")).unwrap();
@@ -113,14 +116,43 @@ mod unix {
             assert!(fs::symlink_metadata(at(name)).unwrap().is_symlink(), "{name}");
         }
         assert_eq!((count(folder.path()), count(&at("store"))), (4, 2));
-        // Links in a circle.
+        // A link among the folders of the path.
+        symlink("store", at("shelf")).unwrap();
+        write_file(&at("shelf/model-3.tack"), b"three").unwrap();
+        assert_eq!(fs::read(at("store/model-3.tack")).unwrap(), b"three");
+        // A cycle of links.
         symlink("b", at("a")).unwrap();
         symlink("a", at("b")).unwrap();
         assert!(matches!(write_file(&at("a"), b"x"), Err(WriteError::Write { .. })));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn permissions_are_those_of_the_file_before_or_of_the_mask() {
+    fn untrusted_links_in_world_writable_folders_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let [shelf, mine, theirs, target] =
+            ["shelf", "shelf/mine", "shelf/theirs", "target"].map(|name| folder.path().join(name));
+        fs::create_dir(&shelf).unwrap();
+        fs::set_permissions(&shelf, fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::write(&target, b"kept").unwrap();
+        symlink(&target, &mine).unwrap();
+        symlink(&target, &theirs).unwrap();
+        write_file(&mine, b"new").unwrap();
+        // Only root can change the owner of a link.
+        if std::os::unix::fs::lchown(&theirs, Some(65534), None).is_err() {
+            return;
+        }
+        let error = write_file(&theirs, b"x").unwrap_err().to_string();
+        assert!(error.contains("a symbolic link of another user"), "{error}");
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        // Outside world-writable folders, the link is followed.
+        fs::set_permissions(&shelf, fs::Permissions::from_mode(0o755)).unwrap();
+        write_file(&theirs, b"x").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"x");
+    }
+
+    #[test]
+    fn permissions_are_kept_or_follow_the_umask() {
         let folder = tempfile::tempdir().unwrap();
         let [new, plain] = ["new", "plain"].map(|name| folder.path().join(name));
         fs::write(&plain, b"").unwrap();
@@ -131,7 +163,7 @@ mod unix {
             write_file(&new, b"y").unwrap();
             assert_eq!(mode(&new), kept);
         }
-        // Rights that a file has by its content are not those of another content.
+        // The setuid bit is dropped, as any write does.
         fs::set_permissions(&new, fs::Permissions::from_mode(0o4755)).unwrap();
         write_file(&new, b"z").unwrap();
         assert_eq!(mode(&new), 0o755);

@@ -22,7 +22,7 @@ pub(super) struct Frames {
     runs: usize,
 }
 
-/// Runs of the model that a recording of so many samples takes.
+/// Returns the number of inferences that a recording of this many samples needs.
 pub(super) fn runs(spec: &Audio, samples: usize) -> usize {
     let (window, stride) = (spec.window as usize, spec.stride as usize);
     match spec.frames as usize {

@@ -7,7 +7,7 @@ use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 use super::Error;
 use super::image::{MAX_PIXELS, MAX_SIDE, Picture, check_size};
 
-/// Memory for what comes before the pixels, such as a colour profile, and for a row of them.
+/// Maximum memory in bytes for metadata, such as a color profile, and for one row of pixels.
 const HEAD_BYTES: u64 = 16 << 20;
 
 /// A decoded picture: height × width × red, green, blue.
@@ -36,20 +36,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     Ok(Decoded { height, width, pixels: picture.into_raw() })
 }
 
-/// Reads what comes before the pixels, and sets limits to the memory that they may take.
+/// Reads the header of an image, checks its dimensions, and sets the memory limit for decoding.
 fn open(bytes: &[u8]) -> Result<impl ImageDecoder, Error> {
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(Error::Read)?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE as u32);
     limits.max_image_height = Some(MAX_SIDE as u32);
-    // A colour profile is inflated here, before the size of the picture is known.
+    // The PNG decoder decompresses a color profile while it reads the header.
     limits.max_alloc = Some(HEAD_BYTES);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(wrong)?;
     let (width, height) = decoder.dimensions();
     check_size(height.into(), width.into())?;
-    // Sixteen-bit pixels of four channels, and as much again for the decoder's own needs.
+    // 16-bit RGBA pixels, and the same amount again for the decoder.
     limits.max_alloc = Some(MAX_PIXELS * 16);
     decoder.set_limits(limits).map_err(wrong)?;
     Ok(decoder)
@@ -95,10 +95,10 @@ mod tests {
         ));
     }
 
-    /// A PNG whose colour profile is this compressed stream.
+    /// Returns a PNG with this zlib stream as its color profile.
     fn with_profile(stream: &[u8]) -> Vec<u8> {
         let png = encoded(ImageFormat::Png);
-        // Behind the signature and the header.
+        // Insert the chunk after the signature and IHDR.
         let (head, rest) = png.split_at(8 + 25);
         let chunk = [&b"iCCPname\0\0"[..], stream].concat();
         let length = (chunk.len() - 4) as u32;
@@ -106,7 +106,7 @@ mod tests {
         [head, &length.to_be_bytes(), &chunk, &check, rest].concat()
     }
 
-    /// So many zeros, compressed: the pixels of a PNG.
+    /// Returns a zlib stream of zeros: the IDAT chunks of a black image.
     fn compressed_zeros(side: u32) -> Vec<u8> {
         let mut png = Cursor::new(vec![]);
         GrayImage::new(side, side).write_to(&mut png, ImageFormat::Png).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn profiles_are_inflated_within_a_limit() {
+    fn color_profiles_are_decompressed_within_a_limit() {
         for (side, is_kept) in [(100, true), (5000, false)] {
             let png = with_profile(&compressed_zeros(side));
             assert!(png.len() < 200_000, "{}", png.len());

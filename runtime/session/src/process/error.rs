@@ -39,10 +39,10 @@ pub enum Error {
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] std::io::Error),
-    /// The file has more bytes than any picture or recording that is accepted.
-    #[error("the file has more than {limit} bytes; give a smaller picture or a shorter recording")]
+    /// The file is too large to be read.
+    #[error("the file has more than {limit} bytes; use a smaller image or a shorter recording")]
     LargeFile {
-        /// Most bytes accepted.
+        /// Maximum size of a file in bytes.
         limit: u64,
     },
     /// Not a picture that can be decoded.

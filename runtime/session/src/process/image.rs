@@ -31,7 +31,7 @@ pub(super) fn shape(spec: &Image, samples: usize) -> [usize; 4] {
     }
 }
 
-/// How an array holds pixels.
+/// Dimensions of an array of images.
 pub(super) struct Pixels {
     pub samples: usize,
     pub height: usize,
@@ -39,10 +39,10 @@ pub(super) struct Pixels {
     pub channels: usize,
 }
 
-/// How an array of this shape holds pixels.
+/// Interprets the shape of an array as images.
 ///
 /// # Errors
-/// [`Error::Array`] where it holds none.
+/// [`Error::Array`] if the shape is not one of images.
 pub(super) fn pixels(spec: &Image, shape: &[usize]) -> Result<Pixels, Error> {
     let gray = spec.colour == Colour::Gray;
     let (samples, height, width, channels) = match *shape {
@@ -59,7 +59,7 @@ pub(super) fn pixels(spec: &Image, shape: &[usize]) -> Result<Pixels, Error> {
     Ok(Pixels { samples, height, width, channels })
 }
 
-/// Pictures given as an array of pixels, as the model takes them.
+/// Pre-processes images given as an array of pixels.
 pub(super) fn array(spec: &Image, sample: &Tensor) -> Result<Tensor, Error> {
     let Pixels { samples, height, width, channels } = pixels(spec, sample.shape())?;
     let floats;

@@ -35,16 +35,16 @@ pub use post::{Class, Postprocessor, reals};
 use crate::Tensor;
 use input::Target;
 
-/// Most bytes of a file that is read: more than the longest recording has.
+/// Maximum size in bytes of a file that is read.
 const MAX_FILE: u64 = 1 << 30;
 
-/// The bytes of a file, if they are not too many.
+/// Reads a file of at most [`MAX_FILE`] bytes.
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let file = File::open(path).map_err(Error::Read)?;
     let mut length = file.metadata().map_err(Error::Read)?.len();
     let mut bytes = Vec::new();
     if length <= MAX_FILE {
-        // What is no file, such as a pipe, has no length before its end.
+        // The length of a pipe is only known at its end.
         file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
         length = bytes.len() as u64;
     }
@@ -161,11 +161,12 @@ impl Preprocessor {
         }
     }
 
-    /// Whether [`Preprocessor::array`] takes arrays of this type and shape. Asked before an array is
-    /// read, it keeps what the model cannot take out of memory.
+    /// Checks whether [`Preprocessor::array`] accepts arrays of this element type and shape. Call it
+    /// before reading an array from an untrusted file, so that arrays that do not fit the model are
+    /// never loaded.
     ///
     /// # Errors
-    /// As [`Preprocessor::array`] for every such array.
+    /// The errors of [`Preprocessor::array`] that depend on type and shape only.
     pub fn accepts(&self, dtype: DType, shape: &[usize]) -> Result<(), Error> {
         if shape.contains(&0) {
             return Err(Error::EmptyArray { shape: shape.into() });

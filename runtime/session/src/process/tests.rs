@@ -73,7 +73,7 @@ fn arrays_become_one_sample() {
 }
 
 #[test]
-fn a_shape_is_refused_before_the_array_is_there() {
+fn shapes_are_checked_without_the_array() {
     let pictures =
         Preprocessor::new(picture(4, 4, ChannelOrder::Nhwc), &port(&[1, 4, 4, 3])).unwrap();
     let keyword = Preprocessor::new(keyword_array(), &port(&[0, 49, 10, 1])).unwrap();
@@ -94,7 +94,7 @@ fn a_shape_is_refused_before_the_array_is_there() {
         let array = Tensor::new(shape, vec![1u8; shape.iter().product()]).unwrap();
         assert_eq!(preprocessor.array(&array).is_ok(), fits, "{shape:?}");
     }
-    // None of these can be made.
+    // Arrays of these sizes cannot exist.
     for shape in [&[1 << 40, 64][..], &[1 << 20, 1 << 20, 3], &[1 << 60]] {
         for preprocessor in [&pictures, &identity] {
             assert!(preprocessor.accepts(DType::F32, shape).is_err(), "{shape:?}");
@@ -103,11 +103,11 @@ fn a_shape_is_refused_before_the_array_is_there() {
 }
 
 #[test]
-fn a_file_that_is_too_long_is_refused_unread() {
+fn oversized_files_are_refused() {
     let process = picture(4, 4, ChannelOrder::Nhwc);
     let pictures = Preprocessor::new(process, &port(&[1, 4, 4, 3])).unwrap();
     let path = std::env::temp_dir().join(format!("hardtack-long-{}", std::process::id()));
-    // It has a length, but nothing is in it.
+    // A sparse file.
     File::create_new(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
     let error = pictures.file(&path);
     std::fs::remove_file(&path).unwrap();
@@ -226,7 +226,7 @@ mod recordings {
     }
 
     #[test]
-    fn recordings_are_refused_by_their_length() {
+    fn lengths_of_recordings_are_checked_without_samples() {
         let samples = 480 + 48 * 320;
         let port = port(&[1, 49, 10]);
         let words = Preprocessor::new(Preprocess::Audio(keyword()), &port).unwrap();

@@ -67,7 +67,7 @@ pub(super) fn from_array(sample: &Tensor) -> Result<Vec<f32>, Error> {
     Ok(sample.to_f32().into_iter().map(|x| x / full).collect())
 }
 
-/// Whether an array of this shape can be a recording.
+/// Checks that the shape of an array is that of a recording.
 pub(super) fn check_shape(shape: &[usize]) -> Result<(), Error> {
     if shape.iter().filter(|size| **size != 1).count() <= 1 {
         return Ok(());
@@ -117,10 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_lies_takes_no_more_memory_than_the_file() {
+    fn wrong_lengths_in_the_header_are_refused() {
         let samples = [0.5; 40];
         let honest = wav(1, 16, SampleFormat::Int, &samples);
-        // The length of the data, in the last four bytes before it, and that of the whole.
+        // Overwrite the lengths of the data chunk and of the file.
         let at = honest.len() - 2 * samples.len() - 4;
         for length in [u32::MAX - 1, 1 << 31, 1 << 20] {
             let mut lies = honest.clone();

@@ -44,13 +44,13 @@ pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
     let packed = packed(bundle, true)?;
     match packed.1 {
         true => Ok(packed.0),
-        // As they are, the rows without zeros keep to the bound: each byte of theirs is coded.
+        // Coded as plain weights, sparse rows stay within the bound.
         false => Ok(self::packed(bundle, false)?.0),
     }
 }
 
-/// The transport form, and whether it keeps to the bound of [`most_bytes`](crate::most_bytes);
-/// `sparse`: whether rows without zeros are found.
+/// Compresses a bundle. Returns the file, and whether it is within the bound of
+/// [`most_bytes`](crate::most_bytes) at every point. `sparse` enables blocks of sparse rows.
 fn packed(bundle: &[u8], sparse: bool) -> Result<(Vec<u8>, bool), PackError> {
     let verified = Bundle::parse(bundle)?.verify()?;
     let sections: Vec<_> = verified.sections().collect();
@@ -117,11 +117,11 @@ struct Packer {
     encoder: Encoder,
     /// What a reader must know.
     version: u16,
-    /// Whether rows without zeros are found.
+    /// Whether to use blocks of sparse rows.
     sparse: bool,
-    /// Bytes of the bundle so far.
+    /// Number of bytes of the bundle so far.
     made: Made,
-    /// Whether a reader takes rows without zeros at each place for what the file can stand for.
+    /// Whether the sparse rows so far are within the bound that readers enforce.
     is_bounded: bool,
 }
 
@@ -190,7 +190,7 @@ impl Packer {
         self.parts(&bytes[from..], Packer::expected);
     }
 
-    /// Rows that have no zeros in the bundle, whose bytes these are.
+    /// Codes sparse rows. `bytes` is their form in the bundle.
     fn sparse(&mut self, shape: Shape, rows: &[u8], bytes: &[u8]) {
         self.version = VERSION;
         let expectation = self.expected(rows).expectation;
