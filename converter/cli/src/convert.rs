@@ -197,9 +197,11 @@ fn in_float(options: &Options) -> Options {
 fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Import(ImportError::Stopped(stopped)) => stopped.cause.is_the_model(),
-        Error::Parity { .. } | Error::Input { .. } | Error::Work { .. } | Error::Memory { .. } => {
-            true
-        }
+        Error::Parity { .. }
+        | Error::Input { .. }
+        | Error::Work { .. }
+        | Error::Memory { .. }
+        | Error::OutOfMemory { .. } => true,
         _ => false,
     }
 }

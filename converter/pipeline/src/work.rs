@@ -239,12 +239,13 @@ mod tests {
             inputs: vec![ScanInput::Slice(slice)],
             outputs: vec![output],
         };
-        let y = net.node(Operator::Scan(scan), &[&x], &[100, 8]);
+        let y = net.unary(Unary::Exp, &x);
         let mut body = Net::new();
         let step = body.input(&[1, 8]);
         let step = body.unary(Unary::Exp, &step);
         let mut model = net.finish(&[&y]);
         model.graph.bodies = vec![body.finish(&[&step]).graph];
+        model.graph.nodes[y.outlet.node as usize].operator = Operator::Scan(scan);
         assert_eq!(costs(&model.graph, &[]), [100 * 8 + 800]);
     }
 

@@ -54,10 +54,6 @@ pub struct Convert {
     /// Use this many calibration samples at most.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: u32,
-    #[command(flatten)]
-    pub quantize: Quantize,
-    #[command(flatten)]
-    pub gates: GateArguments,
     /// Pre- and post-processing, and labels, that the bundle takes along.
     #[arg(long, value_name = "SPEC.toml")]
     pub pre: Option<PathBuf>,
@@ -127,6 +123,11 @@ pub struct Convert {
     pub model_version: String,
     #[command(flatten)]
     pub limits: LimitArguments,
+    // Groups of options come last: their headings hold for all that follows.
+    #[command(flatten)]
+    pub quantize: Quantize,
+    #[command(flatten)]
+    pub gates: GateArguments,
 }
 
 impl Convert {
@@ -161,20 +162,20 @@ pub struct Bisect {
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub set: Vec<(String, String)>,
     #[command(flatten)]
-    pub quantize: Quantize,
-    #[command(flatten)]
     pub limits: LimitArguments,
+    #[command(flatten)]
+    pub quantize: Quantize,
 }
 
 /// What a conversion may take.
 #[derive(Args)]
 pub struct LimitArguments {
-    /// Stop if the conversion needs more than this much memory: 2GiB, 500MB, or bytes
+    /// Stop the conversion if it needs more memory than this, such as 2GiB, 500MB or a number of bytes
     /// [default: 80 % of the machine's memory].
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub max_memory: Option<u64>,
-    /// Stop after this many seconds: 600 [default: 14400 for each conversion, and 600 for reading the
-    /// model].
+    /// Stop the conversion after this many seconds, such as 600 [default: 14400 for each conversion that
+    /// the options ask for, and 600 for the import].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_time: Option<u64>,
 }

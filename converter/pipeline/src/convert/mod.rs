@@ -31,6 +31,10 @@ const DRAWS: f64 = 4.0;
 
 /// Converts the ONNX file `source` into the bundle `output`.
 ///
+/// The model is run in this process, to compare each stage with the one before. A model that is made to
+/// harm can crash it, or take all memory: call this from [`guard::supervised`] for models that you do
+/// not trust.
+///
 /// # Errors
 /// Where the model, the options or the calibration data do not fit together, a stage would
 /// change the model's numbers, or a file cannot be read or written. Then `output` is as it was.

@@ -1,6 +1,7 @@
 //! How large a graph may be. What reads graphs takes time that grows with the square of their size:
 //! minutes where a model is many times larger than any that people make.
 
+use hardtack_bundle::graph::Graph;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::ImportError;
@@ -28,6 +29,22 @@ pub fn check(model: &ModelProto) -> Result<(), ImportError> {
 /// The same of a model that was rewritten.
 pub fn check_rewritten(model: &ModelProto) -> Result<(), ImportError> {
     check_up_to(model, MAX_REWRITTEN)
+}
+
+/// Checks that the values of an imported graph have no more dimensions than can be stored.
+pub fn check_ranks(graph: &Graph) -> Result<(), ImportError> {
+    let bodies = graph.bodies.iter().flat_map(|body| &body.nodes);
+    for node in graph.nodes.iter().chain(bodies) {
+        if let Some(fact) = node.outputs.iter().find(|fact| fact.shape.len() > MAX_RANK) {
+            let rank = fact.shape.len();
+            return Err(ImportError::Node {
+                node: node.name.clone(),
+                operator: node.operator.name().into(),
+                problem: format!("it gives {rank} dimensions, and a value may have {MAX_RANK}"),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn check_up_to(model: &ModelProto, nodes: usize) -> Result<(), ImportError> {
@@ -124,5 +141,13 @@ mod tests {
             ..Default::default()
         });
         assert!(checked(vec![branch]).contains("20001 nodes"));
+    }
+
+    #[test]
+    fn values_have_a_greatest_rank() {
+        let mut net = crate::testing::Net::new();
+        let x = net.input(&[1; MAX_RANK + 1]);
+        let error = check_ranks(&net.finish(&[&x]).graph).unwrap_err().to_string();
+        assert!(error.contains("it gives 65 dimensions"), "{error}");
     }
 }

@@ -9,7 +9,6 @@ pub(crate) mod limits;
 mod operators;
 mod proto;
 mod rewrite;
-mod sound;
 mod tensor;
 mod translate;
 mod unsupported;
@@ -87,7 +86,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportEr
     }
     let producer = format!("{} {}", source.producer_name, source.producer_version);
     let model = translate::translate(source)?;
-    sound::check(&model.graph)?;
+    limits::check_ranks(&model.graph)?;
     let source = Source {
         digest,
         bytes,

@@ -256,6 +256,10 @@ mod tests {
     use tract_onnx::pb::{AttributeProto, StringStringEntryProto};
 
     fn with_external(location: &str, offset: &str) -> Vec<u8> {
+        with_external_of(location, offset, 8)
+    }
+
+    fn with_external_of(location: &str, offset: &str, length: u64) -> Vec<u8> {
         let entry = |key: &str, value: &str| StringStringEntryProto {
             key: key.into(),
             value: value.into(),
@@ -268,7 +272,7 @@ mod tests {
             external_data: vec![
                 entry("location", location),
                 entry("offset", offset),
-                entry("length", "8"),
+                entry("length", &length.to_string()),
             ],
             ..TensorProto::default()
         };
@@ -308,6 +312,36 @@ mod tests {
             let message = read(&path).err().expect("refused").to_string();
             assert!(message.contains(problem), "{location}: {message}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let path = folder.path().join("model.onnx");
+        for location in ["pipe", "."] {
+            std::fs::write(&path, with_external(location, "0")).unwrap();
+            let message = read(&path).err().expect("refused").to_string();
+            assert!(message.contains("is not a file"), "{message}");
+        }
+    }
+
+    #[test]
+    fn tensors_beyond_the_memory_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let length = crate::guard::memory_bytes();
+        // A file with a hole takes no room.
+        let file = std::fs::File::create(folder.path().join("hole.bin")).unwrap();
+        file.set_len(length).unwrap();
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, with_external_of("hole.bin", "0", length)).unwrap();
+        let error = read(&path).err().expect("refused");
+        assert!(
+            matches!(error, ImportError::TooMuchData { bytes, .. } if bytes > length),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tract_onnx::model::ParseResult;
 use tract_onnx::pb::ModelProto;
 
 use super::error::{ImportError, UnsupportedOperator};
-use super::{STAGE, operators, sound};
+use super::{STAGE, operators};
 
 /// Translates a model that has been rewritten. Its tensors are given back before there are those of
 /// the result.
@@ -18,10 +18,7 @@ pub fn translate(proto: ModelProto) -> Result<Model, ImportError> {
     // What files note of inner shapes is often wrong; it helps only where inference is stuck.
     let typed = match typed(&proto, true) {
         Ok(typed) => typed,
-        Err(error) => match error.downcast::<ImportError>() {
-            Ok(error) => return Err(error),
-            Err(error) => typed_or(&proto, error)?,
-        },
+        Err(error) => typed_or(&proto, error)?,
     };
     let outputs = proto.graph.into_iter().flat_map(|graph| graph.output);
     let output_names = outputs.map(|output| output.name).collect();
@@ -57,7 +54,6 @@ fn parse(proto: &ModelProto, ignore_value_info: bool) -> TractResult<InferenceMo
 fn typed(proto: &ModelProto, ignore_value_info: bool) -> TractResult<TypedModel> {
     let mut model = parse(proto, ignore_value_info)?;
     model.analyse(false)?;
-    sound::check_reshapes(proto, &model)?;
     log::trace!(target: STAGE, "giving operations their types");
     let mut model = model.into_typed()?;
     for index in 0..model.outputs.len() {

@@ -13,6 +13,7 @@ pub mod ml;
 pub mod node;
 pub mod quantized;
 pub mod recurrent;
+pub mod sizes;
 pub mod svm;
 #[cfg(test)]
 pub mod testing;
@@ -29,6 +30,7 @@ const DEFAULT_OPSET: i64 = 13;
 
 /// Rewrites of single nodes, in their order.
 const REWRITES: &[&NodeRewrite] = &[
+    &sizes::rewrite,
     &ignored::rewrite,
     &legacy::rewrite,
     &ml::rewrite,
