@@ -230,8 +230,23 @@ impl<'m> Loader<'m> {
         let facts = op.output_facts(&inputs)?;
         self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
         facts.iter().try_for_each(|fact| self.check_size(fact))?;
-        let values = self.fold(&*op, &inputs)?;
+        let values = match self.nothing(&facts)? {
+            Some(values) => Some(values),
+            None => self.fold(&*op, &inputs)?,
+        };
         Ok(Operation { op, facts, values })
+    }
+
+    /// The values of a node none of which has an element.
+    fn nothing(&self, facts: &[TypedFact]) -> Result<Option<TVec<TValue>>, Problem> {
+        let shapes: Option<Vec<&[usize]>> =
+            facts.iter().map(|fact| fact.shape.as_concrete().filter(|s| s.contains(&0))).collect();
+        let Some(shapes) = shapes.filter(|_| self.purpose == Purpose::Run) else { return Ok(None) };
+        let values = facts
+            .iter()
+            .zip(shapes)
+            .map(|(fact, shape)| Ok(Tensor::zero_dt(fact.datum_type, shape)?.into_tvalue()));
+        values.collect::<Result<_, Problem>>().map(Some)
     }
 
     /// The values of a node whose inputs are all constant, where it is worth computing them.

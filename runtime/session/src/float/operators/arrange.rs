@@ -106,17 +106,8 @@ pub(super) fn strided_slice(
     for input in 1..cx.inputs.len() {
         require(cx.input(input).rank() <= 1, "its starts, ends, axes or steps are no list")?;
     }
-    if !(fixed(1) && fixed(2))
-        && let Some(steps) = steps
-    {
-        // tract would leave such an axis as it is.
-        let steps = cx.input(steps).konst.as_ref().map(|steps| steps.cast_to::<i64>());
-        let steps = steps.transpose()?.ok_or("its steps are not constant")?;
-        let steps = steps.try_as_plain_ram()?.as_slice::<i64>()?;
-        require(
-            steps.iter().all(|step| *step == 1),
-            "its steps are not 1, where its starts or ends are computed",
-        )?;
+    if !(fixed(1) && fixed(2)) {
+        computed_bounds(cx, axes, steps)?;
     }
     cx.checked(
         Check::StridedSlice { axes, steps },
@@ -127,6 +118,28 @@ pub(super) fn strided_slice(
             end_mask: a.end_mask,
             shrink_axis_mask: a.shrink_axis_mask,
         },
+    )
+}
+
+/// Starts and ends that are computed are one for each axis, and the steps are 1: tract would leave
+/// an axis of another step as it is.
+fn computed_bounds(
+    cx: &Context<'_>,
+    axes: Option<usize>,
+    steps: Option<usize>,
+) -> Result<(), Problem> {
+    let elements = |input: usize| cx.input(input).shape.volume().as_i64();
+    let count = axes.map_or(Some(cx.input(0).rank() as i64), elements);
+    require(
+        [1, 2].into_iter().chain(steps).all(|input| elements(input) == count),
+        "its starts, ends, axes and steps differ in number, where starts or ends are computed",
+    )?;
+    let Some(steps) = steps else { return Ok(()) };
+    let steps = cx.input(steps).konst.as_ref().map(|steps| steps.cast_to::<i64>());
+    let steps = steps.transpose()?.ok_or("its steps are not constant")?;
+    require(
+        steps.try_as_plain_ram()?.as_slice::<i64>()?.iter().all(|step| *step == 1),
+        "its steps are not 1, where its starts or ends are computed",
     )
 }
 
@@ -189,11 +202,9 @@ pub(super) fn downsample(cx: &Context<'_>, a: &Downsample) -> Result<Box<dyn Typ
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
     let modulo = u32::try_from(a.modulo).map_err(|_| "it skips too many elements")?;
     require(a.stride != 0 && i32::try_from(a.stride).is_ok(), "its stride is 0 or too large")?;
-    Ok(Box::new(downsample::Downsample {
-        axis,
-        stride: a.stride as isize,
-        modulo: modulo as usize,
-    }))
+    let modulo = modulo as usize;
+    let op = downsample::Downsample { axis, stride: a.stride as isize, modulo };
+    cx.checked(Check::Least(tvec!((axis, modulo))), op)
 }
 
 #[cfg(feature = "export")]

@@ -49,7 +49,14 @@ fn broadcast(cx: &Context<'_>) -> Result<(), Problem> {
         let first = wide.next();
         require(wide.all(|size| Some(size) == first), "its inputs differ in their sizes")?;
     }
-    Ok(())
+    // tract looks for the value of a constant without looking whether it has one. Where its other
+    // sizes are known, the loader sees that nothing is to be computed.
+    let empty = |fact: &&TypedFact| fact.konst.as_ref().is_some_and(|value| value.len() == 0);
+    let known = cx.inputs.iter().all(|input| input.shape.is_concrete());
+    require(
+        known || !cx.inputs.iter().any(empty),
+        "a constant of it has no elements, where the sizes of another input are not known",
+    )
 }
 
 pub(super) fn unary(cx: &Context<'_>, kind: Unary) -> Result<Box<dyn TypedOp>, Problem> {

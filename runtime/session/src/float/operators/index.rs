@@ -129,10 +129,11 @@ pub(super) fn top_k(cx: &Context<'_>, a: &TopK) -> Result<Box<dyn TypedOp>, Prob
     require(count.volume().as_i64() == Some(1), "its k is not one element")?;
     require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
     require(cx.input(1).datum_type.is_integer(), "its k is not of an integer type")?;
-    let op = ops::TopK { axis, largest: a.largest, k: cx.dim(&a.k)? };
+    let mut op = ops::TopK { axis, largest: a.largest, k: cx.dim(&a.k)? };
     if let Some(k) = &cx.input(1).konst {
         let size = cx.input(0).shape[axis].as_i64().unwrap_or(i64::MAX);
-        op.count(k, usize::try_from(size).map_err(|_| "its input has a negative size")?)?;
+        let size = usize::try_from(size).map_err(|_| "its input has a negative size")?;
+        op.k = op.count(k, size)?.to_dim();
     }
     if cx.loader.purpose == Purpose::Run {
         return Ok(Box::new(op));

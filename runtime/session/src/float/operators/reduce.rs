@@ -35,6 +35,13 @@ pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, P
     require(checked.into_iter().all(once), "a letter of its expression stands twice in a term")?;
     let accumulator = dtype_to_tract(a.accumulator);
     require(accumulator.is_number(), "its accumulator is not of a type of numbers")?;
+    // tract multiplies no matrices of the other types.
+    use DatumType::*;
+    let dtype = cx.input(0).datum_type;
+    require(
+        inputs.len() != 2 || matches!(dtype, F16 | F32 | F64 | I8 | U8 | I32),
+        "its two inputs are of a type that cannot be multiplied as matrices",
+    )?;
     let op = EinSum::new(AxesMapping::from_strs(&inputs, &[output])?, accumulator);
     let letters = letters(&inputs, output);
     let check = Check::Letters(letters.clone());

@@ -29,6 +29,7 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
     )?;
     require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
     let rank = cx.input(0).rank();
+    require(rank > 0, "its input has no axes")?;
     let list = |input: usize| -> Result<&Tensor, Problem> {
         let values = cx.input(input).konst.as_deref();
         let values = values.ok_or("its scales or sizes are not constant")?;

@@ -78,6 +78,7 @@ fn pool(cx: &Context<'_>, pool: &PoolSpec) -> Result<Check, Problem> {
         pool.input_channels == pool.output_channels,
         "its input and output differ in channels",
     )?;
+    require(pool.input_channels > 0, "its input has no channels")?;
     Ok(Check::Window(Fit::new(pool, None)))
 }
 

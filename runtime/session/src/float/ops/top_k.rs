@@ -14,7 +14,7 @@ pub(in crate::float) struct TopK {
     pub axis: usize,
     /// Greatest instead of least.
     pub largest: bool,
-    /// Stands for k in shapes, where k is not constant.
+    /// Stands for k in shapes, and is k where it is a number.
     pub k: TDim,
 }
 
@@ -27,6 +27,15 @@ struct CountError {
     k: i64,
     axis: usize,
     size: usize,
+}
+
+/// A value of k that is not the stated one.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{k} elements are wanted along axis {axis}, where {stated} are stated")]
+struct StatedError {
+    k: usize,
+    axis: usize,
+    stated: TDim,
 }
 
 impl TopK {
@@ -101,10 +110,14 @@ impl Op for TopK {
 impl EvalOp for TopK {
     op_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let (x, k) = args_2!(inputs);
         let size = *x.shape().get(self.axis).context("it has no such axis")?;
         let count = self.count(&k, size)?;
+        let stated = self.k.eval(ctx.symbols);
+        if stated.as_i64().is_some_and(|stated| stated != count as i64) {
+            Err(StatedError { k: count, axis: self.axis, stated })?;
+        }
         tract_core::tract_data::dispatch_numbers!(Self::pick(x.datum_type())(self, &x, count))
     }
 }
@@ -133,7 +146,17 @@ mod tests {
     use super::*;
 
     fn run(largest: bool, axis: usize, x: &Tensor, k: i64) -> TractResult<(Tensor, Tensor)> {
-        let op = TopK { axis, largest, k: 1.to_dim() };
+        stated(k, largest, axis, x, k)
+    }
+
+    fn stated(
+        stated: i64,
+        largest: bool,
+        axis: usize,
+        x: &Tensor,
+        k: i64,
+    ) -> TractResult<(Tensor, Tensor)> {
+        let op = TopK { axis, largest, k: stated.to_dim() };
         let inputs = tvec!(x.clone().into_tvalue(), tensor0(k).into_tvalue());
         let mut outputs = op.eval(&EvalContext::out_of_plan(), inputs)?;
         let indices = outputs.remove(1).into_tensor();
@@ -172,5 +195,14 @@ mod tests {
             assert!(run(true, 0, &x, k).is_err(), "{k}");
         }
         assert!(run(true, 0, &x, 2).is_ok());
+    }
+
+    #[test]
+    fn another_number_than_the_stated_one_is_an_error() {
+        let x = tensor1(&[1f32, 2.0, 3.0]);
+        for k in [0, 1, 3] {
+            let error = stated(2, true, 0, &x, k).unwrap_err().to_string();
+            assert!(error.contains("where 2 are stated"), "{error}");
+        }
     }
 }
