@@ -201,7 +201,8 @@ fn is_refusal(error: &Error) -> bool {
         | Error::Input { .. }
         | Error::Work { .. }
         | Error::Memory { .. }
-        | Error::OutOfMemory { .. } => true,
+        | Error::OutOfMemory { .. }
+        | Error::Run(_) => true,
         _ => false,
     }
 }

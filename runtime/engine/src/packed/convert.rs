@@ -123,9 +123,9 @@ fn pieces(code: Code<'_>, packing: Packing) -> Pieces {
 
 /// A packed section may have this many times the bytes of the weights it is made of. Lanes that
 /// stay empty take at most 16 times the room.
-const GROWTH: u64 = 32;
+const GROWTH: u64 = 64;
 /// A packed section may have this many bytes in any case.
-const GROWN: u64 = 1 << 20;
+const GROWN: u64 = 8 << 20;
 
 /// The bytes of the weights section of a checked program for another family.
 ///

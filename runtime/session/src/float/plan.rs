@@ -24,6 +24,9 @@ use crate::{Constant, Limits, Model, Tensor as Ours};
 #[cfg(feature = "export")]
 pub use observe::ObservedPlan;
 
+/// The memory limit of [`FloatModel::load`].
+const LOADED_BYTES: u64 = 64 << 30;
+
 /// A checked model whose input shapes may still be open. It shares the model's constants, so
 /// clones are cheap.
 #[derive(Clone)]
@@ -38,13 +41,14 @@ pub struct FloatModel {
 }
 
 impl FloatModel {
-    /// Checks a model, without limits on what it may use. `prepared` says that it was simplified
+    /// Checks a model, with a limit of 64 GiB of memory and no others. `prepared` says that it was simplified
     /// ahead of time, so that a plan need not do it.
     ///
     /// # Errors
     /// What is wrong with the model, and where.
     pub fn load(model: &Model, prepared: bool) -> Result<FloatModel, Error> {
-        Self::load_on(model, prepared, Limits::NONE, &Processor::detect())
+        let limits = Limits::NONE.with_memory_bytes(LOADED_BYTES);
+        Self::load_on(model, prepared, limits, &Processor::detect())
     }
 
     /// As [`FloatModel::load`], with limits of the caller's choice.
