@@ -50,8 +50,7 @@ impl Floating {
         states: &mut States,
         given: &Slots<&Tensor>,
         sizes: &Sizes<'_>,
-        filling: Filling,
-        control: &Control,
+        (filling, control): (Filling, &Control),
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Vec<Tensor>, Error> {
         for (index, port) in ports.inputs.iter().enumerate() {

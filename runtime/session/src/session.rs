@@ -303,7 +303,7 @@ impl Session {
             #[cfg(feature = "float")]
             Runner::Float(floating) => {
                 let (ports, states) = (&self.ports, &mut self.states);
-                floating.run(ports, states, &given, &sizes, filling, &control, times)?
+                floating.run(ports, states, &given, &sizes, (filling, &control), times)?
             }
         };
         let _ = sizes;

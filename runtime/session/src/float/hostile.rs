@@ -272,7 +272,7 @@ impl Maker {
             return;
         };
         let large = |fact: &Fact| {
-            let sizes = fact.shape.iter().map(|dim| value(dim));
+            let sizes = fact.shape.iter().map(value);
             sizes.fold(1i64, |all, size| all.saturating_mul(size)) > ELEMENTS * 8
         };
         if outputs.iter().any(large) {
@@ -291,7 +291,7 @@ impl Maker {
         let stated: Vec<TypedFact> = outputs
             .iter()
             .map(|fact| {
-                let shape = fact.shape.iter().map(|dim| value(dim));
+                let shape = fact.shape.iter().map(value);
                 dtype_to_tract(fact.dtype).fact(shape.collect::<TVec<i64>>())
             })
             .collect();
@@ -372,7 +372,7 @@ impl Maker {
             let leaf = matches!(of.operator, Operator::Input | Operator::Constant(_));
             for slot in 0..if leaf { 0 } else { of.outputs.len() as u32 } {
                 // Not all of them, so that tract may fuse operations.
-                if self.random.0.wrapping_mul(node as u64 + 1) % 3 > 0
+                if !self.random.0.wrapping_mul(node as u64 + 1).is_multiple_of(3)
                     || node + 1 == self.graph.nodes.len()
                 {
                     self.graph.outputs.push(Outlet { node: node as u32, slot });
@@ -382,7 +382,7 @@ impl Maker {
         }
         let inputs =
             self.graph.inputs.iter().map(|node| &self.graph.nodes[*node as usize].outputs[0]);
-        let shapes = inputs.clone().map(|fact| fact.shape.iter().map(|dim| value(dim)).collect());
+        let shapes = inputs.clone().map(|fact| fact.shape.iter().map(value).collect());
         let (shapes, dtypes) = (shapes.collect(), inputs.map(|fact| fact.dtype).collect());
         let model = Model { graph: self.graph, constants: self.constants, programs: vec![] };
         Some((model, shapes, dtypes))

@@ -82,7 +82,7 @@ impl Maker {
             }
             _ => {
                 let k = self.value(DType::I64, &[]);
-                self.add(Operator::Trilu(self.random.0 % 2 == 0), &[x, k]);
+                self.add(Operator::Trilu(self.random.0.is_multiple_of(2)), &[x, k]);
             }
         }
     }
