@@ -117,7 +117,7 @@ fn classify(bundle: &Bundle, outputs: Option<hardtack::Outputs>) {
     }
 }
 
-/// Inputs for a model: a ramp with a few values that are no numbers; `None` for large ones.
+/// Inputs for a model: a ramp with a few NaN and infinite values; `None` for large inputs.
 fn inputs(ports: &[Port]) -> Option<Vec<(String, Tensor)>> {
     let mut inputs = Vec::new();
     for port in ports {

@@ -1,5 +1,5 @@
 //! `hardtack bench --board`, with a shell of this machine in the place of another machine: what is
-//! copied, run and told, and that nothing stays.
+//! copied, run and reported, and that nothing stays.
 #![cfg(unix)]
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -113,7 +113,7 @@ fn wrong_results_are_an_answer() {
 #[test]
 fn what_goes_wrong_there_is_told() {
     let place = Place::new();
-    for (check, measure, told) in [
+    for (check, measure, expected) in [
         ("kill -9 $$", "true", "the check was killed, which systems do when memory is short"),
         ("kill -11 $$", "true", "the check ended by signal 11"),
         ("true", "echo out of flour >&2; exit 2", "the measurement failed (2): out of flour"),
@@ -123,7 +123,7 @@ fn what_goes_wrong_there_is_told() {
         let runner = place.runner(check, measure);
         let (code, _, stderr) = place.bench(&runner, &[]);
         assert_eq!(code, Some(2), "{stderr}");
-        assert!(stderr.contains(told), "{told}: {stderr}");
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
     }
     let runner = place.runner("true", "sleep 60");
     let (code, _, stderr) = place.bench(&runner, &["--timeout", "1"]);
@@ -168,7 +168,7 @@ fn nothing_stays_where_the_command_is_killed() {
 fn timeout_covers_connecting() {
     let place = Place::new();
     let runner = place.runner("true", "true");
-    for (script, told) in [
+    for (script, expected) in [
         ("exec sleep 60", "pi@board: no answer within 1 seconds; use --timeout"),
         ("echo aarch64; exec sleep 60", "pi@board: no answer within 1 seconds"),
         // A background process keeps the pipes open.
@@ -178,7 +178,7 @@ fn timeout_covers_connecting() {
         let began = Instant::now();
         let (code, _, stderr) = place.bench(&runner, &["--timeout", "1"]);
         assert_eq!(code, Some(2));
-        assert!(stderr.contains(told), "{told}: {stderr}");
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
     let (code, _, stderr) = place.bench(&runner, &["--timeout", "0"]);

@@ -373,13 +373,13 @@ fn a_bundle_is_packed_for_transport_and_unpacked_again() {
     assert_eq!(report["transport_bytes"], size(&beside));
     assert!(size(&beside) < size(&bundle) * 9 / 10);
 
-    let told = hardtack([&"pack", &bundle, &"-o", &packed, &"--json"]).json();
-    assert_eq!(told["bundle_bytes"], size(&bundle));
-    assert_eq!(told["transport_bytes"], size(&beside));
+    let json = hardtack([&"pack", &bundle, &"-o", &packed, &"--json"]).json();
+    assert_eq!(json["bundle_bytes"], size(&bundle));
+    assert_eq!(json["transport_bytes"], size(&beside));
     let read = |path: &Path| std::fs::read(path).unwrap();
     assert!(read(&packed) == read(&beside));
-    let told = hardtack([&"unpack", &packed, &"-o", &back, &"--json"]).json();
-    assert_eq!(told["digest"], report["digest"]);
+    let json = hardtack([&"unpack", &packed, &"-o", &back, &"--json"]).json();
+    assert_eq!(json["digest"], report["digest"]);
     assert!(read(&back) == read(&bundle));
 
     // What wants a bundle says what to do.

@@ -60,8 +60,8 @@ fn a_crash_is_one_sentence_that_names_model_and_node() {
     assert!(words.contains("node"), "{words}");
     let run = convert("topk_matmul.onnx", &["--json"]);
     run.refused();
-    let told: Value = serde_json::from_slice(&run.output.stdout).unwrap();
-    assert!(told["refused"].as_str().unwrap().contains("node"), "{told}");
+    let json: Value = serde_json::from_slice(&run.output.stdout).unwrap();
+    assert!(json["refused"].as_str().unwrap().contains("node"), "{json}");
 }
 
 #[test]

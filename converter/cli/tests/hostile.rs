@@ -133,9 +133,9 @@ fn diff_refuses_damaged_bundles() {
             ran.stderr
         );
         let ran = hardtack([&"diff", a, b, &"--json"]);
-        let told: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-        assert_eq!((ran.code, &told["equal"]), (1, &false.into()));
-        assert!(told["refused"].as_str().unwrap().ends_with("bad.tack"), "{told}");
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((ran.code, &json["equal"]), (1, &false.into()));
+        assert!(json["refused"].as_str().unwrap().ends_with("bad.tack"), "{json}");
     }
     let ran = hardtack([&"diff", &good, &good]);
     assert!(ran.code == 0 && ran.stdout.starts_with("equal: "), "{}", ran.stdout);
@@ -149,7 +149,7 @@ fn diff_refuses_damaged_bundles() {
 fn compression_bombs_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.tack");
-    for (name, told) in [
+    for (name, expected) in [
         (
             "zeros-1-pebibyte.tackz",
             "states a bundle size of 1.0 PiB, but a file of its length expands to at most 728",
@@ -163,7 +163,7 @@ fn compression_bombs_are_refused() {
         for more in ["--max-size=8GB", "--max-size=1KB"] {
             let ran = hardtack([&"unpack", &path, &"-o", &out, &more]);
             assert_eq!(ran.code, 1, "{}", ran.stderr);
-            assert!(ran.stderr.contains(told), "{}", ran.stderr);
+            assert!(ran.stderr.contains(expected), "{}", ran.stderr);
         }
     }
     let packed = file("tests/frozen/transport/kws_dscnn.tackz");
@@ -206,16 +206,16 @@ fn arrays_that_do_not_fit_are_not_read() {
     archive(&path, &[other, ("x", "(2, 49, 10)", 3920), ("y", "(2,)", 8)]);
     assert_eq!(eval().code, 0, "{}", eval().stderr);
     // Arrays that do not fit are refused by their shape.
-    for (shape, bytes, told) in [
+    for (shape, bytes, expected) in [
         ("(1, 49, 1000000000, 1)", 1960, "1960 of its"),
         ("(1, 49, 11, 1)", 2156, "takes the shape [any, 49, 10, 1], but got [1, 49, 11, 1]"),
     ] {
         archive(&path, &[("mfcc", shape, bytes)]);
         let ran = run();
         assert_eq!(ran.code, 2);
-        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     }
-    for (x, y, bytes, told) in [
+    for (x, y, bytes, expected) in [
         ("(2, 49, 11)", "(2,)", [4312, 8], "samples of x: input `mfcc` takes the shape"),
         ("(1000000000000, 0)", "(1000000000000, 0)", [0, 0], "has no elements"),
         ("(2, 49, 10)", "(2, 1000000)", [3920, 8_000_000], "y has 1000000 values per sample"),
@@ -224,8 +224,8 @@ fn arrays_that_do_not_fit_are_not_read() {
     ] {
         archive(&path, &[("x", x, bytes[0]), ("y", y, bytes[1])]);
         let ran = eval();
-        assert_eq!(ran.code, 2, "{told}: {}", ran.stderr);
-        assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
+        assert_eq!(ran.code, 2, "{expected}: {}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{expected}: {}", ran.stderr);
     }
 }
 

@@ -154,8 +154,8 @@ fn a_dash_is_standard_output() {
     }
     assert!(!place.at("-").exists() && !Path::new("-").exists());
     // A file named `-` can be given by its path.
-    let told = hardtack([&"unpack", &file(PACKED), &"-o", &place.at("-"), &"--json"]).json();
-    assert!(told["unpacked"] == true && place.at("-").exists());
+    let json = hardtack([&"unpack", &file(PACKED), &"-o", &place.at("-"), &"--json"]).json();
+    assert!(json["unpacked"] == true && place.at("-").exists());
 }
 
 #[test]

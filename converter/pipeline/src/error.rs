@@ -170,7 +170,7 @@ impl From<WriteError> for Error {
 impl From<hardtack::float::Error> for Error {
     fn from(error: hardtack::float::Error) -> Error {
         match &error {
-            // tract says it with a panic, and nothing but its words tells it from others.
+            // tract panics if an allocation fails; only the message distinguishes that panic from others.
             hardtack::float::Error::Panic { problem, .. } if guard::is_about_memory(problem) => {
                 Error::OutOfMemory { limit: guard::memory_bytes() }
             }

@@ -1,188 +1,55 @@
-//! What one inference takes, counted on the graph before anything is run: a few bytes of a model can
-//! ask for years of work.
+//! Refuses models whose inference takes more work or memory than a conversion may take, before
+//! anything runs.
 
-use std::collections::HashMap;
-
-use hardtack_bundle::graph::{Fact, Graph, Node, Operator, ScanInput};
+use hardtack::float::work::Counter;
+use hardtack_bundle::graph::Graph;
 
 use crate::error::Error;
 use crate::guard;
 
-/// Most multiply-accumulates of one inference, and elements that are written count as such. Large
-/// vision models take a third of that, for one image.
+/// The maximum number of multiply-accumulates of one inference; elements that are read or written
+/// count as such. Large vision models take a third of it for one image.
 const MOST_WORK: u64 = 1 << 43;
-/// What an element costs that is interpolated, transformed or sorted.
-const COSTLY: u64 = 16;
 
 /// Checks that a model can be run on inputs of these shapes at all.
 ///
 /// # Errors
 /// [`Error::Work`] and [`Error::Memory`], which name the node that takes the most.
 pub fn check(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(), Error> {
-    let counter = Counter { graph, symbols: bind(graph, shapes) };
-    counter.check_memory(graph, guard::memory_bytes())?;
-    for body in &graph.bodies {
-        counter.check_memory(body, guard::memory_bytes())?;
-    }
-    let costs = graph.nodes.iter().map(|node| counter.cost(graph, node));
-    let costs: Vec<u64> = costs.collect();
-    let work = costs.iter().fold(0u64, |all, cost| all.saturating_add(*cost));
-    if work <= MOST_WORK {
-        return Ok(());
-    }
-    let (most, _) = costs.iter().enumerate().max_by_key(|(_, cost)| **cost).unwrap_or((0, &0));
-    let node = &graph.nodes[most];
-    Err(Error::Work {
-        node: node.name.clone(),
-        operator: node.operator.name(),
-        macs: work,
-        limit: MOST_WORK,
-    })
-}
-
-/// The values that symbols get from the shapes of the inputs.
-fn bind(graph: &Graph, shapes: &[Vec<usize>]) -> Vec<Option<i64>> {
-    let mut symbols = vec![None; graph.symbols.len()];
-    for (input, shape) in graph.inputs.iter().zip(shapes) {
-        let facts = graph.nodes[*input as usize].outputs.first();
-        let dims = facts.into_iter().flat_map(|fact| &fact.shape);
-        for (dim, size) in dims.zip(shape) {
-            let slot = dim.as_symbol().and_then(|symbol| symbols.get_mut(symbol as usize));
-            if let (Some(slot @ None), Ok(size)) = (slot, i64::try_from(*size)) {
-                *slot = Some(size);
-            }
-        }
-    }
-    symbols
-}
-
-struct Counter<'g> {
-    /// The outermost graph.
-    graph: &'g Graph,
-    symbols: Vec<Option<i64>>,
-}
-
-impl Counter<'_> {
-    /// The dimensions of a value as far as they are known; one that is not counts 1.
-    fn dims(&self, fact: &Fact) -> Vec<u64> {
-        let size = |value: i64| u64::try_from(value).unwrap_or(0);
-        fact.shape.iter().map(|dim| dim.evaluate(&self.symbols).map_or(1, size)).collect()
-    }
-
-    fn elements(&self, fact: &Fact) -> u64 {
-        product(self.dims(fact))
-    }
-
-    fn bytes(&self, fact: &Fact) -> u64 {
-        self.elements(fact).saturating_mul(fact.dtype.size().unwrap_or(8) as u64)
-    }
-
-    /// Each node reads all its inputs at once, and writes all its outputs: whatever the order of the
-    /// nodes, no less memory will do.
-    fn check_memory(&self, graph: &Graph, limit: u64) -> Result<(), Error> {
+    let counter = Counter::of_shapes(graph, shapes, 0);
+    let limit = guard::memory_bytes();
+    for graph in [graph].into_iter().chain(&graph.bodies) {
         for node in &graph.nodes {
-            let mut inputs = node.inputs.clone();
-            inputs.sort();
-            inputs.dedup();
-            let sum = |all: u64, fact: &Fact| all.saturating_add(self.bytes(fact));
-            let read = inputs.iter().map(|input| graph.fact(*input)).fold(0, sum);
-            let bytes = read.max(node.outputs.iter().fold(0, sum));
+            let bytes = counter.bytes_at_once(graph, node);
             if bytes > limit {
                 let (node, operator) = (node.name.clone(), node.operator.name());
                 return Err(Error::Memory { node, operator, bytes, limit });
             }
         }
-        Ok(())
     }
-
-    /// Multiply-accumulates of a node, or what counts as such; it may be too little, never too much
-    /// by far.
-    fn cost(&self, graph: &Graph, node: &Node) -> u64 {
-        let sum = |all: u64, fact: &Fact| all.saturating_add(self.elements(fact));
-        let read = || node.inputs.iter().map(|input| graph.fact(*input)).fold(0, sum);
-        let written = node.outputs.iter().fold(0, sum);
-        let input = |index: usize| node.inputs.get(index).map(|input| graph.fact(*input));
-        let window = |kernel: &[u32]| product(kernel.iter().map(|size| u64::from(*size)));
-        let of_group = |channels: u32, groups: u32| u64::from(channels / groups.max(1)).max(1);
-        match &node.operator {
-            Operator::Input | Operator::Constant(_) => 0,
-            Operator::Conv(conv) => {
-                let channels = of_group(conv.window.input_channels, conv.groups);
-                written.saturating_mul(window(&conv.window.kernel)).saturating_mul(channels)
-            }
-            Operator::ConvTranspose(conv) => {
-                let channels = of_group(conv.window.output_channels, conv.groups);
-                let read = input(0).map_or(0, |fact| self.elements(fact));
-                read.saturating_mul(window(&conv.window.kernel)).saturating_mul(channels)
-            }
-            Operator::MaxPool(pool) => written.saturating_mul(window(&pool.window.kernel)),
-            Operator::SumPool(pool) => written.saturating_mul(window(&pool.window.kernel)),
-            Operator::Lrn(lrn) => written.saturating_mul(u64::from(lrn.size)),
-            Operator::Einsum(einsum) => {
-                let facts = node.inputs.iter().map(|input| graph.fact(*input));
-                self.einsum(&einsum.expression, facts).saturating_add(written)
-            }
-            Operator::DynamicMatMul(_) => {
-                let depth = input(0).and_then(|fact| self.dims(fact).last().copied());
-                written.saturating_mul(depth.unwrap_or(1).max(1))
-            }
-            Operator::Scan(scan) => {
-                let slices = scan.inputs.iter().enumerate().filter_map(|(index, kind)| {
-                    let ScanInput::Slice(slice) = kind else { return None };
-                    let size = *self.dims(input(index)?).get(slice.axis as usize)?;
-                    Some(size / slice.chunk.unsigned_abs().max(1))
-                });
-                let times = slices.max().unwrap_or(1);
-                self.body(scan.body).saturating_mul(times).saturating_add(written)
-            }
-            Operator::If(branch) => {
-                self.body(branch.then_body).max(self.body(branch.else_body)).saturating_add(written)
-            }
-            Operator::Resize(_)
-            | Operator::GridSample(_)
-            | Operator::Fft(_)
-            | Operator::Stft(_)
-            | Operator::TopK(_) => read().max(written).saturating_mul(COSTLY),
-            _ => read().max(written),
-        }
+    let (macs, limit) = (counter.total(), MOST_WORK);
+    if macs <= limit {
+        return Ok(());
     }
-
-    /// The work of a body, each time it is run. Bodies nest only in those that come after them.
-    fn body(&self, index: u32) -> u64 {
-        let Some(body) = self.graph.bodies.get(index as usize) else { return 0 };
-        let costs = body.nodes.iter().map(|node| self.cost(body, node));
-        costs.fold(0u64, u64::saturating_add)
-    }
-
-    /// The product of the sizes of all axes of an expression such as `mk,kn->mn`.
-    fn einsum<'f>(&self, expression: &str, facts: impl Iterator<Item = &'f Fact>) -> u64 {
-        let (inputs, _) = expression.split_once("->").unwrap_or((expression, ""));
-        let mut axes: HashMap<char, u64> = HashMap::new();
-        for (letters, fact) in inputs.split(',').zip(facts) {
-            for (letter, size) in letters.chars().zip(self.dims(fact)) {
-                let axis = axes.entry(letter).or_insert(size);
-                *axis = size.max(*axis);
-            }
-        }
-        product(axes.into_values())
-    }
-}
-
-fn product(sizes: impl IntoIterator<Item = u64>) -> u64 {
-    sizes.into_iter().fold(1, u64::saturating_mul)
+    let most = graph.nodes.iter().max_by_key(|node| counter.cost(graph, node));
+    let (node, operator) =
+        most.map_or_else(Default::default, |node| (node.name.clone(), node.operator.name()));
+    Err(Error::Work { node, operator, macs, limit })
 }
 
 #[cfg(test)]
 mod tests {
     use hardtack_bundle::DType;
-    use hardtack_bundle::graph::{Dim, Einsum, Outlet, Scan, ScanOutput, ScanSlice, Unary};
+    use hardtack_bundle::graph::{
+        Dim, Einsum, Operator, Outlet, Scan, ScanInput, ScanOutput, ScanSlice, Unary,
+    };
 
     use super::*;
     use crate::testing::Net;
 
     /// Multiply-accumulates of the nodes of a graph, constants and inputs left out.
     fn costs(graph: &Graph, shapes: &[Vec<usize>]) -> Vec<u64> {
-        let counter = Counter { graph, symbols: bind(graph, shapes) };
+        let counter = Counter::of_shapes(graph, shapes, 0);
         let costs = graph.nodes.iter().map(|node| counter.cost(graph, node));
         costs.filter(|cost| *cost > 0).collect()
     }

@@ -69,7 +69,7 @@ fn work(case: &str) -> u8 {
     0
 }
 
-/// A temporary file, and one that is not finished beside an output.
+/// A temporary file, and an unfinished file next to an output.
 fn leave_files() {
     std::fs::write(std::env::temp_dir().join("spool"), "x").unwrap();
     let name = format!("{}bundle.tmp", guard::unfinished_prefix());
@@ -136,7 +136,7 @@ fn killed(signal: &str) {
     wait_until("the children are gone", || children.iter().all(gone));
 }
 
-/// The children of a process, where the system tells.
+/// The children of a process, where the system lists them.
 fn children(id: &str) -> Vec<String> {
     let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
     list.unwrap_or_default().split_whitespace().map(String::from).collect()

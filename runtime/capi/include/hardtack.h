@@ -89,7 +89,7 @@ typedef struct HardtackOptions {
   bool keep_state;
   // Instruction set of the integer kernels, such as `neondot`; NULL is the best of this machine.
   const char *isa;
-  // The maximum number of bytes that the session may hold: weights packed anew, constants, arenas
+  // The maximum number of bytes that the session may hold: repacked weights, constants, arenas
   // and intermediate values. 0 is 4 GiB. A model that needs more is refused.
   uint64_t memory_limit;
   // The maximum number of element operations of one inference. 0 is 2^41. A model that needs more

@@ -1,6 +1,7 @@
 //! Bundles.
 
 use std::ffi::{CString, c_char};
+use std::path::PathBuf;
 use std::ptr;
 
 use hardtack::Bundle;
@@ -29,6 +30,23 @@ impl HardtackBundle {
     }
 }
 
+/// Opens the bundle of a file with `how`.
+///
+/// # Safety
+/// `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+unsafe fn open(
+    path: *const c_char,
+    bundle: *mut *mut HardtackBundle,
+    how: impl FnOnce(PathBuf) -> Result<Bundle, hardtack::Error>,
+) -> Result<(), Failure> {
+    // SAFETY: `path` is NULL or a text that ends with a zero.
+    let file = unsafe { self::path(path)? };
+    // SAFETY: `bundle` is NULL or can be written.
+    let mut to = unsafe { Target::new(bundle, 1, "bundle")? };
+    to.write([give(HardtackBundle::new(how(file)?)?)]);
+    Ok(())
+}
+
 /// Opens a bundle by mapping its file, which nobody may change in place while it is in use.
 ///
 /// @param path   the file
@@ -41,14 +59,8 @@ pub unsafe extern "C" fn hardtack_bundle_open(
     path: *const c_char,
     bundle: *mut *mut HardtackBundle,
 ) -> HardtackStatus {
-    guarded(|| {
-        // SAFETY: `path` is NULL or a text that ends with a zero.
-        let file = unsafe { self::path(path)? };
-        // SAFETY: `bundle` is NULL or can be written.
-        let mut to = unsafe { Target::new(bundle, 1, "bundle")? };
-        to.write([give(HardtackBundle::new(Bundle::open(file)?)?)]);
-        Ok(())
-    })
+    // SAFETY: `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+    guarded(|| unsafe { open(path, bundle, Bundle::open) })
 }
 
 /// Opens a bundle that was verified when it was installed and that nobody could change since:
@@ -65,14 +77,8 @@ pub unsafe extern "C" fn hardtack_bundle_open_unverified(
     path: *const c_char,
     bundle: *mut *mut HardtackBundle,
 ) -> HardtackStatus {
-    guarded(|| {
-        // SAFETY: `path` is NULL or a text that ends with a zero.
-        let file = unsafe { self::path(path)? };
-        // SAFETY: `bundle` is NULL or can be written.
-        let mut to = unsafe { Target::new(bundle, 1, "bundle")? };
-        to.write([give(HardtackBundle::new(Bundle::open_unverified(file)?)?)]);
-        Ok(())
-    })
+    // SAFETY: `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+    guarded(|| unsafe { open(path, bundle, Bundle::open_unverified) })
 }
 
 /// Opens a bundle that lies in memory, by copying it.

@@ -92,7 +92,7 @@ pub unsafe extern "C" fn hardtack_session_classify(
         let sample = unsafe { read(sample, "sample")? };
         // SAFETY: `count` is NULL or a number that can be read and written.
         let (most, mut found) = unsafe { (read(count, "count")?, Target::new(count, 1, "count")?) };
-        // SAFETY: `classes` is NULL or has room for so many.
+        // SAFETY: `classes` is NULL or has room for that many.
         let mut to = unsafe { Target::new(classes, most, "classes")? };
         // SAFETY: the pointers of the tensor are good.
         let sample = unsafe { sample.tensor(None)? };

@@ -8,7 +8,7 @@
 //!   a sentence for [`hardtack_last_error`] of the same thread.
 //! - A null pointer where something is needed, one that is not aligned, a handle of another kind and
 //!   outputs that share memory are errors and no crash. So is, mostly, a handle that was freed. Other
-//!   wrong pointers cannot be told from right ones: that is what `unsafe` promises here.
+//!   wrong pointers cannot be distinguished from right ones: that is what `unsafe` promises here.
 //! - No panic passes: all work is done in `guarded` or `value_or`. Where panics abort they end the
 //!   process, and this library is not built that way: see the profiles in the workspace's `Cargo.toml`.
 //! - In a child process after `fork`, bundles and sessions of the parent can be used and freed, and new

@@ -13,7 +13,7 @@ use crate::status::{Failure, argument, value_or};
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HardtackOptions {
-    /// Bytes of this struct, by which a library that knows more settings tells which are there.
+    /// The size of this struct in bytes: a library that knows more settings reads only these.
     pub size: usize,
     /// Threads for integer programs, at most 1024; 0 is 1. Results do not depend on it.
     pub threads: u32,
@@ -21,7 +21,7 @@ pub struct HardtackOptions {
     pub keep_state: bool,
     /// Instruction set of the integer kernels, such as `neondot`; NULL is the best of this machine.
     pub isa: *const c_char,
-    /// The maximum number of bytes that the session may hold: weights packed anew, constants, arenas
+    /// The maximum number of bytes that the session may hold: repacked weights, constants, arenas
     /// and intermediate values. 0 is 4 GiB. A model that needs more is refused.
     pub memory_limit: u64,
     /// The maximum number of element operations of one inference. 0 is 2^41. A model that needs more
@@ -94,7 +94,7 @@ impl HardtackOptions {
     /// The options of a pointer; the usual ones for null.
     ///
     /// # Safety
-    /// It is null, or points to a size and, if that is possible, to so many bytes, with good pointers.
+    /// It is null, or points to a size and, if that is possible, to that many bytes, with good pointers.
     pub(crate) unsafe fn read(options: *const HardtackOptions) -> Result<Options, Failure> {
         if options.is_null() {
             return Ok(Options::default());

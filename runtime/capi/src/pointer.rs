@@ -28,7 +28,7 @@ pub(crate) unsafe fn slice<'a, T>(
         return Ok(&[]);
     }
     fits(pointer, count, what)?;
-    // SAFETY: it is not null, aligned and not too long, and so points to so many elements, which stay
+    // SAFETY: it is not null, aligned and not too long, and points to that many elements, which stay
     // and do not change.
     Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
 }
@@ -46,7 +46,7 @@ pub(crate) unsafe fn slice_mut<'a, T>(
         return Ok(&mut []);
     }
     fits(pointer, count, what)?;
-    // SAFETY: it is not null, aligned and not too long, and so points to so many elements, which stay
+    // SAFETY: it is not null, aligned and not too long, and points to that many elements, which stay
     // and which nobody else uses.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer, count) })
 }
@@ -62,7 +62,7 @@ impl<T> Target<T> {
     /// Room for `count` results.
     ///
     /// # Safety
-    /// `pointer` is null, or so many can be written there for as long as the target is there.
+    /// `pointer` is null, or that many can be written there for as long as the target is there.
     pub(crate) unsafe fn new(
         pointer: *mut T,
         count: usize,

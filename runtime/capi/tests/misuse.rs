@@ -138,7 +138,7 @@ fn pointers_that_are_not_aligned() {
         refused(hardtack_session_classify(session, place.cast(), null_mut(), &mut count), odd);
         refused(hardtack_session_classify(session, &sample, place.cast(), &mut count), odd);
         refused(hardtack_session_classify(session, &sample, null_mut(), place.cast()), odd);
-        // Handles are told from such pointers as well.
+        // Handles are distinguished from such pointers as well.
         refused(hardtack_bundle_verify(place.cast()), "is not a bundle");
         refused(hardtack_session_reset(place.cast()), "is not a session");
         hardtack_session_free(place.cast());

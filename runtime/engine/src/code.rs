@@ -299,6 +299,14 @@ impl<B: AsRef<[u8]>> Program<B> {
         Ok(Self { header, code, weights, packing: Some(packing) })
     }
 
+    /// The bytes of the arena that a program states in its header. Checks the header only.
+    ///
+    /// # Errors
+    /// Where the bytes do not begin with the header of a program of this length.
+    pub fn stated_arena(code: &[u8]) -> Result<u32, ProgramError> {
+        Header::read(code).map(|header| header.arena_bytes)
+    }
+
     /// The layout of its weights; `None` is that of the family `mcu`.
     pub fn packing(&self) -> Option<Packing> {
         self.packing

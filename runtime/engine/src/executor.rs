@@ -87,6 +87,11 @@ impl<B: AsRef<[u8]>> Executor<B> {
         self.packed.is_none()
     }
 
+    /// Bytes of weights that were packed for this executor; 0 if they are used where they lie.
+    pub fn packed_bytes(&self) -> usize {
+        self.packed.as_ref().map_or(0, |packed| packed.bytes().len())
+    }
+
     /// Bytes of the arena that a run needs; a multiple of 64 is the best address for it.
     pub fn arena_bytes(&self) -> usize {
         match &self.lowered {

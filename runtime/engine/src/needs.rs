@@ -39,7 +39,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     }
 
     /// The number of bytes that an executor for this instruction set allocates at least: weights
-    /// that it packs anew, the arena and the steps. Allocates nothing.
+    /// that it repacks, the arena and the steps. Allocates nothing.
     ///
     /// # Errors
     /// [`ProgramError::WeightsRepeated`].

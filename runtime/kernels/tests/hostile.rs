@@ -19,7 +19,7 @@ use proptest::prelude::*;
 
 /// Bytes of the arena: whole pages, so that it is guarded on both sides.
 const ARENA: usize = 1 << 16;
-/// Bytes of weights, guarded alike.
+/// Bytes of weights, guarded in the same way.
 const WEIGHTS: usize = 1 << 16;
 
 fn tables() -> Vec<&'static Kernels> {
@@ -147,7 +147,7 @@ fn attempt(
                 arena[at..at + bytes].copy_from_slice(&before[at..at + bytes]);
             }
         }
-        prop_assert!(arena == before, "bytes beside the output changed");
+        prop_assert!(arena == before, "bytes outside the output changed");
     }
     Ok(done)
 }

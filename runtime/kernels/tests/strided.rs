@@ -319,7 +319,7 @@ impl Case {
         for at in to.positions() {
             arena[at] = before[at];
         }
-        assert!(arena == before, "bytes beside the output changed");
+        assert!(arena == before, "bytes outside the output changed");
         result
     }
 }

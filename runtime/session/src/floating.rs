@@ -1,6 +1,6 @@
 //! Models that are more than one integer program: the adapter to tract runs them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use crate::binding::{Sizes, Slots};
 use crate::float::{FloatModel, FloatPlan};
@@ -14,6 +14,19 @@ use crate::{Error, Limits, Model, Tensor};
 
 /// Most plans that are kept.
 const PLANS: usize = 8;
+
+/// Warns once in a build that a panic inside tract would end.
+fn warn_of_abort() {
+    static WARNED: Once = Once::new();
+    if cfg!(panic = "abort") {
+        WARNED.call_once(|| {
+            log::warn!(
+                "this build aborts on panics, and a malformed float model can make one; use such \
+                 builds for trusted bundles only"
+            );
+        });
+    }
+}
 
 /// A loaded model with the plans for the shapes it ran with.
 pub(crate) struct Floating {
@@ -29,6 +42,7 @@ impl Floating {
         limits: Limits,
         processor: &Arc<Processor>,
     ) -> Result<Floating, Error> {
+        warn_of_abort();
         let model = FloatModel::load_on(model, prepared, limits, processor)?;
         Ok(Floating { model, plans: Vec::new() })
     }

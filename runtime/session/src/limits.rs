@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Upper bounds on what loading and running a bundle may use.
@@ -158,11 +158,20 @@ impl Canceller {
     }
 }
 
-/// What may end one run: a canceller and a deadline.
+/// What may end one run: a canceller, a deadline, and the memory of values whose size only the run
+/// shows. Clones are of the same run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Control {
     canceller: Canceller,
     deadline: Option<(Instant, Duration)>,
+    memory: Option<Memory>,
+}
+
+/// How many bytes a run may still take.
+#[derive(Clone, Debug)]
+struct Memory {
+    left: Arc<AtomicU64>,
+    limit: u64,
 }
 
 impl Control {
@@ -170,7 +179,41 @@ impl Control {
     pub(crate) fn start(canceller: &Canceller, limits: &Limits) -> Control {
         let deadline =
             limits.run_time.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
-        Control { canceller: canceller.clone(), deadline }
+        Control { canceller: canceller.clone(), deadline, memory: None }
+    }
+
+    /// The same run, which counts the memory of values whose size only it shows.
+    #[cfg(feature = "float")]
+    pub(crate) fn with_memory(self, limit: u64) -> Control {
+        let left = Arc::new(AtomicU64::new(limit));
+        Control { memory: Some(Memory { left, limit }), ..self }
+    }
+
+    /// Counts the bytes of a value.
+    #[cfg(feature = "float")]
+    pub(crate) fn take_memory(&self, bytes: u64) -> Result<(), Exceeded> {
+        let Some(Memory { left, limit }) = &self.memory else { return Ok(()) };
+        let before = left.load(Ordering::Relaxed);
+        left.store(before.saturating_sub(bytes), Ordering::Relaxed);
+        if bytes <= before {
+            return Ok(());
+        }
+        let needed = (limit - before).saturating_add(bytes);
+        Err(Exceeded { resource: Resource::Memory, needed, limit: *limit })
+    }
+
+    /// How many bytes the run may still take.
+    #[cfg(feature = "float")]
+    pub(crate) fn memory_left(&self) -> u64 {
+        self.memory.as_ref().map_or(u64::MAX, |memory| memory.left.load(Ordering::Relaxed))
+    }
+
+    /// The run may again take what it could take at an earlier call of [`Control::memory_left`].
+    #[cfg(feature = "float")]
+    pub(crate) fn give_back_memory(&self, left: u64) {
+        if let Some(memory) = &self.memory {
+            memory.left.store(left, Ordering::Relaxed);
+        }
     }
 
     /// Whether the run is to go on.
@@ -212,6 +255,20 @@ mod tests {
         assert_eq!(control.check(), Err(Stopped::OutOfTime { limit }));
         let longest = Limits::default().with_run_time(Duration::MAX);
         assert_eq!(Control::start(&Canceller::default(), &longest).check(), Ok(()));
+    }
+
+    #[cfg(feature = "float")]
+    #[test]
+    fn values_share_the_memory_of_a_run() {
+        let control = Control::default().with_memory(100);
+        assert_eq!(control.clone().take_memory(60), Ok(()));
+        let left = control.memory_left();
+        assert_eq!(left, 40);
+        let exceeded = control.take_memory(50).unwrap_err();
+        assert_eq!((exceeded.needed, exceeded.limit), (110, 100));
+        control.give_back_memory(left);
+        assert_eq!(control.take_memory(40), Ok(()));
+        assert_eq!(Control::default().take_memory(u64::MAX), Ok(()));
     }
 
     #[test]

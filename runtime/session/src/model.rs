@@ -129,14 +129,13 @@ impl Model {
     pub(crate) fn check_arena(&self, stated: u64) -> Result<(), Error> {
         let mut needed = 0u64;
         for (index, program) in self.programs.iter().enumerate() {
-            let parsed = program.parse();
-            let parsed = parsed.map_err(|error| Error::Program { program: index, error })?;
-            let bytes = parsed.arena_bytes() as u64;
+            let bytes = hardtack_engine::Program::<Bytes>::stated_arena(&program.code);
+            let bytes = bytes.map_err(|error| Error::Program { program: index, error })?;
             // Packed weights are made for kernels that lay out their arena themselves: what the
             // manifest states is theirs, and the program's own may differ.
             let bytes = match program.packing {
-                None => bytes,
-                Some(_) => bytes.saturating_sub(PACKED_ARENA) / PACKED_ARENA_FACTOR,
+                None => u64::from(bytes),
+                Some(_) => u64::from(bytes).saturating_sub(PACKED_ARENA) / PACKED_ARENA_FACTOR,
             };
             needed = needed.saturating_add(bytes);
         }

@@ -303,6 +303,7 @@ impl Session {
             #[cfg(feature = "float")]
             Runner::Float(floating) => {
                 let (ports, states) = (&self.ports, &mut self.states);
+                let control = control.with_memory(self.options.limits.memory_bytes);
                 floating.run(ports, states, &given, &sizes, (filling, &control), times)?
             }
         };

@@ -71,7 +71,7 @@ pub fn read_npy(path: &Path) -> Result<Tensor, Error> {
 }
 
 /// Reads all arrays of a `.npz` file with their names, in the order of the archive. Arrays whose
-/// elements are no numbers, such as the names of classes, are left out. For untrusted files, use
+/// elements are not numbers, such as class names, are left out. For untrusted files, use
 /// [`Archive`] to read only the arrays that are needed.
 ///
 /// # Errors

@@ -57,7 +57,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Whether the model is the cause, as far as can be told.
+    /// Whether the model is the likely cause.
     pub fn is_the_model(&self) -> bool {
         !matches!(self, Cause::Ended { .. } | Cause::Other { .. })
     }
@@ -83,7 +83,7 @@ impl Cause {
         }
     }
 
-    /// A panic, or that memory could not be had, which some code tells by panicking.
+    /// A panic. Some code also panics if an allocation fails.
     pub(super) fn of_panic(message: &str, limits: &Limits) -> Cause {
         match is_about_memory(message) {
             true => Cause::Memory { limit_bytes: limits.memory_bytes },
@@ -195,7 +195,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { memory_bytes: 1 << 30, seconds: 5 };
 
-    fn told(status: i32, words: &str) -> (Cause, String) {
+    fn explained(status: i32, words: &str) -> (Cause, String) {
         let cause = Cause::of(ExitStatus::from_raw(status), words, &LIMITS);
         let stopped = Stopped { cause: cause.clone(), place: "reading node a".into() };
         (cause, stopped.to_string())
@@ -221,7 +221,7 @@ mod tests {
             ),
             (9, "", "the system ended it, most likely because memory ran out while"),
         ] {
-            let (cause, text) = told(status, words);
+            let (cause, text) = explained(status, words);
             assert!(text.starts_with(sentence), "{text}");
             assert!(cause.is_the_model(), "{text}");
         }
@@ -233,7 +233,7 @@ mod tests {
             (15, "another process ended it with signal 15 while reading node a; start it again"),
             (3 << 8, "it ended with exit status: 3 while"),
         ] {
-            let (cause, text) = told(status, "");
+            let (cause, text) = explained(status, "");
             assert!(text.starts_with(sentence) && !cause.is_the_model(), "{text}");
         }
     }

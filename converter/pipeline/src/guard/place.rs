@@ -10,7 +10,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 /// Bytes of the file: one note, filled up with spaces.
 const BYTES: usize = 256;
-/// Targets of the log records that tell the place.
+/// Targets of the log records that name the place of the work.
 const TARGETS: [&str; 4] =
     [crate::import::STAGE, "tract_onnx::model", "tract_hir::infer::analyser", "tract_core::plan"];
 /// How those of tract begin, and what stands for that in a note.
@@ -104,7 +104,7 @@ impl Log for Noting {
     }
 }
 
-/// Whether a record may tell the place.
+/// Whether a log record names the place of the work.
 fn is_place(metadata: &Metadata<'_>) -> bool {
     NOTES.get().is_some() && TARGETS.contains(&metadata.target())
 }
@@ -125,7 +125,7 @@ fn doing(words: &fmt::Arguments<'_>) -> Option<String> {
     let (beginning, stands_for) =
         BEGINNINGS.iter().find(|(beginning, _)| head.0.starts_with(beginning))?;
     let rest = &head.0[beginning.len()..];
-    // The number of a step tells nothing.
+    // The number of a step means nothing to a user.
     let node = match *stands_for {
         "running " => rest.split_once(", ")?.1,
         _ => rest,
@@ -133,7 +133,7 @@ fn doing(words: &fmt::Arguments<'_>) -> Option<String> {
     Some(format!("{stands_for}{node}"))
 }
 
-/// The beginning of a text, no longer than it may tell a place.
+/// The beginning of a text, cut to the length of a place.
 struct Head(String);
 
 impl fmt::Write for Head {

@@ -28,7 +28,7 @@ const LONGEST_LINE: u64 = 1 << 16;
 pub struct Supervision {
     /// Memory and time that it may take.
     pub limits: Limits,
-    /// The files that it writes: what is left unfinished beside them is removed.
+    /// The files that it writes: unfinished files next to them are removed.
     pub outputs: Vec<PathBuf>,
 }
 
@@ -38,7 +38,7 @@ pub struct Supervision {
 pub enum Event<'e> {
     /// A stage begins.
     Stage(&'e str),
-    /// So many steps of a stage are done, of so many.
+    /// The number of steps of a stage that are done, and the number of all its steps.
     Step(usize, usize),
     /// There is no more progress to show.
     Finished,
@@ -166,7 +166,7 @@ fn start(supervision: &Supervision, leftovers: &Leftovers) -> io::Result<Child> 
 /// process begins.
 fn give_back(command: &mut Command) {
     const VARIABLE: &str = "MALLOC_MMAP_THRESHOLD_";
-    /// Blocks of so many bytes or more are given back.
+    /// Blocks of this many bytes or more are given back.
     const THRESHOLD: &str = "131072";
     let glibc = cfg!(all(target_os = "linux", target_env = "gnu"));
     if glibc && std::env::var_os(VARIABLE).is_none() {

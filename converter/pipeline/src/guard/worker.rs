@@ -208,7 +208,7 @@ mod tests {
         let limits = Limits { memory_bytes: 7, seconds: 9 };
         let own = Worker::variable(&limits, ".hardtack-x-", true);
         let Some(parent) = parent() else { return };
-        // This process is no child of itself.
+        // This process is not a child of itself.
         assert!(Worker::read(&own).is_none());
         let (_, rest) = own.split_once(' ').unwrap();
         let worker = Worker::read(&format!("{parent} {rest}")).unwrap();

@@ -57,14 +57,14 @@ pub struct Conv {
     /// Pixels that pass one block after the other: few enough that what they read and write
     /// stays in the cache.
     at_once: usize,
-    /// The arena has at least so many bytes.
+    /// The arena has at least this many bytes.
     arena: usize,
 }
 
 /// Some columns at some pixels: what a kernel gets.
 ///
 /// # Safety
-/// Whoever calls a kernel with a block promises, until it returns:
+/// The caller of a kernel with a block promises, until it returns:
 ///
 /// - There are `pixels` offsets of inputs and of outputs, and of addends where `residual` is not
 ///   null; no more than `pixels` of any are read.

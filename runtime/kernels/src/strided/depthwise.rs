@@ -37,7 +37,7 @@ pub struct Depthwise {
     packing: Packing,
     /// Bytes of its weights.
     bytes: usize,
-    /// The arena has at least so many bytes.
+    /// The arena has at least this many bytes.
     arena: usize,
     /// Bytes of the input from one window to the next, down and right.
     window_step: [usize; 2],
@@ -53,7 +53,7 @@ const AT_ONCE: usize = 96 << 10;
 /// Some rows of outputs of one block of channels: what a kernel gets.
 ///
 /// # Safety
-/// Whoever calls a kernel with rows promises, until it returns, with *vector* for the number of
+/// The caller of a kernel with rows promises, until it returns, with *vector* for the number of
 /// channels in a block of the kernel's layout ([`Packing::channels`]):
 ///
 /// - A vector of bytes can be read at `rows[t] + h · row_step + i · window_step + k · column_step`,
@@ -61,7 +61,7 @@ const AT_ONCE: usize = 96 << 10;
 ///   below `kernel[1]`. As the first of them belongs to the image, kernels read up to a vector less
 ///   1 behind it, which is less than [`SLACK`].
 /// - `kernel` has 1 to [`MAXIMUM_ROWS`] rows and at least one column.
-/// - `columns_between` is 0, or `window_step` is so many times `column_step`.
+/// - `columns_between` is 0, or `window_step` is that many times `column_step`.
 /// - `weights` is a multiple of 64, and `8 + 4 · kernel[1] · ⌈kernel[0] / 4⌉` vectors of bytes can be
 ///   read there. No kernel reads further.
 /// - `channels`, at least 1 and at most a vector, bytes can be written at

@@ -132,7 +132,7 @@ unsafe impl Parallel for Pool {
             core::hint::spin_loop();
             spins += 1;
             if spins == SPINS && self.find_orphaned() {
-                // There are no workers in this process, and the parts of theirs are left.
+                // The child process has no workers: the calling thread does their parts.
                 let rest = || (1..=self.workers.len()).for_each(|index| shared.share(&task, index));
                 own = own.and_then(|()| catch_unwind(AssertUnwindSafe(rest)));
                 break;

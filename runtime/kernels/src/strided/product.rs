@@ -81,7 +81,7 @@ impl Product<'_> {
     /// The most columns there may be.
     pub const COLUMNS: usize = u32::MAX as usize / 4 / ROWS;
 
-    /// Bytes of memory that a product of so many rows needs; saturates where no memory is so large.
+    /// The bytes of memory that a product of this many rows needs; saturates.
     pub fn scratch(&self, rows: usize) -> usize {
         rows.min(ROWS).saturating_mul(self.stride()).saturating_add(SLACK)
     }

@@ -147,9 +147,10 @@ pub(super) fn require(holds: bool, problem: &str) -> Result<(), Problem> {
 
 /// Turns tract's error chain into one sentence.
 pub(super) fn tract(doing: &'static str) -> impl FnOnce(tract_core::prelude::TractError) -> Error {
-    move |error| match error.downcast_ref::<Stopped>() {
-        Some(stopped) => Error::Stopped(*stopped),
-        None => Error::Tract { doing, problem: format!("{error:#}") },
+    move |error| match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(stopped), _) => Error::Stopped(*stopped),
+        (_, Some(exceeded)) => Error::Exceeded(*exceeded),
+        _ => Error::Tract { doing, problem: format!("{error:#}") },
     }
 }
 

@@ -332,7 +332,7 @@ impl<'m> Loader<'m> {
 /// Why a node was not added.
 enum Refusal {
     Problem(Problem),
-    /// One of its values takes so many bytes.
+    /// One of its values takes this many bytes.
     TooLarge(u64),
 }
 

@@ -5,7 +5,6 @@
 //! runnable for given input shapes. With the feature `export`, [`save`] is the way back,
 //! [`prepare`] simplifies a model ahead of time, and [`evaluate`] computes single nodes.
 
-mod cost;
 mod dims;
 mod error;
 #[cfg(feature = "export")]
@@ -13,6 +12,7 @@ mod evaluate;
 #[cfg(test)]
 mod hostile;
 mod load;
+mod memory;
 mod operators;
 pub mod ops;
 mod optimize;
@@ -22,6 +22,7 @@ mod run;
 mod save;
 mod tensors;
 mod twins;
+pub mod work;
 
 pub use error::Error;
 #[cfg(feature = "export")]

@@ -10,13 +10,14 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact};
 use tract_core::internal::*;
 
-use super::cost;
 use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
+use super::memory;
 use super::ops::{Engine, check_bodies};
 use super::optimize::{declutter, optimize};
-use super::run::{NoWatch, Watch, run};
+use super::run::{NoWatch, Watch, begin, run};
 use super::tensors::{dtype_to_tract, from_tract, to_tract};
+use super::work::Counter;
 use crate::limits::Control;
 use crate::processor::{NotReady, Processor};
 use crate::{Constant, Limits, Model, Tensor as Ours};
@@ -24,6 +25,8 @@ use crate::{Constant, Limits, Model, Tensor as Ours};
 #[cfg(feature = "export")]
 pub use observe::ObservedPlan;
 
+/// What running a node takes besides its elements, in element operations: about a microsecond.
+const NODE_OPERATIONS: u64 = 16384;
 /// The memory limit of [`FloatModel::load`].
 const LOADED_BYTES: u64 = 64 << 30;
 
@@ -41,7 +44,7 @@ pub struct FloatModel {
 }
 
 impl FloatModel {
-    /// Checks a model, with a limit of 64 GiB of memory and no others. `prepared` says that it was simplified
+    /// Checks a model, with a memory limit of 64 GiB and no other limit. `prepared` says that it was simplified
     /// ahead of time, so that a plan need not do it.
     ///
     /// # Errors
@@ -142,13 +145,10 @@ impl FloatModel {
     /// The model for inputs of these shapes.
     fn shaped(&self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
         let values = self.bind(shapes)?;
+        let counter = Counter::new(&self.model.graph, values.clone(), NODE_OPERATIONS);
+        self.limits.check_operations(counter.total())?;
         let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
-        let model = self.build(&values, Some(&input_shapes))?;
-        let operations = guard("counting operations", || {
-            cost::operations(&model).map_err(tract("counting operations"))
-        })?;
-        self.limits.check_operations(operations)?;
-        Ok(model)
+        self.build(&values, Some(&input_shapes))
     }
 
     /// Brings a model into the form that tract runs on this machine.
@@ -168,7 +168,7 @@ impl FloatModel {
         let plan = guard("planning the model", || {
             TypedSimplePlan::new(model).map_err(tract("planning the model"))
         })?;
-        self.limits.check_memory(cost::memory(&plan).saturating_add(self.arena_bytes() as u64))?;
+        self.limits.check_memory(memory::of_plan(&plan))?;
         let state = spawn(&plan)?;
         let dtypes = self.inputs.iter().map(|fact| dtype_to_tract(fact.dtype)).collect();
         let names = self.model.graph.inputs.iter();
@@ -325,6 +325,7 @@ impl FloatPlan {
     ) -> Result<Vec<Ours>, Error> {
         let inputs = self.inputs(inputs)?;
         let (plan, state) = (&*self.plan, &mut self.state);
+        begin(state, control);
         let outputs = guard("running the model", || {
             run(plan, state, inputs, control, watch).map_err(tract("running the model"))
         });
@@ -390,12 +391,17 @@ pub(super) fn engines(
     processor: &Arc<Processor>,
     limits: &Limits,
 ) -> Result<Vec<Arc<Engine>>, Error> {
-    let engine = |(index, program)| match Engine::new(program, processor, limits) {
-        Ok(engine) => Ok(Arc::new(engine)),
+    // What the programs before one took is not left for it.
+    let mut left = *limits;
+    let mut engine = |(index, program)| match Engine::new(program, processor, &left) {
+        Ok(engine) => {
+            left.memory_bytes = left.memory_bytes.saturating_sub(engine.packed_bytes() as u64);
+            Ok(Arc::new(engine))
+        }
         Err(NotReady::Program(source)) => Err(Error::Program { index, source }),
         Err(NotReady::Exceeded(exceeded)) => Err(Error::Exceeded(exceeded)),
     };
-    model.programs.iter().enumerate().map(engine).collect()
+    model.programs.iter().enumerate().map(&mut engine).collect()
 }
 
 /// Checks what can be told without tract: references, and constants against their entries.

@@ -1,7 +1,7 @@
 //! Runs a tract plan one operation at a time.
 //!
 //! The kernels of tract trust that a value has the element type and shape that the plan states for
-//! it. A graph can state the size of what depends on data, so only the value itself tells. Every
+//! it. A graph can state any size for a value that depends on data, so only the value shows it. Every
 //! value is therefore compared with its fact as soon as it is computed, before another operation
 //! reads it. Between operations the run ends early where it was cancelled or its time is over.
 
@@ -25,7 +25,12 @@ pub(super) struct NoWatch;
 
 impl Watch for NoWatch {}
 
-/// Runs a plan once. `state` is one of `plan`.
+/// Begins a run: operations that run a plan of their own get its control from the state.
+pub(super) fn begin(state: &mut TypedSimpleState, control: &Control) {
+    state.turn_state.shared.insert(control.clone());
+}
+
+/// Runs a plan once. `state` is one of `plan`, for which [`begin`] was called.
 pub(super) fn run(
     plan: &TypedSimplePlan,
     state: &mut TypedSimpleState,
@@ -33,14 +38,12 @@ pub(super) fn run(
     control: &Control,
     watch: &mut impl Watch,
 ) -> TractResult<TVec<TValue>> {
-    // Operations that run a plan of their own find it there.
-    state.turn_state.shared.insert(control.clone());
     state.run_plan_with_eval(inputs, |context, state, node, inputs| {
         control.check()?;
         watch.before();
         check_operands(plan.model(), node, &inputs, context.symbols)?;
         let mut values = tract_core::plan::eval(context, state, node, inputs)?;
-        check(node, &values, context.symbols)?;
+        check(node, &values, context.symbols, control)?;
         watch.after(node, &mut values)?;
         TractResult::Ok(values)
     })
@@ -75,7 +78,12 @@ fn check_operands(
 }
 
 /// Checks that a node gave values of the types and shapes that the plan states.
-fn check(node: &TypedNode, values: &[TValue], symbols: &SymbolValues) -> TractResult<()> {
+fn check(
+    node: &TypedNode,
+    values: &[TValue],
+    symbols: &SymbolValues,
+    control: &Control,
+) -> TractResult<()> {
     ensure!(
         values.len() == node.outputs.len(),
         "node {:?} gives {} values, and the graph says {}",
@@ -87,7 +95,10 @@ fn check(node: &TypedNode, values: &[TValue], symbols: &SymbolValues) -> TractRe
         let fact = &output.fact;
         let same = match fact.shape.as_concrete() {
             Some(shape) => value.datum_type() == fact.datum_type && value.shape() == shape,
-            None => fact.matches(value, Some(symbols))?,
+            None => {
+                control.take_memory((value.len() * value.datum_type().size_of()) as u64)?;
+                fact.matches(value, Some(symbols))?
+            }
         };
         ensure!(
             same,

@@ -108,7 +108,7 @@ mod tests {
         model.nodes.iter().map(|node| node.name.clone()).collect()
     }
 
-    /// A model of values that several nodes compute alike.
+    /// A model in which several nodes compute the same value.
     fn model() -> TypedModel {
         let mut model = TypedModel::default();
         let x = model.add_source("x", f32::fact([4])).unwrap();

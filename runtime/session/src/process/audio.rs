@@ -22,7 +22,7 @@ pub(super) struct Frames {
     runs: usize,
 }
 
-/// Returns the number of inferences that a recording of this many samples needs.
+/// Returns the number of inferences for audio of this many samples.
 pub(super) fn runs(spec: &Audio, samples: usize) -> usize {
     let (window, stride) = (spec.window as usize, spec.stride as usize);
     match spec.frames as usize {

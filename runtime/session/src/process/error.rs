@@ -40,7 +40,7 @@ pub enum Error {
     #[error("cannot be read: {0}")]
     Read(#[source] std::io::Error),
     /// The file is too large to be read.
-    #[error("the file has more than {limit} bytes; use a smaller image or a shorter recording")]
+    #[error("the file has more than {limit} bytes; use a smaller image or shorter audio")]
     LargeFile {
         /// Maximum size of a file in bytes.
         limit: u64,

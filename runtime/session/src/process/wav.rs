@@ -67,7 +67,7 @@ pub(super) fn from_array(sample: &Tensor) -> Result<Vec<f32>, Error> {
     Ok(sample.to_f32().into_iter().map(|x| x / full).collect())
 }
 
-/// Checks that the shape of an array is that of a recording.
+/// Checks that the shape of an array is that of audio.
 pub(super) fn check_shape(shape: &[usize]) -> Result<(), Error> {
     if shape.iter().filter(|size| **size != 1).count() <= 1 {
         return Ok(());

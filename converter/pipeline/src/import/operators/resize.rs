@@ -8,7 +8,7 @@ use tract_onnx::pb::NodeProto;
 
 use super::Read;
 
-/// Larger scales are no sizes of anything, and their products leave 64 bits.
+/// Larger scales are never meant, and their products overflow 64 bits.
 const LARGEST_SCALE: f32 = (1 << 24) as f32;
 
 /// Reads Resize.

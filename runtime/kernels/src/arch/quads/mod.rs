@@ -117,7 +117,7 @@ pub(super) trait Quads {
 /// Reads `count` bytes, at most 16; those beyond are 0.
 ///
 /// # Safety
-/// The processor. `count` is at most 16, and so many bytes can be read.
+/// The processor. `count` is at most 16, and that many bytes can be read.
 #[inline(always)]
 pub(super) unsafe fn load<Q: Quads>(from: *const u8, count: usize) -> Q::Bytes {
     // SAFETY: `count` bytes can be read at `from`; 16 where it is that, otherwise 16 of the array.
@@ -134,7 +134,7 @@ pub(super) unsafe fn load<Q: Quads>(from: *const u8, count: usize) -> Q::Bytes {
 /// Writes the first `count` bytes.
 ///
 /// # Safety
-/// The processor. `count` is at most 16, and so many bytes can be written.
+/// The processor. `count` is at most 16, and that many bytes can be written.
 #[inline(always)]
 pub(super) unsafe fn store<Q: Quads>(to: *mut u8, bytes: Q::Bytes, count: usize) {
     // SAFETY: `count` bytes can be written at `to`; 16 where it is that, otherwise 16 of the array.

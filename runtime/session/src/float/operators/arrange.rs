@@ -104,7 +104,7 @@ pub(super) fn strided_slice(
     let fixed = |input: usize| cx.input(input).konst.is_some();
     require(axes.into_iter().chain(steps).all(fixed), "its axes or its steps are not constant")?;
     for input in 1..cx.inputs.len() {
-        require(cx.input(input).rank() <= 1, "its starts, ends, axes or steps are no list")?;
+        require(cx.input(input).rank() <= 1, "its starts, ends, axes or steps are not a list")?;
     }
     if !(fixed(1) && fixed(2)) {
         computed_bounds(cx, axes, steps)?;

@@ -111,7 +111,7 @@ pub(super) fn one_hot(cx: &Context<'_>, a: &OneHot) -> Result<Box<dyn TypedOp>, 
     cx.arity(1)?;
     let (off, on) = (cx.scalar(a.off)?, cx.scalar(a.on)?);
     require(off.datum_type() == on.datum_type(), "its two values differ in type")?;
-    require(off.rank() == 0 && on.rank() == 0, "its two values are no scalars")?;
+    require(off.rank() == 0 && on.rank() == 0, "its two values are not scalars")?;
     require(cx.input(0).datum_type.is_number(), "its indices are not numbers")?;
     let depth = u32::try_from(a.depth).map_err(|_| "its depth is unreasonably large")? as usize;
     let axis = cx.axis(a.axis, cx.input(0).rank() + 1)?;
@@ -141,7 +141,7 @@ pub(super) fn top_k(cx: &Context<'_>, a: &TopK) -> Result<Box<dyn TypedOp>, Prob
     if let Some(x) = cx.input(0).konst.as_ref().filter(|x| x.datum_type().is_float()) {
         let numbers = x.cast_to::<f64>()?;
         let numbers = numbers.try_as_plain_ram()?.as_slice::<f64>()?;
-        require(!numbers.iter().any(|x| x.is_nan()), "its input has an element that is no number")?;
+        require(!numbers.iter().any(|x| x.is_nan()), "its input has a NaN element")?;
     }
     Ok(Box::new(array::Topk { axis, largest: a.largest, fallback_k: op.k }))
 }

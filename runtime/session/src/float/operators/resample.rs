@@ -44,7 +44,7 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
         require(scales.datum_type() == DatumType::F32, "its scales are not of type f32")?;
         let scales = scales.try_as_plain_ram()?.as_slice::<f32>()?;
         let positive = scales.iter().all(|scale| (1e-6..1e6).contains(scale));
-        require(positive, "a scale is no positive number of reasonable size")?;
+        require(positive, "a scale is not a positive number of reasonable size")?;
     }
     if let Some(input) = sizes {
         let dtype = list(input)?.datum_type();
@@ -81,7 +81,7 @@ pub(super) fn grid_sample(cx: &Context<'_>, a: &GridSample) -> Result<Box<dyn Ty
     let types = [cx.input(0).datum_type, cx.input(1).datum_type];
     require(types.iter().all(|dtype| dtype.is_float()), "its inputs are not of floating point")?;
     let cubic = a.interpolation == GridInterpolation::Bicubic;
-    require(!cubic || x.rank() == 4, "it is bicubic, but its input is no image")?;
+    require(!cubic || x.rank() == 4, "it is bicubic, but its input is not an image")?;
     let least = Check::Least((2..x.rank()).map(|axis| (axis, 1)).collect());
     let known = least.load(cx.inputs)?.is_some();
     let op = nn::GridSample {

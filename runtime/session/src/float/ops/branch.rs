@@ -6,7 +6,7 @@ use tract_core::internal::*;
 use tract_core::ops::logic::IfThenElse;
 
 use super::nested::checked_plan;
-use crate::float::run::{NoWatch, control, run};
+use crate::float::run::{NoWatch, begin, control, run};
 
 /// A branch that is ready to run.
 #[derive(Clone, Debug)]
@@ -105,7 +105,9 @@ impl OpState for State {
             Some(state) => state,
             None => state.insert(side.plan.spawn()?),
         };
-        run(&side.plan, state, given, &control(context), &mut NoWatch)
+        let control = control(context);
+        begin(state, &control);
+        run(&side.plan, state, given, &control, &mut NoWatch)
     }
 
     fn reset_lanes(&mut self, _: &[LaneId]) -> TractResult<()> {

@@ -68,7 +68,7 @@ pub(in crate::float) enum Check {
     /// Input 1 is a grid of coordinates, whose last axis is one element for each spatial axis
     /// of input 0.
     Reflection,
-    /// These axes of input 0 have at least so many elements.
+    /// These axes of input 0 have at least this many elements.
     Least(TVec<(usize, usize)>),
     /// Windows fit into input 0.
     Window(Fit),
@@ -100,7 +100,7 @@ pub(in crate::float) enum OperandError {
     Shapes { input: usize, shape: TVec<usize>, with: usize, other: TVec<usize> },
     #[error("input {input} has {given} elements instead of {expected}")]
     Elements { input: usize, given: usize, expected: usize },
-    #[error("input {input} is of type {dtype:?}, which is no type of integers")]
+    #[error("input {input} is of type {dtype:?}, which is not an integer type")]
     NotIntegers { input: usize, dtype: DatumType },
     #[error("input {input} depends on a symbol without a value")]
     Symbolic { input: usize },
@@ -126,7 +126,7 @@ pub(in crate::float) enum OperandError {
         "a window of {field} elements does not fit into axis {axis} of size {size} with its padding"
     )]
     Window { axis: usize, size: usize, field: usize },
-    #[error("a window of so many elements needs too much memory to place")]
+    #[error("the window has too many elements to place in memory")]
     Windows,
     #[error("the output would have no elements along axis {axis}")]
     Empty { axis: usize },
@@ -210,7 +210,7 @@ impl Check {
         }
     }
 
-    /// Checks sizes, and tells whether all that count were known.
+    /// Checks sizes. Returns whether all that matter were known.
     fn shapes(&self, shapes: &[Sizes]) -> Result<bool, OperandError> {
         match self {
             Check::GatherElements { axis } => not_larger(shapes, *axis),

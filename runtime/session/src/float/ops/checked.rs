@@ -112,7 +112,7 @@ impl EvalOp for Checked {
 }
 
 impl TypedOp for Checked {
-    /// What tract computes, and the stated dimensions where it cannot tell.
+    /// What tract computes, and the stated dimensions where tract knows none.
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let mut facts = self.op.output_facts(inputs)?;
         for (fact, stated) in facts.iter_mut().zip(&self.stated) {

@@ -31,7 +31,7 @@ impl OneHot {
     ) -> TractResult<Tensor> {
         let (off, on) = (self.off.try_as_plain_ram()?, self.on.try_as_plain_ram()?);
         let (off, on) = (off.as_slice::<T>()?, on.as_slice::<T>()?);
-        let ([off], [on]) = (off, on) else { bail!("its values are no scalars") };
+        let ([off], [on]) = (off, on) else { bail!("its values are not scalars") };
         let elements: usize = shape.iter().product();
         let mut output = vec![off.clone(); elements];
         for (at, index) in indices.iter().enumerate() {

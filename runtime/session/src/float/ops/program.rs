@@ -33,6 +33,11 @@ impl Engine {
         self.executor.arena_bytes()
     }
 
+    /// Bytes of weights that were repacked for this processor.
+    pub fn packed_bytes(&self) -> usize {
+        self.executor.packed_bytes()
+    }
+
     pub fn is_in_place(&self) -> bool {
         self.executor.is_in_place()
     }
@@ -59,6 +64,11 @@ impl EngineProgram {
 
     pub(in crate::float) fn from_engine(engine: Arc<Engine>, outputs: TVec<TypedFact>) -> Self {
         Self { engine, outputs }
+    }
+
+    /// The bytes of its arena.
+    pub(in crate::float) fn arena_bytes(&self) -> usize {
+        self.engine.arena_bytes()
     }
 
     /// The program's bytes.

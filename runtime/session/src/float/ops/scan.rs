@@ -10,7 +10,7 @@ use tract_core::internal::*;
 use tract_core::ops::scan::{InputMapping, OptScan, OutputMapping, ScanInfo};
 
 use super::nested::checked_plan;
-use crate::float::run::{NoWatch, control, run};
+use crate::float::run::{NoWatch, begin, control, run};
 
 /// A loop that is ready to run.
 #[derive(Clone, Debug)]
@@ -135,6 +135,8 @@ impl OpState for State {
         let State { scan, body } = self;
         ensure!(inputs.len() == scan.inputs.len(), "a loop was given other inputs");
         let control = control(context);
+        begin(body, &control);
+        let memory = control.memory_left();
         let iterations = scan.iterations(&inputs)?;
         let mut states: Vec<TValue> =
             scan.inputs.iter().zip(&inputs).filter(|(m, _)| m.is_state()).map(second).collect();
@@ -142,6 +144,8 @@ impl OpState for State {
         let mut slices: Vec<Vec<TValue>> = vec![Vec::new(); scan.outputs.len()];
         let mut last: TVec<TValue> = tvec!();
         for iteration in 0..iterations {
+            // What an iteration computes for itself is freed after it.
+            control.give_back_memory(memory);
             let mut carried = states.drain(..);
             let given = scan.inputs.iter().zip(&inputs).map(|(mapping, input)| match mapping {
                 InputMapping::Full => Ok(input.clone()),

@@ -7,7 +7,7 @@ use tract_core::internal::*;
 /// The k greatest or least elements along an axis, in order, and their indices. Of equal
 /// elements, the first comes first; NaN comes after all numbers. Inputs: x, and k as a scalar.
 ///
-/// tract's own operation reads k as a size without looking, and its order is no order for NaN.
+/// tract's operation reads k as a size without a check, and its order is not total if there is a NaN.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::float) struct TopK {
     /// The axis.

@@ -83,8 +83,9 @@ impl ObservedPlan {
                         .map_err(tract("reading a constant"))?;
                 }
             }
-            let plan = &*self.plan.plan;
-            let ran = run(plan, state, inputs, &Control::default(), &mut handover);
+            let (plan, control) = (&*self.plan.plan, Control::default());
+            begin(state, &control);
+            let ran = run(plan, state, inputs, &control, &mut handover);
             ran.map(drop).map_err(tract("running the model"))
         })
     }

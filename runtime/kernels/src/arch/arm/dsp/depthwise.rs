@@ -160,7 +160,7 @@ macro_rules! tap {
 /// Adds the products of some taps in a row: their elements begin `step` apart.
 ///
 /// # Safety
-/// `taps` is at least 1, and so many weights can be read, at a multiple of 8. Four bytes can be read
+/// `taps` is at least 1, and that many weights can be read, at a multiple of 8. Four bytes can be read
 /// at `input + i · step`, for all i below `taps`, at any address.
 #[inline(always)]
 unsafe fn add_row(

@@ -14,7 +14,7 @@ const FAR: i64 = 1 << 40;
 /// [`MOST_REFLECTED`] elements is seen any more but reflections of reflections.
 const NEAR: f32 = 16.0;
 
-/// Elements of an axis that a coordinate of [`NEAR`] is still told apart in.
+/// The number of elements of an axis that coordinates near [`NEAR`] still distinguish.
 const MOST_REFLECTED: usize = 1 << 18;
 
 type Replaced = Result<TVec<(usize, Tensor)>, OperandError>;

@@ -58,7 +58,7 @@ impl Fit {
         Fit { first: pool.data_format.h_axis(), axes }
     }
 
-    /// Checks the sizes of an input, and tells whether all were known.
+    /// Checks the sizes of an input. Returns whether all were known.
     pub(super) fn check(&self, shape: &Sizes) -> Result<bool, OperandError> {
         let mut known = true;
         let mut listed = 1u64;

@@ -1,0 +1,54 @@
+//! The memory that running a plan takes, computed from its shapes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tract_core::internal::*;
+
+use super::ops::EngineProgram;
+
+/// The number of bytes that constants, arenas of integer programs and the values alive at the same
+/// time take while a plan runs; saturates. Values of unknown size do not count.
+pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
+    let model = plan.model();
+    let mut seen = HashSet::new();
+    let arenas = model.nodes.iter().filter_map(|node| node.op_as::<EngineProgram>());
+    let mut constants =
+        arenas.map(|program| program.arena_bytes() as u64).fold(0, u64::saturating_add);
+    for fact in model.nodes.iter().flat_map(|node| &node.outputs).map(|output| &output.fact) {
+        let Some(constant) = &fact.konst else { continue };
+        if seen.insert(Arc::as_ptr(constant)) {
+            constants = constants.saturating_add(bytes(fact));
+        }
+    }
+    let order = plan.order_without_consts();
+    let mut last = vec![0usize; model.nodes.len()];
+    for (step, node) in order.iter().enumerate() {
+        last[*node] = last[*node].max(step);
+        for input in &model.node(*node).inputs {
+            last[input.node] = step;
+        }
+    }
+    for output in &model.outputs {
+        last[output.node] = order.len();
+    }
+    // What each step no longer needs once it has run.
+    let mut freed = vec![0u64; order.len() + 1];
+    let (mut alive, mut peak) = (0u64, 0u64);
+    for (step, node) in order.iter().enumerate() {
+        let outputs = model.node(*node).outputs.iter().map(|output| bytes(&output.fact));
+        let made = outputs.fold(0u64, u64::saturating_add);
+        freed[last[*node]] = freed[last[*node]].saturating_add(made);
+        alive = alive.saturating_add(made);
+        peak = peak.max(alive);
+        alive = alive.saturating_sub(freed[step]);
+    }
+    constants.saturating_add(peak)
+}
+
+/// The bytes of a value; saturates. 0 where its size is not known.
+fn bytes(fact: &TypedFact) -> u64 {
+    let size = fact.datum_type.size_of() as u64;
+    let Some(shape) = fact.shape.as_concrete() else { return 0 };
+    shape.iter().fold(size, |bytes, dim| bytes.saturating_mul(*dim as u64))
+}
