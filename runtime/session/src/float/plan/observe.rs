@@ -4,7 +4,7 @@ use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 
 use super::super::error::{Error, guard, tract};
-use super::super::run::{Watch, run};
+use super::super::run::{Watch, begin, run};
 use super::{FloatModel, FloatPlan};
 use crate::Tensor as Ours;
 use crate::limits::Control;
