@@ -1,6 +1,7 @@
 //! Reading a profile: every mistake is told with its line and with what is allowed.
 
 use std::ops::Range;
+use std::io::Read as _;
 use std::path::Path;
 
 use hardtack_kernels::Isa;
@@ -52,13 +53,18 @@ struct Profile {
     notes: String,
 }
 
+/// The number of bytes of a profile that are read.
+const MAX_PROFILE: u64 = 1 << 20;
+
 /// Reads the profile of a board that does not come with this release.
 ///
 /// # Errors
 /// The first mistake, with its line.
 pub fn read(path: &Path) -> Result<Board, Error> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path)
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|opened| opened.take(MAX_PROFILE).read_to_string(&mut text))
         .map_err(|source| Error::Read { file: file.clone(), source })?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     parse(&name, &file, &text)

@@ -30,7 +30,7 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     if let Some(kind) = foreign::kind(path) {
         bail!("{}: is {}; {}", path.display(), kind.is, kind.advice);
     }
-    output::file::check(&arguments.outputs(), &[path], as_json)?;
+    output::file::check(&arguments.outputs(), &arguments.inputs(), as_json)?;
     let options = options(arguments)?;
     if !arguments.frontier.is_empty() && options.quantize.rounding == Rounding::Nearest {
         bail!("--frontier needs --rounding adaptive, as --weight-bits does");

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use hardtack::measure::Subject;
-use hardtack_converter::Report;
+use hardtack_converter::{Report, spec};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -108,7 +108,7 @@ impl Gates {
 
     fn read(path: &Path, evaluates: bool) -> anyhow::Result<Gates> {
         let name = || path.display().to_string();
-        let text = std::fs::read_to_string(path).with_context(name)?;
+        let text = spec::read_text(path).with_context(name)?;
         let file: File = toml::from_str(&text).with_context(name)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         fn value<T>(
@@ -127,9 +127,9 @@ impl Gates {
         let worse = value(path, "worse", file.worse, crate::arguments::percent)?;
         let earlier = match file.earlier {
             Some(earlier) => {
-                let path = folder.join(earlier);
-                let text = std::fs::read_to_string(&path)
-                    .with_context(|| format!("{}: the earlier report", path.display()))?;
+                let problem = || format!("{}: earlier = {earlier:?}", path.display());
+                let path = spec::in_folder(folder, &earlier).with_context(problem)?;
+                let text = spec::read_text(&path).with_context(problem)?;
                 let report = serde_json::from_str(&text)
                     .with_context(|| format!("{}: it is no JSON of convert", path.display()))?;
                 let earlier = Earlier { path, report, worse: worse.unwrap_or(0.02) };

@@ -104,7 +104,10 @@ pub fn measure(
                         count.saturating_sub(1)
                     );
                 }
-                answers.push(classes.top(result, 1)?[0].index);
+                let Some(best) = classes.top(result, 1)?.first().map(|class| class.index) else {
+                    bail!("{}: the model's output has no classes", sample.name);
+                };
+                answers.push(best);
             }
             Truth::Values(truth) => {
                 let result = hardtack::process::reals(result, output.quantization);

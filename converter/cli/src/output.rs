@@ -35,8 +35,13 @@ fn write_out(pieces: &[&[u8]]) {
 
 /// Prints one JSON object.
 pub fn json(value: &serde_json::Value) {
+    print(&json_text(value));
+}
+
+/// Returns a JSON object as text, with control characters escaped.
+pub fn json_text(value: &serde_json::Value) -> String {
     let text = serde_json::to_string_pretty(value);
-    print(&json_escaped(&text.expect("a value of strings and numbers is JSON")));
+    json_escaped(&text.expect("a value of strings and numbers is JSON"))
 }
 
 /// Prints one line to stderr.

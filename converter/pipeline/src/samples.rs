@@ -274,7 +274,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
                 path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
             if path.is_dir() {
                 folders.push(path);
-            } else if FILES.contains(&extension.as_str()) {
+            } else if FILES.contains(&extension.as_str()) && path.is_file() {
                 found.push(path);
             }
         }

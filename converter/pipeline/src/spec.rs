@@ -201,15 +201,33 @@ pub fn read_labels(path: &Path) -> Result<Vec<String>, Error> {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    let read = || -> io::Result<String> {
-        let mut text = String::new();
-        File::open(path)?.take(MAX_TEXT + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > MAX_TEXT {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(text)
-    };
-    read().map_err(|source| Error::Read { path: path.into(), source })
+    read_text(path).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+/// Reads a text file of at most 16 MiB.
+///
+/// # Errors
+/// When the file cannot be read, is not UTF-8, or is larger.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_TEXT + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_TEXT {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
+}
+
+/// Resolves the name of a file that an untrusted file in `folder` gives.
+///
+/// # Errors
+/// When the name leads out of the folder, or does not name a regular file.
+pub fn in_folder(folder: &Path, name: &Path) -> io::Result<PathBuf> {
+    match inside::resolve(folder, name) {
+        Ok(path) if path.is_file() => Ok(path),
+        Ok(_) => Err(io::Error::other("is not a regular file")),
+        Err(Outside::Unreadable(error)) => Err(error),
+        Err(outside) => Err(io::Error::new(io::ErrorKind::PermissionDenied, outside)),
+    }
 }
 
 /// The line, from 1, of a setting in a table, or else of the table's header.

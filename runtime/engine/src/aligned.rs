@@ -25,6 +25,15 @@ impl Aligned {
         Self { lines, start, length }
     }
 
+    /// As [`Aligned::zeroed`]; `None` if the system does not have that much memory.
+    pub fn try_zeroed(length: usize) -> Option<Self> {
+        // Memory that is zero already is cheaper than memory that is filled, and only the
+        // allocation that cannot fail gives it: ask first.
+        let lines = (length / 64).checked_add(2)?;
+        Vec::<[u64; 8]>::new().try_reserve_exact(lines).ok()?;
+        Some(Self::zeroed(length))
+    }
+
     /// A copy of these bytes.
     pub fn copied(bytes: &[u8]) -> Self {
         let mut aligned = Self::zeroed(bytes.len());

@@ -7,7 +7,7 @@
 pub(crate) fn name(bytes: &[u8], index: usize) -> Option<&str> {
     let mut rest = bytes;
     for _ in 0..index {
-        rest = take(rest)?.1;
+        rest = split(rest)?.1;
     }
     Some(take(rest)?.0)
 }
@@ -25,9 +25,14 @@ pub(crate) fn are_well_formed(bytes: &[u8], count: usize) -> bool {
 }
 
 fn take(bytes: &[u8]) -> Option<(&str, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk()?;
-    let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    let (name, rest) = split(bytes)?;
     Some((core::str::from_utf8(name).ok()?, rest))
+}
+
+/// The bytes of the first name, and what follows it.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))
 }
 
 /// Appends a name, cut to what fits.

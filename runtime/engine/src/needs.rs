@@ -3,7 +3,7 @@
 use hardtack_kernels::{Isa, strided};
 
 use crate::packed;
-use crate::program::{Step, Tensor, Window};
+use crate::program::{Port, PortType, Step, Tensor, Walk, Window};
 use crate::{Program, ProgramError};
 
 /// The bytes of a step once it is decoded and lowered, rounded up.
@@ -22,6 +22,7 @@ impl<B: AsRef<[u8]>> Program<B> {
             let kernel = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
             kernel.saturating_mul(output.elements().into())
         };
+        let copied = |walk: &Walk| walk.dims.iter().fold(1, |all: u64, &dim| all.saturating_mul(dim.into()));
         if let Some(strip) = step.strip(tensor) {
             let (input, output) = (tensor(strip.conv.input), tensor(strip.conv.output));
             let rows = Tensor { height: strip.rows, ..output };
@@ -31,11 +32,22 @@ impl<B: AsRef<[u8]>> Program<B> {
         match step {
             Step::MaxPool(step) => window(&step.window, &tensor(step.output)),
             Step::AveragePool(step) => window(&step.window, &tensor(step.output)),
+            Step::Quantize(step) => copied(&step.walk),
+            Step::Dequantize(step) => copied(&step.walk),
             step => {
                 let named = step.reads().chain(step.writes());
                 named.map(|id| u64::from(tensor(id).elements())).fold(0, u64::saturating_add)
             }
         }
+    }
+
+    /// The number of bytes of all outputs of one run.
+    pub fn output_bytes(&self) -> u64 {
+        let bytes = |port: Port| match port.element {
+            PortType::F32 => 4 * u64::from(port.elements),
+            PortType::I8 | PortType::U8 => port.elements.into(),
+        };
+        self.outputs().map(bytes).fold(0, u64::saturating_add)
     }
 
     /// The number of bytes that an executor for this instruction set allocates at least: weights

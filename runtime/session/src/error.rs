@@ -235,6 +235,12 @@ pub enum Error {
         /// Its shape.
         shape: Vec<u64>,
     },
+    /// The system has no memory for the arena of an integer program.
+    #[error("there is no memory for the {bytes} bytes that the model works in")]
+    OutOfMemory {
+        /// The number of bytes.
+        bytes: usize,
+    },
     /// A size that the model's outputs need cannot be computed.
     #[error("the shape of output {name:?} does not follow from the shapes of the inputs")]
     OutputShape {
@@ -251,6 +257,12 @@ pub enum Error {
         elements: u64,
         /// The maximum.
         limit: u64,
+    },
+    /// A test vector is of an output that the model does not have.
+    #[error("the bundle has test vectors of an output {name:?}, which its model does not have")]
+    TestVector {
+        /// The name of the output.
+        name: String,
     },
     /// The engine refused a run.
     #[error(transparent)]

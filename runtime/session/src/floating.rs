@@ -57,6 +57,11 @@ impl Floating {
         self.model.arena_bytes()
     }
 
+    /// The number of element operations of the plan used last.
+    pub(crate) fn operations(&self) -> u64 {
+        self.plans.last().map_or(0, |(_, plan)| plan.operations())
+    }
+
     /// Runs the model; the states are filled and kept as `filling` says.
     pub(crate) fn run(
         &mut self,

@@ -46,7 +46,8 @@ impl Report {
 }
 
 /// Runs every case of the bundle's golden section and compares the outputs. Each case begins with
-/// states of zero; afterwards the session's states are zero too.
+/// states of zero; afterwards the session's states are zero too. The session's limits of time and
+/// operations hold for all cases together.
 ///
 /// # Errors
 /// Where the section is damaged or malformed, or a case does not run. An output that differs is
@@ -56,10 +57,16 @@ pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     let Some(golden) = bundle.golden()? else { return Ok(report) };
     check_generated(&golden)?;
     session.reset();
+    let control = session.control();
+    let mut budget = session.limits().operations;
     for case in golden.cases() {
         let inputs = inputs(&case)?;
-        let outputs = session.run_filling(&named(&inputs), Filling::Zero, None)?;
+        let outputs = session.run_with(&named(&inputs), Filling::Zero, &control, None)?;
+        budget = session.limits().spend(budget, session.operations())?;
         for vector in case.outputs() {
+            if outputs.get(vector.name).is_none() {
+                return Err(Error::TestVector { name: vector.name.into() });
+            }
             let expected = tensor(&vector)?;
             let found = outputs.get(vector.name).and_then(|found| comparable(&vector, found));
             let difference =
@@ -77,7 +84,7 @@ pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
 }
 
 /// Checks that the vectors that are not stored are not too large together.
-fn check_generated(golden: &Golden<'_>) -> Result<(), Error> {
+pub(crate) fn check_generated(golden: &Golden<'_>) -> Result<(), Error> {
     let vectors = golden.cases().flat_map(|case| case.inputs().chain(case.outputs()));
     let sizes = vectors.map(|vector| match vector.content {
         Content::Generated(_) => vector.shape().fold(1, u64::saturating_mul),

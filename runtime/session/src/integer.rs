@@ -25,6 +25,8 @@ pub(crate) struct Integer {
     /// For each output of the model, the program's port that gives it.
     outputs: Vec<Place>,
     symbols: usize,
+    /// The number of element operations of one sample.
+    operations: u64,
     input_facts: Vec<Fact>,
     output_facts: Vec<Fact>,
 }
@@ -107,7 +109,8 @@ impl Integer {
             return Ok(Err(Foreign::of(node)));
         }
 
-        let arena = Aligned::zeroed(executor.arena_bytes());
+        let (bytes, operations) = (executor.arena_bytes(), executor.program().operations());
+        let arena = Aligned::try_zeroed(bytes).ok_or(Error::OutOfMemory { bytes })?;
         let input_fact = |input: &u32| graph.nodes[*input as usize].outputs[0].clone();
         Ok(Ok(Integer {
             executor,
@@ -116,6 +119,7 @@ impl Integer {
             inputs,
             outputs,
             symbols: graph.symbols.len(),
+            operations,
             input_facts: graph.inputs.iter().map(input_fact).collect(),
             output_facts: graph.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
         }))
@@ -123,6 +127,11 @@ impl Integer {
 
     pub(crate) fn arena_bytes(&self) -> usize {
         self.executor.arena_bytes()
+    }
+
+    /// The number of element operations of one sample.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations
     }
 
     /// Whether its weights are used where they lie.
@@ -199,7 +208,7 @@ impl Integer {
         control: &Control,
         observer: &mut impl Observer,
     ) -> Result<(), Error> {
-        let mut observer = Controlled { control, stopped: None, observer };
+        let mut observer = Controlled::new(control, observer);
         for sample in 0..samples {
             let mut from: [Input<'_>; MAX_PORTS] = array::from_fn(|_| Input::F32(&[]));
             for (input, place) in from.iter_mut().zip(&self.inputs) {
@@ -217,9 +226,7 @@ impl Integer {
             let (from, to) = (&from[..self.inputs.len()], &mut to[..self.outputs.len()]);
             let (pool, arena) = (self.processor.pool(), self.arena.bytes_mut());
             let ran = self.executor.run_observed(pool, arena, from, to, &mut observer);
-            if let Some(stopped) = observer.stopped {
-                return Err(stopped.into());
-            }
+            observer.stopped()?;
             ran?;
         }
         Ok(())
@@ -251,10 +258,22 @@ impl Integer {
 }
 
 /// Watches a run, and ends it early where its control says so.
-struct Controlled<'c, O> {
+pub(crate) struct Controlled<'c, O> {
     control: &'c Control,
     stopped: Option<Stopped>,
     observer: &'c mut O,
+}
+
+impl<'c, O> Controlled<'c, O> {
+    /// A watch that asks `control` before each step, and passes steps on to `observer`.
+    pub(crate) fn new(control: &'c Control, observer: &'c mut O) -> Self {
+        Controlled { control, stopped: None, observer }
+    }
+
+    /// The reason why the run ended early, as an error.
+    pub(crate) fn stopped(&self) -> Result<(), Stopped> {
+        self.stopped.map_or(Ok(()), Err)
+    }
 }
 
 impl<O: Observer> Observer for Controlled<'_, O> {

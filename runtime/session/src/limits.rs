@@ -25,13 +25,14 @@ use std::time::{Duration, Instant};
 #[non_exhaustive]
 pub struct Limits {
     /// The maximum number of bytes that a session may hold: copies of weights, constants, arenas
-    /// and the intermediate values that are alive at the same time. Default: 4 GiB.
+    /// and the values that are alive at the same time, outputs among them. Default: 4 GiB, or 1 GiB
+    /// where addresses have 32 bits.
     ///
-    /// Bytes that are used where the bundle has them do not count, nor do inputs and outputs.
+    /// Bytes that are used where the bundle has them do not count, nor do the caller's inputs.
     pub memory_bytes: u64,
     /// The maximum number of element operations of one inference on one sample, such as the
     /// multiply-accumulates of a convolution or the comparisons of a pooling window. Each node that
-    /// runs in float counts 16 384 operations more, as does each node of a loop in each iteration.
+    /// runs in float counts 16 384 operations more, as do each iteration of a loop and each node in it.
     /// Default: 2⁴¹ (2.2 · 10¹²).
     pub operations: u64,
     /// The maximum time of one call that runs the model; `None`, the default, is no maximum.
@@ -72,9 +73,21 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// Takes the operations of one inference from what is left of the limit.
+    pub(crate) fn spend(&self, left: u64, operations: u64) -> Result<u64, Exceeded> {
+        left.checked_sub(operations).ok_or(Exceeded {
+            resource: Resource::Operations,
+            needed: self.operations.saturating_add(1),
+            limit: self.operations,
+        })
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { memory_bytes: 4 << 30, operations: 1 << 41, run_time: None }
+        let memory_bytes = if usize::BITS < 64 { 1 << 30 } else { 4 << 30 };
+        Limits { memory_bytes, operations: 1 << 41, run_time: None }
     }
 }
 

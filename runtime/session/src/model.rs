@@ -8,7 +8,7 @@ use hardtack_engine::ProgramError;
 use hardtack_kernels::Isa;
 use hardtack_kernels::packed::Packing;
 
-use crate::{Bundle, Bytes, Error, Tensor};
+use crate::{Bundle, Bytes, Error, Limits, Tensor};
 
 /// Constants of f32 with at least this many bytes stay where the bundle has them.
 const KEPT_FROM: usize = 4096;
@@ -109,13 +109,14 @@ impl Model {
     /// # Errors
     /// Where the bundle has no graph, or graph, constants or programs are damaged or malformed.
     pub fn from_bundle(bundle: &Bundle) -> Result<Model, Error> {
-        Model::for_isa(bundle, Isa::detect())
+        Model::for_isa(bundle, Isa::detect(), &Limits::NONE)
     }
 
     /// [`Model::from_bundle`], with weights for an instruction set.
-    pub(crate) fn for_isa(bundle: &Bundle, isa: Isa) -> Result<Model, Error> {
+    pub(crate) fn for_isa(bundle: &Bundle, isa: Isa, limits: &Limits) -> Result<Model, Error> {
         let graph = bundle.graph()?;
         let section = bundle.constants()?;
+        limits.check_memory(copied_bytes(&graph))?;
         let read = |(index, constant): (usize, &graph::Constant)| {
             Constant::read(constant, &section, graph.symbols.len()).ok_or(Error::Constant { index })
         };
@@ -141,6 +142,16 @@ impl Model {
         }
         if needed <= stated { Ok(()) } else { Err(Error::Arena { stated, needed }) }
     }
+}
+
+/// The number of bytes of the constants that [`Constant::read`] copies; saturates.
+fn copied_bytes(graph: &Graph) -> u64 {
+    let bytes = |constant: &graph::Constant| match constant.stored {
+        DType::Dim => constant.length.saturating_mul(size_of::<Dim>() as u64),
+        DType::F32 if constant.length >= KEPT_FROM as u64 => 0,
+        _ => constant.length,
+    };
+    graph.constants.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
 impl Constant {

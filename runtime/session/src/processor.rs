@@ -107,8 +107,13 @@ impl Processor {
     ) -> Result<Executor<Bytes>, NotReady> {
         let program = program.parse()?;
         limits.check_operations(program.operations())?;
-        limits.check_memory(program.memory_bytes(self.isa)?)?;
-        Ok(Executor::new(program, self.isa)?)
+        let outputs = program.output_bytes();
+        limits.check_memory(program.memory_bytes(self.isa)?.saturating_add(outputs))?;
+        let executor = Executor::new(program, self.isa)?;
+        // The kernels of this processor may need a larger arena than the program states.
+        let needed = executor.arena_bytes() as u64 + executor.packed_bytes() as u64;
+        limits.check_memory(needed.saturating_add(outputs))?;
+        Ok(executor)
     }
 }
 

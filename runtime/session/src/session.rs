@@ -54,6 +54,7 @@ pub struct Session {
     processor: Arc<Processor>,
     options: Options,
     canceller: Canceller,
+    operations: u64,
 }
 
 enum Runner {
@@ -80,7 +81,7 @@ impl Session {
     pub fn with_options(bundle: &Bundle, options: Options) -> Result<Session, Error> {
         let manifest = bundle.manifest()?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
-        let model = Model::for_isa(bundle, isa)?;
+        let model = Model::for_isa(bundle, isa, &options.limits)?;
         model.check_arena(manifest.arena_bytes)?;
         Session::from_model(&model, Ports::of(&manifest), manifest.prepared, options)
     }
@@ -113,7 +114,7 @@ impl Session {
         };
         let states = States::new(ports.states.len());
         let canceller = Canceller::default();
-        Ok(Session { ports, runner, states, processor, options, canceller })
+        Ok(Session { ports, runner, states, processor, options, canceller, operations: 0 })
     }
 
     /// What a run takes, in the order of the model.
@@ -271,12 +272,23 @@ impl Session {
         Ok(())
     }
 
-    fn control(&self) -> Control {
+    /// What may use and end the next run, which starts now.
+    pub(crate) fn control(&self) -> Control {
         Control::start(&self.canceller, &self.options.limits)
     }
 
     fn filling(&self) -> Filling {
         if self.options.keep_state { Filling::Kept } else { Filling::Refused }
+    }
+
+    /// The limits of this session.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    /// The number of element operations of the last run of [`Session::run`] and its kin.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations
     }
 
     pub(crate) fn run_filling(
@@ -285,9 +297,21 @@ impl Session {
         filling: Filling,
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Outputs, Error> {
+        let control = self.control();
+        self.run_with(inputs, filling, &control, times)
+    }
+
+    /// Runs the model as part of something longer that `control` may end.
+    pub(crate) fn run_with(
+        &mut self,
+        inputs: &[(&str, &Tensor)],
+        filling: Filling,
+        control: &Control,
+        times: Option<&mut Vec<OperationTime>>,
+    ) -> Result<Outputs, Error> {
         let given = slots(Role::Input, &self.ports.inputs, inputs.iter().copied())?;
         let sizes = Sizes::bind(&self.ports.inputs, &given)?;
-        let control = self.control();
+        let control = control.clone();
         let tensors = match &mut self.runner {
             Runner::Integer(integer, spare) => {
                 let run = IntegerRun {
@@ -298,13 +322,18 @@ impl Session {
                     filling,
                     control,
                 };
-                run.run_tensors(&given, times)?
+                let (tensors, samples) = run.run_tensors(&given, times)?;
+                self.operations = integer.operations().saturating_mul(samples as u64);
+                tensors
             }
             #[cfg(feature = "float")]
             Runner::Float(floating) => {
                 let (ports, states) = (&self.ports, &mut self.states);
                 let control = control.with_memory(self.options.limits.memory_bytes);
-                floating.run(ports, states, &given, &sizes, (filling, &control), times)?
+                let tensors =
+                    floating.run(ports, states, &given, &sizes, (filling, &control), times)?;
+                self.operations = floating.operations();
+                tensors
             }
         };
         let _ = sizes;
@@ -328,14 +357,14 @@ impl<'s> IntegerRun<'s> {
         self,
         given: &Slots<&Tensor>,
         times: Option<&mut Vec<OperationTime>>,
-    ) -> Result<Vec<Tensor>, Error> {
+    ) -> Result<(Vec<Tensor>, usize), Error> {
         let ports = self.ports;
         self.require(given)?;
         let shapes: Vec<_> =
             given[..ports.inputs.len()].iter().map(|tensor| tensor.map(Tensor::shape)).collect();
         let shapes = self.integer.output_shapes(ports, &shapes)?;
         let given = array::from_fn(|index| given[index].and_then(View::of));
-        self.check_lengths(&given, &shapes)?;
+        let samples = self.check_lengths(&given, &shapes)?;
         let pairs = ports.outputs.iter().zip(&shapes);
         let mut outputs: Vec<Tensor> =
             pairs.map(|(port, shape)| zeros(port, shape)).collect::<Result<_, _>>()?;
@@ -363,19 +392,19 @@ impl<'s> IntegerRun<'s> {
                 times.append(&mut operations);
             }
         }
-        Ok(outputs)
+        Ok((outputs, samples))
     }
 
     /// Checks that outputs of these shapes have the elements that the program gives, before memory is
-    /// taken for them.
-    fn check_lengths(&self, given: &Slots<View<'_>>, shapes: &[Vec<usize>]) -> Result<(), Error> {
+    /// taken for them. Returns the number of samples.
+    fn check_lengths(&self, given: &Slots<View<'_>>, shapes: &[Vec<usize>]) -> Result<usize, Error> {
         let samples = self.integer.samples(self.ports, given)?;
         for (index, (port, shape)) in self.ports.outputs.iter().zip(shapes).enumerate() {
             let expected = samples.saturating_mul(self.integer.output_elements(index));
             let stated = shape.iter().fold(1, |all: usize, size| all.saturating_mul(*size));
             expect_length(Role::Output, port, expected, stated)?;
         }
-        Ok(())
+        Ok(samples)
     }
 
     /// Checks that every input that the program reads is given or can be filled.

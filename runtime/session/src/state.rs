@@ -20,6 +20,8 @@ pub(crate) struct States(Vec<Option<Tensor>>);
 
 /// Most bytes of one state or output: 4 GiB.
 const LIMIT: u64 = 1 << 32;
+/// Fewer bytes than this are allocated without asking whether they are there.
+const FREE: u64 = 1 << 20;
 
 impl States {
     pub(crate) fn new(count: usize) -> States {
@@ -90,6 +92,9 @@ pub(crate) fn zeros(port: &Port, shape: &[usize]) -> Result<Tensor, Error> {
     };
     let size = port.dtype.size().ok_or_else(too_large)? as u64;
     let bytes = shape.iter().try_fold(size, |all, dim| all.checked_mul(*dim as u64));
-    let fits = bytes.is_some_and(|bytes| bytes <= LIMIT && bytes <= isize::MAX as u64);
+    let bytes = bytes.filter(|&bytes| bytes <= LIMIT && bytes <= isize::MAX as u64);
+    // An allocation that fails ends the process: ask first.
+    let fits = |bytes: u64| Vec::<u8>::new().try_reserve_exact(bytes as usize).is_ok();
+    let fits = bytes.is_some_and(|bytes| bytes < FREE || fits(bytes));
     fits.then(|| Tensor::zeros(port.dtype, shape)).flatten().ok_or_else(too_large)
 }

@@ -136,6 +136,14 @@ impl Convert {
         let more = [&self.transport, &self.report].into_iter().flatten();
         [&self.output].into_iter().chain(more).map(PathBuf::as_path).collect()
     }
+
+    /// The files and folders that the command reads.
+    pub fn inputs(&self) -> Vec<&Path> {
+        let Convert { calibrate, calibrate_pre, pre, labels, evaluate, gates, .. } = self;
+        let more = [calibrate, calibrate_pre, pre, labels, evaluate, &gates.gates];
+        let more = more.into_iter().flatten();
+        [&self.model].into_iter().chain(more).map(PathBuf::as_path).collect()
+    }
 }
 
 #[derive(Args)]

@@ -79,7 +79,8 @@ fn target(name: &str) -> Result<Target, String> {
     let board = match hardtack_targets::board(name) {
         Some(board) => board,
         None if name.ends_with(".toml") => {
-            hardtack_targets::read(Path::new(name)).map_err(|error| error.to_string())?
+            hardtack_targets::read(Path::new(name))
+                .map_err(|error| crate::output::plain(&error.to_string()).into_owned())?
         }
         None => {
             return Err("there is no such target; it is generic, native, a family (x86-zmm, \

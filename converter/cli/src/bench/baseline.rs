@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use hardtack_converter::spec;
 use serde_json::{Value, json};
 
 /// How many times the noise of both a difference may be.
@@ -17,7 +18,7 @@ pub struct Baseline {
 /// Reads a file that `--save` or `--json` wrote.
 pub fn read(path: &Path) -> anyhow::Result<Baseline> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| format!("{file}: cannot be read"))?;
+    let text = spec::read_text(path).with_context(|| format!("{file}: cannot be read"))?;
     let measured: Value = serde_json::from_str(&text)
         .ok()
         .filter(|value: &Value| value["latency_ms"]["p50"].is_f64())

@@ -26,7 +26,9 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
         .into_iter()
         .filter_map(|output| output.as_deref())
         .collect();
-    file::check(&outputs, &[&arguments.bundle], as_json)?;
+    let mut inputs: Vec<&Path> = vec![&arguments.bundle];
+    inputs.extend(arguments.runner.as_deref());
+    file::check(&outputs, &inputs, as_json)?;
     let baseline = arguments.baseline.as_deref().map(baseline::read).transpose()?;
     let (mut measured, profile) = match &arguments.board {
         Some(address) => (board::bench(arguments, address)?, None),
@@ -41,7 +43,7 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
     }
     let name = arguments.bundle.display().to_string();
     if let Some(path) = &arguments.save {
-        file::write_text(path, &(serde_json::to_string_pretty(&measured)? + "\n"))?;
+        file::write_text(path, &(output::json_text(&measured) + "\n"))?;
     }
     if let Some(path) = &arguments.junit {
         file::write_text(path, &report::junit(&name, &measured, verdict.as_ref()))?;

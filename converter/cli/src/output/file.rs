@@ -1,8 +1,9 @@
 //! Outputs of a command: files, or standard output for the name `-`.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use hardtack_converter::{WholeFile, WriteError, check_output};
@@ -15,7 +16,8 @@ pub fn is_stdout(path: &Path) -> bool {
 }
 
 /// Checks the outputs of a command before it starts any work. Each must be a regular file or a new
-/// name in an existing folder; no two may be the same file, and none may be an input.
+/// name in an existing folder; no two may be the same file, and none may be an input or a file in a
+/// folder of inputs.
 ///
 /// # Errors
 /// When an output fails a check. Nothing has been written.
@@ -32,7 +34,7 @@ pub fn check(outputs: &[&Path], inputs: &[&Path], as_json: bool) -> anyhow::Resu
         check_output(path).map_err(advised)?;
         // Only an existing file can have several names.
         let Ok(place) = path.canonicalize() else {
-            if files[..index].contains(path) {
+            if files[..index].iter().any(|other| new_place(other) == new_place(path)) {
                 bail!(
                     "{}: is given for two outputs; give a different file for each",
                     path.display()
@@ -44,11 +46,19 @@ pub fn check(outputs: &[&Path], inputs: &[&Path], as_json: bool) -> anyhow::Resu
         if files[..index].iter().any(is_there) {
             bail!("{}: is given for two outputs; give a different file for each", path.display());
         }
-        if inputs.iter().any(is_there) {
+        let is_read = |input: &&Path| input.canonicalize().is_ok_and(|input| place.starts_with(input));
+        if inputs.iter().any(is_read) {
             bail!("{}: is also an input; give the output another name", path.display());
         }
     }
     Ok(())
+}
+
+/// The folder of a file that does not exist yet, and its name.
+fn new_place(path: &Path) -> (PathBuf, Option<&OsStr>) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    (folder.canonicalize().unwrap_or_else(|_| folder.into()), path.file_name())
 }
 
 /// Adds the alternative `-` to the error for a device.

@@ -76,15 +76,20 @@ impl Shape {
         (self.columns + self.margins.left.max(self.margins.right)).saturating_mul(self.channels)
     }
 
+    /// Bytes before the first pixel of a row.
+    fn left(&self) -> usize {
+        self.margins.left.saturating_mul(self.channels)
+    }
+
     /// Bytes before the first pixel.
     fn lead(&self) -> usize {
-        self.margins.top.saturating_mul(self.pitch()) + self.margins.left * self.channels
+        self.margins.top.saturating_mul(self.pitch()).saturating_add(self.left())
     }
 
     /// Bytes of image and halo.
     fn bytes(&self) -> usize {
         let rows = self.margins.top + self.rows + self.margins.bottom;
-        rows.saturating_mul(self.pitch()).saturating_add(self.margins.left * self.channels)
+        rows.saturating_mul(self.pitch()).saturating_add(self.left())
     }
 }
 

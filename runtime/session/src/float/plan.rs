@@ -145,10 +145,16 @@ impl FloatModel {
     /// The model for inputs of these shapes.
     fn shaped(&self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
         let values = self.bind(shapes)?;
-        let counter = Counter::new(&self.model.graph, values.clone(), NODE_OPERATIONS);
-        self.limits.check_operations(counter.total())?;
+        self.limits.check_operations(self.operations(&values))?;
         let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
         self.build(&values, Some(&input_shapes))
+    }
+
+    /// The number of element operations of one run with these values of the symbols.
+    fn operations(&self, values: &[Option<i64>]) -> u64 {
+        let programs = self.engines.iter().map(|engine| engine.work()).collect();
+        let counter = Counter::new(&self.model.graph, values.to_vec(), NODE_OPERATIONS);
+        counter.with_programs(programs).total()
     }
 
     /// Brings a model into the form that tract runs on this machine.
@@ -173,7 +179,8 @@ impl FloatModel {
         let dtypes = self.inputs.iter().map(|fact| dtype_to_tract(fact.dtype)).collect();
         let names = self.model.graph.inputs.iter();
         let names = names.map(|index| self.model.graph.nodes[*index as usize].name.clone());
-        Ok(FloatPlan { names: names.collect(), plan, state, dtypes, input_shapes })
+        let (names, operations) = (names.collect(), self.operations(&self.bind(shapes)?));
+        Ok(FloatPlan { names, plan, state, dtypes, input_shapes, operations })
     }
 
     fn build(
@@ -240,6 +247,7 @@ pub struct FloatPlan {
     names: Vec<String>,
     dtypes: Vec<DatumType>,
     input_shapes: Vec<Vec<usize>>,
+    operations: u64,
 }
 
 /// How long one operation took.
@@ -275,6 +283,11 @@ impl Watch for Times {
 }
 
 impl FloatPlan {
+    /// The number of element operations of one run.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations
+    }
+
     /// The shapes of the inputs.
     pub fn input_shapes(&self) -> &[Vec<usize>] {
         &self.input_shapes

@@ -15,13 +15,29 @@ pub struct Counter<'g> {
     graph: &'g Graph,
     symbols: Vec<Option<i64>>,
     each: u64,
+    programs: Vec<ProgramWork>,
+}
+
+/// The work of one run of an integer program.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramWork {
+    /// The number of element operations.
+    pub operations: u64,
+    /// The number of elements of its first output.
+    pub outputs: u64,
 }
 
 impl<'g> Counter<'g> {
     /// Counts with these values of the graph's symbols. `each` is what a node counts besides its
-    /// elements, in every iteration of a loop.
+    /// elements, and what an iteration of a loop counts besides its nodes.
     pub fn new(graph: &'g Graph, symbols: Vec<Option<i64>>, each: u64) -> Counter<'g> {
-        Counter { graph, symbols, each }
+        Counter { graph, symbols, each, programs: Vec::new() }
+    }
+
+    /// The same, with the work of the integer programs, by their index. Without it, a program counts
+    /// one operation for each element that it reads or writes.
+    pub fn with_programs(self, programs: Vec<ProgramWork>) -> Counter<'g> {
+        Counter { programs, ..self }
     }
 
     /// Counts for inputs of these shapes.
@@ -109,8 +125,17 @@ impl<'g> Counter<'g> {
                     Some(size / slice.chunk.unsigned_abs().max(1))
                 });
                 let times = slices.max().unwrap_or(1);
-                self.body(scan.body).saturating_mul(times).saturating_add(written)
+                let turn = self.body(scan.body).saturating_add(self.each);
+                turn.saturating_mul(times).saturating_add(written)
             }
+            Operator::Program(index) => match self.programs.get(*index as usize) {
+                Some(work) => {
+                    let output = node.outputs.first().map_or(0, |fact| self.elements(fact));
+                    let samples = (output / work.outputs.max(1)).max(1);
+                    work.operations.saturating_mul(samples).max(read()).max(written)
+                }
+                None => read().max(written),
+            },
             Operator::If(branch) => {
                 self.body(branch.then_body).max(self.body(branch.else_body)).saturating_add(written)
             }

@@ -9,6 +9,7 @@ use hardtack_kernels::Isa;
 
 pub use machine::Machine;
 
+use crate::state::zeros;
 use crate::{Bundle, Error, Extent, Options, Session, Tensor, View, ViewMut, golden};
 
 /// How long to run before measuring: until the system has spread the threads over its cores.
@@ -180,6 +181,7 @@ fn inputs(bundle: &Bundle, session: &Session) -> Result<Vec<(String, Tensor)>, E
     if let Some(vectors) = bundle.golden()?
         && let Some(case) = vectors.cases().next()
     {
+        golden::check_generated(&vectors)?;
         return golden::inputs(&case);
     }
     let zeros = session.inputs().iter().map(|port| {
@@ -188,13 +190,7 @@ fn inputs(bundle: &Bundle, session: &Session) -> Result<Vec<(String, Tensor)>, E
             Extent::Named(_) => 1,
         };
         let shape: Vec<usize> = port.shape.iter().map(size).collect();
-        match Tensor::zeros(port.dtype, &shape) {
-            Some(tensor) => Ok((port.name.clone(), tensor)),
-            None => Err(Error::TooLarge {
-                name: port.name.clone(),
-                shape: shape.iter().map(|&size| size as u64).collect(),
-            }),
-        }
+        Ok((port.name.clone(), zeros(port, &shape)?))
     });
     zeros.collect()
 }

@@ -63,6 +63,18 @@ pub enum Error {
         /// Longest side accepted.
         side: u64,
     },
+    /// The images of an array become too many values.
+    #[error(
+        "{images} images become {values} values, and {limit} are accepted; give fewer at a time"
+    )]
+    TooManyImages {
+        /// The number of images.
+        images: usize,
+        /// The number of values that they become.
+        values: u64,
+        /// The maximum.
+        limit: u64,
+    },
     /// Not a recording that can be read.
     #[error(
         "not a recording that can be read ({0}); give WAV with 8 to 32-bit integers or 32-bit \

@@ -10,6 +10,8 @@ use crate::{Data, Tensor};
 
 /// Most pixels of a picture.
 pub(super) const MAX_PIXELS: u64 = 1 << 26;
+/// The maximum number of values that the images of one array become.
+const MAX_VALUES: u64 = 1 << 28;
 /// Longest side of a picture.
 pub(super) const MAX_SIDE: u64 = 1 << 16;
 
@@ -56,6 +58,11 @@ pub(super) fn pixels(spec: &Image, shape: &[usize]) -> Result<Pixels, Error> {
             return Err(Error::Array { shape: shape.into(), wanted: wanted.into() });
         }
     };
+    let values = [spec.height.into(), spec.width.into(), self::channels(spec.colour) as u64];
+    let values = values.iter().fold(samples as u64, |all: u64, size| all.saturating_mul(*size));
+    if values > MAX_VALUES {
+        return Err(Error::TooManyImages { images: samples, values, limit: MAX_VALUES });
+    }
     Ok(Pixels { samples, height, width, channels })
 }
 

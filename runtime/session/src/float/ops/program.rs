@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use hardtack_engine::program::{Port, PortType};
-use hardtack_engine::{Aligned, Executor, Input, Output};
+use hardtack_engine::{Aligned, Executor, Input, Output, Unobserved};
 use tract_core::internal::*;
 
 use crate::float::run::control;
+use crate::float::work::ProgramWork;
+use crate::integer::Controlled;
 use crate::processor::{NotReady, Processor};
 use crate::{Bytes, Limits, Program};
 
@@ -36,6 +38,13 @@ impl Engine {
     /// Bytes of weights that were repacked for this processor.
     pub fn packed_bytes(&self) -> usize {
         self.executor.packed_bytes()
+    }
+
+    /// What one run takes.
+    pub fn work(&self) -> ProgramWork {
+        let program = self.executor.program();
+        let outputs = program.outputs().next().map_or(1, |port| port.elements.into());
+        ProgramWork { operations: program.operations(), outputs }
     }
 
     pub fn is_in_place(&self) -> bool {
@@ -104,7 +113,9 @@ impl EvalOp for EngineProgram {
     not_out_of_plan!();
 
     fn state(&self, _: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
-        let arena = Aligned::zeroed(self.engine.arena_bytes());
+        let bytes = self.engine.arena_bytes();
+        let arena = Aligned::try_zeroed(bytes);
+        let arena = arena.with_context(|| format!("there is no memory for {bytes} bytes"))?;
         Ok(Some(Box::new(Arena(arena))))
     }
 }
@@ -207,9 +218,12 @@ impl OpState for Arena {
                     PortType::U8 => Output::U8(&mut view.as_slice_mut::<u8>()?[range(port)]),
                 });
             }
-            executor
-                .run(op.engine.processor.pool(), self.0.bytes_mut(), &given, &mut wanted)
-                .map_err(|error| format_err!("{error}"))?;
+            let (pool, arena) = (op.engine.processor.pool(), self.0.bytes_mut());
+            let mut unobserved = Unobserved;
+            let mut controlled = Controlled::new(&control, &mut unobserved);
+            let ran = executor.run_observed(pool, arena, &given, &mut wanted, &mut controlled);
+            controlled.stopped()?;
+            ran.map_err(|error| format_err!("{error}"))?;
         }
         Ok(outputs.into_iter().map(|output| output.into_tvalue()).collect())
     }
