@@ -20,7 +20,7 @@ fn every_function_holds_panics_back() {
                     && !line.starts_with("    const ")
             });
             let mut statements = statements.skip_while(|line| {
-                !["    guarded(|| {", "    value_or("].iter().any(|start| line.starts_with(start))
+                !["    guarded(|| ", "    value_or("].iter().any(|start| line.starts_with(start))
             });
             assert!(statements.next().is_some(), "{}: {name} is not guarded", path.display());
             let rest: Vec<&str> = statements.collect();

@@ -205,13 +205,22 @@ impl Control {
     /// Counts the bytes of a value.
     #[cfg(feature = "float")]
     pub(crate) fn take_memory(&self, bytes: u64) -> Result<(), Exceeded> {
+        let checked = self.check_room(bytes);
+        if let Some(Memory { left, .. }) = &self.memory {
+            left.store(left.load(Ordering::Relaxed).saturating_sub(bytes), Ordering::Relaxed);
+        }
+        checked
+    }
+
+    /// Checks that the run may take this many bytes more.
+    #[cfg(feature = "float")]
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), Exceeded> {
         let Some(Memory { left, limit }) = &self.memory else { return Ok(()) };
-        let before = left.load(Ordering::Relaxed);
-        left.store(before.saturating_sub(bytes), Ordering::Relaxed);
-        if bytes <= before {
+        let left = left.load(Ordering::Relaxed);
+        if bytes <= left {
             return Ok(());
         }
-        let needed = (limit - before).saturating_add(bytes);
+        let needed = (limit - left).saturating_add(bytes);
         Err(Exceeded { resource: Resource::Memory, needed, limit: *limit })
     }
 

@@ -72,7 +72,66 @@ impl Symbols {
             stack.push(value);
         }
         let value = stack.pop()?;
+        check_dims(std::iter::once(std::slice::from_ref(&value))).ok()?;
         stack.is_empty().then(|| value.simplify())
+    }
+}
+
+/// tract looks for the shortest form of a dimension among forms whose number doubles with each
+/// division in it.
+const MOST_DIVISIONS: usize = 16;
+
+/// tract walks a dimension by recursion.
+const MOST_NESTED: usize = 64;
+
+/// Checks that tract can compute with the dimensions of these shapes: with those of one shape, and with
+/// those of one axis of all.
+pub(super) fn check_dims<'d>(
+    shapes: impl Iterator<Item = &'d [TDim]>,
+) -> Result<(), &'static str> {
+    let mut of_axes: TVec<usize> = tvec!();
+    for shape in shapes {
+        let mut of_shape = 0usize;
+        of_axes.resize(of_axes.len().max(shape.len()), 0);
+        for (dim, of_axis) in shape.iter().zip(&mut of_axes) {
+            let (divisions, _) = measure(dim, MOST_NESTED).ok_or("a dimension nests too deeply")?;
+            of_shape = of_shape.saturating_add(divisions);
+            *of_axis = of_axis.saturating_add(divisions);
+        }
+        if of_shape > MOST_DIVISIONS {
+            return Err("a dimension has too many divisions");
+        }
+    }
+    if of_axes.iter().any(|divisions| *divisions > MOST_DIVISIONS) {
+        return Err("a dimension has too many divisions");
+    }
+    Ok(())
+}
+
+/// The number of divisions in a dimension, and how deep it nests; `None` beyond `most` levels.
+fn measure(dim: &TDim, most: usize) -> Option<(usize, usize)> {
+    let most = most.checked_sub(1)?;
+    let all = |dims: &mut dyn Iterator<Item = &TDim>| {
+        let (mut divisions, mut nested) = (0usize, 0);
+        for dim in dims {
+            let (of_dim, levels) = measure(dim, most)?;
+            divisions = divisions.saturating_add(of_dim);
+            nested = levels.max(nested);
+        }
+        Some((divisions, nested + 1))
+    };
+    match dim {
+        TDim::Val(_) | TDim::Sym(_) => Some((0, 1)),
+        TDim::Add(dims) | TDim::Mul(dims) | TDim::Min(dims) | TDim::Max(dims) => {
+            all(&mut dims.iter())
+        }
+        TDim::Broadcast(dims) => all(&mut dims.iter()),
+        TDim::MulInt(_, dim) => all(&mut std::iter::once(&**dim)),
+        TDim::Ge(left, right) | TDim::Eq(left, right) => all(&mut [&**left, &**right].into_iter()),
+        TDim::Div(dim, _) => {
+            let (divisions, nested) = all(&mut std::iter::once(&**dim))?;
+            Some((divisions + 1, nested))
+        }
     }
 }
 

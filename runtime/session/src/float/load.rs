@@ -12,7 +12,7 @@ use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
-use super::dims::Symbols;
+use super::dims::{Symbols, check_dims};
 use super::error::{Error, Problem, catch, require};
 use super::operators;
 use super::ops::{Check, Checked, Dequantize, DequantizeBlocks, Engine, Unpack};
@@ -227,13 +227,22 @@ impl<'m> Loader<'m> {
             inputs: &inputs,
             stated: &node.outputs,
         })?;
+        check_dims(inputs.iter().map(|fact| &*fact.shape))?;
         let facts = op.output_facts(&inputs)?;
+        check_dims(facts.iter().map(|fact| &*fact.shape))?;
         self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
         facts.iter().try_for_each(|fact| self.check_size(fact))?;
         let values = match self.nothing(&facts)? {
             Some(values) => Some(values),
             None => self.fold(&*op, &inputs)?,
         };
+        for value in values.iter().flatten().filter(|value| value.datum_type().is_tdim()) {
+            let dims = value.try_as_plain_ram()?;
+            let dims = dims.as_slice::<TDim>()?;
+            for dim in dims {
+                check_dims(std::iter::once(std::slice::from_ref(dim)))?;
+            }
+        }
         Ok(Operation { op, facts, values })
     }
 
@@ -259,7 +268,9 @@ impl<'m> Loader<'m> {
         else {
             return Ok(None);
         };
-        let small = values.iter().all(|value| value.volume() < EAGER_ELEMENTS);
+        // Dimensions are always computed here, where it is seen how they grow.
+        let small = values.iter().all(|value| value.volume() < EAGER_ELEMENTS)
+            || values.iter().any(|value| value.datum_type().is_tdim());
         let values: TVec<TValue> = values.into_iter().map(|value| value.into_tvalue()).collect();
         if op.is::<Dequantize>() || op.is::<DequantizeBlocks>() || op.is::<Unpack>() {
             if self.purpose != Purpose::Run {

@@ -4,8 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tract_core::internal::*;
+use tract_core::tract_linalg::mmm::PackedExoticFact;
 
 use super::ops::EngineProgram;
+
+/// The bytes of an element of a packed matrix, at most.
+const PACKED_ELEMENT: u64 = 4;
 
 /// The number of bytes that constants, arenas of integer programs and the values alive at the same
 /// time take while a plan runs; saturates. Values of unknown size do not count.
@@ -48,6 +52,11 @@ pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
 
 /// The bytes of a value; saturates. 0 where its size is not known.
 fn bytes(fact: &TypedFact) -> u64 {
+    if let Some(packed) = fact.exotic_fact().and_then(|fact| fact.downcast_ref::<PackedExoticFact>())
+    {
+        let mn = packed.mn.as_i64().map_or(0, |mn| mn.max(0) as u64);
+        return mn.saturating_mul(packed.k as u64).saturating_mul(PACKED_ELEMENT);
+    }
     let size = fact.datum_type.size_of() as u64;
     let Some(shape) = fact.shape.as_concrete() else { return 0 };
     shape.iter().fold(size, |bytes, dim| bytes.saturating_mul(*dim as u64))

@@ -1,8 +1,11 @@
 //! tract's passes over a model, where constants go as soon as nothing reads them any more.
 
 use tract_core::internal::*;
+use tract_core::ops::cnn::{Conv, MaxPool, SumPool};
+use tract_core::ops::scan::Scan;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
+use super::ops::{Check, Fit};
 use super::twins::{MergeTwins, REPLACED};
 
 /// So many bytes of constants may be made before those that they replace are given back.
@@ -16,6 +19,36 @@ pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {
 /// [`TypedModel::optimize`], in less memory.
 pub(super) fn optimize(model: &mut TypedModel) -> TractResult<()> {
     model.optimize_with_session(&mut thrifty(Optimizer::codegen()).session())
+}
+
+/// Simplifies a model and brings it into the form that tract runs, where it was not simplified before.
+pub(super) fn ready(model: &mut TypedModel, simplified: bool) -> TractResult<()> {
+    if !simplified {
+        declutter(model)?;
+    }
+    check_windows(model)?;
+    optimize(model)
+}
+
+/// Checks windows again: simplifying a model may have moved padding into them.
+fn check_windows(model: &TypedModel) -> TractResult<()> {
+    for node in &model.nodes {
+        let pool = if let Some(op) = node.op_as::<Conv>() {
+            &op.pool_spec
+        } else if let Some(op) = node.op_as::<MaxPool>() {
+            &op.pool_spec
+        } else if let Some(op) = node.op_as::<SumPool>() {
+            &op.pool_spec
+        } else {
+            if let Some(scan) = node.op_as::<Scan>() {
+                check_windows(&scan.body)?;
+            }
+            continue;
+        };
+        let input = node.inputs.first().context("a window has no input")?;
+        Check::windows(&Fit::new(pool, None), model.outlet_fact(*input)?)?;
+    }
+    Ok(())
 }
 
 fn thrifty(optimizer: Optimizer) -> Optimizer {

@@ -14,7 +14,7 @@ use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
 use super::memory;
 use super::ops::{Engine, check_bodies};
-use super::optimize::{declutter, optimize};
+use super::optimize::ready;
 use super::run::{NoWatch, Watch, begin, run};
 use super::tensors::{dtype_to_tract, from_tract, to_tract};
 use super::work::Counter;
@@ -160,10 +160,7 @@ impl FloatModel {
     /// Brings a model into the form that tract runs on this machine.
     fn optimize(&self, model: &mut TypedModel) -> Result<(), Error> {
         guard("preparing the model", || {
-            if !self.prepared {
-                declutter(model).map_err(tract("simplifying the model"))?;
-            }
-            optimize(model).map_err(tract("optimizing the model"))?;
+            ready(model, self.prepared).map_err(tract("optimizing the model"))?;
             check_bodies(model).map_err(tract("preparing the bodies of loops and branches"))
         })
     }

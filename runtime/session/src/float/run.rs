@@ -6,7 +6,9 @@
 //! reads it. Between operations the run ends early where it was cancelled or its time is over.
 
 use tract_core::internal::*;
+use tract_core::ops::matmul::optimized::OptMatMul;
 
+use super::ops::check_matmul;
 use crate::limits::Control;
 
 /// Watches the operations of a run.
@@ -42,6 +44,7 @@ pub(super) fn run(
         control.check()?;
         watch.before();
         check_operands(plan.model(), node, &inputs, context.symbols)?;
+        check_room(node, context.symbols, control)?;
         let mut values = tract_core::plan::eval(context, state, node, inputs)?;
         check(node, &values, context.symbols, control)?;
         watch.after(node, &mut values)?;
@@ -74,7 +77,24 @@ fn check_operands(
             fact.shape
         );
     }
-    Ok(())
+    match node.op_as::<OptMatMul>() {
+        Some(op) => check_matmul(op, operands, symbols)
+            .with_context(|| format!("node {:?} multiplies other matrices", node.name)),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the outputs of a node whose size only this run shows have room, before they are
+/// allocated. Those that the operation itself decides are counted when they are there.
+fn check_room(node: &TypedNode, symbols: &SymbolValues, control: &Control) -> TractResult<()> {
+    let mut bytes = 0u64;
+    for output in node.outputs.iter().filter(|output| output.fact.shape.as_concrete().is_none()) {
+        let Ok(shape) = output.fact.shape.eval_to_usize(symbols) else { continue };
+        let size = output.fact.datum_type.size_of() as u64;
+        let all = shape.iter().fold(size, |all, dim| all.saturating_mul((*dim).max(1) as u64));
+        bytes = bytes.saturating_add(all);
+    }
+    if bytes == 0 { Ok(()) } else { Ok(control.check_room(bytes)?) }
 }
 
 /// Checks that a node gave values of the types and shapes that the plan states.

@@ -12,6 +12,8 @@ use tract_core::ops::scan::{InputMapping, OutputMapping, ScanInfo};
 
 use crate::float::error::{Problem, require};
 use crate::float::load::{Context, Purpose};
+use crate::float::ops::Branch;
+use crate::float::optimize::ready;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 
@@ -141,16 +143,26 @@ pub(super) fn branch(cx: &Context<'_>, a: &If) -> Result<Box<dyn TypedOp>, Probl
                 "the inputs of its body are of another type or shape",
             )?;
         }
-        // tract runs bodies of branches as they are.
-        Ok(if cx.loader.purpose == Purpose::Run { body.into_optimized()? } else { body })
+        // A plan of a body runs it as it is.
+        let mut body = body;
+        if cx.loader.purpose == Purpose::Run {
+            ready(&mut body, false)?;
+        }
+        Ok(body)
     };
     let list = |inputs: &[u32]| inputs.iter().map(|input| *input as usize).collect();
-    Ok(Box::new(IfThenElse {
+    let branch = IfThenElse {
         then_body: body(a.then_body, &a.then_inputs)?,
         then_input_mapping: list(&a.then_inputs),
         else_body: body(a.else_body, &a.else_inputs)?,
         else_input_mapping: list(&a.else_inputs),
-    }))
+    };
+    // tract computes a branch of constants while it simplifies, without the checks of a run.
+    Ok(match cx.loader.purpose {
+        Purpose::Run => Box::new(Branch::new(&branch, branch.output_facts(cx.inputs)?)?),
+        #[cfg(feature = "export")]
+        Purpose::Save => Box::new(branch),
+    })
 }
 
 #[cfg(feature = "export")]

@@ -46,9 +46,13 @@ pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, P
     let letters = letters(&inputs, output);
     let check = Check::Letters(letters.clone());
     check.load(cx.inputs)?;
-    // Sizes that are only known when the model runs are equal for sure if they look it.
+    // Sizes that are only known when the model runs are equal for sure if they are the same symbol. Of
+    // an expression that no value of its symbols gives, no run shows that it does not hold.
     let same = |letter: &Letter| {
         let mut sizes = letter.places.iter().map(|(input, axis)| &cx.input(*input).shape[*axis]);
+        if !sizes.clone().all(|size| size.as_i64().is_some() || matches!(size, tract_core::prelude::TDim::Sym(_))) {
+            return false;
+        }
         let first = sizes.clone().find(|size| letter.summed || !size.is_one());
         sizes.all(|size| Some(size) == first || (!letter.summed && size.is_one()))
     };

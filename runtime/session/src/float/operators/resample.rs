@@ -12,7 +12,7 @@ use tract_core::ops::nn::{CoordTransformer, Interpolator, Nearest};
 use tract_core::ops::nn::{InterpolationMode, PaddingMode};
 
 use crate::float::error::{Problem, require};
-use crate::float::load::Context;
+use crate::float::load::{Context, Purpose};
 use crate::float::ops;
 use crate::float::ops::Check;
 #[cfg(feature = "export")]
@@ -51,7 +51,13 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
         require(dtype.is_integer() || dtype.is_tdim(), "its sizes are not of an integer type")?;
     }
     let check = Check::Least((0..rank).map(|axis| (axis, 1)).collect());
-    match op.to_core() {
+    // tract's own operation bounds nothing of what it allocates.
+    let output = op.output_facts(cx.inputs)?.remove(0).shape;
+    let bounded = match (cx.input(0).shape.as_concrete(), output.as_concrete()) {
+        (Some(from), Some(to)) => ops::Resize::is_bounded(from, to),
+        _ => false,
+    };
+    match op.to_core().filter(|_| bounded || cx.loader.purpose != Purpose::Run) {
         Some(core) => cx.checked(check, core),
         None => cx.checked(check, op),
     }
@@ -80,6 +86,8 @@ pub(super) fn grid_sample(cx: &Context<'_>, a: &GridSample) -> Result<Box<dyn Ty
     require(fits, "its grid does not fit its input")?;
     let types = [cx.input(0).datum_type, cx.input(1).datum_type];
     require(types.iter().all(|dtype| dtype.is_float()), "its inputs are not of floating point")?;
+    // Every element reads all corners of a cell, of which there are two for each axis.
+    require(x.rank() <= 5, "its input has more than three spatial axes")?;
     let cubic = a.interpolation == GridInterpolation::Bicubic;
     require(!cubic || x.rank() == 4, "it is bicubic, but its input is not an image")?;
     let least = Check::Least((2..x.rank()).map(|axis| (axis, 1)).collect());

@@ -210,6 +210,11 @@ impl Check {
         }
     }
 
+    /// Checks the windows of a convolution or pool, as far as the size of its input is known.
+    pub fn windows(fit: &Fit, input: &TypedFact) -> Result<(), OperandError> {
+        fit.check(&known_sizes(input)).map(drop)
+    }
+
     /// Checks sizes. Returns whether all that matter were known.
     fn shapes(&self, shapes: &[Sizes]) -> Result<bool, OperandError> {
         match self {

@@ -10,6 +10,11 @@ use tract_core::ops::nn::resize::{
 };
 use tract_core::ops::nn::{CoordTransformer, Interpolator, Nearest};
 
+/// Values between two axes may have this many times the elements of input or output, or this many
+/// in all.
+const BETWEEN: u64 = 16;
+const MOST_BETWEEN: u64 = 1 << 22;
+
 /// Interpolation, of which tract's own operation does a part. Inputs: x and, as the
 /// attributes tell, scales or sizes with one element for each axis.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +28,17 @@ impl Eq for Resize {}
 impl Resize {
     /// The one coefficient of the cubic kernel that tract's own operation knows.
     pub(in crate::float) const CORE_CUBIC_COEFFICIENT: f32 = -0.75;
+
+    /// Whether the values between the axes, which are interpolated one after another, are not much
+    /// larger than input or output.
+    pub(in crate::float) fn is_bounded(input: &[usize], output: &[usize]) -> bool {
+        let elements = |shape: &mut dyn Iterator<Item = usize>| {
+            shape.fold(1u64, |all, size| all.saturating_mul(size.max(1) as u64))
+        };
+        let ends = elements(&mut input.iter().copied()).max(elements(&mut output.iter().copied()));
+        let pairs = input.iter().zip(output).map(|(input, output)| *input.max(output));
+        elements(&mut { pairs }) <= ends.saturating_mul(BETWEEN).max(MOST_BETWEEN)
+    }
 
     /// tract's own operation, where it does the same.
     pub(in crate::float) fn to_core(&self) -> Option<nn::Resize> {
@@ -131,6 +147,7 @@ impl EvalOp for Resize {
         let output =
             self.shaper().compute_output_shape(shape, scales.map(|t| &**t), sizes.map(|t| &**t))?;
         ensure!(!shape.contains(&0), "its input is empty");
+        ensure!(Self::is_bounded(shape, &output), "it needs too much memory between its axes");
         let scales: Vec<f32> = match scales.filter(|scales| scales.len() == shape.len()) {
             Some(scales) => {
                 scales.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()
@@ -173,7 +190,12 @@ impl TypedOp for Resize {
         model: &TypedModel,
         node: &TypedNode,
     ) -> TractResult<Option<TypedModelPatch>> {
-        if let Some(core) = self.to_core() {
+        let (from, to) = (model.outlet_fact(node.inputs[0])?, &node.outputs[0].fact);
+        let bounded = match (from.shape.as_concrete(), to.shape.as_concrete()) {
+            (Some(from), Some(to)) => Self::is_bounded(from, to),
+            _ => false,
+        };
+        if let Some(core) = self.to_core().filter(|_| bounded) {
             return TypedModelPatch::replace_single_op(model, node, &node.inputs, core).map(Some);
         }
         rule_if!(matches!(self.interpolator(), Interpolator::Nearest));

@@ -149,7 +149,7 @@ fn tuples(shape: &[usize], mut indices: Vec<i64>, sizes: &[usize], first: usize)
 
 fn range(tensors: &[Option<&Tensor>], symbols: &SymbolValues, limit: u64) -> Replaced {
     let mut numbers = [0f64; 3];
-    let mut size = 0;
+    let (mut size, mut symbolic) = (0, false);
     for (input, number) in numbers.iter_mut().enumerate() {
         let Some(tensor) = tensors[input] else { return Err(OperandError::Symbolic { input }) };
         size = tensor.datum_type().size_of();
@@ -157,7 +157,8 @@ fn range(tensors: &[Option<&Tensor>], symbols: &SymbolValues, limit: u64) -> Rep
         if given != 1 {
             return Err(OperandError::Elements { input, given, expected: 1 });
         }
-        *number = if tensor.datum_type().is_float() {
+        symbolic |= tensor.datum_type().is_tdim();
+        *number = if tensor.datum_type().is_float() || tensor.datum_type() == DatumType::U64 {
             let cast = tensor.cast_to_scalar::<f64>();
             cast.map_err(|_| OperandError::Symbolic { input })?
         } else {
@@ -170,6 +171,8 @@ fn range(tensors: &[Option<&Tensor>], symbols: &SymbolValues, limit: u64) -> Rep
     }
     // As tract computes it.
     let length = ((end - start) / step).ceil();
+    // Of dimensions, tract takes the distance.
+    let length = if symbolic { length.abs() + 1.0 } else { length };
     if !length.is_finite() {
         return Err(OperandError::NoLength { start, end, step });
     }
@@ -232,6 +235,9 @@ pub(in crate::float) fn tile(
 /// that rounding does not carry them out of the input.
 fn reflection(shape: &[usize], grid: Option<&Tensor>) -> Replaced {
     for (axis, size) in shape.iter().enumerate().skip(2) {
+        if *size == 0 {
+            return Err(OperandError::Few { axis, size: 0, least: 1 });
+        }
         if *size > MOST_REFLECTED {
             let most = MOST_REFLECTED;
             return Err(OperandError::Many { axis, size: *size, most });

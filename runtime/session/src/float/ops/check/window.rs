@@ -9,6 +9,11 @@ use super::{OperandError, Sizes};
 /// than this in all.
 const MOST_LISTED: u64 = 1 << 24;
 
+/// An input may become this many elements by padding, or this many times what it has: tract makes a
+/// copy with its padding.
+const MOST_PADDED: u64 = 1 << 26;
+const PADDED: u64 = 64;
+
 /// How windows must fit into an input.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::float) struct Fit {
@@ -61,7 +66,7 @@ impl Fit {
     /// Checks the sizes of an input. Returns whether all were known.
     pub(super) fn check(&self, shape: &Sizes) -> Result<bool, OperandError> {
         let mut known = true;
-        let mut listed = 1u64;
+        let (mut listed, mut size_of_all, mut padded) = (1u64, 1u64, 1u64);
         for (at, axis) in self.axes.iter().enumerate() {
             listed = listed.saturating_mul(axis.kernel as u64);
             let Some(size) = shape[self.first + at] else {
@@ -70,6 +75,11 @@ impl Fit {
             };
             axis.check(self.first + at, size)?;
             listed = listed.saturating_mul(axis.edges(size));
+            size_of_all = size_of_all.saturating_mul(size as u64);
+            padded = padded.saturating_mul(axis.padded(size));
+        }
+        if padded > size_of_all.saturating_mul(PADDED).max(MOST_PADDED) {
+            return Err(OperandError::Windows);
         }
         if self.axes.iter().all(|axis| axis.transposed.is_none()) && listed > MOST_LISTED {
             return Err(OperandError::Windows);
@@ -111,6 +121,16 @@ impl Axis {
         };
         let added = if self.padding == Padding::Same { 0 } else { added as u64 };
         if whole + added > cut { Ok(()) } else { Err(OperandError::Empty { axis }) }
+    }
+
+    /// Elements of the input with its padding.
+    fn padded(&self, size: usize) -> u64 {
+        let padding = match self.padding {
+            _ if self.transposed.is_some() => 0,
+            Padding::Explicit(before, after, _) => before as u64 + after as u64,
+            Padding::Same => self.field() as u64,
+        };
+        padding + size as u64
     }
 
     /// At most how many ways a window has to hang over the edges, and one for not.

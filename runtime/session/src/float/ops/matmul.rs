@@ -1,0 +1,155 @@
+//! Checks what tract's matrix kernels trust their operation with.
+//!
+//! `OptMatMul` takes the sizes m and n from its stated output, and k from its second operand, and reads
+//! packed operands and fused operands by pointer. tract computes these sizes from shapes that a graph
+//! states, and its optimizer changes operands without looking at the shapes of what reads them.
+
+use tract_core::internal::*;
+use tract_core::ops::matmul::optimized::{
+    MapOutputAxisToInput, MatMulOperand, OptMatMul, ProtoFusedSpec,
+};
+use tract_core::tract_linalg::mmm::{MMMInputValue, OutputStoreSpec, PackedMatrixStorage};
+
+/// Checks that every operand has the elements that the kernel will read.
+///
+/// # Errors
+/// The operand that is too small.
+pub(in crate::float) fn check_matmul(
+    op: &OptMatMul,
+    inputs: &[TValue],
+    symbols: &SymbolValues,
+) -> TractResult<()> {
+    let shape = op.c_fact.shape.eval_to_usize(symbols)?;
+    let size = |axis: Option<usize>| match axis {
+        Some(axis) => shape.get(axis).copied().context("the output of a product has fewer axes"),
+        None => Ok(1),
+    };
+    let sizes = Sizes { m: size(op.c_m_axis)?, n: size(op.c_n_axis)?, shape: &shape };
+    for operation in &op.micro_ops {
+        match operation {
+            ProtoFusedSpec::AddMatMul { a, b, .. } => sizes.check_product(a, b, inputs)?,
+            ProtoFusedSpec::BinScalar(input, _) | ProtoFusedSpec::LeakyRelu(input) => {
+                ensure!(operand(inputs, *input)?.len() > 0, "a scalar operand has no elements");
+            }
+            ProtoFusedSpec::BinPerRow(input, _, map) => {
+                sizes.check_reach(operand(inputs, *input)?, map, [(sizes.m, 1), (1, 0)])?;
+            }
+            ProtoFusedSpec::BinPerCol(input, _, map) => {
+                sizes.check_reach(operand(inputs, *input)?, map, [(sizes.n, 1), (1, 0)])?;
+            }
+            ProtoFusedSpec::AddRowColProducts(row, column) => {
+                let (row, column) = (operand(inputs, *row)?, operand(inputs, *column)?);
+                let fits = row.len() >= sizes.m && column.len() >= sizes.n;
+                ensure!(fits, "a fused operand has fewer elements than the output");
+            }
+            ProtoFusedSpec::AddUnicast(store, input, map) => {
+                let input = operand(inputs, *input)?;
+                sizes.check_reach(input, map, sizes.strides(store, input)?)?;
+            }
+            ProtoFusedSpec::Scaler(_) | ProtoFusedSpec::Store(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn operand(inputs: &[TValue], index: usize) -> TractResult<&TValue> {
+    inputs.get(index).context("a product has fewer operands than it reads")
+}
+
+/// The packed matrices of an operand, one for each product of a batch.
+fn matrices<'t>(
+    operand: &'t MatMulOperand,
+    inputs: &'t [TValue],
+) -> TractResult<&'t [Box<dyn MMMInputValue>]> {
+    match operand {
+        MatMulOperand::Const(value) => Ok(std::slice::from_ref(value)),
+        MatMulOperand::Input(index) => {
+            let input = self::operand(inputs, *index)?;
+            Ok(input.try_storage_as::<PackedMatrixStorage>()?.values())
+        }
+    }
+}
+
+/// The sizes of a product, and the shape of its output.
+struct Sizes<'s> {
+    m: usize,
+    n: usize,
+    shape: &'s [usize],
+}
+
+impl Sizes<'_> {
+    fn check_product(
+        &self,
+        a: &MatMulOperand,
+        b: &MatMulOperand,
+        inputs: &[TValue],
+    ) -> TractResult<()> {
+        let (a, b) = (matrices(a, inputs)?, matrices(b, inputs)?);
+        let k = b.first().context("a product has an operand without a matrix")?.k();
+        let fits = !a.is_empty()
+            && a.iter().all(|a| a.k() == k && a.mn() >= self.m)
+            && b.iter().all(|b| b.k() == k && b.mn() >= self.n);
+        ensure!(
+            fits,
+            "a product of {} × {k} × {} has an operand of {} × {} or {} × {}",
+            self.m,
+            self.n,
+            a.first().map_or(0, |a| a.mn()),
+            a.first().map_or(0, |a| a.k()),
+            b.first().map_or(0, |b| b.k()),
+            b.first().map_or(0, |b| b.mn()),
+        );
+        Ok(())
+    }
+
+    /// Sizes and strides of rows and columns, in elements.
+    fn strides(&self, store: &OutputStoreSpec, tensor: &Tensor) -> TractResult<[(usize, usize); 2]> {
+        let stride = |axis: &Option<usize>| match axis {
+            Some(axis) => {
+                let stride = tensor.strides().get(*axis).copied().unwrap_or(-1);
+                usize::try_from(stride).context("a fused operand has fewer axes than it is read by")
+            }
+            None => Ok(0),
+        };
+        let [rows, columns] = match store {
+            OutputStoreSpec::View { m_axis, n_axis, .. } => [stride(m_axis)?, stride(n_axis)?],
+            OutputStoreSpec::Strides { row_byte_stride, col_byte_stride, .. } => {
+                let size = tensor.datum_type().size_of().max(1);
+                let elements = |bytes: isize| Ok::<_, TractError>(usize::try_from(bytes)? / size);
+                [elements(*row_byte_stride)?, elements(*col_byte_stride)?]
+            }
+        };
+        Ok([(self.m, rows), (self.n, columns)])
+    }
+
+    /// Checks that a fused operand holds the last element that is read of it: in the last product of
+    /// the batch, at the end of these axes, each given by its size and stride.
+    fn check_reach(
+        &self,
+        tensor: &Tensor,
+        map: &MapOutputAxisToInput,
+        axes: [(usize, usize); 2],
+    ) -> TractResult<()> {
+        let mut last = 0usize;
+        let mut empty = false;
+        let mut reach = |size: usize, stride: usize| {
+            empty |= size == 0;
+            last = last.saturating_add(size.saturating_sub(1).saturating_mul(stride));
+        };
+        for (of_output, of_input) in &map.0 {
+            let size = self.shape.get(*of_output).copied();
+            let stride = tensor.strides().get(*of_input).copied();
+            let (Some(size), Some(stride)) = (size, stride) else {
+                bail!("a fused operand has fewer axes than it is read by");
+            };
+            reach(size, usize::try_from(stride)?);
+        }
+        axes.into_iter().for_each(|(size, stride)| reach(size, stride));
+        ensure!(
+            empty || last < tensor.len(),
+            "a fused operand has {} elements, and element {last} of it is read",
+            tensor.len()
+        );
+        Ok(())
+    }
+}
