@@ -1,4 +1,4 @@
-//! Resize in all the modes of the operator table.
+//! Resize in all modes that a bundle supports.
 
 use hardtack_bundle::graph;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation};
@@ -10,21 +10,21 @@ use tract_core::ops::nn::resize::{
 };
 use tract_core::ops::nn::{CoordTransformer, Interpolator, Nearest};
 
-/// Interpolation, of which tract's own operation does a part. Inputs: x and, as the
-/// attributes tell, scales or sizes with one element for each axis.
+/// Resizes by interpolation in all modes, of which tract's operation supports only some. Inputs: x
+/// and, depending on the attributes, scales or sizes with one element per axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resize {
-    /// What to do; the inputs named there count from x as 0.
+    /// The attributes. Their input indices count x as 0.
     pub attributes: graph::Resize,
 }
 
 impl Eq for Resize {}
 
 impl Resize {
-    /// The one coefficient of the cubic kernel that tract's own operation knows.
+    /// The only cubic coefficient that tract's operation supports.
     pub(in crate::float) const CORE_CUBIC_COEFFICIENT: f32 = -0.75;
 
-    /// tract's own operation, where it does the same.
+    /// Returns tract's operation if it computes the same.
     pub(in crate::float) fn to_core(&self) -> Option<nn::Resize> {
         let a = &self.attributes;
         let cubic = a.interpolation == Interpolation::Cubic;
@@ -45,7 +45,7 @@ impl Resize {
         })
     }
 
-    /// Computes shapes as tract's own does.
+    /// Returns a tract operation that is used only to compute output shapes.
     fn shaper(&self) -> nn::Resize {
         nn::Resize {
             coord_transformer: CoordTransformer::HalfPixel,
@@ -78,7 +78,7 @@ impl Resize {
         }
     }
 
-    /// Whether the right neighbour is taken at this distance from the left one.
+    /// Returns whether to take the right neighbor at this distance from the left one.
     fn prefers_right(&self, distance: f32) -> bool {
         match self.attributes.interpolation {
             Interpolation::NearestRoundPreferCeil => distance >= 0.5,
@@ -166,7 +166,7 @@ impl TypedOp for Resize {
         Ok(tvec!(inputs[0].datum_type.fact(&shape)))
     }
 
-    /// Becomes tract's own operation where that does the same, or a plain repetition of
+    /// Replaces itself with tract's operation if that computes the same, or with a repetition of
     /// elements.
     fn declutter(
         &self,
@@ -217,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn ties_go_where_the_mode_says() {
-        // Output 1 and 4 fall on 0.5 and 2.5.
+    fn ties_are_rounded_as_the_mode_requires() {
+        // Outputs 1 and 4 are at 0.5 and 2.5.
         assert_eq!(
             run(Interpolation::NearestRoundPreferFloor, false),
             [1.0, 1.0, 2.0, 3.0, 3.0, 4.0]
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn excluded_neighbours_leave_weights_that_sum_to_1() {
+    fn weights_without_outside_neighbors_sum_to_one() {
         let inside = run(Interpolation::Cubic, true);
         let edge = run(Interpolation::Cubic, false);
         assert_ne!(inside[0], edge[0]);
