@@ -351,7 +351,7 @@ fn operands_without_elements_are_rejected() {
         ),
     ];
     for (operator, operands, outputs) in cases {
-        Case { operator, x: matrix(), operands, outputs }.fails("not one element");
+        Case { operator, x: matrix(), operands, outputs }.fails("not a single element");
     }
 }
 

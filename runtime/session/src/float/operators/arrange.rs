@@ -81,7 +81,7 @@ pub(super) fn dynamic_slice(
     for input in [1, 2] {
         require(
             cx.input(input).shape.volume().as_i64() == Some(1),
-            "its start or end is not one element",
+            "its start or end is not a single element",
         )?;
     }
     cx.checked(Check::DynamicSlice { axis }, array::DynSlice { axis, len })
