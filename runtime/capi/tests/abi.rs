@@ -205,7 +205,7 @@ fn limits_and_cancellation_reach_the_session() {
         let input = tensor(HardtackType::I8, &input);
         assert_eq!(hardtack_canceller_cancel(canceller), Status::Ok);
         assert_eq!(hardtack_session_run(session, &input, 1), Status::Stopped);
-        assert_eq!(last(), "the run was cancelled");
+        assert_eq!(last(), "the inference was canceled");
         assert_eq!(hardtack_canceller_reset(canceller), Status::Ok);
         assert_eq!(hardtack_session_run(session, &input, 1), Status::Ok, "{}", last());
         hardtack_session_free(session);

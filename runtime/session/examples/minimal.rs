@@ -1,5 +1,5 @@
-//! Opens a bundle, runs it on zeros and prints the first values of each output. Named
-//! dimensions are 1.
+//! Opens a bundle, runs it on zeros and prints the first values of each output. Named dimensions
+//! are set to 1.
 //!
 //!     cargo run --release -p hardtack --example minimal -- model.tack
 

@@ -1,4 +1,4 @@
-//! Matching what a caller gives with the inputs and outputs of a model.
+//! Matches the inputs and outputs that a caller gives with those of a model.
 
 use hardtack_bundle::manifest::MAX_PORTS;
 
@@ -6,10 +6,10 @@ use crate::error::Role;
 use crate::port::{Extent, Port};
 use crate::{Error, Tensor};
 
-/// One place for each port of one side of a model.
+/// One optional value for each input, or each output, of a model.
 pub(crate) type Slots<T> = [Option<T>; MAX_PORTS];
 
-/// Puts named values in the places of their ports. Allocates only for errors.
+/// Assigns named values to the inputs or outputs of the same names. Allocates only for errors.
 pub(crate) fn slots<'n, T>(
     role: Role,
     ports: &[Port],
@@ -28,7 +28,7 @@ pub(crate) fn slots<'n, T>(
     Ok(slots)
 }
 
-/// The sizes that the inputs of a run give to named dimensions.
+/// The sizes of named dimensions, taken from the inputs of an inference.
 pub(crate) struct Sizes<'p>(Vec<Size<'p>>);
 
 struct Size<'p> {
@@ -38,7 +38,7 @@ struct Size<'p> {
 }
 
 impl<'p> Sizes<'p> {
-    /// Checks element types and shapes of the inputs that are given.
+    /// Checks the element types and shapes of the given inputs and collects their sizes.
     pub(crate) fn bind(ports: &'p [Port], inputs: &Slots<&Tensor>) -> Result<Sizes<'p>, Error> {
         let mut sizes = Sizes(Vec::new());
         for (port, tensor) in ports.iter().zip(inputs) {
@@ -88,7 +88,7 @@ impl<'p> Sizes<'p> {
         Ok(())
     }
 
-    /// The shape of a port, with 1 for dimensions that no input names.
+    /// Returns the shape of an input or output, with 1 for named dimensions of unknown size.
     #[cfg(feature = "float")]
     pub(crate) fn shape(&self, port: &Port) -> Vec<usize> {
         let size = |extent: &Extent| match extent {
@@ -101,12 +101,12 @@ impl<'p> Sizes<'p> {
     }
 }
 
-/// The error for an input or output that was not given.
+/// Returns the error for an input or output that was not given.
 pub(crate) fn missing(role: Role, port: &Port, hint: &'static str) -> Error {
     Error::Missing { role, port: port.to_string(), hint }
 }
 
-/// The shape of an input of so many elements, where they tell it: with one unknown size at most.
+/// Returns the shape of an input of `length` elements. At most one of its dimensions may be named.
 #[cfg(feature = "float")]
 pub(crate) fn shape_of_length(port: &Port, length: usize) -> Result<Vec<usize>, Error> {
     let unknown = || Error::UnknownShape { name: port.name.clone(), shape: port.shape.clone() };
@@ -143,7 +143,7 @@ mod tests {
     use hardtack_bundle::manifest::Layout;
 
     #[test]
-    fn one_unknown_size_follows_from_the_length() {
+    fn the_length_determines_one_unknown_size() {
         let port = |shape: &[Option<usize>]| Port {
             name: "x".into(),
             dtype: DType::F32,

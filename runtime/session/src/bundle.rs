@@ -1,4 +1,4 @@
-//! A bundle on this machine: mapped or in memory, its sections verified when they are first read.
+//! An open bundle, mapped or in memory, whose sections are verified when they are first read.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,32 +13,33 @@ use hardtack_kernels::packed::Packing;
 
 use crate::{Bytes, Error, Program, map};
 
-/// An open bundle. Cheap to clone; the sessions made from it keep what they need of it alive.
+/// An open bundle. Clones are cheap and share the bytes, which stay alive as long as a session
+/// created from the bundle needs them.
 ///
-/// Opening checks the header and the section table. Each section is compared with its SHA-256 digest
-/// when it is first read, once for all clones of the bundle, so that a [`Session`](crate::Session)
-/// never runs bytes that the root digest does not name. [`Bundle::open_unverified`] leaves out the
-/// comparison of weights and constants.
+/// Opening checks the header and the section table. Each section is compared with its SHA-256
+/// digest when it is first read, once for all clones of the bundle. A [`Session`](crate::Session)
+/// therefore never runs bytes that the root digest does not cover. [`Bundle::open_unverified`]
+/// skips the check of weights and constants.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     bytes: Bytes,
     root: Digest,
-    /// Whether weights and constants are compared with their digests.
+    /// Whether weights and constants are compared with their digests too.
     verifies_all: bool,
-    /// For each section, whether its digest was found to hold.
+    /// For each section, whether it matched its digest.
     verified: Arc<[AtomicBool]>,
 }
 
 impl Bundle {
-    /// Opens a bundle by mapping its file. Takes the same time for every size.
+    /// Opens a bundle by mapping its file. The time does not depend on the size of the file.
     ///
-    /// While the bundle or a session made from it is in use, nobody may change the file in place.
-    /// To install another bundle under the same path, write a new file and rename it. Where that is
-    /// not certain, use [`Bundle::read`]: truncating a mapped file ends this process with `SIGBUS`
-    /// on Unix.
+    /// The file must not be changed in place while the bundle or a session created from it is in
+    /// use. To install another bundle under the same path, write a new file and rename it. If you
+    /// cannot rule out changes, use [`Bundle::read`]: truncating a mapped file ends this process
+    /// with `SIGBUS` on Unix.
     ///
     /// # Errors
-    /// Where the file cannot be mapped or is not a bundle; the error names the file.
+    /// Returns an error that names the file if it cannot be mapped or is not a bundle.
     pub fn open(path: impl AsRef<Path>) -> Result<Bundle, Error> {
         let path = path.as_ref();
         let map = || map::map(&File::open(path)?);
@@ -46,34 +47,34 @@ impl Bundle {
         bytes.and_then(Bundle::parse).map_err(|error| error.of_file(path))
     }
 
-    /// [`Bundle::open`] for a bundle that was verified when it was installed and that nobody could
-    /// change since.
+    /// Opens a bundle like [`Bundle::open`], but does not verify its weights and constants. Use it
+    /// for a bundle that was verified at installation and that nobody could change since.
     ///
-    /// Sessions do not compare weights and constants with their digests, so that loading a model
-    /// reads no more of the file than it needs. A damaged weight then goes unnoticed: the outputs
-    /// are wrong without an error. Memory stays safe either way.
+    /// Sessions do not compare weights and constants with their digests, so loading a model reads
+    /// only the parts of the file that it needs. A damaged weight goes unnoticed: the outputs are
+    /// wrong without an error. Memory safety does not depend on the check.
     ///
     /// # Errors
-    /// As [`Bundle::open`].
+    /// See [`Bundle::open`].
     pub fn open_unverified(path: impl AsRef<Path>) -> Result<Bundle, Error> {
         Ok(Bundle { verifies_all: false, ..Bundle::open(path)? })
     }
 
-    /// Reads a file into memory. Takes time and memory in proportion to its size; what happens to
-    /// the file afterwards does not matter.
+    /// Reads a bundle file into memory. Takes time and memory in proportion to its size. Later
+    /// changes to the file have no effect.
     ///
     /// # Errors
-    /// Where the file cannot be read or is not a bundle; the error names the file.
+    /// Returns an error that names the file if it cannot be read or is not a bundle.
     pub fn read(path: impl AsRef<Path>) -> Result<Bundle, Error> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(Error::Read).map(Bytes::from);
         bytes.and_then(Bundle::parse).map_err(|error| error.of_file(path))
     }
 
-    /// Takes the content of a bundle file.
+    /// Opens a bundle from the content of its file.
     ///
     /// # Errors
-    /// Where it is not a bundle.
+    /// Returns an error if the bytes are not a bundle.
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Bundle, Error> {
         Bundle::parse(Bytes::from(bytes.into()))
     }
@@ -87,92 +88,95 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// What the bundle is and what it needs. Decoded at each call.
+    /// Decodes the manifest: the model's name, inputs, outputs and requirements. Each call decodes
+    /// it again.
     ///
     /// # Errors
-    /// Where the file was changed since it was opened.
+    /// Returns an error if the file was changed since it was opened.
     pub fn manifest(&self) -> Result<Manifest<'_>, Error> {
         Ok(self.container()?.manifest()?)
     }
 
-    /// The digest that names the bundle.
+    /// Returns the root digest, which identifies the bundle.
     pub fn root(&self) -> Digest {
         self.root
     }
 
-    /// The whole file.
+    /// Returns the bytes of the whole file.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// All sections, in the order of the file.
+    /// Returns all sections, in file order.
     ///
     /// # Errors
-    /// Where the file was changed since it was opened.
+    /// Returns an error if the file was changed since it was opened.
     pub fn sections(&self) -> Result<impl Iterator<Item = Section<'_>>, Error> {
         Ok(self.container()?.sections())
     }
 
-    /// Names of the classes, where the bundle has them.
+    /// Returns the class names, or `None` if the bundle has none.
     ///
     /// # Errors
-    /// Where the section is damaged or malformed.
+    /// Returns an error if the section is damaged or malformed.
     pub fn labels(&self) -> Result<Option<Labels<'_>>, Error> {
         Ok(self.checked(SectionKind::Labels)?.labels()?)
     }
 
-    /// How the model's first input is made, where the bundle says so.
+    /// Returns the pre-processing of the model's first input, or `None` if the bundle describes
+    /// none.
     ///
     /// # Errors
-    /// Where the section is damaged or malformed.
+    /// Returns an error if the section is damaged or malformed.
     pub fn preprocess(&self) -> Result<Option<Preprocess>, Error> {
         Ok(self.checked(SectionKind::Preprocess)?.preprocess()?)
     }
 
-    /// What becomes of the model's first output, where the bundle says so.
+    /// Returns the post-processing of the model's first output, or `None` if the bundle describes
+    /// none.
     ///
     /// # Errors
-    /// Where the section is damaged or malformed.
+    /// Returns an error if the section is damaged or malformed.
     pub fn postprocess(&self) -> Result<Option<Postprocess>, Error> {
         Ok(self.checked(SectionKind::Postprocess)?.postprocess()?)
     }
 
-    /// Inputs with the outputs they must give, where the bundle has them.
-    /// [`golden::check`](crate::golden::check) runs them.
+    /// Returns the test vectors (inputs with their expected outputs), or `None` if the bundle has
+    /// none. [`golden::check`](crate::golden::check) runs them.
     ///
     /// # Errors
-    /// Where the section is damaged or malformed.
+    /// Returns an error if the section is damaged or malformed.
     pub fn golden(&self) -> Result<Option<Golden<'_>>, Error> {
         Ok(self.checked(SectionKind::Golden)?.golden()?)
     }
 
-    /// Reads the whole file and compares every digest and all padding.
+    /// Reads the whole file, compares every section with its digest and checks all padding.
     ///
     /// # Errors
-    /// The first damage, in the order of the file.
+    /// Returns the first mismatch, in file order.
     pub fn verify(&self) -> Result<(), Error> {
         self.container()?.verify()?;
         self.verified.iter().for_each(|section| section.store(true, Ordering::Relaxed));
         Ok(())
     }
 
-    /// The bundle as its format has it, for everything else that is in it. Costs the reading of
-    /// header and section table.
+    /// Returns the parsed container, which gives access to everything else in the bundle. Each call
+    /// parses the header and the section table.
     ///
     /// # Errors
-    /// Where the file was changed since it was opened.
+    /// Returns an error if the file was changed since it was opened.
     pub fn container(&self) -> Result<hardtack_bundle::Bundle<'_>, Error> {
         Ok(hardtack_bundle::Bundle::parse(&self.bytes)?)
     }
 
-    /// The bundle as its format has it, with a section of this kind compared with its digest.
+    /// Returns the container after comparing the section of this kind with its digest.
     fn checked(&self, kind: SectionKind) -> Result<hardtack_bundle::Bundle<'_>, Error> {
         let container = self.container()?;
         self.check(&container, kind)?;
         Ok(container)
     }
 
-    /// Compares a section with its digest, unless that was done before.
+    /// Compares a section with its digest, unless an earlier call did.
     fn check(
         &self,
         container: &hardtack_bundle::Bundle<'_>,
@@ -192,12 +196,12 @@ impl Bundle {
         Ok(())
     }
 
-    /// The graph.
+    /// Returns the graph.
     pub(crate) fn graph(&self) -> Result<Graph, Error> {
         self.checked(SectionKind::Graph)?.graph()?.ok_or(Error::NoGraph)
     }
 
-    /// The bytes of all constants.
+    /// Returns the bytes of all constants.
     pub(crate) fn constants(&self) -> Result<Bytes, Error> {
         let container = self.checked(SectionKind::Constants)?;
         let section = container.section(SectionKind::Constants);
@@ -208,8 +212,8 @@ impl Bundle {
         Ok(bytes.flatten().unwrap_or_default())
     }
 
-    /// All integer programs, each with weights in this layout if the bundle has them, or else in
-    /// any.
+    /// Returns all integer programs. Each has weights in the `wanted` layout if the bundle has
+    /// them, and otherwise in another layout that this release knows.
     pub(crate) fn programs(&self, wanted: Option<Packing>) -> Result<Vec<Program>, Error> {
         let container = self.container()?;
         let part = |section: Section<'_>| {
@@ -244,7 +248,7 @@ impl Bundle {
     }
 }
 
-/// The family whose weights have this layout.
+/// Returns the kernel family that uses this weight layout; `None` is the layout of `mcu`.
 pub fn family_of(packing: Option<Packing>) -> Family {
     match packing {
         Some(Packing::X86Zmm) => Family::X86Zmm,
@@ -254,7 +258,8 @@ pub fn family_of(packing: Option<Packing>) -> Family {
     }
 }
 
-/// The layout of a family's weights; the outer `None` where this release does not know it.
+/// Returns the weight layout of a kernel family, where `Some(None)` is the layout of `mcu`. Returns
+/// `None` if this release does not know the layout.
 pub fn packing_of(family: Family) -> Option<Option<Packing>> {
     let known = Packing::ALL.iter().copied().map(Some).chain([None]);
     known.into_iter().find(|packing| family_of(*packing) == family)

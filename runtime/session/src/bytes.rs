@@ -1,4 +1,4 @@
-//! A handle on bytes that lie in a mapped file or in memory.
+//! Shared bytes in a mapped file or in memory.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
-/// Bytes that lie in a mapped file or in memory, shared by whoever holds a handle on them.
+/// Shared bytes in a mapped file or in memory.
 ///
-/// Cloning and slicing copies no bytes. Two are equal where their bytes are.
+/// Cloning and slicing do not copy the bytes. Two values are equal if their bytes are equal.
 #[derive(Clone)]
 pub struct Bytes {
     storage: Storage,
@@ -22,7 +22,7 @@ enum Storage {
 }
 
 impl Bytes {
-    /// A part of the bytes; `None` where `range` reaches outside of them.
+    /// Returns part of the bytes, or `None` if `range` is out of bounds.
     pub fn slice(&self, range: Range<usize>) -> Option<Bytes> {
         if range.start > range.end || range.end > self.range.len() {
             return None;
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_share_and_stay_inside() {
+    fn slices_share_bytes_and_stay_in_bounds() {
         let bytes = Bytes::from(vec![1, 2, 3, 4, 5]);
         let middle = bytes.slice(1..4).unwrap();
         assert_eq!(*middle, [2, 3, 4]);

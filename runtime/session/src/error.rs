@@ -1,4 +1,4 @@
-//! What can go wrong between opening a bundle and its results.
+//! Errors of opening, loading and running a bundle.
 
 use std::path::{Path, PathBuf};
 
@@ -14,267 +14,268 @@ use crate::port::{Dims, Extent};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file has an error; `error` says which.
+    /// An error in a bundle file.
     #[error("{}: {error}", path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         #[source]
         error: Box<Error>,
     },
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] std::io::Error),
-    /// The file is not a sound bundle.
+    /// The file is not a valid bundle.
     #[error(transparent)]
     Bundle(#[from] hardtack_bundle::Error),
-    /// The graph is not sound.
+    /// The graph is malformed.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// There is no graph.
+    /// The bundle has no graph.
     #[error("the bundle has no graph to run; convert the model again")]
     NoGraph,
-    /// The ports do not fit the graph.
-    #[error("the bundle's manifest does not fit its graph: {problem}; convert the model again")]
+    /// The inputs, outputs or states in the manifest do not match the graph.
+    #[error("the bundle's manifest does not match its graph: {problem}; convert the model again")]
     Manifest {
-        /// What is wrong.
+        /// The first mismatch.
         problem: String,
     },
     /// The content of a constant is malformed.
     #[error("constant {index} of the bundle's graph is malformed; convert the model again")]
     Constant {
-        /// Its index in the graph.
+        /// The index of the constant in the graph.
         index: usize,
     },
-    /// An integer program is not sound.
+    /// An integer program is malformed.
     #[error("integer program {program}: {error}")]
     Program {
-        /// Its number in the bundle.
+        /// The index of the program in the bundle.
         program: usize,
-        /// What is wrong.
+        /// The error.
         #[source]
         error: ProgramError,
     },
-    /// The bundle has the weights of a program for other processors only.
+    /// The bundle has weights of a program only for kernel families that this release does not
+    /// know.
     #[error(
         "the weights of integer program {program} are packed for {found} only, which this release \
          does not know; convert the model with the converter of this release"
     )]
     Family {
-        /// Number of the program.
+        /// The index of the program in the bundle.
         program: u16,
-        /// What the bundle has, by name.
+        /// The names of the kernel families, separated by commas.
         found: String,
     },
-    /// A model that is not fully integer, in a build without the feature `float`.
+    /// The model is not fully integer and this build lacks the feature `float`.
     #[error(
-        "the model runs {operator} (node {node:?}) in float, which this build leaves out; enable \
-         the feature `float` of the crate `hardtack`, or convert the model to integers throughout"
+        "the model runs {operator} (node {node:?}) in float, which this build does not support; \
+         enable the feature `float` of the crate `hardtack`, or convert the model to integers only"
     )]
     NeedsFloat {
-        /// The first node that needs it.
+        /// The name of the first node that runs in float.
         node: String,
-        /// Its operator.
+        /// The operator of that node.
         operator: &'static str,
     },
-    /// The kernels that were asked for do not run here.
+    /// This processor cannot run the requested kernels.
     #[error("this processor cannot run the kernels for {isa}")]
     Isa {
-        /// What they need.
+        /// The instruction set that the kernels require.
         isa: Isa,
     },
-    /// More threads were asked for than a session may have.
-    #[error("{threads} threads are too many for a session; ask for at most {most}")]
+    /// More threads were requested than a session may use.
+    #[error("{threads} threads are too many for a session; use at most {most}")]
     TooManyThreads {
-        /// How many were wanted.
+        /// The requested number of threads.
         threads: usize,
-        /// The most there may be.
+        /// The maximum number of threads.
         most: usize,
     },
-    /// The system refuses threads.
-    #[error("{threads} threads cannot be started: {error}")]
+    /// The operating system could not start the threads.
+    #[error("cannot start {threads} threads: {error}")]
     Threads {
-        /// How many were wanted.
+        /// The requested number of threads.
         threads: usize,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// The part of the model that runs in float has an error.
+    /// Loading or running the float part of the model failed.
     #[cfg(feature = "float")]
     #[error(transparent)]
     Float(crate::float::Error),
     /// The model needs more than a limit allows.
     #[error(transparent)]
     Exceeded(#[from] Exceeded),
-    /// The run was ended early.
+    /// The inference was stopped early.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// The manifest states another arena than the integer programs need.
+    /// The manifest states a smaller arena than the integer programs need.
     #[error(
-        "the bundle's manifest states an arena of {stated} bytes, and its integer programs need \
+        "the bundle's manifest states an arena of {stated} bytes, but its integer programs need \
          {needed}; convert the model again"
     )]
     Arena {
-        /// What the manifest states.
+        /// The number of bytes in the manifest.
         stated: u64,
-        /// What the programs need.
+        /// The number of bytes that the programs need.
         needed: u64,
     },
     /// No input or output has this name.
     #[error("the model has no {role} {name:?}; it has {known}")]
     Unknown {
-        /// Input or output.
+        /// Whether an input or an output was named.
         role: Role,
-        /// The name that was given.
+        /// The unknown name.
         name: String,
-        /// The names that exist.
+        /// The names of the model's inputs or outputs.
         known: String,
     },
-    /// A name was given twice.
+    /// An input or output was given twice.
     #[error("{role} {name:?} was given twice")]
     Twice {
-        /// Input or output.
+        /// Whether it is an input or an output.
         role: Role,
-        /// Its name.
+        /// The repeated name.
         name: String,
     },
-    /// An input or output was not given.
+    /// A required input or output was not given.
     #[error("{role} {port} was not given{hint}")]
     Missing {
-        /// Input or output.
+        /// Whether it is an input or an output.
         role: Role,
-        /// Name, element type and shape.
+        /// The name, element type and shape.
         port: String,
-        /// What to do, beginning with a semicolon, where it is more than to give it.
+        /// What else the caller can do, starting with a semicolon; may be empty.
         hint: &'static str,
     },
-    /// An element type is not the model's.
+    /// An element type does not match the model.
     #[error("{role} {name:?} has elements of type {expected}, but {given} was given")]
     DType {
-        /// Input or output.
+        /// Whether it is an input or an output.
         role: Role,
-        /// Its name.
+        /// The name of the input or output.
         name: String,
-        /// The model's.
+        /// The element type in the model.
         expected: DType,
-        /// The caller's.
+        /// The element type that the caller gave.
         given: DType,
     },
-    /// A shape is not the model's.
+    /// An input shape does not match the model.
     #[error("input {name:?} takes the shape {}, but {} was given", Dims(expected), Dims(given))]
     Shape {
-        /// Name of the input.
+        /// The name of the input.
         name: String,
-        /// The model's.
+        /// The shape in the model.
         expected: Vec<Extent>,
-        /// The caller's.
+        /// The shape that the caller gave.
         given: Vec<usize>,
     },
-    /// Two inputs give a named dimension two sizes.
+    /// Two inputs give different sizes to the same named dimension.
     #[error(
         "dimension {dimension:?} is {first} in input {first_input:?}, but {second} in input \
          {second_input:?}; give both the same size"
     )]
     Conflict {
-        /// Name of the dimension.
+        /// The name of the dimension.
         dimension: String,
-        /// The input that gave it a size first.
+        /// The input that set the size.
         first_input: String,
-        /// That size.
+        /// The size in that input.
         first: usize,
-        /// The input that gave it another.
+        /// The input with a different size.
         second_input: String,
-        /// That size.
+        /// The size in that input.
         second: usize,
     },
-    /// A number of elements does not fit.
+    /// An input or output has the wrong number of elements.
     #[error("{role} {name:?} takes {expected} elements, but {given} were given")]
     Length {
-        /// Input or output.
+        /// Whether it is an input or an output.
         role: Role,
-        /// Its name.
+        /// The name of the input or output.
         name: String,
-        /// What it takes.
+        /// The number of elements that it takes.
         expected: String,
-        /// Elements of the caller.
+        /// The number of elements that the caller gave.
         given: usize,
     },
-    /// The number of elements alone does not tell the shape.
+    /// The number of elements does not determine the shape of an input.
     #[error(
-        "the number of elements does not tell the shape {} of input {name:?}; use `Session::run`, \
-         which takes tensors",
+        "the number of elements does not determine the shape {} of input {name:?}; use \
+         `Session::run`, which takes tensors",
         Dims(shape)
     )]
     UnknownShape {
-        /// Name of the input.
+        /// The name of the input.
         name: String,
-        /// The model's shape.
+        /// The shape in the model.
         shape: Vec<Extent>,
     },
-    /// A kept state has another shape than the inputs of this run ask for.
+    /// The shape of a kept state does not match the inputs of this inference.
     #[error(
-        "the state kept for input {name:?} has the shape {}, which does not fit the other inputs \
-         of this run ({}); call `Session::reset` between sequences",
+        "the state kept for input {name:?} has the shape {}, but the other inputs need {}; call \
+         `Session::reset` between sequences",
         Dims(kept),
         Dims(needed)
     )]
     State {
-        /// Name of the input.
+        /// The name of the input.
         name: String,
-        /// Shape of the state.
+        /// The shape of the kept state.
         kept: Vec<usize>,
-        /// Shape that fits.
+        /// The shape that matches the other inputs.
         needed: Vec<usize>,
     },
-    /// A tensor would have more elements than this machine can count or hold.
+    /// A tensor has more elements than this machine can address or allocate.
     #[error("{name:?} of shape {} is too large for this machine", Dims(shape))]
     TooLarge {
-        /// Name of the input or output.
+        /// The name of the input or output.
         name: String,
-        /// Its shape.
+        /// The shape of the tensor.
         shape: Vec<u64>,
     },
-    /// The system has no memory for the arena of an integer program.
-    #[error("there is no memory for the {bytes} bytes that the model works in")]
+    /// The arena of an integer program cannot be allocated.
+    #[error("cannot allocate the {bytes} bytes of the arena")]
     OutOfMemory {
         /// The number of bytes.
         bytes: usize,
     },
-    /// A size that the model's outputs need cannot be computed.
-    #[error("the shape of output {name:?} does not follow from the shapes of the inputs")]
+    /// The shape of an output cannot be computed from the shapes of the inputs.
+    #[error("the shape of output {name:?} cannot be computed from the shapes of the inputs")]
     OutputShape {
-        /// Name of the output.
+        /// The name of the output.
         name: String,
     },
-    /// The bundle's test vectors are too large to be generated.
+    /// The bundle's test vectors have too many generated elements.
     #[error(
-        "the bundle's test vectors stand for {elements} generated elements, beyond the limit of \
+        "the bundle's test vectors have {elements} generated elements, beyond the limit of \
          {limit}; convert the model again with fewer test vectors"
     )]
     TestVectors {
-        /// Elements of all generated vectors.
+        /// The number of elements of all generated test vectors.
         elements: u64,
-        /// The maximum.
+        /// The maximum number of elements.
         limit: u64,
     },
-    /// A test vector is of an output that the model does not have.
-    #[error("the bundle has test vectors of an output {name:?}, which its model does not have")]
+    /// A test vector names an output that the model does not have.
+    #[error("a test vector of the bundle names output {name:?}, which the model does not have")]
     TestVector {
         /// The name of the output.
         name: String,
     },
-    /// The engine refused a run.
+    /// The engine reported an error.
     #[error(transparent)]
     Run(#[from] RunError),
 }
 
-/// Which side of a model is spoken of.
+/// The side of a model that an error refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// What the caller gives.
+    /// An input.
     Input,
-    /// What the caller gets.
+    /// An output.
     Output,
 }
 

@@ -1,4 +1,4 @@
-//! Models that are more than one integer program: the adapter to tract runs them.
+//! Models that are not a single integer program. They run through the adapter to tract.
 
 use std::sync::{Arc, Once};
 
@@ -12,26 +12,26 @@ use crate::session::fillable;
 use crate::state::{Filling, States};
 use crate::{Error, Limits, Model, Tensor};
 
-/// Most plans that are kept.
+/// The maximum number of plans that are kept.
 const PLANS: usize = 8;
 
-/// Warns once in a build that a panic inside tract would end.
+/// Logs a warning, once, if this build aborts on panics and so cannot catch those of tract.
 fn warn_of_abort() {
     static WARNED: Once = Once::new();
     if cfg!(panic = "abort") {
         WARNED.call_once(|| {
             log::warn!(
-                "this build aborts on panics, and a malformed float model can make one; use such \
-                 builds for trusted bundles only"
+                "this build aborts on panics, and a malformed float model can cause one; use such \
+                 builds only for bundles from trusted sources"
             );
         });
     }
 }
 
-/// A loaded model with the plans for the shapes it ran with.
+/// A loaded model with plans for recent input shapes.
 pub(crate) struct Floating {
     model: FloatModel,
-    /// The one used last is the last.
+    /// The plans with their input shapes, least recently used first.
     plans: Vec<(Vec<Vec<usize>>, FloatPlan)>,
 }
 
@@ -47,12 +47,12 @@ impl Floating {
         Ok(Floating { model, plans: Vec::new() })
     }
 
-    /// Whether the weights of its integer programs are used where they lie.
+    /// Returns whether the weights of its integer programs are used directly from the bundle.
     pub(crate) fn is_in_place(&self) -> bool {
         self.model.is_in_place()
     }
 
-    /// Bytes of the largest arena of its integer programs; 0 where it has none.
+    /// Returns the size in bytes of the largest arena of its integer programs; 0 if it has none.
     pub(crate) fn arena_bytes(&self) -> usize {
         self.model.arena_bytes()
     }
@@ -62,7 +62,7 @@ impl Floating {
         self.plans.last().map_or(0, |(_, plan)| plan.operations())
     }
 
-    /// Runs the model; the states are filled and kept as `filling` says.
+    /// Runs the model. `filling` determines how states are filled and whether they are kept.
     pub(crate) fn run(
         &mut self,
         ports: &Ports,
@@ -101,7 +101,7 @@ impl Floating {
         Ok(outputs)
     }
 
-    /// The plan for inputs of these shapes, made where there is none.
+    /// Returns the plan for inputs of these shapes, creating it if necessary.
     fn plan(&mut self, inputs: &[&Tensor]) -> Result<&mut FloatPlan, Error> {
         let fits = |(shapes, _): &(Vec<Vec<usize>>, FloatPlan)| {
             shapes.iter().map(Vec::as_slice).eq(inputs.iter().map(|tensor| tensor.shape()))
@@ -122,7 +122,7 @@ impl Floating {
         Ok(&mut self.plans[last].1)
     }
 
-    /// Forgets what plans keep from one run to the next.
+    /// Clears the state that plans keep between inferences.
     pub(crate) fn reset(&mut self) {
         self.plans.retain_mut(|(_, plan)| plan.reset().is_ok());
     }

@@ -1,4 +1,4 @@
-//! Running a bundle's golden vectors on this machine.
+//! Runs a bundle's test vectors (its golden section) on this machine.
 
 use std::borrow::Cow;
 
@@ -11,47 +11,46 @@ use crate::{Bundle, Error, Session, Tensor, for_data};
 
 /// The maximum number of elements of one generated vector.
 const LIMIT: usize = 1 << 28;
-/// The maximum number of elements of all generated vectors of a bundle together. A few bytes
-/// stand for a vector of any size.
+/// The maximum number of elements in all generated vectors of a bundle. A few bytes of a bundle can
+/// describe a vector of any size.
 const LIMIT_GENERATED: u64 = 1 << 27;
 
-/// How the golden vectors came out.
+/// The result of running a bundle's test vectors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// Number of cases; 0 where the bundle has none.
+    /// The number of test cases; 0 if the bundle has none.
     pub cases: usize,
-    /// The outputs that any case expects, in the order of their first.
+    /// The outputs that any case expects, in order of first appearance.
     pub outputs: Vec<OutputReport>,
 }
 
-/// How one output came out, over all cases.
+/// The result for one output, over all cases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputReport {
-    /// Its name.
+    /// The name of the output.
     pub name: String,
-    /// The largest difference that any case allows; 0 is equal to the bit.
+    /// The largest absolute difference that any case allows; 0 requires identical bits.
     pub tolerance: f32,
-    /// The largest absolute difference of an element; infinite where shape or element type are
-    /// others, or only one of two numbers is finite.
+    /// The largest absolute difference of an element. Infinite if the shape or element type
+    /// differs, or if only one of two elements is finite.
     pub difference: f64,
-    /// Whether every case is within its own tolerance.
+    /// Whether the output is within the tolerance of its case, in every case.
     pub holds: bool,
 }
 
 impl Report {
-    /// Whether every output of every case is within its tolerance.
+    /// Returns whether every output of every case is within its tolerance.
     pub fn holds(&self) -> bool {
         self.outputs.iter().all(|output| output.holds)
     }
 }
 
-/// Runs every case of the bundle's golden section and compares the outputs. Each case begins with
-/// states of zero; afterwards the session's states are zero too. The session's limits of time and
-/// operations hold for all cases together.
+/// Runs every case of the bundle's golden section and compares the outputs with the expected ones.
+/// Each case starts with zero states. Afterwards, the states of the session are zero too.
 ///
 /// # Errors
-/// Where the section is damaged or malformed, or a case does not run. An output that differs is
-/// no error: see [`Report::holds`].
+/// Returns an error if the section is damaged or malformed, or if a case fails to run. A different
+/// output is not an error: see [`Report::holds`].
 pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     let mut report = Report { cases: 0, outputs: Vec::new() };
     let Some(golden) = bundle.golden()? else { return Ok(report) };
@@ -83,7 +82,7 @@ pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Checks that the vectors that are not stored are not too large together.
+/// Checks the total size of the vectors that are generated rather than stored.
 pub(crate) fn check_generated(golden: &Golden<'_>) -> Result<(), Error> {
     let vectors = golden.cases().flat_map(|case| case.inputs().chain(case.outputs()));
     let sizes = vectors.map(|vector| match vector.content {
@@ -115,7 +114,7 @@ impl Report {
     }
 }
 
-/// What of an output stands against a vector; `None` where their shapes differ.
+/// Returns the elements of an output that a vector is compared with; `None` if the shapes differ.
 fn comparable<'a>(vector: &Vector<'_>, found: &'a Tensor) -> Option<Cow<'a, Tensor>> {
     let Content::Sampled { step, .. } = vector.content else { return Some(Cow::Borrowed(found)) };
     if !vector.shape().eq(found.shape().iter().map(|dim| *dim as u64)) {
@@ -128,23 +127,23 @@ fn comparable<'a>(vector: &Vector<'_>, found: &'a Tensor) -> Option<Cow<'a, Tens
     Tensor::from_bytes(found.dtype(), &[sampled.len() / size], &sampled).map(Cow::Owned)
 }
 
-/// Names and inputs of a case.
+/// Returns the names and inputs of a case.
 ///
 /// # Errors
-/// As [`tensor`].
+/// See [`tensor`].
 pub fn inputs(case: &Case<'_>) -> Result<Vec<(String, Tensor)>, Error> {
     case.inputs().map(|vector| Ok((vector.name.to_owned(), tensor(&vector)?))).collect()
 }
 
-/// Inputs as a session takes them.
+/// Borrows inputs in the form that [`Session::run`] takes.
 pub fn named(inputs: &[(String, Tensor)]) -> Vec<(&str, &Tensor)> {
     inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
 }
 
-/// The tensor that a vector stands for; of a sampled one, the elements that are there.
+/// Returns the tensor that a vector describes; for a sampled vector, only the stored elements.
 ///
 /// # Errors
-/// [`Error::TooLarge`] where it does not fit this machine.
+/// Returns [`Error::TooLarge`] if this machine cannot hold the tensor.
 pub fn tensor(vector: &Vector<'_>) -> Result<Tensor, Error> {
     let too_large =
         || Error::TooLarge { name: vector.name.into(), shape: vector.shape().collect() };
@@ -162,8 +161,8 @@ pub fn tensor(vector: &Vector<'_>) -> Result<Tensor, Error> {
     .ok_or_else(too_large)
 }
 
-/// The tensor of this type and shape that a generator stands for; `None` for dimensions, and for
-/// more elements than a vector may have.
+/// Generates a tensor of this type and shape. Returns `None` for symbolic dimensions, and if a
+/// vector may not have this many elements.
 pub fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Option<Tensor> {
     let count = shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim))?;
     if count > LIMIT {
@@ -193,8 +192,8 @@ pub fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Option<
     }
 }
 
-/// Whether type, shape and every bit are equal. NaN equals NaN whatever its bits: which of the many a
-/// processor gives depends on the order of operands, which no rule fixes.
+/// Returns whether type, shape and every bit are equal. Any NaN equals any other: which NaN a
+/// processor produces depends on the order of operands, which IEEE 754 does not specify.
 fn identical(a: &Tensor, b: &Tensor) -> bool {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return false;
@@ -209,7 +208,7 @@ fn identical(a: &Tensor, b: &Tensor) -> bool {
     numbers.all(|((a, b), same)| same || a.is_nan() && b.is_nan())
 }
 
-/// Largest absolute difference of elements. Two that are not numbers differ by 0.
+/// Returns the largest absolute difference of elements. Two NaNs differ by 0.
 fn difference(a: &Tensor, b: &Tensor) -> f64 {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return f64::INFINITY;
@@ -248,23 +247,23 @@ mod tests {
 
     fn tensor(bits: &[u32]) -> Tensor {
         let values = bits.iter().map(|bits| f32::from_bits(*bits)).collect::<Vec<_>>();
-        Tensor::new(&[bits.len()], values).expect("as many as the shape says")
+        Tensor::new(&[bits.len()], values).expect("the shape has the same number of elements")
     }
 
     #[test]
-    fn nan_is_nan_whatever_its_bits() {
+    fn any_nan_equals_any_other() {
         const ONE: u32 = 0x3f80_0000;
         let (positive, negative) = (tensor(&[0x7fc0_0000, ONE]), tensor(&[0xffc0_0001, ONE]));
         assert!(identical(&positive, &negative));
         assert_eq!(difference(&positive, &negative), 0.0);
         assert!(!identical(&positive, &tensor(&[ONE, ONE])));
-        // Zeros of two signs are other bits.
+        // Zeros of different sign differ in a bit.
         assert!(!identical(&tensor(&[0]), &tensor(&[1 << 31])));
         assert!(!identical(&tensor(&[0x7f80_0000]), &tensor(&[0xff80_0000])));
     }
 
     #[test]
-    fn integers_differ_in_any_bit() {
+    fn integers_that_differ_are_not_identical() {
         let tensor = |values: Vec<i32>| Tensor::new(&[values.len()], values).unwrap();
         assert!(identical(&tensor(vec![1, -1]), &tensor(vec![1, -1])));
         assert!(!identical(&tensor(vec![1, -1]), &tensor(vec![1, -2])));

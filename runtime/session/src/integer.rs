@@ -1,4 +1,4 @@
-//! Models that are one integer program: the engine runs them alone.
+//! Models that are a single integer program. The engine runs them alone.
 
 use std::array;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::port::{Extent, Port, Ports};
 use crate::processor::Processor;
 use crate::{Bytes, Error, Model, View, ViewMut};
 
-/// A model whose graph is its inputs, one program and the program's outputs.
+/// A model whose graph consists of its inputs and one program that computes all outputs.
 pub(crate) struct Integer {
     executor: Executor<Bytes>,
     processor: Arc<Processor>,
     arena: Aligned,
-    /// For each port of the program, the model's input it reads.
+    /// For each input of the program, the input of the model that it reads.
     inputs: Vec<Place>,
-    /// For each output of the model, the program's port that gives it.
+    /// For each output of the model, the output of the program that computes it.
     outputs: Vec<Place>,
     symbols: usize,
     /// The number of element operations of one sample.
@@ -31,15 +31,15 @@ pub(crate) struct Integer {
     output_facts: Vec<Fact>,
 }
 
-/// Where the values of a port come from or go.
+/// An index and size that connect an input or output of the model with one of the program.
 struct Place {
     index: usize,
-    /// Elements of one sample.
+    /// The number of elements in one sample.
     elements: usize,
 }
 
-/// What a model holds beside one program: the name of a node and its operator.
-#[cfg_attr(feature = "float", expect(dead_code, reason = "with it, such a model runs"))]
+/// A node that makes a model more than a single integer program: its name and operator.
+#[cfg_attr(feature = "float", expect(dead_code, reason = "`float` runs such a model"))]
 pub(crate) struct Foreign {
     pub(crate) node: String,
     pub(crate) operator: &'static str,
@@ -52,8 +52,8 @@ impl Foreign {
 }
 
 impl Integer {
-    /// Readies a model that is one integer program; of another, the inner error says why it is
-    /// none.
+    /// Prepares a model that is a single integer program. For any other model, the inner error
+    /// names a node that is not part of one.
     pub(crate) fn new(
         model: &Model,
         ports: &Ports,
@@ -67,7 +67,7 @@ impl Integer {
         };
         let misfit = || Error::Manifest {
             problem: format!(
-                "the inputs and outputs of node {:?} are not its program's",
+                "the inputs and outputs of node {:?} do not match its program",
                 node.name
             ),
         };
@@ -134,37 +134,38 @@ impl Integer {
         self.operations
     }
 
-    /// Whether its weights are used where they lie.
+    /// Returns whether the weights are used directly from the bundle.
     pub(crate) fn is_in_place(&self) -> bool {
         self.executor.is_in_place()
     }
 
-    /// Products of a weight and an activation in each step.
+    /// Returns the number of multiply-accumulates in step `index`.
     pub(crate) fn products(&self, index: usize) -> u64 {
         self.executor.products(index)
     }
 
-    /// Name of the node that step `index` was made of; empty where the program has no names.
+    /// Returns the name of the node that step `index` implements, or an empty name if unknown.
     pub(crate) fn step_name(&self, index: usize) -> &str {
         self.executor.program().step_name(index).unwrap_or_default()
     }
 
-    /// The kind of each step.
+    /// Returns the kind of each step.
     pub(crate) fn step_kinds(&self) -> impl ExactSizeIterator<Item = &'static str> {
         self.executor.steps().iter().map(|step| step.kind())
     }
 
-    /// Elements of one sample of an output.
+    /// Returns the number of elements in one sample of an output.
     pub(crate) fn output_elements(&self, output: usize) -> usize {
         self.outputs[output].elements
     }
 
-    /// Elements of one sample of an input; `None` where the program does not read it.
+    /// Returns the number of elements in one sample of an input; `None` if the program does not
+    /// read it.
     pub(crate) fn input_elements(&self, input: usize) -> Option<usize> {
         self.inputs.iter().find(|place| place.index == input).map(|place| place.elements)
     }
 
-    /// The number of samples that the given inputs hold; 1 where the program reads none of them.
+    /// Returns the number of samples in the given inputs; 1 if the program reads none of them.
     pub(crate) fn samples(
         &self,
         ports: &Ports,
@@ -198,8 +199,9 @@ impl Integer {
         Ok(samples.unwrap_or(1))
     }
 
-    /// Runs sample after sample. `inputs` and `outputs` are those of the model, of as many
-    /// samples each; what the program does not read may be `None`. Allocates nothing.
+    /// Runs the samples one after another. `inputs` and `outputs` are those of the model and hold
+    /// `samples` samples each. Inputs that the program does not read may be `None`. Does not
+    /// allocate.
     pub(crate) fn run(
         &mut self,
         samples: usize,
@@ -232,7 +234,7 @@ impl Integer {
         Ok(())
     }
 
-    /// The shapes of the outputs for inputs of these shapes; `None` is one that is not known.
+    /// Computes the output shapes from the input shapes; the shape of an omitted input is `None`.
     pub(crate) fn output_shapes(
         &self,
         ports: &Ports,
@@ -257,7 +259,7 @@ impl Integer {
     }
 }
 
-/// Watches a run, and ends it early where its control says so.
+/// An observer that stops the inference when its control requires it.
 pub(crate) struct Controlled<'c, O> {
     control: &'c Control,
     stopped: Option<Stopped>,
@@ -291,7 +293,7 @@ impl<O: Observer> Observer for Controlled<'_, O> {
     }
 }
 
-/// The program node of a graph that has no other node but inputs, and its program.
+/// Returns the program node and the index of its program if all other nodes are inputs.
 fn only_program(graph: &Graph) -> Result<(&Node, usize), Foreign> {
     let mut found = None;
     for node in &graph.nodes {
@@ -305,7 +307,7 @@ fn only_program(graph: &Graph) -> Result<(&Node, usize), Foreign> {
     found.ok_or_else(none)
 }
 
-/// Whether a port of the model holds whole samples of a port of the program.
+/// Returns whether an input or output of the model holds whole samples of the program's.
 fn fits(port: &Port, element: PortType, elements: usize) -> bool {
     let dtype = match element {
         PortType::F32 => DType::F32,
@@ -315,7 +317,7 @@ fn fits(port: &Port, element: PortType, elements: usize) -> bool {
     port.dtype == dtype && fixed_elements(port).is_none_or(|all| all % elements == 0)
 }
 
-/// Number of elements of a port without named dimensions.
+/// Returns the number of elements of an input or output without named dimensions.
 pub(crate) fn fixed_elements(port: &Port) -> Option<usize> {
     port.shape.iter().try_fold(1usize, |all, extent| match extent {
         Extent::Fixed(size) => all.checked_mul(*size),
@@ -323,7 +325,7 @@ pub(crate) fn fixed_elements(port: &Port) -> Option<usize> {
     })
 }
 
-/// Checks a number of elements.
+/// Returns an error unless `given` is the expected number of elements.
 pub(crate) fn expect_length(
     role: Role,
     port: &Port,

@@ -1,4 +1,4 @@
-//! Opens a bundle and runs it: the crate that applications link.
+//! Opens a bundle and runs its model. Applications link this crate.
 //!
 //! ```no_run
 //! use hardtack::{Bundle, Session, Tensor};
@@ -18,34 +18,35 @@
 //! # }
 //! ```
 //!
-//! [`Bundle::open`] maps the file and reads its header; weights are read from storage when a run
-//! first needs them. [`Session`] runs integer programs with the engine, in an arena made once.
-//! Everything else runs through tract, behind the feature `float`; a model that is one integer
-//! program needs neither tract nor, with [`Session::run_into`], an allocation per run.
+//! [`Bundle::open`] maps the file and reads its header. Weights are read from storage when they are
+//! first used. [`Session`] runs integer programs with the engine, in an arena that it allocates
+//! once. Everything else runs through tract, behind the feature `float`. A model that is a single
+//! integer program does not need tract, and [`Session::run_into`] runs it without allocating.
 //!
-//! [`process`] makes inputs of pictures and recordings as the bundle says, and classes of
-//! outputs. [`golden::check`] tells whether this machine gives the results that the model gave
-//! where it was converted.
+//! [`process`] turns images and audio into model inputs as the bundle describes, and turns outputs
+//! into class scores. [`golden::check`] checks that this machine reproduces the outputs that were
+//! recorded at conversion.
 //!
 //! # Panics
 //!
-//! The part that runs float models, tract, panics on some malformed models. Loading and running turn
-//! such a panic into an [`Error`], which takes a build whose panics unwind, as they do by default and
-//! with the profile `device` of this workspace. A build with the feature `float` and
-//! `panic = "abort"` ends instead: it is for bundles from trusted sources only.
+//! tract, which runs float models, panics on some malformed models. Loading and running convert
+//! such a panic into an [`Error`]. This requires panics that unwind: the default, and the setting
+//! of this workspace's `device` profile. With the feature `float` and `panic = "abort"`, such a
+//! model aborts the process; use that combination only for bundles from trusted sources.
 //!
 //! # Processes
 //!
-//! In a child process after `fork`, bundles and sessions of the parent can be used and dropped, and
-//! new ones made, if no other thread was using them when it was forked. The threads of a session of
-//! the parent are not there: what it runs, it runs on the calling thread, with the same results.
+//! A child process created by `fork` can use and drop its parent's bundles and sessions, and create
+//! new ones, if no other thread was using them at the time of the fork. The worker threads of a
+//! parent's session do not exist in the child: the session runs on the calling thread instead, with
+//! the same results.
 //!
 //! # Features
 //!
-//! - `float` (default): models that are not integer throughout.
-//! - `image`: JPEG and PNG for pre-processing.
-//! - `audio`: WAV and spectral features for pre-processing.
-//! - `export`: for the converter.
+//! - `float` (default): runs models that are not fully integer.
+//! - `image`: decodes JPEG and PNG for pre-processing.
+//! - `audio`: reads WAV and computes spectral features for pre-processing.
+//! - `export`: converts tract graphs to the bundle's operators; only the converter needs it.
 
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What a session may use, and how a run is stopped.
+//! Limits of a session, and how an inference is stopped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 /// Upper bounds on what loading and running a bundle may use.
 ///
-/// A bundle of a few hundred bytes can ask for an arena of a gigabyte or for hours of arithmetic.
-/// A session compares what the model states with these limits before it allocates or computes, and
-/// refuses the model with an error that names the limit. The defaults suit models that fit a phone;
-/// raise them for larger ones, and lower them for bundles of unknown origin.
+/// A bundle of a few hundred bytes can ask for an arena of a gigabyte or for hours of arithmetic. A
+/// session compares the needs of the model with these limits before it allocates or computes, and
+/// rejects the model with an error that names the limit. The defaults suit models that fit a phone.
+/// Raise them for larger models, and lower them for bundles of unknown origin.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,36 +28,37 @@ pub struct Limits {
     /// and the values that are alive at the same time, outputs among them. Default: 4 GiB, or 1 GiB
     /// where addresses have 32 bits.
     ///
-    /// Bytes that are used where the bundle has them do not count, nor do the caller's inputs.
+    /// Bytes that are used directly from the bundle do not count, nor do the caller's inputs.
     pub memory_bytes: u64,
     /// The maximum number of element operations of one inference on one sample, such as the
     /// multiply-accumulates of a convolution or the comparisons of a pooling window. Each node that
-    /// runs in float counts 16 384 operations more, as do each iteration of a loop and each node in it.
+    /// runs in float counts another 16 384 operations, as do each iteration of a loop and each node
+    /// in it.
     /// Default: 2⁴¹ (2.2 · 10¹²).
     pub operations: u64,
-    /// The maximum time of one call that runs the model; `None`, the default, is no maximum.
+    /// The maximum time of one call that runs the model; `None`, the default, means no maximum.
     ///
-    /// The time is compared between operations, so that a run may exceed it by as long as its
-    /// slowest operation takes.
+    /// The time is checked between operations, so an inference may exceed it by the duration of its
+    /// slowest operation.
     pub run_time: Option<Duration>,
 }
 
 impl Limits {
-    /// No limits: for bundles whose origin is trusted.
+    /// No limits. Use only for bundles from trusted sources.
     pub const NONE: Limits =
         Limits { memory_bytes: u64::MAX, operations: u64::MAX, run_time: None };
 
-    /// The same limits with another [`Limits::memory_bytes`].
+    /// Returns these limits with another [`Limits::memory_bytes`].
     pub const fn with_memory_bytes(self, memory_bytes: u64) -> Limits {
         Limits { memory_bytes, ..self }
     }
 
-    /// The same limits with another [`Limits::operations`].
+    /// Returns these limits with another [`Limits::operations`].
     pub const fn with_operations(self, operations: u64) -> Limits {
         Limits { operations, ..self }
     }
 
-    /// The same limits with a [`Limits::run_time`].
+    /// Returns these limits with another [`Limits::run_time`].
     pub const fn with_run_time(self, run_time: Duration) -> Limits {
         Limits { run_time: Some(run_time), ..self }
     }
@@ -74,7 +75,7 @@ impl Limits {
 }
 
 impl Limits {
-    /// Takes the operations of one inference from what is left of the limit.
+    /// Subtracts the operations of one inference from those that are left.
     pub(crate) fn spend(&self, left: u64, operations: u64) -> Result<u64, Exceeded> {
         left.checked_sub(operations).ok_or(Exceeded {
             resource: Resource::Operations,
@@ -91,24 +92,25 @@ impl Default for Limits {
     }
 }
 
-/// A limit that a model exceeds.
+/// The error of a model that exceeds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exceeded {
-    /// What the model needs too much of.
+    /// The limited resource.
     pub resource: Resource,
-    /// How much it needs; at least this, where not all is known.
+    /// The amount that the model needs: bytes or operations. A lower bound if some needs are
+    /// unknown.
     pub needed: u64,
-    /// The limit.
+    /// The limit, in the same unit.
     pub limit: u64,
 }
 
-/// What [`Limits`] bound.
+/// A resource that [`Limits`] bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resource {
-    /// See [`Limits::memory_bytes`].
+    /// Memory in bytes; see [`Limits::memory_bytes`].
     Memory,
-    /// See [`Limits::operations`].
+    /// Element operations; see [`Limits::operations`].
     Operations,
 }
 
@@ -132,47 +134,47 @@ impl fmt::Display for Exceeded {
 
 impl std::error::Error for Exceeded {}
 
-/// Why a run ended early.
+/// The reason why an inference was stopped early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Stopped {
     /// [`Canceller::cancel`] was called.
-    #[error("the run was cancelled")]
+    #[error("the inference was canceled")]
     Cancelled,
-    /// The run took longer than [`Limits::run_time`].
-    #[error("the run took longer than its limit of {} ms", limit.as_millis())]
+    /// The inference took longer than [`Limits::run_time`].
+    #[error("the inference took longer than its limit of {} ms", limit.as_millis())]
     OutOfTime {
         /// The limit.
         limit: Duration,
     },
 }
 
-/// Stops the runs of a session from another thread. Clones stop the same session.
+/// Stops the inferences of a session from another thread. Clones control the same session.
 ///
-/// Once cancelled, the run in progress ends between two operations with [`Stopped::Cancelled`], and
-/// so does every later run until [`Canceller::reset`] is called.
+/// After [`Canceller::cancel`], the inference in progress ends with [`Stopped::Cancelled`] before
+/// its next operation. Every later inference also ends so until [`Canceller::reset`] is called.
 #[derive(Clone, Debug, Default)]
 pub struct Canceller(Arc<AtomicBool>);
 
 impl Canceller {
-    /// Ends the run in progress, and every later one.
+    /// Stops the inference in progress and every later one.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Lets the session run again.
+    /// Allows the session to run again.
     pub fn reset(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Whether runs are cancelled.
+    /// Returns whether inferences are canceled.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What may end one run: a canceller, a deadline, and the memory of values whose size only the run
-/// shows. Clones are of the same run.
+/// The conditions that stop one inference: a canceller, a deadline and a memory limit for values
+/// whose size is known only during the inference. Clones belong to the same inference.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Control {
     canceller: Canceller,
@@ -180,7 +182,7 @@ pub(crate) struct Control {
     memory: Option<Memory>,
 }
 
-/// How many bytes a run may still take.
+/// The number of bytes that an inference may still use.
 #[derive(Clone, Debug)]
 struct Memory {
     left: Arc<AtomicU64>,
@@ -188,21 +190,22 @@ struct Memory {
 }
 
 impl Control {
-    /// For a run that starts now.
+    /// Starts the control of an inference that begins now.
     pub(crate) fn start(canceller: &Canceller, limits: &Limits) -> Control {
         let deadline =
             limits.run_time.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
         Control { canceller: canceller.clone(), deadline, memory: None }
     }
 
-    /// The same run, which counts the memory of values whose size only it shows.
+    /// Adds a limit, in bytes, on the memory of values whose size is known only during the
+    /// inference.
     #[cfg(feature = "float")]
     pub(crate) fn with_memory(self, limit: u64) -> Control {
         let left = Arc::new(AtomicU64::new(limit));
         Control { memory: Some(Memory { left, limit }), ..self }
     }
 
-    /// Counts the bytes of a value.
+    /// Subtracts the bytes of a value from the memory that is left.
     #[cfg(feature = "float")]
     pub(crate) fn take_memory(&self, bytes: u64) -> Result<(), Exceeded> {
         let checked = self.check_room(bytes);
@@ -212,7 +215,7 @@ impl Control {
         checked
     }
 
-    /// Checks that the run may take this many bytes more.
+    /// Checks that this many bytes of memory are left.
     #[cfg(feature = "float")]
     pub(crate) fn check_room(&self, bytes: u64) -> Result<(), Exceeded> {
         let Some(Memory { left, limit }) = &self.memory else { return Ok(()) };
@@ -224,13 +227,13 @@ impl Control {
         Err(Exceeded { resource: Resource::Memory, needed, limit: *limit })
     }
 
-    /// How many bytes the run may still take.
+    /// Returns the number of bytes that the inference may still use.
     #[cfg(feature = "float")]
     pub(crate) fn memory_left(&self) -> u64 {
         self.memory.as_ref().map_or(u64::MAX, |memory| memory.left.load(Ordering::Relaxed))
     }
 
-    /// The run may again take what it could take at an earlier call of [`Control::memory_left`].
+    /// Sets the remaining memory back to the result of an earlier [`Control::memory_left`].
     #[cfg(feature = "float")]
     pub(crate) fn give_back_memory(&self, left: u64) {
         if let Some(memory) = &self.memory {
@@ -238,7 +241,7 @@ impl Control {
         }
     }
 
-    /// Whether the run is to go on.
+    /// Returns an error if the inference must stop.
     pub(crate) fn check(&self) -> Result<(), Stopped> {
         if self.canceller.is_cancelled() {
             return Err(Stopped::Cancelled);
@@ -257,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cancelled_run_stays_cancelled_until_reset() {
+    fn a_canceled_session_stays_canceled_until_reset() {
         let canceller = Canceller::default();
         let control = Control::start(&canceller.clone(), &Limits::default());
         assert_eq!(control.check(), Ok(()));
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_that_has_passed_ends_the_run() {
+    fn a_deadline_that_has_passed_stops_the_inference() {
         let limit = Duration::from_nanos(1);
         let control =
             Control::start(&Canceller::default(), &Limits::default().with_run_time(limit));
@@ -281,7 +284,7 @@ mod tests {
 
     #[cfg(feature = "float")]
     #[test]
-    fn values_share_the_memory_of_a_run() {
+    fn values_share_the_memory_limit_of_an_inference() {
         let control = Control::default().with_memory(100);
         assert_eq!(control.clone().take_memory(60), Ok(()));
         let left = control.memory_left();

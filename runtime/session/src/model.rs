@@ -10,30 +10,31 @@ use hardtack_kernels::packed::Packing;
 
 use crate::{Bundle, Bytes, Error, Limits, Tensor};
 
-/// Constants of f32 with at least this many bytes stay where the bundle has them.
+/// Float32 constants of at least this many bytes are not copied out of the bundle.
 const KEPT_FROM: usize = 4096;
 
-/// Kernels that lay out their own arena may use this many times the program's, and some more.
+/// Kernels that lay out their own arena may use up to [`PACKED_ARENA_FACTOR`] times the arena of
+/// the program plus [`PACKED_ARENA`] bytes.
 const PACKED_ARENA_FACTOR: u64 = 4;
 const PACKED_ARENA: u64 = 1 << 20;
 
 /// The content of a constant of a graph.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constant {
-    /// Numbers.
+    /// Numbers in memory.
     Tensor(Arc<Tensor>),
     /// Symbolic dimensions, row-major.
     Dims {
-        /// Dimensions of the tensor of dimensions.
+        /// The shape of this tensor of dimensions.
         shape: Vec<usize>,
-        /// Its elements.
+        /// The elements of the tensor.
         values: Vec<Dim>,
     },
-    /// Numbers that stay where a bundle has them, so that loading it copies them only once.
+    /// Numbers that stay in the bundle's bytes, so that loading copies them only once.
     Stored(Stored),
 }
 
-/// Elements in the constants section of a bundle.
+/// A tensor in the constants section of a bundle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     dtype: DType,
@@ -42,44 +43,44 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Dimensions, outermost first.
+    /// Returns the dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The elements, row-major and little-endian; as many as the dimensions say.
+    /// Returns the elements, row-major and little-endian. Their number matches the shape.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// A copy of the elements in memory.
+    /// Copies the elements into a tensor.
     pub fn to_tensor(&self) -> Tensor {
         let tensor = Tensor::from_bytes(self.dtype, &self.shape, &self.bytes);
-        tensor.expect("the bytes were counted when they were found")
+        tensor.expect("`Constant::read` checks the number of bytes")
     }
 }
 
 /// An integer program with its weights, as bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
-    /// The program, as `hardtack_engine` reads it.
+    /// The program in the format that `hardtack_engine` parses.
     pub code: Bytes,
-    /// Its weights section, at a multiple of 4 bytes in memory.
+    /// The weights section of the program. Its address is a multiple of 4 bytes.
     pub weights: Bytes,
-    /// The layout of the weights; `None` is that of the family `mcu`.
+    /// The layout of the weights; `None` is the layout of the family `mcu`.
     pub packing: Option<Packing>,
 }
 
 impl Program {
-    /// Checks it.
+    /// Parses and checks the program.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns the first error in the program or its weights.
     pub fn parse(&self) -> Result<hardtack_engine::Program<Bytes>, ProgramError> {
         let (code, weights) = (self.code.clone(), self.weights.clone());
         match self.packing {
@@ -89,30 +90,32 @@ impl Program {
     }
 }
 
-/// A graph with its constants and integer programs: what the converter works on, and what a
-/// loaded bundle becomes.
+/// A graph with its constants and integer programs. The converter works on this type, and loading a
+/// bundle creates it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
-    /// The graph. The offsets and lengths of [`Graph::constants`] mean nothing here.
+    /// The graph. The offsets and lengths of [`Graph::constants`] are not used here.
     pub graph: Graph,
-    /// One for each of [`Graph::constants`].
+    /// The contents of [`Graph::constants`], in the same order.
     pub constants: Vec<Constant>,
-    /// What [`hardtack_bundle::graph::Operator::Program`] names.
+    /// The programs that [`hardtack_bundle::graph::Operator::Program`] refers to by index.
     pub programs: Vec<Program>,
 }
 
 impl Model {
-    /// Reads a bundle's model, with weights for this processor where it has them. Large constants, programs and their weights stay where the bundle
-    /// has them. A constant that is stored at half size stays so, with element type F16 or BF16
-    /// where the graph says F32.
+    /// Reads a bundle's model, with weights packed for this processor if the bundle has them. Large
+    /// constants, programs and their weights are not copied out of the bundle. A constant that is
+    /// stored in half precision keeps the element type F16 or BF16, where the graph says F32.
     ///
     /// # Errors
-    /// Where the bundle has no graph, or graph, constants or programs are damaged or malformed.
+    /// Returns an error if the bundle has no graph, or if the graph, constants or programs are
+    /// damaged or malformed.
     pub fn from_bundle(bundle: &Bundle) -> Result<Model, Error> {
         Model::for_isa(bundle, Isa::detect(), &Limits::NONE)
     }
 
-    /// [`Model::from_bundle`], with weights for an instruction set.
+    /// Reads a bundle's model like [`Model::from_bundle`], with weights for the given instruction
+    /// set. Constants that are copied must be within the memory limit.
     pub(crate) fn for_isa(bundle: &Bundle, isa: Isa, limits: &Limits) -> Result<Model, Error> {
         let graph = bundle.graph()?;
         let section = bundle.constants()?;
@@ -126,14 +129,14 @@ impl Model {
 }
 
 impl Model {
-    /// Checks that the integer programs need no larger arena than a manifest states.
+    /// Checks that the integer programs need no larger arena than the manifest states.
     pub(crate) fn check_arena(&self, stated: u64) -> Result<(), Error> {
         let mut needed = 0u64;
         for (index, program) in self.programs.iter().enumerate() {
             let bytes = hardtack_engine::Program::<Bytes>::stated_arena(&program.code);
             let bytes = bytes.map_err(|error| Error::Program { program: index, error })?;
-            // Packed weights are made for kernels that lay out their arena themselves: what the
-            // manifest states is theirs, and the program's own may differ.
+            // Kernels for packed weights lay out their arena themselves. The manifest states the
+            // size for those kernels, which may be smaller than the program's own.
             let bytes = match program.packing {
                 None => u64::from(bytes),
                 Some(_) => u64::from(bytes).saturating_sub(PACKED_ARENA) / PACKED_ARENA_FACTOR,

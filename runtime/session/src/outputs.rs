@@ -1,20 +1,20 @@
-//! What a run gives.
+//! The outputs of an inference.
 
 use std::ops::Deref;
 
 use crate::Tensor;
 
-/// The outputs of one run: pairs of name and tensor, in the order of the model.
+/// The outputs of one inference: pairs of name and tensor, in the order of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs(pub(crate) Vec<(String, Tensor)>);
 
 impl Outputs {
-    /// The output of this name.
+    /// Returns the output with this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor)
     }
 
-    /// Takes the output of this name out, without a copy.
+    /// Removes and returns the output with this name, without a copy.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
         let at = self.0.iter().position(|(own, _)| own == name)?;
         Some(self.0.remove(at).1)

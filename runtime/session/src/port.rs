@@ -1,4 +1,4 @@
-//! The inputs and outputs of a model, as a session shows them.
+//! The inputs and outputs of a model.
 
 use std::fmt;
 
@@ -8,49 +8,49 @@ use hardtack_bundle::manifest::{self, Layout, Manifest, Quantization};
 /// One dimension of an input or output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
-    /// Always this.
+    /// A constant size.
     Fixed(usize),
-    /// Given by the caller; equal names are equal sizes.
+    /// A size that the caller chooses. Dimensions of the same name have the same size.
     Named(String),
 }
 
 /// An input or output of a model. Displayed as `name: f32[batch, 3, 224, 224]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Port {
-    /// Its name in the source model.
+    /// The name in the source model.
     pub name: String,
-    /// Element type.
+    /// The element type.
     pub dtype: DType,
-    /// Dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub shape: Vec<Extent>,
-    /// What the dimensions mean.
+    /// The meaning of the dimensions.
     pub layout: Layout,
-    /// Scale and zero point, where the elements are quantized.
+    /// The scale and zero point if the elements are quantized.
     pub quantization: Option<Quantization>,
 }
 
-/// An output that is to be fed back into an input at the next run.
+/// An output that feeds an input of the next inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Index of the input; zero before the first run.
+    /// The index of the input. Its value is zero before the first inference.
     pub input: usize,
-    /// Index of the output.
+    /// The index of the output.
     pub output: usize,
 }
 
-/// All inputs and outputs of a model.
+/// The signature of a model: its inputs, outputs and states.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ports {
-    /// What the caller gives, in order.
+    /// The inputs, in the order of the model.
     pub inputs: Vec<Port>,
-    /// What the caller gets, in order.
+    /// The outputs, in the order of the model.
     pub outputs: Vec<Port>,
-    /// Outputs that feed inputs.
+    /// The outputs that feed inputs of the next inference.
     pub states: Vec<State>,
 }
 
 impl Ports {
-    /// As a manifest lists them.
+    /// Reads the inputs, outputs and states from a manifest.
     pub fn of(manifest: &Manifest<'_>) -> Ports {
         let state = |state: &manifest::State| State {
             input: usize::from(state.input),
@@ -63,14 +63,14 @@ impl Ports {
         }
     }
 
-    /// Index of the state that feeds an input.
+    /// Returns the index of the state that feeds an input.
     pub(crate) fn state_of_input(&self, input: usize) -> Option<usize> {
         self.states.iter().position(|state| state.input == input)
     }
 }
 
 impl Port {
-    /// As a manifest has it.
+    /// Converts an input or output of a manifest.
     pub fn of(port: &manifest::Port<'_>) -> Port {
         let extent = |extent: &manifest::Extent<'_>| match extent {
             manifest::Extent::Fixed(size) => {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_display_as_users_write_them() {
+    fn inputs_and_outputs_display_as_users_write_them() {
         let port = Port {
             name: "image".into(),
             dtype: DType::F32,

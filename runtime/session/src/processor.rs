@@ -1,4 +1,4 @@
-//! What integer programs run on.
+//! The backend of integer programs: an instruction set and a thread pool.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,24 +9,24 @@ use hardtack_kernels::strided::{Kernels, Pool};
 
 use crate::{Bytes, Error, Exceeded, Limits, Program};
 
-/// An instruction set and threads.
+/// An instruction set and a thread pool.
 #[derive(Debug)]
 pub(crate) struct Processor {
     isa: Isa,
     pool: Pool,
 }
 
-/// Why a program cannot be made ready.
+/// The reason why a program cannot be prepared.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NotReady {
-    /// The program is not sound.
+    /// The program is malformed.
     Program(ProgramError),
-    /// It needs more than a limit allows.
+    /// The program exceeds a limit.
     Exceeded(Exceeded),
 }
 
 impl NotReady {
-    /// The error for program number `program` of a model.
+    /// Returns the error for the program with index `program` of a model.
     pub(crate) fn of(self, program: usize) -> Error {
         match self {
             NotReady::Program(error) => Error::Program { program, error },
@@ -48,16 +48,18 @@ impl From<Exceeded> for NotReady {
 }
 
 impl Processor {
-    /// The most threads that a session may have: more than any processor makes use of, and few enough
-    /// that a wrong number costs neither the memory nor the threads of the system. The same on every
-    /// machine, so that options that work on one work on another.
+    /// The maximum number of threads of a session. It is more than any processor can use, and small
+    /// enough that a mistaken value exhausts neither memory nor the threads of the system. It is
+    /// the same on every machine, so that options are portable.
     pub(crate) const MOST_THREADS: usize = Pool::MOST;
 
-    /// So many threads, with this instruction set or the best there is.
+    /// Creates a backend with this number of threads and this instruction set; `None` selects the
+    /// best one available.
     ///
     /// # Errors
-    /// Where the processor does not have the instruction set, where there are more than
-    /// [`Processor::MOST_THREADS`], for which nothing is allocated, and where the system refuses one.
+    /// Returns an error if the processor lacks the instruction set, if `threads` exceeds
+    /// [`Processor::MOST_THREADS`] (before anything is allocated), or if the system cannot start a
+    /// thread.
     pub(crate) fn new(isa: Option<Isa>, threads: usize) -> Result<Arc<Processor>, Error> {
         if threads > Self::MOST_THREADS {
             return Err(Error::TooManyThreads { threads, most: Self::MOST_THREADS });
@@ -67,23 +69,23 @@ impl Processor {
             Some(isa) => isa,
             None => Isa::detect(),
         };
-        // An instruction set without kernels of its own runs portable code.
+        // An instruction set without its own kernels runs portable code.
         let isa = if Kernels::for_isa(isa).is_some() { isa } else { Isa::Scalar };
         let pool = Pool::new(threads).map_err(|error| Error::Threads { threads, error })?;
         Ok(Arc::new(Processor { isa, pool }))
     }
 
-    /// One thread, with the best instruction set there is.
+    /// Creates a backend with one thread and the best instruction set available.
     #[cfg(feature = "float")]
     pub(crate) fn detect() -> Arc<Processor> {
-        Processor::new(None, 1).expect("one thread is this one")
+        Processor::new(None, 1).expect("one thread with a detected ISA never fails")
     }
 
     pub(crate) fn isa(&self) -> Isa {
         self.isa
     }
 
-    /// Products in a second of one thread that does nothing else; `None` for portable code.
+    /// Measures the peak multiply-accumulates per second of one thread; `None` for portable code.
     pub(crate) fn peak(&self) -> Option<f64> {
         let kernels = Kernels::for_isa(self.isa)?;
         let measure = || {
@@ -91,7 +93,7 @@ impl Processor {
             let products = kernels.peak(100_000);
             products as f64 / began.elapsed().as_secs_f64()
         };
-        // The best of some: others may have the processor for a while.
+        // Take the best of 10 measurements: other processes may use the processor for a while.
         (0..10).map(|_| measure()).reduce(f64::max)
     }
 
@@ -99,7 +101,7 @@ impl Processor {
         &self.pool
     }
 
-    /// Checks a program and makes it ready to run, within limits.
+    /// Checks a program against the limits and prepares it to run.
     pub(crate) fn ready(
         &self,
         program: &Program,
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_many_threads_are_refused() {
+    fn too_many_threads_are_an_error() {
         let most = Processor::MOST_THREADS;
         for threads in [most + 1, 4_000_000_000, usize::MAX] {
             let error = Processor::new(None, threads).unwrap_err();

@@ -1,24 +1,24 @@
-//! Where the time of a run goes.
+//! The time that each operation of an inference takes.
 
 use std::time::{Duration, Instant};
 
 use hardtack_engine::Observer;
 
-/// The time that one operation of a run took.
+/// The time of one operation of an inference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationTime {
-    /// Name of the node it was made of; may be empty.
+    /// The name of the node that the operation implements; may be empty.
     pub name: String,
-    /// What it does.
+    /// The operator or the kind of step.
     pub operator: String,
-    /// Time taken; of all samples together, where the run had several.
+    /// The time taken. If the inference ran several samples, the sum over all of them.
     pub duration: Duration,
-    /// Products of a weight and an activation, where it is a layer of an integer program; of one
-    /// sample.
+    /// The number of multiply-accumulates for one sample, if this is a layer of an integer program;
+    /// otherwise 0.
     pub products: u64,
 }
 
-/// Measures the steps of an integer program, summed over its runs.
+/// Measures the steps of an integer program, summed over the samples of a batch.
 #[derive(Default)]
 pub(crate) struct Stopwatch {
     started: Option<Instant>,
@@ -26,7 +26,7 @@ pub(crate) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// The time of each step. Steps that never ran are missing at the end.
+    /// Returns the time of each step. Trailing steps that never ran are missing.
     pub(crate) fn times(self) -> Vec<Duration> {
         self.times
     }

@@ -1,4 +1,4 @@
-//! A session: a model made ready for this machine, with its arena and state.
+//! A session: a model loaded for this machine, with its arena and state.
 
 use std::array;
 use std::sync::Arc;
@@ -22,17 +22,18 @@ use crate::profile::{OperationTime, Stopwatch};
 use crate::state::{Filling, States, zeros};
 use crate::{Bundle, Error, Model, Outputs, Tensor, View, ViewMut};
 
-/// How a session is to run.
+/// Options of a [`Session`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether inputs that an output of the run before feeds may be left out. They are zero at
-    /// first and after [`Session::reset`].
+    /// Whether a state input may be omitted. It then takes the value of its paired output from the
+    /// previous inference, or zeros for the first inference and after [`Session::reset`].
     pub keep_state: bool,
-    /// The kernels that integer programs are to use; `None` is the fastest of this processor.
+    /// The instruction set of the kernels for integer programs; `None` selects the fastest one that
+    /// this processor supports.
     pub isa: Option<Isa>,
-    /// Threads that integer programs are to use, at least 1. The results do not depend on it.
+    /// The number of threads for integer programs; 0 is treated as 1. Results do not depend on it.
     pub threads: usize,
-    /// What the model may use.
+    /// Upper bounds on memory, operations and time.
     pub limits: Limits,
 }
 
@@ -43,10 +44,10 @@ impl Default for Options {
     }
 }
 
-/// A model made ready for this machine.
+/// A model loaded for this machine.
 ///
-/// A session runs one input at a time. For several at once, make several sessions of one
-/// [`Bundle`]: they share its weights.
+/// A session runs one inference at a time. To run several concurrently, create several sessions
+/// from one [`Bundle`]: they share its weights.
 pub struct Session {
     ports: Ports,
     runner: Runner,
@@ -58,14 +59,14 @@ pub struct Session {
 }
 
 enum Runner {
-    /// The engine alone. Outputs that the caller does not ask for go into the tensors.
+    /// The engine alone. The tensors receive the outputs that the caller does not ask for.
     Integer(Box<Integer>, Vec<Option<Tensor>>),
     #[cfg(feature = "float")]
     Float(Box<Floating>),
 }
 
 impl Session {
-    /// Loads a bundle's model with default options.
+    /// Loads a bundle's model with the default options.
     ///
     /// # Errors
     /// See [`Session::with_options`].
@@ -76,8 +77,9 @@ impl Session {
     /// Loads a bundle's model.
     ///
     /// # Errors
-    /// Where the bundle's graph, constants or programs are damaged or malformed, where it needs
-    /// the feature `float` and this build lacks it, and where the options cannot be met here.
+    /// Returns an error if the bundle's graph, constants or programs are damaged or malformed, if
+    /// the model needs the feature `float` and this build lacks it, or if this machine cannot
+    /// satisfy the options.
     pub fn with_options(bundle: &Bundle, options: Options) -> Result<Session, Error> {
         let manifest = bundle.manifest()?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
@@ -86,11 +88,11 @@ impl Session {
         Session::from_model(&model, Ports::of(&manifest), manifest.prepared, options)
     }
 
-    /// Loads a model that is not in a bundle. `prepared` says whether its graph is simplified
-    /// already.
+    /// Loads a model that does not come from a bundle. `prepared` states whether its graph is
+    /// already simplified.
     ///
     /// # Errors
-    /// As [`Session::with_options`].
+    /// See [`Session::with_options`].
     pub fn from_model(
         model: &Model,
         ports: Ports,
@@ -117,22 +119,23 @@ impl Session {
         Ok(Session { ports, runner, states, processor, options, canceller, operations: 0 })
     }
 
-    /// What a run takes, in the order of the model.
+    /// Returns the inputs of the model, in its order.
     pub fn inputs(&self) -> &[Port] {
         &self.ports.inputs
     }
 
-    /// What a run gives, in the order of the model.
+    /// Returns the outputs of the model, in its order.
     pub fn outputs(&self) -> &[Port] {
         &self.ports.outputs
     }
 
-    /// The outputs that feed inputs.
+    /// Returns the pairs of an output and the input that it feeds in the next inference.
     pub fn states(&self) -> &[crate::State] {
         &self.ports.states
     }
 
-    /// Bytes of the arena that integer programs use; of the largest, where there are several.
+    /// Returns the size of the arena for integer programs, in bytes. If there are several programs,
+    /// returns the largest.
     pub fn arena_bytes(&self) -> usize {
         match &self.runner {
             Runner::Integer(integer, _) => integer.arena_bytes(),
@@ -141,25 +144,25 @@ impl Session {
         }
     }
 
-    /// The instruction set of the kernels that integer programs use.
+    /// Returns the instruction set of the kernels that integer programs use.
     pub fn isa(&self) -> Isa {
         self.processor.isa()
     }
 
-    /// Threads that integer programs use.
+    /// Returns the number of threads that integer programs use.
     pub fn threads(&self) -> usize {
         self.options.threads.max(1)
     }
 
-    /// Products of weights and activations that one thread of this machine can do in a second
-    /// with the instruction set of this session, measured for some tens of milliseconds with
-    /// everything in registers. `None` for portable code.
+    /// Measures the peak rate of one thread with this session's instruction set, in
+    /// multiply-accumulates per second. The measurement takes some tens of milliseconds and keeps
+    /// all operands in registers. Returns `None` for portable kernels.
     pub fn measure_peak(&self) -> Option<f64> {
         self.processor.peak()
     }
 
-    /// Whether the weights of all integer programs are used where the bundle has them; otherwise
-    /// they were packed for this processor when the session was made.
+    /// Returns whether all integer programs use their weights directly from the bundle. Otherwise
+    /// the weights were packed for this processor when the session was created.
     pub fn is_in_place(&self) -> bool {
         match &self.runner {
             Runner::Integer(integer, _) => integer.is_in_place(),
@@ -168,17 +171,17 @@ impl Session {
         }
     }
 
-    /// Whether the whole model is one integer program, which the engine runs alone.
+    /// Returns whether the whole model is a single integer program, which needs only the engine.
     pub fn is_integer(&self) -> bool {
         matches!(self.runner, Runner::Integer(..))
     }
 
-    /// What stops this session's runs from another thread.
+    /// Returns a handle that stops this session's inferences from another thread.
     pub fn canceller(&self) -> Canceller {
         self.canceller.clone()
     }
 
-    /// All kept states are zero again.
+    /// Resets all kept states to zero.
     pub fn reset(&mut self) {
         self.states.reset();
         #[cfg(feature = "float")]
@@ -189,22 +192,22 @@ impl Session {
 
     /// Runs the model on named inputs.
     ///
-    /// Named dimensions take the sizes that the inputs have. The first run with inputs of new
-    /// shapes plans for them; the plans of the last eight are kept. An integer model that is
-    /// given several samples runs them one after another.
+    /// Named dimensions take their sizes from the inputs. The first call with new input shapes
+    /// plans the execution for them; the last eight plans are kept. An integer model runs the
+    /// samples of a batch one after another.
     ///
     /// # Errors
-    /// Where a name, element type or shape is not the model's, an input is missing, or running
-    /// fails.
+    /// Returns an error if a name, element type or shape does not match the model, if an input is
+    /// missing, or if the inference fails.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, Error> {
         self.run_filling(inputs, self.filling(), None)
     }
 
-    /// [`Session::run`], with the time that each operation took, in the order they ran.
-    /// Measuring itself costs some time.
+    /// Runs the model like [`Session::run`] and also returns the time of each operation, in the
+    /// order of execution. The measurement itself adds some time.
     ///
     /// # Errors
-    /// As [`Session::run`].
+    /// See [`Session::run`].
     pub fn run_profiled(
         &mut self,
         inputs: &[(&str, &Tensor)],
@@ -214,14 +217,15 @@ impl Session {
         Ok((outputs, times))
     }
 
-    /// Runs the model on elements that the caller holds, into memory that the caller holds.
-    /// Outputs that are not named are not returned.
+    /// Runs the model on borrowed input elements and writes the outputs into borrowed memory.
+    /// Outputs that are not named are discarded.
     ///
-    /// Of a model for which [`Session::is_integer`] holds, no run after the first allocates as
-    /// long as the number of samples stays the same.
+    /// If [`Session::is_integer`] returns `true`, calls after the first do not allocate as long as
+    /// the number of samples stays the same.
     ///
     /// # Errors
-    /// As [`Session::run`]; also where the number of elements does not tell an input's shape.
+    /// See [`Session::run`]. Also returns an error if the number of elements does not determine the
+    /// shape of an input.
     pub fn run_into(
         &mut self,
         inputs: &[(&str, View<'_>)],
@@ -342,7 +346,7 @@ impl Session {
     }
 }
 
-/// One run of a model that is one integer program.
+/// One inference of a model that is a single integer program.
 struct IntegerRun<'s> {
     integer: &'s mut Integer,
     spare: &'s mut [Option<Tensor>],
@@ -395,8 +399,8 @@ impl<'s> IntegerRun<'s> {
         Ok((outputs, samples))
     }
 
-    /// Checks that outputs of these shapes have the elements that the program gives, before memory is
-    /// taken for them. Returns the number of samples.
+    /// Checks that outputs of these shapes have the number of elements that the program writes.
+    /// Called before they are allocated. Returns the number of samples.
     fn check_lengths(&self, given: &Slots<View<'_>>, shapes: &[Vec<usize>]) -> Result<usize, Error> {
         let samples = self.integer.samples(self.ports, given)?;
         for (index, (port, shape)) in self.ports.outputs.iter().zip(shapes).enumerate() {
@@ -407,7 +411,7 @@ impl<'s> IntegerRun<'s> {
         Ok(samples)
     }
 
-    /// Checks that every input that the program reads is given or can be filled.
+    /// Checks that every input that the program reads is given or can be filled from a state.
     fn require<T>(&self, given: &Slots<T>) -> Result<(), Error> {
         for (index, port) in self.ports.inputs.iter().enumerate() {
             if given[index].is_none() && self.integer.input_elements(index).is_some() {
@@ -459,7 +463,7 @@ impl<'s> IntegerRun<'s> {
     }
 }
 
-/// The state that an input which was not given is filled from.
+/// Returns the index of the state that fills an input which the caller omitted.
 pub(crate) fn fillable(
     ports: &Ports,
     input: usize,
@@ -469,7 +473,7 @@ pub(crate) fn fillable(
     match (ports.state_of_input(input), filling) {
         (None, _) => Err(binding::missing(Role::Input, port, "")),
         (Some(_), Filling::Refused) => {
-            let hint = "; it is a state: give it, or set `Options::keep_state`";
+            let hint = "; it is a state: pass it, or set `Options::keep_state`";
             Err(binding::missing(Role::Input, port, hint))
         }
         (Some(state), _) => Ok(state),
@@ -491,7 +495,8 @@ fn check_types<T>(
     Ok(())
 }
 
-/// Checks that ports are those of a graph, have names of their own, and that states fit.
+/// Checks that the inputs and outputs match those of a graph, that their names are unique and that
+/// each state joins an input and an output of the same type.
 fn check(ports: &Ports, graph: &Graph) -> Result<(), Error> {
     let misfit = |problem: String| Err(Error::Manifest { problem });
     let inputs: Vec<_> = graph
@@ -508,7 +513,7 @@ fn check(ports: &Ports, graph: &Graph) -> Result<(), Error> {
     {
         if ports.len() != facts.len() || ports.len() > MAX_PORTS {
             let (listed, held) = (ports.len(), facts.len());
-            return misfit(format!("it lists {listed} {role}s, the graph has {held}"));
+            return misfit(format!("it lists {listed} {role}s, but the graph has {held}"));
         }
         for (index, (port, fact)) in ports.iter().zip(facts).enumerate() {
             let fits = |(extent, dim): (&Extent, &hardtack_bundle::graph::Dim)| match extent {
@@ -520,7 +525,7 @@ fn check(ports: &Ports, graph: &Graph) -> Result<(), Error> {
                 && port.shape.len() == fact.shape.len()
                 && port.shape.iter().zip(&fact.shape).all(fits);
             if !same {
-                return misfit(format!("{role} {port} has another type or shape there"));
+                return misfit(format!("{role} {port} has a different type or shape in the graph"));
             }
             if ports[..index].iter().any(|other| other.name == port.name) {
                 return misfit(format!("two {role}s are named {:?}", port.name));
@@ -530,7 +535,7 @@ fn check(ports: &Ports, graph: &Graph) -> Result<(), Error> {
     for state in &ports.states {
         let pair = (ports.inputs.get(state.input), ports.outputs.get(state.output));
         if !matches!(pair, (Some(input), Some(output)) if input.dtype == output.dtype) {
-            return misfit("a state does not join an input and an output of one type".into());
+            return misfit("a state must join an input and an output of the same type".into());
         }
     }
     Ok(())

@@ -1,24 +1,24 @@
-//! What a session keeps from one run to the next.
+//! The states that a session keeps between inferences.
 
 use crate::binding::Slots;
 use crate::port::{Port, Ports};
 use crate::{Error, Tensor, View, ViewMut};
 
-/// What becomes of inputs that are not given but are fed by an output.
+/// How to fill state inputs that the caller omits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filling {
-    /// They must be given.
+    /// Reject the inference: the caller must give them.
     Refused,
-    /// They are zero.
+    /// Fill them with zeros.
     Zero,
-    /// They are what the run before gave.
+    /// Fill them with the outputs of the previous inference.
     Kept,
 }
 
-/// One tensor for each state of a model, by its index in [`Ports::states`].
+/// One tensor for each state of a model, in the order of [`Ports::states`].
 pub(crate) struct States(Vec<Option<Tensor>>);
 
-/// Most bytes of one state or output: 4 GiB.
+/// The maximum size of one state or output: 4 GiB.
 const LIMIT: u64 = 1 << 32;
 /// Fewer bytes than this are allocated without asking whether they are there.
 const FREE: u64 = 1 << 20;
@@ -28,12 +28,13 @@ impl States {
         States(vec![None; count])
     }
 
-    /// All states are zero again.
+    /// Resets all states to zero.
     pub(crate) fn reset(&mut self) {
         self.0.fill(None);
     }
 
-    /// Makes sure that state `index` has this shape; one that does not exist becomes zero.
+    /// Prepares state `index` with this shape. A state that is not kept becomes zero; a kept state
+    /// of another shape is an error.
     pub(crate) fn prepare(
         &mut self,
         index: usize,
@@ -57,12 +58,12 @@ impl States {
         Ok(())
     }
 
-    /// A state that was prepared.
+    /// Returns the tensor of a prepared state.
     pub(crate) fn tensor(&self, index: usize) -> Option<&Tensor> {
         self.0[index].as_ref()
     }
 
-    /// Keeps what a run gave, in place where it has room.
+    /// Keeps the outputs that feed states, in place if type and size match.
     pub(crate) fn keep_views(&mut self, ports: &Ports, outputs: &Slots<ViewMut<'_>>) {
         for (kept, state) in self.0.iter_mut().zip(&ports.states) {
             let Some(output) = &outputs[state.output] else { continue };
@@ -75,7 +76,7 @@ impl States {
         }
     }
 
-    /// Keeps what a run gave.
+    /// Keeps the outputs that feed states.
     #[cfg(feature = "float")]
     pub(crate) fn keep_tensors(&mut self, ports: &Ports, outputs: &[Tensor]) {
         for (kept, state) in self.0.iter_mut().zip(&ports.states) {
@@ -84,7 +85,7 @@ impl States {
     }
 }
 
-/// A tensor of zeros for a port, of limited size.
+/// Allocates zeros for an input or output, up to [`LIMIT`] bytes.
 pub(crate) fn zeros(port: &Port, shape: &[usize]) -> Result<Tensor, Error> {
     let too_large = || Error::TooLarge {
         name: port.name.clone(),

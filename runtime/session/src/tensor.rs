@@ -5,7 +5,7 @@ use hardtack_bundle::DType;
 
 /// The elements of a [`Tensor`], row-major.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the names are those of `DType`")]
+#[allow(missing_docs, reason = "the variants are named like those of `DType`")]
 pub enum Data {
     Bool(Vec<bool>),
     I8(Vec<i8>),
@@ -22,7 +22,7 @@ pub enum Data {
     F64(Vec<f64>),
 }
 
-/// Runs an expression with `$v` bound to the elements, whatever their type.
+/// Evaluates an expression with `$v` bound to the vector of elements, for any element type.
 #[macro_export]
 macro_rules! for_data {
     ($data:expr, $v:ident => $body:expr) => {
@@ -52,16 +52,16 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of `shape`, outermost dimension first, over row-major elements.
+    /// Creates a tensor of `shape`, outermost dimension first, from row-major elements.
     ///
-    /// `None` where the number of elements is not the product of the dimensions.
+    /// Returns `None` if the number of elements is not the product of the dimensions.
     pub fn new(shape: &[usize], data: impl Into<Data>) -> Option<Tensor> {
         let data = data.into();
         let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
         (for_data!(&data, v => v.len()) == elements).then(|| Tensor { shape: shape.into(), data })
     }
 
-    /// A tensor of one element and no dimension.
+    /// Creates a tensor of one element with no dimensions.
     pub fn scalar<T>(value: T) -> Tensor
     where
         Vec<T>: Into<Data>,
@@ -69,7 +69,7 @@ impl Tensor {
         Tensor { shape: vec![], data: vec![value].into() }
     }
 
-    /// Element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> DType {
         match self.data {
             Data::Bool(_) => DType::Bool,
@@ -88,37 +88,37 @@ impl Tensor {
         }
     }
 
-    /// Dimensions, outermost first.
+    /// Returns the dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         for_data!(&self.data, v => v.len())
     }
 
-    /// Whether there are no elements.
+    /// Returns whether the tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The elements.
+    /// Returns the elements, row-major.
     pub fn data(&self) -> &Data {
         &self.data
     }
 
-    /// The elements, to be changed in place.
+    /// Returns the elements for modification in place.
     pub fn data_mut(&mut self) -> &mut Data {
         &mut self.data
     }
 
-    /// The elements alone.
+    /// Returns the elements without the shape.
     pub fn into_data(self) -> Data {
         self.data
     }
 
-    /// The elements, if they are f32.
+    /// Returns the elements if their type is f32.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
             Data::F32(v) => Some(v),
@@ -126,12 +126,12 @@ impl Tensor {
         }
     }
 
-    /// The same elements in another shape of the same size.
+    /// Returns the tensor with another shape, or `None` if the number of elements differs.
     pub fn reshape(self, shape: &[usize]) -> Option<Tensor> {
         Tensor::new(shape, self.data)
     }
 
-    /// The elements as f32, rounded where f32 cannot hold them.
+    /// Converts the elements to f32, rounding values that f32 cannot represent.
     pub fn to_f32(&self) -> Vec<f32> {
         match &self.data {
             Data::Bool(v) => v.iter().map(|x| *x as u8 as f32).collect(),
@@ -150,8 +150,8 @@ impl Tensor {
         }
     }
 
-    /// A tensor of zeros. `None` where it has more bytes than this machine can address, or the
-    /// type has no fixed size.
+    /// Creates a tensor of zeros. Returns `None` if it has more bytes than this machine can address
+    /// or if the type has no fixed size.
     pub fn zeros(dtype: DType, shape: &[usize]) -> Option<Tensor> {
         let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
         if n.checked_mul(dtype.size()?)? > isize::MAX as usize {
@@ -176,8 +176,8 @@ impl Tensor {
         Some(Tensor { shape: shape.into(), data })
     }
 
-    /// Reads little-endian elements. `None` where their number does not fit the shape, or the
-    /// type has no fixed size. Bytes other than 0 are true.
+    /// Creates a tensor from little-endian elements. A bool is true if its byte is not 0. Returns
+    /// `None` if the number of bytes does not match the shape or if the type has no fixed size.
     pub fn from_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Option<Tensor> {
         let size = dtype.size()?;
         let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
@@ -214,7 +214,7 @@ impl Tensor {
         Tensor::new(shape, data)
     }
 
-    /// The elements as little-endian bytes.
+    /// Returns the elements as little-endian bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         match &self.data {
             Data::Bool(v) => v.iter().map(|x| *x as u8).collect(),

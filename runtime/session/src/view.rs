@@ -1,8 +1,8 @@
-//! Elements that the caller holds, lent for one run.
+//! Borrowed input and output elements for [`Session::run_into`](crate::Session::run_into).
 
 use hardtack_bundle::DType;
 
-/// Elements of an input, row-major.
+/// Borrowed elements of an input, row-major.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum View<'a> {
@@ -14,7 +14,7 @@ pub enum View<'a> {
     U8(&'a [u8]),
 }
 
-/// Where the elements of an output go, row-major.
+/// Borrowed memory for the elements of an output, row-major.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ViewMut<'a> {
@@ -29,51 +29,51 @@ pub enum ViewMut<'a> {
 macro_rules! views {
     ($($variant:ident $type:ty),*) => {
         impl View<'_> {
-            /// Element type.
+            /// Returns the element type.
             pub fn dtype(&self) -> DType {
                 match self { $(View::$variant(_) => DType::$variant,)* }
             }
 
-            /// Number of elements.
+            /// Returns the number of elements.
             pub fn len(&self) -> usize {
                 match self { $(View::$variant(elements) => elements.len(),)* }
             }
 
-            /// Whether there are no elements.
+            /// Returns whether there are no elements.
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }
         }
 
         impl ViewMut<'_> {
-            /// Element type.
+            /// Returns the element type.
             pub fn dtype(&self) -> DType {
                 match self { $(ViewMut::$variant(_) => DType::$variant,)* }
             }
 
-            /// Number of elements.
+            /// Returns the number of elements.
             pub fn len(&self) -> usize {
                 match self { $(ViewMut::$variant(elements) => elements.len(),)* }
             }
 
-            /// Whether there are no elements.
+            /// Returns whether there are no elements.
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }
 
-            /// The same elements, lent for a shorter time.
+            /// Borrows the same elements for a shorter lifetime.
             pub fn reborrow(&mut self) -> ViewMut<'_> {
                 match self { $(ViewMut::$variant(elements) => ViewMut::$variant(elements),)* }
             }
 
-            /// The elements, to be read.
+            /// Returns a read-only view of the elements.
             pub fn as_view(&self) -> View<'_> {
                 match self { $(ViewMut::$variant(elements) => View::$variant(elements),)* }
             }
         }
 
         impl<'a> View<'a> {
-            /// The elements of sample number `index`, of `length` elements.
+            /// Returns the elements of sample `index`, where each sample has `length` elements.
             pub(crate) fn sample(self, index: usize, length: usize) -> View<'a> {
                 let start = index * length;
                 match self {
@@ -81,7 +81,8 @@ macro_rules! views {
                 }
             }
 
-            /// The elements of a tensor; `None` where they are of another type.
+            /// Borrows the elements of a tensor. Returns `None` if a view does not support their
+            /// type.
             pub fn of(tensor: &'a crate::Tensor) -> Option<View<'a>> {
                 match tensor.data() {
                     $(crate::Data::$variant(elements) => Some(View::$variant(elements)),)*
@@ -89,7 +90,8 @@ macro_rules! views {
                 }
             }
 
-            /// The elements in a tensor of a shape of as many.
+            /// Copies the elements into a tensor of this shape. Returns `None` if their number
+            /// differs.
             pub(crate) fn to_tensor(self, shape: &[usize]) -> Option<crate::Tensor> {
                 match self {
                     $(View::$variant(elements) => crate::Tensor::new(shape, elements.to_vec()),)*
@@ -102,7 +104,7 @@ macro_rules! views {
         }
 
         impl<'a> ViewMut<'a> {
-            /// The elements of sample number `index`, of `length` elements.
+            /// Returns the elements of sample `index`, where each sample has `length` elements.
             pub(crate) fn into_sample(self, index: usize, length: usize) -> ViewMut<'a> {
                 let start = index * length;
                 match self {
@@ -112,7 +114,8 @@ macro_rules! views {
                 }
             }
 
-            /// The elements of a tensor; `None` where they are of another type.
+            /// Borrows the elements of a tensor. Returns `None` if a view does not support their
+            /// type.
             pub fn of(tensor: &'a mut crate::Tensor) -> Option<ViewMut<'a>> {
                 match tensor.data_mut() {
                     $(crate::Data::$variant(elements) => Some(ViewMut::$variant(elements)),)*
@@ -120,7 +123,8 @@ macro_rules! views {
                 }
             }
 
-            /// Copies elements of the same type and number; tells whether they were.
+            /// Copies the elements if type and number are the same. Returns whether they were
+            /// copied.
             pub(crate) fn copy_from(&mut self, source: View<'_>) -> bool {
                 match (self, source) {
                     $((ViewMut::$variant(target), View::$variant(source))

@@ -1,4 +1,5 @@
-//! Bundles that state what is not so are refused, before they read or take what is not theirs.
+//! Bundles with false statements are rejected before they cause out-of-bounds accesses or excessive
+//! allocations.
 #![cfg(feature = "float")]
 
 use std::path::PathBuf;
@@ -8,10 +9,10 @@ use hardtack::{Bundle, Error, Extent, Limits, Options, Port, Resource, Session, 
 
 fn open(name: &str) -> Bundle {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/hostile");
-    Bundle::open(folder.join(name)).expect("header, table and manifest are sound")
+    Bundle::open(folder.join(name)).expect("header, table and manifest are valid")
 }
 
-/// The shape of a port with 1 for dimensions of any size.
+/// Returns the shape of an input, with 1 for named dimensions.
 fn smallest(port: &Port) -> Vec<usize> {
     let size = |extent: &Extent| match extent {
         Extent::Fixed(size) => *size,
@@ -36,7 +37,7 @@ fn run_with(bundle: &Bundle, options: Options) -> Result<(), Error> {
 
 fn refused(name: &str) -> Error {
     let bundle = open(name);
-    bundle.verify().expect("its digests hold");
+    bundle.verify().expect("its digests match");
     let began = Instant::now();
     let error = run_with(&bundle, Options::default()).expect_err(name);
     assert!(began.elapsed() < Duration::from_secs(20), "{name} took {:?}", began.elapsed());
@@ -44,7 +45,7 @@ fn refused(name: &str) -> Error {
 }
 
 #[test]
-fn values_of_other_shapes_than_stated_reach_no_operation() {
+fn values_with_a_wrong_stated_shape_reach_no_operation() {
     for name in ["heap-leak.tack", "crash.tack", "crash-dyntile.tack"] {
         let error = refused(name);
         assert!(matches!(error, Error::Float(_)), "{name}: {error}");
@@ -52,13 +53,13 @@ fn values_of_other_shapes_than_stated_reach_no_operation() {
 }
 
 #[test]
-fn an_arena_larger_than_stated_is_refused() {
+fn an_arena_larger_than_stated_is_rejected() {
     let error = refused("arena-lie.tack");
     assert!(matches!(error, Error::Arena { stated: 64, needed } if needed >= 1 << 29), "{error}");
 }
 
 #[test]
-fn work_without_measure_is_refused() {
+fn excessive_work_is_rejected() {
     for name in ["hang-maxpool.tack", "hang-scan.tack"] {
         let error = refused(name);
         let work = matches!(&error, Error::Exceeded(it) if it.resource == Resource::Operations);
@@ -67,7 +68,7 @@ fn work_without_measure_is_refused() {
 }
 
 #[test]
-fn memory_without_measure_is_refused() {
+fn excessive_memory_is_rejected() {
     let error = refused("values-4gib-8.tack");
     let memory = matches!(
         &error,
@@ -78,7 +79,7 @@ fn memory_without_measure_is_refused() {
 }
 
 #[test]
-fn limits_are_those_of_the_caller() {
+fn the_caller_sets_the_limits() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/programs");
     let bundle = Bundle::open(folder.join("kws_dscnn.tack")).unwrap();
     let with = |limits| run_with(&bundle, Options { limits, ..Options::default() });
@@ -93,7 +94,7 @@ fn limits_are_those_of_the_caller() {
 }
 
 #[test]
-fn a_cancelled_session_runs_again_after_a_reset() {
+fn a_canceled_session_runs_again_after_a_reset() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/programs");
     let bundle = Bundle::open(folder.join("kws_dscnn.tack")).unwrap();
     let mut session = Session::new(&bundle).unwrap();
@@ -118,9 +119,9 @@ fn damaged_weights_are_found_unless_the_caller_opts_out() {
     let at = whole.sections().unwrap().find(weights).unwrap().offset as usize;
     bytes[at + 100] ^= 1;
     let damaged = Bundle::from_bytes(bytes.clone()).unwrap();
-    let error = Session::new(&damaged).err().expect("a bit of its weights is another");
+    let error = Session::new(&damaged).err().expect("a bit of its weights was flipped");
     assert!(error.to_string().contains("damaged"), "{error}");
-    assert!(Session::new(&damaged).is_err(), "a second session looks again");
+    assert!(Session::new(&damaged).is_err(), "a second session verifies again");
 
     let scratch = std::env::temp_dir().join(format!("hardtack-damaged-{}", std::process::id()));
     std::fs::write(&scratch, &bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Fully integer models, from the bundle's bytes to results, and what is refused.
+//! Fully integer models, from the bytes of a bundle to its outputs, and their errors.
 
 mod models;
 
@@ -60,13 +60,13 @@ fn states_are_kept_until_reset() {
     let error = Session::new(&bundle).unwrap().run(&[("x", &x)]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "input sum: i8[batch, 4] was not given; it is a state: give it, or set \
+        "input sum: i8[batch, 4] was not given; it is a state: pass it, or set \
          `Options::keep_state`"
     );
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_a_sentence() {
+fn mismatched_inputs_and_outputs_are_explained() {
     let bundle = open(models::counter());
     let mut session = keeping(&bundle);
     let good = i8s(&[1, 4], &[0; 4]);
@@ -108,7 +108,7 @@ fn what_does_not_fit_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn golden_vectors_are_compared() {
+fn test_vectors_are_compared() {
     let bundle = open(models::relu());
     let mut session = Session::new(&bundle).unwrap();
     let report = golden::check(&bundle, &mut session).unwrap();
@@ -139,7 +139,7 @@ fn kernels_can_be_forced() {
 }
 
 #[test]
-fn parts_are_read_when_they_are_asked_for() {
+fn sections_can_be_read() {
     let bundle = open(models::relu());
     assert_eq!(bundle.manifest().unwrap().name, "hand-made");
     assert!(bundle.labels().unwrap().unwrap().iter().eq(["a", "b", "c", "d"]));
@@ -149,7 +149,7 @@ fn parts_are_read_when_they_are_asked_for() {
 }
 
 #[test]
-fn damage_is_found_where_it_is_read() {
+fn damage_is_found_when_a_section_is_read() {
     let bytes = models::relu().finish().unwrap();
     let sound = Bundle::from_bytes(bytes.clone()).unwrap();
     for section in sound.sections().unwrap().filter(|section| !section.bytes.is_empty()) {
@@ -172,7 +172,7 @@ fn damage_is_found_where_it_is_read() {
 }
 
 #[test]
-fn a_manifest_that_does_not_fit_the_graph_is_refused() {
+fn a_manifest_that_does_not_match_the_graph_is_rejected() {
     let shape = [hardtack_bundle::manifest::Extent::Fixed(4)];
     let manifest = |name| {
         models::manifest(
@@ -198,7 +198,7 @@ fn files_are_mapped_or_read_and_named_in_errors() {
     let mapped = Bundle::open(&path).unwrap();
     let read = Bundle::read(&path).unwrap();
     assert_eq!(mapped.root(), read.root());
-    // A mapped bundle outlives the file's name.
+    // A mapped bundle stays readable after its file is deleted.
     std::fs::remove_file(&path).unwrap();
     let x = f32s(&[1, 4], &[1.0; 4]);
     assert!(Session::new(&mapped).unwrap().run(&[("x", &x)]).is_ok());

@@ -1,4 +1,4 @@
-//! A fully integer model runs without the allocator once it ran for the first time.
+//! A fully integer model does not allocate after its first inference.
 
 mod models;
 
@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use hardtack::{Bundle, Options, Session, View, ViewMut};
 
-/// The system's allocator, which counts the calls of each thread.
+/// The system allocator with a count of the calls on each thread.
 struct Counting;
 
 thread_local! {
@@ -18,24 +18,28 @@ fn count() {
     CALLS.with(|calls| calls.set(calls.get() + 1));
 }
 
-// SAFETY: every method passes its arguments to the system's allocator unchanged and returns what
-// that returns. Counting touches a thread-local without a destructor, which does not allocate.
+// SAFETY: every method passes its arguments to the system allocator unchanged and returns its
+// result, so the contract of `GlobalAlloc` holds for this type as it holds for `System`. Counting
+// accesses a thread-local without a destructor, which does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
+        // SAFETY: the caller ensures that `layout` has a non-zero size, as `alloc` requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count();
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`.
+        // SAFETY: `block` was allocated by `System` through this allocator, and the caller ensures
+        // that `layout` is the layout it was allocated with.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`.
+        // SAFETY: `block` was allocated by `System` with `layout`, and the caller ensures that
+        // `size` is not 0 and does not overflow `isize` when rounded up to the alignment of
+        // `layout`.
         unsafe { System.realloc(block, layout, size) }
     }
 }
@@ -43,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Calls of the allocator that `run` makes on this thread.
+/// Returns the number of allocator calls that `run` makes on this thread.
 fn calls(run: impl FnOnce()) -> usize {
     let before = CALLS.with(Cell::get);
     run();
@@ -56,7 +60,7 @@ fn the_allocator_is_counted() {
 }
 
 #[test]
-fn runs_after_the_first_do_not_allocate() {
+fn inferences_after_the_first_do_not_allocate() {
     let bundle = Bundle::from_bytes(models::relu().finish().unwrap()).unwrap();
     let mut session = Session::new(&bundle).unwrap();
     assert!(session.is_integer());

@@ -1,5 +1,5 @@
-//! Operands that a foreign graph computes: what tract would not check is an error that names the
-//! node, and what is in range gives the right values.
+//! Operands that an untrusted graph computes. If tract would not check them, an invalid operand is
+//! an error that names the node, and a valid one gives the right values.
 #![cfg(feature = "float")]
 
 mod graphs;
@@ -9,7 +9,7 @@ use hardtack::float::Error;
 use hardtack::{DType, Data, Tensor};
 use hardtack_bundle::graph::*;
 
-/// Runs an operator on x and operands of integers; these are inputs of the graph, or constants.
+/// Runs an operator on `x` and integer operands, which are inputs of the graph or constants.
 struct Case {
     operator: Operator,
     x: Tensor,
@@ -36,7 +36,7 @@ impl Case {
         sketch.run(&inputs)
     }
 
-    /// Both ways give these values.
+    /// Checks that the values are right for operands as inputs and as constants.
     fn gives(&self, expected: &[Tensor]) {
         for constant in [false, true] {
             let values = self.run(constant).unwrap_or_else(|error| panic!("{constant}: {error}"));
@@ -44,10 +44,10 @@ impl Case {
         }
     }
 
-    /// Both ways are errors that name the node.
+    /// Checks that operands as inputs and as constants are errors that name the node.
     fn fails(&self, with: &str) {
         for constant in [false, true] {
-            let error = self.run(constant).expect_err("the operand is wrong").to_string();
+            let error = self.run(constant).expect_err("the operand is invalid").to_string();
             assert!(error.contains("node ") && error.contains(with), "{constant}: {error}");
             assert!(error.lines().count() == 1, "{error}");
         }
@@ -68,7 +68,7 @@ fn gather(indices: &[i64]) -> Case {
 }
 
 #[test]
-fn gathered_indices_lie_within_their_axis() {
+fn gather_checks_that_indices_are_in_range() {
     gather(&[2, -3]).gives(&[tensor(&[2, 2], &[3f32, 1.0, 6.0, 4.0])]);
     for index in [3, -4, 1 << 40, i64::MAX, i64::MIN] {
         gather(&[0, index]).fails("out of range");
@@ -86,7 +86,7 @@ fn gather_elements(axis: u32, shape: &[usize], indices: &[i64]) -> Case {
 }
 
 #[test]
-fn gathered_elements_lie_within_their_input() {
+fn gather_elements_checks_that_indices_are_in_range() {
     gather_elements(1, &[2, 1], &[-1, 0]).gives(&[tensor(&[2, 1], &[3f32, 4.0])]);
     gather_elements(0, &[1, 3], &[1, 0, -1]).gives(&[tensor(&[1, 3], &[4f32, 2.0, 6.0])]);
     for index in [2, -3, 1 << 33] {
@@ -105,7 +105,7 @@ fn gather_nd(batch: u32, shape: &[usize], indices: &[i64], output: &[i64]) -> Ca
 }
 
 #[test]
-fn index_tuples_lie_within_their_input() {
+fn gather_nd_checks_that_index_tuples_are_in_range() {
     gather_nd(0, &[2, 2], &[1, 2, 0, 1], &[2]).gives(&[tensor(&[2], &[6f32, 2.0])]);
     gather_nd(0, &[1, 1], &[1], &[1, 3]).gives(&[tensor(&[1, 3], &[4f32, 5.0, 6.0])]);
     // Negative indices count from the end.
@@ -127,7 +127,7 @@ fn scatter(operator: Operator, shape: &[usize], indices: &[i64], updates: Tensor
 }
 
 #[test]
-fn scattered_elements_lie_within_their_input() {
+fn scatter_elements_checks_that_indices_are_in_range() {
     for reduction in [ScatterReduction::None, ScatterReduction::Add] {
         let elements = || Operator::ScatterElements(ScatterElements { axis: 1, reduction });
         let kept = if reduction == ScatterReduction::None { 0f32 } else { 1.0 };
@@ -142,7 +142,7 @@ fn scattered_elements_lie_within_their_input() {
 }
 
 #[test]
-fn scattered_tuples_lie_within_their_input() {
+fn scatter_nd_checks_that_index_tuples_are_in_range() {
     for reduction in [ScatterReduction::None, ScatterReduction::Maximum] {
         let tuples = || Operator::ScatterNd(reduction);
         scatter(tuples(), &[1, 2], &[1, -3], tensor(&[1], &[9f32]))
@@ -171,7 +171,7 @@ fn one_hot(indices: Tensor) -> Result<Vec<Tensor>, Error> {
 }
 
 #[test]
-fn one_hot_is_all_off_beyond_its_depth() {
+fn one_hot_is_all_off_for_indices_out_of_range() {
     let values = one_hot(tensor(&[6], &[0i64, 1, -1, 2, 1 << 40, i64::MIN])).unwrap();
     let expected = [1f32, 0., 0., 1., 0., 1., 0., 0., 0., 0., 0., 0.];
     assert_eq!(values, [tensor(&[6, 2], &expected)]);
@@ -188,7 +188,7 @@ fn range(start: Tensor, end: Tensor, step: Tensor, length: i64) -> Case {
 }
 
 #[test]
-fn ranges_have_the_length_they_state() {
+fn ranges_have_the_stated_length() {
     let numbers = |start: i64, end: i64, step: i64, length| {
         range(Tensor::scalar(start), Tensor::scalar(end), Tensor::scalar(step), length)
     };
@@ -220,7 +220,7 @@ fn top_k(x: Tensor, k: i64, stated: i64) -> Case {
 }
 
 #[test]
-fn no_more_elements_are_taken_than_there_are() {
+fn top_k_takes_no_more_elements_than_there_are() {
     let x = tensor(&[4], &[1f32, 4.0, f32::NAN, 3.0]);
     top_k(x.clone(), 2, 2).gives(&[tensor(&[2], &[4f32, 3.0]), tensor(&[2], &[1i64, 3])]);
     for k in [5, -1, i64::MAX] {
@@ -238,7 +238,7 @@ fn slice(start: i64, end: i64, length: i64) -> Case {
 }
 
 #[test]
-fn dynamic_slices_lie_within_their_axis() {
+fn dynamic_slices_are_in_range() {
     slice(1, 3, 2).gives(&[tensor(&[2, 2], &[2f32, 3.0, 5.0, 6.0])]);
     for (start, end) in [(2, 4), (-1, 1), (3, 1), (1 << 40, (1 << 40) + 2), (i64::MIN, 0)] {
         slice(start, end, 2).fails("");
@@ -262,16 +262,16 @@ fn strided(start: i64, end: i64, stated: i64) -> Case {
 }
 
 #[test]
-fn strided_slices_count_from_the_end_and_stop_there() {
+fn strided_slices_count_from_the_end_and_are_clamped() {
     strided(1, 3, 2).gives(&[tensor(&[2, 2], &[2f32, 3.0, 5.0, 6.0])]);
     strided(-2, 1 << 40, 2).gives(&[tensor(&[2, 2], &[2f32, 3.0, 5.0, 6.0])]);
     strided(-(1 << 40), 1, 1).gives(&[tensor(&[2, 1], &[1f32, 4.0])]);
-    // The graph states another size than the operands give.
+    // The graph states a size that the operands do not give.
     strided(0, 1, 3).fails("");
 }
 
 #[test]
-fn axes_of_strided_slices_exist_once() {
+fn axes_of_strided_slices_are_in_range_and_unique() {
     let run = |axes: &[i64], steps: &[i64]| {
         let mut sketch = Sketch::default();
         let x = sketch.input(DType::F32, &[2, 3]);
@@ -309,7 +309,7 @@ fn tile(counts: &[i64], stated: &[i64]) -> Case {
 }
 
 #[test]
-fn tiles_are_counted_and_limited() {
+fn tile_counts_are_checked() {
     tile(&[2, 1], &[4, 3])
         .gives(&[tensor(&[4, 3], &[1f32, 2., 3., 4., 5., 6., 1., 2., 3., 4., 5., 6.])]);
     for counts in [&[1, 1][..], &[-1, 1], &[1 << 40, 1], &[i64::MAX, 2], &[2]] {
@@ -318,7 +318,7 @@ fn tiles_are_counted_and_limited() {
 }
 
 #[test]
-fn diagonals_may_be_far_away() {
+fn diagonals_may_be_out_of_range() {
     let case = |k: i64, upper| Case {
         operator: Operator::Trilu(upper),
         x: matrix(),
@@ -334,8 +334,8 @@ fn diagonals_may_be_far_away() {
 }
 
 #[test]
-fn operands_without_elements_are_refused() {
-    // tract reads the first element of an operand without looking whether it has one.
+fn operands_without_elements_are_rejected() {
+    // tract reads the first element of an operand without checking that there is one.
     let empty = || Tensor::new(&[0], Vec::<i64>::new()).unwrap();
     let cases = [
         (Operator::Trilu(true), vec![empty()], vec![fact(DType::F32, &[2, 3])]),
@@ -351,12 +351,12 @@ fn operands_without_elements_are_refused() {
         ),
     ];
     for (operator, operands, outputs) in cases {
-        Case { operator, x: matrix(), operands, outputs }.fails("not one element");
+        Case { operator, x: matrix(), operands, outputs }.fails("not a single element");
     }
 }
 
 #[test]
-fn far_coordinates_are_reflected_into_the_image() {
+fn distant_coordinates_are_reflected_into_the_image() {
     let case = |padding, coordinate: f32| Case {
         operator: Operator::GridSample(GridSample {
             interpolation: GridInterpolation::Nearest,
@@ -373,13 +373,13 @@ fn far_coordinates_are_reflected_into_the_image() {
             assert!(case(padding, far).run(false).is_ok(), "{padding:?} {far}");
         }
     }
-    // 400 periods away from 0.1, which is the middle element, and from -0.9, the first.
+    // 400 periods from 0.1, which is the middle element, and from -0.9, which is the first.
     case(GridPadding::Reflection, 1600.1).gives(&[tensor(&[1, 1, 1, 1], &[2f32])]);
     case(GridPadding::Reflection, 1599.1).gives(&[tensor(&[1, 1, 1, 1], &[1f32])]);
 }
 
 #[test]
-fn constants_do_not_grow_beyond_the_limit_while_a_model_is_loaded() {
+fn constants_stay_within_the_limit_while_a_model_is_loaded() {
     let mut sketch = Sketch::default();
     let x = sketch.input(DType::F32, &[1]);
     let one = sketch.constant(tensor(&[1], &[1f32]));
@@ -396,7 +396,7 @@ fn constants_do_not_grow_beyond_the_limit_while_a_model_is_loaded() {
 }
 
 #[test]
-fn data_of_every_type_is_gathered() {
+fn gather_supports_every_element_type() {
     let indices = tensor(&[1], &[-1i64]);
     let of = |x: Data, y: Data| {
         let x = Tensor::new(&[2], x).unwrap();

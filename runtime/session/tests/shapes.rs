@@ -1,5 +1,5 @@
-//! Attributes and shapes of a foreign graph that tract would not check: none of these panics, reads
-//! what it does not have, or gives memory that it did not write.
+//! Attributes and shapes of an untrusted graph that tract would not check. None of them may cause a
+//! panic, an out-of-bounds read or an output of uninitialized memory.
 #![cfg(feature = "float")]
 
 mod graphs;
@@ -9,7 +9,7 @@ use hardtack::float::Error;
 use hardtack::{DType, Tensor};
 use hardtack_bundle::graph::*;
 
-/// Runs an operator on one input, and constants.
+/// Runs an operator on one input and constants.
 fn run(
     operator: Operator,
     x: Tensor,
@@ -46,14 +46,14 @@ fn f32s(shape: &[i64]) -> Vec<Fact> {
 }
 
 #[test]
-fn pools_keep_their_channels() {
+fn pools_keep_the_number_of_channels() {
     let pool = |channels| {
         let window = window(&[1], 1, Padding::Valid, channels);
         Operator::MaxPool(MaxPool { window, index_dtype: Some(DType::I64) })
     };
     let outputs = |c: i64| vec![fact(DType::F32, &[1, c, 2]), fact(DType::I64, &[1, c, 2])];
     assert!(run(pool((2, 2)), ones(&[1, 2, 2]), &[], outputs(2)).is_ok());
-    // Written to beyond its output, and left as it was.
+    // Without the check, tract writes beyond the output or leaves part of it uninitialized.
     assert!(run(pool((1000, 1)), ones(&[1, 1000, 2]), &[], outputs(1)).is_err());
     assert!(run(pool((1, 1000)), ones(&[1, 1, 2]), &[], outputs(1000)).is_err());
     let sum = Operator::SumPool(SumPool {
@@ -70,7 +70,7 @@ fn windows_are_no_larger_than_their_input() {
         let window = window(kernel, 1, padding, (1, 1));
         Operator::MaxPool(MaxPool { window, index_dtype: None })
     };
-    // An image that leaves no place for a window.
+    // The image is smaller than the window.
     let error = run(pool(&[2, 2], Padding::Valid), ones(&[1, 1, 1, 4]), &[], f32s(&[1, 1, 0, 3]));
     assert!(error.is_err());
     let one = |padding| run(pool(&[3], padding), ones(&[1, 1, 1]), &[], f32s(&[1, 1, 1]));
@@ -79,7 +79,7 @@ fn windows_are_no_larger_than_their_input() {
     assert!(one(Padding::SameUpper).is_ok());
     let none = |padding| run(pool(&[3], padding), ones(&[1, 1, 0]), &[], f32s(&[1, 1, 0]));
     assert!(none(Padding::SameUpper).is_err());
-    // The last window may hang over the end where an output is rounded up.
+    // The last window may exceed the end of the image if the output size is rounded up.
     let ceil = |size| {
         let padding = Padding::ExplicitCeil(vec![0], vec![0]);
         let window = Window { strides: vec![2], ..window(&[3], 2, padding, (1, 1)) };
@@ -91,7 +91,7 @@ fn windows_are_no_larger_than_their_input() {
 }
 
 #[test]
-fn windows_that_hang_over_in_too_many_ways_are_refused() {
+fn windows_that_overlap_the_border_in_too_many_ways_are_rejected() {
     let size = 1 << 16;
     let window = window(&[size], 1, Padding::Explicit(vec![size], vec![size]), (1, 1));
     let operator = Operator::MaxPool(MaxPool { window, index_dtype: None });
@@ -114,11 +114,11 @@ fn conv(
 }
 
 #[test]
-fn kernels_have_the_channels_they_state() {
+fn kernels_have_the_stated_channels() {
     let of = |channels| window(&[2], 1, Padding::Valid, channels);
     let fine = conv(of((4, 2)), &[2, 4, 2], 1, &[1, 4, 3], &[1, 2, 2]).unwrap();
     assert_eq!(fine, [tensor(&[1, 2, 2], &[9f32; 4])]);
-    // As many weights, but of other channels.
+    // The same number of weights in other shapes.
     assert!(conv(of((4, 2)), &[1, 8, 2], 1, &[1, 4, 3], &[1, 2, 2]).is_err());
     assert!(conv(of((4, 2)), &[8, 1, 2], 1, &[1, 4, 3], &[1, 2, 2]).is_err());
     assert!(conv(of((2, 2)), &[2, 4, 2], 1, &[1, 4, 3], &[1, 2, 2]).is_err());
@@ -127,7 +127,7 @@ fn kernels_have_the_channels_they_state() {
 }
 
 #[test]
-fn convolutions_read_no_more_than_their_input() {
+fn convolutions_read_within_their_input() {
     let ceil =
         |kernel, stride| window(&[kernel], stride, Padding::ExplicitCeil(vec![0], vec![0]), (1, 1));
     assert!(conv(ceil(2, 2), &[1, 1, 2], 1, &[1, 1, 5], &[1, 1, 3]).is_err());
@@ -166,10 +166,10 @@ fn einsum(expression: &str, a: Tensor, b: Tensor, output: &[i64]) -> Result<Vec<
 }
 
 #[test]
-fn sums_of_products_run_over_axes_of_one_size() {
+fn einsum_sums_over_axes_of_equal_size() {
     let y = einsum("mk,kn->mn", ones(&[2, 3]), ones(&[3, 4]), &[2, 4]).unwrap();
     assert_eq!(y, [tensor(&[2, 4], &[3f32; 8])]);
-    // A size of 1 is repeated where it is not summed over, and only there.
+    // A size of 1 is broadcast only on axes that are not summed over.
     let y = einsum("bmk,bkn->bmn", ones(&[1, 1, 2]), ones(&[3, 2, 1]), &[3, 1, 1]).unwrap();
     assert_eq!(y, [tensor(&[3, 1, 1], &[2f32; 3])]);
     for (a, b) in [([2, 1], [3, 4]), ([2, 3], [1, 4]), ([2, 3], [2, 4]), ([2, 0], [1, 4])] {
@@ -181,7 +181,7 @@ fn sums_of_products_run_over_axes_of_one_size() {
 }
 
 #[test]
-fn elements_are_combined_where_there_are_any() {
+fn reductions_of_no_elements_are_rejected() {
     let reduce = |reducer, x: Tensor, dtype, shape: &[i64]| {
         run(Operator::Reduce(Reduce { axes: vec![1], reducer }), x, &[], vec![fact(dtype, shape)])
     };
@@ -192,7 +192,7 @@ fn elements_are_combined_where_there_are_any() {
         reduce(Reducer::Sum, ones(&[2, 3]), DType::F32, &[2, 1]).unwrap(),
         [tensor(&[2, 1], &[3f32; 2])]
     );
-    // Numbers are not taken for what holds or not, byte by byte.
+    // Numbers are not interpreted as booleans byte by byte.
     assert!(reduce(Reducer::All, ones(&[2, 3]), DType::F32, &[2, 1]).is_err());
     let any = reduce(Reducer::Any, tensor(&[1, 2], &[false, true]), DType::Bool, &[1, 1]).unwrap();
     assert_eq!(any, [tensor(&[1, 1], &[true])]);
@@ -203,7 +203,7 @@ fn elements_are_combined_where_there_are_any() {
 }
 
 #[test]
-fn images_that_are_resampled_have_elements() {
+fn resampled_images_have_elements() {
     let resize = |x: Tensor, scales: &[f32], interpolation, output: &[i64]| {
         let operator = Operator::Resize(Resize {
             coordinates: CoordinateTransform::HalfPixel,
@@ -233,7 +233,7 @@ fn images_that_are_resampled_have_elements() {
 }
 
 #[test]
-fn grids_fit_their_images() {
+fn grids_match_their_images() {
     let sample = |interpolation, padding, x: &[usize], grid: &[usize], output: &[i64]| {
         let align_corners = false;
         let operator = Operator::GridSample(GridSample { interpolation, padding, align_corners });
@@ -250,7 +250,7 @@ fn grids_fit_their_images() {
 }
 
 #[test]
-fn transforms_have_something_to_transform() {
+fn fourier_transforms_of_no_elements_are_rejected() {
     let fft = Operator::Fft(Fft { axis: 0, inverse: false });
     assert!(run(fft, ones(&[0, 2]), &[], f32s(&[0, 2])).is_err());
     let stft = |samples: usize, frames: i64| {
@@ -262,7 +262,7 @@ fn transforms_have_something_to_transform() {
 }
 
 #[test]
-fn sizes_that_do_not_fit_together_are_refused() {
+fn sizes_that_do_not_broadcast_are_rejected() {
     let binary = |a: &[usize], b: &[usize], output: &[i64]| {
         run(Operator::Binary(Binary::Add), ones(a), &[ones(b)], f32s(output))
     };
@@ -278,8 +278,8 @@ fn sizes_that_do_not_fit_together_are_refused() {
 }
 
 #[test]
-fn tensors_without_elements_have_sizes_within_reason() {
-    // tract multiplies the sizes, and stops where they overflow.
+fn empty_tensors_with_huge_sizes_are_rejected() {
+    // tract multiplies the sizes and panics if the product overflows.
     let size = 1i64 << 40;
     let mut sketch = Sketch::default();
     let x = sketch.input(DType::F32, &[0]);
@@ -293,7 +293,7 @@ fn tensors_without_elements_have_sizes_within_reason() {
 }
 
 #[test]
-fn remainders_are_those_of_the_left_operand() {
+fn remainders_divide_the_left_operand() {
     let remainder = |a: Tensor, b: Tensor, dtype| {
         let outputs = vec![fact(dtype, &[3])];
         run(Operator::Binary(Binary::Remainder), a, &[b], outputs).unwrap()

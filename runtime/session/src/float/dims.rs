@@ -1,20 +1,20 @@
-//! Dimensions: our postfix expressions and tract's trees.
+//! Converts dimensions between our postfix expressions and tract's trees.
 
 use hardtack_bundle::graph::{Dim, Token};
 use tract_core::internal::*;
 
 use super::error::Problem;
 
-/// The symbols of a graph, in its order: each bound to a number, or known to tract by name.
+/// The symbols of a graph, in its order. Each is bound to a number or known to tract by name.
 pub(super) struct Symbols {
-    /// Where the names live.
+    /// The scope that owns the names.
     pub scope: SymbolScope,
     symbols: Vec<Symbol>,
     values: Vec<Option<i64>>,
 }
 
 impl Symbols {
-    /// Symbols of these names in a scope of their own, with values where they have one.
+    /// Creates symbols of these names in a new scope, with values for those that are bound.
     pub fn new(names: &[String], values: &[Option<i64>]) -> Symbols {
         let scope = SymbolScope::default();
         let symbols = names.iter().map(|name| scope.sym(name)).collect();
@@ -23,7 +23,7 @@ impl Symbols {
         Symbols { scope, symbols, values }
     }
 
-    /// The dimension with the known values put in.
+    /// Converts a dimension to tract, with the known values substituted.
     pub fn dim(&self, dim: &Dim) -> Result<TDim, Problem> {
         let tokens = match dim {
             Dim::Value(value) => return Ok(TDim::Val(*value)),
@@ -35,7 +35,7 @@ impl Symbols {
         }
     }
 
-    /// All of a shape or list; no limit on the sign.
+    /// Converts all dimensions of a shape or list. They may be negative.
     pub fn dims(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
         dims.iter().map(|dim| self.dim(dim)).collect()
     }
@@ -140,14 +140,14 @@ fn pop(stack: &mut Vec<TDim>, count: u32) -> Option<Vec<TDim>> {
     Some(stack.split_off(at))
 }
 
-/// The names of the symbols met so far.
+/// The names of the symbols encountered so far.
 #[cfg(feature = "export")]
 #[derive(Default)]
 pub(super) struct SymbolNames(pub Vec<String>);
 
 #[cfg(feature = "export")]
 impl SymbolNames {
-    /// The dimension in postfix order.
+    /// Converts a dimension of tract to postfix order.
     pub fn dim(&mut self, dim: &TDim) -> Dim {
         if let TDim::Val(value) = dim {
             return Dim::Value(*value);
@@ -157,7 +157,7 @@ impl SymbolNames {
         Dim::Expression(tokens)
     }
 
-    /// All of a shape or list.
+    /// Converts all dimensions of a shape or list.
     pub fn dims<'d>(&mut self, dims: impl IntoIterator<Item = &'d TDim>) -> Vec<Dim> {
         dims.into_iter().map(|dim| self.dim(dim)).collect()
     }
@@ -225,7 +225,7 @@ mod tests {
     ];
 
     #[test]
-    fn expressions_survive_both_ways() {
+    fn expressions_survive_a_round_trip() {
         let scope = SymbolScope::default();
         let mut names = SymbolNames::default();
         for text in TEXTS {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn bound_symbols_give_the_numbers_that_tract_gives() {
+    fn bound_symbols_evaluate_as_in_tract() {
         let scope = SymbolScope::default();
         let (n, m) = (scope.sym("N"), scope.sym("M"));
         let values = SymbolValues::default().with(&n, 5).with(&m, 5);

@@ -1,4 +1,4 @@
-//! What can go wrong between a graph and tract.
+//! Errors of the adapter to tract.
 
 use hardtack_bundle::graph::GraphError;
 use hardtack_engine::ProgramError;
@@ -6,96 +6,96 @@ use hardtack_engine::ProgramError;
 use super::ops::OperandError;
 use crate::limits::{Exceeded, Stopped};
 
-/// Why a graph could not be loaded, run or exported.
+/// An error of loading, running or exporting a graph.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The graph's references are not sound.
+    /// A reference in the graph is invalid.
     #[error("the graph is not well-formed: {0}")]
     Graph(GraphError),
-    /// A node's attributes or inputs do not fit its operator.
+    /// The attributes or inputs of a node do not match its operator.
     #[error("node {node:?} ({operator}): {problem}")]
     Node {
-        /// Name of the node.
+        /// The name of the node.
         node: String,
-        /// Its operator.
+        /// The operator of the node.
         operator: &'static str,
-        /// What is wrong.
+        /// What is wrong with the node.
         problem: String,
     },
-    /// A constant does not fit its entry in the graph.
+    /// A constant does not match its entry in the graph.
     #[error("constant {index}: {problem}")]
     Constant {
-        /// Index of the constant.
+        /// The index of the constant.
         index: usize,
-        /// What is wrong.
+        /// What is wrong with the constant.
         problem: &'static str,
     },
-    /// An integer program cannot be read.
+    /// An integer program is malformed.
     #[error("program {index}: {source}")]
     Program {
-        /// Index of the program.
+        /// The index of the program.
         index: usize,
-        /// What is wrong.
+        /// The error in the program.
         source: ProgramError,
     },
-    /// A value would take more memory than allowed.
+    /// A value needs more memory than the limit allows.
     #[error(
         "the value of node {node:?} takes {bytes} bytes, beyond the limit of {limit}; use smaller \
          inputs or raise the limit"
     )]
     TooLarge {
-        /// Name of the node.
+        /// The name of the node that computes the value.
         node: String,
-        /// Size of the value.
+        /// The size of the value in bytes.
         bytes: u64,
-        /// See [`Limits::memory_bytes`](crate::Limits::memory_bytes).
+        /// The limit in bytes; see [`Limits::memory_bytes`](crate::Limits::memory_bytes).
         limit: u64,
     },
     /// The model needs more than a limit allows.
     #[error(transparent)]
     Exceeded(#[from] Exceeded),
-    /// The run was ended early.
+    /// The inference was stopped early.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// Operators that have no place in the operator table.
-    #[error("{} without a place in a bundle: {}", count(.nodes), list(.nodes))]
+    /// A bundle cannot represent some operators.
+    #[error("{} that a bundle cannot represent: {}", count(.nodes), list(.nodes))]
     NoPlace {
-        /// Name and operator of each node concerned.
+        /// The name and operator of each such node.
         nodes: Vec<(String, String)>,
     },
-    /// Not as many inputs as the model has.
+    /// The number of inputs does not match the model.
     #[error("the model takes {expected} inputs, not {given}")]
     InputCount {
-        /// How many the model has.
+        /// The number of inputs of the model.
         expected: usize,
-        /// How many were given.
+        /// The number of inputs that were given.
         given: usize,
     },
-    /// An input is not of the type or shape the model takes.
+    /// The type or shape of an input does not match the model.
     #[error("input {index} ({name:?}): {problem}")]
     Input {
-        /// Index of the input.
+        /// The index of the input.
         index: usize,
-        /// Its name.
+        /// The name of the input.
         name: String,
-        /// What is wrong.
+        /// What is wrong with the input.
         problem: String,
     },
     /// tract reported an error.
     #[error("{doing} failed: {problem}")]
     Tract {
-        /// What was being done.
+        /// The step that failed.
         doing: &'static str,
-        /// tract's own words.
+        /// The error message of tract.
         problem: String,
     },
-    /// tract panicked. Where panics abort, the process ends instead.
+    /// tract panicked. In builds that abort on panics, the process ends instead.
     #[error("{doing} failed inside tract: {problem}; please report the model")]
     Panic {
-        /// What was being done.
+        /// The step that failed.
         doing: &'static str,
-        /// The panic's message.
+        /// The message of the panic.
         problem: String,
     },
 }
@@ -112,7 +112,7 @@ fn list(nodes: &[(String, String)]) -> String {
     names.join(", ")
 }
 
-/// What is wrong with a node; whoever walks the graph knows which.
+/// What is wrong with a node. The caller adds which node it is.
 #[derive(Debug)]
 pub(super) struct Problem(pub String);
 
@@ -140,12 +140,12 @@ impl From<tract_core::prelude::TractError> for Problem {
     }
 }
 
-/// The problem, unless the condition holds.
+/// Returns the problem as an error unless the condition holds.
 pub(super) fn require(holds: bool, problem: &str) -> Result<(), Problem> {
     if holds { Ok(()) } else { Err(problem.into()) }
 }
 
-/// Turns tract's error chain into one sentence.
+/// Converts an error of tract, joining its chain of causes into one line.
 pub(super) fn tract(doing: &'static str) -> impl FnOnce(tract_core::prelude::TractError) -> Error {
     move |error| match (error.downcast_ref(), error.downcast_ref()) {
         (Some(stopped), _) => Error::Stopped(*stopped),
@@ -154,7 +154,7 @@ pub(super) fn tract(doing: &'static str) -> impl FnOnce(tract_core::prelude::Tra
     }
 }
 
-/// Runs something of tract's and gives the message of a panic, where panics unwind.
+/// Calls tract and returns the message of a panic as an error. Requires that panics unwind.
 pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|panic| {
         panic
@@ -165,7 +165,7 @@ pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Runs something of tract's and turns a panic into an error.
+/// Calls tract and converts a panic to [`Error::Panic`].
 pub(super) fn guard<T>(
     doing: &'static str,
     run: impl FnOnce() -> Result<T, Error>,

@@ -1,4 +1,4 @@
-//! What the converter computes ahead of time.
+//! Computations that the converter does ahead of time.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use super::tensors::{constant_to_tract, from_tract};
 use crate::processor::Processor;
 use crate::{Constant, Limits, Model};
 
-/// Simplifies a model as far as it is the same on every machine, so that planning it is quick.
-/// Constants stored as integers or at half size stay so as long as nothing needs them otherwise. The
-/// model's own are given back before there are those of the result.
+/// Simplifies a model independently of the machine, so that planning it is fast. Constants that are
+/// stored as integers or in half precision stay so unless an operation needs another type. The
+/// constants of `model` are freed before those of the result are created.
 ///
 /// # Errors
-/// What is wrong with the model, or [`Error::NoPlace`] where its simple form has no place in
-/// the operator table; the model itself may be kept then.
+/// Returns an error if the model is malformed, or [`Error::NoPlace`] if a bundle cannot represent
+/// its simplified form. In the latter case the original model is still usable.
 pub fn prepare(model: Model) -> Result<Model, Error> {
     check(&model)?;
     let processor = Processor::detect();
@@ -40,11 +40,12 @@ pub fn prepare(model: Model) -> Result<Model, Error> {
     Ok(saved)
 }
 
-/// Computes a single node, other than an input or a loop, on constants. `model` has whatever
-/// the node's attributes name.
+/// Evaluates a single node, other than an input or a loop, on constants. `model` provides what the
+/// attributes of the node refer to.
 ///
 /// # Errors
-/// Where the node does not fit the inputs, or its value depends on more than these.
+/// Returns an error if the node does not match the inputs, or if its value depends on more than
+/// them.
 pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<Constant>, Error> {
     let limit = Limits::default().memory_bytes;
     let wrong = |problem: Problem| Error::Node {

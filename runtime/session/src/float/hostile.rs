@@ -1,5 +1,5 @@
-//! Graphs made at random, of every operator, with attributes and operands of all kinds: whatever
-//! they ask for, tract never panics.
+//! Tests with random graphs of every operator, with arbitrary attributes and operands. None of them
+//! may make tract panic.
 
 mod arrange;
 mod combine;
@@ -19,13 +19,13 @@ use super::{Error, FloatModel, operators};
 use crate::processor::Processor;
 use crate::{Constant, Data, Model, Tensor as Ours};
 
-/// Sizes of axes, those at which something changes and others.
+/// Sizes of axes: those at which kernels change behavior, and others.
 const SIZES: [i64; 14] = [0, 1, 1, 1, 2, 2, 3, 4, 5, 7, 8, 16, 17, 33];
 
-/// Elements of a value, at most.
+/// The maximum number of elements of a value.
 const ELEMENTS: i64 = 1 << 13;
 
-/// Random numbers.
+/// A SplitMix64 random number generator.
 struct Random(u64);
 
 impl Random {
@@ -49,7 +49,7 @@ impl Random {
         of[self.below(of.len())]
     }
 
-    /// An integer, small most of the time.
+    /// Returns an integer that is usually small.
     fn integer(&mut self) -> i64 {
         const EDGES: [i64; 8] =
             [i64::MIN, i64::MAX, 1 << 40, -(1 << 40), 1 << 31, -(1 << 31), 1 << 32, 255];
@@ -63,17 +63,17 @@ impl Random {
     }
 }
 
-/// A graph under construction, and what is known of its values.
+/// A graph under construction, with the facts of its values.
 struct Maker {
     random: Random,
     graph: Graph,
     constants: Vec<Constant>,
     values: Vec<(Outlet, TypedFact)>,
-    /// Operators that were added.
+    /// The number of operators that were added.
     added: usize,
 }
 
-/// What the loader says of a node with these inputs.
+/// Returns the facts that the loader computes for a node with these inputs.
 fn probe(model: &Model, node: &Node, inputs: &[&TypedFact]) -> Result<Vec<Fact>, String> {
     let processor = Processor::detect();
     let loader = Loader::new(model, &[], &processor, &[], Purpose::Run, 1 << 24);
@@ -89,7 +89,7 @@ fn probe(model: &Model, node: &Node, inputs: &[&TypedFact]) -> Result<Vec<Fact>,
         let dtype = DTYPES.into_iter().find(|d| dtype_to_tract(*d) == fact.datum_type);
         Some(Fact { dtype: dtype?, shape: fact.shape.iter().map(dim).collect() })
     };
-    facts.iter().map(fact).collect::<Option<_>>().ok_or_else(|| "no such type".into())
+    facts.iter().map(fact).collect::<Option<_>>().ok_or_else(|| "the type has no equivalent".into())
 }
 
 const DTYPES: [DType; 13] = [
@@ -143,7 +143,7 @@ impl Maker {
         }
     }
 
-    /// Numbers of a type.
+    /// Creates a tensor of random elements.
     fn tensor(&mut self, dtype: DType, shape: &[i64]) -> Ours {
         let shape: Vec<usize> = shape.iter().map(|size| *size as usize).collect();
         let n = shape.iter().product();
@@ -170,7 +170,7 @@ impl Maker {
             }
             _ => list!(i64),
         };
-        Ours::new(&shape, data).expect("as many elements as the shape has")
+        Ours::new(&shape, data).expect("the shape has the same number of elements")
     }
 
     fn store(&mut self, tensor: Ours) -> u32 {
@@ -195,7 +195,7 @@ impl Maker {
     fn constant(&mut self, tensor: Ours) -> Outlet {
         let shape = tensor.shape().iter().map(|size| Dim::Value(*size as i64)).collect();
         let stated = Fact { dtype: tensor.dtype(), shape };
-        let known = to_tract(&tensor).expect("every type is known").into_arc_tensor();
+        let known = to_tract(&tensor).expect("tract has these types").into_arc_tensor();
         let index = self.store(tensor);
         let outlet =
             Outlet { node: self.push(Operator::Constant(index), &[], vec![stated]), slot: 0 };
@@ -203,7 +203,7 @@ impl Maker {
         outlet
     }
 
-    /// A new value: an input or a constant.
+    /// Adds an input or a constant.
     fn fresh(&mut self, dtype: DType, shape: &[i64]) -> Outlet {
         if self.random.one_in(3) {
             let tensor = self.tensor(dtype, shape);
@@ -217,7 +217,7 @@ impl Maker {
         outlet
     }
 
-    /// A value of this type and shape, one that is there where possible.
+    /// Returns a value of this type and shape, preferably an existing one.
     fn value(&mut self, dtype: DType, shape: &[i64]) -> Outlet {
         let wanted = dtype_to_tract(dtype).fact(shape);
         let same =
@@ -230,7 +230,7 @@ impl Maker {
         self.random.pick(&there)
     }
 
-    /// Any value, or a new one.
+    /// Returns a recent value, or a new one.
     fn any(&mut self) -> (Outlet, TypedFact) {
         if self.values.is_empty() || self.random.one_in(4) {
             let (dtype, rank) = (self.dtype(), self.random.below(5));
@@ -243,7 +243,7 @@ impl Maker {
         self.values[at].clone()
     }
 
-    /// A value of floating point and of this rank.
+    /// Returns a value of type f32 and of this rank.
     fn real(&mut self, rank: usize) -> (Outlet, Vec<i64>) {
         let fits = |fact: &TypedFact| fact.datum_type == DatumType::F32 && fact.rank() == rank;
         let there = self.values.iter().rev().find(|(_, fact)| fits(fact)).cloned();
@@ -254,7 +254,7 @@ impl Maker {
         (self.fresh(DType::F32, &shape), shape)
     }
 
-    /// Adds an operator where the loader takes it.
+    /// Adds an operator if the loader accepts it.
     fn add(&mut self, operator: Operator, inputs: &[Outlet]) {
         let facts: Vec<TypedFact> = inputs
             .iter()
@@ -278,7 +278,7 @@ impl Maker {
         if outputs.iter().any(large) {
             return;
         }
-        // What depends on data is stated at will.
+        // If the output size depends on data, sometimes state an arbitrary one.
         if self.random.one_in(8) && stated_at_will(&node.operator) {
             let size = self.size();
             let axis = self.random.below(outputs[0].shape.len());
@@ -371,7 +371,7 @@ impl Maker {
         for (node, of) in self.graph.nodes.iter().enumerate() {
             let leaf = matches!(of.operator, Operator::Input | Operator::Constant(_));
             for slot in 0..if leaf { 0 } else { of.outputs.len() as u32 } {
-                // Not all of them, so that tract may fuse operations.
+                // Omit some values from the outputs, so that tract may fuse operations.
                 if !self.random.0.wrapping_mul(node as u64 + 1).is_multiple_of(3)
                     || node + 1 == self.graph.nodes.len()
                 {
@@ -451,7 +451,7 @@ fn stated_at_will(operator: &Operator) -> bool {
     )
 }
 
-/// Makes a graph and runs it. Whether it ran.
+/// Builds a graph and runs it. Returns whether it ran without an error.
 fn run(seed: u64) -> bool {
     let mut maker = Maker::new(seed);
     for _ in 0..1 + maker.random.below(6) {
@@ -503,11 +503,11 @@ fn no_graph_makes_tract_panic() {
         }
     }
     assert!(panics.is_empty(), "{} of {count}:\n{}", panics.len(), panics.join("\n\n"));
-    // The graphs must not all be refused, or they show nothing.
+    // The test has no value if nearly all graphs are rejected.
     assert!(count < 100 || ran > count / 10, "{ran} of {count}");
 }
 
-/// A size, 1 where it is a symbol.
+/// Returns the size, or 1 for a symbol.
 fn value(dim: &Dim) -> i64 {
     if let Dim::Value(size) = dim { *size } else { 1 }
 }

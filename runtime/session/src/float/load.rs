@@ -1,8 +1,8 @@
-//! From a graph of the operator table to a tract model.
+//! Converts a graph of the bundle's operators to a tract model.
 //!
-//! Nodes are added one by one with `add_node` and `add_edge`: tract's `wire_node` compares
-//! each new node with all others. Whatever tract trusts its callers with is checked first, and
-//! the shapes a graph states are checked against those that tract computes.
+//! Nodes are added one by one with `add_node` and `add_edge`, because tract's `wire_node` compares
+//! each new node with all others. Everything that tract requires of its callers is checked first.
+//! The shapes that the graph states are compared with those that tract computes.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use super::tensors::{constant_to_tract, dtype_to_tract};
 use crate::Model;
 use crate::processor::Processor;
 
-/// Constant inputs of fewer elements than this are computed with as the model is loaded, as
-/// tract does it.
+/// A node is evaluated while loading if all of its inputs are constants of fewer elements than
+/// this. tract uses the same threshold.
 const EAGER_ELEMENTS: usize = 16;
 
-/// What a model is loaded for.
+/// The purpose that a model is loaded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To be run: constants are dequantized, and divisions check their divisors.
     Run,
-    /// To be saved again: what is small stays small.
+    /// To be saved again: quantized and packed constants stay so.
     #[cfg(feature = "export")]
     Save,
 }
 
-/// Makes tract models of the graphs of one model.
+/// Converts the graphs of one model to tract models.
 pub(super) struct Loader<'m> {
     pub model: &'m Model,
     pub engines: &'m [Arc<Engine>],
@@ -46,25 +46,25 @@ pub(super) struct Loader<'m> {
     constants: Vec<OnceCell<Arc<Tensor>>>,
 }
 
-/// What a node becomes.
+/// The tract operation of a node.
 struct Operation {
     op: Box<dyn TypedOp>,
     facts: TVec<TypedFact>,
-    /// Its values, where they are known already.
+    /// The values of the node if they are known already.
     values: Option<TVec<TValue>>,
 }
 
-/// What an operator is made of: its node, its inputs, and the loader for the rest.
+/// The node to convert, the facts of its inputs, and the loader.
 pub(super) struct Context<'c> {
     pub loader: &'c Loader<'c>,
     pub node: &'c Node,
     pub inputs: &'c [&'c TypedFact],
-    /// What is stated of its values; empty where nothing is.
+    /// The stated facts of the outputs; empty if there are none.
     pub stated: &'c [Fact],
 }
 
 impl<'m> Loader<'m> {
-    /// A loader with these numbers for the symbols that have one.
+    /// Creates a loader. `values` holds the value of each symbol that is bound.
     pub fn new(
         model: &'m Model,
         engines: &'m [Arc<Engine>],
@@ -78,18 +78,18 @@ impl<'m> Loader<'m> {
         Loader { model, engines, processor, symbols, purpose, limit, constants }
     }
 
-    /// The outermost graph. `shapes`, where given, replace those of its inputs.
+    /// Converts the outermost graph. `shapes`, if given, replace the shapes of its inputs.
     pub fn model(&self, shapes: Option<&[Vec<usize>]>) -> Result<TypedModel, Error> {
         self.graph(&self.model.graph, shapes)
     }
 
-    /// A body of the model.
+    /// Converts the body with this index.
     pub fn body(&self, index: u32) -> Result<TypedModel, Problem> {
-        let body = self.model.graph.bodies.get(index as usize).ok_or("it names no body")?;
+        let body = self.model.graph.bodies.get(index as usize).ok_or("its body does not exist")?;
         self.graph(body, None).map_err(|error| Problem(error.to_string()))
     }
 
-    /// A constant of the model, as tract knows it.
+    /// Returns the constant with this index as a tract tensor.
     pub fn constant(&self, index: u32) -> Result<Arc<Tensor>, Problem> {
         let index = index as usize;
         let (Some(cell), Some(constant), Some(entry)) = (
@@ -97,7 +97,7 @@ impl<'m> Loader<'m> {
             self.model.constants.get(index),
             self.model.graph.constants.get(index),
         ) else {
-            return Err("it names no constant".into());
+            return Err("its constant does not exist".into());
         };
         if let Some(tensor) = cell.get() {
             return Ok(tensor.clone());
@@ -140,13 +140,13 @@ impl<'m> Loader<'m> {
         if inputs.len() != graph.inputs.len() || sources != inputs.len() {
             return Err(Error::Tract {
                 doing: "listing the inputs",
-                problem: "the graph does not list each input node once".into(),
+                problem: "the graph must list each input node exactly once".into(),
             });
         }
         Ok(target)
     }
 
-    /// Adds one node and gives its outlets.
+    /// Adds a node and returns its outputs.
     fn node(
         &self,
         target: &mut TypedModel,
@@ -157,7 +157,7 @@ impl<'m> Loader<'m> {
         match &node.operator {
             Operator::Input => {
                 let [fact] = node.outputs.as_slice() else {
-                    return Err("an input has one value".into());
+                    return Err("an input must have one output".into());
                 };
                 let fact = match shape {
                     Some(shape) => dtype_to_tract(fact.dtype).fact(shape),
@@ -181,7 +181,7 @@ impl<'m> Loader<'m> {
         self.operate(target, node, outlets)
     }
 
-    /// Adds a node other than an input or a constant and gives its outlets.
+    /// Adds a node other than an input or a constant and returns its outputs.
     fn operate(
         &self,
         target: &mut TypedModel,
@@ -212,7 +212,7 @@ impl<'m> Loader<'m> {
         Ok((0..node.outputs.len()).map(|slot| OutletId::new(id, slot)).collect())
     }
 
-    /// What a node becomes, given its inputs.
+    /// Creates the operation of a node for these inputs.
     fn operation(
         &self,
         target: &TypedModel,
@@ -246,7 +246,7 @@ impl<'m> Loader<'m> {
         Ok(Operation { op, facts, values })
     }
 
-    /// The values of a node none of which has an element.
+    /// Returns the outputs of a node if none of them has any element.
     fn nothing(&self, facts: &[TypedFact]) -> Result<Option<TVec<TValue>>, Problem> {
         let shapes: Option<Vec<&[usize]>> =
             facts.iter().map(|fact| fact.shape.as_concrete().filter(|s| s.contains(&0))).collect();
@@ -258,7 +258,7 @@ impl<'m> Loader<'m> {
         values.collect::<Result<_, Problem>>().map(Some)
     }
 
-    /// The values of a node whose inputs are all constant, where it is worth computing them.
+    /// Evaluates a node if its inputs are all constant and small, or are to be dequantized.
     fn fold(
         &self,
         op: &dyn TypedOp,
@@ -281,7 +281,7 @@ impl<'m> Loader<'m> {
         if values.is_empty() || !small {
             return Ok(None);
         }
-        // An operator that cannot tell now is asked again when the model runs.
+        // If the operator cannot be evaluated here, it is evaluated when the model runs.
         Ok(op.eval_out_of_plan(values).unwrap_or(None))
     }
 
@@ -294,21 +294,21 @@ impl<'m> Loader<'m> {
         Ok(dtype_to_tract(fact.dtype).fact(shape))
     }
 
-    /// Whether tract computes the types and shapes that the graph states.
+    /// Checks that tract computes the types and shapes that the graph states.
     fn check_facts(&self, node: &Node, computed: &[&TypedFact]) -> Result<(), Problem> {
         if computed.len() != node.outputs.len() {
             let (computed, stated) = (computed.len(), node.outputs.len());
-            return Err(format!("it gives {computed} values, and the graph says {stated}").into());
+            return Err(format!("it has {computed} outputs, but the graph states {stated}").into());
         }
         for (computed, stated) in computed.iter().zip(&node.outputs) {
             let stated = self.fact(stated)?;
-            // Sizes that do not fit together have no common one, whatever symbols stand for.
+            // Incompatible sizes have no broadcast size, whatever the symbols stand for.
             let sound = computed.shape.iter().all(|dim| match dim.as_i64() {
                 Some(size) => size >= 0,
                 None => !dim.symbols().is_empty(),
             });
             if !sound {
-                return Err(format!("its inputs do not fit together: {:?}", computed.shape).into());
+                return Err(format!("its input shapes do not match: {:?}", computed.shape).into());
             }
             let dims = computed.shape.iter().zip(stated.shape.iter());
             let fits = computed.datum_type == stated.datum_type
@@ -316,21 +316,21 @@ impl<'m> Loader<'m> {
                 && dims.into_iter().all(|(computed, stated)| {
                     match (computed.as_i64(), stated.as_i64()) {
                         (Some(computed), Some(stated)) => computed == stated,
-                        // Two expressions may be equal without looking it.
+                        // Two expressions may be equal in spite of different forms.
                         _ => true,
                     }
                 });
             if !fits {
                 let text = |fact: &TypedFact| format!("{:?} {:?}", fact.datum_type, fact.shape);
                 let (computed, stated) = (text(computed), text(&stated));
-                return Err(format!("it gives {computed}, and the graph says {stated}").into());
+                return Err(format!("it computes {computed}, but the graph states {stated}").into());
             }
         }
         Ok(())
     }
 
-    /// Whether a value is within the limit. Sizes of 0 count as 1, so that no product of the others
-    /// overflows either.
+    /// Checks that a value is within the memory limit. Sizes of 0 count as 1, so that the product
+    /// of the other sizes cannot overflow either.
     fn check_size(&self, fact: &TypedFact) -> Result<(), Refusal> {
         let Some(shape) = fact.shape.as_concrete() else { return Ok(()) };
         let size = fact.datum_type.size_of() as u64;
@@ -340,10 +340,10 @@ impl<'m> Loader<'m> {
     }
 }
 
-/// Why a node was not added.
+/// The reason why a node was not added.
 enum Refusal {
     Problem(Problem),
-    /// One of its values takes this many bytes.
+    /// An output of the node takes this many bytes.
     TooLarge(u64),
 }
 
@@ -363,13 +363,13 @@ fn add_constant(
 }
 
 impl Context<'_> {
-    /// Input `index`, of a node whose number of inputs was checked.
+    /// Returns the fact of input `index`. Call [`Context::arity`] first.
     pub fn input(&self, index: usize) -> &TypedFact {
         self.inputs[index]
     }
 
-    /// The operation, behind a check unless that is known to hold. What is saved again is never
-    /// behind one.
+    /// Wraps the operation in a run-time check, unless the check is known to pass. A model that is
+    /// loaded to be saved has no such checks.
     pub fn checked(
         &self,
         check: Check,
@@ -385,7 +385,7 @@ impl Context<'_> {
         self.guarded(check, op)
     }
 
-    /// The operation, behind a check.
+    /// Wraps the operation in a run-time check.
     pub fn guarded(
         &self,
         check: Check,
@@ -395,7 +395,7 @@ impl Context<'_> {
         Ok(Box::new(Checked::new(check, op.into(), stated.collect::<Result<_, _>>()?)))
     }
 
-    /// There must be this many inputs.
+    /// Checks the number of inputs.
     pub fn arity(&self, expected: usize) -> Result<(), Problem> {
         let given = self.inputs.len();
         if given == expected {
@@ -404,31 +404,31 @@ impl Context<'_> {
         Err(format!("it takes {expected} inputs, not {given}").into())
     }
 
-    /// The index of an axis, which must be below `rank`.
+    /// Checks that an axis is below `rank`.
     pub fn axis(&self, axis: u32, rank: usize) -> Result<usize, Problem> {
         if (axis as usize) < rank {
             return Ok(axis as usize);
         }
-        Err(format!("it has no axis {axis}, its rank is {rank}").into())
+        Err(format!("axis {axis} is out of range for rank {rank}").into())
     }
 
-    /// Indices of axes, which must ascend and be below `rank`.
+    /// Checks that axes are in strictly ascending order and below `rank`.
     pub fn axes(&self, axes: &[u32], rank: usize) -> Result<TVec<usize>, Problem> {
         require(axes.is_sorted_by(|a, b| a < b), "its axes are not in ascending order")?;
         axes.iter().map(|axis| self.axis(*axis, rank)).collect()
     }
 
-    /// Dimensions with the known symbols put in.
+    /// Converts dimensions, with the values of bound symbols substituted.
     pub fn dims(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
         self.loader.symbols.dims(dims)
     }
 
-    /// A dimension with the known symbols put in.
+    /// Converts a dimension, with the values of bound symbols substituted.
     pub fn dim(&self, dim: &Dim) -> Result<TDim, Problem> {
         self.loader.symbols.dim(dim)
     }
 
-    /// Dimensions of a shape, none of them negative.
+    /// Converts the dimensions of a shape, none of which may be negative.
     pub fn shape(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
         let dims = self.dims(dims)?;
         let negative = dims.iter().any(|dim| dim.as_i64().is_some_and(|value| value < 0));
@@ -436,16 +436,16 @@ impl Context<'_> {
         Ok(dims)
     }
 
-    /// The inputs from `first` on must have one element type.
+    /// Checks that the inputs from `first` on have the same element type.
     pub fn same_types(&self, first: usize) -> Result<(), Problem> {
         let types: Vec<DatumType> = self.inputs.iter().skip(first).map(|f| f.datum_type).collect();
         require(types.windows(2).all(|pair| pair[0] == pair[1]), "its inputs differ in type")
     }
 
-    /// A constant of one element.
+    /// Returns a constant that must have exactly one element.
     pub fn scalar(&self, index: u32) -> Result<Arc<Tensor>, Problem> {
         let tensor = self.loader.constant(index)?;
-        require(tensor.len() == 1, "its constant has not one element")?;
+        require(tensor.len() == 1, "its constant does not have exactly one element")?;
         Ok(tensor)
     }
 }

@@ -1,4 +1,4 @@
-//! The memory that running a plan takes, computed from its shapes.
+//! Computes the memory that running a plan takes from its shapes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use tract_core::tract_linalg::mmm::PackedExoticFact;
 
 use super::ops::EngineProgram;
 
-/// The bytes of an element of a packed matrix, at most.
+/// The maximum number of bytes of an element of a packed matrix.
 const PACKED_ELEMENT: u64 = 4;
 
-/// The number of bytes that constants, arenas of integer programs and the values alive at the same
-/// time take while a plan runs; saturates. Values of unknown size do not count.
+/// Returns the number of bytes of constants, of arenas of integer programs, and of the values that
+/// are alive at the same time while a plan runs. Saturates. Values of unknown size do not count.
 pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
     let model = plan.model();
     let mut seen = HashSet::new();
@@ -36,7 +36,7 @@ pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
     for output in &model.outputs {
         last[output.node] = order.len();
     }
-    // What each step no longer needs once it has run.
+    // The bytes of values that are last used by each step.
     let mut freed = vec![0u64; order.len() + 1];
     let (mut alive, mut peak) = (0u64, 0u64);
     for (step, node) in order.iter().enumerate() {
@@ -50,7 +50,7 @@ pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
     constants.saturating_add(peak)
 }
 
-/// The bytes of a value; saturates. 0 where its size is not known.
+/// Returns the size of a value in bytes, or 0 if it is unknown. Saturates.
 fn bytes(fact: &TypedFact) -> u64 {
     if let Some(packed) = fact.exotic_fact().and_then(|fact| fact.downcast_ref::<PackedExoticFact>())
     {

@@ -1,9 +1,10 @@
-//! The adapter to tract: graphs of the operator table become tract models, and, for the
-//! converter, back. Nothing else in the runtime names tract.
+//! The adapter to tract. It converts graphs of the bundle's operators to tract models and, for the
+//! converter, back. No other module of the runtime depends on tract.
 //!
-//! [`FloatModel::load`] checks a [`Model`](crate::Model) and [`FloatModel::plan`] makes it
-//! runnable for given input shapes. With the feature `export`, [`save`] is the way back,
-//! [`prepare`] simplifies a model ahead of time, and [`evaluate`] computes single nodes.
+//! [`FloatModel::load`] checks a [`Model`](crate::Model), and [`FloatModel::plan`] prepares it for
+//! given input shapes. With the feature `export`, [`save`] converts a tract model to a
+//! [`Model`](crate::Model), [`prepare`] simplifies a model ahead of time, and [`evaluate`]
+//! evaluates single nodes.
 
 mod dims;
 mod error;

@@ -1,4 +1,4 @@
-//! tract's passes over a model, where constants go as soon as nothing reads them any more.
+//! Runs tract's optimization passes with less memory: constants are freed once nothing uses them.
 
 use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, MaxPool, SumPool};
@@ -8,15 +8,16 @@ use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 use super::ops::{Check, Fit};
 use super::twins::{MergeTwins, REPLACED};
 
-/// So many bytes of constants may be made before those that they replace are given back.
+/// The number of bytes of new constants after which a pass stops, so that the constants that they
+/// replace can be freed.
 const MADE: u64 = 1 << 20;
 
-/// [`TypedModel::declutter`], in less memory.
+/// Simplifies a model like [`TypedModel::declutter`], with less memory.
 pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {
     thrifty(Optimizer::declutter()).session().optimize(model)
 }
 
-/// [`TypedModel::optimize`], in less memory.
+/// Optimizes a model like [`TypedModel::optimize`], with less memory.
 pub(super) fn optimize(model: &mut TypedModel) -> TractResult<()> {
     model.optimize_with_session(&mut thrifty(Optimizer::codegen()).session())
 }
@@ -53,7 +54,7 @@ fn check_windows(model: &TypedModel) -> TractResult<()> {
 
 fn thrifty(optimizer: Optimizer) -> Optimizer {
     let passes = optimizer.passes.into_iter().map(|pass| match format!("{pass:?}").as_str() {
-        // Its type has no name outside of tract.
+        // The type of this pass is private to tract.
         REPLACED => Box::new(MergeTwins),
         _ => pass,
     });
@@ -61,12 +62,12 @@ fn thrifty(optimizer: Optimizer) -> Optimizer {
     Optimizer { passes: passes.collect(), ..optimizer }
 }
 
-/// A pass that ends early where it has made much: a session then drops what nothing reads, and
-/// begins the pass again until it finds nothing to do.
+/// A pass that stops early after it has created many constants. The session then drops unused nodes
+/// and runs the pass again until it finds nothing to do.
 #[derive(Clone, Debug)]
 struct Thrifty {
     pass: Box<dyn TypedPass>,
-    /// Bytes of constants since it began.
+    /// The number of bytes of constants created since the pass started.
     made: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Models made ready to run.
+//! Loads models and prepares them to run with given input shapes.
 
 #[cfg(feature = "export")]
 mod observe;
@@ -25,13 +25,13 @@ use crate::{Constant, Limits, Model, Tensor as Ours};
 #[cfg(feature = "export")]
 pub use observe::ObservedPlan;
 
-/// What running a node takes besides its elements, in element operations: about a microsecond.
+/// The overhead of running one node, in element operations: about a microsecond.
 const NODE_OPERATIONS: u64 = 16384;
 /// The memory limit of [`FloatModel::load`].
 const LOADED_BYTES: u64 = 64 << 30;
 
-/// A checked model whose input shapes may still be open. It shares the model's constants, so
-/// clones are cheap.
+/// A checked model whose input shapes may be dynamic. Clones are cheap, because they share the
+/// constants.
 #[derive(Clone)]
 pub struct FloatModel {
     model: Arc<Model>,
@@ -44,30 +44,30 @@ pub struct FloatModel {
 }
 
 impl FloatModel {
-    /// Checks a model, with a memory limit of 64 GiB and no other limit. `prepared` says that it was simplified
-    /// ahead of time, so that a plan need not do it.
+    /// Checks a model, with a memory limit of 64 GiB and no other limit. `prepared` states that the
+    /// model was simplified ahead of time, so that planning can skip this step.
     ///
     /// # Errors
-    /// What is wrong with the model, and where.
+    /// Returns the first error in the model.
     pub fn load(model: &Model, prepared: bool) -> Result<FloatModel, Error> {
         let limits = Limits::NONE.with_memory_bytes(LOADED_BYTES);
         Self::load_on(model, prepared, limits, &Processor::detect())
     }
 
-    /// As [`FloatModel::load`], with limits of the caller's choice.
+    /// Checks a model like [`FloatModel::load`], with the limits of the caller.
     ///
     /// # Errors
-    /// What is wrong with the model, and where.
+    /// Returns the first error in the model, or the limit that it exceeds.
     pub fn load_with(model: &Model, prepared: bool, limits: Limits) -> Result<FloatModel, Error> {
         Self::load_on(model, prepared, limits, &Processor::detect())
     }
 
-    /// Whether the weights of its integer programs are used where they lie.
+    /// Returns whether the weights of all integer programs are used directly from the bundle.
     pub(crate) fn is_in_place(&self) -> bool {
         self.engines.iter().all(|engine| engine.is_in_place())
     }
 
-    /// Bytes of the largest arena of its integer programs; 0 where it has none.
+    /// Returns the size in bytes of the largest arena of the integer programs; 0 if there are none.
     pub(crate) fn arena_bytes(&self) -> usize {
         self.engines.iter().map(|engine| engine.arena_bytes()).max().unwrap_or(0)
     }
@@ -93,47 +93,47 @@ impl FloatModel {
             prepared,
             limits,
         };
-        // Without open shapes, the plan finds out whatever is wrong.
+        // Without dynamic shapes, planning finds every error.
         if !graph.symbols.is_empty() {
             loaded.build(&[], None)?;
         }
         Ok(loaded)
     }
 
-    /// Types and shapes of the inputs; symbols are those of the graph.
+    /// Returns the types and shapes of the inputs, in terms of the graph's symbols.
     pub fn inputs(&self) -> &[Fact] {
         &self.inputs
     }
 
-    /// Types and shapes of the outputs; symbols are those of the graph.
+    /// Returns the types and shapes of the outputs, in terms of the graph's symbols.
     pub fn outputs(&self) -> &[Fact] {
         &self.outputs
     }
 
-    /// Makes the model ready to run on inputs of these shapes, outermost dimension first.
+    /// Prepares the model to run on inputs of these shapes, outermost dimension first.
     ///
     /// # Errors
-    /// Where a shape does not fit the model, a symbol would have two values, or the model
-    /// cannot be run on such inputs.
+    /// Returns an error if a shape does not match the model, if a symbol would have two values, or
+    /// if the model cannot run on such inputs.
     pub fn plan(&self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
         let mut model = self.shaped(shapes)?;
         self.optimize(&mut model)?;
         self.planned(model, shapes)
     }
 
-    /// As [`FloatModel::plan`]. The model's constants are given back before the plan has its own, so
-    /// that both are never in memory.
+    /// Prepares the model like [`FloatModel::plan`]. Frees the model's constants before the plan
+    /// creates its own, so that both are never in memory together.
     ///
     /// # Errors
-    /// As [`FloatModel::plan`].
+    /// See [`FloatModel::plan`].
     #[cfg(feature = "export")]
     pub fn into_plan(mut self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
         let model = self.optimized(shapes)?;
         self.planned(model, shapes)
     }
 
-    /// The model for inputs of these shapes as tract runs it on this machine; it has no constants here
-    /// from then on.
+    /// Returns the optimized tract model for inputs of these shapes. Afterwards, `self` has no
+    /// constants.
     #[cfg(feature = "export")]
     fn optimized(&mut self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
         let mut model = self.shaped(shapes)?;
@@ -142,7 +142,7 @@ impl FloatModel {
         Ok(model)
     }
 
-    /// The model for inputs of these shapes.
+    /// Returns the unoptimized tract model for inputs of these shapes.
     fn shaped(&self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
         let values = self.bind(shapes)?;
         self.limits.check_operations(self.operations(&values))?;
@@ -157,7 +157,7 @@ impl FloatModel {
         counter.with_programs(programs).total()
     }
 
-    /// Brings a model into the form that tract runs on this machine.
+    /// Optimizes a model for this machine.
     fn optimize(&self, model: &mut TypedModel) -> Result<(), Error> {
         guard("preparing the model", || {
             ready(model, self.prepared).map_err(tract("optimizing the model"))?;
@@ -165,7 +165,7 @@ impl FloatModel {
         })
     }
 
-    /// An optimized model with an order for its operations.
+    /// Plans the order of operations of an optimized model.
     fn planned(&self, model: TypedModel, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
         let input_shapes = shapes.iter().map(|shape| shape.to_vec()).collect();
         let plan = guard("planning the model", || {
@@ -190,7 +190,7 @@ impl FloatModel {
             .model(shapes)
     }
 
-    /// The value that each symbol gets from these shapes.
+    /// Returns the value of each symbol for these input shapes.
     fn bind(&self, shapes: &[&[usize]]) -> Result<Vec<Option<i64>>, Error> {
         if shapes.len() != self.inputs.len() {
             let (expected, given) = (self.inputs.len(), shapes.len());
@@ -205,7 +205,7 @@ impl FloatModel {
         for (index, (fact, shape)) in self.inputs.iter().zip(shapes).enumerate() {
             if fact.shape.len() != shape.len() {
                 let (expected, given) = (fact.shape.len(), shape.len());
-                let problem = format!("it has {expected} dimensions, not the {given} of {shape:?}");
+                let problem = format!("it has {expected} dimensions, but {shape:?} has {given}");
                 return Err(wrong(index, problem));
             }
             for (dim, given) in fact.shape.iter().zip(*shape) {
@@ -224,7 +224,7 @@ impl FloatModel {
                     }
                     None => {
                         let problem = format!(
-                            "dimension {axis} is an expression of symbols that no input gives"
+                            "dimension {axis} is an expression of symbols that no input determines"
                         );
                         return Err(wrong(index, problem));
                     }
@@ -235,8 +235,9 @@ impl FloatModel {
     }
 }
 
-/// A model ready to run on inputs of fixed shapes, with whatever state it keeps between runs.
-/// A clone starts with the same state and goes its own way: one for each thread or stream.
+/// A model ready to run on inputs of fixed shapes, with the state that it keeps between inferences.
+/// A clone starts with a copy of this state and then runs independently, for example in another
+/// thread.
 #[derive(Clone)]
 pub struct FloatPlan {
     plan: Arc<TypedSimplePlan>,
@@ -247,14 +248,14 @@ pub struct FloatPlan {
     operations: u64,
 }
 
-/// How long one operation took.
+/// The time of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTime {
-    /// Name of the node; operations made from one node share the first part of theirs.
+    /// The name of the node. Operations created from the same node share the start of their names.
     pub name: String,
-    /// What runs, by its name in tract.
+    /// The name of the operation in tract.
     pub operator: String,
-    /// How long it took.
+    /// The time taken.
     pub duration: Duration,
 }
 
@@ -285,7 +286,7 @@ impl FloatPlan {
         self.operations
     }
 
-    /// The shapes of the inputs.
+    /// Returns the shapes of the inputs.
     pub fn input_shapes(&self) -> &[Vec<usize>] {
         &self.input_shapes
     }
@@ -293,13 +294,13 @@ impl FloatPlan {
     /// Runs the model once.
     ///
     /// # Errors
-    /// Where the inputs are not of the model's types or the plan's shapes, or the model fails
-    /// on these values. After a failure, the state between runs is a new one.
+    /// Returns an error if the inputs do not have the model's types and the plan's shapes, or if
+    /// the model fails on these values. After an error, the state between inferences is reset.
     pub fn run(&mut self, inputs: &[&Ours]) -> Result<Vec<Ours>, Error> {
         self.run_watched(inputs, &Control::default(), &mut NoWatch)
     }
 
-    /// [`FloatPlan::run`], which `control` may end early.
+    /// Runs the model once like [`FloatPlan::run`]. `control` may stop it early.
     pub(crate) fn run_controlled(
         &mut self,
         inputs: &[&Ours],
@@ -308,15 +309,15 @@ impl FloatPlan {
         self.run_watched(inputs, control, &mut NoWatch)
     }
 
-    /// Runs the model once and returns how long each operation took, in their order.
+    /// Runs the model once and also returns the time of each operation, in order of execution.
     ///
     /// # Errors
-    /// As [`FloatPlan::run`].
+    /// See [`FloatPlan::run`].
     pub fn run_profiled(&mut self, inputs: &[&Ours]) -> Result<(Vec<Ours>, Vec<NodeTime>), Error> {
         self.run_profiled_controlled(inputs, &Control::default())
     }
 
-    /// [`FloatPlan::run_profiled`], which `control` may end early.
+    /// Runs the model once like [`FloatPlan::run_profiled`]. `control` may stop it early.
     pub(crate) fn run_profiled_controlled(
         &mut self,
         inputs: &[&Ours],
@@ -342,10 +343,10 @@ impl FloatPlan {
         self.outputs(outputs)
     }
 
-    /// Forgets whatever the model keeps between runs.
+    /// Resets the state that the model keeps between inferences.
     ///
     /// # Errors
-    /// Where a new state cannot be made.
+    /// Returns an error if a new state cannot be created.
     pub fn reset(&mut self) -> Result<(), Error> {
         self.state = spawn(&self.plan)?;
         Ok(())
@@ -365,10 +366,10 @@ impl FloatPlan {
             };
             if dtype_to_tract(input.dtype()) != dtype {
                 let given = input.dtype();
-                return Err(wrong(format!("it is of type {dtype:?}, not {given}").to_lowercase()));
+                return Err(wrong(format!("it must be {dtype:?}, not {given}").to_lowercase()));
             }
             if input.shape() != shape {
-                return Err(wrong(format!("it is of shape {shape:?}, not {:?}", input.shape())));
+                return Err(wrong(format!("its shape must be {shape:?}, not {:?}", input.shape())));
             }
             values.push(to_tract(input).map_err(tract("reading an input"))?.into_tvalue());
         }
@@ -392,16 +393,16 @@ impl FloatPlan {
 }
 
 fn spawn(plan: &Arc<TypedSimplePlan>) -> Result<TypedSimpleState, Error> {
-    guard("preparing a run", || plan.spawn().map_err(tract("preparing a run")))
+    guard("preparing an inference", || plan.spawn().map_err(tract("preparing an inference")))
 }
 
-/// Reads the integer programs of a model.
+/// Prepares the integer programs of a model.
 pub(super) fn engines(
     model: &Model,
     processor: &Arc<Processor>,
     limits: &Limits,
 ) -> Result<Vec<Arc<Engine>>, Error> {
-    // What the programs before one took is not left for it.
+    // Each program may use the memory that the programs before it left.
     let mut left = *limits;
     let mut engine = |(index, program)| match Engine::new(program, processor, &left) {
         Ok(engine) => {
@@ -414,14 +415,14 @@ pub(super) fn engines(
     model.programs.iter().enumerate().map(&mut engine).collect()
 }
 
-/// Checks what can be told without tract: references, and constants against their entries.
+/// Checks references, and constants against their entries, without tract.
 pub(super) fn check(model: &Model) -> Result<(), Error> {
     model.graph.check().map_err(Error::Graph)?;
     let wrong = |index, problem| Err(Error::Constant { index, problem });
     let (entries, constants) = (&model.graph.constants, &model.constants);
     if entries.len() != constants.len() {
         let index = entries.len().min(constants.len());
-        return wrong(index, "the graph lists another number of constants than there are");
+        return wrong(index, "the graph lists a different number of constants");
     }
     for (index, (entry, constant)) in entries.iter().zip(constants).enumerate() {
         let (dtype, shape) = match constant {
@@ -430,7 +431,7 @@ pub(super) fn check(model: &Model) -> Result<(), Error> {
             Constant::Dims { shape, values } => {
                 let elements = shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim));
                 if elements != Some(values.len()) {
-                    return wrong(index, "its elements do not fill its shape");
+                    return wrong(index, "its number of elements does not match its shape");
                 }
                 let symbols = model.graph.symbols.len();
                 if !values.iter().all(|dim: &Dim| dim.is_sound(symbols)) {
@@ -441,10 +442,10 @@ pub(super) fn check(model: &Model) -> Result<(), Error> {
         };
         let half = entry.dtype == DType::F32 && matches!(dtype, DType::F16 | DType::BF16);
         if dtype != entry.dtype && !half {
-            return wrong(index, "it is of another type than the graph says");
+            return wrong(index, "its type differs from the one in the graph");
         }
         if !shape.iter().map(|dim| *dim as u64).eq(entry.shape.iter().copied()) {
-            return wrong(index, "it is of another shape than the graph says");
+            return wrong(index, "its shape differs from the one in the graph");
         }
     }
     Ok(())

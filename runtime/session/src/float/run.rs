@@ -1,9 +1,10 @@
 //! Runs a tract plan one operation at a time.
 //!
-//! The kernels of tract trust that a value has the element type and shape that the plan states for
-//! it. A graph can state any size for a value that depends on data, so only the value shows it. Every
-//! value is therefore compared with its fact as soon as it is computed, before another operation
-//! reads it. Between operations the run ends early where it was cancelled or its time is over.
+//! tract's kernels trust that a value has the element type and shape that the plan states. A graph
+//! can state any size for a value that depends on data, so the size is known only once the value
+//! exists. Every value is therefore compared with its fact as soon as it is computed, before
+//! another operation reads it. Between operations, the inference stops if it was canceled or timed
+//! out.
 
 use tract_core::internal::*;
 use tract_core::ops::matmul::optimized::OptMatMul;
@@ -11,28 +12,28 @@ use tract_core::ops::matmul::optimized::OptMatMul;
 use super::ops::check_matmul;
 use crate::limits::Control;
 
-/// Watches the operations of a run.
+/// Observes the operations of an inference.
 pub(super) trait Watch {
     /// Called before an operation.
     fn before(&mut self) {}
 
-    /// Called with an operation and the values it gave.
+    /// Called after an operation, with the values that it computed.
     fn after(&mut self, _node: &TypedNode, _values: &mut TVec<TValue>) -> TractResult<()> {
         Ok(())
     }
 }
 
-/// Watches nothing.
+/// An observer that does nothing.
 pub(super) struct NoWatch;
 
 impl Watch for NoWatch {}
 
-/// Begins a run: operations that run a plan of their own get its control from the state.
+/// Stores the control in the state, so that operations which run their own plan can find it.
 pub(super) fn begin(state: &mut TypedSimpleState, control: &Control) {
     state.turn_state.shared.insert(control.clone());
 }
 
-/// Runs a plan once. `state` is one of `plan`, for which [`begin`] was called.
+/// Runs a plan once. `state` belongs to `plan`, and [`begin`] was called on it.
 pub(super) fn run(
     plan: &TypedSimplePlan,
     state: &mut TypedSimpleState,
@@ -52,14 +53,14 @@ pub(super) fn run(
     })
 }
 
-/// The control of the run that an operation is part of.
+/// Returns the control of the inference that an operation belongs to.
 pub(super) fn control(context: &EvalContext<'_>) -> Control {
     let shared = context.shared.and_then(|shared| shared.get::<Control>());
     shared.cloned().unwrap_or_default()
 }
 
-/// Checks the operands of a node whose sizes were not known when they were computed: a symbol may
-/// have got its value since. Operands of known size were compared when they were computed.
+/// Checks the operands of a node whose sizes were unknown when they were computed: a symbol may
+/// have been bound since. Operands of known size were checked when they were computed.
 fn check_operands(
     model: &TypedModel,
     node: &TypedNode,
@@ -71,7 +72,7 @@ fn check_operands(
         let known = fact.shape.as_concrete().is_some();
         ensure!(
             known || fact.matches(operand, Some(symbols))?,
-            "node {:?} is given {:?}, and the graph says {:?}",
+            "node {:?} takes an operand of shape {:?}, but the graph states {:?}",
             node.name,
             operand.shape(),
             fact.shape
@@ -97,7 +98,7 @@ fn check_room(node: &TypedNode, symbols: &SymbolValues, control: &Control) -> Tr
     if bytes == 0 { Ok(()) } else { Ok(control.check_room(bytes)?) }
 }
 
-/// Checks that a node gave values of the types and shapes that the plan states.
+/// Checks that the values of a node have the types and shapes that the plan states.
 fn check(
     node: &TypedNode,
     values: &[TValue],
@@ -106,7 +107,7 @@ fn check(
 ) -> TractResult<()> {
     ensure!(
         values.len() == node.outputs.len(),
-        "node {:?} gives {} values, and the graph says {}",
+        "node {:?} has {} outputs, but the graph states {}",
         node.name,
         values.len(),
         node.outputs.len()
@@ -122,7 +123,7 @@ fn check(
         };
         ensure!(
             same,
-            "node {:?} gives {:?} {:?}, and the graph says {:?} {:?}",
+            "node {:?} computes {:?} {:?}, but the graph states {:?} {:?}",
             node.name,
             value.datum_type(),
             value.shape(),

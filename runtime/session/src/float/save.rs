@@ -1,4 +1,4 @@
-//! From a tract model to a graph of the operator table.
+//! Converts a tract model to a graph of the bundle's operators.
 
 use std::sync::Arc;
 
@@ -15,27 +15,28 @@ use super::operators;
 use super::tensors::{dtype_from_tract, from_tract};
 use crate::{Constant, Model, Program};
 
-/// What an operation of another crate is.
+/// How to save an operation that is defined in another crate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Foreign {
-    /// It gives its first input unchanged as its only value in use.
+    /// Its only used output is its first input, unchanged.
     Identity,
-    /// It is this operator, with the same inputs.
+    /// It is equivalent to this operator on the same inputs.
     Operator(Operator),
 }
 
-/// Brings a tract model into the operator table, integer programs included.
+/// Converts a tract model, including integer programs, to a [`Model`].
 ///
 /// # Errors
-/// [`Error::NoPlace`] with all operations that the table has no place for.
+/// Returns [`Error::NoPlace`] with all operations that a bundle cannot represent.
 pub fn save(model: &TypedModel) -> Result<Model, Error> {
     save_with(model, &|_| None)
 }
 
-/// As [`save`]. `foreign` is asked what an operation is that this crate does not know.
+/// Converts a tract model like [`save`]. `foreign` is called for operations that this crate does
+/// not know.
 ///
 /// # Errors
-/// [`Error::NoPlace`] with all operations that the table has no place for.
+/// Returns [`Error::NoPlace`] with all operations that a bundle cannot represent.
 pub fn save_with(
     model: &TypedModel,
     foreign: &dyn Fn(&dyn TypedOp) -> Option<Foreign>,
@@ -55,30 +56,30 @@ pub fn save_with(
     })
 }
 
-/// What the graphs of a model share while it is saved.
+/// The state shared by the graphs of a model while it is saved.
 struct Saver<'f> {
     foreign: &'f dyn Fn(&dyn TypedOp) -> Option<Foreign>,
     symbols: SymbolNames,
     entries: Vec<graph::Constant>,
     constants: Vec<Constant>,
-    /// The tract tensor of each constant, to know it again.
+    /// The tract tensor of each constant, used to find duplicates.
     tensors: Vec<Arc<Tensor>>,
     bodies: Vec<Graph>,
     programs: Vec<Program>,
     homeless: Vec<(String, String)>,
 }
 
-/// A node while it is saved.
+/// A node that is being saved.
 pub(super) struct Scope<'s> {
     saver: &'s mut dyn Share,
-    /// Types and shapes of the inputs.
+    /// The types and shapes of the inputs.
     pub inputs: TVec<&'s TypedFact>,
-    /// Types and shapes of the values.
+    /// The types and shapes of the outputs.
     pub outputs: TVec<&'s TypedFact>,
     added: Vec<(&'static str, Tensor)>,
 }
 
-/// What a node may add to what all share.
+/// The shared state that saving a node may extend.
 trait Share {
     fn dim(&mut self, dim: &TDim) -> Dim;
     fn constant(&mut self, tensor: &Arc<Tensor>) -> Result<Option<u32>, Problem>;
@@ -87,32 +88,32 @@ trait Share {
 }
 
 impl Scope<'_> {
-    /// A dimension in postfix order.
+    /// Converts a dimension to postfix order.
     pub fn dim(&mut self, dim: &TDim) -> Dim {
         self.saver.dim(dim)
     }
 
-    /// Dimensions in postfix order.
+    /// Converts dimensions to postfix order.
     pub fn dims<'d>(&mut self, dims: impl IntoIterator<Item = &'d TDim>) -> Vec<Dim> {
         dims.into_iter().map(|dim| self.saver.dim(dim)).collect()
     }
 
-    /// The index of a constant; `None` where its type has no place.
+    /// Returns the index of a constant, or `None` if a bundle cannot represent its type.
     pub fn constant(&mut self, tensor: &Arc<Tensor>) -> Result<Option<u32>, Problem> {
         self.saver.constant(tensor)
     }
 
-    /// The index of a body.
+    /// Saves a body and returns its index.
     pub fn body(&mut self, body: &TypedModel) -> u32 {
         self.saver.body(body)
     }
 
-    /// The index of a program.
+    /// Saves a program and returns its index.
     pub fn program(&mut self, program: &Program) -> u32 {
         self.saver.program(program)
     }
 
-    /// Gives the node one more input, a constant.
+    /// Adds a constant as another input of the node.
     pub fn add_input(&mut self, name: &'static str, tensor: Tensor) {
         self.added.push((name, tensor));
     }
@@ -173,7 +174,7 @@ impl Saver<'_> {
         };
         let facts: Option<Vec<Fact>> =
             node.outputs.iter().map(|output| self.fact(&output.fact)).collect();
-        // An operation without a place keeps its values, so that all others are looked at too.
+        // An operation that cannot be saved keeps its outputs, so that all others are checked too.
         let (operator, added) = match known {
             Known::Operator(operator, added) if facts.is_some() => (operator, added),
             _ => {
@@ -280,7 +281,7 @@ impl Share for Saver<'_> {
     }
 
     fn body(&mut self, body: &TypedModel) -> u32 {
-        // A body comes before those that its own nodes name.
+        // A body precedes those that its own nodes refer to.
         let index = self.bodies.len();
         self.bodies.push(Graph::default());
         match self.graph(body) {

@@ -1,4 +1,4 @@
-//! Tensors and element types: ours and tract's.
+//! Converts tensors and element types between ours and tract's.
 
 use hardtack_bundle::DType;
 use tract_core::internal::*;
@@ -7,7 +7,7 @@ use super::dims::Symbols;
 use super::error::Problem;
 use crate::{Constant, Data, Tensor as Ours};
 
-/// bf16, which tract does not have, becomes f32.
+/// Converts an element type to tract. bf16, which tract lacks, becomes f32.
 pub(super) fn dtype_to_tract(dtype: DType) -> DatumType {
     match dtype {
         DType::Bool => DatumType::Bool,
@@ -26,7 +26,7 @@ pub(super) fn dtype_to_tract(dtype: DType) -> DatumType {
     }
 }
 
-/// `None` for types that have no place in a bundle.
+/// Converts an element type from tract. Returns `None` for types that a bundle cannot represent.
 #[cfg(feature = "export")]
 pub(super) fn dtype_from_tract(dtype: DatumType) -> Option<DType> {
     Some(match dtype {
@@ -47,7 +47,7 @@ pub(super) fn dtype_from_tract(dtype: DatumType) -> Option<DType> {
     })
 }
 
-/// bf16 is widened to f32.
+/// Copies a tensor to tract. bf16 is widened to f32.
 pub(super) fn to_tract(tensor: &Ours) -> TractResult<Tensor> {
     let shape = tensor.shape();
     match tensor.data() {
@@ -69,7 +69,8 @@ pub(super) fn to_tract(tensor: &Ours) -> TractResult<Tensor> {
     }
 }
 
-/// A constant as the graph sees it: one of f32 that was stored at half size is widened.
+/// Converts a constant to tract with the element type of the graph. Half precision is widened to
+/// f32.
 pub(super) fn constant_to_tract(
     constant: &Constant,
     dtype: DType,
@@ -97,7 +98,7 @@ pub(super) fn constant_to_tract(
     }
 }
 
-/// Dimensions as elements become i64, if they are numbers.
+/// Copies a tensor from tract. Symbolic dimensions become i64 and must have values.
 pub(super) fn from_tract(tensor: &Tensor) -> TractResult<Ours> {
     fn elements<T: Datum>(tensor: &Tensor) -> TractResult<Vec<T>> {
         Ok(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
@@ -116,7 +117,7 @@ pub(super) fn from_tract(tensor: &Tensor) -> TractResult<Ours> {
         DatumType::F32 => elements::<f32>(tensor)?.into(),
         DatumType::F64 => elements::<f64>(tensor)?.into(),
         DatumType::TDim => elements::<i64>(&*tensor.cast_to::<i64>()?)?.into(),
-        other => bail!("elements of type {other:?} have no place in a bundle"),
+        other => bail!("a bundle cannot represent elements of type {other:?}"),
     };
-    Ours::new(tensor.shape(), data).context("the tensor's elements do not fill its shape")
+    Ours::new(tensor.shape(), data).context("the number of elements does not match the shape")
 }

@@ -1,17 +1,17 @@
-//! Merges nodes that do the same with the same inputs, in time that grows with their number.
+//! Merges nodes that compute the same from the same inputs, in linear time.
 //!
-//! It does what tract's pass `PushSplitDown` does, which compares each reader of a value with each
-//! other one: a zero that ten thousand nodes read takes seconds in each of many passes.
+//! This replaces tract's pass `PushSplitDown`, which compares each pair of consumers of a value. If
+//! ten thousand nodes read the same zero, that pass takes seconds in each of many iterations.
 
 use std::collections::HashSet;
 
 use tract_core::internal::*;
 use tract_core::optim::{OptimizerSession, TypedPass};
 
-/// The name of tract's pass.
+/// The name of the tract pass that is replaced.
 pub(super) const REPLACED: &str = "PushSplitDown";
 
-/// The pass.
+/// The pass that merges equal nodes.
 #[derive(Clone, Debug)]
 pub(super) struct MergeTwins;
 
@@ -42,7 +42,7 @@ impl TypedPass for MergeTwins {
     }
 }
 
-/// Among the readers of a value, those that are kept, each with those that do the same.
+/// Groups the consumers of a value: each node that is kept, with the nodes that it replaces.
 fn twins(
     model: &TypedModel,
     readers: &[InletId],
@@ -50,7 +50,7 @@ fn twins(
     merged: &mut HashSet<usize>,
 ) -> Vec<(usize, Vec<usize>)> {
     let mut found: Vec<(usize, Vec<usize>)> = Vec::new();
-    // Places in `found` of those with the same inputs and the same kind of operation.
+    // Indices into `found` of nodes with the same inputs and the same kind of operation.
     let mut alike: HashMap<(&[OutletId], Cow<'_, str>), Vec<usize>> = HashMap::new();
     for reader in readers {
         let node = model.node(reader.node);
@@ -60,7 +60,7 @@ fn twins(
         let alike = alike.entry((&node.inputs, node.op.name())).or_default();
         let twin = alike.iter().copied().find(|place| {
             let kept = found[*place].0;
-            // Both must stay where both are outputs.
+            // Two nodes that are both outputs cannot be merged.
             let free = !(outputs.contains(&kept) && outputs.contains(&node.id));
             kept != node.id && free && model.node(kept).same_as(node)
         });
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// Two models that are equal but for their pass: nodes that are left, by their names.
+    /// Runs a pass on a copy of the model and returns the names of the remaining nodes.
     fn left(model: &TypedModel, pass: Box<dyn TypedPass>) -> Vec<String> {
         let mut model = model.clone();
         let optimizer = Optimizer { passes: vec![pass], steps: None };
@@ -131,18 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn the_same_nodes_are_merged_as_by_tract() {
+    fn the_same_nodes_are_merged_as_in_tract() {
         let model = model();
         let tracts = Optimizer::declutter().passes.into_iter();
         let tracts = tracts.into_iter().find(|pass| format!("{pass:?}") == REPLACED).unwrap();
         let expected = left(&model, tracts);
         assert_eq!(left(&model, Box::new(MergeTwins)), expected);
-        // The squares are outputs, and stay.
+        // The squares are outputs and must stay.
         assert!(expected.len() < model.nodes.len() && expected.contains(&"square3".into()));
     }
 
     #[test]
-    fn many_readers_take_no_time_squared() {
+    fn many_consumers_take_linear_time() {
         let mut model = TypedModel::default();
         let x = model.add_source("x", f32::fact([4])).unwrap();
         let readers: Vec<OutletId> = (0..20_000)

@@ -1,14 +1,14 @@
-//! The work of one inference, counted on the graph before anything runs: a few bytes of a model can
-//! ask for years of work.
+//! Counts the work of one inference on the graph before anything runs, because a few bytes of a
+//! model can ask for years of work.
 
 use std::collections::HashMap;
 
 use hardtack_bundle::graph::{Fact, Graph, Node, Operator, ScanInput};
 
-/// What an element costs that is interpolated, transformed or sorted.
+/// The cost per element of operators that interpolate, transform or sort.
 const COSTLY: u64 = 16;
 
-/// Counts the work of the nodes of a graph.
+/// Counts the element operations of the nodes of a graph.
 #[derive(Clone, Debug)]
 pub struct Counter<'g> {
     /// The outermost graph.
@@ -28,8 +28,8 @@ pub struct ProgramWork {
 }
 
 impl<'g> Counter<'g> {
-    /// Counts with these values of the graph's symbols. `each` is what a node counts besides its
-    /// elements, and what an iteration of a loop counts besides its nodes.
+    /// Creates a counter with these values for the graph's symbols. `each` is the overhead of every
+    /// node, in element operations, in every iteration of a loop.
     pub fn new(graph: &'g Graph, symbols: Vec<Option<i64>>, each: u64) -> Counter<'g> {
         Counter { graph, symbols, each, programs: Vec::new() }
     }
@@ -40,12 +40,12 @@ impl<'g> Counter<'g> {
         Counter { programs, ..self }
     }
 
-    /// Counts for inputs of these shapes.
+    /// Creates a counter for inputs of these shapes. `each` is as in [`Counter::new`].
     pub fn of_shapes(graph: &'g Graph, shapes: &[Vec<usize>], each: u64) -> Counter<'g> {
         Counter::new(graph, bind(graph, shapes), each)
     }
 
-    /// The work of the whole graph.
+    /// Returns the element operations of the whole graph.
     pub fn total(&self) -> u64 {
         self.sum(self.graph)
     }
@@ -55,7 +55,7 @@ impl<'g> Counter<'g> {
         costs.fold(0u64, u64::saturating_add)
     }
 
-    /// The dimensions of a value as far as they are known; one that is not counts 1.
+    /// Returns the dimensions of a value; an unknown dimension counts as 1.
     fn dims(&self, fact: &Fact) -> Vec<u64> {
         let size = |value: i64| u64::try_from(value).unwrap_or(0);
         fact.shape.iter().map(|dim| dim.evaluate(&self.symbols).map_or(1, size)).collect()
@@ -69,8 +69,8 @@ impl<'g> Counter<'g> {
         self.elements(fact).saturating_mul(fact.dtype.size().unwrap_or(8) as u64)
     }
 
-    /// The bytes that a node of a graph or body reads or writes at once. In whatever order the nodes
-    /// run, the graph needs at least this much memory.
+    /// Returns the larger of the bytes that a node of a graph or body reads and those that it
+    /// writes. In whatever order the nodes run, the graph needs at least this much memory.
     pub fn bytes_at_once(&self, graph: &Graph, node: &Node) -> u64 {
         let mut inputs = node.inputs.clone();
         inputs.sort();
@@ -80,9 +80,9 @@ impl<'g> Counter<'g> {
         read.max(node.outputs.iter().fold(0, sum))
     }
 
-    /// The element operations of a node of a graph or body: multiply-accumulates, elements of pooling
-    /// windows, and one for each element that anything else reads or writes. An estimate, which may
-    /// be too low. Saturates.
+    /// Returns the element operations of a node of a graph or body: multiply-accumulates, elements
+    /// of pooling windows, and one for each element that any other operator reads or writes. This
+    /// is an estimate and may be too low. Saturates.
     pub fn cost(&self, graph: &Graph, node: &Node) -> u64 {
         match &node.operator {
             Operator::Input | Operator::Constant(_) => 0,
@@ -148,12 +148,12 @@ impl<'g> Counter<'g> {
         }
     }
 
-    /// The work of a body, each time it is run. Bodies nest only in those that come after them.
+    /// Returns the element operations of one run of a body. Bodies refer only to later bodies.
     fn body(&self, index: u32) -> u64 {
         self.graph.bodies.get(index as usize).map_or(0, |body| self.sum(body))
     }
 
-    /// The product of the sizes of all axes of an expression such as `mk,kn->mn`.
+    /// Returns the product of the sizes of all axes of an expression such as `mk,kn->mn`.
     fn einsum<'f>(&self, expression: &str, facts: impl Iterator<Item = &'f Fact>) -> u64 {
         let (inputs, _) = expression.split_once("->").unwrap_or((expression, ""));
         let mut axes: HashMap<char, u64> = HashMap::new();
@@ -167,7 +167,7 @@ impl<'g> Counter<'g> {
     }
 }
 
-/// The values that symbols get from the shapes of the inputs.
+/// Returns the values of symbols for these input shapes.
 fn bind(graph: &Graph, shapes: &[Vec<usize>]) -> Vec<Option<i64>> {
     let mut symbols = vec![None; graph.symbols.len()];
     for (input, shape) in graph.inputs.iter().zip(shapes) {

@@ -1,12 +1,11 @@
-//! A measurement as one line of JSON, for whoever compares it: on a board there is nothing that
-//! would do this.
+//! A measurement as one line of JSON, for comparison on another machine.
 
 use std::fmt::{self, Write as _};
 
 use super::{Machine, Measurement};
 
 impl Measurement {
-    /// One line: the figures, and what the machine tells of itself.
+    /// Returns the measurement and the machine's own readings as one line of JSON.
     pub fn json(&self) -> String {
         let ms = |part: f64| Number(Some(self.percentile_ms(part)));
         let Machine { model, governor, frequency_mhz, most_mhz, temperature, .. } = &self.before;
@@ -58,7 +57,7 @@ impl Measurement {
     }
 }
 
-/// A number, or `null`.
+/// A finite number, or `null`.
 struct Number(Option<f64>);
 
 impl fmt::Display for Number {
@@ -70,7 +69,7 @@ impl fmt::Display for Number {
     }
 }
 
-/// A text, or `null`.
+/// A quoted string, or `null`.
 struct Text<'a>(Option<&'a str>);
 
 impl fmt::Display for Text<'_> {
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_escaped_and_what_is_not_known_is_null() {
+    fn strings_are_escaped_and_unknown_values_are_null() {
         assert_eq!(Text(Some("a \"b\"\\\n")).to_string(), r#""a \"b\"\\\u000a""#);
         assert_eq!(Text(None).to_string(), "null");
         assert_eq!(Number(Some(0.25)).to_string(), "0.25");

@@ -1,36 +1,36 @@
-//! The machine that is measured, as its system tells: what may explain a time.
+//! Readings of the measured machine, such as frequency and temperature, that help to explain times.
 
 use std::fs;
 use std::path::Path;
 
-/// What a system tells of its processor at a moment; `None` where it does not.
+/// The system's readings at one moment; `None` if the system does not report a value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Machine {
     /// The name of the board or the processor.
     pub model: Option<String>,
-    /// What sets the frequency: `performance`, `schedutil`, …
+    /// The frequency governor: `performance`, `schedutil`, …
     pub governor: Option<String>,
-    /// Of the first core, in MHz.
+    /// The frequency of the first core, in MHz.
     pub frequency_mhz: Option<u32>,
-    /// The greatest that it can have.
+    /// The maximum frequency of the first core, in MHz.
     pub most_mhz: Option<u32>,
-    /// The warmest place, in thousandths of a degree Celsius.
+    /// The temperature of the warmest zone, in thousandths of a degree Celsius.
     pub temperature: Option<i32>,
-    /// Whether it is slowed down because of heat or of its supply.
+    /// Whether the processor is throttled because of heat or its power supply.
     pub throttled: Option<bool>,
-    /// How often the first core was slowed down because of heat.
+    /// How often the first core was throttled because of heat.
     pub throttle_count: Option<u64>,
-    /// What the counter of energy says, in microjoules; it begins again at some time.
+    /// The energy counter, in microjoules. It wraps around at some value.
     pub energy: Option<u64>,
 }
 
 impl Machine {
-    /// This one.
+    /// Reads the state of this machine.
     pub fn now() -> Machine {
         Machine::read(Path::new("/"))
     }
 
-    /// The one whose system files are under `root`.
+    /// Reads the state from system files under `root`.
     fn read(root: &Path) -> Machine {
         let text = |path: &str| {
             let text = fs::read_to_string(root.join(path)).ok()?;
@@ -53,14 +53,14 @@ impl Machine {
             frequency_mhz: mhz(&format!("{cpu}/cpufreq/scaling_cur_freq")),
             most_mhz: mhz(&format!("{cpu}/cpufreq/cpuinfo_max_freq")),
             temperature: temperature(&root.join("sys/class/thermal")),
-            // The lowest four bits are about now.
+            // The lowest four bits describe the present.
             throttled: flags.map(|flags| flags & 15 != 0),
             throttle_count: number(&format!("{cpu}/thermal_throttle/core_throttle_count")),
             energy: number("sys/class/powercap/intel-rapl:0/energy_uj"),
         }
     }
 
-    /// Whether it was slowed down, or is, since `before`.
+    /// Returns whether the machine was throttled at either reading or in between.
     pub fn was_throttled_since(&self, before: &Machine) -> Option<bool> {
         let counted = match (before.throttle_count, self.throttle_count) {
             (Some(before), Some(after)) => Some(after > before),
@@ -69,13 +69,14 @@ impl Machine {
         [before.throttled, self.throttled, counted].into_iter().flatten().reduce(|a, b| a || b)
     }
 
-    /// Microjoules since `before`; `None` where the counter began again.
+    /// Returns the energy used since `before`, in microjoules; `None` if the counter wrapped
+    /// around.
     pub fn energy_since(&self, before: &Machine) -> Option<u64> {
         self.energy?.checked_sub(before.energy?)
     }
 }
 
-/// That of the warmest zone.
+/// Returns the temperature of the warmest zone.
 fn temperature(zones: &Path) -> Option<i32> {
     let zones = fs::read_dir(zones).ok()?;
     let temperatures = zones.filter_map(|zone| {
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_board_is_read_from_its_files() {
+    fn a_board_is_read_from_its_system_files() {
         let root = std::env::temp_dir().join(format!("hardtack-machine-{}", std::process::id()));
         for (path, text) in [
             ("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0"),

@@ -1,4 +1,4 @@
-//! How fast a bundle runs on this machine, measured as an application runs it that cares for speed.
+//! Measures how fast a bundle runs on this machine, called as a fast application calls it.
 
 mod json;
 mod machine;
@@ -12,34 +12,34 @@ pub use machine::Machine;
 use crate::state::zeros;
 use crate::{Bundle, Error, Extent, Options, Session, Tensor, View, ViewMut, golden};
 
-/// How long to run before measuring: until the system has spread the threads over its cores.
+/// How long to run before measuring, so that the system spreads the threads over its cores.
 const WARM_UP: Duration = Duration::from_millis(200);
-/// How long to measure where the number of runs is not given.
+/// How long to measure if the number of inferences is not given.
 const MEASURED: Duration = Duration::from_secs(2);
-/// Runs that are measured at least.
+/// The minimum number of measured inferences.
 const LEAST: usize = 5;
-/// Parts that the runs are cut into to tell how far their medians differ.
+/// The number of parts whose medians are compared to estimate the noise.
 const PARTS: usize = 8;
 
 /// A session that ran once, with the inputs to measure it with.
 pub struct Subject {
     /// The session.
     pub session: Session,
-    /// Names and inputs: those of the first golden vector, or zeros.
+    /// Names and inputs: those of the first test vector, or zeros.
     pub inputs: Vec<(String, Tensor)>,
-    /// Time from the beginning to a session.
+    /// The time from the start until the session was ready.
     pub load: Duration,
-    /// Time from the beginning to the first outputs, without the making of inputs.
+    /// The time from the start to the first outputs, without preparing the inputs.
     pub first_result: Duration,
-    /// Where outputs go; `None` where they are made anew at each run.
+    /// The memory that outputs are written to; `None` if each inference allocates its outputs.
     outputs: Option<Vec<(String, Tensor)>>,
 }
 
 impl Subject {
-    /// Loads a bundle and runs it once. `began`: when opening the bundle began.
+    /// Loads a bundle and runs it once. `began` is the time when opening the bundle started.
     ///
     /// # Errors
-    /// Where it does not load or run, or its golden vectors are malformed.
+    /// Returns an error if the bundle does not load or run, or if its test vectors are malformed.
     pub fn new(bundle: &Bundle, options: Options, began: Instant) -> Result<Self, Error> {
         let mut session = Session::with_options(bundle, options)?;
         let load = began.elapsed();
@@ -52,11 +52,11 @@ impl Subject {
         Ok(Self { session, inputs, load, first_result, outputs })
     }
 
-    /// Measures so many runs, or as many as fit into two seconds. Runs for a fifth of a second
-    /// before.
+    /// Measures `runs` inferences, or as many as fit into two seconds (at least 5). Runs the model
+    /// for 0.2 seconds first to warm up.
     ///
     /// # Errors
-    /// Where a run fails.
+    /// Returns an error if an inference fails.
     pub fn measure(&mut self, runs: Option<usize>) -> Result<Measurement, Error> {
         let began = Instant::now();
         while began.elapsed() < WARM_UP {
@@ -109,44 +109,44 @@ impl Subject {
     }
 }
 
-/// What was measured.
+/// The result of a measurement.
 #[derive(Clone, Debug)]
 pub struct Measurement {
-    /// The times of the runs, sorted.
+    /// The times of the inferences, in ascending order.
     pub times: Vec<Duration>,
-    /// How far the medians of eighths of the runs are from each other, as a part of the median of
-    /// all: half of what is between the greatest and the least.
+    /// The spread of the medians of eight consecutive parts: half the difference of the largest and
+    /// the smallest, relative to the median of all times.
     pub noise: f64,
-    /// Time from the beginning to a session.
+    /// The time from the start until the session was ready.
     pub load: Duration,
-    /// Time from the beginning to the first outputs.
+    /// The time from the start to the first outputs.
     pub first_result: Duration,
-    /// The most memory this process ever had, in bytes, where the system tells.
+    /// The peak memory of this process in bytes, if the system reports it.
     pub peak_memory: Option<u64>,
-    /// Bytes of the arena.
+    /// The size of the arena in bytes.
     pub arena_bytes: usize,
-    /// The kernels.
+    /// The instruction set of the kernels.
     pub isa: Isa,
-    /// Threads.
+    /// The number of threads.
     pub threads: usize,
-    /// Whether weights are used where they lie in the bundle.
+    /// Whether weights are used directly from the bundle.
     pub in_place: bool,
-    /// Whether the model is in integers throughout.
+    /// Whether the model is fully integer.
     pub integer: bool,
-    /// The machine before the runs.
+    /// The machine before the measured inferences.
     pub before: Machine,
-    /// The machine after them.
+    /// The machine after the measured inferences.
     pub after: Machine,
 }
 
 impl Measurement {
-    /// The time below which this part of the runs lies, in milliseconds.
+    /// Returns the percentile `part` (0 to 1) of the times, in milliseconds.
     pub fn percentile_ms(&self, part: f64) -> f64 {
         percentile(&self.times, part).as_secs_f64() * 1e3
     }
 }
 
-/// How far the medians of parts of some times are from each other.
+/// Returns half the spread of the medians of [`PARTS`] parts, relative to the median of all times.
 fn noise(times: &[Duration]) -> f64 {
     let median = |times: &[Duration]| {
         let mut sorted = times.to_vec();
@@ -162,13 +162,13 @@ fn noise(times: &[Duration]) -> f64 {
     (greatest - least) / 2.0 / median(times).max(f64::MIN_POSITIVE)
 }
 
-/// The time below which this part of sorted times lies; 0 of none.
+/// Returns the percentile `part` (0 to 1) of sorted times; 0 if there are none.
 fn percentile(times: &[Duration], part: f64) -> Duration {
     let last = times.len().saturating_sub(1) as f64;
     times.get((last * part).round() as usize).copied().unwrap_or_default()
 }
 
-/// The most memory this process ever had, in bytes, where the system tells.
+/// Returns the peak memory of this process in bytes, if the system reports it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -176,7 +176,7 @@ fn peak_memory() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// The inputs of the first golden vector, or zeros.
+/// Returns the inputs of the first test vector, or zeros.
 fn inputs(bundle: &Bundle, session: &Session) -> Result<Vec<(String, Tensor)>, Error> {
     if let Some(vectors) = bundle.golden()?
         && let Some(case) = vectors.cases().next()
@@ -200,10 +200,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn noise_is_how_far_eighths_are_apart() {
+    fn noise_is_half_the_spread_of_the_medians_of_eighths() {
         let steady = [Duration::from_millis(10); 80];
         assert_eq!(noise(&steady), 0.0);
-        // One slow run in a part does not move its median.
+        // One slow inference in a part does not change its median.
         let mut spiked = steady;
         spiked[3] *= 9;
         assert_eq!(noise(&spiked), 0.0);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_sorted_times() {
+    fn percentiles_of_sorted_times() {
         let times: Vec<Duration> = (0..=10).map(Duration::from_millis).collect();
         assert_eq!(percentile(&times, 0.0), Duration::ZERO);
         assert_eq!(percentile(&times, 0.5), Duration::from_millis(5));

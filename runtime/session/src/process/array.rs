@@ -1,11 +1,11 @@
-//! Arrays that are nearly what the model expects.
+//! Normalizes arrays that already have the shape of the model's input.
 
 use hardtack_bundle::process::Array;
 
 use super::Error;
 use crate::Tensor;
 
-/// `(x − mean) / deviation`, in f32; the array itself where that changes nothing.
+/// Computes `(x − mean) / deviation` in f32. Returns the array unchanged if that has no effect.
 pub(super) fn normalise(spec: &Array, sample: Tensor) -> Result<Tensor, Error> {
     let (mean, deviation) = (&spec.mean, &spec.deviation);
     let last = sample.shape().last().copied().unwrap_or(1);
@@ -13,7 +13,7 @@ pub(super) fn normalise(spec: &Array, sample: Tensor) -> Result<Tensor, Error> {
         if values.len() != 1 && values.len() != last {
             return Err(Error::Array {
                 shape: sample.shape().into(),
-                wanted: format!("arrays whose last dimension is {}", values.len()),
+                wanted: format!("arrays with a last dimension of {}", values.len()),
             });
         }
     }
@@ -24,10 +24,11 @@ pub(super) fn normalise(spec: &Array, sample: Tensor) -> Result<Tensor, Error> {
     for row in values.chunks_exact_mut(last.max(1)) {
         scale(row, mean, deviation);
     }
-    Ok(Tensor::new(sample.shape(), values).expect("as many elements as before"))
+    Ok(Tensor::new(sample.shape(), values).expect("the shape is unchanged"))
 }
 
-/// `(x − mean) / deviation` for one row of channels; means and deviations are one or one each.
+/// Computes `(x − mean) / deviation` for one row of channels. Mean and deviation each have one
+/// element for all channels or one per channel.
 pub(super) fn scale(row: &mut [f32], mean: &[f32], deviation: &[f32]) {
     let pick = |values: &[f32], channel: usize| values[if values.len() == 1 { 0 } else { channel }];
     for (channel, value) in row.iter_mut().enumerate() {
@@ -45,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn one_for_all_or_one_for_each_element_of_the_last_axis() {
+    fn mean_and_deviation_have_one_value_or_one_per_channel() {
         let sample = || Tensor::new(&[2, 2], vec![-128i8, 83, 0, 127]).unwrap();
         let all = normalise(&spec(&[83.0], &[0.5]), sample()).unwrap();
         assert_eq!(all.as_f32().unwrap(), [-422.0, 0.0, -166.0, 88.0]);

@@ -1,5 +1,5 @@
-//! Recordings: cut into frames, each turned into a row of features, and dealt out to runs of the
-//! model.
+//! Audio: splits it into frames, computes a row of features from each, and groups rows into the
+//! inputs of consecutive inferences.
 
 use hardtack_bundle::process::{Audio, Level};
 
@@ -8,16 +8,16 @@ use super::check::{audio_shape, features};
 use super::spectrum::Features;
 use crate::Tensor;
 
-/// What consecutive runs of the model take of one recording, made as it is asked for.
+/// An iterator over the inputs of consecutive inferences on one audio clip, computed on demand.
 #[derive(Clone, Debug)]
 pub(super) struct Frames {
     spec: Audio,
-    /// `None`: the samples themselves.
+    /// The feature extractor; `None` if the model takes the samples themselves.
     features: Option<Features>,
     samples: Vec<f32>,
-    /// Samples of silence before the first.
+    /// The number of samples of silence before the first.
     lead: usize,
-    /// Index of the next run.
+    /// The index of the next inference.
     next: usize,
     runs: usize,
 }
@@ -35,8 +35,10 @@ pub(super) fn runs(spec: &Audio, samples: usize) -> usize {
 }
 
 impl Frames {
+    /// Creates the inputs for `samples` at a sample rate of `rate` Hz.
+    ///
     /// # Errors
-    /// [`Error::Rate`], [`Error::EmptyRecording`] or [`Error::NotFinite`].
+    /// Returns [`Error::Rate`], [`Error::EmptyRecording`] or [`Error::NotFinite`].
     pub(super) fn new(spec: &Audio, mut samples: Vec<f32>, rate: u32) -> Result<Frames, Error> {
         if rate != spec.sample_rate {
             return Err(Error::Rate { got: rate, wanted: spec.sample_rate });
@@ -62,13 +64,14 @@ impl Frames {
         Ok(Frames { spec: spec.clone(), features, samples, lead, next: 0, runs })
     }
 
-    /// Seconds from one run to the next, where each takes one frame.
+    /// Returns the seconds between inferences if each takes one frame.
     pub(super) fn period(&self) -> Option<f64> {
         let seconds = f64::from(self.spec.stride) / f64::from(self.spec.sample_rate);
         (self.spec.frames == 0).then_some(seconds)
     }
 
-    /// Index of the first frame of a run; the last run of several ends with the recording.
+    /// Returns the index of the first frame of an inference. The last of several inferences ends
+    /// with the audio.
     fn first_frame(&self, run: usize) -> usize {
         let per_run = self.spec.frames as usize;
         if per_run == 0 {
@@ -79,7 +82,7 @@ impl Frames {
         (run * per_run).min(whole.saturating_sub(per_run))
     }
 
-    /// The samples of a frame, with silence before and after the recording.
+    /// Returns the samples of a frame, with silence before and after the audio.
     fn frame(&self, index: usize) -> Vec<f32> {
         let (window, stride) = (self.spec.window as usize, self.spec.stride as usize);
         let mut frame = vec![0.0; window];
@@ -112,7 +115,7 @@ impl Iterator for Frames {
             }
         }
         values.iter_mut().for_each(|x| *x = (*x - self.spec.mean) / self.spec.deviation);
-        Some(Tensor::new(&audio_shape(&self.spec), values).expect("frames of features"))
+        Some(Tensor::new(&audio_shape(&self.spec), values).expect("the values are whole frames"))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -153,30 +156,30 @@ mod tests {
     }
 
     #[test]
-    fn streams_begin_after_silence_and_end_in_it() {
+    fn streams_start_and_end_with_silence() {
         let runs = runs(&spec(3, 2, 0), 5);
         assert_eq!(runs, [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0], [4.0, 5.0, 0.0]]);
-        // More overlap than new samples: several frames begin in the silence.
+        // The overlap is larger than the stride: several frames start in the silence.
         let runs = self::runs(&spec(4, 1, 0), 2);
         assert_eq!(runs, [[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 2.0]]);
     }
 
     #[test]
-    fn short_recordings_are_padded() {
+    fn short_audio_is_padded() {
         assert_eq!(runs(&spec(2, 1, 3), 1), [[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]);
         assert_eq!(runs(&spec(2, 1, 3), 4), [[1.0, 2.0, 2.0, 3.0, 3.0, 4.0]]);
     }
 
     #[test]
-    fn long_recordings_take_several_runs_to_their_end() {
+    fn long_audio_takes_several_inferences() {
         let runs = runs(&spec(1, 1, 3), 7);
         assert_eq!(runs, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [5.0, 6.0, 7.0]]);
-        // A second of sound has 49 frames of 480, and a rest that no frame fits into.
+        // One second of audio has 49 frames of 480 samples and a remainder shorter than a frame.
         assert_eq!(self::runs(&spec(480, 320, 49), 16000).len(), 1);
     }
 
     #[test]
-    fn peak_is_the_greatest_sample() {
+    fn peak_is_the_largest_sample() {
         let spec = Audio { level: Level::Peak, ..spec(3, 3, 1) };
         let run = Frames::new(&spec, vec![0.25, -0.5, 0.1], 16000).unwrap().next().unwrap();
         assert_eq!(run.as_f32().unwrap(), [1.0, -1.0, 0.4]);
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_recordings_are_refused() {
+    fn unusable_audio_is_rejected() {
         let new = |samples: &[f32], rate| Frames::new(&spec(3, 3, 1), samples.into(), rate);
         assert!(matches!(new(&[0.0], 44100), Err(Error::Rate { got: 44100, wanted: 16000 })));
         assert!(matches!(new(&[], 16000), Err(Error::EmptyRecording)));

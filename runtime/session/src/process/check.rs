@@ -1,22 +1,22 @@
-//! Whether settings mean something, before anything is computed or allocated by them.
+//! Checks pre-processing settings before anything is computed or allocated from them.
 
 use hardtack_bundle::process::{Array, Audio, AudioFeature, Colour, Fit, Image, Preprocess};
 
 use super::Error;
 
-/// Longest side of a model's picture, in pixels.
+/// The maximum side of a model's input image, in pixels.
 const MAX_SIDE: u32 = 1 << 13;
-/// Longest window and most frames of a recording.
+/// The maximum window and stride in samples, and the maximum number of frames.
 const MAX_FRAMES: u32 = 1 << 16;
-/// Most features that one run takes.
+/// The maximum number of values that one inference takes.
 const MAX_FEATURES: u64 = 1 << 26;
-/// Most mel bands.
+/// The maximum number of mel bands.
 const MAX_BANDS: u16 = 1 << 10;
 
-/// Whether the settings of a pre-processing mean something.
+/// Checks that the settings of a pre-processing are valid.
 ///
 /// # Errors
-/// [`Error::Setting`], which names the setting and says what it must be.
+/// Returns [`Error::Setting`], which names the setting and its requirement.
 pub fn check(process: &Preprocess) -> Result<(), Error> {
     match process {
         Preprocess::Image(image) => check_image(image),
@@ -50,7 +50,7 @@ fn check_image(image: &Image) -> Result<(), Error> {
     check_scaling(&image.mean, &image.deviation, Some(channels(image.colour)))
 }
 
-/// Channels of a model's picture.
+/// Returns the number of channels of a model's input image.
 pub(super) fn channels(colour: Colour) -> usize {
     match colour {
         Colour::Rgb | Colour::Bgr => 3,
@@ -79,7 +79,7 @@ fn check_audio(audio: &Audio) -> Result<(), Error> {
     need(audio.frames <= MAX_FRAMES, "frames", || format!("at most {MAX_FRAMES}"))?;
     if audio.frames == 0 {
         need(audio.stride <= audio.window, "stride", || {
-            "at most `window` where there is one run per frame".into()
+            "at most `window` if each inference takes one frame".into()
         })?;
     }
     match audio.feature {
@@ -96,7 +96,7 @@ fn check_audio(audio: &Audio) -> Result<(), Error> {
     }
     let total = u64::from(audio.frames.max(1)) * features(audio) as u64;
     need(total <= MAX_FEATURES, "frames", || {
-        format!("so few that a run takes {MAX_FEATURES} values")
+        format!("small enough that an inference takes at most {MAX_FEATURES} values")
     })?;
     need(audio.mean.is_finite(), "mean", || "finite".into())?;
     let deviation = audio.deviation;
@@ -113,7 +113,7 @@ fn check_mel(rate: u32, bands: u16, low: f32, high: f32, floor: f32) -> Result<(
     need(floor > 0.0 && floor.is_finite(), "floor", || format!("above 0, not {floor}"))
 }
 
-/// Features of a frame.
+/// Returns the number of features per frame.
 pub(super) fn features(audio: &Audio) -> usize {
     match audio.feature {
         AudioFeature::Samples => audio.window as usize,
@@ -122,8 +122,8 @@ pub(super) fn features(audio: &Audio) -> usize {
     }
 }
 
-/// Shape of what one run takes: `[1, frames, features]`, or `[1, features]` where that is one
-/// frame.
+/// Returns the input shape of one inference: `[1, frames, features]`, or `[1, features]` if each
+/// inference takes one frame.
 pub(super) fn audio_shape(audio: &Audio) -> Vec<usize> {
     match audio.frames {
         0 => vec![1, features(audio)],
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_settings_are_named() {
+    fn invalid_settings_are_named() {
         let cases = [
             (image(|_| {}), ""),
             (image(|i| i.height = 0), "height"),

@@ -1,4 +1,4 @@
-//! JPEG and PNG.
+//! Decodes JPEG and PNG.
 
 use std::io::Cursor;
 
@@ -10,7 +10,7 @@ use super::image::{MAX_PIXELS, MAX_SIDE, Picture, check_size};
 /// Maximum memory in bytes for metadata, such as a color profile, and for one row of pixels.
 const HEAD_BYTES: u64 = 16 << 20;
 
-/// A decoded picture: height × width × red, green, blue.
+/// A decoded image: 8-bit RGB pixels of shape `[height, width, 3]`.
 pub(super) struct Decoded {
     height: usize,
     width: usize,
@@ -18,14 +18,14 @@ pub(super) struct Decoded {
 }
 
 impl Decoded {
-    /// Its pixels.
+    /// Borrows the pixels.
     pub(super) fn picture(&self) -> Picture<'_, u8> {
         let Decoded { height, width, ref pixels } = *self;
         Picture { height, width, channels: 3, pixels }
     }
 }
 
-/// Decodes a picture and turns it as its camera says. Opacity is ignored.
+/// Decodes an image and applies its EXIF orientation. The alpha channel is ignored.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     let mut decoder = open(bytes)?;
     let orientation = decoder.orientation().map_err(wrong)?;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_pictures_are_refused_before_they_are_decoded() {
+    fn huge_images_are_rejected_before_they_are_decoded() {
         let mut png = encoded(ImageFormat::Png);
         png[16..24].copy_from_slice(&[0, 0, 255, 255, 0, 0, 255, 255]);
         let check = crc(&png[12..29]);
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// The checksum of a part of a PNG.
+    /// Returns the CRC-32 checksum of part of a PNG.
     fn crc(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!0u32, |crc, byte| {
             (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -145,10 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_named_as_such() {
+    fn other_files_are_an_error_that_names_the_formats() {
         for bytes in [&b""[..], b"RIFF....WAVEfmt ", b"GIF89a\x01\x00\x01\x00"] {
             let message = decode(bytes).err().unwrap().to_string();
-            assert!(message.ends_with("give JPEG or PNG"), "{message}");
+            assert!(message.ends_with("use JPEG or PNG"), "{message}");
         }
     }
 

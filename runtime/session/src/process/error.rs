@@ -1,169 +1,169 @@
-//! What can be wrong with what a user gives, and with a bundle's settings.
+//! Errors in the data that a user gives and in the settings of a bundle.
 
 use std::path::PathBuf;
 
 use hardtack_bundle::DType;
 use thiserror::Error;
 
-/// Why an input or an answer cannot be made.
+/// The reason why pre- or post-processing failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting of the bundle has no meaning.
+    /// A setting of the bundle is invalid.
     #[error("pre-processing: `{setting}` must be {requirement}")]
     Setting {
-        /// Name of the setting.
+        /// The name of the setting.
         setting: &'static str,
-        /// What it must be.
+        /// The values that are allowed.
         requirement: String,
     },
-    /// What was made does not fit the model's input.
+    /// The shape of the pre-processed data does not match the model's input.
     #[error("input `{input}` takes the shape {}, but got {}", shape(wanted), plain(got))]
     Shape {
-        /// Name of the input.
+        /// The name of the input.
         input: String,
-        /// Shape of the array.
+        /// The shape of the data.
         got: Vec<usize>,
-        /// Shape of the input; `None` is any size.
+        /// The shape of the input; `None` stands for any size.
         wanted: Vec<Option<usize>>,
     },
-    /// The file has an error; `error` says which.
+    /// Processing a file failed.
     #[error("{}: {error}", path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         #[source]
         error: Box<Error>,
     },
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] std::io::Error),
-    /// The file is too large to be read.
+    /// The file is too large.
     #[error("the file has more than {limit} bytes; use a smaller image or shorter audio")]
     LargeFile {
-        /// Maximum size of a file in bytes.
+        /// The maximum size of a file in bytes.
         limit: u64,
     },
-    /// Not a picture that can be decoded.
-    #[error("not a picture that can be decoded ({0}); give JPEG or PNG")]
+    /// The image cannot be decoded.
+    #[error("cannot decode the image ({0}); use JPEG or PNG")]
     Picture(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The picture has too many pixels, or none.
+    /// The image has no pixels or too many.
     #[error(
-        "the picture is {width} × {height}; it may have {pixels} pixels and sides from 1 to \
+        "the image is {width} × {height} pixels; it may have {pixels} pixels and sides from 1 to \
          {side}: make it smaller"
     )]
     PictureSize {
-        /// Height in pixels.
+        /// The height in pixels.
         height: u64,
-        /// Width in pixels.
+        /// The width in pixels.
         width: u64,
-        /// Most pixels accepted.
+        /// The maximum number of pixels.
         pixels: u64,
-        /// Longest side accepted.
+        /// The maximum side in pixels.
         side: u64,
     },
-    /// The images of an array become too many values.
+    /// The images of an array have too many values after pre-processing.
     #[error(
-        "{images} images become {values} values, and {limit} are accepted; give fewer at a time"
+        "{images} images have {values} values after pre-processing, beyond the limit of {limit}; \
+         pass fewer images at a time"
     )]
     TooManyImages {
         /// The number of images.
         images: usize,
-        /// The number of values that they become.
+        /// The number of values after pre-processing.
         values: u64,
-        /// The maximum.
+        /// The maximum number of values.
         limit: u64,
     },
-    /// Not a recording that can be read.
+    /// The audio cannot be decoded.
     #[error(
-        "not a recording that can be read ({0}); give WAV with 8 to 32-bit integers or 32-bit \
-         floats"
+        "cannot decode the audio ({0}); use WAV with 8 to 32-bit integer or 32-bit float samples"
     )]
     Recording(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The recording has no samples.
-    #[error("the recording has no samples")]
+    /// The audio has no samples.
+    #[error("the audio has no samples")]
     EmptyRecording,
-    /// The recording has too many samples.
-    #[error("the recording has more than {limit} samples; cut it into shorter files")]
+    /// The audio has too many samples.
+    #[error("the audio has more than {limit} samples; cut it into shorter files")]
     LongRecording {
-        /// Most samples accepted.
+        /// The maximum number of samples.
         limit: usize,
     },
-    /// A sample is not a number.
-    #[error("sample {index} of the recording is not a finite number")]
+    /// A sample is infinite or NaN.
+    #[error("sample {index} of the audio is not a finite number")]
     NotFinite {
-        /// Index of the sample.
+        /// The index of the sample.
         index: usize,
     },
-    /// The recording has another sample rate than the model expects.
+    /// The sample rate of the audio is not the one that the model expects.
     #[error(
-        "the recording has {got} samples per second, the model expects {wanted}; resample it, for \
-         example with `sox in.wav -r {wanted} out.wav`"
+        "the audio has a sample rate of {got} Hz, but the model expects {wanted} Hz; resample it, \
+         for example with `sox in.wav -r {wanted} out.wav`"
     )]
     Rate {
-        /// Samples per second of the recording.
+        /// The sample rate of the audio in Hz.
         got: u32,
-        /// Samples per second that the model expects.
+        /// The sample rate that the model expects in Hz.
         wanted: u32,
     },
-    /// The array's numbers are not a recording's.
-    #[error("a recording as an array holds i8, i16, i32 or floats from −1 to 1, not {dtype}")]
+    /// The element type of an array does not represent audio samples.
+    #[error("an audio array must hold i8, i16, i32 or floats from −1 to 1, not {dtype}")]
     SampleType {
-        /// Element type of the array.
+        /// The element type of the array.
         dtype: DType,
     },
-    /// The recording given as one sample is longer than one run of the model takes.
+    /// The audio given as one sample is longer than the input of one inference.
     #[error(
-        "the recording takes {runs} runs of the model, but one sample is one run; cut it to what \
-         one run takes"
+        "the audio takes {runs} inferences, but one sample must fit one inference; cut it to that \
+         length"
     )]
     SeveralRuns {
-        /// Runs it takes.
+        /// The number of inferences that the audio takes.
         runs: usize,
     },
-    /// The array has a shape that the pre-processing cannot use.
+    /// The pre-processing cannot use an array of this shape.
     #[error("an array of shape {} was given, but the pre-processing takes {wanted}", plain(shape))]
     Array {
-        /// Shape of the array.
+        /// The shape of the array.
         shape: Vec<usize>,
-        /// What it takes.
+        /// The arrays that the pre-processing takes.
         wanted: String,
     },
     /// The array has no elements.
     #[error("the array of shape {} has no elements", plain(shape))]
     EmptyArray {
-        /// Shape of the array.
+        /// The shape of the array.
         shape: Vec<usize>,
     },
-    /// The model takes arrays, not files of pictures or recordings.
-    #[error("the bundle has no pre-processing for pictures or recordings; give an array (.npy)")]
+    /// The model takes arrays, not image or audio files.
+    #[error("the bundle has no pre-processing for images or audio; pass an array (.npy)")]
     TakesArrays,
-    /// The model takes no recordings.
-    #[error("the bundle has no pre-processing for recordings")]
+    /// The model does not take audio.
+    #[error("the bundle has no pre-processing for audio")]
     TakesNoRecording,
-    /// This build cannot decode the content.
+    /// This build lacks the feature that decodes the content.
     #[error("this build cannot decode {content}; build hardtack with its feature `{feature}`")]
     Feature {
-        /// What cannot be decoded.
+        /// The kind of content.
         content: &'static str,
-        /// The feature that can.
+        /// The feature of this crate that decodes it.
         feature: &'static str,
     },
-    /// The output is not the scores of one sample.
+    /// The output does not hold the scores of one sample.
     #[error(
-        "an output of shape {} cannot be ranked: it must hold the scores of one sample, or one \
-         class",
+        "cannot rank an output of shape {}: it must hold the scores of one sample or a single \
+         class index",
         plain(shape)
     )]
     Output {
-        /// Shape of the output.
+        /// The shape of the output.
         shape: Vec<usize>,
     },
-    /// The model's answer is not the number of a class.
-    #[error("the output {value} is not the number of a class")]
+    /// The output of the model is not a class index.
+    #[error("the output {value} is not a class index")]
     NotAClass {
-        /// The answer.
+        /// The value of the output.
         value: i64,
     },
 }

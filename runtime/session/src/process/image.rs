@@ -1,4 +1,4 @@
-//! Pictures: fitted to the model's size, in its order of colours, normalised, in its layout.
+//! Images: resizes, reorders channels, normalizes and lays out pixels as the model expects.
 
 use hardtack_bundle::process::{ChannelOrder, Colour, Fit, Image};
 
@@ -8,15 +8,15 @@ use super::check::channels;
 use super::resize::{Axis, resize};
 use crate::{Data, Tensor};
 
-/// Most pixels of a picture.
+/// The maximum number of pixels of an image.
 pub(super) const MAX_PIXELS: u64 = 1 << 26;
 /// The maximum number of values that the images of one array become.
 const MAX_VALUES: u64 = 1 << 28;
-/// Longest side of a picture.
+/// The maximum side of an image, in pixels.
 pub(super) const MAX_SIDE: u64 = 1 << 16;
 
-/// A picture's pixels from 0 to 255: height × width × channels, which are 1 (gray), 3 (red,
-/// green, blue) or 4, the last of which (opacity) is ignored.
+/// The pixels of an image, from 0 to 255, with shape `[height, width, channels]`. There are 1
+/// (gray), 3 (RGB) or 4 (RGBA) channels; the alpha channel is ignored.
 pub(super) struct Picture<'a, T> {
     pub height: usize,
     pub width: usize,
@@ -24,7 +24,7 @@ pub(super) struct Picture<'a, T> {
     pub pixels: &'a [T],
 }
 
-/// Shape of `samples` pictures as the model takes them.
+/// Returns the input shape of the model for this number of images.
 pub(super) fn shape(spec: &Image, samples: usize) -> [usize; 4] {
     let (height, width) = (spec.height as usize, spec.width as usize);
     match spec.order {
@@ -33,7 +33,7 @@ pub(super) fn shape(spec: &Image, samples: usize) -> [usize; 4] {
     }
 }
 
-/// Dimensions of an array of images.
+/// The dimensions of an array of images.
 pub(super) struct Pixels {
     pub samples: usize,
     pub height: usize,
@@ -44,7 +44,7 @@ pub(super) struct Pixels {
 /// Interprets the shape of an array as images.
 ///
 /// # Errors
-/// [`Error::Array`] if the shape is not one of images.
+/// Returns [`Error::Array`] if the shape does not describe images.
 pub(super) fn pixels(spec: &Image, shape: &[usize]) -> Result<Pixels, Error> {
     let gray = spec.colour == Colour::Gray;
     let (samples, height, width, channels) = match *shape {
@@ -53,7 +53,7 @@ pub(super) fn pixels(spec: &Image, shape: &[usize]) -> Result<Pixels, Error> {
         [samples, height, width] if gray => (samples, height, width, 1),
         [samples, height, width, channels @ (1 | 3 | 4)] => (samples, height, width, channels),
         _ => {
-            let wanted = "pictures of shape [height, width], [height, width, channels] or \
+            let wanted = "images of shape [height, width], [height, width, channels] or \
                           [samples, height, width, channels] with 1, 3 or 4 channels";
             return Err(Error::Array { shape: shape.into(), wanted: wanted.into() });
         }
@@ -85,10 +85,10 @@ pub(super) fn array(spec: &Image, sample: &Tensor) -> Result<Tensor, Error> {
             }
         }
     }
-    Ok(Tensor::new(&shape(spec, samples), values).expect("pictures of the model's size"))
+    Ok(Tensor::new(&shape(spec, samples), values).expect("each image has the size of the input"))
 }
 
-/// The values of one picture, in the order that the model takes.
+/// Pre-processes one image and returns its values in the layout of the model.
 pub(super) fn picture<T: Copy + Into<f32>>(
     spec: &Image,
     picture: &Picture<'_, T>,
@@ -126,7 +126,7 @@ pub(super) fn picture<T: Copy + Into<f32>>(
     })
 }
 
-/// Whether a picture can be taken.
+/// Checks the size of an image before it is decoded or resized.
 pub(super) fn check_size(height: u64, width: u64) -> Result<(), Error> {
     let sides = (1..=MAX_SIDE).contains(&height) && (1..=MAX_SIDE).contains(&width);
     if sides && height * width <= MAX_PIXELS {
@@ -135,7 +135,7 @@ pub(super) fn check_size(height: u64, width: u64) -> Result<(), Error> {
     Err(Error::PictureSize { height, width, pixels: MAX_PIXELS, side: MAX_SIDE })
 }
 
-/// Where the rows and columns of a picture go.
+/// Returns how the rows and columns of an image are scaled and cropped.
 fn axes(spec: &Image, height: usize, width: usize) -> (Axis, Axis) {
     let (rows, columns) = (spec.height as usize, spec.width as usize);
     let whole = |source, scaled| Axis { source, scaled, skip: 0, take: scaled };
@@ -150,7 +150,7 @@ fn axes(spec: &Image, height: usize, width: usize) -> (Axis, Axis) {
             (centre(height, rows), centre(width, columns))
         }
         Fit::Letterbox { .. } => {
-            // The axis that fills the model's input decides; the other one is rounded down.
+            // The axis that fills the model's input sets the scale; the other one is rounded down.
             if rows * width <= columns * height {
                 (whole(height, rows), whole(width, (width * rows / height).max(1)))
             } else {
@@ -160,7 +160,7 @@ fn axes(spec: &Image, height: usize, width: usize) -> (Axis, Axis) {
     }
 }
 
-/// A pixel in the model's colours, of which there are 1 or 3.
+/// Converts a pixel to the model's channels: 1 (gray) or 3.
 fn coloured(pixel: &[f32], colour: Colour) -> [f32; 3] {
     let [red, green, blue] = match *pixel {
         [red, green, blue, ..] => [red, green, blue],
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_and_columns_go_where_the_fit_says() {
+    fn rows_and_columns_are_scaled_as_the_fit_requires() {
         let axis = |source, scaled, skip, take| Axis { source, scaled, skip, take };
         let crop = Fit::CentreCrop { short_side: 256 };
         let letterbox = Fit::Letterbox { fill: 114 };
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_layout_and_scaling() {
+    fn colors_layout_and_normalization() {
         let pixels = [10u8, 20, 30, 40, 50, 60];
         let input = Tensor::new(&[1, 2, 3], pixels.to_vec()).unwrap();
         let of = |spec: &Image| array(spec, &input).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn letterbox_fills_right_and_below() {
+    fn letterbox_pads_on_the_right_and_below() {
         let mut spec = spec(2, 3, Fit::Letterbox { fill: 114 });
         spec.colour = Colour::Gray;
         spec.mean = [14.0].into_iter().collect();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_pixels_come_in_five_shapes() {
+    fn arrays_of_pixels_may_have_five_shapes() {
         let cases: [(&[usize], Colour, Option<usize>); 9] = [
             (&[4, 5], Colour::Rgb, Some(1)),
             (&[4, 5, 3], Colour::Rgb, Some(1)),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_without_pixels_or_with_too_many_are_refused() {
+    fn images_without_pixels_or_with_too_many_are_rejected() {
         for (height, width) in
             [(0, 5), (5, 0), (1 << 13, (1 << 13) + 1), (1, 1 << 17), (u64::MAX, 2)]
         {

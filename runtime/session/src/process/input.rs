@@ -1,4 +1,4 @@
-//! What the model's input takes: the last step of every pre-processing.
+//! The last step of every pre-processing: converts values to the shape and type of the input.
 
 use half::{bf16, f16};
 use hardtack_bundle::DType;
@@ -7,18 +7,18 @@ use hardtack_bundle::manifest::{Extent, Port, Quantization};
 use super::Error;
 use crate::{Data, Tensor};
 
-/// Element type and shape of an input of the model.
+/// The element type, shape and quantization of a model input.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     name: String,
     dtype: DType,
-    /// `None` is any size.
+    /// The dimensions; `None` stands for any size.
     shape: Vec<Option<usize>>,
     quantization: Option<Quantization>,
 }
 
 impl Target {
-    /// What `port` takes.
+    /// Describes the input `port`.
     pub(super) fn of(port: &Port<'_>) -> Target {
         let shape = port
             .shape
@@ -31,10 +31,11 @@ impl Target {
         Target { name: port.name.into(), dtype: port.dtype, shape, quantization: port.quantization }
     }
 
-    /// Gives values the input's shape and element type; quantizes where the input is quantized.
+    /// Converts values to the shape and element type of the input. Quantizes floats if the input is
+    /// quantized.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the shape is not the input's and no view of it is.
+    /// Returns [`Error::Shape`] if the values cannot be reshaped to the input.
     pub(super) fn finish(&self, values: Tensor) -> Result<Tensor, Error> {
         let shape = self.shape_for(values.shape())?;
         let data = match self.quantization {
@@ -43,14 +44,14 @@ impl Target {
             }
             _ => cast(values, self.dtype),
         };
-        Ok(Tensor::new(&shape, data).expect("a view has as many elements"))
+        Ok(Tensor::new(&shape, data).expect("reshaping keeps the number of elements"))
     }
 
-    /// The input's shape for an array of shape `got`, which may merge and split neighbouring
-    /// dimensions and insert or drop those of 1, but never mixes dimensions.
+    /// Returns the input shape for an array of shape `got`. Reshaping may merge and split adjacent
+    /// dimensions and insert or remove dimensions of 1, but never transposes.
     ///
     /// # Errors
-    /// [`Error::Shape`] where there is no such shape.
+    /// Returns [`Error::Shape`] if there is no such shape.
     pub(super) fn shape_for(&self, got: &[usize]) -> Result<Vec<usize>, Error> {
         let fits = |shape: &[Option<usize>]| {
             shape.len() == got.len()
@@ -66,8 +67,8 @@ impl Target {
         })
     }
 
-    /// Fills in the free dimensions: the only one from the number of elements, the first of
-    /// several, which is the number of samples, with 1.
+    /// Computes the free dimensions. If there is only one, its size follows from the number of
+    /// elements. If there are several, the first is the number of samples and becomes 1.
     fn solve(&self, got: &[usize]) -> Option<Vec<usize>> {
         let elements = product(got.iter())?;
         let mut shape = self.shape.clone();
@@ -90,7 +91,7 @@ fn product<'a>(mut sizes: impl Iterator<Item = &'a usize>) -> Option<usize> {
     sizes.try_fold(1usize, |product, size| product.checked_mul(*size))
 }
 
-/// Whether two shapes of as many elements are the same but for merged, split or added dimensions.
+/// Returns whether two shapes of equal size differ only by merged, split or added dimensions.
 fn same_order(a: &[usize], b: &[usize]) -> bool {
     let ends = |shape: &[usize]| {
         let mut ends = vec![1];
@@ -108,7 +109,7 @@ fn same_order(a: &[usize], b: &[usize]) -> bool {
 }
 
 fn quantize(values: &Tensor, quantization: Quantization, dtype: DType) -> Data {
-    // As the engine does it, so that an input gives the same integers here and there.
+    // Quantize as the engine does, so that both produce the same integers.
     let inverse_scale = 1.0 / quantization.scale;
     let steps = |value: &f32| {
         let steps = (value * inverse_scale).round_ties_even();
@@ -117,12 +118,12 @@ fn quantize(values: &Tensor, quantization: Quantization, dtype: DType) -> Data {
     from_integers(values.to_f32().iter().map(steps).collect(), dtype)
 }
 
-/// Whether the elements are floats.
+/// Returns whether elements of this type are floats.
 pub(super) fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
 }
 
-/// Numbers as another type; saturated, and without their fraction, where it cannot hold them.
+/// Converts elements to another type. Saturates, and truncates fractions for integer types.
 fn cast(values: Tensor, dtype: DType) -> Data {
     if values.dtype() == dtype {
         return values.into_data();
@@ -149,7 +150,7 @@ fn to_f64(data: &Data) -> Vec<f64> {
     }
 }
 
-/// Integers as the widest signed type, saturated.
+/// Converts elements to i64, with saturation.
 pub(super) fn to_i64(data: &Data) -> Vec<i64> {
     match data {
         Data::Bool(v) => v.iter().map(|x| (*x).into()).collect(),
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_gain_and_lose_ones_but_never_mix() {
+    fn shapes_gain_and_lose_ones_but_are_never_transposed() {
         const ANY: Option<usize> = None;
         type Case = (&'static [usize], &'static [Option<usize>], Option<&'static [usize]>);
         let cases: [Case; 15] = [
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_get_the_type_of_the_input() {
+    fn elements_are_converted_to_the_type_of_the_input() {
         let finish = |data: Data, dtype| {
             target(&[None], dtype).finish(Tensor::new(&[3], data).unwrap()).unwrap().into_data()
         };

@@ -1,7 +1,7 @@
-//! Pre- and post-processing as a bundle describes it: from a picture, a recording or an array to
-//! the model's first input, and from its first output to an answer.
+//! Pre- and post-processing that a bundle describes. [`Preprocessor`] turns an image, audio or an
+//! array into the model's first input. [`Postprocessor`] turns its first output into classes.
 //!
-//! Arrays need no feature of this crate; decoding JPEG and PNG needs `image`, recordings need
+//! Arrays need no feature of this crate. Decoding JPEG and PNG needs `image`, and audio needs
 //! `audio`.
 
 mod array;
@@ -35,7 +35,7 @@ pub use post::{Class, Postprocessor, reals};
 use crate::Tensor;
 use input::Target;
 
-/// Maximum size in bytes of a file that is read.
+/// The maximum size of a file, in bytes.
 const MAX_FILE: u64 = 1 << 30;
 
 /// Reads a file of at most [`MAX_FILE`] bytes.
@@ -44,27 +44,27 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut length = file.metadata().map_err(Error::Read)?.len();
     let mut bytes = Vec::new();
     if length <= MAX_FILE {
-        // The length of a pipe is only known at its end.
+        // The length of a pipe is known only at its end.
         file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
         length = bytes.len() as u64;
     }
     if length > MAX_FILE { Err(Error::LargeFile { limit: MAX_FILE }) } else { Ok(bytes) }
 }
 
-/// Makes a model's first input from what a user has.
+/// Turns images, audio or arrays into a model's first input.
 #[derive(Clone, Debug)]
 pub struct Preprocessor {
-    /// `None`: arrays are taken as they are.
+    /// The pre-processing; `None` only converts arrays to the type and shape of the input.
     process: Option<Preprocess>,
     target: Target,
 }
 
 impl Preprocessor {
-    /// A bundle's pre-processing for its first input.
+    /// Creates the pre-processing that a bundle describes for its first input.
     ///
     /// # Errors
-    /// [`Error::Setting`] where a setting has no meaning, [`Error::Shape`] where what would be
-    /// made does not fit the input.
+    /// Returns [`Error::Setting`] if a setting is invalid, and [`Error::Shape`] if the result would
+    /// not match the input.
     pub fn new(process: Preprocess, input: &Port<'_>) -> Result<Preprocessor, Error> {
         check(&process)?;
         let target = Target::of(input);
@@ -80,27 +80,27 @@ impl Preprocessor {
         Ok(Preprocessor { process: Some(process), target })
     }
 
-    /// For a bundle without pre-processing: arrays get the input's element type and, where they
-    /// lack the dimension of samples, its shape.
+    /// Creates the pre-processing for a bundle that describes none. It converts arrays to the
+    /// element type of the input and adds a missing batch dimension.
     pub fn identity(input: &Port<'_>) -> Preprocessor {
         Preprocessor { process: None, target: Target::of(input) }
     }
 
-    /// Reads a file of the kind that the bundle is made for: JPEG or PNG, or WAV.
+    /// Reads a file of the kind that the model takes: JPEG or PNG for images, WAV for audio.
     ///
     /// # Errors
-    /// [`Error::File`], which names the file, with the reason.
+    /// Returns [`Error::File`], which names the file and contains the reason.
     pub fn file(&self, path: &Path) -> Result<Inputs, Error> {
         read(path)
             .and_then(|bytes| self.bytes(&bytes))
             .map_err(|error| Error::File { path: path.into(), error: error.into() })
     }
 
-    /// Reads the content of such a file.
+    /// Decodes the content of such a file.
     ///
     /// # Errors
-    /// Where the content is of another kind, cannot be decoded or does not fit the model, and
-    /// where this build lacks the feature that decodes it.
+    /// Returns an error if the content is of another kind, cannot be decoded or does not match the
+    /// model, or if this build lacks the feature that decodes it.
     pub fn bytes(&self, bytes: &[u8]) -> Result<Inputs, Error> {
         match &self.process {
             #[cfg(feature = "image")]
@@ -108,14 +108,14 @@ impl Preprocessor {
                 let decoded = decode::decode(bytes)?;
                 let values = image::picture(image, &decoded.picture())?;
                 let tensor = Tensor::new(&image::shape(image, 1), values)
-                    .expect("a picture of the model's size");
+                    .expect("the image has the size of the input");
                 let run = std::iter::once(self.target.finish(tensor)?);
                 Ok(Inputs { runs: Box::new(run), period: None })
             }
             #[cfg(not(feature = "image"))]
             Some(Preprocess::Image(_)) => {
                 let _ = bytes;
-                Err(Error::Feature { content: "pictures", feature: "image" })
+                Err(Error::Feature { content: "images", feature: "image" })
             }
             #[cfg(feature = "audio")]
             Some(Preprocess::Audio(_)) => {
@@ -124,24 +124,24 @@ impl Preprocessor {
             }
             #[cfg(not(feature = "audio"))]
             Some(Preprocess::Audio(_)) => {
-                Err(Error::Feature { content: "recordings", feature: "audio" })
+                Err(Error::Feature { content: "audio", feature: "audio" })
             }
             Some(Preprocess::Array(_)) | None => Err(Error::TakesArrays),
         }
     }
 
-    /// One sample that is already an array.
+    /// Converts one sample that is already an array.
     ///
-    /// - Picture: raw pixels from 0 to 255, `[height, width, channels]`, `[height, width]`, or
-    ///   several with their number in front; 1, 3 (red, green, blue) or 4 channels, of which the
-    ///   fourth (opacity) is ignored. Fitted and normalised as pictures from files are.
-    /// - Recording: `[samples]` at the model's rate, of at most one run; integers count as sample
-    ///   types of files do, floats are from −1 to 1. Floats that have the shape of the input are
-    ///   features that somebody computed already, and are taken as they are.
-    /// - Array: any shape that is the input's but for dimensions of 1.
+    /// - Image: pixels from 0 to 255 of shape `[height, width]`, `[height, width, channels]` or
+    ///   `[samples, height, width, channels]`. There are 1, 3 (RGB) or 4 (RGBA) channels; the alpha
+    ///   channel is ignored. Resized and normalized like images from files.
+    /// - Audio: `[samples]` at the model's sample rate, for at most one inference. Integers are
+    ///   scaled like the samples of WAV files; floats range from −1 to 1. Floats with more than one
+    ///   dimension are computed features in the shape of the input, and are not processed.
+    /// - Array: any shape that can be reshaped to the input without transposing.
     ///
     /// # Errors
-    /// [`Error::Array`] or [`Error::Shape`] where the array does not fit the model.
+    /// Returns [`Error::Array`] or [`Error::Shape`] if the array does not match the model.
     pub fn array(&self, sample: &Tensor) -> Result<Tensor, Error> {
         if sample.is_empty() {
             return Err(Error::EmptyArray { shape: sample.shape().into() });
@@ -161,12 +161,12 @@ impl Preprocessor {
         }
     }
 
-    /// Checks whether [`Preprocessor::array`] accepts arrays of this element type and shape. Call it
-    /// before reading an array from an untrusted file, so that arrays that do not fit the model are
-    /// never loaded.
+    /// Checks whether [`Preprocessor::array`] accepts arrays of this element type and shape. Call
+    /// it before reading an array from an untrusted file, so that arrays that do not match the
+    /// model are never loaded.
     ///
     /// # Errors
-    /// The errors of [`Preprocessor::array`] that depend on type and shape only.
+    /// Returns the errors of [`Preprocessor::array`] that depend on type and shape only.
     pub fn accepts(&self, dtype: DType, shape: &[usize]) -> Result<(), Error> {
         if shape.contains(&0) {
             return Err(Error::EmptyArray { shape: shape.into() });
@@ -191,7 +191,7 @@ impl Preprocessor {
             }
             #[cfg(not(feature = "audio"))]
             Some(Preprocess::Audio(_)) => {
-                Err(Error::Feature { content: "recordings", feature: "audio" })
+                Err(Error::Feature { content: "audio", feature: "audio" })
             }
         }
     }
@@ -211,14 +211,15 @@ impl Preprocessor {
 
     #[cfg(not(feature = "audio"))]
     fn recording(&self, _: &hardtack_bundle::process::Audio, _: &Tensor) -> Result<Tensor, Error> {
-        Err(Error::Feature { content: "recordings", feature: "audio" })
+        Err(Error::Feature { content: "audio", feature: "audio" })
     }
 
-    /// A recording of one channel, from −1 to 1.
+    /// Processes single-channel audio with samples from −1 to 1.
     ///
     /// # Errors
-    /// [`Error::Rate`] where the rate is not the model's, [`Error::EmptyRecording`] without
-    /// samples, [`Error::TakesNoRecording`] where the model takes something else.
+    /// Returns [`Error::Rate`] if the sample rate is not the model's, [`Error::EmptyRecording`] if
+    /// there are no samples, [`Error::NotFinite`] if one is infinite or NaN, and
+    /// [`Error::TakesNoRecording`] if the model does not take audio.
     #[cfg(feature = "audio")]
     pub fn samples(&self, samples: Vec<f32>, sample_rate: u32) -> Result<Inputs, Error> {
         let Some(Preprocess::Audio(spec)) = &self.process else {
@@ -226,19 +227,19 @@ impl Preprocessor {
         };
         let frames = audio::Frames::new(spec, samples, sample_rate)?;
         let (period, target) = (frames.period(), self.target.clone());
-        let fitted = move |run| target.finish(run).expect("the shape fitted in `new`");
+        let fitted = move |run| target.finish(run).expect("`new` checked the shape");
         Ok(Inputs { runs: Box::new(frames.map(fitted)), period })
     }
 }
 
-/// The inputs of consecutive runs of the model, made as they are asked for.
+/// An iterator over the inputs of consecutive inferences, computed on demand.
 pub struct Inputs {
     runs: Box<dyn ExactSizeIterator<Item = Tensor> + Send>,
     period: Option<f64>,
 }
 
 impl Inputs {
-    /// Seconds of the recording from one run to the next, where each run takes one frame.
+    /// Returns the seconds of audio between inferences if each takes one frame.
     pub fn period(&self) -> Option<f64> {
         self.period
     }

@@ -1,4 +1,4 @@
-//! The classes with the greatest scores.
+//! Post-processing: returns the classes with the highest scores.
 
 use hardtack_bundle::manifest::{Port, Quantization};
 use hardtack_bundle::process::Postprocess;
@@ -7,7 +7,7 @@ use super::Error;
 use super::input::{is_float, to_i64};
 use crate::Tensor;
 
-/// Makes an answer from a model's first output.
+/// Turns a model's first output into classes.
 #[derive(Clone, Debug)]
 pub struct Postprocessor<'a> {
     process: Postprocess,
@@ -15,20 +15,20 @@ pub struct Postprocessor<'a> {
     labels: Vec<&'a str>,
 }
 
-/// A class and how much the model thinks that the input belongs to it.
+/// A class and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Class<'a> {
-    /// Index of its label: the index of its score without the classes before the first label.
+    /// The index of the label: the index of the score, minus the number of skipped classes.
     pub index: usize,
-    /// Its name, if the bundle has one.
+    /// The name of the class, if the bundle has one.
     pub label: Option<&'a str>,
-    /// Its score, a probability where the settings or the model make it one; 1 where the model
-    /// answers with the class itself.
+    /// The score. It is a probability if the post-processing or the model applies softmax, and 1 if
+    /// the model returns the class index itself.
     pub score: f32,
 }
 
 impl<'a> Postprocessor<'a> {
-    /// A bundle's post-processing for its first output, and its labels in their order.
+    /// Creates the post-processing of a bundle for its first output, with its labels in order.
     pub fn new(
         process: Postprocess,
         output: &Port<'_>,
@@ -38,14 +38,13 @@ impl<'a> Postprocessor<'a> {
         Postprocessor { process, quantization: output.quantization, labels }
     }
 
-    /// The `count` classes of the greatest score, best first; of equal scores, the class of the
-    /// lower index first. `output` is that of one sample: any shape whose only dimension other
-    /// than 1 is that of the classes, or one integer, which is the class itself. Scores that are
-    /// not numbers come last.
+    /// Returns the `count` classes with the highest scores, best first. Equal scores are ordered by
+    /// index, and NaN comes last. `output` belongs to one sample: at most one dimension differs
+    /// from 1. A single integer that is not quantized is the class index itself.
     ///
     /// # Errors
-    /// [`Error::Output`] where the shape is not that of one sample's scores,
-    /// [`Error::NotAClass`] where the class is negative.
+    /// Returns [`Error::Output`] if the shape is not that of one sample's scores, and
+    /// [`Error::NotAClass`] if the class index is negative.
     pub fn top(&self, output: &Tensor, count: usize) -> Result<Vec<Class<'a>>, Error> {
         let Postprocess::Classify { softmax, skip } = self.process;
         let several = output.shape().iter().filter(|size| **size != 1).count() > 1;
@@ -62,7 +61,7 @@ impl<'a> Postprocessor<'a> {
         let scores = scores.get(skip.into()..).unwrap_or_default();
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| {
-            // Adding 0 makes −0 and 0 equal.
+            // Adding 0 turns −0 into 0, so that they compare equal.
             let (a, b) = (scores[*a] + 0.0, scores[*b] + 0.0);
             a.is_nan().cmp(&b.is_nan()).then(b.total_cmp(&a))
         });
@@ -81,7 +80,7 @@ impl<'a> Postprocessor<'a> {
     }
 }
 
-/// What the elements of an output stand for, where they may be integers.
+/// Converts the elements of an output to f32, dequantizing integers if it is quantized.
 pub fn reals(output: &Tensor, quantization: Option<Quantization>) -> Vec<f32> {
     let mut values = output.to_f32();
     if let Some(Quantization { scale, zero_point }) = quantization
@@ -92,7 +91,7 @@ pub fn reals(output: &Tensor, quantization: Option<Quantization>) -> Vec<f32> {
     values
 }
 
-/// Softmax in place.
+/// Applies softmax in place.
 fn probabilities(scores: &mut [f32]) {
     let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     scores.iter_mut().for_each(|score| *score = (*score - greatest).exp());
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn greatest_first_and_ties_by_index() {
+    fn highest_scores_first_and_ties_by_index() {
         let scores = vec![0.5f32, f32::NAN, 2.0, -0.0, 2.0];
         let output = Tensor::new(&[1, 5, 1, 1], scores).unwrap();
         let class = |index, label, score| Class { index, label, score };
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn softmax_counts_the_skipped_classes() {
+    fn softmax_includes_the_skipped_classes() {
         let output = Tensor::new(&[1, 3], vec![1001.0f32, 1000.0, 1000.0 + 2f32.ln()]).unwrap();
         let best = top((true, 1), &output, &[])[0];
         assert_eq!(best.index, 1);
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn quantized_scores_are_made_real() {
+    fn quantized_scores_are_dequantized() {
         let quantization = Quantization { scale: 1.0 / 256.0, zero_point: -128 };
         let process = Postprocess::Classify { softmax: false, skip: 0 };
         let post = Postprocessor::new(process, &port(Some(quantization)), []);
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn one_integer_is_the_class() {
+    fn a_single_integer_is_the_class_index() {
         let output = Tensor::new(&[1], vec![1i64]).unwrap();
         let setosa = Class { index: 1, label: Some("versicolor"), score: 1.0 };
         assert_eq!(top((false, 0), &output, &["setosa", "versicolor"]), [setosa]);

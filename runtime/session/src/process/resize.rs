@@ -1,25 +1,25 @@
-//! Bilinear resizing with antialiasing: every output pixel is the mean of the input pixels under
-//! a triangle, which is two output pixels wide where the picture shrinks and two input pixels
-//! where it grows.
+//! Bilinear resizing with antialiasing. Every output pixel is a weighted mean of the input pixels
+//! under a triangle. The triangle is two output pixels wide when downscaling and two input pixels
+//! wide when upscaling.
 
-/// One axis of a picture and the part of the scaled axis that is wanted.
+/// The scaling of one axis of an image and the part of the scaled axis to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Axis {
-    /// Pixels of the picture.
+    /// The number of pixels in the image.
     pub source: usize,
-    /// Pixels after scaling.
+    /// The number of pixels after scaling.
     pub scaled: usize,
-    /// Scaled pixels before those that are wanted.
+    /// The number of scaled pixels to skip at the start.
     pub skip: usize,
-    /// Scaled pixels that are wanted.
+    /// The number of scaled pixels to compute.
     pub take: usize,
 }
 
-/// The weights of the input pixels of each output pixel.
+/// The weights of the input pixels for each output pixel.
 struct Taps {
-    /// First input pixel and number of weights.
+    /// The first input pixel and the number of weights for each output pixel.
     runs: Vec<(usize, usize)>,
-    /// The weights, one run after another. Those of a run sum to 1.
+    /// The weights of all output pixels, concatenated. Those of one output pixel sum to 1.
     weights: Vec<f32>,
 }
 
@@ -47,7 +47,7 @@ impl Axis {
 }
 
 impl Taps {
-    /// First input pixel and weights of each output pixel.
+    /// Iterates over the first input pixel and the weights of each output pixel.
     fn iter(&self) -> impl Iterator<Item = (usize, &[f32])> {
         let mut weights = &self.weights[..];
         self.runs.iter().map(move |(first, count)| {
@@ -58,10 +58,10 @@ impl Taps {
     }
 }
 
-/// Resizes `pixels`, `rows.source` × `columns.source` × `channels` row-major, to
-/// `rows.take` × `columns.take` × `channels`.
+/// Resizes `pixels`, of shape `[rows.source, columns.source, channels]` in row-major order, to
+/// `[rows.take, columns.take, channels]`.
 ///
-/// No size may be 0, nor the scaled part reach past the scaled size.
+/// No size may be 0, and `skip + take` must not exceed `scaled`.
 pub(super) fn resize<T: Copy + Into<f32>>(
     pixels: &[T],
     rows: Axis,
@@ -122,22 +122,22 @@ mod tests {
     }
 
     #[test]
-    fn growing_interpolates_between_centres() {
+    fn upscaling_interpolates_between_pixel_centers() {
         let row = resize(&[0.0f32, 100.0], whole(1, 1), whole(2, 4), 1);
         assert_eq!(row, [0.0, 25.0, 75.0, 100.0]);
     }
 
     #[test]
-    fn shrinking_sees_every_pixel() {
-        // Triangle two output pixels wide over eight inputs: weights 1 3 5 7 7 5 (of 28), cut at
-        // the border.
+    fn downscaling_averages_every_pixel() {
+        // A triangle two output pixels wide covers eight inputs: weights 1 3 5 7 7 5 (of 28), cut
+        // off at the border.
         let row =
             resize(&[28.0f32, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], whole(1, 1), whole(8, 2), 1);
         assert_eq!(row, [5.0, 0.0]);
     }
 
     #[test]
-    fn part_equals_the_part_of_the_whole() {
+    fn a_part_equals_that_part_of_the_whole() {
         let pixels: Vec<f32> = (0..40 * 30).map(|x| (x * 7919 % 1009) as f32).collect();
         let all = resize(&pixels, whole(40, 13), whole(30, 17), 1);
         let rows = Axis { skip: 3, take: 6, ..whole(40, 13) };
@@ -152,7 +152,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn flat_stays_flat(h in 1usize..50, w in 1usize..50, oh in 1usize..50, ow in 1usize..50) {
+        fn uniform_stays_uniform(h in 1usize..50, w in 1usize..50, oh in 1usize..50, ow in 1usize..50) {
             let flat = resize(&vec![200u8; h * w], whole(h, oh), whole(w, ow), 1);
             assert_eq!(flat.len(), oh * ow);
             assert!(flat.iter().all(|x| (x - 200.0).abs() < 1e-3));

@@ -1,4 +1,4 @@
-//! Spectral features of a frame of a recording.
+//! Spectral features of an audio frame.
 
 use std::f64::consts::PI;
 use std::fmt;
@@ -8,14 +8,14 @@ use hardtack_bundle::process::{Audio, AudioFeature, Spectrum};
 use realfft::num_complex::Complex32;
 use realfft::{RealFftPlanner, RealToComplex};
 
-/// A band of the mel scale: weights of consecutive bins of the spectrum.
+/// A mel filter: weights of consecutive bins of the spectrum.
 #[derive(Clone, Debug)]
 struct Band {
     first: usize,
     weights: Vec<f32>,
 }
 
-/// Turns frames into log-mel energies or their cosine transform.
+/// Computes the log-mel energies of frames, or their MFCCs.
 #[derive(Clone)]
 pub(super) struct Features {
     window: Vec<f32>,
@@ -23,7 +23,7 @@ pub(super) struct Features {
     spectrum: Spectrum,
     bands: Vec<Band>,
     floor: f32,
-    /// Coefficients × bands; empty where the energies themselves are wanted.
+    /// The DCT matrix, coefficients × bands; empty if the features are the energies themselves.
     cosines: Vec<f32>,
     frame: Vec<f32>,
     bins: Vec<Complex32>,
@@ -41,7 +41,7 @@ impl fmt::Debug for Features {
 }
 
 impl Features {
-    /// `None` where a frame's features are its samples.
+    /// Creates the feature extractor; `None` if the features of a frame are its samples.
     pub(super) fn new(audio: &Audio) -> Option<Features> {
         let (bands, low, high, floor, coefficients) = match audio.feature {
             AudioFeature::Samples => return None,
@@ -70,7 +70,7 @@ impl Features {
         })
     }
 
-    /// Appends the features of one frame, which is as long as the window.
+    /// Appends the features of one frame. `samples` has the length of the window.
     pub(super) fn push(&mut self, samples: &[f32], features: &mut Vec<f32>) {
         let (head, tail) = self.frame.split_at_mut(self.window.len());
         for ((value, sample), weight) in head.iter_mut().zip(samples).zip(&self.window) {
@@ -79,8 +79,8 @@ impl Features {
         tail.fill(0.0);
         self.fourier
             .process_with_scratch(&mut self.frame, &mut self.bins, &mut self.scratch)
-            .expect("its own buffers");
-        // Only the real part is read from here on.
+            .expect("the buffers were created for this transform");
+        // From here on, only the real part is used.
         for bin in &mut self.bins {
             bin.re = match self.spectrum {
                 Spectrum::Magnitude => bin.norm(),
@@ -101,7 +101,7 @@ impl Features {
     }
 }
 
-/// The periodic Hann window.
+/// Returns the periodic Hann window.
 fn hann(length: usize) -> Vec<f32> {
     let turn = 2.0 * PI / length as f64;
     (0..length).map(|n| (0.5 - 0.5 * (turn * n as f64).cos()) as f32).collect()
@@ -111,8 +111,8 @@ fn mel(hz: f64) -> f64 {
     1127.0 * (hz / 700.0).ln_1p()
 }
 
-/// Triangles, each from its left neighbour's centre to its right neighbour's, evenly spaced on the
-/// mel scale and linear in it. Bin 0, which is no sound, belongs to none.
+/// Returns triangular filters that are evenly spaced and linear on the mel scale. Each reaches from
+/// the center of its left neighbor to that of its right neighbor. Bin 0 (DC) belongs to none.
 fn mel_bands(count: usize, bins: usize, nyquist: f64, low: f64, high: f64) -> Vec<Band> {
     let step = (mel(high) - mel(low)) / (count + 1) as f64;
     let centre_of = |bin: usize| mel(nyquist * bin as f64 / (bins - 1).max(1) as f64);
@@ -127,7 +127,7 @@ fn mel_bands(count: usize, bins: usize, nyquist: f64, low: f64, high: f64) -> Ve
         .collect()
 }
 
-/// The first rows of the discrete cosine transform II, scaled by √(2 / bands).
+/// Returns the first rows of the DCT-II matrix, scaled by √(2 / bands).
 fn cosines(rows: usize, bands: usize) -> Vec<f32> {
     let scale = (2.0 / bands as f64).sqrt();
     let angle = PI / bands as f64;
@@ -161,13 +161,13 @@ mod tests {
         }
     }
 
-    /// A thousand samples between −10005 and 10005.
+    /// Returns 1000 samples between −10005 / `full` and 10005 / `full`.
     fn signal(full: f32) -> Vec<f32> {
         (0..1000i32).map(|i| (((i * i * 7 + i * 13) % 20011 - 10005) as f32) / full).collect()
     }
 
-    /// The expected values were computed in double precision, with the window, the mel matrix and
-    /// the cosine transform written out from their definitions in `tf.signal`.
+    /// The expected values were computed in double precision from the definitions of the window,
+    /// the mel matrix and the DCT in `tf.signal`.
     #[test]
     fn mfcc_of_a_fixed_signal() {
         let (bands, low_hz, high_hz, floor) = MEL;
@@ -202,11 +202,11 @@ mod tests {
         }
         got.clear();
         features.push(&[0.0; 480], &mut got);
-        assert!(got.iter().all(|x| (x - 1e-6f32.ln()).abs() < 1e-5), "silence is the floor");
+        assert!(got.iter().all(|x| (x - 1e-6f32.ln()).abs() < 1e-5), "silence gives ln(floor)");
     }
 
     #[test]
-    fn neighbouring_bands_share_each_bin() {
+    fn the_weights_of_adjacent_bands_sum_to_one() {
         let bands = mel_bands(40, 257, 8000.0, 20.0, 4000.0);
         let mut sums = [0.0f32; 257];
         for band in &bands {
@@ -214,7 +214,7 @@ mod tests {
                 *sum += weight;
             }
         }
-        // From the first band's centre to the last band's, the triangles sum to 1.
+        // From the center of the first band to that of the last, the triangles sum to 1.
         let inner = sums.iter().filter(|sum| (**sum - 1.0).abs() < 1e-5).count();
         assert!(inner > 110, "{inner}");
         assert_eq!(sums[0], 0.0);

@@ -1,4 +1,4 @@
-//! The pre-processing as a bundle's user sees it.
+//! Tests of pre-processing through its public interface.
 
 use hardtack_bundle::DType;
 use hardtack_bundle::manifest::{Extent, Layout};
@@ -39,7 +39,7 @@ fn keyword_array() -> Preprocess {
 }
 
 #[test]
-fn what_does_not_fit_the_model_is_refused_at_once() {
+fn settings_that_do_not_match_the_model_are_rejected_at_once() {
     let nchw = picture(8, 9, ChannelOrder::Nchw);
     assert!(Preprocessor::new(nchw.clone(), &port(&[0, 3, 8, 9])).is_ok());
     let error = Preprocessor::new(nchw, &port(&[0, 8, 9, 3])).unwrap_err();
@@ -50,7 +50,7 @@ fn what_does_not_fit_the_model_is_refused_at_once() {
 }
 
 #[test]
-fn arrays_become_one_sample() {
+fn an_array_becomes_one_sample() {
     let pixels = Tensor::new(&[2, 2, 3], vec![255u8; 12]).unwrap();
     let process = picture(4, 4, ChannelOrder::Nchw);
     let input = Preprocessor::new(process, &port(&[0, 3, 4, 4])).unwrap().array(&pixels).unwrap();
@@ -94,7 +94,7 @@ fn shapes_are_checked_without_the_array() {
         let array = Tensor::new(shape, vec![1u8; shape.iter().product()]).unwrap();
         assert_eq!(preprocessor.array(&array).is_ok(), fits, "{shape:?}");
     }
-    // Arrays of these sizes cannot exist.
+    // Arrays of these sizes cannot be allocated.
     for shape in [&[1 << 40, 64][..], &[1 << 20, 1 << 20, 3], &[1 << 60]] {
         for preprocessor in [&pictures, &identity] {
             assert!(preprocessor.accepts(DType::F32, shape).is_err(), "{shape:?}");
@@ -103,7 +103,7 @@ fn shapes_are_checked_without_the_array() {
 }
 
 #[test]
-fn oversized_files_are_refused() {
+fn oversized_files_are_rejected() {
     let process = picture(4, 4, ChannelOrder::Nhwc);
     let pictures = Preprocessor::new(process, &port(&[1, 4, 4, 3])).unwrap();
     let path = std::env::temp_dir().join(format!("hardtack-long-{}", std::process::id()));
@@ -133,7 +133,7 @@ fn a_missing_feature_is_named() {
 
 #[cfg(feature = "image")]
 #[test]
-fn a_picture_file_and_its_pixels_make_the_same_input() {
+fn an_image_file_and_its_pixels_give_the_same_input() {
     use ::image::{ImageFormat, Rgb, RgbImage};
 
     let decoded = RgbImage::from_fn(30, 20, |x, y| Rgb([8 * x as u8, 12 * y as u8, 99]));
@@ -178,10 +178,10 @@ mod recordings {
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data")).join(file)
     }
 
-    /// Every 24th frame's first four coefficients, computed in double precision from the
+    /// The first four coefficients of every 24th frame, computed in double precision from the
     /// definitions in `tf.signal`.
     #[test]
-    fn keyword_features_of_real_words() {
+    fn keyword_features_of_recorded_words() {
         let process = Preprocess::Audio(keyword());
         let words = Preprocessor::new(process, &port(&[0, 49, 10, 1])).unwrap();
         let cases = [
@@ -226,7 +226,7 @@ mod recordings {
     }
 
     #[test]
-    fn lengths_of_recordings_are_checked_without_samples() {
+    fn lengths_of_audio_are_checked_without_samples() {
         let samples = 480 + 48 * 320;
         let port = port(&[1, 49, 10]);
         let words = Preprocessor::new(Preprocess::Audio(keyword()), &port).unwrap();
@@ -259,7 +259,7 @@ mod recordings {
     }
 
     #[test]
-    fn another_rate_is_refused_with_advice() {
+    fn another_sample_rate_is_an_error_with_advice() {
         let process = Preprocess::Audio(keyword());
         let words = Preprocessor::new(process, &port(&[0, 49, 10, 1])).unwrap();
         let error = words.samples(vec![0.0], 44100).err().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! WAV files, and recordings as arrays: samples of one channel from −1 to 1.
+//! Reads audio from WAV files and arrays, as one channel of samples from −1 to 1.
 
 use std::io::Cursor;
 
@@ -8,23 +8,23 @@ use hound::{SampleFormat, WavReader};
 use super::{Error, input};
 use crate::Tensor;
 
-/// Most samples of a recording, over all channels.
+/// The maximum number of samples, over all channels.
 const MAX_SAMPLES: usize = 1 << 27;
 
-/// A recording of one channel.
+/// Single-channel audio.
 pub(super) struct Recording {
-    /// Samples per second.
+    /// The sample rate in Hz.
     pub sample_rate: u32,
-    /// From −1 to 1.
+    /// The samples, from −1 to 1.
     pub samples: Vec<f32>,
 }
 
-/// Reads WAV; several channels become their mean.
+/// Reads a WAV file. Several channels are averaged.
 pub(super) fn read(bytes: &[u8]) -> Result<Recording, Error> {
     let wrong = |error: hound::Error| Error::Recording(error.into());
     let mut reader = WavReader::new(Cursor::new(bytes)).map_err(wrong)?;
     let spec = reader.spec();
-    // The header's length may lie; no sample is shorter than a byte.
+    // The length in the header may be wrong, but no sample is shorter than a byte.
     let room = (reader.len() as usize).min(bytes.len());
     if room > MAX_SAMPLES {
         return Err(Error::LongRecording { limit: MAX_SAMPLES });
@@ -53,7 +53,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Recording, Error> {
     Ok(Recording { sample_rate: spec.sample_rate, samples })
 }
 
-/// A recording given as an array of one dimension, or of several of 1 and one other.
+/// Reads audio from an array in which at most one dimension differs from 1. Integers are scaled to
+/// −1 to 1; floats are not changed.
 pub(super) fn from_array(sample: &Tensor) -> Result<Vec<f32>, Error> {
     check_shape(sample.shape())?;
     let bits = match sample.dtype() {
@@ -76,7 +77,7 @@ pub(super) fn check_shape(shape: &[usize]) -> Result<(), Error> {
     Err(Error::Array { shape: shape.into(), wanted: wanted.into() })
 }
 
-/// One more than the greatest integer of so many bits.
+/// Returns 2^(bits − 1), the magnitude that integer samples of this width are divided by.
 fn full_scale(bits: u32) -> f32 {
     2f32.powi(bits.clamp(1, 32) as i32 - 1)
 }
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lengths_in_the_header_are_refused() {
+    fn wrong_lengths_in_the_header_are_rejected() {
         let samples = [0.5; 40];
         let honest = wav(1, 16, SampleFormat::Int, &samples);
         // Overwrite the lengths of the data chunk and of the file.
@@ -131,13 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn channels_become_their_mean() {
+    fn channels_are_averaged() {
         let recording = read(&wav(2, 16, SampleFormat::Int, &[0.5, 0.25, -0.5, 0.0])).unwrap();
         assert_eq!(recording.samples, [0.375, -0.25]);
     }
 
     #[test]
-    fn arrays_scale_as_files_do() {
+    fn arrays_are_scaled_like_files() {
         let tensor = Tensor::new(&[1, 2], vec![16384i16, -32768]).unwrap();
         assert_eq!(from_array(&tensor).unwrap(), [0.5, -1.0]);
         let tensor = Tensor::new(&[2], vec![1u64, 2]).unwrap();

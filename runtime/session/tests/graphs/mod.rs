@@ -1,5 +1,5 @@
-//! Small float graphs, made by hand.
-#![allow(dead_code, reason = "each test uses a part of it")]
+//! Builds small float graphs by hand.
+#![allow(dead_code, reason = "each test uses only part of this module")]
 
 use std::sync::Arc;
 
@@ -7,35 +7,35 @@ use hardtack::float::{Error, FloatModel};
 use hardtack::{Constant, DType, Data, Model, Tensor};
 use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, Outlet};
 
-/// A graph under construction.
+/// A graph under construction, with its constants.
 #[derive(Clone, Default)]
 pub struct Sketch {
     pub graph: Graph,
     pub constants: Vec<Constant>,
 }
 
-/// Type and shape of a value.
+/// Returns the type and shape of a value.
 pub fn fact(dtype: DType, shape: &[i64]) -> Fact {
     Fact { dtype, shape: shape.iter().map(|size| Dim::Value(*size)).collect() }
 }
 
-/// A tensor of this shape.
+/// Creates a tensor of this shape.
 pub fn tensor<T>(shape: &[usize], elements: &[T]) -> Tensor
 where
     T: Clone,
     Vec<T>: Into<Data>,
 {
-    Tensor::new(shape, elements.to_vec()).expect("as many elements as the shape has")
+    Tensor::new(shape, elements.to_vec()).expect("the shape has the same number of elements")
 }
 
 impl Sketch {
-    /// An input of the graph.
+    /// Adds an input to the graph.
     pub fn input(&mut self, dtype: DType, shape: &[i64]) -> Outlet {
         self.graph.inputs.push(self.graph.nodes.len() as u32);
         self.node(Operator::Input, &[], vec![fact(dtype, shape)])
     }
 
-    /// A tensor among the constants, by its index.
+    /// Adds a tensor to the constants and returns its index.
     pub fn store(&mut self, tensor: Tensor) -> u32 {
         self.graph.constants.push(graph::Constant {
             dtype: tensor.dtype(),
@@ -48,7 +48,7 @@ impl Sketch {
         self.constants.len() as u32 - 1
     }
 
-    /// A node that gives a constant.
+    /// Adds a node that returns a constant.
     pub fn constant(&mut self, tensor: Tensor) -> Outlet {
         let shape: Vec<i64> = tensor.shape().iter().map(|size| *size as i64).collect();
         let stated = fact(tensor.dtype(), &shape);
@@ -56,7 +56,7 @@ impl Sketch {
         self.node(Operator::Constant(index), &[], vec![stated])
     }
 
-    /// A node, by its first value.
+    /// Adds a node and returns its first output.
     pub fn node(&mut self, operator: Operator, inputs: &[Outlet], outputs: Vec<Fact>) -> Outlet {
         let node = self.graph.nodes.len() as u32;
         self.graph.nodes.push(Node {
@@ -68,7 +68,7 @@ impl Sketch {
         Outlet { node, slot: 0 }
     }
 
-    /// Makes all values of a node outputs of the graph.
+    /// Makes all outputs of a node outputs of the graph.
     pub fn output(&mut self, of: Outlet) {
         let outputs = self.graph.nodes[of.node as usize].outputs.len() as u32;
         for slot in 0..outputs {
@@ -77,7 +77,7 @@ impl Sketch {
         }
     }
 
-    /// The model.
+    /// Returns the model.
     pub fn model(self) -> Model {
         Model { graph: self.graph, constants: self.constants, programs: vec![] }
     }
@@ -88,7 +88,8 @@ impl Sketch {
     }
 }
 
-/// Loads and runs a model, decluttered or not: what tract makes of it differs.
+/// Loads and runs a model, both as prepared and to be decluttered: tract transforms only the
+/// latter.
 pub fn run(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
     let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
     let inputs: Vec<&Tensor> = inputs.iter().collect();
@@ -99,14 +100,14 @@ pub fn run(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         (Ok(a), Ok(b)) => {
             let shapes =
                 |all: &[Tensor]| all.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>();
-            assert_eq!(shapes(a), shapes(b), "the same model gives two shapes");
+            assert_eq!(shapes(a), shapes(b), "both variants give the same shapes");
         }
         (Err(error), _) | (_, Err(error)) => refused(error),
     }
     plain.and(prepared)
 }
 
-/// An error must be one of ours or of tract, in one line, and never a panic.
+/// Checks that an error is one of ours or of tract, not a panic.
 pub fn refused(error: &Error) {
     let text = error.to_string();
     assert!(!matches!(error, Error::Panic { .. }), "{text}");

@@ -1,5 +1,5 @@
-//! Small integer bundles, made by hand.
-#![allow(dead_code, reason = "each test uses a part of it")]
+//! Builds small integer bundles by hand.
+#![allow(dead_code, reason = "each test uses only part of this module")]
 
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
 use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, Outlet};
@@ -8,13 +8,13 @@ use hardtack_bundle::{DType, Family, SectionKind, Writer};
 use hardtack_engine::program::{Clamp, PortType, Walk};
 use hardtack_engine::{Builder, Built};
 
-/// A port without quantization.
+/// Creates an input or output without quantization.
 pub fn port(name: &'static str, dtype: DType, shape: &[Extent<'static>]) -> Port<'static> {
     let shape = shape.iter().copied().collect();
     Port { name, dtype, shape, layout: Layout::Plain, quantization: None }
 }
 
-/// A manifest of these ports.
+/// Creates a manifest of these inputs, outputs and states.
 pub fn manifest(
     inputs: &[Port<'static>],
     outputs: &[Port<'static>],
@@ -42,7 +42,7 @@ pub fn manifest(
     }
 }
 
-/// The graph of inputs, one program and its outputs, as a manifest lists them.
+/// Creates a graph of the inputs, one program and its outputs, as the manifest lists them.
 pub fn graph(manifest: &Manifest<'_>) -> Graph {
     let mut graph = Graph { symbols: vec!["batch".into()], ..Graph::default() };
     let fact = |port: &Port<'_>| {
@@ -75,7 +75,7 @@ pub fn graph(manifest: &Manifest<'_>) -> Graph {
     graph
 }
 
-/// A writer with manifest, graph and program.
+/// Creates a writer with manifest, graph, program and weights.
 pub fn writer(manifest: &Manifest<'_>, built: &Built) -> Writer<'static> {
     let mut writer = Writer::new();
     let arena_bytes = built.plan.arena_bytes.into();
@@ -87,8 +87,8 @@ pub fn writer(manifest: &Manifest<'_>, built: &Built) -> Writer<'static> {
     writer
 }
 
-/// Takes `x`, f32[batch, 4], and gives `y`, f32[batch, 4]: x or 0, whichever is greater, in
-/// steps of 0.5. Has a golden vector for [-1, 0, 1, 2].
+/// Computes `y`, f32[batch, 4], from `x`, f32[batch, 4]: the maximum of x and 0, quantized to
+/// multiples of 0.5. Has a test vector for [-1, 0, 1, 2].
 pub fn relu() -> Writer<'static> {
     let shape = [Extent::Named("batch"), Extent::Fixed(4)];
     let manifest =
@@ -118,8 +118,8 @@ pub fn relu() -> Writer<'static> {
     writer
 }
 
-/// Takes `x` and `sum`, i8[batch, 4], and gives `y` and `next`, both their sum. `next` feeds
-/// `sum`.
+/// Computes `y` and `next` from `x` and `sum`, all i8[batch, 4]; both are the sum of the inputs.
+/// `next` feeds `sum`.
 pub fn counter() -> Writer<'static> {
     let shape = [Extent::Named("batch"), Extent::Fixed(4)];
     let i8s = |name| port(name, DType::I8, &shape);

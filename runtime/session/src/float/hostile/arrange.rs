@@ -1,4 +1,4 @@
-//! What only moves elements.
+//! Operators that only move elements.
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
@@ -89,7 +89,7 @@ impl Maker {
         }
     }
 
-    /// Some neighbouring axes, folded and unfolded at will.
+    /// Reshapes adjacent axes to a random shape of the same volume.
     fn reshape(&mut self, x: Outlet, shape: &[i64]) {
         let axis = self.random.below(shape.len() + 1);
         let end = axis + self.random.below(shape.len() - axis + 1);

@@ -1,4 +1,4 @@
-//! What combines elements along axes.
+//! Operators that combine elements along axes.
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;

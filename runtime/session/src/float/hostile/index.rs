@@ -1,4 +1,4 @@
-//! What picks and writes elements by index.
+//! Operators that gather and scatter elements by index.
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
@@ -6,7 +6,7 @@ use hardtack_bundle::graph::*;
 use super::{Maker, dims, dtype_of};
 
 impl Maker {
-    /// Indices, computed or constant, most of them in range.
+    /// Returns indices, computed or constant, most of them in range.
     fn indices(&mut self, shape: &[i64], size: i64) -> Outlet {
         let dtype = if self.random.one_in(6) { DType::I32 } else { DType::I64 };
         if self.random.one_in(3) {
@@ -25,12 +25,13 @@ impl Maker {
             })
             .collect();
         let shape: Vec<usize> = shape.iter().map(|size| *size as usize).collect();
-        let tensor = crate::Tensor::new(&shape, list).expect("as many elements");
+        let tensor =
+            crate::Tensor::new(&shape, list).expect("the shape has the same number of elements");
         let constant = self.constant(tensor);
         if self.random.one_in(2) {
             return constant;
         }
-        // The same, but computed.
+        // Otherwise return the same indices as a computed value.
         let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
         let zero = self.fresh(DType::Bool, &shape);
         self.add(Operator::Cast(DType::I64), &[zero]);
@@ -114,7 +115,7 @@ impl Maker {
         self.add(Operator::ScatterElements(scatter), &[x, indices, updates]);
     }
 
-    /// Gathers by index tuples, or scatters updates of this type.
+    /// Gathers by index tuples, or scatters updates of type `dtype`.
     fn tuples(&mut self, x: Outlet, shape: &[i64], dtype: Option<DType>) {
         let length = self.random.below(shape.len() + 1);
         let batch = if dtype.is_none() && self.random.one_in(3) {

@@ -1,4 +1,4 @@
-//! Windows, and what looks up values between elements.
+//! Windowed operators, and operators that interpolate or transform.
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
@@ -32,7 +32,7 @@ impl Maker {
         }
     }
 
-    /// An image, its layout and its window.
+    /// Returns an image and a window with its layout.
     fn image(&mut self) -> (Outlet, Window) {
         let layouts = [ImageLayout::Nchw, ImageLayout::Nhwc, ImageLayout::Chw, ImageLayout::Hwc];
         let layout = self.random.pick(&layouts);

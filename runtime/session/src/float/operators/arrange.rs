@@ -1,4 +1,4 @@
-//! Operators that only move elements.
+//! Converts operators that only move elements.
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
@@ -35,12 +35,12 @@ pub(super) fn reshape(cx: &Context<'_>, a: &Reshape) -> Result<Box<dyn TypedOp>,
     let (from, to) = (cx.shape(&a.from)?, cx.shape(&a.to)?);
     let axis = a.axis as usize;
     let run = cx.input(0).shape.get(axis..axis.saturating_add(from.len()));
-    require(run.is_some_and(|run| *run == *from), "its input has not the dimensions it replaces")?;
+    require(run.is_some_and(|run| *run == *from), "its input lacks the dimensions it replaces")?;
     let elements = |dims: &[TDim]| {
         dims.iter().try_fold(1i64, |all, dim| dim.as_i64().and_then(|dim| all.checked_mul(dim)))
     };
     if let (Some(before), Some(after)) = (elements(&from), elements(&to)) {
-        require(before == after, "its dimensions before and after differ in their product")?;
+        require(before == after, "it changes the number of elements")?;
     }
     Ok(Box::new(AxisOp::Reshape(axis, from, to)))
 }
@@ -55,7 +55,7 @@ pub(super) fn broadcast(cx: &Context<'_>, shape: &[Dim]) -> Result<Box<dyn Typed
     };
     let fits = input.rank() <= shape.len()
         && input.iter().rev().zip(shape.iter().rev()).all(|(from, to)| repeats(from, to));
-    require(fits, "its input cannot be repeated to its shape")?;
+    require(fits, "its input cannot be broadcast to its shape")?;
     Ok(Box::new(array::MultiBroadcastTo { shape: shape.into() }))
 }
 
@@ -65,10 +65,7 @@ pub(super) fn slice(cx: &Context<'_>, a: &Slice) -> Result<Box<dyn TypedOp>, Pro
     let (start, end) = (cx.dim(&a.start)?, cx.dim(&a.end)?);
     if let (Some(start), Some(end)) = (start.as_i64(), end.as_i64()) {
         let size = cx.input(0).shape[axis].as_i64().unwrap_or(i64::MAX);
-        require(
-            0 <= start && start <= end && end <= size,
-            "its range does not lie within its input",
-        )?;
+        require(0 <= start && start <= end && end <= size, "its range is out of bounds")?;
     }
     Ok(Box::new(array::Slice { axis, start, end }))
 }
@@ -84,7 +81,7 @@ pub(super) fn dynamic_slice(
     for input in [1, 2] {
         require(
             cx.input(input).shape.volume().as_i64() == Some(1),
-            "its start or end is not one element",
+            "its start or end is not a single element",
         )?;
     }
     cx.checked(Check::DynamicSlice { axis }, array::DynSlice { axis, len })
@@ -96,15 +93,18 @@ pub(super) fn strided_slice(
 ) -> Result<Box<dyn TypedOp>, Problem> {
     let optional = [a.axes_input, a.steps_input];
     cx.arity(3 + optional.iter().flatten().count())?;
-    require(optional.iter().flatten().all(|input| (3..5).contains(input)), "its inputs overlap")?;
+    require(
+        optional.iter().flatten().all(|input| (3..5).contains(input)),
+        "its axes or steps are not input 3 or 4",
+    )?;
     require(cx.input(0).rank() < 64, "its input has too many dimensions")?;
     let distinct = a.axes_input.is_none() || a.axes_input != a.steps_input;
-    require(distinct, "its axes and its steps are one input")?;
+    require(distinct, "its axes and steps are the same input")?;
     let (axes, steps) = (a.axes_input.map(|i| i as usize), a.steps_input.map(|i| i as usize));
     let fixed = |input: usize| cx.input(input).konst.is_some();
-    require(axes.into_iter().chain(steps).all(fixed), "its axes or its steps are not constant")?;
+    require(axes.into_iter().chain(steps).all(fixed), "its axes or steps are not constant")?;
     for input in 1..cx.inputs.len() {
-        require(cx.input(input).rank() <= 1, "its starts, ends, axes or steps are not a list")?;
+        require(cx.input(input).rank() <= 1, "its starts, ends, axes or steps are not 1-D")?;
     }
     if !(fixed(1) && fixed(2)) {
         computed_bounds(cx, axes, steps)?;
@@ -121,8 +121,8 @@ pub(super) fn strided_slice(
     )
 }
 
-/// Starts and ends that are computed are one for each axis, and the steps are 1: tract would leave
-/// an axis of another step as it is.
+/// Checks computed starts and ends: there must be one for each axis, and the steps must be 1. tract
+/// would ignore any other step.
 fn computed_bounds(
     cx: &Context<'_>,
     axes: Option<usize>,
@@ -132,19 +132,19 @@ fn computed_bounds(
     let count = axes.map_or(Some(cx.input(0).rank() as i64), elements);
     require(
         [1, 2].into_iter().chain(steps).all(|input| elements(input) == count),
-        "its starts, ends, axes and steps differ in number, where starts or ends are computed",
+        "its starts, ends, axes and steps differ in number, but some bounds are computed",
     )?;
     let Some(steps) = steps else { return Ok(()) };
     let steps = cx.input(steps).konst.as_ref().map(|steps| steps.cast_to::<i64>());
     let steps = steps.transpose()?.ok_or("its steps are not constant")?;
     require(
         steps.try_as_plain_ram()?.as_slice::<i64>()?.iter().all(|step| *step == 1),
-        "its steps are not 1, where its starts or ends are computed",
+        "its steps must be 1 if its starts or ends are computed",
     )
 }
 
 pub(super) fn concat(cx: &Context<'_>, axis: u32) -> Result<Box<dyn TypedOp>, Problem> {
-    require(!cx.inputs.is_empty(), "it joins nothing")?;
+    require(!cx.inputs.is_empty(), "it has no inputs")?;
     cx.same_types(0)?;
     let rank = cx.input(0).rank();
     require(cx.inputs.iter().all(|input| input.rank() == rank), "its inputs differ in rank")?;
@@ -154,8 +154,8 @@ pub(super) fn concat(cx: &Context<'_>, axis: u32) -> Result<Box<dyn TypedOp>, Pr
 pub(super) fn pad(cx: &Context<'_>, a: &Pad) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
     let shape = &cx.input(0).shape;
-    require(a.pads.len() == shape.rank(), "its border has not one size for each axis")?;
-    // What the mode takes from: a mirror needs more elements than it shows.
+    require(a.pads.len() == shape.rank(), "its padding does not have one size per axis")?;
+    // The number of elements the mode needs: reflection needs one more than it pads.
     let least = |(before, after): &(u32, u32)| match a.mode {
         PadMode::Constant(_) => 0,
         PadMode::Edge => (*before > 0 || *after > 0) as usize,
@@ -175,9 +175,9 @@ pub(super) fn pad(cx: &Context<'_>, a: &Pad) -> Result<Box<dyn TypedOp>, Problem
 
 pub(super) fn tile(cx: &Context<'_>, counts: &[Dim]) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
-    require(counts.len() == cx.input(0).rank(), "it has not one count for each axis")?;
+    require(counts.len() == cx.input(0).rank(), "it does not have one count per axis")?;
     let multipliers = cx.shape(counts)?;
-    // Without a number, they count as 1 here.
+    // Unknown sizes and counts are checked as 1 here.
     let known = |dim: &TDim| dim.as_i64().unwrap_or(1);
     let sizes: TVec<usize> =
         cx.input(0).shape.iter().map(|dim| usize::try_from(known(dim)).unwrap_or(1)).collect();
@@ -189,7 +189,7 @@ pub(super) fn tile(cx: &Context<'_>, counts: &[Dim]) -> Result<Box<dyn TypedOp>,
 
 pub(super) fn dynamic_tile(cx: &Context<'_>, counts: &[Dim]) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
-    require(counts.len() == cx.input(0).rank(), "it has not one count for each axis")?;
+    require(counts.len() == cx.input(0).rank(), "it does not have one count per axis")?;
     let dtype = cx.input(1).datum_type;
     require(dtype.is_integer() || dtype.is_tdim(), "its counts are not of an integer type")?;
     let (element, limit) = (cx.input(0).datum_type.size_of(), cx.loader.limit);
@@ -247,7 +247,7 @@ pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Ope
     } else if let Some(op) = op.downcast_ref::<array::Pad>() {
         let mut pads = Vec::with_capacity(op.pads.len());
         for (before, after) in &op.pads {
-            let size = |size: &usize| u32::try_from(*size).map_err(|_| "its border is too large");
+            let size = |size: &usize| u32::try_from(*size).map_err(|_| "its padding is too large");
             pads.push((size(before)?, size(after)?));
         }
         let mode = match &op.mode {

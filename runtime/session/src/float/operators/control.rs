@@ -1,4 +1,4 @@
-//! Loops and branches.
+//! Converts loops and branches.
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
@@ -54,7 +54,8 @@ pub(super) fn scan(cx: &Context<'_>, a: &Scan) -> Result<Box<dyn TypedOp>, Probl
     Ok(Box::new(op))
 }
 
-/// What a body takes must be what it is given: the same, but a slice of a sliced axis.
+/// Checks that each input of the loop matches the body's: equal, or with the chunk size on the
+/// sliced axis.
 fn check_inputs(
     cx: &Context<'_>,
     body: &TypedModel,
@@ -69,20 +70,20 @@ fn check_inputs(
             if let Some(size) = shape[info.axis].as_i64() {
                 let count = size / chunk as i64;
                 let whole = size % chunk as i64 == 0 && *iterations.get_or_insert(count) == count;
-                require(whole, "its inputs are not slices for the same number of iterations")?;
+                require(whole, "its sliced inputs differ in the number of iterations")?;
             }
             shape[info.axis] = chunk.to_dim();
         }
         require(
             fits(taken, given.datum_type, &shape),
-            "the inputs of its body are of another type or shape",
+            "its inputs do not match its body in type or shape",
         )?;
     }
     let sliced = inputs.iter().any(|mapping| mapping.as_scan().is_some());
     require(sliced, "none of its inputs is sliced")
 }
 
-/// Every output is given once, and what is fed back is what the body takes.
+/// Checks that every output is assigned once, and that each state matches what the body takes.
 fn check_outputs(
     cx: &Context<'_>,
     body: &TypedModel,
@@ -94,31 +95,34 @@ fn check_outputs(
         let slices = mapping.scan.map(|(slot, _)| slot);
         for slot in slices.into_iter().chain(mapping.last_value_slot) {
             let free = given.get_mut(slot).filter(|given| !**given);
-            *free.ok_or("one of its outputs is given twice or does not exist")? = true;
+            *free.ok_or("an output is assigned twice or does not exist")? = true;
         }
         if let Some((_, info)) = mapping.scan {
             let size = body.output_fact(index)?.shape[info.axis].as_i64();
             let whole = size.is_none_or(|size| size == info.chunk.unsigned_abs() as i64);
-            require(whole, "a slice of its outputs is not of the size of its chunk")?;
+            require(whole, "a slice of its outputs differs in size from its chunk")?;
             let forward = info.chunk >= -1;
-            require(forward, "its outputs run backwards in slices of more than one element")?;
+            require(forward, "reversed outputs must have chunks of one element")?;
         }
     }
-    require(given.iter().all(|given| *given), "one of its outputs is not given")?;
+    require(given.iter().all(|given| *given), "one of its outputs is not assigned")?;
     let taken = inputs.iter().enumerate().filter(|(_, mapping)| mapping.is_state());
     let fed = outputs.iter().enumerate().filter(|(_, mapping)| mapping.state);
-    require(taken.clone().count() == fed.clone().count(), "its states differ in number")?;
+    require(
+        taken.clone().count() == fed.clone().count(),
+        "its body takes and returns different numbers of states",
+    )?;
     for ((input, _), (output, _)) in taken.zip(fed) {
         let (taken, fed) = (body.input_fact(input)?, body.output_fact(output)?);
         require(
             fits(taken, fed.datum_type, &fed.shape.to_tvec()),
-            "a state that its body gives is of another type or shape than what it takes",
+            "a state that its body returns does not match its input in type or shape",
         )?;
     }
     Ok(())
 }
 
-/// Whether a fact is of this type, and of this shape as far as sizes are known.
+/// Returns whether a fact has this type, and this shape as far as the sizes are known.
 fn fits(fact: &TypedFact, dtype: DatumType, shape: &[TDim]) -> bool {
     let unequal = |(a, b): (&TDim, &TDim)| a.as_i64().zip(b.as_i64()).is_some_and(|(a, b)| a != b);
     fact.datum_type == dtype
@@ -131,19 +135,22 @@ pub(super) fn branch(cx: &Context<'_>, a: &If) -> Result<Box<dyn TypedOp>, Probl
     let condition = cx.input(0);
     require(
         condition.datum_type == DatumType::Bool && condition.shape.volume().as_i64() == Some(1),
-        "its condition is not one element of type bool",
+        "its condition is not a single element of type bool",
     )?;
     let body = |index: u32, inputs: &[u32]| -> Result<TypedModel, Problem> {
         let body = cx.loader.body(index)?;
-        require(body.inputs.len() == inputs.len(), "its inputs are not those of its body")?;
+        require(body.inputs.len() == inputs.len(), "its inputs differ in number from its body")?;
         for (taken, given) in inputs.iter().enumerate() {
-            let given = cx.inputs.get(*given as usize).ok_or("it has no such input")?;
+            let given = cx
+                .inputs
+                .get(*given as usize)
+                .ok_or("it refers to an input that does not exist")?;
             require(
                 fits(body.input_fact(taken)?, given.datum_type, &given.shape.to_tvec()),
-                "the inputs of its body are of another type or shape",
+                "its inputs do not match its body in type or shape",
             )?;
         }
-        // A plan of a body runs it as it is.
+        // A plan runs the body of a branch without optimizing it.
         let mut body = body;
         if cx.loader.purpose == Purpose::Run {
             ready(&mut body, false)?;

@@ -1,4 +1,4 @@
-//! Operators that work element by element.
+//! Converts element-wise operators.
 
 use hardtack_bundle::DType;
 #[cfg(feature = "export")]
@@ -25,7 +25,7 @@ pub(super) fn binary(cx: &Context<'_>, kind: Binary) -> Result<Box<dyn TypedOp>,
     let integers = |a: DatumType, b: DatumType| a.is_tdim() && b.is_integer();
     require(a == b || integers(a, b) || integers(b, a), "its inputs differ in type")?;
     broadcast(cx)?;
-    // tract takes a remainder for one whose operands may be swapped.
+    // tract treats the remainder as commutative.
     let checked = match kind {
         Binary::Divide => a.is_integer() || a.is_tdim(),
         Binary::Remainder => true,
@@ -39,7 +39,7 @@ pub(super) fn binary(cx: &Context<'_>, kind: Binary) -> Result<Box<dyn TypedOp>,
     Ok(Box::new(TypedBinOp(op, None)))
 }
 
-/// Inputs must have one rank, and sizes along each axis that are equal or 1.
+/// Checks that inputs have the same rank, and that sizes along each axis are equal or 1.
 fn broadcast(cx: &Context<'_>) -> Result<(), Problem> {
     let rank = cx.input(0).rank();
     require(cx.inputs.iter().all(|input| input.rank() == rank), "its inputs differ in rank")?;
@@ -47,15 +47,15 @@ fn broadcast(cx: &Context<'_>) -> Result<(), Problem> {
         let sizes = cx.inputs.iter().filter_map(|input| input.shape[axis].as_i64());
         let mut wide = sizes.filter(|size| *size != 1);
         let first = wide.next();
-        require(wide.all(|size| Some(size) == first), "its inputs differ in their sizes")?;
+        require(wide.all(|size| Some(size) == first), "the shapes of its inputs do not broadcast")?;
     }
-    // tract looks for the value of a constant without looking whether it has one. Where its other
-    // sizes are known, the loader sees that nothing is to be computed.
+    // tract reads the value of a constant without checking that it has one. If all sizes are known,
+    // the loader evaluates empty operations itself.
     let empty = |fact: &&TypedFact| fact.konst.as_ref().is_some_and(|value| value.len() == 0);
     let known = cx.inputs.iter().all(|input| input.shape.is_concrete());
     require(
         known || !cx.inputs.iter().any(empty),
-        "a constant of it has no elements, where the sizes of another input are not known",
+        "a constant input has no elements, but the shape of another input is not known",
     )
 }
 
@@ -100,7 +100,7 @@ macro_rules! binary_kinds {
 
         #[cfg(feature = "export")]
         fn binary_from_tract(op: &TypedBinOp) -> Option<Binary> {
-            // An explicit output type would be lost.
+            // The operator cannot represent an explicit output type.
             if op.1.is_some() {
                 return None;
             }
@@ -200,7 +200,7 @@ fn unary_to_tract(kind: Unary) -> ElementWiseOp {
         Unary::GeluApproximate => {
             Box::new(nn::gelu_approximate::GeluApproximate { fast_impl: false })
         }
-        plain => plain_to_tract(plain).expect("every other kind is in the table"),
+        plain => plain_to_tract(plain).expect("every other kind is in `unary_kinds`"),
     };
     ElementWiseOp(op, None)
 }

@@ -1,4 +1,4 @@
-//! Operators that pick or write elements by index, and those that make indices.
+//! Converts operators that read or write elements by index, and those that create indices.
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
@@ -22,7 +22,7 @@ pub(super) fn gather(cx: &Context<'_>, a: &Gather) -> Result<Box<dyn TypedOp>, P
     let dtype = a.output_dtype.map(dtype_to_tract);
     require(
         dtype.is_none_or(|dtype| dtype == cx.input(0).datum_type),
-        "its output is not of the type of its input",
+        "its output and input differ in type",
     )?;
     require(cx.input(1).datum_type == DatumType::I64, "its indices are not of type i64")?;
     cx.checked(Check::Gather { axis }, array::Gather { axis, output_type: dtype })
@@ -41,15 +41,15 @@ pub(super) fn gather_nd(cx: &Context<'_>, batch: u32) -> Result<Box<dyn TypedOp>
     indices(cx)?;
     let (rank, batch_dims) = (cx.input(0).rank(), batch as usize);
     let length = cx.input(1).shape.last().and_then(|dim| dim.as_i64());
-    let length = length.ok_or("the length of its index tuples is not known")?;
+    let length = length.ok_or("the length of its index tuples is unknown")?;
     let fits = batch_dims < cx.input(1).rank()
         && length >= 0
         && batch_dims.saturating_add(length as usize) <= rank;
-    require(fits, "its index tuples do not fit its input")?;
+    require(fits, "its index tuples do not match its input")?;
     let check = Check::GatherNd { batch_dims };
     let op = array::GatherNd { batch_dims };
     if batch_dims > 0 && cx.loader.purpose == Purpose::Run {
-        // tract's simplification of constant indices forgets the axes in common.
+        // tract's simplification of constant indices ignores the batch dimensions.
         check.load(cx.inputs)?;
         return cx.guarded(check, op);
     }
@@ -78,17 +78,17 @@ pub(super) fn scatter_nd(
     cx.checked(Check::ScatterNd, array::ScatterNd { reduction: reduction(how) })
 }
 
-/// Three inputs, the first and last of one type.
+/// Checks three inputs, where the first and last must have the same type.
 fn scatter_types(cx: &Context<'_>) -> Result<(), Problem> {
     cx.arity(3)?;
     indices(cx)?;
     require(
         cx.input(0).datum_type == cx.input(2).datum_type,
-        "its updates are of another type than its input",
+        "its updates and input differ in type",
     )
 }
 
-/// Input 1 must be of integers.
+/// Checks that input 1 has an integer type.
 fn indices(cx: &Context<'_>) -> Result<(), Problem> {
     let dtype = cx.input(1).datum_type;
     require(dtype.is_integer() || dtype.is_tdim(), "its indices are not of an integer type")
@@ -113,7 +113,7 @@ pub(super) fn one_hot(cx: &Context<'_>, a: &OneHot) -> Result<Box<dyn TypedOp>, 
     require(off.datum_type() == on.datum_type(), "its two values differ in type")?;
     require(off.rank() == 0 && on.rank() == 0, "its two values are not scalars")?;
     require(cx.input(0).datum_type.is_number(), "its indices are not numbers")?;
-    let depth = u32::try_from(a.depth).map_err(|_| "its depth is unreasonably large")? as usize;
+    let depth = u32::try_from(a.depth).map_err(|_| "its depth is too large")? as usize;
     let axis = cx.axis(a.axis, cx.input(0).rank() + 1)?;
     if cx.loader.purpose == Purpose::Run {
         let limit = cx.loader.limit;
@@ -126,9 +126,9 @@ pub(super) fn top_k(cx: &Context<'_>, a: &TopK) -> Result<Box<dyn TypedOp>, Prob
     cx.arity(2)?;
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
     let count = &cx.input(1).shape;
-    require(count.volume().as_i64() == Some(1), "its k is not one element")?;
-    require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
-    require(cx.input(1).datum_type.is_integer(), "its k is not of an integer type")?;
+    require(count.volume().as_i64() == Some(1), "its k is not a single element")?;
+    require(cx.input(0).datum_type.is_number(), "its input is not numeric")?;
+    require(cx.input(1).datum_type.is_integer(), "its k does not have an integer type")?;
     let mut op = ops::TopK { axis, largest: a.largest, k: cx.dim(&a.k)? };
     if let Some(k) = &cx.input(1).konst {
         let size = cx.input(0).shape[axis].as_i64().unwrap_or(i64::MAX);
@@ -148,10 +148,10 @@ pub(super) fn top_k(cx: &Context<'_>, a: &TopK) -> Result<Box<dyn TypedOp>, Prob
 
 pub(super) fn trilu(cx: &Context<'_>, upper: bool) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(2)?;
-    require(cx.input(0).rank() >= 2, "its input is no matrix")?;
+    require(cx.input(0).rank() >= 2, "its input has less than 2 dimensions")?;
     let k = cx.input(1);
     require(k.datum_type == DatumType::I64, "its diagonal is not of type i64")?;
-    require(k.shape.volume().as_i64() == Some(1), "its diagonal is not one element")?;
+    require(k.shape.volume().as_i64() == Some(1), "its diagonal is not a single element")?;
     cx.checked(Check::Diagonal, array::Trilu { upper })
 }
 
@@ -178,7 +178,7 @@ pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Ope
     } else if let Some(op) = op.downcast_ref::<array::ScatterNd>() {
         Operator::ScatterNd(reduction_from_tract(op.reduction))
     } else if op.is::<array::Range>() {
-        // The length is private to tract, but the shape of the value tells it.
+        // tract's length is private, but the shape of the output contains it.
         Operator::Range(scope.dim(&scope.outputs[0].shape[0]))
     } else if let Some(op) = op.downcast_ref::<array::OneHot>() {
         let (Some(off), Some(on)) = (scope.constant(&op.off)?, scope.constant(&op.on)?) else {

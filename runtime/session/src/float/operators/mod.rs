@@ -1,4 +1,4 @@
-//! The operators, family by family, each with its two directions side by side.
+//! The conversions of operators in both directions, one module per family.
 
 mod arrange;
 mod control;
@@ -18,10 +18,10 @@ use super::load::Context;
 #[cfg(feature = "export")]
 use super::save::Scope;
 
-/// The tract operation for a node other than an input or a constant.
+/// Creates the tract operation for a node other than an input or a constant.
 pub(super) fn load(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
     match &cx.node.operator {
-        Operator::Input | Operator::Constant(_) => Err("it is no operation".into()),
+        Operator::Input | Operator::Constant(_) => Err("it is not an operation".into()),
         Operator::Program(index) => own::program(cx, *index),
         Operator::Binary(kind) => elementwise::binary(cx, *kind),
         Operator::Unary(kind) => elementwise::unary(cx, *kind),
@@ -76,7 +76,7 @@ pub(super) fn load(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
     }
 }
 
-/// The operator for a tract operation; `None` where the table has no place for it.
+/// Returns the operator for a tract operation; `None` if a bundle cannot represent it.
 #[cfg(feature = "export")]
 pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Operator>, Problem> {
     type Save = fn(&dyn TypedOp, &mut Scope<'_>) -> Result<Option<Operator>, Problem>;

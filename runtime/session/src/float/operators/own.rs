@@ -1,4 +1,4 @@
-//! Operators that tract does not have, or does not have in full.
+//! Converts operators that tract lacks or implements only in part.
 
 use hardtack_bundle::DType;
 #[cfg(feature = "export")]
@@ -22,7 +22,7 @@ use crate::float::tensors::dtype_from_tract;
 use crate::float::tensors::dtype_to_tract;
 
 pub(super) fn program(cx: &Context<'_>, index: u32) -> Result<Box<dyn TypedOp>, Problem> {
-    let engine = cx.loader.engines.get(index as usize).ok_or("it names no program")?;
+    let engine = cx.loader.engines.get(index as usize).ok_or("its program does not exist")?;
     let mut outputs = tvec!();
     for fact in &cx.node.outputs {
         outputs.push(dtype_to_tract(fact.dtype).fact(cx.shape(&fact.shape)?));
@@ -48,7 +48,7 @@ pub(super) fn dequantize(
 }
 
 pub(super) fn unpack(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
-    let [fact] = &cx.node.outputs[..] else { return Err("it has one value".into()) };
+    let [fact] = &cx.node.outputs[..] else { return Err("it must have one output".into()) };
     let shape = cx.shape(&fact.shape)?;
     let shape = shape.iter().map(|dim| Ok(dim.to_usize()?)).collect::<TractResult<_>>()?;
     Ok(Box::new(ops::Unpack { dtype: dtype_to_tract(fact.dtype), shape }))
@@ -70,7 +70,7 @@ pub(super) fn dynamic_mat_mul(
     Ok(Box::new(ops::DynamicMatMul::on(a.per_row, cx.loader.processor)))
 }
 
-/// Scale and zero point must be there.
+/// Checks that x, scale and zero point are given and that `axis` exists.
 fn parameters(cx: &Context<'_>, axis: Option<u32>) -> Result<(), Problem> {
     cx.arity(3)?;
     if let Some(axis) = axis {
@@ -90,7 +90,7 @@ pub(super) fn tree_ensemble(
     a: &TreeEnsemble,
 ) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(ops::TreeEnsemble::INPUTS)?;
-    require((1..=1 << 24).contains(&a.targets), "it has no target, or unreasonably many")?;
+    require((1..=1 << 24).contains(&a.targets), "it has no targets or too many")?;
     Ok(Box::new(ops::TreeEnsemble {
         targets: a.targets as usize,
         aggregate: a.aggregate,
@@ -138,7 +138,7 @@ pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Ope
     })
 }
 
-/// tract's own quantization holds its parameters, where ours reads them; and holds the
+/// Saves tract's own quantization. It stores its parameters, which ours takes as inputs, and the
 /// reciprocal of the scale.
 #[cfg(feature = "export")]
 fn save_quantize(op: &ElementWiseOp, scope: &mut Scope<'_>) -> Option<Operator> {

@@ -1,4 +1,4 @@
-//! Operators that combine elements along axes.
+//! Converts operators that combine elements along axes.
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
@@ -19,7 +19,7 @@ use crate::float::tensors::dtype_from_tract;
 use crate::float::tensors::dtype_to_tract;
 
 pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, Problem> {
-    let problem = "its expression does not fit its inputs";
+    let problem = "its expression does not match its inputs";
     let (inputs, output) = a.expression.split_once("->").ok_or(problem)?;
     let inputs: Vec<&str> = inputs.split(',').collect();
     cx.arity(inputs.len())?;
@@ -29,25 +29,25 @@ pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, P
     require(ranks.into_iter().all(|(s, fact)| s.chars().count() == fact.rank()), problem)?;
     let all = || inputs.iter().copied().chain([output]);
     require(all().all(|letters| letters.chars().all(char::is_alphabetic)), problem)?;
-    // tract indexes an axis that stands twice in one of several inputs, or in the output, once.
+    // If an axis occurs twice in one of several inputs, or in the output, tract reads only one
+    // index.
     let checked = all().filter(|letters| inputs.len() > 1 || *letters == output);
     let once = |letters: &str| letters.chars().all(|c| letters.matches(c).count() == 1);
-    require(checked.into_iter().all(once), "a letter of its expression stands twice in a term")?;
+    require(checked.into_iter().all(once), "a letter occurs twice in a term of its expression")?;
     let accumulator = dtype_to_tract(a.accumulator);
-    require(accumulator.is_number(), "its accumulator is not of a type of numbers")?;
-    // tract multiplies no matrices of the other types.
+    require(accumulator.is_number(), "its accumulator does not have a numeric type")?;
+    // tract does not multiply matrices of the other types.
     use DatumType::*;
     let dtype = cx.input(0).datum_type;
     require(
         inputs.len() != 2 || matches!(dtype, F16 | F32 | F64 | I8 | U8 | I32),
-        "its two inputs are of a type that cannot be multiplied as matrices",
+        "its inputs have a type that does not support matrix multiplication",
     )?;
     let op = EinSum::new(AxesMapping::from_strs(&inputs, &[output])?, accumulator);
     let letters = letters(&inputs, output);
     let check = Check::Letters(letters.clone());
     check.load(cx.inputs)?;
-    // Sizes that are only known when the model runs are equal for sure if they are the same symbol. Of
-    // an expression that no value of its symbols gives, no run shows that it does not hold.
+    // Sizes that are unknown until the model runs are known to be equal if their expressions are.
     let same = |letter: &Letter| {
         let mut sizes = letter.places.iter().map(|(input, axis)| &cx.input(*input).shape[*axis]);
         if !sizes.clone().all(|size| size.as_i64().is_some() || matches!(size, tract_core::prelude::TDim::Sym(_))) {
@@ -62,8 +62,8 @@ pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, P
     cx.guarded(check, op)
 }
 
-/// The letters of an expression, and where they stand in its inputs. A letter of the output alone
-/// is an axis of size 1.
+/// Returns the letters of an expression with their positions in its inputs. A letter that only the
+/// output has is an axis of size 1.
 fn letters(inputs: &[&str], output: &str) -> Vec<Letter> {
     let mut letters: Vec<Letter> = Vec::new();
     for (input, term) in inputs.iter().enumerate() {
@@ -86,10 +86,10 @@ pub(super) fn reduce(cx: &Context<'_>, a: &Reduce) -> Result<Box<dyn TypedOp>, P
     let axes = cx.axes(&a.axes, cx.input(0).rank())?;
     let logical = matches!(a.reducer, Reducer::All | Reducer::Any);
     let dtype = cx.input(0).datum_type;
-    // tract looks at the bytes of a tensor as whether they hold, whatever they are.
+    // For logical reducers, tract interprets the bytes of any tensor as booleans.
     let fits = if logical { dtype == DatumType::Bool } else { dtype.is_number() };
-    require(fits, "it cannot combine elements of the type of its input")?;
-    // The others have a value for no elements.
+    require(fits, "it cannot reduce elements of the type of its input")?;
+    // All other reducers have a defined value for no elements.
     let least = match a.reducer {
         Reducer::Sum | Reducer::MeanOfSquares => axes.iter().map(|axis| (*axis, 1)).collect(),
         _ => tvec!(),
@@ -99,7 +99,7 @@ pub(super) fn reduce(cx: &Context<'_>, a: &Reduce) -> Result<Box<dyn TypedOp>, P
 
 pub(super) fn softmax(cx: &Context<'_>, a: &Softmax) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
-    require(cx.input(0).datum_type.is_float(), "its input is not of floating point")?;
+    require(cx.input(0).datum_type.is_float(), "its input does not have a float type")?;
     let axes = cx.axes(&a.axes, cx.input(0).rank())?;
     let kind = if a.logarithm { SoftmaxKind::LogSoftmax } else { SoftmaxKind::Softmax };
     let least = axes.iter().map(|axis| (*axis, 1)).collect();
@@ -108,7 +108,7 @@ pub(super) fn softmax(cx: &Context<'_>, a: &Softmax) -> Result<Box<dyn TypedOp>,
 
 pub(super) fn rms_norm(cx: &Context<'_>, a: &RmsNorm) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
-    require(cx.input(0).datum_type.is_float(), "its input is not of floating point")?;
+    require(cx.input(0).datum_type.is_float(), "its input does not have a float type")?;
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
     let eps = tensor0(a.epsilon).cast_to_dt(cx.input(0).datum_type)?.into_owned();
     Ok(Box::new(nn::RmsNorm { axis, eps: eps.into_arc_tensor() }))
@@ -116,7 +116,7 @@ pub(super) fn rms_norm(cx: &Context<'_>, a: &RmsNorm) -> Result<Box<dyn TypedOp>
 
 pub(super) fn cum_sum(cx: &Context<'_>, a: &CumSum) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
-    require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
+    require(cx.input(0).datum_type.is_number(), "its input is not numeric")?;
     let axis = cx.axis(a.axis, cx.input(0).rank())?;
     Ok(Box::new(array::CumSum { axis, exclusive: a.exclusive, reverse: a.reverse }))
 }

@@ -1,4 +1,4 @@
-//! Operators that look up values between elements.
+//! Converts operators that interpolate between elements.
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
@@ -25,9 +25,9 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
     let named = [scales, sizes];
     require(
         named.iter().flatten().all(|input| (1..cx.inputs.len()).contains(input)),
-        "its scales or sizes are no input of it",
+        "its scales or sizes refer to an input that does not exist",
     )?;
-    require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
+    require(cx.input(0).datum_type.is_number(), "its input is not numeric")?;
     let rank = cx.input(0).rank();
     require(rank > 0, "its input has no axes")?;
     let list = |input: usize| -> Result<&Tensor, Problem> {
@@ -35,7 +35,7 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
         let values = values.ok_or("its scales or sizes are not constant")?;
         require(
             values.len() == rank || values.len() == 0,
-            "its scales or sizes are not one for each axis",
+            "its scales or sizes do not have one value per axis",
         )?;
         Ok(values)
     };
@@ -44,7 +44,7 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
         require(scales.datum_type() == DatumType::F32, "its scales are not of type f32")?;
         let scales = scales.try_as_plain_ram()?.as_slice::<f32>()?;
         let positive = scales.iter().all(|scale| (1e-6..1e6).contains(scale));
-        require(positive, "a scale is not a positive number of reasonable size")?;
+        require(positive, "a scale is not in the supported range from 1e-6 to 1e6")?;
     }
     if let Some(input) = sizes {
         let dtype = list(input)?.datum_type();
@@ -70,8 +70,8 @@ pub(super) fn nearest_upsample(
     cx.arity(1)?;
     let fits = scales.iter().all(|scale| (1..1 << 24).contains(scale));
     let rank = cx.input(0).rank();
-    require(fits && rank > 0 && scales.len() == rank, "its scales do not fit its input")?;
-    require(!cx.input(0).datum_type.is_tdim(), "it cannot repeat dimensions")?;
+    require(fits && rank > 0 && scales.len() == rank, "its scales do not match its input")?;
+    require(!cx.input(0).datum_type.is_tdim(), "its input must not be symbolic dimensions")?;
     let check = Check::Least((0..rank).map(|axis| (axis, 1)).collect());
     cx.checked(check, nn::NearestUpsample { scales: scales.iter().map(|s| *s as usize).collect() })
 }
@@ -83,13 +83,13 @@ pub(super) fn grid_sample(cx: &Context<'_>, a: &GridSample) -> Result<Box<dyn Ty
         && grid.rank() == x.rank()
         && grid.last().is_some_and(|dim| dim.as_i64() == Some(x.rank() as i64 - 2))
         && x[0] == grid[0];
-    require(fits, "its grid does not fit its input")?;
+    require(fits, "its grid does not match its input")?;
     let types = [cx.input(0).datum_type, cx.input(1).datum_type];
-    require(types.iter().all(|dtype| dtype.is_float()), "its inputs are not of floating point")?;
-    // Every element reads all corners of a cell, of which there are two for each axis.
-    require(x.rank() <= 5, "its input has more than three spatial axes")?;
+    require(types.iter().all(|dtype| dtype.is_float()), "its inputs do not have a float type")?;
+    // Each output element reads 2 corners per spatial axis, so 2ⁿ in n dimensions.
+    require(x.rank() <= 5, "its input has more than 3 spatial axes")?;
     let cubic = a.interpolation == GridInterpolation::Bicubic;
-    require(!cubic || x.rank() == 4, "it is bicubic, but its input is not an image")?;
+    require(!cubic || x.rank() == 4, "bicubic mode requires a 4-D input")?;
     let least = Check::Least((2..x.rank()).map(|axis| (axis, 1)).collect());
     let known = least.load(cx.inputs)?.is_some();
     let op = nn::GridSample {

@@ -1,4 +1,4 @@
-//! Fourier transforms.
+//! Converts Fourier transforms.
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
@@ -21,29 +21,29 @@ pub(super) fn stft(cx: &Context<'_>, a: &Stft) -> Result<Box<dyn TypedOp>, Probl
     let axis = axis(cx, a.axis)?;
     let size = |size: u64| u32::try_from(size).ok().filter(|size| *size > 0);
     let (Some(frame), Some(stride)) = (size(a.frame), size(a.stride)) else {
-        return Err("its frame or stride is 0 or unreasonably large".into());
+        return Err("its frame or stride is 0 or too large".into());
     };
     let (frame, stride) = (frame as usize, stride as usize);
     let window = a.window.map(|index| cx.loader.constant(index)).transpose()?;
     if let Some(window) = &window {
-        // A transform in f16 is computed in f32.
+        // tract computes a transform in f16 with f32.
         let dtype = match cx.input(0).datum_type {
             DatumType::F16 => DatumType::F32,
             dtype => dtype,
         };
         require(
             window.len() <= frame && window.datum_type() == dtype,
-            "its window does not fit its frame",
+            "its window is too long or has the wrong type",
         )?;
     }
     let op = tract_fft::Stft { axis, frame, stride, window };
     cx.checked(Check::Least(tvec!((axis, frame))), op)
 }
 
-/// The axis of a transform of complex numbers, whose last dimension holds the two parts.
+/// Checks the axis of a transform of complex numbers, whose last dimension holds both parts.
 fn axis(cx: &Context<'_>, axis: u32) -> Result<usize, Problem> {
     cx.arity(1)?;
-    require(cx.input(0).datum_type.is_float(), "its input is not of floating point")?;
+    require(cx.input(0).datum_type.is_float(), "its input does not have a float type")?;
     let complex = cx.input(0).shape.last().is_some_and(|dim| dim.as_i64() == Some(2));
     require(complex, "the last dimension of its input is not 2")?;
     cx.axis(axis, cx.input(0).rank() - 1)

@@ -1,4 +1,4 @@
-//! Operators that slide a window over an image.
+//! Converts operators that slide a window over an image.
 
 #[cfg(feature = "export")]
 use hardtack_bundle::graph::Operator;
@@ -19,7 +19,7 @@ use crate::float::save::Scope;
 use crate::float::tensors::dtype_from_tract;
 use crate::float::tensors::dtype_to_tract;
 
-/// Sizes beyond this are refused, so that sums and products of a few cannot overflow.
+/// The maximum of each size, so that sums and products of a few sizes cannot overflow.
 const LIMIT_SIZE: u32 = 1 << 24;
 
 pub(super) fn conv(cx: &Context<'_>, a: &Conv) -> Result<Box<dyn TypedOp>, Problem> {
@@ -43,7 +43,7 @@ pub(super) fn conv_transpose(
     require(
         a.output_padding.len() == pool_spec.rank()
             && a.output_padding.iter().all(|size| *size <= LIMIT_SIZE),
-        "its output padding has not one reasonable size for each axis",
+        "its output padding does not have one supported size per axis",
     )?;
     let adjustments = sizes(&a.output_padding);
     let check = Check::Window(Fit::new(&pool_spec, Some(&adjustments)));
@@ -71,12 +71,12 @@ pub(super) fn sum_pool(cx: &Context<'_>, a: &SumPool) -> Result<Box<dyn TypedOp>
     cx.checked(check, cnn::SumPool { pool_spec, count_include_pad, normalize })
 }
 
-/// What a pool demands of its input: tract takes each channel of it to be one of the output.
+/// Checks the input of a pool. tract treats each input channel as an output channel.
 fn pool(cx: &Context<'_>, pool: &PoolSpec) -> Result<Check, Problem> {
-    require(cx.input(0).datum_type.is_number(), "its input is not of numbers")?;
+    require(cx.input(0).datum_type.is_number(), "its input is not numeric")?;
     require(
         pool.input_channels == pool.output_channels,
-        "its input and output differ in channels",
+        "its input and output differ in their number of channels",
     )?;
     require(pool.input_channels > 0, "its input has no channels")?;
     Ok(Check::Window(Fit::new(pool, None)))
@@ -131,10 +131,10 @@ fn window(cx: &Context<'_>, window: &Window) -> Result<PoolSpec, Problem> {
     let lengths = lists.iter().all(|list| list.len() == rank && !list.contains(&0));
     require(
         rank > 0 && lengths,
-        "its kernel, strides and dilations are not as many, or one of them is 0",
+        "its kernel, strides and dilations differ in length, or one of them is 0",
     )?;
     let reasonable = lists.iter().all(|list| list.iter().all(|size| *size <= LIMIT_SIZE));
-    require(reasonable, "its kernel, strides or dilations are unreasonably large")?;
+    require(reasonable, "its kernel, strides or dilations are too large")?;
     let padding = match &window.padding {
         Padding::Valid => PaddingSpec::Valid,
         Padding::SameUpper => PaddingSpec::SameUpper,
@@ -143,7 +143,7 @@ fn window(cx: &Context<'_>, window: &Window) -> Result<PoolSpec, Problem> {
             let all = before.iter().chain(after).all(|size| *size <= LIMIT_SIZE);
             require(
                 before.len() == rank && after.len() == rank && all,
-                "its border has not one reasonable size for each axis",
+                "its padding does not have one supported size per axis",
             )?;
             match &window.padding {
                 Padding::Explicit(..) => PaddingSpec::Explicit(sizes(before), sizes(after)),
@@ -169,11 +169,11 @@ fn window(cx: &Context<'_>, window: &Window) -> Result<PoolSpec, Problem> {
     require(cx.input(0).rank() == expected, "its window and its input differ in rank")?;
     let shape = pool.data_format.shape(cx.input(0).shape.to_tvec())?;
     let channels = shape.c().as_i64() == Some(i64::from(window.input_channels));
-    require(channels, "its input has not as many channels as it says")?;
+    require(channels, "its input has a different number of channels than stated")?;
     Ok(pool)
 }
 
-/// The order of the kernel's dimensions, whose sizes must be those of the window.
+/// Returns the kernel layout after checking that the kernel's sizes match the window.
 fn kernel(
     cx: &Context<'_>,
     pool: &PoolSpec,
@@ -189,28 +189,28 @@ fn kernel(
     let divides = |channels: usize| groups > 0 && channels.is_multiple_of(groups);
     require(
         divides(pool.input_channels) && divides(pool.output_channels),
-        "its groups do not divide its channels",
+        "its number of groups does not divide its channels",
     )?;
     require(
         pool.input_channels > 0 && pool.output_channels > 0,
         "its input or its output has no channels",
     )?;
-    // tract would not look at the last windows, which hang over the end.
+    // tract would not compute the last windows, which exceed the end of the input.
     require(
         !matches!(pool.padding, PaddingSpec::ExplicitOnnxPool(..)),
-        "its output may not be rounded up",
+        "rounding up its output size is not supported",
     )?;
-    let shape = cx.input(1).shape.as_concrete().ok_or("the shape of its kernel is not known")?;
+    let shape = cx.input(1).shape.as_concrete().ok_or("the shape of its kernel is unknown")?;
     let fits = shape.len() == pool.rank() + 2
         && format.hw(shape) == &*pool.kernel_shape
         && *format.input_channels(shape, groups) == pool.input_channels
         && *format.output_channels(shape, groups) == pool.output_channels;
-    require(fits, "the shape of its kernel does not fit its channels and window")?;
+    require(fits, "the shape of its kernel does not match its channels and window")?;
     let bias = &cx.input(2).shape;
     let per_channel = bias.rank() == 1 && bias.as_concrete() == Some(&[pool.output_channels]);
     require(
         per_channel || bias.rank() == 0,
-        "its bias has neither one element nor one for each output channel",
+        "its bias has neither one element nor one per output channel",
     )?;
     Ok(format)
 }

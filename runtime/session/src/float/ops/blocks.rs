@@ -1,31 +1,34 @@
-//! Weights of 4 bits, and weights with a scale for each block of an axis.
+//! 4-bit weights, and weights with one scale per block of an axis.
 
 use tract_core::internal::*;
 
-/// Integers of 4 bits, two in a byte and the low half first, each in a byte of its own. Input: u8,
-/// `[⌈elements / 2⌉]`.
+/// Unpacks 4-bit integers to one byte each. Input: u8, `[⌈elements / 2⌉]`, with two integers in
+/// each byte, low half first.
 ///
-/// Like [`Dequantize`](super::Dequantize), tract never computes it ahead of a run on its own.
+/// Like [`Dequantize`](super::Dequantize), it is not constant-folded by tract.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct Unpack {
-    /// i8, whose halves are in two's complement, or u8.
+    /// The output type: i8 for two's complement, or u8.
     pub dtype: DatumType,
-    /// Shape of the output.
+    /// The shape of the output.
     pub shape: TVec<usize>,
 }
 
-/// `(x − zero_point) · scale`, with a scale for each block of an axis, as ONNX DequantizeLinear with
-/// a block size. Inputs: x in i8 or u8, scale in a floating-point type and of the rank of x, zero
-/// point in the type of x, of the shape of scale or one for all. The last block may be shorter.
+/// Computes `(x − zero_point) · scale` with one scale per block of an axis, like ONNX
+/// DequantizeLinear with a block size. The last block may be shorter. Inputs:
 ///
-/// Like [`Dequantize`](super::Dequantize), tract never computes it ahead of a run on its own.
+/// - x: i8 or u8.
+/// - scale: a floating-point type, with the rank of x.
+/// - zero point: the type of x; one element, or the shape of scale.
+///
+/// Like [`Dequantize`](super::Dequantize), it is not constant-folded by tract.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct DequantizeBlocks {
-    /// Floating-point type of the output.
+    /// The floating-point type of the output.
     pub dtype: DatumType,
-    /// Axis that is cut into blocks.
+    /// The axis that is divided into blocks.
     pub axis: usize,
-    /// Elements of a block along that axis.
+    /// The number of elements of a block along that axis.
     pub block: usize,
 }
 
@@ -46,9 +49,12 @@ impl EvalOp for Unpack {
         let packed = args_1!(inputs);
         let bytes = packed.try_as_plain_ram()?.as_slice::<u8>()?;
         let mut output = Tensor::zero_dt(self.dtype, &self.shape)?;
-        ensure!(bytes.len() == output.len().div_ceil(2), "its bytes do not fit its shape");
+        ensure!(bytes.len() == output.len().div_ceil(2), "its bytes do not match its shape");
         let odd = output.len() % 2 == 1;
-        ensure!(!odd || bytes.last().is_none_or(|byte| byte >> 4 == 0), "half a byte is left over");
+        ensure!(
+            !odd || bytes.last().is_none_or(|byte| byte >> 4 == 0),
+            "its last half byte is not 0"
+        );
         macro_rules! unpack {
             ($type:ty) => {
                 for (two, byte) in
@@ -72,11 +78,11 @@ impl EvalOp for Unpack {
 impl TypedOp for Unpack {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         ensure!(inputs.len() == 1, "it takes 1 input, not {}", inputs.len());
-        ensure!(inputs[0].datum_type == DatumType::U8, "its input is not of bytes");
-        ensure!(BYTES.contains(&self.dtype), "it cannot give elements of type {:?}", self.dtype);
+        ensure!(inputs[0].datum_type == DatumType::U8, "its input is not of type u8");
+        ensure!(BYTES.contains(&self.dtype), "it cannot unpack to {:?}", self.dtype);
         let elements = self.shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim));
-        let bytes = elements.context("its shape is unreasonably large")?.div_ceil(2);
-        ensure!(*inputs[0].shape == [bytes.to_dim()], "its bytes do not fit its shape");
+        let bytes = elements.context("its shape is too large")?.div_ceil(2);
+        ensure!(*inputs[0].shape == [bytes.to_dim()], "its bytes do not match its shape");
         Ok(tvec!(self.dtype.fact(&*self.shape)))
     }
 
@@ -96,18 +102,18 @@ impl EvalOp for DequantizeBlocks {
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let (x, scale, zero_point) = args_3!(inputs);
-        let size = *x.shape().get(self.axis).context("it has no such axis")?;
+        let size = *x.shape().get(self.axis).context("its axis is out of range")?;
         let mut blocked = tvec![0; x.rank()];
         blocked.copy_from_slice(x.shape());
         blocked[self.axis] = size.div_ceil(self.block.max(1));
-        ensure!(*scale.shape() == *blocked, "its scales do not fit its blocks");
+        ensure!(*scale.shape() == *blocked, "its scales do not match its blocks");
         let scale = scale.cast_to::<f32>()?;
         let scales = scale.try_as_plain_ram()?.as_slice::<f32>()?;
         let mut zeros = zero_point.cast_to::<f32>()?.into_owned();
         if zeros.len() == 1 {
             zeros = zeros.broadcast_scalar_to_shape(&blocked)?;
         }
-        ensure!(zeros.len() == scales.len(), "its zero points do not fit its blocks");
+        ensure!(zeros.len() == scales.len(), "its zero points do not match its blocks");
         let zeros = zeros.try_as_plain_ram()?.as_slice::<f32>()?;
         if x.len() == 0 {
             return Ok(tvec!(Tensor::zero_dt(self.dtype, x.shape())?.into_tvalue()));
@@ -120,7 +126,7 @@ impl EvalOp for DequantizeBlocks {
                 let from = x.try_as_plain_ram()?.as_slice::<$type>()?;
                 let mut to = output.try_as_plain_ram_mut()?;
                 let to = to.as_slice_mut::<f32>()?;
-                // A row of the axis at a time; of each, its blocks with their rows of scales.
+                // Each row spans the whole axis. Its blocks have one row of scales each.
                 let rows = from.chunks(size * inner).zip(to.chunks_mut(size * inner));
                 let blocks =
                     rows.flat_map(|(from, to)| from.chunks(block).zip(to.chunks_mut(block)));
@@ -153,9 +159,9 @@ impl TypedOp for DequantizeBlocks {
         ensure!(scale.datum_type.is_float(), "its scale is of type {:?}", scale.datum_type);
         let same = zero_point.datum_type == x.datum_type;
         ensure!(same, "its zero point is of type {:?}", zero_point.datum_type);
-        ensure!(self.dtype.is_float(), "its output is not of floating point");
-        ensure!(self.block > 0, "its blocks have no elements");
-        let size = x.shape.get(self.axis).context("it has no such axis")?;
+        ensure!(self.dtype.is_float(), "its output does not have a float type");
+        ensure!(self.block > 0, "its block size is 0");
+        let size = x.shape.get(self.axis).context("its axis is out of range")?;
         let mut blocked: TVec<TDim> = x.shape.iter().cloned().collect();
         blocked[self.axis] = size.to_usize()?.div_ceil(self.block).to_dim();
         let fits = |shape: &ShapeFact| {
@@ -163,9 +169,9 @@ impl TypedOp for DequantizeBlocks {
                 |(a, b): (&TDim, &TDim)| a.as_i64().zip(b.as_i64()).is_some_and(|(a, b)| a != b);
             shape.rank() == blocked.len() && !shape.iter().zip(&blocked).any(unequal)
         };
-        ensure!(fits(&scale.shape), "its scales do not fit its blocks");
+        ensure!(fits(&scale.shape), "its scales do not match its blocks");
         let one = zero_point.shape.volume().is_one();
-        ensure!(one || fits(&zero_point.shape), "its zero points do not fit its blocks");
+        ensure!(one || fits(&zero_point.shape), "its zero points do not match its blocks");
         Ok(tvec!(self.dtype.fact(x.shape.clone())))
     }
 
@@ -184,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_low_half_of_a_byte_comes_first() {
+    fn the_low_half_of_a_byte_is_unpacked_first() {
         let bytes = tensor1(&[0x7fu8, 0x08]);
         let unpack = |dtype, shape: &[usize]| Unpack { dtype, shape: shape.into() };
         let signed = run(&unpack(DatumType::I8, &[3]), std::slice::from_ref(&bytes)).unwrap();
@@ -204,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_have_their_scales_and_the_last_is_shorter() {
+    fn each_block_has_its_scale_and_the_last_may_be_shorter() {
         let x = tensor2(&[[1i8, -2], [3, 4], [-5, 6]]);
         let scale = tensor2(&[[0.5f32, 10.0], [2.0, 1.0]]);
         let op = DequantizeBlocks { dtype: DatumType::F32, axis: 0, block: 2 };

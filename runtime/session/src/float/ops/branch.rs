@@ -1,4 +1,4 @@
-//! Branches: one of two graphs runs, as a condition says.
+//! Branches: run one of two graphs, depending on a condition.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(in crate::float) struct Branch {
     facts: TVec<TypedFact>,
 }
 
-/// One of the two graphs of a branch, and which inputs of the branch it takes.
+/// One of the two graphs of a branch, with the indices of the branch inputs that it takes.
 #[derive(Clone, Debug)]
 struct Side {
     plan: Arc<TypedSimplePlan>,
@@ -30,7 +30,7 @@ impl Side {
 }
 
 impl Branch {
-    /// The same branch as tract's, whose outputs have these types and shapes.
+    /// Creates the branch from tract's. Its outputs have these types and shapes.
     pub fn new(branch: &IfThenElse, facts: TVec<TypedFact>) -> TractResult<Branch> {
         Ok(Branch {
             yes: Side::new(&branch.then_body, &branch.then_input_mapping)?,
@@ -76,7 +76,7 @@ impl TypedOp for Branch {
     as_op!();
 }
 
-/// A branch with room for what its graphs need, made when one is first taken.
+/// The state of a branch. The state of each graph is created when it first runs.
 #[derive(Clone, Debug)]
 struct State {
     branch: Branch,
@@ -92,7 +92,7 @@ impl OpState for State {
         inputs: TVec<TValue>,
     ) -> TractResult<TVec<TValue>> {
         let condition = inputs.first().context("a branch has no condition")?;
-        ensure!(condition.len() == 1, "the condition of a branch has {} values", condition.len());
+        ensure!(condition.len() == 1, "the condition of a branch has {} elements", condition.len());
         let taken = condition.try_as_plain_ram()?.as_slice::<bool>()?[0];
         let (side, state) = match taken {
             true => (&self.branch.yes, &mut self.yes),
@@ -100,7 +100,7 @@ impl OpState for State {
         };
         let given = side.inputs.iter().map(|index| inputs.get(*index).cloned());
         let given: Option<TVec<TValue>> = given.collect();
-        let given = given.context("a branch takes an input that it does not have")?;
+        let given = given.context("a branch refers to an input that does not exist")?;
         let state = match state {
             Some(state) => state,
             None => state.insert(side.plan.spawn()?),

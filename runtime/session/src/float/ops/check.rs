@@ -1,9 +1,9 @@
-//! What tract relies on in the operands of an operation without checking it.
+//! Checks of operands that tract requires but does not do itself.
 //!
-//! tract's release kernels trust their callers: an index beyond its axis, a window larger than
-//! its input or two sizes that differ where one is expected end in a panic or in memory that
-//! belongs to something else. A [`Check`] states such a condition. It is decided when a model is
-//! loaded wherever the sizes and constants are known by then, and when the model runs otherwise.
+//! tract's release kernels trust their callers. An index out of range, a window larger than its
+//! input or two sizes that must be equal but differ end in a panic or in an out-of-bounds access. A
+//! [`Check`] states such a requirement. It is evaluated when a model is loaded if the sizes and
+//! constants are known by then, and otherwise when the model runs.
 
 mod values;
 mod window;
@@ -13,81 +13,80 @@ use tract_core::internal::*;
 pub(in crate::float) use values::tile;
 pub(in crate::float) use window::Fit;
 
-/// A condition on the operands of an operation.
+/// A requirement on the operands of an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::float) enum Check {
-    /// Input 1 holds indices of `axis` of input 0.
+    /// Input 1 holds indices along `axis` of input 0.
     Gather {
         /// The axis.
         axis: usize,
     },
-    /// As [`Check::Gather`], for inputs of one rank of which the second is not larger elsewhere.
+    /// As [`Check::Gather`], for inputs of the same rank. Input 1 is not larger along other axes.
     GatherElements {
         /// The axis.
         axis: usize,
     },
-    /// The last axis of input 1 holds index tuples into input 0, after this many axes that both
-    /// have in common.
+    /// The last axis of input 1 holds index tuples into input 0, after the leading batch axes of
+    /// both inputs.
     GatherNd {
-        /// Number of leading axes in common.
+        /// The number of batch axes.
         batch_dims: usize,
     },
-    /// As [`Check::GatherElements`], with updates of the shape of the indices as input 2.
+    /// As [`Check::GatherElements`], with updates in the shape of the indices as input 2.
     ScatterElements {
         /// The axis.
         axis: usize,
     },
-    /// The last axis of input 1 holds index tuples into input 0, input 2 an update for each.
+    /// The last axis of input 1 holds index tuples into input 0. Input 2 holds an update for each.
     ScatterNd,
-    /// Inputs are start, end and step of a range that takes at most `limit` bytes.
+    /// The inputs are start, end and step of a range of at most `limit` bytes.
     Range {
-        /// Most bytes of the output.
+        /// The maximum number of bytes of the output.
         limit: u64,
     },
-    /// Inputs 1 and 2 are start and end of a range of `axis` of input 0.
+    /// Inputs 1 and 2 are the start and end of a slice along `axis` of input 0.
     DynamicSlice {
         /// The axis.
         axis: usize,
     },
-    /// Inputs 1 and 2 are starts and ends, where these inputs are axes and steps.
+    /// Inputs 1 and 2 are starts and ends of slices along the given axes, with the given steps.
     StridedSlice {
-        /// Input that holds the axes.
+        /// The input that holds the axes.
         axes: Option<usize>,
-        /// Input that holds the steps.
+        /// The input that holds the steps.
         steps: Option<usize>,
     },
-    /// Input 1 holds how many times each axis of input 0 is repeated.
+    /// Input 1 holds the number of repetitions of each axis of input 0.
     Tile {
-        /// Bytes of an element of input 0.
+        /// The number of bytes of an element of input 0.
         element: usize,
-        /// Most bytes of the output.
+        /// The maximum number of bytes of the output.
         limit: u64,
     },
-    /// Input 1 is the index of a diagonal.
+    /// Input 1 is the offset of a diagonal.
     Diagonal,
-    /// Input 1 is a grid of coordinates, whose last axis is one element for each spatial axis
-    /// of input 0.
+    /// Input 1 is a grid of coordinates. Its last axis has one element per spatial axis of input 0.
     Reflection,
-    /// These axes of input 0 have at least this many elements.
+    /// These axes of input 0 have at least this many elements: pairs of axis and minimum.
     Least(TVec<(usize, usize)>),
-    /// Windows fit into input 0.
+    /// The windows fit in input 0.
     Window(Fit),
-    /// Axes of the inputs that are indexed together have one size, or 1.
+    /// Axes of the inputs with the same letter have the same size, or 1.
     Letters(Vec<Letter>),
 }
 
-/// An index of a sum of products.
+/// A letter of an Einstein sum.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::float) struct Letter {
     /// The letter.
     pub name: char,
-    /// Where it stands: inputs and their axes.
+    /// Where the letter occurs: pairs of input and axis.
     pub places: TVec<(usize, usize)>,
-    /// Whether it is summed over. Sizes must be equal then, and none is repeated.
+    /// Whether the letter is summed over. Its sizes must then be equal and are not broadcast.
     pub summed: bool,
 }
 
-/// An operand that an operation cannot be given.
+/// An operand that an operation does not support.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(in crate::float) enum OperandError {
     #[error("index {index} is out of range for axis {axis} of size {size}")]
@@ -104,40 +103,40 @@ pub(in crate::float) enum OperandError {
     NotIntegers { input: usize, dtype: DatumType },
     #[error("input {input} depends on a symbol without a value")]
     Symbolic { input: usize },
-    #[error("the step of a range is 0")]
+    #[error("the step of the range is 0")]
     NoStep,
-    #[error("the range from {start} to {end} in steps of {step} has no length")]
+    #[error("the range from {start} to {end} in steps of {step} has no finite length")]
     NoLength { start: f64, end: f64, step: f64 },
     #[error("the output takes {bytes} bytes, beyond the limit of {limit}")]
     TooLarge { bytes: u64, limit: u64 },
-    #[error("the range {start}..{end} does not lie within axis {axis} of size {size}")]
+    #[error("the range {start}..{end} is out of bounds for axis {axis} of size {size}")]
     Slice { start: i64, end: i64, axis: usize, size: usize },
-    #[error("axis {axis} is named twice or does not exist in an input of rank {rank}")]
+    #[error("axis {axis} is listed twice or is out of range for an input of rank {rank}")]
     Axis { axis: i64, rank: usize },
     #[error("step {step} along axis {axis} is 0 or too large")]
     Step { step: i64, axis: usize },
-    #[error("axis {axis} is repeated {count} times")]
+    #[error("axis {axis} cannot be repeated {count} times")]
     Repeats { axis: usize, count: i64 },
-    #[error("axis {axis} has {size} elements where at least {least} are needed")]
+    #[error("axis {axis} has {size} elements, but at least {least} are required")]
     Few { axis: usize, size: usize, least: usize },
-    #[error("axis {axis} has {size} elements where at most {most} are supported")]
+    #[error("axis {axis} has {size} elements, but at most {most} are supported")]
     Many { axis: usize, size: usize, most: usize },
     #[error(
-        "a window of {field} elements does not fit into axis {axis} of size {size} with its padding"
+        "a window of {field} elements does not fit in axis {axis} of size {size} with its padding"
     )]
     Window { axis: usize, size: usize, field: usize },
-    #[error("the window has too many elements to place in memory")]
+    #[error("listing the elements of the window takes too much memory")]
     Windows,
     #[error("the output would have no elements along axis {axis}")]
     Empty { axis: usize },
-    #[error("index {name:?} stands for axes of sizes {sizes:?}")]
+    #[error("letter {name:?} has axes of different sizes {sizes:?}")]
     Letter { name: char, sizes: TVec<usize> },
 }
 
-/// Sizes of the axes of an operand, where they are known.
+/// The sizes of the axes of an operand; `None` if unknown.
 type Sizes = TVec<Option<usize>>;
 
-/// Sizes that are known of an operand before a model runs.
+/// Returns the sizes of an operand that are known before the model runs.
 fn known_sizes(fact: &TypedFact) -> Sizes {
     let size = |dim: &TDim| dim.as_i64().and_then(|size| usize::try_from(size).ok());
     fact.shape.iter().map(size).collect()
@@ -148,7 +147,7 @@ fn sizes(tensor: &Tensor) -> Sizes {
 }
 
 impl Check {
-    /// The inputs whose values count, not only their shapes.
+    /// Returns the inputs whose values matter, not only their shapes.
     pub fn operands(&self) -> TVec<usize> {
         match self {
             Check::Gather { .. }
@@ -168,8 +167,8 @@ impl Check {
         }
     }
 
-    /// Checks the operands of a model that runs, and gives those that have to be replaced: such
-    /// as negative indices, where tract does not count from the end.
+    /// Checks the operands when the model runs. Returns those that must be replaced: for example,
+    /// negative indices for operations in which tract does not count from the end.
     pub fn run(
         &self,
         inputs: &[TValue],
@@ -182,7 +181,7 @@ impl Check {
         self.values(&shapes, &tensors, symbols)
     }
 
-    /// Checks what is known before the model runs. `None` where that leaves something open.
+    /// Checks what is known before the model runs. Returns `None` if that is not enough.
     pub fn load(
         &self,
         facts: &[&TypedFact],
@@ -210,12 +209,12 @@ impl Check {
         }
     }
 
-    /// Checks the windows of a convolution or pool, as far as the size of its input is known.
+    /// Checks the windows of a convolution or pool against the known sizes of its input.
     pub fn windows(fit: &Fit, input: &TypedFact) -> Result<(), OperandError> {
         fit.check(&known_sizes(input)).map(drop)
     }
 
-    /// Checks sizes. Returns whether all that matter were known.
+    /// Checks the sizes. Returns whether all relevant sizes were known.
     fn shapes(&self, shapes: &[Sizes]) -> Result<bool, OperandError> {
         match self {
             Check::GatherElements { axis } => not_larger(shapes, *axis),
@@ -264,7 +263,7 @@ impl Letter {
     }
 }
 
-/// Two shapes that must be equal, where both are known.
+/// Checks that two shapes are equal as far as they are known. Returns whether both are known.
 fn equal(
     shapes: &[Sizes],
     input: usize,
@@ -284,7 +283,8 @@ fn mismatch(shapes: &[Sizes], input: usize, with: usize) -> OperandError {
     OperandError::Shapes { input, shape: known(input), with, other: known(with) }
 }
 
-/// Indices of elements stand at the places of elements of the data, but along `axis`.
+/// Checks that the indices are not larger than the data along any axis but `axis`. Returns whether
+/// all sizes are known.
 fn not_larger(shapes: &[Sizes], axis: usize) -> Result<bool, OperandError> {
     let (data, indices) = (&shapes[0], &shapes[1]);
     if data.len() != indices.len() || axis >= data.len() {
@@ -322,8 +322,8 @@ fn scatter_nd(shapes: &[Sizes]) -> Result<bool, OperandError> {
     equal(shapes, 2, updates, 0, &expected)
 }
 
-/// Index tuples name at most one element of each axis after the first ones. Whether their length
-/// is known.
+/// Checks that index tuples are no longer than the rank of the data after the batch axes. Returns
+/// whether their length is known.
 fn tuple_length(data: &Sizes, indices: &Sizes, batch_dims: usize) -> Result<bool, OperandError> {
     let rank = data.len() - batch_dims;
     match indices.last() {

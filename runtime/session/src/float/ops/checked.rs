@@ -1,28 +1,28 @@
-//! Operations of tract behind a check of their operands.
+//! Wraps operations of tract in checks of their operands.
 
 use tract_core::internal::*;
 
 use super::check::Check;
 
-/// An operation that sees its operands only once they are checked, and whose values are compared
-/// with what was stated of them before anything else sees these.
+/// An operation whose operands are checked before it runs. Its outputs are compared with the stated
+/// facts before another operation reads them.
 ///
-/// tract does not look into it. A check of shapes alone gives way to a [`Guard`] when the model is
-/// prepared, so that tract can bring the operation itself into its fastest form.
+/// tract does not optimize the wrapped operation. When the model is prepared, a check of shapes
+/// alone is therefore split off as a [`Guard`], so that tract can optimize the operation itself.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::float) struct Checked {
     check: Check,
     op: Box<dyn TypedOp>,
-    /// What is stated of its values; empty where nothing is.
+    /// The stated facts of the outputs; empty if there are none.
     stated: TVec<TypedFact>,
 }
 
 impl Eq for Checked {}
 
-/// A value that is not what was stated of it.
+/// An output that does not match its stated fact.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "output {output} is {given:?} of shape {shape:?}, where {expected:?} of shape {stated:?} is stated"
+    "output {output} is {given:?} of shape {shape:?}, but {expected:?} of shape {stated:?} is stated"
 )]
 struct OutputError {
     output: usize,
@@ -33,7 +33,7 @@ struct OutputError {
 }
 
 impl Checked {
-    /// The operation behind a check.
+    /// Wraps the operation in a check.
     pub fn new(check: Check, op: Box<dyn TypedOp>, stated: TVec<TypedFact>) -> Checked {
         Checked { check, op, stated }
     }
@@ -43,7 +43,7 @@ impl Checked {
             return Ok(());
         }
         let (given, stated) = (values.len(), self.stated.len());
-        ensure!(given == stated, "it gives {given} values where {stated} are stated");
+        ensure!(given == stated, "it has {given} outputs, but the graph states {stated}");
         for (output, (value, fact)) in values.iter().zip(&self.stated).enumerate() {
             let dims: TVec<TDim> = fact.shape.iter().map(|dim| dim.eval(symbols)).collect();
             let fits = value.datum_type() == fact.datum_type
@@ -60,14 +60,14 @@ impl Checked {
         Ok(())
     }
 
-    /// A guard, and the operation itself behind it.
+    /// Splits into a guard followed by the operation itself.
     fn split(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
         rule_if!(self.check.operands().is_empty());
         let mut patch = TypedModelPatch::default();
         let taps = patch.taps(model, &node.inputs)?;
         let guard = Guard { check: self.check.clone() };
         let mut inputs = patch.wire_node(format!("{}.guard", node.name), guard, &taps)?;
-        // What is constant stays so for tract.
+        // Constant inputs bypass the guard, so that tract still sees them as constants.
         for (input, tap) in inputs.iter_mut().zip(&taps) {
             if patch.outlet_fact(*tap)?.konst.is_some() {
                 *input = *tap;
@@ -112,7 +112,7 @@ impl EvalOp for Checked {
 }
 
 impl TypedOp for Checked {
-    /// What tract computes, and the stated dimensions where tract knows none.
+    /// The facts that tract computes, with stated dimensions where tract's are unknown.
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let mut facts = self.op.output_facts(inputs)?;
         for (fact, stated) in facts.iter_mut().zip(&self.stated) {
@@ -146,7 +146,7 @@ impl TypedOp for Checked {
     as_op!();
 }
 
-/// Gives its inputs as they are, once they are checked.
+/// Checks its inputs and returns them unchanged.
 #[derive(Clone, Debug, PartialEq)]
 struct Guard {
     check: Check,

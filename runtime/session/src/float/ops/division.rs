@@ -4,13 +4,13 @@ use tract_core::internal::*;
 use tract_core::ops::binary::BinMiniOp;
 use tract_core::ops::math::{Div, Rem};
 
-/// Quotient or remainder.
+/// Computes quotients or remainders.
 ///
-/// Divisors of 0 are errors for integers, as is the one quotient of each type that the type cannot
-/// hold.
+/// A divisor of 0 is an error for integers, as is dividing the smallest value of a signed type by
+/// -1, because the quotient overflows.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub(in crate::float) struct CheckedDivision {
-    /// The remainder instead of the quotient.
+    /// Whether to compute the remainder instead of the quotient.
     pub remainder: bool,
 }
 
@@ -20,7 +20,7 @@ impl CheckedDivision {
     }
 
     fn check(&self, a: &Tensor, b: &Tensor) -> TractResult<()> {
-        /// Whether there is a divisor of 0, and one of -1.
+        /// Returns whether there is a divisor of 0 and whether there is one of -1.
         fn divisors<T: Datum + PartialEq + Copy>(
             b: &Tensor,
             zero: T,
@@ -47,7 +47,7 @@ impl CheckedDivision {
                 let plain = b.try_as_plain_ram()?;
                 let positive = |dim: &TDim| dim.as_i64().is_none_or(|value| value > 0);
                 let positive = plain.as_slice::<TDim>()?.iter().all(positive);
-                ensure!(positive, "a dimension is divided by one that is not positive");
+                ensure!(positive, "a dimension is divided by a value that is not positive");
                 (false, false)
             }
             _ => (false, false),
@@ -61,7 +61,7 @@ impl CheckedDivision {
                 DatumType::I64 => holds(a, i64::MIN)?,
                 _ => false,
             };
-            ensure!(!least, "the least number may be divided by -1");
+            ensure!(!least, "dividing the smallest integer by -1 could overflow");
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ impl BinMiniOp for CheckedDivision {
         self.inner().eval(a, b, c_dt)
     }
 
-    /// tract says that remainders are.
+    /// tract wrongly reports remainders as commutative.
     fn is_commutative(&self) -> bool {
         false
     }
@@ -119,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn quotients_are_those_of_tract() {
+    fn quotients_are_the_same_as_in_tract() {
         assert_eq!(run(false, &[7, -7, 9], &[2, 2, -3]).unwrap(), tensor1(&[3, -3, -3]));
         assert_eq!(run(true, &[7, 9], &[2, 3]).unwrap(), tensor1(&[1, 0]));
     }
 
     #[test]
-    fn what_would_end_the_process_is_an_error() {
+    fn divisions_that_would_trap_are_errors() {
         for remainder in [false, true] {
             assert!(run(remainder, &[1, 2], &[1, 0]).is_err());
             assert!(run(remainder, &[i32::MIN, 2], &[-1, 1]).is_err());

@@ -1,4 +1,4 @@
-//! Products of reals with constant matrices, in integers.
+//! Dynamic quantization: float matmuls with constant INT8 matrices.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use tract_core::internal::*;
 
 use crate::processor::Processor;
 
-/// A product in integers. Inputs are those that
-/// [`Operator::DynamicMatMul`](hardtack_bundle::graph::Operator::DynamicMatMul) lists; all but the
-/// first must be constants when it runs.
+/// A matmul in integers, with activations quantized at run time. Its inputs are those of
+/// [`Operator::DynamicMatMul`](hardtack_bundle::graph::Operator::DynamicMatMul). All but the first
+/// must be constants when the model is optimized.
 #[derive(Clone)]
 pub struct DynamicMatMul {
-    /// Whether each row of x has a scale of its own.
+    /// Whether each row of x has its own scale.
     pub per_row: bool,
     processor: Arc<Processor>,
 }
 
 impl DynamicMatMul {
-    /// The operation for this machine.
+    /// Creates the operation for this machine, with one thread.
     pub fn new(per_row: bool) -> Self {
         Self::on(per_row, &Processor::detect())
     }
@@ -71,15 +71,19 @@ impl TypedOp for DynamicMatMul {
         ensure!(x.datum_type == DatumType::F32, "its input is of type {:?}", x.datum_type);
         let integers = [DatumType::I8, DatumType::U8].contains(&weights.datum_type);
         ensure!(integers, "its matrix is of type {:?}", weights.datum_type);
-        ensure!(weights.rank() == 2 && x.rank() > 0, "its matrix or its input has another rank");
+        ensure!(weights.rank() == 2 && x.rank() > 0, "its matrix is not 2-D or its input is 0-D");
         let (depth, columns) = (&weights.shape[0], &weights.shape[1]);
-        ensure!(x.shape[x.rank() - 1] == *depth, "its input has not one element for each row");
+        ensure!(x.shape[x.rank() - 1] == *depth, "its input does not match the rows of its matrix");
         let all = [DatumType::F32, weights.datum_type, DatumType::F32];
         for (fact, dtype) in inputs[2..].iter().zip(all) {
-            ensure!(fact.datum_type == dtype, "{:?} where it takes {dtype:?}", fact.datum_type);
+            ensure!(
+                fact.datum_type == dtype,
+                "its parameter is {:?}, not {dtype:?}",
+                fact.datum_type
+            );
             let elements = fact.shape.volume();
             let fits = elements == *columns || elements.is_one();
-            ensure!(fits, "{elements} parameters of {columns} columns");
+            ensure!(fits, "it has {elements} parameters for {columns} columns");
         }
         let mut shape = x.shape.to_tvec();
         shape.pop();
@@ -87,7 +91,7 @@ impl TypedOp for DynamicMatMul {
         Ok(tvec!(f32::fact(shape)))
     }
 
-    /// The matrix is packed once.
+    /// Packs the constant matrix once.
     fn codegen(
         &self,
         model: &TypedModel,
@@ -103,7 +107,7 @@ impl TypedOp for DynamicMatMul {
     as_op!();
 }
 
-/// A product whose matrix is ready.
+/// A matmul with a packed matrix.
 #[derive(Clone, Debug)]
 struct PackedMatMul(Arc<Ready>);
 
@@ -142,7 +146,7 @@ impl TypedOp for PackedMatMul {
     as_op!();
 }
 
-/// Memory for quantized rows, kept between runs.
+/// The memory for quantized rows, reused by every inference.
 #[derive(Clone, Debug)]
 struct Scratch(Vec<u8>);
 
@@ -153,7 +157,7 @@ impl OpState for Scratch {
         op: &dyn Op,
         inputs: TVec<TValue>,
     ) -> TractResult<TVec<TValue>> {
-        let op = op.downcast_ref::<PackedMatMul>().context("this is the memory of a product")?;
+        let op = op.downcast_ref::<PackedMatMul>().context("the state is of another operation")?;
         op.0.multiply(&*args_1!(inputs), &mut self.0)
     }
 
@@ -162,13 +166,13 @@ impl OpState for Scratch {
     }
 }
 
-/// A matrix in the form that this machine multiplies with.
+/// A matrix prepared for the kernels of this machine.
 #[derive(Debug)]
 struct Ready {
-    /// Elements of a row that it is given.
+    /// The number of elements in a row of the input.
     depth: usize,
-    /// Elements of a row that are repeated after its last: what is left of a weight beyond ±127
-    /// belongs to a copy.
+    /// Indices of row elements to append to each row. A weight beyond ±127 is split into several
+    /// weights, and the others multiply these copies.
     repeated: Vec<usize>,
     form: Form,
     bias: Vec<f32>,
@@ -178,16 +182,16 @@ struct Ready {
 
 #[derive(Debug)]
 enum Form {
-    /// For these kernels.
+    /// Packed for these kernels.
     Packed { kernels: &'static Kernels, matrix: Matrix, bytes: Aligned },
-    /// For the definition.
+    /// For the reference implementation.
     Plain { weights: Vec<i8>, scales: Vec<f32> },
 }
 
 impl Ready {
     fn new(op: &DynamicMatMul, parts: &[&Tensor]) -> TractResult<Ready> {
         let [weights, scale, zero_point, bias @ ..] = parts else { bail!("it has no matrix") };
-        let &[depth, columns] = weights.shape() else { bail!("its matrix has another rank") };
+        let &[depth, columns] = weights.shape() else { bail!("its matrix is not 2-D") };
         ensure!(depth > 0 && columns > 0, "its matrix is empty");
         ensure!(columns <= strided::Product::COLUMNS, "its matrix has {columns} columns");
         let list = |tensor: &Tensor| -> TractResult<Vec<f32>> {
@@ -195,7 +199,7 @@ impl Ready {
             match list[..] {
                 [one] => Ok(vec![one; columns]),
                 _ if list.len() == columns => Ok(list),
-                _ => bail!("{} parameters of {columns} columns", list.len()),
+                _ => bail!("it has {} parameters for {columns} columns", list.len()),
             }
         };
         let (scales, zero_points) = (list(scale)?, list(zero_point)?);
@@ -208,7 +212,7 @@ impl Ready {
         for row in rest.chunks_exact_mut(columns) {
             row.iter_mut().zip(&zero_points).for_each(|(weight, zero)| *weight -= *zero as i16);
         }
-        // What fits a byte, and then whatever does not, row by row.
+        // Split each weight into the part that fits in a byte and the rest, row by row.
         let take = |rest: &mut i16| {
             let part = (*rest).clamp(-127, 127);
             *rest -= part;
@@ -225,7 +229,7 @@ impl Ready {
         let matrix = Matrix { depth: depth + repeated.len(), columns };
         ensure!(
             matrix.depth <= Product::DEPTH,
-            "its sums of {} products could overflow",
+            "accumulators over {} products could overflow",
             matrix.depth
         );
         let form = match Kernels::for_isa(op.processor.isa()) {
@@ -247,7 +251,7 @@ impl Ready {
 
     fn multiply(&self, x: &Tensor, scratch: &mut Vec<u8>) -> TractResult<TVec<TValue>> {
         let mut shape: TVec<usize> = x.shape().into();
-        ensure!(shape.pop() == Some(self.depth), "its input has not one element for each row");
+        ensure!(shape.pop() == Some(self.depth), "its input does not match the rows of its matrix");
         let rows: usize = shape.iter().product();
         shape.push(self.columns());
         let mut output = Tensor::zero::<f32>(&shape)?;
@@ -300,14 +304,14 @@ mod tests {
         op.eval(&EvalContext::out_of_plan(), inputs).unwrap().remove(0).into_tensor()
     }
 
-    /// Weights less their zero points have 9 bits, and every one counts.
+    /// Weights minus their zero points have 9 bits, all of which must be used.
     #[test]
     fn weights_of_nine_bits_are_exact_on_every_instruction_set() {
         let (depth, columns) = (256, 3);
         let weights: Vec<u8> = (0..depth * columns).map(|index| (index / columns) as u8).collect();
         let weights = Tensor::from_shape(&[depth, columns], &weights).unwrap();
         let parts = [weights, tensor0(1f32), tensor1(&[0u8, 255, 130]), tensor1(&[0.5f32, 0., 1.])];
-        // Rows of 255 steps of 1, so that integers are what they stand for.
+        // Rows range over 255 steps of size 1, so that quantization is exact.
         let x: Vec<f32> = (0..2 * depth).map(|index| (index * 7 % 256) as f32).collect();
         let x = Tensor::from_shape(&[2, 1, depth], &x).unwrap();
         let view = x.try_as_plain_ram().unwrap();
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn mismatched_inputs_are_rejected() {
         let op = DynamicMatMul::new(false);
         let fact = |tensor: Tensor| TypedFact::shape_and_dt_of(&tensor);
         let matrix = |dtype| fact(Tensor::zero_dt(dtype, &[4, 2]).unwrap());

@@ -3,16 +3,16 @@
 use tract_core::internal::*;
 
 /// Local response normalization across channels: `y = x / (bias + alpha / size · Σ x²) ^ beta`,
-/// the sum over `size` neighbouring channels. Input: f32, batch and channels first.
+/// where the sum is over `size` adjacent channels. Input: f32, `[batch, channels, …]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lrn {
-    /// Scaling parameter.
+    /// The scaling parameter.
     pub alpha: f32,
-    /// Exponent.
+    /// The exponent.
     pub beta: f32,
-    /// Added to the sum of squares.
+    /// The constant that is added to the scaled sum of squares.
     pub bias: f32,
-    /// Number of channels summed over.
+    /// The number of channels to sum over.
     pub size: usize,
 }
 
@@ -41,7 +41,7 @@ impl EvalOp for Lrn {
         if image == 0 {
             return Ok(tvec!(output.into_tvalue()));
         }
-        // Channels before and after; with an even size there is one more after.
+        // Channels before and after this one; for an even size there is one more after.
         let (before, after) = ((self.size - 1) / 2, self.size / 2);
         let mut sums = vec![0f32; inner];
         for (x, y) in x.chunks_exact(image).zip(y.chunks_exact_mut(image)) {
@@ -64,7 +64,7 @@ impl EvalOp for Lrn {
 
 impl TypedOp for Lrn {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        ensure!(self.size > 0, "it sums over no channels");
+        ensure!(self.size > 0, "its size is 0");
         ensure!(inputs.len() == 1 && inputs[0].rank() >= 2, "its input has no channels");
         ensure!(inputs[0].datum_type == DatumType::F32, "its input is not of type f32");
         Ok(tvec!(inputs[0].without_value()))
@@ -78,11 +78,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_count() {
+    fn neighboring_channels_are_summed() {
         let op = Lrn { alpha: 1.0, beta: 1.0, bias: 1.0, size: 2 };
         let x = Tensor::from_shape(&[1, 3, 1], &[1f32, 2.0, 4.0]).unwrap().into_tvalue();
         let y = op.eval(&EvalContext::out_of_plan(), tvec!(x)).unwrap().remove(0);
-        // An even size takes itself and the next channel.
+        // A size of 2 takes the channel itself and the next.
         let expected = [1.0 / (1.0 + 2.5), 2.0 / (1.0 + 10.0), 4.0 / (1.0 + 8.0)];
         assert_eq!(y.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap(), expected);
     }

@@ -1,8 +1,8 @@
-//! Checks what tract's matrix kernels trust their operation with.
+//! Checks the operands of tract's matrix multiplication, which its kernels read by pointer.
 //!
-//! `OptMatMul` takes the sizes m and n from its stated output, and k from its second operand, and reads
-//! packed operands and fused operands by pointer. tract computes these sizes from shapes that a graph
-//! states, and its optimizer changes operands without looking at the shapes of what reads them.
+//! `OptMatMul` takes the sizes m and n from the shape stated for its output, and k from its second
+//! operand. The optimizer of tract may replace an operand by one of another shape without updating the
+//! shapes stated for later operations, so the sizes are compared each time before the kernels run.
 
 use tract_core::internal::*;
 use tract_core::ops::matmul::optimized::{
@@ -10,10 +10,10 @@ use tract_core::ops::matmul::optimized::{
 };
 use tract_core::tract_linalg::mmm::{MMMInputValue, OutputStoreSpec, PackedMatrixStorage};
 
-/// Checks that every operand has the elements that the kernel will read.
+/// Checks that every operand has the elements that the kernel reads.
 ///
 /// # Errors
-/// The operand that is too small.
+/// Returns an error if an operand is too small, or if the operands of a product differ in k.
 pub(in crate::float) fn check_matmul(
     op: &OptMatMul,
     inputs: &[TValue],
@@ -56,7 +56,7 @@ fn operand(inputs: &[TValue], index: usize) -> TractResult<&TValue> {
     inputs.get(index).context("a product has fewer operands than it reads")
 }
 
-/// The packed matrices of an operand, one for each product of a batch.
+/// Returns the packed matrices of an operand, one for each element of the batch.
 fn matrices<'t>(
     operand: &'t MatMulOperand,
     inputs: &'t [TValue],
@@ -70,7 +70,7 @@ fn matrices<'t>(
     }
 }
 
-/// The sizes of a product, and the shape of its output.
+/// The sizes of a matrix multiplication, and the shape of its output.
 struct Sizes<'s> {
     m: usize,
     n: usize,
@@ -102,7 +102,7 @@ impl Sizes<'_> {
         Ok(())
     }
 
-    /// Sizes and strides of rows and columns, in elements.
+    /// Returns the size and stride, in elements, of rows and of columns.
     fn strides(&self, store: &OutputStoreSpec, tensor: &Tensor) -> TractResult<[(usize, usize); 2]> {
         let stride = |axis: &Option<usize>| match axis {
             Some(axis) => {
@@ -122,8 +122,8 @@ impl Sizes<'_> {
         Ok([(self.m, rows), (self.n, columns)])
     }
 
-    /// Checks that a fused operand holds the last element that is read of it: in the last product of
-    /// the batch, at the end of these axes, each given by its size and stride.
+    /// Checks that a fused operand contains the last element that the kernel reads. `axes` are the
+    /// sizes and strides of the axes that the kernel walks for each element of the batch.
     fn check_reach(
         &self,
         tensor: &Tensor,

@@ -1,4 +1,4 @@
-//! Operations of our own for tract, where it has none or they do too little.
+//! Our own tract operations, for operators that tract lacks or implements only in part.
 
 mod blocks;
 mod branch;

@@ -1,4 +1,4 @@
-//! Replaces tract's loops and branches by the checked ones of this crate.
+//! Replaces tract's loops and branches with the checked ones of this crate.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tract_core::ops::scan::OptScan;
 
 use super::{Branch, Scan};
 
-/// Replaces every loop and branch of an optimized model, also in bodies.
+/// Replaces every loop and branch of an optimized model, including those in bodies.
 pub(in crate::float) fn check_bodies(model: &mut TypedModel) -> TractResult<()> {
     for node in &mut model.nodes {
         let facts = || node.outputs.iter().map(|output| output.fact.clone()).collect();
@@ -26,7 +26,7 @@ pub(in crate::float) fn check_bodies(model: &mut TypedModel) -> TractResult<()> 
     Ok(())
 }
 
-/// The plan of an optimized body, with the loops and branches in it replaced.
+/// Plans an optimized body after replacing its loops and branches.
 pub(super) fn checked_plan(body: &TypedModel) -> TractResult<Arc<TypedSimplePlan>> {
     let mut body = body.clone();
     check_bodies(&mut body)?;

@@ -1,22 +1,23 @@
-//! Indices as vectors of which one element is on.
+//! One-hot encoding of indices.
 
 use tract_core::internal::*;
 
-/// A new axis with one element "on" where an index says so, all others "off". Negative indices
-/// count from the end; beyond the axis, all are off. Input: indices of any type of numbers.
+/// Adds an axis of size `depth` that is "on" at each index and "off" elsewhere. Negative indices
+/// count from the end. If an index is out of range, all elements are off. Input: indices of any
+/// numeric type.
 ///
-/// tract's own operation cuts indices to 32 bits and panics where they are out of range.
+/// tract's own operation truncates indices to 32 bits and panics if they are out of range.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::float) struct OneHot {
-    /// The new axis.
+    /// The position of the new axis.
     pub axis: usize,
-    /// Its size.
+    /// The size of the new axis.
     pub depth: usize,
-    /// Value of "off", a scalar.
+    /// The "off" value, a scalar.
     pub off: Arc<Tensor>,
-    /// Value of "on", a scalar of the same type.
+    /// The "on" value, a scalar of the same type.
     pub on: Arc<Tensor>,
-    /// Most bytes of the output.
+    /// The maximum number of bytes of the output.
     pub limit: u64,
 }
 
@@ -61,7 +62,7 @@ impl EvalOp for OneHot {
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let input = args_1!(inputs);
         let mut shape: TVec<usize> = input.shape().into();
-        ensure!(self.axis <= shape.len(), "it has no axis {}", self.axis);
+        ensure!(self.axis <= shape.len(), "its axis {} is out of range", self.axis);
         shape.insert(self.axis, self.depth);
         let element = self.off.datum_type().size_of() as u64;
         let bytes = shape.iter().fold(element, |bytes, size| bytes.saturating_mul(*size as u64));
@@ -83,7 +84,7 @@ impl EvalOp for OneHot {
 impl TypedOp for OneHot {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         ensure!(inputs.len() == 1, "it takes 1 input, not {}", inputs.len());
-        ensure!(self.axis <= inputs[0].rank(), "it has no axis {}", self.axis);
+        ensure!(self.axis <= inputs[0].rank(), "its axis {} is out of range", self.axis);
         ensure!(self.off.datum_type() == self.on.datum_type(), "its values differ in type");
         let mut shape = inputs[0].shape.to_tvec();
         shape.insert(self.axis, self.depth.to_dim());
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn indices_out_of_range_turn_nothing_on() {
+    fn indices_out_of_range_set_no_element() {
         let y = run(1, tensor1(&[0i64, -1, 3, -4, 1 << 40, i64::MIN]));
         let mut expected = [[0f32; 3]; 6];
         expected[0][0] = 1.0;

@@ -1,4 +1,4 @@
-//! Integer programs of the engine as an operation.
+//! Runs integer programs of the engine as a tract operation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::integer::Controlled;
 use crate::processor::{NotReady, Processor};
 use crate::{Bytes, Limits, Program};
 
-/// A program ready to run, and the bytes it came from.
+/// A prepared program and the bytes that it was parsed from.
 pub(in crate::float) struct Engine {
     executor: Executor<Bytes>,
     processor: Arc<Processor>,
@@ -21,7 +21,7 @@ pub(in crate::float) struct Engine {
 }
 
 impl Engine {
-    /// Reads and checks a program.
+    /// Parses, checks and prepares a program.
     pub fn new(
         program: &Program,
         processor: &Arc<Processor>,
@@ -35,7 +35,7 @@ impl Engine {
         self.executor.arena_bytes()
     }
 
-    /// Bytes of weights that were repacked for this processor.
+    /// Returns the number of bytes of weights that were repacked for this processor.
     pub fn packed_bytes(&self) -> usize {
         self.executor.packed_bytes()
     }
@@ -52,8 +52,8 @@ impl Engine {
     }
 }
 
-/// An integer program. Inputs and outputs are the program's ports, in shapes of the caller's
-/// choice; a leading batch dimension is looped over.
+/// An integer program. Its inputs and outputs are those of the program, in shapes that the caller
+/// chooses. It runs once for each sample of a batch.
 #[derive(Clone)]
 pub struct EngineProgram {
     engine: Arc<Engine>,
@@ -61,10 +61,10 @@ pub struct EngineProgram {
 }
 
 impl EngineProgram {
-    /// The operation for a program whose outputs have these types and shapes.
+    /// Creates the operation for a program whose outputs have these types and shapes.
     ///
     /// # Errors
-    /// Where the bytes are not a program, or one beyond the default [`Limits`].
+    /// Returns an error if the program is malformed or exceeds the default [`Limits`].
     pub fn new(program: &Program, outputs: TVec<TypedFact>) -> Result<Self, crate::Error> {
         let engine = Engine::new(program, &Processor::detect(), &Limits::default());
         let engine = engine.map_err(|error| error.of(0))?;
@@ -75,12 +75,12 @@ impl EngineProgram {
         Self { engine, outputs }
     }
 
-    /// The bytes of its arena.
+    /// Returns the size of the arena in bytes.
     pub(in crate::float) fn arena_bytes(&self) -> usize {
         self.engine.arena_bytes()
     }
 
-    /// The program's bytes.
+    /// Returns the program.
     pub fn program(&self) -> &Program {
         &self.engine.program
     }
@@ -136,7 +136,7 @@ impl TypedOp for EngineProgram {
             for (fact, port) in facts.iter().zip(&ports) {
                 ensure!(
                     fact.datum_type == element(*port),
-                    "its {side} are {:?} where its program has {:?}",
+                    "its {side} are {:?}, but its program has {:?}",
                     fact.datum_type,
                     port.element
                 );
@@ -154,7 +154,7 @@ impl TypedOp for EngineProgram {
     as_op!();
 }
 
-/// What a stream of runs works in.
+/// The arena of one stream of inferences.
 #[derive(Clone, Debug)]
 struct Arena(Aligned);
 
@@ -165,7 +165,7 @@ impl OpState for Arena {
         op: &dyn Op,
         inputs: TVec<TValue>,
     ) -> TractResult<TVec<TValue>> {
-        let op = op.downcast_ref::<EngineProgram>().context("this is the arena of a program")?;
+        let op = op.downcast_ref::<EngineProgram>().context("the state is of another operation")?;
         let executor = &op.engine.executor;
         let program = executor.program();
         let mut outputs = op
@@ -176,7 +176,7 @@ impl OpState for Arena {
                 Tensor::zero_dt(fact.datum_type, &shape)
             })
             .collect::<TractResult<Vec<Tensor>>>()?;
-        ensure!(inputs.len() == program.inputs().len(), "its program has other inputs");
+        ensure!(inputs.len() == program.inputs().len(), "its number of inputs is wrong");
         let mut batch = None;
         let inputs_and_outputs = inputs.iter().map(|input| input.len()).zip(program.inputs());
         let all = outputs.iter().map(|output| output.len()).zip(program.outputs());
@@ -241,12 +241,12 @@ fn element(port: Port) -> DatumType {
     }
 }
 
-/// How many times a port's values are in this many elements.
+/// Returns the number of samples in this many elements.
 fn samples(elements: usize, port: Port) -> TractResult<usize> {
     let each = port.elements as usize;
     ensure!(
         each > 0 && elements.is_multiple_of(each),
-        "{elements} elements are no multiple of the {each} of its program's port"
+        "{elements} elements are not a multiple of the {each} in a sample of its program"
     );
     Ok(elements / each)
 }

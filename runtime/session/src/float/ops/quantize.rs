@@ -1,30 +1,31 @@
 //! Linear quantization with computed parameters.
 //!
-//! Unlike tract's own, these take scale and zero point as inputs, per tensor or along an axis.
+//! Unlike tract's operations, these take scale and zero point as inputs, per tensor or per axis.
 
 use tract_core::internal::*;
 use tract_core::tract_data::itertools::izip;
 
-/// `saturate(round_half_even(x / scale) + zero_point)`, as ONNX QuantizeLinear. Inputs: x in a
-/// floating-point type, scale in a floating-point type, zero point in the type of the output.
+/// Computes `saturate(round_half_even(x / scale) + zero_point)`, like ONNX QuantizeLinear. Inputs:
+/// x in a floating-point type, scale in a floating-point type, zero point in the type of the
+/// output.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct Quantize {
-    /// Integer type of the output, of at most 32 bits.
+    /// The integer type of the output, of at most 32 bits.
     pub dtype: DatumType,
-    /// Axis along which scale and zero point vary; `None` per tensor, both of one element.
+    /// The axis along which scale and zero point vary; `None` for per-tensor parameters.
     pub axis: Option<usize>,
 }
 
-/// `(x - zero_point) · scale`, as ONNX DequantizeLinear. Inputs: x in an integer type, scale in
-/// a floating-point type, zero point in the type of x.
+/// Computes `(x - zero_point) · scale`, like ONNX DequantizeLinear. Inputs: x in an integer type,
+/// scale in a floating-point type, zero point in the type of x.
 ///
-/// tract never computes it ahead of a run on its own, so that a model may keep its weights as
-/// integers until it is loaded.
+/// tract does not constant-fold it, so that a model can keep its weights as integers until it is
+/// loaded.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct Dequantize {
-    /// Floating-point type of the output.
+    /// The floating-point type of the output.
     pub dtype: DatumType,
-    /// Axis along which scale and zero point vary; `None` per tensor, both of one element.
+    /// The axis along which scale and zero point vary; `None` for per-tensor parameters.
     pub axis: Option<usize>,
 }
 
@@ -123,14 +124,14 @@ impl TypedOp for Dequantize {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let dtype = inputs.first().map_or(DatumType::Bool, |x| x.datum_type);
         check(inputs, self.axis, dtype.is_integer(), dtype)?;
-        ensure!(self.dtype.is_float(), "its output is not of floating point");
+        ensure!(self.dtype.is_float(), "its output does not have a float type");
         Ok(tvec!(self.dtype.fact(inputs[0].shape.clone())))
     }
 
     as_op!();
 }
 
-/// What both have in common: `integer` is the type of the quantized side.
+/// Checks the inputs of both operations. `integer` is the type of the quantized side.
 fn check(
     inputs: &[&TypedFact],
     axis: Option<usize>,
@@ -147,19 +148,19 @@ fn check(
     );
     let expected = match axis {
         None => TDim::Val(1),
-        Some(axis) => inputs[0].shape.get(axis).context("it has no such axis")?.clone(),
+        Some(axis) => inputs[0].shape.get(axis).context("its axis is out of range")?.clone(),
     };
     for parameter in &inputs[1..] {
         let elements = parameter.shape.volume();
         ensure!(
             elements == expected || elements == TDim::Val(1),
-            "its parameters have {elements} elements where its axis has {expected}"
+            "its parameters have {elements} elements, but its axis has {expected}"
         );
     }
     Ok(())
 }
 
-/// Scales and zero points, and how many neighbouring elements share them.
+/// Scales and zero points, and the number of consecutive elements that share each pair.
 struct Parameters {
     scales: Vec<f32>,
     zero_points: Vec<i64>,
@@ -179,14 +180,17 @@ impl Parameters {
         let (count, run) = match axis {
             None => (1, shape.iter().product()),
             Some(axis) => {
-                let count = *shape.get(axis).context("it has no such axis")?;
+                let count = *shape.get(axis).context("its axis is out of range")?;
                 (count, shape[axis + 1..].iter().product())
             }
         };
         for length in [scales.len(), zero_points.len()] {
-            ensure!(length == count || length == 1, "{length} parameters for an axis of {count}");
+            ensure!(
+                length == count || length == 1,
+                "{length} parameters for an axis of size {count}"
+            );
         }
-        // One of many may be given for all.
+        // A single parameter applies to the whole axis.
         if scales.len() != count {
             scales = vec![scales[0]; count];
         }
@@ -224,7 +228,7 @@ mod tests {
         let op = Quantize { dtype: DatumType::U8, axis: None };
         let x = tensor1(&[0.5f32, 1.5, 2.5, -0.5, -1.5, 1e9, -1e9, f32::NAN]);
         let y = run(&op, [x, tensor0(1f32), tensor0(3u8)]);
-        // 0.5 rounds to 0, so an odd zero point makes it odd.
+        // 0.5 rounds to 0 before the odd zero point is added.
         assert_eq!(y, tensor1(&[3u8, 5, 5, 3, 1, 255, 0, 0]));
     }
 
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn i32_is_dequantized_exactly_before_it_is_scaled() {
+    fn i32_minus_the_zero_point_is_exact_before_scaling() {
         let d = Dequantize { dtype: DatumType::F32, axis: None };
         let x = tensor1(&[i32::MAX, i32::MIN]);
         let y = run(&d, [x, tensor0(1f32), tensor0(-1i32)]);

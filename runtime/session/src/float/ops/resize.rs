@@ -1,4 +1,4 @@
-//! Resize in all the modes of the operator table.
+//! Resize in all modes that a bundle supports.
 
 use hardtack_bundle::graph;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation};
@@ -10,27 +10,27 @@ use tract_core::ops::nn::resize::{
 };
 use tract_core::ops::nn::{CoordTransformer, Interpolator, Nearest};
 
-/// Values between two axes may have this many times the elements of input or output, or this many
-/// in all.
+/// The maximum size of an intermediate value, which is resized along some axes only: a multiple of the
+/// larger of input and output, or a number of elements, whichever is larger.
 const BETWEEN: u64 = 16;
 const MOST_BETWEEN: u64 = 1 << 22;
 
-/// Interpolation, of which tract's own operation does a part. Inputs: x and, as the
-/// attributes tell, scales or sizes with one element for each axis.
+/// Resizes by interpolation in all modes, of which tract's operation supports only some. Inputs: x
+/// and, depending on the attributes, scales or sizes with one element per axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resize {
-    /// What to do; the inputs named there count from x as 0.
+    /// The attributes. Their input indices count x as 0.
     pub attributes: graph::Resize,
 }
 
 impl Eq for Resize {}
 
 impl Resize {
-    /// The one coefficient of the cubic kernel that tract's own operation knows.
+    /// The only cubic coefficient that tract's operation supports.
     pub(in crate::float) const CORE_CUBIC_COEFFICIENT: f32 = -0.75;
 
-    /// Whether the values between the axes, which are interpolated one after another, are not much
-    /// larger than input or output.
+    /// Returns whether the intermediate values have a limited size. Axes are resized one after the
+    /// other.
     pub(in crate::float) fn is_bounded(input: &[usize], output: &[usize]) -> bool {
         let elements = |shape: &mut dyn Iterator<Item = usize>| {
             shape.fold(1u64, |all, size| all.saturating_mul(size.max(1) as u64))
@@ -40,7 +40,7 @@ impl Resize {
         elements(&mut { pairs }) <= ends.saturating_mul(BETWEEN).max(MOST_BETWEEN)
     }
 
-    /// tract's own operation, where it does the same.
+    /// Returns tract's operation if it computes the same.
     pub(in crate::float) fn to_core(&self) -> Option<nn::Resize> {
         let a = &self.attributes;
         let cubic = a.interpolation == Interpolation::Cubic;
@@ -61,7 +61,7 @@ impl Resize {
         })
     }
 
-    /// Computes shapes as tract's own does.
+    /// Returns a tract operation that is used only to compute output shapes.
     fn shaper(&self) -> nn::Resize {
         nn::Resize {
             coord_transformer: CoordTransformer::HalfPixel,
@@ -94,7 +94,7 @@ impl Resize {
         }
     }
 
-    /// Whether the right neighbour is taken at this distance from the left one.
+    /// Returns whether to take the right neighbor at this distance from the left one.
     fn prefers_right(&self, distance: f32) -> bool {
         match self.attributes.interpolation {
             Interpolation::NearestRoundPreferCeil => distance >= 0.5,
@@ -183,7 +183,7 @@ impl TypedOp for Resize {
         Ok(tvec!(inputs[0].datum_type.fact(&shape)))
     }
 
-    /// Becomes tract's own operation where that does the same, or a plain repetition of
+    /// Replaces itself with tract's operation if that computes the same, or with a repetition of
     /// elements.
     fn declutter(
         &self,
@@ -239,8 +239,8 @@ mod tests {
     }
 
     #[test]
-    fn ties_go_where_the_mode_says() {
-        // Output 1 and 4 fall on 0.5 and 2.5.
+    fn ties_are_rounded_as_the_mode_requires() {
+        // Outputs 1 and 4 are at 0.5 and 2.5.
         assert_eq!(
             run(Interpolation::NearestRoundPreferFloor, false),
             [1.0, 1.0, 2.0, 3.0, 3.0, 4.0]
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn excluded_neighbours_leave_weights_that_sum_to_1() {
+    fn weights_without_outside_neighbors_sum_to_one() {
         let inside = run(Interpolation::Cubic, true);
         let edge = run(Interpolation::Cubic, false);
         assert_ne!(inside[0], edge[0]);

@@ -1,8 +1,8 @@
 //! Loops over slices of their inputs, run by checked code.
 //!
-//! tract's own loop copies slices without comparing them with the tensors they come from and go to,
-//! and trusts that all inputs have as many slices as the first. It also carries its state from one
-//! run of the model into the next, where ONNX begins each run with the initial state.
+//! tract's own loop copies slices without checking them against the source and target tensors. It
+//! trusts that all inputs have as many slices as the first. It also carries its state from one
+//! inference into the next, whereas ONNX starts each inference with the initial state.
 
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ pub(in crate::float) struct Scan {
 }
 
 impl Scan {
-    /// The same loop as tract's, whose outputs have these types and shapes.
+    /// Creates the loop from tract's. Its outputs have these types and shapes.
     pub fn new(scan: &OptScan, facts: TVec<TypedFact>) -> TractResult<Scan> {
         let states = scan.input_mapping.iter().filter(|input| input.is_state()).count();
         let carried = scan.output_mapping.iter().filter(|output| output.state).count();
-        ensure!(states == carried, "a loop has {states} states and computes {carried}");
+        ensure!(states == carried, "a loop takes {states} states but returns {carried}");
         ensure!(scan.skip == 0, "loops that skip iterations are not supported");
-        ensure!(scan.input_mapping.iter().any(InputMapping::is_scan), "a loop has no slices");
+        ensure!(scan.input_mapping.iter().any(InputMapping::is_scan), "a loop has no sliced input");
         let mut slots: Vec<usize> = scan.output_mapping.iter().flat_map(slots).collect();
         slots.sort_unstable();
         ensure!(
             slots.iter().copied().eq(0..facts.len()),
-            "a loop does not give each of its outputs once"
+            "a loop must assign each output exactly once"
         );
         Ok(Scan {
             plan: checked_plan(scan.plan.model())?,
@@ -43,16 +43,16 @@ impl Scan {
         })
     }
 
-    /// How many slices the inputs have: the same number for each.
+    /// Returns the number of iterations, which must be the same for each sliced input.
     fn iterations(&self, inputs: &[TValue]) -> TractResult<usize> {
         let mut iterations = None;
         for (mapping, input) in self.inputs.iter().zip(inputs) {
             let Some(info) = mapping.as_scan() else { continue };
             let chunk = info.chunk.unsigned_abs();
-            let length = *input.shape().get(info.axis).context("a loop has no such axis")?;
+            let length = *input.shape().get(info.axis).context("a loop lacks this axis")?;
             ensure!(
                 chunk > 0 && length.is_multiple_of(chunk),
-                "{length} elements are not a multiple of a loop's slices of {chunk}"
+                "{length} elements are not a multiple of the chunk size {chunk} of a loop"
             );
             let count = length / chunk;
             ensure!(
@@ -60,16 +60,16 @@ impl Scan {
                 "the inputs of a loop have different numbers of slices"
             );
         }
-        iterations.context("a loop has no slices")
+        iterations.context("a loop has no sliced input")
     }
 }
 
-/// The outputs of the loop that an output of the body gives.
+/// Returns the outputs of the loop that an output of the body contributes to.
 fn slots(mapping: &OutputMapping<TDim>) -> impl Iterator<Item = usize> + use<> {
     mapping.scan.map(|(slot, _)| slot).into_iter().chain(mapping.last_value_slot)
 }
 
-/// The slice of an input for one iteration.
+/// Returns the slice of an input for one iteration.
 fn slice(input: &TValue, info: &ScanInfo, iteration: usize) -> TractResult<TValue> {
     let (length, chunk) = (input.shape()[info.axis], info.chunk.unsigned_abs());
     if length == chunk {
@@ -118,7 +118,7 @@ impl TypedOp for Scan {
     as_op!();
 }
 
-/// A loop with room for what its body needs. Nothing of a run stays for the next.
+/// A loop with the state of its body. The next inference starts from the initial state again.
 #[derive(Clone, Debug)]
 struct State {
     scan: Scan,
@@ -133,18 +133,18 @@ impl OpState for State {
         inputs: TVec<TValue>,
     ) -> TractResult<TVec<TValue>> {
         let State { scan, body } = self;
-        ensure!(inputs.len() == scan.inputs.len(), "a loop was given other inputs");
+        ensure!(inputs.len() == scan.inputs.len(), "a loop has a different number of inputs");
         let control = control(context);
         begin(body, &control);
         let memory = control.memory_left();
         let iterations = scan.iterations(&inputs)?;
         let mut states: Vec<TValue> =
             scan.inputs.iter().zip(&inputs).filter(|(m, _)| m.is_state()).map(second).collect();
-        // What each output of the body gave, iteration by iteration.
+        // The values of each sliced output of the body, one per iteration.
         let mut slices: Vec<Vec<TValue>> = vec![Vec::new(); scan.outputs.len()];
         let mut last: TVec<TValue> = tvec!();
         for iteration in 0..iterations {
-            // What an iteration computes for itself is freed after it.
+            // Values inside an iteration are freed when it ends.
             control.give_back_memory(memory);
             let mut carried = states.drain(..);
             let given = scan.inputs.iter().zip(&inputs).map(|(mapping, input)| match mapping {
@@ -177,8 +177,8 @@ fn second((_, value): (&InputMapping, &TValue)) -> TValue {
 }
 
 impl Scan {
-    /// The outputs of the loop. `last` is what the last iteration gave, and empty where there was
-    /// none; the states are then the initial ones.
+    /// Returns the outputs of the loop. `last` holds the body's outputs of the last iteration. If
+    /// there was no iteration, `last` is empty and `states` holds the initial states.
     fn gather(
         &self,
         context: &EvalContext<'_>,
@@ -195,7 +195,7 @@ impl Scan {
                     true => {
                         let mut shape =
                             self.facts[slot].shape.eval_to_usize(context.symbols)?.into_owned();
-                        *shape.get_mut(info.axis).context("a loop has no such axis")? = 0;
+                        *shape.get_mut(info.axis).context("a loop lacks this axis")? = 0;
                         Tensor::zero_dt(self.facts[slot].datum_type, &shape)?.into_tvalue()
                     }
                     false if slices[index].len() == 1 => slices[index][0].clone(),
@@ -209,11 +209,11 @@ impl Scan {
             }
         }
         let outputs: Option<TVec<TValue>> = outputs.into_iter().collect();
-        outputs.context("a loop does not give each of its outputs")
+        outputs.context("a loop does not assign each of its outputs")
     }
 }
 
-/// The values of all iterations as one.
+/// Concatenates the values of all iterations.
 fn stack(values: &[TValue], info: &ScanInfo) -> TractResult<TValue> {
     let tensors: Vec<&Tensor> = match info.chunk > 0 {
         true => values.iter().map(|value| &**value).collect(),

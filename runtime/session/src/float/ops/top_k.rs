@@ -1,37 +1,39 @@
-//! The greatest or least elements along an axis.
+//! The k largest or smallest elements along an axis.
 
 use std::cmp::Ordering;
 
 use tract_core::internal::*;
 
-/// The k greatest or least elements along an axis, in order, and their indices. Of equal
-/// elements, the first comes first; NaN comes after all numbers. Inputs: x, and k as a scalar.
+/// Returns the k largest or smallest elements along an axis, in order, and their indices. Equal
+/// elements stay in order of their indices, and NaN comes after all numbers. Inputs: x, and k as a
+/// scalar.
 ///
-/// tract's operation reads k as a size without a check, and its order is not total if there is a NaN.
+/// tract's operation uses k as a size without a check, and its order is not total if there is a
+/// NaN.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::float) struct TopK {
     /// The axis.
     pub axis: usize,
-    /// Greatest instead of least.
+    /// Whether to return the largest elements instead of the smallest.
     pub largest: bool,
-    /// Stands for k in shapes, and is k where it is a number.
+    /// The value of k in output shapes: a number or a symbol.
     pub k: TDim,
 }
 
 impl Eq for TopK {}
 
-/// A value of k that the input does not have elements for.
+/// The error of a k that exceeds the size of the axis or is negative.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{k} elements are wanted along axis {axis} of size {size}")]
+#[error("k is {k}, which is out of range for axis {axis} of size {size}")]
 struct CountError {
     k: i64,
     axis: usize,
     size: usize,
 }
 
-/// A value of k that is not the stated one.
+/// The error of a k that differs from the stated one.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{k} elements are wanted along axis {axis}, where {stated} are stated")]
+#[error("k is {k} along axis {axis}, but the graph states {stated}")]
 struct StatedError {
     k: usize,
     axis: usize,
@@ -39,7 +41,7 @@ struct StatedError {
 }
 
 impl TopK {
-    /// Checks k against the size of the axis.
+    /// Checks k against the size of the axis and returns it.
     pub fn count(&self, k: &Tensor, size: usize) -> TractResult<usize> {
         ensure!(k.len() == 1, "k has {} elements instead of 1", k.len());
         let k = k.cast_to_scalar::<i64>()?;
@@ -84,7 +86,7 @@ impl TopK {
         Ok(tvec!(values.into_tvalue(), indices.into_tvalue()))
     }
 
-    /// A total order, as sorting demands: what is not equal to itself is last.
+    /// A total order, as sorting requires: NaN comes last.
     #[allow(clippy::eq_op, reason = "NaN of any type is not equal to itself")]
     fn order<T: PartialOrd>(&self, a: T, b: T) -> Ordering {
         match a.partial_cmp(&b) {
@@ -112,7 +114,7 @@ impl EvalOp for TopK {
 
     fn eval(&self, ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let (x, k) = args_2!(inputs);
-        let size = *x.shape().get(self.axis).context("it has no such axis")?;
+        let size = *x.shape().get(self.axis).context("its axis is out of range")?;
         let count = self.count(&k, size)?;
         let stated = self.k.eval(ctx.symbols);
         if stated.as_i64().is_some_and(|stated| stated != count as i64) {
@@ -125,7 +127,7 @@ impl EvalOp for TopK {
 impl TypedOp for TopK {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         ensure!(inputs.len() == 2, "it takes 2 inputs, not {}", inputs.len());
-        ensure!(self.axis < inputs[0].rank(), "it has no axis {}", self.axis);
+        ensure!(self.axis < inputs[0].rank(), "its axis {} is out of range", self.axis);
         let k = match &inputs[1].konst {
             Some(k) => {
                 ensure!(k.len() == 1, "k has {} elements instead of 1", k.len());
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_come_in_order_and_equal_ones_as_they_were() {
+    fn elements_are_sorted_and_equal_ones_stay_in_order() {
         let x = tensor2(&[[3f32, 1.0, 3.0], [0.0, 5.0, -1.0]]);
         let (values, indices) = run(true, 1, &x, 2).unwrap();
         assert_eq!(values, tensor2(&[[3f32, 3.0], [5.0, 0.0]]));
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_are_is_an_error() {
+    fn a_k_beyond_the_size_of_the_axis_is_an_error() {
         let x = tensor1(&[1f32, 2.0]);
         for k in [3, -1, i64::MAX, i64::MIN] {
             assert!(run(true, 0, &x, k).is_err(), "{k}");
@@ -198,11 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn another_number_than_the_stated_one_is_an_error() {
+    fn a_k_that_differs_from_the_stated_one_is_an_error() {
         let x = tensor1(&[1f32, 2.0, 3.0]);
         for k in [0, 1, 3] {
             let error = stated(2, true, 0, &x, k).unwrap_err().to_string();
-            assert!(error.contains("where 2 are stated"), "{error}");
+            assert!(error.contains("the graph states 2"), "{error}");
         }
     }
 }

@@ -1,26 +1,27 @@
-//! Decision trees.
+//! Ensembles of decision trees.
 
 use std::sync::Arc;
 
 use hardtack_bundle::graph::{TreeAggregate, TreeTest, TreeTransform};
 use tract_core::internal::*;
 
-/// An ensemble of decision trees. Inputs are those that
-/// [`TreeEnsemble`](hardtack_bundle::graph::TreeEnsemble) of the operator table lists.
+/// An ensemble of decision trees. Its inputs are those of
+/// [`TreeEnsemble`](hardtack_bundle::graph::TreeEnsemble).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeEnsemble {
-    /// Number of outputs per row.
+    /// The number of targets per row.
     pub targets: usize,
-    /// How trees are combined.
+    /// How the values of the trees are combined.
     pub aggregate: TreeAggregate,
-    /// Applied to the combined values.
+    /// The function that is applied to the combined values.
     pub transform: TreeTransform,
-    /// Whether one target stands for two classes: the output gets a column for each.
+    /// Whether a single target stands for two classes. The output then has a column for each.
     pub binary: bool,
 }
 
 impl TreeEnsemble {
-    /// x, six lists of the nodes, the roots, three lists of the leaves, and base values.
+    /// The number of inputs: x, six lists of nodes, the roots, three lists of leaves, and base
+    /// values.
     pub const INPUTS: usize = 12;
 
     fn columns(&self) -> usize {
@@ -52,7 +53,7 @@ impl TypedOp for TreeEnsemble {
         Ok(tvec!(fact(inputs[0], self.columns())?))
     }
 
-    /// Constant trees are brought into their running form once.
+    /// Prepares constant trees once.
     fn codegen(
         &self,
         model: &TypedModel,
@@ -68,7 +69,7 @@ impl TypedOp for TreeEnsemble {
     as_op!();
 }
 
-/// Trees in their running form.
+/// Prepared trees.
 #[derive(Clone, Debug)]
 struct ForestOp(Arc<Forest>);
 
@@ -105,11 +106,11 @@ impl TypedOp for ForestOp {
 }
 
 fn fact(x: &TypedFact, columns: usize) -> TractResult<TypedFact> {
-    ensure!(x.rank() == 2, "its input is no matrix");
+    ensure!(x.rank() == 2, "its input is not 2-D");
     Ok(f32::fact([x.shape[0].clone(), columns.to_dim()]))
 }
 
-/// A node: a test, or a leaf, whose branches then tell its range of contributions.
+/// A node. A leaf has no test, and `yes..no` is then its range of contributions.
 #[derive(Clone, Copy, Debug)]
 struct Branch {
     feature: u32,
@@ -132,7 +133,7 @@ struct Forest {
 }
 
 impl Forest {
-    /// Checks that every walk from a root ends in a leaf.
+    /// Prepares the trees. Checks that every path from a root ends in a leaf.
     fn new(op: &TreeEnsemble, parts: &[&Tensor]) -> TractResult<Forest> {
         let &[feature, threshold, test, yes, no, missing, roots, leaf, target, weight, base] =
             parts
@@ -153,13 +154,13 @@ impl Forest {
         );
         ensure!(
             target.iter().all(|target| (*target as usize) < op.targets),
-            "it has no such target"
+            "a leaf refers to a target that does not exist"
         );
         let base = list::<f32>(base)?;
-        ensure!(base.is_empty() || base.len() == op.targets, "it has not one base value a target");
+        ensure!(base.is_empty() || base.len() == op.targets, "it needs one base value per target");
         let roots = list::<u32>(roots)?;
         let exists = |node: &u32| (*node as usize) < count;
-        ensure!(roots.iter().chain(&yes).chain(&no).all(exists), "it has no such node");
+        ensure!(roots.iter().chain(&yes).chain(&no).all(exists), "one of its nodes does not exist");
         let mut nodes = Vec::with_capacity(count);
         let mut features = 0;
         for index in 0..count {
@@ -188,8 +189,8 @@ impl Forest {
 
     fn predict(&self, x: &Tensor) -> TractResult<TVec<TValue>> {
         let x = x.cast_to::<f32>()?;
-        let &[rows, columns] = x.shape() else { bail!("its input is no matrix") };
-        ensure!(columns >= self.features, "it asks for {} features of {columns}", self.features);
+        let &[rows, columns] = x.shape() else { bail!("its input is not 2-D") };
+        ensure!(columns >= self.features, "it needs {} features, not {columns}", self.features);
         let mut output = Tensor::zero::<f32>(&[rows, self.op.columns()])?;
         let (x, mut y) = (x.try_as_plain_ram()?, output.try_as_plain_ram_mut()?);
         let (x, y) = (x.as_slice::<f32>()?, y.as_slice_mut::<f32>()?);
@@ -204,7 +205,7 @@ impl Forest {
         Ok(tvec!(output.into_tvalue()))
     }
 
-    /// Combines the leaves that a row comes to; `None` for a target that none adds to.
+    /// Combines the leaves that a row reaches; `None` for a target without contributions.
     fn sum(&self, x: &[f32], scores: &mut [Option<f32>]) {
         scores.fill(None);
         for root in &self.roots {
@@ -262,7 +263,7 @@ fn tree_test(number: u8) -> TractResult<TreeTest> {
         TreeTest::Equal,
         TreeTest::NotEqual,
     ];
-    TESTS.get(number as usize).copied().with_context(|| format!("it has no test {number}"))
+    TESTS.get(number as usize).copied().with_context(|| format!("test {number} is not supported"))
 }
 
 fn passes(test: TreeTest, value: f32, threshold: f32) -> bool {
@@ -276,7 +277,7 @@ fn passes(test: TreeTest, value: f32, threshold: f32) -> bool {
     }
 }
 
-/// No walk from a root may come to a node twice.
+/// Checks that no path from a root visits a node twice.
 fn ensure_acyclic(nodes: &[Branch], roots: &[u32]) -> TractResult<()> {
     #[derive(Clone, Copy, PartialEq)]
     enum Visit {
@@ -294,17 +295,14 @@ fn ensure_acyclic(nodes: &[Branch], roots: &[u32]) -> TractResult<()> {
         }
         match visit {
             Visit::Done => continue,
-            Visit::Open => bail!("a branch of node {index} leads back to it"),
+            Visit::Open => bail!("node {index} is part of a cycle"),
             Visit::Never => *visit = Visit::Open,
         }
         stack.push((index, true));
         let node = nodes[index as usize];
         if node.test.is_some() {
             for child in [node.yes, node.no] {
-                ensure!(
-                    visits[child as usize] != Visit::Open,
-                    "a branch of node {index} leads back to it"
-                );
+                ensure!(visits[child as usize] != Visit::Open, "node {index} is part of a cycle");
                 if visits[child as usize] == Visit::Never {
                     stack.push((child, false));
                 }
@@ -324,7 +322,7 @@ fn transform(transform: TreeTransform, y: &mut [f32]) {
     }
 }
 
-/// Where `keep_zero`, scores of about 0 stay as they are.
+/// Applies softmax in place. If `keep_zero`, scores close to 0 stay close to 0.
 fn softmax(y: &mut [f32], keep_zero: bool) {
     let greatest = y.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let zero = |y: f32| keep_zero && y.abs() <= 1e-7;
@@ -344,8 +342,8 @@ fn logistic(x: f32) -> f32 {
     if x < 0.0 { 1.0 - y } else { y }
 }
 
-/// The quantile of the normal distribution, by Winitzki's inverse of the error function, which
-/// is the one that ONNX Runtime takes.
+/// The quantile function of the normal distribution. It uses Winitzki's approximation of the
+/// inverse error function, as ONNX Runtime does.
 fn probit(x: f32) -> f32 {
     let x = 2.0 * x - 1.0;
     let sign = if x < 0.0 { -1.0 } else { 1.0 };
@@ -359,7 +357,7 @@ fn probit(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// x0 <= 1 ? {0: 1} : (x1 > 2 ? {1: 2} : {0: 3, 1: 4}), and a second tree that is a leaf.
+    /// The trees x0 <= 1 ? {0: 1} : (x1 > 2 ? {1: 2} : {0: 3, 1: 4}) and a single leaf.
     fn parts(yes: [u32; 6]) -> Vec<Tensor> {
         vec![
             tensor1(&[0u32, 0, 1, 0, 0, 0]),
@@ -391,14 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_to_their_leaves() {
+    fn rows_reach_their_leaves() {
         let expected = [1.5f32, 10.25, 0.5, 12.25, 3.5, 14.25, 1.5, 10.25];
         let expected = Tensor::from_shape(&[4, 2], &expected).unwrap();
         assert_eq!(predict(TreeAggregate::Sum), expected);
     }
 
     #[test]
-    fn trees_are_combined_as_told() {
+    fn trees_are_combined_by_the_aggregate() {
         let row = |aggregate| {
             predict(aggregate).try_as_plain_ram().unwrap().as_slice::<f32>().unwrap()[4..6].to_vec()
         };
@@ -408,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_are_refused() {
+    fn cycles_are_rejected() {
         for yes in [[1, 1, 0, 3, 4, 5], [2, 1, 0, 3, 4, 5], [9, 1, 3, 3, 4, 5]] {
             let parts = parts(yes);
             let parts: Vec<&Tensor> = parts.iter().collect();

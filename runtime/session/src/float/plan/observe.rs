@@ -1,4 +1,4 @@
-//! Plans that hand their outputs over while they run.
+//! Plans that pass their outputs to a callback while they run.
 
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
@@ -9,21 +9,21 @@ use super::{FloatModel, FloatPlan};
 use crate::Tensor as Ours;
 use crate::limits::Control;
 
-/// A model ready to run of which every value of f32 may be an output: each is handed over as soon as
-/// it is computed, and lives no longer than what reads it needs it. The numbers are those of a
-/// [`FloatPlan`] of the same model.
+/// A plan in which every f32 value may be an output. Each output is passed to a callback as soon as
+/// it is computed, and is freed once no operation needs it. The values are those of a [`FloatPlan`]
+/// of the same model.
 pub struct ObservedPlan {
     plan: FloatPlan,
-    /// The outputs that are looked at, by their place among all, and where they come from.
+    /// The observed outputs: the index among all outputs, and the tract value.
     outputs: Vec<(usize, OutletId)>,
 }
 
 impl FloatModel {
-    /// As [`FloatModel::into_plan`], to look one by one at the outputs that `wanted` tells by their place.
-    /// What only others need is not run.
+    /// Prepares the model like [`FloatModel::into_plan`], to observe the outputs whose indices
+    /// `wanted` selects. Operations that only other outputs need are removed.
     ///
     /// # Errors
-    /// As [`FloatModel::plan`].
+    /// See [`FloatModel::plan`].
     pub fn plan_observed(
         mut self,
         shapes: &[&[usize]],
@@ -32,17 +32,17 @@ impl FloatModel {
         let mut model = self.optimized(shapes)?;
         let wanted: Vec<usize> = (0..model.outputs.len()).filter(|index| wanted(*index)).collect();
         model.outputs = wanted.iter().map(|index| model.outputs[*index]).collect();
-        model.compact().map_err(tract("leaving out what is not looked at"))?;
+        model.compact().map_err(tract("removing unobserved operations"))?;
         let outputs = wanted.into_iter().zip(model.outputs.iter().copied()).collect();
         model.outputs = ends(&model)?;
         Ok(ObservedPlan { plan: self.planned(model, shapes)?, outputs })
     }
 }
 
-/// Gets the place of an output among all, its shape and its elements.
+/// A callback that receives the index of an output, its shape and its elements.
 pub type Observe<'a> = dyn FnMut(usize, &[usize], &[f32]) + 'a;
 
-/// Those of a model's outputs that the others are computed on the way to.
+/// Returns the outputs of a model that no other output depends on.
 fn ends(model: &TypedModel) -> Result<Vec<OutletId>, Error> {
     let order = model.eval_order().map_err(tract("ordering the nodes"))?;
     let mut passed = vec![false; model.nodes.len()];
@@ -57,16 +57,16 @@ fn ends(model: &TypedModel) -> Result<Vec<OutletId>, Error> {
 }
 
 impl ObservedPlan {
-    /// The shapes of the inputs.
+    /// Returns the shapes of the inputs.
     pub fn input_shapes(&self) -> &[Vec<usize>] {
         self.plan.input_shapes()
     }
 
-    /// Runs the model once, from a fresh state. `observe` gets its outputs in the order they are
-    /// computed.
+    /// Runs the model once, with reset state. Calls `observe` with each output, in the order of
+    /// computation.
     ///
     /// # Errors
-    /// As [`FloatPlan::run`].
+    /// See [`FloatPlan::run`].
     pub fn run(&mut self, inputs: &[&Ours], observe: &mut Observe<'_>) -> Result<(), Error> {
         self.plan.reset()?;
         let inputs = self.plan.inputs(inputs)?;
@@ -75,7 +75,7 @@ impl ObservedPlan {
         let ends = &self.plan.plan.model().outputs;
         let mut handover = Handover { outputs, ends, observe };
         guard("running the model", || {
-            // Constants are no steps of a plan.
+            // A plan has no steps for constants.
             for node in &self.plan.plan.model().nodes {
                 if let Some(constant) = node.op_as::<Const>() {
                     handover
@@ -91,7 +91,7 @@ impl ObservedPlan {
     }
 }
 
-/// Hands the outputs of a run over as soon as they are computed.
+/// Passes outputs to the callback as soon as they are computed.
 struct Handover<'a, 'o> {
     outputs: &'a [(usize, OutletId)],
     ends: &'a [OutletId],
@@ -111,7 +111,7 @@ impl Handover<'_, '_> {
 impl Watch for Handover<'_, '_> {
     fn after(&mut self, node: &TypedNode, values: &mut TVec<TValue>) -> TractResult<()> {
         self.hand_over(node, values)?;
-        // The plan would keep what nothing reads any more to its end.
+        // Free these values now: the plan would keep its outputs until the end.
         if self.ends.iter().any(|end| end.node == node.id) {
             values.fill_with(|| Tensor::default().into_tvalue());
         }

@@ -1,31 +1,31 @@
-//! Values of operands.
+//! Checks of operand values.
 
 use tract_core::internal::*;
 
 use super::{Check, OperandError};
 
-/// Beyond this, tract would cut an index or a size to fewer bits.
+/// The maximum index or size; tract would truncate larger ones.
 const MOST: i64 = i32::MAX as i64;
 
-/// No matrix has a diagonal so far away.
+/// Diagonal offsets are clamped to this magnitude, which exceeds any matrix.
 const FAR: i64 = 1 << 40;
 
-/// A coordinate of a grid is reduced beyond this, where nothing of an input of up to
-/// [`MOST_REFLECTED`] elements is seen any more but reflections of reflections.
+/// Grid coordinates beyond this magnitude are reduced by periods of the reflection. At this
+/// magnitude, f32 still resolves the elements of an axis of up to [`MOST_REFLECTED`] elements.
 const NEAR: f32 = 16.0;
 
-/// The number of elements of an axis that coordinates near [`NEAR`] still distinguish.
+/// The maximum size of a reflected axis, so that coordinates near [`NEAR`] distinguish elements.
 const MOST_REFLECTED: usize = 1 << 18;
 
 type Replaced = Result<TVec<(usize, Tensor)>, OperandError>;
 
-/// Nothing has to be replaced.
+/// Returns no replacement.
 fn kept() -> Replaced {
     Ok(tvec!())
 }
 
 impl Check {
-    /// Checks values, of inputs of these shapes. Gives the operands that have to be replaced.
+    /// Checks the values of inputs with these shapes. Returns the operands that must be replaced.
     pub(super) fn values(
         &self,
         shapes: &[&[usize]],
@@ -76,7 +76,7 @@ impl Check {
     }
 }
 
-/// The elements of an operand of integers.
+/// Returns the elements of an integer operand.
 fn integers(
     input: usize,
     tensors: &[Option<&Tensor>],
@@ -108,11 +108,11 @@ fn one(input: usize, values: Vec<i64>) -> Result<i64, OperandError> {
 }
 
 fn replace(input: usize, shape: &[usize], values: &[i64]) -> (usize, Tensor) {
-    let tensor = Tensor::from_shape(shape, values).expect("as many values as there were");
+    let tensor = Tensor::from_shape(shape, values).expect("the number of values is unchanged");
     (input, tensor)
 }
 
-/// The index counted from the start, where it may count from the end.
+/// Returns the index counted from the start. Negative indices count from the end.
 fn resolve(index: i64, axis: usize, size: usize) -> Result<i64, OperandError> {
     let wrong = OperandError::Index { index, axis, size };
     let end = i64::try_from(size).ok().filter(|size| *size <= MOST).ok_or(wrong.clone())?;
@@ -123,7 +123,7 @@ fn resolve(index: i64, axis: usize, size: usize) -> Result<i64, OperandError> {
     }
 }
 
-/// Indices that tract counts from the end where they are negative.
+/// Checks indices. tract resolves negative ones itself.
 fn within(indices: &[i64], axis: usize, size: usize) -> Replaced {
     for index in indices {
         resolve(*index, axis, size)?;
@@ -131,7 +131,7 @@ fn within(indices: &[i64], axis: usize, size: usize) -> Replaced {
     kept()
 }
 
-/// Index tuples, which tract does not count from the end.
+/// Checks index tuples and replaces negative indices, which tract does not resolve.
 fn tuples(shape: &[usize], mut indices: Vec<i64>, sizes: &[usize], first: usize) -> Replaced {
     let length = shape.last().copied().unwrap_or(0);
     if length == 0 {
@@ -169,7 +169,7 @@ fn range(tensors: &[Option<&Tensor>], symbols: &SymbolValues, limit: u64) -> Rep
     if step == 0.0 {
         return Err(OperandError::NoStep);
     }
-    // As tract computes it.
+    // The same formula as in tract.
     let length = ((end - start) / step).ceil();
     // Of dimensions, tract takes the distance.
     let length = if symbolic { length.abs() + 1.0 } else { length };
@@ -180,7 +180,7 @@ fn range(tensors: &[Option<&Tensor>], symbols: &SymbolValues, limit: u64) -> Rep
     if bytes > limit { Err(OperandError::TooLarge { bytes, limit }) } else { kept() }
 }
 
-/// tract takes starts for numbers of 32 bits; beyond these, an axis ends anyway.
+/// Checks a strided slice. tract truncates starts to 32 bits, so they are clamped to that range.
 fn strided(
     shapes: &[&[usize]],
     [starts, ends]: [Vec<i64>; 2],
@@ -209,8 +209,8 @@ fn strided(
     Ok((clamped != starts).then(|| replace(1, shapes[1], &clamped)).into_iter().collect())
 }
 
-/// Counts of a tiling: one for each axis, and the output within the limit. Axes without elements
-/// count as 1, as tract walks the repeats of these too.
+/// Checks the counts of a tiling: one per axis, and the output within the limit. Sizes and counts
+/// of 0 count as 1, because tract iterates over their repetitions too.
 pub(in crate::float) fn tile(
     shape: &[usize],
     counts: &[i64],
@@ -231,8 +231,8 @@ pub(in crate::float) fn tile(
     if bytes > limit { Err(OperandError::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
-/// Reflected coordinates are reduced to a period of the reflection where they are far away, so
-/// that rounding does not carry them out of the input.
+/// Reduces distant coordinates by periods of the reflection, so that rounding does not move them
+/// out of the input.
 fn reflection(shape: &[usize], grid: Option<&Tensor>) -> Replaced {
     for (axis, size) in shape.iter().enumerate().skip(2) {
         if *size == 0 {
@@ -251,8 +251,8 @@ fn reflection(shape: &[usize], grid: Option<&Tensor>) -> Replaced {
     if values.iter().all(|value| value.abs() <= NEAR) {
         return kept();
     }
-    // The period is twice the size, and coordinates from -1 to 1 are the size. What is not
-    // finite becomes NaN, which tract reads as the first element.
+    // The coordinates of the input range from -1 to 1, so the period of the reflection is 4.
+    // Infinite values become NaN, which tract reads as the first element.
     let near = |value: &f32| if value.abs() <= NEAR { *value } else { value % 4.0 };
     let values: Vec<f32> = values.iter().map(near).collect();
     let tensor = Tensor::from_shape(grid.shape(), &values);

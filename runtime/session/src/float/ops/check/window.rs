@@ -1,23 +1,23 @@
-//! Windows that slide over an image.
+//! Checks that windows fit in an image.
 
 use tract_core::internal::*;
 use tract_core::ops::cnn::{PaddingSpec, PoolSpec};
 
 use super::{OperandError, Sizes};
 
-/// tract lists the elements of a window once for each place where it hangs over an edge; no more
-/// than this in all.
+/// The maximum number of window elements that tract lists. It lists them once for each way in which
+/// the window overlaps the border.
 const MOST_LISTED: u64 = 1 << 24;
 
-/// An input may become this many elements by padding, or this many times what it has: tract makes a
-/// copy with its padding.
+/// The maximum number of elements of a padded input, unless the padding multiplies the elements by at
+/// most [`PADDED`]. tract copies the input together with its padding.
 const MOST_PADDED: u64 = 1 << 26;
 const PADDED: u64 = 64;
 
-/// How windows must fit into an input.
+/// The requirements of windows on the spatial axes of an input.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::float) struct Fit {
-    /// First spatial axis of the input.
+    /// The first spatial axis of the input.
     first: usize,
     axes: TVec<Axis>,
 }
@@ -28,20 +28,20 @@ struct Axis {
     dilation: usize,
     stride: usize,
     padding: Padding,
-    /// What a transposed convolution adds at the end.
+    /// The output padding if this is a transposed convolution.
     transposed: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Padding {
-    /// Before and after; the last window may hang over where the third says so.
+    /// Padding before and after, and whether the output size is rounded up.
     Explicit(usize, usize, bool),
     Same,
 }
 
 impl Fit {
-    /// How the windows of a pool or convolution must fit, or those of a transposed convolution
-    /// with this much added to its output.
+    /// Returns the requirements of a pool or convolution, or of a transposed convolution with these
+    /// `adjustments` (output padding).
     pub fn new(pool: &PoolSpec, adjustments: Option<&[usize]>) -> Fit {
         let axis = |at: usize| Axis {
             kernel: pool.kernel_shape[at],
@@ -89,8 +89,7 @@ impl Fit {
 }
 
 impl Axis {
-    /// Elements from the first to the last of a window. Sizes are limited, so that none of this
-    /// overflows.
+    /// Returns the dilated size of the window. The sizes are limited, so that this cannot overflow.
     fn field(&self) -> usize {
         (self.kernel - 1) * self.dilation + 1
     }
@@ -106,7 +105,7 @@ impl Axis {
         let fits = match self.padding {
             Padding::Same => true,
             Padding::Explicit(before, after, false) => size + before + after >= field,
-            // The first window is there if it begins no more than a stride too late.
+            // When rounding up, the first window may lack less than one stride.
             Padding::Explicit(before, after, true) => size + before + after + self.stride > field,
         };
         if fits { Ok(()) } else { Err(OperandError::Window { axis, size, field }) }
@@ -116,14 +115,14 @@ impl Axis {
         let whole = (size as u64 - 1).saturating_mul(self.stride as u64) + self.field() as u64;
         let cut = match self.padding {
             Padding::Explicit(before, after, _) => before as u64 + after as u64,
-            // tract cuts this much, and forgets what is added.
+            // tract crops this much and ignores the output padding.
             Padding::Same => (self.field() + added).saturating_sub(self.stride) as u64,
         };
         let added = if self.padding == Padding::Same { 0 } else { added as u64 };
         if whole + added > cut { Ok(()) } else { Err(OperandError::Empty { axis }) }
     }
 
-    /// Elements of the input with its padding.
+    /// Returns the number of elements along the axis, including the padding.
     fn padded(&self, size: usize) -> u64 {
         let padding = match self.padding {
             _ if self.transposed.is_some() => 0,
@@ -133,7 +132,8 @@ impl Axis {
         padding + size as u64
     }
 
-    /// At most how many ways a window has to hang over the edges, and one for not.
+    /// Returns an upper bound on the number of ways in which a window overlaps the border, plus
+    /// one.
     fn edges(&self, size: usize) -> u64 {
         let field = self.field();
         let (before, after) = match self.padding {
