@@ -194,7 +194,7 @@ fn reals(model: &Model, index: u32) -> Option<Vec<f32>> {
     tensor(model, index).map(Tensor::to_f32)
 }
 
-/// Returns the floats of dequantized constants, or `None` for packed 4-bit integers.
+/// Returns the floats of dequantized constants, or `None` if the integers fit in 4 bits.
 fn dequantized(
     model: &Model,
     graph: &Graph,

@@ -17,7 +17,7 @@ const ALPHAS: [f32; 3] = [1.0, 0.75, 0.5];
 /// The maximum gain of a channel: one with small observed values may be larger on other data.
 const GREATEST: f32 = 256.0;
 /// Factors are used only if they reduce the error to this fraction. On measured models, these
-/// reduced the total error; smaller reductions increased it as often.
+/// reduced the total error; smaller reductions increased it as often as they reduced it.
 const WORTH: f64 = 0.125;
 /// A layer is split only if its int8 error is at least this; int16 makes smaller ones negligible.
 const SPLIT: f64 = 0.01;

@@ -120,7 +120,7 @@ impl Lowering<'_> {
             (Binary::Divide, false) if numbers.iter().all(|x| *x != 0.0) => {
                 (each(|x| 1.0 / x), zeros)
             }
-            _ => return Err("it has no INT8 form with a constant that varies".into()),
+            _ => return Err("it has no INT8 form with a non-scalar constant".into()),
         };
         match axis {
             Some(axis) => self.affine(index, value, axis, factor, offset),

@@ -88,7 +88,7 @@ pub fn carried(
 
 impl Lowering<'_> {
     /// Returns the scale and zero point of a value's high tensor, if the value is to be int16. The
-    /// calibrated int16 range hardly clips.
+    /// int16 range clips only what does not affect the function that reads the value.
     pub fn wide(&self, value: Outlet) -> Option<Quantization> {
         let carried = self.carried.contains(&(value.node as usize));
         let stated = !carried || self.stated_ahead(value).is_some();
