@@ -1,12 +1,12 @@
-//! Bringing integer programs into a limited arena.
+//! Fits integer programs into an arena of limited size.
 
 use hardtack::{Bytes, Packing, Program};
 use hardtack_engine::{BuildError, Builder, Plan};
 
-/// How often a lower limit is tried because halos and gaps take more than was left for them.
+/// The number of lowered limits to try when halos and gaps make a program exceed its share.
 const ATTEMPTS: usize = 24;
 
-/// Bytes of the arenas of programs on kernels that read weights in this layout.
+/// Returns the total arena bytes of programs, for kernels with this weight packing.
 pub fn bytes(programs: &[Program], packing: Option<Packing>) -> u64 {
     programs.iter().map(|program| one(program, packing)).sum()
 }
@@ -16,10 +16,10 @@ fn one(program: &Program, packing: Option<Packing>) -> u64 {
     Plan::of(&program, packing).arena_bytes.into()
 }
 
-/// Makes strips of programs until their arenas together have at most `limit` bytes.
+/// Splits programs into row tiles until their arenas take at most `limit` bytes together.
 ///
 /// # Errors
-/// The least that was found, where that is more.
+/// Returns the smallest total found if it exceeds the limit.
 pub fn limit(programs: &mut [Program], packing: Option<Packing>, limit: u64) -> Result<(), u64> {
     let all = bytes(programs, packing);
     if all <= limit {
@@ -27,7 +27,7 @@ pub fn limit(programs: &mut [Program], packing: Option<Packing>, limit: u64) -> 
     }
     let (mut least, mut fits) = (0u64, true);
     for program in &mut *programs {
-        // Each gets its part of the limit.
+        // The limit is divided in proportion to the current arena sizes.
         let share =
             (u128::from(limit) * u128::from(one(program, packing)) / u128::from(all)) as u64;
         match limited(program, packing, share) {
@@ -62,7 +62,7 @@ fn limited(program: &Program, packing: Option<Packing>, limit: u64) -> Result<Pr
                 }
                 least = Some(least.map_or(bytes, |least: u64| least.min(bytes)));
             }
-            // Without halos, which only count where nothing else was found.
+            // This bound ignores halos, so it is reported only if no tiled program was built.
             Err(BuildError::ArenaLimit { least: bytes, .. }) => return Err(least.unwrap_or(bytes)),
             Err(_) => break,
         }

@@ -1,4 +1,4 @@
-//! A calibrated model with programs in place of what runs as integers.
+//! Replaces the partitions of a calibrated model by programs.
 
 use hardtack::{Model, Program};
 use hardtack_bundle::graph::{Node, Operator, Outlet};
@@ -9,8 +9,8 @@ use super::lower::{self, Lowered};
 use super::region::{self, Refused, Region};
 use crate::edit::Editor;
 
-/// Lowers every region, with 16 bits for the values of the nodes `int16`. A node that is refused stays in float, and the regions are made anew
-/// without it.
+/// Lowers every partition, with int16 activations for the nodes `int16`. A node that cannot be
+/// lowered is added to `refused` and stays in float; the graph is then partitioned again.
 pub fn lower(
     model: &Model,
     calibration: &Calibration,
@@ -30,7 +30,7 @@ pub fn lower(
     }
 }
 
-/// Puts programs in place of their regions.
+/// Replaces each partition by its program.
 pub fn assemble(model: Model, regions: &[Region], lowered: Vec<Lowered>) -> Model {
     let mut editor = Editor::new(model);
     for (region, lowered) in regions.iter().zip(lowered) {

@@ -1,32 +1,32 @@
-//! Weights of 4 bits with a scale and a zero point for each block: those of least squared error.
+//! 4-bit weights with a scale and a zero point per block, chosen for the least squared error.
 //!
-//! Blocks of 32 with a zero point have 0.7 to 1.3 dB more than such without, and blocks of 40 with
-//! one, which take as many bits, have 0.4 to 0.8 dB more (DTLN, Silero VAD).
+//! With a zero point, blocks of 32 gain 0.7 to 1.3 dB over symmetric ones. Blocks of 40 with a zero
+//! point, which take as many bits as those, still gain 0.4 to 0.8 dB (DTLN, Silero VAD).
 
 use half::bf16;
 
-/// Weights of a block.
+/// The number of weights in a block.
 pub const BLOCK: usize = 32;
 
-/// The greatest integer.
+/// The maximum of an unsigned 4-bit integer.
 const GREATEST: f32 = 15.0;
 
-/// The parts of a block's range that are tried, on either side of zero.
+/// The fractions of a block's range that the search tries on each side of zero.
 const TRIED: [f32; 3] = [0.8, 0.9, 1.0];
 
-/// A matrix in blocks.
+/// A matrix in blocks of 4-bit integers.
 pub struct Blocks {
-    /// Integers of 4 bits, in the order of the weights.
+    /// Integers in [0, 15], in the order of the weights.
     pub integers: Vec<u8>,
-    /// The scale of each block, which bf16 holds.
+    /// The scale of each block, exactly representable in bf16.
     pub scales: Vec<f32>,
-    /// The zero point of each block, of 4 bits.
+    /// The zero point of each block, in [0, 15].
     pub zeros: Vec<u8>,
 }
 
 impl Blocks {
-    /// Weights in blocks along an axis. Scales and zero points have the shape of the weights, with
-    /// one for each block of the axis.
+    /// Quantizes weights in blocks along an axis. The scales and zero points have the shape of the
+    /// weights, except that the axis has one entry per block.
     pub fn round(weights: &[f32], shape: &[usize], axis: usize) -> Blocks {
         let (size, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
         let mut integers = vec![0; weights.len()];
@@ -53,7 +53,7 @@ impl Blocks {
     }
 }
 
-/// Where the weights of a block are rounded to.
+/// The scale and zero point of a block.
 #[derive(Clone, Copy)]
 struct Grid {
     scale: f32,
@@ -61,7 +61,7 @@ struct Grid {
 }
 
 impl Grid {
-    /// The grid of least squared error of those tried.
+    /// Returns the grid with the least squared error of those tried.
     fn of(block: &[f32]) -> Grid {
         let low = block.iter().fold(0f32, |low, weight| low.min(*weight));
         let high = block.iter().fold(0f32, |high, weight| high.max(*weight));
@@ -73,7 +73,7 @@ impl Grid {
                 continue;
             }
             let zero = (-low / scale).round_ties_even().min(GREATEST);
-            // Of these integers, the step that suits them best.
+            // The least-squares scale for these integers.
             let grid = Grid { scale, zero };
             let (mut products, mut squares) = (0f32, 0f32);
             for weight in block {
@@ -91,7 +91,7 @@ impl Grid {
         best.1
     }
 
-    /// The integer of a weight, less the zero point.
+    /// Returns the rounded weight in steps, without the zero point.
     fn steps(self, weight: f32) -> f32 {
         (weight / self.scale).round_ties_even().clamp(-self.zero, GREATEST - self.zero)
     }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::testing::noise;
 
-    /// Signal to noise in dB.
+    /// Returns the signal-to-noise ratio in dB.
     fn kept(weights: &[f32], shape: &[usize], axis: usize) -> f64 {
         let Blocks { integers, scales, zeros } = Blocks::round(weights, shape, axis);
         assert!(integers.iter().chain(&zeros).all(|integer| *integer < 16));
@@ -121,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_every_axis_keep_their_signal() {
+    fn blocks_along_every_axis_have_a_high_signal_to_noise_ratio() {
         let shape = [3, 70, 5];
         let mut weights = noise(&shape, 3).to_f32();
         for axis in [0, 1, 2] {
             let quality = kept(&weights, &shape, axis);
             assert!(quality > 23.0, "{axis}: {quality} dB");
         }
-        // Columns of very different size and place, and a block of zeros.
+        // Columns of very different scale and offset, and a block of zeros.
         weights.iter_mut().skip(1).step_by(2).for_each(|weight| *weight = *weight * 99.0 + 70.0);
         weights[..64].fill(0.0);
         let quality = kept(&weights, &[weights.len() / 2, 2], 0);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_on_a_grid_is_met_exactly() {
+    fn weights_on_a_grid_are_exact() {
         for first in [-8, 0, -15, -3] {
             let weights: Vec<f32> = (0..64).map(|at| (at % 16 + first) as f32 * 0.25).collect();
             assert_eq!(kept(&weights, &[64], 0), f64::INFINITY, "{first}");

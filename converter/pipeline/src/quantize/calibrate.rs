@@ -1,4 +1,4 @@
-//! What values a model takes, over calibration data.
+//! Calibration: collects activation statistics and chooses ranges and weights from them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,10 +18,10 @@ use crate::observe::Observer;
 use crate::resting::Sleeper;
 use crate::samples::{Source, each};
 
-/// How the values of everything observed are spread, over all samples.
+/// Collects a histogram of every observed value over all samples.
 ///
 /// # Errors
-/// Where the model cannot be run on a sample, or a value is not finite.
+/// Returns an error if the model cannot be run on a sample or a value is not finite.
 pub fn statistics(
     observer: &mut Observer<'_>,
     graph: &Graph,
@@ -58,49 +58,49 @@ pub fn statistics(
     Ok(Statistics { histograms, unstable })
 }
 
-/// A range that grows by more in the second half of the samples is not known yet.
+/// A range is unstable if the second half of the samples widens it by more than this factor.
 const GROWTH: f32 = 1.1;
 
-/// What values a model takes.
+/// The distribution of a model's activations.
 pub struct Statistics {
-    /// How the values are spread.
+    /// The histogram of each observed value.
     pub histograms: HashMap<Outlet, Histogram>,
-    /// How many of the ranges grew by more than a tenth in the second half of the samples.
+    /// The number of ranges that grew by more than 10 % in the second half of the samples.
     pub unstable: usize,
 }
 
-/// One range in so many may still grow before a warning is due.
+/// A warning is issued if at least one range in this many is unstable.
 const UNSTABLE: usize = 5;
 
 impl Statistics {
-    /// A warning where many ranges were still growing when the samples ended.
+    /// Returns a warning if many ranges were still growing in the second half of the samples.
     pub fn warning(&self, samples: usize) -> Option<String> {
         let (unstable, ranges) = (self.unstable, self.histograms.len());
         (unstable * UNSTABLE >= ranges).then(|| {
             format!(
                 "{unstable} of {ranges} ranges grew by more than 10 % in the second half of the \
-                 {samples} calibration samples, so that other data may be clipped; calibrate on more"
+                 {samples} calibration samples, so new data may be clipped; use more samples"
             )
         })
     }
 }
 
-/// What calibration data tell of a model.
+/// The result of calibrating a model.
 #[derive(Default)]
 pub struct Calibration {
-    /// How the values of everything observed are spread.
+    /// The histogram of each observed value.
     pub histograms: HashMap<Outlet, Histogram>,
-    /// The range of every value that was observed.
+    /// The range chosen for each observed value.
     pub ranges: HashMap<Outlet, Chosen>,
-    /// The weights of layers, by their nodes, where they are rounded ahead.
+    /// The pre-rounded weights of layers, by node index; layers without an entry round to nearest.
     pub weights: HashMap<usize, Rounded>,
 }
 
 impl Calibration {
-    /// Of a model's regions, by its values on samples.
+    /// Chooses ranges and weights for the partitions of a model.
     ///
     /// # Errors
-    /// Where the model cannot be run on a sample.
+    /// Returns an error if the model cannot be run on a sample.
     pub fn new(
         model: &dyn Sleeper,
         regions: &[Region],
@@ -129,14 +129,14 @@ impl Calibration {
     }
 }
 
-/// The range of every value that was observed.
+/// Chooses the range of each observed value.
 fn ranges(
     model: &Model,
     histograms: &HashMap<Outlet, Histogram>,
     settings: &Settings,
 ) -> HashMap<Outlet, Chosen> {
     let method = settings.method;
-    // What the caller gets, or a softmax: its greatest values are the answer, and are not clipped.
+    // The largest values of model outputs and softmax inputs matter most: they are not clipped.
     let mut answers: HashSet<Outlet> = model.graph.outputs.iter().copied().collect();
     let softmax = |node: &&Node| matches!(node.operator, Operator::Softmax(_));
     answers.extend(model.graph.nodes.iter().filter(softmax).flat_map(|node| &node.inputs));
@@ -158,7 +158,7 @@ fn ranges(
     histograms.iter().map(choose).collect()
 }
 
-/// The weights of all layers, rounded for the sake of their outputs.
+/// Rounds the weights of all layers to minimize the error of their outputs.
 fn weights(
     model: &dyn Sleeper,
     layers: &[usize],
@@ -172,7 +172,7 @@ fn weights(
         if let Values::Real(values) = &linear.weights.values {
             let noise = ranges.get(&linear.input).map_or(0.0, |chosen| chosen.error);
             let step = steps.get(&index).copied();
-            // A window of its own for each channel has no weight to spare.
+            // Depthwise layers are not pruned: each channel has only a few weights.
             let sparsity = sparsity.filter(|_| linear.groups == 1);
             weights.insert(index, round::round(values, &groups, noise, step, sparsity, palette));
         }

@@ -1,36 +1,36 @@
-//! Which range of a tensor its 256 integers cover. Values beyond are clipped, and the fewer of
-//! them are covered the finer are the steps for the rest.
+//! Chooses the range that the 256 integers of a tensor cover. Values outside are clipped; a smaller
+//! range gives finer steps.
 
 use super::histogram::{Bin, Histogram};
 use super::scale::{Quantization, Range};
 use crate::report::RangeReport;
 
-/// How the range is chosen.
+/// The method that chooses a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// The one of the others with the least squared error.
+    /// The method below with the least squared error.
     #[default]
     Auto,
-    /// Least and greatest value.
+    /// The minimum and maximum.
     MinMax,
-    /// The average of each sample's least and greatest value, the later samples counting more.
+    /// The exponential moving average of each sample's minimum and maximum.
     MovingAverage,
-    /// All but one in 10 000 values at each end.
+    /// Clips one in 10 000 values at each end.
     Percentile,
-    /// The least Kullback–Leibler divergence of the quantized from the real distribution (Migacz,
-    /// "8-bit inference with TensorRT", 2017).
+    /// The least Kullback–Leibler divergence between the quantized and the float distribution
+    /// (Migacz, "8-bit inference with TensorRT", 2017).
     Entropy,
     /// The least squared error.
     Mse,
 }
 
 impl Method {
-    /// Those that choose by themselves.
+    /// All methods except [`Auto`](Method::Auto).
     pub const ALL: [Method; 5] =
         [Method::MinMax, Method::MovingAverage, Method::Percentile, Method::Entropy, Method::Mse];
 
-    /// The name users give.
+    /// Returns the name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Method::Auto => "auto",
@@ -43,29 +43,29 @@ impl Method {
     }
 }
 
-/// The part of values beyond each end that percentiles leave out.
+/// The fraction of values that the percentile method clips at each end.
 const BEYOND: f64 = 1e-4;
-/// How many parts of the whole range are tried at each end.
+/// The number of candidate limits at each end.
 const TRIED: u32 = 64;
 
-/// A range, and what chose it.
+/// The ranges chosen for a tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Chosen {
-    /// What the values were seen to be.
+    /// The minimum and maximum of the observed values.
     pub seen: Range,
-    /// What the integers cover.
+    /// The range that int8 covers.
     pub range: Range,
-    /// What 65 536 of them cover, where the value may have so many: nothing is clipped but what a
-    /// function that alone reads it makes nothing of.
+    /// The range that int16 covers. It clips only values that do not affect the function that reads
+    /// them.
     pub wide: Range,
-    /// Who chose it.
+    /// The method that chose `range`.
     pub method: Method,
-    /// Mean squared error of a value.
+    /// The mean squared error of `range`.
     pub error: f64,
 }
 
 impl Chosen {
-    /// For people and machines, of a value of 16 bits or of 8.
+    /// Returns the range of an int16 (`wide`) or int8 value, for the report.
     pub fn report(&self, wide: bool) -> RangeReport {
         let pair = |range: Range| [range.low, range.high];
         let (covered, method, bits) = match wide {
@@ -77,10 +77,10 @@ impl Chosen {
     }
 }
 
-/// What a value is before it counts: the function that alone reads it, or itself.
+/// The function that alone reads a value, if there is one. Errors are measured after it.
 pub type Transfer<'a> = Option<&'a dyn Fn(f64) -> f64>;
 
-/// Chooses the range of a tensor.
+/// Chooses the int8 range of a tensor.
 pub fn choose(histogram: &Histogram, method: Method, transfer: Transfer<'_>) -> Chosen {
     let judge = Judge::new(histogram, transfer);
     let of = |method| {
@@ -98,10 +98,10 @@ pub fn choose(histogram: &Histogram, method: Method, transfer: Transfer<'_>) -> 
         return of(method);
     }
     let least = Method::ALL.map(of).into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
-    least.expect("there are methods")
+    least.expect("`Method::ALL` is not empty")
 }
 
-/// The range of a tensor of 16 bits.
+/// Chooses the int16 range of a tensor.
 pub fn wide(histogram: &Histogram, transfer: Transfer<'_>) -> Range {
     match transfer {
         Some(f) => {
@@ -112,14 +112,14 @@ pub fn wide(histogram: &Histogram, transfer: Transfer<'_>) -> Range {
     }
 }
 
-/// Judges ranges of one tensor.
+/// Evaluates ranges of one tensor.
 struct Judge<'a> {
     bins: Vec<Bin>,
-    /// Values, with the zeros.
+    /// The number of values, including zeros.
     total: f64,
     width: f64,
     transfer: Transfer<'a>,
-    /// What becomes of each bin's values.
+    /// The result of `transfer` for each bin; empty without one.
     results: Vec<f64>,
 }
 
@@ -134,14 +134,14 @@ impl<'a> Judge<'a> {
         Judge { bins, total: total.max(1.0), width: histogram.width(), transfer, results }
     }
 
-    /// Mean squared error of a value, or of what the one function that reads it makes of it.
+    /// Returns the mean squared error of a value, after `transfer` if there is one.
     fn error(&self, range: Range) -> f64 {
         let quantization = Quantization::of(range);
         let step = f64::from(quantization.scale);
         let zero = f64::from(quantization.zero_point);
         let (low, high) = ((-128.0 - zero) * step, (127.0 - zero) * step);
-        // Where bins are finer than steps, each is rounded as it is; else a value within stands
-        // anywhere in its step.
+        // With bins much finer than steps, each bin is rounded as a value. Otherwise, values in
+        // range are assumed to be uniformly distributed within a step.
         let fine = self.width < step / 4.0;
         let rounded = step * step / 12.0;
         let levels: Vec<f64> = match self.transfer {
@@ -179,8 +179,8 @@ impl<'a> Judge<'a> {
         Range { low: end(self.bins.iter(), beyond), high: end(self.bins.iter().rev(), beyond) }
     }
 
-    /// Mean squared error of what a function makes of a value of 16 bits: it is straight within a step
-    /// of the high tensor.
+    /// Returns the mean squared error of an int16 value after `f`, which is interpolated linearly
+    /// between the levels of the high byte.
     fn wide_error(&self, range: Range, f: &dyn Fn(f64) -> f64) -> f64 {
         let quantization = Quantization::of(range);
         let step = f64::from(quantization.scale);
@@ -195,7 +195,7 @@ impl<'a> Judge<'a> {
         self.bins.iter().zip(&self.results).map(off).sum::<f64>() / self.total
     }
 
-    /// The range with the least divergence, of those that end at one size on both sides.
+    /// Returns the range with the least divergence, of those with one limit on the magnitude.
     fn entropy(&self, all: Range) -> Range {
         let (mut best, mut least) = (all, f64::INFINITY);
         let greatest = all.high.max(-all.low);
@@ -210,13 +210,13 @@ impl<'a> Judge<'a> {
         best
     }
 
-    /// Divergence of the values, each in its step of this range, from the values within, clipped
-    /// ones at the ends.
+    /// Returns the divergence of the quantized distribution within this range from the float one,
+    /// whose clipped values count at the ends.
     fn divergence(&self, range: Range) -> f64 {
         let quantization = Quantization::of(range);
         let (step, zero) = (f64::from(quantization.scale), f64::from(quantization.zero_point));
         let place = |bin: &Bin| ((bin.centre / step).round_ties_even() + zero + 128.0) as i64;
-        // Mass and number of bins of each step, without what is clipped.
+        // The mass and the number of bins of each step, without clipped values.
         let (mut mass, mut bins) = ([0.0; 256], [0.0; 256]);
         let (mut below, mut above) = (0.0, 0.0);
         for bin in &self.bins {
@@ -251,7 +251,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The range of least error between nothing and all, its ends moved in turn.
+/// Returns the range with the least error, found by shrinking each end in turn.
 fn least(all: Range, error: impl Fn(Range) -> f64) -> Range {
     let (mut best, mut least) = (all, error(all));
     for _ in 0..2 {
@@ -277,7 +277,7 @@ fn least(all: Range, error: impl Fn(Range) -> f64) -> Range {
 mod tests {
     use super::*;
 
-    /// Values spread as a normal distribution is, and a few far away.
+    /// Returns a histogram of normally distributed values and some outliers.
     fn bell(outliers: &[f32]) -> Histogram {
         let mut histogram = Histogram::default();
         let mut state = 1u64;
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_far_value_is_clipped_where_that_is_the_lesser_error() {
+    fn an_outlier_is_clipped_where_that_reduces_the_error() {
         let histogram = bell(&[40.0]);
         let error = |method| choose(&histogram, method, None).error;
         let mse = choose(&histogram, Method::Mse, None);
@@ -309,15 +309,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_clipped_where_all_is_dense() {
+    fn nothing_is_clipped_without_outliers() {
         let histogram = bell(&[]);
         let chosen = choose(&histogram, Method::Auto, None);
         assert!(chosen.range.high > 0.7 * histogram.range().high, "{chosen:?}");
     }
 
     #[test]
-    fn what_a_function_makes_of_values_decides() {
-        // A sigmoid makes nothing of values far below 0.
+    fn errors_are_measured_after_the_function_that_reads_a_value() {
+        // SiLU maps values far below 0 to nearly 0.
         let histogram = bell(&[-60.0, -50.0]);
         let silu = |x: f64| x / (1.0 + (-x).exp());
         let plain = choose(&histogram, Method::Mse, None).range;
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_bits_are_clipped_only_where_a_function_makes_nothing_of_them() {
+    fn int16_clips_only_values_that_do_not_affect_the_function() {
         let histogram = bell(&[-60.0, -50.0, 40.0]);
         let silu = |x: f64| x / (1.0 + (-x).exp());
         let seen = histogram.range();
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_need_no_range() {
+    fn all_zeros_have_no_error() {
         let mut histogram = Histogram::default();
         histogram.add(&[0.0; 8]);
         for method in Method::ALL {

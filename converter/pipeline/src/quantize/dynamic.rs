@@ -1,6 +1,5 @@
-//! Products with large constant matrices of integers, computed in integers in what else runs in float:
-//! activations are quantized when they are there, each row by its own range, so that no calibration
-//! data are needed.
+//! Dynamic quantization: runs matmuls of a float model with large integer constants in INT8.
+//! Activations are quantized at run time, each row by its own range; no calibration data is needed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +12,7 @@ use hardtack_kernels::Product;
 use super::matrices::LARGE;
 use crate::edit::Editor;
 
-/// A matrix of integers, `[depth, columns]`, with scale and zero point.
+/// An integer matrix of shape `[depth, columns]`, with its scale and zero point.
 struct Matrix {
     columns: usize,
     integers: Constant,
@@ -21,20 +20,20 @@ struct Matrix {
     zero_point: Outlet,
 }
 
-/// A product as the operator has it: rows times columns.
+/// A contraction expressed as a matmul of rows and columns.
 struct Layout {
-    /// Which axis of the matrix is that of the sum, and which that of the columns.
+    /// The axes of the matrix that are summed over (`depth`) and kept (`columns`).
     depth: usize,
     columns: usize,
-    /// Where the axis of the sum is in the other operand.
+    /// The summed axis of the other operand.
     summed: usize,
-    /// What brings the axes of the result into its order.
+    /// The operators that reorder the axes of the result.
     moves: Vec<Operator>,
 }
 
-/// The model with those products of its outermost graph in integers whose one operand is a large matrix
-/// of dequantized bytes, with one scale or one for each column; and how many there are. The bytes stay
-/// as they are.
+/// Converts matmuls of the outermost graph with a large matrix of dequantized bytes to INT8.
+/// Returns the model and the number of converted matmuls. The matrix must have one scale, or one
+/// per column; its integers stay unchanged.
 pub fn multiply(model: Model) -> (Model, usize) {
     let mut editor = Editor::new(model);
     let nodes = 0..editor.model.graph.nodes.len();
@@ -42,7 +41,7 @@ pub fn multiply(model: Model) -> (Model, usize) {
     (editor.finish(), count)
 }
 
-/// The constants that such products of a graph and its bodies read, by their numbers.
+/// Returns the indices of the constants that these matmuls read in a graph and its bodies.
 pub fn constants(graph: &Graph) -> HashSet<u32> {
     let graphs = std::iter::once(graph).chain(&graph.bodies);
     let of_graph = |graph: &'_ Graph| -> Vec<u32> {
@@ -57,10 +56,10 @@ pub fn constants(graph: &Graph) -> HashSet<u32> {
     graphs.flat_map(of_graph).collect()
 }
 
-/// The model with constants that are added to the columns of such products as their biases.
+/// Fuses constants that are added to the columns of these matmuls as their biases.
 pub fn fuse(model: Model) -> Model {
     let mut editor = Editor::new(model);
-    // A product is read as often after others have got their biases.
+    // Fusing a bias does not change how often other values are read.
     let uses = editor.uses();
     for index in 0..editor.model.graph.nodes.len() {
         add_bias(&mut editor, index, &uses);
@@ -146,8 +145,8 @@ fn tensor(editor: &Editor, outlet: Outlet) -> Option<&Tensor> {
 }
 
 impl Layout {
-    /// What an expression says, whose operand `slot` is a matrix of this shape and whose other one is
-    /// `x`; `None` where it is not a product of rows and columns.
+    /// Parses an expression whose operand `slot` is a matrix of this shape and whose other operand
+    /// is `x`. Returns `None` if it is not a matmul.
     fn of(expression: &str, slot: usize, shape: &[usize], x: &Fact) -> Option<Layout> {
         let (sides, result) = expression.split_once("->")?;
         let (left, right) = sides.split_once(',')?;
@@ -155,7 +154,7 @@ impl Layout {
         let [own, other, result] =
             [own, other, result].map(|side| side.chars().collect::<Vec<char>>());
         (own.len() == shape.len() && other.len() == x.shape.len()).then_some(())?;
-        // Whatever axes the matrix has beside its two are one in size.
+        // All other axes of the matrix must have size 1.
         let large: Vec<usize> = (0..own.len()).filter(|axis| shape[*axis] > 1).collect();
         let [a, b] = large[..] else { return None };
         let [depth, columns] = if result.contains(&own[b]) { [a, b] } else { [b, a] };
@@ -164,7 +163,7 @@ impl Layout {
             && !result.contains(&summed)
             && result.contains(&column)
             && !other.contains(&column);
-        // Even if all weights belonged to three copies of their inputs.
+        // Weights of 9 bits can need up to three copies of their inputs.
         (product && shape[depth] <= Product::DEPTH / 3).then_some(())?;
         let mut order: Vec<char> = other.iter().copied().filter(|axis| *axis != summed).collect();
         order.push(column);
@@ -200,7 +199,7 @@ impl Layout {
     }
 }
 
-/// The integers of a dequantized matrix.
+/// Returns the integers of a dequantized matrix.
 fn matrix(editor: &Editor, outlet: Outlet, layout: &Layout) -> Option<Matrix> {
     let node = editor.node(editor.resolve(outlet).node as usize);
     let Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis }) = node.operator
@@ -225,7 +224,7 @@ fn matrix(editor: &Editor, outlet: Outlet, layout: &Layout) -> Option<Matrix> {
     Some(Matrix { columns, integers, scale, zero_point })
 }
 
-/// Elements in the order of `[depth, columns]`.
+/// Returns the elements in `[depth, columns]` order.
 fn ordered<T: Copy>(values: &[T], columns: usize, transposed: bool) -> Vec<T> {
     if !transposed {
         return values.to_vec();
@@ -234,7 +233,7 @@ fn ordered<T: Copy>(values: &[T], columns: usize, transposed: bool) -> Vec<T> {
     (0..values.len()).map(|index| values[index % columns * depth + index / columns]).collect()
 }
 
-/// Gives a product without bias the constant that alone reads it and adds to its columns.
+/// Fuses an addition of a constant per column into a matmul without bias that nothing else reads.
 fn add_bias(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) -> Option<()> {
     let sum = editor.node(index).clone();
     let Operator::Binary(Binary::Add) = sum.operator else { return None };
@@ -284,7 +283,7 @@ mod tests {
         model.graph.nodes.iter().filter(|node| is(node)).count()
     }
 
-    /// Signal to noise of the outputs, in dB.
+    /// Returns the signal-to-noise ratio of the outputs, in dB.
     fn kept(before: &Model, after: &Model, shape: &[usize]) -> f64 {
         let samples = vec![vec![noise(shape, 9)]];
         let [before, after] = [before, after].map(|m| parity::outputs(m, &samples).unwrap());
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn products_of_any_order_are_computed_in_integers() {
+    fn matmuls_with_any_axis_order_run_in_integers() {
         for (expression, input, matrix, shape, moved) in [
             ("abk,kn->abn", vec![2, 3, 64], vec![64, 80], vec![2, 3, 80], 0),
             ("abk,nk->abn", vec![2, 3, 64], vec![80, 64], vec![2, 3, 80], 0),
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bias_is_added_by_the_product() {
+    fn a_bias_is_fused_into_the_matmul() {
         let mut net = Net::new();
         let x = net.input(&[2, 3, 64]);
         let (matrix, bias) = (net.noise(&[64, 80]), net.noise(&[1, 1, 80]));
@@ -343,7 +342,7 @@ mod tests {
         let y = product(&mut net, "abk,kn->abn", &x, &matrix, &[2, 3, 80]);
         let z = product(&mut net, "abk,kn->abn", &x, &other, &[2, 3, 80]);
         let a = net.binary(Binary::Add, &bias, &y);
-        // Each of another kind of sum stays as it is.
+        // These are not fused: one is not per column, and the matmul of both has two readers.
         let b = net.binary(Binary::Add, &z, &row);
         let c = net.binary(Binary::Add, &z, &bias);
         let (dynamic, replaced) =
@@ -360,9 +359,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_product_of_rows_and_columns_stays() {
+    fn other_contractions_stay_in_float() {
         for (expression, shape, matrix) in [
-            // The matrix differs by batch, is summed over twice, has two axes of columns; is small.
+            // The matrix depends on the batch, has two summed or two column axes, or is small.
             ("abk,akn->abn", vec![2, 3, 80], vec![2, 64, 80]),
             ("abk,bkn->an", vec![2, 80], vec![3, 64, 80]),
             ("abk,knm->abnm", vec![2, 3, 8, 10], vec![64, 8, 10]),

@@ -1,4 +1,4 @@
-//! How far each layer's integers are from the float model's values.
+//! Measures the quantization error of each layer against the float model.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +19,7 @@ use crate::report::LayerReport;
 use crate::resting::Sleeper;
 use crate::samples::{Source, Spool, each};
 
-/// Parts that the range of a tensor is cut into to tell how its values are spread.
+/// The number of bins of a reported histogram.
 const PARTS: usize = 64;
 
 #[derive(Clone, Copy, Default)]
@@ -31,10 +31,10 @@ struct Sums {
     largest: f64,
 }
 
-/// Measures the error of every value that a step writes.
+/// Measures the error of every value that a step of the programs writes.
 ///
 /// # Errors
-/// Where the float model cannot be run on a sample.
+/// Returns an error if the float model cannot be run on a sample.
 pub fn measure(
     model: &dyn Sleeper,
     lowered: &[Lowered],
@@ -47,7 +47,7 @@ pub fn measure(
     let read: HashSet<Outlet> = lowered.iter().flat_map(|l| l.inputs.iter().copied()).collect();
     for sample in each(samples) {
         let sample = sample?;
-        // Integers first; they wait in a file until their values are computed.
+        // The integers are computed first and spilled to a file until the float values are known.
         let inputs = observer.values(&sample, |outlet| read.contains(&outlet))?;
         let mut integers: HashMap<Outlet, Vec<Integers<'_>>> = HashMap::new();
         let mut spool = Spool::new()?;
@@ -96,7 +96,8 @@ pub fn measure(
         .collect())
 }
 
-/// What is made of values that one function alone reads: its range was chosen for that.
+/// Returns the unary functions of values that are read by one function only. The range of such a
+/// value was chosen for the function's result, so the error is measured there too.
 fn functions(
     model: &Model,
     lowered: &[Lowered],
@@ -111,7 +112,7 @@ fn functions(
     written.filter_map(function).collect()
 }
 
-/// What each step of a program is.
+/// Returns the kind of each step of a program.
 fn kinds(lowered: &Lowered) -> Vec<&'static str> {
     parse(lowered).steps().map(|step| step.kind()).collect()
 }
@@ -121,31 +122,31 @@ fn parse(lowered: &Lowered) -> Program<&[u8]> {
         .expect("a program that was just built is well formed")
 }
 
-/// What a step wrote.
+/// The integers that a step wrote on one sample.
 struct Integers<'l> {
     outlet: &'l Outlet,
     view: &'l View,
-    /// Where the file has the integers of both parts.
+    /// The index of the integers in the spill file.
     place: usize,
     high: Part,
     low: Option<Part>,
 }
 
-/// A tensor, but for its integers.
+/// The scale and zero point of a tensor.
 struct Part {
     scale: f64,
     zero_point: f64,
 }
 
 impl Part {
-    /// The real that an integer stands for.
+    /// Dequantizes an integer.
     fn at(&self, integer: i8) -> f64 {
         (f64::from(integer) - self.zero_point) * self.scale
     }
 }
 
 impl Integers<'_> {
-    /// Adds up how far they are from the values of the float model.
+    /// Adds the differences from the values of the float model to `sums`.
     fn compare(
         &self,
         spool: &Spool,
@@ -177,8 +178,8 @@ impl Integers<'_> {
     }
 }
 
-/// Runs a program on the first sample of a batch of float values, and puts what its steps write into
-/// a file. Nothing where its inputs were not observed.
+/// Runs a program on the first sample of a batch of float values and spills what its steps write
+/// to a file. Returns an empty list if an input of the program was not observed.
 fn run<'l>(
     lowered: &'l Lowered,
     values: &HashMap<Outlet, Tensor>,

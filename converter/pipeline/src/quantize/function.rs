@@ -1,4 +1,4 @@
-//! Functions of one value, element by element, however many operators they have.
+//! Unary element-wise functions, composed of any number of operators.
 
 use hardtack::{Constant, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Fact, Node, Operator, Outlet};
@@ -6,11 +6,11 @@ use hardtack_bundle::graph::{Dim, Fact, Node, Operator, Outlet};
 use super::region::is_constant;
 use super::weights::reals;
 
-/// Points between which a function is taken for straight.
+/// The number of points that a function is sampled at; it is interpolated linearly between them.
 const POINTS: usize = 1 << 13;
 
-/// What a node makes of these inputs, each one number or a list of `count`; `None` where it is no
-/// function of numbers.
+/// Evaluates a node on these inputs, each of one element or `count` elements. Returns an error if
+/// the result does not have `count` elements.
 pub fn evaluate(
     model: &Model,
     index: usize,
@@ -25,11 +25,11 @@ pub fn evaluate(
     let results = hardtack::float::evaluate(model, &probe, &inputs);
     match results.map_err(|error| error.to_string())?.into_iter().next() {
         Some(Constant::Tensor(tensor)) if tensor.len() == count => Ok((*tensor).clone()),
-        _ => Err("it is no function of one number".into()),
+        _ => Err("it is not a unary element-wise op".into()),
     }
 }
 
-/// The operations that compute functions of this value alone, in their order.
+/// Returns the operations that are element-wise functions of this value alone, in execution order.
 pub fn of(model: &Model, value: Outlet) -> Vec<usize> {
     let graph = &model.graph;
     let mut nodes: Vec<usize> = Vec::new();
@@ -50,7 +50,7 @@ pub fn of(model: &Model, value: Outlet) -> Vec<usize> {
     nodes
 }
 
-/// A function of one number, by points.
+/// A function of one variable, sampled at evenly spaced points.
 pub struct Function {
     low: f64,
     step: f64,
@@ -58,13 +58,13 @@ pub struct Function {
 }
 
 impl Function {
-    /// What is made of a value, over a range, where that is one function and nothing else reads
-    /// the value.
+    /// Returns the composed function of all readers of `value`, sampled from `low` to `high`, or
+    /// `None` if they do not form exactly one function.
     pub fn of_readers(model: &Model, value: Outlet, low: f32, high: f32) -> Option<Function> {
         let graph = &model.graph;
         let nodes = of(model, value);
         let inside = |outlet: &Outlet| *outlet == value || nodes.contains(&(outlet.node as usize));
-        // What is read by others, or is an answer of the model.
+        // The values that other nodes read, or that are outputs of the model.
         let others = (0..graph.nodes.len()).filter(|index| !nodes.contains(index));
         let read = others.flat_map(|index| &graph.nodes[index].inputs).chain(&graph.outputs);
         let mut ends: Vec<Outlet> = read.filter(|outlet| inside(outlet)).copied().collect();
@@ -95,7 +95,7 @@ impl Function {
         results.iter().all(|y| y.is_finite()).then_some(Function { low: low.into(), step, results })
     }
 
-    /// Its value; beyond the range, that at the end.
+    /// Returns the interpolated value at `x`, which is clamped to the sampled range.
     pub fn at(&self, x: f64) -> f64 {
         let place = ((x - self.low) / self.step).clamp(0.0, (POINTS - 1) as f64);
         let index = (place as usize).min(POINTS - 2);

@@ -1,4 +1,4 @@
-//! Patterns that have an operator of their own, so that fewer values are rounded.
+//! Replaces patterns of operators by a single operator, so that fewer values are rounded.
 
 use hardtack::Constant;
 use hardtack_bundle::graph::{
@@ -7,8 +7,8 @@ use hardtack_bundle::graph::{
 
 use crate::edit::Editor;
 
-/// A sum over an image that is divided by the size of the image becomes a mean over one window, and a
-/// maximum over an image one over one window. The model's numbers stay the same.
+/// Replaces a whole-image sum divided by its element count with an average pool, and a whole-image
+/// maximum with a max pool. The float results stay the same.
 pub fn fuse(editor: &mut Editor) {
     for index in 0..editor.model.graph.nodes.len() {
         let fused = mean(editor, index).or_else(|| maximum(editor, index));
@@ -58,7 +58,7 @@ fn maximum(editor: &Editor, index: usize) -> Option<Node> {
     (reduce.reducer == Reducer::Maximum).then(|| Node { operator, inputs: vec![x], ..node.clone() })
 }
 
-/// The window that covers an image, where that is what is reduced.
+/// Returns the pooling window that covers the image, if `reduce` reduces exactly its spatial axes.
 fn whole_image(editor: &Editor, reduce: &Reduce, x: Outlet) -> Option<Window> {
     let shape = &editor.model.graph.fact(x).shape;
     let layout = match (&reduce.axes[..], shape.len()) {

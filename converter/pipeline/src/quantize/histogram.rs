@@ -1,34 +1,34 @@
-//! How the values of a tensor are spread, in memory that does not grow with their number.
+//! A histogram of the values of a tensor, in memory that does not grow with their number.
 
 use super::scale::Range;
 use crate::report::Spread;
 
-/// Bins on each side of zero.
+/// The maximum number of bins on each side of zero.
 const SIDE: i32 = 4096;
-/// How much a new sample counts in the moving average.
+/// The weight of a new sample in the moving average.
 const MOMENTUM: f32 = 0.1;
 
-/// Counts of values in bins of one width, at most so many on each side of zero. The width is a power
-/// of two and doubles when a value lies outside, so that bins merge in pairs and no count is lost.
+/// Counts of values in bins of equal width, at most [`SIDE`] on each side of zero. The width is a
+/// power of two. It doubles when a value lies outside, so bins merge in pairs and no count is lost.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     width: f32,
-    /// The first bin that is counted; the one from zero up is 0.
+    /// The index of the first bin; bin 0 starts at value 0.
     first: i32,
-    /// From the first on as far as values were seen.
+    /// The count of each bin, up to the last bin that a value fell into.
     counts: Vec<u32>,
-    /// Values that are exactly 0: they are never rounded.
+    /// The number of values that are exactly 0. These are never rounded.
     zeros: u64,
     range: Range,
     moving: Range,
 }
 
-/// Values of about one size.
+/// The values in one bin.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bin {
-    /// Their middle.
+    /// The center of the bin.
     pub centre: f64,
-    /// How many there are.
+    /// The number of values.
     pub count: f64,
 }
 
@@ -46,7 +46,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Adds the values of a sample, all of which are finite.
+    /// Adds the values of a sample, which must all be finite.
     pub fn add(&mut self, values: &[f32]) {
         let seen = Range::NONE.extended(values);
         if values.is_empty() {
@@ -62,7 +62,7 @@ impl Histogram {
             Range { low: self.range.low.min(seen.low), high: self.range.high.max(seen.high) };
         self.widen(seen.low.abs().max(seen.high.abs()));
         let scale = 1.0 / self.width;
-        // `floor` is a call where processors may lack it.
+        // `floor` is a library call on processors without an instruction for it.
         let floor = |x: f32| x as i32 - i32::from(x < x as i32 as f32);
         let bin = |value: f32| floor(value * scale).clamp(-SIDE, SIDE - 1);
         self.cover(bin(seen.low), bin(seen.high));
@@ -76,7 +76,7 @@ impl Histogram {
         }
     }
 
-    /// Makes room for the bins from one to another.
+    /// Extends `counts` to cover the bins from `low` to `high`.
     fn cover(&mut self, low: i32, high: i32) {
         if self.counts.is_empty() {
             self.first = low;
@@ -91,10 +91,10 @@ impl Histogram {
         }
     }
 
-    /// Makes bins wide enough for values of this size.
+    /// Widens the bins until they cover values of magnitude `size`.
     fn widen(&mut self, size: f32) {
         if self.width == 0.0 {
-            // Values this small are zeros for all that matters.
+            // Smaller values do not matter.
             self.width = (size.max(1e-30) / SIDE as f32).log2().ceil().exp2();
         }
         while self.width * (SIDE as f32) < size {
@@ -110,17 +110,17 @@ impl Histogram {
         }
     }
 
-    /// Least and greatest value.
+    /// Returns the minimum and maximum.
     pub fn range(&self) -> Range {
         self.range
     }
 
-    /// The moving average of each sample's least and greatest value.
+    /// Returns the exponential moving average of each sample's minimum and maximum.
     pub fn moving(&self) -> Range {
         self.moving
     }
 
-    /// Mean square of a value.
+    /// Returns the mean square of the values.
     pub fn mean_square(&self) -> f64 {
         let (sum, count) = self.bins().fold((0.0, self.zeros as f64), |(sum, count), bin| {
             (sum + bin.count * bin.centre.powi(2), count + bin.count)
@@ -128,17 +128,17 @@ impl Histogram {
         sum / count.max(1.0)
     }
 
-    /// How many values are exactly 0.
+    /// Returns the number of values that are exactly 0.
     pub fn zeros(&self) -> u64 {
         self.zeros
     }
 
-    /// Width of a bin.
+    /// Returns the width of a bin.
     pub fn width(&self) -> f64 {
         self.width.into()
     }
 
-    /// The same in this many parts, for people.
+    /// Returns the histogram in `parts` bins, for the report.
     pub fn spread(&self, parts: usize) -> Spread {
         let (low, high) = (f64::from(self.range.low), f64::from(self.range.high));
         let mut counts = vec![0; parts];
@@ -149,7 +149,7 @@ impl Histogram {
         Spread { seen: [self.range.low, self.range.high], zeros: self.zeros, counts }
     }
 
-    /// The bins that hold values, least first; without the zeros.
+    /// Returns the bins that hold values, in ascending order, without the zeros.
     pub fn bins(&self) -> impl Iterator<Item = Bin> + '_ {
         let width = f64::from(self.width);
         let bins = (self.first..).zip(&self.counts).filter(|(_, count)| **count > 0);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_counts_every_value_that_is_not_zero() {
+    fn a_spread_counts_every_nonzero_value() {
         let mut histogram = Histogram::default();
         histogram.add(&[-1.0, -0.9, 0.0, 0.0, 0.1, 3.0]);
         let spread = histogram.spread(4);

@@ -1,5 +1,5 @@
-//! A model that takes and gives the integers of its program, as microcontrollers do: an element
-//! is one byte, and nothing is converted on the device.
+//! Makes a model take and return the integers of its program, as usual on microcontrollers: an
+//! element is one byte, and the device converts nothing.
 
 use hardtack::process::Preprocessor;
 use hardtack::{Model, Program, Tensor};
@@ -13,11 +13,11 @@ use crate::error::Error;
 use crate::ports::Ports;
 use crate::samples::{Source, each};
 
-/// Makes the real inputs and outputs of a model those of its program, in the model and in what the
-/// manifest tells of them; these samples with such inputs.
+/// Changes the float inputs and outputs of a model to integers, in the model and in the manifest's
+/// description of them. Returns the samples with such inputs.
 ///
 /// # Errors
-/// Where the model is not one program, or the elements of an input or output have several scales.
+/// Returns an error if parts of the model stay in float, or an input or output has several scales.
 pub fn integer_io(
     model: &mut Model,
     ports: &mut Ports,
@@ -25,8 +25,8 @@ pub fn integer_io(
 ) -> Result<Vec<Vec<Tensor>>, Error> {
     let (false, [program]) = (needs_float(&model.graph), &model.programs[..]) else {
         return Err(Error::Options(
-            "--integer-io: parts of the model stay in float, so it cannot take and give integers; \
-             convert it without to see which and why"
+            "--integer-io: parts of the model stay in float, so it cannot exchange integers; \
+             convert without --integer-io to list these parts and the reasons"
                 .into(),
         ));
     };
@@ -42,7 +42,7 @@ pub fn integer_io(
 
     let samples = each(samples).map(|sample| Ok(sample?.into_owned()));
     let mut samples = samples.collect::<Result<Vec<Vec<Tensor>>, Error>>()?;
-    // The program's ports are in the order of its node's inputs and outputs.
+    // The program's inputs and outputs have the order of its node's inputs and outputs.
     for (port, outlet) in (0..).zip(model.graph.nodes[node].inputs.clone()) {
         let index = model.graph.inputs.iter().position(|input| *input == outlet.node);
         let index = index.expect("a program reads inputs where it is the only one");

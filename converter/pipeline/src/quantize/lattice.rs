@@ -1,23 +1,23 @@
-//! Values as views: which elements of which tensors stand where in a value's row-major order.
+//! Values as strided views: where each element of a value, in row-major order, is stored.
 //!
-//! A view makes transposition, slices, concatenation, channel shuffles and repetition free: they
-//! change numbers here, and no element moves until an operation needs one dense tensor. Axes do
-//! not include the batch.
+//! Views make transposition, slicing, concatenation, channel shuffles and broadcasting free: these
+//! only change strides and offsets. Elements are copied only when an operation needs one dense
+//! tensor. Shapes and axes exclude the batch.
 
 use hardtack_engine::program::{TensorId, Walk};
 
 use crate::shape::strides;
 
-/// Where elements come from.
+/// The storage that elements are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// An input of the program, in its row-major order.
+    /// An input of the program, in row-major order.
     Port(u16),
-    /// A tensor in the arena, in the order it is stored.
+    /// A tensor in the arena, in its stored order.
     Tensor(TensorId),
 }
 
-/// One dimension of a lattice: how many elements, and how far apart they are on both sides.
+/// One dimension of a chunk: its size, and its strides in the source and the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     count: usize,
@@ -25,26 +25,26 @@ struct Span {
     target: usize,
 }
 
-/// A lattice of elements of one source, and where in the target each stands.
+/// A strided chunk: elements of one source, and the position of each in the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// What is read.
+    /// The storage of the elements.
     pub source: Source,
     source_offset: usize,
     target_offset: usize,
     spans: Vec<Span>,
 }
 
-/// A value: pieces that together fill a shape.
+/// A value as a strided view: chunks that together fill a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Dimensions, without the batch.
+    /// The dimensions, without the batch.
     pub shape: Vec<usize>,
-    /// What it consists of.
+    /// The chunks.
     pub pieces: Vec<Piece>,
 }
 
-/// A piece whose spans each run along one axis of the target.
+/// A chunk whose dimensions each lie along one axis of the target.
 struct Placed {
     source: Source,
     source_offset: usize,
@@ -60,7 +60,7 @@ struct AxisSpan {
     step: usize,
 }
 
-/// Strides of a dense tensor that stores its axes in this order, outermost first.
+/// Returns the strides of a dense tensor that stores its axes in this order, outermost first.
 fn stored_strides(shape: &[usize], order: &[usize]) -> Vec<usize> {
     let stored: Vec<usize> = order.iter().map(|axis| shape[*axis]).collect();
     let mut result = vec![0; shape.len()];
@@ -71,7 +71,7 @@ fn stored_strides(shape: &[usize], order: &[usize]) -> Vec<usize> {
 }
 
 impl View {
-    /// All of a source that stores its axes in this order, outermost first.
+    /// Returns a view of a whole source that stores its axes in this order, outermost first.
     pub fn dense(source: Source, shape: &[usize], order: &[usize]) -> View {
         let (from, to) = (stored_strides(shape, order), strides(shape));
         let spans = (0..shape.len())
@@ -81,7 +81,7 @@ impl View {
         View { shape: shape.into(), pieces: vec![piece.joined()] }
     }
 
-    /// The tensors it is made of, each once; `None` where something is no tensor.
+    /// Returns the tensors of the view without duplicates, or `None` if it also reads inputs.
     pub fn tensors(&self) -> Option<Vec<TensorId>> {
         let mut tensors = Vec::new();
         for piece in &self.pieces {
@@ -93,7 +93,7 @@ impl View {
         Some(tensors)
     }
 
-    /// The same places of other tensors.
+    /// Returns the same view of other tensors.
     pub fn redirected(&self, to: impl Fn(TensorId) -> TensorId) -> View {
         let mut view = self.clone();
         for piece in &mut view.pieces {
@@ -104,19 +104,19 @@ impl View {
         view
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// The same elements in another shape of the same size.
+    /// Returns the view in another shape with the same number of elements.
     pub fn reshape(mut self, shape: &[usize]) -> View {
         debug_assert_eq!(self.len(), shape.iter().product::<usize>());
         self.shape = shape.into();
         self
     }
 
-    /// Moves an axis. `None` where the pieces do not run along the axes.
+    /// Moves an axis. Returns `None` if a chunk does not lie along the axes.
     pub fn move_axis(&self, from: usize, to: usize) -> Option<View> {
         let mut order: Vec<usize> = (0..self.shape.len()).collect();
         let axis = order.remove(from);
@@ -130,7 +130,7 @@ impl View {
         Some(View { pieces: pieces.collect::<Option<_>>()?, shape })
     }
 
-    /// Every `step`th element of `start..end` of an axis. `None` where the pieces do not run
+    /// Takes every `step`-th element of a range of an axis. Returns `None` if a chunk does not lie
     /// along the axes.
     pub fn slice(&self, axis: usize, range: std::ops::Range<usize>, step: usize) -> Option<View> {
         let mut shape = self.shape.clone();
@@ -146,7 +146,7 @@ impl View {
         Some(View { shape, pieces })
     }
 
-    /// Joins views along an axis. `None` where the pieces do not run along the axes.
+    /// Concatenates views along an axis. Returns `None` if a chunk does not lie along the axes.
     pub fn concat(views: &[View], axis: usize) -> Option<View> {
         let mut shape = views.first()?.shape.clone();
         shape[axis] = views.iter().map(|view| view.shape[axis]).sum();
@@ -163,8 +163,8 @@ impl View {
         Some(View { shape, pieces })
     }
 
-    /// The same elements inside a border of this many elements before and after, per axis.
-    /// Nothing stands in the border. `None` where the pieces do not run along the axes.
+    /// Adds a border with these numbers of elements before and after each axis. The border has no
+    /// stored elements. Returns `None` if a chunk does not lie along the axes.
     pub fn within(&self, border: &[(usize, usize)]) -> Option<View> {
         let sizes = self.shape.iter().zip(border);
         let shape: Vec<usize> =
@@ -178,7 +178,7 @@ impl View {
         Some(View { pieces: pieces.collect::<Option<_>>()?, shape })
     }
 
-    /// Repeats axes of size 1. `None` where the pieces do not run along the axes, or another
+    /// Broadcasts axes of size 1. Returns `None` if a chunk does not lie along the axes, or another
     /// axis would change.
     pub fn broadcast(&self, shape: &[usize]) -> Option<View> {
         let strides = strides(shape);
@@ -197,8 +197,8 @@ impl View {
         Some(View { shape: shape.into(), pieces })
     }
 
-    /// The order of axes, outermost first, in which a dense copy walks the largest piece's
-    /// source forwards.
+    /// Returns the order of axes, outermost first, in which a dense copy reads the source of the
+    /// largest chunk with descending strides.
     pub fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.shape.len()).collect();
         let size = |piece: &&Piece| piece.spans.iter().map(|span| span.count).product::<usize>();
@@ -213,7 +213,7 @@ impl View {
         order
     }
 
-    /// The tensor this view is all of, stored in this order.
+    /// Returns the tensor if the view is exactly one whole tensor stored in this order.
     pub fn whole_tensor(&self, order: &[usize]) -> Option<TensorId> {
         let [piece] = &self.pieces[..] else { return None };
         let Source::Tensor(id) = piece.source else { return None };
@@ -226,8 +226,8 @@ impl View {
         (dense && stored.source_offset == 0 && stored.target_offset == 0).then_some(id)
     }
 
-    /// For each piece, the walk from its source to a dense tensor that stores the axes in this
-    /// order. `None` where a walk has too many dimensions.
+    /// Returns, for each chunk, the strided copy from its source to a dense tensor that stores the
+    /// axes in this order. Returns `None` if a copy has too many dimensions.
     pub fn walks(&self, order: &[usize]) -> Option<Vec<(Source, Walk)>> {
         let strides = stored_strides(&self.shape, order);
         self.pieces
@@ -236,7 +236,7 @@ impl View {
             .collect()
     }
 
-    /// Gives every element's place in its source, and in the view's row-major order.
+    /// Calls `visit` with each element's index in its source and its row-major index in the view.
     pub fn each(&self, mut visit: impl FnMut(usize, usize)) {
         for piece in &self.pieces {
             let count: usize = piece.spans.iter().map(|span| span.count).product();
@@ -252,14 +252,14 @@ impl View {
         }
     }
 
-    /// For each piece, the walk from its source to a row-major port.
+    /// Returns, for each chunk, the strided copy from its source to a row-major output.
     pub fn exits(&self) -> Option<Vec<(Source, Walk)>> {
         self.pieces.iter().map(|piece| Some((piece.source, piece.walk()?))).collect()
     }
 }
 
 impl Piece {
-    /// Splits spans until each runs along one axis. `None` where that cannot be done.
+    /// Splits dimensions until each lies along one axis. Returns `None` if that is impossible.
     fn place(&self, shape: &[usize]) -> Option<Placed> {
         let strides = strides(shape);
         let mut rest = self.target_offset;
@@ -299,8 +299,8 @@ impl Piece {
         Some(Placed { source: self.source, source_offset: self.source_offset, start, spans })
     }
 
-    /// Sorted by how far apart elements stand in the target, with spans joined where the next
-    /// goes on where one ends.
+    /// Sorts the dimensions by descending target stride and merges adjacent ones that form one
+    /// longer dimension.
     fn joined(mut self) -> Piece {
         self.spans.retain(|span| span.count != 1);
         self.spans.sort_by_key(|span| std::cmp::Reverse(span.target));
@@ -342,7 +342,7 @@ impl Piece {
 }
 
 impl Placed {
-    /// As a piece of a target with these strides.
+    /// Converts to a chunk of a target with these strides.
     fn stand(self, strides: &[usize]) -> Piece {
         let spans = self.spans.iter().map(|span| Span {
             count: span.count,
@@ -359,8 +359,8 @@ impl Placed {
         .joined()
     }
 
-    /// Keeps every `step`th element of a range of an axis; whether any is left. `None` where
-    /// what is left is no lattice.
+    /// Keeps every `step`-th element of a range of an axis. Returns whether any is left, or `None`
+    /// if the rest is not a strided chunk.
     fn cut(&mut self, axis: usize, range: std::ops::Range<usize>, step: usize) -> Option<bool> {
         let start = self.start[axis];
         let mut along = self.spans.iter_mut().filter(|span| span.axis == axis);
@@ -392,11 +392,11 @@ impl Placed {
 mod tests {
     use super::*;
 
-    /// For each element of the view, the source element that stands there.
+    /// Returns the source index of each element of the view.
     fn elements(view: &View) -> Vec<Option<usize>> {
         let mut elements = vec![None; view.len()];
         view.each(|source, target| {
-            assert_eq!(elements[target].replace(source), None, "two elements stand in one place");
+            assert_eq!(elements[target].replace(source), None, "two elements have one position");
         });
         elements
     }
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_shuffle_is_one_walk_a_part() {
+    fn a_channel_shuffle_is_one_strided_copy_per_part() {
         let (groups, channels, height, width) = (2, 3, 2, 2);
         let parts: Vec<View> = (0..groups as u16)
             .map(|id| View::dense(Source::Tensor(id), &[channels, height, width], &[1, 2, 0]))
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_take_what_numpy_takes() {
+    fn slices_match_numpy() {
         let view = View::dense(Source::Port(0), &[4, 5], &[0, 1]);
         let rows = view.slice(0, 1..4, 2).unwrap();
         assert_eq!(elements(&rows), [5, 6, 7, 8, 9, 15, 16, 17, 18, 19].map(Some));
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reshape_across_a_transposition_is_followed() {
+    fn a_reshape_after_a_transposition_keeps_the_order() {
         let view = channels_last(4, 2, 3).reshape(&[4, 6]).move_axis(0, 1).unwrap();
         assert_eq!(elements(&view), (0..24).map(Some).collect::<Vec<_>>());
         assert_eq!(view.whole_tensor(&[0, 1]), Some(0));

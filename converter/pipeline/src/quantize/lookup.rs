@@ -1,5 +1,5 @@
-//! Look-ups in tables of integers: rows are taken first and dequantized then, so that the table stays
-//! in integers while the model runs.
+//! Gathers from integer tables: rows are gathered first and then dequantized, so the table stays in
+//! integers at run time.
 
 use hardtack::{Constant, Data, Model};
 use hardtack_bundle::DType;
@@ -8,8 +8,7 @@ use hardtack_bundle::graph::{Node, Operator, Outlet};
 
 use crate::edit::Editor;
 
-/// The model with its look-ups in dequantized tables as look-ups in integers. Not a bit of its values
-/// changes.
+/// Moves gathers before the dequantization of their table. The results are bit-identical.
 pub fn in_integers(model: Model) -> Model {
     let mut editor = Editor::new(model);
     for index in 0..editor.model.graph.nodes.len() {
@@ -20,7 +19,7 @@ pub fn in_integers(model: Model) -> Model {
     editor.finish()
 }
 
-/// Rearranges a look-up of rows in a table that has a scale for each, and no zero points.
+/// Rearranges a gather from a table with one scale per row and zero points of 0.
 fn rearrange(editor: &mut Editor, index: usize) -> Option<()> {
     let gather = editor.node(index).clone();
     let Operator::Gather(Gather { axis: 0, output_dtype: None }) = gather.operator else {
@@ -81,7 +80,7 @@ fn rearrange(editor: &mut Editor, index: usize) -> Option<()> {
     Some(())
 }
 
-/// Rearranges a look-up of rows in a table that has scales for the blocks of each.
+/// Rearranges a gather from a table with scales per block.
 fn rearrange_blocks(editor: &mut Editor, index: usize) -> Option<()> {
     let gather = editor.node(index).clone();
     let Operator::Gather(Gather { axis: 0, output_dtype: None }) = gather.operator else {
@@ -127,7 +126,7 @@ mod tests {
     use crate::parity;
     use crate::testing::{Net, noise};
 
-    /// Rows 1, 0 and 1 of a table, with or without zero points, plus the input.
+    /// Returns a model that adds rows 1, 0 and 1 of a table with this zero point to its input.
     fn looked_up(zero: i8) -> Model {
         let mut net = Net::new();
         let x = net.input(&[3, 2]);
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_taken_before_they_become_real() {
+    fn rows_are_gathered_before_they_are_dequantized() {
         let model = looked_up(0);
         let samples = vec![vec![noise(&[3, 2], 5)]];
         let before = parity::outputs(&model, &samples).unwrap();
@@ -160,12 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn tables_with_zero_points_stay_as_they_are() {
+    fn tables_with_nonzero_zero_points_are_left_unchanged() {
         assert!(dequantizes(&in_integers(looked_up(1))));
     }
 
     #[test]
-    fn rows_of_blocks_are_taken_with_their_scales() {
+    fn rows_of_blocks_are_gathered_with_their_scales() {
         let mut net = Net::new();
         let x = net.input(&[3, 4]);
         let table = (0..8).map(|at| (at * 5 % 16) as u8).collect::<Vec<_>>();

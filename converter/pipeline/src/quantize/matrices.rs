@@ -1,10 +1,10 @@
-//! Large matrices of what runs in float, stored as integers and dequantized when the bundle is
-//! loaded. Activations stay real, so that no calibration data are needed.
+//! Weight-only quantization: stores large matrices of float layers as integers, which are
+//! dequantized when the bundle is loaded. Activations stay in float; no calibration data is needed.
 //!
-//! A matrix is a constant that products, convolutions or look-ups alone read. It gets a scale per
-//! output channel, or per row where rows are looked up. Kernels that slide have 11 bits, all others 8:
-//! the error of such a weight is the same at every place, and was seen to count far more. With 4 bits,
-//! the others get a scale and a zero point per block (`blocks.rs`).
+//! A matrix is a constant that only matmuls, convolutions or gathers read. It gets one scale per
+//! output channel, or per row for gathers. Spatial convolution kernels use 11-bit integers, others
+//! 8: their weights are shared by every output position, so their errors do not average out. With
+//! 4-bit storage, the others get a scale and a zero point per block (`blocks.rs`).
 
 use std::collections::HashMap;
 
@@ -21,41 +21,42 @@ use crate::narrow;
 use crate::options::MatrixStorage;
 use crate::shape::fact;
 
-/// Constants of fewer elements stay real: their scales and nodes would take what is saved.
+/// The minimum elements of a matrix. Smaller ones save less than their scales and nodes cost.
 pub(super) const LARGE: usize = 4096;
 
-/// The greatest integer of a kernel that slides: 11 bits with its sign.
+/// The maximum integer of a spatial convolution kernel: 11 bits with sign.
 const SLIDING: i16 = 1023;
 
-/// Where steps are coarser, those of kernels that slide are this part of what the others would have:
-/// three bits finer, as 11 bits are.
+/// The step of a spatial convolution kernel relative to other matrices under bit allocation: three
+/// bits finer, like 11 bits compared with 8.
 const FINER: f32 = 0.125;
 
 /// A constant matrix in a graph.
 struct Matrix {
-    /// Its graph: a body, or the outermost.
+    /// The graph that holds it: a body, or `None` for the outermost graph.
     body: Option<usize>,
-    /// The node that gives it.
+    /// The node that produces it.
     node: usize,
-    /// Axis of its output channels; `None` for all in one.
+    /// The axis of its output channels, or `None` for one scale for the whole matrix.
     axis: Option<usize>,
-    /// Axis that blocks lie along; `None` where there is none, or its weights need more than 4 bits.
+    /// The axis along which 4-bit blocks lie, or `None` if the matrix does not qualify for them.
     blocks: Option<usize>,
     shape: Vec<usize>,
     values: Vec<f32>,
-    /// Whether it slides over more than one place at once.
+    /// Whether it is a spatial convolution kernel, larger than one position.
     slides: bool,
 }
 
-/// A matrix as integers: what dequantizes them, and its inputs.
+/// The integers of a matrix, with the operator that dequantizes them.
 struct Stored {
     operator: Operator,
     inputs: [Tensor; 3],
 }
 
-/// The model with its large real matrices as integers, and how many there were. With `bits`, steps
-/// of bytes are coarser, so that a weight has so many bits of entropy in the mean. For that and for 4
-/// bits, matrices of integers are rounded again; otherwise those stay as they are.
+/// Stores large float matrices as integers. Returns the model and their number.
+///
+/// With `bits`, steps are coarser, for an average entropy of `bits` per weight. With `bits` or
+/// 4-bit storage, integer matrices are re-quantized; otherwise they stay unchanged.
 pub fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>) -> (Model, usize) {
     let narrow = storage == MatrixStorage::Int4;
     let mut matrices = Vec::new();
@@ -96,7 +97,7 @@ pub fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>) -> (Mo
     (Editor::new(model).finish(), count)
 }
 
-/// A node that gives a new constant.
+/// Adds a constant to the model and returns a node that produces it.
 fn constant(model: &mut Model, name: String, tensor: Tensor) -> Node {
     let (dtype, shape) = (tensor.dtype(), tensor.shape());
     let outputs = vec![fact(dtype, shape)];
@@ -113,7 +114,7 @@ fn constant(model: &mut Model, name: String, tensor: Tensor) -> Node {
     Node { name, operator: Operator::Constant(index), inputs: Vec::new(), outputs }
 }
 
-/// The matrices of a graph; with `integers`, those that are dequantized too.
+/// Finds the matrices of a graph; with `integers`, also those that are dequantized.
 fn find(model: &Model, body: Option<usize>, integers: bool) -> Vec<Matrix> {
     let graph = edit::graph(model, body);
     let mut readers: HashMap<usize, Vec<(&Node, usize)>> = HashMap::new();
@@ -152,8 +153,8 @@ fn find(model: &Model, body: Option<usize>, integers: bool) -> Vec<Matrix> {
     graph.nodes.iter().enumerate().filter_map(matrix).collect()
 }
 
-/// The axis of the output channels of a matrix that a node reads at this slot, `Some(None)` where
-/// it has none of its own; `None` where the node is not what a matrix is for.
+/// Returns the axis of the output channels of a matrix that a node reads at input `slot`.
+/// `Some(None)` means no such axis; `None` means that the node does not read a matrix there.
 fn channels(node: &Node, slot: usize, shape: &[usize]) -> Option<Option<usize>> {
     match &node.operator {
         Operator::Conv(conv) if slot == 1 => Some(Some(match conv.kernel_layout {
@@ -173,7 +174,7 @@ fn channels(node: &Node, slot: usize, shape: &[usize]) -> Option<Option<usize>> 
     }
 }
 
-/// Whether a node moves a window of several places over its input.
+/// Returns whether a node is a convolution with a kernel larger than one position.
 fn slides(node: &Node) -> bool {
     match &node.operator {
         Operator::Conv(conv) => conv.window.kernel.iter().any(|size| *size > 1),
@@ -188,12 +189,12 @@ fn tensor(model: &Model, index: u32) -> Option<&Tensor> {
     }
 }
 
-/// The elements of a constant of reals, of whatever width.
+/// Returns the elements of a float constant of any width.
 fn reals(model: &Model, index: u32) -> Option<Vec<f32>> {
     tensor(model, index).map(Tensor::to_f32)
 }
 
-/// The reals of constant integers; those of 4 bits are as few as can be.
+/// Returns the floats of dequantized constants, or `None` if the integers fit in 4 bits.
 fn dequantized(
     model: &Model,
     graph: &Graph,
@@ -221,8 +222,8 @@ fn dequantized(
 }
 
 impl Matrix {
-    /// With a scale for each output channel and integers in [−127, 127], or up to [`SLIDING`] where it
-    /// slides. `step` is the least that a scale may be.
+    /// Quantizes to [−127, 127], or to ±[`SLIDING`] for a spatial kernel, with one scale per
+    /// output channel. `step` is the minimum scale.
     fn in_rows(&self, step: Option<f32>) -> Stored {
         let (channels, inner) = match self.axis {
             None => (1, self.values.len()),
@@ -265,7 +266,7 @@ impl Matrix {
         Stored { operator: Operator::DequantizeLinear(DequantizeLinear { dtype, axis }), inputs }
     }
 
-    /// With integers of 4 bits in blocks along an axis.
+    /// Quantizes to 4 bits, in blocks along an axis.
     fn in_blocks(&self, axis: usize) -> Stored {
         let Blocks { integers, scales, zeros } = Blocks::round(&self.values, &self.shape, axis);
         let mut shape = self.shape.clone();
@@ -277,9 +278,9 @@ impl Matrix {
     }
 }
 
-/// A tensor whose elements were made for its shape.
+/// Returns a tensor of this shape and data, which must match.
 fn filled(shape: &[usize], data: impl Into<Data>) -> Tensor {
-    Tensor::new(shape, data).expect("as many elements as its shape says")
+    Tensor::new(shape, data).expect("the data matches the shape")
 }
 
 #[cfg(test)]
@@ -297,7 +298,7 @@ mod tests {
         net.node(Operator::Einsum(einsum), &[a, b], shape)
     }
 
-    /// Scales of every dequantization: how many, and along which axis.
+    /// Returns the number of scales and the axis of every dequantization.
     fn scales(model: &Model) -> Vec<(u64, Option<u32>)> {
         let nodes = &model.graph.nodes;
         let of = |node: &Node| {
@@ -311,7 +312,7 @@ mod tests {
         nodes.iter().filter_map(of).collect()
     }
 
-    /// Signal to noise of the outputs, in dB.
+    /// Returns the signal-to-noise ratio of the outputs, in dB.
     fn kept(before: &Model, after: &Model, shape: &[usize]) -> f64 {
         let samples = vec![vec![noise(shape, 9)]];
         let [before, after] = [before, after].map(|m| parity::outputs(m, &samples).unwrap());
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn products_and_convolutions_get_a_scale_per_output_channel() {
+    fn matmuls_and_convolutions_get_a_scale_per_output_channel() {
         let mut net = Net::new();
         let x = net.input(&[1, 64, 8]);
         let y = net.conv(&x, 32, &[3], |_| {});
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_read_and_what_is_small_stays_real() {
+    fn small_matrices_and_those_with_other_readers_stay_in_float() {
         let mut net = Net::new();
         let x = net.input(&[1, 64]);
         let (small, shared) = (net.noise(&[64, 63]), net.noise(&[64, 64]));
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn four_bits_lie_in_blocks_along_the_depth() {
+    fn four_bit_blocks_lie_along_the_depth() {
         let mut net = Net::new();
         let x = net.input(&[1, 64, 8]);
         let y = net.conv(&x, 32, &[3], |_| {});
@@ -389,7 +390,7 @@ mod tests {
         let model = net.finish(&[&both]);
         let (stored, count) = store(model.clone(), MatrixStorage::Int4, Some(3.0));
         assert_eq!(count, 4);
-        assert_eq!(scales(&stored).len(), 2, "a kernel that slides, and rows shorter than a block");
+        assert_eq!(scales(&stored).len(), 2, "a spatial kernel, and rows shorter than a block");
         let nodes = &stored.graph.nodes;
         let blocks = |node: &Node| match &node.operator {
             Operator::DequantizeBlocks(attributes) => {
@@ -406,18 +407,18 @@ mod tests {
         assert_eq!(
             store(stored.clone(), MatrixStorage::Int4, None).1,
             2,
-            "blocks stay as they are"
+            "blocks are left unchanged"
         );
     }
 
     #[test]
-    fn matrices_of_branches_are_found() {
+    fn matrices_in_branches_are_found() {
         let mut net = Net::new();
         let x = net.input(&[1, 64]);
         let matrix = net.noise(&[64, 64]);
         let y = product(&mut net, "mk,kn->mn", &x, &matrix, &[1, 64]);
         let mut model = net.finish(&[&y]);
-        // The product becomes one branch, and the other gives what it is given.
+        // The matmul becomes one branch; the other branch returns its input.
         let product = Graph { constants: Vec::new(), ..model.graph.clone() };
         let other = Graph {
             nodes: vec![product.nodes[product.inputs[0] as usize].clone()],
@@ -456,17 +457,17 @@ mod tests {
     }
 
     #[test]
-    fn fewer_bits_make_coarser_steps_of_integers_too() {
+    fn fewer_bits_also_make_the_steps_of_integers_coarser() {
         let mut net = Net::new();
         let x = net.input(&[1, 64]);
         let matrix = net.noise(&[64, 64]);
         let y = product(&mut net, "mk,kn->mn", &x, &matrix, &[1, 64]);
         let model = net.finish(&[&y]);
         let (bytes, _) = store(model.clone(), INT8, None);
-        assert_eq!(store(bytes.clone(), INT8, None).1, 0, "integers stay as they are");
+        assert_eq!(store(bytes.clone(), INT8, None).1, 0, "integers are left unchanged");
         let quality = [5.0, 3.0]
             .map(|bits| kept(&model, &store(bytes.clone(), INT8, Some(bits)).0, &[1, 64]));
-        // Six dB a bit.
+        // Six dB per bit.
         let lost = quality[0] - quality[1];
         assert!((9.0..15.0).contains(&lost) && quality[0] > 22.0, "{quality:?}");
     }

@@ -1,5 +1,5 @@
-//! Which layers get activations of 16 bits, or stay in float, so that the outputs keep an error
-//! budget: those that take away the most error for the time they cost, both measured.
+//! Mixed precision: chooses which layers use int16 activations or stay in float to meet an error
+//! budget, by measured error and run time.
 
 use std::time::Instant;
 
@@ -13,44 +13,44 @@ use super::{Int16Nodes, assemble, function};
 use crate::error::Error;
 use crate::samples::{First, Source, each};
 
-/// Samples that are run to measure error and time.
+/// The number of samples on which error and time are measured.
 const MEASURED: usize = 4;
-/// Runs of a sample, of which the fastest counts.
+/// The number of inferences per sample, of which the fastest counts.
 const RUNS: usize = 2;
-/// So many of the layers that are not in 8 bits are tried so once more, in the end.
+/// The number of layers that are tried in a cheaper form again after the search.
 const GIVEN_BACK: usize = 24;
 
-/// What a mix of integers and float does.
+/// The measured error and time of a mix.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
-    /// Root mean square error of the worst output, as a part of its root mean square.
+    /// The error of the worst output: the RMS difference divided by the RMS of the float output.
     error: f64,
-    /// Seconds of a run.
+    /// Seconds per inference.
     seconds: f64,
 }
 
-/// What a layer and its followers are computed in.
+/// The number format of a layer and the element-wise ops that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Int8,
-    /// Activations of 16 bits.
+    /// INT8 weights with int16 activations.
     Int16,
     Float,
 }
 
-/// What a layer does to the outputs, with all other layers in float.
+/// The measurements with one layer quantized and all others in float.
 struct Alone {
-    /// In 8 bits.
+    /// The layer in int8.
     int8: Measured,
-    /// In 16 bits, where 16 bits for all are not enough.
+    /// The layer in int16; `None` if int16 everywhere meets the budget.
     int16: Option<Measured>,
 }
 
-/// Gives layers 16 bits, and where these are not enough refuses them, until the error is at most
-/// `budget`; says of each why.
+/// Moves layers to int16, and to float where that is not enough, until the error is at most
+/// `budget`. Records the reason for each.
 ///
 /// # Errors
-/// Where the model cannot be run, or no mix keeps the budget.
+/// Returns an error if the model cannot be run, or no mix meets the budget.
 pub fn search(
     model: &Model,
     calibration: &Calibration,
@@ -74,7 +74,7 @@ pub fn search(
             matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
         })
         .collect();
-    // Each with what follows it without weights of its own.
+    // Each layer with the element-wise ops that follow it.
     let groups: Vec<Vec<usize>> =
         layers.iter().map(|layer| with_followers(model, *layer)).collect();
     let count = groups.len();
@@ -95,8 +95,8 @@ pub fn search(
         let int16 = narrow.then(|| alone(layer, Form::Int16)).transpose()?;
         alones.push(Alone { int8: alone(layer, Form::Int8)?, int16 });
     }
-    // Errors of several layers are nearly independent, so that their squares add up. Alone, many a
-    // layer saves nothing, as its values are converted before and after it; beside others it does.
+    // Errors of layers are nearly independent, so their squares add up. A layer alone often saves
+    // no time, because its values are converted before and after it; next to others it does.
     let usual = float_seconds / count.max(1) as f64;
     let worth = |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
     let first = |of: &dyn Fn(&Alone) -> f64| {
@@ -106,7 +106,7 @@ pub fn search(
     };
     let for_float = first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8)));
     let for_int16 = first(&|alone| worth(&alone.int8));
-    // So many in float, and of the others so many in 16 bits: the first of either order.
+    // `float` layers in float, `wide` of the others in int16, and the rest in int8.
     let mix = |float: usize, wide: usize| {
         let mut forms = vec![Form::Int8; count];
         for_float[..float].iter().for_each(|layer| forms[*layer] = Form::Float);
@@ -123,13 +123,13 @@ pub fn search(
     let mut reached = measure(&forms)?;
     if reached.error > budget {
         return Err(Error::Options(format!(
-            "an error of {:.2} % is asked for, and with all layers in float {:.2} % are left; \
-             allow more",
+            "--max-error {:.2} %: the error is still {:.2} % with all layers in float; \
+             allow a larger error",
             100.0 * budget,
             100.0 * reached.error
         )));
     }
-    // The last of either order need their form least.
+    // The last layers of each order need their form least.
     let last = for_float[..float].iter().rev().chain(for_int16.iter().rev());
     let last: Vec<usize> = last.copied().filter(|layer| forms[*layer] != Form::Int8).collect();
     for layer in last.into_iter().take(GIVEN_BACK) {
@@ -150,10 +150,10 @@ pub fn search(
     let percent = |error: f64| format!("{:.2} %", 100.0 * error);
     for ((nodes, alone), form) in groups.iter().zip(&alones).zip(forms) {
         let reason = format!(
-            "in 8 bits it alone makes the outputs' error {}{}, and saves {:.0} µs a run beside float; \
-             with this mix the error is {} and a run takes {:.0} µs, without {} and {:.0} µs",
+            "int8 in this layer alone causes an output error of {}{} and saves {:.0} µs per run; \
+             the chosen mix has an error of {} at {:.0} µs per run, instead of {} at {:.0} µs",
             percent(alone.int8.error),
-            alone.int16.map_or(String::new(), |wide| format!(", in 16 {}", percent(wide.error))),
+            alone.int16.map_or(String::new(), |wide| format!(" (int16: {})", percent(wide.error))),
             1e6 * (float_seconds - alone.int8.seconds).max(0.0),
             percent(reached.error),
             1e6 * reached.seconds,
@@ -171,7 +171,7 @@ pub fn search(
     Ok(())
 }
 
-/// The least number of a range with which the budget is kept, if its end is enough.
+/// Returns the smallest number that meets the budget, or the end of the range if none does.
 fn fewest(
     numbers: std::ops::Range<usize>,
     budget: f64,
@@ -188,7 +188,7 @@ fn fewest(
     Ok(enough)
 }
 
-/// A layer and the functions of what it gives.
+/// Returns a layer and the element-wise ops that follow it.
 pub fn with_followers(model: &Model, layer: usize) -> Vec<usize> {
     let value = Outlet { node: layer as u32, slot: 0 };
     std::iter::once(layer).chain(function::of(model, value)).collect()
@@ -199,12 +199,12 @@ struct Search<'a> {
     model: &'a Model,
     calibration: &'a Calibration,
     samples: &'a dyn Source,
-    /// What the float model gives.
+    /// The outputs of the float model on each sample.
     float: Vec<Vec<Tensor>>,
 }
 
 impl Search<'_> {
-    /// With these nodes in other forms besides those chosen before.
+    /// Measures the mix in which these nodes have other forms than chosen so far.
     fn measure<'n>(
         &self,
         int16: &Int16Nodes,
@@ -227,7 +227,7 @@ impl Search<'_> {
         Ok(Measured { error: relative_error(&self.float, &outputs), seconds })
     }
 
-    /// Outputs on each sample, and the mean seconds of a run.
+    /// Returns the outputs on each sample and the average seconds per inference.
     fn run(&self, model: &Model) -> Result<(Vec<Vec<Tensor>>, f64), Error> {
         let loaded = FloatModel::load(model, false)?;
         let (mut all, mut seconds) = (Vec::new(), 0.0);
@@ -256,8 +256,8 @@ impl Search<'_> {
     }
 }
 
-/// Root mean square difference of the worst output over all samples, as a part of its root mean
-/// square.
+/// Returns the error of the worst output over all samples: the RMS difference divided by the RMS
+/// of the original.
 pub fn relative_error(original: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
     let outputs = original.first().map_or(0, Vec::len);
     let of = |output: usize| {

@@ -1,8 +1,10 @@
-//! Post-training static quantization to INT8: activations by their range over calibration data,
-//! weights per output channel, and as much of the graph as can be as programs of the engine.
+//! Post-training static quantization to INT8.
 //!
-//! Jacob et al., "Quantization and Training of Neural Networks for Efficient
-//! Integer-Arithmetic-Only Inference", 2018, has the scheme.
+//! Activations get one scale per tensor, from their range over calibration data, and weights one
+//! scale per output channel. As much of the graph as possible becomes programs of the engine.
+//!
+//! The scheme is that of Jacob et al., "Quantization and Training of Neural Networks for Efficient
+//! Integer-Arithmetic-Only Inference", 2018.
 
 pub mod arena;
 mod assemble;
@@ -55,59 +57,59 @@ pub(crate) use self::weights::keeps_elements;
 
 /// A quantized model.
 pub struct Quantized {
-    /// The model, with its INT8 regions as programs.
+    /// The model, with each INT8 partition replaced by a program.
     pub model: Model,
-    /// The error of each layer, in the order they run.
+    /// The error of each layer, in execution order.
     pub layers: Vec<LayerReport>,
-    /// The graph that was quantized, and what became of each node.
+    /// The nodes of the graph that was quantized, each with the partition it belongs to, if any.
     pub graph: Vec<GraphNode>,
-    /// How many layers had weights of more than eight bits, which were rounded.
+    /// The number of layers whose integer weights had more than 9 bits and were re-quantized.
     pub rounded_weights: usize,
-    /// What stays in float, causes before what follows from them.
+    /// Nodes that stay in float, with the reason. Nodes that only follow others come last.
     pub left_in_float: Vec<Told>,
-    /// Layers whose values have 16 bits, and why; not those of a model that has them throughout.
+    /// Layers with int16 activations, with the reason; empty where all nodes use int16.
     pub int16: Vec<Told>,
-    /// What the user should know of the calibration.
+    /// Warnings about the calibration and the weights.
     pub warnings: Vec<String>,
 }
 
-/// A node, and why it is as it is.
+/// A node and the reason for its number format.
 pub struct Told {
-    /// Its name.
+    /// The name of the node.
     pub node: String,
-    /// Its operator.
+    /// The operator of the node.
     pub operator: String,
-    /// Why.
+    /// The reason, as a phrase without a final period.
     pub reason: String,
 }
 
-/// How a model is quantized.
+/// Options of quantization.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// How the ranges of activations are chosen.
+    /// The method that chooses the ranges of activations.
     pub method: Method,
-    /// Whether channels of one value get factors so that one scale suits them all.
+    /// Whether cross-layer equalization runs.
     pub equalize: Equalize,
-    /// How weights are rounded.
+    /// The rounding mode of weights.
     pub rounding: Rounding,
-    /// How many bits a weight may have in the mean, as an entropy; steps become coarser for it, and
-    /// the transport form smaller.
+    /// The target average entropy of a weight, in bits. Fewer bits mean coarser steps and a smaller
+    /// compressed bundle.
     pub weight_bits: Option<f64>,
-    /// How many weights become zero; those of depthwise layers all stay.
+    /// The weights to prune to zero. Depthwise layers are not pruned.
     pub sparsity: Option<Sparsity>,
-    /// How many different integers the weights of a layer may be at most.
+    /// The maximum number of distinct integers among the weights of a layer.
     pub palette: Option<usize>,
     /// Names of nodes that stay in float.
     pub keep_float: Vec<String>,
-    /// Whose values have 16 bits: nodes by name, with the functions that follow them.
+    /// The nodes with int16 activations.
     pub int16: Int16,
-    /// The most error that the outputs may have over calibration data: root mean square difference
-    /// as a part of the root mean square, of the worst output. Layers stay in float to keep it.
+    /// The maximum error of the worst output over calibration data: the RMS difference divided by
+    /// the RMS of the float output. Layers get int16 activations or stay in float to meet it.
     pub max_error: Option<f64>,
 }
 
 impl Settings {
-    /// What differs from the default, as a bundle's provenance names it.
+    /// Returns the settings that differ from the defaults, as named in a bundle's provenance.
     pub fn texts(&self) -> Vec<(String, String)> {
         let mut texts = Vec::new();
         let mut text = |name: &str, value: Option<String>| {
@@ -120,7 +122,7 @@ impl Settings {
         text("sparsity", self.sparsity.map(|sparsity| sparsity.to_string()));
         text("palette", self.palette.map(|count| count.to_string()));
         text("max-error", self.max_error.map(|error| format!("{}%", 100.0 * error)));
-        // As one option: a manifest has room for a few.
+        // Node names share one entry because a manifest holds only a few.
         let listed = |nodes: &[String]| (!nodes.is_empty()).then(|| nodes.join(", "));
         match &self.int16 {
             Int16::All => text("int16", Some("all".into())),
@@ -135,11 +137,11 @@ impl Settings {
     }
 
     /// # Errors
-    /// Where one setting takes away what another needs.
+    /// Returns an error if two settings conflict.
     fn check(&self) -> Result<(), Error> {
         if self.palette.is_some() && self.weight_bits.is_some() {
             return Err(Error::Options(
-                "--palette and --weight-bits both say which integers weights may be; give one"
+                "--palette and --weight-bits both choose the integers of the weights; give only one"
                     .into(),
             ));
         }
@@ -147,8 +149,8 @@ impl Settings {
             self.weight_bits.is_some() || self.sparsity.is_some() || self.palette.is_some();
         if self.rounding == Rounding::Nearest && adaptive {
             return Err(Error::Options(
-                "--weight-bits, --sparsity and --palette need --rounding adaptive: the error they \
-                 make is spread among weights"
+                "--weight-bits, --sparsity and --palette need --rounding adaptive, which adjusts \
+                 other weights to compensate for the error"
                     .into(),
             ));
         }
@@ -156,23 +158,23 @@ impl Settings {
     }
 }
 
-/// Whether channels of one value get factors so that one scale suits them all.
+/// Whether cross-layer equalization rescales the channels of activations to share one scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Equalize {
-    /// Where the estimated error falls to a small part.
+    /// Rescales channels where that greatly reduces the estimated error.
     #[default]
     Auto,
-    /// Channels stay as they were trained.
+    /// Leaves channels unchanged.
     Off,
 }
 
-/// Whose values have 16 bits.
+/// The nodes with int16 activations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Int16 {
-    /// Those of every node that can have them.
+    /// Every node that supports int16.
     All,
-    /// Those of nodes of these names, with the functions that follow them.
+    /// The nodes with these names, and the unary element-wise ops that follow them.
     Nodes(Vec<String>),
 }
 
@@ -182,25 +184,26 @@ impl Default for Int16 {
     }
 }
 
-/// How weights are rounded.
+/// The rounding mode of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rounding {
-    /// So that the outputs of their layer are nearest to the real ones over calibration data.
+    /// GPTQ: minimizes the error of each layer's outputs over calibration data.
     #[default]
     Adaptive,
-    /// Each to the nearest integer.
+    /// Rounds each weight to the nearest integer.
     Nearest,
 }
 
-/// Quantizes a model; `progress` is told how many of how many parts are done. The error of each
-/// layer is that on the samples `measured`.
+/// Quantizes a model and measures the error of each layer on the samples `measured`.
 ///
-/// Scales that the model does not state come from its values on the samples where these are
-/// `calibration`. Where they are not, what only such a scale could run in integers stays in float.
+/// With `calibration`, scales that the model does not define come from its activations on
+/// `samples`. Without it, nodes that would need such a scale stay in float. `progress` is called
+/// with the number of completed steps and their total.
 ///
 /// # Errors
-/// Where the model cannot be run on a sample, or its values are not finite.
+/// Returns an error if settings conflict or name a missing node, if the model cannot be run on a
+/// sample, or if its values are not finite.
 pub fn quantize(
     model: Model,
     samples: &dyn Source,
@@ -266,8 +269,8 @@ pub fn quantize(
     let nine_bits = greatest.iter().filter(|size| (128..=weights::WIDEST).contains(size)).count();
     if nine_bits > 0 {
         warnings.push(format!(
-            "the weights of {nine_bits} layers, less their zero points, have 9 bits, and are \
-             multiplied in two parts, which takes longer; symmetric weights of at most 127 are not"
+            "the weights of {nine_bits} layers need 9 bits after their zero points are subtracted \
+             and are multiplied in two parts, which is slower; use symmetric weights of at most 127"
         ));
     }
     drop(model);
@@ -278,13 +281,13 @@ pub fn quantize(
     Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, int16, warnings })
 }
 
-/// The nodes that the user keeps in float, each with the functions that follow it.
+/// Returns the nodes that the user keeps in float, and the unary element-wise ops that follow them.
 fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
     let nodes = named(model, "--keep-float", names)?;
-    Ok(nodes.into_iter().map(|node| (node, "kept in float as asked".into())).collect())
+    Ok(nodes.into_iter().map(|node| (node, "kept in float by --keep-float".into())).collect())
 }
 
-/// Nodes whose values have 16 bits, and why.
+/// Indices of the nodes with int16 activations, and the reason for each.
 type Int16Nodes = HashMap<usize, String>;
 
 fn wide(model: &Model, int16: &Int16) -> Result<Int16Nodes, Error> {
@@ -292,10 +295,10 @@ fn wide(model: &Model, int16: &Int16) -> Result<Int16Nodes, Error> {
         Int16::All => (0..model.graph.nodes.len()).collect(),
         Int16::Nodes(names) => named(model, "--int16", names)?,
     };
-    Ok(nodes.into_iter().map(|node| (node, "as asked".into())).collect())
+    Ok(nodes.into_iter().map(|node| (node, "requested by --int16".into())).collect())
 }
 
-/// Nodes by their names, each with the functions that follow it.
+/// Returns the indices of the nodes with these names, and the unary element-wise ops after them.
 fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Error> {
     let mut found = Vec::new();
     for name in names {
@@ -321,11 +324,11 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
             alike.dedup();
             alike.truncate(5);
             return Err(Error::Options(format!(
-                "{option} {name:?}: the model has no node of that name{}; `hardtack inspect \
-                 --nodes` lists those of a float bundle",
+                "{option} {name:?}: the model has no node with this name{}; `hardtack inspect \
+                 --nodes` lists the nodes of a float bundle",
                 match alike[..] {
                     [] => String::new(),
-                    _ => format!(" (it has {})", alike.join(", ")),
+                    _ => format!(" (similar names: {})", alike.join(", ")),
                 }
             )));
         }
@@ -339,7 +342,7 @@ fn left_in_float(model: &Model, refused: &Refused) -> Vec<Told> {
     left.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
 }
 
-/// The layers among nodes of 16 bits, in the order they run.
+/// Returns the layers among the int16 nodes, in execution order.
 fn of_16_bits(model: &Model, int16: &Int16Nodes) -> Vec<Told> {
     let operator = |index: &usize| &model.graph.nodes[*index].operator;
     let layer = |index: &usize| matches!(operator(index), Operator::Conv(_) | Operator::Einsum(_));

@@ -1,5 +1,5 @@
-//! What layers are given over calibration data: the mean of each weight's input, and the sums of
-//! products of every two, which tell how an error of one weight is made good by others.
+//! Second-order statistics of layer inputs over calibration data: the mean of each input, and the
+//! Gram matrix (mean products of all pairs of inputs), which is GPTQ's Hessian.
 
 use std::collections::HashMap;
 
@@ -16,36 +16,36 @@ use crate::observe::Observer;
 use crate::resting::Sleeper;
 use crate::samples::{Source, each};
 
-/// Weights whose products are kept: a longer row is taken as several that do not know of each
-/// other, so that memory grows with its length and not with its square.
+/// The maximum size of a Gram matrix. A longer row of weights is split into blocks without products
+/// between them, so that memory grows linearly with its length.
 pub const BLOCK: usize = 1024;
-/// Windows a layer is sampled at, over all samples.
+/// The number of windows sampled per layer, over all samples.
 const ROWS: usize = 8192;
-/// Windows multiplied at once.
+/// The number of windows multiplied at once.
 const BATCH: usize = 128;
-/// Bytes of the weights' own size that are left for the model's values and what else is in memory while
-/// it runs, half of it at most. The rest is for products; more of them are measured in further passes.
+/// Bytes reserved for activations and other memory, at most half of the weights' size. The rest of
+/// the weights' size is the budget for Gram matrices; layers beyond it need further passes.
 const LEFT: usize = 8 << 20;
-/// Bytes of products that are held at once at least.
+/// The minimum budget for Gram matrices, in bytes.
 const HELD: usize = 2 << 20;
-/// Rows of products that are summed at once, each from the first of their columns on: the rest is the
-/// same on the other side of the diagonal.
+/// The number of rows of a Gram matrix that are summed at once. Each panel starts at the column of
+/// its first row, since the matrix is symmetric.
 const PANEL: usize = 128;
 
-/// The inputs of one group of a layer's output channels.
+/// Statistics of the inputs of one group of a layer.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Mean input of each weight, in the order of [`Weights`](super::weights::Weights).
+    /// The mean input of each weight, in the order of [`Weights`](super::weights::Weights).
     pub mean: Vec<f64>,
-    /// For each run of [`BLOCK`] weights, the mean products of their inputs, row-major.
+    /// The Gram matrix of each block of [`BLOCK`] inputs, row-major.
     pub products: Vec<Vec<f32>>,
 }
 
-/// Measures layers by their nodes, and hands each to `done` as soon as it is measured; `progress` is
-/// told how many of how many samples a pass has seen.
+/// Measures layers, given by node index, and passes each to `done` when it is measured. `progress`
+/// is called with the number of processed samples of a pass and their total.
 ///
 /// # Errors
-/// Where the model cannot be run on a sample.
+/// Returns an error if the model cannot be run on a sample.
 pub fn measure(
     model: &dyn Sleeper,
     layers: &[usize],
@@ -91,7 +91,7 @@ pub fn measure(
         measured.sort_by_key(|(index, _)| *index);
         for (index, gathered) in measured {
             let groups = gathered.finish();
-            // The model sleeps again while its layer's weights are looked at.
+            // The loaded weights are dropped again before `done` is called.
             let layer = linear(&model.awake_for(index)?, index);
             if let Some(layer) = layer {
                 done(index, layer, groups);
@@ -101,41 +101,41 @@ pub fn measure(
     Ok(())
 }
 
-/// Bytes of a model's constant tensors.
+/// Returns the total bytes of a model's constant tensors.
 fn weight_bytes(graph: &Graph) -> usize {
     let elements = |shape: &[u64]| shape.iter().product::<u64>() as usize;
     let constants = graph.constants.iter();
     constants.map(|c| elements(&c.shape) * c.dtype.size().unwrap_or(0)).sum()
 }
 
-/// A layer whose inputs are being seen.
+/// A layer whose statistics are being collected.
 struct Gathering {
     input: Outlet,
-    /// The order in which the layer takes the input's axes.
+    /// The order in which the layer reads the axes of its input.
     order: Vec<usize>,
     window: Window,
-    /// Inputs of a group in a window.
+    /// The number of inputs of a group in a window.
     depth: usize,
-    /// Dimensions of the input without the batch, as the model has them.
+    /// The dimensions of the input without the batch, in the model's axis order.
     shape: Vec<usize>,
-    /// Height, width and channels of the input, in the layer's order.
+    /// The height, width and channels of the input, in the layer's axis order.
     dims: [usize; 3],
-    /// Height and width of the output.
+    /// The height and width of the output.
     places: [usize; 2],
-    /// Windows taken of a sample.
+    /// The number of windows taken per sample.
     per_sample: usize,
     rows: usize,
     groups: Vec<Sums>,
-    /// Windows that wait to be multiplied, each of all groups.
+    /// Windows not yet multiplied, each with the inputs of all groups.
     batch: Vec<f32>,
     waiting: usize,
 }
 
-/// What a group has seen.
+/// The sums of one group.
 #[derive(Clone)]
 struct Sums {
     inputs: Vec<f64>,
-    /// For each run of [`BLOCK`] weights.
+    /// The products of each block of [`BLOCK`] inputs.
     products: Vec<Products>,
 }
 
@@ -150,7 +150,7 @@ impl Gathering {
         let depth = linear.weights.depth;
         let places = [0, 1].map(|axis| {
             let reach = (window.kernel[axis] as usize - 1) * window.dilation[axis] as usize;
-            // As many windows as begin within; those that reach beyond see zeros there.
+            // One window per start inside the padded input; parts beyond it read zeros.
             let room = (dims[axis] + 2 * window.pad[axis] as usize).saturating_sub(reach);
             room.div_ceil(window.stride[axis] as usize).max(1)
         });
@@ -177,14 +177,14 @@ impl Gathering {
         })
     }
 
-    /// Bytes of products, and of the windows that wait between two samples.
+    /// Returns the bytes of products, and of the windows kept between two samples.
     fn bytes(&self) -> usize {
         let products = self.groups.iter().flat_map(|group| &group.products);
         let waiting = self.per_sample.min(BATCH) * self.groups.len() * self.depth;
         4 * (products.map(|products| products.sums.len()).sum::<usize>() + waiting)
     }
 
-    /// Takes windows of the first sample of a batch, spread evenly and elsewhere in each.
+    /// Adds evenly spread windows of the first sample of a batch, at positions that vary by sample.
     fn add(&mut self, value: &[f32], number: usize) {
         let elements: usize = self.shape.iter().product();
         let Some(value) = value.get(..elements) else { return };
@@ -201,7 +201,7 @@ impl Gathering {
         self.batch.shrink_to_fit();
     }
 
-    /// Lays the window at an output's place behind those that wait.
+    /// Appends the window of the output position `(y, x)` to the batch.
     fn window(&mut self, image: &[f32], y: usize, x: usize) {
         let [height, width, channels] = self.dims;
         let window = &self.window;
@@ -217,7 +217,7 @@ impl Gathering {
         for tap in 0..taps[0] * taps[1] {
             let (line, column) =
                 (inside(y, tap / taps[1], 0, height), inside(x, tap % taps[1], 1, width));
-            // What lies outside stays zero.
+            // Padding stays zero.
             let Some((line, column)) = line.zip(column) else { continue };
             let pixel = (line * width + column) * channels;
             for group in 0..self.groups.len() {
@@ -228,7 +228,7 @@ impl Gathering {
         }
     }
 
-    /// Adds the products of the windows that wait.
+    /// Adds the products of the windows in the batch.
     fn multiply(&mut self) {
         if self.waiting == 0 {
             return;
@@ -260,11 +260,11 @@ impl Gathering {
     }
 }
 
-/// Sums of the products of every two columns.
+/// Sums of the products of all pairs of columns.
 #[derive(Clone)]
 struct Products {
     size: usize,
-    /// The panels one after another, each row-major.
+    /// The panels of the upper triangle, each row-major.
     sums: Vec<f32>,
 }
 
@@ -275,7 +275,7 @@ impl Products {
         Products { size, sums: vec![0.0; elements] }
     }
 
-    /// The panels: their first row and column, and their sums.
+    /// Returns each panel's first row, which is also its first column, and its sums.
     fn panels(&mut self) -> impl Iterator<Item = (usize, &mut [f32])> {
         let (size, mut rest) = (self.size, &mut self.sums[..]);
         (0..size).step_by(PANEL).map(move |from| {
@@ -286,23 +286,23 @@ impl Products {
         })
     }
 
-    /// Adds the products of the columns of rows that are `stride` apart.
+    /// Adds the products of the columns of `count` rows that are `stride` elements apart.
     fn add(&mut self, rows: &[f32], stride: usize, count: usize) {
         let size = self.size;
         let columns = |from: usize, width: usize| {
             let columns =
                 ArrayView2::from_shape((count, width).strides((stride, 1)), &rows[from..]);
-            columns.expect("columns of a batch")
+            columns.expect("the rows hold these columns")
         };
         for (from, panel) in self.panels() {
             let (height, width) = ((size - from).min(PANEL), size - from);
             let sums = ArrayViewMut2::from_shape((height, width), panel);
-            let mut sums = sums.expect("as long as it was made");
+            let mut sums = sums.expect("the panel has height · width elements");
             general_mat_mul(1.0, &columns(from, height).t(), &columns(from, width), 1.0, &mut sums);
         }
     }
 
-    /// Both halves, divided by the number of rows.
+    /// Returns the full symmetric matrix, divided by the number of rows.
     fn mean(mut self, rows: f64) -> Vec<f32> {
         let size = self.size;
         let mut mean = vec![0.0; size * size];
@@ -320,11 +320,11 @@ impl Products {
     }
 }
 
-/// Elements with their axes in another order.
+/// Returns the elements with their axes in another order.
 fn ordered(value: &[f32], shape: &[usize], order: &[usize]) -> Vec<f32> {
     let view = super::lattice::View::dense(super::lattice::Source::Port(0), shape, order);
     let mut moved = vec![0.0; value.len()];
-    // A dense view tells where each element of the row-major order stands in the stored one.
+    // The view maps the row-major index of each element to its stored index.
     view.each(|stored, row_major| moved[stored] = value[row_major]);
     moved
 }
@@ -334,8 +334,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_are_those_of_every_two_columns() {
-        // More columns than a panel has, and rows that are further apart than they are long.
+    fn products_match_those_of_all_pairs_of_columns() {
+        // More columns than one panel, and a stride larger than a row.
         let (size, stride, count) = (PANEL + 5, PANEL + 9, 7);
         let rows: Vec<f32> = (0..stride * count).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();
         let mut products = Products::new(size);

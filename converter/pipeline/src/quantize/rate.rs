@@ -1,11 +1,11 @@
-//! Coarser steps for weights that are to take fewer bits where a bundle is shipped.
+//! Bit allocation: coarser steps for weights whose entropy must shrink for the compressed bundle.
 //!
-//! Of all ways to spend a number of bits, the one with the least error makes the noise that each
-//! layer adds to its output, as a part of that output, proportional to the number of its weights:
-//! then a bit more or less changes the whole error alike everywhere (reverse water-filling; Cover and
-//! Thomas, "Elements of Information Theory", 10.3). Within a layer all weights have one step, as
-//! uniform steps with entropy coding are within a quarter bit of the best there is (Gish and Pierce,
-//! "Asymptotically Efficient Quantizing", 1968).
+//! The total error is least if the noise that each layer adds to its output, relative to that
+//! output, is proportional to the number of its weights: then one more bit reduces the total error
+//! equally in every layer (reverse water-filling; Cover and Thomas, "Elements of Information
+//! Theory", 10.3). All weights of a layer share one step: uniform steps with entropy coding are
+//! within a quarter bit of the optimum (Gish and Pierce, "Asymptotically Efficient Quantizing",
+//! 1968).
 
 use std::collections::HashMap;
 
@@ -16,24 +16,24 @@ use super::histogram::Histogram;
 use super::lower::linear::Linear;
 use super::weights::Values;
 
-/// Halvings of the interval in which the noise is sought.
+/// The number of bisection steps in the search for the noise level.
 const HALVINGS: usize = 40;
 
-/// Weights whose entropy stands for that of a matrix.
+/// The number of weights sampled from a matrix to estimate its entropy.
 const SAMPLED: usize = 1 << 16;
 
-/// Weights that share a number of bits with others.
+/// The weights of one layer in a bit allocation.
 pub struct Spent {
-    /// The weights, or every so many of them.
+    /// All weights, or a strided sample of them.
     weights: Vec<f32>,
-    /// How many there are in all.
+    /// The number of weights in the layer.
     count: usize,
-    /// The step at which they make as much noise as their output is loud.
+    /// The step at which the rounding noise in the layer's output equals the output's energy.
     loud: f64,
 }
 
-/// The step of each layer's weights, by its node, so that together they take this many bits each in
-/// the mean.
+/// Returns the step of each layer's weights, by node index, for an average entropy of `bits` per
+/// weight.
 pub fn steps(
     model: &Model,
     layers: &[usize],
@@ -47,7 +47,7 @@ pub fn steps(
     nodes.into_iter().zip(spread(&layers, bits)).collect()
 }
 
-/// The step of each, so that together they take this many bits a weight in the mean.
+/// Returns the step of each layer for an average entropy of `bits` per weight.
 pub fn spread(layers: &[Spent], bits: f64) -> Vec<f32> {
     let count: usize = layers.iter().map(|layer| layer.count).sum();
     let step =
@@ -58,7 +58,7 @@ pub fn spread(layers: &[Spent], bits: f64) -> Vec<f32> {
             .map(|layer| layer.count as f64 * entropy(&layer.weights, step(layer, noise)));
         all.sum::<f64>() / count.max(1) as f64
     };
-    // Logarithms of the noise: entropy falls as it grows.
+    // The logarithm of the noise. The entropy falls as the noise grows.
     let (mut low, mut high) = (-30.0f64, 10.0f64);
     for _ in 0..HALVINGS {
         let middle = f64::midpoint(low, high);
@@ -80,14 +80,14 @@ impl Spent {
         let Values::Real(weights) = linear.weights.values else { return None };
         let output = histograms.get(&Outlet { node: node as u32, slot: 0 })?.mean_square();
         let input = histograms.get(&linear.input)?.mean_square();
-        // Rounding makes an error of a twelfth of a squared step in each weight.
+        // Rounding adds an error of variance step²/12 to each weight.
         let unit = linear.weights.depth as f64 * input / 12.0;
         let loud = (output / unit.max(f64::MIN_POSITIVE)).sqrt();
         let count = weights.len();
         (loud.is_finite() && loud > 0.0).then_some(Spent { weights, count, loud })
     }
 
-    /// Of a matrix whose inputs are not known: they are taken for alike and independent.
+    /// A matrix with unknown inputs, which are assumed uncorrelated and of equal energy.
     pub fn alone(weights: &[f32]) -> Spent {
         let count = weights.len();
         let squares: f64 = weights.iter().map(|weight| f64::from(*weight).powi(2)).sum();
@@ -97,7 +97,7 @@ impl Spent {
     }
 }
 
-/// Bits of a weight in the mean, in steps of this size.
+/// Returns the entropy of weights rounded to multiples of `step`, in bits per weight.
 fn entropy(weights: &[f32], step: f64) -> f64 {
     let mut counts: HashMap<i64, usize> = HashMap::new();
     for weight in weights {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entropy_counts_what_differs() {
+    fn entropy_counts_distinct_integers() {
         assert_eq!(entropy(&[0.1, 0.9, 2.1, 3.0], 1.0), 2.0);
         assert_eq!(entropy(&[0.1, -0.2, 0.3, 0.4], 1.0).abs(), 0.0);
         let weights: Vec<f32> = (0..4096).map(|i| (i as f32 - 2048.0) / 2048.0).collect();

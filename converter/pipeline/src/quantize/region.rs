@@ -1,4 +1,4 @@
-//! Which nodes run as integers, and in which program.
+//! Partitions the graph: decides which nodes run as integers, and in which program.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,38 +8,38 @@ use hardtack_bundle::graph::{Dim, Fact, Operator, Outlet};
 
 use super::weights::keeps_elements;
 
-/// Nodes that become one program, in the order they run.
+/// A partition: nodes that become one program, in execution order.
 #[derive(Debug)]
 pub struct Region {
-    /// Indices of the nodes.
+    /// The indices of the nodes.
     pub nodes: Vec<usize>,
 }
 
-/// Why a node cannot run as integers, by its index.
+/// The reason why a node is unsupported and stays in float, by node index.
 pub type Refused = HashMap<usize, String>;
 
-/// A node that would run in integers, were there a layer beside it.
-const NO_LAYER: &str = "no layer with weights is near it";
-/// A node that would run in integers, did something read them.
+/// Reason for a node that has an integer form, but no layer in its partition.
+const NO_LAYER: &str = "no layer with weights is in its partition";
+/// Reason for a node that has an integer form, but only float readers.
 const NO_READER: &str = "only float operations read it";
 
-/// Whether a node stays in float only because others do.
+/// Returns whether a node stays in float only because other nodes do.
 pub fn follows_others(reason: &str) -> bool {
     [NO_LAYER, NO_READER].contains(&reason)
 }
 
-/// What a node is to a region.
+/// The role of a node in a partition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Has weights: what a region is made for.
+    /// Has weights. A partition needs at least one.
     Layer,
-    /// States the scale of a value.
+    /// Defines the scale of a value (QDQ).
     Scale,
-    /// Joins layers.
+    /// Any other node with an integer form.
     Other,
 }
 
-/// A value's dimensions without the batch, where all of these are numbers.
+/// Returns the dimensions without the batch, or `None` if one of them is dynamic or zero.
 pub fn sample_shape(fact: &Fact) -> Option<Vec<usize>> {
     let (_, rest) = fact.shape.split_first()?;
     rest.iter()
@@ -47,13 +47,13 @@ pub fn sample_shape(fact: &Fact) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// What a node reads other than constants.
+/// Returns the inputs of a node that are not constants.
 pub fn reads<'m>(model: &'m Model, index: usize) -> impl Iterator<Item = Outlet> + 'm {
     let read = model.graph.nodes[index].inputs.iter().copied();
     read.filter(|outlet| !is_constant(model, *outlet))
 }
 
-/// Whether a value never changes.
+/// Returns whether a value is constant.
 pub fn is_constant(model: &Model, outlet: Outlet) -> bool {
     let node = &model.graph.nodes[outlet.node as usize];
     match node.operator {
@@ -63,8 +63,8 @@ pub fn is_constant(model: &Model, outlet: Outlet) -> bool {
     }
 }
 
-/// The regions of a model, without what was refused before. What cannot run as integers is
-/// added to `refused`.
+/// Partitions the nodes that are not in `refused`. Adds nodes without an integer form, or without
+/// a use for it, to `refused`.
 pub fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
     let nodes = &model.graph.nodes;
     let mut roles: Vec<Option<Role>> = (0..nodes.len())
@@ -103,7 +103,7 @@ pub fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
     kept
 }
 
-/// What a node is to a region; `None` for what is neither computed in integers nor in reals.
+/// Returns the role of a node, `None` if it computes nothing, or the reason why it is unsupported.
 fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
     let node = &model.graph.nodes[index];
     let role = match &node.operator {
@@ -129,22 +129,22 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
         | Operator::Downsample(_)
         | Operator::Concat(_)
         | Operator::Pad(_) => Role::Other,
-        _ => return Err("it has no integer form".into()),
+        _ => return Err("the operator has no INT8 form".into()),
     };
     let [fact] = &node.outputs[..] else { return Err("it has several outputs".into()) };
     let batch = fact.shape.first().ok_or("it has no batch dimension")?;
     let read: Vec<Outlet> = reads(model, index).collect();
     for fact in read.iter().map(|outlet| model.graph.fact(*outlet)).chain([fact]) {
-        // Truth values are what functions of one value may have inside.
+        // Bool occurs inside fused unary element-wise ops.
         if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8 | DType::Bool) {
-            return Err(format!("it works on {}, and integers have 8 bits here", fact.dtype));
+            return Err(format!("data type {} has no INT8 form", fact.dtype));
         }
         if fact.shape.first() != Some(batch) {
-            return Err("it changes the first dimension, over which programs are repeated".into());
+            return Err("it changes the batch dimension, over which a program is repeated".into());
         }
         if sample_shape(fact).is_none() {
             return Err(match fact.shape.iter().skip(1).find(|dim| dim.value().is_none()) {
-                Some(Dim::Expression(_)) => "a dimension is open: give it by --set".into(),
+                Some(Dim::Expression(_)) => "a dimension is dynamic: bind it with --set".into(),
                 _ => "it has no elements".to_string(),
             });
         }
@@ -152,8 +152,8 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
     Ok((!read.is_empty()).then_some(role))
 }
 
-/// Takes away what only hands values to float operations: in integers it would cost accuracy
-/// and save nothing.
+/// Removes nodes that only feed float operations: quantizing them costs accuracy and saves
+/// nothing.
 fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
     let nodes = &model.graph.nodes;
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
@@ -173,8 +173,8 @@ fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
     }
 }
 
-/// How often a path to each node changes from float to integers at most: nodes of one level
-/// can run together.
+/// Returns the maximum number of transitions from float to integers on a path to each node. Nodes
+/// of one level can run in one program.
 fn levels(model: &Model, roles: &[Option<Role>]) -> Vec<usize> {
     let mut levels = vec![0; roles.len()];
     for index in 0..roles.len() {

@@ -1,7 +1,8 @@
-//! Rounding weights so that a layer's outputs, not each weight, are nearest to the real ones.
+//! GPTQ: rounds weights to minimize the error of the layer's outputs, not of each weight.
 //!
-//! Weights are rounded one after another; the error of each is made good by those that follow, as
-//! far as their inputs go together over calibration data. The order is that of the inputs' size.
+//! Weights are rounded one after another. Those not yet rounded compensate for the error of each,
+//! as far as their inputs correlate over calibration data. Weights with the largest inputs come
+//! first.
 //! Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
 //! Transformers", 2023, after Hassibi and Stork, "Second Order Derivatives for Network Pruning:
 //! Optimal Brain Surgeon", 1992.
@@ -11,18 +12,19 @@ use super::palette::Palette;
 use super::sparse::Sparsity;
 use super::weights::{self, Rounded};
 
-/// The part of the mean square input that is added to each: inputs that were hardly seen are
-/// taken for small and not for nothing.
+/// Damping of the Hessian: the fraction of the mean square input that is added to its diagonal, so
+/// that rare inputs count as small, not as absent.
 const DAMPING: f64 = 0.01;
-/// Steps tried for a row, down from the one that reaches its greatest weight.
+/// The number of smaller steps tried for a row, below the one that reaches its largest weight.
 const STEPS: i32 = 20;
-/// The least of them, as a part of the greatest.
+/// The smallest of these steps, as a fraction of the largest.
 const LEAST_STEP: f64 = 0.6;
 
-/// The weights of a layer in integers: `values` by output channel, each of as many weights as the
-/// groups have inputs. `noise` is the mean square error of an input as the integers have it; `step`
-/// is that of all weights where it was chosen before. With `palette`, no more than so many integers are
-/// used.
+/// Rounds the weights of a layer. `values` are ordered by output channel, each with as many weights
+/// as a group has inputs.
+///
+/// `noise` is the mean squared quantization error of the layer's input. `step` is the minimum scale
+/// of all rows. `palette` is the maximum number of distinct integers.
 pub fn round(
     values: &[f32],
     groups: &[Group],
@@ -60,7 +62,7 @@ pub fn round(
         for ((real, row), scale) in
             values.chunks_exact(depth).zip(integers.chunks_exact(depth)).zip(&scales)
         {
-            // What the rounded weights lack of the mean output.
+            // The mean output error of the rounded weights.
             let lacking = real.iter().zip(row).zip(&group.mean).map(|((real, integer), mean)| {
                 (f64::from(*real) - f64::from(*integer) * f64::from(*scale)) * mean
             });
@@ -72,7 +74,7 @@ pub fn round(
     rounded
 }
 
-/// Mean square of each weight's input.
+/// Returns the mean square of each weight's input.
 fn diagonal(group: &Group) -> Vec<f64> {
     let squares = group.products.iter().flat_map(|products| {
         let size = products.len().isqrt();
@@ -85,11 +87,11 @@ fn greatest(row: &[f32]) -> f32 {
     row.iter().fold(0f32, |greatest, weight| greatest.max(weight.abs()))
 }
 
-/// The step of a row: at least `least` where that is given, and otherwise the one of least error.
+/// Returns the step of a row: at least `least` if given, otherwise the one with the least error.
 pub fn step_of(row: &[f32], sizes: &[f64], noise: f64, least: Option<f32>) -> f32 {
     match least {
         Some(least) => match weights::step(row, greatest(row)) {
-            // Weights on a grid that is coarse enough lose nothing.
+            // Weights on a grid that is coarse enough stay exact.
             Some(exact) if exact as f32 >= least => exact as f32,
             _ => least.max(greatest(row) / 127.0),
         },
@@ -97,7 +99,7 @@ pub fn step_of(row: &[f32], sizes: &[f64], noise: f64, least: Option<f32>) -> f3
     }
 }
 
-/// The integers that a layer's weights may be, their rows reaching from −127 to 127.
+/// Chooses the allowed integers of a layer's weights, with each row scaled to ±127.
 fn palette_of(values: &[f32], groups: &[Group], noise: f64, count: usize) -> Palette {
     let depth = groups[0].mean.len();
     let rows = values.len() / depth / groups.len();
@@ -114,8 +116,8 @@ fn palette_of(values: &[f32], groups: &[Group], noise: f64, count: usize) -> Pal
     Palette::of(each, count)
 }
 
-/// The step of a row: of those tried, the one with the least error of the outputs, its weights
-/// taken for independent.
+/// Returns the step of a row with the least output error of those tried, assuming independent
+/// inputs. Weights on a grid keep their step.
 fn scale(row: &[f32], sizes: &[f64], noise: f64) -> f32 {
     if let Some(exact) = weights::step(row, greatest(row)) {
         return exact as f32;
@@ -123,7 +125,7 @@ fn scale(row: &[f32], sizes: &[f64], noise: f64) -> f32 {
     scale_to(row, sizes, noise, &|steps| steps.round_ties_even().clamp(-127.0, 127.0))
 }
 
-/// The same for what weights in steps are rounded to.
+/// Returns the step with the least output error if weights in steps are rounded by `nearest`.
 fn scale_to(row: &[f32], sizes: &[f64], noise: f64, nearest: &impl Fn(f32) -> f32) -> f32 {
     let whole = f64::from(greatest(row)) / 127.0;
     if whole < 1e-15 {
@@ -147,11 +149,11 @@ fn scale_to(row: &[f32], sizes: &[f64], noise: f64, nearest: &impl Fn(f32) -> f3
     best as f32
 }
 
-/// Spreads the errors of rounding among the weights of a run.
+/// Compensates for rounding errors among the weights of one block of [`BLOCK`] inputs.
 struct Solver {
     /// The order in which weights are rounded.
     order: Vec<usize>,
-    /// The upper factor U of the inverse of the damped products, `H⁻¹ = UᵀU`, in that order,
+    /// The upper factor U of the inverse of the damped Hessian, `H⁻¹ = UᵀU`, in that order, with
     /// each row divided by its diagonal element.
     factor: Vec<f32>,
 }
@@ -164,7 +166,7 @@ impl Solver {
         let damping = (DAMPING * mean + noise).max(1e-12);
         let mut order: Vec<usize> = (0..size).collect();
         order.sort_by(|a, b| square(*b).total_cmp(&square(*a)).then(a.cmp(b)));
-        // H = R·Rᵀ with R upper, from the last row up; then U = R⁻¹.
+        // H = R·Rᵀ with R upper triangular, from the last row up; then U = R⁻¹.
         let mut r = vec![0f64; size * size];
         for (i, from) in order.iter().enumerate() {
             for (j, to) in order.iter().enumerate().skip(i) {
@@ -180,7 +182,7 @@ impl Solver {
                 r[i * size + j] /= pivot;
                 column[i] = r[i * size + j];
             }
-            // What column j explains of the products before it.
+            // Subtract what column j explains of the products before it.
             for i in 0..j {
                 let of_row = column[i];
                 let products = r[i * size + i..i * size + j].iter_mut().zip(&column[i..j]);
@@ -190,7 +192,7 @@ impl Solver {
         let mut factor = vec![0f32; size * size];
         let mut row = vec![0f64; size];
         for i in 0..size {
-            // Row i of R⁻¹, by solving x·R = eᵢ from the left.
+            // Row i of R⁻¹: solve x·R = eᵢ.
             row.fill(0.0);
             row[i] = 1.0;
             for j in i..size {
@@ -207,7 +209,7 @@ impl Solver {
         Solver { order, factor }
     }
 
-    /// Rounds a row; what is not kept becomes 0.
+    /// Rounds a row. Weights that are not `kept` become 0.
     fn round(
         &self,
         row: &[f32],
@@ -237,13 +239,13 @@ impl Solver {
 mod tests {
     use super::*;
 
-    /// Inputs of which the second is nearly the first, and the third stands alone.
+    /// Returns statistics of three inputs: the first two nearly equal, the third uncorrelated.
     fn group() -> Group {
         let products = vec![1.0, 0.99, 0.0, 0.99, 1.0, 0.0, 0.0, 0.0, 1.0];
         Group { mean: vec![0.5, 0.5, 0.0], products: vec![products] }
     }
 
-    /// Mean square of what the integers' output lacks.
+    /// Returns the mean squared output error of the integers.
     fn error(values: &[f32], rounded: &Rounded) -> f64 {
         let off: Vec<f64> = values
             .iter()
@@ -256,20 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_made_good_by_inputs_that_go_together() {
+    fn correlated_inputs_compensate_for_errors() {
         let values = [0.43f32, 0.44, 1.0];
         let adaptive = round(&values, &[group()], 0.0, Some(1.0), None, None);
-        // Each to the nearest would be 0, 0, 1; together the first two are nearly 1.
+        // Rounding to nearest gives 0, 0, 1. GPTQ makes the first two sum to 1, which is closer.
         assert_eq!(adaptive.weights[0] + adaptive.weights[1], 1);
         assert_eq!(adaptive.weights[2], 1);
         let nearest = Rounded { weights: vec![0, 0, 1], ..adaptive.clone() };
         assert!(error(&values, &adaptive) < 0.2 * error(&values, &nearest));
-        // What is lacking of the mean goes into the bias.
+        // The mean error goes into the bias.
         assert!((adaptive.bias[0] - (0.87 - 1.0) * 0.5).abs() < 1e-6);
     }
 
     #[test]
-    fn what_is_pruned_is_made_good_too() {
+    fn pruned_weights_are_compensated_too() {
         let values = [0.5f32, 0.6, 1.0];
         let third = Some(Sparsity::Part(0.34));
         let pruned = round(&values, &[group()], 0.0, None, third, None);

@@ -1,36 +1,36 @@
-//! Scale and zero point of a tensor.
+//! The scale and zero point of a tensor.
 
 use hardtack_engine::program::Clamp;
 
-/// How a tensor's integers stand for reals: `real = (integer − zero_point) · scale`.
+/// An affine mapping of integers to floats: `float = (integer − zero_point) · scale`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantization {
-    /// Real value of one integer step.
+    /// The float difference between two adjacent integers.
     pub scale: f32,
     /// The integer that represents 0.
     pub zero_point: i8,
 }
 
-/// The least and greatest value a tensor takes.
+/// The minimum and maximum of a tensor's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range {
-    /// Least.
+    /// The minimum.
     pub low: f32,
-    /// Greatest.
+    /// The maximum.
     pub high: f32,
 }
 
 impl Range {
-    /// No value yet.
+    /// The range of no values.
     pub const NONE: Range = Range { low: f32::INFINITY, high: f32::NEG_INFINITY };
 
-    /// Without what lies beyond limits.
+    /// Clamps both ends to `limits`.
     pub fn within(self, limits: Range) -> Range {
         let limited = |value: f32| value.max(limits.low).min(limits.high);
         Range { low: limited(self.low), high: limited(self.high) }
     }
 
-    /// With more values; what is not finite is left out.
+    /// Extends the range to these values, ignoring those that are not finite.
     pub fn extended(self, values: &[f32]) -> Range {
         values.iter().filter(|value| value.is_finite()).fold(self, |range, value| Range {
             low: range.low.min(*value),
@@ -40,11 +40,11 @@ impl Range {
 }
 
 impl Quantization {
-    /// The finest integers that reach both ends of a range and 0.
+    /// Returns the smallest scale whose integers cover the range and 0.
     pub fn of(range: Range) -> Quantization {
         let (low, high) = (range.low.min(0.0), range.high.max(0.0));
         let scale = (f64::from(high) - f64::from(low)) / 255.0;
-        // A tensor of zeros, or of values that are none for all that matters.
+        // The values are all zero, or too small to matter.
         if !scale.is_finite() || scale < 1e-12 {
             return Quantization { scale: 1.0, zero_point: 0 };
         }
@@ -52,23 +52,23 @@ impl Quantization {
         Quantization { scale: scale as f32, zero_point: zero_point as i8 }
     }
 
-    /// What an integer stands for.
+    /// Dequantizes an integer.
     pub fn real(self, integer: i8) -> f32 {
         f32::from(i16::from(integer) - i16::from(self.zero_point)) * self.scale
     }
 
-    /// The least and greatest real that an integer stands for.
+    /// Returns the range that the integers cover.
     pub fn range(self) -> Range {
         Range { low: self.real(i8::MIN), high: self.real(i8::MAX) }
     }
 
-    /// The nearest integer to a real.
+    /// Quantizes a float to the nearest integer, saturating.
     pub fn integer(self, real: f32) -> i8 {
         let integer = (f64::from(real) / f64::from(self.scale)).round_ties_even();
         (integer + f64::from(self.zero_point)) as i8
     }
 
-    /// The integers that limit a value to this range.
+    /// Returns the integer limits that correspond to float limits.
     pub fn clamp(self, limits: Range) -> Clamp {
         Clamp { low: self.integer(limits.low), high: self.integer(limits.high) }
     }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn open_limits_are_all_integers() {
+    fn infinite_limits_allow_all_integers() {
         let quantization = Quantization::of(Range { low: -1.0, high: 1.0 });
         let open = Range { low: f32::NEG_INFINITY, high: f32::INFINITY };
         assert_eq!(quantization.clamp(open), Clamp::FULL);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_have_a_scale() {
+    fn all_zeros_have_a_scale() {
         assert_eq!(Quantization::of(Range::NONE).scale, 1.0);
         assert_eq!(Quantization::of(Range { low: 0.0, high: 0.0 }).scale, 1.0);
     }

@@ -1,23 +1,22 @@
-//! Which weights become zero. Those that follow in the order of rounding make good what their
-//! outputs lack.
+//! Chooses which weights to prune. GPTQ rounding adjusts the remaining weights to compensate.
 //!
 //! Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
-//! 2023; the measure of a weight is that of Sun et al., "A Simple and Effective Pruning Approach for
-//! Large Language Models", 2024: its size times that of its input.
+//! 2023. The score of a weight is its magnitude times that of its input (Sun et al., "A Simple and
+//! Effective Pruning Approach for Large Language Models", 2024).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How many weights become zero.
+/// The weights to prune.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sparsity {
-    /// This part of each layer's.
+    /// This fraction of each layer's weights, from 0 to 1.
     Part(f64),
-    /// All but `kept` of every `of` that stand side by side, by input channel.
+    /// N:M structured sparsity: keeps `kept` of every `of` consecutive weights of a row.
     Pattern {
-        /// How many stay.
+        /// The number of weights to keep (N).
         kept: usize,
-        /// Of how many.
+        /// The number of consecutive weights (M).
         of: usize,
     },
 }
@@ -26,7 +25,7 @@ impl FromStr for Sparsity {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Sparsity, String> {
-        let wrong = || "write it as a part, 50%, or as a pattern, 2:4".to_string();
+        let wrong = || "expected a percentage such as 50%, or a pattern such as 2:4".to_string();
         if let Some((kept, of)) = text.split_once(':') {
             let (kept, of) = (kept.parse().map_err(|_| wrong())?, of.parse().map_err(|_| wrong())?);
             return match 0 < kept && kept < of && of <= 64 {
@@ -50,7 +49,7 @@ impl fmt::Display for Sparsity {
 }
 
 impl Sparsity {
-    /// Which weights of rows stay, given the mean square of each one's input.
+    /// Returns which weights to keep. `inputs` is the mean square of each input of a row.
     pub fn kept(self, rows: &[f32], inputs: &[f64]) -> Vec<bool> {
         let measure: Vec<f64> = rows
             .chunks_exact(inputs.len())
@@ -61,7 +60,7 @@ impl Sparsity {
             Sparsity::Pattern { kept, of } => (of, of - kept),
         };
         let mut stay = vec![true; measure.len()];
-        // Patterns begin anew in each row; the last of a row may be shorter.
+        // Patterns restart in each row; the last one of a row may be shorter.
         let row = if let Sparsity::Part(_) = self { measure.len() } else { inputs.len() };
         for start in (0..measure.len()).step_by(row.max(1)) {
             for from in (start..start + row).step_by(each.max(1)) {
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_and_patterns_are_read_and_written() {
+    fn percentages_and_patterns_are_parsed_and_printed() {
         for text in ["50%", "2:4", "1:4", "12.5%"] {
             assert_eq!(text.parse::<Sparsity>().unwrap().to_string(), text);
         }
@@ -90,14 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn the_weights_of_the_least_effect_go() {
+    fn weights_with_the_least_effect_are_pruned() {
         let rows = [0.1, -5.0, 3.0, 0.2, 1.0, 0.0, -2.0, 4.0, 9.0, 1.0];
         let kept = Sparsity::Pattern { kept: 2, of: 4 }.kept(&rows, &[1.0; 5]);
         assert_eq!(
             kept,
             [false, true, true, false, true, false, false, true, true, true].map(|k| k)
         );
-        // An input that is hardly ever there makes its weight one of little effect.
+        // A weight whose input is always small has little effect.
         let kept = Sparsity::Part(0.5).kept(&[1.0, 2.0, 1.0, 2.0], &[9.0, 1.0]);
         assert_eq!(kept, [true, false, true, false]);
     }

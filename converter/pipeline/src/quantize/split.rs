@@ -1,14 +1,15 @@
-//! Weights of nine bits: the bytes of a source less a zero point that is not in their middle.
+//! 9-bit weights: bytes whose zero point is not in the middle of their range.
 
 use std::ops::Range;
 
-/// The greatest magnitude of a weight that the engine takes.
+/// The maximum magnitude of a weight in the engine.
 const GREATEST: i16 = 127;
 
-/// Weights as sums of integers in [−127, 127]: what one is beyond these is the weight of a copy of
-/// its input channel. `weights` have `inputs` input channels innermost; so do the results, each run
-/// followed by the weights of the copies. What is copied, in this order, are these ranges of
-/// channels.
+/// Splits weights into sums of integers in [−127, 127]. The part of a weight beyond that range
+/// becomes the weight of a copy of its input channel.
+///
+/// `weights` have `inputs` input channels innermost. So have the results, where the weights of the
+/// copies follow those of the channels. Also returns the copied channel ranges, in this order.
 pub fn split(weights: Vec<i16>, inputs: usize) -> (Vec<i8>, Vec<Range<usize>>) {
     let mut rest = weights;
     let mut parts: Vec<(Range<usize>, Vec<i8>)> = Vec::new();
@@ -38,7 +39,7 @@ pub fn split(weights: Vec<i16>, inputs: usize) -> (Vec<i8>, Vec<Range<usize>>) {
 mod tests {
     use super::*;
 
-    /// What the layer multiplies each input channel of a run with, in all.
+    /// Returns the total weight of each input channel, including its copies.
     fn sums(weights: &[i8], inputs: usize, copies: &[Range<usize>]) -> Vec<i16> {
         let channels: Vec<usize> = (0..inputs).chain(copies.iter().cloned().flatten()).collect();
         let mut sums = vec![0; weights.len() / channels.len() * inputs];
@@ -51,12 +52,12 @@ mod tests {
     }
 
     #[test]
-    fn narrow_weights_stay_what_they_are() {
+    fn weights_in_range_are_unchanged() {
         assert_eq!(split(vec![127, -127, 0, 5], 2), (vec![127, -127, 0, 5], vec![]));
     }
 
     #[test]
-    fn wide_weights_are_sums() {
+    fn wide_weights_are_split_into_sums() {
         for (weights, inputs, expected) in [
             (vec![1, -128, 3, 4], 4, vec![(1, 2)]),
             (vec![1, 2, 3, -200, 5, 254, 7, 8], 4, vec![(1, 4)]),

@@ -1,4 +1,4 @@
-//! Every operator that has an integer form, against the float model.
+//! Compares every operator with an INT8 form with the float model.
 
 use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
@@ -9,7 +9,7 @@ use crate::LayerReport;
 use crate::parity;
 use crate::testing::{Net, Value, noise, windowed};
 
-/// Quantizes a model on random samples; the largest difference as a part of the range.
+/// Quantizes a model on random samples. Returns the largest difference relative to the range.
 fn both(model: &Model) -> (Quantized, f64) {
     let samples: Vec<Vec<Tensor>> = (0..6)
         .map(|sample| {
@@ -30,7 +30,7 @@ fn both(model: &Model) -> (Quantized, f64) {
     (quantized, difference)
 }
 
-/// A model that runs in integers throughout, and nearly gives what the float model gives.
+/// Asserts that a model runs entirely in integers and is close to the float model.
 fn is_integer(name: &str, model: &Model) {
     let (quantized, difference) = both(model);
     let left: Vec<String> = quantized
@@ -44,7 +44,7 @@ fn is_integer(name: &str, model: &Model) {
     assert!(quantized.layers.iter().all(|layer| layer.sqnr_db > 25.0), "{name}");
 }
 
-/// What `make` makes of a convolved image of shape `[2, 4, 6, 6]`.
+/// Calls [`is_integer`] on `make` after a convolution to shape `[2, 4, 6, 6]`.
 fn after_a_layer(name: &str, make: impl Fn(&mut Net, &Value) -> Value) {
     let mut net = Net::new();
     let x = net.input(&[2, 4, 6, 6]);
@@ -55,7 +55,7 @@ fn after_a_layer(name: &str, make: impl Fn(&mut Net, &Value) -> Value) {
 
 #[test]
 fn convolutions_of_every_kind() {
-    /// Name, output channels, size of the window, and what else is set.
+    /// Name, output channels, kernel size, and other settings.
     type Kind<'a> = (&'a str, usize, &'a [u32], &'a dyn Fn(&mut Conv));
     let kinds: [Kind<'_>; 7] = [
         ("plain", 5, &[3, 3], &|_| {}),
@@ -90,7 +90,7 @@ fn convolutions_of_every_kind() {
 }
 
 #[test]
-fn matrix_products_with_the_matrix_either_way_round() {
+fn matmuls_with_either_matrix_layout() {
     for (expression, matrix, shape) in
         [("mk,kn->mn", [12, 7], vec![3, 7]), ("mk,nk->mn", [7, 12], vec![3, 7])]
     {
@@ -112,7 +112,7 @@ fn matrix_products_with_the_matrix_either_way_round() {
 }
 
 #[test]
-fn sums_and_products() {
+fn binary_operators() {
     after_a_layer("residual with limits", |net, x| {
         let y = net.begin(x);
         let y = net.binary(Binary::Add, &y, x);
@@ -154,7 +154,7 @@ fn sums_and_products() {
 }
 
 #[test]
-fn functions_of_one_value() {
+fn unary_operators() {
     for kind in [
         Unary::Sigmoid,
         Unary::Tanh,
@@ -212,7 +212,7 @@ fn pooling_and_means() {
 }
 
 #[test]
-fn what_only_moves_elements() {
+fn operators_that_only_move_elements() {
     after_a_layer("channel shuffle", |net, x| {
         let other = net.begin(x);
         let joined = net.node(Operator::Concat(1), &[x, &other], &[2, 8, 6, 6]);
@@ -245,7 +245,7 @@ fn what_only_moves_elements() {
 }
 
 #[test]
-fn outputs_may_join_values_of_different_scales() {
+fn outputs_may_concatenate_values_of_different_scales() {
     let mut net = Net::new();
     let x = net.input(&[1, 4, 6, 6]);
     let a = net.begin(&x);
@@ -311,7 +311,7 @@ fn softmax_over_one_axis() {
 }
 
 #[test]
-fn what_has_no_integer_form_stays_in_float_and_is_told() {
+fn nodes_without_an_int8_form_stay_in_float_with_a_reason() {
     let mut net = Net::new();
     let x = net.input(&[2, 4, 6, 6]);
     let before = net.begin(&x);
@@ -327,7 +327,7 @@ fn what_has_no_integer_form_stays_in_float_and_is_told() {
 }
 
 #[test]
-fn a_model_without_layers_stays_as_it_is() {
+fn a_model_without_layers_is_unchanged() {
     let mut net = Net::new();
     let x = net.input(&[2, 4]);
     let y = net.unary(Unary::Tanh, &x);
@@ -339,7 +339,7 @@ fn a_model_without_layers_stays_as_it_is() {
 }
 
 #[test]
-fn stated_scales_are_kept() {
+fn scales_of_a_pre_quantized_model_are_kept() {
     let mut net = Net::new();
     let x = net.input(&[1, 4, 6, 6]);
     let stated = |net: &mut Net, x: &Value, scale: f32| {
@@ -367,7 +367,7 @@ fn stated_scales_are_kept() {
     assert_eq!(scales, [(0.0125, -28), (0.03125, -28)]);
 }
 
-/// Three convolutions in a row, with limits after each.
+/// Returns a model of three convolutions in a row, each followed by a limit.
 fn three_layers() -> Model {
     let mut net = Net::new();
     let mut x = net.input(&[1, 4, 6, 6]);
@@ -399,7 +399,7 @@ fn nodes_stay_in_float_by_name() {
 }
 
 #[test]
-fn layers_get_16_bits_or_stay_in_float_until_the_error_is_small_enough() {
+fn layers_use_int16_or_float_to_meet_the_error_budget() {
     let whole = with(&Settings::default()).unwrap();
     assert!(whole.left_in_float.is_empty());
     let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
@@ -413,13 +413,13 @@ fn layers_get_16_bits_or_stay_in_float_until_the_error_is_small_enough() {
     let told: Vec<_> = mix.left_in_float.iter().chain(&mix.int16).collect();
     assert!(!mix.model.programs.is_empty() && !told.is_empty());
     assert!(told.iter().all(|told| told.reason.contains("error")));
-    // What enters and leaves programs has 8 bits, so that only float can be as good as this.
+    // Values enter and leave programs in int8, so only float can be this accurate.
     let exact = with(&Settings { max_error: Some(1e-6), ..Settings::default() }).unwrap();
     assert!(error(&exact.model) <= 1e-6 && !exact.left_in_float.is_empty());
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_named() {
+fn weights_that_are_not_finite_are_reported() {
     let mut model = three_layers();
     for constant in &mut model.constants {
         if let hardtack::Constant::Tensor(tensor) = constant
@@ -440,7 +440,7 @@ fn weights_that_are_no_numbers_are_named() {
     assert!(error.to_string().contains("NaN"), "{error}");
 }
 
-/// Layers of every kind in a row: what each makes of 16 bits shows in the last.
+/// Returns a chain of layers of every kind, so that the int16 error of each shows in the last.
 fn many_layers(limited: bool) -> Model {
     let mut net = Net::new();
     let x = net.input(&[1, 8, 12, 12]);
@@ -476,7 +476,7 @@ fn many_layers(limited: bool) -> Model {
     net.finish(&[&end])
 }
 
-/// A model whose weights are integers times a step already, so that only activations are rounded.
+/// Makes weights exact multiples of a step, so that only activations are rounded.
 fn with_exact_weights(mut model: Model) -> Model {
     for constant in &mut model.constants {
         if let hardtack::Constant::Tensor(tensor) = constant
@@ -486,7 +486,7 @@ fn with_exact_weights(mut model: Model) -> Model {
             let exact = |w: &f32| ((w * 127.0).round() / 127.0).clamp(-1.0, 1.0);
             let mut values: Vec<f32> = tensor.as_f32().unwrap().iter().map(exact).collect();
             let depth: usize = tensor.shape()[1..].iter().product();
-            // The greatest tells the step. Values stay about as large as they were.
+            // The largest weight determines the step. Values keep about their magnitude.
             values.chunks_exact_mut(depth).for_each(|row| row[0] = 1.0);
             values.iter_mut().for_each(|weight| *weight *= 1.5 / (depth as f32).sqrt());
             let tensor = Tensor::new(tensor.shape(), values).unwrap();
@@ -497,7 +497,7 @@ fn with_exact_weights(mut model: Model) -> Model {
 }
 
 #[test]
-fn activations_of_16_bits_lose_next_to_nothing() {
+fn int16_activations_are_nearly_exact() {
     for limited in [false, true] {
         let model = with_exact_weights(many_layers(limited));
         let samples: Vec<Vec<Tensor>> = (0..4)
@@ -512,7 +512,7 @@ fn activations_of_16_bits_lose_next_to_nothing() {
             })
             .collect();
         let worst = |int16: Int16| {
-            // Factors for channels would take the weights off their steps.
+            // Equalization would move the weights off their steps.
             let equalize = Equalize::Off;
             let rounding = Rounding::Nearest;
             let settings = Settings { int16, rounding, equalize, ..Settings::default() };
@@ -521,7 +521,7 @@ fn activations_of_16_bits_lose_next_to_nothing() {
                     .unwrap();
             assert!(quantized.left_in_float.is_empty());
             assert_eq!(quantized.model.programs.len(), 1);
-            // The last value leaves in 8 bits.
+            // The last value leaves the program in int8.
             let layers = &quantized.layers[..quantized.layers.len() - 1];
             layers.iter().map(|layer| layer.sqnr_db).fold(f64::INFINITY, f64::min)
         };
@@ -532,13 +532,13 @@ fn activations_of_16_bits_lose_next_to_nothing() {
 }
 
 #[test]
-fn some_layers_have_16_bits_by_name() {
+fn int16_layers_are_chosen_by_name() {
     let model = three_layers();
     let convolution = model.graph.nodes.iter().find(|n| matches!(n.operator, Operator::Conv(_)));
     let name = convolution.unwrap().name.clone();
     let int16 = Int16::Nodes(vec![name.clone()]);
     let quantized = with(&Settings { int16, ..Settings::default() }).unwrap();
-    let [told] = &quantized.int16[..] else { panic!("one layer has 16 bits") };
+    let [told] = &quantized.int16[..] else { panic!("one layer uses int16") };
     assert_eq!(told.node, name);
     let bits = |layer: &LayerReport| layer.range.unwrap().bits;
     let wide: Vec<&LayerReport> = quantized.layers.iter().filter(|l| bits(l) == 16).collect();
@@ -551,7 +551,7 @@ fn some_layers_have_16_bits_by_name() {
             hardtack_engine::Program::parse(&program.code[..], &program.weights[..]).unwrap();
         program.steps().count()
     };
-    // Its low tensor, and what that adds to the next.
+    // The layer's low tensor, and its contribution to the next layer.
     assert_eq!(steps(&quantized), steps(&whole) + 2);
     let int16 = Int16::Nodes(vec!["no such node".into()]);
     let error = with(&Settings { int16, ..Settings::default() }).err().unwrap();
@@ -559,7 +559,7 @@ fn some_layers_have_16_bits_by_name() {
 }
 
 #[test]
-fn however_many_nodes_are_named_they_are_one_option() {
+fn any_number_of_named_nodes_is_one_option() {
     let nodes: Vec<String> = (0..50).map(|index| format!("node{index}")).collect();
     let settings = Settings {
         int16: Int16::Nodes(nodes.clone()),

@@ -1,4 +1,4 @@
-//! Weights as integers, per output channel.
+//! Quantizes weights to integers, per output channel.
 
 use std::ops::Range;
 
@@ -10,52 +10,52 @@ use super::split;
 use crate::error::Error;
 use crate::report::WeightsReport;
 
-/// The weights of a layer, by output channel, kernel row, kernel column and input channel of
-/// the group.
+/// The weights of a layer, ordered by output channel, kernel row, kernel column, and input channel
+/// within the group.
 pub struct Weights {
-    /// Elements of one output channel.
+    /// The number of weights of one output channel.
     pub depth: usize,
-    /// Input channels of a group, of which each kernel element has so many weights.
+    /// The number of input channels of a group, and so of weights per kernel element.
     pub inputs: usize,
-    /// What they are.
+    /// The weights.
     pub values: Values,
 }
 
-/// Weights as the source has them.
+/// Weights as the source stores them.
 pub enum Values {
-    /// Reals, still to be quantized.
+    /// Float weights, not yet quantized.
     Real(Vec<f32>),
-    /// Integers within ±[`WIDEST`] with the scale of each output channel.
+    /// Integers within ±[`WIDEST`], and the scale of each output channel.
     Integer(Vec<i16>, Vec<f32>),
-    /// One real for each output channel, whose integer may be chosen.
+    /// One float per output channel. Its integer is chosen together with the scale.
     Factor(Vec<f32>),
 }
 
-/// Weights that were rounded with regard to what they are given.
+/// Weights that were rounded to minimize the error of their layer's outputs.
 #[derive(Clone, Debug, Default)]
 pub struct Rounded {
-    /// Integers in [−127, 127], by output channel.
+    /// Integers in [−127, 127], ordered by output channel.
     pub weights: Vec<i8>,
-    /// Real value of one step, per output channel.
+    /// The scale of each output channel.
     pub scales: Vec<f32>,
-    /// What the integers lack of the real weights' mean output, to be added to the bias.
+    /// The mean output error of each output channel, to be added to the bias.
     pub bias: Vec<f32>,
 }
 
-/// Integers in [−127, 127], their scales and the bias in their units.
+/// Quantized weights in [−127, 127], with their scales and bias.
 pub struct Quantized {
     /// The weights.
     pub weights: Vec<i8>,
-    /// Input channels of each group that the layer reads once more, after all of the group.
+    /// Ranges of each group's input channels that the layer reads again, after all of the group.
     pub copies: Vec<Range<usize>>,
-    /// Real value of one step, per output channel.
+    /// The scale of each output channel.
     pub scales: Vec<f32>,
-    /// In units of input scale · weight scale.
+    /// The bias of each output channel, in units of input scale · weight scale.
     pub bias: Vec<i32>,
 }
 
 impl Quantized {
-    /// For people and machines.
+    /// Returns statistics of the weights, for the report.
     pub fn report(&self) -> WeightsReport {
         const PER_PART: usize = 4;
         let mut of_level = [0u64; 256];
@@ -75,20 +75,20 @@ impl Quantized {
     }
 }
 
-/// A bias beyond this many steps would leave too few bits to the rest of the accumulator: the
-/// weights get coarser steps then.
+/// The maximum bias of float weights, in steps. A larger bias leaves too few accumulator bits, so
+/// the weights get coarser steps.
 const LARGEST_BIAS: f64 = (1 << 24) as f64;
 
-/// The greatest difference of a byte and its zero point.
+/// The maximum magnitude of a byte minus its zero point.
 pub const WIDEST: i32 = 255;
 
-/// The least integer that a factor may have: it keeps the scale as fine as half of the greatest.
+/// The minimum integer of a factor. It keeps the scale at most twice the finest one.
 const LEAST_FACTOR: i16 = 64;
 
-/// A bias that leaves room for every sum of products of a layer.
+/// The maximum bias of integer weights and factors. It leaves room in the accumulator.
 const BIAS_LIMIT: f64 = (1 << 30) as f64;
 
-/// The f32 elements of a constant, dequantized where it is one of integers.
+/// Returns the elements of a float constant or of dequantized constant integers.
 pub fn reals(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
     let node = &model.graph.nodes[outlet.node as usize];
     if keeps_elements(&node.operator) {
@@ -103,7 +103,7 @@ pub fn reals(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
     Some(integers.values.iter().enumerate().map(|(i, v)| *v as f32 * scale(i)).collect())
 }
 
-/// Whether an operator gives the elements it reads, in the same order.
+/// Returns whether an operator keeps its input's elements and their order.
 pub fn keeps_elements(operator: &Operator) -> bool {
     matches!(operator, Operator::AddAxis(_) | Operator::RemoveAxis(_) | Operator::Reshape(_))
 }
@@ -118,10 +118,10 @@ fn constant(model: &Model, outlet: Outlet) -> Option<&hardtack::Tensor> {
     }
 }
 
-/// Checks that what the nodes of regions read of constants are numbers.
+/// Checks that the constants that the partitions read are finite; limits may be infinite.
 ///
 /// # Errors
-/// The node that reads one that is not.
+/// Returns an error that names the first node with a constant that is not.
 pub fn finite(model: &Model, regions: &[Region]) -> Result<(), Error> {
     for index in regions.iter().flat_map(|region| &region.nodes) {
         let node = &model.graph.nodes[*index];
@@ -129,12 +129,12 @@ pub fn finite(model: &Model, regions: &[Region]) -> Result<(), Error> {
             let Some(values) = constant(model, *input).and_then(hardtack::Tensor::as_f32) else {
                 continue;
             };
-            // Limits may be infinite, weights may not.
+            // Limits of a clamp may be infinite, weights may not.
             let layer = matches!(node.operator, Operator::Conv(_) | Operator::Einsum(_));
             let wrong = |value: &&f32| value.is_nan() || (layer && value.is_infinite());
             if let Some(value) = values.iter().find(wrong) {
                 return Err(Error::Options(format!(
-                    "the weights of {:?} hold {value}: the file is damaged, or its training failed",
+                    "the weights of {:?} contain {value}: the file is damaged or training failed",
                     node.name
                 )));
             }
@@ -145,11 +145,11 @@ pub fn finite(model: &Model, regions: &[Region]) -> Result<(), Error> {
 
 struct Integers {
     values: Vec<i32>,
-    /// Product of the dimensions before the axis of the scales.
+    /// The product of the dimensions before the axis of the scales.
     outer: usize,
 }
 
-/// Constant integers behind a dequantization, less their zero points, and the scales.
+/// Returns constant integers that are dequantized, minus their zero points, and their scales.
 fn dequantized(model: &Model, outlet: Outlet) -> Option<(Integers, Vec<f32>)> {
     let node = &model.graph.nodes[outlet.node as usize];
     let Operator::DequantizeLinear(attributes) = &node.operator else { return None };
@@ -168,7 +168,7 @@ fn dequantized(model: &Model, outlet: Outlet) -> Option<(Integers, Vec<f32>)> {
     (per_scale > 0).then_some((Integers { values, outer }, scales))
 }
 
-/// The greatest of a layer's own integers, less their zero points; 0 where it has none.
+/// Returns the maximum magnitude of a layer's own integer weights without zero points, else 0.
 pub fn greatest_integer(model: &Model, index: usize) -> i32 {
     let node = &model.graph.nodes[index];
     let inputs = match &node.operator {
@@ -190,7 +190,7 @@ fn integers(tensor: &hardtack::Tensor) -> Option<Vec<i32>> {
 }
 
 impl Weights {
-    /// The kernel of a convolution with this many output channels.
+    /// Returns the kernel of a convolution with `channels` output channels.
     pub fn of_kernel(
         model: &Model,
         outlet: Outlet,
@@ -201,7 +201,7 @@ impl Weights {
         let elements = model.graph.fact(outlet).shape.iter().map(|dim| dim.value());
         let elements: usize = elements.map(|dim| dim.map(|d| d as usize)).product::<Option<_>>()?;
         let inputs = elements.checked_div(channels * spatial)?;
-        // Places of the output channel, kernel element and input channel in the source.
+        // Strides of the output channel, kernel element and input channel in the source.
         let [o, s, i] = match layout {
             KernelLayout::Oihw => [inputs * spatial, 1, spatial],
             KernelLayout::Ohwi => [inputs * spatial, inputs, 1],
@@ -210,7 +210,7 @@ impl Weights {
         Self::gather(model, outlet, [(channels, o), (spatial, s), (inputs, i)])
     }
 
-    /// A matrix with `inputs` rows and `outputs` columns at these strides.
+    /// Returns a matrix with `inputs` rows and `outputs` columns at these strides.
     pub fn of_matrix(
         model: &Model,
         outlet: Outlet,
@@ -220,7 +220,8 @@ impl Weights {
         Self::gather(model, outlet, [(outputs, output_stride), (1, 1), (inputs, input_stride)])
     }
 
-    /// Elements by output channel, kernel element and input channel, each a number and a stride.
+    /// Gathers weights by output channel, kernel element and input channel, each a size and a
+    /// stride.
     fn gather(model: &Model, outlet: Outlet, by: [(usize, usize); 3]) -> Option<Weights> {
         let [(channels, o), (spatial, s), (inputs, i)] = by;
         let depth = spatial * inputs;
@@ -242,7 +243,7 @@ impl Weights {
         Some(Weights { depth, inputs, values: Values::Real(values) })
     }
 
-    /// The source's own integers, where they have one scale an output channel.
+    /// Returns the source's integers if they fit and have one scale or one per output channel.
     fn kept(
         model: &Model,
         outlet: Outlet,
@@ -264,18 +265,18 @@ impl Weights {
         Some(Values::Integer(values, scales))
     }
 
-    /// Reals, by output channel.
+    /// Returns float weights, ordered by output channel.
     #[cfg(test)]
     pub fn real(values: Vec<f32>, depth: usize) -> Weights {
         Weights { depth, inputs: depth, values: Values::Real(values) }
     }
 
-    /// One factor for each output channel.
+    /// Returns weights that are one factor per output channel.
     pub fn factors(values: Vec<f32>) -> Weights {
         Weights { depth: 1, inputs: 1, values: Values::Factor(values) }
     }
 
-    /// Multiplies each output channel.
+    /// Multiplies each output channel by its factor.
     pub fn multiply(&mut self, factors: &[f32]) {
         match &mut self.values {
             Values::Real(weights) => {
@@ -302,7 +303,7 @@ impl Weights {
         }
     }
 
-    /// Symmetric integers, for an input of this scale and a bias per output channel.
+    /// Quantizes symmetrically, for this input scale and one bias per output channel.
     pub fn quantize(self, input_scale: f32, bias: &[f32]) -> Quantized {
         let input_scale = f64::from(input_scale);
         let depth = self.depth;
@@ -346,8 +347,8 @@ impl Weights {
     }
 }
 
-/// Factors as integers: of those that are fine enough, the one that has the bias nearest to one of
-/// its own steps, because one weight alone gives the bias few of them.
+/// Quantizes factors. Of the integers that are large enough, chooses the one whose scale represents
+/// the bias most exactly: with a single weight, the bias has few steps.
 fn factors(values: &[f32], input_scale: f64, bias: &[f32]) -> (Vec<i16>, Vec<f32>) {
     let choose = |(value, bias): (&f32, &f32)| {
         let (value, bias) = (f64::from(*value), f64::from(*bias));
@@ -365,13 +366,13 @@ fn factors(values: &[f32], input_scale: f64, bias: &[f32]) -> (Vec<i16>, Vec<f32
     values.iter().zip(bias).map(choose).unzip()
 }
 
-/// The step of weights that are multiples of one step already, as those of a network that was
-/// trained for integers are: with it, nothing is rounded. `greatest` is the largest magnitude.
+/// Returns the step of weights that are already multiples of one step, as after quantization-aware
+/// training. They quantize without error. `greatest` is the largest magnitude.
 pub fn step(row: &[f32], greatest: f32) -> Option<f64> {
     let mut sorted: Vec<f32> = row.iter().map(|weight| weight.abs()).collect();
     sorted.push(0.0);
     sorted.sort_by(f32::total_cmp);
-    // Nearer than this, two weights would be more than 127 steps below the greatest.
+    // With a smaller gap, the largest weight would be more than 127 steps.
     let least = greatest / 128.0;
     let tolerance = greatest * 1e-5;
     let mut gaps = sorted.windows(2).map(|pair| pair[1] - pair[0]);
@@ -394,7 +395,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_on_a_grid_stay_exact() {
+    fn weights_on_a_grid_are_exact() {
         let row: Vec<f32> = [3, -6, 0, 90, 33].iter().map(|steps| *steps as f32 * 0.0173).collect();
         let quantized = Weights::real(row.clone(), 5).quantize(0.1, &[0.0]);
         let back: Vec<f32> =
@@ -428,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_integers_stay_as_they_are_unless_the_bias_leaves_no_room() {
+    fn source_integers_are_kept_unless_the_bias_leaves_no_room() {
         let kept = |bias: f32| {
             let values = Values::Integer(vec![100, -7], vec![0.5]);
             Weights { depth: 2, inputs: 2, values }.quantize(1.0, &[bias])
@@ -441,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_of_channels_leave_integers_as_they_are() {
+    fn multiplying_channels_changes_only_the_scales_of_integers() {
         let values = Values::Integer(vec![100, -128, 5, 6, 7, 8], vec![0.5, 0.5, 0.5]);
         let mut weights = Weights { depth: 2, inputs: 2, values };
         weights.multiply(&[-3.0, 0.1, 0.0]);
@@ -455,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_factor_has_its_bias_near_a_step() {
+    fn a_factor_represents_its_bias_nearly_exactly() {
         let (factors, biases) = (vec![1.7f32, -0.31, 0.0, 2.2], vec![0.9f32, 0.123, 5.0, -7.77]);
         let quantized = Weights::factors(factors.clone()).quantize(0.05, &biases);
         for (channel, (factor, bias)) in factors.iter().zip(&biases).enumerate() {
@@ -468,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_great_bias_makes_the_steps_coarser() {
+    fn a_large_bias_makes_the_steps_coarser() {
         let quantized = Weights::real(vec![1e-6, -1e-6], 2).quantize(0.01, &[1000.0]);
         assert!(quantized.bias[0].abs() <= 1 << 24);
         let quantized = Weights::real(vec![0.0, 0.0], 2).quantize(0.01, &[0.0]);

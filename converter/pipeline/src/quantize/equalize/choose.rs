@@ -1,5 +1,6 @@
-//! Which factors make the estimated error least: that of values rounded with one scale, where layers
-//! read them, and that of the layers' weights, both as parts of what each output channel gives.
+//! Chooses the per-channel factors of cross-layer equalization that minimize the estimated error:
+//! that of activations with one scale where layers read them, and that of the layers' weights. Both
+//! are relative to the energy of each output channel.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,21 +12,21 @@ use super::flow::{Flow, Reader};
 use super::seen::Seen;
 use crate::channels::{KEPT, Unit};
 
-/// How much of a channel's range its factor makes up for, the rest being left to the weights.
+/// Exponents of a channel's range in its factor (SmoothQuant's α); the weights take the rest.
 const ALPHAS: [f32; 3] = [1.0, 0.75, 0.5];
-/// A channel is raised by no more than this: one that was hardly seen may be greater elsewhere.
+/// The maximum gain of a channel: one with small observed values may be larger on other data.
 const GREATEST: f32 = 256.0;
-/// Factors are taken where the error falls to this part: below it they were seen to make the error of
-/// the whole smaller, above it to make it smaller as often as greater.
+/// Factors are used only if they reduce the error to this fraction. On measured models, these
+/// reduced the total error; smaller reductions increased it as often as they reduced it.
 const WORTH: f64 = 0.125;
-/// A layer is split where 8 bits make at least this error: what is less is nothing in 16.
+/// A layer is split only if its int8 error is at least this; int16 makes smaller ones negligible.
 const SPLIT: f64 = 0.01;
-/// What the factors of a split layer are powers of.
+/// The factors of a split layer are powers of this number.
 const LEVEL: f32 = 16.0;
-/// Parts of the whole range that integers are tried to cover.
+/// The fractions of the full range that are tried when fitting a scale.
 const COVERED: [f32; 6] = [1.0, 0.85, 0.7, 0.55, 0.4, 0.25];
 
-/// The factor of each unit.
+/// Returns the factor of each unit.
 pub fn factors(model: &Model, flow: &Flow, seen: &HashMap<Outlet, Seen>) -> Vec<f32> {
     let judge = Judge::new(model, flow, seen);
     let mut factors = vec![1f32; flow.units()];
@@ -39,31 +40,31 @@ pub fn factors(model: &Model, flow: &Flow, seen: &HashMap<Outlet, Seen>) -> Vec<
 struct Rounded<'a> {
     units: &'a [Unit],
     seen: &'a Seen,
-    /// What x · sigmoid(x) is computed of, where the value is that.
+    /// The statistics of x, if the value is x · sigmoid(x).
     gated: Option<&'a Seen>,
 }
 
-/// Units that are in the same values, so that their factors belong together.
+/// Units that occur in the same values. Their factors are chosen together.
 struct Group {
     units: Vec<Unit>,
-    /// The rounded values they are in.
+    /// The indices of the rounded values that contain them.
     values: Vec<usize>,
-    /// The layers whose weights they change.
+    /// The indices of the layers whose weights they scale.
     layers: Vec<usize>,
 }
 
-/// A layer, and what each of its output channels gives.
+/// A layer, with the energy and sensitivity of its output channels.
 struct Layer<'a> {
     reader: &'a Reader,
     rows: Vec<Vec<f32>>,
     square: &'a [f64],
-    /// Mean square of each output channel.
+    /// The energy (mean square) of each output channel.
     loud: Vec<f64>,
-    /// What each output channel counts; 1 together.
+    /// The sensitivity to an error of each output channel; these sum to 1.
     share: Vec<f64>,
 }
 
-/// Values with factors that steps round, and what those are computed of that are x · sigmoid(x).
+/// Returns the scalable values that steps round, each with x if it is x · sigmoid(x).
 pub fn judged(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
     let mut readers: HashMap<Outlet, Vec<usize>> = HashMap::new();
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -80,7 +81,7 @@ pub fn judged(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
                 | Operator::SumPool(_)
                 | Operator::Concat(_)
         );
-        // What follows a layer directly is computed with it.
+        // Operations directly after a layer are fused into it.
         let inside = match readers.get(&outlet).map(Vec::as_slice) {
             Some([reader]) => matches!(
                 graph.nodes[*reader].operator,
@@ -98,11 +99,11 @@ pub fn judged(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
 
 struct Judge<'a> {
     flow: &'a Flow,
-    /// Units whose factors begin where a layer is split.
+    /// Units whose factors are applied by splitting a layer.
     split: HashSet<Unit>,
     values: Vec<Rounded<'a>>,
     layers: Vec<Layer<'a>>,
-    /// What an error of each unit, squared, adds to the error of the layers.
+    /// The sensitivity to a squared error of each unit, summed over the layers that read it.
     weight: Vec<f64>,
 }
 
@@ -110,7 +111,7 @@ impl<'a> Judge<'a> {
     fn new(model: &Model, flow: &'a Flow, seen: &'a HashMap<Outlet, Seen>) -> Judge<'a> {
         let mut layers = Vec::new();
         let mut weight = vec![0.0; flow.units()];
-        // How loud each unit is where layers read it.
+        // The share of each unit in the energy of the layers that read it.
         let mut heard = vec![0.0; flow.units()];
         for reader in flow.readers.iter().rev() {
             let Some(square) = seen.get(&reader.input).map(|seen| &seen.square[..]) else {
@@ -183,7 +184,7 @@ impl<'a> Judge<'a> {
         alike.into_iter().filter(|(_, units)| units.len() > 1).map(group).collect()
     }
 
-    /// Takes the best factors for a group, if they are worth it.
+    /// Uses the best factors for a group if they reduce the error enough.
     fn improve(&self, group: &Group, factors: &mut Vec<f32>) {
         let before = self.error(group, factors);
         if before < SPLIT && group.units.iter().any(|unit| self.split.contains(unit)) {
@@ -202,7 +203,7 @@ impl<'a> Judge<'a> {
     }
 
     fn candidates(&self, group: &Group, factors: &[f32]) -> Vec<Vec<f32>> {
-        // The range of each unit over all values, as a part of each value's.
+        // The range of each unit, relative to the range of its values; the maximum over all values.
         let mut size = vec![0f32; factors.len()];
         for value in group.values.iter().map(|value| &self.values[*value]) {
             let greatest = value.seen.greatest();
@@ -221,13 +222,13 @@ impl<'a> Judge<'a> {
                 range.powf(-alpha) * of_weights[*unit].powf(1.0 - alpha)
             });
             let raw: Vec<f32> = raw.collect();
-            // The greatest of the group's channels then reaches as far as those of others.
+            // Normalize so that the group's largest channel reaches as far as other channels.
             let reached = group.units.iter().zip(&raw).map(|(unit, raw)| raw * size[*unit]);
             let reached = reached.fold(f32::MIN_POSITIVE, f32::max);
             let split = |unit: &Unit| self.split.contains(unit);
             for (unit, raw) in group.units.iter().zip(&raw) {
                 let factor = raw / reached;
-                // Channels of one factor become a layer of their own: the fewer the faster.
+                // Each distinct factor becomes a separate layer, so fewer factors run faster.
                 factors[*unit] = if split(unit) { to_level(factor) } else { factor };
             }
             factors
@@ -235,7 +236,7 @@ impl<'a> Judge<'a> {
         ALPHAS.into_iter().map(candidate).collect()
     }
 
-    /// The greatest weight that reads each unit, as a part of its output channel.
+    /// Returns the largest weight that reads each unit, relative to its output channel's RMS.
     fn greatest_weights(&self, group: &Group) -> Vec<f32> {
         let mut greatest = vec![1e-3f32; self.flow.units()];
         for Layer { reader, rows, loud, .. } in
@@ -252,8 +253,8 @@ impl<'a> Judge<'a> {
         greatest
     }
 
-    /// Mean squared error of the layers' outputs, each as a part of its mean square, summed over the
-    /// layers: what of it a group has to do with.
+    /// Returns the part of the estimated error that depends on a group: the mean squared error of
+    /// each output channel relative to its energy, weighted by sensitivity, summed over layers.
     fn error(&self, group: &Group, factors: &[f32]) -> f64 {
         let of_values = group.values.iter().map(|value| self.of_value(*value, factors));
         let of_weights = group.layers.iter().map(|layer| of_weights(&self.layers[*layer], factors));
@@ -278,7 +279,7 @@ fn to_level(factor: f32) -> f32 {
     LEVEL.powf(factor.log(LEVEL).round())
 }
 
-/// The weights of an output channel, each with the place of the input channel that it reads.
+/// Returns the weights of an output channel, each with the index of the input channel it reads.
 fn each(reader: &Reader, output: usize, row: &[f32]) -> impl Iterator<Item = (usize, f64)> {
     let inputs = if reader.depthwise { 1 } else { reader.units.len() };
     let taps = (row.len() / inputs).max(1);
@@ -286,7 +287,7 @@ fn each(reader: &Reader, output: usize, row: &[f32]) -> impl Iterator<Item = (us
     row.iter().enumerate().map(move |(at, w)| (first + at / taps, f64::from(*w)))
 }
 
-/// What rounding of a layer's weights adds to its outputs.
+/// Returns the estimated output error that the rounding of a layer's weights causes.
 fn of_weights(layer: &Layer<'_>, factors: &[f32]) -> f64 {
     let Layer { reader, rows, square, loud, share } = layer;
     let factor = |at: usize| f64::from(factors[reader.units[at]]);
@@ -300,7 +301,7 @@ fn of_weights(layer: &Layer<'_>, factors: &[f32]) -> f64 {
     rows.iter().enumerate().map(of_row).sum()
 }
 
-/// Places with each channel times its factor, and the range of it all.
+/// Returns the sampled positions and the total range, with each channel times its factor.
 fn scaled(seen: &Seen, along: &[f32]) -> (Vec<f32>, Range) {
     let values = seen.places.iter().zip(along.iter().cycle()).map(|(x, factor)| x * factor);
     let ranges = seen.ranges.iter().zip(along);
@@ -310,7 +311,7 @@ fn scaled(seen: &Seen, along: &[f32]) -> (Vec<f32>, Range) {
     (values.collect(), range)
 }
 
-/// The scale with the least squared error of what a function makes of the values.
+/// Returns the scale with the least squared error after `transfer`.
 fn fitted(values: &[f32], range: Range, transfer: impl Fn(f32) -> f32) -> Quantization {
     let wanted: Vec<f32> = values.iter().map(|x| transfer(*x)).collect();
     let error = |quantization: &Quantization| {
@@ -336,7 +337,7 @@ fn rounded(quantization: Quantization, x: f32) -> f32 {
     quantization.real(quantization.integer(x))
 }
 
-/// Mean squared error of each channel.
+/// Returns the mean squared error of each channel.
 fn means(errors: impl Iterator<Item = f32>, channels: usize) -> Vec<f64> {
     let (mut sums, mut count) = (vec![0.0; channels], 0.0);
     for (at, error) in errors.enumerate() {
@@ -346,14 +347,14 @@ fn means(errors: impl Iterator<Item = f32>, channels: usize) -> Vec<f64> {
     sums.iter().map(|sum| sum / f64::max(count, 1.0)).collect()
 }
 
-/// Mean squared error of each channel, times its factor, of a value with one scale.
+/// Returns the mean squared error of each scaled channel of a value with one scale.
 fn of_plain(seen: &Seen, along: &[f32]) -> Vec<f64> {
     let (values, range) = scaled(seen, along);
     let scale = fitted(&values, range, |x| x);
     means(values.iter().map(|x| rounded(scale, *x) - x), along.len())
 }
 
-/// The same of x · sigmoid(x): a table where no factor is in the way, else a product.
+/// The same for x · sigmoid(x): computed by a lookup table if all factors are 1, else as a product.
 fn of_gate(x: &Seen, y: &Seen, along: &[f32]) -> Vec<f64> {
     let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
     let (values, range) = scaled(x, along);

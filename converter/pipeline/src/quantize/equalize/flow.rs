@@ -1,6 +1,6 @@
-//! Which channels may be multiplied by a positive number, each, without a change of what the model
-//! gives: those that layers make and layers read, and between them only what a factor passes
-//! through.
+//! Finds the channels that can each be multiplied by a positive factor without changing the model's
+//! outputs: those that one layer produces and others read, with only operations in between that a
+//! factor passes through.
 
 use hardtack::{Data, Model};
 use hardtack_bundle::graph::{Binary, Conv, Node, Operator, Outlet, PadMode, Reducer, Unary};
@@ -10,15 +10,15 @@ use crate::channels::{
     Channels, Layer, Layout, Unit, convolution, matrix_product, real, rearranged,
 };
 
-/// A constant whose elements are multiplied by their channels' factors, or divided by them.
+/// A constant whose elements are multiplied or divided by their channels' factors.
 pub struct Scaled {
-    /// The node that reads it.
+    /// The index of the node that reads it.
     pub node: usize,
-    /// Which of the node's inputs it is.
+    /// The index of the node's input.
     pub input: usize,
-    /// The axis, and the unit of each element of it.
+    /// The axis of the channels, and the unit of each element along it.
     pub layout: Layout,
-    /// Whether it is divided: the channels are read, not made.
+    /// Whether elements are divided, because the node reads the channels and does not produce them.
     pub divided: bool,
 }
 
@@ -30,16 +30,16 @@ pub struct Reader {
     pub makes: Vec<Unit>,
     /// The value it reads.
     pub input: Outlet,
-    /// Its weights.
+    /// The weights.
     pub kernel: Outlet,
-    /// Their axes of output channels, and of the input channels of a group.
+    /// The axes of output channels and, unless depthwise, of the input channels of a group.
     pub axes: (usize, Option<usize>),
     /// Whether each output channel reads one input channel only.
     pub depthwise: bool,
 }
 
 impl Reader {
-    /// Weights by output channel, then input channel of the group, then element of the window.
+    /// Returns one row per output channel, ordered by input channel, then kernel element.
     pub fn rows(&self, model: &Model) -> Vec<Vec<f32>> {
         real(model, self.kernel)
             .and_then(|kernel| rows(kernel, self.axes.0, self.axes.1))
@@ -47,9 +47,9 @@ impl Reader {
     }
 }
 
-/// x · sigmoid(x): a factor passes through the first x only.
+/// x · sigmoid(x). A factor passes through the first x only.
 pub struct Gate {
-    /// The value.
+    /// The value x.
     pub x: Outlet,
     /// The node of the sigmoid.
     pub sigmoid: usize,
@@ -57,23 +57,23 @@ pub struct Gate {
     pub product: usize,
 }
 
-/// What is known of a graph's channels. Those of one unit have one factor;
-/// [`KEPT`](crate::channels::KEPT) has 1.
+/// The channels of a graph. Channels of one unit share one factor; that of
+/// [`KEPT`](crate::channels::KEPT) is 1.
 #[derive(Default)]
 pub struct Flow {
-    /// Where they are.
+    /// The channel layout of each value.
     pub channels: Channels,
-    /// Constants that have the factors in them.
+    /// The constants that absorb the factors.
     pub scaled: Vec<Scaled>,
-    /// The layers.
+    /// The layers that read channels.
     pub readers: Vec<Reader>,
-    /// Where x · sigmoid(x) is computed.
+    /// The x · sigmoid(x) patterns before which factors may be applied.
     pub gates: Vec<Gate>,
-    /// The same behind layers that can be split, where factors begin.
+    /// The same patterns after layers that can be split, where factors begin.
     pub split: Vec<Gate>,
 }
 
-/// Follows the channels of a model.
+/// Finds the channels of a model.
 pub fn follow(model: &Model, begin: Gates) -> Flow {
     let gates = gates(model);
     let mut flow = match begin {
@@ -90,7 +90,7 @@ pub fn follow(model: &Model, begin: Gates) -> Flow {
         {
             layout.units = flow.channels.fresh(layout.units.len());
         }
-        // A sigmoid is given the channels as they were.
+        // A sigmoid reads unscaled channels.
         if layout.is_none() && !flow.gates.iter().any(|gate| gate.sigmoid == index) {
             model.graph.nodes[index].inputs.iter().for_each(|outlet| flow.channels.keep(*outlet));
         }
@@ -129,12 +129,12 @@ fn gates(model: &Model) -> Vec<Gate> {
 }
 
 impl Flow {
-    /// How many units there are.
+    /// Returns the number of units.
     pub fn units(&self) -> usize {
         self.channels.units()
     }
 
-    /// The channels of a node's output; `None` where no factor passes through the node.
+    /// Returns the channels of a node's output, or `None` if no factor passes through the node.
     fn through(&mut self, model: &Model, index: usize) -> Option<Layout> {
         let node = &model.graph.nodes[index];
         let [fact] = &node.outputs[..] else { return None };
@@ -182,7 +182,7 @@ impl Flow {
         Some(made)
     }
 
-    /// The channels that a layer makes, of one group or of as many as channels.
+    /// Returns the channels that a layer produces. It must have one group or be depthwise.
     fn layer(&mut self, model: &Model, layer: &Layer, inputs: usize) -> Option<Layout> {
         let depthwise = layer.groups > 1;
         let read = self.channels.read(layer.input, layer.channel_axes.0, inputs);
@@ -247,14 +247,14 @@ impl Flow {
     }
 }
 
-/// The elements of a tensor by one axis, then another, then the rest.
+/// Returns the elements in rows along axis `first`, each ordered by axis `second`, then the rest.
 fn rows(tensor: &hardtack::Tensor, first: usize, second: Option<usize>) -> Option<Vec<Vec<f32>>> {
     let Data::F32(values) = tensor.data() else { return None };
     let shape = tensor.shape();
     let strides = crate::shape::strides(shape);
     let along = |index: u32, axis: usize| index as usize / strides[axis] % shape[axis];
     let mut order: Vec<u32> = (0..u32::try_from(values.len()).ok()?).collect();
-    // No two are alike, and an unstable sort takes no memory.
+    // All keys differ, and an unstable sort needs no extra memory.
     order.sort_unstable_by_key(|at| {
         (along(*at, first), second.map_or(0, |axis| along(*at, axis)), *at)
     });

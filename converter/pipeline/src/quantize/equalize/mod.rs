@@ -1,12 +1,12 @@
-//! Factors for channels, so that those of one value have ranges of about one size, and one scale
-//! suits them all. What is multiplied into the weights that make a channel is divided out of those
-//! that read it: the model's results stay the same, but for rounding.
+//! Cross-layer equalization: scales channels so that those of one value have similar ranges and can
+//! share one quantization scale. Factors are multiplied into the weights that produce a channel and
+//! divided out of those that read it, so the model's results stay the same except for rounding.
 //!
-//! Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, and,
-//! for the balance between a value's error and that of the weights that read it, Xiao et al.,
-//! "SmoothQuant", 2023. A factor does not pass through x · sigmoid(x); there the sigmoid is computed
-//! of the channel as it was, and multiplied by the scaled one. Where values may have 16 bits, which such
-//! a product does not keep, the layer before it is split instead.
+//! Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019.
+//! The balance between a value's error and that of the weights that read it follows Xiao et al.,
+//! "SmoothQuant", 2023. A factor does not pass through x · sigmoid(x): there, the sigmoid reads the
+//! unscaled channel, and its result multiplies the scaled one. Such a product does not keep int16,
+//! so where values may be int16, the layer before it is split instead.
 
 mod choose;
 mod flow;
@@ -24,20 +24,20 @@ use crate::error::Error;
 use crate::resting::{Resting, Sleeper as _};
 use crate::samples::Source;
 
-/// Where factors begin that do not pass through x · sigmoid(x).
+/// Where factors that do not pass through x · sigmoid(x) are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gates {
-    /// Before, and the sigmoid is given the channels as they were.
+    /// Before it; the sigmoid reads unscaled channels.
     Within,
-    /// Behind, where layers are split by the factors of their channels.
+    /// After it; the layer before it is split by the factors of its channels.
     Behind,
 }
 
-/// The model with factors for its channels where they make the estimated error smaller; `progress` is
-/// told how many of how many samples were seen.
+/// Scales the channels of a model where that reduces the estimated error. `progress` is called with
+/// the number of processed samples and their total.
 ///
 /// # Errors
-/// Where the model cannot be run on a sample.
+/// Returns an error if the model cannot be run on a sample.
 pub fn equalize(
     model: Model,
     samples: &dyn Source,
@@ -52,7 +52,7 @@ pub fn equalize(
     Ok(apply(model, &flow, &factors))
 }
 
-/// Multiplies each unit's channels by its factor.
+/// Multiplies the channels of each unit by its factor.
 fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
     let mut editor = Editor::new(model);
     for Scaled { node, input, layout, divided } in &flow.scaled {
@@ -81,7 +81,7 @@ fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
     editor.finish()
 }
 
-/// Gives a sigmoid the channels as they were before they got factors.
+/// Divides the factors out of the channels that a sigmoid reads.
 fn unscale(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
     let Some(layout) = flow.channels.layout(gate.x) else { return };
     let back: Vec<f32> = layout.units.iter().map(|unit| 1.0 / factors[*unit]).collect();
@@ -127,7 +127,7 @@ mod tests {
         })
     }
 
-    /// Everything that factors pass through, and some that they do not.
+    /// Returns a network with all operations that factors pass through, and some that they do not.
     fn network() -> Model {
         let mut net = Net::new();
         let x = net.input(&[2, 3, 8, 8]);
@@ -153,7 +153,7 @@ mod tests {
         let y = net.begin(&y);
         let sum = net.binary(Binary::Add, &x, &y);
         let sum = relu(&mut net, &sum);
-        // Limits that are not 0 are those of the channels as they were.
+        // Nonzero limits apply to unscaled channels.
         let z = net.begin(&sum);
         let six = net.scalar(0.3, 4);
         let z = net.binary(Binary::Minimum, &z, &six);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_factors_the_results_stay() {
+    fn any_factors_keep_the_results() {
         let model = network();
         let samples = vec![vec![noise(&[2, 3, 8, 8], 7)], vec![noise(&[2, 3, 8, 8], 8)]];
         let before = parity::outputs(&model, &samples).unwrap();
@@ -174,23 +174,23 @@ mod tests {
             let mut free: Vec<usize> = free.copied().filter(|unit| *unit != KEPT).collect();
             free.sort_unstable();
             free.dedup();
-            // Those that the first depthwise layer reads, and the depthwise layers' four each, of which
-            // the first has those of the sum too.
+            // Those that the first depthwise layer reads, and four of each depthwise layer; the sum
+            // shares those of the first.
             assert_eq!(free.len(), 12);
             let mut factors = vec![1.0; flow.units()];
             for (index, unit) in free.iter().enumerate() {
-                // Two of four channels are of one part where a layer is split.
+                // Two of four channels share a factor, and so a part where a layer is split.
                 factors[*unit] = [0.03, 7.0, 0.03, 1.0, 19.0][index % 5];
             }
             let scaled = apply(model.clone(), &flow, &factors);
             let after = parity::outputs(&scaled, &samples).unwrap();
             assert!(parity::compare(&before, &after).of_range < 1e-5, "{gates:?}");
-            // Limits and what leaves the model have no factor, and a sigmoid is given what it was.
+            // Limits and outputs have no factor, and a sigmoid reads unscaled channels.
             assert!(scaled.graph.nodes.iter().any(|node| node.name.ends_with(mark)));
         }
     }
 
-    /// A convolution of one pixel to four channels.
+    /// Adds a 1×1 convolution with four output channels.
     fn pixel(net: &mut Net, x: &Value, kernel: Vec<f32>, groups: u32) -> Value {
         let kernel = Tensor::new(&[4, 4 / groups as usize, 1, 1], kernel).unwrap();
         let bias = Tensor::new(&[4], vec![0.01f32; 4]).unwrap();
@@ -208,8 +208,8 @@ mod tests {
         net.node(Operator::Conv(conv), &[x, &kernel, &bias], &[1, 4, 8, 8])
     }
 
-    /// Channels of which each is ten times smaller than the one before, and weights that make up
-    /// for it.
+    /// Returns a model in which each channel is ten times smaller than the one before, and the next
+    /// weights compensate.
     fn uneven(gated: bool) -> Model {
         let mut net = Net::new();
         let x = net.input(&[1, 4, 8, 8]);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_of_uneven_size_get_one_scale_that_suits_them() {
+    fn equalization_reduces_the_error_of_uneven_channels() {
         let samples: Vec<Vec<Tensor>> =
             (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
         for (gated, int16, left) in [(false, false, 0.3), (true, false, 0.3), (true, true, 0.4)] {
@@ -257,12 +257,12 @@ mod tests {
         let wide = of(Settings { int16: Int16::Nodes(vec![name.clone()]), ..Settings::default() });
         assert!(wide.int16.len() > 1);
         assert!(wide.int16.iter().all(|told| told.node != name && whole_name(&told.node) == name));
-        // A name like those of its parts is told the name that the layer has in the file.
+        // The error suggests the layer's name in the source file, not those of its parts.
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
         let settings = Settings { int16, ..Settings::default() };
         let unknown = quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {});
         let sentence = unknown.err().unwrap().to_string();
-        assert!(sentence.contains(&format!("(it has {name})")), "{sentence}");
+        assert!(sentence.contains(&format!("(similar names: {name})")), "{sentence}");
         let keep_float = vec![name.clone()];
         let float = of(Settings { keep_float, int16: Int16::All, ..Settings::default() });
         let kept = float.left_in_float.iter().filter(|told| told.operator == "Conv");
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn even_channels_stay_as_they_are() {
+    fn even_channels_are_left_unchanged() {
         let mut net = Net::new();
         let x = net.input(&[1, 4, 8, 8]);
         let x = net.begin(&x);

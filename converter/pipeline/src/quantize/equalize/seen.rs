@@ -1,4 +1,4 @@
-//! What values a model's channels take.
+//! Statistics of a model's channels over calibration data.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,25 +12,25 @@ use crate::observe::Observer;
 use crate::resting::Sleeper;
 use crate::samples::{self, Source};
 
-/// Elements of a value that are kept, over all samples.
+/// The number of elements kept per value, over all samples.
 const KEPT_ELEMENTS: usize = 1 << 14;
 
-/// The channels of one value.
+/// The statistics of the channels of one value.
 #[derive(Default)]
 pub struct Seen {
-    /// Least and greatest value of each, in every second sample.
+    /// The minimum and maximum of each channel, over every second sample.
     pub ranges: Vec<Range>,
-    /// Mean square of each.
+    /// The mean square of each channel.
     pub square: Vec<f64>,
-    /// Some places, each with all channels, of the other samples: what a choice is worth shows where
-    /// it was not made.
+    /// Sampled positions of the other samples, each with all channels. Factors are evaluated on
+    /// samples that they were not chosen from.
     pub places: Vec<f32>,
 }
 
-/// The channels of all values that have such with factors, or that layers read.
+/// Collects the statistics of all values whose channel layout is known.
 ///
 /// # Errors
-/// Where the model cannot be run on a sample.
+/// Returns an error if the model cannot be run on a sample.
 pub fn observe(
     model: &dyn Sleeper,
     flow: &Flow,
@@ -42,7 +42,7 @@ pub fn observe(
     };
     let outlets = flow.channels.layouts().iter().enumerate().filter_map(known);
     let mut observer = Observer::new(model, outlets);
-    // Only of what is judged by its places are they kept.
+    // Positions are kept only for values whose rounding error is estimated.
     let judged = choose::judged(model.graph(), flow).into_iter();
     let judged: HashSet<Outlet> =
         judged.flat_map(|(value, x)| x.into_iter().chain([value])).collect();
@@ -69,12 +69,13 @@ pub fn observe(
 }
 
 impl Seen {
-    /// Greatest magnitude of each channel.
+    /// Returns the largest magnitude of each channel.
     pub fn greatest(&self) -> Vec<f32> {
         self.ranges.iter().map(|range| range.high.max(-range.low).max(0.0)).collect()
     }
 
-    /// Adds a sample's values, of which so many lie `within` one channel and stand together.
+    /// Adds a sample's values, keeping `wanted` positions. `within` is the number of consecutive
+    /// elements of one channel, and `number` the index of the sample.
     fn add(
         &mut self,
         values: &[f32],

@@ -1,5 +1,5 @@
-//! A layer and the x · sigmoid(x) behind it as several, each for the output channels of one factor: so
-//! small channels have a scale of their own from the first on.
+//! Splits a layer and the x · sigmoid(x) after it into several, one for the output channels of each
+//! factor, so that small channels have a scale of their own from the start.
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Conv, Dim, Node, Operator, Outlet, Slice, Unary};
@@ -8,16 +8,16 @@ use super::flow::{Flow, Gate};
 use crate::channels::{convolution, real};
 use crate::edit::Editor;
 
-/// Between the name of a layer and what tells its parts apart.
+/// Separates the name of a layer from the number of its part.
 const PART: &str = "/channels-from-";
 
-/// The name of the layer that one of this name is a part of.
+/// Returns the name of the whole layer, given its name or that of a part.
 pub fn whole_name(name: &str) -> &str {
     name.split_once(PART).map_or(name, |(whole, _)| whole)
 }
 
-/// Whether what makes the value of a gate can be split: a convolution of one group that nothing else
-/// reads.
+/// Returns whether the layer before a gate can be split: a convolution of one group that only the
+/// gate reads.
 pub fn can(model: &Model, gate: &Gate) -> bool {
     let nodes = &model.graph.nodes;
     let index = gate.x.node as usize;
@@ -31,7 +31,7 @@ pub fn can(model: &Model, gate: &Gate) -> bool {
         && read.filter(|outlet| **outlet == gate.x).count() == 2
 }
 
-/// Splits a layer by the factors of the channels that its gate gives, and multiplies these.
+/// Splits a layer by the factors of its gate's channels, and multiplies each part by its factor.
 pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
     let product = Outlet { node: gate.product as u32, slot: 0 };
     let Some(layout) = flow.channels.layout(product) else { return };
@@ -51,7 +51,7 @@ pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
         let part = part.expect("it can be split");
         parts.push((channels, part));
     }
-    // The channels in their order, runs of one part together.
+    // Restore the channel order; adjacent channels of one part share a slice.
     let (mut runs, mut first) = (Vec::new(), 0);
     while first < layout.units.len() {
         let belongs = |(channels, _): &&(Vec<usize>, Outlet)| channels.contains(&first);
@@ -66,12 +66,12 @@ pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
         runs.push(editor.add(Node { name, operator, inputs: vec![*part], outputs: vec![fact] }));
         first += run;
     }
-    // In its place, so that all who read it read the parts.
+    // The product becomes the concatenation, so that its readers read the parts.
     let node = &mut editor.model.graph.nodes[gate.product];
     (node.operator, node.inputs) = (Operator::Concat(axis as u32), runs);
 }
 
-/// The layer with some of its output channels, and its gate, times a factor.
+/// Adds a copy of the layer and its gate with only these output channels, times a factor.
 fn part(
     editor: &mut Editor,
     gate: &Gate,
@@ -116,7 +116,7 @@ fn part(
     })
 }
 
-/// Some elements of an axis.
+/// Returns these elements along an axis.
 fn taken(tensor: &Tensor, axis: usize, channels: &[usize]) -> Option<Tensor> {
     let shape = tensor.shape();
     let within: usize = shape[axis + 1..].iter().product();

@@ -1,5 +1,5 @@
-//! What follows an operation directly and is computed with it: factors, bias, addition, limits, and
-//! the scale that the source states for the result.
+//! Operator fusion: finds the operations after another one that are computed in the same step.
+//! These are channel factors, bias, addition, limits, and the scale of a pre-quantized result.
 
 use hardtack::Data;
 use hardtack_bundle::graph::{Binary, Operator, Outlet};
@@ -9,34 +9,34 @@ use super::super::scale::{Quantization, Range};
 use super::super::weights::{keeps_elements, reals};
 use super::{Lowering, outlet};
 
-/// Operations computed together.
+/// Operations that are computed in one step.
 pub struct Chain {
-    /// The node whose value comes out.
+    /// The node whose value the chain produces.
     pub last: usize,
-    /// Multiplies each output channel, before anything else.
+    /// The factor of each output channel, applied first.
     pub factors: Option<Vec<f32>>,
-    /// Added to each output channel after that.
+    /// Biases of the output channels, added after the factors.
     pub bias: Vec<Vec<f32>>,
-    /// A value added before the limits.
+    /// A value that is added before the limits.
     pub residual: Option<Outlet>,
-    /// Limits of the result.
+    /// The limits of the result.
     pub limits: Range,
-    /// The result's scale and zero point as the source states them.
+    /// The scale and zero point of the result, if the source is pre-quantized.
     pub stated: Option<Quantization>,
     /// The nodes after the first.
     pub absorbed: Vec<usize>,
 }
 
-/// What a chain may hold.
+/// The operations that a chain may contain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Allow {
-    /// Limits and a stated scale.
+    /// Limits and a pre-quantized scale.
     Limits,
-    /// Also factors, bias and addition; the number of output channels, at the last axis.
+    /// Also factors, bias and addition.
     Sums {
-        /// How many output channels there are, at this axis of the value without its batch.
+        /// The number of output channels.
         channels: usize,
-        /// Their axis.
+        /// The axis of the output channels, without the batch.
         axis: usize,
         /// Whether a computed value may be added, and not only a bias.
         values: bool,
@@ -44,7 +44,7 @@ pub enum Allow {
 }
 
 impl Lowering<'_> {
-    /// The chain that begins at a node.
+    /// Returns the chain that begins at a node.
     pub fn chain(&self, head: usize, allow: Allow) -> Chain {
         let open = Range { low: f32::NEG_INFINITY, high: f32::INFINITY };
         let mut chain = Chain {
@@ -76,7 +76,7 @@ impl Lowering<'_> {
         chain
     }
 
-    /// The node of the region that alone reads a node's value.
+    /// Returns the only reader of a node's value, if it is in the partition and not yet fused.
     fn only_reader(&self, index: usize) -> Option<usize> {
         match self.uses.get(&outlet(index)).map(Vec::as_slice) {
             Some([Some(reader)]) => {
@@ -88,7 +88,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Adds a node to a chain; whether it could.
+    /// Appends a node to a chain. Returns whether that is possible.
     fn append(&self, chain: &mut Chain, next: usize, sums: Option<(usize, usize, bool)>) -> bool {
         let node = &self.model.graph.nodes[next];
         match node.operator {
@@ -137,7 +137,7 @@ impl Lowering<'_> {
                     return false;
                 };
                 if is_constant(self.model, other) {
-                    // A bias after another value was added is still a bias.
+                    // A constant added after the residual is still a bias.
                     return match self.per_channel(other, channels, axis) {
                         Some(bias) => {
                             chain.bias.push(bias);
@@ -157,7 +157,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// One element per channel of a constant; the axis does not count the batch.
+    /// Returns one element of a constant per channel. The axis excludes the batch.
     pub fn per_channel(&self, constant: Outlet, channels: usize, axis: usize) -> Option<Vec<f32>> {
         let values = reals(self.model, constant)?;
         if values.len() == 1 {
@@ -169,8 +169,8 @@ impl Lowering<'_> {
         fits.then_some(values)
     }
 
-    /// What the source states for a value, where only operations that keep its elements stand
-    /// between.
+    /// Returns the scale and zero point that a pre-quantized source defines for a value, if only
+    /// operations that keep its elements lie in between.
     pub fn stated_ahead(&self, mut value: Outlet) -> Option<Quantization> {
         loop {
             let [Some(reader)] = self.uses.get(&value)?[..] else { return None };
@@ -183,7 +183,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// The scale and zero point that a quantization or dequantization states.
+    /// Returns the scale and zero point of a QuantizeLinear or DequantizeLinear node.
     pub fn stated(&self, index: usize) -> Option<Quantization> {
         let [_, scale, zero_point] = self.model.graph.nodes[index].inputs[..] else { return None };
         let &[scale] = self.constant(scale)?.as_f32()? else { return None };
@@ -195,14 +195,14 @@ impl Lowering<'_> {
         (scale > 0.0 && scale.is_finite()).then_some(Quantization { scale, zero_point })
     }
 
-    /// Scale and zero point of a chain's result: stated, or measured, or what follows from those of
-    /// the values that it reads.
+    /// Returns the scale and zero point of a chain's result: from a pre-quantized source, else from
+    /// calibration, else `follows`, which is derived from the chain's inputs.
     pub fn result(&self, chain: &Chain, follows: Quantization) -> Quantization {
         let known = chain.stated.or_else(|| self.quantization(outlet(chain.last)).ok());
         known.unwrap_or(follows)
     }
 
-    /// Marks a chain's nodes as done by its first node.
+    /// Marks the nodes of a chain as fused into its first node.
     pub fn absorb(&mut self, chain: &Chain) {
         for node in &chain.absorbed {
             self.absorbed.insert(*node, chain.last);

@@ -1,4 +1,4 @@
-//! Operations element by element, and softmax.
+//! Lowers element-wise operations and softmax.
 
 use hardtack_bundle::graph::{Binary, Outlet, Softmax};
 use hardtack_engine::Layer;
@@ -14,7 +14,7 @@ use super::{Lowering, dims, outlet, refused};
 impl Lowering<'_> {
     pub fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
         let [left, right] = self.model.graph.nodes[index].inputs[..] else {
-            return Err("it has not two inputs".into());
+            return Err("it does not have two inputs".into());
         };
         if self.function(index)? {
             return Ok(());
@@ -39,10 +39,10 @@ impl Lowering<'_> {
             std::mem::swap(&mut a, &mut b);
         }
         if self.fact_shape(a)? != shape {
-            return Err("both its operands are repeated".into());
+            return Err("both operands are broadcast".into());
         }
         if !matches!(kind, Binary::Add | Binary::Subtract | Binary::Multiply) {
-            return Err("it has no integer form for two computed values".into());
+            return Err("it has no INT8 form for two computed operands".into());
         }
         if let (Some(wide), Binary::Add | Binary::Subtract) = (self.wide(outlet(index)), kind)
             && self.fact_shape(b)? == shape
@@ -52,7 +52,7 @@ impl Lowering<'_> {
         let order = self.whole_view(a)?.order();
         let first = self.dense(a, &order)?;
         let small = self.fact_shape(b)?;
-        let channels = *order.last().ok_or("its operands have no dimension")?;
+        let channels = *order.last().ok_or("its operands have no axes")?;
         let per_channel = small
             .iter()
             .enumerate()
@@ -61,7 +61,7 @@ impl Lowering<'_> {
             self.dense(b, &order)?
         } else {
             let repeated =
-                self.view(b)?.broadcast(&shape).ok_or("it repeats scattered elements")?;
+                self.view(b)?.broadcast(&shape).ok_or("its broadcast operand is not strided")?;
             let quantization = self.quantization_of_view(b, &repeated)?;
             self.gather(self.name(index), &repeated, &order, quantization)?
         };
@@ -94,10 +94,10 @@ impl Lowering<'_> {
         constant: Outlet,
         constant_first: bool,
     ) -> Result<(), String> {
-        let numbers = reals(self.model, constant).ok_or("its constant is no real number")?;
+        let numbers = reals(self.model, constant).ok_or("its constant is not float")?;
         let shape = self.fact_shape(outlet(index))?;
         if self.fact_shape(value)? != shape {
-            return Err("its computed operand is repeated".into());
+            return Err("its computed operand is broadcast".into());
         }
         let fact = self.model.graph.fact(constant);
         let wide = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
@@ -107,7 +107,7 @@ impl Lowering<'_> {
             None => {
                 let dims = fact.shape.iter().skip(1).map(|dim| dim.value().unwrap_or(0) as usize);
                 repeated(&numbers, &dims.collect::<Vec<_>>(), &shape)
-                    .ok_or("its constant differs by sample")?
+                    .ok_or("its constant varies along the batch")?
             }
         };
         let (ones, zeros) = (vec![1.0; numbers.len()], vec![0.0; numbers.len()]);
@@ -120,7 +120,7 @@ impl Lowering<'_> {
             (Binary::Divide, false) if numbers.iter().all(|x| *x != 0.0) => {
                 (each(|x| 1.0 / x), zeros)
             }
-            _ => return Err("its constant differs by channel".into()),
+            _ => return Err("it has no INT8 form with a non-scalar constant".into()),
         };
         match axis {
             Some(axis) => self.affine(index, value, axis, factor, offset),
@@ -128,8 +128,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// A factor and an offset for each element, as channels of one pixel. Eight bits are enough for
-    /// that only where the source says so.
+    /// Multiplies and offsets each element, as channels of one pixel. INT8 is accurate enough for
+    /// that only if the source is pre-quantized.
     fn by_element(
         &mut self,
         index: usize,
@@ -140,7 +140,7 @@ impl Lowering<'_> {
         let chain = self.chain(index, Allow::Limits);
         let last = outlet(chain.last);
         let quantization = chain.stated.or_else(|| self.stated_ahead(last));
-        let quantization = quantization.ok_or("its constant differs by position")?;
+        let quantization = quantization.ok_or("its constant varies by position")?;
         self.absorb(&chain);
         let count = factor.len();
         let view = self.view(value)?;
@@ -188,10 +188,10 @@ impl Lowering<'_> {
         let axis = match axes[..] {
             [axis] => axis,
             [] => shape.len() - 1,
-            _ => return Err("it sums over several axes".into()),
+            _ => return Err("it has more than one axis".into()),
         };
         if softmax.axes.contains(&0) {
-            return Err("it sums over samples".into());
+            return Err("its axis is the batch".into());
         }
         let mut order: Vec<usize> = self.view(value)?.order();
         order.retain(|other| *other != axis);
@@ -204,7 +204,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Where a sum, difference or product of values within these ranges lies.
+/// Returns the range of the sum, difference or product of values within these ranges.
 fn combined(kind: Binary, a: Range, b: Range) -> Range {
     let of = |a: f32, b: f32| match kind {
         Binary::Add => a + b,
@@ -219,7 +219,7 @@ fn combined(kind: Binary, a: Range, b: Range) -> Range {
     ])
 }
 
-/// A constant of these dimensions, repeated to a shape.
+/// Broadcasts a constant with these dimensions to a shape, or returns `None` if they do not fit.
 fn repeated(numbers: &[f32], dims: &[usize], shape: &[usize]) -> Option<Vec<f32>> {
     let fits = dims.len() == shape.len()
         && dims.iter().product::<usize>() == numbers.len()

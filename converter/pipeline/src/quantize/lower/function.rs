@@ -1,8 +1,8 @@
-//! Functions of one value, element by element: a table of what they make of each of its integers, and
-//! of what a low half may add to it.
+//! Lowers unary element-wise functions to lookup tables over the integers of their input. For int16
+//! inputs, the tables also cover what the low tensor may add.
 //!
-//! A table is made where something else needs the function's value, so that a function of a
-//! function is one table, and nothing is rounded between them.
+//! A table is built only when another operation needs the function's value. So a composition of
+//! functions becomes one table, without intermediate rounding.
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -14,16 +14,16 @@ use super::super::scale::{Quantization, Range};
 use super::super::weights::reals;
 use super::{Lowering, outlet, refused};
 
-/// What is made of each integer of a value.
+/// A unary function, evaluated at every integer of its input.
 pub struct Function {
-    /// The value.
+    /// The input value.
     pub of: Outlet,
-    /// The results at its points, in their order.
+    /// The results at the points of the input, in the order of `Lowering::points`.
     results: Tensor,
 }
 
 impl Lowering<'_> {
-    /// Reads a node as a function of one value. `false` where it is none.
+    /// Records a node as a unary function. Returns `false` if it is not one.
     pub fn function(&mut self, index: usize) -> Result<bool, String> {
         let node = &self.model.graph.nodes[index];
         let shape = self.fact_shape(outlet(index))?;
@@ -49,7 +49,7 @@ impl Lowering<'_> {
         Ok(true)
     }
 
-    /// What a node makes of all the integers of the value that it is a function of.
+    /// Evaluates a node at all points of the value that it is a function of.
     fn evaluate(&mut self, index: usize, of: Outlet) -> Result<Tensor, String> {
         let node = &self.model.graph.nodes[index];
         let order = self.whole_view(of)?.order();
@@ -63,16 +63,16 @@ impl Lowering<'_> {
             } else if let Some(function) = self.functions.get(input) {
                 Some(function.results.clone())
             } else {
-                let values = reals(self.model, *input).ok_or("its constant is no real number")?;
+                let values = reals(self.model, *input).ok_or("its constant is not float")?;
                 Tensor::new(&[1], values)
             };
-            inputs.push(tensor.ok_or("its constant is no single number")?);
+            inputs.push(tensor.ok_or("its constant is not a scalar")?);
         }
         function::evaluate(self.model, index, inputs, count)
     }
 
-    /// Makes the table of a function, if a value is one. `stated` is what reads it as integers, and
-    /// their scale: then that is what is written.
+    /// Emits the lookup table of a value, if it is a function. `stated` is the QuantizeLinear
+    /// output that reads it, and its scale; if given, the table writes that instead.
     pub fn look_up(
         &mut self,
         value: Outlet,
@@ -80,7 +80,7 @@ impl Lowering<'_> {
     ) -> Result<bool, String> {
         let Some(function) = self.functions.get(&value) else { return Ok(false) };
         let of = function.of;
-        let results = function.results.as_f32().ok_or("it gives no real number")?.to_vec();
+        let results = function.results.as_f32().ok_or("its result is not float")?.to_vec();
         let order = self.whole_view(of)?.order();
         if let (None, Some(wide)) = (stated, self.wide(value)) {
             let of = self.halves(of, &order)?;
@@ -108,8 +108,8 @@ impl Lowering<'_> {
     }
 }
 
-/// The scale of a function's results: that of what it reads where it only limits it, else one that
-/// reaches them all.
+/// Returns the scale of a function's results: that of its input if it only clamps it, else one that
+/// covers all results.
 fn follows(read: Quantization, results: &[f32]) -> Quantization {
     let reached = Range::NONE.extended(results);
     let limits = (i8::MIN..=i8::MAX)

@@ -1,4 +1,4 @@
-//! Convolutions and matrix products.
+//! Lowers convolutions and matmuls.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use super::linear::{Linear, ONE_PIXEL};
 use super::wide::Halves;
 use super::{Lowering, outlet, refused};
 
-/// A layer that waits for the last node of its chain, where all it reads is there.
+/// A layer to be emitted at the last node of its chain, when all values that it reads exist.
 pub struct Waiting {
     chain: Chain,
     layer: Linear,
 }
 
 impl Lowering<'_> {
-    /// Reads a convolution or matrix product, and computes it where nothing follows it directly.
+    /// Lowers a convolution or matmul, with pre-rounded weights if calibration has them.
     pub fn layer(&mut self, index: usize) -> Result<(), String> {
         let mut layer = Linear::of(self.model, index)?;
         if let Some(Rounded { weights, scales, bias }) = self.calibration.weights.get(&index) {
@@ -34,7 +34,7 @@ impl Lowering<'_> {
         self.begin(index, layer)
     }
 
-    /// Computes a layer, or lets it wait for the last node of its chain.
+    /// Emits a layer, or defers it to the last node of its chain.
     fn begin(&mut self, index: usize, layer: Linear) -> Result<(), String> {
         let (channels, axis) = (layer.channels, layer.axis);
         let values = self.wide(outlet(index)).is_none();
@@ -48,7 +48,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Computes what waits for a node, if that is the last of its chain.
+    /// Emits the layer that was deferred to this node, if there is one.
     pub fn last_of_a_chain(&mut self, index: usize) -> Result<(), String> {
         match self.waiting.remove(&index) {
             Some(waiting) => self.compute(waiting),
@@ -56,7 +56,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// A factor and an offset for each channel, as a depthwise convolution of one pixel.
+    /// Lowers a factor and an offset per channel as a 1×1 depthwise convolution.
     pub fn affine(
         &mut self,
         index: usize,
@@ -180,8 +180,8 @@ impl Lowering<'_> {
     }
 }
 
-/// Where each channel has a window of its own, copies stand beside it in the row, in a window that is
-/// wider for it: such windows stay what kernels are made for. `None` where it is no such layer.
+/// For depthwise layers with 9-bit weights: repeats each element along the row and widens the
+/// window to match, so that the layer stays depthwise. Returns `None` for other layers.
 fn doubled(
     window: &mut Window,
     order: &[usize],
@@ -207,7 +207,7 @@ fn doubled(
     Some(view.reshape(&wide))
 }
 
-/// A view in which each group of channels is followed by copies of these of its channels.
+/// Returns a view in which each group of channels is followed by copies of these channel ranges.
 fn repeated(view: &View, axis: usize, groups: usize, copies: &[Range<usize>]) -> Option<View> {
     let shape = &view.shape;
     let grouped = [&shape[..axis], &[groups, shape[axis] / groups], &shape[axis + 1..]].concat();

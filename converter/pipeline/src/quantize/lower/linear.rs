@@ -1,4 +1,4 @@
-//! What is linear in a value: convolutions, and products with a constant matrix.
+//! Layers that are linear in a value: convolutions, and matmuls with a constant matrix.
 
 use hardtack::Model;
 use hardtack_bundle::graph::{Conv, Einsum, ImageLayout, Operator, Outlet};
@@ -9,44 +9,45 @@ use super::super::weights::{Weights, reals};
 use super::outlet;
 use super::window::{engine_window, image_order};
 
-/// A layer as a convolution: of a value whose axes are taken in this order, rows first and
+/// A layer expressed as a convolution of a value whose axes are reordered, with rows first and
 /// channels last.
 pub struct Linear {
-    /// The node.
+    /// The index of the node.
     pub node: usize,
-    /// What it reads.
+    /// The value it reads.
     pub input: Outlet,
-    /// The order of its axes, without the batch.
+    /// The order of the input's axes, without the batch.
     pub input_order: Vec<usize>,
-    /// The order of the result's.
+    /// The order of the output's axes, without the batch.
     pub output_order: Vec<usize>,
-    /// The window that slides.
+    /// The geometry of the kernel.
     pub window: Window,
-    /// Groups of channels that do not mix.
+    /// The number of channel groups.
     pub groups: u32,
-    /// Number of output channels.
+    /// The number of output channels.
     pub channels: usize,
     /// The axis of the output channels, without the batch.
     pub axis: usize,
-    /// Its weights.
+    /// The weights.
     pub weights: Weights,
-    /// Added to each output channel.
+    /// The bias of each output channel.
     pub bias: Vec<f32>,
 }
 
-/// A window of a single pixel.
+/// A 1×1 window.
 pub const ONE_PIXEL: Window =
     Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
 
 fn shape(model: &Model, outlet: Outlet) -> Result<Vec<usize>, String> {
-    sample_shape(model.graph.fact(outlet)).ok_or("a dimension is open".into())
+    sample_shape(model.graph.fact(outlet))
+        .ok_or("a dimension is dynamic: bind it with --set".into())
 }
 
 impl Linear {
-    /// The layer that a node is.
+    /// Returns the layer that a node computes.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Returns the reason why the node is not such a layer.
     pub fn of(model: &Model, index: usize) -> Result<Linear, String> {
         match &model.graph.nodes[index].operator {
             Operator::Conv(conv) => Self::convolution(model, index, conv),
@@ -65,8 +66,8 @@ impl Linear {
         let channels = conv.window.output_channels as usize;
         let spatial = conv.window.kernel.iter().map(|size| *size as usize).product();
         let weights = Weights::of_kernel(model, kernel, conv.kernel_layout, channels, spatial)
-            .ok_or("its weights are computed")?;
-        let bias = reals(model, bias).ok_or("its bias is computed")?;
+            .ok_or("its weights are not constant")?;
+        let bias = reals(model, bias).ok_or("its bias is not constant")?;
         let bias = if bias.len() == 1 { vec![bias[0]; channels] } else { bias };
         let axis = match conv.window.layout {
             ImageLayout::Nchw | ImageLayout::Chw => 0,
@@ -86,10 +87,10 @@ impl Linear {
         })
     }
 
-    /// A product of a value with a constant matrix, as a convolution of one pixel after another.
+    /// Returns a matmul with a constant matrix as a 1×1 convolution.
     fn product(model: &Model, index: usize, einsum: &Einsum) -> Result<Linear, String> {
         let node = &model.graph.nodes[index];
-        let general = || "it is no product of a value with a constant matrix".to_string();
+        let general = || "it is not a matmul with one constant matrix".to_string();
         let (sides, result) = einsum.expression.split_once("->").ok_or_else(general)?;
         let (left, right) = sides.split_once(',').ok_or_else(general)?;
         let [a, b] = node.inputs[..] else { return Err(general()) };
@@ -108,7 +109,7 @@ impl Linear {
         };
         let value_axes: Vec<char> = value_axes.chars().collect();
         let result: Vec<char> = result.chars().collect();
-        // Every axis but the batch, the summed one last; and in the result the new one last.
+        // All axes but the batch; the summed axis last, and in the result the new axis last.
         let place = |axes: &[char], axis: char| axes.iter().position(|other| *other == axis);
         let k_place = place(&value_axes, k).ok_or_else(general)?;
         let n_place = place(&result, n).ok_or_else(general)?;
@@ -129,7 +130,7 @@ impl Linear {
         let strides = [sizes[1], 1];
         let by = |axis: usize| (sizes[axis], strides[axis]);
         let weights = Weights::of_matrix(model, matrix, by(k_axis), by(1 - k_axis))
-            .ok_or("its weights are computed")?;
+            .ok_or("its weights are not constant")?;
         let channels = sizes[1 - k_axis];
         Ok(Linear {
             node: index,

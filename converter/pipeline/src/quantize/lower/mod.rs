@@ -1,4 +1,4 @@
-//! A region as a program of the engine.
+//! Lowers a partition to a program of the engine.
 
 mod chain;
 mod elementwise;
@@ -28,17 +28,17 @@ use super::region::{Region, is_constant, reads, sample_shape};
 use super::scale::Quantization;
 use crate::report::WeightsReport;
 
-const SCATTERED: &str = "its elements lie too far scattered";
+const SCATTERED: &str = "its layout needs more than 6 strided dimensions";
 
-/// A finished program and what it stands for.
+/// The program of a partition, and the values of the model it relates to.
 pub struct Lowered {
     /// The program.
     pub built: Built,
-    /// What its input ports are given.
+    /// The value that each input port reads.
     pub inputs: Vec<Outlet>,
-    /// What its output ports give.
+    /// The value that each output port returns.
     pub outputs: Vec<Outlet>,
-    /// Steps that write the whole of a value, and how that is stored.
+    /// The values that steps write completely, and how they are stored.
     pub values: Vec<Written>,
 }
 
@@ -46,28 +46,28 @@ pub struct Lowered {
 pub struct Written {
     /// The value in the float model.
     pub outlet: Outlet,
-    /// Which step.
+    /// The index of the step.
     pub step: usize,
-    /// Where its elements are.
+    /// The view of its elements; of the high tensor if the value is int16.
     pub view: View,
-    /// What it lacks there, if it has 16 bits.
+    /// The low tensor, if the value is int16.
     pub low: Option<TensorId>,
-    /// The weights that make it, if it is a layer's.
+    /// Statistics of the layer's weights, if a layer produces the value.
     pub weights: Option<WeightsReport>,
 }
 
-/// Why a node cannot be part of a program.
+/// A node that cannot be lowered.
 pub struct Refusal {
-    /// Index of the node.
+    /// The index of the node.
     pub node: usize,
-    /// Why.
+    /// The reason, as a phrase without a final period.
     pub reason: String,
 }
 
-/// Makes the program of a region, with 16 bits for the values of the nodes `int16`.
+/// Lowers a partition to a program, with int16 activations for the nodes `int16`.
 ///
 /// # Errors
-/// The node that cannot be part of it.
+/// Returns the first node that cannot be lowered.
 pub fn lower(
     model: &Model,
     region: &Region,
@@ -102,32 +102,32 @@ pub fn lower(
     lowering.finish()
 }
 
-/// What a node makes.
+/// The state of lowering a partition.
 struct Lowering<'a> {
     model: &'a Model,
     calibration: &'a Calibration,
     region: &'a Region,
-    /// The nodes that read each value; `None` stands for the model's caller.
+    /// The nodes that read each value; `None` stands for the model's output.
     uses: HashMap<Outlet, Vec<Option<usize>>>,
-    /// Nodes whose values have 16 bits, where there are ranges for that.
+    /// Nodes whose values are int16, if calibration ranges exist.
     carried: HashSet<usize>,
-    /// Nodes that are computed as part of another, and the last node of that one's chain.
+    /// Nodes that are fused into another node, and the last node of that node's chain.
     absorbed: HashMap<usize, usize>,
     builder: Builder,
-    /// Values that no step computes before one needs them.
+    /// Unary functions whose lookup tables are built only when a step needs them.
     functions: HashMap<Outlet, Function>,
     views: HashMap<Outlet, View>,
-    /// Dense copies of values, by the order of their axes.
+    /// Dense int8 copies of values, by value and axis order.
     dense: HashMap<(Outlet, Vec<usize>), TensorId>,
-    /// What tensors lack of values of 16 bits.
+    /// The low tensor of each int16 high tensor.
     lows: HashMap<TensorId, Low>,
-    /// Dense copies with all bits.
+    /// Dense copies of values with all bits, by value and axis order.
     wide_dense: HashMap<(Outlet, Vec<usize>), Halves>,
-    /// Tensors of 16 bits at other scales.
+    /// Copies of int16 tensors at other scales.
     rescaled: HashMap<(TensorId, u32, i8, u32), Halves>,
-    /// Tensors of 16 bits rounded to 8.
+    /// Copies of int16 tensors rounded to int8.
     narrow: HashMap<TensorId, TensorId>,
-    /// Layers that wait for the last node of their chain, by that node.
+    /// Layers to be emitted at the last node of their chain, by that node.
     waiting: HashMap<usize, Waiting>,
     inputs: Vec<Outlet>,
     values: Vec<Written>,
@@ -146,12 +146,12 @@ fn uses(model: &Model) -> HashMap<Outlet, Vec<Option<usize>>> {
     uses
 }
 
-/// A refusal by the engine, for people.
+/// Returns the text of an engine error.
 fn refused(error: BuildError) -> String {
     error.to_string()
 }
 
-/// The first output of a node.
+/// Returns the first output of a node.
 fn outlet(index: usize) -> Outlet {
     Outlet { node: index as u32, slot: 0 }
 }
@@ -167,7 +167,7 @@ impl<'a> Lowering<'a> {
             Operator::Binary(kind) => self.binary(index, *kind),
             Operator::Unary(_) | Operator::Select => match self.function(index)? {
                 true => Ok(()),
-                false => Err("it is no function of one value".into()),
+                false => Err("it is not a unary element-wise op".into()),
             },
             Operator::MaxPool(pool) => self.max_pool(index, pool),
             Operator::SumPool(pool) => self.sum_pool(index, pool),
@@ -182,14 +182,15 @@ impl<'a> Lowering<'a> {
     }
 
     fn fact_shape(&self, outlet: Outlet) -> Result<Vec<usize>, String> {
-        sample_shape(self.model.graph.fact(outlet)).ok_or("a dimension is open".into())
+        sample_shape(self.model.graph.fact(outlet))
+            .ok_or("a dimension is dynamic: bind it with --set".into())
     }
 
     fn name(&self, index: usize) -> &'a str {
         &self.model.graph.nodes[index].name
     }
 
-    /// The content of a constant.
+    /// Returns the tensor of a constant.
     fn constant(&self, outlet: Outlet) -> Option<&'a hardtack::Tensor> {
         match self.model.graph.nodes[outlet.node as usize].operator {
             Operator::Constant(index) => match self.model.constants.get(index as usize)? {
@@ -207,12 +208,12 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// The one value a node reads.
+    /// Returns the first input of a node that is not a constant.
     fn operand(&self, index: usize) -> Result<Outlet, String> {
         reads(self.model, index).next().ok_or("it reads only constants".into())
     }
 
-    /// A value as a view of tensors of 8 bits.
+    /// Returns a view of a value in int8 tensors.
     fn view(&mut self, outlet: Outlet) -> Result<View, String> {
         let view = self.whole_view(outlet)?;
         let mut narrowed = HashMap::new();
@@ -224,8 +225,8 @@ impl<'a> Lowering<'a> {
         Ok(view.redirected(|id| narrowed[&id]))
     }
 
-    /// A value as a view, of the high halves where it has 16 bits; what is made outside becomes an
-    /// input port.
+    /// Returns a view of a value, of the high tensors if it is int16. A value computed outside the
+    /// partition becomes an input port.
     fn whole_view(&mut self, outlet: Outlet) -> Result<View, String> {
         if let Some(view) = self.views.get(&outlet) {
             return Ok(view.clone());
@@ -234,14 +235,14 @@ impl<'a> Lowering<'a> {
             return self.whole_view(outlet);
         }
         if is_constant(self.model, outlet) {
-            return Err("it reads a constant where integers need a computed value".into());
+            return Err("it reads a constant where INT8 needs a computed value".into());
         }
         let made_by = &self.model.graph.nodes[outlet.node as usize].operator;
         let element = match (self.model.graph.fact(outlet).dtype, made_by) {
             (DType::F32, _) => PortType::F32,
             (DType::I8, Operator::Input) => PortType::I8,
             (DType::U8, Operator::Input) => PortType::U8,
-            _ => return Err("it reads integers that a float operation makes".into()),
+            _ => return Err("it reads integers that a float operation computes".into()),
         };
         let shape = self.fact_shape(outlet)?;
         let elements: usize = shape.iter().product();
@@ -254,7 +255,7 @@ impl<'a> Lowering<'a> {
         Ok(view)
     }
 
-    /// Scale and zero point for a value: as the source states them for it, else by its range.
+    /// Returns the scale and zero point of a value: from a pre-quantized source, else by its range.
     fn quantization(&self, outlet: Outlet) -> Result<Quantization, String> {
         if let Some(stated) = self.stated_ahead(outlet) {
             return Ok(stated);
@@ -262,13 +263,13 @@ impl<'a> Lowering<'a> {
         match self.calibration.ranges.get(&outlet) {
             Some(chosen) => Ok(Quantization::of(chosen.range)),
             None => Err(format!(
-                "no scale is stated for {:?}, and there is no calibration data to measure one",
+                "the model has no scale for {:?}, and no calibration data was given to choose one",
                 self.name(outlet.node as usize)
             )),
         }
     }
 
-    /// The quantization that all pieces of a view share.
+    /// Returns the scale and zero point that all chunks of a view share.
     fn shared_quantization(&self, view: &View) -> Option<Quantization> {
         let mut shared = None;
         for piece in &view.pieces {
@@ -281,7 +282,7 @@ impl<'a> Lowering<'a> {
         shared
     }
 
-    /// The quantization of a dense copy of a value's view.
+    /// Returns the scale and zero point for a dense copy of a value's view.
     fn quantization_of_view(&self, outlet: Outlet, view: &View) -> Result<Quantization, String> {
         match self.shared_quantization(view) {
             Some(shared) => Ok(shared),
@@ -290,11 +291,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn quantization_of(&self, id: TensorId) -> Quantization {
-        let tensor = self.builder.get(id).expect("tensors are made before they are named");
+        let tensor = self.builder.get(id).expect("tensors are created before they are used");
         Quantization { scale: tensor.scale, zero_point: tensor.zero_point }
     }
 
-    /// A value as one dense tensor that stores its axes in this order, outermost first.
+    /// Returns a value as a dense int8 tensor that stores its axes in this order, outermost first.
     fn dense(&mut self, outlet: Outlet, order: &[usize]) -> Result<TensorId, String> {
         let key = (outlet, order.to_vec());
         if let Some(id) = self.dense.get(&key) {
@@ -308,7 +309,7 @@ impl<'a> Lowering<'a> {
         let view = self.view(outlet)?;
         let dims = dims(&view.shape, order)?;
         let whole = view.whole_tensor(order).filter(|id| {
-            let tensor = self.builder.get(*id).expect("views name tensors that are there");
+            let tensor = self.builder.get(*id).expect("views refer to existing tensors");
             [tensor.height, tensor.width, tensor.channels] == dims
         });
         let id = match whole {
@@ -344,7 +345,7 @@ impl<'a> Lowering<'a> {
         Ok(id)
     }
 
-    /// A new tensor for a value that stores its axes in this order.
+    /// Creates a tensor for a value that stores its axes in this order.
     fn tensor(
         &mut self,
         outlet: Outlet,
@@ -357,7 +358,7 @@ impl<'a> Lowering<'a> {
         Ok(self.builder.tensor(name, dims(&shape, order)?, scale, zero_point))
     }
 
-    /// Notes that the last step wrote a value.
+    /// Records that the last step wrote a value.
     fn written(&mut self, outlet: Outlet, id: TensorId, order: &[usize]) -> Result<(), String> {
         let view = View::dense(Source::Tensor(id), &self.fact_shape(outlet)?, order);
         self.dense.insert((outlet, order.to_vec()), id);
@@ -365,7 +366,7 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// Notes where the last step wrote a value.
+    /// Records where the last step wrote a value.
     fn note(&mut self, outlet: Outlet, view: View, low: Option<TensorId>) {
         self.views.insert(outlet, view.clone());
         let step = self.builder.step_count() - 1;
@@ -388,7 +389,7 @@ impl<'a> Lowering<'a> {
         }
         let first = self.region.nodes[0];
         let built = self.builder.finish().map_err(|error| {
-            // What only the whole program shows is told of the node that is named, if one is.
+            // Attribute the error to the node that it names, else to the first node.
             let named = |index: &&usize| match &error {
                 BuildError::Refused { name, .. } | BuildError::Unused(name) => {
                     self.model.graph.nodes[**index].name == *name
@@ -401,7 +402,7 @@ impl<'a> Lowering<'a> {
         Ok(Lowered { built, inputs: self.inputs, outputs, values: self.values })
     }
 
-    /// Hands a value to what is outside.
+    /// Writes a value to an output port.
     fn exit(&mut self, outlet: Outlet) -> Result<(), String> {
         let node: &Node = &self.model.graph.nodes[outlet.node as usize];
         let mut view = self.view(outlet)?;
@@ -430,7 +431,7 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// Height, width and channels of a tensor that stores the axes of a shape in this order.
+/// Returns the height, width and channels of a tensor that stores a shape's axes in this order.
 fn dims(shape: &[usize], order: &[usize]) -> Result<[u32; 3], String> {
     let stored: Vec<usize> = order.iter().map(|axis| shape[*axis]).collect();
     let size = |elements: usize| u32::try_from(elements).map_err(|_| "it is too large".to_string());

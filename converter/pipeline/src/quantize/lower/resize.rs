@@ -1,4 +1,4 @@
-//! Resizing images.
+//! Lowers image resizing.
 
 use hardtack::Data;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation, Resize};
@@ -7,7 +7,7 @@ use hardtack_kernels::Sample;
 use super::wide::{Halves, Low};
 use super::{Lowering, outlet, refused};
 
-/// Weights of a sample are in units of one part in this many.
+/// Interpolation weights are in units of one part in this many.
 const UNIT: f64 = 2048.0;
 
 impl Lowering<'_> {
@@ -21,7 +21,7 @@ impl Lowering<'_> {
         let sizes = given(resize.sizes_input);
         let scales = given(resize.scales_input).and_then(|tensor| tensor.as_f32());
         if sizes.is_none() && scales.is_none() {
-            return Err("its size is computed".into());
+            return Err("its output size is not constant".into());
         }
         debug_assert!(sizes.is_none_or(|sizes| matches!(sizes.data(), Data::I64(_))));
         let before = self.fact_shape(node.inputs[0])?;
@@ -51,7 +51,7 @@ impl Lowering<'_> {
         self.interpolate(index, &before, &after, samples)
     }
 
-    /// Resizes an image whose channels are the first axis.
+    /// Resizes an image whose first axis is the channels.
     fn interpolate(
         &mut self,
         index: usize,
@@ -60,7 +60,7 @@ impl Lowering<'_> {
         mut samples: Vec<Vec<Sample>>,
     ) -> Result<(), String> {
         if before.len() != 3 || before[0] != after[0] {
-            return Err("it resizes something else than an image".into());
+            return Err("it resizes other axes than height and width".into());
         }
         if before.iter().chain(after).any(|size| *size > usize::from(u16::MAX)) {
             return Err("the image is too large".into());
@@ -69,7 +69,7 @@ impl Lowering<'_> {
         let columns = samples.remove(2);
         let rows = samples.remove(1);
         let value = self.model.graph.nodes[index].inputs[0];
-        // Elements that are not mixed are repeated in each half.
+        // Nearest-neighbor resizing only copies elements, so it applies to each int16 tensor alone.
         let repeated = rows.iter().chain(&columns).all(|sample| sample.weight == 0);
         let halves = match repeated && self.carried.contains(&index) {
             true => self.halves(value, &order)?,
@@ -92,8 +92,8 @@ impl Lowering<'_> {
     }
 }
 
-/// For each place of an axis after resizing, what it is made of. Coordinates as in the ONNX
-/// specification of Resize.
+/// Returns the source positions and weight of each output position along an axis. Coordinates are
+/// those of the ONNX Resize operator.
 fn along(resize: &Resize, before: usize, after: usize, ratio: f64) -> Result<Vec<Sample>, String> {
     let coordinate = |at: usize| {
         let at = at as f64;
@@ -132,7 +132,7 @@ fn along(resize: &Resize, before: usize, after: usize, ratio: f64) -> Result<Vec
                 let second = (first as usize + 1).min(last) as u16;
                 Ok(Sample { first: first as u16, second, weight })
             }
-            Interpolation::Cubic => Err("cubic interpolation has no integer form".to_string()),
+            Interpolation::Cubic => Err("cubic interpolation has no INT8 form".to_string()),
         }
     };
     (0..after).map(sample).collect()

@@ -1,4 +1,4 @@
-//! Operations that only say where elements stand, and stated scales.
+//! Lowers operations that only rearrange elements, and the scales of pre-quantized models.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::super::scale::Quantization;
 use super::{Lowering, SCATTERED, outlet, refused};
 
 impl Lowering<'_> {
-    /// A node whose value is a view of what it reads.
+    /// Lowers a node whose value is a view of its input.
     pub fn rearrange(&mut self, index: usize) -> Result<(), String> {
         let node = &self.model.graph.nodes[index];
         let shape = self.fact_shape(outlet(index))?;
@@ -18,7 +18,7 @@ impl Lowering<'_> {
             Operator::Concat(axis) => self.concat(index, *axis as usize)?,
             Operator::AddAxis(0) | Operator::RemoveAxis(0) => {
                 return Err(
-                    "it changes the first dimension, over which programs are repeated".into()
+                    "it changes the batch dimension, over which a program is repeated".into()
                 );
             }
             Operator::AddAxis(_) | Operator::RemoveAxis(_) => {
@@ -37,7 +37,7 @@ impl Lowering<'_> {
             Operator::Slice(slice) if slice.axis > 0 => {
                 let (start, end) = (slice.start.value(), slice.end.value());
                 let (Some(start), Some(end)) = (start, end) else {
-                    return Err("its range is computed".into());
+                    return Err("its range is not constant".into());
                 };
                 let axis = slice.axis as usize - 1;
                 let range = start as usize..end as usize;
@@ -52,18 +52,18 @@ impl Lowering<'_> {
             Operator::StridedSlice(slice) => self.strided(index, slice)?,
             _ => {
                 return Err(
-                    "it changes the first dimension, over which programs are repeated".into()
+                    "it changes the batch dimension, over which a program is repeated".into()
                 );
             }
         };
         if view.shape != shape {
-            return Err("its shape is not what its attributes make".into());
+            return Err("its shape does not match its attributes".into());
         }
         self.views.insert(outlet(index), view);
         Ok(())
     }
 
-    /// A view of a value; of a dense copy where its pieces do not allow it.
+    /// Returns a changed view of a value, or of its dense copy if the chunks do not allow that.
     pub fn of_view(
         &mut self,
         value: Outlet,
@@ -77,7 +77,7 @@ impl Lowering<'_> {
         change(&copy).ok_or(SCATTERED.into())
     }
 
-    /// A dense copy of a value, in the order of its largest piece.
+    /// Returns a view of a dense copy of a value, in the axis order of its largest chunk.
     fn copy(&mut self, value: Outlet) -> Result<View, String> {
         let view = self.view(value)?;
         let order = view.order();
@@ -86,7 +86,7 @@ impl Lowering<'_> {
     }
 
     fn concat(&mut self, index: usize, axis: usize) -> Result<View, String> {
-        let axis = axis.checked_sub(1).ok_or("it joins samples")?;
+        let axis = axis.checked_sub(1).ok_or("it concatenates along the batch")?;
         let inputs = &self.model.graph.nodes[index].inputs;
         let views: Vec<View> =
             inputs.iter().map(|x| self.whole_view(*x)).collect::<Result<_, _>>()?;
@@ -105,7 +105,7 @@ impl Lowering<'_> {
             match tensor.map(hardtack::Tensor::data) {
                 Some(Data::I64(values)) => Ok(values.clone()),
                 Some(Data::I32(values)) => Ok(values.iter().map(|v| i64::from(*v)).collect()),
-                _ => Err("its ranges are computed".into()),
+                _ => Err("its ranges are not constant".into()),
             }
         };
         let (starts, ends) = (integers(1)?, integers(2)?);
@@ -124,10 +124,10 @@ impl Lowering<'_> {
         for place in 0..starts.len() {
             let rank = shape.len() as i64 + 1;
             let axis = if axes[place] < 0 { axes[place] + rank } else { axes[place] };
-            let axis = usize::try_from(axis - 1).map_err(|_| "it takes some of the samples")?;
-            let size = *shape.get(axis).ok_or("it slices an axis that is not there")? as i64;
+            let axis = usize::try_from(axis - 1).map_err(|_| "it slices the batch")?;
+            let size = *shape.get(axis).ok_or("it slices an axis that does not exist")? as i64;
             let step = usize::try_from(steps[place]).ok().filter(|step| *step > 0);
-            let step = step.ok_or("it walks backwards")?;
+            let step = step.ok_or("its step is not positive")?;
             let bound = |at: i64| (if at < 0 { at + size } else { at }).clamp(0, size) as usize;
             let open = |mask: i64| place < 64 && mask >> place & 1 == 1;
             let start = if open(slice.begin_mask) { 0 } else { bound(starts[place]) };
@@ -143,7 +143,7 @@ impl Lowering<'_> {
         })
     }
 
-    /// A stated scale that no operation before could take over.
+    /// Lowers a QuantizeLinear that is not fused into the operation before it.
     pub fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
         let value = self.model.graph.nodes[index].inputs[0];
@@ -164,8 +164,8 @@ impl Lowering<'_> {
         self.written(outlet(index), id, &order)
     }
 
-    /// A view with the integers of another scale: each tensor by a table, which rounds as the source
-    /// does, whatever the scales. `None` where it shows inputs of the program.
+    /// Requantizes the tensors of a view by lookup tables, which round exactly as the source does
+    /// for any scales. Returns `None` if the view reads inputs of the program.
     fn by_tables(
         &mut self,
         index: usize,
@@ -185,7 +185,7 @@ impl Lowering<'_> {
         ids.retain(|id| self.quantization_of(*id) != stated);
         for from in ids {
             let name = self.name(index);
-            let to = self.builder.get(from).expect("views name tensors that are there");
+            let to = self.builder.get(from).expect("views refer to existing tensors");
             let dims = [to.height, to.width, to.channels];
             let to = self.builder.tensor(name, dims, stated.scale, stated.zero_point);
             self.builder.lookup(name, from, to, |real| real).map_err(refused)?;
@@ -196,7 +196,7 @@ impl Lowering<'_> {
         Ok(Some(view))
     }
 
-    /// The integers of a stated scale, read as reals.
+    /// Lowers a DequantizeLinear: reads its input's integers with their scale.
     pub fn dequantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
         let view = self.view(self.model.graph.nodes[index].inputs[0])?;
@@ -206,7 +206,7 @@ impl Lowering<'_> {
             return self.written(outlet(index), id, &order);
         }
         if self.shared_quantization(&view) != Some(stated) {
-            return Err("it reads integers by another scale than they were written".into());
+            return Err("its scale differs from the one its input was quantized with".into());
         }
         self.views.insert(outlet(index), view);
         Ok(())

@@ -1,4 +1,4 @@
-//! Pooling, borders, and the geometry of sliding windows.
+//! Lowers pooling and padding, and converts windows to the engine's geometry.
 
 use hardtack::{Constant, Data};
 use hardtack_bundle::graph::{self, ImageLayout, MaxPool, Pad, PadMode, Padding, SumPool};
@@ -8,20 +8,20 @@ use super::super::lattice::Source;
 use super::chain::Allow;
 use super::{Lowering, SCATTERED, outlet, refused};
 
-/// The order in which images of this layout are stored, rows first and channels last; axes do
-/// not count the batch.
+/// Returns the order in which images of this layout are stored, with rows first and channels last.
+/// Axes exclude the batch.
 pub fn image_order(layout: ImageLayout, rank: usize) -> Result<Vec<usize>, String> {
     match (layout, rank) {
         (ImageLayout::Nchw, 3) => Ok(vec![1, 2, 0]),
         (ImageLayout::Nchw, 2) => Ok(vec![1, 0]),
         (ImageLayout::Nhwc, 3) => Ok(vec![0, 1, 2]),
         (ImageLayout::Nhwc, 2) => Ok(vec![0, 1]),
-        _ => Err("it works on neither signals nor images with a batch dimension".into()),
+        _ => Err("its input is neither 1-D nor 2-D with channels and a batch".into()),
     }
 }
 
-/// A window of a graph as the engine has it: a signal is an image of one row. The shapes do not
-/// count the batch.
+/// Converts a window of the graph to one of the engine. A 1-D signal is an image of one row. The
+/// shapes exclude the batch.
 pub fn engine_window(
     window: &graph::Window,
     before: &[usize],
@@ -71,10 +71,10 @@ impl Lowering<'_> {
 
     pub fn sum_pool(&mut self, index: usize, pool: &SumPool) -> Result<(), String> {
         if !pool.average {
-            return Err("it sums windows without dividing".into());
+            return Err("a sum pool that does not average has no INT8 form".into());
         }
         if pool.count_include_pad && matches!(pool.window.padding, Padding::ExplicitCeil(..)) {
-            return Err("its windows reach beyond the border".into());
+            return Err("its windows reach beyond the padding".into());
         }
         let input = self.operand(index)?;
         let before = self.fact_shape(input)?;
@@ -96,13 +96,13 @@ impl Lowering<'_> {
 
     pub fn pad(&mut self, index: usize, pad: &Pad) -> Result<(), String> {
         let PadMode::Constant(constant) = pad.mode else {
-            return Err("its border is no constant".into());
+            return Err("its padding mode is not constant".into());
         };
         let Some(Constant::Tensor(border)) = self.model.constants.get(constant as usize) else {
-            return Err("its border is no number".into());
+            return Err("its padding value is not a constant".into());
         };
         if pad.pads.first() != Some(&(0, 0)) {
-            return Err("it pads the first dimension, over which programs are repeated".into());
+            return Err("it pads the batch dimension, over which a program is repeated".into());
         }
         let input = self.operand(index)?;
         let view = self.view(input)?;
@@ -117,7 +117,7 @@ impl Lowering<'_> {
             (Data::U8(value), Some(shared)) if value.len() == 1 => {
                 (shared.real((value[0] ^ 0x80) as i8), shared)
             }
-            _ => return Err("its border is no real number".into()),
+            _ => return Err("its padding value is not supported".into()),
         };
         let to = self.tensor(outlet(index), &order, quantization)?;
         let name = self.name(index);

@@ -1,4 +1,4 @@
-//! Functions and sums of values of 16 bits.
+//! Lowers unary functions and sums of int16 values.
 
 use hardtack_bundle::graph::{Binary, Outlet};
 use hardtack_engine::program::{Clamp, TensorId};
@@ -7,24 +7,24 @@ use super::super::super::scale::{Quantization, Range};
 use super::super::{Lowering, outlet, refused};
 use super::{HALF_STEPS, Halves, Low, STEPS};
 
-/// Parts of what a low half may add, at which functions are looked at.
+/// The number of low values at which functions are sampled.
 const PARTS: usize = 9;
 
-/// What a function makes of an integer and a low half: `at + slope · low`.
+/// The linear approximation of a function around one high integer: `at + slope · low`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Line {
     at: f32,
     slope: f32,
 }
 
-/// What a low half may add, in even parts.
+/// Returns evenly spaced values that a low tensor may add.
 fn added(reach: Range) -> [f32; PARTS] {
     let part = |index| index as f32 / (PARTS - 1) as f32;
     std::array::from_fn(|index| reach.low + part(index) * (reach.high - reach.low))
 }
 
-/// For each integer the line of least squares through a function's results at the points that a low
-/// half of this reach gives.
+/// Returns, for each high integer, the least-squares line through the function's results at the
+/// sampled low values.
 fn lines(results: &[f32], reach: Range) -> Vec<Line> {
     let (exact, parts) = results.split_at(256);
     let shifts = added(reach);
@@ -50,8 +50,8 @@ fn lines(results: &[f32], reach: Range) -> Vec<Line> {
 }
 
 impl Lowering<'_> {
-    /// Where a function of a value is looked at: each of its integers, from the least on, and where the
-    /// value has a low half, each again with so many parts of what that may add.
+    /// Returns the floats at which functions of a value are evaluated: its high integers in
+    /// ascending order. For int16, these follow again with each of the sampled low values added.
     pub fn points(&self, of: Halves) -> Vec<f32> {
         let read = self.quantization_of(of.high);
         let added = of.low.map(|low| added(low.reach));
@@ -60,7 +60,7 @@ impl Lowering<'_> {
         shifts.flat_map(all).collect()
     }
 
-    /// A function of a value, by its results at the points of the value.
+    /// Lowers a function to an int16 value, given its results at the points of its input.
     pub fn wide_function(
         &mut self,
         value: Outlet,
@@ -109,7 +109,7 @@ impl Lowering<'_> {
         self.written_wide(value, high, Low { tensor: sum, reach }, order)
     }
 
-    /// A sum or difference of two values of the same shape, of which either may have 16 bits.
+    /// Lowers a sum or difference of two values of the same shape, each int16 or int8, to int16.
     pub fn wide_sum(
         &mut self,
         index: usize,
@@ -121,7 +121,7 @@ impl Lowering<'_> {
         let order = self.whole_view(a)?.order();
         let steps = HALF_STEPS;
         let halves = [self.halves(a, &order)?, self.halves(b, &order)?];
-        // What is added may reach farther than the sum.
+        // The terms may have a larger range than the sum.
         let reach = halves.iter().fold(to.range(), |reach, halves| {
             let Range { low, high } = self.quantization_of(halves.high).range();
             reach.extended(&[low, high])
@@ -151,17 +151,17 @@ impl Lowering<'_> {
 mod tests {
     use super::*;
 
-    /// Results at the points of integers a whole apart, from −128 on.
+    /// Returns results at the points of a value with scale 1, from −128 on.
     fn results(reach: Range, f: impl Fn(f32) -> f32) -> Vec<f32> {
         let shifts = std::iter::once(0.0).chain(added(reach));
         shifts.flat_map(|shift| (-128..128).map(move |i| i as f32 + shift)).map(f).collect()
     }
 
     #[test]
-    fn a_line_is_nearest_to_what_lies_between_integers() {
+    fn lines_fit_the_function_between_integers() {
         let around = Range { low: -0.5, high: 0.5 };
         let beside = Range { low: 0.0, high: 1.0 };
-        // What is straight is exact, also where it begins at an integer.
+        // A linear function is fitted exactly, also if its kink is at an integer.
         for line in lines(&results(around, |x| 3.0 * x - 1.0), around).iter().skip(1) {
             assert!((line.slope - 3.0).abs() < 1e-4);
         }
@@ -170,7 +170,7 @@ mod tests {
         assert!(relu[128..].iter().enumerate().all(|(x, line)| {
             (line.at - x as f32).abs() < 1e-4 && (line.slope - 1.0).abs() < 1e-4
         }));
-        // A parabola's errors have no mean: a tangent's would all be of one sign.
+        // The errors of a parabola average to zero; those of a tangent would all have one sign.
         let parabola = lines(&results(around, |x| x * x), around);
         for (x, line) in (-128..128).zip(&parabola) {
             let exact = |shift: f32| (x as f32 + shift).powi(2);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_has_no_slope() {
+    fn results_that_are_not_finite_have_no_slope() {
         let reach = Range { low: -0.5, high: 0.5 };
         let log = lines(&results(reach, f32::ln), reach);
         assert!(log[0].at.is_nan() && log[0].slope == 0.0);

@@ -1,4 +1,4 @@
-//! Layers that read or give 16 bits.
+//! Lowers layers with an int16 input or output.
 
 use std::borrow::Cow;
 
@@ -13,15 +13,15 @@ use super::super::linear::Linear;
 use super::super::{Lowering, dims, outlet, refused};
 use super::{HALF_STEPS, Halves, Low, STEPS};
 
-/// With fewer steps than this, what a low half adds is too much for a tensor of 8 bits.
+/// With fewer low steps than this, the low input's contribution is too large for one int8 tensor.
 const FEWEST_STEPS: f32 = 48.0;
-/// How many channels become one group, by preference.
+/// Preferred numbers of depthwise channels to join to one group.
 const JOINED: [u32; 3] = [8, 4, 2];
-/// What many terms add up to is within so many standard deviations, but for one of 100 000.
+/// The bound of a sum of many terms, in standard deviations: 1 in 100 000 sums exceed it.
 const DEVIATIONS: f32 = 4.5;
 
 impl Lowering<'_> {
-    /// A convolution with an input or a result of 16 bits.
+    /// Emits a convolution with an int16 input or output.
     pub fn wide_layer(
         &mut self,
         layer: &Linear,
@@ -39,7 +39,7 @@ impl Lowering<'_> {
         };
         let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
         let channels = [self.dims_of(input.high)[2], dims[2]];
-        // Each step has its own output.
+        // Each step sets its own output.
         let nothing = TensorId::MAX;
         let base = Layer {
             input: input.high,
@@ -52,7 +52,7 @@ impl Lowering<'_> {
             residual: None,
             clamp: to.clamp(chain.limits),
         };
-        // What the input's low half adds.
+        // The contribution of the input's low tensor.
         let none = Range { low: 0.0, high: 0.0 };
         let added = input.low.map_or(none, |low| spread(low.reach, quantized));
         let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
@@ -80,8 +80,8 @@ impl Lowering<'_> {
             return self.written(last, output, &layer.output_order);
         }
 
-        // A limited value is rounded down, so that what is left is never negative and is limited as
-        // well: below the least high integer it is 0, above the greatest a whole step.
+        // With limits, the high tensor is rounded down, so the remainder is never negative and can
+        // be limited too: below the minimum high integer it is 0, above the maximum a whole step.
         let open = [chain.limits.low, chain.limits.high].iter().all(|limit| limit.is_infinite());
         let scale = to.scale / steps;
         let mut bias = quantized.bias.clone();
@@ -118,8 +118,8 @@ impl Lowering<'_> {
         self.written_wide(last, high, Low { tensor: low, reach }, &layer.output_order)
     }
 
-    /// The scale of a layer's result before its limits, without the part that the low half of its
-    /// input adds, and whether there are limits.
+    /// Returns the scale of a layer's result before its limits and without the contribution of the
+    /// low input, and whether there are limits.
     fn scale_of_two(
         &self,
         layer: &Linear,
@@ -138,8 +138,8 @@ impl Lowering<'_> {
         Some((Quantization::of(range), limits > 0))
     }
 
-    /// A convolution of both halves of its input, each to 16 bits, and their sum: where the low half
-    /// adds so much that a tensor of 8 bits is too coarse for it.
+    /// Convolves the high and the low input to int16 each and adds the results. Used if the low
+    /// contribution is too large for one int8 tensor.
     fn layer_of_two(
         &mut self,
         layer: &Linear,
@@ -171,7 +171,7 @@ impl Lowering<'_> {
         }
         let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
         let rest = self.builder.tensor(name, dims, scale, 0);
-        let [of_high, of_low] = halves[..] else { return Err("it has no halves".into()) };
+        let [of_high, of_low] = halves[..] else { return Err("it has no int16 parts".into()) };
         for (part, output) in [(0, high), (1, rest)] {
             let parts = [of_high[part], of_low[part]];
             self.builder.add(name, parts, output, Clamp::FULL).map_err(refused)?;
@@ -185,11 +185,11 @@ impl Lowering<'_> {
         let points = self.points(halves);
         let limited = points.iter().map(|x| x.max(chain.limits.low).min(chain.limits.high));
         let limited: Vec<f32> = limited.collect();
-        let to = self.wide(last).ok_or("its range is not known")?;
+        let to = self.wide(last).ok_or("its int16 range was not calibrated")?;
         self.wide_function(last, halves, &limited, &layer.output_order, to)
     }
 
-    /// Adds a convolution that a tensor is taken away from, or added to.
+    /// Emits a convolution whose residual is added, or subtracted if `less`.
     fn conv_with(
         &mut self,
         name: &str,
@@ -207,7 +207,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Within what a layer's sums of reals in this range are, whatever their channel.
+/// Returns a range that nearly always covers the layer's sums, over inputs in `reach`.
 fn spread(reach: Range, layer: &Quantized) -> Range {
     let depth = layer.weights.len() / layer.scales.len().max(1);
     let mean = (reach.low + reach.high) / 2.0;
@@ -221,8 +221,8 @@ fn spread(reach: Range, layer: &Quantized) -> Range {
     })
 }
 
-/// Weights and groups of a layer with a residual. Kernels for layers of one channel a group have
-/// none; as a group of several, with zeros between them, they run faster.
+/// Returns the weights and groups of a layer. Depthwise kernels take no residual, so a depthwise
+/// layer with one joins channels to larger groups, filled with zeros, which run faster.
 fn joined<'a>(layer: &Layer<'a>, inputs: u32, outputs: u32) -> (Cow<'a, [i8]>, u32) {
     let groups = layer.groups;
     let alone = groups == inputs && groups == outputs && layer.residual.is_some();

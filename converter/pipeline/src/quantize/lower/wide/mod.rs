@@ -1,10 +1,10 @@
-//! Values of 16 bits, as two tensors of 8: a high one, and a low one that holds what the rounding of
-//! the high one left. Their sum is the value.
+//! int16 values, stored as two int8 tensors: a high one, and a low one that holds the rounding
+//! error of the high one. Their sum is the value.
 //!
-//! All steps are those of 8 bits. A convolution is computed twice, to the high tensor and again, less
-//! that, to the low one: sums are exact, so that the second finds what the first lost. What the low
-//! tensor of its input adds is a third. A function is a table of the high integers, a table of what
-//! that lost, and the low integers times the function's slope.
+//! All steps use int8. A convolution runs twice: to the high tensor, and with that subtracted to
+//! the low one. Accumulators are exact, so the second run finds what the first rounded away. A
+//! third run adds the contribution of the input's low tensor. A function is a table over the high
+//! integers, a table of its rounding errors, and the low integers times the function's slope.
 
 mod elementwise;
 mod layer;
@@ -21,30 +21,30 @@ use super::super::scale::{Quantization, Range};
 use super::super::weights::keeps_elements;
 use super::{Lowering, dims, outlet, refused};
 
-/// Integer steps that a low tensor has at most; the rest of 256 is for roundings.
+/// The maximum number of integer steps of a low tensor. The rest of 256 is headroom for rounding.
 const STEPS: f32 = 252.0;
-/// The same for the sum of two low tensors.
+/// The same for each of two low tensors that are added.
 const HALF_STEPS: f32 = STEPS / 2.0;
 
-/// What a high tensor lacks.
+/// The low tensor of an int16 value.
 #[derive(Clone, Copy, Debug)]
 pub struct Low {
-    /// Its integers.
+    /// The tensor.
     pub tensor: TensorId,
-    /// The least and greatest real that it holds.
+    /// The minimum and maximum float that it holds.
     pub reach: Range,
 }
 
-/// A dense value: of 16 bits, or of 8.
+/// A dense value: int16, or int8 if `low` is `None`.
 #[derive(Clone, Copy, Debug)]
 pub struct Halves {
-    /// The value, rounded to 8 bits; more coarsely where sums of low parts are left as they are.
+    /// The value rounded to int8; more coarsely if low tensors were added without a carry.
     pub high: TensorId,
-    /// What that lacks.
+    /// The low tensor.
     pub low: Option<Low>,
 }
 
-/// The values that have 16 bits: those of nodes that are asked for, where something reads that many.
+/// Returns the nodes with int16 values: those requested, if a reader uses all bits.
 pub fn carried(
     model: &Model,
     region: &Region,
@@ -65,7 +65,7 @@ pub fn carried(
         let operator = &model.graph.nodes[index].operator;
         let can = match operator {
             Operator::Conv(_) | Operator::Einsum(_) | Operator::Unary(_) => asked(index),
-            // A sum has 16 bits where one of its terms has.
+            // A sum is int16 if one of its terms was requested.
             Operator::Binary(_) => {
                 let read = &model.graph.nodes[index].inputs;
                 asked(index) || read.iter().any(|term| asked(term.node as usize))
@@ -87,8 +87,8 @@ pub fn carried(
 }
 
 impl Lowering<'_> {
-    /// Scale and zero point of a value's high tensor, if it is to have 16 bits. Its range is not
-    /// clipped: there are bits to spare.
+    /// Returns the scale and zero point of a value's high tensor, if the value is to be int16. The
+    /// int16 range clips only what does not affect the function that reads the value.
     pub fn wide(&self, value: Outlet) -> Option<Quantization> {
         let carried = self.carried.contains(&(value.node as usize));
         let stated = !carried || self.stated_ahead(value).is_some();
@@ -96,7 +96,7 @@ impl Lowering<'_> {
         Some(Quantization::of(chosen.wide))
     }
 
-    /// A value as dense tensors that store its axes in this order, with all of its bits.
+    /// Returns a value as dense tensors that store its axes in this order, with all of its bits.
     pub fn halves(&mut self, value: Outlet, order: &[usize]) -> Result<Halves, String> {
         let view = self.whole_view(value)?;
         let Some(tensors) = self.wide_tensors(&view) else {
@@ -116,13 +116,13 @@ impl Lowering<'_> {
         Ok(halves)
     }
 
-    /// The tensors of a view, if one of them has a low half.
+    /// Returns the tensors of a view, if one of them has a low tensor.
     pub fn wide_tensors(&self, view: &View) -> Option<Vec<TensorId>> {
         let low = |id: &TensorId| self.lows.contains_key(id);
         view.tensors().filter(|tensors| tensors.iter().any(low))
     }
 
-    /// Copies all pieces of a view, at one pair of scales.
+    /// Copies all chunks of a view to one high and one low tensor.
     fn gather_halves(
         &mut self,
         value: Outlet,
@@ -146,7 +146,7 @@ impl Lowering<'_> {
         } else {
             let target = match self.calibration.ranges.get(&value) {
                 Some(chosen) => Quantization::of(chosen.wide),
-                None => return Err("it joins values whose ranges are not known".into()),
+                None => return Err("it joins int16 values without a calibrated range".into()),
             };
             parts
                 .into_iter()
@@ -170,7 +170,7 @@ impl Lowering<'_> {
         Ok(Halves { high, low: Some(low) })
     }
 
-    /// The same value at another scale, with a low tensor of so many steps to one of the high one.
+    /// Returns the value at another scale, with `steps` low steps per high step.
     fn rescaled(
         &mut self,
         name: &str,
@@ -212,7 +212,7 @@ impl Lowering<'_> {
         Ok(halves)
     }
 
-    /// A tensor of 8 bits for one that may have a low half.
+    /// Returns the int8 tensor of a value: the sum of the high and low tensors if it is int16.
     pub fn narrowed(&mut self, id: TensorId) -> Result<TensorId, String> {
         let Some(low) = self.lows.get(&id).copied() else { return Ok(id) };
         if let Some(known) = self.narrow.get(&id) {
@@ -225,7 +225,7 @@ impl Lowering<'_> {
         Ok(sum)
     }
 
-    /// Notes that the last step wrote the low half of a value.
+    /// Records that the last step wrote the low tensor of a value.
     pub fn written_wide(
         &mut self,
         value: Outlet,
@@ -240,7 +240,7 @@ impl Lowering<'_> {
     }
 
     fn dims_of(&self, id: TensorId) -> [u32; 3] {
-        let tensor = self.builder.get(id).expect("tensors are made before they are named");
+        let tensor = self.builder.get(id).expect("tensors are created before they are used");
         [tensor.height, tensor.width, tensor.channels]
     }
 
