@@ -1,4 +1,4 @@
-//! What is written beside its place until it is known to be good.
+//! Staged outputs: files in a temporary folder until the quality gates have passed.
 
 use std::path::{Path, PathBuf};
 
@@ -6,17 +6,18 @@ use anyhow::{Context as _, anyhow};
 
 use crate::arguments::Convert;
 
-/// A folder beside a bundle's place, for what is not yet known to be good.
+/// A temporary folder for the outputs of a conversion, next to the final path of the bundle.
 pub struct Aside {
     folder: tempfile::TempDir,
     packs: bool,
 }
 
 impl Aside {
-    /// A new one, which is gone with its content when it is dropped.
+    /// Creates the folder, which is removed with its content on drop. With `packs`, the compressed
+    /// bundle is staged even if it is not an output.
     ///
     /// # Errors
-    /// Where the bundle's folder cannot be written.
+    /// If the folder of the bundle cannot be written.
     pub fn new(arguments: &Convert, packs: bool) -> anyhow::Result<Aside> {
         let place = match arguments.output.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -29,20 +30,20 @@ impl Aside {
         Ok(Aside { folder, packs: packs || arguments.transport.is_some() })
     }
 
-    /// Where the bundle goes at first.
+    /// Returns the staged path of the bundle.
     pub fn bundle(&self) -> PathBuf {
         self.folder.path().join("bundle.tack")
     }
 
-    /// Where its transport form goes at first, if it is wanted.
+    /// Returns the staged path of the compressed bundle, if one is needed.
     pub fn transport(&self) -> Option<PathBuf> {
         self.packs.then(|| self.folder.path().join("bundle.tackz"))
     }
 
-    /// Writes what was asked for to where it was asked to be.
+    /// Writes the staged files to their final paths.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If a file cannot be read or written.
     pub fn put_in_place(self, arguments: &Convert) -> anyhow::Result<()> {
         let put = |from: PathBuf, to: &Path| {
             let bytes = std::fs::read(from)?;

@@ -11,12 +11,15 @@ use crate::convert::temporary;
 use crate::output::{self, print, say, table};
 use crate::progress::Bar;
 
-/// Layers told before and after the first that departs.
+/// The number of layers that are printed on each side of the first layer that deviates.
 const AROUND: usize = 4;
 
 pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
     if arguments.quantize.max_error == Some(MaxError::Auto) {
-        bail!("--max-error auto: a single input has no accuracy to keep; give a percentage");
+        bail!(
+            "--max-error auto needs an accuracy to keep, which one input does not have; give a \
+             percentage"
+        );
     }
     let spec = arguments.pre.as_deref().map(Spec::read).transpose()?;
     let options = Options {
@@ -39,7 +42,7 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
         .map_err(|error| anyhow!(error).context(model.to_string()))?;
     drop(bar);
     if report.layers.is_empty() {
-        bail!("{model}: nothing of it runs in integers, so nothing can depart");
+        bail!("{model}: no layer runs in integers, so there is nothing to compare");
     }
     let layers = &report.layers;
     let first = layers.iter().position(|layer| layer.sqnr_db < arguments.threshold);
@@ -65,13 +68,14 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
                 format!("{least:.3} to {greatest:.3}"),
             ]
         });
-        let heads = ["layer", "SQNR dB", "cosine", "largest", "integers cover", "calibration saw"];
+        let heads =
+            ["layer", "SQNR dB", "cosine", "max error", "quantized range", "calibration range"];
         print(&table(heads, rows));
     }
     let Some(first) = first.map(|index| &layers[index]) else {
         let worst = &layers[worst(layers)];
         say(&format!(
-            "no layer departs by {} dB on {}; the least is {:.1} dB at {:?}",
+            "no layer has an SQNR below {} dB on {}; the lowest is {:.1} dB, of layer {:?}",
             arguments.threshold,
             arguments.input.display(),
             worst.sqnr_db,
@@ -80,7 +84,8 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
         return Ok(Answer::Yes);
     };
     say(&format!(
-        "{:?} is the first layer to depart: {:.1} dB on {}; --keep-float {:?} keeps it in float",
+        "layer {:?} is the first that deviates: SQNR {:.1} dB on {}; keep it in float with \
+         --keep-float {:?}",
         first.name,
         first.sqnr_db,
         arguments.input.display(),
@@ -89,7 +94,7 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::No)
 }
 
-/// The layer of the most error.
+/// Returns the index of the layer with the lowest SQNR.
 fn worst(layers: &[LayerReport]) -> usize {
     let least = layers.iter().enumerate().min_by(|a, b| a.1.sqnr_db.total_cmp(&b.1.sqnr_db));
     least.map_or(0, |(index, _)| index)

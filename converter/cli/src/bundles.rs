@@ -1,4 +1,4 @@
-//! Opening bundles, and making sessions and inputs for them.
+//! Opens bundles and creates their sessions, pre-processors and post-processors.
 
 use std::path::Path;
 
@@ -9,15 +9,15 @@ use hardtack_bundle::process::Postprocess;
 
 use crate::foreign;
 
-/// Why a bundle was not opened.
+/// The reason why a bundle was not opened.
 pub enum Refusal {
-    /// It is a file, but not a sound bundle.
+    /// The file is not a valid bundle.
     Bundle(anyhow::Error),
-    /// It could not be looked at.
+    /// The file cannot be read.
     File(anyhow::Error),
 }
 
-/// Opens a bundle, telling one that is refused from one that is not there.
+/// Opens a bundle; distinguishes an invalid bundle from a file that cannot be read.
 pub fn open_or_refuse(path: &Path) -> Result<Bundle, Refusal> {
     if let Err(error) = std::fs::File::open(path).and_then(|file| file.metadata()) {
         let error = anyhow!("{}: cannot be read: {error}", path.display());
@@ -49,13 +49,16 @@ pub fn open_or_refuse(path: &Path) -> Result<Bundle, Refusal> {
 }
 
 /// Opens a bundle.
+///
+/// # Errors
+/// If the file cannot be read or is not a valid bundle.
 pub fn open(path: &Path) -> anyhow::Result<Bundle> {
     open_or_refuse(path).map_err(|refusal| match refusal {
         Refusal::Bundle(error) | Refusal::File(error) => error,
     })
 }
 
-/// A session for a bundle. States are kept from run to run where the bundle has any.
+/// Creates a session. With `keep_state`, the states of the bundle are kept between inferences.
 pub fn session(
     bundle: &Bundle,
     path: &Path,
@@ -67,7 +70,7 @@ pub fn session(
     Session::with_options(bundle, options).with_context(|| path.display().to_string())
 }
 
-/// What makes the first input from files.
+/// Returns the pre-processor that converts files and arrays to the first input.
 pub fn preprocessor(bundle: &Bundle) -> anyhow::Result<Preprocessor> {
     let manifest = bundle.manifest()?;
     let Some(input) = manifest.inputs.first() else { bail!("the model has no input") };
@@ -77,7 +80,8 @@ pub fn preprocessor(bundle: &Bundle) -> anyhow::Result<Preprocessor> {
     })
 }
 
-/// Lets `use_it` have what makes classes of the first output, if the bundle is a classifier.
+/// Calls `use_it` with the post-processor of the first output; with `None` if the bundle is not a
+/// classifier.
 pub fn with_classes<T>(
     bundle: &Bundle,
     use_it: impl FnOnce(Option<Postprocessor<'_>>) -> anyhow::Result<T>,

@@ -1,4 +1,4 @@
-//! A bundle against the float model it was made of, on labelled data.
+//! Compares a bundle with the float model it was converted from, on labeled data.
 
 use std::fmt;
 use std::path::Path;
@@ -10,10 +10,10 @@ use serde::Serialize;
 use crate::labelled::{self, Found, Sample, Truth};
 use crate::output::plain;
 
-/// Changed samples that are told on a terminal.
+/// The maximum number of changed samples in the text report.
 const TOLD: usize = 10;
 
-/// What a float model makes of labelled data.
+/// The results of the float model on labeled data.
 pub struct Baseline {
     samples: Vec<Sample>,
     found: Found,
@@ -21,78 +21,78 @@ pub struct Baseline {
     data: String,
 }
 
-/// How the answers of a bundle differ from those of the float model.
+/// The difference between the results of a bundle and of the float model.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
-    /// The file or folder of the samples.
+    /// The name of the file or folder with the samples.
     pub data: String,
-    /// How many there are.
+    /// The number of samples.
     pub samples: usize,
-    /// What was compared.
+    /// The results of both models.
     #[serde(flatten)]
     pub answers: Answers,
 }
 
-/// The answers of both models.
+/// The results of both models.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answers {
-    /// Of classes.
+    /// Classes.
     Classes {
-        /// By the float model.
+        /// The accuracy of the float model.
         float: Right,
-        /// By the bundle.
+        /// The accuracy of the bundle.
         bundle: Right,
-        /// Samples whose answer changed.
+        /// The samples whose predicted class differs.
         changed: Vec<Changed>,
     },
-    /// Of values: the mean squared error.
+    /// Values.
     Values {
-        /// By the float model.
+        /// The mean squared error of the float model.
         float: f64,
-        /// By the bundle.
+        /// The mean squared error of the bundle.
         bundle: f64,
     },
 }
 
-/// Answers that are right.
+/// The accuracy of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Right {
-    /// How many.
+    /// The number of correct predictions.
     pub right: usize,
-    /// The part of all.
+    /// The fraction of correct predictions.
     pub top1: f64,
 }
 
-/// A sample whose answer changed.
+/// A sample for which the two models predict different classes.
 #[derive(Debug, Serialize)]
 pub struct Changed {
-    /// Its name.
+    /// The name of the sample.
     pub sample: String,
-    /// How.
+    /// The kind of change.
     pub change: Change,
-    /// What it is.
+    /// The labeled class.
     pub truth: Class,
-    /// What the float model takes it for.
+    /// The class that the float model predicts.
     pub float: Class,
-    /// What the bundle takes it for.
+    /// The class that the bundle predicts.
     pub bundle: Class,
 }
 
-/// How an answer changed.
+/// How a prediction changed from the float model to the bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// It was wrong and is right.
+    /// From wrong to correct.
     Gained,
-    /// It was right and is wrong.
+    /// From correct to wrong.
     Lost,
-    /// It was wrong and is wrong in another way.
+    /// From wrong to another wrong class.
     Other,
 }
 
 impl Change {
-    /// Its name.
+    /// Returns the name of the kind, such as `gained`.
     pub const fn name(self) -> &'static str {
         match self {
             Change::Gained => "gained",
@@ -105,9 +105,9 @@ impl Change {
 /// A class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Class {
-    /// Its number.
+    /// The index of the class.
     pub index: usize,
-    /// Its name, if it has one.
+    /// The name of the class, if it has one.
     pub label: Option<String>,
 }
 
@@ -121,10 +121,10 @@ impl fmt::Display for Class {
 }
 
 impl Baseline {
-    /// Runs a bundle of the float model on labelled data.
+    /// Runs the bundle of the float model on labeled data.
     ///
     /// # Errors
-    /// Where the data cannot be read or do not fit the model.
+    /// If the data cannot be read or do not fit the model.
     pub fn of(bundle: &Bundle, path: &Path, data: &Path) -> anyhow::Result<Baseline> {
         let labels = labelled::labels(bundle)?;
         let samples = labelled::read(data, bundle)?;
@@ -134,10 +134,10 @@ impl Baseline {
         Ok(Baseline { samples, found, labels, data: name.to_string_lossy().into() })
     }
 
-    /// Runs a bundle on the same data.
+    /// Runs a bundle on the same data and compares its results.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// If the bundle cannot be run.
     pub fn compare(&self, bundle: &Bundle, path: &Path) -> anyhow::Result<Comparison> {
         let found = labelled::measure(bundle, path, &self.samples, Limits::default())?;
         let answers = match (&self.found, &found) {
@@ -145,11 +145,12 @@ impl Baseline {
             (Found::Errors(float), Found::Errors(bundle)) => {
                 Answers::Values { float: mean(float), bundle: mean(bundle) }
             }
-            _ => bail!("{}: some samples have a class and others values", self.data),
+            _ => bail!("{}: some samples have a class and others have values", self.data),
         };
         Ok(Comparison { data: self.data.clone(), samples: self.samples.len(), answers })
     }
 
+    /// Compares the predicted classes with each other and with the labels.
     fn classes(&self, float: &[usize], bundle: &[usize]) -> Answers {
         let class = |index: usize| Class { index, label: self.labels.get(index).cloned() };
         let mut right = [0; 2];
@@ -183,7 +184,7 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 impl Comparison {
-    /// How many answers changed in this way.
+    /// Returns the number of samples whose prediction changed in this way.
     pub fn count(&self, change: Change) -> usize {
         match &self.answers {
             Answers::Classes { changed, .. } => {
@@ -193,8 +194,8 @@ impl Comparison {
         }
     }
 
-    /// What the bundle lost of the float model's accuracy, as a part of all samples; negative
-    /// where it gained. `None` where values are compared.
+    /// Returns the drop of top-1 accuracy from the float model to the bundle as a fraction;
+    /// negative if the bundle is more accurate. `None` for values.
     pub fn drop(&self) -> Option<f64> {
         match &self.answers {
             Answers::Classes { float, bundle, .. } => Some(float.top1 - bundle.top1),
@@ -202,21 +203,20 @@ impl Comparison {
         }
     }
 
-    /// For a terminal.
+    /// Formats the comparison as text.
     pub fn text(&self) -> String {
         let samples = self.samples;
         let (float, bundle, changed) = match &self.answers {
             Answers::Values { float, bundle } => {
                 return format!(
-                    "mean squared error in float {float:.6}, of the bundle {bundle:.6} ({samples} \
-                     samples)\n"
+                    "mean squared error: float {float:.6}, bundle {bundle:.6} ({samples} samples)\n"
                 );
             }
             Answers::Classes { float, bundle, changed } => (float, bundle, changed),
         };
         let mut text = format!(
-            "top-1 in float {:.4}, of the bundle {:.4} ({:+.2} points of {samples} samples)\n{} \
-             answers changed: {} gained, {} lost, {} other\n",
+            "top-1 accuracy: float {:.4}, bundle {:.4} ({:+.2} points, {samples} samples)\n{} \
+             predictions changed: {} gained, {} lost, {} other\n",
             float.top1,
             bundle.top1,
             0.0 - 100.0 * self.drop().unwrap_or(0.0),
@@ -227,11 +227,11 @@ impl Comparison {
         );
         for Changed { sample, change, truth, float, bundle } in changed.iter().take(TOLD) {
             let change = change.name();
-            let line = format!("{sample}: {truth} in truth, {float} in float, {bundle} now");
+            let line = format!("{sample}: label {truth}, float {float}, bundle {bundle}");
             text += &format!("  {change:6}  {}\n", plain(&line));
         }
         if changed.len() > TOLD {
-            text += &format!("  … and {} more (--json has all)\n", changed.len() - TOLD);
+            text += &format!("  … and {} more (--json lists all)\n", changed.len() - TOLD);
         }
         text
     }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_answers_are_told_apart() {
+    fn changed_predictions_are_counted_by_kind() {
         let float = [0, 1, 1, 0, 2];
         let baseline = baseline(&[0, 1, 0, 1, 1], &float);
         let answers = baseline.classes(&float, &[0, 0, 0, 2, 2]);
@@ -269,11 +269,11 @@ mod tests {
             ["dog", "cat", "2"]
         );
         let text = comparison.text();
-        assert!(text.contains("3 answers changed: 1 gained, 1 lost, 1 other"), "{text}");
+        assert!(text.contains("3 predictions changed: 1 gained, 1 lost, 1 other"), "{text}");
     }
 
     #[test]
-    fn a_drop_is_a_part_of_all_samples() {
+    fn a_drop_is_a_fraction_of_all_samples() {
         let float = [0, 1, 0, 1];
         let answers = baseline(&[0, 1, 0, 1], &float).classes(&float, &[0, 1, 0, 0]);
         let comparison = Comparison { data: String::new(), samples: 4, answers };

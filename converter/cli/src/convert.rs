@@ -20,9 +20,9 @@ use crate::progress::Bar;
 use crate::summary::text;
 use crate::{Answer, bundles, foreign, output, report};
 
-/// Errors of outputs that are tried, one after the other, for an accuracy to be kept.
+/// The output errors that `--max-error auto` tries, in this order, until the accuracy is kept.
 pub const ERRORS: [f64; 6] = [0.2, 0.1, 0.05, 0.02, 0.01, 0.005];
-/// Bits of a weight in the mean where a bundle is to be shipped: the error of outputs hardly grows.
+/// The default of `--weight-bits` with `--transport`. The output error hardly grows with 6 bits.
 const SHIPPED_BITS: f64 = 6.0;
 
 pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
@@ -33,17 +33,17 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     output::file::check(&arguments.outputs(), &arguments.inputs(), as_json)?;
     let options = options(arguments)?;
     if !arguments.frontier.is_empty() && options.quantize.rounding == Rounding::Nearest {
-        bail!("--frontier needs --rounding adaptive, as --weight-bits does");
+        bail!("--frontier needs --rounding adaptive, like --weight-bits");
     }
     let gates = Gates::of(&arguments.gates, arguments.evaluate.is_some())?;
     let keep = match (arguments.quantize.max_error, gates.drop()) {
         (Some(MaxError::Auto), None) => {
-            bail!("--max-error auto: say what accuracy is to be kept, by --max-drop and --evaluate")
+            bail!("--max-error auto needs an accuracy to keep; give --max-drop and --evaluate")
         }
         (Some(MaxError::Auto), drop) => drop,
         _ => None,
     };
-    // What may be refused is written beside its place first.
+    // A bundle that may fail a gate is staged in a temporary folder first.
     let mut judged = None;
     if !gates.is_empty() {
         judged = Some(Aside::new(arguments, gates.need_transport())?);
@@ -93,16 +93,16 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// A conversion and what was measured of it.
+/// The results of a conversion.
 struct Converted {
     report: Report,
     comparison: Option<Comparison>,
     frontier: Vec<Point>,
 }
 
-/// Converts, and compares with the same model in float if that is asked for. Labelled data that do
-/// not fit are found before the bundle is written. Where top-1 falls by more than `keep`, it converts
-/// again for smaller and smaller errors of the outputs.
+/// Converts the model, and compares it with the float model if `--evaluate` is given. Labeled data
+/// are checked before the bundle is written. If top-1 accuracy drops by more than `keep` (a
+/// fraction), converts again with smaller and smaller output errors.
 fn converted(
     arguments: &Convert,
     options: &Options,
@@ -124,7 +124,7 @@ fn converted(
             let folder = temporary()?;
             let float = folder.path().join("float.tack");
             hardtack_converter::convert(model, &float, &in_float(&options), &mut bar)?;
-            Progress::stage(&mut bar, "evaluate in float");
+            Progress::stage(&mut bar, "evaluate the float model");
             let float = bundles::open(&float)?;
             let states_scales = float.manifest()?.arena_bytes > 0;
             Some((Baseline::of(&float, model, data)?, states_scales))
@@ -151,8 +151,8 @@ fn converted(
     }
     if states_scales {
         report.warnings.push(
-            "the model states its own scales and runs in integers either way, so there is no float \
-             to compare with"
+            "the model is pre-quantized and runs in integers with or without --int8, so the \
+             comparison is not with a float model"
                 .into(),
         );
     }
@@ -160,21 +160,21 @@ fn converted(
     Ok(Converted { report, comparison: Some(comparison), frontier })
 }
 
-/// A folder for temporary files.
+/// Creates a folder for temporary files.
 ///
 /// # Errors
-/// Where none can be made.
+/// If the folder cannot be created.
 pub fn temporary() -> anyhow::Result<tempfile::TempDir> {
     tempfile::tempdir().with_context(|| {
         let folder = guard::temporary_folder();
         format!(
-            "{}: no temporary files can be written there; make room, or set TMPDIR to another folder",
+            "{}: cannot write temporary files; free some space, or set TMPDIR to another folder",
             folder.display()
         )
     })
 }
 
-/// The same conversion without what changes numbers.
+/// Returns the options of the same conversion without quantization, pruning and packing.
 fn in_float(options: &Options) -> Options {
     Options {
         int8: false,
@@ -193,7 +193,7 @@ fn in_float(options: &Options) -> Options {
     }
 }
 
-/// Whether the model is the cause, and not the options, the data or a file.
+/// Returns whether the model is the cause of an error, and not the options, the data or a file.
 fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Import(ImportError::Stopped(stopped)) => stopped.cause.is_the_model(),
@@ -207,7 +207,7 @@ fn is_refusal(error: &Error) -> bool {
     }
 }
 
-/// What cannot be converted is an answer; everything else is an error.
+/// Reports a model that cannot be converted and returns [`Answer::No`]. Returns all other errors.
 fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
     let unsupported = match &error {
         Error::Import(ImportError::Unsupported(operators)) => operators,
@@ -218,7 +218,7 @@ fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
             say(&format!("{}: {error}", path.display()));
             return Ok(Answer::No);
         }
-        // Most name the file they are about.
+        // These errors name their file themselves.
         Error::Arrays(_)
         | Error::Spec(_)
         | Error::Read { .. }
@@ -238,6 +238,7 @@ fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::No)
 }
 
+/// Returns the options of the converter.
 fn options(arguments: &Convert) -> anyhow::Result<Options> {
     let spec = arguments.pre.as_deref().map(Spec::read).transpose()?;
     let calibration = arguments.calibrate_pre.as_deref().map(Spec::read).transpose()?;
@@ -249,7 +250,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
     if let Some(spec) = &calibration
         && spec.preprocess.is_none()
     {
-        bail!("--calibrate-pre: the file has no pre-processing; give [image], [audio] or [array]");
+        bail!("--calibrate-pre: the file has no pre-processing; add [image], [audio] or [array]");
     }
     let mut quantize = arguments.quantize.settings();
     let weights = arguments.weights.map(|weights| match weights {
@@ -258,11 +259,11 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
         Weights::Int4 => MatrixStorage::Int4,
     });
     let matrix_bits = quantize.weight_bits;
-    // As fine as steps can be.
+    // 8 bits is the full resolution: nothing to allocate.
     quantize.weight_bits = quantize.weight_bits.filter(|bits| *bits < 8.0);
     let free = quantize.rounding == Rounding::Adaptive && quantize.palette.is_none();
     if arguments.int8 && arguments.transport.is_some() && free {
-        // Of 8 that are asked for, nothing is taken.
+        // An explicit 8 keeps the full resolution.
         let bits = arguments.quantize.weight_bits.unwrap_or(SHIPPED_BITS);
         quantize.weight_bits = Some(bits).filter(|bits| *bits < 8.0);
     }

@@ -12,7 +12,7 @@ use crate::bundles::{self, Refusal};
 use crate::inspect::{manifest_json, operators_of};
 use crate::output::{self, print, table};
 
-/// Something that is not the same in both.
+/// A property that differs between the two bundles.
 struct Difference {
     what: String,
     a: String,
@@ -43,7 +43,7 @@ pub fn diff(arguments: &Diff, as_json: bool) -> anyhow::Result<Answer> {
     let equal = a.bytes() == b.bytes();
     if !equal && differences.is_empty() {
         let [a, b] = [a, b].map(|bundle| format!("root digest {}", bundle.root()));
-        differences.push(Difference { what: "layout of the file".into(), a, b });
+        differences.push(Difference { what: "file layout".into(), a, b });
     }
     if as_json {
         let list: Vec<Value> =
@@ -70,6 +70,7 @@ fn whole(path: &Path) -> Result<Bundle, Refusal> {
     }
 }
 
+/// Adds the entries that differ between two maps; their names start with `what`.
 fn compare(
     differences: &mut Vec<Difference>,
     what: &str,
@@ -87,7 +88,7 @@ fn compare(
     }
 }
 
-/// Every leaf of the manifest with its path.
+/// Returns each leaf of the manifest by its path, such as `provenance.opset`.
 fn manifest(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
     fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, String>) {
         let join =
@@ -96,7 +97,7 @@ fn manifest(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
             Value::Object(map) => {
                 map.iter().for_each(|(key, value)| leaves(&join(key), value, into));
             }
-            // Shapes and the like are told whole.
+            // Lists of unnamed items, such as shapes, are compared as a whole.
             Value::Array(list) if list.iter().any(|item| item.get("name").is_some()) => {
                 for (index, item) in list.iter().enumerate() {
                     leaves(&join(&index.to_string()), item, into);
@@ -111,6 +112,7 @@ fn manifest(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(all)
 }
 
+/// Returns the size and the digest of each section.
 fn sections(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
     let container = bundle.container()?;
     Ok(container
@@ -122,6 +124,7 @@ fn sections(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
         .collect())
 }
 
+/// Returns the count of each operator.
 fn operators(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, String>> {
     let counts = operators_of(bundle)?;
     Ok(counts.into_iter().map(|(name, count)| (name, count.to_string())).collect())

@@ -31,7 +31,7 @@ pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
                         |class: &usize| labels.get(*class).cloned().unwrap_or(class.to_string());
                     let Truth::Class(truth) = sample.truth else { continue };
                     text += &format!(
-                        "{}: {} here, {} there, {} in truth\n",
+                        "{}: {}, against {}, label {}\n",
                         plain(&sample.name),
                         plain(&name(a)),
                         plain(&name(b)),
@@ -42,7 +42,7 @@ pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
                     }));
                 }
             }
-            text += &format!("{} of {} answers differ\n", changed.len(), samples.len());
+            text += &format!("{} of {} predictions differ\n", changed.len(), samples.len());
             result["changed"] = changed.into();
         }
     }
@@ -54,6 +54,7 @@ pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
+/// Returns the accuracy or the error of the results, as text and as JSON.
 fn summary(found: &Found, samples: &[Sample]) -> (String, serde_json::Value) {
     let count = samples.len();
     match found {
@@ -61,7 +62,7 @@ fn summary(found: &Found, samples: &[Sample]) -> (String, serde_json::Value) {
             let right = |(sample, class): &(&Sample, &usize)| matches!(sample.truth, Truth::Class(truth) if truth == **class);
             let right = samples.iter().zip(classes).filter(right).count();
             let top1 = right as f64 / count as f64;
-            let text = format!("top-1 {top1:.4} ({right} of {count} samples)\n");
+            let text = format!("top-1 accuracy {top1:.4} ({right} of {count} samples)\n");
             (text, json!({ "top1": top1, "right": right, "samples": count }))
         }
         Found::Errors(errors) => {

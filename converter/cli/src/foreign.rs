@@ -1,30 +1,31 @@
-//! Files of other frameworks, known by their bytes and never executed: the answer is the one
-//! command that exports them to ONNX.
+//! Recognizes files of other frameworks by their bytes, without executing them, and advises how to
+//! export them to ONNX.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-/// How much of each end of a file is looked at.
+/// The number of bytes that are read from each end of a file.
 const LOOK: u64 = 1 << 16;
 
-/// What a file is, if it is known, and what to do with it where an ONNX model is expected.
+/// The kind of a file that is not an ONNX model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// What it is: the end of the sentence "it is …".
+    /// The name of the kind with its article; completes "FILE: is …".
     pub is: &'static str,
-    /// What to do.
+    /// What the user can do.
     pub advice: &'static str,
 }
 
 const BUNDLE: Kind = Kind {
     is: "a Hardtack bundle already",
-    advice: "look into it with `hardtack inspect`, or give the ONNX file it was made from",
+    advice: "show its content with `hardtack inspect`, or give the ONNX file that it was converted \
+             from",
 };
-/// What [`crate::unpack`] takes.
+/// The input of [`crate::unpack`].
 pub const TRANSPORT: Kind = Kind {
-    is: "the transport form of a bundle",
-    advice: "unpack it first: `hardtack unpack FILE.tackz -o OUT.tack`",
+    is: "a compressed bundle",
+    advice: "decompress it first: `hardtack unpack FILE.tackz -o OUT.tack`",
 };
 const TFLITE: Kind = Kind {
     is: "a TensorFlow Lite model",
@@ -32,7 +33,7 @@ const TFLITE: Kind = Kind {
              --opset 18`",
 };
 const HDF5: Kind = Kind {
-    is: "an HDF5 file, as Keras writes models",
+    is: "an HDF5 file, a format of Keras models",
     advice: "export it with `python -c \"import keras; keras.models.load_model('MODEL.h5')\
              .export('MODEL.onnx', format='onnx')\"`",
 };
@@ -48,17 +49,17 @@ const TORCHSCRIPT: Kind = Kind {
              model's shape",
 };
 const TORCH: Kind = Kind {
-    is: "a PyTorch checkpoint: weights, or a pickled module, without a graph",
-    advice: "in the program that defines the network, load it and call `torch.onnx.export(model, \
+    is: "a PyTorch checkpoint, which has weights or a pickled module but no graph",
+    advice: "load it in the program that defines the network, and call `torch.onnx.export(model, \
              (example_input,), 'MODEL.onnx', dynamo=True)`",
 };
 const PICKLE: Kind = Kind {
-    is: "a Python pickle, which would run code if it were opened",
-    advice: "for scikit-learn, export it where it was made: `skl2onnx.to_onnx(model, \
-             sample_input).SerializeToString()`, written to MODEL.onnx",
+    is: "a Python pickle, which can execute code when it is loaded",
+    advice: "for scikit-learn, export it in the program that created it: `skl2onnx.to_onnx(model, \
+             sample_input).SerializeToString()`, and write that to MODEL.onnx",
 };
 const COMPRESSED: Kind =
-    Kind { is: "compressed data, as joblib writes models", advice: PICKLE.advice };
+    Kind { is: "compressed data, such as a joblib model", advice: PICKLE.advice };
 const SAVED_MODEL: Kind = Kind {
     is: "a TensorFlow SavedModel",
     advice: "export it with `python -m tf2onnx.convert --saved-model FOLDER --output MODEL.onnx \
@@ -71,19 +72,19 @@ const GRAPH_DEF: Kind = Kind {
 };
 const ARRAYS: Kind = Kind {
     is: "an archive of NumPy arrays",
-    advice: "give the ONNX model here, and arrays to --calibrate, --inputs or --data",
+    advice: "give an ONNX model; arrays are for --calibrate, --inputs and --data",
 };
 const SAFETENSORS: Kind = Kind {
-    is: "a file of safetensors: weights without a graph",
+    is: "a safetensors file, which has weights but no graph",
     advice: "export the model that uses them with `torch.onnx.export(model, (example_input,), \
              'MODEL.onnx', dynamo=True)`, or with `optimum-cli export onnx`",
 };
 const PICTURE_OR_SOUND: Kind = Kind {
-    is: "a picture or a recording",
-    advice: "give the ONNX model first; data goes to `hardtack run`",
+    is: "an image or an audio file",
+    advice: "give an ONNX model; run a bundle on this file with `hardtack run`",
 };
 
-/// What a path that is not an ONNX model is, as far as its bytes tell.
+/// Returns the kind of a file or folder; `None` for ONNX models and unknown files.
 pub fn kind(path: &Path) -> Option<Kind> {
     if path.is_dir() {
         return path.join("saved_model.pb").exists().then_some(SAVED_MODEL);
@@ -98,7 +99,7 @@ pub fn kind(path: &Path) -> Option<Kind> {
     kind_of(&first, &last, length)
 }
 
-/// What a file with this beginning, end and length is. ONNX itself is `None`.
+/// Returns the kind of a file with these first and last bytes and this length in bytes.
 fn kind_of(first: &[u8], last: &[u8], length: u64) -> Option<Kind> {
     let has = |text: &str| {
         let text = text.as_bytes();
@@ -113,7 +114,7 @@ fn kind_of(first: &[u8], last: &[u8], length: u64) -> Option<Kind> {
         [b'P', b'K', 3, 4, ..] if has("data.pkl") => Some(TORCH),
         [b'P', b'K', 3, 4, ..] if has("config.json") => Some(KERAS),
         [b'P', b'K', 3, 4, ..] => Some(ARRAYS),
-        // The pickled number that begins PyTorch's older checkpoints.
+        // Older PyTorch checkpoints begin with this pickled number.
         [0x80, 2, 0x8a, 10, 0x6c, 0xfc, ..] => Some(TORCH),
         [0x80, 2..=5, ..] => Some(PICKLE),
         [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..]
@@ -124,7 +125,7 @@ fn kind_of(first: &[u8], last: &[u8], length: u64) -> Option<Kind> {
             Some(PICTURE_OR_SOUND)
         }
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(ARRAYS),
-        // Version 1 of a SavedModel, where ONNX has its own version, of 3 or more.
+        // Version 1 of a SavedModel. ONNX has its version in the same field: 3 or more.
         [8, 1, 0x12, ..] => Some(SAVED_MODEL),
         [0x0a, ..] if has("node") || has("Const") || has("Placeholder") => Some(GRAPH_DEF),
         [l0, l1, l2, l3, 0, 0, 0, 0, b'{', ..]
@@ -136,7 +137,7 @@ fn kind_of(first: &[u8], last: &[u8], length: u64) -> Option<Kind> {
     }
 }
 
-/// Whether a file begins as ONNX models do: the version of the format, 3 or more.
+/// Returns whether a file begins like an ONNX model: with a format version of 3 or more.
 pub fn looks_like_onnx(path: &Path) -> bool {
     let mut start = [0; 3];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_known_by_their_bytes() {
+    fn files_are_recognized_by_their_bytes() {
         assert_eq!(of(b"\x1c\0\0\0TFL3\0\0"), Some(TFLITE));
         assert_eq!(of(b"\x89HDF\r\n\x1a\n"), Some(HDF5));
         assert_eq!(of(b"PK\x03\x04..archive/data.pkl"), Some(TORCH));
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn onnx_and_noise_are_no_foreign_kind() {
+    fn onnx_models_and_unknown_files_have_no_kind() {
         assert_eq!(of(b"\x08\x07\x12\x07pytorch"), None);
         assert_eq!(of(b""), None);
         assert_eq!(of(b"hello"), None);

@@ -1,4 +1,4 @@
-//! The size frontier: what the same model answers with fewer bits per weight, and how small it is.
+//! `--frontier`: size and accuracy of the same model with different numbers of bits per weight.
 
 use std::path::Path;
 
@@ -10,24 +10,25 @@ use crate::bundles;
 use crate::compare::{Answers, Baseline, Comparison};
 use crate::output::{bytes, table};
 
-/// A conversion with so many bits per weight.
+/// The result of a conversion with a given number of bits per weight.
 #[derive(Debug, Serialize)]
 pub struct Point {
-    /// Entropy of a weight in the mean, in bits.
+    /// The target of the average entropy of a weight, in bits.
     pub weight_bits: f64,
-    /// Bytes of the transport form.
+    /// The size of the compressed bundle in bytes.
     pub transport_bytes: u64,
-    /// The same as a part of the ONNX file.
+    /// The size of the compressed bundle as a fraction of the ONNX file.
     pub part: f64,
-    /// What it answers.
+    /// The comparison with the float model.
     #[serde(flatten)]
     pub comparison: Comparison,
 }
 
-/// Converts anew for each number of bits, and compares with float; keeps no bundle.
+/// Converts the model once for each number of bits and compares it with the float model. The
+/// bundles are temporary. Returns the points in order of size.
 ///
 /// # Errors
-/// As converting.
+/// If a conversion or an evaluation fails.
 pub fn measure(
     model: &Path,
     options: &Options,
@@ -35,7 +36,8 @@ pub fn measure(
     weight_bits: &[f64],
     progress: &mut dyn Progress,
 ) -> anyhow::Result<Vec<Point>> {
-    let folder = tempfile::tempdir().context("no temporary folder can be made")?;
+    let folder = tempfile::tempdir()
+        .context("cannot create a temporary folder; set TMPDIR to a folder that can be written")?;
     let bundle = folder.path().join("point.tack");
     let packed = folder.path().join("point.tackz");
     let mut points = Vec::new();
@@ -57,7 +59,7 @@ pub fn measure(
     Ok(points)
 }
 
-/// For a terminal.
+/// Formats the points as a table.
 pub fn text(points: &[Point]) -> String {
     let rows = points.iter().map(|point| {
         let [figure, change] = point.figures();
@@ -69,12 +71,12 @@ pub fn text(points: &[Point]) -> String {
             change,
         ]
     });
-    let head = ["bits per weight", "for transport", "of the ONNX file", "accuracy", "beside float"];
+    let head = ["bits per weight", "compressed", "of the ONNX file", "accuracy", "vs. float"];
     format!("\n{}", table(head, rows))
 }
 
 impl Point {
-    /// What it answers, and how that compares with float.
+    /// Returns the accuracy, and its difference from the float model, as text.
     pub fn figures(&self) -> [String; 2] {
         match &self.comparison.answers {
             Answers::Classes { float, bundle, .. } => [
@@ -95,7 +97,7 @@ mod tests {
     use crate::compare::Right;
 
     #[test]
-    fn a_point_tells_what_it_costs_and_what_it_takes() {
+    fn a_point_shows_its_size_and_accuracy() {
         let right = |right| Right { right, top1: right as f64 / 200.0 };
         let of = |answers| Point {
             weight_bits: 3.5,

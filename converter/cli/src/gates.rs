@@ -1,4 +1,4 @@
-//! What a bundle must keep to be written.
+//! Quality gates: limits that a bundle must pass to be written.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,10 +14,10 @@ use crate::bundles;
 use crate::compare::{Answers, Comparison};
 use crate::output::bytes;
 
-/// How many standard deviations of an accuracy are taken for chance.
+/// The number of standard deviations of an accuracy that are attributed to chance.
 const CHANCE: f64 = 2.0;
 
-/// Limits, of which any may be missing.
+/// The gates of a conversion; a gate that is `None` always passes.
 #[derive(Debug, Default)]
 pub struct Gates {
     size: Option<u64>,
@@ -28,14 +28,15 @@ pub struct Gates {
     earlier: Option<Earlier>,
 }
 
-/// The most time that a part of the runs may take on this machine.
+/// The maximum of a percentile of the latency on this machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latency {
+    /// The percentile as a fraction, such as 0.95.
     part: f64,
     ms: f64,
 }
 
-/// What an earlier conversion gave, and how much worse this one may be.
+/// The report of an earlier conversion, and the fraction by which the results may be worse.
 #[derive(Debug)]
 struct Earlier {
     path: PathBuf,
@@ -43,7 +44,7 @@ struct Earlier {
     worse: f64,
 }
 
-/// The file of gates.
+/// The content of a gates file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
@@ -52,19 +53,19 @@ struct File {
     max_arena: Option<String>,
     max_drop: Option<String>,
     max_latency: Option<String>,
-    /// The `--json` of an earlier conversion, beside the file of gates.
+    /// The path of the `--json` output of an earlier conversion, relative to the gates file.
     earlier: Option<PathBuf>,
-    /// How much worse than that this one may be: 2% where not given.
+    /// The percentage by which the results may be worse; 2% if not given.
     worse: Option<String>,
 }
 
-/// A limit that is missed.
+/// A gate that failed.
 struct Missed {
     what: String,
     advice: &'static str,
 }
 
-/// Reads `p95=5ms`.
+/// Parses a percentile of the latency, such as `p95=5ms`.
 pub fn latency(text: &str) -> Result<Latency, String> {
     let parsed = text.split_once('=').and_then(|(part, time)| {
         let part: f64 = part.trim().strip_prefix('p')?.parse().ok()?;
@@ -79,14 +80,15 @@ pub fn latency(text: &str) -> Result<Latency, String> {
         let sound = (0.0..100.0).contains(&part) && ms > 0.0 && ms.is_finite();
         sound.then_some(Latency { part: part / 100.0, ms })
     });
-    parsed.ok_or_else(|| "write it as p95=5ms: a percentile and a time in ms, us or s".into())
+    parsed.ok_or_else(|| "expected a percentile and a time in ms, us or s, such as p95=5ms".into())
 }
 
 impl Gates {
-    /// Those of the command line, and those of a file where the command line has none.
+    /// Returns the gates of the command line and of the gates file. The command line takes
+    /// precedence.
     ///
     /// # Errors
-    /// What is wrong with the file, or that accuracy cannot be judged without labelled data.
+    /// If the file is invalid, or if there is a gate for the accuracy but no labeled data.
     pub fn of(arguments: &GateArguments, evaluates: bool) -> anyhow::Result<Gates> {
         let mut gates = match &arguments.gates {
             Some(path) => Self::read(path, evaluates)?,
@@ -99,8 +101,8 @@ impl Gates {
         gates.latency = arguments.max_latency.or(gates.latency);
         if gates.drop.is_some() && !evaluates {
             bail!(
-                "a drop of accuracy can only be judged on labelled data: give --evaluate, with the \
-                 arrays x and y, or a folder of folders by class"
+                "max-drop needs labeled data; give --evaluate a file with the arrays x and y, or a \
+                 folder with a subfolder for each class"
             );
         }
         Ok(gates)
@@ -130,14 +132,15 @@ impl Gates {
                 let problem = || format!("{}: earlier = {earlier:?}", path.display());
                 let path = spec::in_folder(folder, &earlier).with_context(problem)?;
                 let text = spec::read_text(&path).with_context(problem)?;
-                let report = serde_json::from_str(&text)
-                    .with_context(|| format!("{}: it is no JSON of convert", path.display()))?;
+                let report = serde_json::from_str(&text).with_context(|| {
+                    format!("{}: is not a report of a conversion", path.display())
+                })?;
                 let earlier = Earlier { path, report, worse: worse.unwrap_or(0.02) };
                 earlier.check(evaluates)?;
                 Some(earlier)
             }
             None if worse.is_some() => {
-                bail!("{}: worse says nothing without an earlier report", path.display())
+                bail!("{}: `worse` needs `earlier`, the path of an earlier report", path.display())
             }
             None => None,
         };
@@ -152,27 +155,27 @@ impl Gates {
         })
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no gates.
     pub fn is_empty(&self) -> bool {
         let Gates { size, transport, arena, drop, latency, earlier } = self;
         let sizes = [size, transport, arena].into_iter().all(Option::is_none);
         sizes && drop.is_none() && latency.is_none() && earlier.is_none()
     }
 
-    /// The most that top-1 may fall.
+    /// Returns the maximum drop of top-1 accuracy as a fraction.
     pub fn drop(&self) -> Option<f64> {
         self.drop
     }
 
-    /// Whether the bundle's transport form must be made to judge it.
+    /// Returns whether a gate needs the size of the compressed bundle.
     pub fn need_transport(&self) -> bool {
         self.transport.is_some()
     }
 
-    /// What a converted bundle misses, a sentence each; none where it keeps all.
+    /// Returns a message for each gate that the bundle fails.
     ///
     /// # Errors
-    /// Where it cannot be measured.
+    /// If the bundle cannot be measured.
     pub fn missed(
         &self,
         bundle: &Path,
@@ -184,22 +187,23 @@ impl Gates {
             if let (Some(limit), Some(is)) = (limit, is)
                 && is > limit
             {
-                let what = format!("{what} is {}, and {} are allowed", bytes(is), bytes(limit));
+                let what =
+                    format!("{what} is {}, and at most {} is allowed", bytes(is), bytes(limit));
                 missed.push(Missed { what, advice });
             }
         };
         size("the bundle", self.size, Some(report.bundle_bytes), SMALLER);
-        size("the transport form", self.transport, report.transport_bytes, SMALLER_TRANSPORT);
+        size("the compressed bundle", self.transport, report.transport_bytes, SMALLER_TRANSPORT);
         size("the arena", self.arena, Some(report.arena_bytes), LESS_MEMORY);
         let drop = comparison.and_then(Comparison::drop);
         if self.drop.is_some() && drop.is_none() {
-            bail!("--max-drop is about classes, and y of the labelled data holds values");
+            bail!("max-drop needs labeled data with classes, but y has values");
         }
         if let (Some(limit), Some(drop)) = (self.drop, drop)
             && drop > limit + 1e-12
         {
             let what = format!(
-                "top-1 falls by {:.2} points, and {:.2} are allowed",
+                "top-1 accuracy drops by {:.2} points, and at most {:.2} are allowed",
                 100.0 * drop,
                 100.0 * limit
             );
@@ -211,7 +215,7 @@ impl Gates {
             let is = subject.measure(None)?.percentile_ms(part);
             if is > ms {
                 let what = format!(
-                    "the time of {:.0} % of the runs is up to {is:.3} ms here, and {ms} ms are allowed",
+                    "the p{:.0} latency is {is:.3} ms here, and at most {ms} ms is allowed",
                     100.0 * part
                 );
                 missed.push(Missed { what, advice: FASTER });
@@ -226,23 +230,26 @@ impl Gates {
 }
 
 impl Earlier {
-    /// That there is something in it to judge by, and that it can be judged.
+    /// Checks that the report is one of a conversion, and that its accuracy can be compared.
     fn check(&self, evaluates: bool) -> anyhow::Result<()> {
         let name = self.path.display();
         if self.report["bundle_bytes"].as_u64().is_none() {
-            bail!("{name}: it is no report of a conversion; `hardtack convert … --json` gives one");
+            bail!(
+                "{name}: is not a report of a conversion; write one with `hardtack convert --json`"
+            );
         }
         if self.accuracy().is_some() && !evaluates {
-            bail!("{name}: it tells an accuracy, so that one is needed now too: give --evaluate");
+            bail!("{name}: has an accuracy to compare with; give --evaluate");
         }
         Ok(())
     }
 
-    /// Its top-1, where it has one.
+    /// Returns the top-1 accuracy of the report as a fraction, if there is one.
     fn accuracy(&self) -> Option<f64> {
         self.report["comparison"]["classes"]["bundle"]["top1"].as_f64()
     }
 
+    /// Returns the results that are worse than in the report by more than is allowed.
     fn missed(&self, report: &Report, comparison: Option<&Comparison>) -> Vec<Missed> {
         let mut missed = Vec::new();
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
@@ -253,7 +260,7 @@ impl Earlier {
         for (what, key, is, advice) in sizes {
             let Some(was) = self.report[key].as_u64() else { continue };
             if is as f64 > was as f64 * (1.0 + self.worse) {
-                let what = format!("{what} was {} in {name} and is {}", bytes(was), bytes(is));
+                let what = format!("{what} was {} in {name} and is now {}", bytes(was), bytes(is));
                 missed.push(Missed { what, advice });
             }
         }
@@ -264,8 +271,8 @@ impl Earlier {
             let chance = CHANCE * (was * (1.0 - was) / count).sqrt();
             if bundle.top1 < was - chance.max(self.worse) {
                 let what = format!(
-                    "top-1 was {:.2} % in {name} and is {:.2} %, more than {count:.0} samples \
-                     explain by chance",
+                    "top-1 accuracy was {:.2} % in {name} and is now {:.2} %, a larger drop than \
+                     chance explains with {count:.0} samples",
                     100.0 * was,
                     100.0 * bundle.top1
                 );
@@ -276,12 +283,11 @@ impl Earlier {
     }
 }
 
-const SMALLER: &str =
-    "try --int8, --prune-channels bytes=20%, or --float f16 for what stays in float";
+const SMALLER: &str = "try --int8, --prune-channels bytes=20%, or --float f16 for float layers";
 const SMALLER_TRANSPORT: &str = "try --weight-bits 4, or --prune-channels bytes=20%";
 const LESS_MEMORY: &str = "try --arena-limit, a smaller input, or --prune-channels macs=20%";
-const MORE_ACCURATE: &str = "try more calibration samples, --ranges min-max, or --max-error auto \
-                             which gives the worst layers 16 bits or keeps them in float";
+const MORE_ACCURATE: &str = "try more calibration samples, --ranges min-max, or --max-error auto, \
+                             which uses 16 bits or float for the worst layers";
 const FASTER: &str =
     "try --int8 with --target native, --prune-channels latency=20%, or a smaller input";
 
@@ -290,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latencies_are_read() {
+    fn latencies_are_parsed() {
         assert_eq!(latency("p95=5ms"), Ok(Latency { part: 0.95, ms: 5.0 }));
         assert_eq!(latency("p50=120us").unwrap().ms, 0.12);
         assert_eq!(latency("p99=1s").unwrap().ms, 1000.0);
@@ -300,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_gates_says_what_is_wrong_with_it() {
+    fn errors_in_a_gates_file_name_the_cause() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gates.toml");
         let read = |text: &str| {
@@ -321,7 +327,7 @@ mod tests {
             ("max-size = \"much\"", "max-size"),
             ("worse = \"1%\"", "earlier"),
             ("earlier = \"none.json\"", "none.json"),
-            ("earlier = \"other.json\"", "no report"),
+            ("earlier = \"other.json\"", "not a report"),
             ("earlier = \"accurate.json\"", "--evaluate"),
         ] {
             let error = format!("{:#}", read(text).unwrap_err());

@@ -57,7 +57,7 @@ pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// Everything about a bundle as JSON; see also [`manifest_json`].
+/// Describes a bundle as JSON; its manifest as [`manifest_json`] does.
 fn describe(
     bundle: &Bundle,
     graph: Option<&Graph>,
@@ -99,7 +99,7 @@ fn describe(
     Ok(value)
 }
 
-/// The manifest as JSON, its digest in hexadecimal.
+/// Returns the manifest as JSON, with the digest of the ONNX file in hexadecimal.
 pub fn manifest_json(manifest: &Manifest<'_>) -> anyhow::Result<Value> {
     let mut value = serde_json::to_value(manifest)?;
     let digest = hardtack_bundle::Digest(manifest.provenance.source_digest);
@@ -107,7 +107,7 @@ pub fn manifest_json(manifest: &Manifest<'_>) -> anyhow::Result<Value> {
     Ok(value)
 }
 
-/// How often each operator stands in a graph and its bodies, and each step in its programs.
+/// Counts the operators of a graph and its bodies, and the steps of the integer programs, by name.
 pub fn counted(graph: &Graph, programs: &[IntegerProgram]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for node in std::iter::once(graph).chain(&graph.bodies).flat_map(|graph| &graph.nodes) {
@@ -121,13 +121,14 @@ pub fn counted(graph: &Graph, programs: &[IntegerProgram]) -> BTreeMap<String, u
     counts
 }
 
-/// The operators of a bundle.
+/// Counts the operators and steps of a bundle by name, as [`counted`] does.
 pub fn operators_of(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, usize>> {
     let graph = bundle.container()?.graph()?;
     let programs = programs(bundle)?;
     Ok(graph.map(|graph| counted(&graph, &programs)).unwrap_or_default())
 }
 
+/// Formats the properties of a bundle, one per line.
 fn head(bundle: &Bundle) -> anyhow::Result<String> {
     let manifest = bundle.manifest()?;
     let version = bundle.container()?.format_version();
@@ -153,14 +154,14 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
     for state in &manifest.states {
         let output = manifest.outputs[usize::from(state.output)].name;
         let input = manifest.inputs[usize::from(state.input)].name;
-        line("state", format!("{output} feeds {input}"));
+        line("state", format!("{output} is fed back into {input}"));
     }
     let products = operators_of(bundle)?.get("DynamicMatMul").copied().unwrap_or(0);
     let runs = match (manifest.needs_float, manifest.arena_bytes) {
-        (true, 0) if products > 0 => format!("in float, and {products} products in integers"),
-        (false, arena) => format!("in integers throughout, in an arena of {}", bytes(arena)),
+        (true, 0) if products > 0 => format!("in float, with {products} matmuls in INT8"),
+        (false, arena) => format!("in integers, with an arena of {}", bytes(arena)),
         (true, 0) => "in float".into(),
-        (true, arena) => format!("in float and integers, arena {}", bytes(arena)),
+        (true, arena) => format!("in float and in integers, with an arena of {}", bytes(arena)),
     };
     line("runs", runs);
     let container = bundle.container()?;
@@ -169,10 +170,10 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
         let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
         let isa = Isa::detect();
         let used = match families.contains(&family_of(isa.packing())) {
-            true => "used where they lie",
-            false => "packed anew when loaded",
+            true => "used in place",
+            false => "repacked when loaded",
         };
-        line("weights", format!("for {}; on this machine ({isa}) {used}", names.join(", ")));
+        line("weights", format!("packed for {}; {used} on this machine ({isa})", names.join(", ")));
     }
     if let Some(labels) = bundle.labels()? {
         let first: Vec<&str> = labels.iter().take(4).collect();
@@ -180,10 +181,10 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
         line("labels", format!("{}: {}{more}", labels.iter().count(), first.join(", ")));
     }
     if let Some(process) = bundle.preprocess()? {
-        line("takes", serde_json::to_string(&process)?);
+        line("pre-process", serde_json::to_string(&process)?);
     }
     if let Some(process) = bundle.postprocess()? {
-        line("gives", serde_json::to_string(&process)?);
+        line("post-process", serde_json::to_string(&process)?);
     }
     let golden = bundle.golden()?.map_or(0, |golden| golden.len());
     line("test vectors", golden.to_string());
@@ -191,15 +192,15 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
     let source = hardtack_bundle::Digest(from.source_digest).to_string();
     let producer = if from.producer.is_empty() { "unknown producer" } else { from.producer };
     line(
-        "made from",
-        format!("ONNX of {}, opset {}, by {producer}", bytes(from.source_bytes), from.opset),
+        "source",
+        format!("ONNX file of {}, opset {}, by {producer}", bytes(from.source_bytes), from.opset),
     );
     line("", format!("SHA-256 {source}"));
     let options: Vec<String> =
         from.options.iter().map(|entry| format!("{}={}", entry.name, entry.value)).collect();
     let options =
         if options.is_empty() { String::new() } else { format!(" with {}", options.join(" ")) };
-    line("made by", format!("hardtack {}{options}", from.converter));
+    line("converter", format!("hardtack {}{options}", from.converter));
     for figure in &manifest.figures {
         let of = format!("{} {} samples", figure.samples, figure.source);
         line("measured", format!("{}: {:.2e} ({of})", figure.name, figure.value));
@@ -210,6 +211,7 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// Formats the table of sections.
 fn sections(bundle: &Bundle) -> anyhow::Result<String> {
     let container = bundle.container()?;
     let rows = container.sections().map(|section| {
@@ -224,14 +226,15 @@ fn sections(bundle: &Bundle) -> anyhow::Result<String> {
     Ok(format!("\n{}", table(["section", "offset", "bytes", "digest"], rows)))
 }
 
+/// Formats the table of operator counts.
 fn operators(graph: &Graph, programs: &[IntegerProgram]) -> String {
     let rows = counted(graph, programs).into_iter().map(|(name, count)| [name, count.to_string()]);
     format!("\n{}", table(["operator", "count"], rows))
 }
 
-/// The layers whose weights are stored without their zeros, by name.
+/// Returns the layers whose weights are stored without their zeros, with their names.
 fn sparse_layers(programs: &[IntegerProgram]) -> impl Iterator<Item = (String, SparseLayer)> {
-    // Weights for other kernels have them.
+    // Only unpacked weights (family `mcu`) can be stored without zeros.
     programs.iter().filter(|program| program.packing().is_none()).flat_map(|program| {
         let name =
             |layer: &SparseLayer| program.step_name(layer.step).unwrap_or_default().to_owned();
@@ -239,7 +242,7 @@ fn sparse_layers(programs: &[IntegerProgram]) -> impl Iterator<Item = (String, S
     })
 }
 
-/// What these layers save, where there are any.
+/// Formats the table of sparse layers, or an empty text if there are none.
 fn sparse(programs: &[IntegerProgram]) -> String {
     let row = |name: String, bytes: u64, dense: u64| {
         let part = 100.0 * bytes as f64 / dense as f64;
@@ -250,12 +253,13 @@ fn sparse(programs: &[IntegerProgram]) -> String {
         return String::new();
     }
     let sum = |of: fn(&SparseLayer) -> u64| layers.iter().map(|(_, layer)| of(layer)).sum();
-    let all = row("together".into(), sum(|layer| layer.bytes), sum(|layer| layer.dense_bytes));
+    let all = row("total".into(), sum(|layer| layer.bytes), sum(|layer| layer.dense_bytes));
     let rows = layers.iter().map(|(name, layer)| row(name.clone(), layer.bytes, layer.dense_bytes));
-    let rows = table(["sparse layer", "bytes", "with zeros", "part"], rows.chain([all]));
+    let rows = table(["sparse layer", "bytes", "bytes if dense", "ratio"], rows.chain([all]));
     format!("\n{rows}")
 }
 
+/// Formats the table of nodes.
 fn nodes(graph: &Graph) -> String {
     let rows = graph.nodes.iter().map(|node| [node.name.clone(), node.operator.name().to_string()]);
     format!("\n{}", table(["node", "operator"], rows))

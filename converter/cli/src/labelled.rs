@@ -1,4 +1,4 @@
-//! Labelled data, and what a bundle makes of them.
+//! Labeled data, and the results of a bundle on them.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -12,15 +12,15 @@ use hardtack_converter::samples;
 
 use crate::bundles;
 
-/// What a sample should give.
+/// The label of a sample.
 pub enum Truth {
-    /// A class.
+    /// The index of the class.
     Class(usize),
-    /// Numbers.
+    /// The expected values of the output.
     Values(Vec<f32>),
 }
 
-/// A sample and where it came from.
+/// A labeled sample.
 pub struct Sample {
     pub name: String,
     source: Source,
@@ -29,7 +29,7 @@ pub struct Sample {
 
 #[cfg(test)]
 impl Sample {
-    /// A sample of a class, of nothing.
+    /// Creates a sample with a class but without data.
     pub fn of_class(name: &str, class: usize) -> Sample {
         let source = Source::File(PathBuf::new());
         Sample { name: name.into(), source, truth: Truth::Class(class) }
@@ -37,27 +37,28 @@ impl Sample {
 }
 
 enum Source {
-    /// The n-th sample of an array with the samples first.
+    /// The n-th sample of an array whose first dimension is the sample.
     Row(Rc<Tensor>, usize),
     File(PathBuf),
 }
 
-/// What a bundle made of the samples.
+/// The results of a bundle, in the order of the samples.
 pub enum Found {
+    /// The predicted class of each sample.
     Classes(Vec<usize>),
-    /// Mean squared error of each sample.
+    /// The mean squared error of each sample.
     Errors(Vec<f64>),
 }
 
-/// The names of a bundle's classes.
+/// Returns the class names of a bundle; none if it has no labels.
 pub fn labels(bundle: &Bundle) -> anyhow::Result<Vec<String>> {
     Ok(bundle.labels()?.iter().flat_map(|labels| labels.iter()).map(str::to_owned).collect())
 }
 
-/// Runs a bundle on every sample.
+/// Runs a bundle on every sample and returns the results of the first output.
 ///
 /// # Errors
-/// Where it cannot be run on one, or cannot give what should come out.
+/// If an inference fails, or if a label does not fit the output.
 pub fn measure(
     bundle: &Bundle,
     path: &Path,
@@ -85,7 +86,7 @@ pub fn measure(
             Source::File(file) => {
                 let mut inputs = preprocessor.file(file)?;
                 let Some(first) = inputs.next() else {
-                    bail!("{}: is too short for the model", file.display());
+                    bail!("{}: is shorter than one input of the model", file.display());
                 };
                 first
             }
@@ -94,12 +95,12 @@ pub fn measure(
         let result = &outputs[0].1;
         match &sample.truth {
             Truth::Class(class) => {
-                // A single number may be the class itself.
+                // The output may be a single number: the class itself.
                 let count = result.len().saturating_sub(skip);
                 if result.len() > 1 && *class >= count {
                     bail!(
-                        "{}: is of class {class}, and the model has the classes 0 to {}; other \
-                         labels, or another model?",
+                        "{}: has class {class}, but the model has the classes 0 to {}; check that \
+                         the labels belong to this model",
                         sample.name,
                         count.saturating_sub(1)
                     );
@@ -113,7 +114,7 @@ pub fn measure(
                 let result = hardtack::process::reals(result, output.quantization);
                 if result.len() != truth.len() {
                     bail!(
-                        "{}: y has {} values where the model gives {}",
+                        "{}: y has {} values, but the output has {}",
                         sample.name,
                         truth.len(),
                         result.len()
@@ -127,7 +128,7 @@ pub fn measure(
     Ok(if answers.is_empty() { Found::Errors(errors) } else { Found::Classes(answers) })
 }
 
-/// Reads labelled samples for a bundle: arrays x (samples first) and y, or a folder of files whose
+/// Reads labeled samples for a bundle: arrays x (samples first) and y, or a folder of files whose
 /// subfolders are named after the bundle's labels.
 ///
 /// # Errors
@@ -138,7 +139,7 @@ pub fn read(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
         false => archive(path, bundle)?,
     };
     if samples.is_empty() {
-        bail!("{}: there are no samples", path.display());
+        bail!("{}: has no samples", path.display());
     }
     Ok(samples)
 }
@@ -149,13 +150,20 @@ fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     let mut describe = |name: &str| {
         let found = archive.describe(name)?;
         found.with_context(|| {
-            format!("{}: has no array {name:?}; labelled data are x and y", path.display())
+            format!(
+                "{}: has no array {name:?}; labeled data need the arrays x and y",
+                path.display()
+            )
         })
     };
     let (x, y) = (describe("x")?, describe("y")?);
     let count = x.shape.first().copied().unwrap_or(0);
     if y.shape.first() != Some(&count) {
-        bail!("{}: x has {count} samples and y {}", path.display(), y.shape.first().unwrap_or(&0));
+        bail!(
+            "{}: x has {count} samples, but y has {}",
+            path.display(),
+            y.shape.first().unwrap_or(&0)
+        );
     }
     if count == 0 {
         return Ok(Vec::new());
@@ -178,7 +186,7 @@ fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
         );
     }
     let mut read = |name: &str| -> anyhow::Result<Tensor> {
-        Ok(archive.read(name)?.expect("it was described before"))
+        Ok(archive.read(name)?.expect("the array has a description"))
     };
     let (x, y) = (Rc::new(read("x")?), read("y")?);
     let classes = y.shape().len() == 1 && y.to_f32().iter().all(|y| y.fract() == 0.0 && *y >= 0.0);
@@ -211,8 +219,8 @@ fn most_values(output: &Port<'_>, sample: u64) -> Option<u64> {
     (named <= 1).then_some(most)
 }
 
-/// Files in folders named after their class, by label or number; or files whose names begin
-/// with the number of their class.
+/// Lists the files in subfolders that are named after their class (label or index), and the files
+/// in the folder itself whose names begin with the index of their class.
 fn folder(path: &Path, labels: &[String]) -> anyhow::Result<Vec<Sample>> {
     let mut found = Vec::new();
     for file in samples::files(path)? {
@@ -228,8 +236,8 @@ fn folder(path: &Path, labels: &[String]) -> anyhow::Result<Vec<Sample>> {
         };
         let Some(class) = class else {
             bail!(
-                "{}: which class is it? Put it into a folder named after its class, or begin its \
-                 name with the class's number",
+                "{}: its class is not known; put it into a subfolder with the name of its class, or \
+                 begin its name with the number of its class",
                 file.display()
             );
         };

@@ -1,4 +1,4 @@
-//! The `hardtack` command: makes bundles, looks into them, and runs them.
+//! The `hardtack` command: converts ONNX models to bundles, inspects bundles, and runs them.
 
 #![forbid(unsafe_code)]
 
@@ -36,19 +36,20 @@ use hardtack_converter::guard;
 
 use crate::arguments::{Arguments, Verb};
 
-/// What a verb found out.
+/// The result of a subcommand that ran without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// Done, or yes.
+    /// The work is done, or the check passed.
     Yes,
-    /// The answer is no: a bundle refused, a check failed, a model that cannot be converted.
+    /// The result is negative: a bundle was refused, a check failed, or a model cannot be
+    /// converted.
     No,
 }
 
 /// The exit code of an error.
 const ERROR: u8 = 2;
 
-/// The exit code of an answer.
+/// Returns the exit code of a result.
 fn code(answer: Answer) -> u8 {
     match answer {
         Answer::Yes => 0,
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
     log_words();
     let arguments = Arguments::parse();
     let json = arguments.json;
-    // What reads or runs a foreign model does so in a process of its own.
+    // Subcommands that read or run an untrusted model do so in a supervised process.
     let code = match &arguments.verb {
         Verb::Convert(convert) => {
             supervise::of_convert(convert, json).run(|| exit_code(answer(&arguments).map(code)))
@@ -74,13 +75,13 @@ fn main() -> ExitCode {
     ExitCode::from(exit_code(code))
 }
 
-/// Logs to stderr as `RUST_LOG` says.
+/// Installs a logger that writes to stderr, filtered by `RUST_LOG`.
 fn log_words() {
     let mut builder =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error"));
     builder.format_timestamp(None);
     if guard::is_supervised() && guard::stderr_is_terminal() {
-        // Stderr is a pipe here, but its other end is not.
+        // stderr is a pipe to the supervisor, which writes to a terminal.
         builder.write_style(env_logger::WriteStyle::Always);
     }
     let logger = builder.build();
@@ -88,7 +89,7 @@ fn log_words() {
     let _ = guard::set_logger(Box::new(logger), level);
 }
 
-/// Does what a verb says.
+/// Runs the subcommand.
 fn answer(arguments: &Arguments) -> anyhow::Result<Answer> {
     let json = arguments.json;
     match &arguments.verb {
@@ -106,7 +107,7 @@ fn answer(arguments: &Arguments) -> anyhow::Result<Answer> {
     }
 }
 
-/// An exit code, after an error was reported.
+/// Returns the exit code; reports the error if there is one.
 fn exit_code(code: anyhow::Result<u8>) -> u8 {
     code.unwrap_or_else(|error| {
         match guard::is_supervised() {

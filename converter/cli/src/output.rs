@@ -1,9 +1,9 @@
-//! What the user sees: data on stdout, words on stderr.
+//! Output to the user: results on stdout, messages on stderr.
 //!
-//! Names come from files that may be hostile. Control characters in a name could drive the terminal,
-//! and a newline could forge a line of output. All text is therefore escaped here before it is
-//! printed. Text of several lines keeps its newlines, so callers pass each name through [`plain`], or
-//! build the text with [`table`].
+//! Names come from files that may be hostile. Control characters in a name could drive the
+//! terminal, and a newline could forge a line of output. All text is therefore escaped here before
+//! it is printed. Text of several lines keeps its newlines, so callers pass each name through
+//! [`plain`], or build the text with [`table`].
 
 pub mod file;
 
@@ -41,7 +41,7 @@ pub fn json(value: &serde_json::Value) {
 /// Returns a JSON object as text, with control characters escaped.
 pub fn json_text(value: &serde_json::Value) -> String {
     let text = serde_json::to_string_pretty(value);
-    json_escaped(&text.expect("a value of strings and numbers is JSON"))
+    json_escaped(&text.expect("strings and numbers can be written as JSON"))
 }
 
 /// Prints one line to stderr.
@@ -100,12 +100,12 @@ fn json_escaped(text: &str) -> String {
     escaped
 }
 
-/// An error with its causes as one sentence.
+/// Returns an error and its causes as one line.
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
-        // A cause that the sentence tells already is not told again.
+        // Some errors already include the text of their cause.
         if !text.contains(&cause) {
             text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
         }
@@ -113,7 +113,7 @@ pub fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-/// Tells an error.
+/// Prints an error to stderr.
 pub fn error(error: &anyhow::Error) {
     let text = sentence(error);
     let red = match std::io::IsTerminal::is_terminal(&std::io::stderr()) {
@@ -165,7 +165,7 @@ pub fn markdown(text: &str) -> String {
     escaped
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes with a binary unit, such as `1.5 KiB`.
 pub fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = count as f64;
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_told_in_the_unit_that_fits() {
+    fn bytes_are_printed_in_the_unit_that_fits() {
         assert_eq!([bytes(7), bytes(1536), bytes(3 << 20)], ["7 B", "1.5 KiB", "3.0 MiB"]);
     }
 

@@ -1,4 +1,4 @@
-//! The plan of an integer program: what lies where in its arena, and when.
+//! The arena plan of an integer program: the offset and the lifetime of each tensor.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::output::{bytes, escaped, plain, table};
 
-/// An integer program of a bundle, checked.
+/// A checked integer program of a bundle.
 pub type IntegerProgram = Program<Arc<[u8]>>;
 
-/// The integer programs of a bundle.
+/// Returns the integer programs of a bundle. Skips programs whose weights this version cannot read.
 pub fn programs(bundle: &Bundle) -> anyhow::Result<Vec<IntegerProgram>> {
     let container = bundle.container()?;
     let mut programs = Vec::new();
@@ -32,16 +32,16 @@ pub fn programs(bundle: &Bundle) -> anyhow::Result<Vec<IntegerProgram>> {
     Ok(programs)
 }
 
-/// A program and where its tensors lie.
+/// The arena plan of a program, with the names of its steps.
 pub struct ProgramPlan {
-    /// Name and kind of each step.
+    /// The name and the kind of each step.
     steps: Vec<(String, &'static str)>,
     plan: Plan,
 }
 
 impl ProgramPlan {
-    /// The plan for kernels that read weights in this layout; `None`: for those that the bundle is
-    /// packed for.
+    /// Creates the plan for kernels that read weights in layout `packing`; `None` is the layout of
+    /// the bundle.
     pub fn of(program: &IntegerProgram, packing: Option<Option<Packing>>) -> Self {
         let name = |index| program.step_name(index).unwrap_or_default().to_owned();
         let steps = program.steps().enumerate().map(|(index, step)| (name(index), step.kind()));
@@ -49,7 +49,7 @@ impl ProgramPlan {
         Self { steps: steps.collect(), plan }
     }
 
-    /// As a table.
+    /// Formats the plan as a table.
     pub fn text(&self, index: usize) -> String {
         let arena = bytes(self.plan.arena_bytes.into());
         let step = |index: u32| self.steps.get(index as usize).map_or("", |step| step.1);
@@ -66,7 +66,7 @@ impl ProgramPlan {
         format!("\nprogram {index}: {} steps, arena {arena}\n{rows}", self.steps.len())
     }
 
-    /// As JSON.
+    /// Returns the plan as JSON.
     pub fn json(&self) -> Value {
         let tensors = self.plan.tensors.iter().map(|tensor| {
             json!({
@@ -77,8 +77,8 @@ impl ProgramPlan {
         json!({ "arena_bytes": self.plan.arena_bytes, "tensors": tensors.collect::<Vec<_>>() })
     }
 
-    /// As a picture: steps from left to right, addresses from below, one bar a tensor, and the
-    /// bytes that live at each step above.
+    /// Draws the plan as SVG: steps on the x axis, arena offsets on the y axis, one bar per tensor,
+    /// and a line for the bytes that are live at each step.
     pub fn svg(&self, title: &str) -> String {
         let steps = self.steps.len().max(1) as f64;
         let arena = f64::from(self.plan.arena_bytes.max(1));
@@ -91,7 +91,7 @@ impl ProgramPlan {
              <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
              <text x=\"{LEFT}\" y=\"24\" font-size=\"16\" font-weight=\"600\">{}</text>\n\
              <text x=\"{LEFT}\" y=\"42\" fill=\"#666\">arena {}, {} tensors in {} steps; \
-             at most {} live at once</text>\n",
+             at most {} are live at the same time</text>\n",
             LEFT + WIDTH + 24.0,
             TOP + HEIGHT + 44.0,
             escaped(title),
@@ -150,15 +150,15 @@ impl ProgramPlan {
         }
         let _ = writeln!(
             svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#666\">step; the line is \
-             what lives at once</text>\n</svg>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#666\">step; the \
+             line shows the live bytes</text>\n</svg>",
             LEFT + WIDTH / 2.0,
             TOP + HEIGHT + 36.0,
         );
         svg
     }
 
-    /// Bytes that live at each step.
+    /// Returns the number of live bytes at each step.
     fn live(&self) -> Vec<u64> {
         let at = |step: u32| {
             let alive = |tensor: &&Placement| (tensor.first..=tensor.last).contains(&step);
@@ -167,7 +167,7 @@ impl ProgramPlan {
         (0..self.steps.len() as u32).map(at).collect()
     }
 
-    /// By what writes it first.
+    /// Returns the color of a tensor, by the kind of the step that first writes it.
     fn colour(&self, tensor: &Placement) -> &'static str {
         match self.steps.get(tensor.first as usize).map_or("", |step| step.1) {
             "Conv" => "#4c78a8",
@@ -179,13 +179,14 @@ impl ProgramPlan {
         }
     }
 
+    /// Returns the tooltip of a tensor.
     fn told(&self, tensor: &Placement) -> String {
         let step = |index: u32| match self.steps.get(index as usize) {
             Some((name, kind)) => format!("{index} {kind} {}", plain(name)),
             None => index.to_string(),
         };
         format!(
-            "{}\n{} at {}\nfrom step {}\nto step {}",
+            "{}\n{} at offset {}\nfrom step {}\nto step {}",
             plain(&tensor.name),
             bytes(tensor.bytes.into()),
             tensor.offset,
@@ -195,7 +196,7 @@ impl ProgramPlan {
     }
 }
 
-/// The plot's place in the picture.
+/// The position and the size of the plot in the image.
 const LEFT: f64 = 84.0;
 const TOP: f64 = 60.0;
 const WIDTH: f64 = 1000.0;

@@ -1,4 +1,4 @@
-//! Where the time of a model goes, operation by operation.
+//! The time of each operation of a model.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 use crate::bench::ms;
 use crate::output::table;
 
-/// Runs that are measured.
+/// The number of measured inferences.
 const RUNS: usize = 15;
-/// Operations that are named.
+/// The maximum number of operations in the table of the slowest.
 const SLOWEST: usize = 25;
 
-/// The median time of each operation, in the order they run.
+/// The median time of each operation, in execution order.
 pub struct Profile {
     operations: Vec<OperationTime>,
-    /// 10⁹ products of weights and activations that this machine can do in a second, with as
-    /// many threads.
+    /// The peak rate of this machine with the threads of the session, in 10⁹ multiply-accumulates
+    /// per second (GMAC/s). `None` if no operation has weights, and for portable code.
     pub peak: Option<f64>,
 }
 
 impl Profile {
-    /// Measures a session, and in the same run what the machine can do.
+    /// Measures a session, and the peak rate of the machine directly afterwards.
     pub fn measure(
         session: &mut Session,
         inputs: &[(&str, &Tensor)],
@@ -45,13 +45,13 @@ impl Profile {
         Ok(Profile { operations, peak: peak.map(|peak| peak * threads as f64 / 1e9) })
     }
 
-    /// The operations with their times, in the order they run.
+    /// Returns the operations with their times, in execution order.
     pub fn operations(&self) -> &[OperationTime] {
         &self.operations
     }
 
-    /// Of each operation its name, operator, time, and of a layer the 10⁹ products in a second
-    /// and which part of the peak they are.
+    /// Returns the name, operator and time of each operation as JSON, and for a layer its rate in
+    /// GMAC/s and the fraction of the peak rate.
     pub fn json(&self) -> Value {
         let operation = |operation: &OperationTime| {
             let rate = rate(operation.products, operation.duration);
@@ -66,7 +66,7 @@ impl Profile {
         self.operations.iter().map(operation).collect()
     }
 
-    /// By kind, and the slowest operations.
+    /// Formats the times by kind, and the slowest operations.
     pub fn text(&self) -> String {
         let total: Duration = self.operations.iter().map(|operation| operation.duration).sum();
         let mut kinds = BTreeMap::<&str, (usize, Duration, u64)>::new();
@@ -80,7 +80,7 @@ impl Profile {
             let [time, part, rate, of_peak] = self.figures(*duration, total, *products);
             [kind.to_string(), count.to_string(), time, part, rate, of_peak]
         });
-        let titles = ["kind", "count", "ms", "part", "GMAC/s", "of peak"];
+        let titles = ["kind", "count", "ms", "share", "GMAC/s", "of peak"];
         let mut text = format!("\n{}", table(titles, rows));
         let mut slowest: Vec<_> = self.operations.iter().collect();
         slowest.sort_by_key(|operation| std::cmp::Reverse(operation.duration));
@@ -89,15 +89,18 @@ impl Profile {
             let [time, part, rate, of_peak] = self.figures(duration, total, products);
             [operation.name.clone(), operation.operator.clone(), time, part, rate, of_peak]
         });
-        let titles = ["operation", "kind", "ms", "part", "GMAC/s", "of peak"];
+        let titles = ["operation", "kind", "ms", "share", "GMAC/s", "of peak"];
         text += &format!("\n{}", table(titles, rows));
         if let Some(peak) = self.peak {
-            text += &format!("the peak is {peak:.0} GMAC/s, measured in this run in registers\n");
+            text += &format!(
+                "peak: {peak:.0} GMAC/s, measured in this process with operands in registers\n"
+            );
         }
         text
     }
 
-    /// Time, part of all, rate and part of the peak, as they are shown.
+    /// Formats the time in ms, its share of the total, the rate in GMAC/s and its share of the
+    /// peak.
     fn figures(&self, duration: Duration, total: Duration, products: u64) -> [String; 4] {
         let part = 100.0 * duration.as_secs_f64() / total.as_secs_f64().max(1e-12);
         let rate = rate(products, duration);
@@ -111,7 +114,7 @@ impl Profile {
     }
 }
 
-/// 10⁹ products in a second, of an operation that has some.
+/// Returns the rate in GMAC/s of an operation with multiply-accumulates.
 fn rate(products: u64, duration: Duration) -> Option<f64> {
     (products > 0).then(|| products as f64 / duration.as_secs_f64().max(1e-12) / 1e9)
 }

@@ -1,4 +1,4 @@
-//! How far long work is.
+//! The progress bar of long operations.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use hardtack_converter::Progress;
 use hardtack_converter::guard::{self, Reporter};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A progress bar on a terminal's stderr. A supervised process has its supervisor draw it.
+/// A progress bar on stderr. A supervised process sends its progress to the supervisor, which draws
+/// the bar.
 pub struct Bar {
     shown: Shown,
     stage: String,
@@ -18,7 +19,7 @@ enum Shown {
 }
 
 impl Bar {
-    /// A new one; hidden where nobody should see it.
+    /// Creates a progress bar, which draws nothing if `hidden`.
     pub fn new(hidden: bool) -> Bar {
         let shown = match guard::is_supervised() {
             true => Shown::BySupervisor(Reporter::default()),
@@ -35,14 +36,14 @@ impl Bar {
         }
     }
 
-    /// Shows how many steps of the stage are done.
+    /// Shows how many of the stage's steps are done.
     pub fn show_step(&mut self, done: usize, of: usize) {
         if let Shown::Here(bar) = &self.shown {
             bar.set_message(format!("{}: {done} of {of}", self.stage));
         }
     }
 
-    /// Writes something else to the terminal, without the bar in between.
+    /// Hides the bar while `write` writes to the terminal.
     pub fn suspend(&self, write: impl FnOnce()) {
         match &self.shown {
             Shown::Here(bar) => bar.suspend(write),
@@ -51,10 +52,13 @@ impl Bar {
     }
 }
 
+/// Creates the bar that is drawn on stderr.
 fn drawn(hidden: bool) -> ProgressBar {
     let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(None, target);
-    bar.set_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("a template"));
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("the template is valid"),
+    );
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }

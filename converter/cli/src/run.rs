@@ -14,7 +14,7 @@ use crate::bundles::{self, with_classes};
 use crate::output::file::{self, Output};
 use crate::output::{self, plain};
 
-/// Elements of an output that are shown.
+/// The maximum number of elements that are printed of an output.
 const SHOWN: usize = 8;
 
 pub fn run(arguments: &Run, as_json: bool) -> anyhow::Result<Answer> {
@@ -33,7 +33,7 @@ fn outputs(arguments: &Run) -> Vec<&Path> {
     arguments.output.as_deref().into_iter().collect()
 }
 
-/// One run on arrays named as the inputs.
+/// Runs one inference on arrays that are named after the inputs.
 fn run_arrays(
     arguments: &Run,
     bundle: &Bundle,
@@ -50,7 +50,7 @@ fn run_arrays(
         let Some(Description { dtype, shape }) = archive.describe(name)? else {
             let there: Vec<&str> = archive.names().collect();
             bail!(
-                "{}: has no array {name:?}, which is an input of the model; it has {}",
+                "{}: has no array {name:?} for the input of that name; it has {}",
                 path.display(),
                 there.join(", ")
             );
@@ -60,8 +60,8 @@ fn run_arrays(
         if !shape.contains(&0) {
             preprocessor.accepts(dtype, &shape).with_context(|| path.display().to_string())?;
         }
-        let tensor = archive.read(name)?.expect("it was described before");
-        // Reals become the integers that stand for them.
+        let tensor = archive.read(name)?.expect("the array has a description");
+        // Quantize floats if the input is quantized.
         let tensor = match port.quantization {
             Some(_) => preprocessor.array(&tensor)?,
             None => tensor,
@@ -79,7 +79,7 @@ fn run_arrays(
     Ok(Answer::Yes)
 }
 
-/// Each file through the bundle's own pre- and post-processing.
+/// Runs the model on each file, with the pre- and post-processing of the bundle.
 fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<Answer> {
     let preprocessor = bundles::preprocessor(bundle)?;
     let mut session = bundles::session(bundle, &arguments.bundle, true, arguments.limits.limits())?;
@@ -127,7 +127,9 @@ fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<
     match (&last, results.len() > 1 || arguments.files.len() > 1) {
         (Some(outputs), false) => write(arguments, outputs)?,
         _ if arguments.output.is_some() => {
-            bail!("--output takes the outputs of a single run; give one file, of one run");
+            bail!(
+                "--output can write one inference only; give one file that is one input of the model"
+            );
         }
         _ => {}
     }
@@ -147,6 +149,7 @@ fn read_array(path: &Path, preprocessor: &Preprocessor) -> anyhow::Result<Tensor
     archive.read(&name)?.with_context(|| format!("{}: contains no array", path.display()))
 }
 
+/// Runs one inference; an error names the file.
 fn once(
     session: &mut Session,
     input: &str,
@@ -156,6 +159,7 @@ fn once(
     session.run(&[(input, tensor)]).with_context(|| path.display().to_string())
 }
 
+/// Writes the outputs to the file of `--output`, if it is given.
 fn write(arguments: &Run, outputs: &Outputs) -> anyhow::Result<()> {
     if let Some(path) = &arguments.output {
         let arrays = outputs.iter().map(|(name, tensor)| (name.as_str(), tensor));
@@ -170,6 +174,7 @@ fn write(arguments: &Run, outputs: &Outputs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Formats the result of one inference.
 fn line(path: &Path, time: Option<f64>, best: Option<&[Class<'_>]>, outputs: &Outputs) -> String {
     let mut text = plain(&path.display().to_string()).into_owned();
     if let Some(time) = time {
@@ -186,7 +191,7 @@ fn line(path: &Path, time: Option<f64>, best: Option<&[Class<'_>]>, outputs: &Ou
                 .collect();
             text += &format!(": {}", named.join(", "));
         }
-        // A stream's one number stands on its line.
+        // A stream with one number per inference is printed one line per inference.
         None if time.is_some() && outputs[0].1.len() == 1 => {
             text += &format!(": {:.4}", outputs[0].1.to_f32()[0]);
         }
@@ -195,6 +200,7 @@ fn line(path: &Path, time: Option<f64>, best: Option<&[Class<'_>]>, outputs: &Ou
     text
 }
 
+/// Formats each output: name, type, shape and the first elements.
 fn shown(outputs: &Outputs) -> String {
     let line = |(name, tensor): &(String, Tensor)| {
         let values = tensor.to_f32();

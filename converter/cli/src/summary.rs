@@ -1,16 +1,17 @@
-//! What a conversion says on a terminal.
+//! The text report of a conversion.
 
 use hardtack_converter::{FloatNode, PruneReport, Report};
 
 use crate::arguments::Convert;
 use crate::output::{bytes, plain, table};
 
-/// Layers of which the error is told.
+/// The maximum number of layers in the list of the largest errors.
 const WORST: usize = 10;
-/// Nodes of which the reason is told.
+/// The maximum number of nodes in the list of float or 16-bit nodes.
 const REASONS: usize = 20;
 
-/// Stages, figures, the worst layers, what stays in float, and sizes.
+/// Formats the stages, the figures, the layers with the largest error, the float nodes and the
+/// sizes.
 pub fn text(report: &Report, arguments: &Convert) -> String {
     let rows = report.stages.iter().map(|stage| {
         [
@@ -48,11 +49,11 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
                 format!("{:.3}", layer.largest),
             ]
         });
-        text += &format!("\nlayers with the largest error, of {}:\n", layers.len());
-        text += &table(["layer", "SQNR dB", "cosine", "largest"], rows);
+        text += &format!("\n{} layers, those with the largest error first:\n", layers.len());
+        text += &table(["layer", "SQNR dB", "cosine", "max error"], rows);
     }
     for (nodes, what) in [
-        (&report.int16_nodes, "layers have activations of 16 bits"),
+        (&report.int16_nodes, "layers have 16-bit activations"),
         (&report.float_nodes, "nodes stay in float"),
     ] {
         if nodes.is_empty() {
@@ -63,7 +64,7 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
             |node: &FloatNode| [short(&node.node), node.operator.clone(), node.reason.clone()];
         text += &table(["node", "operator", "reason"], nodes.iter().take(REASONS).map(row));
         if nodes.len() > REASONS {
-            text += &format!("… and {} more (--json has all)\n", nodes.len() - REASONS);
+            text += &format!("… and {} more (--json lists all)\n", nodes.len() - REASONS);
         }
     }
     let part = |bytes: u64| 100.0 * bytes as f64 / report.source_bytes.max(1) as f64;
@@ -78,10 +79,14 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
     if let (Some(path), Some(count)) = (&arguments.transport, report.transport_bytes) {
         let part = part(count);
         let path = path.display().to_string();
-        text += &format!("{}: {} ({part:.1} %) for transport\n", plain(&path), bytes(count));
+        text +=
+            &format!("{}: {} ({part:.1} %), compressed for transfer\n", plain(&path), bytes(count));
     }
     if report.arena_bytes > 0 {
-        text += &format!("the integer programs need an arena of {}\n", bytes(report.arena_bytes));
+        text += &format!(
+            "arena: {} for the activations of the integer programs\n",
+            bytes(report.arena_bytes)
+        );
     }
     text
 }
@@ -89,7 +94,7 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
 fn pruned_text(pruned: &PruneReport) -> String {
     let (before, after) = (&pruned.before, &pruned.after);
     let mut text = format!(
-        "\npruned: {:.1} of {:.1} million multiply-accumulates are left ({:.0} %), {} of {} of \
+        "\npruned: {:.1} of {:.1} million multiply-accumulates remain ({:.0} %), and {} of {} of \
          weights ({:.0} %)\n",
         after.macs / 1e6,
         before.macs / 1e6,
@@ -99,7 +104,10 @@ fn pruned_text(pruned: &PruneReport) -> String {
         100.0 * after.bytes / before.bytes,
     );
     if let Some(latency) = pruned.latency {
-        text += &format!("a run takes {:.0} % of the time, on this machine\n", 100.0 * latency);
+        text += &format!(
+            "an inference takes {:.0} % of the time before, on this machine\n",
+            100.0 * latency
+        );
     }
     let rows = pruned.groups.iter().map(|group| {
         [
@@ -109,11 +117,11 @@ fn pruned_text(pruned: &PruneReport) -> String {
             format!("{:.4}", group.error),
         ]
     });
-    text += &table(["channels of", "before", "after", "error left"], rows);
+    text += &table(["channels of", "before", "after", "remaining error"], rows);
     text
 }
 
-/// The end of a long name, which tells more than its beginning.
+/// Shortens a long name to its end, which distinguishes nodes better than its beginning.
 fn short(name: &str) -> String {
     const LONGEST: usize = 48;
     let count = name.chars().count();

@@ -1,4 +1,4 @@
-//! Verbs that run in a supervised process.
+//! Subcommands that run in a supervised process.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,28 +12,28 @@ use crate::arguments::{Bisect, Convert, LimitArguments, MaxError};
 use crate::output::{self, say};
 use crate::progress::Bar;
 
-/// What a conversion may take, where the user does not say: four hours.
+/// The default time limit of one conversion: four hours.
 const SECONDS: u64 = 4 * 60 * 60;
 
-/// A verb to supervise.
+/// A subcommand to supervise.
 pub struct Supervised<'a> {
-    /// The model it reads.
+    /// The ONNX file that it reads.
     pub model: &'a Path,
     /// The limits that the user gave.
     pub limits: &'a LimitArguments,
-    /// How many conversions it may do.
+    /// The maximum number of conversions that it performs; multiplies the default time limit.
     pub conversions: u64,
     /// The files that it writes.
     pub outputs: Vec<PathBuf>,
-    /// Whether results are JSON.
+    /// Whether the results are printed as JSON.
     pub as_json: bool,
 }
 
-/// The supervision of `hardtack convert`.
+/// Describes `hardtack convert` for supervision.
 pub fn of_convert(arguments: &Convert, as_json: bool) -> Supervised<'_> {
     let outputs =
         [Some(&arguments.output), arguments.transport.as_ref(), arguments.report.as_ref()];
-    // Each point of a frontier is a conversion, and so is each error that is tried.
+    // Each value of --frontier is a conversion, and so is each error that --max-error auto tries.
     let errors = match arguments.quantize.max_error {
         Some(MaxError::Auto) => crate::convert::ERRORS.len(),
         _ => 0,
@@ -47,7 +47,7 @@ pub fn of_convert(arguments: &Convert, as_json: bool) -> Supervised<'_> {
     }
 }
 
-/// The supervision of `hardtack bisect`.
+/// Describes `hardtack bisect` for supervision.
 pub fn of_bisect(arguments: &Bisect, as_json: bool) -> Supervised<'_> {
     Supervised {
         model: &arguments.model,
@@ -59,10 +59,10 @@ pub fn of_bisect(arguments: &Bisect, as_json: bool) -> Supervised<'_> {
 }
 
 impl Supervised<'_> {
-    /// Does the work in a process of its own, and gives its exit code.
+    /// Runs `work` in a supervised process and returns its exit code.
     ///
     /// # Errors
-    /// Where there can be no such process.
+    /// If the process cannot be started or supervised.
     pub fn run(self, work: impl FnOnce() -> u8) -> anyhow::Result<u8> {
         let seconds = SECONDS.saturating_mul(self.conversions);
         let limits = Limits {
@@ -91,17 +91,17 @@ impl Supervised<'_> {
         match guard::supervised(&supervision, &mut listen, work)? {
             Ended::Code(code) => Ok(code),
             Ended::Stopped(stopped) => Ok(refusal(self.model, &stopped, self.as_json)),
-            other => Err(anyhow!("the process that does the work ended otherwise: {other:?}")),
+            other => Err(anyhow!("the supervised process ended unexpectedly: {other:?}")),
         }
     }
 }
 
-/// Writes what the process wrote to stderr.
+/// Writes the output of the supervised process to stderr.
 fn forward(text: &[u8]) {
     let _ = std::io::stderr().lock().write_all(text);
 }
 
-/// Reports what stopped the process; the exit code.
+/// Reports why the process was stopped and returns the exit code.
 fn refusal(model: &Path, stopped: &Stopped, as_json: bool) -> u8 {
     let sentence = format!("{}: the conversion was stopped: {stopped}", model.display());
     if !stopped.cause.is_the_model() {

@@ -40,8 +40,8 @@ pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
             if length > limits.room && length <= limits.allowed() =>
         {
             return Err(anyhow!(
-                "{}: the bundle has {}, but only {} of disk space are free; free some space, or choose \
-                 another folder",
+                "{}: the bundle needs {}, but only {} of disk space is free; free some space, or \
+                 choose another folder",
                 place.display(),
                 bytes(length),
                 bytes(limits.room)
@@ -73,7 +73,7 @@ pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// Limits on the size of the unpacked bundle, in bytes.
+/// Limits on the size of the decompressed bundle, in bytes.
 struct Limits {
     /// The maximum that a compressed file of this length can expand to.
     holds: u64,
@@ -111,7 +111,7 @@ impl Limits {
     }
 }
 
-/// A reader or writer of the standard library, as the runtime takes them.
+/// Adapts a reader or writer of the standard library to the traits of `embedded_io`.
 struct Std<T>(T);
 
 impl<T> embedded_io::ErrorType for Std<T> {

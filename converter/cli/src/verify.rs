@@ -31,12 +31,14 @@ pub fn verify(arguments: &Verify, as_json: bool) -> anyhow::Result<Answer> {
     }
 }
 
+/// Runs the test vectors of a bundle.
 fn vectors(bundle: &Bundle, arguments: &Verify) -> anyhow::Result<golden::Report> {
     let mut session =
         bundles::session(bundle, &arguments.bundle, false, arguments.limits.limits())?;
     Ok(golden::check(bundle, &mut session)?)
 }
 
+/// Prints the result.
 fn told(bundle: &Bundle, report: &golden::Report, as_json: bool) -> anyhow::Result<Answer> {
     let sections = bundle.container()?.sections().count();
     if as_json {
@@ -60,20 +62,21 @@ fn told(bundle: &Bundle, report: &golden::Report, as_json: bool) -> anyhow::Resu
             "outputs": outputs,
         }));
     } else {
-        let mut text = format!("digests    {sections} sections hold, root {}\n", bundle.root());
+        let mut text =
+            format!("digests    {sections} sections are intact, root digest {}\n", bundle.root());
         let rows = report.outputs.iter().map(|output| {
             let allowed = match output.tolerance {
-                0.0 => "to the bit".into(),
+                0.0 => "exact".into(),
                 tolerance => format!("{tolerance:.2e}"),
             };
             let difference = match output.difference {
                 0.0 => "none".into(),
                 difference => format!("{difference:.2e}"),
             };
-            let verdict = if output.holds { "holds" } else { "DIFFERS" };
+            let verdict = if output.holds { "passed" } else { "FAILED" };
             [output.name.clone(), difference, allowed, verdict.into()]
         });
-        text += &format!("vectors    {} run on this machine\n\n", report.cases);
+        text += &format!("vectors    {} were run on this machine\n\n", report.cases);
         text += &table(["output", "difference", "allowed", ""], rows);
         print(&text);
     }

@@ -1,5 +1,5 @@
-//! `hardtack bench --board`, with a shell of this machine in the place of another machine: what is
-//! copied, run and reported, and that nothing stays.
+//! Tests `hardtack bench --board` with a local shell instead of a remote machine: what is copied,
+//! run and reported, and that nothing is left behind.
 #![cfg(unix)]
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 const ANSWER: &str = r#"{"latency_ms": {"p50": 2.5, "p90": 3.0, "p99": 3.5, "min": 2.4}, "noise": 0.01, "runs": 100, "load_ms": 1.0, "first_result_ms": 4.0, "peak_rss_bytes": 5000000, "arena_bytes": 16000, "isa": "neon", "threads": 1, "weights": "in place", "integer": true, "machine": {"model": "a board"}}"#;
 
-/// A folder for the files of a test and the other machine's temporary files.
+/// A folder for the files of a test and the temporary files of the board.
 struct Place(tempfile::TempDir);
 
 impl Place {
     fn new() -> Place {
         let place = Place(tempfile::tempdir().unwrap());
         std::fs::create_dir(place.path("there")).unwrap();
-        // What ssh would do: the last argument is a command for the other side's shell.
+        // Like ssh: the last argument is a command for the shell of the board.
         let script = format!(
             "#!/bin/sh\nfor command; do :; done\nexport TMPDIR={}\nexec sh -c \"$command\"\n",
             place.path("there").display()
@@ -36,7 +36,7 @@ impl Place {
         path
     }
 
-    /// A runner that does what it is told for a check and for a measurement.
+    /// Writes a runner that executes `check` for a check and `measure` for a measurement.
     fn runner(&self, check: &str, measure: &str) -> PathBuf {
         let text = format!(
             "#!/bin/sh\n[ -s model.tack ] || exit 9\ncase $1 in --bench) {measure};; *) {check};; esac\n"
@@ -60,7 +60,7 @@ impl Place {
         (status.code(), text(stdout), text(stderr))
     }
 
-    /// Nothing is left there.
+    /// Checks that nothing is left on the board.
     fn is_clean(&self) {
         let began = Instant::now();
         while std::fs::read_dir(self.path("there")).unwrap().count() > 0 {
@@ -82,8 +82,8 @@ fn a_board_checks_then_measures() {
     let base = base.to_str().unwrap();
     let (code, stdout, stderr) = place.bench(&runner, &["--save", base]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stdout.contains("2.500 ms median") && stdout.contains("golden     equal"), "{stdout}");
-    // The same against itself, and slower.
+    assert!(stdout.contains("2.500 ms median") && stdout.contains("vectors    equal"), "{stdout}");
+    // Compare the measurement with itself, then a slower one.
     let (code, _, stderr) = place.bench(&runner, &["--baseline", base, "--json"]);
     assert_eq!(code, Some(0), "{stderr}");
     let slower = place.runner("echo equal", &measures().replace("\"p50\": 2.5", "\"p50\": 2.8"));
@@ -91,10 +91,10 @@ fn a_board_checks_then_measures() {
     let reports = ["--junit", xml.to_str().unwrap(), "--markdown", md.to_str().unwrap()];
     let (code, _, stderr) = place.bench(&slower, &[&["--baseline", base], &reports[..]].concat());
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("2.800 ms is 12.0 % slower than the baseline's 2.500 ms"), "{stderr}");
+    assert!(stderr.contains("2.800 ms is 12.0 % slower than the baseline of 2.500 ms"), "{stderr}");
     assert!(std::fs::read_to_string(xml).unwrap().contains("failures=\"1\""));
     assert!(std::fs::read_to_string(md).unwrap().contains("❌ 2.800 ms"));
-    // Another machine is no baseline.
+    // The baseline must be from the same machine.
     let other = place.runner("echo equal", &measures().replace("a board", "another"));
     let (code, _, stderr) = place.bench(&other, &["--baseline", base]);
     assert_eq!(code, Some(2));
@@ -102,23 +102,27 @@ fn a_board_checks_then_measures() {
 }
 
 #[test]
-fn wrong_results_are_an_answer() {
+fn wrong_results_have_exit_code_1() {
     let place = Place::new();
     let runner = place.runner("echo model.tack: neon DIFFERENT; exit 1", &measures());
     let (code, _, stderr) = place.bench(&runner, &[]);
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("its test vectors do not hold there"), "{stderr}");
+    assert!(stderr.contains("the test vectors failed on the board"), "{stderr}");
 }
 
 #[test]
-fn what_goes_wrong_there_is_told() {
+fn failures_on_the_board_are_reported() {
     let place = Place::new();
     for (check, measure, expected) in [
-        ("kill -9 $$", "true", "the check was killed, which systems do when memory is short"),
-        ("kill -11 $$", "true", "the check ended by signal 11"),
-        ("true", "echo out of flour >&2; exit 2", "the measurement failed (2): out of flour"),
-        ("true", "echo nonsense", "did not answer as a runner of this release"),
-        ("exit 127", "true", "the check cannot be executed there"),
+        ("kill -9 $$", "true", "the check was killed, probably because memory ran out"),
+        ("kill -11 $$", "true", "the check ended with signal 11"),
+        (
+            "true",
+            "echo out of flour >&2; exit 2",
+            "the measurement failed with exit code 2: out of flour",
+        ),
+        ("true", "echo nonsense", "is not a runner of this release"),
+        ("exit 127", "true", "the check cannot be executed on the board"),
     ] {
         let runner = place.runner(check, measure);
         let (code, _, stderr) = place.bench(&runner, &[]);
@@ -128,8 +132,8 @@ fn what_goes_wrong_there_is_told() {
     let runner = place.runner("true", "sleep 60");
     let (code, _, stderr) = place.bench(&runner, &["--timeout", "1"]);
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("was not done after 1 seconds"), "{stderr}");
-    // The other side cannot be reached, or is full.
+    assert!(stderr.contains("did not finish within 1 seconds"), "{stderr}");
+    // The board cannot be reached, or its disk is full.
     place.script("ssh", "#!/bin/sh\necho Welcome >&2; echo no route to host >&2; exit 255\n");
     let (code, _, stderr) = place.bench(&runner, &[]);
     assert_eq!(code, Some(2));
@@ -141,11 +145,11 @@ fn what_goes_wrong_there_is_told() {
     place.script("ssh", &full);
     let (code, _, stderr) = place.bench(&runner, &[]);
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("cannot be written there"), "{stderr}");
+    assert!(stderr.contains("cannot write hardtack-runner"), "{stderr}");
 }
 
 #[test]
-fn nothing_stays_where_the_command_is_killed() {
+fn a_killed_command_leaves_nothing_behind() {
     let place = Place::new();
     let runner = place.runner("sleep 60", "true");
     let mut command = place.command(&runner, &[]);
@@ -234,7 +238,7 @@ fn an_address_cannot_inject_ssh_options() {
         let output = command.arg("--runner").arg(&runner).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2));
-        assert!(stderr.contains("write it as user@host, adb, or adb:SERIAL"), "{stderr}");
+        assert!(stderr.contains("expected user@host, adb or adb:SERIAL"), "{stderr}");
     }
     assert!(!touched.exists());
 }

@@ -1,4 +1,5 @@
-//! Bundles that state what is not so: each verb refuses them with one sentence, in little memory.
+//! Tests bundles with false declarations: subcommands refuse them with a one-line error and little
+//! memory.
 #![cfg(target_os = "linux")]
 
 mod command;
@@ -8,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use command::file;
 
-/// Kibibytes of address space, of which the program itself takes some.
+/// The limit of the address space, in KiB. The program itself needs a part of it.
 const ADDRESS_SPACE: u32 = 1 << 20;
 
-/// Runs the command with limits of memory and processor time; its exit code and its words.
+/// Runs the command with limits on memory and processor time. Returns its exit code and stderr.
 fn limited(arguments: &[&str]) -> (i32, String) {
     let script = format!("ulimit -v {ADDRESS_SPACE}; ulimit -t 20; exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");
@@ -24,7 +25,7 @@ fn limited(arguments: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn what_is_not_so_is_refused() {
+fn false_declarations_are_refused() {
     let mut refused = 0;
     let mut paths: Vec<_> = std::fs::read_dir(file("tests/hostile"))
         .unwrap()
@@ -38,7 +39,7 @@ fn what_is_not_so_is_refused() {
         for verb in [&["verify"][..], &["bench", "--runs", "1"]] {
             let arguments = [verb, &[path]].concat();
             let (code, words) = limited(&arguments);
-            // What only a run shows, the verification of a bundle without test vectors does not.
+            // `verify` does not detect some faults in a bundle without test vectors.
             assert!((0..=2).contains(&code), "{arguments:?}: {code}");
             if verb[0] == "bench" {
                 assert_ne!(code, 0, "{arguments:?}");

@@ -1,11 +1,11 @@
-//! The commands in the pages for embedded developers, apps and CI work: every block of shell is run,
-//! in the order of the page, but for those whose note says what they need.
+//! Runs the shell blocks in the docs pages for embedded, mobile and CI use, in the order of the
+//! page. A block after a note that begins with `*Needs` is skipped.
 #![cfg(unix)]
 
 use std::path::Path;
 use std::process::Command;
 
-/// The blocks of a page, each with whether a note before it says what it needs.
+/// Returns the shell blocks of a page, each with whether a `*Needs` note precedes it.
 fn blocks(page: &str) -> Vec<(String, bool)> {
     let mut blocks = Vec::new();
     let (mut note, mut block): (String, Option<String>) = (String::new(), None);
@@ -20,7 +20,7 @@ fn blocks(page: &str) -> Vec<(String, bool)> {
             (Some(block), line) => *block += &format!("{line}\n"),
             (None, "") => {}
             (None, line) => {
-                // A note is a paragraph of its own.
+                // A note is a separate paragraph.
                 if line.starts_with('*') || !note.starts_with('*') {
                     note.clear();
                 }
@@ -28,14 +28,15 @@ fn blocks(page: &str) -> Vec<(String, bool)> {
             }
         }
     }
-    assert!(block.is_none(), "a block does not end");
+    assert!(block.is_none(), "a block is not closed");
     blocks
 }
 
+/// Runs the blocks of a page, which must be at least `least`.
 fn run(page: &str, least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
     let text = std::fs::read_to_string(root.join("docs").join(page)).unwrap();
-    // The root of the repository, but what is written there stays here.
+    // A copy of the repository's root, so that outputs go to a temporary folder.
     let scratch = tempfile::tempdir().unwrap();
     for name in ["examples", "runtime", "tests"] {
         std::os::unix::fs::symlink(root.join(name), scratch.path().join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! `convert` with gates, and what it says of data that tell nothing; `bisect`.
+//! Tests of `convert` with quality gates and with unusable calibration data, and of `bisect`.
 
 mod command;
 
@@ -14,7 +14,7 @@ const MODEL: &str = "examples/data/keyword_spotting/kws_dscnn.onnx";
 const CALIBRATION: &str = "examples/data/keyword_spotting/calibration.npz";
 const SPEC: &str = "examples/specs/keyword_features.toml";
 
-/// Converts the keyword network with more arguments.
+/// Converts the keyword network to INT8 with additional arguments.
 fn convert(output: &Path, calibration: &Path, more: &[&str]) -> Ran {
     let mut all: Vec<String> = ["convert", "--int8", "--samples", "8"].map(String::from).into();
     let path = |path: &Path| path.display().to_string();
@@ -24,7 +24,7 @@ fn convert(output: &Path, calibration: &Path, more: &[&str]) -> Ran {
     command::run(&all)
 }
 
-/// Labelled data of the calibration samples: of each the class that the float model answers.
+/// Writes labeled data: the calibration samples, all with class 0.
 fn labelled(folder: &TempDir) -> PathBuf {
     let float = folder.path().join("float.tack");
     let made = hardtack([&"convert", &file(MODEL), &"-o", &float, &"--pre", &file(SPEC)]);
@@ -39,7 +39,7 @@ fn labelled(folder: &TempDir) -> PathBuf {
 }
 
 #[test]
-fn what_misses_a_gate_is_not_written() {
+fn a_bundle_that_fails_a_gate_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("kws.tack");
     let calibration = file(CALIBRATION);
@@ -52,7 +52,7 @@ fn what_misses_a_gate_is_not_written() {
     let slow = convert(&bundle, &calibration, &["--max-latency", "p50=0.001us"]);
     assert_eq!(slow.code, 1, "{}", slow.stderr);
     assert_eq!(std::fs::read(&bundle).unwrap(), b"before");
-    // Nothing is left beside it.
+    // No temporary file is left next to the bundle.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 
     let packed = folder.path().join("kws.tackz");
@@ -65,7 +65,7 @@ fn what_misses_a_gate_is_not_written() {
 }
 
 #[test]
-fn accuracy_is_a_gate_on_labelled_data() {
+fn the_accuracy_gate_needs_labeled_data() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("kws.tack");
     let calibration = file(CALIBRATION);
@@ -78,12 +78,12 @@ fn accuracy_is_a_gate_on_labelled_data() {
 }
 
 #[test]
-fn an_error_is_found_that_keeps_the_accuracy() {
+fn max_error_auto_keeps_the_accuracy() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("kws.tack");
     let calibration = file(CALIBRATION);
     let data = file("examples/data/keyword_spotting/evaluation.npz").display().to_string();
-    // With two bits a weight, integers alone lose several points.
+    // With two bits per weight, a pure integer model loses several points.
     let gate = ["--weight-bits", "2", "--evaluate", &data, "--max-drop", "0.5%", "--json"];
     let missed = convert(&bundle, &calibration, &gate);
     assert_eq!(missed.code, 1, "{}", missed.stderr);
@@ -102,7 +102,7 @@ fn an_error_is_found_that_keeps_the_accuracy() {
 }
 
 #[test]
-fn a_file_of_gates_knows_what_was_before() {
+fn a_gates_file_compares_with_an_earlier_report() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let calibration = file(CALIBRATION);
@@ -122,7 +122,7 @@ fn a_file_of_gates_knows_what_was_before() {
 }
 
 #[test]
-fn data_that_tell_no_range_are_refused() {
+fn calibration_data_without_a_range_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("kws.tack");
     let arrays = read_npz(&file(CALIBRATION)).unwrap();
@@ -161,7 +161,7 @@ fn data_that_tell_no_range_are_refused() {
 }
 
 #[test]
-fn bisect_finds_the_first_layer_that_departs() {
+fn bisect_finds_the_first_layer_that_deviates() {
     let folder = tempfile::tempdir().unwrap();
     let bisect = |threshold: &str| {
         hardtack([
@@ -179,11 +179,11 @@ fn bisect_finds_the_first_layer_that_departs() {
     };
     let none = bisect("0");
     assert_eq!(none.code, 0, "{}", none.stderr);
-    assert!(none.stderr.contains("no layer departs"), "{}", none.stderr);
+    assert!(none.stderr.contains("no layer has an SQNR below"), "{}", none.stderr);
     let first = bisect("200");
     assert_eq!(first.code, 1, "{}", first.stderr);
     assert!(first.stderr.contains("--keep-float"), "{}", first.stderr);
-    // What it names can be kept in float.
+    // The layer that bisect names can be kept in float.
     let name = first.stderr.split('"').nth(1).unwrap();
     let bundle = folder.path().join("kws.tack");
     let kept = convert(&bundle, &file(CALIBRATION), &["--keep-float", name, "--json"]);

@@ -1,5 +1,5 @@
-//! `convert` and models that are made to harm: each is one sentence and an exit code, within its
-//! limits, and leaves nothing behind. The models are in `tests/hostile`.
+//! Tests `convert` with the malicious models in `tests/hostile`: each gives a one-line error and an
+//! exit code within its limits, and leaves nothing behind.
 
 mod command;
 
@@ -15,7 +15,7 @@ fn hostile(name: &str) -> PathBuf {
     file("converter/cli/tests/hostile").join(name)
 }
 
-/// The command on a model, with folders of its own for the bundle and for temporary files.
+/// A finished command with its own folders for the bundle and for temporary files.
 struct Run {
     output: Output,
     took: Duration,
@@ -38,7 +38,8 @@ fn convert(model: &str, more: &[&str]) -> Run {
 }
 
 impl Run {
-    /// The one line of stderr of a model that is refused, if nothing is left of it.
+    /// Checks that the model was refused and that nothing is left behind. Returns the line on
+    /// stderr.
     fn refused(&self) -> String {
         let words = String::from_utf8_lossy(&self.output.stderr).into_owned();
         assert_eq!(self.output.status.code(), Some(1), "{words}");
@@ -54,7 +55,7 @@ fn is_empty(folder: &Path) -> bool {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_crash_is_one_sentence_that_names_model_and_node() {
+fn a_crash_gives_one_line_that_names_model_and_node() {
     let words = convert("topk_matmul.onnx", &[]).refused();
     assert!(words.contains("topk_matmul.onnx: "), "{words}");
     assert!(words.contains("node"), "{words}");
@@ -65,7 +66,7 @@ fn a_crash_is_one_sentence_that_names_model_and_node() {
 }
 
 #[test]
-fn absurd_inputs_and_work_are_refused_at_once() {
+fn huge_inputs_and_workloads_are_refused_immediately() {
     for (model, sentence) in [
         ("huge_input.onnx", "input \"x\" of shape [1, 1000000000] is too large"),
         ("absurd_product.onnx", "one inference takes 9.3e12 multiply-accumulates"),
@@ -82,7 +83,7 @@ fn absurd_inputs_and_work_are_refused_at_once() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_and_time_have_limits() {
+fn memory_and_time_are_limited() {
     let words = convert("slow_product.onnx", &["--max-memory", "160MiB"]).refused();
     assert!(words.contains("more than the 160 MiB of memory"), "{words}");
     let run = convert("slow_product.onnx", &["--max-time", "3"]);
@@ -93,7 +94,7 @@ fn memory_and_time_have_limits() {
 }
 
 #[test]
-fn attributes_are_not_cut() {
+fn attributes_beyond_32_bits_are_refused() {
     let run = convert("dilated_beyond_32_bits.onnx", &[]);
     let words = String::from_utf8_lossy(&run.output.stderr);
     assert_eq!(run.output.status.code(), Some(2), "{words}");
@@ -101,7 +102,7 @@ fn attributes_are_not_cut() {
 }
 
 #[test]
-fn what_is_never_a_number_is_verified_as_that() {
+fn a_model_that_gives_nan_is_converted_and_verified() {
     let run = convert("never_a_number.onnx", &["--json"]);
     assert!(run.output.status.success() && run.output.stderr.is_empty(), "{:?}", run.output);
     let report: Value = serde_json::from_slice(&run.output.stdout).unwrap();
@@ -111,7 +112,7 @@ fn what_is_never_a_number_is_verified_as_that() {
 }
 
 #[test]
-fn a_folder_for_temporary_files_that_cannot_be_used_is_named() {
+fn an_unusable_temporary_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("nowhere");
     let output = command("never_a_number.onnx", folder.path(), &nowhere, &[]).output().unwrap();
@@ -121,7 +122,7 @@ fn a_folder_for_temporary_files_that_cannot_be_used_is_named() {
     assert!(words.contains("TMPDIR"), "{words}");
 }
 
-/// A process and those it started, as far as they are there.
+/// Returns the ids of a process and its descendants that are alive.
 #[cfg(target_os = "linux")]
 fn family(id: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
@@ -144,7 +145,7 @@ fn a_signal_to_the_command_leaves_no_process_and_no_file() {
                 std::thread::sleep(Duration::from_millis(10));
             }
         };
-        // The supervised process has noted where it is.
+        // Wait until the supervised process has written its progress.
         wait("it never began", &|| {
             let mut folders = std::fs::read_dir(temporary.path()).unwrap().flatten();
             folders.any(|folder| folder.path().join("place").exists())

@@ -179,7 +179,7 @@ fn compression_bombs_are_refused() {
     assert_eq!(hardtack([&"unpack", &packed, &"-o", &out, &"--max-size", &"1MB"]).code, 0);
 }
 
-/// Writes an archive of f32 arrays: name, stated shape, and the number of bytes actually stored.
+/// Writes an archive of f32 arrays: name, declared shape, and the number of bytes that are stored.
 fn archive(path: &Path, arrays: &[(&str, &str, usize)]) {
     let mut zip = zip::ZipWriter::new(fs::File::create(path).unwrap());
     for (name, shape, bytes) in arrays {
@@ -199,7 +199,7 @@ fn arrays_that_do_not_fit_are_not_read() {
     let (path, bundle) = (folder.path().join("data.npz"), file(BUNDLE));
     let run = || hardtack([&"run", &bundle, &"--inputs", &path]);
     let eval = || hardtack([&"eval", &bundle, &"--data", &path]);
-    // An array that no input needs states an impossible size; it is not read.
+    // An array with an impossible size that no input needs is not read.
     let other = ("other", "(1000000000000,)", 12);
     archive(&path, &[other, ("mfcc", "(1, 49, 10, 1)", 1960)]);
     assert_eq!(run().code, 0, "{}", run().stderr);
@@ -219,8 +219,8 @@ fn arrays_that_do_not_fit_are_not_read() {
         ("(2, 49, 11)", "(2,)", [4312, 8], "samples of x: input `mfcc` takes the shape"),
         ("(1000000000000, 0)", "(1000000000000, 0)", [0, 0], "has no elements"),
         ("(2, 49, 10)", "(2, 1000000)", [3920, 8_000_000], "y has 1000000 values per sample"),
-        ("(2, 49, 10)", "(3,)", [3920, 12], "x has 2 samples and y 3"),
-        ("(0, 49, 10)", "(0,)", [0, 0], "there are no samples"),
+        ("(2, 49, 10)", "(3,)", [3920, 12], "x has 2 samples, but y has 3"),
+        ("(0, 49, 10)", "(0,)", [0, 0], "has no samples"),
     ] {
         archive(&path, &[("x", x, bytes[0]), ("y", y, bytes[1])]);
         let ran = eval();

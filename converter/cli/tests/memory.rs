@@ -1,23 +1,24 @@
-//! How much memory a conversion takes.
+//! Tests of the peak memory of a conversion.
 #![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A file of the repository.
+/// Returns the path of a file of the repository.
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// The most memory that a process had so far, in KiB; 0 where it has ended.
+/// Returns the peak resident memory of a process so far, in KiB; 0 if it has ended.
 fn peak(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// A process and those it started, as far as they are there: what converts, and what imports.
+/// Returns the ids of a process and its descendants that are alive: the converting and the
+/// importing process.
 fn family(process: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
     let children = children.unwrap_or_default();
@@ -25,7 +26,8 @@ fn family(process: u32) -> Vec<u32> {
     std::iter::once(process).chain(ids.flat_map(family)).collect()
 }
 
-/// Converts to INT8 with so many samples; the peak in KiB of the process that takes the most.
+/// Converts a model to INT8 with `samples` samples. Returns the highest peak memory of any process,
+/// in KiB.
 fn converted(model: &Path, data: &Path, spec: &Path, samples: usize, options: &[&str]) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
@@ -52,7 +54,7 @@ fn assets() -> Option<PathBuf> {
 #[test]
 fn memory_does_not_grow_with_the_samples() {
     let Some(assets) = assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: ../shared/assets is missing");
         return;
     };
     let model = assets.join("models/mobilenet_v1_0.25_128/model.onnx");
@@ -61,16 +63,16 @@ fn memory_does_not_grow_with_the_samples() {
     let nearest = &["--rounding", "nearest"];
     let few = converted(&model, &data, &spec, 8, nearest);
     let many = converted(&model, &data, &spec, 136, nearest);
-    // What a sample takes by itself: 128 more would be 24 MiB.
+    // The size of one sample in KiB. 128 more samples would need 24 MiB.
     let sample = 4 * 128 * 128 * 3 / 1024;
     println!("8 samples: {few} KiB, 136 samples: {many} KiB, one sample: {sample} KiB");
     assert!(many < few + 32 * sample, "{few} KiB became {many} KiB");
 }
 
 #[test]
-fn a_conversion_takes_a_few_times_the_model() {
+fn a_conversion_needs_a_small_multiple_of_the_model_size() {
     let Some(assets) = assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: ../shared/assets is missing");
         return;
     };
     let peak = |name: &str, data: &str, spec: &str| {
@@ -79,15 +81,15 @@ fn a_conversion_takes_a_few_times_the_model() {
         let spec = file("examples/specs").join(spec);
         (converted(&model, &assets.join("data").join(data), &spec, 4, &[]), size)
     };
-    // What a conversion takes whatever the model: that of one of 0.1 MB.
+    // The base, which every conversion needs: the peak with a model of 0.1 MB.
     let (base, _) = peak("mlperf_tiny_kws_dscnn", "kws01/calib100.npz", "keyword_features.toml");
     for (name, spec, times) in [
-        // One of its values is two thirds of its weights.
+        // One of its activations is two thirds as large as its weights.
         ("squeezenet1_1", "squeezenet.toml", 4),
         ("mobilenet_v2_1.0_224", "mobilenet_v2.toml", 3),
     ] {
         let (peak, size) = peak(name, "imagenet_sample", spec);
         println!("{name}: {peak} KiB, the base {base} KiB, the model {size} KiB");
-        assert!(peak <= base + times * size, "{name}: {} KiB beyond the base", peak - base);
+        assert!(peak <= base + times * size, "{name}: {} KiB above the base", peak - base);
     }
 }

@@ -1,5 +1,5 @@
-//! Outputs of every verb: devices and pipes are refused, symbolic links are written through, `-` is
-//! standard output, and a killed process leaves nothing behind.
+//! Tests the outputs of all subcommands: devices and pipes are refused, symbolic links are
+//! followed, `-` is standard output, and a killed process leaves nothing behind.
 #![cfg(unix)]
 
 mod command;
@@ -35,7 +35,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Every option that writes a file, without the path of the output.
+    /// Returns a command line for each option that writes a file, without the path of the output.
     fn verbs(&self) -> Vec<Vec<OsString>> {
         let (bundle, packed) = (file(BUNDLE), file(PACKED));
         let model = file("examples/data/keyword_spotting/kws_dscnn.onnx");
@@ -66,7 +66,7 @@ fn with(verb: &[OsString], output: &Path) -> Ran {
 }
 
 #[test]
-fn devices_pipes_and_links_to_them_stay() {
+fn devices_pipes_and_links_to_them_are_not_replaced() {
     let place = Place::new();
     let (pipe, link) = (place.at("pipe"), place.at("link"));
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -92,7 +92,7 @@ fn devices_pipes_and_links_to_them_stay() {
 }
 
 #[test]
-fn links_to_files_stay_and_are_written_through() {
+fn links_to_files_are_followed_and_kept() {
     let place = Place::new();
     for (index, verb) in place.verbs().into_iter().take(8).enumerate() {
         let [target, link] = ["target", "link"].map(|name| place.at(&format!("{name}-{index}")));
@@ -138,7 +138,7 @@ fn a_dash_is_standard_output() {
     let (name, tensor) = &read_npz(&path).unwrap()[0];
     assert!(tensor.shape() == [1, 12] && said.contains(name.as_str()), "{said}");
     let (svg, said) = piped(&verbs[3]);
-    assert!(svg.starts_with(b"<svg ") && said.contains("in integers throughout"), "{said}");
+    assert!(svg.starts_with(b"<svg ") && said.contains("in integers, with an arena of"), "{said}");
     let (saved, said) = piped(&verbs[4]);
     let saved: serde_json::Value = serde_json::from_slice(&saved).unwrap();
     assert!(saved["runs"] == 2 && said.contains("latency"), "{said}");
@@ -179,7 +179,7 @@ fn inputs_are_not_overwritten() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn nothing_is_left_where_unpacking_is_killed() {
+fn a_killed_unpack_leaves_nothing_behind() {
     let place = Place::new();
     let (pipe, output) = (place.at("pipe"), place.at("out.tack"));
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -1,4 +1,4 @@
-//! `convert --report` and `convert --evaluate`, as a user types them.
+//! Tests of `convert --report` and `convert --evaluate`.
 
 mod command;
 
@@ -13,7 +13,7 @@ use command::{Ran, file, hardtack, run};
 
 const MODEL: &str = "examples/data/keyword_spotting/kws_dscnn.onnx";
 
-/// The keyword network in INT8 with a report, compared with float on labelled data.
+/// Converts the keyword network to INT8 with a report, and compares it with float on labeled data.
 fn convert(model: &Path, output: &Path, data: &Path, page: &Path) -> Ran {
     convert_with(model, output, data, page, &[])
 }
@@ -34,8 +34,7 @@ fn convert_with(model: &Path, output: &Path, data: &Path, page: &Path, more: &[&
     run(&arguments)
 }
 
-/// The tags of a page with its text, all of which are closed in order. What stands in `style` and
-/// `script` is no markup.
+/// Checks that all tags of a page are closed in order. Skips the content of `style` and `script`.
 fn check_markup(page: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = page.strip_prefix("<!DOCTYPE html>").expect("a page of HTML");
@@ -66,10 +65,10 @@ fn check_markup(page: &str) {
 }
 
 #[test]
-fn a_report_is_one_whole_page_whatever_names_say() {
+fn a_report_is_one_well_formed_page_with_hostile_names() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    // Names as long as the old ones, so that the file stays what it is.
+    // The new names have the length of the old ones, so the file stays valid.
     let (old, new) = (b"StatefulPartitionedCall", b"<script>alert(\"&\")</scr");
     let mut model = std::fs::read(file(MODEL)).unwrap();
     for at in 0..model.len() - old.len() {
@@ -102,20 +101,20 @@ fn a_report_is_one_whole_page_whatever_names_say() {
         assert!(!elsewhere.contains(word), "the page needs nothing else: {word}");
     }
     let weights = layers.iter().filter(|layer| !layer["weights"].is_null()).count();
-    // Activations of each layer, weights of some, and sizes, errors and times of all.
+    // One plot per layer, one per layer with weights, and one each for sizes, errors and times.
     assert_eq!(page.matches("<svg class=\"plot\"").count(), layers.len() + weights + 3);
     assert_eq!(
         page.matches("<rect class=\"bar\"").count(),
         report["layers"].as_array().unwrap().len() + 1
     );
-    for section in ["Accuracy", "Graph", "Layers", "Memory over time", "Conversion"] {
+    for section in ["Accuracy", "Graph", "Layers", "Arena over time", "Conversion"] {
         assert!(page.contains(&format!("<h2>{section}</h2>")), "{section}");
     }
     assert!(page.contains(report["digest"].as_str().unwrap()));
 }
 
 #[test]
-fn changed_answers_are_counted_as_eval_counts_them() {
+fn changed_predictions_are_counted_as_in_eval() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let labelled = file("examples/data/keyword_spotting/evaluation.npz");
@@ -146,7 +145,7 @@ fn changed_answers_are_counted_as_eval_counts_them() {
     let right = |of: &str| compared[of]["right"].as_i64().unwrap();
     assert_eq!(count("gained") - count("lost"), right("bundle") - right("float"));
 
-    // Values are compared by their errors.
+    // Values are compared by their mean squared errors.
     let x = Tensor::zeros(hardtack::DType::F32, &[3, 49, 10, 1]).unwrap();
     let y = Tensor::new(&[3, 12], vec![0.25f32; 36]).unwrap();
     write_npz(&path("values.npz"), [("x", &x), ("y", &y)]).unwrap();
@@ -161,7 +160,7 @@ fn changed_answers_are_counted_as_eval_counts_them() {
 }
 
 #[test]
-fn the_frontier_tells_what_fewer_bits_cost() {
+fn the_frontier_shows_size_and_accuracy_of_fewer_bits() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let data = file("examples/data/keyword_spotting/evaluation.npz");
@@ -177,7 +176,7 @@ fn the_frontier_tells_what_fewer_bits_cost() {
     let bytes = number(1, "part") * report["source_bytes"].as_f64().unwrap();
     assert!((bytes - number(1, "transport_bytes")).abs() < 1.0);
     let right = |point: &Value| point["classes"]["bundle"]["right"].as_i64().unwrap();
-    // As fine as steps can be is what the bundle itself is.
+    // The point with 8 bits equals the bundle itself.
     assert_eq!(right(&points[1]), right(&report["comparison"]));
     assert!(right(&points[0]) < right(&points[1]));
     let page = std::fs::read_to_string(path("k.tack.html")).unwrap();
@@ -201,11 +200,11 @@ fn labels_that_do_not_fit_leave_no_bundle() {
     for (arrays, sentence) in [
         (
             vec![("x", &x), ("y", &y(&[3.0, 12.0]))],
-            "sample 1: is of class 12, and the model has the classes 0 to 11",
+            "sample 1: has class 12, but the model has the classes 0 to 11",
         ),
-        (vec![("x", &x), ("y", &y(&[1.0]))], "x has 2 samples and y 1"),
+        (vec![("x", &x), ("y", &y(&[1.0]))], "x has 2 samples, but y has 1"),
         (vec![("x", &x)], "has no array \"y\""),
-        (vec![("x", &x), ("y", &wide)], "sample 0: y has 5 values where the model gives 12"),
+        (vec![("x", &x), ("y", &wide)], "sample 0: y has 5 values, but the output has 12"),
     ] {
         write_npz(&path("data.npz"), arrays).unwrap();
         let ran = convert(&file(MODEL), &path("k.tack"), &path("data.npz"), &path("page.html"));

@@ -1,4 +1,4 @@
-//! What the command line may say.
+//! The command-line arguments.
 
 mod convert;
 mod limits;
@@ -14,56 +14,65 @@ pub use self::convert::{Bisect, Convert, Float, GateArguments, LimitArguments, W
 pub use self::limits::SessionLimits;
 pub use self::quantize::{MaxError, Quantize};
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (a bundle refused, a check failed, \
-a model that cannot be converted), 2 an error.\nData goes to stdout, words go to stderr.";
+const EXIT_CODES: &str = "Exit codes: 0 = success, 1 = negative result (a bundle was refused, a \
+check failed, or a model cannot be converted), 2 = error.\nResults go to stdout, messages to stderr.";
 
-/// Makes ONNX models into bundles, looks into bundles, and runs them.
+/// Convert ONNX models to bundles; inspect, check and run bundles.
 #[derive(Parser)]
 #[command(name = "hardtack", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Arguments {
     #[command(subcommand)]
     pub verb: Verb,
-    /// Print one JSON object on stdout.
+    /// Print the results to stdout as JSON instead of text.
     #[arg(long, global = true)]
     pub json: bool,
 }
 
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Make a bundle of an ONNX model.
+    /// Convert an ONNX model to a bundle.
+    ///
+    /// The model stays in float unless --int8 or --dynamic is given.
+    ///
+    /// Example: hardtack convert model.onnx -o model.tack --int8 --calibrate data.npz
     Convert(Box<Convert>),
-    /// Find the first layer whose integers depart from the float model on a given input.
+    /// Find the first INT8 layer that deviates from the float model.
+    ///
+    /// Quantizes the model to INT8 and compares the output of each layer with the float model on
+    /// one input. The exit code is 1 if a layer deviates.
     Bisect(Bisect),
-    /// Run a bundle on files.
+    /// Run a bundle on images, audio files or arrays.
     Run(Run),
-    /// Measure a bundle on labelled data.
+    /// Measure the accuracy of a bundle on labeled data.
     Eval(Eval),
-    /// Measure how fast a bundle runs.
+    /// Measure the speed of a bundle on this machine or on a remote board.
     Bench(Bench),
-    /// Tell what a bundle is and what it needs.
+    /// Show what a bundle contains and what it needs.
     Inspect(Inspect),
-    /// Check a bundle's digests, and run its test vectors on this machine.
+    /// Check the digests of a bundle and run its test vectors on this machine.
     Verify(Verify),
-    /// Make the transport form of a bundle: the same bytes, as few as possible.
+    /// Compress a bundle for transfer (lossless).
     Pack(Pack),
-    /// Make a bundle of its transport form.
+    /// Decompress a compressed bundle and verify it.
     Unpack(Unpack),
-    /// Tell what differs between two bundles.
+    /// List the differences between two bundles.
+    ///
+    /// The exit code is 0 if the bundles are equal and 1 if they differ.
     Diff(Diff),
-    /// List the boards that bundles can be made for.
+    /// List the boards that bundles can be built for.
     Targets,
 }
 
-/// What a bundle is made for.
+/// The device that a bundle is built for.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The layout of weights; `None` is that of the family `mcu`.
+    /// The layout of the packed weights; `None` is the layout of the family `mcu`.
     pub packing: Option<Packing>,
-    /// Most bytes that activations may take there.
+    /// The maximum size of the arena on the device, in bytes; `None` if it is not known.
     pub arena: Option<u64>,
 }
 
-/// A family, a board, or the file of a board.
+/// Parses the name of a family or board, or the path of a board file.
 fn target(name: &str) -> Result<Target, String> {
     let family = |packing| Ok(Target { packing, arena: None });
     match name {
@@ -83,9 +92,9 @@ fn target(name: &str) -> Result<Target, String> {
                 .map_err(|error| crate::output::plain(&error.to_string()).into_owned())?
         }
         None => {
-            return Err("there is no such target; it is generic, native, a family (x86-zmm, \
-                        x86-ymm, neon-dot), a board that `hardtack targets` lists, or the .toml \
-                        file of one"
+            return Err("unknown target; use generic, native, a family (x86-zmm, x86-ymm, \
+                        neon-dot), a board that `hardtack targets` lists, or the path of a \
+                        board's .toml file"
                 .into());
         }
     };
@@ -94,112 +103,148 @@ fn target(name: &str) -> Result<Target, String> {
 
 #[derive(Args)]
 pub struct Run {
+    /// The bundle to run, such as model.tack.
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
-    #[command(flatten)]
-    pub limits: SessionLimits,
-    /// Pictures, recordings or arrays (.npy), through the bundle's own pre-processing.
+    /// The images, audio files or .npy arrays to run the model on, such as cat.jpg.
+    ///
+    /// The pre-processing of the bundle is applied to each.
     #[arg(value_name = "FILE", required_unless_present = "inputs", conflicts_with = "inputs")]
     pub files: Vec<PathBuf>,
-    /// Arrays named as the model's inputs; others are ignored.
+    /// Read one array per model input, named after the input, from FILE.npz, such as inputs.npz.
+    ///
+    /// Other arrays are ignored. The pre-processing of the bundle is not applied.
     #[arg(long, value_name = "FILE.npz")]
     pub inputs: Option<PathBuf>,
     /// Write the outputs of a single inference to FILE.npz (`-` for standard output).
     #[arg(long, short, value_name = "FILE.npz")]
     pub output: Option<PathBuf>,
-    /// Tell this many of the best classes.
+    /// Print the N classes with the highest scores, such as 5.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub top_k: u32,
+    #[command(flatten)]
+    pub limits: SessionLimits,
 }
 
 #[derive(Args)]
 pub struct Eval {
+    /// The bundle to evaluate, such as model.tack.
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
-    #[command(flatten)]
-    pub limits: SessionLimits,
-    /// Arrays x (samples first) and y; or a folder of folders, each with the files of the class
-    /// it is named after.
+    /// Read the labeled samples from FILE.npz or DIR, such as labeled.npz.
+    ///
+    /// FILE.npz has the arrays x (samples first) and y. DIR has a subfolder for each class, named
+    /// after its label or number; or files whose names begin with the number of their class.
     #[arg(long, value_name = "FILE.npz|DIR")]
     pub data: PathBuf,
-    /// Another bundle of the same task: tells the samples whose answer changed.
+    /// Also run another BUNDLE and list the samples whose prediction differs, such as float.tack.
     #[arg(long, value_name = "BUNDLE")]
     pub against: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: SessionLimits,
 }
 
 #[derive(Args)]
 pub struct Bench {
+    /// The bundle to measure, such as model.tack.
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
-    #[command(flatten)]
-    pub limits: SessionLimits,
-    /// Number of threads for integer programs, at most 1024.
+    /// Run integer programs on N threads (1-1024), such as 4.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
-    /// Number of measured runs; as many as fit into two seconds where not given.
+    /// Measure N inferences, such as 100 [default: as many as fit into 2 seconds].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: Option<u32>,
-    /// Tell the time of each operation.
+    /// Also measure and print the time of each operation.
     #[arg(long)]
     pub profile: bool,
-    /// Instruction set of the integer kernels; the best of the machine where not given.
+    /// Use the integer kernels for instruction set NAME, such as avx2 [default: the best one].
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
-    /// Measure there and not here: user@host over ssh, or adb, or adb:SERIAL. Checks the test
-    /// vectors there first, and leaves nothing behind.
-    #[arg(long, value_name = "ADDRESS")]
+    /// Run the benchmark on the board at ADDRESS: user@host (ssh), adb or adb:SERIAL.
+    ///
+    /// Runs the test vectors first. All files are removed from the board at the end.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Remote board")]
     pub board: Option<String>,
-    /// The runner that is copied to the board, built for it; the one beside this command where not
-    /// given.
-    #[arg(long, value_name = "FILE", requires = "board")]
+    /// Copy the runner FILE to the board [default: hardtack-runner next to this command].
+    ///
+    /// FILE must be built for the processor of the board, such as hardtack-runner-aarch64.
+    #[arg(long, value_name = "FILE", requires = "board", help_heading = "Remote board")]
     pub runner: Option<PathBuf>,
-    /// What the runner is started with there, such as an emulator.
-    #[arg(long, value_name = "COMMAND", requires = "board")]
+    /// Start the runner through COMMAND, such as qemu-aarch64-static [default: start it directly].
+    #[arg(long, value_name = "COMMAND", requires = "board", help_heading = "Remote board")]
     pub wrapper: Option<String>,
-    /// The command that connects, with its options.
-    #[arg(long, value_name = "COMMAND", requires = "board", default_value = "ssh")]
+    /// Connect with COMMAND, which may have options, such as "ssh -p 2222".
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "board",
+        default_value = "ssh",
+        help_heading = "Remote board"
+    )]
     pub ssh: String,
-    /// Give up after SECONDS of connecting, or of one command on the board.
-    #[arg(long, value_name = "SECONDS", requires = "board", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Limit connecting, and each command on the board, to SECONDS, such as 60.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        requires = "board",
+        default_value_t = 600,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Remote board"
+    )]
     pub timeout: u32,
-    /// Compare with a measurement that --save wrote; slower than allowed is exit code 1.
-    #[arg(long, value_name = "FILE.json")]
+    /// Compare with FILE.json, written by --save; exit with 1 if this measurement is slower.
+    #[arg(long, value_name = "FILE.json", help_heading = "Baseline")]
     pub baseline: Option<PathBuf>,
-    /// What the median may grow by; three times the noise of both where that is more.
-    #[arg(long, value_name = "PERCENT", requires = "baseline", default_value = "5%", value_parser = percent)]
+    /// Allow the median latency to be PERCENT slower than the baseline, such as 10%.
+    ///
+    /// If three times the noise of the two measurements is more, that is allowed.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        requires = "baseline",
+        default_value = "5%",
+        value_parser = percent,
+        help_heading = "Baseline"
+    )]
     pub threshold: f64,
-    /// Write the measurement to FILE.json, to use it as a baseline later (`-` for standard output).
-    #[arg(long, value_name = "FILE.json")]
+    /// Write the measurement to FILE.json for a later --baseline (`-` for standard output).
+    #[arg(long, value_name = "FILE.json", help_heading = "Output")]
     pub save: Option<PathBuf>,
-    /// Write the measurement as JUnit XML (`-` for standard output).
-    #[arg(long, value_name = "FILE.xml")]
+    /// Write the measurement to FILE.xml as JUnit test cases (`-` for standard output).
+    #[arg(long, value_name = "FILE.xml", help_heading = "Output")]
     pub junit: Option<PathBuf>,
-    /// Write the measurement as a Markdown table (`-` for standard output).
-    #[arg(long, value_name = "FILE.md")]
+    /// Write the measurement to FILE.md as a table (`-` for standard output).
+    #[arg(long, value_name = "FILE.md", help_heading = "Output")]
     pub markdown: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: SessionLimits,
 }
 
 #[derive(Args)]
 pub struct Inspect {
+    /// The bundle to inspect, such as model.tack.
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
-    /// List every operation.
+    /// List every node of the graph.
     #[arg(long)]
     pub nodes: bool,
-    /// Show where each tensor of the integer programs lies in the arena, and when.
+    /// Show the arena offset and the lifetime of each tensor of the integer programs.
     #[arg(long)]
     pub plan: bool,
-    /// Draw the arena of the first integer program over time, one bar per tensor (`-` for standard
-    /// output).
+    /// Draw the arena of the first integer program over time to OUT.svg (`-` for standard output).
+    ///
+    /// Each tensor is one bar.
     #[arg(long, value_name = "OUT.svg")]
     pub plan_svg: Option<PathBuf>,
-    /// The plan for this target; as the bundle is packed where not given.
+    /// Plan the arena for target NAME, such as rpi4 [default: the target of the bundle].
     #[arg(long, value_name = "NAME", value_parser = target)]
     pub target: Option<Target>,
 }
 
 #[derive(Args)]
 pub struct Verify {
+    /// The bundle to verify, such as model.tack.
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
     #[command(flatten)]
@@ -208,6 +253,7 @@ pub struct Verify {
 
 #[derive(Args)]
 pub struct Pack {
+    /// The bundle to compress, such as model.tack.
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
     /// Write the compressed bundle to OUT.tackz (`-` for standard output).
@@ -217,35 +263,39 @@ pub struct Pack {
 
 #[derive(Args)]
 pub struct Unpack {
+    /// The compressed bundle, such as model.tackz.
     #[arg(value_name = "FILE.tackz")]
     pub file: PathBuf,
     /// Write the bundle to OUT.tack (`-` for standard output).
     #[arg(short, long, value_name = "OUT.tack")]
     pub output: PathBuf,
-    /// Refuse to unpack a bundle larger than SIZE, for example 64MB or 1.5GiB [default: 4GiB, or the
-    /// free disk space if that is less].
+    /// Refuse to decompress a bundle larger than SIZE, such as 64MB [default: 4GiB, or the free
+    /// disk space if that is less].
     #[arg(long, value_name = "SIZE", value_parser = hardtack_targets::bytes)]
     pub max_size: Option<u64>,
 }
 
 #[derive(Args)]
 pub struct Diff {
+    /// The first bundle, such as old.tack.
     #[arg(value_name = "A")]
     pub a: PathBuf,
+    /// The second bundle, such as new.tack.
     #[arg(value_name = "B")]
     pub b: PathBuf,
 }
 
+/// Parses `NAME=VALUE`.
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => {
             Ok((name.into(), value.into()))
         }
-        _ => Err("write it as NAME=VALUE".into()),
+        _ => Err("expected two parts with = between them, such as batch=1".into()),
     }
 }
 
-/// Parses an output that must be a file, not `-`.
+/// Parses the path of an output that cannot be standard output (`-`).
 fn file_name() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
         true => Err("standard output is not supported here; give the name of a file"),
@@ -253,11 +303,11 @@ fn file_name() -> impl TypedValueParser<Value = PathBuf> {
     })
 }
 
-/// A part of a whole, written in hundredths.
+/// Parses a percentage from 0 to 1000, such as `5%` or `2.5`, and returns it as a fraction.
 pub fn percent(text: &str) -> Result<f64, String> {
     let number = text.trim_end_matches('%').trim().parse().ok();
     let part = number.map(|number: f64| number / 100.0).filter(|part| (0.0..=10.0).contains(part));
-    part.ok_or_else(|| "write it as 5% or 2.5%".into())
+    part.ok_or_else(|| "expected a percentage, such as 5% or 2.5%".into())
 }
 
 #[cfg(test)]
@@ -266,18 +316,73 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn clap_accepts_the_definitions() {
         Arguments::command().debug_assert();
     }
 
+    /// Lists the headings in the help of a subcommand, each with the names of its options.
+    fn headings(subcommand: &str) -> Vec<String> {
+        let command = Arguments::command();
+        let subcommand = command.find_subcommand(subcommand).expect("a subcommand");
+        let mut headings: Vec<(String, String)> = Vec::new();
+        for option in subcommand.get_arguments().filter(|argument| !argument.is_positional()) {
+            let heading = option.get_help_heading().unwrap_or("Options");
+            let name = option.get_long().expect("each option has a long name");
+            match headings.iter_mut().find(|(known, _)| known == heading) {
+                Some((_, names)) => *names += &format!(" {name}"),
+                None => headings.push((heading.into(), name.into())),
+            }
+        }
+        headings.into_iter().map(|(heading, names)| format!("{heading}: {names}")).collect()
+    }
+
     #[test]
-    fn percentages_are_parts() {
+    fn each_option_is_listed_under_its_heading() {
+        let expected = [
+            "Input: set state pre labels calibrate calibrate-pre samples",
+            "Output: output transport report name model-version",
+            "Target: target arena-limit integer-io",
+            "Quantization: int8 dynamic weights float ranges equalize rounding weight-bits palette \
+             keep-float int16 max-error",
+            "Pruning: prune-channels dense sparsity",
+            "Evaluation: evaluate frontier",
+            "Gates: max-size max-transport max-arena max-drop max-latency gates",
+            "Limits: max-memory max-time",
+        ];
+        assert_eq!(headings("convert"), expected);
+        let expected = [
+            "Options: threshold",
+            "Input: input calibrate samples pre set",
+            "Quantization: ranges equalize rounding weight-bits palette keep-float int16 max-error",
+            "Pruning: sparsity",
+            "Limits: max-memory max-time",
+        ];
+        assert_eq!(headings("bisect"), expected);
+        let limits = "Limits: max-memory max-operations max-run-time";
+        let expected = [
+            "Options: threads runs profile isa",
+            "Remote board: board runner wrapper ssh timeout",
+            "Baseline: baseline threshold",
+            "Output: save junit markdown",
+            limits,
+        ];
+        assert_eq!(headings("bench"), expected);
+        assert_eq!(headings("run"), ["Options: inputs output top-k", limits]);
+        assert_eq!(headings("eval"), ["Options: data against", limits]);
+        assert_eq!(headings("verify"), [limits]);
+        for subcommand in ["inspect", "pack", "unpack", "diff", "targets"] {
+            assert!(headings(subcommand).iter().all(|line| line.starts_with("Options: ")));
+        }
+    }
+
+    #[test]
+    fn percentages_become_fractions() {
         assert_eq!((percent("5%"), percent("2.5"), percent("0 %")), (Ok(0.05), Ok(0.025), Ok(0.0)));
         assert!(percent("-1%").is_err() && percent("much").is_err() && percent("nan").is_err());
     }
 
     #[test]
-    fn pairs_have_both_sides() {
+    fn pairs_need_both_sides() {
         assert_eq!(pair("a=1x2"), Ok(("a".into(), "1x2".into())));
         assert!(pair("a=").is_err() && pair("=1").is_err() && pair("a").is_err());
     }

@@ -1,4 +1,4 @@
-//! A measurement against an earlier one: whether it is slower by more than chance explains.
+//! Compares a measurement with an earlier one: is it slower by more than the noise explains?
 
 use std::path::Path;
 
@@ -6,16 +6,20 @@ use anyhow::{Context as _, bail};
 use hardtack_converter::spec;
 use serde_json::{Value, json};
 
-/// How many times the noise of both a difference may be.
+/// The multiple of the combined noise by which the median may always grow.
 const NOISES: f64 = 3.0;
 
-/// What an earlier measurement says.
+/// An earlier measurement.
 pub struct Baseline {
+    /// The path of its file.
     file: String,
     measured: Value,
 }
 
-/// Reads a file that `--save` or `--json` wrote.
+/// Reads a measurement that `--save` or `--json` wrote.
+///
+/// # Errors
+/// If the file cannot be read or is not a measurement.
 pub fn read(path: &Path) -> anyhow::Result<Baseline> {
     let file = path.display().to_string();
     let text = spec::read_text(path).with_context(|| format!("{file}: cannot be read"))?;
@@ -23,29 +27,31 @@ pub fn read(path: &Path) -> anyhow::Result<Baseline> {
         .ok()
         .filter(|value: &Value| value["latency_ms"]["p50"].is_f64())
         .with_context(|| {
-            format!("{file}: is no measurement; write one with `hardtack bench --save`")
+            format!("{file}: is not a measurement; write one with `hardtack bench --save`")
         })?;
     Ok(Baseline { file, measured })
 }
 
-/// How a measurement stands to its baseline.
+/// The comparison of a measurement with its baseline.
 pub struct Verdict {
-    /// Medians, in milliseconds.
+    /// The median of the baseline, in milliseconds.
     before: f64,
+    /// The median of the measurement, in milliseconds.
     after: f64,
-    /// What the median may grow by, as a part of the baseline's.
+    /// The maximum growth of the median, as a fraction of the baseline's median.
     allowed: f64,
-    /// What was asked for.
+    /// The growth that `--threshold` allows, as a fraction.
     threshold: f64,
-    /// How far medians of the same thing are apart in both.
+    /// The combined noise of both measurements, as a fraction.
     noise: f64,
 }
 
 impl Verdict {
-    /// Compares; `threshold`: what the median may grow by in any case, as a part.
+    /// Compares a measurement with a baseline. The median may grow by `threshold`, a fraction, or
+    /// by three times the noise if that is more.
     ///
     /// # Errors
-    /// Where the two were measured with other kernels or threads, or on another machine.
+    /// If the two differ in instruction set, number of threads or machine.
     pub fn of(baseline: &Baseline, measured: &Value, threshold: f64) -> anyhow::Result<Verdict> {
         let Baseline { file, measured: before } = baseline;
         for (what, pointer) in [
@@ -59,8 +65,8 @@ impl Verdict {
                 && !old.is_null()
             {
                 bail!(
-                    "{file}: was measured with another {what} ({old}, and now {new}), so it tells \
-                     nothing; keep a baseline for each"
+                    "{file}: was measured with another {what} ({old}, and now {new}) and cannot be \
+                     compared; keep a separate baseline for each"
                 );
             }
         }
@@ -72,29 +78,29 @@ impl Verdict {
         Ok(Verdict { before: median(before), after: median(measured), allowed, threshold, noise })
     }
 
-    /// How much slower it is, as a part.
+    /// Returns the growth of the median as a fraction; negative if it is faster.
     fn growth(&self) -> f64 {
         self.after / self.before - 1.0
     }
 
-    /// Whether it is as fast as before, or faster.
+    /// Returns whether the median grew by no more than is allowed.
     pub fn holds(&self) -> bool {
         self.growth() <= self.allowed
     }
 
-    /// For people.
+    /// Formats the comparison as one sentence.
     pub fn sentence(&self) -> String {
         let Verdict { before, after, allowed, noise, threshold } = self;
         let growth = self.growth();
         let how = if growth < 0.0 { "faster than" } else { "slower than" };
         let advice = if allowed > threshold {
-            "; the noise allows more than was asked for: free the machine of other work, or measure \
-             more --runs"
+            "; this is more than --threshold because of the noise: stop other work on the machine, \
+             or measure more --runs"
         } else {
             ""
         };
         format!(
-            "{after:.3} ms is {:.1} % {how} the baseline's {before:.3} ms; {:.1} % slower is \
+            "{after:.3} ms is {:.1} % {how} the baseline of {before:.3} ms; up to {:.1} % slower is \
              allowed (noise {:.1} %){advice}",
             100.0 * growth.abs(),
             100.0 * allowed,
@@ -102,6 +108,7 @@ impl Verdict {
         )
     }
 
+    /// Returns the comparison as JSON.
     pub fn json(&self) -> Value {
         json!({
             "p50_ms": self.before, "growth": self.growth(), "allowed": self.allowed,
@@ -124,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_within_the_threshold_or_the_noise_holds() {
+    fn growth_within_the_threshold_or_the_noise_passes() {
         assert!(verdict(measured(10.0, 0.0), measured(10.4, 0.0)).unwrap().holds());
         let slower = verdict(measured(10.0, 0.0), measured(11.0, 0.01)).unwrap();
         assert!(!slower.holds());
         assert_eq!(
             slower.sentence(),
-            "11.000 ms is 10.0 % slower than the baseline's 10.000 ms; 5.0 % slower is allowed \
-             (noise 1.0 %)"
+            "11.000 ms is 10.0 % slower than the baseline of 10.000 ms; up to 5.0 % slower is \
+             allowed (noise 1.0 %)"
         );
         // Noise of 4 % each allows 17 %.
         assert!(verdict(measured(10.0, 0.04), measured(11.5, 0.04)).unwrap().holds());
@@ -140,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compared_is_told() {
+    fn measurements_of_different_setups_are_not_compared() {
         let mut other = measured(10.0, 0.0);
         other["isa"] = json!("neondot");
         let error = verdict(measured(10.0, 0.0), other).err().unwrap().to_string();
@@ -148,7 +155,7 @@ mod tests {
             error.starts_with("base.json: was measured with another instruction set"),
             "{error}"
         );
-        // A baseline that knows no machine is taken.
+        // A baseline without a machine is accepted.
         let mut older = measured(10.0, 0.0);
         older["machine"] = Value::Null;
         assert!(verdict(older, measured(10.0, 0.0)).is_ok());

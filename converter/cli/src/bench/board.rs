@@ -1,5 +1,5 @@
-//! Measuring on a board: the runner and the bundle are copied there, the golden vectors are checked
-//! and the time is taken there, and nothing stays.
+//! Measures on a board: copies the runner and the bundle to it, runs the test vectors, measures the
+//! time, and removes the files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,12 +12,14 @@ use crate::arguments::Bench;
 use crate::bundles;
 use crate::output::say;
 
-/// What is measured there.
+/// The file name of the runner, the program that runs on the board.
 const RUNNER: &str = "hardtack-runner";
 
 pub fn bench(arguments: &Bench, address: &str) -> anyhow::Result<Value> {
     if arguments.profile {
-        bail!("--profile: the runner on a board does not tell operations; leave it out");
+        bail!(
+            "--profile is not supported with --board: the runner does not time single operations"
+        );
     }
     if let Some(name) = &arguments.isa {
         super::isa(name)?;
@@ -25,8 +27,8 @@ pub fn bench(arguments: &Bench, address: &str) -> anyhow::Result<Value> {
     let bundle = bundles::open(&arguments.bundle)?;
     if bundle.manifest()?.needs_float {
         bail!(
-            "{}: runs in part in float, and the runner on a board is for models that are in \
-             integers throughout; `hardtack inspect` tells which operators are in float",
+            "{}: some operators run in float, but the runner only supports integer models; \
+             `hardtack inspect` lists the operators in float",
             arguments.bundle.display()
         );
     }
@@ -63,7 +65,7 @@ pub fn bench(arguments: &Bench, address: &str) -> anyhow::Result<Value> {
         .filter(|value: &Value| value["noise"].is_number())
         .with_context(|| {
             let path = path.display();
-            format!("{address}: {path} did not answer as a runner of this release; build it anew")
+            format!("{address}: {path} is not a runner of this release; build it again")
         })?;
     measured["golden"] = json!(if equal { "equal" } else { "different" });
     measured["checked"] = json!(checked.stdout.trim());
@@ -72,7 +74,7 @@ pub fn bench(arguments: &Bench, address: &str) -> anyhow::Result<Value> {
     Ok(measured)
 }
 
-/// The runner that was named, or the one beside this command.
+/// Returns the path of `--runner`, or of the runner next to this command.
 fn runner(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(path) = named {
         return Ok(path.into());
@@ -80,15 +82,15 @@ fn runner(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let beside = std::env::current_exe()?.with_file_name(RUNNER);
     if !beside.exists() {
         bail!(
-            "--board needs a runner; build one for the board's processor and name it by --runner:\n  \
+            "--board needs a runner; build one for the board's processor and give it as --runner:\n  \
              cargo build --profile runner -p {RUNNER} --target aarch64-unknown-linux-musl"
         );
     }
     Ok(beside)
 }
 
-/// Whether a program is for a processor: told before it is copied, as the other side would only
-/// say that it cannot execute it.
+/// Checks that a program is built for the board's processor, before it is copied. The board itself
+/// would only report that it cannot execute the program.
 fn check_processor(
     path: &Path,
     program: &[u8],
@@ -102,7 +104,7 @@ fn check_processor(
         _ => return Ok(()),
     };
     let runs = match processor {
-        // Systems of 64 bits run programs of 32 where they have what these need.
+        // 64-bit systems can run 32-bit programs if they support them.
         "aarch64" | "arm64" => is_for != "x86_64",
         other if other.starts_with("arm") => is_for == "arm",
         "x86_64" | "amd64" => is_for == "x86_64",
@@ -117,13 +119,13 @@ fn check_processor(
         _ => "armv7-unknown-linux-musleabihf",
     };
     bail!(
-        "{address}: has a processor of the kind {processor}, and {} is for {triple}; build it for \
-         {wanted} and name it by --runner",
+        "{address}: the processor is {processor}, but {} is built for {triple}; build a runner for \
+         {wanted} and give it as --runner",
         path.display()
     )
 }
 
-/// The processor in the header of an ELF program.
+/// Returns the machine field of an ELF header; `None` for other files.
 fn machine(program: &[u8]) -> Option<u16> {
     let header = program.first_chunk::<20>()?;
     header.starts_with(b"\x7fELF").then(|| u16::from_le_bytes([header[18], header[19]]))
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_for_another_processor_is_told_before_it_is_copied() {
+    fn a_program_for_another_processor_is_refused_before_it_is_copied() {
         let mut program = [0; 64];
         program[..4].copy_from_slice(b"\x7fELF");
         let check = |program: &[u8], processor| {
@@ -145,12 +147,12 @@ mod tests {
         let error = check(&program, "armv7l").unwrap_err().to_string();
         assert_eq!(
             error,
-            "pi@board: has a processor of the kind armv7l, and runner is for \
-             aarch64-unknown-linux-musl; build it for armv7-unknown-linux-musleabihf and name it \
-             by --runner"
+            "pi@board: the processor is armv7l, but runner is built for \
+             aarch64-unknown-linux-musl; build a runner for armv7-unknown-linux-musleabihf and give \
+             it as --runner"
         );
         program[18] = 40;
         assert!(check(&program, "aarch64").is_ok() && check(&program, "x86_64").is_err());
-        assert!(check(b"#!/bin/sh", "x86_64").is_ok(), "not everything is ELF");
+        assert!(check(b"#!/bin/sh", "x86_64").is_ok(), "a script is not ELF");
     }
 }

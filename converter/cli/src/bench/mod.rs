@@ -1,4 +1,4 @@
-//! `hardtack bench`: here or on a board, and against what was measured before.
+//! `hardtack bench`: measures on this machine or on a board, and compares with a baseline.
 
 mod baseline;
 mod board;
@@ -62,7 +62,7 @@ pub fn bench(arguments: &Bench, as_json: bool) -> anyhow::Result<Answer> {
     }
     let golden = measured["golden"] != json!("different");
     if !golden {
-        say(&format!("{name}: its test vectors do not hold there; the results are not right"));
+        say(&format!("{name}: the test vectors failed on the board; its results are wrong"));
     }
     if let Some(verdict) = &verdict {
         say(&verdict.sentence());
@@ -95,14 +95,15 @@ fn here(arguments: &Bench) -> anyhow::Result<(Value, Option<Profile>)> {
     Ok((measured, profile))
 }
 
-/// The instruction set of a name.
+/// Parses the name of an instruction set.
 fn isa(name: &str) -> anyhow::Result<Isa> {
     Isa::from_name(name).with_context(|| {
         let known: Vec<String> = Isa::ALL.iter().map(ToString::to_string).collect();
-        format!("--isa {name}: this build knows {}", known.join(", "))
+        format!("--isa {name}: unknown instruction set; use one of {}", known.join(", "))
     })
 }
 
+/// Returns a duration in milliseconds.
 pub(crate) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

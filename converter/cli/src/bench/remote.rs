@@ -1,5 +1,5 @@
-//! A machine elsewhere: a folder there that lasts as long as this process, files put into it, and
-//! commands run in it.
+//! A temporary folder on a remote machine: files are copied to it and commands run in it. It is
+//! removed when this process ends.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-/// How often a running command is looked after.
+/// The interval at which a running command is polled.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Time to wait for the remaining output of a command that has exited.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
@@ -19,9 +19,9 @@ const MAX_LINE: u64 = 4096;
 /// Maximum connection timeout that is passed to ssh, in seconds.
 const MAX_CONNECT: u64 = 15;
 
-/// Makes a folder and tells it, and what the processor is; then waits until whoever asked has
-/// gone, in whatever way, ends what still runs and removes the folder. In single quotes, so without
-/// any.
+/// The shell script of the lease. It creates the folder, prints the processor and the folder, and
+/// waits until the connection closes for any reason. Then it kills the running command and removes
+/// the folder. It is passed in single quotes, so it must not contain any.
 const LEASE: &str = r#"d=$(mktemp -d "${TMPDIR:-BASE}/hardtack.XXXXXX") || exit 1
 trap "[ -f \"$d/pid\" ] && kill -9 \$(cat \"$d/pid\") 2>/dev/null; rm -rf \"$d\"" EXIT
 trap "exit 1" HUP INT TERM PIPE
@@ -29,39 +29,43 @@ uname -m
 echo "$d"
 cat >/dev/null"#;
 
-/// How commands get there.
+/// How commands are sent to the machine.
 #[derive(Clone, Debug)]
 enum Way {
-    /// The program of `--ssh` with its options, and whom to ask.
+    /// The words of `--ssh`, and the host.
     Ssh { command: Vec<String>, host: String },
-    /// Android's bridge, and the serial number of the device.
+    /// The Android debug bridge, with the serial number of the device.
     Adb { serial: Option<String> },
 }
 
-/// A folder on another machine. It goes when this is dropped.
+/// A temporary folder on a remote machine, removed on drop.
 pub struct Remote {
     way: Way,
     address: String,
-    /// Where the connection is that others go through.
+    /// The folder of the control socket, which all ssh connections share.
     _control: tempfile::TempDir,
+    /// The process that keeps the folder; see [`LEASE`].
     lease: Child,
-    /// What the processor is, as the system calls it.
+    /// The name of the processor, from `uname -m`.
     pub processor: String,
     folder: String,
     timeout: Duration,
 }
 
-/// How a command ended.
+/// The result of a command.
 pub struct Finished {
     status: ExitStatus,
-    /// What it printed.
+    /// The text that it printed to stdout.
     pub stdout: String,
     stderr: String,
 }
 
 impl Remote {
-    /// Connects. `address`: `user@host` for ssh, `adb` or `adb:SERIAL`; `ssh`: the command that
-    /// connects, with its options.
+    /// Connects to `address`: `user@host` for ssh, `adb` or `adb:SERIAL`. `ssh` is the ssh command
+    /// with its options; `timeout` limits connecting and each command.
+    ///
+    /// # Errors
+    /// If the address is invalid, or if the machine does not answer in time.
     pub fn connect(address: &str, ssh: &str, timeout: Duration) -> anyhow::Result<Remote> {
         let control = tempfile::Builder::new().prefix("hardtack-").tempdir()?;
         let way = match address.split_once(':') {
@@ -70,7 +74,7 @@ impl Remote {
             _ => {
                 let mut command: Vec<String> = ssh.split_whitespace().map(str::to_owned).collect();
                 if command.is_empty() || address.starts_with('-') {
-                    bail!("--board {address}: write it as user@host, adb, or adb:SERIAL");
+                    bail!("--board {address}: expected user@host, adb or adb:SERIAL");
                 }
                 let path = control.path().join("connection");
                 let seconds = timeout.as_secs().clamp(1, MAX_CONNECT);
@@ -94,7 +98,7 @@ impl Remote {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("{address}: {} cannot be started", way.program()))?;
+            .with_context(|| format!("{address}: cannot start {}", way.program()))?;
         let answers = lines(lease.stdout.take().expect("it is a pipe"));
         let said = heard(lease.stderr.take().expect("it is a pipe"));
         let began = Instant::now();
@@ -116,7 +120,10 @@ impl Remote {
         Ok(Remote { way, address, _control: control, lease, processor, folder, timeout })
     }
 
-    /// Puts a file into the folder.
+    /// Writes a file to the folder.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
     pub fn put(&self, name: &str, bytes: &[u8], executable: bool) -> anyhow::Result<()> {
         let mode = if executable { "755" } else { "644" };
         let path = format!("{}/{name}", self.folder);
@@ -125,7 +132,7 @@ impl Remote {
         if !finished.status.success() {
             let said = last_line(&finished.stderr);
             bail!(
-                "{}: {name} ({} bytes) cannot be written there: {said}; nothing is left behind",
+                "{}: cannot write {name} ({} bytes) on the board: {said}; nothing is left behind",
                 self.address,
                 bytes.len()
             );
@@ -134,6 +141,9 @@ impl Remote {
     }
 
     /// Runs a command in the folder.
+    ///
+    /// # Errors
+    /// If the command does not finish in time or prints too much.
     pub fn run(&self, command: &str) -> anyhow::Result<Finished> {
         let script = format!(
             "cd {} && {{ {command} & echo $! >pid; wait $!; }}; e=$?; rm -f pid; exit $e",
@@ -142,19 +152,17 @@ impl Remote {
         self.finish(self.way.command(&script), &[])
     }
 
-    /// Starts a command, gives it its input, and waits for its end.
+    /// Starts a local command, writes `input` to its stdin, and waits until it exits.
     fn finish(&self, mut command: Command, input: &[u8]) -> anyhow::Result<Finished> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| {
-                format!("{}: {} cannot be started", self.address, self.way.program())
-            })?;
+            .with_context(|| format!("{}: cannot start {}", self.address, self.way.program()))?;
         let mut stdin = child.stdin.take().expect("it is a pipe");
         let input = input.to_vec();
-        // A reader that has gone tells why in its own words.
+        // Ignore a closed pipe: the command reports its own error.
         std::thread::spawn(move || drop(stdin.write_all(&input)));
         let stdout = heard(child.stdout.take().expect("it is a pipe"));
         let stderr = heard(child.stderr.take().expect("it is a pipe"));
@@ -167,8 +175,8 @@ impl Remote {
                 let _ = child.kill();
                 let _ = child.wait();
                 bail!(
-                    "{}: was not done after {} seconds; nothing is left there. --timeout gives it \
-                     longer",
+                    "{}: the command did not finish within {} seconds; use --timeout to wait \
+                     longer. Nothing is left behind",
                     self.address,
                     self.timeout.as_secs()
                 );
@@ -235,7 +243,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        // The other side hears that nobody is there any more, and removes its folder.
+        // Closing stdin ends the lease script, which removes the folder.
         drop(self.lease.stdin.take());
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(5) {
@@ -250,6 +258,7 @@ impl Drop for Remote {
 }
 
 impl Way {
+    /// Returns the name of the local program.
     fn program(&self) -> &str {
         match self {
             Way::Ssh { command, .. } => &command[0],
@@ -257,7 +266,7 @@ impl Way {
         }
     }
 
-    /// What runs a script there.
+    /// Returns the local command that runs a shell script on the machine.
     fn command(&self, script: &str) -> Command {
         let script = format!("exec sh -c '{script}'");
         match self {
@@ -279,35 +288,36 @@ impl Way {
 }
 
 impl Finished {
-    /// The answer to a question: yes or no.
+    /// Returns `true` for exit code 0 and `false` for exit code 1. `what` names the command in
+    /// errors.
     ///
     /// # Errors
-    /// Where there was none, with what the other side said.
+    /// For all other exit codes, with the last line of stderr.
     pub fn answer(&self, what: &str, address: &str) -> anyhow::Result<bool> {
         let said = last_line(&self.stderr);
-        // A shell tells of a signal by 128 and its number.
+        // A shell adds 128 to the number of a signal.
         match self.status.code() {
             Some(0) => Ok(true),
             Some(1) => Ok(false),
             Some(126 | 127) => bail!(
-                "{address}: {what} cannot be executed there: {said}; is the file of --runner built \
-                 for that processor, and static?"
+                "{address}: {what} cannot be executed on the board: {said}; check that --runner is \
+                 built for its processor and is static"
             ),
             Some(137) => {
-                bail!("{address}: {what} was killed, which systems do when memory is short: {said}")
+                bail!("{address}: {what} was killed, probably because memory ran out: {said}")
             }
             Some(code @ 129..=192) => {
-                bail!("{address}: {what} ended by signal {}: {said}", code - 128)
+                bail!("{address}: {what} ended with signal {}: {said}", code - 128)
             }
             Some(255) => bail!("{address}: the connection was lost: {said}"),
-            Some(code) => bail!("{address}: {what} failed ({code}): {said}"),
-            None => bail!("{address}: the connection was cut: {said}"),
+            Some(code) => bail!("{address}: {what} failed with exit code {code}: {said}"),
+            None => bail!("{address}: the connection was interrupted: {said}"),
         }
     }
 }
 
-/// The last line of what was said; others are greetings.
+/// Returns the last line of stderr; the lines before may be greetings of the machine.
 fn last_line(said: &str) -> String {
     let line = said.lines().map(str::trim).rfind(|line| !line.is_empty());
-    line.unwrap_or("it said nothing").to_owned()
+    line.unwrap_or("no message").to_owned()
 }

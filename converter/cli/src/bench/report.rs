@@ -1,32 +1,34 @@
-//! A measurement for people and for systems that show tests.
+//! Formats a measurement as text, Markdown and JUnit XML.
 
 use serde_json::Value;
 
 use super::baseline::Verdict;
 use crate::output::{bytes, escaped, markdown as md, plain};
 
+/// Returns a number from a measurement by its JSON pointer.
 fn number(measured: &Value, pointer: &str) -> Option<f64> {
     measured.pointer(pointer).and_then(Value::as_f64)
 }
 
+/// Returns a text from a measurement by its JSON pointer, or `unknown`.
 fn word<'a>(measured: &'a Value, pointer: &str) -> &'a str {
     measured.pointer(pointer).and_then(Value::as_str).unwrap_or("unknown")
 }
 
-/// Returns a count from a measurement, or 0: a board may send anything.
+/// Returns a count from a measurement, or 0. A board may send anything.
 fn count(measured: &Value, name: &str) -> u64 {
     measured[name].as_u64().unwrap_or_default()
 }
 
-/// For a terminal.
+/// Formats a measurement for a terminal.
 pub fn text(measured: &Value) -> String {
     let ms = |name: &str| number(measured, name).map_or("–".into(), |ms| format!("{ms:.3}"));
     let size = |name| number(measured, name).map_or("unknown".into(), |n| bytes(n as u64));
     let threads = measured["threads"].as_u64().unwrap_or(1);
     let mut text = format!(
-        "latency    {} ms median, {} p90, {} p99, {} least, of {} runs; noise {:.1} %\n\
+        "latency    {} ms median, {} p90, {} p99, {} min, of {} inferences; noise {:.1} %\n\
          load       {} ms; first result after {} ms\n\
-         memory     {} at most, of it an arena of {}\n\
+         memory     {} peak, including an arena of {}\n\
          runs       {} on {threads} thread{}, weights {}\n",
         ms("/latency_ms/p50"),
         ms("/latency_ms/p90"),
@@ -39,9 +41,9 @@ pub fn text(measured: &Value) -> String {
         size("/peak_rss_bytes"),
         size("/arena_bytes"),
         if measured["integer"] == true {
-            format!("in integers, kernels {}", plain(word(measured, "/isa")))
+            format!("in integers with kernels {}", plain(word(measured, "/isa")))
         } else {
-            "in float, or in part".into()
+            "in float, at least in part".into()
         },
         if threads == 1 { "" } else { "s" },
         if measured["weights"] == "in place" { "in place" } else { "repacked when loaded" },
@@ -51,12 +53,12 @@ pub fn text(measured: &Value) -> String {
         text += &format!("machine    {}\n", plain(&machine));
     }
     if measured["golden"].is_string() {
-        text += &format!("golden     {}\n", plain(word(measured, "/golden")));
+        text += &format!("vectors    {}\n", plain(word(measured, "/golden")));
     }
     text
 }
 
-/// What the machine told of itself.
+/// Formats the model, frequency, temperature and energy of the machine, as far as they are known.
 fn machine(measured: &Value) -> String {
     let mut parts = Vec::new();
     if let Some(model) = measured["machine"]["model"].as_str() {
@@ -75,15 +77,15 @@ fn machine(measured: &Value) -> String {
         parts.push(format!("{before:.0} °C before, {after:.0} after"));
     }
     if measured["machine"]["throttled"] == true {
-        parts.push("slowed down by heat or supply: the times are not its own".into());
+        parts.push("throttled by heat or power supply: the times are not representative".into());
     }
     if let Some(energy) = number(measured, "/machine/energy_mj_per_run") {
-        parts.push(format!("{energy:.3} mJ a run"));
+        parts.push(format!("{energy:.3} mJ per inference"));
     }
     parts.join(", ")
 }
 
-/// For the summary of a run of CI.
+/// Formats a measurement as a Markdown table, for the summary of a CI job.
 pub fn markdown(name: &str, measured: &Value, verdict: Option<&Verdict>) -> String {
     let ms = |name: &str| number(measured, name).map_or("–".into(), |ms| format!("{ms:.3}"));
     let mark = |holds: bool| if holds { "✅" } else { "❌" };
@@ -91,7 +93,7 @@ pub fn markdown(name: &str, measured: &Value, verdict: Option<&Verdict>) -> Stri
         .map(|verdict| format!("\n{} {}\n", mark(verdict.holds()), verdict.sentence()))
         .unwrap_or_default();
     let golden = match measured["golden"].as_str() {
-        Some(golden) => format!("\n{} golden vectors {}\n", mark(golden == "equal"), md(golden)),
+        Some(golden) => format!("\n{} test vectors {}\n", mark(golden == "equal"), md(golden)),
         None => String::new(),
     };
     format!(
@@ -112,13 +114,13 @@ pub fn markdown(name: &str, measured: &Value, verdict: Option<&Verdict>) -> Stri
     )
 }
 
-/// The same as two test cases, as JUnit writes them: the golden vectors, and the latency.
+/// Formats a measurement as JUnit XML with two test cases: the test vectors, and the latency.
 pub fn junit(name: &str, measured: &Value, verdict: Option<&Verdict>) -> String {
     let p50 = number(measured, "/latency_ms/p50").unwrap_or(0.0) / 1e3;
     let mut cases = Vec::new();
     if let Some(golden) = measured["golden"].as_str() {
         let told = word(measured, "/checked");
-        cases.push(("golden vectors", 0.0, (golden != "equal").then(|| told.to_owned())));
+        cases.push(("test vectors", 0.0, (golden != "equal").then(|| told.to_owned())));
     }
     let slower = verdict.filter(|verdict| !verdict.holds()).map(Verdict::sentence);
     cases.push(("latency", p50, slower));
@@ -154,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_are_well_formed_and_tell_what_failed() {
+    fn reports_are_well_formed_and_name_the_failure() {
         let measured = json!({
             "latency_ms": { "p50": 2.5, "p90": 3.0, "p99": 3.5, "min": 2.4 }, "runs": 100,
             "noise": 0.01, "isa": "neon", "threads": 1, "golden": "different",
@@ -177,9 +179,9 @@ mod tests {
         assert!(!text(&hostile).lines().any(|line| line.starts_with("VERIFIED")));
         let table = markdown("a.tack", &measured, None);
         assert!(table.contains("| pi@board | neon | 1 | 2.500 |"), "{table}");
-        assert!(table.contains("❌ golden vectors different"), "{table}");
+        assert!(table.contains("❌ test vectors different"), "{table}");
         let told = text(&measured);
         assert!(told.contains("600 MHz before, 1500 after of 1500"), "{told}");
-        assert!(told.contains("slowed down"), "{told}");
+        assert!(told.contains("throttled by heat"), "{told}");
     }
 }

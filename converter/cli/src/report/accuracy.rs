@@ -1,22 +1,22 @@
-//! Float against the bundle on labelled data.
+//! The accuracy section of the report: the bundle compared with the float model.
 
 use std::collections::BTreeMap;
 
 use crate::compare::{Answers, Change, Changed, Comparison};
 use crate::output::escaped;
 
-/// Classes beyond which the table of confusions would be too wide.
+/// The maximum number of classes for a confusion matrix; with more, the cells are listed.
 const WIDE: usize = 12;
 
-/// Accuracy before and after, and the samples whose answer changed.
+/// Returns the accuracy of both models and the samples whose prediction changed.
 pub fn section(comparison: &Comparison) -> String {
     let data = escaped(&comparison.data);
     let samples = comparison.samples;
     let (float, bundle, changed) = match &comparison.answers {
         Answers::Values { float, bundle } => {
             return format!(
-                "<p>Mean squared error on the {samples} samples of <b>{data}</b>: {float:.6} in \
-                 float, {bundle:.6} of the bundle.</p>\n"
+                "<p>Mean squared error on the {samples} samples of <b>{data}</b>: float {float:.6}, \
+                 bundle {bundle:.6}.</p>\n"
             );
         }
         Answers::Classes { float, bundle, changed } => (float, bundle, changed),
@@ -30,11 +30,11 @@ pub fn section(comparison: &Comparison) -> String {
             100.0 * top1
         )
     };
-    let mut html = format!("<p>The {samples} samples of <b>{data}</b>.</p>\n");
+    let mut html = format!("<p>Top-1 accuracy on the {samples} samples of <b>{data}</b>.</p>\n");
     html += &bar("float", "other", float.top1, float.right);
     html += &bar("bundle", "main", bundle.top1, bundle.right);
     html += &format!(
-        "<p><b>{}</b> answers changed: <b>{}</b> gained, <b>{}</b> lost, <b>{}</b> from wrong to \
+        "<p><b>{}</b> predictions changed: <b>{}</b> gained, <b>{}</b> lost, <b>{}</b> from wrong to \
          wrong.</p>\n",
         changed.len(),
         comparison.count(Change::Gained),
@@ -48,10 +48,11 @@ pub fn section(comparison: &Comparison) -> String {
     html
 }
 
+/// Returns the table of the changed samples.
 fn samples_of(changed: &[Changed]) -> String {
     let mut html = String::from(
-        "<details open=\"\"><summary>Samples whose answer changed</summary>\n<div \
-         class=\"wide\"><table class=\"words cards\"><tr><th>sample</th><th>change</th><th>truth</th><th>float</th><th>bundle</th></tr>\n",
+        "<details open=\"\"><summary>Samples whose prediction changed</summary>\n<div \
+         class=\"wide\"><table class=\"words cards\"><tr><th>sample</th><th>change</th><th>label</th><th>float</th><th>bundle</th></tr>\n",
     );
     for Changed { sample, change, truth, float, bundle } in changed {
         let change = change.name();
@@ -60,14 +61,14 @@ fn samples_of(changed: &[Changed]) -> String {
                 .map(|text| escaped(&text));
         html += &format!(
             "<tr><td class=\"name\">{sample}</td><td class=\"{change}\">{change}</td>\
-             <td data-of=\"truth\">{truth}</td><td \
+             <td data-of=\"label\">{truth}</td><td \
              data-of=\"float\">{float}</td><td data-of=\"bundle\">{bundle}</td></tr>\n"
         );
     }
     html + "</table></div></details>\n"
 }
 
-/// How many more, or fewer, of a class are taken for another than in float.
+/// Returns the difference between the confusion matrices of the bundle and the float model.
 fn confusions(changed: &[Changed]) -> String {
     let mut classes = BTreeMap::new();
     let mut cells: BTreeMap<(usize, usize), i64> = BTreeMap::new();
@@ -81,7 +82,7 @@ fn confusions(changed: &[Changed]) -> String {
     cells.retain(|_, count| *count != 0);
     let few = classes.len() <= WIDE;
     let open = format!(
-        "<details{}><summary>Confusions: how many more are answered so than in float</summary>\n\
+        "<details{}><summary>Confusion matrix: difference from float</summary>\n\
          <div class=\"wide\"><table class=\"{}\">",
         if few { " open=\"\"" } else { "" },
         if few { "confusions" } else { "words" }
@@ -91,7 +92,7 @@ fn confusions(changed: &[Changed]) -> String {
         _ => "lost",
     };
     if few {
-        let mut html = format!("{open}<tr><th>truth ↓ answer →</th>");
+        let mut html = format!("{open}<tr><th>label ↓ prediction →</th>");
         for name in classes.values() {
             html += &format!("<th class=\"up\"><span>{name}</span></th>");
         }
@@ -114,7 +115,7 @@ fn confusions(changed: &[Changed]) -> String {
     }
     let mut cells: Vec<_> = cells.into_iter().collect();
     cells.sort_by_key(|(cell, count)| (-count.abs(), *cell));
-    let mut html = format!("{open}<tr><th>truth</th><th>answer</th><th>change</th></tr>\n");
+    let mut html = format!("{open}<tr><th>label</th><th>prediction</th><th>change</th></tr>\n");
     for ((truth, answer), count) in cells {
         let class = class(truth == answer, count);
         let (truth, answer) = (&classes[&truth], &classes[&answer]);
@@ -131,7 +132,7 @@ mod tests {
     use crate::compare::{Class, Right};
 
     #[test]
-    fn confusions_are_those_of_the_changed_samples() {
+    fn confusions_count_the_changed_samples() {
         let class = |index: usize| Class { index, label: Some(format!("<{index}>")) };
         let changed = |truth, float, bundle, change| Changed {
             sample: "s".into(),
@@ -153,7 +154,7 @@ mod tests {
             assert!(html.contains(cell), "{cell}: {html}");
         }
         assert!(
-            html.contains("<b>3</b> answers changed: <b>1</b> gained, <b>2</b> lost"),
+            html.contains("<b>3</b> predictions changed: <b>1</b> gained, <b>2</b> lost"),
             "{html}"
         );
     }

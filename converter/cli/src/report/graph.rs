@@ -1,41 +1,41 @@
-//! Graphs of operations, drawn from above to below: each node below those it reads.
+//! Draws graphs of operations from top to bottom: each node is below the nodes that it reads.
 //!
-//! Nodes stand in rows by their longest path from an input; an edge that passes rows takes a place
-//! in each. Places in a row are ordered by the mean of their neighbours' (Sugiyama, Tagawa and Toda,
-//! "Methods for Visual Understanding of Hierarchical System Structures", 1981).
+//! The row of a node is its longest path from an input. An edge that crosses rows occupies a place
+//! in each. The places of a row are ordered by the mean position of their neighbors (Sugiyama,
+//! Tagawa and Toda, "Methods for Visual Understanding of Hierarchical System Structures", 1981).
 
 use std::fmt::Write as _;
 
 use crate::output::escaped;
 
-/// A node.
+/// A node of the graph.
 pub struct Shape {
-    /// What stands in it.
+    /// The text in the box.
     pub label: String,
-    /// What is told of it where the pointer rests.
+    /// The tooltip.
     pub told: String,
-    /// Its class in the page's style.
+    /// The CSS class.
     pub class: &'static str,
-    /// The nodes it reads, by their places in the list.
+    /// The indices of the nodes that it reads.
     pub reads: Vec<usize>,
 }
 
-/// Between rows.
+/// The distance between the tops of two rows.
 const ROW: f64 = 40.0;
-/// Height of a node.
+/// The height of a node.
 const HEIGHT: f64 = 24.0;
-/// Between places of a row.
+/// The horizontal gap between the places of a row.
 const GAP: f64 = 12.0;
-/// Width of a letter.
+/// The width of a character.
 const LETTER: f64 = 6.6;
-/// Width of an edge that passes a row.
+/// The width of the place of an edge that crosses a row.
 const PASSING: f64 = 8.0;
-/// How often places are moved towards their neighbours.
+/// The number of times that all places are moved towards their neighbors.
 const ROUNDS: usize = 12;
-/// Places of edges beyond which they are drawn straight.
+/// The maximum number of places for edges; further edges are drawn straight.
 const MOST_PASSING: usize = 4000;
 
-/// A place of a row: a node, or where an edge passes.
+/// A place in a row: a node, or an edge that crosses the row.
 struct Place {
     node: Option<usize>,
     row: usize,
@@ -45,7 +45,7 @@ struct Place {
     below: Vec<usize>,
 }
 
-/// The picture of a graph whose nodes are read only by later ones.
+/// Draws a graph in topological order as SVG.
 pub fn draw(shapes: &[Shape], label: &str) -> String {
     let mut places = places(shapes);
     let mut rows = vec![Vec::new(); places.iter().map(|place| place.row + 1).max().unwrap_or(0)];
@@ -99,14 +99,14 @@ pub fn draw(shapes: &[Shape], label: &str) -> String {
     svg + "</svg>"
 }
 
-/// The nodes in their rows, and a place in every row that an edge passes.
+/// Returns a place for each node, and one for each row that an edge crosses.
 fn places(shapes: &[Shape]) -> Vec<Place> {
     let mut row = vec![0usize; shapes.len()];
     for (index, shape) in shapes.iter().enumerate() {
         let above = shape.reads.iter().filter(|read| **read < index);
         row[index] = above.map(|read| row[*read] + 1).max().unwrap_or(0);
     }
-    // An input stands right above the first that reads it.
+    // An input is directly above its first reader.
     for index in (0..shapes.len()).filter(|index| shapes[*index].reads.is_empty()) {
         let readers = (0..shapes.len()).filter(|reader| shapes[*reader].reads.contains(&index));
         row[index] = readers.map(|reader| row[reader].saturating_sub(1)).min().unwrap_or(0);
@@ -137,7 +137,7 @@ fn places(shapes: &[Shape]) -> Vec<Place> {
     places
 }
 
-/// Orders the places of each row, and moves them towards what they are joined with.
+/// Orders the places of each row and moves them towards their neighbors in the adjacent rows.
 fn arrange(places: &mut [Place], rows: &mut [Vec<usize>]) {
     for row in rows.iter() {
         spread(places, row);
@@ -157,7 +157,7 @@ fn arrange(places: &mut [Place], rows: &mut [Vec<usize>]) {
                     places[index].x = sum / near.len() as f64;
                 }
             }
-            // The order is settled in the first half.
+            // The order is fixed after the first half of the rounds.
             if round < ROUNDS / 2 {
                 row.sort_by(|a, b| places[*a].x.total_cmp(&places[*b].x));
             }
@@ -166,7 +166,7 @@ fn arrange(places: &mut [Place], rows: &mut [Vec<usize>]) {
     }
 }
 
-/// Places of a row side by side.
+/// Positions the places of a row side by side, centered at 0.
 fn spread(places: &mut [Place], row: &[usize]) {
     let mut x = 0.0;
     for index in row {
@@ -176,7 +176,8 @@ fn spread(places: &mut [Place], row: &[usize]) {
     row.iter().for_each(|index| places[*index].x -= x / 2.0);
 }
 
-/// Parts places of a row that overlap: the mean of what pushing right and pushing left gives.
+/// Separates overlapping places of a row: takes the mean of pushing all to the right and to the
+/// left.
 fn part(places: &mut [Place], row: &[usize]) {
     let apart = |a: &Place, b: &Place| (a.width + b.width) / 2.0 + GAP;
     let mut right: Vec<f64> = row.iter().map(|index| places[*index].x).collect();
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_of_a_row_do_not_overlap_and_edges_pass_rows() {
+    fn nodes_of_a_row_do_not_overlap_and_edges_cross_rows() {
         let shapes = [
             shape("Input", &[]),
             shape("Conv", &[0]),
@@ -224,12 +225,12 @@ mod tests {
         }
         let svg = draw(&shapes, "graph");
         let edges = svg.split_once("\"/>").unwrap().0;
-        // Six edges, which pass three rows in all.
+        // Six edges, which cross three rows in total.
         assert_eq!((svg.matches("<rect").count(), edges.matches('C').count()), (5, 6 + 3));
     }
 
     #[test]
-    fn an_empty_graph_is_a_picture_too() {
+    fn an_empty_graph_can_be_drawn() {
         assert!(draw(&[], "nothing").ends_with("</svg>"));
     }
 }

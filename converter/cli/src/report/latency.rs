@@ -1,4 +1,4 @@
-//! How long a bundle takes on this machine, and what of it.
+//! The latency section of the report: the time of an inference and of its operations.
 
 use std::collections::BTreeMap;
 
@@ -9,32 +9,32 @@ use crate::bench::ms;
 use crate::output::escaped;
 use crate::profile::Profile;
 
-/// Operations that are named.
+/// The maximum number of operations in the list of the slowest.
 const SLOWEST: usize = 12;
 
-/// What was measured.
+/// The measurements on this machine.
 pub struct Latency {
-    /// The whole model.
+    /// The latency of the whole model.
     pub measurement: Measurement,
-    /// Its operations.
+    /// The time of each operation.
     pub profile: Profile,
 }
 
 impl Latency {
-    /// The median of a run, in milliseconds.
+    /// Returns the median latency in milliseconds.
     pub fn median(&self) -> f64 {
         let times = &self.measurement.times;
         times.get(times.len() / 2).copied().map_or(0.0, ms)
     }
 
-    /// How it was measured.
+    /// Describes how the latency was measured.
     pub fn told(&self) -> String {
         let Measurement { isa, threads, times, .. } = &self.measurement;
         let several = if *threads == 1 { "" } else { "s" };
-        format!("median of {} runs, {isa} on {threads} thread{several}", times.len())
+        format!("median of {} inferences, {isa} on {threads} thread{several}", times.len())
     }
 
-    /// By operation in the order they run, by kind, and the slowest.
+    /// Returns the time of each operation, by kind, and of the slowest operations.
     pub fn section(&self) -> anyhow::Result<String> {
         let operations = self.profile.operations();
         let times: Vec<f64> = operations.iter().map(|o| 1e3 * ms(o.duration)).collect();
@@ -56,25 +56,21 @@ impl Latency {
             .take(SLOWEST)
             .map(|(operation, time)| (escaped(&operation.name), time));
         Ok(format!(
-            "<p>{:.3} ms: {}. The operations were timed one by one in runs of their own, where they \
-             take {:.3} ms together.</p>\n\
+            "<p>{:.3} ms: {}. The operations were timed in separate inferences, with a total of \
+             {:.3} ms.</p>\n\
              <div class=\"two\">\n<figure><figcaption>Each operation</figcaption>{}</figure>\n\
-             <div><h3>By kind</h3>\n{}</div>\n</div>\n<h3>The slowest</h3>\n{}",
+             <div><h3>By operator</h3>\n{}</div>\n</div>\n<h3>Slowest operations</h3>\n{}",
             self.median(),
             self.told(),
             total / 1e3,
-            plots::bars(
-                "time of each operation",
-                ("operation, in the order they run", "µs"),
-                &times
-            )?,
+            plots::bars("time of each operation", ("operation, in execution order", "µs"), &times)?,
             meters(kinds, total),
             meters(slowest, total),
         ))
     }
 }
 
-/// A bar for each, as a part of `total` microseconds; names are escaped already.
+/// Returns a bar for each time in microseconds, as a share of `total`. The names must be escaped.
 fn meters(times: impl Iterator<Item = (String, f64)>, total: f64) -> String {
     let meter = |(name, time): (String, f64)| {
         let part = 100.0 * time / total;

@@ -1,4 +1,4 @@
-//! The layers of a report: size, error, and what their values and weights are.
+//! The layers section of the report: size, error, activations and weights of each layer.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use crate::bench::ms;
 use crate::output::{bytes, escaped};
 use crate::profile::Profile;
 
-/// The SQNR that fills a bar.
+/// The SQNR in dB at which the bar is full.
 const FULL_DB: f64 = 60.0;
 
-/// Size and error of each layer, and more of it when it is opened.
+/// Returns the plots of all layers, and a row per layer that expands to its details.
 pub fn section(report: &Report, profile: &Profile) -> anyhow::Result<String> {
     let layers = &report.layers;
     let times: HashMap<&str, f64> = (profile.operations().iter())
@@ -28,20 +28,21 @@ pub fn section(report: &Report, profile: &Profile) -> anyhow::Result<String> {
     let mut html = format!(
         "<div class=\"two\">\n<figure><figcaption>Weights and biases: {} as f32 <i \
          class=\"other\"></i>, {} in INT8 <i class=\"main\"></i></figcaption>{}</figure>\n\
-         <figure><figcaption>Signal to quantization noise; more is better</figcaption>{}</figure>\n\
+         <figure><figcaption>Signal-to-quantization-noise ratio (SQNR); higher is \
+         better</figcaption>{}</figure>\n\
          </div>\n",
         bytes(float),
         bytes(integer),
         plots::pairs(
-            "size of each layer with weights, before and after",
-            ("layer with weights, in order", "KiB"),
+            "size of each layer with weights, as f32 and in INT8",
+            ("layer with weights, in execution order", "KiB"),
             &sizes
         )?,
-        plots::by_layer("signal to quantization noise of each layer", "SQNR (dB)", &sqnr)?,
+        plots::by_layer("signal-to-quantization-noise ratio of each layer", "SQNR (dB)", &sqnr)?,
     );
     html += "<p class=\"tools\" hidden=\"\"><label>Filter <input type=\"search\" id=\"filter\"/>\
-             </label> <label>Sort by <select id=\"sort\"><option value=\"order\">order</option>\
-             <option value=\"db\">most noise</option><option value=\"bytes\">size</option>\
+             </label> <label>Sort by <select id=\"sort\"><option value=\"order\">execution order</option>\
+             <option value=\"db\">lowest SQNR</option><option value=\"bytes\">size</option>\
              <option value=\"ms\">time</option></select></label></p>\n<div id=\"layers\">\n";
     for (index, layer) in layers.iter().enumerate() {
         html += &row(index, layer, times.get(layer.name.as_str()).copied())?;
@@ -49,6 +50,7 @@ pub fn section(report: &Report, profile: &Profile) -> anyhow::Result<String> {
     Ok(html + "</div>\n")
 }
 
+/// Returns the row of a layer. `time` is in milliseconds.
 fn row(index: usize, layer: &LayerReport, time: Option<f64>) -> anyhow::Result<String> {
     let name = escaped(&layer.name);
     let size = layer.weights.as_ref().map(|weights| weights.integer_bytes);
@@ -67,49 +69,51 @@ fn row(index: usize, layer: &LayerReport, time: Option<f64>) -> anyhow::Result<S
         time.map_or(String::new(), |time| format!("{time:.3} ms")),
         layer.sqnr_db,
         term("cosine", &format!("{:.6}", layer.cosine)),
-        term("largest difference", &format!("{:.4}", layer.largest)),
+        term("max error", &format!("{:.4}", layer.largest)),
     );
     if let Some(range) = &layer.range {
         let pair = |[low, high]: [f32; 2]| format!("{low:.4} to {high:.4}");
-        html += &term("seen", &pair(range.seen));
-        html += &term("covered", &format!("{}, by {}", pair(range.covered), range.method.name()));
+        html += &term("calibration range", &pair(range.seen));
+        html +=
+            &term("quantized range", &format!("{} ({})", pair(range.covered), range.method.name()));
         html += &term("bits", &range.bits.to_string());
-        html += &term("activation step", &format!("{:.2e}", step(range)));
+        html += &term("activation scale", &format!("{:.2e}", step(range)));
     }
     if let Some(weights) = &layer.weights {
         let [low, high] = weights.step;
         html += &term("weights", &weights.elements.to_string());
         html += &term("as f32", &bytes(weights.float_bytes));
         html += &term("in INT8", &bytes(weights.integer_bytes));
-        html += &term("weight step, by channel", &format!("{low:.2e} to {high:.2e}"));
-        html += &term("levels in use", &format!("{} of 255", weights.levels));
+        html += &term("weight scales", &format!("{low:.2e} to {high:.2e}"));
+        html += &term("integers in use", &format!("{} of 255", weights.levels));
     }
     html += "</dl>\n<div class=\"two\">\n";
     if let Some(spread) = &layer.spread {
         let all = spread.zeros + spread.counts.iter().sum::<u64>();
         let zeros = 100.0 * spread.zeros as f64 / all.max(1) as f64;
         let method = layer.range.map_or(String::new(), |range| {
-            format!("; covered <i class=\"other\"></i> by {}", range.method.name())
+            format!("; quantized range <i class=\"other\"></i> ({})", range.method.name())
         });
         html += &format!(
-            "<figure><figcaption>Activations{method}. {zeros:.0} % are 0 and not \
+            "<figure><figcaption>Activations{method}. {zeros:.0} % are 0 and are not \
              drawn.</figcaption>{}</figure>\n",
             plots::spread(spread, layer.range.as_ref())?
         );
     }
     if let Some(weights) = &layer.weights {
         let figure = plots::levels(weights)?;
-        html += &format!("<figure><figcaption>Weights as integers</figcaption>{figure}</figure>\n");
+        html += &format!("<figure><figcaption>Quantized weights</figcaption>{figure}</figure>\n");
     }
     Ok(html + "</div>\n</details>\n")
 }
 
-/// The real value of a step.
+/// Returns the scale of the activations: the float difference between two adjacent integers.
 fn step(range: &RangeReport) -> f32 {
     let [low, high] = range.covered;
     (high.max(0.0) - low.min(0.0)) / (2f32.powi(range.bits as i32) - 1.0)
 }
 
+/// Returns an entry of the definition list.
 fn term(name: &str, value: &str) -> String {
     format!("<div><dt>{name}</dt><dd>{value}</dd></div>")
 }

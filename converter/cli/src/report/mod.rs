@@ -1,4 +1,4 @@
-//! A conversion as a page to look at: one file, which needs nothing else and no scripts.
+//! The HTML report of a conversion: one self-contained file, which also works without scripts.
 
 mod accuracy;
 mod frontier;
@@ -25,10 +25,10 @@ use crate::output::{bytes, escaped};
 use crate::plan::{IntegerProgram, ProgramPlan, programs};
 use crate::profile::Profile;
 
-/// Measures a bundle on this machine, and writes what was done to make it.
+/// Measures a bundle on this machine and writes the report of its conversion.
 ///
 /// # Errors
-/// Where the bundle does not run, or the file cannot be written.
+/// If the bundle does not run, or if the file cannot be written.
 pub fn write(
     path: &Path,
     report: &Report,
@@ -46,6 +46,7 @@ pub fn write(
     Ok(write_file(path, page.as_bytes())?)
 }
 
+/// Returns the whole page.
 fn page(
     report: &Report,
     comparison: Option<&Comparison>,
@@ -77,15 +78,16 @@ fn page(
         section("Layers", &layers::section(report, &latency.profile)?);
     }
     if !programs.is_empty() {
-        section("Memory over time", &arena(&programs, &report.name));
+        section("Arena over time", &arena(&programs, &report.name));
     }
-    section("Time on this machine", &latency.section()?);
+    section("Latency on this machine", &latency.section()?);
     section("Conversion", &conversion(report));
     html += "</main>\n<script>\n";
     html += include_str!("layers.js");
     Ok(html + "</script>\n</body>\n</html>\n")
 }
 
+/// Returns the tiles with the main figures, the digest and the warnings.
 fn headline(report: &Report, comparison: Option<&Comparison>, latency: &Latency) -> String {
     let mut html = String::from("<div class=\"tiles\">\n");
     let mut tile = |name: &str, value: &str, more: &str| {
@@ -99,21 +101,21 @@ fn headline(report: &Report, comparison: Option<&Comparison>, latency: &Latency)
     );
     match comparison.map(|comparison| &comparison.answers) {
         Some(Answers::Classes { float, bundle, .. }) => tile(
-            "top-1",
+            "top-1 accuracy",
             &format!("{:.2} %", 100.0 * bundle.top1),
-            &format!("{:.2} % in float", 100.0 * float.top1),
+            &format!("float: {:.2} %", 100.0 * float.top1),
         ),
         Some(Answers::Values { float, bundle }) => {
-            tile("mean squared error", &format!("{bundle:.4}"), &format!("{float:.4} in float"));
+            tile("mean squared error", &format!("{bundle:.4}"), &format!("float: {float:.4}"));
         }
         None => {}
     }
     let largest = report.stages.iter().rev().find(|stage| stage.name == "quantize");
     if let Some(largest) = largest.and_then(|stage| stage.parity) {
-        tile("largest difference", &format!("{:.2} %", 100.0 * largest), "of the outputs' range");
+        tile("largest difference", &format!("{:.2} %", 100.0 * largest), "of the output range");
     }
     if report.arena_bytes > 0 {
-        tile("arena", &bytes(report.arena_bytes), "for activations in integers");
+        tile("arena", &bytes(report.arena_bytes), "activations of the integer programs");
     }
     tile("latency", &format!("{:.3} ms", latency.median()), &latency.told());
     html += "</div>\n";
@@ -124,7 +126,7 @@ fn headline(report: &Report, comparison: Option<&Comparison>, latency: &Latency)
     html
 }
 
-/// What lies where in the arena of each integer program, and when.
+/// Draws the arena plan of each integer program.
 fn arena(programs: &[IntegerProgram], name: &str) -> String {
     let mut html = String::new();
     for (index, program) in programs.iter().enumerate() {
@@ -134,9 +136,10 @@ fn arena(programs: &[IntegerProgram], name: &str) -> String {
     html
 }
 
+/// Returns the table of stages, the figures and the rewritten nodes.
 fn conversion(report: &Report) -> String {
     let mut html = String::from(
-        "<div class=\"wide\"><table><tr><th>stage</th><th>operations</th><th>parameters</th>\
+        "<div class=\"wide\"><table><tr><th>stage</th><th>nodes</th><th>parameters</th>\
          <th>bytes</th><th>seconds</th><th>difference</th></tr>\n",
     );
     for stage in &report.stages {
@@ -155,7 +158,7 @@ fn conversion(report: &Report) -> String {
         let source = escaped(&figure.source);
         let samples = figure.samples;
         html += &format!(
-            "<li>{}: {:.2e} ({samples} samples of {source})</li>\n",
+            "<li>{}: {:.2e} ({samples} {source} samples)</li>\n",
             escaped(&figure.name),
             figure.value
         );

@@ -1,4 +1,4 @@
-//! The graph of a model as it was, and what became of it.
+//! The graph section of the report: the graph of the model before and after the conversion.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use super::graph::{Shape, draw};
 use crate::output::{escaped, plain};
 use crate::plan::IntegerProgram;
 
-/// Letters of a node's label.
+/// The maximum number of characters in the label of a node.
 const LABEL: usize = 24;
 
-/// Both graphs, the steps of the integer programs, and what stays in float.
+/// Returns both graphs, the steps of the integer programs, and the nodes that stay in float.
 pub fn section(report: &Report, integer_programs: &[IntegerProgram]) -> String {
     let programs = report.graph.iter().filter_map(|node| node.program).max().map_or(0, |p| p + 1);
     let integer = report.graph.iter().filter(|node| node.program.is_some()).count();
@@ -35,24 +35,25 @@ pub fn section(report: &Report, integer_programs: &[IntegerProgram]) -> String {
              </figure>\n"
         )
     };
-    let picture = draw(&before(report), "the model: each operation below those it reads");
+    let picture = draw(&before(report), "the graph of the model; data flows from top to bottom");
     if programs == 0 {
         let title = format!("{computed} operations, all in float");
         return figure(&title, picture, "");
     }
     let mut html = format!(
-        "<p>{computed} operations after folding; {integer} of them run in {programs} integer \
-         program{}, {} in float. A box holds operations that follow one another directly.</p>\n\
+        "<p>{computed} operations after constant folding: {integer} run in {programs} integer \
+         program{}, {} in float. A box is a chain of operations.</p>\n\
          <p class=\"key\"><span class=\"int8\">INT8</span> <span \
          class=\"float\">float</span></p>\n<div class=\"two\">\n",
         if programs == 1 { "" } else { "s" },
         computed - integer,
     );
     html += &figure("Before", picture, "");
-    let picture = draw(&after(report), "the bundle: integer programs and what stays in float");
+    let picture =
+        draw(&after(report), "the graph of the bundle: integer programs and float operations");
     html += &(figure("After", picture, &steps) + "</div>\n");
     if !report.float_nodes.is_empty() {
-        html += "<details><summary>Why each of these stays in float</summary>\n<div \
+        html += "<details><summary>Nodes that stay in float, and why</summary>\n<div \
                  class=\"wide\"><table><tr><th>node</th><th>operator</th><th>reason</th></tr>\n";
         for node in &report.float_nodes {
             let [name, operator, reason] =
@@ -66,8 +67,8 @@ pub fn section(report: &Report, integer_programs: &[IntegerProgram]) -> String {
     html
 }
 
-/// The steps of an integer program; each reads those before it that write a tensor of its. Steps of
-/// one kind that write parts of one tensor, or give parts of it, are in one box.
+/// Returns the steps of an integer program as boxes. A step reads from the earlier steps that write
+/// its input tensors. Steps of one kind that write, or read, parts of the same tensor share a box.
 fn steps(program: &IntegerProgram) -> Vec<Shape> {
     let mut writers: HashMap<_, Vec<usize>> = HashMap::new();
     let mut boxes = HashMap::new();
@@ -107,7 +108,7 @@ fn steps(program: &IntegerProgram) -> Vec<Shape> {
     shapes
 }
 
-/// What is told of a node: where it runs, and why.
+/// Returns the tooltip of a node: where it runs, and the reason if it stays in float.
 fn told(node: &GraphNode, reasons: &HashMap<&str, &str>) -> String {
     let place = match (node.program, reasons.get(node.name.as_str())) {
         (Some(program), _) => format!("integer program {program}"),
@@ -117,11 +118,13 @@ fn told(node: &GraphNode, reasons: &HashMap<&str, &str>) -> String {
     plain(&format!("{} {} ({place})", node.operator, node.name)).into_owned()
 }
 
+/// Returns the reason of each float node by its name.
 fn reasons(report: &Report) -> HashMap<&str, &str> {
     let nodes = report.float_nodes.iter();
     nodes.map(|node| (node.node.as_str(), node.reason.as_str())).collect()
 }
 
+/// Returns the CSS class of a node.
 fn class(node: &GraphNode) -> &'static str {
     match node.program {
         Some(_) => "int8",
@@ -130,7 +133,7 @@ fn class(node: &GraphNode) -> &'static str {
     }
 }
 
-/// Every operation; those that follow one another directly in one box.
+/// Returns the graph of the model, with a box for each chain of operations.
 fn before(report: &Report) -> Vec<Shape> {
     let reasons = reasons(report);
     let one_by_one = |index: usize| (class(&report.graph[index]), None);
@@ -143,7 +146,7 @@ fn before(report: &Report) -> Vec<Shape> {
     })
 }
 
-/// The same with each integer program in one box.
+/// Returns the graph of the bundle, with one box for each integer program.
 fn after(report: &Report) -> Vec<Shape> {
     let reasons = reasons(report);
     let groups = chains(&report.graph, |index| {
@@ -163,8 +166,9 @@ fn after(report: &Report) -> Vec<Shape> {
     })
 }
 
-/// The group of each node: that of its program, or of the node it alone reads and that it alone is
-/// read by, where both are of one class.
+/// Returns the group of each node: the index of its first node. The nodes of a program are one
+/// group. Another node joins the group of its only input if it is the only reader, both have one
+/// class, and it is not a `Conv` or `Einsum`.
 fn chains(
     graph: &[GraphNode],
     place: impl Fn(usize) -> (&'static str, Option<usize>),
@@ -191,7 +195,7 @@ fn chains(
     groups
 }
 
-/// A shape of each group, every shape after those it reads.
+/// Returns a shape for each group, in topological order.
 fn shapes(
     graph: &[GraphNode],
     groups: &[usize],
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_in_a_row_are_one_box_and_programs_too() {
+    fn chains_and_programs_become_one_box_each() {
         let graph = [
             node("Input", &[], None),
             node("Conv", &[0], Some(0)),

@@ -1,5 +1,4 @@
-//! Plots as SVG. Their colours are names: the page's style says what they are, in the light and in
-//! the dark.
+//! Draws plots as SVG. The style sheet of the page replaces the colors, for light and dark mode.
 
 use anyhow::anyhow;
 use plotters::coord::Shift;
@@ -9,24 +8,24 @@ use hardtack_converter::{RangeReport, Spread, WeightsReport};
 
 use crate::output::escaped;
 
-/// The main thing that is shown.
+/// The color of the main data.
 const MAIN: RGBColor = RGBColor(0x00, 0x72, 0xB2);
-/// What it is compared with.
+/// The color of the data to compare with.
 const OTHER: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
-/// Axes and words.
+/// The color of axes and text.
 const INK: RGBColor = RGBColor(0x44, 0x44, 0x44);
-/// Lines of the grid.
+/// The color of the grid.
 const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
 
-/// Width of a plot: that of a telephone.
+/// The width of a plot in pixels, which fits a phone.
 const WIDTH: u32 = 320;
 const HEIGHT: u32 = 200;
-/// What a count of nothing is on a logarithmic axis.
+/// The position of a count of 0 on a logarithmic axis.
 const NOTHING: f64 = -0.3;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A plot, told to those who do not see it by `label`.
+/// Draws a plot; `label` describes it for screen readers.
 fn plot(
     label: &str,
     draw: impl for<'a> FnOnce(&Area<'a>) -> Result<(), DrawingAreaErrorKind<std::io::Error>>,
@@ -41,7 +40,7 @@ fn plot(
     Ok(svg.replacen("<svg ", &open, 1))
 }
 
-/// A number as short as its axis needs.
+/// Formats a number for an axis label, such as `10k`.
 fn short(value: &f64) -> String {
     let size = value.abs();
     match size {
@@ -55,7 +54,7 @@ fn short(value: &f64) -> String {
     }
 }
 
-/// A power of ten at its place on a logarithmic axis; nothing elsewhere.
+/// Formats the label of a logarithmic axis at exponent `place`; empty between powers of ten.
 fn power(place: &f64) -> String {
     if *place >= 0.0 && (place - place.round()).abs() < 1e-6 {
         short(&10f64.powf(*place))
@@ -64,14 +63,15 @@ fn power(place: &f64) -> String {
     }
 }
 
-/// What stands beside an axis.
+/// The labels of an axis.
 enum Ticks {
-    /// Numbers.
+    /// The values themselves.
     Plain,
-    /// Powers of ten, at their exponents.
+    /// Powers of ten; the values are their exponents.
     Powers,
 }
 
+/// Draws the axes of a chart with its ranges and titles.
 fn axes<'a, 'b>(
     area: &'a Area<'b>,
     (x, y): (std::ops::Range<f64>, std::ops::Range<f64>),
@@ -113,7 +113,7 @@ fn axes<'a, 'b>(
     Ok(chart)
 }
 
-/// The outline of columns of one width, heights as powers of ten.
+/// Returns the contour of a histogram from `low` to `high`; heights are logarithms to base 10.
 fn columns(counts: &[u64], low: f64, high: f64) -> Vec<(f64, f64)> {
     let at = |part: usize| low + (high - low) * part as f64 / counts.len() as f64;
     let heights = counts.iter().map(|count| match count {
@@ -123,11 +123,12 @@ fn columns(counts: &[u64], low: f64, high: f64) -> Vec<(f64, f64)> {
     heights.enumerate().flat_map(|(part, y)| [(at(part), y), (at(part + 1), y)]).collect()
 }
 
+/// Returns the top of a logarithmic axis for these counts.
 fn tallest(counts: &[u64]) -> f64 {
     (counts.iter().copied().max().unwrap_or(1).max(1) as f64).log10() * 1.05 + 0.1
 }
 
-/// How the values of a tensor are spread, and what its integers cover.
+/// Draws the histogram of a tensor and its quantized range.
 pub fn spread(spread: &Spread, range: Option<&RangeReport>) -> anyhow::Result<String> {
     let [low, high] = spread.seen.map(f64::from);
     let high = if high > low { high } else { low + 1.0 };
@@ -135,9 +136,9 @@ pub fn spread(spread: &Spread, range: Option<&RangeReport>) -> anyhow::Result<St
     let covered = range.map(|range| range.covered.map(f64::from));
     let [least, most] = covered.map_or([low, high], |[a, b]| [a.min(low), b.max(high)]);
     let border = 0.04 * (most - least);
-    plot("how many values are of each size, and the range that is covered", |area| {
+    plot("histogram of the values, and the quantized range", |area| {
         let x = least - border..most + border;
-        let mut chart = axes(area, (x, NOTHING..top), ("value", "how many (log)"), Ticks::Powers)?;
+        let mut chart = axes(area, (x, NOTHING..top), ("value", "count (log)"), Ticks::Powers)?;
         if let Some([a, b]) = covered {
             chart.draw_series([Rectangle::new(
                 [(a, NOTHING), (b, top)],
@@ -156,31 +157,31 @@ pub fn spread(spread: &Spread, range: Option<&RangeReport>) -> anyhow::Result<St
     })
 }
 
-/// How often each integer of a layer's weights occurs.
+/// Draws the histogram of the quantized weights of a layer.
 pub fn levels(weights: &WeightsReport) -> anyhow::Result<String> {
-    plot("how many weights are on each level", |area| {
+    plot("histogram of the quantized weights", |area| {
         let y = NOTHING..tallest(&weights.counts);
-        let titles = ("level of the weight (i8, four a column)", "how many (log)");
+        let titles = ("weight (i8, 4 values per column)", "count (log)");
         let mut chart = axes(area, (-132.0..132.0, y), titles, Ticks::Powers)?;
         let outline = columns(&weights.counts, -128.0, 128.0);
         chart.draw_series(AreaSeries::new(outline, NOTHING, MAIN)).map(drop)
     })
 }
 
-/// One value of each layer, in the order they run.
+/// Draws one value per layer, in execution order.
 pub fn by_layer(label: &str, y_title: &str, values: &[f64]) -> anyhow::Result<String> {
     let (low, high) = (values.iter().copied().fold(0.0, f64::min), greatest(values));
     let points = || values.iter().enumerate().map(|(index, y)| (index as f64 + 1.0, *y));
     plot(label, |area| {
         let x = 0.5..values.len() as f64 + 0.5;
         let mut chart =
-            axes(area, (x, low..high), ("layer, in the order they run", y_title), Ticks::Plain)?;
+            axes(area, (x, low..high), ("layer, in execution order", y_title), Ticks::Plain)?;
         chart.draw_series(LineSeries::new(points(), MAIN.stroke_width(1)))?;
         chart.draw_series(points().map(|at| Circle::new(at, 2, MAIN.filled()))).map(drop)
     })
 }
 
-/// Points with a line through them, and a level they are compared with.
+/// Draws points with a line through them, and a horizontal line at `level`.
 pub fn frontier(titles: (&str, &str), points: &[(f64, f64)], level: f64) -> anyhow::Result<String> {
     let range = |values: &mut dyn Iterator<Item = f64>| {
         let (low, high) = values.fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
@@ -190,7 +191,7 @@ pub fn frontier(titles: (&str, &str), points: &[(f64, f64)], level: f64) -> anyh
     let x = range(&mut points.iter().map(|point| point.0).chain(points.is_empty().then_some(0.0)));
     let y = range(&mut points.iter().map(|point| point.1).chain([level]));
     let ends = [(x.start, level), (x.end, level)];
-    plot("accuracy over size", |area| {
+    plot("accuracy against size", |area| {
         let mut chart = axes(area, (x, y), titles, Ticks::Plain)?;
         chart.draw_series(LineSeries::new(ends, OTHER.stroke_width(2)))?;
         chart.draw_series(LineSeries::new(points.iter().copied(), MAIN.stroke_width(1)))?;
@@ -198,7 +199,7 @@ pub fn frontier(titles: (&str, &str), points: &[(f64, f64)], level: f64) -> anyh
     })
 }
 
-/// Columns side by side: `before` wide and behind, `after` narrow and in front.
+/// Draws two columns per pair: the first value wide and behind, the second narrow and in front.
 pub fn pairs(label: &str, titles: (&str, &str), pairs: &[(f64, f64)]) -> anyhow::Result<String> {
     let all: Vec<f64> = pairs.iter().flat_map(|pair| [pair.0, pair.1]).collect();
     let column = |index: usize, half: f64, y: f64| {
@@ -218,7 +219,7 @@ pub fn pairs(label: &str, titles: (&str, &str), pairs: &[(f64, f64)]) -> anyhow:
     })
 }
 
-/// One column each.
+/// Draws one column per value.
 pub fn bars(label: &str, titles: (&str, &str), values: &[f64]) -> anyhow::Result<String> {
     plot(label, |area| {
         let x = 0.4..values.len() as f64 + 0.6;
@@ -231,6 +232,7 @@ pub fn bars(label: &str, titles: (&str, &str), values: &[f64]) -> anyhow::Result
     })
 }
 
+/// Returns the top of an axis for these values.
 fn greatest(values: &[f64]) -> f64 {
     1.05 * values.iter().copied().filter(|y| y.is_finite()).fold(1e-9, f64::max)
 }
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_shows_both_ends_of_what_is_covered() {
+    fn a_histogram_shows_both_ends_of_the_quantized_range() {
         let spread_of = Spread { seen: [-1.0, 3.0], zeros: 2, counts: vec![5, 0, 100, 1] };
         let plain = spread(&spread_of, None).unwrap();
         let method = hardtack_converter::quantize::Method::Mse;
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_constant_or_nothing_is_drawn_too() {
+    fn constant_and_empty_data_can_be_drawn() {
         let nothing = Spread { seen: [0.0, 0.0], zeros: 9, counts: vec![0; 4] };
         assert!(spread(&nothing, None).is_ok());
         assert!(bars("none", ("x", "y"), &[]).is_ok() && bars("zero", ("x", "y"), &[0.0]).is_ok());

@@ -1,5 +1,5 @@
-//! Running the command in tests.
-#![allow(dead_code, reason = "each test uses a part of it")]
+//! Runs the command in tests.
+#![allow(dead_code, reason = "each test file uses only some of these functions")]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// A file of the repository.
+/// Returns the path of a file of the repository.
 pub fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// What the command said.
+/// The exit code and the output of a command.
 pub struct Ran {
     pub code: i32,
     pub stdout: String,
@@ -20,7 +20,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// The one object of `--json`.
+    /// Parses the output of `--json`. Panics if the command failed.
     pub fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{}", self.stderr);
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
@@ -39,7 +39,7 @@ pub fn run(arguments: &[impl AsRef<OsStr>]) -> Ran {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran {
-        code: status.code().expect("it ends by itself"),
+        code: status.code().expect("not ended by a signal"),
         stdout: text(stdout),
         stderr: text(stderr),
     }
