@@ -6,7 +6,7 @@ fn count(folder: &Path) -> usize {
 }
 
 #[test]
-fn a_file_is_replaced_whole_or_not_at_all() {
+fn a_file_is_replaced_atomically() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.tack");
     write_file(&path, b"first").unwrap();
@@ -74,7 +74,7 @@ mod unix {
     }
 
     #[test]
-    fn devices_pipes_and_sockets_are_refused() {
+    fn devices_pipes_and_sockets_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let [pipe, socket, link] = ["pipe", "socket", "link"].map(|name| folder.path().join(name));
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -99,7 +99,7 @@ mod unix {
     }
 
     #[test]
-    fn links_stay_and_their_files_are_written() {
+    fn links_are_kept_and_their_targets_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("store")).unwrap();
@@ -128,7 +128,7 @@ mod unix {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn untrusted_links_in_world_writable_folders_are_refused() {
+    fn untrusted_links_in_world_writable_folders_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let [shelf, mine, theirs, target] =
             ["shelf", "shelf/mine", "shelf/theirs", "target"].map(|name| folder.path().join(name));
