@@ -91,8 +91,8 @@ pub enum Error {
     },
     /// An input is too large to be filled with random numbers.
     #[error(
-        "input {input:?} of shape {shape:?} is too large to be filled with random numbers; give it a \
-         smaller shape with --set {input}=SHAPE, or calibration data with --calibrate"
+        "input {input:?} of shape {shape:?} is too large for random numbers; give it a smaller \
+         shape with --set {input}=SHAPE, or give calibration data with --calibrate"
     )]
     Input {
         /// The name of the input.
