@@ -244,8 +244,8 @@ fn keep_named_constants(mut model: Model) -> Model {
     model
 }
 
-/// Returns the keys of a model's graphs for [`graph`]: `None` for the main graph, and the index of
-/// each body.
+/// Returns the keys of a model's graphs for [`graph()`]: `None` for the main graph, and the index
+/// of each body.
 pub fn graphs(model: &Model) -> impl Iterator<Item = Option<usize>> + use<> {
     std::iter::once(None).chain((0..model.graph.bodies.len()).map(Some))
 }

@@ -26,8 +26,8 @@ pub enum Error {
     Run(hardtack::float::Error),
     /// The model ran out of memory.
     #[error(
-        "the model needs more memory than the conversion's limit of {} MiB; raise the limit with \
-         --max-memory if the machine has more",
+        "the model needs more than the {} MiB of memory that the conversion may use; raise the \
+         limit with --max-memory if the machine has more",
         limit >> 20
     )]
     OutOfMemory {

@@ -134,8 +134,8 @@ impl Samples {
     ///
     /// # Errors
     /// Returns [`Error::Input`] if an input has too many elements for a test vector, or if the
-    /// samples take too much of the conversion's memory limit. Also fails where [`work::check`]
-    /// does.
+    /// samples take too much of the conversion's memory limit. Also fails if the
+    /// model exceeds a compute or memory limit.
     pub fn drawn(graph: &Graph, count: u64) -> Result<Samples, Error> {
         let shapes = shapes(graph, count, guard::memory_bytes() / SAMPLES_PART)?;
         work::check(graph, &shapes)?;
@@ -217,7 +217,7 @@ fn too_large(node: &Node, shape: &[usize]) -> Error {
     Error::Input { input: node.name.clone(), shape: shape.into() }
 }
 
-/// Evaluates a shape with small sizes for dynamic dimensions: [`BATCH`] for axis 0, else [`OTHER`].
+/// Evaluates a shape, with small sizes for dynamic dimensions: 1 for axis 0, and 32 for others.
 pub fn concrete(shape: &[Dim], symbols: usize) -> Vec<usize> {
     shape
         .iter()

@@ -69,7 +69,7 @@ impl Request {
         if let Err(ImportError::Stopped(stopped)) = &mut imported {
             stopped.place = place::last(&self.result.with_file_name(PLACE));
         }
-        place::note("giving the result back");
+        place::note("returning the result");
         transfer::write(&self.result, &imported)
     }
 }

@@ -161,9 +161,9 @@ fn too_few(refits: &[Refit], samples: usize) -> Option<String> {
     let least = refits.iter().map(|refit| refit.places).fold(f64::INFINITY, f64::min);
     (few > 0).then(|| {
         format!(
-            "{few} of the {} layers that were refitted had fewer than {PLACES} output positions per \
-             weight of a channel in the {samples} samples (minimum {least:.2}) and may overfit; \
-             calibrate on {} samples or more, or prune less",
+            "{few} of the {} layers that were refitted had fewer than {PLACES} output positions \
+             per weight of a channel in the {samples} samples (minimum {least:.2}) and may \
+             overfit; calibrate on {} samples or more, or prune less",
             refits.len(),
             (samples as f64 * PLACES / least.max(f64::MIN_POSITIVE)).ceil(),
         )

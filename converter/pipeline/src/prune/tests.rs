@@ -240,7 +240,7 @@ fn real_networks_shrink() {
     ] {
         let path = folder.join(name).join("model.onnx");
         if !path.exists() {
-            println!("skipped {name}: the shared assets are not next to the project");
+            println!("skipped {name}: the shared assets are not beside the project");
             continue;
         }
         let imported = crate::import::import(&path, &ImportOptions::default()).unwrap();

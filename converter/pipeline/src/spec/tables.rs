@@ -55,7 +55,7 @@ impl ImageTable {
         let crops = matches!(self.fit, FitName::CentreCrop);
         if self.short_side.is_some() != crops {
             let problem = if crops {
-                "`short_side` is required with fit = \"centre-crop\": the shorter side before the crop"
+                "`short_side` is required with fit = \"centre-crop\": the side before cropping"
             } else {
                 "`short_side` is allowed only with fit = \"centre-crop\""
             };
