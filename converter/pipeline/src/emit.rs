@@ -47,8 +47,7 @@ pub struct Contents<'a> {
 }
 
 /// Builds the bundle of a model whose weights already have their storage types. The output is
-/// deterministic. Each constant is dropped once its bytes are written, so that none is in memory
-/// twice.
+/// deterministic. Each constant is dropped once it is written, so none is in memory twice.
 ///
 /// # Errors
 /// Returns an error if the model does not fit the format.
@@ -99,8 +98,7 @@ pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Er
     Ok(writer.seal()?)
 }
 
-/// Rounds the large f32 constants of a model to `storage`. Constants that would overflow f16 stay
-/// f32.
+/// Rounds the large f32 constants of a model to `storage`, except those that would overflow f16.
 pub fn halve(mut model: Model, storage: FloatStorage) -> Model {
     if storage == FloatStorage::F32 {
         return model;
@@ -358,8 +356,7 @@ fn golden(
     Ok(builder.finish())
 }
 
-/// Returns a strided sample of an output too large to store, as the stride in elements and the
-/// bytes.
+/// Returns a strided sample of an output too large to store: the stride in elements, and the bytes.
 fn sampled(output: &Tensor) -> Option<(usize, Vec<u8>)> {
     if output.len() <= GOLDEN_ELEMENTS {
         return None;

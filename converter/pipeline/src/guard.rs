@@ -1,8 +1,7 @@
 //! Isolates untrusted models in child processes.
 //!
 //! A malformed or malicious ONNX file can make the code that reads or runs it panic, crash, run
-//! forever or exhaust memory. Two kinds of child processes, which run the same program, contain
-//! that:
+//! forever or exhaust memory. Two kinds of child processes of the same program contain that:
 //!
 //! - [`supervised`] runs a whole task, such as a conversion, in a child with memory and time
 //!   limits. A crash of the child is returned as a value. Its temporary files are removed, even if

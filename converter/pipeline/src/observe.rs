@@ -77,8 +77,7 @@ impl<'m> Observer<'m> {
         Ok(())
     }
 
-    /// Runs the model on a sample, and returns the observed values and inputs that `wanted`
-    /// selects.
+    /// Runs the model on a sample and returns the observed values and inputs that `wanted` selects.
     ///
     /// # Errors
     /// Returns an error if the model cannot be loaded or run.
@@ -97,8 +96,7 @@ impl<'m> Observer<'m> {
     }
 
     /// Restricts the observer to these values, and runs only the parts of the model that they need.
-    /// The values stay bit-exact: tract optimizes the model with all originally observed values as
-    /// outputs.
+    /// The values stay bit-exact, as tract optimizes the model for all originally observed values.
     pub fn only(&mut self, outlets: HashSet<Outlet>) {
         self.only = Some(outlets);
         self.rest();

@@ -93,8 +93,7 @@ pub struct Options {
     pub quantize: quantize::Settings,
     /// The storage type of float weights.
     pub float: FloatStorage,
-    /// The storage type of float layers' large matrices. If `None`, [`Options::matrices`] chooses
-    /// it.
+    /// The storage type of float layers' large matrices; `None` lets [`Options::matrices`] choose.
     pub weights: Option<MatrixStorage>,
     /// Dynamic quantization: whether matmuls with these matrices run in INT8, with activations
     /// quantized at run time.
@@ -111,16 +110,13 @@ pub struct Options {
     /// The state of a stateful model: outputs that feed inputs of the next inference, as
     /// (output name, input name).
     pub states: Vec<(String, String)>,
-    /// The layout of integer weights, as the target's kernels require. `None` is the layout of the
-    /// `mcu` family.
+    /// The layout of integer weights for the target's kernels. `None` is that of the `mcu` family.
     pub packing: Option<Packing>,
-    /// The maximum size of the integer programs' arenas in bytes. Convolutions run in row tiles to
-    /// reach it.
+    /// The maximum arena size of the integer programs in bytes, reached by row tiles if necessary.
     pub arena_limit: Option<u64>,
     /// Whether weights of the `mcu` family are stored densely, even if most of them are zero.
     pub dense: bool,
-    /// Whether the model's inputs and outputs are the i8 tensors of its integer program instead of
-    /// f32.
+    /// Whether inputs and outputs are the i8 tensors of the integer program instead of f32.
     pub integer_io: bool,
     /// The path of the compressed bundle, if one is to be written as well.
     pub transport: Option<PathBuf>,

@@ -73,8 +73,7 @@ impl Difference {
     }
 }
 
-/// Runs a model on each sample and returns the outputs. The weights are loaded only while a plan is
-/// made.
+/// Runs a model on each sample and returns the outputs. Weights are loaded only to make a plan.
 ///
 /// # Errors
 /// Returns an error if the model cannot be loaded or run.

@@ -22,8 +22,7 @@ pub trait Sleeper {
     /// Returns an error if the weights cannot be read from the temporary file.
     fn awake(&self) -> Result<Model, Error>;
 
-    /// Loads the model with at least the constants that the inputs of node `layer` are computed
-    /// from.
+    /// Loads the model with at least the constants that node `layer` depends on.
     ///
     /// # Errors
     /// See [`Sleeper::awake`].

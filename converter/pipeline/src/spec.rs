@@ -118,8 +118,7 @@ impl Spec {
         Spec::parse(&read(path)?, path)
     }
 
-    /// Parses a specification. `path` is used in errors, and the labels file is read from its
-    /// folder.
+    /// Parses a specification. `path` names it in errors; the labels file is read from its folder.
     ///
     /// # Errors
     /// See [`Spec::read`].

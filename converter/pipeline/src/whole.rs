@@ -39,8 +39,7 @@ pub enum WriteError {
 /// nothing is left behind even if the process is killed.
 ///
 /// If the path is a symbolic link, the link stays and its target is replaced. An existing file
-/// keeps its permissions; a new file gets 0666 minus the umask. Devices, pipes and sockets are
-/// rejected.
+/// keeps its permissions; a new file gets 0666 minus the umask. Other kinds of files are rejected.
 #[derive(Debug)]
 pub struct WholeFile {
     file: BufWriter<File>,

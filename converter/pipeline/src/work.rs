@@ -1,5 +1,4 @@
-//! Rejects models whose inference exceeds the conversion's compute or memory limit, before they
-//! run.
+//! Rejects models that exceed the conversion's compute or memory limit, before they run.
 
 use hardtack::float::work::Counter;
 use hardtack_bundle::graph::Graph;

@@ -15,7 +15,7 @@ pub fn fold(editor: &mut Editor) -> usize {
 
 /// Evaluates the nodes that `chosen` selects and that read only constants. A node is skipped if its
 /// outputs take more than `allowance` bytes and more bytes than its inputs. Returns the number of
-/// nodes evaluated.
+/// evaluated nodes.
 pub fn compute(
     editor: &mut Editor,
     chosen: impl Fn(&Editor, &Node) -> bool,

@@ -50,8 +50,7 @@ fn transform(editor: &mut Editor, index: usize) -> Option<()> {
     let one = || Dim::Value(1);
     let size = |size: usize| Dim::Value(size as i64);
     let bins = frame / 2 + 1;
-    // Append imaginary parts of 0, transform, and move real and imaginary parts to the channel
-    // axis.
+    // Append imaginary parts of 0, transform, and move both parts to the channel axis.
     let steps: [(&str, Operator, Vec<Dim>); 8] = [
         ("parts", Operator::AddAxis(3), vec![batch.clone(), one(), length.clone(), one()]),
         (

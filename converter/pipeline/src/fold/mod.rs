@@ -1,5 +1,5 @@
-//! The fold stage: constant folding, fusion of scales and offsets into convolutions, and removal of
-//! identity nodes.
+//! The fold stage: folds constants, fuses scales and offsets into convolutions, and removes
+//! identities.
 
 mod batch_norm;
 mod constants;

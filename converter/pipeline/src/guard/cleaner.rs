@@ -1,5 +1,4 @@
-//! A process that removes the files of a supervised process, no matter how that process or its
-//! supervisor ends.
+//! A process that removes the files of a supervised process, however that or its supervisor ends.
 //!
 //! A signal such as Ctrl-C may end both at once, and then neither can clean up. The cleaner is in
 //! its own process group, so it does not receive the terminal's signals. It reads from a pipe whose
@@ -83,8 +82,7 @@ impl Cleaner {
         Ok(Cleaner { process: command.spawn()? })
     }
 
-    /// Makes the cleaner remove everything, and waits for it. The supervised process must have
-    /// ended.
+    /// Makes the cleaner remove the files and waits for it. The supervised process must have ended.
     pub fn finish(mut self) {
         if let Some(mut pipe) = self.process.stdin.take() {
             let _ = pipe.write_all(&[ENDED]);

@@ -62,8 +62,7 @@ impl Cause {
         !matches!(self, Cause::Ended { .. } | Cause::Other { .. })
     }
 
-    /// Determines the cause from the exit status and the last text that the process wrote to
-    /// stderr.
+    /// Determines the cause from the exit status and the last text written to stderr.
     pub(super) fn of(status: ExitStatus, words: &str, limits: &Limits) -> Cause {
         #[cfg(unix)]
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);

@@ -160,7 +160,7 @@ mod tests {
         notes.write("finding the shapes of a long name");
         notes.write("running node \"y\u{1b}[31m\"");
         assert_eq!(last(&path), "running node \"y [31m\"");
-        // Cut between characters.
+        // Notes are truncated at character boundaries.
         notes.write(&"é".repeat(BYTES));
         assert_eq!(last(&path), "é".repeat(BYTES / 2));
         notes.write("");

@@ -121,8 +121,7 @@ fn temporary() -> Result<PathBuf, SupervisionError> {
     folder.map(tempfile::TempDir::keep).map_err(failed)
 }
 
-/// Returns the name prefix of the child's unfinished files, made from the random name of its
-/// folder.
+/// Returns the name prefix of the child's unfinished files, from the random name of its folder.
 fn mark(folder: &std::path::Path) -> String {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     format!(".{}-", name.unwrap_or_default().replace(' ', "_"))

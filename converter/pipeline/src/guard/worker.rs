@@ -10,8 +10,7 @@ use super::ends::panic_message;
 use super::{Limits, SUPERVISED, WATCHED_EVERY, place};
 use crate::report::Progress;
 
-/// The first character of a line on stderr that is an event for the supervisor, not text for the
-/// user.
+/// The first character of a line on stderr that is an event for the supervisor, not text.
 pub(super) const EVENT: char = '\u{1e}';
 /// Replaces a line end within an event.
 pub(super) const LINE_END: char = '\u{1f}';
@@ -48,8 +47,7 @@ impl Worker {
         format!("{} {memory_bytes} {seconds} {mark} {terminal}", std::process::id())
     }
 
-    /// Parses the variable. Returns `None` if it is meant for another process, as children inherit
-    /// it.
+    /// Parses the variable. Returns `None` if it was inherited and is meant for another process.
     fn read(variable: &str) -> Option<Worker> {
         let mut parts = variable.split(' ');
         let supervisor: u32 = parts.next()?.parse().ok()?;
@@ -121,8 +119,8 @@ pub(super) fn watch_parent(expected: u32) {
     }
 }
 
-/// Runs the work of a supervised process and exits with the code it returns. A panic is reported to
-/// the supervisor.
+/// Runs the work of a supervised process and exits with its code. Reports a panic to the
+/// supervisor.
 pub(super) fn serve(work: impl FnOnce() -> u8) -> ! {
     std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
     let code = std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {

@@ -2,8 +2,7 @@
 //!
 //! The file is read, its dynamic dimensions are bound ([`ImportOptions`]), and nodes that tract
 //! does not read correctly are rewritten. Then it is checked for unsupported operators and
-//! translated. Untrusted files can exhaust memory or time: [`crate::guard`] imports them in a
-//! separate process.
+//! translated. Untrusted files can exhaust memory or time: [`crate::guard`] isolates them.
 
 mod error;
 pub(crate) mod limits;

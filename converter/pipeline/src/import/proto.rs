@@ -310,7 +310,7 @@ mod tests {
             ("w.bin", "-1", "is not a number"),
         ] {
             std::fs::write(&path, with_external(location, offset)).unwrap();
-            let message = read(&path).err().expect("refused").to_string();
+            let message = read(&path).err().expect("rejected").to_string();
             assert!(message.contains(problem), "{location}: {message}");
         }
     }
@@ -324,7 +324,7 @@ mod tests {
         let path = folder.path().join("model.onnx");
         for location in ["pipe", "."] {
             std::fs::write(&path, with_external(location, "0")).unwrap();
-            let message = read(&path).err().expect("refused").to_string();
+            let message = read(&path).err().expect("rejected").to_string();
             assert!(message.contains("is not a file"), "{message}");
         }
     }
@@ -338,7 +338,7 @@ mod tests {
         file.set_len(length).unwrap();
         let path = folder.path().join("model.onnx");
         std::fs::write(&path, with_external_of("hole.bin", "0", length)).unwrap();
-        let error = read(&path).err().expect("refused");
+        let error = read(&path).err().expect("rejected");
         assert!(
             matches!(error, ImportError::TooMuchData { bytes, .. } if bytes > length),
             "{error}"
@@ -394,7 +394,7 @@ mod tests {
             ),
             (vec![stated], vec![]),
         ] {
-            let message = read(nodes, initializers).err().expect("refused").to_string();
+            let message = read(nodes, initializers).err().expect("rejected").to_string();
             assert!(message.contains("4-bit integers are supported only"), "{message}");
         }
         // A 4-bit weight, and an 8-bit value with another zero point.
@@ -408,7 +408,7 @@ mod tests {
         let path = folder.path().join("x.onnx");
         for bytes in [&b""[..], b"not a model", b"\x08\x07"] {
             std::fs::write(&path, bytes).unwrap();
-            let message = read(&path).err().expect("refused").to_string();
+            let message = read(&path).err().expect("rejected").to_string();
             assert!(message.contains("is not an ONNX model"), "{message}");
         }
     }

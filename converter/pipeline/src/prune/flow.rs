@@ -56,8 +56,7 @@ impl Flow {
         self.channels.units()
     }
 
-    /// Returns the channels of a node's output, or `None` if the channels of its inputs must be
-    /// kept.
+    /// Returns the channels of a node's output, or `None` if its inputs' channels must be kept.
     fn through(&mut self, model: &Model, index: usize) -> Option<Layout> {
         let node = &model.graph.nodes[index];
         let rank = node.outputs.first()?.shape.len();

@@ -93,8 +93,8 @@ pub struct Centred {
 }
 
 impl Centred {
-    /// Returns the Cholesky factor of `xx`, after adding `ridge` times the mean of its diagonal to
-    /// the diagonal.
+    /// Returns the Cholesky factor of `xx`, with `ridge` times the diagonal's mean added to the
+    /// diagonal.
     pub fn factor(&self, ridge: f64) -> Option<Vec<f64>> {
         let size = self.size.0;
         let mut matrix = self.xx.clone();

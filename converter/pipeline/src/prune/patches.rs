@@ -27,7 +27,7 @@ impl<'t> Channelwise<'t> {
         (axis < shape.len()).then_some(Channelwise { values, shape, strides, axis })
     }
 
-    /// How many places there are.
+    /// Returns the number of positions.
     pub fn places(&self) -> usize {
         self.values.len() / self.shape[self.axis].max(1)
     }
@@ -85,7 +85,7 @@ impl<'t> Patches<'t> {
         Some(Patches { input, output, slides })
     }
 
-    /// How many places there are.
+    /// Returns the number of output positions.
     pub fn places(&self) -> usize {
         self.output.places()
     }

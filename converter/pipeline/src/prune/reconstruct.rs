@@ -34,8 +34,7 @@ pub struct Refit {
     pub places: f64,
 }
 
-/// Refits the weights of all layers from the first that lost inputs. Grouped convolutions are
-/// skipped.
+/// Refits the weights of all layers from the first that lost inputs, except grouped convolutions.
 ///
 /// # Errors
 /// Returns an error if a model cannot be run on a sample.
@@ -124,8 +123,7 @@ impl Pair<'_> {
         Ok(solved(&moments, &self.rows(kernel)))
     }
 
-    /// Returns the weights, one row per output channel, ordered by input channel and window
-    /// element.
+    /// Returns the weights in rows of output channels, ordered by input channel and window element.
     fn rows(&self, kernel: &Tensor) -> Vec<f64> {
         let places = places(kernel.shape(), self.after.axes);
         let values = kernel.as_f32().expect("layers have weights of f32");

@@ -39,7 +39,7 @@ impl<'a> Search<'a> {
         Search { flow, groups, curves, cost, measure, kept, gone }
     }
 
-    /// Searches until the fraction `part` of the cost is removed. Returns whether each unit is
+    /// Removes units until the fraction `part` of the cost is gone. Returns whether each unit is
     /// kept.
     ///
     /// # Errors
@@ -75,8 +75,8 @@ impl<'a> Search<'a> {
         self.gone[group] = gone;
     }
 
-    /// Returns the step with the lowest loss per saved cost, as the group and its new number of
-    /// removed units.
+    /// Returns the step with the lowest loss per saved cost: the group, and its number of removed
+    /// units.
     fn cheapest(&self, now: f64) -> Option<(usize, usize)> {
         let mut best: Option<(f64, (usize, usize))> = None;
         for (index, group) in self.groups.iter().enumerate() {

@@ -46,8 +46,7 @@ fn masked(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
     editor.finish()
 }
 
-/// Checks that the pruned model matches the masked one. Returns the number of channels of each
-/// group.
+/// Checks that the pruned model matches the masked one. Returns the size of each group.
 fn shrinks(model: &Model, samples: &dyn Source) -> Vec<usize> {
     let flow = follow(model);
     let groups = groups(model, &flow);

@@ -5,7 +5,7 @@ use zip::write::SimpleFileOptions;
 use super::*;
 use crate::testing::Net;
 
-/// A model with one input of shape [1, 4].
+/// Returns a graph with one input of shape [1, 4].
 fn graph() -> Graph {
     let mut net = Net::new();
     let x = net.input(&[1, 4]);
@@ -19,7 +19,8 @@ fn read(path: &Path, limit: usize) -> Result<Samples, Error> {
     Samples::read(path, limit, &graph, &ports, &preprocessor)
 }
 
-/// Writes an archive of u8 arrays: name, stated shape, and the number of elements actually stored.
+/// Writes an archive of u8 arrays: name, shape in the header, and number of elements actually
+/// stored.
 fn archive(folder: &Path, arrays: &[(&str, &str, usize)]) -> PathBuf {
     let path = folder.join("data.npz");
     let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());

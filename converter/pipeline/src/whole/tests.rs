@@ -16,7 +16,7 @@ fn a_file_is_replaced_atomically() {
     drop(given_up);
     assert_eq!(fs::read(&path).unwrap(), b"second");
     assert_eq!(count(folder.path()), 1, "no temporary file is left");
-    // The output is a folder.
+    // The output path is a folder.
     let taken = folder.path().join("taken");
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("inside"), b"kept").unwrap();
@@ -163,7 +163,7 @@ mod unix {
             write_file(&new, b"y").unwrap();
             assert_eq!(mode(&new), kept);
         }
-        // The setuid bit is dropped, as any write does.
+        // The setuid bit is cleared, as by any write.
         fs::set_permissions(&new, fs::Permissions::from_mode(0o4755)).unwrap();
         write_file(&new, b"z").unwrap();
         assert_eq!(mode(&new), 0o755);

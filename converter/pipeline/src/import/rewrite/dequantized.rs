@@ -150,8 +150,7 @@ struct Packed {
 }
 
 /// Unpacks the matrix of `MatMulNBits`. The integers are packed by column, and each block of a
-/// column starts at a byte. Integer zero points are packed as well, and each column starts at a
-/// byte.
+/// column starts at a byte. Integer zero points are packed likewise, by column.
 fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Packed> {
     let size = |name: &str| node.int(name).and_then(|value| usize::try_from(value).ok());
     let (depth, columns, block) = (size("K")?, size("N")?, size("block_size")?);

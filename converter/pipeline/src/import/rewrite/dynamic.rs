@@ -113,8 +113,7 @@ impl<'g> Reader<'g> {
         nodes.filter_map(|(index, node)| self.product(index, node)).collect()
     }
 
-    /// Returns the matmul that starts at a node, and the index of the node that computes its
-    /// result.
+    /// Returns the matmul that starts at a node, and the index of its last node.
     fn product(&self, index: usize, node: &NodeProto) -> Option<(usize, Product)> {
         let given = |index| node.given(index).map(str::to_owned);
         let (last, product) = match node.op_type.as_str() {
@@ -178,8 +177,8 @@ impl<'g> Reader<'g> {
         (node.op_type == operator).then_some((index, node))
     }
 
-    /// Returns the input of the DynamicQuantizeLinear whose outputs are these integers, scale and
-    /// zero point.
+    /// Returns the input of the DynamicQuantizeLinear that computes these integers, scale and zero
+    /// point.
     fn quantized(
         &self,
         integers: &str,

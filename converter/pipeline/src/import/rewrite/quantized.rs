@@ -189,8 +189,7 @@ fn dequantize_bias(
     Ok(dequantize_named(emit, &[bias.into(), scale], 0))
 }
 
-/// Emits the float operator and the quantization of its output. Without an output scale, the output
-/// stays float.
+/// Emits the float operator and the quantization of its output, if there is an output scale.
 fn finish(
     node: &NodeProto,
     emit: &mut Emit<'_>,

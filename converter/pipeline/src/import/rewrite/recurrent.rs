@@ -94,8 +94,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
 }
 
 /// Renames each output of the node, and calls `link` with the index, the new and the old name to
-/// emit the node that computes the old output. That node precedes the layer until the graph is
-/// sorted.
+/// emit the node that computes the old output. It precedes the layer until the graph is sorted.
 fn outputs(
     node: &mut NodeProto,
     emit: &mut Emit<'_>,

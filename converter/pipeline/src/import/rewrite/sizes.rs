@@ -1,5 +1,4 @@
-//! Rejects sizes and positions that do not fit in 32 bits: tract would truncate them and compute
-//! wrong results.
+//! Rejects sizes and positions that do not fit in 32 bits: tract would silently truncate them.
 
 use hardtack::{Data, Tensor};
 use tract_onnx::pb::NodeProto;

@@ -264,8 +264,7 @@ fn test(mode: &str) -> Option<TreeTest> {
     })
 }
 
-/// Rounds a threshold to f32 such that every f32 value has the same test result as with the exact
-/// one.
+/// Rounds a threshold to f32 such that the test result of every f32 value stays the same.
 fn rounded(threshold: f64, test: TreeTest) -> f32 {
     let near = threshold as f32;
     match test {
