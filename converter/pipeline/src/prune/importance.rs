@@ -62,7 +62,7 @@ pub fn covariances(
     Ok(moments.into_iter().map(|(outlet, moments)| (outlet, moments.finish(true))).collect())
 }
 
-/// Returns about `most` of the positions, evenly spaced, with another offset for each sample.
+/// Returns at most `most` positions, evenly spaced, with another offset for each sample.
 pub fn spread(places: usize, most: usize, sample: usize) -> impl Iterator<Item = usize> {
     let step = places.div_ceil(most.max(1)).max(1);
     (sample * 7 % step..places).step_by(step)
