@@ -76,8 +76,8 @@ fn stated_scales_run_in_integers_within_one_step() {
     }
 }
 
-/// Where each element is one layer deep, hardly one of them falls so near to a half that the
-/// scale's 22 bits decide.
+/// Where each element is one layer deep, hardly one of them falls so near to a half that the scale's
+/// 22 bits decide.
 #[test]
 fn one_layer_gives_the_integers_of_onnx_runtime() {
     for (name, nine_bits) in [("wide_weights", 5), ("scaled", 0), ("rescaled", 0)] {
@@ -133,15 +133,15 @@ fn four_bits_stay_four_bits() {
     convert(&source, &output, &Options::default(), &mut Silent).unwrap();
     let graph = Bundle::open(&output).unwrap().container().unwrap().graph().unwrap().unwrap();
     let count = |name: &str| graph.nodes.iter().filter(|n| n.operator.name() == name).count();
-    // Of six matrices, one has bytes, and one has a scale per column; one has zero points enough to
-    // be worth packing.
+    // Of six matrices, one has bytes, and one has a scale per column; one has zero points enough to be
+    // worth packing.
     assert_eq!((count("Unpack"), count("DequantizeBlocks")), (6, 5));
     let bytes: u64 = graph.constants.iter().map(|constant| constant.length).sum();
     assert!((5 * 8192 / 2 + 8192..5 * 8192 / 2 + 8192 + 8192).contains(&bytes), "{bytes}");
 }
 
-/// Sums are ONNX Runtime's, and what differs is the rounding of reals. Biases belong to the
-/// products, and only limits are left beside them.
+/// Sums are ONNX Runtime's, and what differs is the rounding of reals. Biases belong to the products,
+/// and only limits are left beside them.
 #[test]
 fn dynamic_products_stay_products_of_integers() {
     for (name, products, limits) in

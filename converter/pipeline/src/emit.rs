@@ -302,9 +302,7 @@ fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MA
             output: find(output, &contents.ports.outputs, "output")? as u8,
             input: find(input, &contents.ports.inputs, "input")? as u8,
         };
-        states
-            .push(state)
-            .map_err(|_| Error::Options("there are too many --state pairs".into()))?;
+        states.push(state).map_err(|_| Error::Options("too many --state pairs".into()))?;
     }
     Ok(states)
 }

@@ -184,10 +184,7 @@ impl Samples {
             _ => read_arrays(path, limit, graph, ports, preprocessor)?,
         };
         if inputs.count() == 0 {
-            return Err(Error::Data {
-                path: path.into(),
-                problem: "it contains no samples".into(),
-            });
+            return Err(Error::Data { path: path.into(), problem: "it has no samples".into() });
         }
         Ok(Samples { inputs: Box::new(inputs), source, generators: Vec::new() })
     }
