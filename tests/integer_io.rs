@@ -63,6 +63,6 @@ fn what_is_not_in_integers_is_refused() {
     let output = scratch.path().join("none.tack");
     let options = Options { int8: false, calibration: None, integer_io: true, ..options() };
     let error = convert(&data("kws_dscnn.onnx"), &output, &options, &mut Silent).unwrap_err();
-    assert_eq!(error.to_string(), "--integer-io: is for INT8; give --int8 too");
+    assert_eq!(error.to_string(), "--integer-io requires INT8; add --int8");
     assert!(!output.exists());
 }

@@ -1,5 +1,5 @@
-//! Changing a graph: values are redirected, nodes and constants are added anywhere, and what
-//! comes out is in order and holds nothing that is not read.
+//! A graph rewriter: values are redirected, nodes and constants are added in any order, and the
+//! result is sorted topologically and contains nothing unused.
 
 use std::collections::HashMap;
 
@@ -7,25 +7,25 @@ use hardtack::{Constant, Model};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, Outlet, PadMode};
 
-/// A model that is being changed.
+/// A model under modification.
 pub struct Editor {
-    /// The model. Nodes may be added at the end, whatever they read.
+    /// The model. Nodes are appended at the end, and may read any other node.
     pub model: Model,
     redirected: HashMap<Outlet, Outlet>,
 }
 
 impl Editor {
-    /// Begins to change a model.
+    /// Creates an editor of a model.
     pub fn new(model: Model) -> Editor {
         Editor { model, redirected: HashMap::new() }
     }
 
-    /// The node at an index.
+    /// Returns the node at an index.
     pub fn node(&self, index: usize) -> &Node {
         &self.model.graph.nodes[index]
     }
 
-    /// What stands for a value by now.
+    /// Follows the redirections of a value to its current replacement.
     pub fn resolve(&self, mut outlet: Outlet) -> Outlet {
         while let Some(next) = self.redirected.get(&outlet) {
             outlet = *next;
@@ -33,14 +33,14 @@ impl Editor {
         outlet
     }
 
-    /// Lets everything that reads `from` read `to`.
+    /// Makes all readers of `from` read `to` instead. Does nothing if that would form a cycle.
     pub fn redirect(&mut self, from: Outlet, to: Outlet) {
         if self.resolve(to) != from {
             self.redirected.insert(from, to);
         }
     }
 
-    /// The content of a constant, if a value is one.
+    /// Returns the content of a value if it is a constant.
     pub fn constant(&self, outlet: Outlet) -> Option<&Constant> {
         match self.model.graph.nodes[self.resolve(outlet).node as usize].operator {
             Operator::Constant(index) => self.model.constants.get(index as usize),
@@ -48,7 +48,7 @@ impl Editor {
         }
     }
 
-    /// Adds a constant.
+    /// Adds a constant and its node. Returns the node's output.
     pub fn add_constant(&mut self, name: String, constant: Constant) -> Outlet {
         let (dtype, shape): (DType, &[usize]) = match &constant {
             Constant::Tensor(tensor) => (tensor.dtype(), tensor.shape()),
@@ -74,13 +74,13 @@ impl Editor {
         })
     }
 
-    /// Adds a node; its first output.
+    /// Adds a node. Returns its first output.
     pub fn add(&mut self, node: Node) -> Outlet {
         self.model.graph.nodes.push(node);
         Outlet { node: self.model.graph.nodes.len() as u32 - 1, slot: 0 }
     }
 
-    /// How often each value is read, by nodes and as an output.
+    /// Counts the uses of each value, by nodes and as a graph output.
     pub fn uses(&self) -> HashMap<Outlet, usize> {
         let mut uses = HashMap::new();
         let graph = &self.model.graph;
@@ -91,8 +91,8 @@ impl Editor {
         uses
     }
 
-    /// The changed model: nodes in order, without those that nothing reads, and without
-    /// constants and bodies that nothing names. Equal constants become one.
+    /// Returns the modified model in topological order, without unused nodes, constants and bodies.
+    /// Equal constants are merged.
     pub fn finish(self) -> Model {
         let Editor { model, redirected } = self;
         let resolve = |mut outlet: Outlet| {
@@ -124,8 +124,8 @@ impl Editor {
     }
 }
 
-/// Inputs and everything the outputs need, each node after those it reads and otherwise in the
-/// order they stand.
+/// Returns the indices of the inputs and of all nodes that the outputs depend on, in a topological
+/// order that otherwise follows the current order.
 fn order(graph: &Graph) -> Vec<usize> {
     let count = graph.nodes.len();
     let mut needed = vec![false; count];
@@ -159,7 +159,7 @@ fn order(graph: &Graph) -> Vec<usize> {
     order
 }
 
-/// Lets `change` see the index of every body that a graph's operators name.
+/// Calls `change` with the index of every body that a graph's operators reference.
 fn bodies_of(graph: &mut Graph, mut change: impl FnMut(&mut u32)) {
     for node in &mut graph.nodes {
         match &mut node.operator {
@@ -177,7 +177,7 @@ fn keep_named_bodies(graph: &mut Graph) {
     let mut bodies = std::mem::take(&mut graph.bodies);
     let mut named = vec![false; bodies.len()];
     bodies_of(graph, |body| named[*body as usize] = true);
-    // A body names only bodies after itself, so one walk finds them all.
+    // A body references only later bodies, so one pass finds all.
     for index in 0..bodies.len() {
         if named[index] {
             bodies_of(&mut bodies[index], |body| named[*body as usize] = true);
@@ -198,7 +198,7 @@ fn keep_named_bodies(graph: &mut Graph) {
     }
 }
 
-/// Lets `change` see the index of every constant that a graph's operators name.
+/// Calls `change` with the index of every constant that a graph's operators reference.
 fn constants_of(graph: &mut Graph, mut change: impl FnMut(&mut u32)) {
     for node in &mut graph.nodes {
         match &mut node.operator {
@@ -244,17 +244,18 @@ fn keep_named_constants(mut model: Model) -> Model {
     model
 }
 
-/// What names the outermost graph of a model, and each of its bodies.
+/// Returns the keys of a model's graphs for [`graph()`]: `None` for the main graph, and the index
+/// of each body.
 pub fn graphs(model: &Model) -> impl Iterator<Item = Option<usize>> + use<> {
     std::iter::once(None).chain((0..model.graph.bodies.len()).map(Some))
 }
 
-/// The outermost graph, or a body.
+/// Returns the main graph, or a body by its index.
 pub fn graph(model: &Model, body: Option<usize>) -> &Graph {
     body.map_or(&model.graph, |body| &model.graph.bodies[body])
 }
 
-/// The same, to be changed.
+/// Returns the main graph, or a body by its index, mutably.
 pub fn graph_mut(model: &mut Model, body: Option<usize>) -> &mut Graph {
     match body {
         None => &mut model.graph,
@@ -262,8 +263,8 @@ pub fn graph_mut(model: &mut Model, body: Option<usize>) -> &mut Graph {
     }
 }
 
-/// Puts runs of nodes in place of single ones. The last of a run reads those before it, and gives
-/// what the single one gave.
+/// Replaces single nodes, by index, with runs of nodes. The last node of a run reads the first
+/// output of every other node of the run, and replaces the outputs of the single node.
 pub fn replace(graph: &mut Graph, mut runs: HashMap<usize, Vec<Node>>) {
     let mut place: Vec<u32> = Vec::with_capacity(graph.nodes.len());
     let mut nodes: Vec<Node> = Vec::new();
@@ -286,7 +287,8 @@ pub fn replace(graph: &mut Graph, mut runs: HashMap<usize, Vec<Node>>) {
     graph.outputs.iter_mut().for_each(|outlet| outlet.node = place[outlet.node as usize]);
 }
 
-/// Equal contents have equal fingerprints; NaN makes contents unequal, which costs only space.
+/// Hashes the content of a constant. Constants with NaN never compare equal, so they are not
+/// merged, which only costs space.
 fn fingerprint(constant: &Constant) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();

@@ -1,4 +1,4 @@
-//! The last stage: a model becomes the bytes of a bundle.
+//! The emit stage: writes a model and its metadata as a bundle.
 
 use hardtack::{Constant, Data, Model, Tensor, family_of};
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
@@ -14,42 +14,43 @@ use crate::ports::Ports;
 use crate::report::{FigureReport, FloatNode};
 use crate::samples::{self, Samples};
 
-/// Constants of fewer elements keep their four bytes: half size would save nothing that counts.
+/// Constants of fewer elements stay f32: halving them saves too little.
 const HALVED_FROM: usize = 64;
-/// Stored inputs of test vectors take at most this part of the model's size.
+/// Stored inputs of test vectors take at most one part in `GOLDEN_PART` of the model's size.
 const GOLDEN_PART: u64 = 48;
-/// Of an output of more elements, so many at most are stored.
+/// The maximum number of elements stored of a test vector's output.
 const GOLDEN_ELEMENTS: usize = 256;
 
-/// Everything a bundle is made of.
+/// The metadata and test vectors of a bundle.
 pub struct Contents<'a> {
-    /// Whether its graph is prepared.
+    /// Whether the float graph is already simplified for loading.
     pub prepared: bool,
-    /// Name of the model.
+    /// The name of the model.
     pub name: &'a str,
-    /// Its inputs and outputs.
+    /// The inputs and outputs of the model.
     pub ports: &'a Ports,
-    /// Where it came from.
+    /// The ONNX file that was converted.
     pub source: &'a Source,
-    /// What was asked for.
+    /// The options of the conversion.
     pub options: &'a Options,
-    /// What was measured.
+    /// The measurements for the manifest.
     pub figures: &'a [FigureReport],
-    /// What stays in float.
+    /// The nodes that stay in float.
     pub float_nodes: &'a [FloatNode],
-    /// Bytes of the arena.
+    /// The size of the integer programs' arena in bytes.
     pub arena_bytes: u64,
-    /// Inputs and outputs for the golden vectors.
+    /// The samples of the test vectors, and the model's outputs on them.
     pub golden: (&'a Samples, &'a [Vec<Tensor>]),
-    /// How far rounding may drive the outputs, as a part of their range, where that was measured.
+    /// The output difference that rounding can cause, as a fraction of the output range; 0 if it
+    /// was not measured.
     pub rounding: f64,
 }
 
-/// The bundle of a model, with its reals as they are to be stored. The same contents give the same
-/// bytes. Constants are given back one by one as they are laid out, so that none is there twice.
+/// Builds the bundle of a model whose weights already have their storage types. The output is
+/// deterministic. Each constant is dropped once it is written, so none is in memory twice.
 ///
 /// # Errors
-/// Where the model does not fit the format.
+/// Returns an error if the model does not fit the format.
 pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Error> {
     let Model { mut graph, constants, programs } = model;
     let constants = lay_out(&mut graph, constants);
@@ -97,7 +98,7 @@ pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Er
     Ok(writer.seal()?)
 }
 
-/// The model with its large f32 constants rounded to the element type they will be stored in.
+/// Rounds the large f32 constants of a model to `storage`, except those that would overflow f16.
 pub fn halve(mut model: Model, storage: FloatStorage) -> Model {
     if storage == FloatStorage::F32 {
         return model;
@@ -125,11 +126,11 @@ pub fn halve(mut model: Model, storage: FloatStorage) -> Model {
     model
 }
 
-/// Gives the graph the places of its constants; the bytes of those. Equal constants share their
-/// bytes.
+/// Writes the shape, type, offset and length of each constant to the graph's records, and returns
+/// the bytes of the constants section. Equal constants share their bytes.
 fn lay_out(graph: &mut Graph, constants: Vec<Constant>) -> Vec<u8> {
     let mut bytes: Vec<u8> = Vec::new();
-    // Where each content is, by its digest.
+    // The offset of each content, by its digest.
     let mut known = std::collections::HashMap::<Digest, u64>::new();
     for (record, constant) in graph.constants.iter_mut().zip(constants) {
         let content = match &constant {
@@ -155,7 +156,7 @@ fn lay_out(graph: &mut Graph, constants: Vec<Constant>) -> Vec<u8> {
         record.offset = match known.get(&digest) {
             Some(offset) => *offset,
             None => {
-                // Small constants need no alignment of their own beyond their elements'.
+                // Small constants need only the alignment of their elements.
                 let alignment =
                     if content.len() < ALIGNMENT as usize { 16 } else { ALIGNMENT as usize };
                 bytes.resize(bytes.len().next_multiple_of(alignment), 0);
@@ -169,7 +170,7 @@ fn lay_out(graph: &mut Graph, constants: Vec<Constant>) -> Vec<u8> {
     bytes
 }
 
-/// Each operator that stays in float, with the number of its nodes.
+/// Returns each operator that stays in float, with the number of its nodes.
 fn counted(nodes: &[FloatNode]) -> Vec<(String, String)> {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     for node in nodes {
@@ -178,7 +179,7 @@ fn counted(nodes: &[FloatNode]) -> Vec<(String, String)> {
     counts.into_iter().map(|(operator, count)| (operator.into(), count.to_string())).collect()
 }
 
-/// The options that shaped the bundle.
+/// Returns the options recorded in the manifest, as (name, value).
 fn option_texts(options: &Options) -> Vec<(String, String)> {
     let mut texts: Vec<(String, String)> =
         options.set.iter().map(|(name, value)| ("set".into(), format!("{name}={value}"))).collect();
@@ -229,7 +230,7 @@ fn manifest<'a>(
     float_operators: &'a [(String, String)],
 ) -> Result<Manifest<'a>, Error> {
     let too_many = |what: &str, limit: usize| {
-        Error::Options(format!("the model has more than {limit} {what}, the most a bundle holds"))
+        Error::Options(format!("the model has more than {limit} {what}, the limit of a bundle"))
     };
     let mut inputs = heapless::Vec::new();
     for port in &contents.ports.inputs {
@@ -275,7 +276,8 @@ fn manifest<'a>(
     })
 }
 
-/// Whether anything but one integer program stands between the inputs and the outputs.
+/// Returns whether running the graph needs the float runtime: whether it is anything other than
+/// inputs and a single integer program.
 pub fn needs_float(graph: &Graph) -> bool {
     let programs =
         graph.nodes.iter().filter(|n| matches!(n.operator, Operator::Program(_))).count();
@@ -300,12 +302,13 @@ fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MA
             output: find(output, &contents.ports.outputs, "output")? as u8,
             input: find(input, &contents.ports.inputs, "input")? as u8,
         };
-        states.push(state).map_err(|_| Error::Options("there are too many states".into()))?;
+        states.push(state).map_err(|_| Error::Options("too many --state pairs".into()))?;
     }
     Ok(states)
 }
 
-/// Test vectors: real inputs where they are small beside the model, generated ones otherwise.
+/// Builds the golden section: for each sample, its inputs (stored, or the generator of random ones)
+/// and the expected outputs with tolerances.
 fn golden(
     contents: &Contents<'_>,
     exact: bool,
@@ -351,22 +354,22 @@ fn golden(
     Ok(builder.finish())
 }
 
-/// Every so many elements of an output that is too large to be stored whole, and their distance.
+/// Returns a strided sample of an output too large to store: the stride in elements, and the bytes.
 fn sampled(output: &Tensor) -> Option<(usize, Vec<u8>)> {
     if output.len() <= GOLDEN_ELEMENTS {
         return None;
     }
-    // An odd step meets every place of a last axis of even size.
+    // An odd stride covers every index of a last axis whose size is a power of two.
     let step = output.len().div_ceil(GOLDEN_ELEMENTS) | 1;
     let size = output.dtype().size()?;
     Some((step, output.to_bytes().chunks(size).step_by(step).flatten().copied().collect()))
 }
 
-/// How many of the samples may be stored as test vectors: none where one alone is large beside
-/// the model.
+/// Returns the number of samples to store as test vectors: at most 2, and 0 if one sample is large
+/// compared with the model.
 ///
 /// # Errors
-/// Where samples cannot be read back.
+/// Returns an error if the samples cannot be read from the temporary file.
 pub fn affordable(samples: &dyn samples::Source, model_bytes: u64) -> Result<usize, Error> {
     let first = samples.sample(0)?;
     let bytes: usize = first.iter().map(|t| t.len() * t.dtype().size().unwrap_or(1)).sum();
@@ -374,8 +377,8 @@ pub fn affordable(samples: &dyn samples::Source, model_bytes: u64) -> Result<usi
     Ok((budget / bytes.max(1)).min(samples.count()).min(2))
 }
 
-/// What rounding explains in a float output: 1e-3 of the largest element and 1e-4 of the range, or this
-/// part of the range if it is more.
+/// Returns the absolute tolerance of a float output: 1e-3 of the largest magnitude plus 1e-4 of the
+/// range, or `rounding` times the range if that is more. The tolerance of an integer output is 0.
 fn tolerance(output: &Tensor, rounding: f64) -> f32 {
     if !matches!(output.dtype(), DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
         return 0.0;
@@ -398,7 +401,7 @@ mod tests {
     use crate::testing::noise;
 
     #[test]
-    fn large_outputs_are_sampled_from_their_first_element_on() {
+    fn large_outputs_are_sampled_from_their_first_element() {
         let small = noise(&[1, GOLDEN_ELEMENTS], 1);
         assert_eq!(sampled(&small), None);
         let large = noise(&[3, 1000], 1);

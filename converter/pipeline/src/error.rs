@@ -1,18 +1,18 @@
-//! What can go wrong in a conversion.
+//! Errors of a conversion.
 
 use std::path::PathBuf;
 
 use crate::guard;
 use crate::whole::WriteError;
 
-/// Why a model was not converted.
+/// The error type of [`convert`](crate::convert()).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The model was not imported.
+    /// The model could not be imported.
     #[error(transparent)]
     Import(#[from] crate::import::ImportError),
-    /// A file of arrays cannot be read.
+    /// An `.npy` or `.npz` file cannot be read.
     #[error(transparent)]
     Arrays(#[from] crate::arrays::Error),
     /// The settings for pre- and post-processing cannot be used.
@@ -24,30 +24,30 @@ pub enum Error {
     /// The model cannot be run.
     #[error(transparent)]
     Run(hardtack::float::Error),
-    /// There was not enough memory to run the model.
+    /// The model ran out of memory.
     #[error(
-        "the model needs more than the {} MiB of memory that the conversion may take; allow more with \
-         --max-memory, where the machine has more",
+        "the model needs more than the {} MiB of memory that the conversion may use; raise the \
+         limit with --max-memory if the machine has more",
         limit >> 20
     )]
     OutOfMemory {
-        /// What the conversion may take.
+        /// The memory limit of the conversion in bytes.
         limit: u64,
     },
     /// A file or folder cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The bundle cannot be written. What was there before still is.
-    #[error("{}: cannot be written: {source}; what was there before is unchanged", path.display())]
+    /// The bundle cannot be written. An existing file is unchanged.
+    #[error("{}: cannot be written: {source}; an existing file is unchanged", path.display())]
     Write {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// The output path is a device, pipe or socket, which must not be replaced.
@@ -55,103 +55,104 @@ pub enum Error {
     NotAFile {
         /// The output path.
         path: PathBuf,
-        /// What is there, for example "a character device".
+        /// The kind of the existing entry, for example "a character device".
         kind: &'static str,
     },
-    /// Data does not fit the model.
+    /// Calibration data does not fit the model.
     #[error("{}: {problem}", path.display())]
     Data {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// What is wrong.
+        /// A description of the problem.
         problem: String,
     },
-    /// Samples cannot be kept in a temporary file.
+    /// Samples or weights cannot be written to or read from a temporary file.
     #[error(
-        "calibration data cannot be kept in a temporary file: {source}; make room in {folder}, or set \
-         TMPDIR to another folder",
+        "calibration data or weights cannot be kept in a temporary file: {source}; free space in \
+         {folder}, or set TMPDIR to another folder",
         folder = crate::guard::temporary_folder().display()
     )]
     Spool {
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A value of the float model is not finite on a calibration sample.
     #[error(
-        "{node:?} gives {value} on calibration sample {sample}, so it has no range; look at that \
-         sample and at the weights before the node, or keep the node in float with --keep-float"
+        "node {node:?} outputs {value} on calibration sample {sample}, so it has no range; check \
+         that sample and the weights before the node, or keep the node in float with --keep-float"
     )]
     NotFinite {
-        /// The node.
+        /// The name of the node.
         node: String,
-        /// What it gives.
+        /// The value, which is infinite or NaN.
         value: f32,
-        /// Which sample, from 0.
+        /// The index of the sample, from 0.
         sample: usize,
     },
     /// An input is too large to be filled with random numbers.
     #[error(
-        "input {input:?} of shape {shape:?} is too large to be filled with random numbers; give it a \
-         smaller shape with --set {input}=SHAPE, or calibration data with --calibrate"
+        "input {input:?} of shape {shape:?} is too large for random numbers; give it a smaller \
+         shape with --set {input}=SHAPE, or give calibration data with --calibrate"
     )]
     Input {
-        /// The input.
+        /// The name of the input.
         input: String,
-        /// Its shape.
+        /// The shape of the input.
         shape: Vec<usize>,
     },
-    /// One inference takes more work than a conversion can do.
+    /// One inference takes more MACs than a conversion allows.
     #[error(
         "one inference takes {:.1e} multiply-accumulates, most of them in node {node:?} \
-         ({operator}), and at most {:.1e} can be converted; give the inputs smaller shapes with --set",
+         ({operator}), and the limit is {:.1e}; give the inputs smaller shapes with --set",
         *macs as f64, *limit as f64
     )]
     Work {
-        /// The node that takes the most.
+        /// The node with the most MACs.
         node: String,
-        /// Its operator.
+        /// The operator of that node.
         operator: &'static str,
-        /// How many.
+        /// The MACs of the whole model.
         macs: u64,
-        /// See above.
+        /// The maximum number of MACs.
         limit: u64,
     },
-    /// One node takes more memory than the conversion may have.
+    /// One node needs more memory than the conversion's limit.
     #[error(
-        "node {node:?} ({operator}) reads or writes {} MiB at once, and the conversion may take {} \
-         MiB of memory; give the inputs smaller shapes with --set, or allow more with --max-memory",
+        "node {node:?} ({operator}) reads or writes {} MiB at once, and the conversion's limit is \
+         {} MiB of memory; give the inputs smaller shapes with --set, or raise the limit with \
+         --max-memory",
         bytes >> 20, limit >> 20
     )]
     Memory {
-        /// The node.
+        /// The name of the node.
         node: String,
-        /// Its operator.
+        /// The operator of the node.
         operator: &'static str,
-        /// Bytes of what it reads or of what it writes, whichever is more.
+        /// The bytes that it reads or the bytes that it writes, whichever is more.
         bytes: u64,
-        /// What the conversion may take.
+        /// The memory limit of the conversion in bytes.
         limit: u64,
     },
-    /// The options do not fit together, or do not fit the model.
+    /// The options contradict each other, or do not fit the model.
     #[error("{0}")]
     Options(String),
-    /// A stage changed the model's numbers.
+    /// A stage changed the model's outputs by more than rounding explains.
     #[error(
-        "the stage {stage:?} changed the model's numbers by {of_range:.2e} of their range, on \
-         {samples} {source_name} samples; nothing was written, please report the model"
+        "stage {stage:?} changed the model's outputs by {of_range:.2e} of their range, on \
+    {samples} {source_name} samples; nothing was written; please report this with the model"
     )]
     Parity {
-        /// The stage.
+        /// The name of the stage.
         stage: &'static str,
-        /// Largest difference as a part of the output's range.
+        /// The largest difference, as a fraction of the output's range.
         of_range: f64,
-        /// How many samples.
+        /// The number of samples compared.
         samples: usize,
-        /// Where they came from.
+        /// The source of the samples: `random`, or a file name.
         source_name: String,
     },
-    /// The bundle has no transport form.
-    #[error("the bundle has no transport form: {0}")]
+    /// The bundle cannot be compressed.
+    #[error("the bundle cannot be compressed: {0}")]
     Transport(#[from] hardtack_transport::PackError),
     /// The model does not fit the bundle format.
     #[error("the model does not fit a bundle: {0}")]
@@ -170,7 +171,7 @@ impl From<WriteError> for Error {
 impl From<hardtack::float::Error> for Error {
     fn from(error: hardtack::float::Error) -> Error {
         match &error {
-            // tract panics if an allocation fails; only the message distinguishes that panic from others.
+            // tract panics if an allocation fails; only the message distinguishes that panic.
             hardtack::float::Error::Panic { problem, .. } if guard::is_about_memory(problem) => {
                 Error::OutOfMemory { limit: guard::memory_bytes() }
             }
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn want_of_memory_is_told_from_other_panics() {
+    fn panics_of_failed_allocations_become_out_of_memory() {
         let panic = |problem: &str| {
             let problem = problem.into();
             Error::from(hardtack::float::Error::Panic { doing: "running the model", problem })

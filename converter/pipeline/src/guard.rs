@@ -1,18 +1,17 @@
-//! Keeps foreign models away from the process of the user.
+//! Isolates untrusted models in child processes.
 //!
-//! A malformed or malicious ONNX file can make whatever reads or runs it panic, crash, run for ever,
-//! or ask for more memory than there is. Two kinds of child processes of the same program take that
-//! upon themselves:
+//! A malformed or malicious ONNX file can make the code that reads or runs it panic, crash, run
+//! forever or exhaust memory. Two kinds of child processes of the same program contain that:
 //!
-//! - [`supervised`] does a whole piece of work, such as a conversion, in a child with limits of memory
-//!   and time. Whatever happens to the child becomes an answer, and its temporary files go, even where
+//! - [`supervised`] runs a whole task, such as a conversion, in a child with memory and time
+//!   limits. A crash of the child is returned as a value. Its temporary files are removed, even if
 //!   a signal ends all processes at once.
-//! - [`import_guarded`] reads a file in a child of its own, which gives the result back through a
-//!   file. What happens to it becomes an [`ImportError`] that names the node.
+//! - [`import_guarded`] imports a file in a separate child, which returns the result through a
+//!   file. A crash becomes an [`ImportError`] that names the node.
 //!
-//! A program takes part by calling [`child_main_if_requested`] first in its `main`. Only a program
-//! that also calls [`supervised`] is protected from what happens while a model runs:
-//! [`convert`](crate::convert()) by itself runs it in the process that calls it.
+//! A program opts in by calling [`child_main_if_requested`] first in its `main`. Only a program
+//! that also calls [`supervised`] is protected while a model runs: [`convert`](crate::convert())
+//! itself runs the model in the calling process.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -54,7 +53,7 @@
 //! }
 //! ```
 //!
-//! In programs that do not take part, such as tests, [`import_guarded`] runs on a thread of this
+//! In programs that do not opt in, such as tests, [`import_guarded`] runs on a thread of this
 //! process: panics become errors, but neither memory nor time is limited.
 
 mod child;
@@ -82,41 +81,43 @@ pub use worker::{
 #[cfg(doc)]
 use crate::import::ImportError;
 
-/// The first argument that makes a process the importing one.
+/// The first argument of an import process.
 const IMPORT: &str = "__import";
-/// The first argument that makes a process a cleaner.
+/// The first argument of a cleaner process.
 const CLEAN: &str = "__clean";
-/// The variable that makes a process a supervised one.
+/// The environment variable that marks a supervised process.
 const SUPERVISED: &str = "HARDTACK_SUPERVISED";
-/// How often a child looks whether the process that started it is there.
+/// The interval at which a child checks that its parent is alive.
 const WATCHED_EVERY: Duration = Duration::from_millis(50);
-/// Whether this program can be started as one of these.
+/// Whether this program has called [`child_main_if_requested`].
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// What a child process may use.
+/// The resource limits of a child process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Address space in bytes, where the system can limit it.
+    /// The maximum address space in bytes, on systems that can limit it.
     pub memory_bytes: u64,
-    /// Seconds on the clock.
+    /// The maximum wall-clock time in seconds.
     pub seconds: u64,
 }
 
 impl Limits {
-    /// How long an import may take unless something else is said.
+    /// The default time limit of an import in seconds.
     pub const IMPORT_SECONDS: u64 = 600;
 }
 
 impl Default for Limits {
-    /// 80 % of the memory that this process may have on this machine, and ten minutes.
+    /// Returns 80 % of the memory available to this process, and ten minutes.
     fn default() -> Limits {
         Limits { memory_bytes: machine::memory_bytes(), seconds: Limits::IMPORT_SECONDS }
     }
 }
 
-/// Does the work of a child process, where this one was started to be one: imports, or cleans up, and
-/// ends; or makes this process a supervised one, and returns. Programs call it first in `main`,
-/// before they start threads or read arguments.
+/// Runs the child's part if this process was started as a child. Call it first in `main`, before
+/// the program starts threads or reads arguments.
+///
+/// An import or cleaner process does its work and exits. A supervised process applies its limits
+/// and returns, as does a process that is not a child.
 pub fn child_main_if_requested() {
     INSTALLED.store(true, Ordering::Relaxed);
     let mut arguments = std::env::args_os().skip(1);
@@ -126,18 +127,18 @@ pub fn child_main_if_requested() {
         _ => return worker::begin(),
     };
     std::process::exit(served.unwrap_or_else(|| {
-        eprintln!("this form of the program is for itself alone");
+        eprintln!("these arguments are for internal use only");
         2
     }));
 }
 
-/// The most bytes of memory that this process may take: its limit, if it is supervised, or a share of
-/// what the machine has.
+/// Returns the memory limit of this process in bytes: the limit of a child process, or a share of
+/// the machine's memory.
 pub(crate) fn memory_bytes() -> u64 {
     worker::limit_bytes().unwrap_or_else(machine::memory_bytes)
 }
 
-/// Notes what this process does, for whoever watches it.
+/// Records the current activity of this process for its parent. Does nothing in other processes.
 pub(crate) fn note(doing: &str) {
     place::note(doing);
 }

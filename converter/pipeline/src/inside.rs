@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Why a path was refused.
+/// Why a path was rejected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Outside {
     /// The path leads outside the folder.
@@ -17,8 +17,8 @@ pub(crate) enum Outside {
 /// Resolves `name` relative to `folder`, following symbolic links.
 ///
 /// # Errors
-/// [`Outside::Elsewhere`] if the name is absolute, contains `..`, or follows a link out of the folder;
-/// [`Outside::Unreadable`] if it does not exist.
+/// [`Outside::Elsewhere`] if the name is absolute, contains `..`, or follows a link out of the
+/// folder; [`Outside::Unreadable`] if it does not exist.
 pub(crate) fn resolve(folder: &Path, name: &Path) -> Result<PathBuf, Outside> {
     if name.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
         return Err(Outside::Elsewhere);
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_outside_the_folder_are_refused() {
+    fn paths_outside_the_folder_are_rejected() {
         let outer = tempfile::tempdir().unwrap();
         let folder = outer.path().join("inner");
         std::fs::create_dir_all(folder.join("below")).unwrap();

@@ -1,6 +1,6 @@
 //! Converts an ONNX model into a bundle.
 //!
-//! [`convert()`] is the whole way; the modules are its stages, in the order data flows.
+//! [`convert()`] runs the whole pipeline: import, fold, prune, quantize, prepare, emit.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Constants in as few bits as hold them: integers in [−8, 7] or [0, 15] take half a byte, and scales
-//! of blocks two bytes where they lose nothing.
+//! Losslessly compacts constants: integers within [−8, 7] or [0, 15] are stored in 4 bits, and
+//! per-block scales in 16 bits where that is exact.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,10 +11,10 @@ use hardtack_bundle::graph::{Fact, Graph, Node, Operator};
 use crate::edit;
 use crate::shape::fact;
 
-/// Constants of fewer elements stay as they are: a node of their own would take what is saved.
+/// Constants of fewer elements are not packed: the extra node would cost what packing saves.
 const LARGE: usize = 256;
 
-/// The model with its constants narrowed. Not a bit of its values changes.
+/// Compacts the constants of a model. Their values do not change.
 pub fn narrow(mut model: Model) -> Model {
     let graphs = || std::iter::once(&model.graph).chain(&model.graph.bodies);
     let scales: HashSet<usize> = graphs().flat_map(scales_of_blocks).collect();
@@ -60,7 +60,8 @@ pub fn narrow(mut model: Model) -> Model {
     model
 }
 
-/// Integers of 4 bits, two in a byte and the first in its low half; `None` where they need more.
+/// Packs i8 or u8 values into 4 bits each, the first of every two in the low half of a byte.
+/// Returns `None` if a value needs more bits, or for other types.
 pub fn packed(tensor: &Tensor) -> Option<Vec<u8>> {
     let halves: Vec<u8> = match tensor.data() {
         Data::I8(integers) => {
@@ -76,7 +77,7 @@ pub fn packed(tensor: &Tensor) -> Option<Vec<u8>> {
     Some(halves.chunks(2).map(byte).collect())
 }
 
-/// Reals that a type of two bytes holds, in that type.
+/// Converts an f32 tensor to bf16 or f16 if that is exact.
 fn halves(tensor: &Tensor) -> Option<Tensor> {
     let reals = tensor.as_f32()?;
     let wide: Vec<bf16> = reals.iter().map(|real| bf16::from_f32(*real)).collect();
@@ -88,7 +89,7 @@ fn halves(tensor: &Tensor) -> Option<Tensor> {
     exact.then(|| Tensor::new(tensor.shape(), fine))?
 }
 
-/// The nodes of a graph that give constants, each with the constant's index.
+/// Returns the constant nodes of a graph as (node index, constant index).
 fn constants(graph: &Graph) -> impl Iterator<Item = (usize, usize)> + '_ {
     graph.nodes.iter().enumerate().filter_map(|(index, node)| match node.operator {
         Operator::Constant(constant) => Some((index, constant as usize)),
@@ -96,7 +97,7 @@ fn constants(graph: &Graph) -> impl Iterator<Item = (usize, usize)> + '_ {
     })
 }
 
-/// The constants that are scales of blocks.
+/// Returns the indices of the constants that are per-block scales.
 fn scales_of_blocks(graph: &Graph) -> impl Iterator<Item = usize> + '_ {
     graph.nodes.iter().filter_map(|node| match node.operator {
         Operator::DequantizeBlocks(_) => {
@@ -117,7 +118,7 @@ mod tests {
     use crate::parity;
     use crate::testing::{Net, Value, noise};
 
-    /// A product of the input with a dequantized matrix of `[64, 8]`, in blocks of 32.
+    /// Multiplies `x` element-wise by a dequantized matrix of shape `[64, 8]`, in blocks of 32.
     fn product(
         net: &mut Net,
         x: &Value,
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_four_bits_has_four_bits() {
+    fn integers_that_fit_four_bits_are_packed() {
         let mut net = Net::new();
         let x = net.input(&[64, 8]);
         let integer = |at: usize| (at * 7 % 16) as u8;
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_two_lies_in_the_low_half() {
+    fn the_first_of_two_is_in_the_low_half() {
         let signed = Tensor::new(&[3], vec![-1i8, 7, -8]).unwrap();
         assert_eq!(packed(&signed), Some(vec![0x7f, 0x08]));
         let unsigned = Tensor::new(&[3], vec![15u8, 7, 8]).unwrap();

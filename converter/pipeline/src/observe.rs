@@ -1,4 +1,4 @@
-//! A float model whose inner values are looked at.
+//! Runs a float model and reports its intermediate values.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,19 +10,19 @@ use hardtack_bundle::graph::{Operator, Outlet};
 use crate::error::Error;
 use crate::resting::Sleeper;
 
-/// The float model with all values that matter as outputs.
+/// A float model with the observed values as its outputs.
 pub struct Observer<'m> {
     model: &'m dyn Sleeper,
     observed: Vec<Outlet>,
     inputs: Vec<Outlet>,
-    /// Those that are looked at; `None` is all.
+    /// The subset of `observed` that is reported; `None` reports all.
     only: Option<HashSet<Outlet>>,
     plan: Option<ObservedPlan>,
 }
 
 impl<'m> Observer<'m> {
-    /// Prepares to see these values of a model, which wakes only to be made ready to run. Values that
-    /// are not f32, and constants, are left out.
+    /// Creates an observer of these values. Constants and values that are not f32 are ignored. The
+    /// weights are loaded only while a plan is made.
     pub fn new(model: &'m dyn Sleeper, outlets: impl IntoIterator<Item = Outlet>) -> Observer<'m> {
         let graph = model.graph();
         let mut observed: Vec<Outlet> = outlets.into_iter().collect();
@@ -37,7 +37,7 @@ impl<'m> Observer<'m> {
         Observer { model, observed, inputs, only: None, plan: None }
     }
 
-    /// The model ready to run, with the observed values as its outputs.
+    /// Plans the model for inputs of these shapes, with the observed values as its outputs.
     fn planned(&self, shapes: &[&[usize]]) -> Result<ObservedPlan, Error> {
         let mut model = self.model.awake()?;
         let names = 0..self.observed.len();
@@ -50,12 +50,12 @@ impl<'m> Observer<'m> {
         Ok(loaded.plan_observed(shapes, wanted)?)
     }
 
-    /// Runs the model on a sample. `observe` gets the shape and the elements of the inputs and then
-    /// of every observed value as soon as it is computed; none is held longer than the model needs it.
-    /// Inputs that are not f32 are left out.
+    /// Runs the model on a sample. Calls `observe` with the shape and elements of each f32 input,
+    /// and then of each observed value as soon as it is computed. No value is kept longer than the
+    /// model needs it.
     ///
     /// # Errors
-    /// Where the model cannot be run on it.
+    /// Returns an error if the model cannot be loaded or run.
     pub fn run(
         &mut self,
         sample: &[Tensor],
@@ -77,10 +77,10 @@ impl<'m> Observer<'m> {
         Ok(())
     }
 
-    /// Those values of a sample that `wanted` tells, all at once.
+    /// Runs the model on a sample and returns the observed values and inputs that `wanted` selects.
     ///
     /// # Errors
-    /// Where the model cannot be run on it.
+    /// Returns an error if the model cannot be loaded or run.
     pub fn values(
         &mut self,
         sample: &[Tensor],
@@ -95,14 +95,14 @@ impl<'m> Observer<'m> {
         Ok(values)
     }
 
-    /// Looks at these values alone from now on, and runs no more of the model than they need. They
-    /// are the same to the bit, as what tract makes of a model depends on all that was named first.
+    /// Restricts the observer to these values, and runs only the parts of the model that they need.
+    /// The values stay bit-exact, as tract optimizes the model for all originally observed values.
     pub fn only(&mut self, outlets: HashSet<Outlet>) {
         self.only = Some(outlets);
         self.rest();
     }
 
-    /// Gives back what the model takes to run; the next run makes it anew.
+    /// Frees the plan and its memory. The next run plans the model again.
     pub fn rest(&mut self) {
         self.plan = None;
     }

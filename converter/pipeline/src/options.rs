@@ -1,4 +1,4 @@
-//! What the user asks of a conversion.
+//! The options of a conversion.
 
 use std::path::PathBuf;
 
@@ -10,15 +10,16 @@ use crate::guard;
 use crate::prune::PruneTarget;
 use crate::quantize;
 
-/// Bits of a weight in matrices of float parts, where the transport form is wanted: with them, the form
-/// is 22 % of the float file at most, and what networks do is kept (`docs/quantization.md`).
+/// The default average bits per weight of float layers' matrices when a compressed bundle is
+/// written. The compressed bundle is then at most 22 % of the float file, at the same accuracy
+/// (`docs/quantization.md`).
 const SHIPPED_BITS: f64 = 7.5;
 
-/// How the real weights of a bundle are stored. They are widened to f32 when it is loaded.
+/// The storage type of float weights in a bundle. They are converted to f32 when it is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FloatStorage {
-    /// Four bytes each, as they are.
+    /// IEEE 754 binary32, unchanged.
     #[default]
     F32,
     /// IEEE 754 binary16.
@@ -38,25 +39,25 @@ impl FloatStorage {
     }
 }
 
-/// How the large matrices of what runs in float are stored.
+/// The storage type of the large constant matrices of float layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MatrixStorage {
-    /// As other reals.
+    /// Float, with the type of [`Options::float`].
     #[default]
     Float,
-    /// A byte each, with a scale per output channel.
+    /// i8, with a scale per output channel.
     Int8,
-    /// Half a byte each, with a scale and a zero point per block of 32.
+    /// 4 bits per weight, with a scale and a zero point per block of 32.
     Int4,
 }
 
 impl MatrixStorage {
-    /// All there are.
+    /// All variants.
     pub const ALL: [MatrixStorage; 3] =
         [MatrixStorage::Float, MatrixStorage::Int8, MatrixStorage::Int4];
 
-    /// As the command line has it.
+    /// Returns the name used on the command line.
     pub fn name(self) -> &'static str {
         match self {
             MatrixStorage::Float => "float",
@@ -66,63 +67,62 @@ impl MatrixStorage {
     }
 }
 
-/// What the user asks of a conversion.
+/// The options of a conversion.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Name of the model; the source's file name without its extension where not given.
+    /// The name of the model. Defaults to the source's file name without its extension.
     pub name: Option<String>,
-    /// Version of the model's content.
+    /// The version of the model, as free text.
     pub version: String,
     /// Values for named dimensions and inputs, as `NAME=VALUE` in the order given.
     pub set: Vec<(String, String)>,
-    /// What is pruned before that, in whole channels.
+    /// The target of channel pruning, which runs before quantization. `None` prunes nothing.
     pub prune_channels: Option<PruneTarget>,
     /// Whether the model is quantized to INT8.
     pub int8: bool,
-    /// Calibration data: an `.npz` file or a folder of pictures or recordings.
+    /// Calibration data: an `.npz` file, or a folder of images or audio files.
     pub calibration: Option<PathBuf>,
-    /// Pre-processing of the calibration data, where they are not what the bundle will be given:
-    /// features instead of recordings, say. [`Options::preprocess`] where not given.
+    /// Pre-processing of the calibration data, if it differs from the bundle's input, for example
+    /// features instead of audio files. Defaults to [`Options::preprocess`].
     pub calibration_preprocess: Option<Preprocess>,
-    /// How many calibration samples are used at most.
+    /// The maximum number of calibration samples.
     pub samples: usize,
-    /// Data on which the error of each layer is measured, where that is not the calibration data.
+    /// Data on which the error of each layer is measured. Defaults to the calibration data.
     pub measure: Option<PathBuf>,
-    /// How an INT8 model is quantized.
+    /// The settings of INT8 quantization.
     pub quantize: quantize::Settings,
-    /// How the real weights are stored.
+    /// The storage type of float weights.
     pub float: FloatStorage,
-    /// How the large matrices of what runs in float are stored, where the user says.
+    /// The storage type of float layers' large matrices; `None` lets [`Options::matrices`] choose.
     pub weights: Option<MatrixStorage>,
-    /// Whether products with such matrices are computed in integers, with activations quantized by
-    /// their own range when they are there.
+    /// Dynamic quantization: whether matmuls with these matrices run in INT8, with activations
+    /// quantized at run time.
     pub dynamic: bool,
-    /// How many bits such a weight of a byte may have in the mean, as an entropy; 8 for as fine as can
-    /// be. Where not given, 7.5 if a transport form is asked for, and otherwise 8.
+    /// The average entropy of an INT8 weight in these matrices, in bits; 8 is the finest. Defaults
+    /// to 7.5 if a compressed bundle is written, and otherwise to 8.
     pub matrix_bits: Option<f64>,
-    /// Makes the model's input from what a user has.
+    /// Converts an image, audio file or array to the model's first input.
     pub preprocess: Option<Preprocess>,
-    /// Makes an answer from the model's output.
+    /// Converts the model's first output to an answer, such as a class.
     pub postprocess: Option<Postprocess>,
-    /// Names of the classes.
+    /// The names of the classes, in the order of their scores.
     pub labels: Vec<String>,
-    /// Outputs that feed inputs, as (output, input).
+    /// The state of a stateful model: outputs that feed inputs of the next inference, as
+    /// (output name, input name).
     pub states: Vec<(String, String)>,
-    /// The layout of integer weights, which is that of the target's kernels; `None` is that of the
-    /// family `mcu`.
+    /// The layout of integer weights for the target's kernels. `None` is that of the `mcu` family.
     pub packing: Option<Packing>,
-    /// The most bytes that the integer programs' arenas may have; convolutions are computed in
-    /// strips to reach it.
+    /// The maximum arena size of the integer programs in bytes, reached by row tiles if necessary.
     pub arena_limit: Option<u64>,
-    /// Whether weights for the family `mcu` keep their zeros, however many these are.
+    /// Whether weights of the `mcu` family are stored densely, even if most of them are zero.
     pub dense: bool,
-    /// Whether the model takes and gives the i8 of its integer program instead of reals.
+    /// Whether inputs and outputs are the i8 tensors of the integer program instead of f32.
     pub integer_io: bool,
-    /// Where the bundle's transport form goes too.
+    /// The path of the compressed bundle, if one is to be written as well.
     pub transport: Option<PathBuf>,
     /// Whether the model is imported in a guarded child process.
     pub guarded: bool,
-    /// What that process may use.
+    /// The memory and time limits of that process.
     pub import_limits: guard::Limits,
 }
 
@@ -159,8 +159,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How the large matrices of what runs in float are stored. INT8 has them in integers too, unless
-    /// layers stay in float for the sake of accuracy; and so do products in integers.
+    /// Returns the storage type of float layers' large matrices. Without an explicit choice, it is
+    /// INT8 for dynamic quantization, and for static INT8 unless layers stay in float for accuracy.
     pub fn matrices(&self) -> MatrixStorage {
         let exact = !self.quantize.keep_float.is_empty() || self.quantize.max_error.is_some();
         self.weights.unwrap_or(match self.dynamic || self.int8 && !exact {
@@ -169,12 +169,13 @@ impl Options {
         })
     }
 
-    /// Whether layers are stored without their zeros where that takes clearly less room.
+    /// Returns whether layers are stored in sparse form where that is clearly smaller.
     pub fn sparse(&self) -> bool {
         self.quantize.sparsity.is_some() && !self.dense
     }
 
-    /// How many bits a weight of these may have, where they are bytes and may not be as fine as can be.
+    /// Returns the average bits per weight of [`Options::matrices`] if they are INT8 and the target
+    /// is below 8.
     pub fn matrix_bits(&self) -> Option<f64> {
         let shipped = self.transport.as_ref().map(|_| SHIPPED_BITS);
         let bits = self.matrix_bits.or(shipped).filter(|bits| *bits < 8.0);

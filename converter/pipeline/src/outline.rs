@@ -1,4 +1,4 @@
-//! The graph of a model for people: its computed nodes, and where they run.
+//! The graph summary of the report: the computed nodes, and where they run.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,8 @@ use hardtack_bundle::graph::{Operator, Outlet};
 use crate::quantize::is_constant;
 use crate::report::GraphNode;
 
-/// The nodes of a model that are not constant; `program_of` tells the integer program of a node.
+/// Returns the nodes of a model that are not constant. `program_of` returns the index of the
+/// integer program that contains a node.
 pub fn outline(model: &Model, program_of: impl Fn(usize) -> Option<usize>) -> Vec<GraphNode> {
     let mut places = HashMap::new();
     let mut graph = Vec::new();
@@ -31,7 +32,7 @@ pub fn outline(model: &Model, program_of: impl Fn(usize) -> Option<usize>) -> Ve
     graph
 }
 
-/// An operator, by its function where it is one of many.
+/// Returns the name of an operator; for unary and binary operators, the name of the function.
 fn told(operator: &Operator) -> String {
     let text = match operator {
         Operator::Binary(kind) => format!("{kind:?}"),
@@ -49,7 +50,7 @@ mod tests {
     use crate::testing::Net;
 
     #[test]
-    fn constants_are_left_out() {
+    fn constants_are_omitted() {
         let mut net = Net::new();
         let x = net.input(&[1, 4, 6, 6]);
         let a = net.begin(&x);

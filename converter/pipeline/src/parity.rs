@@ -1,4 +1,4 @@
-//! Whether two models give the same numbers.
+//! Compares the outputs of two models.
 
 use hardtack::float::FloatModel;
 use hardtack::{Constant, Data, Tensor};
@@ -10,24 +10,23 @@ use crate::resting::{Resting, Sleeper};
 use crate::samples::{Source, each};
 use crate::work;
 
-/// How far an output may be from the original's: this part of its value …
+/// The tolerance of an output element, as a fraction of its value.
 const RELATIVE: f64 = 1e-3;
-/// … and this part of the original's range.
+/// The additional tolerance of an output element, as a fraction of the original output's range.
 const OF_RANGE: f64 = 1e-4;
 
-/// The difference of two sets of outputs.
+/// The difference between two sets of outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Difference {
-    /// Largest absolute difference of an element, as a part of the range of the original's
-    /// output.
+    /// The largest absolute difference of an element, as a fraction of the original output's range.
     pub of_range: f64,
-    /// Whether some element is further off than rounding explains.
+    /// Whether some element exceeds the tolerance for rounding.
     pub differs: bool,
 }
 
 impl Difference {
-    /// Of the outputs of one sample. Tensors of another shape or type, and NaN where the
-    /// original has none, differ wholly.
+    /// Compares the outputs of one sample. The difference is infinite for tensors of another shape
+    /// or type, and for NaN where the original has none.
     pub fn of(original: &[Tensor], other: &[Tensor]) -> Difference {
         let mut worst = Difference::default();
         if original.len() != other.len() {
@@ -47,7 +46,7 @@ impl Difference {
         let finite = a.iter().filter(|x| x.is_finite());
         let low = finite.clone().copied().fold(f32::INFINITY, f32::min) as f64;
         let high = finite.copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-        // A constant output has no range; its size stands for it.
+        // A constant output has no range; use its magnitude instead.
         let range = if high > low { high - low } else { high.abs().max(f64::MIN_POSITIVE) };
         let mut worst = Difference::default();
         for (x, y) in a.iter().zip(&b) {
@@ -65,7 +64,7 @@ impl Difference {
         worst
     }
 
-    /// The worse of two.
+    /// Returns the worse of two differences.
     pub fn max(self, other: Difference) -> Difference {
         Difference {
             of_range: self.of_range.max(other.of_range),
@@ -74,10 +73,10 @@ impl Difference {
     }
 }
 
-/// Runs a model on each sample. It wakes only to be made ready to run.
+/// Runs a model on each sample and returns the outputs. Weights are loaded only to make a plan.
 ///
 /// # Errors
-/// Where it cannot be loaded or run.
+/// Returns an error if the model cannot be loaded or run.
 pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tensor>>, Error> {
     let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
     let mut all = Vec::new();
@@ -85,7 +84,7 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
         let sample = sample?;
         let shapes: Vec<Vec<usize>> = sample.iter().map(|t| t.shape().to_vec()).collect();
         if plan.as_ref().is_none_or(|(planned, _)| *planned != shapes) {
-            // One at a time is in memory.
+            // Only one plan at a time is in memory.
             drop(plan.take());
             work::check(model.graph(), &shapes)?;
             let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
@@ -94,7 +93,7 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
             plan = Some((shapes, fresh));
         }
         let (_, plan) = plan.as_mut().expect("planned above");
-        // Each sample stands on its own: no state may reach it from the one before.
+        // Samples are independent: clear the state of the previous one.
         plan.reset()?;
         all.push(plan.run(&sample.iter().collect::<Vec<_>>())?);
     }
@@ -102,13 +101,15 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
     Ok(all)
 }
 
-/// How much a model's outputs change when each real input, and then each real weight, changes by
-/// one part in a million, up and down in turn (of lists of numbers, which may be sizes, only scales and
-/// biases of products in integers): as much as rounding in a few layers does. No rewriting can be held
-/// to less.
+/// Measures how much a model's outputs change when its f32 inputs, and then its f32 weights, are
+/// scaled alternately up and down by one part in a million. That is comparable to the rounding of a
+/// few layers, so no rewriting can be required to change the outputs less.
+///
+/// Constants of rank 0 or 1 may be sizes, so they are left unchanged, except the scales and biases
+/// of dynamically quantized matmuls.
 ///
 /// # Errors
-/// Where it cannot be loaded or run.
+/// Returns an error if the model cannot be loaded or run.
 pub fn sensitivity(
     model: &dyn Sleeper,
     samples: &dyn Source,
@@ -141,10 +142,10 @@ fn disturb(tensor: &mut Tensor) {
     }
 }
 
-/// One part in about a million.
+/// The relative disturbance, about one part in a million.
 const DISTURBANCE: f32 = 1.0 / (1 << 20) as f32;
 
-/// The worst difference over samples.
+/// Returns the worst difference over all samples.
 pub fn compare(original: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> Difference {
     original
         .iter()
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_is_no_difference() {
+    fn rounding_is_within_the_tolerance() {
         let a = [tensor(&[0.0, 1.0, 10.0])];
         assert!(!Difference::of(&a, &[tensor(&[0.0005, 1.0005, 10.005])]).differs);
         assert!(Difference::of(&a, &[tensor(&[0.0, 1.1, 10.0])]).differs);

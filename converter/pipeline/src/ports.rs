@@ -1,4 +1,4 @@
-//! The inputs and outputs of a model, as the manifest tells them.
+//! The inputs and outputs of a model, as recorded in the manifest.
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact, Graph, Token};
@@ -7,19 +7,19 @@ use hardtack_bundle::process::{ChannelOrder, Preprocess};
 
 use crate::error::Error;
 
-/// One dimension, owning its name.
+/// A dimension of an input or output.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OwnedExtent {
-    /// Always this.
+    /// A fixed size.
     Fixed(u64),
-    /// Given by the caller.
+    /// A dynamic size, given by name or expression.
     Named(String),
 }
 
-/// One input or output, owning its names.
+/// An input or output of a model.
 #[derive(Clone, Debug)]
 pub struct OwnedPort {
-    /// Its name in the source model.
+    /// The name in the source model.
     pub name: String,
     dtype: DType,
     shape: Vec<OwnedExtent>,
@@ -30,15 +30,15 @@ pub struct OwnedPort {
 /// The inputs and outputs of a model.
 #[derive(Clone, Debug)]
 pub struct Ports {
-    /// What the caller gives.
+    /// The inputs, in the graph's order.
     pub inputs: Vec<OwnedPort>,
-    /// What the caller gets.
+    /// The outputs, in the graph's order.
     pub outputs: Vec<OwnedPort>,
     symbols: Vec<String>,
 }
 
 impl Ports {
-    /// Those of a graph.
+    /// Returns the inputs and outputs of a graph. `preprocess` gives the layout of the first input.
     pub fn of(graph: &Graph, preprocess: Option<&Preprocess>) -> Ports {
         let layout = match preprocess {
             Some(Preprocess::Image(image)) => match image.order {
@@ -68,7 +68,7 @@ impl Ports {
         }
     }
 
-    /// A shape for people: `[batch, 3, 224, 224]`.
+    /// Formats a shape for messages, such as `[batch, 3, 224, 224]`.
     pub fn shape_text(&self, shape: &[Dim]) -> String {
         let dims: Vec<String> = shape
             .iter()
@@ -82,10 +82,10 @@ impl Ports {
 }
 
 impl OwnedPort {
-    /// As the manifest holds it.
+    /// Converts to the manifest's type.
     ///
     /// # Errors
-    /// Where it has more dimensions than the format allows.
+    /// Returns [`Error::Options`] if it has more than [`manifest::MAX_RANK`] dimensions.
     pub fn port(&self) -> Result<manifest::Port<'_>, Error> {
         let mut shape = heapless::Vec::new();
         for extent in &self.shape {
@@ -95,7 +95,7 @@ impl OwnedPort {
             };
             shape.push(extent).map_err(|_| {
                 Error::Options(format!(
-                    "{:?} has {} dimensions, and a bundle's inputs and outputs have at most {}",
+                    "{:?} has {} dimensions; inputs and outputs of a bundle have at most {}",
                     self.name,
                     self.shape.len(),
                     manifest::MAX_RANK
@@ -111,12 +111,12 @@ impl OwnedPort {
         })
     }
 
-    /// Whether its elements are f32.
+    /// Returns whether the element type is f32.
     pub fn is_real(&self) -> bool {
         self.dtype == DType::F32
     }
 
-    /// Its elements become i8 that stand for reals.
+    /// Changes the element type to i8 with this scale and zero point.
     pub fn quantize(&mut self, quantization: Quantization) {
         self.dtype = DType::I8;
         self.quantization = Some(quantization);
@@ -130,7 +130,7 @@ fn extent(dim: &Dim, symbols: &[String]) -> OwnedExtent {
     }
 }
 
-/// A dimension expression as people write it.
+/// Formats a dimension expression in infix notation.
 fn text(tokens: &[Token], symbols: &[String]) -> String {
     let mut stack: Vec<String> = Vec::new();
     for token in tokens {

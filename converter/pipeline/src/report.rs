@@ -1,4 +1,4 @@
-//! What a conversion did, for people and machines.
+//! The report of a conversion. It is serialized to JSON and formatted for users.
 
 use serde::Serialize;
 
@@ -8,166 +8,165 @@ use crate::quantize::Method;
 /// One stage of the pipeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageReport {
-    /// Name of the stage.
+    /// The name of the stage.
     pub name: &'static str,
-    /// Operations after it.
+    /// The number of nodes after the stage.
     pub nodes: usize,
-    /// Elements of constant tensors after it, integer programs aside.
+    /// The number of elements in constant tensors after the stage, without integer programs.
     pub parameters: u64,
-    /// Bytes of constant tensors and integer programs after it.
+    /// The bytes of constant tensors and integer programs after the stage.
     pub bytes: u64,
-    /// How long it took.
+    /// The wall-clock time of the stage in seconds.
     pub seconds: f64,
-    /// Largest difference of an output from the imported model's, as a part of the output's
-    /// range, where it was measured.
+    /// The largest output difference measured for the stage, as a fraction of the output's range.
     pub parity: Option<f64>,
 }
 
-/// A node of an INT8 conversion that stays in float, or whose values have 16 bits.
+/// A node of an INT8 conversion that stays in float or uses 16-bit activations, with the reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct FloatNode {
-    /// Its name.
+    /// The name of the node.
     pub node: String,
-    /// Its operator.
+    /// The operator of the node.
     pub operator: String,
-    /// Why.
+    /// Why it is not INT8.
     pub reason: String,
 }
 
-/// How far a quantized tensor is from the float model's, over the samples measured. A program is
-/// given the float model's values, so that errors add up within a program but not from one program
-/// to the next.
+/// The error of a quantized tensor against the float model, over the measured samples. Each integer
+/// program gets the float model's values as its inputs, so errors accumulate within a program but
+/// not across programs.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerReport {
-    /// Name of the node that makes it.
+    /// The name of the node that computes the tensor.
     pub name: String,
-    /// What the step that makes it is.
+    /// The kind of the step that computes the tensor.
     pub kind: String,
-    /// Signal to quantization noise ratio in dB.
+    /// The signal-to-quantization-noise ratio in dB.
     pub sqnr_db: f64,
-    /// Cosine of the angle between the two.
+    /// The cosine similarity of the quantized and the float tensor.
     pub cosine: f64,
-    /// Largest difference of an element.
+    /// The largest absolute difference of an element.
     pub largest: f64,
-    /// How its integers were chosen; none where the source states them.
+    /// The quantization range. `None` in a pre-quantized model.
     pub range: Option<RangeReport>,
-    /// How its values are spread over the calibration data, where they were observed.
+    /// The histogram of the values over the calibration data, if they were observed.
     pub spread: Option<Spread>,
-    /// What it is multiplied with, where it is a layer.
+    /// The weights of the layer, if the tensor is the output of one.
     pub weights: Option<WeightsReport>,
 }
 
-/// How the values of a tensor are spread.
+/// A histogram of a tensor's values.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// Least and greatest value.
+    /// The minimum and maximum value.
     pub seen: [f32; 2],
-    /// How many are exactly 0; these are not in `counts`.
+    /// The number of values that are exactly 0. They are not in `counts`.
     pub zeros: u64,
-    /// How many are in each of the parts, all as wide, that the range is cut into.
+    /// The number of values in each bin. The bins divide the range `seen` evenly.
     pub counts: Vec<u64>,
 }
 
 /// The weights of a layer.
 #[derive(Clone, Debug, Serialize)]
 pub struct WeightsReport {
-    /// How many there are.
+    /// The number of weights.
     pub elements: u64,
-    /// Bytes of them and the bias as f32.
+    /// The bytes of weights and bias as f32.
     pub float_bytes: u64,
-    /// Bytes of them as i8, with bias and scale of each output channel.
+    /// The bytes of weights as i8, with the bias and scale of each output channel.
     pub integer_bytes: u64,
-    /// Least and greatest real value of one step, over output channels.
+    /// The minimum and maximum weight scale over the output channels.
     pub step: [f32; 2],
-    /// How many of the 255 integers occur.
+    /// The number of distinct integers among the weights.
     pub levels: usize,
-    /// How many weights are −128 to −125, −124 to −121, and so on up to 127.
+    /// The number of weights from −128 to −125, from −124 to −121, and so on up to 127.
     pub counts: Vec<u64>,
 }
 
-/// A node of the graph that was converted. Constants and what is made of them are left out.
+/// A node of the converted graph. Constants and nodes that depend only on constants are omitted.
 #[derive(Clone, Debug, Serialize)]
 pub struct GraphNode {
-    /// Its name.
+    /// The name of the node.
     pub name: String,
-    /// Its operator.
+    /// The operator of the node.
     pub operator: String,
-    /// The nodes it reads, by their places in the graph.
+    /// The indices in [`Report::graph`] of the nodes whose outputs it reads.
     pub reads: Vec<usize>,
-    /// The integer program it is part of; none where it is in float.
+    /// The index of the integer program that contains it; `None` if it runs in float.
     pub program: Option<usize>,
 }
 
-/// What a tensor's integers cover.
+/// The quantization range of a tensor.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct RangeReport {
-    /// Least and greatest value over the calibration data.
+    /// The minimum and maximum value over the calibration data.
     pub seen: [f32; 2],
-    /// What is covered.
+    /// The range that the integers represent.
     pub covered: [f32; 2],
-    /// Bits of an integer: 8, or 16 as two tensors.
+    /// The bits of an integer: 8, or 16 as two i8 tensors.
     pub bits: u32,
-    /// What chose it.
+    /// The calibration method that chose the range.
     pub method: Method,
 }
 
-/// What a conversion did.
+/// The result of a conversion.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Name of the model.
+    /// The name of the model.
     pub name: String,
     /// The bundle's root digest, in hexadecimal.
     pub digest: String,
-    /// Bytes of the ONNX file.
+    /// The size of the ONNX file in bytes.
     pub source_bytes: u64,
-    /// Bytes of the bundle.
+    /// The size of the bundle in bytes.
     pub bundle_bytes: u64,
-    /// Bytes of its transport form, if it was asked for.
+    /// The size of the compressed bundle in bytes, if one was written.
     pub transport_bytes: Option<u64>,
-    /// What happened, in order.
+    /// The stages that ran, in order.
     pub stages: Vec<StageReport>,
-    /// What was measured on the bundle's model.
+    /// The measurements on the converted model.
     pub figures: Vec<FigureReport>,
-    /// What the import stage had to change to keep the meaning.
+    /// The rewrites that the import stage made to preserve ONNX semantics.
     pub rewritten: Vec<String>,
-    /// What was pruned, if that was asked for.
+    /// The result of channel pruning, if it was requested.
     pub pruned: Option<PruneReport>,
-    /// What stays in float, if INT8 was asked for.
+    /// The nodes that stay in float in an INT8 conversion.
     pub float_nodes: Vec<FloatNode>,
-    /// Layers whose values have 16 bits, where not all have.
+    /// The layers with 16-bit activations, unless all have them.
     pub int16_nodes: Vec<FloatNode>,
-    /// The graph that was converted, each node after those it reads.
+    /// The converted graph in topological order.
     pub graph: Vec<GraphNode>,
-    /// Tensors of the integer programs, if INT8 was asked for.
+    /// The tensors of the integer programs.
     pub layers: Vec<LayerReport>,
-    /// Bytes of the arena that the integer programs need.
+    /// The size of the integer programs' arena in bytes.
     pub arena_bytes: u64,
-    /// Things the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// A measured figure.
+/// A measurement on the converted model.
 #[derive(Clone, Debug, Serialize)]
 pub struct FigureReport {
-    /// What was measured.
+    /// The name of the measured quantity.
     pub name: String,
-    /// The value.
+    /// The measured value.
     pub value: f64,
-    /// On how many samples.
+    /// The number of samples.
     pub samples: u32,
-    /// Where they came from.
+    /// The source of the samples: `random`, or a file name.
     pub source: String,
 }
 
-/// Hears how a conversion goes on.
+/// Receives progress updates during a conversion.
 pub trait Progress {
-    /// A stage begins.
+    /// Called when a stage begins.
     fn stage(&mut self, name: &'static str);
-    /// `done` of `of` parts of the stage are done.
+    /// Called when `done` of `of` parts of the stage are complete.
     fn step(&mut self, done: usize, of: usize);
 }
 
-/// Hears nothing.
+/// Discards progress updates.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

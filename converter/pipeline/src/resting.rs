@@ -1,5 +1,5 @@
-//! Models whose weights wait in a temporary file while nothing needs them: a float model that is run
-//! has a form of them of its own.
+//! Models whose weights are offloaded to a temporary file. While a float model runs, the runtime
+//! holds its own copy of the weights, so the original need not be in memory.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::error::Error;
 use crate::quantize::keeps_elements;
 use crate::samples::{Source as _, Spool};
 
-/// A model that may rest.
+/// A model whose weights are in memory or offloaded.
 pub trait Sleeper {
-    /// The graph.
+    /// Returns the graph.
     fn graph(&self) -> &Graph;
 
-    /// The whole model.
+    /// Loads the whole model.
     ///
     /// # Errors
-    /// Where its weights cannot be read back.
+    /// Returns an error if the weights cannot be read from the temporary file.
     fn awake(&self) -> Result<Model, Error>;
 
-    /// The model with the constants that a layer has for its weights, and perhaps others.
+    /// Loads the model with at least the constants that node `layer` depends on.
     ///
     /// # Errors
-    /// As [`Sleeper::awake`].
+    /// See [`Sleeper::awake`].
     fn awake_for(&self, layer: usize) -> Result<Model, Error>;
 }
 
@@ -43,23 +43,23 @@ impl Sleeper for Model {
     }
 }
 
-/// Tensors of fewer bytes stay in memory.
+/// The size in bytes from which a tensor is offloaded.
 const LARGE: usize = 4096;
 
-/// A model without its large tensors in memory.
+/// A model with its large tensors in a temporary file.
 pub struct Resting {
-    /// What is no large tensor.
+    /// The model with an empty placeholder for each offloaded constant.
     model: Model,
-    /// Which constants wait, in the order they were written.
+    /// The indices of the offloaded constants, in the order of the spool.
     waiting: Vec<usize>,
     spool: Spool,
 }
 
 impl Resting {
-    /// Puts the large tensors of a model away.
+    /// Offloads the large tensors of a model.
     ///
     /// # Errors
-    /// Where no temporary file can be written.
+    /// Returns an error if the temporary file cannot be written.
     pub fn new(mut model: Model) -> Result<Resting, Error> {
         let mut spool = Spool::new()?;
         let mut waiting = Vec::new();
@@ -75,12 +75,12 @@ impl Resting {
         Ok(Resting { model, waiting, spool })
     }
 
-    /// The integer programs.
+    /// Returns the integer programs.
     pub fn programs(&self) -> &[Program] {
         &self.model.programs
     }
 
-    /// The model with those constants that are wanted.
+    /// Loads the model with the offloaded constants for which `wanted` returns true.
     fn with(&self, wanted: impl Fn(usize) -> bool) -> Result<Model, Error> {
         let mut model = self.model.clone();
         let waiting = self.waiting.iter().enumerate();
@@ -93,7 +93,7 @@ impl Resting {
     }
 }
 
-/// The constants that a node's inputs are made of.
+/// Returns the indices of the constants that a node's inputs are computed from.
 fn constants(graph: &Graph, node: usize) -> HashSet<usize> {
     let (mut found, mut nodes) = (HashSet::new(), vec![node]);
     while let Some(node) = nodes.pop() {
@@ -131,7 +131,7 @@ mod tests {
     use crate::testing::Net;
 
     #[test]
-    fn a_model_wakes_as_it_was() {
+    fn a_loaded_model_equals_the_original() {
         let mut net = Net::new();
         let x = net.input(&[1, 16, 4, 4]);
         let x = net.conv(&x, 16, &[3, 3], |_| {});
@@ -140,7 +140,7 @@ mod tests {
         let resting = Resting::new(model.clone()).unwrap();
         assert!(!resting.waiting.is_empty() && resting.model != model);
         assert_eq!(resting.awake().unwrap(), model);
-        // For its last layer, it has the weights of that alone.
+        // For the last layer, only its own weights are loaded.
         let last = model.graph.outputs[0].node as usize;
         let kernel = model.graph.nodes[last].inputs[1].node as usize;
         let Operator::Constant(kernel) = model.graph.nodes[kernel].operator else { panic!() };

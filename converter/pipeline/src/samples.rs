@@ -1,5 +1,4 @@
-//! The inputs a conversion measures with: calibration data, or random numbers where there are
-//! none.
+//! The sample inputs of a conversion: calibration data, or random numbers if there is none.
 
 mod spool;
 
@@ -20,23 +19,23 @@ use crate::ports::Ports;
 use crate::work;
 pub(crate) use spool::Spool;
 
-/// What a dimension is taken for where nothing says how large it is.
+/// The size assumed for a dynamic first dimension, and for any other dynamic dimension.
 const BATCH: usize = 1;
 const OTHER: usize = 32;
-/// How many random samples are drawn.
+/// The number of random samples.
 const RANDOM: u64 = 3;
-/// Random samples take at most this part of the memory of a conversion.
+/// Random samples take at most one part in `SAMPLES_PART` of the conversion's memory limit.
 const SAMPLES_PART: u64 = 8;
 
-/// Inputs of a model, sample by sample: what is measured goes through them as often as it needs to.
+/// A sequence of model inputs that can be read repeatedly and in any order.
 pub trait Source {
-    /// How many samples there are.
+    /// Returns the number of samples.
     fn count(&self) -> usize;
 
-    /// The inputs of a sample, in the model's order.
+    /// Returns the inputs of sample `index`, in the order of the model's inputs.
     ///
     /// # Errors
-    /// Where they cannot be read back.
+    /// Returns an error if they cannot be read from the temporary file.
     fn sample(&self, index: usize) -> Result<Cow<'_, [Tensor]>, Error>;
 }
 
@@ -50,7 +49,7 @@ impl Source for Vec<Vec<Tensor>> {
     }
 }
 
-/// The samples of another source as far as this many.
+/// The first `.1` samples of the source `.0`.
 pub struct First<'s>(pub &'s dyn Source, pub usize);
 
 impl Source for First<'_> {
@@ -63,41 +62,42 @@ impl Source for First<'_> {
     }
 }
 
-/// All samples of a source, in order.
+/// Iterates over all samples of a source, in order.
 pub fn each(source: &dyn Source) -> impl Iterator<Item = Result<Cow<'_, [Tensor]>, Error>> {
     (0..source.count()).map(|index| source.sample(index))
 }
 
-/// Inputs of a model, and where they come from.
+/// Sample inputs of a model, and their origin.
 pub struct Samples {
     /// The samples.
     pub inputs: Box<dyn Source>,
-    /// `random`, or the name of the file or folder they came from.
+    /// The origin: `random`, or the name of the file or folder.
     pub source: String,
-    /// For random samples, the rule of each input.
+    /// For random samples, the generator of each input of each sample; empty otherwise.
     pub generators: Vec<Vec<Generator>>,
 }
 
 impl Samples {
-    /// Whether they are data of the user's.
+    /// Returns whether the samples are user data, not random numbers.
     pub fn are_real(&self) -> bool {
         self.generators.is_empty()
     }
 
-    /// Checks that ranges can be learnt from the samples.
+    /// Checks that activation ranges can be calibrated from the samples.
     ///
     /// # Errors
-    /// Where there is only one, all are the same number throughout, or a value is not finite.
+    /// Returns [`Error::Options`] if there is only one sample, if an input has the same value in
+    /// all elements of all samples, or if a value is not finite.
     pub fn check_calibration(&self) -> Result<(), Error> {
         let refuse = |problem: String| Err(Error::Options(format!("{}: {problem}", self.source)));
         if self.inputs.count() == 1 {
             return refuse(
-                "one calibration sample does not tell what range values have; give 100 or more, \
-                 as different as those the model will meet"
+                "one calibration sample is not enough to determine value ranges; give 100 or more \
+                 that are representative of the model's inputs"
                     .into(),
             );
         }
-        // The first value of each input, and whether others differ from it.
+        // For each input: its first value, and whether any value differs from that.
         let mut seen: Vec<(Option<f32>, bool)> = Vec::new();
         for (index, sample) in each(&*self.inputs).enumerate() {
             let sample = sample?;
@@ -108,33 +108,34 @@ impl Samples {
                     continue;
                 };
                 if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                    return refuse(format!("calibration sample {index} holds {value}"));
+                    return refuse(format!("calibration sample {index} contains {value}"));
                 }
                 *differ |= values.iter().any(|value| *first.get_or_insert(*value) != *value);
             }
         }
         match seen.iter().find_map(|(first, differ)| first.filter(|_| !differ)) {
             Some(value) => refuse(format!(
-                "every calibration sample is {value} throughout, which tells no range; are these \
-                 the data, and is the pre-processing theirs?"
+                "all elements of all calibration samples are {value}, which gives no value range; \
+                 check the data and its pre-processing"
             )),
             None => Ok(()),
         }
     }
 
-    /// Random samples that fit the graph: reals from −1 to 1, integers 0 and 1.
+    /// Generates random samples for the graph's inputs: floats from −1 to 1, integers 0 and 1.
     ///
     /// # Errors
-    /// As [`Samples::drawn`].
+    /// See [`Samples::drawn`].
     pub fn random(graph: &Graph) -> Result<Samples, Error> {
         Samples::drawn(graph, RANDOM)
     }
 
-    /// The first so many of the random samples.
+    /// Generates the first `count` random samples.
     ///
     /// # Errors
-    /// [`Error::Input`] where an input has more elements than a test vector may have, or the samples
-    /// take more memory than a conversion should spend on them.
+    /// Returns [`Error::Input`] if an input has too many elements for a test vector, or if the
+    /// samples take too much of the conversion's memory limit. Also fails if the
+    /// model exceeds a compute or memory limit.
     pub fn drawn(graph: &Graph, count: u64) -> Result<Samples, Error> {
         let shapes = shapes(graph, count, guard::memory_bytes() / SAMPLES_PART)?;
         work::check(graph, &shapes)?;
@@ -156,12 +157,16 @@ impl Samples {
         Ok(Samples { inputs: Box::new(inputs), source: "random".into(), generators })
     }
 
-    /// Reads calibration data: at most `limit` samples of an `.npz` file, with an array for each
-    /// input or one array `x`, samples first; of a `.npy` file, which is that one array; of a folder of
-    /// pictures or recordings; or of a single one.
+    /// Reads at most `limit` samples of calibration data from one of:
+    ///
+    /// - an `.npz` file with an array for each input, or a single array `x`
+    /// - an `.npy` file with such an array `x`
+    /// - an image or audio file, or a folder of them
+    ///
+    /// The first dimension of an array is the samples.
     ///
     /// # Errors
-    /// Where the files cannot be read, or do not fit the model's inputs.
+    /// Returns an error if the files cannot be read, or do not fit the model's inputs.
     pub fn read(
         path: &Path,
         limit: usize,
@@ -179,16 +184,16 @@ impl Samples {
             _ => read_arrays(path, limit, graph, ports, preprocessor)?,
         };
         if inputs.count() == 0 {
-            return Err(Error::Data { path: path.into(), problem: "it holds no samples".into() });
+            return Err(Error::Data { path: path.into(), problem: "it has no samples".into() });
         }
         Ok(Samples { inputs: Box::new(inputs), source, generators: Vec::new() })
     }
 }
 
-/// The shapes of a graph's inputs, with every symbol taken for something small.
+/// Returns the shapes of a graph's inputs, with small sizes for dynamic dimensions.
 ///
 /// # Errors
-/// [`Error::Input`] where so many samples of them take more than this many bytes.
+/// Returns [`Error::Input`] if `count` samples of them take more than `limit` bytes.
 fn shapes(graph: &Graph, count: u64, limit: u64) -> Result<Vec<Vec<usize>>, Error> {
     let mut left = limit;
     let mut shapes = Vec::new();
@@ -209,7 +214,7 @@ fn too_large(node: &Node, shape: &[usize]) -> Error {
     Error::Input { input: node.name.clone(), shape: shape.into() }
 }
 
-/// Dimensions with every symbol taken for something small.
+/// Evaluates a shape, with small sizes for dynamic dimensions: 1 for axis 0, and 32 for others.
 pub fn concrete(shape: &[Dim], symbols: usize) -> Vec<usize> {
     shape
         .iter()
@@ -231,7 +236,7 @@ fn generator(dtype: DType, seed: u64) -> Generator {
     }
 }
 
-/// Pictures and recordings, by the ends of their names.
+/// The file extensions of images and audio files.
 const FILES: [&str; 4] = ["jpg", "jpeg", "png", "wav"];
 
 fn read_files(
@@ -254,10 +259,10 @@ fn read_files(
     Ok(spool)
 }
 
-/// The pictures and recordings of a folder and of the folders in it, in the order of their names.
+/// Lists the images and audio files of a folder and its subfolders, sorted by path.
 ///
 /// # Errors
-/// Where a folder cannot be read.
+/// Returns [`Error::Read`] if a folder cannot be read.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -304,7 +309,7 @@ fn read_arrays(
         // Check the shape before reading the elements.
         let Some((_, sample)) = shape.split_first() else {
             return Err(problem(format!(
-                "the array {name:?} is a scalar; its first dimension must be the samples"
+                "array {name:?} is a scalar; its first dimension must be the samples"
             )));
         };
         if raw {
@@ -312,7 +317,7 @@ fn read_arrays(
             accepted.map_err(|error| problem(error.to_string()))?;
         } else if fit(sample, &node.outputs[0].shape).is_none() {
             return Err(problem(format!(
-                "an array for input {:?} has samples of shape {sample:?}, and the model expects {}",
+                "the array for {:?} has samples of shape {sample:?}, but the model expects {}",
                 node.name,
                 ports.shape_text(&node.outputs[0].shape),
             )));
@@ -350,14 +355,14 @@ fn choose(archive: &mut Archive, path: &Path, ports: &Ports) -> Result<Vec<(Stri
             (true, _) => Ok(vec![(only.into(), false)]),
             (_, true) => Ok(vec![("x".into(), true)]),
             _ => Err(problem(format!(
-                "it has neither an array {only:?} nor an array \"x\" with the samples first; it has {}",
+                "it has neither an array {only:?} nor an array \"x\" of samples; it has {}",
                 list(archive)
             ))),
         };
     }
     if let Some(name) = names.iter().find(|name| !archive.has(name)) {
         return Err(problem(format!(
-            "it has no array {name:?}, which the model's input of that name needs; it has {}",
+            "it has no array {name:?} for the model's input of that name; it has {}",
             list(archive)
         )));
     }
@@ -377,7 +382,7 @@ fn list(archive: &mut Archive) -> String {
     texts.join(", ")
 }
 
-/// Sample `index` of a tensor with the samples first, without that dimension.
+/// Returns sample `index` of a tensor whose first dimension is the samples, without that dimension.
 pub fn row(tensor: &Tensor, index: usize) -> Tensor {
     let shape = &tensor.shape()[1..];
     let elements: usize = shape.iter().product();
@@ -386,8 +391,8 @@ pub fn row(tensor: &Tensor, index: usize) -> Tensor {
     row.expect("a row of its tensor")
 }
 
-/// Returns the shape of a sample with a batch dimension of 1 added if it is missing, or `None` if it
-/// does not fit the input.
+/// Returns the shape of a sample with a batch dimension of 1 added if it is missing, or `None` if
+/// it does not fit the input.
 fn fit(sample: &[usize], expected: &[Dim]) -> Option<Vec<usize>> {
     let fits = |shape: &[usize]| {
         shape.len() == expected.len()

@@ -1,9 +1,9 @@
-//! Shapes of tensors.
+//! Helpers for tensor shapes.
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact};
 
-/// Row-major strides.
+/// Returns the row-major strides of a shape, in elements.
 pub fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
@@ -12,7 +12,7 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// What is known of a value of this shape.
+/// Returns the fact of a value with this type and fixed shape.
 pub fn fact(dtype: DType, shape: &[usize]) -> Fact {
     Fact { dtype, shape: shape.iter().map(|size| Dim::Value(*size as i64)).collect() }
 }

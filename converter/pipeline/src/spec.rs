@@ -1,17 +1,17 @@
-//! The settings of pre- and post-processing, as a user writes them in TOML.
+//! Pre- and post-processing specifications in TOML.
 //!
-//! At most one of the tables `[image]`, `[audio]` and `[array]` says what makes the model's first
-//! input, and `[classify]` what makes an answer from its first output.
+//! At most one of the tables `[image]`, `[audio]` and `[array]` describes the pre-processing of the
+//! model's first input. The table `[classify]` describes the post-processing of its first output.
 //!
-//! Pictures become `(pixel - mean) / deviation`, the pixel from 0 to 255; `mean` and `deviation`
-//! are a number, or one for each channel in the order of `colour`:
+//! Images become `(pixel - mean) / deviation`, with pixels from 0 to 255; `mean` and `deviation`
+//! are one number, or one per channel in the order of `colour`:
 //!
 //! ```toml
 //! [image]
 //! height = 224
 //! width = 224
 //! fit = "centre-crop"         # or "stretch", or "letterbox" with fill = 114
-//! short_side = 256            # of the picture before the cut; with "centre-crop" only
+//! short_side = 256            # of the image before cropping; with "centre-crop" only
 //! colour = "rgb"              # or "bgr", or "gray"
 //! order = "nhwc"              # or "nchw"
 //! mean = 127.5                # 0 if absent
@@ -20,19 +20,19 @@
 //! [classify]
 //! softmax = false             # whether the scores are logits; false if absent
 //! skip = 1                    # classes before the first label; 0 if absent
-//! labels = "labels.txt"       # one a line, in the folder of this file; or a list of strings
+//! labels = "labels.txt"       # one per line, in the folder of this file; or a list of strings
 //! ```
 //!
-//! Recordings are cut into frames, and each frame becomes a row of features:
+//! Audio is cut into frames, and each frame becomes a row of features:
 //!
 //! ```toml
 //! [audio]
 //! sample_rate = 16000
-//! level = "peak"              # loudest sample becomes 1; "full-scale", as recorded, if absent
+//! level = "peak"              # scales the loudest sample to 1; "full-scale" (unscaled) if absent
 //! window = 480                # samples per frame
 //! stride = 320                # samples from one frame to the next
-//! frames = 49                 # that one run takes; 0 for one run per frame, if absent
-//! feature = "mfcc"            # or "log-mel", or "samples", which has none of what follows
+//! frames = 49                 # frames per inference; 0 if absent: one inference per frame
+//! feature = "mfcc"            # or "log-mel"; "samples" takes only mean and deviation below
 //! spectrum = "magnitude"      # or "power"; "magnitude" if absent
 //! bands = 40
 //! low_hz = 20
@@ -43,7 +43,7 @@
 //! deviation = 1               # 1 if absent
 //! ```
 //!
-//! Arrays become `(x - mean) / deviation`, one number for all or one for each element of the last
+//! Arrays become `(x - mean) / deviation`; both are one number, or one for each element of the last
 //! dimension:
 //!
 //! ```toml
@@ -65,63 +65,63 @@ use thiserror::Error;
 use crate::inside::{self, Outside};
 use tables::{ClassifyTable, Labels, Problem, Tables};
 
-/// Maximum size in bytes of a specification and of a file of labels.
+/// The maximum size of a specification or labels file in bytes.
 const MAX_TEXT: u64 = 16 << 20;
 
-/// What is wrong with a specification or a file of labels.
+/// The error type of specifications and labels files.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The file cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The specification says something that has no meaning.
+    /// The specification is not valid.
     #[error("{}:{line}: {problem}", path.display())]
     Setting {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong and what is allowed.
+        /// A description of the problem, and what is allowed.
         problem: String,
     },
-    /// The file of labels has none.
-    #[error("{}: holds no labels; write one a line, in the order of the scores", path.display())]
+    /// The labels file is empty.
+    #[error("{}: contains no labels; write one per line, in order of the scores", path.display())]
     NoLabels {
         /// The file.
         path: PathBuf,
     },
 }
 
-/// Pre-processing, post-processing and labels of a model.
+/// The pre-processing, post-processing and labels of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spec {
-    /// What makes the first input.
+    /// The pre-processing of the first input.
     pub preprocess: Option<Preprocess>,
-    /// What makes an answer from the first output.
+    /// The post-processing of the first output.
     pub postprocess: Option<Postprocess>,
-    /// Names of the classes, in the order of their scores; may be empty.
+    /// The names of the classes, in the order of their scores; may be empty.
     pub labels: Vec<String>,
 }
 
 impl Spec {
-    /// Reads a specification and the file of labels that it names.
+    /// Reads a specification and the labels file that it names.
     ///
     /// # Errors
-    /// [`enum@Error`], each of which names the file, and the line where there is one.
+    /// Returns an [`enum@Error`] that names the file, and the line if there is one.
     pub fn read(path: &Path) -> Result<Spec, Error> {
         Spec::parse(&read(path)?, path)
     }
 
-    /// Parses a specification. `path` is for messages, and labels are searched beside it.
+    /// Parses a specification. `path` names it in errors; the labels file is read from its folder.
     ///
     /// # Errors
-    /// As [`Spec::read`].
+    /// See [`Spec::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Spec, Error> {
         let wrong = |line, problem| Error::Setting { path: path.into(), line, problem };
         let tables: Tables = toml::from_str(text).map_err(|error| {
@@ -142,7 +142,7 @@ impl Spec {
         ] {
             let Some(made) = made else { continue };
             if preprocess.is_some() {
-                let problem = format!("[{table}] cannot stand beside [{first}]; keep one of them");
+                let problem = format!("[{table}] conflicts with [{first}]; keep one of them");
                 return Err(wrong(line_of(text, table, ""), problem));
             }
             let made = made.map_err(|problem| wrong_in(table, problem))?;
@@ -175,7 +175,7 @@ impl Spec {
 }
 
 /// Resolves the labels file that a specification names. A specification may be untrusted, so the
-/// file must be in the same folder; otherwise any file of the user could end up in a bundle.
+/// file must be in the same folder. Otherwise, any of the user's files could end up in a bundle.
 fn labels_beside(spec: &Path, labels: &Path) -> Result<PathBuf, String> {
     let folder = spec.parent().unwrap_or(Path::new(""));
     match inside::resolve(folder, labels) {
@@ -189,11 +189,11 @@ fn labels_beside(spec: &Path, labels: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// Reads labels, one a line. White space around them is not theirs, and empty lines count only
-/// between labels.
+/// Reads labels, one per line, without surrounding white space. An empty line between labels is an
+/// empty label; empty lines at the end are ignored.
 ///
 /// # Errors
-/// [`Error::Read`], or [`Error::NoLabels`] where there are none.
+/// Returns [`Error::Read`] if the file cannot be read, or [`Error::NoLabels`] if it has no labels.
 pub fn read_labels(path: &Path) -> Result<Vec<String>, Error> {
     let text = read(path)?;
     let labels: Vec<String> = text.trim_end().lines().map(|line| line.trim().into()).collect();
@@ -230,7 +230,8 @@ pub fn in_folder(folder: &Path, name: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The line, from 1, of a setting in a table, or else of the table's header.
+/// Returns the line number, from 1, of a setting in a table, or of the table's header if the
+/// setting is not found.
 fn line_of(text: &str, table: &str, setting: &str) -> usize {
     let is = |line: &str, start: &str| line.replace([' ', '\t'], "").starts_with(start);
     let header = format!("[{table}]");

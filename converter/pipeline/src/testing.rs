@@ -1,4 +1,4 @@
-//! Small graphs for tests.
+//! Builds small graphs for tests.
 
 use hardtack::{Constant, Model, Tensor};
 use hardtack_bundle::DType;
@@ -7,7 +7,7 @@ use hardtack_bundle::graph::*;
 
 use crate::edit::Editor;
 
-/// Real numbers from −1 to 1.
+/// Returns an f32 tensor of random numbers from −1 to 1.
 pub fn noise(shape: &[usize], seed: u64) -> Tensor {
     let generator = Generator { seed, low: -1.0, high: 1.0 };
     hardtack::golden::generate(DType::F32, shape, &generator).expect("a small tensor")
@@ -17,13 +17,13 @@ fn fact(shape: &[usize]) -> Fact {
     crate::shape::fact(DType::F32, shape)
 }
 
-/// A graph in the making; every value has its shape.
+/// A builder of graphs whose values have fixed shapes.
 pub struct Net {
     pub editor: Editor,
     seed: u64,
 }
 
-/// A value of the graph.
+/// A value of the graph, with its shape.
 #[derive(Clone)]
 pub struct Value {
     pub outlet: Outlet,
@@ -76,7 +76,8 @@ impl Net {
         self.node(Operator::Unary(kind), &[x], &x.shape.clone())
     }
 
-    /// A convolution of NCHW images or NCW signals, to this many channels.
+    /// Adds a convolution of NCHW images or NCW signals with this number of output channels.
+    /// `change` may modify its attributes.
     pub fn conv(
         &mut self,
         x: &Value,
@@ -103,7 +104,7 @@ impl Net {
         self.node(Operator::Conv(conv), &[x, &kernel, &bias], &shape)
     }
 
-    /// A convolution of one pixel: something to begin a region with.
+    /// Adds a pointwise convolution, which starts a quantizable partition.
     pub fn begin(&mut self, x: &Value) -> Value {
         let kernel = vec![1; x.shape.len() - 2];
         self.conv(x, x.shape[1], &kernel, |_| {})
@@ -117,7 +118,7 @@ impl Net {
     }
 }
 
-/// The shape of what a window gives.
+/// Returns the output shape of a window.
 pub fn windowed(x: &Value, window: &Window) -> Vec<usize> {
     let mut shape = vec![x.shape[0], window.output_channels as usize];
     for axis in 0..window.kernel.len() {

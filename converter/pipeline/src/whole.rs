@@ -1,4 +1,4 @@
-//! Output files that appear whole or not at all.
+//! Output files that are written atomically.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -18,11 +18,11 @@ pub enum WriteError {
     NotAFile {
         /// The output path.
         path: PathBuf,
-        /// What is there, for example "a character device".
+        /// The kind of the existing entry, for example "a character device".
         kind: &'static str,
     },
     /// An I/O error.
-    #[error("{}: cannot be written: {source}; what was there before is unchanged", path.display())]
+    #[error("{}: cannot be written: {source}; an existing file is unchanged", path.display())]
     Write {
         /// The output path.
         path: PathBuf,
@@ -38,8 +38,8 @@ pub enum WriteError {
 /// On Linux, the temporary file has no name (`O_TMPFILE`) if the file system supports that, so
 /// nothing is left behind even if the process is killed.
 ///
-/// If the path is a symbolic link, the link stays and its target is replaced. An existing file keeps
-/// its permissions; a new file gets 0666 minus the umask. Devices, pipes and sockets are refused.
+/// If the path is a symbolic link, the link stays and its target is replaced. An existing file
+/// keeps its permissions; a new file gets 0666 minus the umask. Other kinds of files are rejected.
 #[derive(Debug)]
 pub struct WholeFile {
     file: BufWriter<File>,
@@ -60,11 +60,12 @@ struct Place {
 }
 
 impl Place {
-    /// Resolves the destination of an output and checks that it is a regular file or does not exist.
+    /// Resolves the destination of an output and checks that it is a regular file or does not
+    /// exist.
     ///
-    /// The type is checked again at the resolved path, in which only somebody who may write to its
-    /// folders can change anything. If something else appears there before the rename, the rename
-    /// replaces the directory entry: it neither follows a link nor writes to a device.
+    /// The type is checked again at the resolved path, which only users with write access to its
+    /// folders can change. If something else appears there before the rename, the rename replaces
+    /// the directory entry: it neither follows a link nor writes to a device.
     fn of(path: &Path) -> Result<Place, WriteError> {
         let failed = |source| WriteError::Write { path: path.into(), source };
         // This also finds pipes that `/proc` has no path for.
@@ -131,9 +132,9 @@ fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// Returns whether a symbolic link may be followed. In a sticky world-writable folder such as `/tmp`,
-/// only links of this user or of the folder's owner are. This is the rule of `fs.protected_symlinks`
-/// in Linux, which may be off.
+/// Returns whether a symbolic link may be followed. In a sticky world-writable folder such as
+/// `/tmp`, only links of this user or of the folder's owner are. This is the rule of
+/// `fs.protected_symlinks` in Linux, which may be off.
 #[cfg(target_os = "linux")]
 fn is_trusted(link: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
@@ -155,8 +156,8 @@ impl WholeFile {
     /// Creates an empty output for `path`.
     ///
     /// # Errors
-    /// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if it
-    /// is a folder, or if its parent folder is not writable.
+    /// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if
+    /// it is a folder, or if its parent folder is not writable.
     pub fn new(path: &Path) -> Result<Self, WriteError> {
         let place = Place::of(path)?;
         let folder = folder(&place.target);
@@ -187,7 +188,7 @@ impl WholeFile {
     /// Flushes the file to disk and renames it into place, replacing an existing file.
     ///
     /// # Errors
-    /// When that fails. An existing file is then unchanged.
+    /// Returns [`WriteError::Write`] if that fails. An existing file is then unchanged.
     pub fn put(self) -> Result<(), WriteError> {
         let Self { file, name, place } = self;
         put(file, name, &place).map_err(|source| WriteError::Write { path: place.path, source })
@@ -234,7 +235,8 @@ fn put(file: BufWriter<File>, name: Option<TempPath>, place: &Place) -> io::Resu
     Ok(())
 }
 
-/// Returns the mode of the new file: that of the file it replaces, or 0666, which the umask reduces.
+/// Returns the mode of the new file: that of the file it replaces, or 0666, which the umask
+/// reduces.
 fn mode(place: &Place) -> u32 {
     const NEW: u32 = 0o666;
     #[cfg(unix)]
@@ -256,8 +258,8 @@ fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
     builder
 }
 
-/// Creates an unnamed file that can be linked later. `None` if the file system has no `O_TMPFILE`, or
-/// if `/proc` is not mounted.
+/// Creates an unnamed file that can be linked later. `None` if the file system has no `O_TMPFILE`,
+/// or if `/proc` is not mounted.
 #[cfg(target_os = "linux")]
 fn unnamed(folder: &Path, mode: u32) -> Option<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -306,8 +308,8 @@ fn folder(path: &Path) -> &Path {
 /// Checks that `path` can be an output, before the work that produces it.
 ///
 /// # Errors
-/// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if it is a
-/// folder, or if its parent folder does not exist.
+/// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if it is
+/// a folder, or if its parent folder does not exist.
 pub fn check_output(path: &Path) -> Result<(), WriteError> {
     let place = Place::of(path)?;
     let folder = fs::metadata(folder(&place.target));

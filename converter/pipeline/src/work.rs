@@ -1,5 +1,4 @@
-//! Refuses models whose inference takes more work or memory than a conversion may take, before
-//! anything runs.
+//! Rejects models that exceed the conversion's compute or memory limit, before they run.
 
 use hardtack::float::work::Counter;
 use hardtack_bundle::graph::Graph;
@@ -7,14 +6,15 @@ use hardtack_bundle::graph::Graph;
 use crate::error::Error;
 use crate::guard;
 
-/// The maximum number of multiply-accumulates of one inference; elements that are read or written
-/// count as such. Large vision models take a third of it for one image.
+/// The maximum number of MACs of one inference; each element read or written counts as one. Large
+/// vision models take a third of it per image.
 const MOST_WORK: u64 = 1 << 43;
 
-/// Checks that a model can be run on inputs of these shapes at all.
+/// Checks that a model can be run on inputs of these shapes within the limits.
 ///
 /// # Errors
-/// [`Error::Work`] and [`Error::Memory`], which name the node that takes the most.
+/// Returns [`Error::Work`], which names the node with the most MACs, or [`Error::Memory`], which
+/// names a node over the memory limit.
 pub fn check(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(), Error> {
     let counter = Counter::of_shapes(graph, shapes, 0);
     let limit = guard::memory_bytes();
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::testing::Net;
 
-    /// Multiply-accumulates of the nodes of a graph, constants and inputs left out.
+    /// Returns the MACs of each node that has any.
     fn costs(graph: &Graph, shapes: &[Vec<usize>]) -> Vec<u64> {
         let counter = Counter::of_shapes(graph, shapes, 0);
         let costs = graph.nodes.iter().map(|node| counter.cost(graph, node));
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn convolutions_and_products_are_counted() {
+    fn macs_of_convolutions_and_matmuls_are_counted() {
         let mut net = Net::new();
         let x = net.input(&[1, 4, 10, 10]);
         let y = net.conv(&x, 8, &[3, 3], |_| {});
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_work_is_refused_before_it_is_done() {
+    fn excessive_macs_are_rejected_before_running() {
         let mut net = Net::new();
         let x = net.input(&[1, 64, 4096, 4096]);
         let y = net.conv(&x, 64, &[31, 31], |_| {});
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_no_memory_holds_are_refused() {
+    fn values_larger_than_memory_are_rejected() {
         let mut net = Net::new();
         let x = net.input(&[1 << 31, 1 << 31]);
         let y = net.unary(Unary::Exp, &x);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_counts_as_often_as_it_is_run() {
+    fn a_scan_body_counts_once_per_iteration() {
         let mut net = Net::new();
         let x = net.input(&[100, 8]);
         let slice = ScanSlice { axis: 0, chunk: 1 };
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn symbols_have_the_values_of_the_inputs() {
+    fn symbols_are_bound_to_the_input_shapes() {
         let mut net = Net::new();
         let x = net.input(&[1, 8]);
         let y = net.unary(Unary::Exp, &x);

@@ -1,6 +1,6 @@
-//! What a supervised process does, seen by its supervisor. The program is its own subject: it is
-//! started again with the name of a case, which supervises the same program doing something wrong.
-//! Cargo's harness would be in the way, since a supervised program must begin its `main` itself.
+//! Tests supervision from the supervisor's side. The program starts itself again with the name of a
+//! case, and that process supervises the same program misbehaving. It needs no test harness,
+//! because a supervised program must control the start of its `main`.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hardtack_converter::Progress as _;
 use hardtack_converter::guard::{self, Cause, Ended, Event, Limits, Reporter, Supervision};
 
-/// Begins the argument that names a case.
+/// The prefix of the argument that names a case.
 const CASE: &str = "case=";
 const MEMORY: u64 = 1 << 30;
 
@@ -19,14 +19,14 @@ fn main() -> ExitCode {
     let case = std::env::args().nth(1);
     match case.as_deref().and_then(|argument| argument.strip_prefix(CASE)) {
         Some(case) => supervise(case),
-        // Only there do processes have limits and signals.
+        // Limits and signals exist only on Unix.
         None if cfg!(unix) => test(),
         None => {}
     }
     ExitCode::SUCCESS
 }
 
-/// Supervises this program in a case, and prints what happened.
+/// Supervises this program in a case, and prints the outcome and the events.
 fn supervise(case: &str) {
     let seconds = if case == "hang" { 1 } else { 60 };
     let limits = Limits { memory_bytes: MEMORY, seconds };
@@ -42,7 +42,7 @@ fn supervise(case: &str) {
     println!("{:?}\n{}", ended.unwrap(), heard.concat());
 }
 
-/// What the supervised process does.
+/// The work of the supervised process.
 fn work(case: &str) -> u8 {
     Reporter::default().stage("fold");
     leave_files();
@@ -61,7 +61,7 @@ fn work(case: &str) -> u8 {
             Command::new("kill").arg("-TERM").arg(id).status().unwrap();
             std::thread::sleep(Duration::from_secs(60));
         }
-        // What only a dying process says, of one that goes on.
+        // Writes a message of an aborting process, but continues.
         "alive" => eprintln!("memory allocation of 9 bytes failed\nand more"),
         "terminal" => print!("{}", guard::stderr_is_terminal()),
         other => panic!("no case {other}"),
@@ -69,7 +69,7 @@ fn work(case: &str) -> u8 {
     0
 }
 
-/// A temporary file, and an unfinished file next to an output.
+/// Leaves a temporary file, and an unfinished file next to an output.
 fn leave_files() {
     std::fs::write(std::env::temp_dir().join("spool"), "x").unwrap();
     let name = format!("{}bundle.tmp", guard::unfinished_prefix());
@@ -81,14 +81,14 @@ fn deep(level: u64) -> u8 {
     if level == u64::MAX { 0 } else { deep(level + 1).wrapping_add(here[7] as u8) }
 }
 
-/// Starts the program in a case, with a folder for temporary files.
+/// Returns a command that runs a case with this folder for temporary files.
 fn start(case: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.arg(format!("{CASE}{case}")).env("TMPDIR", folder).env("RUST_BACKTRACE", "1");
     command
 }
 
-/// What a case prints; nothing may be left in the folder for temporary files.
+/// Returns the output of a case, and checks that no temporary files remain.
 fn outcome(case: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = start(case, folder.path()).output().unwrap();
@@ -117,10 +117,10 @@ fn test() {
         killed(signal);
     }
     no_folder();
-    let _ = writeln!(std::io::stdout(), "all cases of supervision hold");
+    let _ = writeln!(std::io::stdout(), "all supervision cases passed");
 }
 
-/// Whatever ends the supervisor ends the process that it supervises, and takes the files.
+/// Checks that the children end and the files are removed when a signal ends the supervisor.
 fn killed(signal: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = start("wait", folder.path());
@@ -136,7 +136,7 @@ fn killed(signal: &str) {
     wait_until("the children are gone", || children.iter().all(gone));
 }
 
-/// The children of a process, where the system lists them.
+/// Returns the children of a process, if the system lists them.
 fn children(id: &str) -> Vec<String> {
     let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
     list.unwrap_or_default().split_whitespace().map(String::from).collect()
@@ -150,7 +150,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Without a folder for temporary files there is one sentence.
+/// Checks that a missing folder for temporary files is an error.
 fn no_folder() {
     let output = start("done", Path::new("/nowhere/at/all")).output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr);

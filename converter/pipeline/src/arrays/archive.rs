@@ -11,7 +11,7 @@ use zip::ZipArchive;
 use super::header::{Header, Problem};
 use super::{Error, read_array};
 
-/// An open `.npz` file, or a `.npy` file, which has one array.
+/// An open `.npz` file, or a `.npy` file as an archive with one array.
 ///
 /// Opening an archive reads only the names. [`describe`](Archive::describe) reads the header of one
 /// array, and [`read`](Archive::read) its elements. Other arrays are never decompressed.
@@ -21,12 +21,12 @@ pub struct Archive {
     source: Source,
 }
 
-/// Element type and shape of an array.
+/// The element type and shape of an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// Element type.
+    /// The element type.
     pub dtype: DType,
-    /// Dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub shape: Vec<usize>,
 }
 
@@ -40,7 +40,7 @@ impl Archive {
     /// Opens an `.npz` file.
     ///
     /// # Errors
-    /// [`Error::Read`] and [`Error::Archive`].
+    /// Returns [`Error::Read`] or [`Error::Archive`].
     pub fn open(path: &Path) -> Result<Archive, Error> {
         let mut zip = ZipArchive::new(BufReader::new(open(path)?)).map_err(broken(path))?;
         let mut names = Vec::new();
@@ -70,7 +70,7 @@ impl Archive {
     /// Reads the header of an array. Returns `None` if no array has this name.
     ///
     /// # Errors
-    /// As [`Archive::read`].
+    /// See [`Archive::read`].
     pub fn describe(&mut self, name: &str) -> Result<Option<Description>, Error> {
         self.with(name, |reader, room| {
             let Header { dtype, shape, .. } = header(reader, room)?;
@@ -81,16 +81,16 @@ impl Archive {
     /// Reads an array. Returns `None` if no array has this name.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Archive`] and [`Error::Array`].
+    /// Returns [`Error::Read`], [`Error::Archive`] or [`Error::Array`].
     pub fn read(&mut self, name: &str) -> Result<Option<Tensor>, Error> {
         self.read_rows(name, usize::MAX)
     }
 
-    /// Reads the first `count` entries along the first dimension of an array, or all if it has fewer.
-    /// The rest is not read, unless the array is in Fortran order.
+    /// Reads the first `count` entries along the first dimension of an array, or all if it has
+    /// fewer. The rest is not read, unless the array is in Fortran order.
     ///
     /// # Errors
-    /// As [`Archive::read`].
+    /// See [`Archive::read`].
     pub fn read_rows(&mut self, name: &str, count: usize) -> Result<Option<Tensor>, Error> {
         self.with(name, |reader, room| elements(reader, room, count))
     }
@@ -103,7 +103,7 @@ impl Archive {
             let name = self.names[index].clone();
             match found? {
                 Ok(tensor) => arrays.push((name, tensor)),
-                Err(Problem::Elements(problem)) => log::info!("array {name:?} {problem}; left out"),
+                Err(Problem::Elements(problem)) => log::info!("array {name:?} {problem}; skipped"),
                 Err(problem) => return Err(self.wrong(&name, &problem)),
             }
         }
@@ -121,7 +121,7 @@ impl Archive {
         self.at(index, of)?.map(Some).map_err(|problem| self.wrong(name, &problem))
     }
 
-    /// Calls `of` with a reader for an entry, and with the size of the entry as the archive states it.
+    /// Calls `of` with a reader for an entry, and with the entry's size from the archive.
     fn at<T>(
         &mut self,
         index: usize,
@@ -156,7 +156,7 @@ fn broken(path: &Path) -> impl Fn(zip::result::ZipError) -> Error {
 fn header(reader: &mut dyn Read, room: Option<u64>) -> Result<Header, Problem> {
     let mut counted = Counted { reader, count: 0 };
     let header = Header::read(&mut counted)?;
-    let length = header.length().ok_or("is larger than memory can be")? as u64;
+    let length = header.length().ok_or("is larger than the address space")? as u64;
     match room.map(|room| room.saturating_sub(counted.count)) {
         Some(room) if room < length => {
             Err(format!("ends after {room} of its {length} bytes").into())
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_asked_for_is_read() {
+    fn only_requested_arrays_are_read() {
         // The other arrays are invalid.
         let lies = array("(9000000000,)", b"abc");
         let file = archive(&[
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_longer_or_damaged_is_refused() {
+    fn entries_that_are_too_long_or_damaged_are_rejected() {
         let file = archive(&[("long", &array("(2,)", b"abc")), ("x", &array("(4,)", b"wxyz"))]);
         let error = Archive::open(file.path()).unwrap().read("long").unwrap_err().to_string();
         assert!(error.contains("has 1 bytes after its 2"), "{error}");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_array_is_an_archive_of_one() {
+    fn an_npy_file_is_an_archive_with_one_array() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), array("(3,)", b"abc")).unwrap();
         let mut opened = Archive::of_array(file.path(), "x");

@@ -6,12 +6,12 @@ use hardtack::Tensor;
 use hardtack_bundle::DType;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// Longest header that is read: far more than 32 dimensions need.
+/// The maximum length of a header in bytes, far more than 32 dimensions need.
 const MAX_TEXT: usize = 4096;
 /// NumPy aligns the elements to this many bytes.
 const ALIGNMENT: usize = 64;
 
-/// Element type, order and shape of an array.
+/// The element type, order and shape of an array.
 #[derive(Debug, PartialEq)]
 pub struct Header {
     pub dtype: DType,
@@ -22,13 +22,13 @@ pub struct Header {
     pub shape: Vec<usize>,
 }
 
-/// Why an array cannot be read: the end of a sentence that begins with its name.
+/// Why an array cannot be read, as a phrase that follows the array's name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// Its elements are no numbers: text, say.
+    /// The element type is not supported, for example text.
     #[error("{0}")]
     Elements(String),
-    /// It is damaged, or not an array.
+    /// The array is malformed, or of a record type.
     #[error("{0}")]
     Malformed(String),
 }
@@ -46,7 +46,7 @@ impl From<&str> for Problem {
 }
 
 impl Header {
-    /// The header of an array that [`Tensor::to_bytes`] follows.
+    /// Returns the header for the bytes of [`Tensor::to_bytes`].
     pub fn of(tensor: &Tensor) -> Header {
         Header {
             dtype: tensor.dtype(),
@@ -56,7 +56,7 @@ impl Header {
         }
     }
 
-    /// Bytes of all elements.
+    /// Returns the size of all elements in bytes, or `None` on overflow.
     pub fn length(&self) -> Option<usize> {
         self.shape.iter().try_fold(self.dtype.size()?, |n, dim| n.checked_mul(*dim))
     }
@@ -75,7 +75,7 @@ impl Header {
             1 => u16::from_le_bytes(take(2)?.try_into().expect("two bytes")) as usize,
             2 | 3 => u32::from_le_bytes(take(4)?.try_into().expect("four bytes")) as usize,
             version => {
-                return Err(format!("has format version {version}; 1 to 3 are known").into());
+                return Err(format!("has format version {version}; 1 to 3 are supported").into());
             }
         };
         if length > MAX_TEXT {
@@ -132,15 +132,15 @@ impl Header {
             "f8" => DType::F64,
             _ => {
                 return Err(Problem::Elements(format!(
-                    "has elements of NumPy type {description:?}; only truth values, integers and \
-                     real numbers of up to 64 bits can be read, so convert it with .astype"
+                    "has elements of NumPy type {description:?}; only booleans, integers and \
+                     floats of up to 64 bits are supported, so convert it with .astype"
                 )));
             }
         };
         Ok(Header { dtype, big_endian: order == Some('>'), fortran_order, shape })
     }
 
-    /// The header as NumPy writes it, format version 1.
+    /// Formats the header in format version 1.
     pub fn to_bytes(&self) -> Vec<u8> {
         let kind = match self.dtype {
             DType::Bool => "|b1",
@@ -170,7 +170,7 @@ impl Header {
     }
 }
 
-/// The text after a key and its colon.
+/// Returns the text after a key and its colon.
 fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let at = [format!("'{key}'"), format!("\"{key}\"")].iter().find_map(|key| {
         let start = text.find(key.as_str())?;
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_those_of_numpy() {
+    fn headers_match_numpy() {
         for (shape, written) in [(vec![], "()"), (vec![3], "(3,)"), (vec![2, 1, 4], "(2, 1, 4)")] {
             let header =
                 Header { dtype: DType::F32, big_endian: false, fortran_order: false, shape };
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused() {
+    fn unsupported_headers_are_rejected() {
         for (text, problem) in [
             ("{'descr': '<U5', 'fortran_order': False, 'shape': (1,)}", "convert it with .astype"),
             ("{'descr': '<c8', 'fortran_order': False, 'shape': ()}", "convert it with .astype"),

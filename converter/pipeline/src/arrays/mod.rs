@@ -1,8 +1,8 @@
-//! Arrays in files as NumPy writes them: `.npy`, and `.npz`, a ZIP archive of them.
+//! NumPy array files: `.npy`, and `.npz`, a ZIP archive of `.npy` files.
 //!
-//! Numbers and truth values of any width that [`hardtack::Tensor`] has are read, in either byte
-//! order and either order of dimensions. Text, complex numbers, records and Python objects are
-//! not read. Sizes are believed only as far as the bytes really come.
+//! The element types of [`hardtack::Tensor`] are supported, in either byte order, and in C or
+//! Fortran order. Text, complex numbers, records and Python objects are not. Sizes in headers are
+//! not trusted: memory is allocated only for bytes that are actually read.
 
 mod archive;
 mod header;
@@ -21,45 +21,45 @@ use header::{Header, Problem};
 
 use crate::whole::{WholeFile, WriteError};
 
-/// What is wrong with a file of arrays.
+/// The error type of array files.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The file cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The file is no archive of arrays.
+    /// The file is not a ZIP archive.
     #[error("{}: is not an .npz archive ({problem}); write it with numpy.savez", path.display())]
     Archive {
         /// The file.
         path: PathBuf,
-        /// What the archive reader says.
+        /// The message of the ZIP reader.
         problem: String,
     },
-    /// An array is not one, or not of numbers.
+    /// An array is malformed, or has an unsupported element type.
     #[error("{}: array {name:?} {problem}", path.display())]
     Array {
         /// The file.
         path: PathBuf,
-        /// Name of the array; in a `.npy` file, the file's.
+        /// The name of the array; for a `.npy` file, the file name without extension.
         name: String,
-        /// What is wrong with it and, where something helps, what does.
+        /// A description of the problem and, if there is one, its remedy.
         problem: String,
     },
 }
 
-/// Reads the one array of a `.npy` file.
+/// Reads the array of a `.npy` file.
 ///
 /// # Errors
-/// [`Error::Read`] and [`Error::Array`].
+/// Returns [`Error::Read`] or [`Error::Array`].
 pub fn read_npy(path: &Path) -> Result<Tensor, Error> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
     let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into());
@@ -70,21 +70,21 @@ pub fn read_npy(path: &Path) -> Result<Tensor, Error> {
     })
 }
 
-/// Reads all arrays of a `.npz` file with their names, in the order of the archive. Arrays whose
-/// elements are not numbers, such as class names, are left out. For untrusted files, use
-/// [`Archive`] to read only the arrays that are needed.
+/// Reads all arrays of a `.npz` file with their names, in the order of the archive. Arrays with
+/// unsupported element types, such as text, are skipped. For untrusted files, use [`Archive`] to
+/// read only the arrays that are needed.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Archive`] and [`Error::Array`].
+/// Returns [`Error::Read`], [`Error::Archive`] or [`Error::Array`].
 pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
     Archive::open(path)?.all()
 }
 
-/// Writes arrays with their names to a compressed `.npz` file. The file appears whole or not at
-/// all, and equal arrays give equal bytes. bfloat16, which NumPy lacks, becomes f32.
+/// Writes named arrays to a compressed `.npz` file. The write is atomic, and the output is
+/// deterministic. bfloat16, which NumPy lacks, is written as f32.
 ///
 /// # Errors
-/// [`Error::Write`].
+/// Returns [`Error::Write`].
 pub fn write_npz<'a>(
     path: &Path,
     arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
@@ -98,7 +98,7 @@ pub fn write_npz<'a>(
 /// Writes arrays in the format of [`write_npz`] to a writer.
 ///
 /// # Errors
-/// I/O errors of the writer.
+/// Returns the I/O errors of the writer.
 pub fn write_npz_to<'a>(
     writer: impl Write + Seek,
     arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
@@ -126,7 +126,7 @@ fn read_array(reader: impl Read, header: Header, rows: usize) -> Result<Tensor, 
     let size = dtype.size().unwrap_or(1);
     let length = |shape: &[usize]| {
         let length = shape.iter().try_fold(size, |n, dim| n.checked_mul(*dim));
-        length.ok_or("is larger than memory can be")
+        length.ok_or("is larger than the address space")
     };
     let cut: Vec<usize> = match &shape[..] {
         [first, rest @ ..] => [&[rows.min(*first)], rest].concat(),
@@ -152,7 +152,7 @@ fn read_array(reader: impl Read, header: Header, rows: usize) -> Result<Tensor, 
         bytes.truncate(length(&cut)?);
     }
     Tensor::from_bytes(dtype, &cut, &bytes)
-        .ok_or_else(|| "holds another number of elements than its shape".into())
+        .ok_or_else(|| "has a number of elements that does not match its shape".into())
 }
 
 fn write_array(writer: &mut impl Write, tensor: &Tensor) -> io::Result<()> {
@@ -169,7 +169,7 @@ fn write_array(writer: &mut impl Write, tensor: &Tensor) -> io::Result<()> {
     writer.write_all(&tensor.to_bytes())
 }
 
-/// Elements of `size` bytes stored first dimension fastest, reordered to last dimension fastest.
+/// Reorders elements of `size` bytes from Fortran order to C order.
 fn row_major(bytes: &[u8], size: usize, shape: &[usize]) -> Vec<u8> {
     let mut strides = vec![0; shape.len()];
     let mut stride = 1usize;
@@ -199,7 +199,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// `numpy.save` of `numpy.asfortranarray([[1, 2, 3], [4, 5, 6]], '>i2')`.
+    /// Returns the output of `numpy.save` for `numpy.asfortranarray([[1, 2, 3], [4, 5, 6]],
+    /// '>i2')`.
     fn fortran_big_endian() -> Vec<u8> {
         let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
         let text = "{'descr': '>i2', 'fortran_order': True, 'shape': (2, 3), }";
@@ -209,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn order_of_bytes_and_dimensions_is_ours_after_reading() {
+    fn big_endian_fortran_order_is_converted() {
         let tensor = read(&fortran_big_endian()[..]).unwrap();
         assert_eq!(tensor, Tensor::new(&[2, 3], vec![1i16, 2, 3, 4, 5, 6]).unwrap());
     }
 
     #[test]
-    fn archives_come_back_as_written() {
+    fn archives_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("arrays.npz");
         let arrays = [
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_name_file_and_array() {
+    fn errors_name_file_and_array() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("short.npy");
         let bytes = fortran_big_endian();
@@ -253,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn foreign_bytes_never_panic(mut at in 0usize..128, value: u8, cut in 0usize..140) {
+        fn damaged_arrays_never_panic(mut at in 0usize..128, value: u8, cut in 0usize..140) {
             let mut bytes = fortran_big_endian();
             at %= bytes.len();
             bytes[at] = value;

@@ -1,24 +1,24 @@
-//! Convolutions and matrix products as one thing: weights over patches of a value.
+//! A common form of convolutions and matmuls: weights applied to patches of a value.
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Conv, KernelLayout, Operator, Outlet};
 
 use super::{KEPT, Unit, channel_axis};
 
-/// A convolution, or a product of a value with a constant matrix.
+/// A convolution, or a matmul of a value with a constant matrix.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// Its node.
+    /// The index of the node.
     pub node: usize,
-    /// The value it reads.
+    /// The input activation.
     pub input: Outlet,
-    /// Which of the node's inputs the weights are.
+    /// The index of the weights among the node's inputs.
     pub weights: usize,
-    /// Axes of the weights: output channels, and input channels.
+    /// The axes of the weights: output channels, then input channels.
     pub axes: (usize, usize),
-    /// Axes of the input's and the output's channels.
+    /// The channel axes of the input and the output.
     pub channel_axes: (usize, usize),
-    /// Groups of a convolution.
+    /// The number of groups of a convolution; 1 for a matmul.
     pub groups: usize,
     /// The unit of each input channel.
     pub reads: Vec<Unit>,
@@ -27,18 +27,18 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The value it gives.
+    /// Returns the output value.
     pub fn output(&self) -> Outlet {
         Outlet { node: self.node as u32, slot: 0 }
     }
 
-    /// The constant of its weights.
+    /// Returns the value of the weights.
     pub fn kernel(&self, model: &Model) -> Outlet {
         model.graph.nodes[self.node].inputs[self.weights]
     }
 }
 
-/// A constant of f32.
+/// Returns the tensor of a value if it is an f32 constant.
 pub fn real(model: &Model, outlet: Outlet) -> Option<&Tensor> {
     match model.graph.nodes[outlet.node as usize].operator {
         Operator::Constant(index) => match model.constants.get(index as usize)? {
@@ -49,8 +49,8 @@ pub fn real(model: &Model, outlet: Outlet) -> Option<&Tensor> {
     }
 }
 
-/// A convolution, and the number of its input channels; `None` where groups do not divide its
-/// channels. Units are still to be found.
+/// Returns a convolution and the number of its input channels, or `None` if the groups do not
+/// divide its channels. The caller fills in `reads` and `makes`.
 pub fn convolution(model: &Model, index: usize, conv: &Conv) -> Option<(Layer, usize)> {
     let node = &model.graph.nodes[index];
     let [input, kernel, _] = node.inputs[..] else { return None };
@@ -81,8 +81,9 @@ pub fn convolution(model: &Model, index: usize, conv: &Conv) -> Option<(Layer, u
     Some((layer, inputs))
 }
 
-/// A product of a value with a constant matrix, and the number of its input channels. Units are
-/// still to be found.
+/// Returns the matmul of a value with a constant matrix that an einsum computes, and the number of
+/// its input channels. Returns `None` for any other einsum. The caller fills in `reads` and
+/// `makes`.
 pub fn matrix_product(model: &Model, index: usize, expression: &str) -> Option<(Layer, usize)> {
     let node = &model.graph.nodes[index];
     let (sides, result) = expression.split_once("->")?;
@@ -105,7 +106,7 @@ pub fn matrix_product(model: &Model, index: usize, expression: &str) -> Option<(
         }
     }
     let ((input_axis, from), (output_axis, to)) = (summed?, new?);
-    // Every other axis of the value is one of the result, in the same order.
+    // All other axes of the value must be axes of the result, in the same order.
     let without = |axes: &str, gone: usize| -> Vec<char> {
         axes.chars().enumerate().filter(|(axis, _)| *axis != gone).map(|(_, name)| name).collect()
     };

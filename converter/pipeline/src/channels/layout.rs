@@ -1,27 +1,27 @@
-//! Where a value has its channels.
+//! The channel axis of a value.
 
 use hardtack_bundle::graph::{Dim, ImageLayout, Operator, Reshape, Window};
 
 use super::Unit;
 
-/// Channels are not followed through a reshape of more elements.
+/// Channels are not tracked through a reshape of more elements.
 const LARGEST: usize = 1 << 24;
 
-/// The axis of a value's channels, and the unit of each element of it.
+/// The channel axis of a value, and the unit of each channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
-    /// The axis.
+    /// The channel axis.
     pub axis: usize,
-    /// One for each element.
+    /// The unit of each index along the axis.
     pub units: Vec<Unit>,
 }
 
-/// The channels after a window slid over an image; `None` where it slides over them.
+/// Returns the channels after a sliding window, or `None` if it slides along the channel axis.
 fn in_window(layout: Layout, window: &Window, rank: usize) -> Option<Layout> {
     (channel_axis(window.layout, rank) == layout.axis).then_some(layout)
 }
 
-/// Where an image has its channels.
+/// Returns the channel axis of an image layout.
 pub fn channel_axis(layout: ImageLayout, rank: usize) -> usize {
     match layout {
         ImageLayout::Nchw => 1,
@@ -30,7 +30,7 @@ pub fn channel_axis(layout: ImageLayout, rank: usize) -> usize {
     }
 }
 
-/// The channels after a reshape; `None` where they vary along several axes.
+/// Returns the channels after a reshape, or `None` if they vary along several axes.
 fn reshaped(layout: Layout, reshape: &Reshape) -> Option<Layout> {
     let Layout { axis, units } = layout;
     let first = reshape.axis as usize;
@@ -59,8 +59,8 @@ fn reshaped(layout: Layout, reshape: &Reshape) -> Option<Layout> {
     })
 }
 
-/// Where the channels are behind an operator that keeps, picks or moves elements, or looks at each
-/// channel by itself; `None` where it is no such operator.
+/// Returns the channels after an operator that copies, selects or moves elements, or that works on
+/// each channel separately. Returns `None` for other operators.
 pub fn rearranged(layout: Layout, operator: &Operator, rank: usize) -> Option<Layout> {
     match operator {
         Operator::MaxPool(pool) => in_window(layout, &pool.window, rank),

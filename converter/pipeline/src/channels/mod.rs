@@ -1,5 +1,5 @@
-//! Where each value of a graph has its channels, and which of them are the same: those that pruning
-//! takes away together, and that equalization multiplies by one factor.
+//! Tracks the channel axis of each value in a graph, and which channels are tied: pruning removes
+//! tied channels together, and cross-layer equalization scales them by one factor.
 
 mod layer;
 mod layout;
@@ -10,50 +10,50 @@ use hardtack_bundle::graph::Outlet;
 pub use self::layer::{Layer, convolution, matrix_product, real};
 pub use self::layout::{Layout, channel_axis, rearranged};
 
-/// A channel by its number. What happens to a channel happens to all of the same number.
+/// The number of a set of tied channels. A change to one channel applies to all of its unit.
 pub type Unit = usize;
 
-/// Every channel that has to stay as it is.
+/// The unit of all channels that must not change.
 pub const KEPT: Unit = 0;
 
 /// The channels of the values of a graph, node by node.
 #[derive(Debug)]
 pub struct Channels {
-    /// Channels of each node's first output; what has none stays as it is.
+    /// The channels of each node's first output; `None` if they are unknown and must not change.
     layouts: Vec<Option<Layout>>,
-    /// What each unit stands for, a smaller one or itself.
+    /// The parent of each unit in a union-find forest: a smaller unit, or itself.
     same: Vec<Unit>,
 }
 
 impl Default for Channels {
-    /// [`KEPT`] alone.
+    /// Returns channels without nodes, and with [`KEPT`] as the only unit.
     fn default() -> Channels {
         Channels { layouts: Vec::new(), same: vec![KEPT] }
     }
 }
 
 impl Channels {
-    /// Appends those of the next node.
+    /// Appends the channels of the next node's first output.
     pub fn push(&mut self, layout: Option<Layout>) {
         self.layouts.push(layout);
     }
 
-    /// Those of each node's first output.
+    /// Returns the channels of each node's first output.
     pub fn layouts(&self) -> &[Option<Layout>] {
         &self.layouts
     }
 
-    /// Those of a value.
+    /// Returns the channels of a value, if they are known.
     pub fn layout(&self, outlet: Outlet) -> Option<&Layout> {
         (outlet.slot == 0).then(|| self.layouts[outlet.node as usize].as_ref())?
     }
 
-    /// How many units there are, [`KEPT`] among them.
+    /// Returns the number of units, including [`KEPT`].
     pub fn units(&self) -> usize {
         self.same.len()
     }
 
-    /// New ones.
+    /// Creates `count` new units.
     pub fn fresh(&mut self, count: usize) -> Vec<Unit> {
         let units = self.same.len()..self.same.len() + count;
         self.same.extend(units.clone());
@@ -67,27 +67,27 @@ impl Channels {
         unit
     }
 
-    /// Makes two one.
+    /// Ties two units.
     pub fn unite(&mut self, a: Unit, b: Unit) {
         let (a, b) = (self.find(a), self.find(b));
         self.same[a.max(b)] = a.min(b);
     }
 
-    /// Makes the channels of two values one by one the same; `None` where they are not where those
-    /// are.
+    /// Ties the channels of two values pairwise. Returns `None` if their axes or sizes differ.
     pub fn join(&mut self, a: &Layout, b: &Layout) -> Option<()> {
         let alike = a.axis == b.axis && a.units.len() == b.units.len();
         alike.then(|| a.units.iter().zip(&b.units).for_each(|(a, b)| self.unite(*a, *b)))
     }
 
-    /// Leaves the channels of a value as they are.
+    /// Marks the channels of a value as [`KEPT`].
     pub fn keep(&mut self, outlet: Outlet) {
         if let Some(layout) = self.layout(outlet).cloned() {
             layout.units.iter().for_each(|unit| self.unite(KEPT, *unit));
         }
     }
 
-    /// The channels that a layer sums over; another axis of the value stays as it is.
+    /// Returns the units of the `count` channels that a layer sums over. If the value's channels
+    /// are unknown or not along `axis`, they are marked as [`KEPT`].
     pub fn read(&mut self, outlet: Outlet, axis: usize, count: usize) -> Vec<Unit> {
         match self.layout(outlet) {
             Some(layout) if layout.axis == axis && layout.units.len() == count => {
@@ -100,8 +100,7 @@ impl Channels {
         }
     }
 
-    /// Those of values that stand one after another along an axis; `None` where they have to stay
-    /// as they are.
+    /// Returns the channels of a concatenation along an axis, or `None` if they must not change.
     pub fn concat(&mut self, model: &Model, values: &[Outlet], axis: usize) -> Option<Layout> {
         let tracked: Vec<Option<Layout>> =
             values.iter().map(|outlet| self.layout(*outlet).cloned()).collect();
@@ -121,7 +120,8 @@ impl Channels {
         Some(Layout { axis, units })
     }
 
-    /// Gives the same number to what is the same, here and, with what it gives, elsewhere.
+    /// Replaces each unit by the representative of its set, and returns a function that does so for
+    /// other lists of units.
     pub fn settle(&mut self) -> impl Fn(&mut Vec<Unit>) + use<> {
         let found: Vec<Unit> = (0..self.same.len()).map(|unit| self.find(unit)).collect();
         let settle = move |units: &mut Vec<Unit>| {
@@ -132,7 +132,7 @@ impl Channels {
     }
 }
 
-/// How many elements a value has along an axis, if that is a number.
+/// Returns the size of a value along an axis, if it is fixed.
 pub fn size(model: &Model, outlet: Outlet, axis: usize) -> Option<usize> {
     usize::try_from(model.graph.fact(outlet).shape.get(axis)?.value()?).ok()
 }

@@ -1,4 +1,4 @@
-//! The last stages: the bundle with its test vectors, and the file.
+//! The last stages: builds the bundle with its test vectors, and writes the files.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -38,8 +38,8 @@ impl Work<'_> {
         };
         let few = First(&*golden.inputs, count);
         let outputs = parity::outputs(&prepared.model, &few)?;
-        // Where activations are quantized as they come, processors that round in other orders come to
-        // other integers.
+        // Dynamic quantization amplifies rounding: a different summation order can select a
+        // different integer.
         let rounding = match quantize::dynamic::constants(prepared.model.graph()).is_empty() {
             true => 0.0,
             false => DRAWS * parity::sensitivity(&prepared.model, &few, &outputs)?.of_range,
@@ -63,7 +63,7 @@ impl Work<'_> {
         Ok(bundle)
     }
 
-    /// One generated sample within the range of the real ones.
+    /// Generates one sample within the range of the first calibration sample.
     fn generated(&self, graph: &Graph, samples: &Samples) -> Result<Samples, Error> {
         let mut random = Samples::drawn(graph, 1)?;
         let mut inputs = Vec::new();
@@ -75,7 +75,7 @@ impl Work<'_> {
                 generator.low = values.iter().copied().fold(f32::INFINITY, f32::min);
                 generator.high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 if real.dtype() != DType::F32 {
-                    // Integers are what lies below: the greatest is among them.
+                    // The generator's upper bound is exclusive; include the greatest integer.
                     generator.high += 1.0;
                 }
             }

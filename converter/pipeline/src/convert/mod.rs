@@ -1,4 +1,4 @@
-//! The pipeline, from an ONNX file to a bundle.
+//! The conversion pipeline, from an ONNX file to a bundle.
 
 mod finish;
 mod prepare;
@@ -24,20 +24,21 @@ use crate::report::{
 use crate::resting::{Resting, Sleeper as _};
 use crate::samples::{First, Samples, Source as _};
 
-/// Samples on which stages are compared.
+/// The number of samples on which the outputs of stages are compared.
 const COMPARED: usize = 4;
-/// How many times what rounding was seen to do a stage may do.
+/// A stage may change outputs by at most this multiple of the measured rounding noise.
 const DRAWS: f64 = 4.0;
 
 /// Converts the ONNX file `source` into the bundle `output`.
 ///
-/// The model is run in this process, to compare each stage with the one before. A model that is made to
-/// harm can crash it, or take all memory: call this from [`guard::supervised`] for models that you do
-/// not trust.
+/// The model runs in this process, to compare the outputs of each stage with the previous one. A
+/// malicious model can crash the process or exhaust its memory: for untrusted models, call this
+/// from [`guard::supervised`].
 ///
 /// # Errors
-/// Where the model, the options or the calibration data do not fit together, a stage would
-/// change the model's numbers, or a file cannot be read or written. Then `output` is as it was.
+/// Returns an error if the model, the options and the calibration data do not fit together, if a
+/// stage changes the model's outputs, or if a file cannot be read or written. An existing `output`
+/// is then unchanged.
 pub fn convert(
     source: &Path,
     output: &Path,
@@ -55,7 +56,7 @@ pub fn convert(
     work.write(output, &bundle)
 }
 
-/// A conversion on its way.
+/// The state of a conversion between its stages.
 struct Work<'a> {
     path: &'a Path,
     options: Options,
@@ -63,9 +64,9 @@ struct Work<'a> {
     name: String,
     source: Option<Source>,
     ports: Option<Ports>,
-    /// What the imported model gives on the compared samples.
+    /// The imported model's outputs on the compared samples.
     expected: Vec<Vec<Tensor>>,
-    /// What the model gives on them after the last stage, where that is known.
+    /// The outputs on the same samples after the last stage, if they are known.
     given: Option<Vec<Vec<Tensor>>>,
     stages: Vec<StageReport>,
     figures: Vec<FigureReport>,
@@ -87,22 +88,21 @@ impl<'a> Work<'a> {
     ) -> Result<Work<'a>, Error> {
         if options.int8 && options.calibration.is_none() {
             return Err(Error::Options(
-                "INT8 needs calibration data: give --calibrate with an .npz file or a folder of \
-                 pictures or recordings"
+                "INT8 needs calibration data: give --calibrate an .npz file, or a folder of \
+                 images or audio files"
                     .into(),
             ));
         }
         if options.prune_channels.is_some() && options.calibration.is_none() {
             return Err(Error::Options(
-                "pruning needs calibration data: give --calibrate with an .npz file or a folder of \
-                 pictures or recordings"
+                "pruning needs calibration data: give --calibrate an .npz file, or a folder of \
+                 images or audio files"
                     .into(),
             ));
         }
         if options.dynamic && options.matrices() != MatrixStorage::Int8 {
             return Err(Error::Options(
-                "--dynamic multiplies with matrices of bytes; give --weights int8, or leave it out"
-                    .into(),
+                "--dynamic needs INT8 matrices; give --weights int8, or omit --weights".into(),
             ));
         }
         let name = options.name.clone().unwrap_or_else(|| {
@@ -148,7 +148,7 @@ impl<'a> Work<'a> {
         Ok(model)
     }
 
-    /// The samples to measure with, and what the imported model makes of them.
+    /// Reads or generates the samples, and computes the imported model's outputs on them.
     fn samples(&mut self, original: &Resting) -> Result<Samples, Error> {
         self.progress.stage("samples");
         let samples = match &self.options.calibration {
@@ -162,11 +162,11 @@ impl<'a> Work<'a> {
         Ok(samples)
     }
 
-    /// Reads data for the model's inputs through its pre-processing.
+    /// Reads data for the model's inputs and pre-processes it.
     fn read(&self, path: &Path, limit: usize, graph: &Graph) -> Result<Samples, Error> {
         let ports = self.ports();
         let input = ports.inputs.first().ok_or_else(|| {
-            Error::Options("the model has no input, so there is nothing to run".into())
+            Error::Options("the model has no input, so it cannot read calibration data".into())
         })?;
         let port = input.port()?;
         let own = self.options.calibration_preprocess.as_ref();
@@ -187,7 +187,8 @@ impl<'a> Work<'a> {
         Ok(folded)
     }
 
-    /// The imported model as the stages after it take it: scales of blocks have no integer form.
+    /// Dequantizes block-quantized weights if later stages change or quantize the model: they do
+    /// not support per-block scales.
     fn ready(&self, model: Model) -> Model {
         let changes = self.options.int8 || self.options.prune_channels.is_some();
         match changes || model.graph.nodes.iter().any(states_scales) {
@@ -248,8 +249,11 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// The largest difference of a model's outputs from those before a stage, as a part of their
-    /// range, if no more than rounding explains it; and the outputs.
+    /// Compares a model's outputs with those before a stage. Returns the largest difference as a
+    /// fraction of the output's range, and the outputs.
+    ///
+    /// # Errors
+    /// Returns [`Error::Parity`] if rounding does not explain the difference.
     fn keeps_numbers(
         &self,
         stage: &'static str,
@@ -260,8 +264,8 @@ impl<'a> Work<'a> {
         let few = compared(samples);
         let after = parity::outputs(model, &few)?;
         let Difference { of_range, differs } = parity::compare(before, &after);
-        // Some inputs drive some models to where every rounding shows, and processors round in
-        // other orders; what was measured is one draw of it.
+        // Some inputs make some models very sensitive to rounding, and summation order differs
+        // between processors. The measured sensitivity is a single random draw.
         let explained =
             !differs || of_range <= DRAWS * parity::sensitivity(model, &few, &after)?.of_range;
         if explained {
@@ -293,7 +297,7 @@ fn compared(samples: &Samples) -> First<'_> {
     First(&*samples.inputs, COMPARED)
 }
 
-/// Elements of constant tensors, and bytes of these and of integer programs.
+/// Returns the number of elements in constant tensors, and the bytes of constants and programs.
 fn size(model: &Resting) -> (u64, u64) {
     let (mut parameters, mut bytes) = (0, 0);
     for constant in &model.graph().constants {

@@ -1,4 +1,4 @@
-//! The stage that stores what runs in float as asked, ready to be loaded.
+//! The prepare stage: converts float weights to their storage types and simplifies the float graph.
 
 use hardtack::Model;
 use hardtack_bundle::graph::Graph;
@@ -12,15 +12,15 @@ use crate::resting::{Resting, Sleeper as _};
 use crate::samples::Samples;
 use crate::{parity, quantize};
 
-/// A model and whether its graph is simplified for loading.
+/// A model, and whether its graph is already simplified for loading.
 pub(super) struct Prepared {
     pub(super) model: Resting,
     pub(super) prepared: bool,
 }
 
 impl Work<'_> {
-    /// Stores reals as asked, and simplifies the graph as far as that does not depend on the
-    /// machine.
+    /// Converts float weights to the requested storage types, and applies the graph simplifications
+    /// that do not depend on the target machine.
     pub(super) fn prepare(&mut self, model: Resting, samples: &Samples) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
         let before = match self.given.take() {
@@ -42,7 +42,8 @@ impl Work<'_> {
             Ok(simpler) => Prepared { model: Resting::new(simpler)?, prepared: true },
             Err(error) => {
                 self.warnings.push(format!(
-                    "the graph is stored as imported, so loading takes longer ({error})"
+                    "the graph could not be simplified and is stored as imported, so loading takes \
+                     longer ({error})"
                 ));
                 Prepared { model, prepared: false }
             }
@@ -56,7 +57,7 @@ impl Work<'_> {
         }
         let matrices = self.options.matrices();
         if matrices != MatrixStorage::Float {
-            // With products in integers, steps were chosen before.
+            // With dynamic quantization, `multiply` has already allocated the bits.
             let bits = self.options.matrix_bits().filter(|_| !self.options.dynamic);
             let (with_integers, count) = quantize::matrices::store(model, matrices, bits);
             model = with_integers;
@@ -78,13 +79,14 @@ impl Work<'_> {
         Ok(prepared)
     }
 
-    /// Whether products of what runs in float are computed in integers, as the source or the user wants.
+    /// Returns whether the source or the user asks for dynamic quantization.
     pub(super) fn multiplies(&self, graph: &Graph) -> bool {
         self.options.dynamic || !quantize::dynamic::constants(graph).is_empty()
     }
 
-    /// Computes products in integers, if asked to, and gives all such products their biases; how
-    /// their weights are called, if there are any. Simplifying the graph would hide products.
+    /// Applies dynamic quantization if requested, and fuses biases into all dynamically quantized
+    /// matmuls. Returns the name of their weights, if there are any. This must precede graph
+    /// simplification, which would hide matmuls.
     fn multiply(&mut self, mut model: Model) -> (Model, Vec<&'static str>) {
         let mut stored = Vec::new();
         if self.options.dynamic {
@@ -95,7 +97,7 @@ impl Work<'_> {
             if count > 0 {
                 stored.push("dynamically multiplied");
             } else {
-                let sentence = "--dynamic: the model has no product with a large constant matrix";
+                let sentence = "--dynamic: the model has no matmul with a large constant matrix";
                 self.warnings.push(sentence.into());
             }
         }

@@ -1,4 +1,4 @@
-//! The stage that makes integer programs of what can run in integers.
+//! The quantize stage: lowers the parts of the model that can run in integers to integer programs.
 
 use hardtack_bundle::graph::{Node, Operator};
 
@@ -11,7 +11,7 @@ use crate::resting::{Resting, Sleeper as _};
 use crate::samples::{First, Samples};
 use crate::{parity, quantize};
 
-/// Samples on which the error of each layer is measured.
+/// The maximum number of samples on which the error of each layer is measured.
 const MEASURED: usize = 8;
 
 impl Work<'_> {
@@ -20,22 +20,22 @@ impl Work<'_> {
         model: Resting,
         samples: &mut Samples,
     ) -> Result<Resting, Error> {
-        // A model that states its scales is run in the integers it was made for.
+        // A pre-quantized (QDQ or QOperator) model is lowered even without --int8.
         if !self.options.int8 && !model.graph().nodes.iter().any(states_scales) {
             if self.options.integer_io {
-                return Err(Error::Options("--integer-io: is for INT8; give --int8 too".into()));
+                return Err(Error::Options("--integer-io requires INT8; add --int8".into()));
             }
             let integers = self.options.matrices() == MatrixStorage::Int8;
             let mut texts = self.options.quantize.texts().into_iter();
             if let Some((name, _)) = texts.find(|(name, _)| !(integers && name == "weight-bits")) {
-                return Err(Error::Options(format!("--{name}: is for INT8; give --int8 too")));
+                return Err(Error::Options(format!("--{name} requires INT8; add --int8")));
             }
             let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
             let dynamic = self.multiplies(model.graph());
             if !dynamic && model.graph().nodes.iter().any(integers) {
                 self.warnings.push(
-                    "the model has integer weights, and states no scales of activations, so that it \
-                     runs in float; --int8 with --calibrate measures them"
+                    "the model has integer weights but no activation scales, so it runs in float; \
+                     use --int8 with --calibrate to measure the scales"
                         .into(),
                 );
             }
@@ -59,8 +59,8 @@ impl Work<'_> {
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {
                 Error::Options(format!(
-                    "the arena is limited to {limit} bytes, and the least that was found for this \
-                     model is {least}; raise the limit, or make the input smaller"
+                    "the arena is limited to {limit} bytes, and the smallest found for this model \
+                     needs {least}; raise --arena-limit, or make the input smaller"
                 ))
             })?;
         }
@@ -81,16 +81,16 @@ impl Work<'_> {
         self.warnings.extend(quantized.warnings);
         if quantized.rounded_weights > 0 {
             self.warnings.push(format!(
-                "the weights of {} layers, less their zero points, have more than 8 bits, and were \
-                 rounded to 8; symmetric weights are kept as they are",
+                "the weights of {} layers need more than 8 bits after subtracting their zero \
+                 points, and were rounded to 8 bits; symmetric weights are kept exactly",
                 quantized.rounded_weights
             ));
         }
         if quantized.model.programs.is_empty() && self.options.int8 {
-            self.warnings.push("no part of the model could be quantized; it is all float".into());
+            self.warnings.push("no part of the model could be quantized; it runs in float".into());
         } else if let (false, Some(first)) = (self.options.int8, self.float_nodes.first()) {
             self.warnings.push(format!(
-                "the model is quantized, and {} of its operators run in float all the same, among them \
+                "the model is pre-quantized, but {} of its nodes run in float, for example \
                  {:?} ({}): {}",
                 self.float_nodes.len(),
                 first.node,

@@ -1,5 +1,5 @@
-//! Batch normalization and other constant scales and offsets per channel: merged into the
-//! weights and bias of the convolution before them.
+//! Fuses batch normalization, and other constant per-channel scales and offsets, into the weights
+//! and bias of the preceding convolution.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use hardtack_bundle::graph::{Binary, Conv, ImageLayout, KernelLayout, Operator, 
 
 use crate::edit::Editor;
 
-/// The number of nodes merged.
+/// Fuses all such nodes. Returns their number.
 pub fn merge(editor: &mut Editor) -> usize {
     let mut merged = 0;
     let mut uses = editor.uses();
@@ -18,7 +18,7 @@ pub fn merge(editor: &mut Editor) -> usize {
             continue;
         }
         if let Some(conv) = merge_one(editor, index, &uses) {
-            // What read the node reads the convolution now.
+            // Readers of the node now read the convolution.
             let count = uses.get(&here).copied().unwrap_or(0);
             uses.insert(conv, count);
             merged += 1;
@@ -33,7 +33,8 @@ struct Affine {
     offset: Vec<f64>,
 }
 
-/// The convolution that a node became part of. `uses` says how often each value is read.
+/// Fuses a node if possible. Returns the output of the new convolution. `uses` counts the readers
+/// of each value.
 fn merge_one(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) -> Option<Outlet> {
     let node = editor.node(index);
     let Operator::Binary(kind) = node.operator else { return None };
@@ -75,7 +76,7 @@ fn merge_one(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) -
     Some(merged)
 }
 
-/// A constant f32 tensor.
+/// Returns the tensor of a value if it is an f32 constant.
 fn f32s(editor: &Editor, outlet: Outlet) -> Option<&Tensor> {
     match editor.constant(outlet)? {
         Constant::Tensor(tensor) if matches!(tensor.data(), Data::F32(_)) => Some(tensor),
@@ -83,7 +84,7 @@ fn f32s(editor: &Editor, outlet: Outlet) -> Option<&Tensor> {
     }
 }
 
-/// One value per channel of a constant that is repeated along every other axis.
+/// Returns one value per channel if a constant is broadcast along all other axes.
 fn per_channel(operand: &Tensor, conv: &Conv, rank: usize) -> Option<Vec<f32>> {
     let values = operand.as_f32()?;
     let channels = conv.window.output_channels as usize;
@@ -115,7 +116,7 @@ fn affine(kind: Binary, operand: &[f32]) -> Option<Affine> {
     Some(Affine { factor, offset })
 }
 
-/// The kernel with each output channel multiplied by its factor.
+/// Multiplies each output channel of a kernel by its factor.
 fn scaled(kernel: &Tensor, layout: KernelLayout, factor: &[f64]) -> Option<Constant> {
     let values = kernel.as_f32()?;
     let channels = factor.len();

@@ -1,20 +1,21 @@
-//! Constant folding: a node that reads only constants becomes constants.
+//! Constant folding: replaces nodes that read only constants by their values.
 
 use hardtack::Constant;
 use hardtack_bundle::graph::{Fact, Node, Operator, Outlet};
 
 use crate::edit::Editor;
 
-/// A fold may always make this many bytes; more only if it read as many.
+/// The size in bytes up to which folded outputs may be larger than the inputs.
 const ALLOWANCE: usize = 1 << 16;
 
-/// The number of nodes folded.
+/// Folds all nodes that can be folded. Returns their number.
 pub fn fold(editor: &mut Editor) -> usize {
     compute(editor, foldable, ALLOWANCE)
 }
 
-/// Computes those nodes that read only constants, as far as that makes `allowance` bytes or no more
-/// than were read; how many.
+/// Evaluates the nodes that `chosen` selects and that read only constants. A node is skipped if its
+/// outputs take more than `allowance` bytes and more bytes than its inputs. Returns the number of
+/// evaluated nodes.
 pub fn compute(
     editor: &mut Editor,
     chosen: impl Fn(&Editor, &Node) -> bool,
@@ -38,7 +39,7 @@ pub fn compute(
             continue;
         }
         let (node, name) = (node.clone(), node.name.clone());
-        // What cannot be computed now is computed when the model runs.
+        // A node that cannot be evaluated here stays in the graph.
         let Ok(values) = hardtack::float::evaluate(&editor.model, &node, &inputs) else { continue };
         for (slot, value) in values.into_iter().enumerate() {
             let name = if slot == 0 { name.clone() } else { format!("{name}.{slot}") };
@@ -50,8 +51,8 @@ pub fn compute(
     folded
 }
 
-/// Dequantization stays where the integers it reads are smaller than what it gives: weights, but not
-/// the bias that comes with them.
+/// Returns whether a node may be folded. A dequantization stays if its integers are smaller than
+/// its output, as for weights, but not for their i32 bias.
 fn foldable(editor: &Editor, node: &Node) -> bool {
     let size = |fact: &Fact| fact.dtype.size().unwrap_or(8);
     match node.operator {
@@ -76,7 +77,7 @@ fn bytes(constant: &Constant) -> usize {
     }
 }
 
-/// Bytes of a node's outputs, as far as their shapes are numbers.
+/// Returns the bytes of a node's outputs, counting dynamic dimensions as 1.
 fn stated_bytes(editor: &Editor, index: usize) -> usize {
     let facts = editor.node(index).outputs.iter();
     facts

@@ -1,12 +1,12 @@
-//! Transposed weights: what rearranges the reals of a dequantization rearranges the integers it reads,
-//! so that these stay what a layer reads.
+//! Moves transpositions of dequantized weights before the dequantization, so that they apply to the
+//! integers and layers read the dequantization directly.
 
 use hardtack::Constant;
 use hardtack_bundle::graph::{DequantizeLinear, Fact, Node, Operator, Outlet};
 
 use crate::edit::Editor;
 
-/// The number of nodes moved before a dequantization of constants.
+/// Moves all such transpositions. Returns their number.
 pub fn rearrange(editor: &mut Editor) -> usize {
     let mut moved = 0;
     for index in 0..editor.model.graph.nodes.len() {
@@ -43,7 +43,7 @@ fn rearrange_one(editor: &mut Editor, index: usize) -> Option<()> {
     Some(())
 }
 
-/// Where an axis is after another, or itself, was moved.
+/// Returns the new position of an axis after axis `from` was moved to `to`.
 fn after_move(axis: u32, from: u32, to: u32) -> u32 {
     match axis {
         _ if axis == from => to,

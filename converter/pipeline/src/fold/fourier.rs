@@ -1,5 +1,5 @@
-//! Short-time Fourier transforms that are written as convolutions, their kernels the sines and cosines
-//! of each frequency: as what they are, they need no weights but their window, and far fewer products.
+//! Recognizes short-time Fourier transforms that are expressed as convolutions with windowed sines
+//! and cosines. As an STFT operator, they need only the window as weights, and far fewer MACs.
 
 use std::f64::consts::TAU;
 
@@ -11,10 +11,10 @@ use hardtack_bundle::graph::{
 
 use crate::edit::Editor;
 
-/// How far a kernel may be from sines and cosines, as a part of the greatest of its window.
+/// The maximum deviation of a kernel from sines and cosines, as a fraction of the window's maximum.
 const ROUNDING: f64 = 1e-5;
 
-/// The number of convolutions that became transforms.
+/// Replaces all such convolutions. Returns their number.
 pub fn recognize(editor: &mut Editor) -> usize {
     let nodes = 0..editor.model.graph.nodes.len();
     let convolutions: Vec<usize> = nodes
@@ -50,7 +50,7 @@ fn transform(editor: &mut Editor, index: usize) -> Option<()> {
     let one = || Dim::Value(1);
     let size = |size: usize| Dim::Value(size as i64);
     let bins = frame / 2 + 1;
-    // Real parts with imaginary ones of 0 beside them, and back to real and imaginary channels.
+    // Append imaginary parts of 0, transform, and move both parts to the channel axis.
     let steps: [(&str, Operator, Vec<Dim>); 8] = [
         ("parts", Operator::AddAxis(3), vec![batch.clone(), one(), length.clone(), one()]),
         (
@@ -110,7 +110,7 @@ fn transform(editor: &mut Editor, index: usize) -> Option<()> {
     Some(())
 }
 
-/// The length of the window of a convolution that may be a transform.
+/// Returns the frame length of a convolution with the shape of a transform.
 fn frame(conv: &Conv) -> Option<usize> {
     let Conv { window, kernel_layout, groups } = conv;
     let [frame] = window.kernel[..] else { return None };
@@ -124,8 +124,8 @@ fn frame(conv: &Conv) -> Option<usize> {
     (plain && fits && frame > 1).then_some(frame as usize)
 }
 
-/// The window of a kernel whose first half are cosines under it, and the other half the negative
-/// sines.
+/// Returns the window of a kernel whose first half is windowed cosines and whose second half is
+/// windowed negative sines.
 fn window(kernel: &[f32], frame: usize) -> Option<Vec<f32>> {
     let window = kernel.get(..frame)?;
     let greatest = window.iter().fold(0f64, |greatest, w| greatest.max(f64::from(w.abs())));
@@ -142,7 +142,7 @@ fn window(kernel: &[f32], frame: usize) -> Option<Vec<f32>> {
     (fits && greatest > 0.0).then(|| window.to_vec())
 }
 
-/// The index of a new constant.
+/// Adds a constant and returns its index.
 fn added(editor: &mut Editor, name: String, constant: Constant) -> Option<u32> {
     let outlet = editor.add_constant(name, constant);
     match editor.node(outlet.node as usize).operator {
@@ -151,7 +151,7 @@ fn added(editor: &mut Editor, name: String, constant: Constant) -> Option<u32> {
     }
 }
 
-/// The values of a constant f32 tensor.
+/// Returns the values of an f32 constant.
 fn f32s(editor: &Editor, outlet: Outlet) -> Option<&[f32]> {
     match editor.constant(outlet)? {
         Constant::Tensor(tensor) => match tensor.data() {

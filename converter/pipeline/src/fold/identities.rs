@@ -1,10 +1,10 @@
-//! Nodes that give what they read.
+//! Removes nodes whose output equals their input.
 
 use hardtack_bundle::graph::{Dim, Node, Operator, Outlet};
 
 use crate::edit::Editor;
 
-/// The number of nodes dropped.
+/// Removes all identity nodes. Returns their number.
 pub fn drop(editor: &mut Editor) -> usize {
     let mut dropped = 0;
     for index in 0..editor.model.graph.nodes.len() {

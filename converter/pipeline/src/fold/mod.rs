@@ -1,5 +1,5 @@
-//! Computes what does not depend on the input, merges scales and offsets into the convolutions
-//! before them, and drops what does nothing.
+//! The fold stage: folds constants, fuses scales and offsets into convolutions, and removes
+//! identities.
 
 mod batch_norm;
 mod constants;
@@ -12,7 +12,7 @@ use hardtack_bundle::graph::{Node, Operator};
 
 use crate::edit::Editor;
 
-/// Folding one thing may make another foldable; no model needs more rounds than this.
+/// The maximum number of rounds: one rewrite may enable another.
 const ROUNDS: usize = 8;
 
 /// Folds a model. Its outputs stay the same up to rounding.
@@ -32,7 +32,7 @@ pub fn fold(mut model: Model) -> Model {
     model
 }
 
-/// The model with weights in blocks as reals, which every stage can change.
+/// Dequantizes block-quantized weights to f32, which every stage can change.
 pub fn real_blocks(model: Model) -> Model {
     let mut editor = Editor::new(model);
     let blocks = |node: &Node| matches!(node.operator, Operator::DequantizeBlocks(_));
@@ -52,7 +52,7 @@ mod tests {
     use crate::parity;
     use crate::testing::{Net, noise};
 
-    /// How many nodes compute something.
+    /// Returns the number of nodes other than inputs and constants.
     fn operations(model: &Model) -> usize {
         let nodes = model.graph.nodes.iter();
         nodes.filter(|n| !matches!(n.operator, Operator::Input | Operator::Constant(_))).count()
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_normalization_becomes_part_of_the_convolution() {
+    fn batch_normalization_is_fused_into_the_convolution() {
         for groups in [1, 2, 4] {
             let mut net = Net::new();
             let x = net.input(&[1, 4, 5, 5]);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_convolution_that_others_read_keeps_its_numbers() {
+    fn a_convolution_with_other_readers_is_not_changed() {
         let mut net = Net::new();
         let x = net.input(&[1, 4, 5, 5]);
         let y = net.conv(&x, 4, &[1, 1], |_| {});
@@ -113,8 +113,8 @@ mod tests {
         }
     }
 
-    /// A convolution whose kernel is a Fourier transform of 16 samples under a window, one of its
-    /// numbers off by `change`.
+    /// Returns a convolution whose kernel is a windowed Fourier transform of 16 samples, with one
+    /// weight off by `change`.
     fn transform(change: f32) -> Model {
         let turn = |bin: usize, at: usize| std::f64::consts::TAU * (bin * at) as f64 / 16.0;
         let window = |at: usize| 0.5 - 0.5 * turn(1, at).cos();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fourier_transform_needs_only_its_window() {
+    fn a_fourier_transform_stores_only_its_window() {
         let elements = |model: &Model| {
             let tensors = model.graph.constants.iter();
             tensors.map(|constant| constant.shape.iter().product::<u64>()).sum::<u64>()
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_constants_alone_is_computed() {
+    fn nodes_that_depend_only_on_constants_are_folded() {
         let mut net = Net::new();
         let x = net.input(&[1, 4]);
         let (a, b) = (net.noise(&[1, 4]), net.noise(&[1, 4]));
@@ -160,7 +160,7 @@ mod tests {
         let model = net.finish(&[&y]);
         let folded = keeps_numbers(&model, &[1, 4]);
         assert_eq!(operations(&folded), 1);
-        assert_eq!(folded.constants.len(), 1, "what nothing reads is gone");
+        assert_eq!(folded.constants.len(), 1, "unused constants are removed");
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_become_real_only_where_that_is_asked_for() {
+    fn blocks_are_dequantized_only_on_request() {
         let mut net = Net::new();
         let x = net.input(&[4, 2]);
         let q = net.constant(Tensor::new(&[4, 2], vec![1u8, 2, 3, 4, 5, 6, 7, 8]).unwrap());
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_do_nothing_are_dropped() {
+    fn identity_nodes_are_removed() {
         let mut net = Net::new();
         let x = net.input(&[1, 4]);
         let same = net.node(Operator::MoveAxis((1, 1)), &[&x], &[1, 4]);

@@ -1,4 +1,4 @@
-//! The importing process.
+//! The import process.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,10 +11,11 @@ use super::worker::{PLACE, limit, watch_parent};
 use super::{Limits, place, transfer};
 use crate::import::{ImportError, ImportOptions, import};
 
-/// Exit code where the result cannot be written.
+/// The exit code if the result cannot be written.
 pub(super) const NOT_WRITTEN: i32 = 3;
 
-/// Imports as these arguments ask; the exit code. `None` where they ask for nothing.
+/// Runs the import that the arguments describe and returns the exit code, or `None` if the
+/// arguments are not valid.
 pub(super) fn serve(arguments: impl Iterator<Item = OsString>) -> Option<i32> {
     let written = Request::read(arguments)?.serve();
     Some(written.map_or_else(
@@ -30,7 +31,7 @@ struct Request {
     result: PathBuf,
     model: PathBuf,
     limits: Limits,
-    /// The process that asks.
+    /// The process id of the parent.
     parent: u32,
     options: ImportOptions,
 }
@@ -68,12 +69,12 @@ impl Request {
         if let Err(ImportError::Stopped(stopped)) = &mut imported {
             stopped.place = place::last(&self.result.with_file_name(PLACE));
         }
-        place::note("giving the result back");
+        place::note("returning the result");
         transfer::write(&self.result, &imported)
     }
 }
 
-/// Logs nothing.
+/// A logger that discards all records.
 struct Nothing;
 
 impl log::Log for Nothing {
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_an_error_of_its_own() {
+    fn a_full_disk_is_a_storage_full_error() {
         let imported = Err(crate::import::ImportError::Malformed("x".repeat(1 << 16)));
         let error = transfer::write("/dev/full".as_ref(), &imported).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);

@@ -1,8 +1,8 @@
-//! A process that removes the files of a supervised one, however supervisor and supervised end.
+//! A process that removes the files of a supervised process, however that or its supervisor ends.
 //!
-//! A signal may end both at once, as Ctrl-C does, and then neither can clean up. The cleaner is out
-//! of reach of the terminal's signals. It reads from a pipe whose other end its supervisor holds, and
-//! the system closes that end when the supervisor is gone.
+//! A signal such as Ctrl-C may end both at once, and then neither can clean up. The cleaner is in
+//! its own process group, so it does not receive the terminal's signals. It reads from a pipe whose
+//! other end the supervisor holds; the system closes that end when the supervisor ends.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
@@ -13,25 +13,26 @@ use std::time::Duration;
 
 use super::{CLEAN, WATCHED_EVERY};
 
-/// How often removing is tried, and how long it waits in between: files may still be written.
+/// The number of attempts to remove the files, and the pause between attempts: the files may still
+/// be in use.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(20);
-/// What the supervisor writes where the supervised process has ended.
+/// The byte that the supervisor writes after the supervised process has ended.
 const ENDED: u8 = b'.';
 
-/// What is to be removed.
+/// The files to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Leftovers {
-    /// A folder with all that is in it.
+    /// A folder to remove with its content.
     pub folder: PathBuf,
-    /// How the names of files and folders begin that are removed …
+    /// The name prefix of the files and folders to remove from `places`.
     pub mark: String,
-    /// … from these folders.
+    /// The folders to search for names that start with `mark`.
     pub places: Vec<PathBuf>,
 }
 
 impl Leftovers {
-    /// Removes them; those that are not there are no error.
+    /// Removes the files. Missing files are not an error.
     fn remove(&self) {
         for _ in 0..TRIES {
             if self.try_remove().is_ok() {
@@ -65,13 +66,13 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The cleaner as its supervisor has it.
+/// A handle to a cleaner process.
 pub(super) struct Cleaner {
     process: Child,
 }
 
 impl Cleaner {
-    /// Starts one.
+    /// Starts a cleaner process.
     pub fn start(leftovers: &Leftovers) -> io::Result<Cleaner> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(CLEAN).arg(&leftovers.folder).arg(&leftovers.mark).args(&leftovers.places);
@@ -81,7 +82,7 @@ impl Cleaner {
         Ok(Cleaner { process: command.spawn()? })
     }
 
-    /// Lets it remove everything, and waits until it has. The supervised process has ended.
+    /// Makes the cleaner remove the files and waits for it. The supervised process must have ended.
     pub fn finish(mut self) {
         if let Some(mut pipe) = self.process.stdin.take() {
             let _ = pipe.write_all(&[ENDED]);
@@ -90,7 +91,8 @@ impl Cleaner {
     }
 }
 
-/// The cleaner's own work, until there is nothing left to do.
+/// Runs the cleaner process: waits for the supervisor, then removes the files. Returns `None` if
+/// the arguments are not valid.
 pub(super) fn serve(mut arguments: impl Iterator<Item = OsString>) -> Option<()> {
     let folder = arguments.next()?.into();
     let mark = arguments.next()?.into_string().ok().filter(|mark| !mark.is_empty())?;
@@ -98,7 +100,7 @@ pub(super) fn serve(mut arguments: impl Iterator<Item = OsString>) -> Option<()>
     let mut words = Vec::new();
     let _ = io::stdin().read_to_end(&mut words);
     if words != [ENDED] {
-        // The supervisor was ended; the supervised process sees that too, and ends.
+        // The supervisor was killed. Wait until the supervised process notices and ends.
         thread::sleep(2 * WATCHED_EVERY);
     }
     leftovers.remove();
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_bears_the_mark_goes_and_nothing_else() {
+    fn only_files_with_the_mark_are_removed() {
         let (folder, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::create_dir(folder.path().join("inner")).unwrap();
         std::fs::write(folder.path().join("inner/imported"), "x").unwrap();

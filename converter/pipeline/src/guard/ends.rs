@@ -1,4 +1,4 @@
-//! How a watched process ended, in words.
+//! How a child process ended, and its description for users.
 
 use std::fmt;
 use std::process::ExitStatus;
@@ -7,62 +7,62 @@ use serde::{Deserialize, Serialize};
 
 use super::Limits;
 
-/// A process that did not end by itself, or not in order.
+/// The abnormal end of a child process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// What it was doing, as a part of a sentence; empty where that is not known.
+    /// The last known activity, as a phrase such as `reading node a`; empty if unknown.
     pub place: String,
 }
 
-/// Why a process did not end in order.
+/// The cause of an abnormal end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Cause {
-    /// It asked for more memory than it may have.
+    /// The process exceeded its memory limit.
     Memory {
-        /// What it may have.
+        /// The limit in bytes.
         limit_bytes: u64,
     },
-    /// It took more time than it may take.
+    /// The process exceeded its time limit.
     Time {
-        /// What it may take.
+        /// The limit in seconds.
         seconds: u64,
     },
-    /// The stack was not deep enough.
+    /// The stack overflowed.
     Nesting,
-    /// It panicked.
+    /// The process panicked.
     Panic {
-        /// The panic's message.
+        /// The first line of the panic message.
         message: String,
     },
-    /// The processor or the C library stopped it with this signal.
+    /// The process crashed, for example with a segmentation fault or an abort.
     Crash {
-        /// Number of the signal.
+        /// The signal number.
         signal: i32,
     },
-    /// The system ended it, which it does where memory runs out.
+    /// The process was killed with SIGKILL, as Linux does when memory runs out.
     Killed,
-    /// Another process ended it with this signal.
+    /// Another process ended it with a signal.
     Ended {
-        /// Number of the signal.
+        /// The signal number.
         signal: i32,
     },
-    /// It ended in another way.
+    /// Any other cause.
     Other {
-        /// How, in the system's words.
+        /// The exit status, as formatted by the standard library.
         status: String,
     },
 }
 
 impl Cause {
-    /// Whether the model is the likely cause.
+    /// Returns whether the model is the likely cause.
     pub fn is_the_model(&self) -> bool {
         !matches!(self, Cause::Ended { .. } | Cause::Other { .. })
     }
 
-    /// The cause of the end of a process that wrote these last words.
+    /// Determines the cause from the exit status and the last text written to stderr.
     pub(super) fn of(status: ExitStatus, words: &str, limits: &Limits) -> Cause {
         #[cfg(unix)]
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
@@ -83,7 +83,7 @@ impl Cause {
         }
     }
 
-    /// A panic. Some code also panics if an allocation fails.
+    /// Returns the cause for a panic. Some code panics if an allocation fails.
     pub(super) fn of_panic(message: &str, limits: &Limits) -> Cause {
         match is_about_memory(message) {
             true => Cause::Memory { limit_bytes: limits.memory_bytes },
@@ -92,24 +92,24 @@ impl Cause {
     }
 }
 
-/// Whether the message of a panic says that memory could not be had.
+/// Returns whether a panic message reports a failed allocation.
 pub(crate) fn is_about_memory(message: &str) -> bool {
     const WORDS: [&str; 4] =
         ["failed to allocate", "memory allocation", "AllocError", "out of memory"];
     WORDS.iter().any(|words| message.contains(words))
 }
 
-/// The message of a panic.
+/// Returns the message of a panic payload.
 pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message").into()
 }
 
-/// What Rust writes before it aborts.
+/// Messages that the Rust runtime writes before it aborts.
 const OUT_OF_MEMORY: &str = "memory allocation of ";
 const OVERFLOW: &str = "overflowed its stack";
 
-/// Whether a line is of those that are written by the runtime of a process that is about to die.
+/// Returns whether a line is a message that a language runtime writes before it aborts the process.
 pub(super) fn is_last_word(line: &str) -> bool {
     const BEGINNINGS: [&str; 8] = [
         OUT_OF_MEMORY,
@@ -129,14 +129,14 @@ impl fmt::Display for Stopped {
         let advice = match &self.cause {
             Cause::Memory { limit_bytes } => {
                 write!(f, "it needs more than {} MiB of memory", limit_bytes >> 20)?;
-                "allow more with --max-memory, where the machine has more"
+                "raise the limit with --max-memory if the machine has more"
             }
             Cause::Time { seconds } => {
                 write!(f, "it took more than {seconds} seconds")?;
-                "allow more with --max-time"
+                "raise the limit with --max-time"
             }
             Cause::Nesting => {
-                write!(f, "the model nests too deep")?;
+                write!(f, "the model is nested too deeply")?;
                 CHECK
             }
             Cause::Panic { message } => {
@@ -151,15 +151,15 @@ impl fmt::Display for Stopped {
             }
             Cause::Killed => {
                 write!(f, "the system ended it, most likely because memory ran out")?;
-                "end other programs, or convert it on a machine with more memory"
+                "close other programs, or convert the model on a machine with more memory"
             }
             Cause::Ended { signal } => {
-                write!(f, "another process ended it with signal {signal}")?;
-                "start it again"
+                write!(f, "another process stopped it with signal {signal}")?;
+                "try again"
             }
             Cause::Other { status } => {
                 write!(f, "it ended with {status}")?;
-                "start it again, and report it if that does not help"
+                "try again, and report it if it fails again"
             }
         };
         if !self.place.is_empty() {
@@ -169,14 +169,14 @@ impl fmt::Display for Stopped {
     }
 }
 
-/// What to do about a model that nobody understands.
+/// The advice for a model that may be invalid.
 const CHECK: &str = "check it with onnx.checker, and report it if it is valid";
 
-/// Numbers that POSIX systems share, and those of Linux and macOS where they differ.
+/// Signal numbers. Where Linux and macOS differ, both are given.
 mod signal {
     pub const KILL: i32 = 9;
     pub const PROCESSOR_TIME: i32 = 24;
-    /// Those that a process brings upon itself.
+    /// The signals of crashes.
     pub const OF_CRASHES: [(i32, &str); 6] = [
         (4, "SIGILL"),
         (5, "SIGTRAP"),
@@ -202,17 +202,17 @@ mod tests {
     }
 
     #[test]
-    fn each_end_has_its_words() {
+    fn each_cause_has_its_message() {
         let bomb = "memory allocation of 1099511627776 bytes failed";
         let overflow = "thread 'main' (1) has overflowed its stack";
         for (status, words, sentence) in [
             (
                 24,
                 "",
-                "it took more than 5 seconds while reading node a; allow more with --max-time",
+                "it took more than 5 seconds while reading node a; raise the limit with --max-time",
             ),
-            (6, bomb, "it needs more than 1024 MiB of memory while reading node a; allow more"),
-            (6, overflow, "the model nests too deep while reading node a; check it"),
+            (6, bomb, "it needs more than 1024 MiB of memory while reading node a; raise the"),
+            (6, overflow, "the model is nested too deeply while reading node a; check it"),
             (6, "", "the model made the converter crash (signal 6, SIGABRT) while reading node a"),
             (
                 11,
@@ -228,9 +228,9 @@ mod tests {
     }
 
     #[test]
-    fn what_others_do_is_not_the_models_fault() {
+    fn signals_of_other_processes_are_not_blamed_on_the_model() {
         for (status, sentence) in [
-            (15, "another process ended it with signal 15 while reading node a; start it again"),
+            (15, "another process stopped it with signal 15 while reading node a; try again"),
             (3 << 8, "it ended with exit status: 3 while"),
         ] {
             let (cause, text) = explained(status, "");
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_known() {
+    fn last_words_are_recognized() {
         for line in ["memory allocation of 9 bytes failed", "malloc(): corrupted top size"] {
             assert!(is_last_word(line), "{line:?}");
         }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_about_memory_is_about_memory() {
+    fn panics_of_failed_allocations_have_cause_memory() {
         let layout = "failed to allocate Layout { size: 8589934592, align: 32 (1 << 5) }";
         assert_eq!(Cause::of_panic(layout, &LIMITS), Cause::Memory { limit_bytes: 1 << 30 });
         let other = Cause::of_panic("no such axis\nand more", &LIMITS);

@@ -1,4 +1,4 @@
-//! Imports in a child process, or where that is not possible on a thread.
+//! Imports a model in a child process, or on a thread if the program does not support children.
 
 use std::io::Read;
 use std::panic::AssertUnwindSafe;
@@ -13,13 +13,13 @@ use super::worker::PLACE;
 use super::{IMPORT, INSTALLED, Limits, child, place, temporary_folder, transfer};
 use crate::import::{ImportError, ImportOptions, Imported, import};
 
-/// Stack of the importing thread: what nested expressions may need.
+/// The stack size of the import thread in bytes, enough for deeply nested expressions.
 const STACK: usize = 64 << 20;
 
-/// Imports a file where it can do no harm; see [the module's documentation](super).
+/// Imports a file in a child process; see [the module's documentation](super).
 ///
 /// # Errors
-/// [`ImportError`], of which [`ImportError::Stopped`] is what the guard found.
+/// Returns an [`ImportError`]. [`ImportError::Stopped`] reports a crash or an exceeded limit.
 pub fn import_guarded(
     path: &Path,
     options: &ImportOptions,
@@ -33,7 +33,7 @@ pub fn import_guarded(
     }
 }
 
-/// Runs an import on a thread with enough stack and turns a panic into an error.
+/// Runs an import on a thread with a large stack, and turns a panic into an error.
 pub(super) fn on_thread(
     import: impl FnOnce() -> Result<Imported, ImportError> + Send,
     panicked: impl FnOnce(String) -> Cause + Send,
@@ -88,7 +88,7 @@ fn in_process(
     Err(ImportError::Stopped(Stopped { cause, place: place::last(&noted) }))
 }
 
-/// Waits until a process ends, or ends it when its time is over and returns `None`.
+/// Waits for a process. If the time limit expires, kills it and returns `None`.
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
@@ -106,7 +106,7 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
     }
 }
 
-/// What a process writes until it ends; of much, the beginning.
+/// Reads a stream to its end, and returns the first `KEPT` bytes.
 fn last_words(mut stream: impl Read) -> String {
     const KEPT: u64 = 64 << 10;
     let mut words = Vec::new();

@@ -1,20 +1,20 @@
-//! How much memory this process may take: what the machine has, or less where somebody set a limit.
+//! Determines how much memory this process may use.
 
 use std::path::{Path, PathBuf};
 
-/// The share of the memory that a conversion may take, in percent.
+/// The share of the memory that a conversion may use, in percent.
 const SHARE: u64 = 80;
-/// What is assumed where the system does not say how much memory there is.
+/// The limit in bytes if the system does not report its memory.
 const UNKNOWN: u64 = 16 << 30;
 
-/// The most bytes that a process of this machine may take by default: a fixed share of the physical
-/// memory, of the limit of its control group, or of its own limit, whichever is the least.
+/// Returns the default memory limit in bytes: a fixed share of the physical memory, the control
+/// group's limit or the process's own limit, whichever is the least.
 pub fn memory_bytes() -> u64 {
     let least = [physical(), control_groups(), own_limit()].into_iter().flatten().min();
     least.map_or(UNKNOWN, |bytes| bytes / 100 * SHARE)
 }
 
-/// Bytes of physical memory, where the system says so.
+/// Returns the physical memory in bytes, if the system reports it.
 fn physical() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -22,20 +22,20 @@ fn physical() -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// The least limit of the control groups that this process is in.
+/// Returns the least memory limit of the control groups of this process.
 fn control_groups() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     limits_of(&groups, Path::new("/sys/fs/cgroup")).min()
 }
 
-/// The limits of the control groups of `groups`, which has the form of `/proc/self/cgroup`, and of
-/// those around them. A container may see its own group as the root: the root is looked at too.
+/// Returns the memory limits of control groups and their ancestors. `groups` has the format of
+/// `/proc/self/cgroup`. The root is included, as a container may see its own group as the root.
 fn limits_of(groups: &str, root: &Path) -> impl Iterator<Item = u64> {
     let mut files: Vec<PathBuf> = Vec::new();
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
-        // Version 2 names no controllers; version 1 has a tree for each.
+        // Version 2 lists no controllers; version 1 has one tree per controller.
         let (tree, file) = match controllers {
             "" => (root.to_path_buf(), "memory.max"),
             _ if controllers.split(',').any(|name| name == "memory") => {
@@ -46,11 +46,11 @@ fn limits_of(groups: &str, root: &Path) -> impl Iterator<Item = u64> {
         let group = Path::new(group.trim_start_matches('/'));
         files.extend(group.ancestors().map(|group| tree.join(group).join(file)));
     }
-    // A group without a limit says "max", or a number near the greatest there is.
+    // A group without a limit has "max" (not a number) or a number near the maximum.
     files.into_iter().filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
 }
 
-/// The limit of the address space that this process was started with.
+/// Returns the address space limit of this process, if there is one.
 fn own_limit() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_limit_of_all_groups_counts() {
+    fn the_least_limit_of_all_groups_applies() {
         let folder = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = folder.path().join(path);
@@ -82,7 +82,7 @@ mod tests {
         write("memory/memory.limit_in_bytes", "9223372036854771712\n");
         let groups = "9:name=systemd:/\n4:cpuacct,memory:/job\n1:cpu:/\n0::/user/job\n";
         assert_eq!(least(groups), Some(3000));
-        // Inside a container, the path of the group may not be there, and the root is the group.
+        // In a container, the group's path may not exist, and the root is the group.
         write("memory.max", "2000\n");
         assert_eq!(least("0::/elsewhere\n"), Some(2000));
         assert_eq!(least("nonsense\n::\n"), Some(2000));
@@ -90,7 +90,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_share_of_the_machine_is_taken() {
+    fn the_default_limit_is_below_the_physical_memory() {
         let (bytes, physical) = (memory_bytes(), physical().unwrap());
         assert!(bytes > 0 && bytes < physical, "{bytes} of {physical}");
     }

@@ -1,4 +1,4 @@
-//! Where a process is in its work, written down for the process that watches it.
+//! Records the current activity of a child process in a file for its parent.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -8,22 +8,22 @@ use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// Bytes of the file: one note, filled up with spaces.
+/// The size of the file in bytes: one note, padded with spaces.
 const BYTES: usize = 256;
-/// Targets of the log records that name the place of the work.
+/// The targets of the log records that name the current activity.
 const TARGETS: [&str; 4] =
     [crate::import::STAGE, "tract_onnx::model", "tract_hir::infer::analyser", "tract_core::plan"];
-/// How those of tract begin, and what stands for that in a note.
+/// The prefixes of tract's log records, and their replacements in a note.
 const BEGINNINGS: [(&str, &str); 3] = [
     ("Creating node ", "reading node "),
     ("Starting step for ", "finding the shapes of "),
     ("Running step ", "running "),
 ];
 
-/// The notes of this process, if another watches it.
+/// The notes of this process, if a parent reads them.
 static NOTES: OnceLock<Notes> = OnceLock::new();
 
-/// A file of one note, the latest.
+/// A file that contains the latest note.
 struct Notes(File);
 
 impl Notes {
@@ -31,46 +31,47 @@ impl Notes {
         File::create(path).map(Notes)
     }
 
-    /// Writes the words that follow "while"; they need not fit.
+    /// Writes a phrase that follows "while", truncated to [`BYTES`] bytes.
     fn write(&self, doing: &str) {
         let mut bytes = [b' '; BYTES];
         let end = doing.floor_char_boundary(BYTES);
         bytes[..end].copy_from_slice(&doing.as_bytes()[..end]);
         let mut file = &self.0;
-        // A note is a help, not a result.
+        // Notes are only diagnostics: ignore errors.
         let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&bytes));
     }
 }
 
-/// Notes the places of this process in a file from now on.
+/// Starts recording the activity of this process in a file.
 pub(super) fn keep_in(path: &Path) -> io::Result<()> {
     let _ = NOTES.set(Notes::create(path)?);
     Ok(())
 }
 
-/// Notes what this process does.
+/// Records the current activity of this process.
 pub(super) fn note(doing: &str) {
     if let Some(notes) = NOTES.get() {
         notes.write(doing);
     }
 }
 
-/// The place that a process noted last; empty where it noted none.
+/// Returns the last note of a process; empty if there is none.
 pub(super) fn last(path: &Path) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = File::open(path) {
         let _ = file.take(BYTES as u64).read_to_end(&mut bytes);
     }
     let text = String::from_utf8_lossy(&bytes);
-    // It becomes part of a sentence on a terminal, and the names in it are foreign.
+    // The note is printed to a terminal and contains untrusted names: remove control characters.
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.collect::<String>().trim().into()
 }
 
-/// Makes `inner` this program's logger, and notes from what tract logs which node is read or run.
+/// Installs `inner` as this program's logger. In a child process, tract's log records are also used
+/// to record which node is being read or run.
 ///
 /// # Errors
-/// Where the program has a logger already.
+/// Returns an error if the program already has a logger.
 pub fn set_logger(inner: Box<dyn Log>, level: LevelFilter) -> Result<(), log::SetLoggerError> {
     let watched = NOTES.get().is_some();
     log::set_boxed_logger(Box::new(Noting { inner, level }))?;
@@ -78,10 +79,10 @@ pub fn set_logger(inner: Box<dyn Log>, level: LevelFilter) -> Result<(), log::Se
     Ok(())
 }
 
-/// A logger that takes notes.
+/// A logger that also records the current activity.
 struct Noting {
     inner: Box<dyn Log>,
-    /// What `inner` wants to see.
+    /// The maximum level for `inner`.
     level: LevelFilter,
 }
 
@@ -104,7 +105,7 @@ impl Log for Noting {
     }
 }
 
-/// Whether a log record names the place of the work.
+/// Returns whether a log record names the current activity.
 fn is_place(metadata: &Metadata<'_>) -> bool {
     NOTES.get().is_some() && TARGETS.contains(&metadata.target())
 }
@@ -117,15 +118,15 @@ fn note_record(record: &Record<'_>) {
     }
 }
 
-/// What tract does, by what it logs; `None` for all else it logs.
+/// Translates a log record of tract to an activity. Returns `None` for other records.
 fn doing(words: &fmt::Arguments<'_>) -> Option<String> {
     let mut head = Head(String::new());
-    // It ends early where the words are others, or long.
+    // Formatting stops early if no prefix matches or the text is long.
     let _ = head.write_fmt(*words);
     let (beginning, stands_for) =
         BEGINNINGS.iter().find(|(beginning, _)| head.0.starts_with(beginning))?;
     let rest = &head.0[beginning.len()..];
-    // The number of a step means nothing to a user.
+    // Drop the step number, which means nothing to a user.
     let node = match *stands_for {
         "running " => rest.split_once(", ")?.1,
         _ => rest,
@@ -133,7 +134,7 @@ fn doing(words: &fmt::Arguments<'_>) -> Option<String> {
     Some(format!("{stands_for}{node}"))
 }
 
-/// The beginning of a text, cut to the length of a place.
+/// A prefix of a formatted text, limited to about [`BYTES`] bytes.
 struct Head(String);
 
 impl fmt::Write for Head {
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_place_is_known_and_plain() {
+    fn the_last_note_is_read_without_control_characters() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("place");
         assert_eq!(last(&path), "");
@@ -159,7 +160,7 @@ mod tests {
         notes.write("finding the shapes of a long name");
         notes.write("running node \"y\u{1b}[31m\"");
         assert_eq!(last(&path), "running node \"y [31m\"");
-        // Cut between characters.
+        // Notes are truncated at character boundaries.
         notes.write(&"é".repeat(BYTES));
         assert_eq!(last(&path), "é".repeat(BYTES / 2));
         notes.write("");
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tract_logs_tells_the_node() {
+    fn tract_log_records_name_the_node() {
         let name = "mm";
         let told = |words: fmt::Arguments<'_>| doing(&words);
         assert_eq!(told(format_args!("Creating node {name}")).unwrap(), "reading node mm");
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn other_records_are_not_written_out() {
+    fn other_records_are_not_formatted() {
         struct Costly;
         impl fmt::Display for Costly {
             fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! The supervisor of a process that does the work.
+//! The supervisor of a child process.
 
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::PathBuf;
@@ -12,37 +12,37 @@ use super::ends::{Cause, Stopped, is_last_word};
 use super::worker::{self, EVENT, LINE_END, PLACE, Worker};
 use super::{Limits, SUPERVISED, place};
 
-/// How long the supervisor waits for words before it looks at the process and the clock.
+/// How long the supervisor waits for output before it checks the process and the time.
 const TICK: Duration = Duration::from_millis(20);
-/// More time than this between two looks is none of the process's: both were suspended.
+/// The maximum time counted between two checks: after more, the machine was suspended.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
-/// How long last words may come after the end of a process.
+/// How long the supervisor reads remaining output after the process has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Most bytes of last words that are kept back.
+/// The maximum number of bytes of last words that are held back.
 const MOST_WORDS: usize = 64 << 10;
-/// Longest line that is read as one.
+/// The maximum length in bytes of a line that is read whole.
 const LONGEST_LINE: u64 = 1 << 16;
 
-/// What a supervised process may do, and where.
+/// The limits and output files of a supervised process.
 #[derive(Clone, Debug, Default)]
 pub struct Supervision {
-    /// Memory and time that it may take.
+    /// The memory and time limits.
     pub limits: Limits,
-    /// The files that it writes: unfinished files next to them are removed.
+    /// The files that the process writes. Its unfinished files in their folders are removed.
     pub outputs: Vec<PathBuf>,
 }
 
-/// What a supervised process reports.
+/// An event reported by a supervised process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'e> {
     /// A stage begins.
     Stage(&'e str),
-    /// The number of steps of a stage that are done, and the number of all its steps.
+    /// The number of completed steps of the stage, and the number of all its steps.
     Step(usize, usize),
     /// There is no more progress to show.
     Finished,
-    /// An error as one sentence, sent with [`send_error`](super::send_error).
+    /// An error message, sent with [`send_error`](super::send_error).
     Error(&'e str),
     /// Bytes that the process wrote to stderr.
     Text(&'e [u8]),
@@ -52,46 +52,45 @@ pub enum Event<'e> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ended {
-    /// By itself, with this exit code.
+    /// The process exited with this code.
     Code(u8),
-    /// Otherwise.
+    /// The process crashed, or was stopped.
     Stopped(Stopped),
 }
 
-/// Why a process cannot be supervised.
+/// The error type of [`supervised`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisionError {
-    /// No temporary files can be made.
+    /// No temporary files can be created.
     #[error(
-        "{}: no temporary files can be written there: {source}; make room, or set TMPDIR to another \
-         folder",
+        "{}: cannot write temporary files: {source}; free space, or set TMPDIR to another folder",
         folder.display()
     )]
     Temporary {
         /// The folder for temporary files.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A process cannot be started or listened to.
-    #[error("the process that does the work cannot be started: {0}")]
+    /// The child process cannot be started or read from.
+    #[error("cannot start or supervise the child process: {0}")]
     Process(#[from] io::Error),
 }
 
-/// Does work in a child of this process, and watches it: a crash of the work becomes an answer, its
-/// memory and time are limited, and its temporary files go whatever ends it or this process.
+/// Runs `work` in a child process and supervises it. The child's memory and time are limited, a
+/// crash is returned as a value, and temporary files are removed no matter how either process ends.
 ///
-/// The child is the same program with the same arguments. It comes here too, does the work and ends
-/// with the exit code that `work` returns; the call returns only in the process that supervises. The
-/// child has stdin and stdout of this process. What it writes to stderr comes to `listen`, and so does
-/// its progress where it reports that to a [`Reporter`](super::Reporter).
+/// The child is the same program with the same arguments. When it reaches this call, it runs `work`
+/// and exits with the code that `work` returns; the call returns only in the supervisor. The child
+/// inherits stdin and stdout. Its stderr is passed to `listen`, as is its progress if it uses a
+/// [`Reporter`](super::Reporter).
 ///
-/// A program must call [`child_main_if_requested`](super::child_main_if_requested) first in its
+/// The program must call [`child_main_if_requested`](super::child_main_if_requested) first in its
 /// `main`.
 ///
 /// # Errors
-/// Where the child cannot be started.
+/// Returns an error if the child cannot be started.
 pub fn supervised(
     supervision: &Supervision,
     listen: &mut dyn FnMut(Event<'_>),
@@ -115,20 +114,20 @@ pub fn supervised(
     Ok(ended?)
 }
 
-/// A folder for the temporary files of the child alone. It stays until the cleaner removes it.
+/// Creates a folder for the child's temporary files. The cleaner removes it.
 fn temporary() -> Result<PathBuf, SupervisionError> {
     let folder = tempfile::Builder::new().prefix("hardtack-").tempdir();
     let failed = |source| SupervisionError::Temporary { folder: std::env::temp_dir(), source };
     folder.map(tempfile::TempDir::keep).map_err(failed)
 }
 
-/// How the names of unfinished files of one child begin: by the name of its folder, which is random.
+/// Returns the name prefix of the child's unfinished files, from the random name of its folder.
 fn mark(folder: &std::path::Path) -> String {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     format!(".{}-", name.unwrap_or_default().replace(' ', "_"))
 }
 
-/// The folders of files, of those also that links lead to.
+/// Returns the folders of the output files, and of the targets of symbolic links.
 fn places(outputs: &[PathBuf]) -> Vec<PathBuf> {
     let mut places = Vec::new();
     for output in outputs {
@@ -144,7 +143,7 @@ fn places(outputs: &[PathBuf]) -> Vec<PathBuf> {
     places
 }
 
-/// Starts the child.
+/// Starts the child process.
 fn start(supervision: &Supervision, leftovers: &Leftovers) -> io::Result<Child> {
     let mut arguments = std::env::args_os();
     let mut command = Command::new(std::env::current_exe()?);
@@ -161,12 +160,13 @@ fn start(supervision: &Supervision, leftovers: &Leftovers) -> io::Result<Child> 
     command.stderr(Stdio::piped()).spawn()
 }
 
-/// Has the C library of a process give large blocks back as soon as they are free: glibc keeps them once
-/// it has seen one go, and tensors come and go in a conversion. It can be told otherwise only when a
-/// process begins.
+/// Makes glibc return large blocks to the system as soon as they are freed. By default, glibc
+/// raises its threshold after the first large block is freed and keeps later ones, so the freed
+/// tensors of a conversion would accumulate. This crate forbids unsafe code, so it cannot call
+/// `mallopt`; the environment variable takes effect only when a process starts.
 fn give_back(command: &mut Command) {
     const VARIABLE: &str = "MALLOC_MMAP_THRESHOLD_";
-    /// Blocks of this many bytes or more are given back.
+    /// The size in bytes from which freed blocks are returned.
     const THRESHOLD: &str = "131072";
     let glibc = cfg!(all(target_os = "linux", target_env = "gnu"));
     if glibc && std::env::var_os(VARIABLE).is_none() {
@@ -174,16 +174,16 @@ fn give_back(command: &mut Command) {
     }
 }
 
-/// A child that is watched.
+/// A supervised child.
 struct Watched {
     child: Child,
-    /// The stage it is in.
+    /// The current stage.
     stage: String,
-    /// The panic it reported.
+    /// The message of the panic that the child reported.
     panic: Option<String>,
-    /// Lines that may be its last words, which are kept back until that is clear.
+    /// Lines that may be the child's last words. They are held back until more output decides.
     words: Vec<u8>,
-    /// Whether one of them is only said by a process that dies.
+    /// Whether one of them is a message that only an aborting process writes.
     dying: bool,
 }
 
@@ -193,7 +193,7 @@ impl Watched {
         Watched { child, stage, panic: None, words, dying: false }
     }
 
-    /// Watches until the child has ended.
+    /// Passes on output until the child has ended or its time limit expires.
     fn watch(
         mut self,
         supervision: &Supervision,
@@ -207,7 +207,7 @@ impl Watched {
         let (status, in_time) = loop {
             match lines.recv_timeout(TICK) {
                 Ok(line) => self.line(&line, listen),
-                // It may close its stderr and live on.
+                // The child may close its stderr and keep running.
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -229,7 +229,7 @@ impl Watched {
         Ok(self.ended(status, in_time, limits, leftovers, listen))
     }
 
-    /// What the end of the child means.
+    /// Determines how the child ended.
     fn ended(
         mut self,
         status: ExitStatus,
@@ -262,12 +262,12 @@ impl Watched {
         Ended::Stopped(Stopped { cause, place })
     }
 
-    /// Takes a line of the child's stderr.
+    /// Handles a line of the child's stderr.
     fn line(&mut self, line: &[u8], listen: &mut dyn FnMut(Event<'_>)) {
         let text = String::from_utf8_lossy(line);
         let Some(event) = text.strip_prefix(EVENT) else {
             self.words.extend_from_slice(line);
-            // More may follow the first of them: where memory ran out, who asked for it.
+            // A backtrace may follow the first of the last words.
             self.dying |= is_last_word(&text);
             let blank = text.trim().is_empty();
             if !(self.dying || blank) || self.words.len() > MOST_WORDS {
@@ -299,9 +299,9 @@ impl Watched {
     }
 }
 
-/// The lines of a stream, with their ends; a very long line comes in pieces.
+/// Reads the lines of a stream on a thread. Lines keep their line ends; very long lines are split.
 fn lines(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
-    /// Lines that wait at most: a process that writes faster than it is read has to wait.
+    /// The maximum number of queued lines. A process that writes faster blocks.
     const WAITING: usize = 256;
     let (sender, receiver) = sync_channel(WAITING);
     let follow = |sender: SyncSender<Vec<u8>>| {
@@ -327,7 +327,7 @@ fn lines(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// What is heard of a child that writes these lines, and what is kept back.
+    /// Returns the events for these lines of a child's stderr, and the child's final state.
     fn heard(written: &[&str]) -> (Vec<String>, Watched) {
         let child = Command::new(std::env::current_exe().unwrap());
         let child = { child }.arg("--list").stdout(Stdio::null()).spawn().unwrap();
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_told_from_words() {
+    fn events_are_separated_from_text() {
         let lines = [
             "\u{1e}stage fold\n",
             "\u{1e}step 3 10\n",
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_kept_back_until_others_follow() {
+    fn last_words_are_held_back_until_more_text_follows() {
         let bomb = "memory allocation of 9 bytes failed\n";
         let frame = "   0: std::alloc::rust_oom\n";
         let (words, watched) = heard(&["\n", bomb, frame]);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_files_are_sought_where_links_lead() {
+    fn folders_of_link_targets_are_searched_for_unfinished_files() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         std::fs::create_dir(root.join("real")).unwrap();

@@ -1,4 +1,4 @@
-//! How a result comes from one process to the other: a file, checked like any foreign one.
+//! The file format that returns an import result to the parent. It is validated as untrusted input.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -16,10 +16,10 @@ const REFUSED: u8 = 2;
 const TENSOR: u8 = 1;
 const DIMS: u8 = 2;
 
-/// Most dimensions of a tensor.
+/// The maximum rank of a tensor.
 const MAX_RANK: u64 = crate::import::limits::MAX_RANK as u64;
 
-/// Writes a result.
+/// Writes an import result to a file.
 pub fn write(path: &Path, result: &Result<Imported, ImportError>) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     match result {
@@ -69,7 +69,7 @@ fn block(file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Reads a result.
+/// Reads and validates an import result from a file.
 pub fn read(path: &Path) -> io::Result<Result<Imported, ImportError>> {
     let mut file = BufReader::new(File::open(path)?);
     match read_byte(&mut file)? {
@@ -143,7 +143,7 @@ fn read_length(file: &mut impl Read) -> io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Reads as many bytes as stated; memory grows with what really comes.
+/// Reads a length and that many bytes. Memory grows only with the bytes actually read.
 fn read_block(file: &mut impl Read) -> io::Result<Vec<u8>> {
     let length = read_length(file)?;
     let mut bytes = Vec::new();
@@ -152,7 +152,7 @@ fn read_block(file: &mut impl Read) -> io::Result<Vec<u8>> {
 }
 
 fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the importing process gave back a broken result")
+    io::Error::new(io::ErrorKind::InvalidData, "the import process returned an invalid result")
 }
 
 #[cfg(test)]
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn results_arrive_as_they_were() {
+    fn results_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("result");
         write(&path, &Ok(imported())).unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_results_are_errors() {
+    fn invalid_results_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("result");
         write(&path, &Ok(imported())).unwrap();

@@ -10,44 +10,44 @@ use super::ends::panic_message;
 use super::{Limits, SUPERVISED, WATCHED_EVERY, place};
 use crate::report::Progress;
 
-/// Begins a line of the supervised process's stderr that is not for the user but for its supervisor.
+/// The first character of a line on stderr that is an event for the supervisor, not text.
 pub(super) const EVENT: char = '\u{1e}';
-/// Stands for the end of a line in such a line.
+/// Replaces a line end within an event.
 pub(super) const LINE_END: char = '\u{1f}';
 
-/// Name of the file in the temporary folder where a process notes its place.
+/// The name of the file in the temporary folder where a child records its current activity.
 pub(super) const PLACE: &str = "place";
 
-/// What a supervised process knows of itself.
+/// The state of a supervised process.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// The process that supervises it.
+    /// The process id of the supervisor.
     supervisor: u32,
-    /// What it may use.
+    /// The memory and time limits.
     pub limits: Limits,
-    /// How the names of unfinished files begin.
+    /// The name prefix of unfinished files.
     mark: String,
-    /// Whether its supervisor writes its words to a terminal.
+    /// Whether the supervisor's stderr is a terminal.
     terminal: bool,
-    /// The temporary folder of its own.
+    /// The private temporary folder.
     folder: PathBuf,
 }
 
 static WORKER: OnceLock<Worker> = OnceLock::new();
 
-/// This process as a supervised one, if it is one.
+/// Returns the state of this process if it is supervised.
 pub(super) fn worker() -> Option<&'static Worker> {
     WORKER.get()
 }
 
 impl Worker {
-    /// What a supervisor puts into the environment of the process it starts.
+    /// Returns the value of the environment variable [`SUPERVISED`] for a child of this process.
     pub fn variable(limits: &Limits, mark: &str, terminal: bool) -> String {
         let Limits { memory_bytes, seconds } = limits;
         format!("{} {memory_bytes} {seconds} {mark} {terminal}", std::process::id())
     }
 
-    /// Reads the same; `None` where it is for another process: a child inherits it.
+    /// Parses the variable. Returns `None` if it was inherited and is meant for another process.
     fn read(variable: &str) -> Option<Worker> {
         let mut parts = variable.split(' ');
         let supervisor: u32 = parts.next()?.parse().ok()?;
@@ -63,7 +63,7 @@ impl Worker {
     }
 }
 
-/// Makes this process a supervised one, if it was started to be one.
+/// Applies the limits of a supervised process, if this process was started as one.
 pub(super) fn begin() {
     let Some(worker) = std::env::var(SUPERVISED).ok().and_then(|text| Worker::read(&text)) else {
         return;
@@ -74,29 +74,29 @@ pub(super) fn begin() {
     let _ = WORKER.set(worker);
 }
 
-/// The memory that this process may take, where it is a child.
+/// The memory limit of this process in bytes, if it is a child.
 static LIMIT: OnceLock<u64> = OnceLock::new();
 
-/// The most bytes of memory that this process may take, where it is a child.
+/// Returns the memory limit of this process in bytes, if it is a child.
 pub(super) fn limit_bytes() -> Option<u64> {
     LIMIT.get().copied()
 }
 
-/// Limits this process from now on, as far as the system can.
+/// Applies the memory limit to this process, and disables core dumps, where the system supports it.
 pub(super) fn limit(limits: &Limits) {
     let _ = LIMIT.set(limits.memory_bytes);
     #[cfg(unix)]
     {
         use rlimit::{Resource, getrlimit, setrlimit};
         let _ = setrlimit(Resource::CORE, 0, 0);
-        // Not every system can limit the address space; the clock is watched everywhere.
+        // Not every system can limit the address space. The parent enforces the time limit.
         let hard = getrlimit(Resource::AS).map_or(rlimit::INFINITY, |(_, hard)| hard);
         let memory = limits.memory_bytes.min(hard);
         let _ = setrlimit(Resource::AS, memory, memory);
     }
 }
 
-/// The process that started this one, where the system says so.
+/// Returns the process id of the parent, if the system reports it.
 pub(super) fn parent() -> Option<u32> {
     #[cfg(unix)]
     return Some(std::os::unix::process::parent_id());
@@ -104,7 +104,7 @@ pub(super) fn parent() -> Option<u32> {
     None
 }
 
-/// Ends this process soon after the one that started it, whatever ends that.
+/// Starts a thread that aborts this process soon after its parent has ended.
 pub(super) fn watch_parent(expected: u32) {
     const STACK: usize = 64 << 10;
     let watch = move || {
@@ -119,7 +119,7 @@ pub(super) fn watch_parent(expected: u32) {
     }
 }
 
-/// Runs the work of a supervised process and ends it with its exit code. A panic is reported to the
+/// Runs the work of a supervised process and exits with its code. Reports a panic to the
 /// supervisor.
 pub(super) fn serve(work: impl FnOnce() -> u8) -> ! {
     std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
@@ -130,13 +130,12 @@ pub(super) fn serve(work: impl FnOnce() -> u8) -> ! {
     std::process::exit(code.into())
 }
 
-/// Whether this process is supervised.
+/// Returns whether this process is supervised.
 pub fn is_supervised() -> bool {
     worker().is_some()
 }
 
-/// Whether the words that this process writes to stderr come to a terminal, by way of its supervisor
-/// if it has one.
+/// Returns whether stderr is a terminal; in a supervised process, whether the supervisor's is.
 pub fn stderr_is_terminal() -> bool {
     match worker() {
         Some(worker) => worker.terminal,
@@ -144,13 +143,14 @@ pub fn stderr_is_terminal() -> bool {
     }
 }
 
-/// The folder for temporary files as the user knows it.
+/// Returns the user's folder for temporary files; in a supervised process, the parent of its
+/// private folder.
 pub fn temporary_folder() -> PathBuf {
     let own = worker().and_then(|worker| worker.folder.parent());
     own.map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
-/// How the names of files begin that are not finished: a supervisor removes what is left of them.
+/// Returns the name prefix of unfinished files. A supervisor removes the ones that remain.
 pub fn unfinished_prefix() -> &'static str {
     worker().map_or(".hardtack-", |worker| &worker.mark)
 }
@@ -169,11 +169,11 @@ fn send(kind: &str, text: &str) {
 /// Sends the progress of a supervised process to its supervisor.
 #[derive(Debug, Default)]
 pub struct Reporter {
-    /// The last step and when it was sent.
+    /// The time at which the last step was sent.
     last: Option<std::time::Instant>,
 }
 
-/// A step is not sent where the one before was sent less than this ago: nobody could read it.
+/// The minimum time between two sent steps. More frequent updates cannot be read.
 const STEPS_EVERY: Duration = Duration::from_millis(20);
 
 impl Progress for Reporter {

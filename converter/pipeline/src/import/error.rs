@@ -1,4 +1,4 @@
-//! What can be wrong with a model that is imported.
+//! Errors of an import.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,127 +8,127 @@ use thiserror::Error;
 
 use crate::guard::Stopped;
 
-/// Why a model was not imported.
+/// The error type of imports.
 #[derive(Debug, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ImportError {
     /// The file cannot be read.
     #[error("{}: cannot be read: {problem}", path.display())]
     Read {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         problem: String,
     },
     /// The file is larger than any ONNX model.
-    #[error("{}: has {bytes} bytes, and a model may have {limit}", path.display())]
+    #[error("{}: has {bytes} bytes; the maximum is {limit}", path.display())]
     TooLarge {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// Its size.
+        /// The size of the file in bytes.
         bytes: u64,
-        /// The largest size that is read.
+        /// The maximum size in bytes.
         limit: u64,
     },
-    /// The tensors of the model take more memory than there is.
+    /// The tensors of the model exceed the memory limit.
     #[error(
-        "{}: its tensors take {} MiB, and an import needs twice that of the {} MiB of memory that it \
-         may take; allow more with --max-memory, where the machine has more",
+        "{}: its tensors take {} MiB, and the import needs twice that, with a limit of {} MiB of \
+         memory; raise the limit with --max-memory if the machine has more",
         path.display(), bytes >> 20, memory_bytes >> 20
     )]
     TooMuchData {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// Bytes of the file and of the tensors in others.
+        /// The bytes of the file and of its external tensors.
         bytes: u64,
-        /// What the import may take.
+        /// The memory limit in bytes.
         memory_bytes: u64,
     },
-    /// The model has more of something than can be converted.
-    #[error("the model has {count} {what}, and at most {limit} can be converted")]
+    /// The model exceeds a limit.
+    #[error("the model has {count} {what}; the maximum is {limit}")]
     TooMany {
-        /// What it has too many of.
+        /// The counted items, for example `nodes`.
         what: String,
-        /// How many.
+        /// The number of items.
         count: usize,
-        /// How many there may be.
+        /// The maximum number of items.
         limit: usize,
     },
-    /// The file is no ONNX model.
+    /// The file is not an ONNX model.
     #[error("{}: is not an ONNX model: {problem}", path.display())]
     NotOnnx {
-        /// The file.
+        /// The path.
         path: PathBuf,
-        /// What is wrong.
+        /// A description of the problem.
         problem: String,
     },
     /// The model contradicts itself or the ONNX specification.
     #[error("the model is malformed: {0}; check it with onnx.checker")]
     Malformed(String),
-    /// A tensor's bytes, which lie in a file beside the model, cannot be had.
-    #[error("tensor {tensor:?} keeps its bytes in another file, and {problem}")]
+    /// The external data of a tensor cannot be read.
+    #[error("external data of tensor {tensor:?}: {problem}")]
     ExternalData {
-        /// The tensor.
+        /// The name of the tensor.
         tensor: String,
-        /// What is wrong.
+        /// A description of the problem.
         problem: String,
     },
-    /// A setting names nothing in the model, or gives it a value it cannot have.
+    /// A `--set` option names nothing in the model, or has an invalid value.
     #[error("--set {name}={value}: {problem}")]
     Setting {
-        /// What was to be set.
+        /// The name of the setting.
         name: String,
-        /// To what.
+        /// The value of the setting.
         value: String,
-        /// What is wrong, and what can be set.
+        /// A description of the problem, and what can be set.
         problem: String,
     },
-    /// A node asks for something that would be computed wrongly.
+    /// A node is malformed, or uses an unsupported feature.
     #[error("in node {node:?} ({operator}): {problem}")]
     Node {
-        /// The node.
+        /// The name of the node.
         node: String,
-        /// Its operator.
+        /// The operator of the node.
         operator: String,
-        /// What is wrong, and what to do.
+        /// A description of the problem, and its remedy.
         problem: String,
     },
     /// The model has operators that cannot be converted.
     #[error("the model has operators that cannot be converted: {}", list(.0))]
     Unsupported(Vec<UnsupportedOperator>),
-    /// The shapes or types of the model do not fit together, or a graph cannot be expressed.
+    /// The shapes or types of the model do not fit together, or the graph cannot be represented.
     #[error("the model cannot be converted: {problem}")]
     Graph {
-        /// What is wrong, with the node where it is known.
+        /// A description of the problem, with the node if it is known.
         problem: String,
     },
-    /// The import did not end in an orderly way.
+    /// The import crashed, or exceeded a limit.
     #[error("the import was stopped: {0}")]
     Stopped(Stopped),
-    /// The result of the import cannot be kept in a temporary file.
+    /// The result of the import cannot be written to a temporary file.
     #[error(
-        "{}: the imported model cannot be written there: {problem}; make room, or set TMPDIR to \
-         another folder",
+        "{}: cannot write the imported model: {problem}; free space, or set TMPDIR to another \
+         folder",
         folder.display()
     )]
     Temporary {
         /// The folder for temporary files.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         problem: String,
     },
-    /// The process that imports cannot be started or listened to.
-    #[error("the import process cannot be used: {0}")]
+    /// The import process cannot be started or supervised.
+    #[error("cannot start or supervise the import process: {0}")]
     #[serde(skip)]
     Process(#[from] std::io::Error),
 }
 
-/// An operator that cannot be converted, with the nodes that use it.
+/// An unsupported operator, with the nodes that use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnsupportedOperator {
-    /// The operator, after its domain where that is not the standard one.
+    /// The operator, preceded by its domain if that is not the standard one.
     pub operator: String,
-    /// Names of the nodes, in the order of the graph.
+    /// The names of the nodes, in the order of the graph.
     pub nodes: Vec<String>,
 }
 

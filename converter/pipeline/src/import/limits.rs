@@ -1,5 +1,5 @@
-//! How large a graph may be. What reads graphs takes time that grows with the square of their size:
-//! minutes where a model is many times larger than any that people make.
+//! Limits on the size of a graph. The time to read a graph grows with the square of its size, so a
+//! model far larger than any real one would take minutes.
 
 use hardtack_bundle::graph::Graph;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
@@ -7,31 +7,31 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 use super::ImportError;
 use super::rewrite::node::Node;
 
-/// Most nodes of a model, with those of graphs in nodes and of functions. The largest that are made
-/// have some thousands.
+/// The maximum number of nodes of a model, including subgraphs and functions. The largest real
+/// models have a few thousand.
 const MAX_NODES: usize = 20_000;
-/// Most nodes that rewriting may make of them.
+/// The maximum number of nodes after rewriting.
 pub const MAX_REWRITTEN: usize = 2 * MAX_NODES;
-/// Most constant tensors.
+/// The maximum number of constant tensors.
 const MAX_TENSORS: usize = 50_000;
-/// Most inputs or outputs of a node.
+/// The maximum number of inputs or outputs of a node.
 const MAX_VALUES: usize = 4096;
-/// Most branches that are decided.
+/// The maximum number of `If` conditions that are evaluated.
 pub const MAX_BRANCHES: usize = 1024;
-/// Most dimensions of a value.
+/// The maximum rank of a value.
 pub const MAX_RANK: usize = 64;
 
-/// Checks that a model as its file has it is not larger than what can be read.
+/// Checks the size of a model as read from its file.
 pub fn check(model: &ModelProto) -> Result<(), ImportError> {
     check_up_to(model, MAX_NODES)
 }
 
-/// The same of a model that was rewritten.
+/// Checks the size of a model after rewriting.
 pub fn check_rewritten(model: &ModelProto) -> Result<(), ImportError> {
     check_up_to(model, MAX_REWRITTEN)
 }
 
-/// Checks that the values of an imported graph have no more dimensions than can be stored.
+/// Checks the ranks of the values in an imported graph.
 pub fn check_ranks(graph: &Graph) -> Result<(), ImportError> {
     let bodies = graph.bodies.iter().flat_map(|body| &body.nodes);
     for node in graph.nodes.iter().chain(bodies) {
@@ -40,7 +40,7 @@ pub fn check_ranks(graph: &Graph) -> Result<(), ImportError> {
             return Err(ImportError::Node {
                 node: node.name.clone(),
                 operator: node.operator.name().into(),
-                problem: format!("it gives {rank} dimensions, and a value may have {MAX_RANK}"),
+                problem: format!("its output has {rank} dimensions; the maximum is {MAX_RANK}"),
             });
         }
     }
@@ -54,7 +54,7 @@ fn check_up_to(model: &ModelProto, nodes: usize) -> Result<(), ImportError> {
     size.within(nodes)
 }
 
-/// Nodes of a list and of the graphs in them.
+/// Counts nodes and the nodes of their subgraphs.
 pub fn count(nodes: &[NodeProto]) -> usize {
     let graphs = nodes
         .iter()
@@ -63,7 +63,7 @@ pub fn count(nodes: &[NodeProto]) -> usize {
     nodes.len() + graphs.map(|graph| count(&graph.node)).sum::<usize>()
 }
 
-/// What was counted.
+/// The size of a model.
 #[derive(Default)]
 struct Size {
     nodes: usize,
@@ -82,7 +82,7 @@ impl Size {
             for (count, what) in [(node.input.len(), "inputs"), (node.output.len(), "outputs")] {
                 if count > MAX_VALUES {
                     return Err(node.wrong(format!(
-                        "it has {count} {what}, and a node may have {MAX_VALUES}; do it in several"
+                        "it has {count} {what}; the maximum is {MAX_VALUES}, so use several nodes"
                     )));
                 }
             }
@@ -120,19 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn graphs_have_a_largest_size() {
+    fn the_size_of_graphs_is_limited() {
         let chain = |count: usize| vec![node("Relu", &["x"], &["y"], vec![]); count];
         assert_eq!(checked(chain(MAX_NODES)), "");
         assert_eq!(
             checked(chain(MAX_NODES + 1)),
-            "the model has 20001 nodes, and at most 20000 can be converted"
+            "the model has 20001 nodes; the maximum is 20000"
         );
         let wide = node("Concat", &vec!["x"; MAX_VALUES + 1], &["y"], vec![]);
         assert!(checked(vec![wide]).contains("it has 4097 inputs"));
     }
 
     #[test]
-    fn nodes_in_branches_count() {
+    fn nodes_in_branches_are_counted() {
         let inner = graph(&[], vec![node("Relu", &["x"], &["z"], vec![]); MAX_NODES], &[], &["z"]);
         let mut branch = node("If", &["c"], &["y"], vec![]);
         branch.attribute.push(tract_onnx::pb::AttributeProto {
@@ -144,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn values_have_a_greatest_rank() {
+    fn the_rank_of_values_is_limited() {
         let mut net = crate::testing::Net::new();
         let x = net.input(&[1; MAX_RANK + 1]);
         let error = check_ranks(&net.finish(&[&x]).graph).unwrap_err().to_string();
-        assert!(error.contains("it gives 65 dimensions"), "{error}");
+        assert!(error.contains("its output has 65 dimensions"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! ONNX file to graph.
+//! Imports an ONNX file as a graph.
 //!
-//! The file is read and completed ([`ImportOptions`] binds what is open), rewritten until it holds
-//! only what can be read rightly, checked for operators that cannot, and translated. Foreign files
-//! can exhaust memory or time on this way: [`crate::guard`] keeps them in a process of their own.
+//! The file is read, its dynamic dimensions are bound ([`ImportOptions`]), and nodes that tract
+//! does not read correctly are rewritten. Then it is checked for unsupported operators and
+//! translated. Untrusted files can exhaust memory or time: [`crate::guard`] isolates them.
 
 mod error;
 pub(crate) mod limits;
@@ -20,56 +20,58 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ImportError, UnsupportedOperator};
 
-/// Target of the log records that say which stage begins.
+/// The target of the log records that name the current step of the import.
 pub(crate) const STAGE: &str = "hardtack_converter::import";
 
-/// How a model is imported.
+/// The options of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportOptions {
-    /// Names and values that `--set` gives, in their order. A name is an input (its value the
-    /// shape, such as `1x576`, or the number where the input is one), a dimension that the model
-    /// names (its value the size), or `batch`, the leading dimensions without a name.
+    /// The names and values of `--set`, in order. A name is one of:
+    ///
+    /// - an input: the value is its shape, such as `1x576`, or the number for an input of one
+    ///   element
+    /// - a named dimension: the value is its size
+    /// - `batch`: the value is the size of all unnamed leading dimensions
     pub set: Vec<(String, String)>,
 }
 
-/// A model as imported.
+/// An imported model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Imported {
-    /// The graph with its constants. Inputs and outputs have the names of the file, other nodes
-    /// theirs as far as they had one.
+    /// The graph with its constants. Inputs, outputs and named nodes keep their names.
     pub model: Model,
-    /// What the file is and what became of it.
+    /// The description of the file.
     pub source: Source,
 }
 
-/// What a file is and what became of it.
+/// The description of an ONNX file and of its import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// SHA-256 of the file, followed by the bytes of tensors in files beside it.
+    /// The SHA-256 digest of the file, followed by the bytes of its external tensors.
     pub digest: [u8; 32],
-    /// Number of those bytes.
+    /// The number of those bytes.
     pub bytes: u64,
-    /// Version of the standard operator set.
+    /// The version of the standard operator set.
     pub opset: u32,
     /// The program that wrote the file, with its version; may be empty.
     pub producer: String,
-    /// Number of nodes in the file's main graph.
+    /// The number of nodes in the file's main graph.
     pub nodes: u64,
-    /// Number of elements of all constants in the graph.
+    /// The number of elements of all constants in the imported graph.
     pub parameters: u64,
-    /// What was rewritten, one sentence each.
+    /// The rewrites that were made, one sentence each.
     pub rewritten: Vec<String>,
-    /// Names of the classes, where the file had them; may be empty.
+    /// The names of the classes, if the file has them; may be empty.
     pub labels: Vec<String>,
 }
 
 /// Imports an ONNX file in this process.
 ///
 /// # Errors
-/// [`ImportError`], which says what was wrong, where, and what to do.
+/// Returns an [`ImportError`].
 ///
 /// # Panics
-/// On some malformed files; [`crate::guard::import_guarded`] turns that into an error.
+/// Panics on some malformed files; [`crate::guard::import_guarded`] turns that into an error.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     log::trace!(target: STAGE, "reading the file");
     let proto::Source { model: mut source, digest, bytes } = proto::read(path)?;

@@ -1,4 +1,4 @@
-//! Reads the file: bytes to protobuf, with the tensors that lie in other files.
+//! Reads an ONNX file as protobuf, including external tensors.
 
 use std::collections::HashSet;
 use std::io::{Read, Seek as _, SeekFrom};
@@ -13,21 +13,21 @@ use super::rewrite::node::Node;
 use super::{ImportError, tensor};
 use crate::inside::{self, Outside};
 
-/// Largest file: what protobuf can address.
+/// The maximum size of a file in bytes, which is the limit of protobuf.
 const MAX_FILE: u64 = 1 << 31;
-/// Most bytes of tensors in other files.
+/// The maximum bytes of external tensors.
 const MAX_EXTERNAL: u64 = 1 << 34;
 
-/// A model as its file holds it, complete: all tensors are in it, as `raw_data`.
+/// A model as read from its file, with the elements of all tensors in `raw_data`.
 pub struct Source {
     pub model: ModelProto,
-    /// SHA-256 of the file, followed by the bytes of tensors in other files.
+    /// The SHA-256 digest of the file, followed by the bytes of external tensors.
     pub digest: [u8; 32],
-    /// Number of those bytes.
+    /// The number of those bytes.
     pub bytes: u64,
 }
 
-/// Reads a model and checks that its tensors are whole.
+/// Reads a model and checks its tensors.
 pub fn read(path: &Path) -> Result<Source, ImportError> {
     let io =
         |error: std::io::Error| ImportError::Read { path: path.into(), problem: error.to_string() };
@@ -41,7 +41,7 @@ pub fn read(path: &Path) -> Result<Source, ImportError> {
     let not_onnx = |problem: String| ImportError::NotOnnx { path: path.into(), problem };
     let mut model = ModelProto::decode(&bytes[..]).map_err(|error| not_onnx(error.to_string()))?;
     if model.graph.is_none() {
-        return Err(not_onnx("it holds no graph".into()));
+        return Err(not_onnx("it contains no graph".into()));
     }
     let mut digest = Sha256::new();
     digest.update(&bytes);
@@ -65,8 +65,8 @@ pub fn read(path: &Path) -> Result<Source, ImportError> {
     Ok(Source { model, digest: external.digest.finalize().into(), bytes })
 }
 
-/// Checks that there is memory for the tensors of a model before those in other files are read: while
-/// it is imported, each is there at least twice.
+/// Checks that a model's tensors fit in the memory limit, before external tensors are read. During
+/// import, each tensor is in memory at least twice.
 fn affordable(
     path: &Path,
     model: &mut ModelProto,
@@ -97,8 +97,9 @@ fn is_external(proto: &TensorProto) -> bool {
     proto.data_location == Some(DataLocation::External as i32)
 }
 
-/// Refuses values of 4 bits, which would be read as 8; constants of 4 bits are, and may be zero
-/// points of weights, by whatever path. `outer` are those around the nodes.
+/// Rejects nodes that quantize to 4 bits, which would be read as 8 bits. Constants of 4 bits are
+/// allowed, and are tracked because they may be zero points. `outer` has the names of the enclosing
+/// graph.
 fn refuse_four_bits(
     nodes: &[NodeProto],
     initializers: &[TensorProto],
@@ -116,7 +117,7 @@ fn refuse_four_bits(
         let by_zero_point = node.given(2).is_some_and(|name| all.has(name));
         if quantizes && (stated(node, "output_dtype") || by_zero_point) {
             return Err(
-                node.wrong("it gives integers of 4 bits, which only weights can be; use 8 bits")
+                node.wrong("4-bit integers are supported only for weights; quantize to 8 bits")
             );
         }
         let held = node.attribute.iter().flat_map(|attribute| &attribute.t);
@@ -134,7 +135,7 @@ fn refuse_four_bits(
     Ok(())
 }
 
-/// The names of values of 4 bits in a graph, and in the graph around it.
+/// The names of 4-bit values in a graph and its enclosing graphs.
 struct Narrow<'a> {
     names: HashSet<&'a str>,
     outer: Option<&'a Narrow<'a>>,
@@ -173,14 +174,14 @@ fn each_node_tensor(nodes: &mut [NodeProto], visit: &mut Visit<'_>) -> Result<()
     Ok(())
 }
 
-/// Files beside the model.
+/// The external data files of a model.
 struct External<'a> {
     folder: &'a Path,
     digest: Sha256,
     bytes: u64,
 }
 
-/// Where a tensor lies in another file.
+/// The location of an external tensor.
 struct Place {
     path: PathBuf,
     offset: u64,
@@ -188,7 +189,7 @@ struct Place {
 }
 
 impl External<'_> {
-    /// Where a tensor lies, which must be in a file.
+    /// Returns the location of an external tensor, which must be within a regular file.
     fn place(&self, proto: &TensorProto) -> Result<Place, ImportError> {
         let value = |key: &str| {
             let entry = proto.external_data.iter().find(|entry| entry.key == key);
@@ -196,19 +197,19 @@ impl External<'_> {
         };
         let wrong =
             |problem: String| ImportError::ExternalData { tensor: proto.name.clone(), problem };
-        let location = value("location").ok_or_else(|| wrong("no file is named".into()))?;
+        let location = value("location").ok_or_else(|| wrong("it names no file".into()))?;
         let number = |key: &str| match value(key) {
             None => Ok(None),
             Some(text) => text
                 .parse::<u64>()
                 .map(Some)
-                .map_err(|_| wrong(format!("its {key} {text:?} is no number"))),
+                .map_err(|_| wrong(format!("its {key} {text:?} is not a number"))),
         };
         let path = self.resolve(location).map_err(wrong)?;
         let unreadable = |error: std::io::Error| wrong(format!("{location:?}: {error}"));
         let metadata = path.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
-            // Opening a pipe would wait for somebody to write.
+            // Opening a pipe would block until another process writes to it.
             return Err(wrong(format!("{location:?} is not a file")));
         }
         let length = metadata.len();
@@ -240,7 +241,7 @@ impl External<'_> {
         Ok(bytes)
     }
 
-    /// The file's path, if it lies in the model's folder, links included.
+    /// Resolves a location to a path, which must be in the model's folder after following links.
     fn resolve(&self, location: &str) -> Result<PathBuf, String> {
         inside::resolve(self.folder, Path::new(location)).map_err(|error| match error {
             Outside::Elsewhere => format!("{location:?} is not in the model's folder"),
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_in_other_files_are_read_from_the_folder_only() {
+    fn external_tensors_are_read_only_from_the_models_folder() {
         let outer = tempfile::tempdir().unwrap();
         std::fs::write(outer.path().join("secret.bin"), [0; 64]).unwrap();
         let folder = outer.path().join("model");
@@ -306,38 +307,38 @@ mod tests {
             ("none.bin", "0", "cannot be read"),
             ("w.bin", "5", "has only 12 bytes"),
             ("w.bin", "18446744073709551615", "has only 12 bytes"),
-            ("w.bin", "-1", "is no number"),
+            ("w.bin", "-1", "is not a number"),
         ] {
             std::fs::write(&path, with_external(location, offset)).unwrap();
-            let message = read(&path).err().expect("refused").to_string();
+            let message = read(&path).err().expect("rejected").to_string();
             assert!(message.contains(problem), "{location}: {message}");
         }
     }
 
     #[cfg(unix)]
     #[test]
-    fn what_is_no_file_is_not_waited_for() {
+    fn pipes_are_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let path = folder.path().join("model.onnx");
         for location in ["pipe", "."] {
             std::fs::write(&path, with_external(location, "0")).unwrap();
-            let message = read(&path).err().expect("refused").to_string();
+            let message = read(&path).err().expect("rejected").to_string();
             assert!(message.contains("is not a file"), "{message}");
         }
     }
 
     #[test]
-    fn tensors_beyond_the_memory_are_not_read() {
+    fn tensors_larger_than_memory_are_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let length = crate::guard::memory_bytes();
-        // A file with a hole takes no room.
+        // A sparse file takes no disk space.
         let file = std::fs::File::create(folder.path().join("hole.bin")).unwrap();
         file.set_len(length).unwrap();
         let path = folder.path().join("model.onnx");
         std::fs::write(&path, with_external_of("hole.bin", "0", length)).unwrap();
-        let error = read(&path).err().expect("refused");
+        let error = read(&path).err().expect("rejected");
         assert!(
             matches!(error, ImportError::TooMuchData { bytes, .. } if bytes > length),
             "{error}"
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_four_bits_are_refused_wherever_it_is_said() {
+    fn four_bit_values_are_rejected_in_every_form() {
         let four_bits = |name: &str| TensorProto {
             name: name.into(),
             data_type: DataType::Int4 as i32,
@@ -393,21 +394,21 @@ mod tests {
             ),
             (vec![stated], vec![]),
         ] {
-            let message = read(nodes, initializers).err().expect("refused").to_string();
-            assert!(message.contains("it gives integers of 4 bits"), "{message}");
+            let message = read(nodes, initializers).err().expect("rejected").to_string();
+            assert!(message.contains("4-bit integers are supported only"), "{message}");
         }
-        // A weight of four bits, and a value of eight with another zero point.
+        // A 4-bit weight, and an 8-bit value with another zero point.
         let weight = node("DequantizeLinear", &["w", "s", "y"], "r");
         assert!(read(vec![weight, quantize()], vec![four_bits("w"), four_bits("y")]).is_ok());
     }
 
     #[test]
-    fn other_files_are_no_models() {
+    fn other_files_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.onnx");
         for bytes in [&b""[..], b"not a model", b"\x08\x07"] {
             std::fs::write(&path, bytes).unwrap();
-            let message = read(&path).err().expect("refused").to_string();
+            let message = read(&path).err().expect("rejected").to_string();
             assert!(message.contains("is not an ONNX model"), "{message}");
         }
     }

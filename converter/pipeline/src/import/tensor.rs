@@ -1,11 +1,11 @@
-//! Tensors of the protobuf and tensors of the runtime.
+//! Converts between protobuf tensors and runtime tensors.
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
 use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
-/// The element type of an ONNX number, where tensors can have it.
+/// Returns the element type of an ONNX type number, if it is supported.
 pub fn dtype_of(number: i32) -> Option<DType> {
     Some(match DataType::try_from(number).ok()? {
         DataType::Bool => DType::Bool,
@@ -25,7 +25,7 @@ pub fn dtype_of(number: i32) -> Option<DType> {
     })
 }
 
-/// The ONNX number of an element type.
+/// Returns the ONNX type number of an element type.
 pub fn number_of(dtype: DType) -> i32 {
     let kind = match dtype {
         DType::Bool => DataType::Bool,
@@ -45,28 +45,28 @@ pub fn number_of(dtype: DType) -> i32 {
     kind as i32
 }
 
-/// Moves the elements into `raw_data`, whichever field holds them, and checks their number
-/// against the dimensions. Tensors of text keep theirs.
+/// Moves the elements into `raw_data` from whichever field holds them, and checks their number
+/// against the dimensions. String tensors keep their elements in `string_data`.
 ///
 /// # Errors
-/// The end of a sentence that begins with the tensor's name.
+/// Returns a phrase that follows the tensor's name.
 pub fn normalize(proto: &mut TensorProto) -> Result<(), String> {
     if proto.data_type == DataType::String as i32 {
         let elements = elements(&proto.dims)?;
         return if elements == proto.string_data.len() {
             Ok(())
         } else {
-            Err(format!("holds {} texts in a shape of {elements}", proto.string_data.len()))
+            Err(format!("has {} strings for {elements} elements", proto.string_data.len()))
         };
     }
     if proto.segment.is_some() {
-        return Err("is stored in segments, which cannot be converted".into());
+        return Err("is stored in segments, which are not supported".into());
     }
     unpack(proto)?;
     let Some(dtype) = dtype_of(proto.data_type) else {
         let name = DataType::try_from(proto.data_type).map(|kind| kind.as_str_name());
         let name = name.map_or_else(|_| format!("number {}", proto.data_type), str::to_lowercase);
-        return Err(format!("is of element type {name}, which cannot be converted"));
+        return Err(format!("has element type {name}, which is not supported"));
     };
     if proto.raw_data.is_empty() {
         let integers = std::mem::take(&mut proto.int32_data);
@@ -84,7 +84,7 @@ pub fn normalize(proto: &mut TensorProto) -> Result<(), String> {
             }
             DType::I8 | DType::U8 => bytes(integers, |v| [v as u8]),
             DType::Bool => bytes(integers, |v| [(v != 0) as u8]),
-            DType::Dim => return Err("is of no element type".into()),
+            DType::Dim => return Err("has no element type".into()),
         };
     }
     let expected = elements(&proto.dims)?.checked_mul(dtype.size().unwrap_or(1));
@@ -92,11 +92,11 @@ pub fn normalize(proto: &mut TensorProto) -> Result<(), String> {
         Ok(())
     } else {
         let dims = &proto.dims;
-        Err(format!("holds {} bytes, which shape {dims:?} does not need", proto.raw_data.len()))
+        Err(format!("has {} bytes, which do not match shape {dims:?}", proto.raw_data.len()))
     }
 }
 
-/// Gives integers of 4 bits, two in a byte, a byte each.
+/// Unpacks 4-bit integers, two per byte, to one byte each.
 fn unpack(proto: &mut TensorProto) -> Result<(), String> {
     let signed = proto.data_type == DataType::Int4 as i32;
     if !signed && proto.data_type != DataType::Uint4 as i32 {
@@ -108,7 +108,7 @@ fn unpack(proto: &mut TensorProto) -> Result<(), String> {
     let count = elements(&proto.dims)?;
     if proto.raw_data.len() != count.div_ceil(2) {
         let held = proto.raw_data.len();
-        return Err(format!("holds {held} bytes, which {count} integers of 4 bits do not need"));
+        return Err(format!("has {held} bytes, which do not match {count} 4-bit integers"));
     }
     let halves = proto.raw_data.iter().flat_map(|byte| [byte << 4, byte & 0xf0]);
     let widened = halves.map(|half| if signed { ((half as i8) >> 4) as u8 } else { half >> 4 });
@@ -117,13 +117,13 @@ fn unpack(proto: &mut TensorProto) -> Result<(), String> {
     Ok(())
 }
 
-/// The tensor that a normalized protobuf holds; `None` for text.
+/// Converts a normalized protobuf tensor; `None` for strings.
 pub fn load(proto: &TensorProto) -> Option<Tensor> {
     let shape: Option<Vec<usize>> = proto.dims.iter().map(|dim| (*dim).try_into().ok()).collect();
     Tensor::from_bytes(dtype_of(proto.data_type)?, &shape?, &proto.raw_data)
 }
 
-/// A tensor as a normalized protobuf.
+/// Converts a tensor to a normalized protobuf tensor.
 pub fn store(name: &str, tensor: &Tensor) -> TensorProto {
     TensorProto {
         name: name.into(),
@@ -137,7 +137,7 @@ pub fn store(name: &str, tensor: &Tensor) -> TensorProto {
 fn elements(dims: &[i64]) -> Result<usize, String> {
     dims.iter()
         .try_fold(1usize, |n, dim| n.checked_mul(usize::try_from(*dim).ok()?))
-        .ok_or_else(|| format!("has the impossible shape {dims:?}"))
+        .ok_or_else(|| format!("has the invalid shape {dims:?}"))
 }
 
 fn bytes<T, const N: usize>(values: Vec<T>, convert: impl Fn(T) -> [u8; N]) -> Vec<u8> {
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_are_found_in_whichever_field() {
+    fn elements_are_read_from_typed_fields() {
         let mut proto = TensorProto {
             dims: vec![2],
             data_type: DataType::Uint32 as i32,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_contradict_the_shape_are_refused() {
+    fn sizes_that_do_not_match_the_shape_are_rejected() {
         for (dims, raw) in [(vec![3], 8), (vec![-1], 4), (vec![i64::MAX, 8], 4)] {
             let mut proto = TensorProto {
                 dims,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_of_bytes_become_bytes() {
+    fn four_bit_integers_are_unpacked() {
         for (kind, expected) in [
             (DataType::Int4, Tensor::new(&[3], vec![-1i8, 7, -8])),
             (DataType::Uint4, Tensor::new(&[3], vec![15u8, 7, 8])),
@@ -193,7 +193,7 @@ mod tests {
             let mut proto = packed(vec![0x7f, 0x08]);
             normalize(&mut proto).unwrap();
             assert_eq!(load(&proto), expected);
-            assert!(normalize(&mut packed(vec![0x7f])).unwrap_err().contains("4 bits"));
+            assert!(normalize(&mut packed(vec![0x7f])).unwrap_err().contains("4-bit"));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Protobuf to our graph, through tract: shapes and types are found, then every operation gets
-//! its place in the operator table.
+//! Translates protobuf to the bundle's graph through tract: infers shapes and types, then maps each
+//! operation to the operator table.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,10 +12,9 @@ use tract_onnx::pb::ModelProto;
 use super::error::{ImportError, UnsupportedOperator};
 use super::{STAGE, operators};
 
-/// Translates a model that has been rewritten. Its tensors are given back before there are those of
-/// the result.
+/// Translates a rewritten model. The protobuf's tensors are freed before the result's are created.
 pub fn translate(proto: ModelProto) -> Result<Model, ImportError> {
-    // What files note of inner shapes is often wrong; it helps only where inference is stuck.
+    // The shapes of inner values in files are often wrong. Use them only if inference fails.
     let typed = match typed(&proto, true) {
         Ok(typed) => typed,
         Err(error) => typed_or(&proto, error)?,
@@ -27,7 +26,7 @@ pub fn translate(proto: ModelProto) -> Result<Model, ImportError> {
     Ok(model)
 }
 
-/// The value of the only output of a graph, if it is a truth value that no input changes.
+/// Returns the value of a graph's only output if it is a boolean that does not depend on inputs.
 pub fn constant_output(proto: &ModelProto) -> Option<bool> {
     let evaluate = || -> TractResult<Option<bool>> {
         let mut model = parse(proto, true)?;
@@ -47,14 +46,14 @@ pub fn constant_output(proto: &ModelProto) -> Option<bool> {
 fn parse(proto: &ModelProto, ignore_value_info: bool) -> TractResult<InferenceModel> {
     let onnx = operators::onnx().with_ignore_value_info(ignore_value_info);
     let ParseResult { model, unresolved_inputs, .. } = onnx.parse(proto, None)?;
-    ensure!(unresolved_inputs.is_empty(), "nothing gives {unresolved_inputs:?}");
+    ensure!(unresolved_inputs.is_empty(), "undefined inputs {unresolved_inputs:?}");
     Ok(model)
 }
 
 fn typed(proto: &ModelProto, ignore_value_info: bool) -> TractResult<TypedModel> {
     let mut model = parse(proto, ignore_value_info)?;
     model.analyse(false)?;
-    log::trace!(target: STAGE, "giving operations their types");
+    log::trace!(target: STAGE, "inferring the types of operators");
     let mut model = model.into_typed()?;
     for index in 0..model.outputs.len() {
         let outlet = model.outputs[index];
@@ -70,7 +69,7 @@ fn typed_or(proto: &ModelProto, first: TractError) -> Result<TypedModel, ImportE
     typed(proto, false).map_err(|_| {
         let open = proto.graph.iter().flat_map(|graph| &graph.input).any(has_open_dimension);
         let advice = if open {
-            "; sizes are open that may be needed: give them, as in --set INPUT=1x3x224x224"
+            "; it has dynamic dimensions: bind them, for example with --set INPUT=1x3x224x224"
         } else {
             ""
         };
@@ -78,7 +77,7 @@ fn typed_or(proto: &ModelProto, first: TractError) -> Result<TypedModel, ImportE
     })
 }
 
-/// The chain of an error's causes as one sentence, without repetitions.
+/// Joins the chain of an error's causes, without repetitions.
 fn sentence(error: &TractError) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {

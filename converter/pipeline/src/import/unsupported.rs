@@ -1,4 +1,4 @@
-//! Finds every operator that cannot be converted before the conversion begins.
+//! Finds all unsupported operators before the conversion begins.
 
 use tract_onnx::Onnx;
 use tract_onnx::pb::GraphProto;
@@ -9,7 +9,7 @@ use super::rewrite::ml;
 use super::rewrite::node::Node;
 use super::rewrite::trees::{OWN_DOMAIN, TREE_ENSEMBLE};
 
-/// Operators of `com.microsoft` that tract reads as they are meant there.
+/// The operators of `com.microsoft` that tract reads with the semantics of that domain.
 const MICROSOFT: &[&str] = &[
     "BiasGelu",
     "DequantizeLinear",
@@ -21,7 +21,7 @@ const MICROSOFT: &[&str] = &[
     "SkipSimplifiedLayerNormalization",
 ];
 
-/// The operators of a graph, and of the graphs in it, that nothing reads; in order of appearance.
+/// Returns the unsupported operators of a graph and its subgraphs, in order of appearance.
 pub fn find(graph: &GraphProto, onnx: &Onnx) -> Vec<UnsupportedOperator> {
     let mut found = Vec::new();
     visit(graph, onnx, &mut found);
@@ -32,7 +32,7 @@ fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) 
     for node in &graph.node {
         let name = node.op_type.as_str();
         let known = match node.domain.as_str() {
-            // Both belong to `ai.onnx.ml`, which the rewrites have dealt with.
+            // tract registers these without a domain, but they belong to other domains.
             "" | "ai.onnx" => {
                 onnx.op_register.0.contains_key(name)
                     && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE | DYNAMIC_MAT_MUL)
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_found_at_once() {
+    fn all_unsupported_operators_are_found_at_once() {
         let nodes = vec![
             node("Loop", &["x"], &["a"], vec![]),
             node("acme::Conv", &["x"], &["b"], vec![]),

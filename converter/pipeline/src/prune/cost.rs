@@ -1,4 +1,4 @@
-//! What layers cost.
+//! The cost of layers, in MACs and bytes.
 
 use hardtack::Model;
 
@@ -6,24 +6,23 @@ use super::flow::Flow;
 use crate::channels::{Unit, real};
 use crate::samples;
 
-/// Costs by the channels that are kept.
+/// The cost of a model as a function of the kept channels.
 pub struct Cost {
-    /// For each layer, multiply-accumulates of one input channel with one output channel, and
-    /// the weights these have.
+    /// For each layer, the MACs and the number of weights per pair of input and output channel.
     layers: Vec<(f64, f64)>,
 }
 
-/// Multiply-accumulates of a sample, and bytes of real weights and biases.
+/// The MACs of one inference, and the bytes of f32 weights and biases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Price {
-    /// Multiply-accumulates.
+    /// The number of MACs.
     pub macs: f64,
-    /// Bytes.
+    /// The bytes of weights and biases as f32.
     pub bytes: f64,
 }
 
 impl Cost {
-    /// Of a model whose open dimensions are taken for something small.
+    /// Computes the costs of a model, with small sizes for dynamic dimensions.
     pub fn new(model: &Model, flow: &Flow) -> Cost {
         let pair = |layer: &crate::channels::Layer| {
             let output = model.graph.fact(layer.output());
@@ -37,7 +36,7 @@ impl Cost {
         Cost { layers: flow.layers.iter().map(pair).collect() }
     }
 
-    /// What all layers cost.
+    /// Returns the cost of all layers with the kept units.
     pub fn of(&self, flow: &Flow, kept: &[bool]) -> Price {
         let count = |units: &[Unit]| units.iter().filter(|unit| kept[**unit]).count() as f64;
         let mut price = Price::default();

@@ -1,5 +1,5 @@
-//! Where each value has its channels, and which channels are the same: followed through the graph,
-//! operator by operator. What is not understood keeps its channels.
+//! Tracks the channels of each value through the graph, operator by operator. Unsupported operators
+//! keep the channels of their inputs.
 
 use hardtack::Model;
 use hardtack_bundle::graph::{Conv, Dim, Operator, Outlet};
@@ -8,29 +8,29 @@ use crate::channels::{
     Channels, Layer, Layout, Unit, convolution, matrix_product, real, rearranged, size,
 };
 
-/// A constant that loses what its units lose.
+/// A constant that is sliced when units are removed.
 #[derive(Clone, Debug)]
 pub struct Cut {
-    /// The node that reads it.
+    /// The index of the node that reads it.
     pub node: usize,
-    /// Which of the node's inputs it is.
+    /// The index of the node's input.
     pub input: usize,
-    /// The axis, and the unit of each element of it.
+    /// The axis to slice, and the unit of each index along it.
     pub layout: Layout,
 }
 
-/// What is known of a graph's channels.
+/// The channels, sliceable constants and layers of a graph.
 #[derive(Debug, Default)]
 pub struct Flow {
-    /// Where they are.
+    /// The channels of each value.
     pub channels: Channels,
-    /// The constants that are cut.
+    /// The constants that depend on channels.
     pub cuts: Vec<Cut>,
-    /// Convolutions and matrix products.
+    /// The convolutions and matmuls.
     pub layers: Vec<Layer>,
 }
 
-/// Follows the channels of a model.
+/// Tracks the channels of a model.
 pub fn follow(model: &Model) -> Flow {
     let mut flow = Flow::default();
     for index in 0..model.graph.nodes.len() {
@@ -51,12 +51,12 @@ pub fn follow(model: &Model) -> Flow {
 }
 
 impl Flow {
-    /// How many units there are.
+    /// Returns the number of units.
     pub fn units(&self) -> usize {
         self.channels.units()
     }
 
-    /// The channels of a node's output; `None` where those of its inputs have to stay.
+    /// Returns the channels of a node's output, or `None` if its inputs' channels must be kept.
     fn through(&mut self, model: &Model, index: usize) -> Option<Layout> {
         let node = &model.graph.nodes[index];
         let rank = node.outputs.first()?.shape.len();
@@ -103,8 +103,8 @@ impl Flow {
         let made: Vec<Unit> = if groups == 1 {
             self.channels.fresh(outputs)
         } else {
-            // A group of channels that share weights goes as a whole: with depthwise
-            // convolutions, one.
+            // The channels of a convolution group are removed together. In a depthwise
+            // convolution, a group has one channel.
             let mut one_each = Vec::new();
             for group in read.chunks(inputs / groups) {
                 group.iter().for_each(|unit| self.channels.unite(group[0], *unit));
@@ -137,7 +137,7 @@ impl Flow {
         Some(Layout { axis, units })
     }
 
-    /// Operands have the same channels; those of constants are cut with them.
+    /// Ties the channels of all operands. Constant operands are sliced along with them.
     fn elementwise(&mut self, model: &Model, index: usize) -> Option<Layout> {
         let node = &model.graph.nodes[index];
         let layout = node.inputs.iter().find_map(|outlet| self.channels.layout(*outlet))?.clone();

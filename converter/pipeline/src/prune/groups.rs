@@ -1,4 +1,4 @@
-//! Channels among which one may choose: those that are in the same values.
+//! Groups of channels that can be pruned independently within each group.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use crate::channels::{KEPT, Unit};
 /// Units of which any may be removed while others stay.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// The layer that makes them first.
+    /// The name of the first node whose output has them.
     pub name: String,
     /// The units.
     pub units: Vec<Unit>,
-    /// Layers that sum over them, by their index in [`Flow::layers`].
+    /// The layers that sum over them, as indices in [`Flow::layers`].
     pub readers: Vec<usize>,
 }
 
-/// The groups of a model, in the order they are made. As all units of a group are in the same
-/// values, none of these loses all its channels while the group has one.
+/// Returns the groups of a model, in the order of its nodes. All units of a group occur in the same
+/// values, so no value loses all its channels while the group keeps a unit.
 pub fn groups(model: &Model, flow: &Flow) -> Vec<Group> {
     let mut within: Vec<Vec<usize>> = vec![Vec::new(); flow.units()];
     for (node, layout) in flow.channels.layouts().iter().enumerate() {

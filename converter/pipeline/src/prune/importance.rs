@@ -1,10 +1,9 @@
-//! What each channel is worth: the error that its removal leaves in the layers that read it,
-//! once these make up for it with the channels that stay.
+//! The importance of each channel: the error that its removal leaves in the layers that read it,
+//! after these compensate with the remaining channels.
 //!
-//! With weights `W` over inputs of covariance `H`, removing channel `c` costs
-//! `Wc·([H⁻¹]cc)⁻¹·Wcᵀ`: Frantar and Alistarh, "Optimal Brain Compression", 2022, for channels
-//! instead of weights. Elements of a window are taken for independent, so `H` is no larger than
-//! the channels are many.
+//! With weights `W` over inputs of covariance `H`, removing channel `c` costs `Wc·([H⁻¹]cc)⁻¹·Wcᵀ`:
+//! Frantar and Alistarh, "Optimal Brain Compression", 2022, applied to channels instead of weights.
+//! The elements of a window are assumed to be independent, so `H` has only one row per channel.
 
 use std::collections::HashMap;
 
@@ -21,24 +20,24 @@ use crate::error::Error;
 use crate::observe::Observer;
 use crate::samples::{Source, each};
 
-/// Places of a sample that are looked at, at most.
+/// The maximum number of positions used per sample.
 const PLACES: usize = 256;
-/// What is added to the diagonal of covariances, as a part of its mean.
+/// The ridge added to the diagonal of covariances, as a fraction of its mean.
 const RIDGE: f64 = 1e-3;
 
-/// The units of a group in the order they are given up, and what is lost by then.
+/// The removal order of a group's units, and the resulting error.
 pub struct Curve {
-    /// The first goes first.
+    /// The units, in the order of removal.
     pub order: Vec<Unit>,
-    /// Error left in the layers that read the group, each as a part of its output's variance,
-    /// when the first so many are gone.
+    /// Element `n` is the error after the first `n` units are removed: the sum over the layers that
+    /// read the group, each as a fraction of its output's variance.
     pub loss: Vec<f64>,
 }
 
-/// The covariance of what layers read.
+/// Computes the covariance of the layers' input channels over the samples.
 ///
 /// # Errors
-/// Where the model cannot be run on a sample.
+/// Returns an error if the model cannot be run on a sample.
 pub fn covariances(
     model: &Model,
     layers: &[&Layer],
@@ -63,13 +62,13 @@ pub fn covariances(
     Ok(moments.into_iter().map(|(outlet, moments)| (outlet, moments.finish(true))).collect())
 }
 
-/// At most this many of the places, evenly spread, other ones for each sample.
+/// Returns at most `most` positions, evenly spaced, with another offset for each sample.
 pub fn spread(places: usize, most: usize, sample: usize) -> impl Iterator<Item = usize> {
     let step = places.div_ceil(most.max(1)).max(1);
     (sample * 7 % step..places).step_by(step)
 }
 
-/// The worth of a group's channels.
+/// Computes the removal order and errors of a group's channels by greedy elimination.
 pub fn curve(
     model: &Model,
     flow: &Flow,
@@ -98,14 +97,14 @@ pub fn curve(
     Some(Curve { order, loss })
 }
 
-/// A layer whose channels go one after another.
+/// A layer whose input channels are removed one after another.
 struct Reader {
     reads: Vec<Unit>,
-    /// `WᵀW`, the products of the weights of each two input channels.
+    /// `WᵀW`, for each pair of input channels.
     weights: Vec<f64>,
-    /// Inverse of the covariance of the channels that are left.
+    /// The inverse covariance of the remaining channels.
     inverse: Vec<f64>,
-    /// Variance of the output.
+    /// The variance of the output.
     variance: f64,
 }
 
@@ -121,12 +120,12 @@ impl Reader {
         Some(Reader { reads: layer.reads.clone(), weights, inverse, variance })
     }
 
-    /// Where a unit is among the inputs.
+    /// Returns the input channels of a unit.
     fn places(&self, unit: Unit) -> Vec<usize> {
         (0..self.reads.len()).filter(|place| self.reads[*place] == unit).collect()
     }
 
-    /// The factor of the inverse's block at these places.
+    /// Returns the Cholesky factor of the inverse covariance's block for these channels.
     fn block(&self, places: &[usize]) -> Option<Vec<f64>> {
         let size = self.reads.len();
         let block = places.iter().flat_map(|i| places.iter().map(move |j| (i, j)));
@@ -144,7 +143,7 @@ impl Reader {
         diagonal.sum::<f64>() / self.variance
     }
 
-    /// The other channels take over what they can.
+    /// Removes a unit, and updates the weights and the inverse covariance of the other channels.
     fn remove(&mut self, unit: Unit) {
         let (places, size) = (self.places(unit), self.reads.len());
         let Some(block) = self.block(&places) else { return };
@@ -163,7 +162,7 @@ impl Reader {
             transpose(&mut self.weights, size);
         }
         self.inverse.chunks_exact_mut(size).for_each(take);
-        // What is gone is in nobody's way.
+        // Keep the inverse positive definite.
         places.iter().for_each(|place| self.inverse[place * size + place] = 1.0);
     }
 }

@@ -1,4 +1,4 @@
-//! How long a model takes, on this machine.
+//! Measures inference time on this machine.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::error::Error;
 use crate::quantize::{self, Rounding, Settings};
 use crate::samples::{First, Source};
 
-/// Samples that the ranges of a model that is only timed are taken from.
+/// The number of calibration samples for a model that is only timed.
 const RANGES: usize = 4;
-/// How long two models take turns.
+/// The duration of a comparison of two models.
 const TIME: Duration = Duration::from_millis(800);
-/// Runs of one before it is the other's turn.
+/// The number of consecutive inferences of one model before the other runs.
 const TURN: usize = 8;
 
-/// The model to compare with, ready to be run.
+/// The original model, planned and ready to compare with.
 pub struct Stopwatch<'s> {
     int8: bool,
     samples: &'s dyn Source,
@@ -24,20 +24,20 @@ pub struct Stopwatch<'s> {
 }
 
 impl<'s> Stopwatch<'s> {
-    /// Gets a model ready, in INT8 if that is what will be run.
+    /// Prepares the original model, quantized to INT8 if `int8`.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if the model cannot be quantized or planned.
     pub fn new(model: &Model, int8: bool, samples: &'s dyn Source) -> Result<Self, Error> {
         let original = plan(model, int8, samples)?;
         Ok(Stopwatch { int8, samples, original })
     }
 
-    /// How long a model takes as a part of what the original takes. The two take turns, and the
-    /// least time of each counts, so that others on the machine do not.
+    /// Returns the inference time of a model as a fraction of the original's. The two alternate,
+    /// and the minimum time of each is used, to exclude interference from other programs.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// Returns an error if the model cannot be run.
     pub fn part(&mut self, model: &Model) -> Result<f64, Error> {
         let mut other = plan(model, self.int8, self.samples)?;
         let sample = self.samples.sample(0)?;
@@ -60,7 +60,7 @@ impl<'s> Stopwatch<'s> {
 fn plan(model: &Model, int8: bool, samples: &dyn Source) -> Result<FloatPlan, Error> {
     let quantized = if int8 {
         let (few, none) = (First(samples, RANGES), First(samples, 0));
-        // Only the time matters, so that weights may be rounded as is quickest.
+        // Only the time matters, so use the fastest weight rounding.
         let settings = Settings { rounding: Rounding::Nearest, ..Settings::default() };
         Some(quantize::quantize(model.clone(), &few, &none, true, &settings, &mut |_, _| {})?.model)
     } else {

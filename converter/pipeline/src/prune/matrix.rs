@@ -1,9 +1,9 @@
-//! Symmetric positive definite matrices, in rows, and sums of products over many samples.
+//! Linear algebra for symmetric positive definite, row-major matrices.
 
 use ndarray::ArrayView2;
 
-/// The lower triangle `L` with `L·Lᵀ` the matrix of this size; `None` where it is not positive
-/// definite.
+/// Returns the lower triangle `L` such that `L·Lᵀ` is the matrix, or `None` if the matrix is not
+/// positive definite.
 pub fn cholesky(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
     for row in 0..size {
         let (above, rest) = matrix.split_at_mut(row * size);
@@ -40,7 +40,7 @@ pub fn solve(lower: &[f64], b: &mut [f64]) {
     }
 }
 
-/// The inverse, by its Cholesky factor.
+/// Returns the inverse of a matrix from its Cholesky factor.
 pub fn inverse(lower: &[f64], size: usize) -> Vec<f64> {
     let mut inverse = vec![0.0; size * size];
     for (row, line) in inverse.chunks_exact_mut(size).enumerate() {
@@ -50,7 +50,7 @@ pub fn inverse(lower: &[f64], size: usize) -> Vec<f64> {
     inverse
 }
 
-/// The sum of products, in four parts at a time.
+/// Returns the dot product, with four partial accumulators.
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut parts = [0.0; 4];
     let (a, b) = (a.chunks_exact(4), b.chunks_exact(4));
@@ -63,8 +63,8 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     parts.iter().sum::<f64>() + rest
 }
 
-/// Adds `leftᵀ·right` to `sums`, `size.0` by `size.1`; both have as many rows, of this many
-/// elements each.
+/// Adds `leftᵀ·right` to `sums`, an `m` by `n` matrix. `left` has rows of `m` elements, and `right`
+/// has the same number of rows of `n` elements.
 pub fn add_products(left: &[f32], right: &[f32], (m, n): (usize, usize), sums: &mut [f64]) {
     if m == 0 || n == 0 {
         return;
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equations_are_solved() {
+    fn linear_systems_are_solved() {
         let matrix = vec![4.0, 2.0, 0.6, 2.0, 5.0, 1.0, 0.6, 1.0, 3.0];
         let lower = cholesky(matrix.clone(), 3).unwrap();
         let mut x = [1.0, -2.0, 0.5];
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_summed() {
+    fn products_of_rows_are_accumulated() {
         let (rows, m, n) = (130, 7, 19);
         let value = |i: usize| ((i * 37) % 11) as f32 - 5.0;
         let left: Vec<f32> = (0..rows * m).map(value).collect();

@@ -1,5 +1,5 @@
-//! Structured pruning without training: takes whole channels out of a model, and lets the layers
-//! that read them make up for it.
+//! Structured pruning without training: removes whole channels from a model, and refits the layers
+//! that read them to compensate.
 
 mod cost;
 mod flow;
@@ -29,20 +29,20 @@ use crate::samples::Source;
 
 pub use self::cost::Price;
 
-/// Places of the samples for each weight of an output channel: with fewer, a layer fits the samples
-/// and not what they stand for.
+/// The minimum number of output positions per weight of an output channel. With fewer, a refitted
+/// layer overfits the samples.
 const PLACES: f64 = 2.0;
-/// What is taken away at least in each try for a latency, of multiply-accumulates.
+/// The minimum additional fraction of MACs removed in each attempt to reach a latency.
 const STEP: f64 = 0.01;
 
-/// What pruning takes away, as a part of what the layers of the model have.
+/// The target of pruning: the fraction to remove, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PruneTarget {
-    /// Multiply-accumulates.
+    /// The fraction of the layers' MACs.
     Macs(f64),
-    /// Bytes of real weights.
+    /// The fraction of the layers' weight bytes, as f32.
     Bytes(f64),
-    /// The time of a run on this machine, in INT8 where that is asked for.
+    /// The fraction of the inference time on this machine, in INT8 if the conversion quantizes.
     Latency(f64),
 }
 
@@ -57,41 +57,41 @@ impl fmt::Display for PruneTarget {
     }
 }
 
-/// A group of channels that went through the same values.
+/// A group of channels that pass through the same values.
 #[derive(Clone, Debug, Serialize)]
 pub struct GroupReport {
-    /// The layer that makes them.
+    /// The name of the layer that computes them.
     pub name: String,
-    /// Channels before.
+    /// The number of channels before pruning.
     pub before: usize,
-    /// Channels after.
+    /// The number of channels after pruning.
     pub after: usize,
-    /// Squared error of the layers that read them, after these were fitted, as a part of their
-    /// outputs' variance: the mean over them.
+    /// The squared error of a refitted layer that reads them, as a fraction of its output's
+    /// variance, averaged over these layers.
     pub error: f64,
 }
 
-/// What was pruned.
+/// The result of pruning.
 #[derive(Clone, Debug, Serialize)]
 pub struct PruneReport {
-    /// The groups of channels that lost some.
+    /// The groups that lost channels.
     pub groups: Vec<GroupReport>,
-    /// What its layers cost before.
+    /// The cost of all layers before pruning.
     pub before: Price,
-    /// What they cost after.
+    /// The cost of all layers after pruning.
     pub after: Price,
-    /// The part of the time that is left, where that was the target.
+    /// The remaining fraction of the inference time, if latency was the target.
     pub latency: Option<f64>,
-    /// What the user should know of it.
+    /// A warning for the user.
     #[serde(skip)]
     pub warning: Option<String>,
 }
 
-/// Prunes a model by its values on calibration samples; `progress` is told how many of how many
-/// are done.
+/// Prunes a model, based on its activations on calibration samples. `progress` is called with the
+/// number of completed steps and the number of all steps.
 ///
 /// # Errors
-/// Where nothing can be pruned or not as much as asked, or the model cannot be run on a sample.
+/// Returns an error if the target cannot be reached, or if the model cannot be run.
 pub fn prune(
     model: &Model,
     samples: &dyn Source,
@@ -155,23 +155,23 @@ pub fn prune(
     Ok((smaller, report))
 }
 
-/// A warning where layers were fitted anew on too little.
+/// Returns a warning if layers were refitted on too few samples.
 fn too_few(refits: &[Refit], samples: usize) -> Option<String> {
     let few = refits.iter().filter(|refit| refit.places < PLACES).count();
     let least = refits.iter().map(|refit| refit.places).fold(f64::INFINITY, f64::min);
     (few > 0).then(|| {
         format!(
-            "{few} of the {} layers that were fitted anew saw fewer than {PLACES} places of the \
-             {samples} samples for each weight of a channel, the least {least:.2}, and may fit only \
-             these; calibrate on {} samples or more, or prune less",
+            "{few} of the {} layers that were refitted had fewer than {PLACES} output positions \
+             per weight of a channel in the {samples} samples (minimum {least:.2}) and may \
+             overfit; calibrate on {} samples or more, or prune less",
             refits.len(),
             (samples as f64 * PLACES / least.max(f64::MIN_POSITIVE)).ceil(),
         )
     })
 }
 
-/// Fewer and fewer multiply-accumulates, until this part of the time is gone: the units that are
-/// kept, and the part of the time that is left.
+/// Removes more and more MACs until the fraction `part` of the time is removed. Returns whether
+/// each unit is kept, and the remaining fraction of the time.
 fn faster(
     part: f64,
     search: impl Fn(f64) -> Result<Vec<bool>, Error>,
@@ -198,20 +198,20 @@ fn too_much(target: PruneTarget, most: f64) -> Error {
         PruneTarget::Latency(part) => ("latency", part),
     };
     Error::Options(if most <= 0.0 {
-        "--prune-channels: no channels of this model can be removed: each is read by something \
-         that is not understood, or is an input or output of the model; leave the option out"
+        "--prune-channels: no channels of this model can be removed: each is an input or output of \
+         the model, or read by an operator that pruning does not support; omit the option"
             .into()
     } else {
         format!(
-            "--prune-channels: {name}={}% is asked, and the most that was found for this model is \
-             {name}={}%; ask for less",
+            "--prune-channels: {name}={}% cannot be reached; the maximum found for this model is \
+             {name}={}%",
             percent(asked),
             percent(most)
         )
     })
 }
 
-/// Hundredths, to one digit after the point, rounded down.
+/// Converts a fraction to percent, rounded down to one decimal.
 fn percent(part: f64) -> f64 {
     (1000.0 * part + 1e-6).floor() / 10.0
 }

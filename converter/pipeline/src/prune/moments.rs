@@ -1,13 +1,13 @@
-//! First and second moments of what layers read, over calibration data.
+//! First- and second-order statistics of layer inputs and outputs over calibration data.
 
 use super::matrix::{add_products, cholesky};
 
-/// Rows that are gathered before they are multiplied.
+/// The number of rows collected before a matrix multiplication.
 const ROWS: usize = 256;
 
-/// Moments of pairs of vectors, `x` and `y`.
+/// Accumulates moments of pairs of vectors `x` and `y`.
 pub struct Moments {
-    /// Elements of x and of y.
+    /// The number of elements of x and of y.
     pub size: (usize, usize),
     count: f64,
     sum: (Vec<f64>, Vec<f64>),
@@ -18,7 +18,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Of nothing yet.
+    /// Creates an accumulator for vectors of these sizes.
     pub fn new(size: (usize, usize)) -> Moments {
         Moments {
             size,
@@ -31,7 +31,7 @@ impl Moments {
         }
     }
 
-    /// Adds a pair that `append` appends to the two lists.
+    /// Adds a pair. `append` appends the elements of x and y to its two arguments.
     pub fn add(&mut self, append: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>)) {
         append(&mut self.waiting.0, &mut self.waiting.1);
         self.count += 1.0;
@@ -53,7 +53,7 @@ impl Moments {
         self.yy += y.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
     }
 
-    /// The moments about the means, or about 0.
+    /// Returns the moments about the means if `centred`, or else about 0.
     pub fn finish(mut self, centred: bool) -> Centred {
         self.multiply();
         let ((m, n), count) = (self.size, self.count.max(1.0));
@@ -76,24 +76,25 @@ impl Moments {
     }
 }
 
-/// Moments, divided by the number of pairs.
+/// Moments, normalized by the number of pairs.
 pub struct Centred {
-    /// Elements of x and of y.
+    /// The number of elements of x and of y.
     pub size: (usize, usize),
-    /// How many pairs there were.
+    /// The number of pairs.
     pub count: f64,
-    /// Means, or 0.
+    /// The means of x and y; 0 if the moments are about 0.
     pub means: (Vec<f64>, Vec<f64>),
-    /// Of x with x, in rows.
+    /// The moments of x with x, row-major.
     pub xx: Vec<f64>,
-    /// Of x with y, in rows of x.
+    /// The moments of x with y, row-major with one row per element of x.
     pub xy: Vec<f64>,
-    /// Of all y together with themselves.
+    /// The sum of the second moments of all elements of y.
     pub yy: f64,
 }
 
 impl Centred {
-    /// The Cholesky factor of the moments of x, to whose diagonal this part of its mean is added.
+    /// Returns the Cholesky factor of `xx`, with `ridge` times the diagonal's mean added to the
+    /// diagonal.
     pub fn factor(&self, ridge: f64) -> Option<Vec<f64>> {
         let size = self.size.0;
         let mut matrix = self.xx.clone();

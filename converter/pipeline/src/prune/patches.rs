@@ -1,4 +1,4 @@
-//! The values of tensors by channel, and those that a layer's weights are multiplied with.
+//! Access to tensors by position and channel, and im2col patches of a layer's input.
 
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Padding, Window};
@@ -6,7 +6,7 @@ use hardtack_bundle::graph::{Operator, Padding, Window};
 use crate::channels::{Layer, channel_axis};
 use crate::shape::strides;
 
-/// A tensor's elements by place and channel.
+/// A tensor's elements, indexed by position and channel.
 pub struct Channelwise<'t> {
     values: &'t [f32],
     shape: Vec<usize>,
@@ -15,24 +15,24 @@ pub struct Channelwise<'t> {
 }
 
 impl<'t> Channelwise<'t> {
-    /// `None` where the tensor is not of f32 or lacks the axis.
+    /// Creates a view of a tensor. Returns `None` if it is not f32 or has no such axis.
     pub fn of(tensor: &'t Tensor, axis: usize) -> Option<Channelwise<'t>> {
         Channelwise::new(tensor.shape(), tensor.as_f32()?, axis)
     }
 
-    /// `None` where the axis is lacking.
+    /// Creates a view of values with this shape. Returns `None` if there is no such axis.
     pub fn new(shape: &[usize], values: &'t [f32], axis: usize) -> Option<Channelwise<'t>> {
         let shape = shape.to_vec();
         let strides = strides(&shape);
         (axis < shape.len()).then_some(Channelwise { values, shape, strides, axis })
     }
 
-    /// How many places there are.
+    /// Returns the number of positions.
     pub fn places(&self) -> usize {
         self.values.len() / self.shape[self.axis].max(1)
     }
 
-    /// The coordinates of a place; that of the channels is 0.
+    /// Returns the coordinates of a position, with 0 along the channel axis.
     fn coordinates(&self, mut place: usize) -> Vec<usize> {
         let mut coordinates = vec![0; self.shape.len()];
         for axis in (0..self.shape.len()).rev().filter(|axis| *axis != self.axis) {
@@ -42,7 +42,7 @@ impl<'t> Channelwise<'t> {
         coordinates
     }
 
-    /// The channels at a place.
+    /// Returns the values of all channels at a position.
     pub fn at(&self, place: usize) -> impl Iterator<Item = f32> + '_ {
         let coordinates = self.coordinates(place);
         let first: usize = coordinates.iter().zip(&self.strides).map(|(at, step)| at * step).sum();
@@ -51,13 +51,11 @@ impl<'t> Channelwise<'t> {
     }
 }
 
-/// What the weights of a layer are multiplied with, by input channel and then by element of the
-/// window.
+/// The im2col patches of a layer's input: by input channel, then by element of the window.
 pub struct Patches<'t> {
     input: Channelwise<'t>,
     output: Channelwise<'t>,
-    /// Steps from the output's coordinates to the input's, for each axis of the input that the
-    /// window slides along.
+    /// The window parameters of each spatial axis.
     slides: Vec<Slide>,
 }
 
@@ -70,7 +68,8 @@ struct Slide {
 }
 
 impl<'t> Patches<'t> {
-    /// Of a layer's input and output. `None` where they are not of its shape.
+    /// Creates the patches of a layer's input for each position of its output. Returns `None` if
+    /// the tensors are not f32 or lack the channel axis.
     pub fn new(
         model: &Model,
         layer: &Layer,
@@ -86,15 +85,15 @@ impl<'t> Patches<'t> {
         Some(Patches { input, output, slides })
     }
 
-    /// How many places there are.
+    /// Returns the number of output positions.
     pub fn places(&self) -> usize {
         self.output.places()
     }
 
-    /// Appends the patch of a place.
+    /// Appends the patch of an output position.
     pub fn append(&self, place: usize, patch: &mut Vec<f32>) {
         if self.slides.is_empty() {
-            // The other axes are the same, though the channels' may stand elsewhere.
+            // All axes but the channel axis are the same as the output's, so positions match.
             patch.extend(self.input.at(place));
             return;
         }

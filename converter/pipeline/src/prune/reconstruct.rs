@@ -1,5 +1,5 @@
-//! Lets layers make up for the channels that went: least squares over calibration data, layer by
-//! layer, from what the pruned model gives to what the original gave.
+//! Refits layers to compensate for removed channels: layer by layer, least squares over calibration
+//! data from the pruned model's inputs to the original model's outputs.
 //!
 //! He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 2017.
 
@@ -18,26 +18,26 @@ use crate::observe::Observer;
 use crate::samples::{Source, each};
 use crate::shape::strides;
 
-/// Places that are looked at for each weight of an output channel.
+/// The number of output positions used per weight of an output channel.
 const PLACES: usize = 32;
-/// What is added to the diagonal of covariances, as a part of its mean.
+/// The ridge added to the diagonal of covariances, as a fraction of its mean.
 const RIDGE: f64 = 1e-2;
 
-/// The error of a layer's output before anything follows it.
+/// The result of refitting one layer.
 #[derive(Debug)]
 pub struct Refit {
-    /// Its place in [`Flow::layers`].
+    /// The index of the layer in [`Flow::layers`].
     pub layer: usize,
-    /// Squared error as a part of the output's variance.
+    /// The squared error of the layer's output, as a fraction of its variance.
     pub error: f64,
-    /// Places that were looked at for each weight of an output channel: equations for an unknown.
+    /// The number of output positions used per weight of an output channel: equations per unknown.
     pub places: f64,
 }
 
-/// Fits the weights of a model's layers anew, from the first that lost inputs on.
+/// Refits the weights of all layers from the first that lost inputs, except grouped convolutions.
 ///
 /// # Errors
-/// Where a model cannot be run on a sample.
+/// Returns an error if a model cannot be run on a sample.
 pub fn reconstruct(
     original: &Model,
     flow: &Flow,
@@ -69,7 +69,7 @@ pub fn reconstruct(
     Ok((pruned, refits))
 }
 
-/// A layer in both models.
+/// A layer in the original and the pruned model.
 struct Pair<'m> {
     original: &'m Model,
     before: &'m Layer,
@@ -78,7 +78,7 @@ struct Pair<'m> {
     kept: &'m [bool],
 }
 
-/// New weights, in rows of output channels, and what is added to the bias.
+/// New weights, one row per output channel, and the offset for the bias.
 struct Fitted {
     rows: Vec<f64>,
     offset: Vec<f64>,
@@ -123,19 +123,19 @@ impl Pair<'_> {
         Ok(solved(&moments, &self.rows(kernel)))
     }
 
-    /// The weights of each output channel, by input channel and then by element of the window.
+    /// Returns the weights in rows of output channels, ordered by input channel and window element.
     fn rows(&self, kernel: &Tensor) -> Vec<f64> {
         let places = places(kernel.shape(), self.after.axes);
         let values = kernel.as_f32().expect("layers have weights of f32");
         places.iter().map(|place| f64::from(values[*place])).collect()
     }
 
-    /// The constant that holds the bias: the node that reads it, and which of its inputs it is.
+    /// Returns the location of the bias, as (node, input index).
     fn bias(&self) -> Option<(usize, usize)> {
         bias(self.pruned, self.after)
     }
 
-    /// The pruned model with new weights.
+    /// Returns the pruned model with the new weights.
     fn with(&self, fitted: Fitted) -> Model {
         let mut editor = Editor::new(self.pruned.clone());
         let kernel = real(self.pruned, self.after.kernel(self.pruned)).expect("fitted before");
@@ -151,7 +151,7 @@ impl Pair<'_> {
                 let old = f64::from(
                     old.as_f32().expect("of f32")[if old.len() == 1 { 0 } else { channel }],
                 );
-                // A convolution's output has its bias, so the offset is all of it.
+                // The fitted output of a convolution includes its bias, so the offset replaces it.
                 (if is_conv { *offset } else { old + offset }) as f32
             };
             let values: Vec<f32> = fitted.offset.iter().enumerate().map(value).collect();
@@ -169,7 +169,7 @@ fn set(editor: &mut Editor, (node, input): (usize, usize), shape: &[usize], valu
     editor.model.graph.nodes[node].inputs[input] = constant;
 }
 
-/// Where the weights of a kernel are, by output channel, input channel and element of the window.
+/// Returns the offsets of a kernel's weights, by output channel, input channel and window element.
 fn places(shape: &[usize], (output, input): (usize, usize)) -> Vec<usize> {
     let strides = strides(shape);
     let mut places = vec![0];
@@ -182,7 +182,8 @@ fn places(shape: &[usize], (output, input): (usize, usize)) -> Vec<usize> {
     places
 }
 
-/// The constant that holds a layer's bias: the node that reads it, and which of its inputs it is.
+/// Returns the location of a layer's constant bias, as (node, input index). For a matmul, it is the
+/// other operand of an addition that is the only reader of the output.
 fn bias(model: &Model, layer: &Layer) -> Option<(usize, usize)> {
     if let Operator::Conv(_) = model.graph.nodes[layer.node].operator {
         return Some((layer.node, 2));
@@ -193,7 +194,7 @@ fn bias(model: &Model, layer: &Layer) -> Option<(usize, usize)> {
     (channels && constant.len() == layer.makes.len()).then_some((node, input))
 }
 
-/// The sum that alone reads a value, and which of its inputs is the other.
+/// Returns the addition that is the only reader of a value, and the index of its other operand.
 fn added(model: &Model, outlet: Outlet) -> Option<(usize, usize)> {
     let graph = &model.graph;
     let mut readers = graph.nodes.iter().enumerate().flat_map(|(index, node)| {
@@ -205,7 +206,8 @@ fn added(model: &Model, outlet: Outlet) -> Option<(usize, usize)> {
     (readers.next().is_none() && sum).then_some((node, 1 - at))
 }
 
-/// The rows that come nearest to the wanted outputs: `old` and what the moments add to it.
+/// Solves for the rows that best reproduce the wanted outputs, starting from `old`. Returns `None`
+/// if the system cannot be solved.
 fn solved(moments: &Centred, old: &[f64]) -> Option<Fitted> {
     let (inputs, outputs) = moments.size;
     let places = moments.count / inputs.max(1) as f64;

@@ -1,19 +1,19 @@
-//! How many channels each group loses: always the step next that loses least for what it saves.
+//! Chooses how many channels each group loses, by greedy search for the lowest loss per saved cost.
 
 use super::cost::{Cost, Price};
 use super::flow::Flow;
 use super::groups::Group;
 use super::importance::Curve;
 
-/// Channels are kept in multiples of this where a group has at least twice as many: kernels work
-/// on so many at once.
+/// Groups of at least twice this many channels keep a multiple of it, as kernels process that many
+/// channels at once.
 const MULTIPLE: usize = 8;
-/// The part of a group that stays at least.
+/// The minimum fraction of a group's channels that is kept.
 const LEAST: f64 = 0.5;
-/// How many steps are looked ahead, as a long one may lose less for what it saves.
+/// The number of candidate steps per group: a larger step may lose less per saved cost.
 const AHEAD: usize = 4;
 
-/// Groups on their way to losing channels.
+/// The state of the search.
 pub struct Search<'a> {
     flow: &'a Flow,
     groups: &'a [Group],
@@ -22,12 +22,12 @@ pub struct Search<'a> {
     measure: fn(&Price) -> f64,
     /// Whether each unit is kept.
     kept: Vec<bool>,
-    /// How many units of each group are gone.
+    /// The number of removed units of each group.
     gone: Vec<usize>,
 }
 
 impl<'a> Search<'a> {
-    /// Begins with everything, to save what `measure` tells of a price.
+    /// Starts with all units kept. `measure` selects the cost to reduce.
     pub fn new(
         flow: &'a Flow,
         groups: &'a [Group],
@@ -39,10 +39,11 @@ impl<'a> Search<'a> {
         Search { flow, groups, curves, cost, measure, kept, gone }
     }
 
-    /// The units that are kept so that this part of the cost is gone.
+    /// Removes units until the fraction `part` of the cost is gone. Returns whether each unit is
+    /// kept.
     ///
     /// # Errors
-    /// The greatest part that can be.
+    /// Returns the largest fraction that can be removed.
     pub fn without(mut self, part: f64) -> Result<Vec<bool>, f64> {
         let all = self.price(&self.kept);
         let goal = all * (1.0 - part);
@@ -61,7 +62,7 @@ impl<'a> Search<'a> {
         (self.measure)(&self.cost.of(self.flow, kept))
     }
 
-    /// What is kept if so many of a group are gone.
+    /// Returns whether each unit is kept if the first `gone` units of a group are removed.
     fn with(&self, group: usize, gone: usize) -> Vec<bool> {
         let mut kept = self.kept.clone();
         let order = self.curves[group].order.iter().enumerate();
@@ -74,7 +75,8 @@ impl<'a> Search<'a> {
         self.gone[group] = gone;
     }
 
-    /// The step that loses least for what it saves: the group, and how many are gone then.
+    /// Returns the step with the lowest loss per saved cost: the group, and its number of removed
+    /// units.
     fn cheapest(&self, now: f64) -> Option<(usize, usize)> {
         let mut best: Option<(f64, (usize, usize))> = None;
         for (index, group) in self.groups.iter().enumerate() {
@@ -91,7 +93,7 @@ impl<'a> Search<'a> {
         best.map(|(_, step)| step)
     }
 
-    /// The step back that regains most while the goal is still met.
+    /// Returns the step back that regains the most loss while the goal is still met.
     fn dearest_in_vain(&self, goal: f64) -> Option<(usize, usize)> {
         let mut best: Option<(f64, (usize, usize))> = None;
         for (index, group) in self.groups.iter().enumerate() {
@@ -109,7 +111,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// How many of so many channels may go, the fewest first.
+/// Returns the allowed numbers of removed channels of a group, in ascending order.
 fn steps(channels: usize) -> impl Iterator<Item = usize> {
     let multiple = if channels >= 2 * MULTIPLE { MULTIPLE } else { 1 };
     let least = ((channels as f64 * LEAST).ceil() as usize).max(1);
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn at_least_half_of_a_group_stays_in_multiples_where_it_is_large() {
+    fn large_groups_keep_at_least_half_in_multiples_of_eight() {
         assert_eq!(steps(40).collect::<Vec<_>>(), [8, 16]);
         assert_eq!(steps(20).collect::<Vec<_>>(), [4]);
         assert_eq!(steps(5).collect::<Vec<_>>(), [1, 2]);

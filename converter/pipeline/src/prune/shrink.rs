@@ -1,4 +1,4 @@
-//! Takes channels out of a graph.
+//! Removes channels from a graph.
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Operator};
@@ -7,8 +7,8 @@ use super::flow::Flow;
 use crate::channels::{Layout, real};
 use crate::edit::Editor;
 
-/// The model without the units that are not kept. It computes what it did with these channels
-/// set to 0 where layers read them.
+/// Removes the units that are not kept. The result computes the same as the original with these
+/// channels set to 0 in the inputs of layers.
 pub fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
     let left = |layout: &Layout| layout.units.iter().filter(|unit| kept[**unit]).count();
     let mut editor = Editor::new(model.clone());
@@ -36,7 +36,7 @@ pub fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
     editor.finish()
 }
 
-/// Lets an operator's attributes tell the sizes that are left.
+/// Updates an operator's attributes to the remaining sizes.
 fn resize(operator: &mut Operator, before: Option<&Layout>, after: Option<&Layout>, kept: &[bool]) {
     let left = |units: &[usize]| units.iter().filter(|unit| kept[**unit]).count();
     let count = |layout: &Layout| left(&layout.units);
@@ -94,7 +94,7 @@ fn resize(operator: &mut Operator, before: Option<&Layout>, after: Option<&Layou
     }
 }
 
-/// A tensor without the elements along an axis whose units are not kept.
+/// Removes the elements of a tensor whose units are not kept.
 pub fn sliced(tensor: &Tensor, layout: &Layout, kept: &[bool]) -> Tensor {
     let mut shape = tensor.shape().to_vec();
     let within: usize = shape[layout.axis + 1..].iter().product();

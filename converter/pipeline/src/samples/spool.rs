@@ -1,4 +1,4 @@
-//! Samples that wait in a temporary file, so that memory holds one at a time however many there are.
+//! Tensors spilled to a temporary file, so that only one sample at a time is in memory.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -10,16 +10,15 @@ use hardtack_bundle::DType;
 use super::Source;
 use crate::error::Error;
 
-/// Samples in a file that ends with this process. They were pre-processed once, and are read as
-/// often as they are wanted.
+/// Pre-processed samples in a temporary file, which is removed when this process ends.
 pub struct Spool {
     file: File,
-    /// The inputs of each sample.
+    /// The location of each input of each sample.
     samples: Vec<Vec<Place>>,
     length: u64,
 }
 
-/// Where a tensor is.
+/// The location, type and shape of a tensor in the file.
 struct Place {
     offset: u64,
     dtype: DType,
@@ -27,19 +26,19 @@ struct Place {
 }
 
 impl Spool {
-    /// Without samples.
+    /// Creates a spool without samples.
     ///
     /// # Errors
-    /// Where no temporary file can be made.
+    /// Returns [`Error::Spool`] if the temporary file cannot be created.
     pub fn new() -> Result<Spool, Error> {
         let file = tempfile::tempfile().map_err(failed)?;
         Ok(Spool { file, samples: Vec::new(), length: 0 })
     }
 
-    /// Adds a sample at the end.
+    /// Appends a sample.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Returns [`Error::Spool`] if the file cannot be written.
     pub fn push<'t>(&mut self, inputs: impl IntoIterator<Item = &'t Tensor>) -> Result<(), Error> {
         let mut places = Vec::new();
         let write = || -> io::Result<()> {
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_come_back_as_they_were_in_any_order() {
+    fn samples_round_trip_in_any_order() {
         let sample = |seed: usize| {
             let reals: Vec<f32> = (0..6).map(|i| (i * seed) as f32 - 0.5).collect();
             let integers = vec![seed as i64, -1];
@@ -101,7 +100,7 @@ mod tests {
         for seed in [3, 0, 4, 1, 2] {
             assert_eq!(spool.sample(seed).unwrap()[..], sample(seed));
         }
-        // What is added later stands behind what was read before.
+        // Samples can be appended after others were read.
         spool.push(&sample(9)).unwrap();
         assert_eq!(spool.sample(5).unwrap()[..], sample(9));
         assert_eq!(spool.sample(4).unwrap()[..], sample(4));

@@ -5,7 +5,7 @@ use zip::write::SimpleFileOptions;
 use super::*;
 use crate::testing::Net;
 
-/// A model with one input of shape [1, 4].
+/// Returns a graph with one input of shape [1, 4].
 fn graph() -> Graph {
     let mut net = Net::new();
     let x = net.input(&[1, 4]);
@@ -19,7 +19,8 @@ fn read(path: &Path, limit: usize) -> Result<Samples, Error> {
     Samples::read(path, limit, &graph, &ports, &preprocessor)
 }
 
-/// Writes an archive of u8 arrays: name, stated shape, and the number of elements actually stored.
+/// Writes an archive of u8 arrays: name, shape in the header, and number of elements actually
+/// stored.
 fn archive(folder: &Path, arrays: &[(&str, &str, usize)]) -> PathBuf {
     let path = folder.join("data.npz");
     let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
@@ -36,7 +37,7 @@ fn archive(folder: &Path, arrays: &[(&str, &str, usize)]) -> PathBuf {
 }
 
 #[test]
-fn arrays_that_no_input_takes_are_not_read() {
+fn arrays_without_a_matching_input_are_not_read() {
     let folder = tempfile::tempdir().unwrap();
     // The first array is shorter than its header states.
     let path = archive(folder.path(), &[("other", "(1000000000000,)", 3), ("x", "(5, 4)", 20)]);
@@ -46,16 +47,16 @@ fn arrays_that_no_input_takes_are_not_read() {
 }
 
 #[test]
-fn arrays_of_another_shape_are_refused_before_they_are_read() {
+fn arrays_of_the_wrong_shape_are_rejected_before_reading() {
     let folder = tempfile::tempdir().unwrap();
     let name = Ports::of(&graph(), None).inputs[0].name.clone();
     for (array, shape, count, told) in [
         ("x", "(2, 5)", 10, "takes the shape [1, 4], but got [5]"),
         ("x", "(2, 0)", 0, "has no elements"),
         ("x", "()", 1, "is a scalar"),
-        (&name, "(2, 5)", 10, "has samples of shape [5], and the model expects [1, 4]"),
+        (&name, "(2, 5)", 10, "has samples of shape [5], but the model expects [1, 4]"),
         (&name, "(2, 4)", 7, "ends after 7 of its 8 bytes"),
-        ("y", "(2, 4)", 8, "nor an array \"x\" with the samples first; it has y [2, 4]"),
+        ("y", "(2, 4)", 8, "nor an array \"x\" of samples; it has y [2, 4]"),
     ] {
         let path = archive(folder.path(), &[(array, shape, count)]);
         let error = read(&path, 9).err().unwrap().to_string();
@@ -65,7 +66,7 @@ fn arrays_of_another_shape_are_refused_before_they_are_read() {
 
 #[cfg(unix)]
 #[test]
-fn cycles_of_links_are_followed_once() {
+fn cyclic_symbolic_links_are_followed_once() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.png"), b"").unwrap();
     for name in ["up", "again", "and-again"] {

@@ -1,4 +1,4 @@
-//! The tables of a specification, as TOML has them.
+//! The TOML tables of a specification.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,12 +8,12 @@ use hardtack_bundle::process::{
 };
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 
-/// Value of the pixels beside a letterboxed picture, if a specification has none.
+/// The default value of the border pixels of a letterboxed image.
 const FILL: u8 = 114;
-/// Added before a logarithm, if a specification has nothing else.
+/// The default number added before a logarithm.
 const FLOOR: f32 = 1e-6;
 
-/// The setting that is wrong, and a sentence about it.
+/// The name of an invalid setting, and a description of the problem.
 pub(super) struct Problem(pub &'static str, pub String);
 
 /// A specification.
@@ -55,14 +55,14 @@ impl ImageTable {
         let crops = matches!(self.fit, FitName::CentreCrop);
         if self.short_side.is_some() != crops {
             let problem = if crops {
-                "`short_side` is needed with fit = \"centre-crop\": the shorter side before the cut"
+                "`short_side` is required with fit = \"centre-crop\": the side before cropping"
             } else {
-                "`short_side` is for fit = \"centre-crop\" only"
+                "`short_side` is allowed only with fit = \"centre-crop\""
             };
             return Err(Problem("short_side", problem.into()));
         }
         if self.fill.is_some() && !matches!(self.fit, FitName::Letterbox) {
-            return Err(Problem("fill", "`fill` is for fit = \"letterbox\" only".into()));
+            return Err(Problem("fill", "`fill` is allowed only with fit = \"letterbox\"".into()));
         }
         let fit = match self.fit {
             FitName::Stretch => Fit::Stretch,
@@ -125,8 +125,8 @@ impl AudioTable {
             ("coefficients", self.coefficients.is_some(), cosines, cosines),
         ] {
             let word = match (given, needed, allowed) {
-                (false, true, _) => "is needed with",
-                (true, _, false) => "has no meaning with",
+                (false, true, _) => "is required with",
+                (true, _, false) => "is not allowed with",
                 _ => continue,
             };
             return Err(Problem(setting, format!("`{setting}` {word} feature = \"{feature}\"")));
@@ -184,7 +184,7 @@ pub(super) struct ClassifyTable {
     pub labels: Labels,
 }
 
-/// A number, or a list of at most [`MAX_CHANNELS`].
+/// A number, or a list of at most [`MAX_CHANNELS`] numbers.
 struct Numbers(Vec<f32>);
 
 impl Numbers {
@@ -232,7 +232,7 @@ impl<'de> Deserialize<'de> for Numbers {
     }
 }
 
-/// A file's name, or the labels themselves.
+/// The name of a labels file, or the labels themselves.
 #[derive(Default)]
 pub(super) enum Labels {
     #[default]
@@ -249,7 +249,7 @@ impl<'de> Deserialize<'de> for Labels {
             type Value = Labels;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a file's name or a list of strings")
+                f.write_str("a file name or a list of strings")
             }
 
             fn visit_str<E>(self, file: &str) -> Result<Labels, E> {

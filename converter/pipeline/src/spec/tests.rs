@@ -31,9 +31,9 @@ coefficients = 10
 "#;
 
 #[test]
-fn pictures() {
+fn image_tables() {
     let spec = parse(&format!("{IMAGE}[classify]\nskip = 1\nlabels = [\"a\", \"b\"]")).unwrap();
-    let Some(Preprocess::Image(image)) = spec.preprocess else { panic!("no picture") };
+    let Some(Preprocess::Image(image)) = spec.preprocess else { panic!("no image") };
     assert_eq!((image.height, image.width), (224, 200));
     assert_eq!(image.fit, Fit::CentreCrop { short_side: 256 });
     assert_eq!((&image.mean[..], &image.deviation[..]), (&[104.0, 117.5, 123.0][..], &[1.0][..]));
@@ -42,9 +42,9 @@ fn pictures() {
 }
 
 #[test]
-fn recordings() {
+fn audio_tables() {
     let Some(Preprocess::Audio(audio)) = parse(AUDIO).unwrap().preprocess else {
-        panic!("no recording")
+        panic!("no audio")
     };
     assert_eq!((audio.level, audio.spectrum), (Level::FullScale, Spectrum::Magnitude));
     assert_eq!((audio.frames, audio.mean, audio.deviation), (0, 0.0, 1.0));
@@ -53,7 +53,7 @@ fn recordings() {
 }
 
 #[test]
-fn arrays_and_nothing() {
+fn array_tables_and_empty_specifications() {
     let spec = parse("[array]\nmean = 83\ndeviation = 1.5").unwrap();
     let Some(Preprocess::Array(array)) = spec.preprocess else { panic!("no array") };
     assert_eq!((&array.mean[..], &array.deviation[..]), (&[83.0][..], &[1.5][..]));
@@ -61,7 +61,7 @@ fn arrays_and_nothing() {
 }
 
 #[test]
-fn mistakes_name_the_line_and_what_is_allowed() {
+fn errors_name_the_line_and_what_is_allowed() {
     let image = |from: &str, to: &str| IMAGE.replace(from, to);
     let audio = |from: &str, to: &str| AUDIO.replace(from, to);
     let cases = [
@@ -71,24 +71,24 @@ fn mistakes_name_the_line_and_what_is_allowed() {
         (image("224", "\"224\""), 3, "expected u32"),
         (image("224", "-1"), 3, "expected u32"),
         (image("224", "0"), 3, "[image] `height` must be from 1 to"),
-        (image("short_side = 256\n", ""), 2, "[image] `short_side` is needed with fit ="),
+        (image("short_side = 256\n", ""), 2, "[image] `short_side` is required with fit ="),
         (image("256", "100"), 6, "[image] `short_side` must be at least 224"),
         (
             image("short_side", "fill = 3\nshort_side"),
             6,
-            "[image] `fill` is for fit = \"letterbox\"",
+            "[image] `fill` is allowed only with fit = \"letterbox\"",
         ),
         (image("117.5, ", ""), 9, "[image] `mean` must be 1 or 3 numbers, not 2"),
         (image("[104", "[[1], 104"), 9, "expected f32"),
         (image("[104", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1"), 9, "a list of at most 16 numbers"),
         (image("mean", "deviation = 0\nmean"), 9, "[image] `deviation` must be other than 0"),
-        (audio("mfcc", "log-mel"), 10, "[audio] `coefficients` has no meaning with feature ="),
-        (audio("bands = 40\n", ""), 2, "[audio] `bands` is needed with feature = \"mfcc\""),
+        (audio("mfcc", "log-mel"), 10, "[audio] `coefficients` is not allowed with feature ="),
+        (audio("bands = 40\n", ""), 2, "[audio] `bands` is required with feature = \"mfcc\""),
         (audio("4000.0", "9000"), 9, "[audio] `high_hz` must be above `low_hz` and at most half"),
-        (format!("{IMAGE}[array]"), 10, "[array] cannot stand beside [image]; keep one of them"),
+        (format!("{IMAGE}[array]"), 10, "[array] conflicts with [image]; keep one of them"),
         ("[pictures]".into(), 1, "unknown field `pictures`, expected one of `image`, `audio`"),
         ("[array]\nmean = \"x\"".into(), 2, "expected a number or a list of at most 16 numbers"),
-        ("[classify]\nlabels = 3".into(), 2, "expected a file's name or a list of strings"),
+        ("[classify]\nlabels = 3".into(), 2, "expected a file name or a list of strings"),
         ("[image".into(), 1, "unclosed table"),
     ];
     for (text, line, part) in cases {
@@ -99,7 +99,7 @@ fn mistakes_name_the_line_and_what_is_allowed() {
 }
 
 #[test]
-fn labels_beside_the_specification() {
+fn labels_are_read_from_the_folder_of_the_specification() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -117,7 +117,7 @@ fn labels_beside_the_specification() {
 }
 
 #[test]
-fn labels_outside_the_folder_are_refused() {
+fn labels_outside_the_folder_are_rejected() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("specs");
     std::fs::create_dir(&folder).unwrap();
@@ -141,7 +141,7 @@ fn labels_outside_the_folder_are_refused() {
 }
 
 #[test]
-fn oversized_text_files_are_refused() {
+fn oversized_text_files_are_rejected() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(MAX_TEXT + 1).unwrap();
     for error in [Spec::read(file.path()).unwrap_err(), read_labels(file.path()).unwrap_err()] {
@@ -150,7 +150,7 @@ fn oversized_text_files_are_refused() {
 }
 
 #[test]
-fn every_specification_of_the_examples_is_read() {
+fn all_example_specifications_are_valid() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/specs"));
     let mut count = 0;
     for file in std::fs::read_dir(folder).unwrap() {

@@ -6,7 +6,7 @@ fn count(folder: &Path) -> usize {
 }
 
 #[test]
-fn a_file_is_replaced_whole_or_not_at_all() {
+fn a_file_is_replaced_atomically() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.tack");
     write_file(&path, b"first").unwrap();
@@ -16,7 +16,7 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     drop(given_up);
     assert_eq!(fs::read(&path).unwrap(), b"second");
     assert_eq!(count(folder.path()), 1, "no temporary file is left");
-    // The output is a folder.
+    // The output path is a folder.
     let taken = folder.path().join("taken");
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("inside"), b"kept").unwrap();
@@ -74,7 +74,7 @@ mod unix {
     }
 
     #[test]
-    fn devices_pipes_and_sockets_are_refused() {
+    fn devices_pipes_and_sockets_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let [pipe, socket, link] = ["pipe", "socket", "link"].map(|name| folder.path().join(name));
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -99,7 +99,7 @@ mod unix {
     }
 
     #[test]
-    fn links_stay_and_their_files_are_written() {
+    fn links_are_kept_and_their_targets_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("store")).unwrap();
@@ -128,7 +128,7 @@ mod unix {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn untrusted_links_in_world_writable_folders_are_refused() {
+    fn untrusted_links_in_world_writable_folders_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let [shelf, mine, theirs, target] =
             ["shelf", "shelf/mine", "shelf/theirs", "target"].map(|name| folder.path().join(name));
@@ -163,7 +163,7 @@ mod unix {
             write_file(&new, b"y").unwrap();
             assert_eq!(mode(&new), kept);
         }
-        // The setuid bit is dropped, as any write does.
+        // The setuid bit is cleared, as by any write.
         fs::set_permissions(&new, fs::Permissions::from_mode(0o4755)).unwrap();
         write_file(&new, b"z").unwrap();
         assert_eq!(mode(&new), 0o755);

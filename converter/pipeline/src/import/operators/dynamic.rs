@@ -1,4 +1,4 @@
-//! The own operator for products of reals in integers.
+//! The custom operator for dynamically quantized matmuls.
 
 use hardtack::float::ops::DynamicMatMul;
 use tract_hir::internal::*;
@@ -7,7 +7,8 @@ use tract_onnx::pb::NodeProto;
 
 use super::Read;
 
-/// Reads the operator that the rewrite of dynamic quantization emits: one scale for all of x.
+/// Reads the operator that [`rewrite::dynamic`](crate::import::rewrite::dynamic) emits. It has one
+/// scale for all of x.
 pub fn read(_: &ParsingContext, _: &NodeProto) -> Read {
     Ok((expand(Dynamic(DynamicMatMul::new(false))), vec![]))
 }
@@ -32,7 +33,7 @@ impl Expansion for Dynamic {
         s.equals(&outputs[0].datum_type, f32::datum_type())?;
         s.equals(&inputs[0].rank, &outputs[0].rank)?;
         s.given_2(&inputs[0].shape, &inputs[1].shape, move |s, x, matrix| {
-            ensure!(!x.is_empty() && matrix.len() == 2, "it is no product with a matrix");
+            ensure!(!x.is_empty() && matrix.len() == 2, "its second input is not a matrix");
             let mut shape = x;
             let last = shape.len() - 1;
             shape[last] = matrix[1].clone();

@@ -1,4 +1,4 @@
-//! Flatten of more than one open dimension, which tract's reader refuses.
+//! Flatten of more than one dynamic dimension, which tract's reader rejects.
 
 use tract_hir::internal::*;
 use tract_onnx::model::ParsingContext;

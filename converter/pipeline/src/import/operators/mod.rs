@@ -1,5 +1,5 @@
-//! Operators as this crate reads them instead of tract: those whose parameters must survive, and
-//! those that tract reads into forms which the operator table has no place for.
+//! Operators that this crate reads instead of tract: those whose parameters must be preserved, and
+//! those that tract reads into forms that the operator table cannot represent.
 
 mod dynamic;
 mod flatten;
@@ -17,10 +17,10 @@ use tract_onnx::pb::NodeProto;
 use super::rewrite::dynamic::DYNAMIC_MAT_MUL;
 use super::rewrite::trees::TREE_ENSEMBLE;
 
-/// What a reader of an operator returns.
+/// The result of reading an operator.
 type Read = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
-/// tract's reader with our operators in it.
+/// Returns tract's ONNX reader with this crate's operators registered.
 pub fn onnx() -> Onnx {
     let mut onnx = tract_onnx::onnx();
     let register = &mut onnx.op_register;

@@ -1,4 +1,4 @@
-//! QuantizeLinear and DequantizeLinear, whose scales and zero points stay as they are.
+//! QuantizeLinear and DequantizeLinear, with their scales and zero points preserved.
 
 use hardtack::float::ops;
 use tract_core::ops::cast::cast;
@@ -22,10 +22,11 @@ pub fn dequantize(_: &ParsingContext, node: &NodeProto) -> Read {
 struct Quantization {
     to_integers: bool,
     axis: i64,
-    /// Elements that share a scale along the axis; 0 for all of a slice.
+    /// The number of elements along the axis that share a scale; 0 without blocks.
     block: usize,
+    /// The index of the zero point among the inputs.
     zero_point: Option<usize>,
-    /// Element type of the output, where an attribute tells.
+    /// The element type of the output, if an attribute gives it.
     output: Option<DatumType>,
 }
 
@@ -44,21 +45,21 @@ impl Quantization {
         })
     }
 
-    /// A dequantization with a scale per block.
+    /// Wires a dequantization with a scale per block.
     fn wire_blocks(
         &self,
         prefix: &str,
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>> {
-        ensure!(!self.to_integers, "values with a scale per block cannot be quantized");
+        ensure!(!self.to_integers, "quantization with a scale per block is not supported");
         let (x, scale) = (model.outlet_fact(inputs[0])?, model.outlet_fact(inputs[1])?);
         let (integer, rank, real) = (x.datum_type, x.rank() as i64, scale.datum_type);
         let axis = if self.axis < 0 { self.axis + rank } else { self.axis };
         ensure!((0..rank).contains(&axis), "axis {} of a tensor of rank {rank}", self.axis);
         let scale = match &scale.konst {
             Some(scale) => scale.cast_to_dt(f32::datum_type())?.into_owned(),
-            None => bail!("scales of blocks must be constants"),
+            None => bail!("scales per block must be constants"),
         };
         let scale = model.add_const(format!("{prefix}.scale"), scale)?;
         let zero_point = match self.zero_point {
@@ -73,7 +74,7 @@ impl Quantization {
         model.wire_node(prefix, op, &[inputs[0], scale, zero_point])
     }
 
-    /// The axis that scales belong to, if there are more than one.
+    /// Returns the axis of per-axis scales, or `None` for a single scale.
     fn axis(&self, scale: &TypedFact, rank: usize) -> TractResult<Option<usize>> {
         if scale.rank() == 0 || scale.shape.volume().is_one() {
             return Ok(None);
@@ -85,7 +86,7 @@ impl Quantization {
     }
 }
 
-/// A scale or zero point in the rank its axis asks for.
+/// Converts a scale or zero point to a scalar, or to a vector if there is an axis, of type `dtype`.
 fn parameter(
     name: &str,
     model: &mut TypedModel,
@@ -117,7 +118,8 @@ impl Expansion for Quantization {
         if self.to_integers { "QuantizeLinear".into() } else { "DequantizeLinear".into() }
     }
 
-    /// Weights stay integers, a quarter of what they would be as reals.
+    /// Returns false for DequantizeLinear, so that tract does not fold constant weights to floats
+    /// of four times their size.
     fn runs_out_of_plan(&self) -> bool {
         self.to_integers
     }

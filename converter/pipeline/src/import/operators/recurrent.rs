@@ -1,7 +1,7 @@
-//! LSTM, GRU and RNN: the cell as plain operations, with the activations that the node asks for.
+//! LSTM, GRU and RNN, with the cell as plain operations and the activations of the node.
 //!
-//! tract's own reader takes the usual activations whatever the node says, and joins the cell into
-//! one operation that belongs to its release.
+//! tract's own reader ignores the node's activations, and merges the cell into one operation that
+//! is specific to its release.
 
 use tract_core::ops::array::Slice;
 use tract_core::ops::einsum::EinSum;
@@ -13,7 +13,7 @@ use tract_onnx::pb::NodeProto;
 
 use super::Read;
 
-/// Reads any of the three.
+/// Reads an LSTM, GRU or RNN node.
 pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
     let (kind, usual): (Kind, &[&str]) = match &*node.op_type {
         "LSTM" => (Kind::Lstm, &["Sigmoid", "Tanh", "Tanh"]),
@@ -51,8 +51,8 @@ pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
 #[derive(Clone, Debug)]
 enum Kind {
     Lstm,
-    /// Whether the reset gate is applied after the product, as attribute `linear_before_reset`.
     Gru {
+        /// Whether the reset gate is applied after the matmul (attribute `linear_before_reset`).
         after: bool,
     },
     Rnn,
@@ -79,7 +79,7 @@ impl Activation {
             "leakyrelu" => Activation::LeakyRelu(alpha.next().unwrap_or(0.01)),
             "affine" => Activation::Affine(alpha.next().unwrap_or(1.0), beta.next().unwrap_or(0.0)),
             _ => bail!(
-                "activation {name} is not supported; Sigmoid, Tanh, Relu, LeakyRelu and Affine are"
+                "activation {name} is not supported; use Sigmoid, Tanh, Relu, LeakyRelu or Affine"
             ),
         })
     }
@@ -122,7 +122,7 @@ impl WireBody for Cell {
     }
 }
 
-/// The body of one step. Gates lie side by side in the weights, each `hidden` wide.
+/// Wires the body of one time step. The gates are adjacent in the weights, each of size `hidden`.
 struct Wiring<'a> {
     prefix: &'a str,
     body: &'a mut TypedModel,
@@ -160,7 +160,7 @@ impl<'a> Wiring<'a> {
         Ok(self.body.wire_node(format!("{}.{name}", self.prefix), op, inputs)?[0])
     }
 
-    /// Gates `from..to` along an axis.
+    /// Slices a range of gates along an axis.
     fn gates(
         &mut self,
         name: &str,
@@ -172,7 +172,7 @@ impl<'a> Wiring<'a> {
         self.wire(name, Slice::new(axis, range.0, range.1), &[of])
     }
 
-    /// Adds gates `gates` of the bias.
+    /// Adds a range of gates of the bias, if there is one.
     fn add_bias(
         &mut self,
         name: &str,
@@ -203,7 +203,7 @@ impl<'a> Wiring<'a> {
         }
     }
 
-    /// Declares the states after the step, each with the time axis back in its place.
+    /// Declares the states after the step as outputs, with the time axis restored.
     fn finish(&mut self, states: &[OutletId]) -> TractResult<()> {
         let mut outputs = vec![];
         for (index, state) in states.iter().enumerate() {
@@ -212,7 +212,7 @@ impl<'a> Wiring<'a> {
         self.body.select_output_outlets(&outputs)
     }
 
-    /// `W·x + R·h` for all gates, with both biases where `gates` is their number.
+    /// Wires `W·x + R·h` plus both biases, for all `gates` gates.
     fn all_gates(&mut self, gates: i64) -> TractResult<OutletId> {
         let (product, x, h, w, r) = (self.product.clone(), self.x, self.h, self.w, self.r);
         let from_input = self.wire("from_input", product.clone(), &[x, w])?;

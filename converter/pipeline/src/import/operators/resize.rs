@@ -1,4 +1,4 @@
-//! Resize of every operator set, with scales or sizes for all axes.
+//! Resize of all operator sets, with scales or sizes expanded to all axes.
 
 use hardtack::float::ops;
 use hardtack_bundle::graph::{self, CoordinateTransform, Interpolation};
@@ -8,7 +8,7 @@ use tract_onnx::pb::NodeProto;
 
 use super::Read;
 
-/// Larger scales are never meant, and their products overflow 64 bits.
+/// The maximum scale. Larger scales are mistakes, and their products overflow 64 bits.
 const LARGEST_SCALE: f32 = (1 << 24) as f32;
 
 /// Reads Resize.
@@ -60,7 +60,7 @@ pub fn read(context: &ParsingContext, node: &NodeProto) -> Read {
 #[derive(Clone, Debug)]
 struct Resize {
     attributes: graph::Resize,
-    /// The axes that scales and sizes are for; all, if absent.
+    /// The axes that scales and sizes apply to; `None` for all.
     axes: Option<Vec<i64>>,
     scales: Option<usize>,
     sizes: Option<usize>,
@@ -77,7 +77,7 @@ impl Resize {
         axes.iter().map(positive).collect()
     }
 
-    /// One scale for each axis of the tensor.
+    /// Returns one scale for each axis of the tensor.
     fn all_scales(&self, scales: &Tensor, rank: usize) -> TractResult<Vec<f32>> {
         let scales = scales.cast_to::<f32>()?;
         let scales = scales.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
@@ -92,7 +92,7 @@ impl Resize {
         Ok(all)
     }
 
-    /// One size for each axis of the tensor.
+    /// Returns one size for each axis of the tensor.
     fn all_sizes(&self, sizes: &Tensor, shape: &[TDim]) -> TractResult<Vec<TDim>> {
         let sizes = sizes.cast_to::<TDim>()?;
         let sizes = sizes.try_as_plain_ram()?.as_slice::<TDim>()?.to_vec();
@@ -119,7 +119,7 @@ impl Resize {
                 } else if let Ok(size) = shape[axis].to_usize() {
                     ((size as f32 * scale) as usize).to_dim()
                 } else {
-                    bail!("the open size {} cannot be scaled by {scale}", shape[axis])
+                    bail!("the dynamic size {} cannot be scaled by {scale}", shape[axis])
                 };
                 s.equals(&outputs[0].shape[axis], size)?;
             }

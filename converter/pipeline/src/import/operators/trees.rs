@@ -1,4 +1,4 @@
-//! The own operator for ensembles of decision trees.
+//! The custom operator for ensembles of decision trees.
 
 use hardtack::float::ops;
 use hardtack_bundle::graph::{TreeAggregate, TreeTransform};
@@ -8,14 +8,14 @@ use tract_onnx::pb::NodeProto;
 
 use super::Read;
 
-/// Reads the operator that the rewrite of ensembles emits.
+/// Reads the operator that [`rewrite::trees`](crate::import::rewrite::trees) emits.
 pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
     let aggregate = match node.get_attr::<i64>("aggregate")? {
         0 => TreeAggregate::Sum,
         1 => TreeAggregate::Average,
         2 => TreeAggregate::Minimum,
         3 => TreeAggregate::Maximum,
-        other => bail!("no aggregate has number {other}"),
+        other => bail!("unknown aggregate {other}"),
     };
     let op = ops::TreeEnsemble {
         targets: node.get_attr("targets")?,

@@ -1,13 +1,13 @@
-//! `--set NAME=VALUE`: gives dimensions and inputs their values before anything else happens.
+//! `--set NAME=VALUE`: binds dimensions and inputs before all other rewrites.
 //!
 //! `NAME` is one of, in this order:
-//! - an input; `VALUE` is its shape, such as `1x3x224x224`, where `?` leaves a dimension as it is.
-//!   An input without dimensions, or of one element, becomes a constant instead: `sr=16000`;
-//! - a dimension that the model names: `height=480`;
-//! - `batch`: the leading dimension of every input that has one without a name.
+//! - an input: `VALUE` is its shape, such as `1x3x224x224`; `?` leaves a dimension unchanged.
+//!   An input with one element, of rank 0 or 1, becomes a constant instead: `sr=16000`
+//! - a named dimension: `height=480`
+//! - `batch`: all unnamed leading dimensions of inputs
 //!
-//! Afterwards every dimension that is still open has a name: its own, `batch` for a leading one
-//! without, `INPUT_AXIS` for any other.
+//! Afterwards, all remaining dynamic dimensions have a name: their own, `batch` for an unnamed
+//! leading dimension, or `INPUT_AXIS` for any other.
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -19,10 +19,10 @@ use tract_onnx::pb::{GraphProto, ValueInfoProto};
 use super::emit::Context;
 use crate::import::{ImportError, tensor};
 
-/// The name of leading dimensions that have none.
+/// The name of unnamed leading dimensions.
 const BATCH: &str = "batch";
 
-/// Applies settings in their order, then names the dimensions that are still open.
+/// Applies settings in order, then names the remaining dynamic dimensions.
 pub fn bind(
     graph: &mut GraphProto,
     settings: &[(String, String)],
@@ -43,7 +43,7 @@ pub fn bind(
     Ok(())
 }
 
-/// Inputs that have a value in the file are constants, as in files of old versions.
+/// Removes inputs that have an initializer: old files list constants as inputs.
 fn drop_defaulted_inputs(graph: &mut GraphProto) {
     let valued: std::collections::HashSet<&str> =
         graph.initializer.iter().map(|initializer| initializer.name.as_str()).collect();
@@ -77,7 +77,11 @@ fn set(
             }
         }
     }
-    if found { Ok(()) } else { Err(format!("nothing has this name; {}", what_can_be_set(graph))) }
+    if found {
+        Ok(())
+    } else {
+        Err(format!("no input or dimension has this name; {}", what_can_be_set(graph)))
+    }
 }
 
 /// Replaces an input of one element by a constant.
@@ -90,8 +94,8 @@ fn set_value(
     let input = &mut graph.input[index];
     let shape: Vec<usize> = dims_of(input).map_or_else(Vec::new, |dims| vec![1; dims.len()]);
     let number = tensor_type(input).map_or(0, |of| of.elem_type);
-    let dtype = tensor::dtype_of(number).ok_or("the input is not of numbers")?;
-    let wrong = || format!("the input is of type {dtype}, and {value:?} is no such number");
+    let dtype = tensor::dtype_of(number).ok_or("the input is not numeric")?;
+    let wrong = || format!("the input has type {dtype}, and {value:?} is not a value of it");
     macro_rules! parse {
         ($type:ty) => {
             Tensor::scalar(value.parse::<$type>().map_err(|_| wrong())?)
@@ -126,14 +130,14 @@ fn set_value(
 
 fn set_shape(input: &mut ValueInfoProto, value: &str) -> Result<(), String> {
     let sizes: Vec<&str> = value.split('x').collect();
-    let Some(of) = tensor_type(input) else { return Err("the input is no tensor".into()) };
+    let Some(of) = tensor_type(input) else { return Err("the input is not a tensor".into()) };
     let dims = &mut of.shape.get_or_insert_default().dim;
     if dims.is_empty() {
         dims.resize(sizes.len(), Dimension::default());
     }
     if dims.len() != sizes.len() {
         return Err(format!(
-            "the input has {} dimensions; give as many, such as {}",
+            "the input has {} dimensions; give a size for each, such as {}",
             dims.len(),
             shape_text(dims)
         ));
@@ -145,7 +149,7 @@ fn set_shape(input: &mut ValueInfoProto, value: &str) -> Result<(), String> {
         let size = size(text)?;
         match dim.value {
             Some(Value::DimValue(fixed)) if fixed > 0 && fixed != size => {
-                return Err(format!("a dimension is {fixed} in the model and cannot be {size}"));
+                return Err(format!("a dimension is fixed to {fixed} and cannot be {size}"));
             }
             _ => dim.value = Some(Value::DimValue(size)),
         }
@@ -156,7 +160,7 @@ fn set_shape(input: &mut ValueInfoProto, value: &str) -> Result<(), String> {
 fn size(text: &str) -> Result<i64, String> {
     match text.parse() {
         Ok(size @ 1..=0x7fff_ffff) => Ok(size),
-        _ => Err(format!("{text:?} is no size of a dimension")),
+        _ => Err(format!("{text:?} is not a valid dimension size")),
     }
 }
 
@@ -183,9 +187,9 @@ fn what_can_be_set(graph: &mut GraphProto) -> String {
     }
     all.dedup();
     if all.is_empty() {
-        "the model has nothing to set".into()
+        "the model has nothing that can be set".into()
     } else {
-        format!("what can be set: {}", all.join(", "))
+        format!("valid settings: {}", all.join(", "))
     }
 }
 
@@ -217,7 +221,7 @@ fn name_open_dimensions(graph: &mut GraphProto) {
     }
 }
 
-/// The name with nothing in it that a dimension expression could misread.
+/// Replaces all characters of a name that could be misread in a dimension expression.
 fn identifier(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
     let mut identifier: String = name.chars().map(plain).collect();
@@ -227,7 +231,7 @@ fn identifier(name: &str) -> String {
     identifier
 }
 
-/// Whether a dimension has neither a size nor a name that somebody chose.
+/// Returns whether a dimension has neither a size nor a meaningful name.
 fn is_nameless(dim: &Dimension) -> bool {
     match &dim.value {
         None => true,
@@ -284,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn open_dimensions_get_names() {
+    fn dynamic_dimensions_get_names() {
         assert_eq!(shapes(bound(&[]).unwrap()), ["batch height 3", "batch height y_2", ""]);
     }
 
@@ -297,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_set_is_explained() {
+    fn errors_list_what_can_be_set() {
         for (setting, problem) in [
-            (("hight", "2"), "what can be set: x=?x?x3, height=SIZE, y=?x?x?"),
-            (("x", "1x2"), "the input has 3 dimensions; give as many, such as ?x?x3"),
-            (("x", "1x2x4"), "a dimension is 3 in the model and cannot be 4"),
-            (("sr", "fast"), "the input is of type i64, and \"fast\" is no such number"),
-            (("batch", "0"), "\"0\" is no size of a dimension"),
+            (("hight", "2"), "valid settings: x=?x?x3, height=SIZE, y=?x?x?"),
+            (("x", "1x2"), "the input has 3 dimensions; give a size for each, such as ?x?x3"),
+            (("x", "1x2x4"), "a dimension is fixed to 3 and cannot be 4"),
+            (("sr", "fast"), "the input has type i64, and \"fast\" is not a value of it"),
+            (("batch", "0"), "\"0\" is not a valid dimension size"),
         ] {
             let message = bound(&[setting]).unwrap_err();
             assert!(message.contains(problem), "{message}");

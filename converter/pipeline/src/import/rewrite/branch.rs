@@ -1,5 +1,4 @@
-//! `If` whose condition does not depend on any input: the branch that is taken becomes part of
-//! the graph around it.
+//! Inlines the taken branch of `If` nodes whose condition does not depend on any input.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +9,7 @@ use super::node::Node;
 use crate::import::limits::MAX_BRANCHES;
 use crate::import::{ImportError, translate};
 
-/// Decides and inlines every `If` it can, until nothing changes.
+/// Evaluates and inlines all such `If` nodes, until nothing changes.
 pub fn inline_branches(model: &mut ModelProto, context: &mut Context) -> Result<(), ImportError> {
     let mut undecided: HashSet<String> = HashSet::new();
     let (mut inlined, mut decided) = (0, 0);
@@ -36,12 +35,14 @@ pub fn inline_branches(model: &mut ModelProto, context: &mut Context) -> Result<
         }
     }
     if inlined > 0 {
-        context.tell(format!("{inlined} If were decided, and their branches taken"));
+        context.tell(format!(
+            "{inlined} If nodes have constant conditions and are replaced by the branch taken"
+        ));
     }
     Ok(())
 }
 
-/// The value of a condition, if it is a constant for the shapes that the inputs have.
+/// Returns the value of a condition if it is constant for the given input shapes.
 fn evaluate(model: &ModelProto, condition: &str) -> Option<bool> {
     let graph = model.graph.as_ref()?;
     let giver: HashMap<&str, usize> = graph
@@ -93,7 +94,7 @@ fn evaluate(model: &ModelProto, condition: &str) -> Option<bool> {
     translate::constant_output(&part)
 }
 
-/// Puts the nodes of a branch in the place of the `If`, under names that nothing else has.
+/// Replaces an `If` by the nodes of a branch, under unique names.
 fn inline(
     model: &mut ModelProto,
     at: usize,
@@ -107,7 +108,7 @@ fn inline(
     let branch = position.and_then(|position| node.attribute.swap_remove(position).g);
     let mut branch = branch.ok_or_else(|| node.wrong(format!("it has no {attribute}")))?;
     if branch.output.len() != node.output.len() {
-        return Err(node.wrong("its branches have not the outputs that it has"));
+        return Err(node.wrong("its branches have a different number of outputs"));
     }
 
     let mut names: HashMap<String, String> = HashMap::new();

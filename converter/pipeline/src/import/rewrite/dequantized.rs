@@ -1,5 +1,5 @@
-//! Weights with a scale per block, and constants that are dequantized here: where such weights are
-//! wider than a byte, and parameters that an operator must know as reals.
+//! Weights with a scale per block. Constants are dequantized to f32 if such weights are wider than
+//! a byte, and if an operator needs float parameters.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ use super::emit::{Context, Emit};
 use super::node::{Node, int};
 use crate::import::{ImportError, tensor};
 
-/// Widths of the integers that `MatMulNBits` packs into bytes.
+/// The supported integer widths of `MatMulNBits`, which are packed into bytes.
 const PACKED_BITS: [usize; 3] = [2, 4, 8];
 
-/// What is told of weights that keep their integers, and of those that cannot.
+/// The sentences of the report for weights that stay integers, and for weights that cannot.
 const KEPT: &str = "weights with a scale per block keep their integers and scales";
-const REAL: &str = "weights with a scale per block are stored as reals";
+const REAL: &str = "weights with a scale per block are stored as floats";
 
 /// Rewrites blocked DequantizeLinear and `com.microsoft::MatMulNBits`.
 pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
@@ -29,11 +29,11 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
     }
 }
 
-/// Whether it is rewritten: blocks of bytes are read as they are.
+/// Rewrites a blocked DequantizeLinear, unless its integers are 8-bit, which needs no rewrite.
 fn blocked(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let constant = |index| node.given(index).and_then(|name| emit.scope.tensor(name));
     let (Some(x), Some(scale)) = (constant(0), constant(1)) else {
-        let problem = "a computed value with a scale per block; only constants can have one";
+        let problem = "a scale per block is supported only for constants";
         return Err(node.wrong(problem));
     };
     let zero_point = constant(2);
@@ -52,8 +52,9 @@ fn blocked(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     Ok(true)
 }
 
-/// `(x − zero point) · scale`. Without blocks (`block` is 0), scale and zero point are one number or
-/// a list along the axis; with them, they are shaped as x, with a number for each block of the axis.
+/// Computes `(x − zero point) · scale`. If `block` is 0, scale and zero point are a scalar or a
+/// vector along the axis. Otherwise, they have the shape of x with one element per block along the
+/// axis. Returns `None` if the shapes do not match.
 fn dequantize(
     x: &Tensor,
     scale: &Tensor,
@@ -95,13 +96,15 @@ fn dequantize(
     Tensor::new(shape, values.collect::<Vec<f32>>())
 }
 
-/// A product with a matrix whose columns are packed integers, in blocks along the depth.
+/// Rewrites `MatMulNBits`: a matmul with a matrix of packed integers, in blocks along the depth K.
 fn packed_product(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
     if node.given(4).is_some() {
-        return Err(node.wrong("g_idx, an order of its rows, is not supported"));
+        return Err(node.wrong("g_idx (a permutation of rows) is not supported"));
     }
     let Packed { integers, scales, zeros, block } = packed_matrix(node, emit).ok_or_else(|| {
-        node.wrong("its weights are not constant, or not as its attributes say they are packed")
+        node.wrong(
+            "its weights are not constant, or are packed differently than its attributes say",
+        )
     })?;
     let inputs = [
         emit.constant("integers", &integers),
@@ -114,7 +117,7 @@ fn packed_product(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErr
             emit.context.tell(KEPT.into());
             emit.node("DequantizeLinear", &inputs.each_ref().map(String::as_str), attributes)
         }
-        // Zero points between integers.
+        // Zero points that are not integers.
         _ => {
             emit.context.tell(REAL.into());
             let reals = dequantize(&integers, &scales, Some(&zeros), 0, block);
@@ -134,19 +137,20 @@ fn packed_product(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErr
     Ok(())
 }
 
-/// The matrix of `MatMulNBits`.
+/// The unpacked matrix of `MatMulNBits`.
 struct Packed {
     /// u8, of shape `[K, N]`.
     integers: Tensor,
     /// f32, of shape `[⌈K / block⌉, N]`.
     scales: Tensor,
-    /// u8 or f32, of the shape of the scales, or one for all.
+    /// u8 or f32, of the shape of the scales, or a scalar.
     zeros: Tensor,
+    /// The number of elements per block.
     block: usize,
 }
 
-/// Reads integers that are packed column by column, each block of a column in whole bytes and their
-/// zero points, where they are given as integers, too.
+/// Unpacks the matrix of `MatMulNBits`. The integers are packed by column, and each block of a
+/// column starts at a byte. Integer zero points are packed likewise, by column.
 fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Packed> {
     let size = |name: &str| node.int(name).and_then(|value| usize::try_from(value).ok());
     let (depth, columns, block) = (size("K")?, size("N")?, size("block_size")?);
@@ -202,7 +206,7 @@ fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Packed> {
     })
 }
 
-/// Gives batch normalizations their parameters as reals where they are dequantized constants.
+/// Replaces dequantized constants by f32 constants in the parameters of batch normalizations.
 pub fn parameters(graph: &mut GraphProto, context: &mut Context) {
     let constants: HashMap<&str, &TensorProto> =
         graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
@@ -238,7 +242,7 @@ mod tests {
     use super::super::testing::{graph, model, node};
     use super::*;
 
-    /// The constants that a node becomes.
+    /// Returns the constants that the rewrite of a node adds.
     fn rewritten(
         node: NodeProto,
         constants: &[(&str, Tensor)],
@@ -264,7 +268,7 @@ mod tests {
         assert_eq!(reals, [tensor(&[3, 2], &[0.5, -20.0, 1.5, 40.0, -10.0, 6.0])]);
         let bytes = Tensor::new(&[3, 2], vec![1i8, -2, 3, 4, -5, 6]).unwrap();
         let kept = blocked(&[("w", bytes.clone()), ("s", scales.clone())]).unwrap();
-        assert_eq!(kept, [], "bytes keep their scales");
+        assert_eq!(kept, [], "8-bit integers keep their scales");
         let wrong = blocked(&[("w", bytes), ("s", tensor(&[3, 2], &[1.0; 6]))]);
         assert!(wrong.unwrap_err().to_string().contains("do not fit its blocks"));
         let zeros = Tensor::new(&[2, 2], vec![1i16, 0, 0, 6]).unwrap();
@@ -276,7 +280,7 @@ mod tests {
 
     #[test]
     fn packed_integers_are_unpacked_from_their_low_bits() {
-        // Two columns of four integers in two blocks of two: a byte a block.
+        // Two columns of four integers, in blocks of two: one byte per block.
         let packed = Tensor::new(&[2, 2, 1], vec![0x98u8, 0x0f, 0x87, 0x1a]).unwrap();
         let scales = Tensor::new(&[4], vec![1f32, 2.0, 3.0, 4.0]).unwrap();
         let attributes =

@@ -1,6 +1,5 @@
-//! Products whose activations are quantized by their own range when they are there, as
-//! `onnxruntime.quantization.quantize_dynamic` and ONNX Runtime's optimizer write them: they become
-//! one operator of our own, and stay products of integers.
+//! Dynamically quantized matmuls, as `onnxruntime.quantization.quantize_dynamic` and ONNX Runtime's
+//! optimizer write them. Each becomes one custom operator, which runs as an INT8 matmul.
 
 use std::collections::HashMap;
 
@@ -14,10 +13,10 @@ use super::tidy::reads;
 use super::trees::OWN_DOMAIN;
 use crate::import::tensor;
 
-/// The operator that products become: inputs x, matrix, its scale, its zero point.
+/// The custom operator, with the inputs x, matrix, scale of the matrix and its zero point.
 pub const DYNAMIC_MAT_MUL: &str = "HardtackDynamicMatMul";
 
-/// A product, by the names of what it reads and gives.
+/// A dynamically quantized matmul, as the names of its inputs and output.
 struct Product {
     x: String,
     matrix: String,
@@ -27,12 +26,12 @@ struct Product {
     output: String,
 }
 
-/// Rewrites the products of a graph, and of the graphs in it, that have this form:
+/// Rewrites the matmuls of a graph and its subgraphs that have one of these forms:
 ///
-/// - MatMulInteger of what DynamicQuantizeLinear gives and a constant, its Cast to reals, and the Mul
-///   with the product of both scales;
-/// - `com.microsoft::MatMulIntegerToFloat` of the same;
-/// - `com.microsoft::DynamicQuantizeMatMul`.
+/// - MatMulInteger of a DynamicQuantizeLinear output and a constant, followed by a Cast to f32 and
+///   a Mul with the product of both scales
+/// - `com.microsoft::MatMulIntegerToFloat` of the same inputs
+/// - `com.microsoft::DynamicQuantizeMatMul`
 pub fn rewrite(graph: &mut GraphProto, context: &mut Context) {
     for node in &mut graph.node {
         for attribute in &mut node.attribute {
@@ -51,7 +50,7 @@ pub fn rewrite(graph: &mut GraphProto, context: &mut Context) {
     }
 }
 
-/// Takes away what products were made of and nothing reads now, and what only that read.
+/// Removes the parts of rewritten matmuls that are now unused, and the parts that only those used.
 fn remove_unread(graph: &mut GraphProto) {
     const PARTS: [&str; 4] = ["MatMulInteger", "Cast", "Mul", "DynamicQuantizeLinear"];
     let mut givers: HashMap<String, usize> = HashMap::new();
@@ -83,7 +82,7 @@ fn remove_unread(graph: &mut GraphProto) {
     graph.node.retain(|_| !removed.next().unwrap_or(false));
 }
 
-/// What products are found in.
+/// The index of a graph in which matmuls are searched.
 struct Reader<'g> {
     graph: &'g GraphProto,
     givers: HashMap<&'g str, usize>,
@@ -100,7 +99,7 @@ impl<'g> Reader<'g> {
                 readers.entry(input).or_default().push(index);
             }
         }
-        // One that reads it too.
+        // Graph outputs count as another reader.
         for output in &graph.output {
             readers.entry(&output.name).or_default().push(usize::MAX);
         }
@@ -114,7 +113,7 @@ impl<'g> Reader<'g> {
         nodes.filter_map(|(index, node)| self.product(index, node)).collect()
     }
 
-    /// A product, and the node that gives its result.
+    /// Returns the matmul that starts at a node, and the index of its last node.
     fn product(&self, index: usize, node: &NodeProto) -> Option<(usize, Product)> {
         let given = |index| node.given(index).map(str::to_owned);
         let (last, product) = match node.op_type.as_str() {
@@ -147,7 +146,7 @@ impl<'g> Reader<'g> {
         self.fits(&product).then_some((last, product))
     }
 
-    /// MatMulInteger and what makes reals of it.
+    /// Matches a MatMulInteger followed by the Cast and the Mul that dequantize it.
     fn scaled(&self, node: &NodeProto) -> Option<(usize, Product)> {
         let (_, cast) = self.only_reader(node.wanted(0)?, "Cast")?;
         (cast.int("to")? == i64::from(tensor::number_of(DType::F32))).then_some(())?;
@@ -178,8 +177,8 @@ impl<'g> Reader<'g> {
         (node.op_type == operator).then_some((index, node))
     }
 
-    /// What was quantized by its own range, where these are the integers, scale and zero point that
-    /// it gave.
+    /// Returns the input of the DynamicQuantizeLinear that computes these integers, scale and zero
+    /// point.
     fn quantized(
         &self,
         integers: &str,
@@ -193,7 +192,8 @@ impl<'g> Reader<'g> {
         same.then(|| node.given(0).map(str::to_owned))?
     }
 
-    /// Whether the operator can be had with these: constants of a matrix.
+    /// Returns whether the custom operator supports these inputs: an 8-bit constant matrix with a
+    /// constant scale and zero point, per tensor or per column.
     fn fits(&self, product: &Product) -> bool {
         let Some(matrix) = self.constants.get(product.matrix.as_str()) else { return false };
         let [depth, columns] = matrix.dims[..] else { return false };
@@ -203,7 +203,7 @@ impl<'g> Reader<'g> {
             elements.is_some_and(|elements| elements == 1 || elements == columns)
         };
         let bytes = [DType::I8, DType::U8].map(tensor::number_of);
-        // Even if all weights belonged to three copies of their inputs.
+        // Leave room for up to three copies of each input.
         let most = hardtack_kernels::Product::DEPTH as i64 / 3;
         bytes.contains(&matrix.data_type)
             && (1..=most).contains(&depth)
@@ -213,7 +213,7 @@ impl<'g> Reader<'g> {
     }
 }
 
-/// Puts the operator in the place of a node, and what adds the bias behind it.
+/// Replaces a node by the custom operator, followed by an Add for the bias.
 fn emit(
     graph: &mut GraphProto,
     context: &mut Context,
@@ -255,11 +255,7 @@ fn emit(
             ..NodeProto::default()
         });
     }
-    context.tell(
-        "products of activations that are quantized by their own range are single operators, in \
-         integers"
-            .into(),
-    );
+    context.tell("dynamically quantized matmuls are converted to single INT8 operators".into());
 }
 
 #[cfg(test)]
@@ -269,7 +265,7 @@ mod tests {
     use super::*;
     use tract_onnx::pb::ValueInfoProto;
 
-    /// What quantize_dynamic writes, after a change; the operators of what becomes of it.
+    /// Rewrites the output of quantize_dynamic after `change`. Returns the resulting operators.
     fn rewritten(change: impl Fn(&mut GraphProto)) -> Vec<String> {
         let nodes = vec![
             node("DynamicQuantizeLinear", &["x"], &["q", "s", "z"], vec![]),
@@ -290,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dynamic_quantization_writes_is_one_operator() {
+    fn dynamically_quantized_matmuls_become_one_operator() {
         assert_eq!(rewritten(|_| {}), [DYNAMIC_MAT_MUL]);
         let swapped = rewritten(|graph| {
             graph.node[3].input.swap(0, 1);
@@ -300,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_otherwise_or_scaled_otherwise_stays() {
+    fn matmuls_with_other_readers_or_scales_are_not_rewritten() {
         let output = |graph: &mut GraphProto, name: &str| {
             let named = ValueInfoProto { name: name.into(), ..ValueInfoProto::default() };
             graph.output.push(named);
@@ -319,7 +315,7 @@ mod tests {
         assert_eq!(rewritten(|graph| graph.node[2].attribute[0].i = 10).len(), all);
         assert_eq!(rewritten(|graph| graph.node[3].input[1] = "x".into()).len(), all);
         assert_eq!(rewritten(quantized_by_others).len(), all + 1);
-        // What it was quantized to is still wanted.
+        // The quantized activation is still used.
         let kept = rewritten(|graph| output(graph, "q"));
         assert_eq!(kept, ["DynamicQuantizeLinear", DYNAMIC_MAT_MUL]);
     }

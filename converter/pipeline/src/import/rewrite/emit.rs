@@ -1,4 +1,4 @@
-//! Replacing nodes by others: what every rewrite of single nodes stands on.
+//! The framework for rewrites of single nodes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,21 +10,22 @@ use super::node::{int, ints};
 use crate::import::limits::MAX_REWRITTEN;
 use crate::import::{ImportError, tensor};
 
-/// What rewrites know of the whole model, and what they tell about it.
+/// Model-wide state that all rewrites share.
 pub struct Context {
-    /// Version of the standard operator set.
+    /// The version of the standard operator set.
     pub opset: i64,
-    /// What was rewritten, one sentence each.
+    /// The rewrites that were made, one sentence each.
     pub report: Vec<String>,
-    /// Names of the classes that the model carries; may be empty.
+    /// The names of the model's classes; may be empty.
     pub labels: Vec<String>,
+    /// All names in use.
     names: HashSet<String>,
-    /// The last number that was given to a name that was taken.
+    /// For each base name, the last number appended to make it unique.
     numbers: HashMap<String, usize>,
 }
 
 impl Context {
-    /// Collects the names that a model uses.
+    /// Creates the context of a model.
     pub fn of(model: &ModelProto) -> Context {
         let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
         let opset = model.opset_import.iter().find(|import| standard(&import.domain));
@@ -41,12 +42,12 @@ impl Context {
         }
     }
 
-    /// A name that nothing has yet: `base`, with a number where it is taken.
+    /// Returns an unused name: `base`, with a number appended if it is in use.
     pub fn fresh(&mut self, base: &str) -> String {
         if self.names.insert(base.to_owned()) {
             return base.to_owned();
         }
-        // Lower numbers were taken when the last one was, and names are never given back.
+        // Names are never freed, so all lower numbers are still in use.
         let number = self.numbers.entry(base.to_owned()).or_insert(1);
         loop {
             *number += 1;
@@ -57,7 +58,7 @@ impl Context {
         }
     }
 
-    /// Adds a sentence to the report, once.
+    /// Adds a sentence to the report, unless it is already there.
     pub fn tell(&mut self, sentence: String) {
         if !self.report.contains(&sentence) {
             self.report.push(sentence);
@@ -77,14 +78,14 @@ fn collect_names(graph: &GraphProto, names: &mut HashSet<String>) {
     }
 }
 
-/// The constants that a node can see: those of its graph and of the graphs around it.
+/// The constants visible to a node: those of its graph and of the enclosing graphs.
 pub struct Scope<'a> {
     here: HashMap<&'a str, &'a TensorProto>,
     around: Option<&'a Scope<'a>>,
 }
 
 impl Scope<'_> {
-    /// A constant, as stored.
+    /// Returns a constant as protobuf.
     pub fn proto(&self, name: &str) -> Option<&TensorProto> {
         match self.here.get(name) {
             Some(tensor) => Some(tensor),
@@ -92,22 +93,22 @@ impl Scope<'_> {
         }
     }
 
-    /// A constant of numbers.
+    /// Returns a numeric constant.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         self.proto(name).and_then(tensor::load)
     }
 
-    /// A constant's elements as f32.
+    /// Returns the elements of a constant as f32.
     pub fn reals(&self, name: &str) -> Option<Vec<f32>> {
         self.tensor(name).map(|tensor| tensor.to_f32())
     }
 }
 
-/// Collects what stands in the place of one node.
+/// Collects the nodes and constants that replace one node.
 pub struct Emit<'a> {
-    /// What is known of the whole model.
+    /// The model-wide state.
     pub context: &'a mut Context,
-    /// Constants that the node can see.
+    /// The constants visible to the node.
     pub scope: &'a Scope<'a>,
     base: String,
     nodes: Vec<NodeProto>,
@@ -115,14 +116,14 @@ pub struct Emit<'a> {
 }
 
 impl Emit<'_> {
-    /// A constant; the name of its value.
+    /// Adds a constant and returns its name.
     pub fn constant(&mut self, suffix: &str, value: &Tensor) -> String {
         let name = self.context.fresh(&format!("{}.{suffix}", self.base));
         self.initializers.push(tensor::store(&name, value));
         name
     }
 
-    /// A constant list of elements, or a scalar where it has one element.
+    /// Adds a constant vector, or a scalar if it has one element, and returns its name.
     pub fn vector<T>(&mut self, suffix: &str, values: Vec<T>) -> String
     where
         Vec<T>: Into<Data>,
@@ -133,13 +134,13 @@ impl Emit<'_> {
         self.constant(suffix, &tensor)
     }
 
-    /// A constant list of integers, of one dimension whatever its length.
+    /// Adds a constant i64 vector of rank 1 and returns its name.
     pub fn list(&mut self, suffix: &str, values: &[i64]) -> String {
         let tensor = Tensor::new(&[values.len()], values.to_vec());
         self.constant(suffix, &tensor.expect("as many elements as the shape says"))
     }
 
-    /// A node with one output, whose name is returned.
+    /// Adds a node with one new output and returns the output's name.
     pub fn node(
         &mut self,
         operator: &str,
@@ -152,7 +153,7 @@ impl Emit<'_> {
         output
     }
 
-    /// A node that gives a value of the original graph.
+    /// Adds a node whose output has the given name, usually one of the replaced node.
     pub fn last(
         &mut self,
         operator: &str,
@@ -169,7 +170,7 @@ impl Emit<'_> {
         });
     }
 
-    /// Any node.
+    /// Adds a node. An empty name is replaced by that of the first output.
     pub fn whole(&mut self, mut node: NodeProto) {
         if node.name.is_empty() {
             let first = node.output.first().map_or("", String::as_str);
@@ -179,12 +180,12 @@ impl Emit<'_> {
         self.nodes.push(node);
     }
 
-    /// Changes the element type.
+    /// Adds a Cast and returns its output.
     pub fn cast(&mut self, input: &str, dtype: DType) -> String {
         self.node("Cast", &[input], vec![int("to", tensor::number_of(dtype) as i64)])
     }
 
-    /// A reduction over axes, which stay as dimensions of 1.
+    /// Adds a reduction that keeps the reduced axes with size 1, and returns its output.
     pub fn reduce(&mut self, operator: &str, input: &str, axes: &[i64]) -> String {
         let changed = if operator == "ReduceSum" { 13 } else { 18 };
         if self.context.opset >= changed {
@@ -196,10 +197,11 @@ impl Emit<'_> {
     }
 }
 
-/// A rewrite of one node: emits what stands in its place and returns `true`, or leaves it.
+/// A rewrite of one node. It returns `true` after emitting a replacement, or `false` to keep the
+/// node, which it may have modified.
 pub type NodeRewrite = dyn Fn(&mut NodeProto, &mut Emit<'_>) -> Result<bool, ImportError>;
 
-/// Applies a rewrite to each node of a graph and of the graphs in it, inner ones first.
+/// Applies a rewrite to each node of a graph and of its subgraphs, innermost first.
 pub fn rewrite_nodes(
     graph: &mut GraphProto,
     context: &mut Context,
@@ -233,7 +235,11 @@ fn rewrite_in(
         added.append(&mut emit.initializers);
         if graph.node.len() > MAX_REWRITTEN {
             let (count, limit) = (graph.node.len(), MAX_REWRITTEN);
-            return Err(ImportError::TooMany { what: "nodes as rewritten".into(), count, limit });
+            return Err(ImportError::TooMany {
+                what: "nodes after rewriting".into(),
+                count,
+                limit,
+            });
         }
     }
     drop(scope);

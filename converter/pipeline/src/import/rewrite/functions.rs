@@ -1,4 +1,4 @@
-//! Functions that a model brings along: their nodes take the place of the call.
+//! Inlines the functions that a model defines.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use super::emit::Context;
 use super::node::Node;
 use crate::import::{ImportError, limits};
 
-/// Deepest nesting of calls.
+/// The maximum nesting depth of calls.
 const MAX_DEPTH: usize = 32;
 
-/// Inlines every call of a function of the model.
+/// Inlines all calls of the model's functions.
 pub fn inline_functions(model: &mut ModelProto, context: &mut Context) -> Result<(), ImportError> {
     let functions = std::mem::take(&mut model.functions);
     if functions.is_empty() {
@@ -41,20 +41,20 @@ pub fn inline_functions(model: &mut ModelProto, context: &mut Context) -> Result
 
 type Functions<'a> = HashMap<(String, String), &'a FunctionProto>;
 
-/// How many nodes calls become, before any is put in the place of another.
+/// Computes the number of nodes after inlining, before anything is inlined.
 struct Sizes<'a> {
     functions: &'a Functions<'a>,
     known: HashMap<(&'a str, &'a str), usize>,
 }
 
 impl<'a> Sizes<'a> {
-    /// What nodes become, with those of the graphs in them.
+    /// Returns the number of nodes after inlining, including subgraphs.
     fn of(&mut self, nodes: &'a [NodeProto], depth: usize) -> Result<usize, ImportError> {
         let mut all = 0usize;
         for node in nodes {
             all = all.saturating_add(self.of_node(node, depth)?);
             if all > limits::MAX_REWRITTEN {
-                return Err(node.wrong("calls of functions become too many nodes"));
+                return Err(node.wrong("inlining function calls gives too many nodes"));
             }
         }
         Ok(all)
@@ -65,7 +65,7 @@ impl<'a> Sizes<'a> {
         if let Some(size) = self.known.get(&key) {
             return Ok(*size);
         }
-        // The map has keys that it owns.
+        // The map's keys are owned strings.
         let Some(function) = self.functions.get(&(key.0.to_owned(), key.1.to_owned())) else {
             let mut all = 1usize;
             for attribute in &node.attribute {
@@ -76,7 +76,7 @@ impl<'a> Sizes<'a> {
             return Ok(all);
         };
         if depth == MAX_DEPTH {
-            return Err(node.wrong("functions call each other too deep"));
+            return Err(node.wrong("function calls are nested too deeply"));
         }
         let size = self.of(&function.node, depth + 1)?;
         self.known.insert(key, size);
@@ -103,11 +103,11 @@ fn inline_in(
             continue;
         };
         if depth == MAX_DEPTH {
-            return Err(node.wrong("functions call each other too deep"));
+            return Err(node.wrong("function calls are nested too deeply"));
         }
         *left = left
             .checked_sub(limits::count(&function.node))
-            .ok_or_else(|| node.wrong("calls of functions become too many nodes"))?;
+            .ok_or_else(|| node.wrong("inlining function calls gives too many nodes"))?;
         let mut body =
             GraphProto { node: instance(function, &node, context), ..Default::default() };
         inline_in(&mut body, functions, context, depth + 1, left)?;
@@ -117,7 +117,7 @@ fn inline_in(
     Ok(())
 }
 
-/// The nodes of a function with the names and attributes of one call.
+/// Returns the nodes of a function, with the names and attributes of one call.
 fn instance(function: &FunctionProto, call: &NodeProto, context: &mut Context) -> Vec<NodeProto> {
     let mut names: HashMap<String, String> = HashMap::new();
     let given = call.input.iter().cloned().chain(std::iter::repeat(String::new()));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_become_the_nodes_of_the_function() {
+    fn calls_are_replaced_by_the_nodes_of_the_function() {
         let call =
             |from: &str, to: &str| node("own::Twice", &[from], &[to], vec![float("slope", 0.5)]);
         let calls = vec![call("x", "m"), call("m", "y")];
@@ -223,9 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn functions_that_call_themselves_are_refused() {
+    fn recursive_functions_are_rejected() {
         let mut function = leaky();
-        // Twice, so that what is written out doubles with each level.
+        // Two calls, so that the size doubles at each level.
         function.node = vec![
             node("own::Twice", &["a"], &["t"], vec![]),
             node("own::Twice", &["t"], &["b"], vec![]),

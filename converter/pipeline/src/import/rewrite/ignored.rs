@@ -1,5 +1,4 @@
-//! Attributes that tract would ignore: what they ask for is refused, in plain words, or brought
-//! into another form.
+//! Attributes and values that tract ignores or mishandles: they are rejected, or rewritten.
 
 use hardtack::Tensor;
 use tract_onnx::pb::NodeProto;
@@ -9,14 +8,14 @@ use super::node::{Node, ints, tensor as tensor_attribute};
 use super::sizes::short;
 use crate::import::{ImportError, tensor};
 
-/// More dimensions than any tensor has.
+/// The maximum rank of a tensor.
 const MAX_RANK: i64 = crate::import::limits::MAX_RANK as i64;
-/// Largest value that a few bytes may ask for, as a power of 2.
+/// The maximum number of elements of an expanded value, as a power of 2.
 const VALUE_BITS: u32 = 30;
-/// The same of a constant, which is computed when the model is imported.
+/// The same for a constant, which is computed during import.
 const CONSTANT_BITS: u32 = 27;
 
-/// Checks one node, and rewrites it where that is enough.
+/// Checks one node, and rewrites it if possible.
 pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     axes(node)?;
     if !matches!(node.domain.as_str(), "" | "ai.onnx") {
@@ -31,7 +30,9 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
                 node.output.iter().skip(1).any(|output| !output.is_empty())
             };
             if training {
-                return Err(node.wrong("training_mode=1; export the model for inference"));
+                return Err(
+                    node.wrong("training_mode=1 is not supported; export the model for inference")
+                );
             }
             node.output.truncate(1);
             emit.whole(node.clone());
@@ -63,7 +64,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             let shape = shape.and_then(|shape| short(emit, shape));
             let shape = shape.map_or_else(Vec::new, |shape| shape.to_f32());
             if node.op_type != "Expand" && shape.iter().any(|size| *size < 0.0) {
-                return Err(node.wrong("it asks for a negative size"));
+                return Err(node.wrong("its output has a negative size"));
             }
             let of_constant = || node.given(0).is_some_and(|name| emit.scope.proto(name).is_some());
             let constant = node.op_type == "ConstantOfShape" || of_constant();
@@ -86,7 +87,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         }
         "Cast" => match node.int("to").and_then(|to| tensor::dtype_of(to.try_into().ok()?)) {
             Some(_) => Ok(false),
-            None => Err(node.wrong("it casts to a type that cannot be converted")),
+            None => Err(node.wrong("it casts to an unsupported type")),
         },
         "Swish" => {
             let alpha = node.float("alpha").unwrap_or(1.0);
@@ -105,7 +106,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             let problem = if node.int("antialias").unwrap_or(0) != 0 {
                 "antialias=1 is not supported; export with antialias=0"
             } else if !matches!(text("keep_aspect_ratio_policy"), "" | "stretch") {
-                "keep_aspect_ratio_policy is not supported; give the sizes themselves"
+                "keep_aspect_ratio_policy is not supported; export with explicit sizes"
             } else if text("coordinate_transformation_mode") == "tf_crop_and_resize" {
                 "tf_crop_and_resize is not supported; use Slice and Resize"
             } else {
@@ -120,7 +121,8 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             if let Some(flag) = node.given(2) {
                 let flag = short(emit, flag).map(|flag| flag.to_f32());
                 if flag.is_none_or(|flag| flag != [0.0]) {
-                    return Err(node.wrong("training mode; export the model for inference"));
+                    return Err(node
+                        .wrong("training mode is not supported; export the model for inference"));
                 }
             }
             let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
@@ -133,7 +135,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             Ok(true)
         }
         "Celu" => {
-            // tract's own gives wrong values in f16.
+            // tract's Celu gives wrong values in f16.
             let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
             let mut constant = |name: &str, value: f32| {
                 let value = emit.constant(name, &Tensor::scalar(value));
@@ -155,41 +157,43 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             let outputs = node.output.len() as i64;
             match node.int("num_outputs") {
                 Some(wanted) if wanted != outputs => {
-                    Err(node.wrong(format!("num_outputs is {wanted}, but it has {outputs}")))
+                    Err(node
+                        .wrong(format!("num_outputs is {wanted}, but it has {outputs} outputs")))
                 }
                 _ => Ok(false),
             }
         }
-        "Scan" if opset < 9 => Err(node.wrong("the Scan of operator set 8 is not supported")),
+        "Scan" if opset < 9 => Err(node
+            .wrong("Scan of operator set 8 is not supported; export with operator set 9 or later")),
         "QuantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => {
             Err(node.wrong("blocked quantization is not supported; quantize per axis"))
         }
         "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike"
         | "Multinomial" | "Bernoulli" => {
-            Err(node.wrong("random values have no place in a bundle; make them an input"))
+            Err(node.wrong("random values are not supported; make them an input"))
         }
         _ => Ok(false),
     }
 }
 
-/// Axes out of any bounds make tract loop for minutes.
+/// Rejects axes beyond the maximum rank, which make tract loop for minutes.
 fn axes(node: &NodeProto) -> Result<(), ImportError> {
     let one = node.attribute("axis").map(|attribute| attribute.i);
     match one.iter().chain(node.ints("axes")).find(|axis| !(-MAX_RANK..MAX_RANK).contains(*axis)) {
-        Some(axis) => Err(node.wrong(format!("no tensor has an axis {axis}"))),
+        Some(axis) => Err(node.wrong(format!("axis {axis} is out of range"))),
         None => Ok(()),
     }
 }
 
-/// Refuses a value of more elements than a power of 2, or of none that is a number.
+/// Rejects a value of more than 2^`bits` elements, or of NaN elements.
 fn at_most(node: &NodeProto, elements: f64, bits: u32) -> Result<(), ImportError> {
     if elements <= f64::from(1u32 << bits) {
         return Ok(());
     }
-    Err(node.wrong(format!("it asks for a tensor of more than 2^{bits} elements")))
+    Err(node.wrong(format!("its output has more than 2^{bits} elements")))
 }
 
-/// tract would silently prefer the one.
+/// Rejects nodes with both `pads` and `auto_pad`, of which tract silently ignores one.
 fn explicit_and_automatic(node: &NodeProto) -> Result<bool, ImportError> {
     let automatic = matches!(node.text("auto_pad"), Some("SAME_UPPER" | "SAME_LOWER"));
     if automatic && node.ints("pads").iter().any(|pad| *pad != 0) {
@@ -206,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_be_ignored_is_refused() {
+    fn ignored_features_are_rejected() {
         let big = Tensor::new(&[2], vec![1i64 << 40, 1 << 40]).unwrap();
         for (node, problem) in [
             (node("BatchNormalization", &["x"], &["y", "m"], vec![]), "for inference"),
@@ -215,7 +219,7 @@ mod tests {
             (node("ConstantOfShape", &["pads"], &["y"], vec![]), "negative size"),
             (node("Tile", &["x", "pads"], &["y"], vec![]), "negative size"),
             (node("Pad", &["x", "pads"], &["y"], vec![]), "negative pads"),
-            (node("Cast", &["x"], &["y"], vec![int("to", 17)]), "cannot be converted"),
+            (node("Cast", &["x"], &["y"], vec![int("to", 17)]), "unsupported type"),
             (
                 node(
                     "Conv",

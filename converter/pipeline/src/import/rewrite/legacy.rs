@@ -1,4 +1,4 @@
-//! Forms of old operator sets become those that tract reads.
+//! Upgrades nodes of old operator sets to forms that tract reads.
 
 use hardtack::Tensor;
 use tract_onnx::pb::NodeProto;
@@ -14,7 +14,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
     }
     let opset = emit.context.opset;
     match node.op_type.as_str() {
-        // Opset 7 has the scales as an attribute, opset 9 as an input, as Resize of opset 10 has.
+        // Opset 7 has the scales as an attribute; opset 9, like Resize of opset 10, as an input.
         "Upsample" => {
             if node.given(1).is_none() {
                 let scales = node.floats("scales").to_vec();
@@ -42,7 +42,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             node.input.push(shape);
             node.attribute.retain(|attribute| attribute.name != "shape");
         }
-        // tract's default is of type f64.
+        // tract's default value has type f64.
         "ConstantOfShape" if node.attribute("value").is_none() => {
             let zero = tensor::store("", &Tensor::scalar(0f32));
             node.attribute.push(tensor_attribute("value", zero));
@@ -51,7 +51,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         | "Gemm" | "PRelu"
             if opset < 7 && node.attribute("axis").is_some() =>
         {
-            let problem = "attribute axis, of operator sets before 7, is not supported; \
+            let problem = "attribute axis of operator sets before 7 is not supported; \
                            convert the model with onnx.version_converter";
             return Err(node.wrong(problem));
         }
@@ -61,7 +61,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
     Ok(true)
 }
 
-/// Spells out what an old Resize does, which has fewer attributes.
+/// Adds the attributes that reproduce the behavior of an old Resize.
 fn resize(node: &mut NodeProto, emit: &mut Emit<'_>) {
     if node.text("mode") == Some("bilinear") || node.text("mode") == Some("trilinear") {
         node.attribute.retain(|attribute| attribute.name != "mode");
@@ -71,7 +71,7 @@ fn resize(node: &mut NodeProto, emit: &mut Emit<'_>) {
         node.attribute.push(text("coordinate_transformation_mode", "asymmetric"));
     }
     if node.attribute("nearest_mode").is_none() {
-        // Before opset 11 an enlargement repeats, and a reduction takes the next.
+        // Before opset 11, upsampling rounds down, and downsampling rounds up.
         let scales = node.given(1).and_then(|name| emit.scope.reals(name));
         let reduces = scales.is_some_and(|scales| scales.iter().any(|scale| *scale < 1.0));
         node.attribute.push(text("nearest_mode", if reduces { "ceil" } else { "floor" }));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn old_forms_become_new_ones() {
+    fn old_operator_sets_are_upgraded() {
         let mut attribute = ints("scales", &[]);
         attribute.floats = vec![1.0, 1.0, 3.0, 3.0];
         let graph = rewritten(node("Upsample", &["x"], &["y"], vec![attribute]), 7).unwrap();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn old_broadcasting_is_refused() {
+    fn old_broadcasting_is_rejected() {
         let add = node("Add", &["x", "x"], &["y"], vec![int("axis", 1), int("broadcast", 1)]);
         let message = rewritten(add, 6).unwrap_err().to_string();
         assert!(message.starts_with("in node \"y_node\" (Add): attribute axis"), "{message}");

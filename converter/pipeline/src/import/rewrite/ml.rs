@@ -1,7 +1,7 @@
-//! Operators of classic machine learning (`ai.onnx.ml`) in terms of the standard ones.
+//! Rewrites operators of classic machine learning (`ai.onnx.ml`) as standard operators.
 //!
-//! Labels that are text do not exist at run time: the label output is the index of the class, and
-//! the texts become the labels of the model.
+//! There are no strings at run time: a string label output becomes the class index, and the strings
+//! become the labels of the model.
 
 use hardtack::{Data, Tensor};
 use hardtack_bundle::DType;
@@ -11,10 +11,10 @@ use super::emit::Emit;
 use super::node::{Node, int};
 use crate::import::ImportError;
 
-/// Domain of these operators.
+/// The domain of these operators.
 pub const DOMAIN: &str = "ai.onnx.ml";
 
-/// Rewrites one operator, but for ensembles of trees.
+/// Rewrites one operator, except ensembles of trees.
 pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     if node.domain != DOMAIN {
@@ -36,7 +36,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         "SVMRegressor" => super::svm::regressor(node, emit)?,
         "ZipMap" => {
             emit.context.labels = node.texts("classlabels_strings");
-            let sentence = "ZipMap is left out: the output holds the scores of all classes";
+            let sentence = "ZipMap is removed: the output is the scores of all classes";
             emit.context.tell(sentence.into());
             emit.last("Identity", &[input(node)?], output(node)?, vec![]);
         }
@@ -98,7 +98,7 @@ fn imputer(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
         let missing = emit.node("Equal", &[x, &replaced], vec![]);
         (missing, emit.vector("imputed", integers))
     } else {
-        return Err(node.wrong("it has no values to put in"));
+        return Err(node.wrong("it has no imputed values"));
     };
     emit.last("Where", &[&missing, &values, x], output(node)?, vec![]);
     Ok(())
@@ -138,7 +138,7 @@ fn linear_classifier(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), Import
         rows => rows,
     };
     if rows != classes && !(rows == 1 && classes == 2) {
-        return Err(node.wrong(format!("{rows} intercepts do not fit {classes} classes")));
+        return Err(node.wrong(format!("{rows} intercepts do not match {classes} classes")));
     }
     let scores = affine(node, emit, rows, intercepts)?;
     let transform = Transform::of(node)?;
@@ -160,7 +160,7 @@ fn linear_regressor(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportE
     Transform::of(node)?.last(node, emit, &y, output(node)?)
 }
 
-/// `x · coefficientsᵀ + intercepts`, of `rows` columns.
+/// Emits `x · coefficientsᵀ + intercepts`, which has `rows` columns.
 fn affine(
     node: &NodeProto,
     emit: &mut Emit<'_>,
@@ -169,11 +169,11 @@ fn affine(
 ) -> Result<String, ImportError> {
     let coefficients = node.floats("coefficients");
     if rows == 0 || coefficients.is_empty() || !coefficients.len().is_multiple_of(rows) {
-        let problem = format!("{} coefficients do not fit {rows} rows", coefficients.len());
+        let problem = format!("{} coefficients do not match {rows} rows", coefficients.len());
         return Err(node.wrong(problem));
     }
     if !matches!(intercepts.len(), 0 | 1) && intercepts.len() != rows {
-        return Err(node.wrong(format!("{} intercepts do not fit {rows} rows", intercepts.len())));
+        return Err(node.wrong(format!("{} intercepts do not match {rows} rows", intercepts.len())));
     }
     let columns = coefficients.len() / rows;
     let mut transposed = vec![0f32; coefficients.len()];
@@ -193,7 +193,7 @@ fn affine(
     Ok(emit.node("Add", &[&y, &intercepts], vec![]))
 }
 
-/// What scores become.
+/// The transformation of scores.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Transform {
     None,
@@ -202,19 +202,19 @@ pub enum Transform {
 }
 
 impl Transform {
-    /// The attribute `post_transform`.
+    /// Reads the attribute `post_transform`.
     pub fn of(node: &NodeProto) -> Result<Transform, ImportError> {
         match node.text("post_transform").unwrap_or("NONE") {
             "NONE" => Ok(Transform::None),
             "SOFTMAX" => Ok(Transform::Softmax),
             "LOGISTIC" => Ok(Transform::Logistic),
             other => Err(node.wrong(format!(
-                "post_transform {other} is not supported; NONE, SOFTMAX and LOGISTIC are"
+                "post_transform {other} is not supported; use NONE, SOFTMAX or LOGISTIC"
             ))),
         }
     }
 
-    /// Emits the transformation of `[n, classes]` scores.
+    /// Emits the transformation of scores of shape `[n, classes]`.
     pub fn last(
         self,
         node: &NodeProto,
@@ -231,8 +231,8 @@ impl Transform {
     }
 }
 
-/// Label and scores of both classes from the one score of the second. With a threshold of 0 the
-/// first class's score is the opposite, else what is missing to 1.
+/// Emits label and scores of a binary classifier from the score `s` of the second class. The first
+/// class's score is `-s` if the threshold is 0, and `1 - s` otherwise.
 pub fn two_classes(
     node: &NodeProto,
     emit: &mut Emit<'_>,
@@ -271,7 +271,7 @@ pub enum Labels {
 }
 
 impl Labels {
-    /// The labels of a classifier, whose attribute of integers has this name.
+    /// Reads the labels of a classifier. `integers` is the name of the attribute of integer labels.
     pub fn of(node: &NodeProto, integers: &str) -> Result<Labels, ImportError> {
         let labels = match (node.ints(integers), node.texts("classlabels_strings")) {
             ([], texts) if !texts.is_empty() => Labels::Texts(texts),
@@ -280,7 +280,7 @@ impl Labels {
         if labels.len() == 0 { Err(node.wrong("it has no labels")) } else { Ok(labels) }
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn len(&self) -> usize {
         match self {
             Labels::Integers(labels) => labels.len(),
@@ -288,7 +288,8 @@ impl Labels {
         }
     }
 
-    /// Gives the node's first output the label of the greatest of `[n, classes]` scores.
+    /// Emits the node's first output: the label of the greatest score. `scores` has shape
+    /// `[n, classes]`.
     pub fn choose(
         &self,
         node: &NodeProto,
@@ -313,13 +314,13 @@ impl Labels {
     }
 }
 
-/// Keeps the texts of an output that is an index from now on.
+/// Records the string labels of an output that becomes a class index.
 fn told(emit: &mut Emit<'_>, labels: Vec<String>, output: &str) {
     emit.context.labels = labels;
-    emit.context.tell(format!("output {output:?} is the index of a class instead of its name"));
+    emit.context.tell(format!("output {output:?} is the class index instead of the class name"));
 }
 
-/// A table of texts that is read by index: the index itself is the output.
+/// Rewrites a lookup in a table of strings: the index itself becomes the output.
 fn text_labels(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let table = emit.scope.proto(input(node)?);
     let Some(texts) = table.map(|table| table.string_data.clone()).filter(|t| !t.is_empty()) else {
@@ -332,16 +333,16 @@ fn text_labels(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportErro
     Ok(true)
 }
 
-/// A mapping whose keys are the integers from 0, or that maps few integers to integers.
+/// Rewrites a LabelEncoder that maps the integers from 0 to strings, or few integers to numbers.
 fn label_encoder(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
     let keys = node.ints("keys_int64s").to_vec();
     let texts = node.texts("values_strings");
     if keys.is_empty() {
-        return Err(node.wrong("only encoders with integer keys can be converted"));
+        return Err(node.wrong("only integer keys are supported"));
     }
     if !texts.is_empty() {
         if !keys.iter().copied().eq(0..texts.len() as i64) {
-            return Err(node.wrong("texts must belong to the keys 0, 1, 2 and so on"));
+            return Err(node.wrong("string values require the keys 0, 1, 2 and so on"));
         }
         emit.last("Identity", &[input(node)?], output(node)?, vec![]);
         told(emit, texts, output(node)?);
@@ -358,10 +359,10 @@ fn label_encoder(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErro
         }
     };
     let values = Tensor::new(&[keys.len()], values);
-    let values = values.ok_or_else(|| node.wrong("it has not one value for each key"))?;
+    let values = values.ok_or_else(|| node.wrong("it does not have one value for each key"))?;
     const MAX_KEYS: usize = 256;
     if keys.len() > MAX_KEYS {
-        return Err(node.wrong(format!("it has {} keys, at most {MAX_KEYS}", keys.len())));
+        return Err(node.wrong(format!("it has {} keys; the maximum is {MAX_KEYS}", keys.len())));
     }
     let mut y = emit.constant("default", &default);
     for (index, key) in keys.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Rewrites of the protobuf: all that tract cannot do, or would do wrongly, becomes something it
-//! does rightly, or a refusal that says what to do.
+//! Protobuf rewrites: features that tract does not support, or computes wrongly, are replaced by
+//! equivalent nodes, or rejected with an error that gives a remedy.
 
 pub mod bind;
 pub mod branch;
@@ -25,10 +25,10 @@ use tract_onnx::pb::{ModelProto, OperatorSetIdProto};
 use super::ImportError;
 use emit::{Context, NodeRewrite, rewrite_nodes};
 
-/// What a model that names no version of the standard operator set is taken for.
+/// The operator set version of models that do not name one.
 const DEFAULT_OPSET: i64 = 13;
 
-/// Rewrites of single nodes, in their order.
+/// The rewrites of single nodes, in the order of application.
 const REWRITES: &[&NodeRewrite] = &[
     &sizes::rewrite,
     &ignored::rewrite,
@@ -41,7 +41,7 @@ const REWRITES: &[&NodeRewrite] = &[
     &recurrent::rewrite,
 ];
 
-/// Applies all rewrites to a model; `settings` are those of `--set`.
+/// Applies all rewrites to a model. `settings` are the names and values of `--set`.
 pub fn rewrite(
     model: &mut ModelProto,
     settings: &[(String, String)],

@@ -1,37 +1,37 @@
-//! Reading and making nodes.
+//! Accessors and constructors of protobuf nodes and attributes.
 
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
 use crate::import::ImportError;
 
-/// What rewrites ask a node.
+/// Accessors of a node.
 pub trait Node {
-    /// The node's name, or its first output's where it has none.
+    /// Returns the node's name, or the name of its first output if it has none.
     fn label(&self) -> &str;
-    /// The operator, after its domain where that is not the standard one.
+    /// Returns the operator, preceded by its domain if that is not the standard one.
     fn operator(&self) -> String;
-    /// The name of an input that is given.
+    /// Returns the name of an input, or `None` if it is omitted.
     fn given(&self, index: usize) -> Option<&str>;
-    /// The name of an output that is wanted.
+    /// Returns the name of an output, or `None` if it is omitted.
     fn wanted(&self, index: usize) -> Option<&str>;
-    /// An attribute.
+    /// Returns an attribute.
     fn attribute(&self, name: &str) -> Option<&AttributeProto>;
-    /// An integer attribute.
+    /// Returns an integer attribute.
     fn int(&self, name: &str) -> Option<i64>;
-    /// A real attribute.
+    /// Returns a float attribute.
     fn float(&self, name: &str) -> Option<f32>;
-    /// A text attribute.
+    /// Returns a string attribute.
     fn text(&self, name: &str) -> Option<&str>;
-    /// A list of integers; empty if absent.
+    /// Returns a list of integers; empty if absent.
     fn ints(&self, name: &str) -> &[i64];
-    /// A list of real numbers; empty if absent.
+    /// Returns a list of floats; empty if absent.
     fn floats(&self, name: &str) -> &[f32];
-    /// A list of texts; empty if absent.
+    /// Returns a list of strings; empty if absent.
     fn texts(&self, name: &str) -> Vec<String>;
-    /// A tensor attribute.
+    /// Returns a tensor attribute.
     fn tensor(&self, name: &str) -> Option<&TensorProto>;
-    /// An error about this node.
+    /// Returns an error for this node.
     fn wrong(&self, problem: impl Into<String>) -> ImportError;
 }
 
@@ -102,7 +102,7 @@ impl Node for NodeProto {
     }
 }
 
-/// An integer attribute.
+/// Creates an integer attribute.
 pub fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto {
         name: name.into(),
@@ -112,7 +112,7 @@ pub fn int(name: &str, value: i64) -> AttributeProto {
     }
 }
 
-/// A real attribute.
+/// Creates a float attribute.
 pub fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto {
         name: name.into(),
@@ -122,7 +122,7 @@ pub fn float(name: &str, value: f32) -> AttributeProto {
     }
 }
 
-/// A text attribute.
+/// Creates a string attribute.
 pub fn text(name: &str, value: &str) -> AttributeProto {
     AttributeProto {
         name: name.into(),
@@ -132,7 +132,7 @@ pub fn text(name: &str, value: &str) -> AttributeProto {
     }
 }
 
-/// A list of integers.
+/// Creates an attribute with a list of integers.
 pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto {
         name: name.into(),
@@ -142,7 +142,7 @@ pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
     }
 }
 
-/// A tensor attribute.
+/// Creates a tensor attribute.
 pub fn tensor(name: &str, value: TensorProto) -> AttributeProto {
     AttributeProto {
         name: name.into(),

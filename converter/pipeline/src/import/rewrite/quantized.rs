@@ -1,5 +1,5 @@
-//! Operators on quantized tensors become DequantizeLinear, the operator on real numbers, and
-//! QuantizeLinear: one form for every quantized model, with each scale as it was.
+//! Converts operators on quantized tensors (QOperator form) to DequantizeLinear, the float operator
+//! and QuantizeLinear (QDQ form), with all scales preserved.
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -9,7 +9,7 @@ use super::emit::Emit;
 use super::node::{Node, float, int, ints};
 use crate::import::ImportError;
 
-/// Rewrites the QLinear… operators of ONNX and `com.microsoft`, and those on bare integers.
+/// Rewrites the QLinear… operators of ONNX and `com.microsoft`, and operators on plain integers.
 pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     match node.op_type.as_str() {
@@ -102,20 +102,20 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         "DynamicQuantizeMatMul" => {
             let a = required(node, 0)?.to_owned();
             let b = dequantize(node, emit, [1, 2, 3], -1)?;
-            let sentence = "activations that were to be quantized by their own range stay real";
+            let sentence = "activations of dynamic quantization stay in float";
             emit.context.tell(sentence.into());
             matmul_bias(node, emit, &a, &b, 4)?;
         }
         "DynamicQuantizeLinear" => dynamic(node, emit)?,
         _ => return Ok(false),
     }
-    let sentence = "operators on quantized tensors are dequantize, compute, quantize";
+    let sentence = "operators on quantized tensors are converted to QDQ form";
     emit.context.tell(sentence.into());
     Ok(true)
 }
 
-/// Softmax by the rules of the operator set that it names: before the thirteenth, over all axes
-/// from the one it names on.
+/// Rewrites a Softmax with the semantics of the operator set in its `opset` attribute: before 13,
+/// it normalizes over all axes from `axis`.
 fn softmax(node: &NodeProto, emit: &mut Emit<'_>, x: String) -> Result<(), ImportError> {
     let attributes = plain(node, &["opset"]);
     let over_one = node.int("opset").unwrap_or(13) >= 13;
@@ -123,7 +123,7 @@ fn softmax(node: &NodeProto, emit: &mut Emit<'_>, x: String) -> Result<(), Impor
         return finish(node, emit, "Softmax", &[x], attributes, [3, 4]);
     }
     if over_one {
-        return Err(node.wrong("softmax by the rules of a later operator set than the model's"));
+        return Err(node.wrong("its opset is later than the model's operator set"));
     }
     let axis = int("axis", node.int("axis").unwrap_or(1));
     let shape = emit.node("Shape", &[&x], vec![]);
@@ -153,8 +153,8 @@ fn required_output(node: &NodeProto) -> Result<&str, ImportError> {
     node.wanted(0).ok_or_else(|| node.wrong("it has no output"))
 }
 
-/// The real values of a quantized input; `at` is where tensor, scale and zero point are, and
-/// `axis` is the one that more than one scale belongs to.
+/// Dequantizes an input. `at` has the indices of tensor, scale and zero point, and `axis` is the
+/// axis of per-axis scales.
 fn dequantize(
     node: &NodeProto,
     emit: &mut Emit<'_>,
@@ -170,7 +170,7 @@ fn dequantize_named(emit: &mut Emit<'_>, from: &[String], axis: i64) -> String {
     emit.node("DequantizeLinear", &strs(from), vec![int("axis", axis)])
 }
 
-/// A 32-bit bias has the product of both scales for its own.
+/// Dequantizes a 32-bit bias, whose scale is the product of the input's and the weights' scales.
 fn dequantize_bias(
     node: &NodeProto,
     emit: &mut Emit<'_>,
@@ -179,7 +179,7 @@ fn dequantize_bias(
 ) -> Result<String, ImportError> {
     let scale = |index| {
         emit.scope.reals(required(node, index)?).map_or_else(
-            || Err(node.wrong("its scales must be constants where it has a bias")),
+            || Err(node.wrong("its scales must be constants if it has a bias")),
             Ok::<Vec<f32>, ImportError>,
         )
     };
@@ -189,7 +189,7 @@ fn dequantize_bias(
     Ok(dequantize_named(emit, &[bias.into(), scale], 0))
 }
 
-/// The operator, and the quantization of what it gives; without a scale it stays real.
+/// Emits the float operator and the quantization of its output, if there is an output scale.
 fn finish(
     node: &NodeProto,
     emit: &mut Emit<'_>,
@@ -228,7 +228,7 @@ fn matmul_bias(
     Ok(())
 }
 
-/// Scale and zero point from the range of the values themselves.
+/// Rewrites DynamicQuantizeLinear: computes scale and zero point from the range of the values.
 fn dynamic(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
     let x = required(node, 0)?;
     let zero = emit.constant("zero", &Tensor::scalar(0f32));
@@ -261,7 +261,7 @@ fn dynamic(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
     Ok(())
 }
 
-/// Rewrites the fused operators of `com.microsoft` on real numbers into their parts.
+/// Splits the fused float operators of `com.microsoft` into their parts.
 pub fn rewrite_fused(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     if node.domain != "com.microsoft" {
@@ -306,7 +306,9 @@ pub fn rewrite_fused(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, 
         "FusedMatMul" => {
             let swapped = ["transA", "transB", "transBatchA", "transBatchB"];
             if swapped.iter().any(|name| node.int(name).unwrap_or(0) != 0) {
-                return Err(node.wrong("a fused transposition; export without graph optimization"));
+                return Err(node.wrong(
+                    "a fused transposition is not supported; export without graph optimization",
+                ));
             }
             let y = emit.node("MatMul", &[required(node, 0)?, required(node, 1)?], vec![]);
             let alpha = emit.constant("alpha", &Tensor::scalar(node.float("alpha").unwrap_or(1.0)));

@@ -1,8 +1,8 @@
-//! Recurrent layers: forms that tract reads wrongly become forms that it reads rightly.
+//! Recurrent layers: rewrites forms that tract reads wrongly.
 //!
-//! tract takes a layer of direction `reverse` for a forward one, joins the two directions of
-//! layout 1 along the wrong axis, ignores `clip` and `input_forget`, and gives up where the batch
-//! is not a number and no first state is given.
+//! tract treats direction `reverse` as forward, concatenates the two directions of layout 1 along
+//! the wrong axis, ignores `clip` and `input_forget`, and fails if the batch size is dynamic and
+//! there is no initial state.
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -12,10 +12,11 @@ use super::emit::Emit;
 use super::node::{Node, ints, tensor as tensor_attribute, text};
 use crate::import::{ImportError, tensor};
 
-/// Time axis of the inputs and outputs, once the layout is 0.
+/// The time axis of the inputs and outputs in layout 0.
 const TIME: i64 = 0;
 
-/// Rewrites one recurrent layer; activations are left to the operator's own reader.
+/// Rewrites one recurrent layer. [`operators::recurrent`](crate::import::operators) reads its
+/// activations.
 pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     if !matches!(node.op_type.as_str(), "LSTM" | "GRU" | "RNN") || !node.domain.is_empty() {
         return Ok(false);
@@ -33,7 +34,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         other => return Err(node.wrong(format!("direction {other:?} is not known"))),
     };
     if node.given(0).is_none() || node.given(1).is_none() || node.given(2).is_none() {
-        return Err(node.wrong("its first three inputs are needed"));
+        return Err(node.wrong("its first three inputs are required"));
     }
     let states = if node.op_type == "LSTM" { 5..7 } else { 5..6 };
 
@@ -54,7 +55,9 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
     }
     if direction == "reverse" {
         if emit.context.opset < 10 {
-            return Err(node.wrong("direction reverse needs operator set 10; export with a newer"));
+            return Err(node.wrong(
+                "direction reverse requires operator set 10; export with a later operator set",
+            ));
         }
         node.input[0] = reversed(emit, &node.input[0].clone(), None);
         outputs(node, emit, |emit, index, from, to| match index {
@@ -84,14 +87,14 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         node.attribute.push(text("direction", "bidirectional"));
     }
     if node.given(4).is_some_and(|lengths| emit.scope.tensor(lengths).is_none()) {
-        return Err(node.wrong("lengths of sequences that are computed cannot be converted"));
+        return Err(node.wrong("its sequence_lens must be constant"));
     }
     emit.whole(node.clone());
     Ok(true)
 }
 
-/// Renames each wanted output and lets `link` give the old name its value from the new one. The
-/// linking nodes come before the layer in the list, which the order of nodes allows for.
+/// Renames each output of the node, and calls `link` with the index, the new and the old name to
+/// emit the node that computes the old output. It precedes the layer until the graph is sorted.
 fn outputs(
     node: &mut NodeProto,
     emit: &mut Emit<'_>,
@@ -106,7 +109,7 @@ fn outputs(
     }
 }
 
-/// The same steps, last first.
+/// Reverses a sequence along the time axis.
 fn reversed(emit: &mut Emit<'_>, x: &str, output: Option<&str>) -> String {
     let start = emit.list("last", &[-1]);
     let end = emit.list("before_first", &[i64::MIN + 1]);
@@ -122,7 +125,7 @@ fn reversed(emit: &mut Emit<'_>, x: &str, output: Option<&str>) -> String {
     }
 }
 
-/// Zeros of shape `[directions, batch, hidden]`.
+/// Emits zeros of shape `[directions, batch, hidden]`, with the batch size of `x`.
 fn zeros(
     emit: &mut Emit<'_>,
     x: &str,

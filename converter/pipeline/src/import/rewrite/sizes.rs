@@ -1,5 +1,4 @@
-//! Sizes and positions that 32 bits do not hold: what reads them would cut off their upper bits, and
-//! compute something else.
+//! Rejects sizes and positions that do not fit in 32 bits: tract would silently truncate them.
 
 use hardtack::{Data, Tensor};
 use tract_onnx::pb::NodeProto;
@@ -8,10 +7,10 @@ use super::emit::Emit;
 use super::node::Node;
 use crate::import::ImportError;
 
-/// Lists of sizes, borders and positions are not longer than this.
+/// The maximum length of a list of sizes, pads or positions.
 const LONGEST: i64 = 1024;
 
-/// Attributes that hold sizes.
+/// The attributes that are sizes or positions.
 const ATTRIBUTES: [&str; 12] = [
     "block_size",
     "blocksize",
@@ -27,7 +26,7 @@ const ATTRIBUTES: [&str; 12] = [
     "strides",
 ];
 
-/// The inputs of an operator that hold sizes or positions.
+/// Returns the indices of an operator's inputs that are sizes or positions.
 fn operands(operator: &str) -> &'static [usize] {
     match operator {
         "ConstantOfShape" => &[0],
@@ -35,14 +34,14 @@ fn operands(operator: &str) -> &'static [usize] {
         "Expand" | "OneHot" | "Reshape" | "Split" | "Squeeze" | "Tile" | "TopK" | "Trilu"
         | "Unsqueeze" | "CumSum" => &[1],
         "Pad" => &[1, 3],
-        // The end may be as far as it likes.
+        // The end (input 2) may be any value: it is clamped.
         "Slice" => &[1, 3, 4],
         "Resize" => &[3],
         _ => &[],
     }
 }
 
-/// Checks one node, and leaves it as it is.
+/// Checks one node. Never rewrites it.
 pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     if !matches!(node.domain.as_str(), "" | "ai.onnx" | "com.microsoft") {
         return Ok(false);
@@ -66,14 +65,14 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
     Ok(false)
 }
 
-const BEYOND: &str = "is more than 2^31 - 1";
+const BEYOND: &str = "does not fit in 32 bits";
 
 fn fits(value: i64) -> bool {
     i32::try_from(value).is_ok()
 }
 
-/// Whether a position is where a Slice begins that walks backwards from the end: with its upper bits
-/// cut off it is −1, which is the same.
+/// Returns whether a value is the start of a Slice that runs backwards from the end. `i64::MAX`
+/// truncated to 32 bits is −1, which has the same meaning.
 fn is_from_the_end(
     node: &NodeProto,
     emit: &Emit<'_>,
@@ -90,7 +89,7 @@ fn is_from_the_end(
     of_slice && step().is_some_and(|step| step < 0.0)
 }
 
-/// A constant list that is no longer than any list of sizes.
+/// Returns a constant if it has at most [`LONGEST`] elements.
 pub fn short(emit: &Emit<'_>, name: &str) -> Option<Tensor> {
     let dims = &emit.scope.proto(name)?.dims;
     let length = dims.iter().try_fold(1i64, |all, dim| all.checked_mul(*dim))?;
@@ -104,7 +103,7 @@ mod tests {
     use super::super::testing::{graph, model, node};
     use super::*;
 
-    /// What is wrong with a node that may read these constants; empty where nothing is.
+    /// Returns the error for a node that may read these constants; empty if there is none.
     fn problem(node: NodeProto) -> String {
         let list = |values: &[i64]| Tensor::new(&[values.len()], values.to_vec()).unwrap();
         let constants = [
@@ -122,9 +121,9 @@ mod tests {
     }
 
     #[test]
-    fn attributes_beyond_32_bits_are_refused() {
+    fn attributes_beyond_32_bits_are_rejected() {
         for (attribute, text) in [
-            (ints("dilations", &[1, (1 << 32) + 1]), "its dilations 4294967297 is more than"),
+            (ints("dilations", &[1, (1 << 32) + 1]), "its dilations 4294967297 does not fit"),
             (ints("kernel_shape", &[1 << 40]), "its kernel_shape 1099511627776"),
             (ints("pads", &[0, -(1 << 40)]), "its pads -1099511627776"),
             (int("group", 1 << 33), "its group 8589934592"),
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn operands_beyond_32_bits_are_refused() {
+    fn operands_beyond_32_bits_are_rejected() {
         for (operator, inputs) in [
             ("Reshape", vec!["x", "far"]),
             ("Slice", vec!["x", "far", "one"]),
@@ -146,7 +145,7 @@ mod tests {
             ("Resize", vec!["x", "", "", "far"]),
         ] {
             let found = problem(node(operator, &inputs, &["y"], vec![]));
-            assert!(found.contains("which is more than 2^31 - 1"), "{operator}: {found}");
+            assert!(found.contains("which does not fit in 32 bits"), "{operator}: {found}");
         }
         for inputs in [
             vec!["x", "zero", "last"],

@@ -1,4 +1,4 @@
-//! Support vector regression in terms of matrix products.
+//! Rewrites support vector regression as matmuls.
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -9,7 +9,7 @@ use super::ml::{Transform, input, output};
 use super::node::Node;
 use crate::import::ImportError;
 
-/// `kernel(x, support vectors) · coefficients + rho`.
+/// Rewrites SVMRegressor as `kernel(x, support vectors) · coefficients + rho`.
 pub fn regressor(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
     let supports = node.int("n_supports").unwrap_or(0);
     let rho = node.floats("rho").first().copied().unwrap_or(0.0);
@@ -21,7 +21,9 @@ pub fn regressor(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErro
         let vectors = node.floats("support_vectors").to_vec();
         let rows = supports as usize;
         if !vectors.len().is_multiple_of(rows) || node.floats("coefficients").len() != rows {
-            return Err(node.wrong("its support vectors and coefficients do not fit together"));
+            return Err(
+                node.wrong("the numbers of its support vectors and coefficients do not match")
+            );
         }
         let columns = vectors.len() / rows;
         let similar = kernel(node, emit, &x, &vectors, [rows, columns])?;
@@ -39,7 +41,7 @@ pub fn regressor(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErro
     Transform::of(node)?.last(node, emit, &y, output(node)?)
 }
 
-/// The similarity of each row of `x` to each support vector.
+/// Emits the kernel function of each row of `x` and each support vector.
 fn kernel(
     node: &NodeProto,
     emit: &mut Emit<'_>,

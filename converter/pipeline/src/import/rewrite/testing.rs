@@ -1,4 +1,4 @@
-//! Small protobuf graphs for the tests of rewrites.
+//! Builds small protobuf graphs for the tests of rewrites.
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -12,12 +12,12 @@ use tract_onnx::pb::{
 use super::emit::Context;
 use crate::import::tensor;
 
-/// The context of an empty model of operator set 13.
+/// Creates the context of an empty model of operator set 13.
 pub fn context() -> Context {
     Context::of(&model(GraphProto::default()))
 }
 
-/// A model of operator set 13.
+/// Creates a model of operator set 13.
 pub fn model(graph: GraphProto) -> ModelProto {
     let import = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
     ModelProto {
@@ -28,7 +28,7 @@ pub fn model(graph: GraphProto) -> ModelProto {
     }
 }
 
-/// A graph of nodes between inputs and outputs, all f32 tensors of the given dimensions.
+/// Creates a graph. Its inputs are f32 tensors of the given dimensions.
 pub fn graph(
     inputs: &[(&str, &[&str])],
     nodes: Vec<NodeProto>,
@@ -48,7 +48,7 @@ pub fn graph(
     }
 }
 
-/// An input; dimensions are sizes or names.
+/// Creates an input. A dimension is a size, a name, or empty.
 pub fn input(name: &str, dtype: DType, dims: &[&str]) -> ValueInfoProto {
     let dim = |text: &&str| Dimension {
         value: (!text.is_empty()).then(|| match text.parse() {
@@ -68,7 +68,8 @@ pub fn input(name: &str, dtype: DType, dims: &[&str]) -> ValueInfoProto {
     }
 }
 
-/// A node named after its first output; `domain::Operator` for other domains.
+/// Creates a node named after its first output. The operator is `domain::Operator` for domains
+/// other than the standard one.
 pub fn node(
     operator: &str,
     inputs: &[&str],

@@ -1,5 +1,5 @@
-//! Checks that a graph is well-formed and puts it into one form: nodes in an order in which each
-//! comes after those it reads, constants as initializers, no empty inputs at the end.
+//! Checks that a graph is well-formed and normalizes it: nodes in topological order, constants as
+//! initializers, and no empty inputs at the end.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -9,15 +9,15 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 use super::node::Node;
 use crate::import::{ImportError, tensor};
 
-/// Deepest nesting of graphs in nodes.
+/// The maximum nesting depth of subgraphs.
 const MAX_DEPTH: usize = 16;
 
-/// Tidies a graph and the graphs in it.
+/// Checks and normalizes a graph and its subgraphs.
 pub fn tidy(graph: &mut GraphProto) -> Result<(), ImportError> {
     tidy_in(graph, None, 0)
 }
 
-/// The names that a graph gives, and the graph around it.
+/// The names defined in a graph and its enclosing graphs.
 struct Scope<'a> {
     names: HashSet<String>,
     around: Option<&'a Scope<'a>>,
@@ -36,10 +36,10 @@ fn tidy_in(
 ) -> Result<(), ImportError> {
     let malformed = |problem: String| Err(ImportError::Malformed(problem));
     if depth > MAX_DEPTH {
-        return malformed(format!("graphs lie in each other more than {MAX_DEPTH} deep"));
+        return malformed(format!("subgraphs are nested more than {MAX_DEPTH} deep"));
     }
     if !graph.sparse_initializer.is_empty() {
-        return malformed("it has sparse initializers, which cannot be converted".into());
+        return malformed("it has sparse initializers, which are not supported".into());
     }
     constants_to_initializers(graph);
     for node in &mut graph.node {
@@ -51,18 +51,18 @@ fn tidy_in(
     let mut sources: HashSet<&str> = HashSet::new();
     for initializer in &graph.initializer {
         if !sources.insert(&initializer.name) {
-            return malformed(format!("tensor {:?} is given twice", initializer.name));
+            return malformed(format!("tensor {:?} is defined twice", initializer.name));
         }
     }
     sources.extend(graph.input.iter().map(|input| input.name.as_str()));
     let mut givers: HashMap<&str, usize> = HashMap::new();
     for (index, node) in graph.node.iter().enumerate() {
         if node.output.iter().all(String::is_empty) {
-            return malformed(format!("node {:?} ({}) gives nothing", node.name, node.op_type));
+            return malformed(format!("node {:?} ({}) has no output", node.name, node.op_type));
         }
         for output in node.output.iter().filter(|output| !output.is_empty()) {
             if sources.contains(output.as_str()) || givers.insert(output, index).is_some() {
-                return malformed(format!("tensor {output:?} is given twice"));
+                return malformed(format!("tensor {output:?} is defined twice"));
             }
         }
     }
@@ -72,7 +72,7 @@ fn tidy_in(
     };
     for output in &graph.output {
         if !known(&output.name) {
-            return malformed(format!("nothing gives its output {:?}", output.name));
+            return malformed(format!("its output {:?} is not defined", output.name));
         }
     }
 
@@ -82,7 +82,7 @@ fn tidy_in(
         for name in reads(node) {
             if !known(&name) {
                 return malformed(format!(
-                    "node {:?} ({}) reads {name:?}, which nothing gives",
+                    "node {:?} ({}) reads {name:?}, which is not defined",
                     node.label(),
                     node.op_type
                 ));
@@ -105,7 +105,7 @@ fn tidy_in(
         }
     }
     if order.len() != graph.node.len() {
-        return malformed("its nodes read each other in a circle".into());
+        return malformed("its nodes form a cycle".into());
     }
 
     let names = sources.iter().chain(givers.keys()).map(|name| (*name).to_owned()).collect();
@@ -121,7 +121,7 @@ fn tidy_in(
     Ok(())
 }
 
-/// The names a node reads from around it, by itself and in its graphs.
+/// Returns the names that a node and its subgraphs read from the enclosing graph.
 pub fn reads(node: &NodeProto) -> HashSet<String> {
     let mut names: HashSet<String> =
         node.input.iter().filter(|input| !input.is_empty()).cloned().collect();
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_are_put_in_order_and_constants_aside() {
+    fn nodes_are_sorted_and_constants_become_initializers() {
         let mut graph = graph(
             &[("x", &["2"])],
             vec![
@@ -206,16 +206,16 @@ mod tests {
     }
 
     #[test]
-    fn malformed_graphs_are_refused() {
+    fn malformed_graphs_are_rejected() {
         let one = Tensor::scalar(1f32);
         for (nodes, outputs, problem) in [
-            (vec![node("Neg", &["z"], &["y"], vec![])], "y", "reads \"z\", which nothing gives"),
-            (vec![], "y", "nothing gives its output \"y\""),
-            (vec![node("Neg", &["x"], &["c"], vec![])], "c", "\"c\" is given twice"),
+            (vec![node("Neg", &["z"], &["y"], vec![])], "y", "reads \"z\", which is not defined"),
+            (vec![], "y", "its output \"y\" is not defined"),
+            (vec![node("Neg", &["x"], &["c"], vec![])], "c", "\"c\" is defined twice"),
             (
                 vec![node("Neg", &["b"], &["a"], vec![]), node("Neg", &["a"], &["b"], vec![])],
                 "a",
-                "in a circle",
+                "form a cycle",
             ),
         ] {
             let mut graph = graph(&[("x", &["2"])], nodes, &[("c", one.clone())], &[outputs]);

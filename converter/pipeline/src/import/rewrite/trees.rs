@@ -1,4 +1,4 @@
-//! Ensembles of decision trees: checked, flattened, and given to the own operator.
+//! Ensembles of decision trees: validates and flattens them for the custom operator.
 
 use std::collections::HashMap;
 
@@ -12,9 +12,9 @@ use super::ml::{DOMAIN, Labels, Transform, input, output, two_classes};
 use super::node::{Node, int};
 use crate::import::{ImportError, tensor};
 
-/// Domain of operators that only this crate knows.
+/// The domain of this crate's custom operators.
 pub const OWN_DOMAIN: &str = "hardtack";
-/// The own operator: inputs as those of [`hardtack_bundle::graph::TreeEnsemble`].
+/// The custom operator, with the inputs of [`hardtack_bundle::graph::TreeEnsemble`].
 pub const TREE_ENSEMBLE: &str = "HardtackTreeEnsemble";
 
 /// Rewrites TreeEnsembleClassifier and TreeEnsembleRegressor.
@@ -51,7 +51,7 @@ fn classifier(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> 
     let base = reals(node, "base_values");
     let same = leaves.targets.windows(2).all(|pair| pair[0] == pair[1]);
     if labels.len() == 2 && same && base.len() < 2 {
-        // One score stands for both classes; as a probability where no weight is negative.
+        // A binary classifier with one score. It is a probability if no weight is negative.
         leaves.targets.fill(0);
         let threshold = if leaves.weights.iter().all(|weight| *weight >= 0.0) { 0.5 } else { 0.0 };
         let score = ensemble(node, emit, &leaves, 1, TreeAggregate::Sum, base)?;
@@ -66,7 +66,7 @@ fn classifier(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> 
     }
 }
 
-/// What leaves add to targets.
+/// The weights that leaves add to targets.
 struct Leaves {
     at: Vec<(i64, i64)>,
     targets: Vec<u32>,
@@ -84,13 +84,14 @@ impl Leaves {
         let targets: Result<Vec<u32>, _> = ids.iter().map(|id| u32::try_from(*id)).collect();
         Ok(Leaves {
             at: trees.iter().copied().zip(nodes.iter().copied()).collect(),
-            targets: targets.map_err(|_| node.wrong(format!("{prefix}_ids has a negative one")))?,
+            targets: targets
+                .map_err(|_| node.wrong(format!("{prefix}_ids has a negative value")))?,
             weights,
         })
     }
 }
 
-/// A list of reals, in whichever attribute; f64 is rounded.
+/// Returns a list of floats from a list or tensor attribute, with f64 rounded to f32.
 fn reals(node: &NodeProto, name: &str) -> Vec<f32> {
     match node.tensor(&format!("{name}_as_tensor")).and_then(tensor::load) {
         Some(tensor) => tensor.to_f32(),
@@ -98,7 +99,7 @@ fn reals(node: &NodeProto, name: &str) -> Vec<f32> {
     }
 }
 
-/// Emits the own operator; the name of its `[n, targets]` output.
+/// Emits the custom operator and returns the name of its output, of shape `[n, targets]`.
 fn ensemble(
     node: &NodeProto,
     emit: &mut Emit<'_>,
@@ -109,7 +110,7 @@ fn ensemble(
 ) -> Result<String, ImportError> {
     let targets = match u32::try_from(targets) {
         Ok(targets) if (1..1 << 20).contains(&targets) => targets,
-        _ => return Err(node.wrong(format!("it cannot have {targets} targets"))),
+        _ => return Err(node.wrong(format!("{targets} targets are not supported"))),
     };
     if base.len() == 1 && targets > 1 {
         base.resize(targets as usize, base[0]);
@@ -124,9 +125,10 @@ fn ensemble(
     let mut parts: Vec<(u32, u32, f32)> = Vec::new();
     for ((at, target), weight) in leaves.at.iter().zip(&leaves.targets).zip(&leaves.weights) {
         let index = trees.index.get(at);
-        let index = *index.ok_or_else(|| node.wrong("a weight belongs to no node"))?;
+        let index =
+            *index.ok_or_else(|| node.wrong("a weight refers to a node that does not exist"))?;
         if trees.yes[index as usize] != index {
-            return Err(node.wrong("a weight belongs to a node that is no leaf"));
+            return Err(node.wrong("a weight refers to a node that is not a leaf"));
         }
         parts.push((index, *target, *weight));
     }
@@ -163,6 +165,7 @@ fn ensemble(
 
 /// The nodes of all trees, in one list.
 struct Trees {
+    /// The index of a node by (tree id, node id).
     index: HashMap<(i64, i64), u32>,
     feature: Vec<u32>,
     threshold: Vec<f32>,
@@ -190,7 +193,7 @@ impl Trees {
             [nodes.len(), modes.len(), yes.len(), no.len(), features.len(), thresholds.len()];
         let missing_fits = missing.is_empty() || missing.len() == count;
         if count == 0 || lengths != [count; 6] || !missing_fits || u32::try_from(count).is_err() {
-            return Err(node.wrong("its lists nodes_… have different lengths, or none"));
+            return Err(node.wrong("its lists nodes_… have different lengths, or are empty"));
         }
         let mut index = HashMap::with_capacity(count);
         for (at, key) in trees.iter().copied().zip(nodes.iter().copied()).enumerate() {
@@ -223,7 +226,8 @@ impl Trees {
             all.missing[at] = missing.get(at).is_some_and(|missing| *missing != 0);
             for (branch, child) in [(&mut all.yes, yes[at]), (&mut all.no, no[at])] {
                 let child = all.index.get(&(trees[at], child));
-                let child = *child.ok_or_else(|| node.wrong("a branch leads to no node"))?;
+                let child = *child
+                    .ok_or_else(|| node.wrong("a branch leads to a node that does not exist"))?;
                 branch[at] = child;
                 parents[child as usize] += 1;
             }
@@ -232,7 +236,7 @@ impl Trees {
             return Err(node.wrong("two branches lead to the same node"));
         }
         all.roots = (0..count as u32).filter(|at| parents[*at as usize] == 0).collect();
-        // With one parent at most, whatever no root leads to goes round in a circle.
+        // Each node has at most one parent, so nodes that no root reaches form a cycle.
         let mut reached = 0;
         let mut stack = all.roots.clone();
         while let Some(at) = stack.pop() {
@@ -242,7 +246,7 @@ impl Trees {
             }
         }
         if reached != count {
-            return Err(node.wrong("a branch leads back to its own node"));
+            return Err(node.wrong("its branches form a cycle"));
         }
         Ok(all)
     }
@@ -260,7 +264,7 @@ fn test(mode: &str) -> Option<TreeTest> {
     })
 }
 
-/// The threshold in f32 by which every f32 passes the test just as by the exact one.
+/// Rounds a threshold to f32 such that the test result of every f32 value stays the same.
 fn rounded(threshold: f64, test: TreeTest) -> f32 {
     let near = threshold as f32;
     match test {
@@ -275,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thresholds_are_rounded_to_the_safe_side() {
+    fn rounded_thresholds_keep_all_test_results() {
         let exact = 0.1f64;
         let below = rounded(exact, TreeTest::LessOrEqual);
         assert!((below as f64) <= exact && below.next_up() as f64 > exact);
