@@ -363,14 +363,14 @@ impl<B: AsRef<[u8]>> Program<B> {
     pub fn inputs(&self) -> impl ExactSizeIterator<Item = Port> {
         let code = self.code();
         (0..usize::from(self.header.inputs))
-            .map(move |index| code.input(index as u16).expect("ports were checked"))
+            .map(move |index| code.input(index as u16).expect("inputs were checked"))
     }
 
     /// Returns the types and sizes of the outputs.
     pub fn outputs(&self) -> impl ExactSizeIterator<Item = Port> {
         let code = self.code();
         (0..usize::from(self.header.outputs))
-            .map(move |index| code.output(index as u16).expect("ports were checked"))
+            .map(move |index| code.output(index as u16).expect("outputs were checked"))
     }
 
     /// Returns the number of tensors.

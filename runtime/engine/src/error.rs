@@ -28,7 +28,7 @@ pub enum ProgramError {
         /// The actual number of bytes.
         given: u64,
     },
-    /// The arena is beyond [`Program::MAXIMUM_ARENA`](crate::Program::MAXIMUM_ARENA).
+    /// The arena exceeds [`Program::MAXIMUM_ARENA`](crate::Program::MAXIMUM_ARENA).
     #[error("the integer program needs an arena of {0} bytes, above the limit of 1 GiB")]
     Arena(u32),
     /// The record of an input or output is malformed. Outputs are counted after all inputs.
@@ -39,7 +39,7 @@ pub enum ProgramError {
     Tensor {
         /// The tensor's index.
         id: u32,
-        /// What is wrong.
+        /// The reason why the tensor is invalid.
         problem: Problem,
     },
     /// The kind of a step is unknown.
@@ -73,7 +73,7 @@ pub enum ProgramError {
         index: u32,
         /// The name of its kind.
         kind: &'static str,
-        /// What is wrong.
+        /// The reason why the step is invalid.
         problem: Problem,
     },
     /// The names section is malformed.

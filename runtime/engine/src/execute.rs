@@ -100,7 +100,7 @@ impl<'a> Machine<'a> {
     }
 
     fn conv(&self, strip: &Strip, kernel: ConvKernel, arena: &mut [i8]) {
-        const CHECKED: &str = "rows of strips were checked";
+        const CHECKED: &str = "row tiles were checked";
         let step = &strip.conv;
         let input = strip.input(&self.tensor(step.input)).expect(CHECKED);
         let output = strip.output(&self.tensor(step.output)).expect(CHECKED);

@@ -33,7 +33,7 @@ pub struct Tensor {
     pub channels: u32,
     /// The difference in float value between consecutive integers.
     pub scale: f32,
-    /// The integer that represents 0.
+    /// The zero point: the integer that represents 0.
     pub zero_point: i8,
 }
 
@@ -307,7 +307,7 @@ pub struct MaxPool {
     pub output: TensorId,
     /// The sliding window. Elements outside the image are ignored.
     pub window: Window,
-    /// Fused activation.
+    /// A fused activation function.
     pub clamp: Clamp,
 }
 

@@ -169,8 +169,8 @@ impl Builder {
 
     fn check_numbers(&self) -> Result<(), BuildError> {
         for (what, count) in [
-            ("input ports", self.inputs.len()),
-            ("output ports", self.outputs.len()),
+            ("inputs", self.inputs.len()),
+            ("outputs", self.outputs.len()),
             ("tensors", self.tensors.len()),
         ] {
             if count > usize::from(u16::MAX) {

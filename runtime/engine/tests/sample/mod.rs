@@ -1,6 +1,6 @@
 //! Small programs: one with a step of every kind except row tiles, one with row tiles, and one
 //! with sparse row tiles.
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, reason = "each test file uses only some of these")]
 
 use hardtack_engine::program::*;
 use hardtack_engine::{Builder, Built, Layer, Program};
