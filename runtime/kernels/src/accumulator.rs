@@ -41,9 +41,10 @@ impl fmt::Display for AccumulatorOverflow {
 
 impl core::error::Error for AccumulatorOverflow {}
 
-/// Returns the range of the accumulator of one output channel, `bias + Σ (x − zero_point) ·
-/// weight`, over all inputs. An input equal to the zero point adds nothing, so the range also holds
-/// for partial sums in any order and for windows that extend outside the image.
+/// Returns the range of the accumulator of one output channel,
+/// `bias + Σ (x − zero_point) · weight`, over all inputs. An input equal to the zero point adds
+/// nothing, so the range also holds for partial sums in any order and for windows that extend
+/// outside the image.
 ///
 /// # Errors
 /// If the range exceeds an i32.

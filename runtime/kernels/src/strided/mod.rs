@@ -1,8 +1,8 @@
 //! Optimized operations on strided images in one byte arena.
 //!
 //! An image has a row stride and a pixel stride. Activations are stored as bytes with the
-//! activation offset [`Packing::raise`](crate::packed::Packing::raise): `stored = integer +
-//! offset`. Zero points and clamp bounds of stored activations include the offset.
+//! activation offset of [`Packing::raise`](crate::packed::Packing::raise):
+//! `stored = integer + offset`. Their zero points and clamp bounds include the offset.
 //!
 //! An image that a padded window reads is surrounded by a *halo* of its zero point, so kernels
 //! need no special case for borders. Kernels may read up to [`SLACK`] bytes past an image, but
