@@ -1,8 +1,8 @@
-//! Memory for arenas and weights.
+//! Cache line aligned memory for arenas and weights.
 
 use alloc::vec::Vec;
 
-/// Bytes at a multiple of 64, where images and weights lie best.
+/// A byte buffer aligned to 64 bytes, the alignment that kernels prefer for images and weights.
 #[derive(Debug, Default)]
 pub struct Aligned {
     lines: Vec<[u64; 8]>,
@@ -17,10 +17,10 @@ impl Clone for Aligned {
 }
 
 impl Aligned {
-    /// So many bytes, 0 each.
+    /// Allocates `length` zero bytes.
     pub fn zeroed(length: usize) -> Self {
         let lines = alloc::vec![[0; 8]; length.div_ceil(64) + 1];
-        // A line lies at a multiple of 8.
+        // Lines are aligned to 8 bytes, so the distance to the next multiple of 64 is at most 56.
         let start = lines.as_ptr().addr().next_multiple_of(64) - lines.as_ptr().addr();
         Self { lines, start, length }
     }
@@ -34,19 +34,19 @@ impl Aligned {
         Some(Self::zeroed(length))
     }
 
-    /// A copy of these bytes.
+    /// Copies `bytes` into a new buffer.
     pub fn copied(bytes: &[u8]) -> Self {
         let mut aligned = Self::zeroed(bytes.len());
         aligned.bytes_mut().copy_from_slice(bytes);
         aligned
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.lines)[self.start..self.start + self.length]
     }
 
-    /// The bytes.
+    /// Returns the bytes for writing.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[self.start..self.start + self.length]
     }

@@ -1,23 +1,23 @@
-//! Reading some ranges of the arena while writing another.
+//! Splits the arena into the output that a step writes and the rest, which it reads.
 
 use core::ops::Range;
 
 use crate::program::Tensor;
 
-/// The arena with one range taken out of it.
+/// The arena without the range of one output.
 pub(crate) struct Around<'a> {
     before: &'a [i8],
     after: &'a [i8],
     end: usize,
 }
 
-/// Where a tensor lies.
+/// Returns the byte range of a tensor in the arena.
 pub(crate) fn range(tensor: &Tensor) -> Range<usize> {
     let start = tensor.offset as usize;
     start..start + tensor.elements() as usize
 }
 
-/// Takes the range of `output` out of the arena, to be written.
+/// Splits the arena into the mutable range of `output` and everything else.
 pub(crate) fn split<'a>(arena: &'a mut [i8], output: &Tensor) -> (&'a mut [i8], Around<'a>) {
     let Range { start, end } = range(output);
     let (before, rest) = arena.split_at_mut(start);
@@ -26,7 +26,7 @@ pub(crate) fn split<'a>(arena: &'a mut [i8], output: &Tensor) -> (&'a mut [i8], 
 }
 
 impl<'a> Around<'a> {
-    /// The bytes of a tensor that shares none with the range taken out.
+    /// Returns the bytes of a tensor that does not overlap the output.
     pub(crate) fn tensor(&self, tensor: &Tensor) -> &'a [i8] {
         let Range { start, end } = range(tensor);
         if start < self.end {

@@ -1,4 +1,4 @@
-//! Proves that a program can run on any input without leaving its bounds.
+//! Validates a program, so that no input can cause an out-of-bounds access at run time.
 
 #[cfg(feature = "sparse")]
 use hardtack_kernels::sparse::Sparse;
@@ -9,12 +9,12 @@ use crate::packed::{Section, slice};
 use crate::program::*;
 use crate::{Problem, ProgramError, arena, names};
 
-/// The smallest and greatest scale: no product with one leaves the normal f32.
+/// The range of valid scales, about 2⁻⁶⁴ to 2⁶⁴. The product of two scales is a normal f32.
 const SCALES: core::ops::RangeInclusive<f32> = 5.421_011e-20..=1.844_674_4e19;
-/// The greatest number of elements in a window: a sum of so many activations fits an i32.
+/// The largest number of window elements. The sum of that many activations fits in an i32.
 const MAXIMUM_WINDOW: u64 = 1 << 23;
 
-/// Checks all of a program but where its weights lie in memory.
+/// Checks a whole program, except for the alignment of its weights in memory.
 #[inline(never)]
 pub(crate) fn program(code: &[u8], weights: Section<'_>) -> Result<Header, ProgramError> {
     let code = Code::parse(code)?;
@@ -47,7 +47,7 @@ pub(crate) fn program(code: &[u8], weights: Section<'_>) -> Result<Header, Progr
     Ok(header)
 }
 
-/// Checks that two ranges of weights are the same or share no byte.
+/// Checks that any two weight ranges are identical or disjoint.
 #[cfg(feature = "alloc")]
 fn check_overlap(code: Code<'_>) -> Result<(), ProgramError> {
     let spans = code.steps().flatten().flat_map(|step| step.spans());
@@ -71,11 +71,12 @@ fn ensure(condition: bool, problem: Problem) -> Result<(), Problem> {
 struct Checker<'a> {
     code: Code<'a>,
     section: Section<'a>,
-    /// Of the last convolutions and strips, the latest first.
+    /// The last convolutions and row tiles, the most recent first.
     layers: [Option<Layer>; Strip::SHARES],
 }
 
-/// What is packed for a convolution.
+/// Everything that determines the packed weights of a convolution. A row tile can reuse the
+/// packed weights of an equal layer.
 #[derive(Clone, Copy, PartialEq)]
 struct Layer {
     spans: [Span; 3],
@@ -84,7 +85,7 @@ struct Layer {
     groups: u32,
     channels: [u32; 2],
     zero_point: i8,
-    /// Whether it adds a tensor, and whether its weights are sparse.
+    /// Whether the convolution has a residual, and whether its weights are sparse.
     kind: [bool; 2],
 }
 
@@ -241,13 +242,13 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    /// Checks weights without their zeros.
+    /// Checks sparse weights.
     #[cfg(feature = "sparse")]
     fn sparse(&self, step: &Conv, inputs: u32, outputs: u32) -> Result<(), Problem> {
         ensure(!is_depthwise(step.groups, inputs, outputs), Problem::Sparse)?;
         let Span { offset, length } = step.weights;
         self.span(step.weights, length.into())?;
-        // Packed weights have their zeros.
+        // Packed weights are dense.
         let Section::Plain(weights) = self.section else { return Ok(()) };
         let bytes = bytemuck::cast_slice(&weights[offset as usize..][..length as usize]);
         let form = Sparse::new(bytes, outputs as usize, depth(step, inputs));
@@ -281,7 +282,8 @@ impl<'a> Checker<'a> {
         ensure(table.all(|entry| entry <= 1 << 24), Problem::Table)
     }
 
-    /// Checks that `span` has this length and lies in the weights of the family `mcu`.
+    /// Checks that `span` has `expected` bytes and lies within the weights section of the family
+    /// `mcu`.
     fn span(&self, span: Span, expected: u64) -> Result<(), Problem> {
         let Span { offset, length } = span;
         ensure(u64::from(length) == expected, Problem::SpanLength { expected, given: length })?;
@@ -290,7 +292,7 @@ impl<'a> Checker<'a> {
         ensure(inside, Problem::OutsideWeights)
     }
 
-    /// The bytes of a table, if it has this length.
+    /// Returns the bytes of a table after checking that it has `expected` bytes.
     fn table(&mut self, span: Span, expected: u64) -> Result<&'a [u8], Problem> {
         self.span(span, expected)?;
         self.section.table(span)
@@ -302,7 +304,7 @@ impl<'a> Checker<'a> {
         ensure(same, Problem::Quantization)
     }
 
-    /// Operands of an operation on single elements.
+    /// Checks the shapes of a binary element-wise operation. `b` may be broadcast over all pixels.
     fn operands(&self, a: TensorId, b: TensorId, output: TensorId) -> Result<(), Problem> {
         let (a, b, output) = (self.tensor(a)?, self.tensor(b)?, self.tensor(output)?);
         let repeated = [1, 1, output.channels];
@@ -310,7 +312,7 @@ impl<'a> Checker<'a> {
         ensure(fits && shape(&a) == shape(&output), Problem::Shape)
     }
 
-    /// A window that slides over each channel.
+    /// Checks a window that slides over each channel separately.
     fn channel_window(
         &self,
         of: &Window,
@@ -332,15 +334,15 @@ fn window(window: &Window, input: &Tensor, output: &Tensor) -> Result<(), Proble
             [window.kernel, window.stride, window.dilation, window.pad]
                 .map(|of| u64::from(of[axis]));
         let last = u64::from(output - 1) * stride + (kernel - 1) * dilation;
-        // What lies below and to the right of the image is as limited as what lies above.
+        // The padding below and to the right is limited to u16, like the padding above and to the
+        // left.
         let end = u64::from(input) + pad + u64::from(u16::MAX);
         ensure(stride > 0 && dilation > 0 && last < end, Problem::Window)?;
     }
     Ok(())
 }
 
-/// Bytes of the weights of a convolution in the family `mcu`, without overflow for any
-/// window, and saturating for channels that no arena holds.
+/// Returns the bytes of a convolution's dense weights in the family `mcu`. Saturates.
 pub(crate) fn weights_bytes(window: &Window, groups: u32, inputs: u32, outputs: u32) -> u64 {
     let elements = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
     if is_depthwise(groups, inputs, outputs) {
@@ -350,14 +352,14 @@ pub(crate) fn weights_bytes(window: &Window, groups: u32, inputs: u32, outputs: 
     depth.checked_next_multiple_of(4).unwrap_or(u64::MAX).saturating_mul(outputs.into())
 }
 
-/// Weights of an output channel of a convolution; saturating.
+/// Returns the number of weights per output channel of a convolution. Saturates.
 #[cfg(feature = "sparse")]
 pub(crate) fn depth(step: &Conv, inputs: u32) -> usize {
     let [height, width] = step.window.kernel.map(usize::from);
     (height * width).saturating_mul((inputs / step.groups) as usize)
 }
 
-/// Whether a convolution with these channel counts has its weights in depthwise layout.
+/// Returns whether a convolution with these channel counts is depthwise.
 pub(crate) fn is_depthwise(groups: u32, inputs: u32, outputs: u32) -> bool {
     groups > 1 && groups == inputs && groups == outputs
 }
@@ -366,7 +368,7 @@ fn shape(tensor: &Tensor) -> [u32; 3] {
     [tensor.height, tensor.width, tensor.channels]
 }
 
-/// A factor of the arithmetic: 0, or in range; never negative.
+/// Checks a requantization scale: 0 or in the valid range, with at most `bits` significant bits.
 fn scale(value: f32, bits: u32) -> Result<(), Problem> {
     let in_range = value.to_bits() == 0 || SCALES.contains(&value);
     ensure(in_range && is_significant(value, bits), Problem::Scale)
@@ -376,8 +378,8 @@ fn clamp(clamp: Clamp) -> Result<(), Problem> {
     ensure(clamp.low <= clamp.high, Problem::Clamp)
 }
 
-/// A walk that touches only the first `source` elements of one block and the first `target`
-/// of the other, and no more elements than the larger has.
+/// Checks that a strided copy stays within `source` source elements and `target` destination
+/// elements, and copies no more elements than the larger of the two has.
 fn walk(walk: &Walk, source: u32, target: u32) -> Result<(), Problem> {
     let last = |offset: u32, strides: &[u32; 6]| {
         walk.dims.iter().zip(strides).try_fold(u64::from(offset), |last, (&dim, &stride)| {
@@ -395,7 +397,7 @@ fn walk(walk: &Walk, source: u32, target: u32) -> Result<(), Problem> {
     )
 }
 
-/// The little-endian numbers in `bytes`.
+/// Returns the little-endian u32 numbers in `bytes`.
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + Clone {
     bytes.as_chunks::<4>().0.iter().map(|&word| u32::from_le_bytes(word))
 }

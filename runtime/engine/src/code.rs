@@ -1,23 +1,23 @@
-//! The bytes of a program.
+//! The binary format of a program.
 //!
-//! Little-endian, without holes:
+//! All numbers are little-endian, without padding between the fields:
 //!
 //! | bytes | content |
 //! |---|---|
 //! | 4 | magic `HTKP` |
 //! | 2 | layout version, 1 |
-//! | 1 | family of the weights, by its number in the bundle format; 6 is `mcu` |
+//! | 1 | layout family of the weights, as numbered in the bundle format; must be 6, `mcu` |
 //! | 1 | 0 |
-//! | 4 | bytes of the arena |
-//! | 4 | bytes of the weights section |
-//! | 2, 2, 2, 2 | number of input ports, output ports, tensors; 0 |
+//! | 4 | size of the arena in bytes |
+//! | 4 | size of the weights section in bytes |
+//! | 2, 2, 2, 2 | number of inputs, outputs and tensors; 0 |
 //! | 4 | number of steps |
-//! | 4 | bytes of the steps |
-//! | 4 | bytes of the names, 0 if there are none |
-//! | 8 each | ports, inputs first: element type u8 (0 f32, 1 i8, 2 u8), three 0, elements u32 |
+//! | 4 | size of the steps in bytes |
+//! | 4 | size of the names section in bytes; 0 if the program has no names |
+//! | 8 each | inputs, then outputs: element type u8 (0 f32, 1 i8, 2 u8), three 0, elements u32 |
 //! | 24 each | tensors: offset, height, width, channels u32, scale f32, zero point i8, three 0 |
 //! | | steps: kind u16, version u8, 0 u8, length u32, attributes (postcard) |
-//! | | names: of each tensor, then of each step: length u16, UTF-8 |
+//! | | names of all tensors, then of all steps: length u16, UTF-8 |
 
 use hardtack_kernels::packed::Packing;
 
@@ -35,7 +35,7 @@ const PORT: usize = 8;
 const TENSOR: usize = 24;
 const STEP: usize = 8;
 
-/// The numbers in the header.
+/// The variable fields of the header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) arena_bytes: u32,
@@ -140,7 +140,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// The tables of a program, where they lie.
+/// A view of the tables in a program's bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Code<'a> {
     pub(crate) header: Header,
@@ -148,7 +148,7 @@ pub(crate) struct Code<'a> {
 }
 
 impl<'a> Code<'a> {
-    /// Checks the header, the ports' types and that all tables are there.
+    /// Checks the header, the length of the tables, and the types of inputs and outputs.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, ProgramError> {
         let code = Self { header: Header::read(bytes)?, bytes };
         let ports = code.header.inputs as u32 + u32::from(code.header.outputs);
@@ -196,7 +196,7 @@ impl<'a> Code<'a> {
         })
     }
 
-    /// The bytes of a tensor's record that hold nothing.
+    /// Returns the reserved bytes of a tensor's record.
     pub(crate) fn tensor_padding(&self, id: TensorId) -> &'a [u8] {
         let at = self.header.tensors_start() + TENSOR * usize::from(id);
         &self.bytes[at + 21..at + TENSOR]
@@ -206,14 +206,14 @@ impl<'a> Code<'a> {
         &self.bytes[self.header.names_start()..]
     }
 
-    /// The steps one after another, each with its index or with what is wrong with it.
+    /// Returns an iterator over the decoded steps. It ends after the first error.
     pub(crate) fn steps(&self) -> RawSteps<'a> {
         let bytes = &self.bytes[self.header.steps_start()..self.header.names_start()];
         RawSteps { rest: bytes, index: 0, count: self.header.steps }
     }
 }
 
-/// Decodes steps.
+/// An iterator that decodes steps.
 #[derive(Clone, Debug)]
 pub(crate) struct RawSteps<'a> {
     rest: &'a [u8],
@@ -262,10 +262,10 @@ impl Iterator for RawSteps<'_> {
     }
 }
 
-/// A program that was found to be well-formed and safe to run, with its weights.
+/// A validated program and its weights.
 ///
-/// `B` is how the caller holds bytes: `&[u8]` where they lie in flash, `Arc<[u8]>` where the
-/// program is to own them. Weights lie at a multiple of 4 bytes.
+/// `B` is the type of the byte buffers: for example `&[u8]` for a program in flash, or
+/// `Arc<[u8]>` for one that owns its bytes. Weights must be aligned to 4 bytes.
 #[derive(Clone, Debug)]
 pub struct Program<B> {
     header: Header,
@@ -275,13 +275,18 @@ pub struct Program<B> {
 }
 
 impl<B: AsRef<[u8]>> Program<B> {
-    /// The largest arena a program may ask for, in bytes: 1 GiB.
+    /// The largest arena that a program may need, in bytes: 1 GiB.
     pub const MAXIMUM_ARENA: u32 = 1 << 30;
 
-    /// Checks all of a program: that every tensor lies in the arena, every range of weights in
-    /// the weights with the length its step needs, that every walk, window and table stays
-    /// within its tensors, and that no step writes what it reads. Reads the code, and of the
-    /// weights the scales and tables; allocates nothing.
+    /// Validates a program with weights in the layout of the family `mcu`.
+    ///
+    /// Checks that every tensor lies in the arena, that every weight range lies in the weights
+    /// section and has the right length, that every strided copy, window and table stays within
+    /// its tensors, and that no step overwrites its inputs. Reads all of the code, but only the
+    /// scales, tables and sparse encodings of the weights. Needs no allocator.
+    ///
+    /// # Errors
+    /// If the program is invalid or the weights are not aligned to 4 bytes.
     pub fn parse(code: B, weights: B) -> Result<Self, ProgramError> {
         let header = check::program(code.as_ref(), Section::Plain(weights.as_ref()))?;
         if !is_aligned(weights.as_ref()) {
@@ -290,8 +295,8 @@ impl<B: AsRef<[u8]>> Program<B> {
         Ok(Self { header, code, weights, packing: None })
     }
 
-    /// The same for a program with the weights section of another family than `mcu`. Only an
-    /// executor for that family runs it as it is.
+    /// Validates a program with weights packed in the layout `packing`. [`Program::run`] cannot run
+    /// it; an executor for the same layout runs it without converting the weights.
     #[cfg(feature = "alloc")]
     pub fn parse_packed(code: B, weights: B, packing: Packing) -> Result<Self, ProgramError> {
         let section = Section::packed(weights.as_ref(), packing);
@@ -299,24 +304,25 @@ impl<B: AsRef<[u8]>> Program<B> {
         Ok(Self { header, code, weights, packing: Some(packing) })
     }
 
-    /// The bytes of the arena that a program states in its header. Checks the header only.
+    /// Returns the arena size in bytes from the header of a program. Checks only the header.
     ///
     /// # Errors
-    /// Where the bytes do not begin with the header of a program of this length.
+    /// If the header is invalid or states a different length than that of `code`.
     pub fn stated_arena(code: &[u8]) -> Result<u32, ProgramError> {
         Header::read(code).map(|header| header.arena_bytes)
     }
 
-    /// The layout of its weights; `None` is that of the family `mcu`.
+    /// Returns the layout of the weights, or `None` for the family `mcu`.
     pub fn packing(&self) -> Option<Packing> {
         self.packing
     }
 
-    /// The weights section in this layout.
+    /// Returns the weights section converted to the layout `packing`; `None` is the family `mcu`.
     ///
     /// # Errors
-    /// Where weights of another layout, unpacked, make no program: packed, they do not show that
-    /// ranges of the program overlap.
+    /// If the packed section would be many times as large as the weights, or if packed weights of
+    /// this program do not unpack to valid weights. Parsing packed weights cannot detect
+    /// overlapping ranges or sparse weights of the wrong length.
     #[cfg(feature = "alloc")]
     pub fn pack(&self, packing: Option<Packing>) -> Result<crate::Aligned, ProgramError> {
         let (code, weights) = (self.code(), self.weights.as_ref());
@@ -343,68 +349,68 @@ impl<B: AsRef<[u8]>> Program<B> {
         Code { header: self.header, bytes: self.code.as_ref() }
     }
 
-    /// The weights section.
+    /// Returns the weights section.
     pub fn weights(&self) -> &[u8] {
         self.weights.as_ref()
     }
 
-    /// Bytes of the arena that a run needs.
+    /// Returns the arena size in bytes that [`Program::run`] needs.
     pub fn arena_bytes(&self) -> usize {
         self.header.arena_bytes as usize
     }
 
-    /// What a run takes.
+    /// Returns the types and sizes of the inputs.
     pub fn inputs(&self) -> impl ExactSizeIterator<Item = Port> {
         let code = self.code();
         (0..usize::from(self.header.inputs))
-            .map(move |index| code.input(index as u16).expect("ports were checked"))
+            .map(move |index| code.input(index as u16).expect("inputs were checked"))
     }
 
-    /// What a run gives.
+    /// Returns the types and sizes of the outputs.
     pub fn outputs(&self) -> impl ExactSizeIterator<Item = Port> {
         let code = self.code();
         (0..usize::from(self.header.outputs))
-            .map(move |index| code.output(index as u16).expect("ports were checked"))
+            .map(move |index| code.output(index as u16).expect("outputs were checked"))
     }
 
-    /// Number of tensors.
+    /// Returns the number of tensors.
     pub fn tensor_count(&self) -> usize {
         self.header.tensors.into()
     }
 
-    /// A tensor, or `None` where there is none of this number.
+    /// Returns a tensor, or `None` if it does not exist.
     pub fn tensor(&self, id: TensorId) -> Option<Tensor> {
         self.code().tensor(id)
     }
 
-    /// Number of steps.
+    /// Returns the number of steps.
     pub fn step_count(&self) -> usize {
         self.header.steps as usize
     }
 
-    /// The steps in order, decoded one by one.
+    /// Returns the steps in execution order. Each one is decoded on access.
     pub fn steps(&self) -> Steps<'_> {
         Steps(self.code().steps())
     }
 
-    /// The name of a tensor, if the program has names.
+    /// Returns the name of a tensor, or `None` if the tensor or its name does not exist.
     pub fn tensor_name(&self, id: TensorId) -> Option<&str> {
         (id < self.header.tensors).then(|| names::name(self.code().names(), id.into())).flatten()
     }
 
-    /// The name of the node that a step was made of, if the program has names.
+    /// Returns the name of the model node that a step implements, or `None` if it has no name.
     pub fn step_name(&self, index: usize) -> Option<&str> {
         let place = usize::from(self.header.tensors).checked_add(index)?;
         names::name(self.code().names(), place)
     }
 }
 
-/// Whether i32 and f32 can be read where these bytes lie.
+/// Returns whether `weights` is aligned for i32 and f32.
 pub(crate) fn is_aligned(weights: &[u8]) -> bool {
     weights.is_empty() || weights.as_ptr().addr().is_multiple_of(4)
 }
 
-/// The steps of a [`Program`].
+/// An iterator over the steps of a [`Program`].
 #[derive(Clone, Debug)]
 pub struct Steps<'a>(RawSteps<'a>);
 

@@ -1,242 +1,241 @@
-//! Errors.
+//! Errors of parsing and running programs.
 
 use thiserror::Error;
 
 use crate::program::{PortType, TensorId};
 
-/// Why bytes are not a program that can run.
+/// The reason why bytes are not a valid program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProgramError {
-    /// The first bytes are not those of a program.
-    #[error("these bytes are not an integer program")]
+    /// The code does not start with the magic number, or is shorter than a header.
+    #[error("not an integer program: the magic number `HTKP` is missing")]
     Magic,
-    /// The layout is of another version.
+    /// The layout version is not supported.
     #[error(
-        "the integer program has layout version {0}, and this engine reads version 1; convert \
-         the model with the converter of this release"
+        "the integer program has layout version {0}, but this engine supports only version 1; \
+         convert the model with the converter of this release"
     )]
     Version(u16),
-    /// The weights are laid out for kernels that this engine does not have.
-    #[error("the integer program has weights of family {0}, which this engine does not know")]
+    /// The number of the weights' layout family is unknown.
+    #[error("the weights of the integer program have the unknown layout family {0}")]
     Family(u8),
-    /// The bytes end too early or too late.
-    #[error("the integer program is {given} bytes long, and its header says {expected}")]
+    /// The code does not have the length that its header states.
+    #[error("the integer program has {given} bytes, but its header states {expected}")]
     Length {
-        /// What the header says.
+        /// The number of bytes that the header states.
         expected: u64,
-        /// What there is.
+        /// The actual number of bytes.
         given: u64,
     },
-    /// The arena is beyond [`Program::MAXIMUM_ARENA`](crate::Program::MAXIMUM_ARENA).
-    #[error("the integer program wants an arena of {0} bytes, beyond the limit of 1 GiB")]
+    /// The arena exceeds [`Program::MAXIMUM_ARENA`](crate::Program::MAXIMUM_ARENA).
+    #[error("the integer program needs an arena of {0} bytes, above the limit of 1 GiB")]
     Arena(u32),
-    /// A port is malformed.
-    #[error("port {0} of the integer program is malformed")]
+    /// The record of an input or output is malformed. Outputs are counted after all inputs.
+    #[error("record {0} of the inputs and outputs of the integer program is malformed")]
     Port(u32),
-    /// A tensor is malformed.
+    /// The record of a tensor is invalid.
     #[error("tensor {id} of the integer program: {problem}")]
     Tensor {
-        /// Which.
+        /// The tensor's index.
         id: u32,
-        /// What is wrong.
+        /// The reason why the tensor is invalid.
         problem: Problem,
     },
-    /// A step's kind is not known.
-    #[error("step {index} of the integer program is of kind {id}, which this engine does not know")]
+    /// The kind of a step is unknown.
+    #[error("step {index} of the integer program has the unknown kind {id}")]
     UnknownStep {
-        /// Which step.
+        /// The step's index.
         index: u32,
-        /// Its kind.
+        /// The number of its kind.
         id: u16,
     },
-    /// A step's attributes are of a version that is not known.
+    /// The attributes of a step have a version that is not supported.
     #[error(
         "step {index} of the integer program ({kind}) has attribute version {version}, which this \
-         engine does not know"
+         engine does not support; convert the model with the converter of this release"
     )]
     StepVersion {
-        /// Which step.
+        /// The step's index.
         index: u32,
-        /// Name of its kind.
+        /// The name of its kind.
         kind: &'static str,
         /// The version of its attributes.
         version: u8,
     },
-    /// The bytes of the steps end within one, or go on after the last.
-    #[error("the bytes of step {0} of the integer program are malformed")]
+    /// A step is cut off, its reserved byte is not 0, or bytes follow the last step.
+    #[error("the record of step {0} of the integer program is malformed")]
     StepBytes(u32),
-    /// A step is impossible.
+    /// A step is invalid.
     #[error("step {index} of the integer program ({kind}): {problem}")]
     Step {
-        /// Which step.
+        /// The step's index.
         index: u32,
-        /// Name of its kind.
+        /// The name of its kind.
         kind: &'static str,
-        /// What is wrong.
+        /// The reason why the step is invalid.
         problem: Problem,
     },
-    /// The names are malformed.
-    #[error("the names of the integer program are malformed")]
+    /// The names section is malformed.
+    #[error("the names section of the integer program is malformed")]
     Names,
-    /// The weights are not those of the program.
-    #[error("the weights are {given} bytes, and the integer program expects {expected}")]
+    /// The weights section does not have the length that the program expects.
+    #[error("the weights section has {given} bytes, but the integer program expects {expected}")]
     WeightsLength {
-        /// What the program expects.
+        /// The number of bytes that the program expects.
         expected: u32,
-        /// What there is.
+        /// The actual number of bytes.
         given: u64,
     },
-    /// The weights lie at an odd address.
-    #[error("the weights do not lie at a multiple of 4 bytes in memory")]
+    /// The address of the weights is not a multiple of 4.
+    #[error("the weights are not aligned to 4 bytes in memory")]
     WeightsAlignment,
-    /// Two ranges of weights share some of their bytes, but not all.
+    /// Two ranges of weights overlap without being identical.
     #[error(
-        "two ranges of weights of the integer program overlap at byte {offset}; convert the model \
-         again"
+        "two weight ranges of the integer program overlap at byte {offset}; convert the model again"
     )]
     WeightsOverlap {
-        /// Where the second one begins.
+        /// The offset of the second range.
         offset: u32,
     },
-    /// Steps share ranges of weights so often that packing them would take far more memory than
-    /// the section has.
+    /// Steps reuse the same weight ranges so often that packing them would take many times the
+    /// size of the section.
     #[error(
-        "the integer program uses its {given} bytes of weights so often that packing them takes \
-         {needed} bytes; convert the model again"
+        "the steps of the integer program reuse its {given} bytes of weights so often that packing \
+         needs {needed} bytes; convert the model again"
     )]
     WeightsRepeated {
-        /// Bytes of the section.
+        /// The bytes of the weights section.
         given: u64,
-        /// Bytes that the packed section would have.
+        /// The bytes that the packed section would have.
         needed: u64,
     },
 }
 
-/// What is wrong with a tensor or a step.
+/// The reason why a tensor or a step is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Problem {
     /// A dimension is 0.
     #[error("a dimension is 0")]
     EmptyDimension,
-    /// It reaches outside of the arena, or lies at no multiple of 16.
-    #[error("it does not lie in the arena")]
+    /// A tensor exceeds the arena, or its offset is not a multiple of 16.
+    #[error("it exceeds the arena or its offset is not a multiple of 16")]
     OutsideArena,
-    /// A scale is not a number, too small, too great, or has too many significant bits.
+    /// A scale is NaN, too small, too large, or has too many significant bits.
     #[error("a scale is out of range or has too many significant bits")]
     Scale,
     /// The attributes cannot be decoded.
     #[error("its attributes are malformed")]
     Attributes,
-    /// There is no such tensor.
+    /// The step uses a tensor that does not exist.
     #[error("there is no tensor {0}")]
     NoTensor(TensorId),
-    /// There is no such port.
-    #[error("there is no port {0}")]
+    /// The step uses an input or output that does not exist.
+    #[error("there is no input or output {0}")]
     NoPort(u16),
-    /// The output shares bytes with something that is read.
-    #[error("its output shares bytes of the arena with tensor {0}, which it reads")]
+    /// The output overlaps a tensor that the step reads.
+    #[error("its output overlaps tensor {0}, which it reads, in the arena")]
     Overlap(TensorId),
-    /// Rows are not there, or are padding and skipped at once.
-    #[error("its rows are not rows of its tensors")]
+    /// A row tile exceeds its tensors, or combines skipped input rows with padding above.
+    #[error("its row tile does not fit its tensors")]
     Rows,
-    /// What weights are shared with is no such layer.
-    #[error("it shares its weights with another layer")]
+    /// The convolution whose packed weights the step reuses does not exist or is a different layer.
+    #[error("it reuses the weights of a different layer")]
     Shares,
-    /// A range of weights lies outside of the section, or at no multiple of 16.
-    #[error("a range of weights does not lie in the weights")]
+    /// A weight range exceeds the section, or its offset is not a multiple of 16.
+    #[error("a weight range exceeds the section or its offset is not a multiple of 16")]
     OutsideWeights,
-    /// A range of weights has the wrong length.
-    #[error("a range of weights is {given} bytes where {expected} are needed")]
+    /// A weight range has the wrong length.
+    #[error("a weight range has {given} bytes, but {expected} are required")]
     SpanLength {
-        /// What is needed.
+        /// The number of bytes required.
         expected: u64,
-        /// What there is.
+        /// The actual number of bytes.
         given: u32,
     },
-    /// The weights of a sparse layer are not in their form, or the layer is depthwise.
+    /// The sparse encoding of the weights is malformed, or the layer is depthwise.
     #[cfg(feature = "sparse")]
     #[error("its sparse weights are malformed")]
     Sparse,
-    /// The shapes of the tensors do not fit each other.
-    #[error("the shapes of its tensors do not fit")]
+    /// The shapes of the tensors are incompatible.
+    #[error("the shapes of its tensors are incompatible")]
     Shape,
-    /// The groups do not divide the channels.
-    #[error("its groups do not divide the channels")]
+    /// The number of groups does not divide the numbers of channels.
+    #[error("its number of groups does not divide its channels")]
     Groups,
-    /// The window is empty, too large, or does not fit input and output.
-    #[error("its window does not fit input and output")]
+    /// The window is empty, too large, or does not fit the input and output.
+    #[error("its window is empty, too large, or does not fit its input and output")]
     Window,
-    /// The least output is above the greatest.
-    #[error("its least output is above its greatest")]
+    /// The lower clamp bound is above the upper one.
+    #[error("its lower clamp bound is above the upper one")]
     Clamp,
-    /// Input and output must be quantized alike, or in the one way the step knows.
-    #[error("its tensors do not have the scale and zero point that it needs")]
+    /// The tensors do not have the quantization parameters that the step requires.
+    #[error("its tensors do not have the scale and zero point that it requires")]
     Quantization,
-    /// A walk leaves its source or destination, or is too long.
-    #[error("its walk leaves its source or destination")]
+    /// A strided copy exceeds its source or destination, or has too many elements.
+    #[error("its strided copy exceeds its source or destination")]
     Walk,
-    /// A table holds what must not be there.
-    #[error("its table holds an impossible entry")]
+    /// A table has an entry that is out of range.
+    #[error("its table has an entry that is out of range")]
     Table,
 }
 
-/// Why a program was not run: what the caller gave does not fit it.
+/// The reason why a program did not run, or did not run to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// The arena is too small.
-    #[error("the arena has {given} bytes, and the program needs {needed}")]
+    #[error("the arena has {given} bytes, but the program needs {needed}")]
     Arena {
-        /// What the program needs.
+        /// The number of bytes that the program needs.
         needed: usize,
-        /// What was given.
+        /// The number of bytes passed.
         given: usize,
     },
     /// The number of inputs is wrong.
-    #[error("the program has {expected} inputs, and {given} were given")]
+    #[error("the program has {expected} inputs, but {given} were passed")]
     Inputs {
-        /// What the program has.
+        /// The number of inputs of the program.
         expected: usize,
-        /// What was given.
+        /// The number of inputs passed.
         given: usize,
     },
     /// The number of outputs is wrong.
-    #[error("the program has {expected} outputs, and {given} were given")]
+    #[error("the program has {expected} outputs, but {given} were passed")]
     Outputs {
-        /// What the program has.
+        /// The number of outputs of the program.
         expected: usize,
-        /// What was given.
+        /// The number of outputs passed.
         given: usize,
     },
-    /// An input has another type or number of elements.
+    /// An input has the wrong type or number of elements.
     #[error("input {index} must be {elements} values of type {element:?}")]
     Input {
-        /// Which.
+        /// The input's index.
         index: usize,
-        /// Its element type.
+        /// The element type that the program expects.
         element: PortType,
-        /// Its number of values.
+        /// The number of elements that the program expects.
         elements: u32,
     },
-    /// An output has another type or number of elements.
+    /// An output has the wrong type or number of elements.
     #[error("output {index} must be {elements} values of type {element:?}")]
     Output {
-        /// Which.
+        /// The output's index.
         index: usize,
-        /// Its element type.
+        /// The element type that the program expects.
         element: PortType,
-        /// Its number of values.
+        /// The number of elements that the program expects.
         elements: u32,
     },
-    /// The weights are packed for an instruction set.
-    #[error("the weights are packed for an instruction set, which takes an executor for it")]
+    /// The weights are packed for an instruction set, so only an executor can run the program.
+    #[error("the weights are packed for an instruction set; run the program with an `Executor`")]
     Packed,
-    /// The weights were moved since they were checked.
-    #[error("the weights no longer lie at a multiple of 4 bytes in memory")]
+    /// The weights have moved to an address that is not a multiple of 4 since they were parsed.
+    #[error("the weights are no longer aligned to 4 bytes in memory")]
     WeightsAlignment,
-    /// The observer ended the run.
-    #[error("the run was stopped")]
+    /// The observer stopped the inference.
+    #[error("the inference was stopped")]
     Stopped,
 }

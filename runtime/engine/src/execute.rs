@@ -1,4 +1,4 @@
-//! One step of a run: from attributes to the arguments of a kernel.
+//! Runs single steps: converts their attributes to the arguments of reference kernels.
 
 use hardtack_kernels::{self as kernels, Image, Kernels};
 
@@ -7,10 +7,10 @@ use crate::code::Code;
 use crate::program::*;
 use crate::{Input, Output};
 
-/// One of the kernels for convolutions.
+/// A dense or sparse convolution kernel.
 type ConvKernel = fn(&kernels::Conv<'_>, &mut [i8]);
 
-/// What all steps of a run share. The program is checked, and so are the ports.
+/// The context of an inference. The program, inputs and outputs have been checked.
 pub(crate) struct Machine<'a> {
     pub(crate) code: Code<'a>,
     pub(crate) weights: &'a [u8],
@@ -18,7 +18,7 @@ pub(crate) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Does one step. A function of its own, so that a build for size has it once.
+    /// Runs one step. Not inlined, so that code size builds contain it only once.
     #[inline(never)]
     pub(crate) fn step(
         &self,
@@ -78,7 +78,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Copies integers to or from a port.
+    /// Copies i8 values between an input or output and a tensor.
     fn exchange(&self, input: &[i8], walk: kernels::Walk, output: &mut [i8]) {
         let copy = kernels::Move { input, walk, scale: None, zero_point: 0, output_zero_point: 0 };
         (self.kernels.copy)(&copy, output);
@@ -100,7 +100,7 @@ impl<'a> Machine<'a> {
     }
 
     fn conv(&self, strip: &Strip, kernel: ConvKernel, arena: &mut [i8]) {
-        const CHECKED: &str = "rows of strips were checked";
+        const CHECKED: &str = "row tiles were checked";
         let step = &strip.conv;
         let input = strip.input(&self.tensor(step.input)).expect(CHECKED);
         let output = strip.output(&self.tensor(step.output)).expect(CHECKED);
@@ -261,8 +261,8 @@ pub(crate) fn clamp(clamp: Clamp) -> kernels::Clamp {
     kernels::Clamp { low: clamp.low, high: clamp.high }
 }
 
-/// Copies integers to or from a port of u8: their highest bit changes. One function for both, where
-/// room for code is little.
+/// Copies between a tensor and a u8 input or output by inverting the highest bit, which adds or
+/// subtracts 128. Not inlined, so that both directions share the code.
 #[inline(never)]
 fn flip(walk: &kernels::Walk, from: &[u8], to: &mut [u8]) {
     walk.apply(from, to, |byte| byte ^ 0x80);

@@ -1,4 +1,4 @@
-//! A program made ready for the instruction set of a processor.
+//! Runs a program with the kernels of an instruction set.
 
 use alloc::vec::Vec;
 
@@ -11,44 +11,45 @@ use crate::program::Step;
 use crate::run::check_ports;
 use crate::{Aligned, Input, Output, Program, ProgramError, RunError};
 
-/// Looks on while a program runs.
+/// Callbacks during an inference.
 pub trait Observer {
-    /// Whether the run is to go on. Asked before each operation.
+    /// Returns whether to continue. Called before each operation.
     fn goes_on(&mut self) -> bool {
         true
     }
 
-    /// Before what step number `index` became; a step may have become several operations.
+    /// Called before each operation of step `index`. A step can consist of several operations.
     fn before(&mut self, _index: usize) {}
 
-    /// After it.
+    /// Called after each operation of step `index`.
     fn after(&mut self, _index: usize) {}
 }
 
-/// Nobody looks on.
+/// An observer that does nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 
 impl Observer for Unobserved {}
 
-/// A program made ready for an instruction set: what its steps become there, and the weights as
-/// the kernels read them, where they lie if they are packed for it already.
+/// A program prepared for an instruction set: its steps lowered to kernel operations, and its
+/// weights in the layout of the kernels. Weights that already have this layout are used in place.
 #[derive(Debug)]
 pub struct Executor<B> {
     program: Program<B>,
     steps: Vec<Step>,
     isa: Isa,
-    /// `None`: the definition runs the steps as they are.
+    /// `None` if the reference kernels run the steps directly.
     lowered: Option<(&'static strided::Kernels, Lowered)>,
-    /// Weights in another layout than the program's.
+    /// The weights in a different layout than the program's, if they were converted.
     packed: Option<Aligned>,
 }
 
 impl<B: AsRef<[u8]>> Executor<B> {
-    /// Readies a program. Where the processor does not have `isa`, portable code runs it.
+    /// Prepares a program. Uses the reference kernels if the processor does not support `isa` or
+    /// if the optimized kernels cannot run the program.
     ///
     /// # Errors
-    /// As [`Program::pack`].
+    /// See [`Program::pack`].
     pub fn new(program: Program<B>, isa: Isa) -> Result<Self, ProgramError> {
         let steps: Vec<Step> = program.steps().collect();
         let given = program.packing();
@@ -67,32 +68,33 @@ impl<B: AsRef<[u8]>> Executor<B> {
         Ok(Self { program, steps, isa: Isa::Scalar, lowered: None, packed })
     }
 
-    /// The program.
+    /// Returns the program.
     pub fn program(&self) -> &Program<B> {
         &self.program
     }
 
-    /// The steps in order.
+    /// Returns the steps in execution order.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// The instruction set it runs with.
+    /// Returns the instruction set of the kernels in use.
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
-    /// Whether the weights are used where they lie.
+    /// Returns whether the program's weights are used in place, without a converted copy.
     pub fn is_in_place(&self) -> bool {
         self.packed.is_none()
     }
 
-    /// Bytes of weights that were packed for this executor; 0 if they are used where they lie.
+    /// Returns the bytes of the converted copy of the weights; 0 if they are used in place.
     pub fn packed_bytes(&self) -> usize {
         self.packed.as_ref().map_or(0, |packed| packed.bytes().len())
     }
 
-    /// Bytes of the arena that a run needs; a multiple of 64 is the best address for it.
+    /// Returns the arena size in bytes that an inference needs. An arena aligned to 64 bytes is
+    /// fastest.
     pub fn arena_bytes(&self) -> usize {
         match &self.lowered {
             Some((_, lowered)) => lowered.arena_bytes,
@@ -100,15 +102,20 @@ impl<B: AsRef<[u8]>> Executor<B> {
         }
     }
 
-    /// Products of a weight and an activation in what step number `index` became.
+    /// Returns the multiply-accumulates (MACs) of step `index`. Only convolutions count; always 0
+    /// with the reference kernels.
     pub fn products(&self, index: usize) -> u64 {
         let Some((_, lowered)) = &self.lowered else { return 0 };
         let of_step = lowered.operations.iter().filter(|(step, _)| *step as usize == index);
         of_step.map(|(_, operation)| Machine::products(operation)).sum()
     }
 
-    /// Runs the program once, on one sample, in as many parts at once as `parallel` can. The
-    /// arena's content before does not matter. Gives the same bytes as [`Program::run`].
+    /// Runs one inference on one sample, split over the threads of `parallel`. The previous
+    /// contents of the arena do not matter. The outputs are identical to those of
+    /// [`Program::run`].
+    ///
+    /// # Errors
+    /// If the arena, inputs or outputs do not fit the program.
     pub fn run(
         &self,
         parallel: &dyn Parallel,
@@ -119,7 +126,10 @@ impl<B: AsRef<[u8]>> Executor<B> {
         self.run_observed(parallel, arena, inputs, outputs, &mut Unobserved)
     }
 
-    /// [`Executor::run`], with someone looking on.
+    /// Runs like [`Executor::run`] with callbacks to `observer`.
+    ///
+    /// # Errors
+    /// As [`Executor::run`], and [`RunError::Stopped`] if the observer stops the inference.
     pub fn run_observed(
         &self,
         parallel: &dyn Parallel,

@@ -1,11 +1,13 @@
-//! Runs an integer program in a planned arena.
+//! Runs INT8 programs in a statically planned arena.
 //!
-//! A program is two sections of bytes: code, which [`program`] explains, and weights.
-//! [`Program::parse`] checks every tensor, range and walk of it once; the value it returns is
-//! the proof, and [`Program::run`] then neither allocates nor fails but for what the caller
-//! gave. Nothing here needs an allocator, except, with the feature `alloc`, the planner that
-//! makes programs (`Builder`), the plan that describes them (`Plan`), and an executor that
-//! decodes a program ahead of its runs (`Executor`).
+//! A program consists of two byte sections: code, described in [`program`], and weights.
+//! [`Program::parse`] validates every tensor, weight range and strided copy once. After that,
+//! [`Program::run`] does not allocate and fails only if the arena, inputs or outputs that the
+//! caller passes do not fit the program.
+//!
+//! Running needs no allocator. The feature `alloc` adds the planner that writes programs
+//! (`Builder`), the memory plan (`Plan`), and an executor that decodes a program once and runs
+//! it with SIMD kernels (`Executor`).
 #![no_std]
 #![forbid(unsafe_code)]
 

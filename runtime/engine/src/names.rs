@@ -1,9 +1,9 @@
-//! Names of tensors and steps, which only people need.
+//! Names of tensors and steps, for reports only.
 //!
-//! The bytes of the names section: for each tensor, then for each step, its length as u16 and
-//! its UTF-8. An empty section: there are no names.
+//! The names section contains, for each tensor and then for each step, the length of the name as
+//! u16 and its UTF-8 bytes. It is empty if the program has no names.
 
-/// The name number `index`, in `bytes` of well-formed names.
+/// Returns the name at `index` of a names section.
 pub(crate) fn name(bytes: &[u8], index: usize) -> Option<&str> {
     let mut rest = bytes;
     for _ in 0..index {
@@ -12,7 +12,7 @@ pub(crate) fn name(bytes: &[u8], index: usize) -> Option<&str> {
     Some(take(rest)?.0)
 }
 
-/// Whether `bytes` are `count` names, or nothing.
+/// Returns whether `bytes` is empty or contains exactly `count` names.
 pub(crate) fn are_well_formed(bytes: &[u8], count: usize) -> bool {
     let mut rest = bytes;
     for _ in 0..count {
@@ -35,7 +35,7 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))
 }
 
-/// Appends a name, cut to what fits.
+/// Appends a name, truncated to 65535 bytes.
 #[cfg(feature = "alloc")]
 pub(crate) fn push(bytes: &mut alloc::vec::Vec<u8>, name: &str) {
     let name = &name[..name.floor_char_boundary(usize::from(u16::MAX))];

@@ -1,4 +1,4 @@
-//! What running a program takes.
+//! Estimates the compute and memory that a program needs.
 
 use hardtack_kernels::{Isa, strided};
 
@@ -6,12 +6,13 @@ use crate::packed;
 use crate::program::{Port, PortType, Step, Tensor, Walk, Window};
 use crate::{Program, ProgramError};
 
-/// The bytes of a step once it is decoded and lowered, rounded up.
+/// The bytes of a decoded and lowered step, rounded up.
 const STEP_BYTES: u64 = 512;
 
 impl<B: AsRef<[u8]>> Program<B> {
-    /// The number of element operations of one run: multiply-accumulates of convolutions, elements
-    /// of pooling windows, and one for each element of anything else. Saturates.
+    /// Returns the number of operations of one inference: the multiply-accumulates (MACs) of
+    /// convolutions, the window elements of pooling, and the elements read and written by other
+    /// steps. Saturates.
     pub fn operations(&self) -> u64 {
         self.steps().map(|step| self.operations_of(&step)).fold(0, u64::saturating_add)
     }
@@ -50,11 +51,12 @@ impl<B: AsRef<[u8]>> Program<B> {
         self.outputs().map(bytes).fold(0, u64::saturating_add)
     }
 
-    /// The number of bytes that an executor for this instruction set allocates at least: weights
-    /// that it repacks, the arena and the steps. Allocates nothing.
+    /// Returns a lower bound for the bytes that an executor for `isa` allocates: repacked weights,
+    /// the arena and the steps. Does not allocate.
     ///
     /// # Errors
-    /// [`ProgramError::WeightsRepeated`].
+    /// [`ProgramError::WeightsRepeated`] if the packed weights would be many times as large as the
+    /// weights section.
     pub fn memory_bytes(&self, isa: Isa) -> Result<u64, ProgramError> {
         let code = self.code();
         let kernels = strided::Kernels::for_isa(isa).map(strided::Kernels::packing);

@@ -1,12 +1,11 @@
-//! How the integers of ports stand for reals.
+//! The quantization parameters of a program's inputs and outputs.
 
 use crate::Program;
 use crate::program::{Step, TensorId};
 
 impl<B: AsRef<[u8]>> Program<B> {
-    /// Scale and zero point of what an input port becomes: `real = scale · (integer − zero
-    /// point)`. `None` where the port's elements become tensors of several, or there is no such
-    /// port.
+    /// Returns the scale and zero point of an input: `float = scale · (integer − zero point)`.
+    /// `None` if the input does not exist, or feeds tensors with different parameters.
     pub fn input_quantization(&self, port: u16) -> Option<(f32, i8)> {
         self.shared(|step| match step {
             Step::Quantize(step) if step.port == port => Some(step.output),
@@ -14,7 +13,8 @@ impl<B: AsRef<[u8]>> Program<B> {
         })
     }
 
-    /// Scale and zero point of what an output port is made of, in the same way.
+    /// Returns the scale and zero point of an output. `None` if the output does not exist, or is
+    /// assembled from tensors with different parameters.
     pub fn output_quantization(&self, port: u16) -> Option<(f32, i8)> {
         self.shared(|step| match step {
             Step::Dequantize(step) if step.port == port => Some(step.input),
@@ -22,7 +22,7 @@ impl<B: AsRef<[u8]>> Program<B> {
         })
     }
 
-    /// What the chosen tensors all have.
+    /// Returns the scale and zero point if they are the same for all chosen tensors.
     fn shared(&self, choose: impl Fn(&Step) -> Option<TensorId>) -> Option<(f32, i8)> {
         let mut tensors = self.steps().filter_map(|step| self.tensor(choose(&step)?));
         let first = tensors.next().map(|tensor| (tensor.scale, tensor.zero_point))?;

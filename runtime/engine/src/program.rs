@@ -1,49 +1,50 @@
-//! The integer program: tensors at fixed places in one arena, and a flat list of steps.
+//! The integer program: tensors at fixed offsets in one arena, and a flat list of steps.
 //!
-//! A tensor is a block of i8 in the order height, width, channels (`y = (i8 − zero_point) ·
-//! scale`); vectors and matrices are images of height 1, or of height and width 1. A batch
-//! dimension is not part of a program: the caller runs it once per sample. Everything a step
-//! needs is in its fixed-size attributes and in the weights section, so that a program runs
-//! where it lies, without an allocator.
+//! A tensor is a block of i8 in HWC order (height, width, channels) that represents
+//! `y = (i8 − zero_point) · scale`. A matrix is an image of height 1; a vector is an image of
+//! height and width 1. Programs have no batch dimension: the caller runs them once per sample.
+//! Everything a step needs is in its fixed-size attributes and in the weights section, so a
+//! program runs in place (for example from flash) without an allocator.
 
 use serde::{Deserialize, Serialize};
 
-/// Index of a tensor in the program's table.
+/// The index of a tensor in the program's tensor table.
 pub type TensorId = u16;
 
-/// A range of bytes of the weights section. Offsets are multiples of 16.
+/// A byte range of the weights section. The offset is a multiple of 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
-    /// First byte.
+    /// The first byte.
     pub offset: u32,
-    /// Number of bytes.
+    /// The number of bytes.
     pub length: u32,
 }
 
 /// A tensor in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tensor {
-    /// First byte in the arena, a multiple of 16.
+    /// The first byte in the arena, a multiple of 16.
     pub offset: u32,
-    /// Height.
+    /// The number of rows.
     pub height: u32,
-    /// Width.
+    /// The number of columns.
     pub width: u32,
-    /// Channels.
+    /// The number of channels.
     pub channels: u32,
-    /// Real value of one integer step.
+    /// The difference in float value between consecutive integers.
     pub scale: f32,
-    /// The integer that represents 0.
+    /// The zero point: the integer that represents 0.
     pub zero_point: i8,
 }
 
 impl Tensor {
-    /// Number of elements, which is the number of bytes; saturates.
+    /// Returns the number of elements, which is also the number of bytes. Saturates.
     pub const fn elements(&self) -> u32 {
         self.height.saturating_mul(self.width).saturating_mul(self.channels)
     }
 
-    /// Some of its rows; `None` where it has fewer, and for none.
+    /// Returns the tensor restricted to `rows` rows from row `first`. `None` if `rows` is 0 or
+    /// exceeds the tensor.
     pub(crate) fn rows(&self, first: u32, rows: u32) -> Option<Self> {
         let inside = first.checked_add(rows).is_some_and(|end| rows > 0 && end <= self.height);
         inside.then(|| {
@@ -52,51 +53,52 @@ impl Tensor {
         })
     }
 
-    /// Its integers in the arena of a program it is part of; `None` where the arena is
-    /// smaller than that.
+    /// Returns the tensor's elements in the arena of its program, or `None` if the arena is too
+    /// small.
     pub fn in_arena<'a>(&self, arena: &'a [i8]) -> Option<&'a [i8]> {
         arena.get(self.offset as usize..)?.get(..self.elements() as usize)
     }
 }
 
-/// Element type of a port: what the caller gives or gets.
+/// The element type of a program input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortType {
-    /// Real values.
+    /// Float values, quantized or dequantized by the program.
     F32,
-    /// The integers of the tensor themselves.
+    /// The quantized values of the tensor.
     I8,
-    /// The integers of the tensor, raised by 128.
+    /// The quantized values of the tensor plus 128.
     U8,
 }
 
-/// An input or output of the program, of `elements` values.
+/// The type and size of a program input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// Element type.
+    /// The element type.
     pub element: PortType,
-    /// Number of values.
+    /// The number of elements.
     pub elements: u32,
 }
 
-/// Walks up to six dimensions of two blocks at once, innermost last.
-/// Strides are in elements; unused leading dimensions are 1.
+/// A strided copy over up to six dimensions of a source and a destination, innermost last.
+///
+/// Offsets and strides are in elements. Unused leading dimensions are 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walk {
-    /// How many elements along each dimension.
+    /// The number of elements along each dimension.
     pub dims: [u32; 6],
-    /// First element of the source.
+    /// The index of the first source element.
     pub source_offset: u32,
-    /// Distance of neighbours in the source; may be 0 (repeat).
+    /// The stride of each dimension in the source; 0 repeats an element.
     pub source_strides: [u32; 6],
-    /// First element of the destination.
+    /// The index of the first destination element.
     pub target_offset: u32,
-    /// Distance of neighbours in the destination.
+    /// The stride of each dimension in the destination.
     pub target_strides: [u32; 6],
 }
 
 impl Walk {
-    /// `count` elements in a row, from the first of the source to the first of the destination.
+    /// Copies the first `count` elements of the source to the start of the destination.
     pub const fn contiguous(count: u32) -> Self {
         let strides = [0, 0, 0, 0, 0, 1];
         Self {
@@ -108,10 +110,11 @@ impl Walk {
         }
     }
 
-    /// All of a destination of these dimensions, row-major, from places of the source with
-    /// these strides. Dimensions that can be joined are, so that the innermost is long.
-    /// `None` for more than six dimensions, for dimensions and strides of unequal number, and
-    /// for sizes beyond a u32.
+    /// Fills a contiguous row-major destination with the dimensions `dims` from a strided source.
+    /// Merges adjacent dimensions where possible, so that the innermost one is long.
+    ///
+    /// Returns `None` for more than six dimensions, for slices of different lengths, and for
+    /// sizes that exceed u32.
     pub fn gather(dims: &[u32], source_offset: u32, source_strides: &[u32]) -> Option<Self> {
         let mut walk = Self { source_offset, ..Self::contiguous(1) };
         walk.source_strides = [0; 6];
@@ -142,7 +145,7 @@ impl Walk {
         Some(walk)
     }
 
-    /// The same elements in the other direction.
+    /// Returns the copy in the opposite direction: source and destination swapped.
     pub const fn reversed(self) -> Self {
         Self {
             dims: self.dims,
@@ -154,122 +157,126 @@ impl Walk {
     }
 }
 
-/// A sliding window over height and width.
+/// A sliding window over height and width. Each array is in the order height, width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// Height and width of the window.
+    /// The number of window elements along each axis.
     pub kernel: [u16; 2],
-    /// Steps down and right.
+    /// The distance between windows of adjacent outputs, in input elements.
     pub stride: [u16; 2],
-    /// Distance of neighbouring window elements.
+    /// The distance between adjacent window elements, in input elements.
     pub dilation: [u16; 2],
-    /// Rows above and columns to the left of the image that read as its zero point. How many
-    /// there are below and to the right follows from the output's size.
+    /// The padding above and to the left of the image, which reads as the zero point. The padding
+    /// below and to the right follows from the output size.
     pub pad: [u16; 2],
 }
 
-/// Least and greatest output integer: saturation and fused activations.
+/// The range of output integers: saturation and fused activation functions such as ReLU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clamp {
-    /// Least.
+    /// The smallest output.
     pub low: i8,
-    /// Greatest.
+    /// The largest output.
     pub high: i8,
 }
 
 impl Clamp {
-    /// Every i8.
+    /// The full range of i8.
     pub const FULL: Self = Self { low: i8::MIN, high: i8::MAX };
 }
 
-/// A tensor added before rounding, as part of a convolution.
+/// A tensor that a convolution adds to its result before rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Residual {
-    /// What is added; shaped as the output.
+    /// The tensor to add; it has the shape of the output.
     pub tensor: TensorId,
-    /// Its scale over the output's, of at most 15 significant bits.
+    /// The tensor's scale divided by the output's, with at most 15 significant bits; negative for a
+    /// subtraction.
     pub scale: f32,
 }
 
 /// Attributes of [`Step::Conv`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
     /// The sliding window.
     pub window: Window,
-    /// Groups the channels are split into. More than one, and as many as input channels and
-    /// output channels: depthwise.
+    /// The number of groups. The convolution is depthwise if this is more than 1 and equals both
+    /// the number of input channels and the number of output channels.
     pub groups: u32,
-    /// Weights: i8 in [−127, 127], in the layout of the section's family. In the family `mcu`:
-    /// output channel, kernel row, kernel column, input channel of the group; every output
-    /// channel's run padded with zeros to a multiple of 4 bytes. Depthwise: kernel row, kernel
-    /// column, channel; without padding.
+    /// The weights: i8 in [−127, 127]. In the family `mcu` their order is output channel, kernel
+    /// row, kernel column, input channel of the group; the weights of each output channel are
+    /// padded with zeros to a multiple of 4 bytes. Depthwise weights are in the order kernel
+    /// row, kernel column, channel, without padding.
     pub weights: Span,
-    /// i32 per output channel, in units of input scale · weight scale.
+    /// The bias: an i32 per output channel, in units of input scale · weight scale.
     pub bias: Span,
-    /// f32 per output channel: input scale · weight scale / output scale, rounded to 22
-    /// significant bits.
+    /// The requantization scales: an f32 per output channel, input scale · weight scale / output
+    /// scale, rounded to 22 significant bits.
     pub scales: Span,
-    /// Every accumulator is less than 2 to this power in size, for any input.
+    /// The magnitude of every accumulator is less than 2 to this power, for any input.
     pub accumulator_bits: u8,
-    /// Fused addition.
+    /// A fused residual addition.
     pub residual: Option<Residual>,
     /// Saturation and fused activation.
     pub clamp: Clamp,
 }
 
-/// Attributes of [`Step::Strip`]: some rows of a convolution, so that not all of what it reads
-/// and writes need be in the arena at once.
+/// Attributes of [`Step::Strip`]: a row tile of a convolution. Depth-first execution in row tiles
+/// keeps only a part of the intermediate tensors in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Strip {
-    /// The convolution, of an input without its first rows.
+    /// The convolution. Its window starts at input row `skip`.
     pub conv: Conv,
-    /// How many rows these are; 0 where the window has rows of padding above.
+    /// The number of input rows to skip; 0 if the window has padding above.
     pub skip: u32,
-    /// The first row that is computed, of the output and of what is added.
+    /// The first output row to compute, and the first row of the residual to add.
     pub first: u32,
-    /// How many are.
+    /// The number of output rows to compute.
     pub rows: u32,
-    /// Its weights are those of the so-manieth convolution or strip before it, at most
-    /// [`Strip::SHARES`]; 0: of none.
+    /// The distance back to the convolution or row tile whose packed weights this one reuses, at
+    /// most [`Strip::SHARES`]; 0 if it has its own. The n-th convolution before it has distance n.
     pub shares: u8,
 }
 
 impl Strip {
-    /// How far apart two that share weights may be.
+    /// The largest distance back to a convolution whose packed weights can be reused.
     pub const SHARES: usize = 8;
 
-    /// All of a convolution whose output has so many rows.
+    /// Returns the row tile that covers a whole convolution with `rows` output rows.
     pub(crate) fn whole(conv: Conv, rows: u32) -> Self {
         Self { conv, skip: 0, first: 0, rows, shares: 0 }
     }
 
-    /// Of what is read, the rows that the windows slide over; `None` where there are none.
+    /// Returns the input without the skipped rows, or `None` if no row is left.
     pub(crate) fn input(&self, whole: &Tensor) -> Option<Tensor> {
         whole.rows(self.skip, whole.height.checked_sub(self.skip)?)
     }
 
-    /// Of what is written or added, the rows that are computed; `None` where it has fewer.
+    /// Returns the rows of the output (or residual) that the tile computes, or `None` if the
+    /// tensor has fewer rows.
     pub(crate) fn output(&self, whole: &Tensor) -> Option<Tensor> {
         whole.rows(self.first, self.rows)
     }
 }
 
-/// Attributes of [`Step::Add`]: `rne((a − za) · scale_a + (b − zb) · scale_b) + z`.
+/// Attributes of [`Step::Add`]: `rne((a − za) · scale_a + (b − zb) · scale_b) + z`, where `rne`
+/// rounds to nearest, ties to even.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Add {
-    /// Left operand, shaped as the output.
+    /// The left operand, with the shape of the output.
     pub a: TensorId,
-    /// Right operand: shaped as the output, or 1×1×channels and repeated.
+    /// The right operand, with the shape of the output, or 1×1×channels and broadcast.
     pub b: TensorId,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
-    /// Scale of a over the output's, of at most 15 significant bits.
+    /// The scale of `a` divided by the output's, with at most 15 significant bits.
     pub scale_a: f32,
-    /// Scale of b over the output's (negative: subtraction), of at most 15 significant bits.
+    /// The scale of `b` divided by the output's, with at most 15 significant bits. Negative for a
+    /// subtraction.
     pub scale_b: f32,
     /// Saturation and fused activation.
     pub clamp: Clamp,
@@ -278,13 +285,14 @@ pub struct Add {
 /// Attributes of [`Step::Multiply`]: `rne((a − za) · (b − zb) · scale) + z`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Multiply {
-    /// Left operand, shaped as the output.
+    /// The left operand, with the shape of the output.
     pub a: TensorId,
-    /// Right operand: shaped as the output, or 1×1×channels and repeated.
+    /// The right operand, with the shape of the output, or 1×1×channels and broadcast.
     pub b: TensorId,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
-    /// Product of the operands' scales over the output's, of at most 22 significant bits.
+    /// The product of the operands' scales divided by the output's, with at most 22 significant
+    /// bits.
     pub scale: f32,
     /// Saturation and fused activation.
     pub clamp: Clamp,
@@ -293,31 +301,32 @@ pub struct Multiply {
 /// Attributes of [`Step::MaxPool`]. Input and output have the same scale and zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaxPool {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
-    /// The sliding window; what lies outside the image is left out.
+    /// The sliding window. Elements outside the image are ignored.
     pub window: Window,
-    /// Fused activation.
+    /// A fused activation function.
     pub clamp: Clamp,
 }
 
-/// Attributes of [`Step::AveragePool`]: the i32 sum of `x − z`, requantized.
+/// Attributes of [`Step::AveragePool`]: the i32 sum of `x − z` over each window, requantized.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AveragePool {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
-    /// The sliding window; a window of the image's size is a mean over the image.
+    /// The sliding window. A window of the image's size computes a global average.
     pub window: Window,
-    /// Scale of the input over the output's, of at most 22 significant bits. Where
-    /// [`AveragePool::count_include_pad`], it is divided by the window's size already; else it
-    /// is divided, in f32, by the number of elements inside the image, and rounded to 22
-    /// significant bits again.
+    /// The scale of the input divided by the output's, with at most 22 significant bits.
+    ///
+    /// With [`AveragePool::count_include_pad`] it includes the division by the window size.
+    /// Otherwise each output divides it, in f32, by the number of window elements inside the image
+    /// and rounds the quotient to 22 significant bits.
     pub scale: f32,
-    /// Whether elements outside the image count.
+    /// Whether padding elements count in the divisor.
     pub count_include_pad: bool,
     /// Saturation and fused activation.
     pub clamp: Clamp,
@@ -326,88 +335,90 @@ pub struct AveragePool {
 /// Attributes of [`Step::Lookup`]: `output = table[input + 128]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// What is written; of the same size.
+    /// The output tensor, with as many elements as the input.
     pub output: TensorId,
-    /// 256 i8.
+    /// The lookup table (LUT): 256 i8.
     pub table: Span,
 }
 
-/// Attributes of [`Step::Move`]: copies elements, requantizing them where a scale is given.
-/// Transposition, slices, concatenation, padding's inside and pixel shuffles are all moves.
+/// Attributes of [`Step::Move`]: a strided copy that requantizes if it has a scale. Implements
+/// transpose, slice, concatenation, the interior of padding, and pixel shuffle.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Move {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// What is written, in part or whole.
+    /// The output tensor, which may be written in part.
     pub output: TensorId,
-    /// Which elements go where.
+    /// The strided copy from the input to the output.
     pub walk: Walk,
-    /// Scale of the input over the output's, of at most 15 significant bits:
-    /// `rne((x − z_in) · scale) + z_out`. `None` copies the integers themselves.
+    /// The scale of the input divided by the output's, with at most 15 significant bits:
+    /// `rne((x − z_in) · scale) + z_out`. `None` copies the integers unchanged.
     pub scale: Option<f32>,
 }
 
 /// Attributes of [`Step::Fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fill {
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
-    /// With what.
+    /// The integer to write to every element.
     pub value: i8,
 }
 
-/// Attributes of [`Step::Resize`]: the weighted sum of two rows and two columns, in units of
-/// 2⁻²² and rounded half up. Input and output have the same scale and zero point.
+/// Attributes of [`Step::Resize`]: linear interpolation between two rows and two columns, in
+/// units of 2⁻²², rounded half up. Input and output have the same scale and zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resize {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
-    /// Per output row: first row u16, second row u16, weight of the second i32 in 1/2048, from
-    /// 0 to 2048.
+    /// 8 bytes per output row: first input row (u16), second input row (u16), and the weight of the
+    /// second one (i32) in units of 1/2048, from 0 to 2048.
     pub rows: Span,
-    /// Per output column, the same.
+    /// The same for each output column.
     pub columns: Span,
 }
 
-/// Attributes of [`Step::Softmax`], over the channels of each pixel: with m the greatest
-/// integer, `e = table[m − x]`, `y = clamp(round(e · 256 / Σe) − 128)`. The output has scale
-/// 1/256 and zero point −128. Rounding is half up, in u64.
+/// Attributes of [`Step::Softmax`], over the channels of each pixel: `e = table[m − x]` with m the
+/// maximum of the integers x, and `y = clamp(round(e · 256 / Σe) − 128)`. The output has scale
+/// 1/256 and zero point −128. Rounding is half up, computed in u64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Softmax {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
-    /// 256 u32, at most 2^24 and the first at least 1: `round(exp(−d · scale) · 2^24)`.
+    /// 256 u32, entry d being `round(exp(−d · scale) · 2^24)`. Every entry is at most 2^24, the
+    /// first at least 1.
     pub table: Span,
 }
 
-/// Attributes of [`Step::Quantize`]: `clamp(rne(x · inverse_scale) + z)`; NaN gives z.
-/// Integer ports are copied (u8 lowered by 128).
+/// Attributes of [`Step::Quantize`]: `clamp(rne(x · inverse_scale) + z)`. NaN becomes z. Integer
+/// inputs are copied; u8 inputs are reduced by 128.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quantize {
-    /// Which input port.
+    /// The index of the program input.
     pub port: u16,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
-    /// 1 over the tensor's scale.
+    /// The reciprocal of the tensor's scale.
     pub inverse_scale: f32,
-    /// From the port's order to the tensor's.
+    /// The strided copy from the program input to the tensor.
     pub walk: Walk,
 }
 
-/// Attributes of [`Step::Dequantize`]: `(x − z) · scale`. Integer ports are copied.
+/// Attributes of [`Step::Dequantize`]: `(x − z) · scale`. Integer outputs are copied; 128 is added
+/// for u8 outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dequantize {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// Which output port.
+    /// The index of the program output.
     pub port: u16,
-    /// From the tensor's order to the port's.
+    /// The strided copy from the tensor to the program output.
     pub walk: Walk,
 }
 
@@ -415,35 +426,35 @@ pub struct Dequantize {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
-    /// Real input to integers.
+    /// Quantizes a program input.
     Quantize(Quantize),
-    /// Integers to real output.
+    /// Dequantizes into a program output.
     Dequantize(Dequantize),
-    /// Convolution, depthwise convolution and fully connected layer.
+    /// Computes a convolution, depthwise convolution or fully connected layer.
     Conv(Conv),
-    /// Sum of two tensors.
+    /// Adds or subtracts two tensors.
     Add(Add),
-    /// Product of two tensors.
+    /// Multiplies two tensors element by element.
     Multiply(Multiply),
-    /// Greatest value of each window.
+    /// Computes the maximum of each window.
     MaxPool(MaxPool),
-    /// Mean of each window.
+    /// Computes the mean of each window.
     AveragePool(AveragePool),
-    /// An 8-bit function by table.
+    /// Applies an element-wise function with a lookup table (LUT).
     Lookup(Lookup),
-    /// Copy or requantize.
+    /// Copies and optionally requantizes elements.
     Move(Move),
-    /// A constant everywhere.
+    /// Fills a tensor with a constant.
     Fill(Fill),
-    /// Interpolation.
+    /// Resizes an image by linear interpolation.
     Resize(Resize),
-    /// Softmax over channels.
+    /// Computes a softmax over channels.
     Softmax(Softmax),
-    /// Some rows of a convolution.
+    /// Computes a row tile of a convolution.
     Strip(Strip),
-    /// The same, or a whole convolution, with weights that are stored without their zeros: in the
-    /// family `mcu` in the form of [`sparse`](hardtack_kernels::sparse), with a row for each output
-    /// channel in the order of [`Conv::weights`], not padded. Never depthwise.
+    /// Computes a whole convolution or a row tile of one with sparse weights. In the family `mcu`
+    /// they have the encoding of [`sparse`](hardtack_kernels::sparse), with one row per output
+    /// channel in the order of [`Conv::weights`], without padding. Never depthwise.
     #[cfg(feature = "sparse")]
     Sparse(Strip),
 }

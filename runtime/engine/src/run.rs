@@ -1,4 +1,4 @@
-//! Running a program on inputs of the caller, in an arena of the caller.
+//! Runs a program with the reference kernels, in an arena that the caller provides.
 
 use hardtack_kernels::Kernels;
 
@@ -7,25 +7,25 @@ use crate::execute::Machine;
 use crate::program::{Port, PortType, Step};
 use crate::{Program, RunError};
 
-/// The values of an input port.
+/// The values of a program input.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
-    /// Real values.
+    /// Float values.
     F32(&'a [f32]),
-    /// The integers of the tensor.
+    /// The quantized values of the tensor.
     I8(&'a [i8]),
-    /// The integers of the tensor, raised by 128.
+    /// The quantized values of the tensor plus 128.
     U8(&'a [u8]),
 }
 
-/// Where the values of an output port go.
+/// The buffer for the values of a program output.
 #[derive(Debug)]
 pub enum Output<'a> {
-    /// Real values.
+    /// Float values.
     F32(&'a mut [f32]),
-    /// The integers of the tensor.
+    /// The quantized values of the tensor.
     I8(&'a mut [i8]),
-    /// The integers of the tensor, raised by 128.
+    /// The quantized values of the tensor plus 128.
     U8(&'a mut [u8]),
 }
 
@@ -52,8 +52,12 @@ impl Output<'_> {
 }
 
 impl<B: AsRef<[u8]>> Program<B> {
-    /// Runs the program once, on one sample. The arena's content before does not matter;
-    /// a multiple of 16 is the best address for it.
+    /// Runs one inference on one sample. The previous contents of the arena do not matter. An arena
+    /// aligned to 16 bytes is fastest.
+    ///
+    /// # Errors
+    /// If the arena, inputs or outputs do not fit, the weights are packed, or their address is no
+    /// longer a multiple of 4.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -64,9 +68,9 @@ impl<B: AsRef<[u8]>> Program<B> {
         self.run_observed(kernels, arena, inputs, outputs, &mut |_, _, _| {})
     }
 
-    /// [`Program::run`], with someone looking on: called after each step with its number, itself
-    /// and the arena, where what it wrote is
-    /// ([`Tensor::in_arena`](crate::program::Tensor::in_arena)).
+    /// Runs like [`Program::run`] and calls `observer` after each step with the step's index, the
+    /// step and the arena. Use [`Tensor::in_arena`](crate::program::Tensor::in_arena) to read the
+    /// step's output.
     pub fn run_observed(
         &self,
         kernels: &Kernels,

@@ -1,37 +1,37 @@
-//! The table of steps: the number each has in a program, and what it reads and writes.
+//! The table of step kinds: numbers, encoding, and the tensors and weights that steps access.
 
 use crate::program::*;
 
-/// Why the bytes of a step are none.
+/// The reason why a step cannot be decoded.
 pub(crate) enum Undecoded {
-    /// No step has this number.
+    /// The number of the kind is unknown.
     Kind,
-    /// The attributes of the step of this name have no such version.
+    /// The attribute version is not supported for the kind with this name.
     Version(&'static str),
-    /// The attributes of the step of this name are malformed.
+    /// The attributes of the kind with this name are malformed.
     Attributes(&'static str),
 }
 
-/// One row per step: number, name, version of the attributes. Numbers are never used again.
+/// One row per step kind: number, name, attribute version. Numbers are never reused.
 macro_rules! table {
     ($($(#[$present:meta])? $id:literal $name:ident $version:literal)*) => {
         impl Step {
-            /// The number of its kind in a program.
+            /// Returns the number of the step's kind in the program format.
             pub fn id(&self) -> u16 {
                 match self { $($(#[$present])? Self::$name(_) => $id,)* }
             }
 
-            /// The name of its kind.
+            /// Returns the name of the step's kind.
             pub fn kind(&self) -> &'static str {
                 match self { $($(#[$present])? Self::$name(_) => stringify!($name),)* }
             }
 
-            /// The version of its attributes.
+            /// Returns the version of the step's attributes.
             pub fn version(&self) -> u8 {
                 match self { $($(#[$present])? Self::$name(_) => $version,)* }
             }
 
-            /// From number, version and attributes.
+            /// Decodes a step from its kind number, attribute version and encoded attributes.
             pub(crate) fn decode(id: u16, version: u8, bytes: &[u8]) -> Result<Self, Undecoded> {
                 match (id, version) {
                     $($(#[$present])? ($id, $version) => match postcard::take_from_bytes(bytes) {
@@ -43,7 +43,7 @@ macro_rules! table {
                 }
             }
 
-            /// Its attributes as bytes.
+            /// Encodes the attributes.
             #[cfg(feature = "alloc")]
             pub(crate) fn encode(&self) -> postcard::Result<alloc::vec::Vec<u8>> {
                 match self {
@@ -72,7 +72,7 @@ table! {
 }
 
 impl Step {
-    /// The tensors it reads.
+    /// Returns the tensors that the step reads.
     pub fn reads(&self) -> impl Iterator<Item = TensorId> + use<> {
         let (first, second) = match self {
             Self::Quantize(_) | Self::Fill(_) => (None, None),
@@ -96,7 +96,7 @@ impl Step {
         first.into_iter().chain(second)
     }
 
-    /// The ranges of weights that it reads.
+    /// Returns the weight ranges that the step reads.
     #[cfg(feature = "alloc")]
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span> + use<> {
         let conv = |conv: &Conv| [Some(conv.weights), Some(conv.bias), Some(conv.scales)];
@@ -120,7 +120,7 @@ impl Step {
         spans.into_iter().flatten()
     }
 
-    /// The tensor it writes; `None` where it writes an output port.
+    /// Returns the tensor that the step writes, or `None` if it writes a program output.
     pub fn writes(&self) -> Option<TensorId> {
         match self {
             Self::Quantize(step) => Some(step.output),
@@ -140,8 +140,8 @@ impl Step {
         }
     }
 
-    /// The convolution it is, or is a part of: all rows or some. `tensor` gives the tensors that
-    /// steps name.
+    /// Returns a convolution step as a row tile, which covers all rows for [`Step::Conv`]. `None`
+    /// for other steps. `tensor` looks up a tensor.
     pub(crate) fn strip(&self, tensor: impl Fn(TensorId) -> Tensor) -> Option<Strip> {
         match self {
             Self::Conv(conv) => Some(Strip::whole(*conv, tensor(conv.output).height)),

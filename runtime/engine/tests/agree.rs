@@ -1,5 +1,5 @@
-//! Random programs give the same bytes from the definition and from the kernels of every
-//! instruction set of this processor, with packed weights, halos, and any number of threads.
+//! For random programs, the kernels of every instruction set of this processor produce the same
+//! bytes as the reference implementation, with packed weights, halos and any number of threads.
 
 #[path = "../../kernels/tests/common/guarded.rs"]
 mod guarded;
@@ -15,10 +15,11 @@ use hardtack_kernels::{Isa, Kernels, Sample};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Parts that run one after another, last first.
+/// Runs parts one after another, the last one first.
 struct Backwards(usize);
 
-// SAFETY: one call follows the other, one for each number.
+// SAFETY: `run` calls `work` exactly once for each number below `parts`, and returns after all
+// calls have returned.
 unsafe impl Parallel for Backwards {
     fn threads(&self) -> usize {
         self.0
@@ -29,21 +30,21 @@ unsafe impl Parallel for Backwards {
     }
 }
 
-/// Numbers that decide about a program, one after another, repeated for ever.
+/// A repeating sequence of numbers that determines a random program.
 struct Choices<'a> {
     numbers: &'a [u32],
     next: usize,
 }
 
 impl Choices<'_> {
-    /// A number below `count`.
+    /// Returns a number below `count`.
     fn below(&mut self, count: u32) -> u32 {
         self.next += 1;
         let turn = (self.next / self.numbers.len()) as u32;
         (self.numbers[self.next % self.numbers.len()].wrapping_add(turn * 7919)) % count
     }
 
-    /// Weights, of some layers most of them 0.
+    /// Returns random weights; for some layers most of them are 0.
     fn weights(&mut self, count: usize) -> Vec<i8> {
         let one_of = [1, 1, 2, 5][self.below(4) as usize];
         let weight = |choices: &mut Self| (choices.below(255) as i32 - 127) as i8;
@@ -59,11 +60,11 @@ impl Choices<'_> {
     }
 }
 
-/// The tensors of a program in the making.
+/// A program under construction.
 struct Net<'a> {
     builder: Builder,
     choices: Choices<'a>,
-    /// Each with its height, width and channels.
+    /// The tensors, each with its height, width and channels.
     tensors: Vec<(TensorId, [u32; 3])>,
 }
 
@@ -75,7 +76,7 @@ impl Net<'_> {
         id
     }
 
-    /// One more step, on the last tensor or one before.
+    /// Adds a random step that reads one of the last three tensors.
     fn grow(&mut self) {
         let back = self.choices.below(3).min(self.tensors.len() as u32 - 1) as usize;
         let (input, shape) = self.tensors[self.tensors.len() - 1 - back];
@@ -98,7 +99,7 @@ impl Net<'_> {
                 self.builder.copy("", input, output, walk).unwrap();
             }
             5 => {
-                // A frame around it: filled first, then written in part.
+                // Rows of padding above and below: fill first, then write the interior.
                 let output = self.tensor([height + 2, width, channels]);
                 self.builder.fill("", output, 0.3).unwrap();
                 let to = width * channels;
@@ -145,7 +146,7 @@ impl Net<'_> {
         }
     }
 
-    /// A window that fits, and the output's rows and columns.
+    /// Returns a random window that fits, and the numbers of output rows and columns.
     fn window(&mut self, [height, width, _]: [u32; 3]) -> (Window, [u32; 2]) {
         let mut axis = |size: u32| {
             let (kernel, stride) = (1 + self.choices.below(5), 1 + self.choices.below(3));
@@ -197,7 +198,7 @@ impl Net<'_> {
     }
 }
 
-/// What a program gives as its definition has it.
+/// Returns the outputs of the reference implementation.
 fn defined(program: &Program<&[u8]>, input: &[f32]) -> Vec<Vec<i8>> {
     let mut given = blank(program);
     let mut outputs: Vec<Output<'_>> = given.iter_mut().map(|output| Output::I8(output)).collect();
@@ -206,11 +207,11 @@ fn defined(program: &Program<&[u8]>, input: &[f32]) -> Vec<Vec<i8>> {
     given
 }
 
-/// What it gives on an instruction set.
+/// Returns the outputs of an executor for an instruction set.
 fn executed(program: &Program<&[u8]>, isa: Isa, threads: usize, input: &[f32]) -> Vec<Vec<i8>> {
     let executor = Executor::new(program.clone(), isa).unwrap();
     let expected_isa = if Tables::for_isa(isa).is_some() { isa } else { Isa::Scalar };
-    assert_eq!(executor.isa(), expected_isa, "no program of this kind is unusual");
+    assert_eq!(executor.isa(), expected_isa, "the kernels must support the program");
     let mut arena = Guarded::new(executor.arena_bytes());
     arena.bytes().fill(99);
     let mut given = blank(program);
@@ -224,13 +225,13 @@ fn blank(program: &Program<&[u8]>) -> Vec<Vec<i8>> {
     program.outputs().map(|port| vec![0; port.elements as usize]).collect()
 }
 
-/// A program with an input tensor of this shape.
+/// Starts a program with an input tensor of this shape.
 fn begin(shape: [u32; 3], numbers: &[u32]) -> Net<'_> {
     let [height, width, channels] = shape;
     let mut builder = Builder::new();
     let port = builder.input(PortType::F32, height * width * channels);
     let x = builder.tensor("x", shape, 0.02, -3);
-    // Channel, row, column, as pictures come.
+    // The program input is in CHW order.
     let strides = [width, 1, width * height];
     let walk = Walk::gather(&shape, 0, &strides).unwrap();
     builder.quantize("x", port, x, walk).unwrap();
@@ -252,7 +253,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn random_programs_agree(
+    fn random_programs_agree_with_the_reference(
         numbers in vec(any::<u32>(), 20..200),
         size in (1u32..9, 1u32..9, prop_oneof![1u32..5, Just(16), Just(32), 30u32..70]),
         steps in 1usize..7,
@@ -264,7 +265,7 @@ proptest! {
             net.grow();
         }
         let Net { mut builder, tensors, .. } = net;
-        // Every tensor leaves the program, so that every one is compared.
+        // Make every tensor an output, so that all are compared.
         for tensor in &tensors {
             leave(&mut builder, *tensor);
         }
@@ -281,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn strips_change_nothing(
+    fn row_tiles_do_not_change_the_outputs(
         numbers in vec(any::<u32>(), 20..200),
         size in (2u32..40, 1u32..9, prop_oneof![1u32..5, Just(16)]),
         steps in 2usize..6,
@@ -317,7 +318,7 @@ proptest! {
         for &isa in Isa::ALL {
             prop_assert_eq!(&executed(&program, isa, threads, &input), &expected, "{}", isa);
         }
-        // Packed and unpacked, it is the same program.
+        // Packing and unpacking restores the weights.
         for &packing in Packing::ALL {
             let packed = program.pack(Some(packing)).unwrap();
             let again =
@@ -332,7 +333,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn sparse_weights_change_nothing(
+    fn sparse_weights_do_not_change_the_outputs(
         numbers in vec(any::<u32>(), 20..200),
         size in (2u32..12, 1u32..9, prop_oneof![1u32..5, Just(16), 30u32..70]),
         steps in 1usize..5,
@@ -373,7 +374,7 @@ proptest! {
     }
 }
 
-/// Bytes that turn into others, as those of a mapped file can where somebody writes into it.
+/// Bytes that change after validation, like those of a mapped file that another process writes.
 struct Turning<'a> {
     is_turned: &'a Cell<bool>,
     bytes: [Aligned; 2],
@@ -388,9 +389,10 @@ impl AsRef<[u8]> for Turning<'_> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// The kernels take weights for numbers, and tables were copied: nothing but results changes.
+    /// Only results may change: kernels use weights only as numbers, and tables of offsets are
+    /// copied before the inference.
     #[test]
-    fn weights_that_change_after_the_check_lead_nowhere(
+    fn weights_that_change_after_parsing_do_not_cause_invalid_accesses(
         numbers in vec(any::<u32>(), 20..200),
         size in (1u32..9, 1u32..9, prop_oneof![1u32..5, Just(16), Just(32), 30u32..70]),
         steps in 1usize..7,
@@ -432,9 +434,9 @@ proptest! {
     }
 }
 
-/// An inverted residual block: expanded, filtered, projected, added to its input.
+/// An inverted residual block: expand, depthwise filter, project, add the input.
 #[test]
-fn an_inverted_residual_block_needs_no_more_than_its_ends_and_a_strip() {
+fn an_inverted_residual_block_needs_only_its_input_its_output_and_a_row_tile() {
     let numbers: Vec<u32> = (0..97u32).map(|x| x.wrapping_mul(2_654_435_761)).collect();
     let shape = [32, 32, 8];
     let mut net = begin(shape, &numbers);
@@ -475,7 +477,7 @@ fn an_inverted_residual_block_needs_no_more_than_its_ends_and_a_strip() {
     let input = picture(&numbers, shape);
     let expected = defined(&Program::parse(&whole.code[..], &whole.weights[..]).unwrap(), &input);
     assert_eq!(defined(&program, &input), expected);
-    // Its ends alone are 16 KiB.
+    // Its input and output alone are 16 KiB.
     let error = builder.limit_arena(16 << 10).finish();
     assert!(matches!(error, Err(BuildError::ArenaLimit { least: 16385.., .. })));
 }

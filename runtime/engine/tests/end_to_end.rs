@@ -1,4 +1,4 @@
-//! Programs from the planner to their results.
+//! Builds, packs and runs whole programs.
 
 mod sample;
 
@@ -11,14 +11,14 @@ use hardtack_kernels::strided::{self, Alone};
 use hardtack_kernels::{Isa, Kernels};
 use sample::{every_step, window};
 
-/// The layout of weights that an executor here uses.
+/// Returns the weight layout of an executor for `isa` on this processor.
 fn executor_packing(isa: Isa) -> Option<Packing> {
     strided::Kernels::for_isa(isa).map(|kernels| kernels.packing())
 }
 
-/// One input channel, two filters, computed by hand.
+/// One input channel and two filters, computed by hand.
 #[test]
-fn a_tiny_program_gives_the_result_computed_by_hand() {
+fn a_tiny_program_matches_the_result_computed_by_hand() {
     let mut b = Builder::new();
     let port_in = b.input(PortType::F32, 4);
     let port_out = b.output(PortType::F32, 8);
@@ -41,7 +41,7 @@ fn a_tiny_program_gives_the_result_computed_by_hand() {
     let built = b.finish().unwrap();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
 
-    // Quantized: round(x / 0.5) + 1 = [3, -1, 7, 1], less the zero point [2, -2, 6, 0].
+    // Quantized: round(x / 0.5) + 1 = [3, -1, 7, 1]; minus the zero point: [2, -2, 6, 0].
     let input = [1.0, -1.0, 2.9, 0.2];
     let mut output = [0.0; 8];
     let mut arena = vec![77; program.arena_bytes()];
@@ -59,9 +59,9 @@ fn a_tiny_program_gives_the_result_computed_by_hand() {
             },
         )
         .unwrap();
-    // Accumulators of the first filter, bias 4: x + 2 · below: 4+2+12, 4-2+0, 4+6, 4+0, times
-    // 0.5 · 0.5 / 0.25 = 1; of the second, bias -2: -3x + 4 · below, times 0.5:
-    // -2-6+24 = 16, -2+6 = 4, -2-18 = -20, -2. The last row has nothing below.
+    // Accumulators of the first filter (bias 4), x + 2 · below: 4+2+12, 4-2+0, 4+6, 4+0, with the
+    // scale 0.5 · 0.5 / 0.25 = 1. Of the second filter (bias -2), -3x + 4 · below: -2-6+24 = 16,
+    // -2+6 = 4, -2-18 = -20, -2, with the scale 0.5. Below the last row there is padding.
     let integers = [8, -2, -8, -8, 0, -20, -6, -11];
     assert_eq!(seen[0], (0, "Quantize", vec![3, -1, 7, 1]));
     assert_eq!(seen[1], (1, "Conv", integers.to_vec()));
@@ -70,7 +70,7 @@ fn a_tiny_program_gives_the_result_computed_by_hand() {
 }
 
 #[test]
-fn all_ways_to_run_agree_and_leftovers_do_not_matter() {
+fn all_executors_agree_and_ignore_the_previous_arena_contents() {
     let built = every_step();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     let input: Vec<f32> = (0..48).map(|i| (i as f32 * 0.7).sin() * 2.0).collect();
@@ -116,7 +116,7 @@ fn all_ways_to_run_agree_and_leftovers_do_not_matter() {
 }
 
 #[test]
-fn packed_weights_of_another_length_are_refused() {
+fn packed_weights_of_the_wrong_length_are_rejected() {
     let built = every_step();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     for &packing in Packing::ALL {
@@ -137,7 +137,7 @@ fn packed_weights_of_another_length_are_refused() {
 }
 
 #[test]
-fn integer_ports_are_copied() {
+fn integer_inputs_and_outputs_are_copied() {
     let mut b = Builder::new();
     let ports = [PortType::I8, PortType::U8].map(|kind| (b.input(kind, 3), b.output(kind, 3)));
     for (from, to) in ports {
@@ -157,11 +157,11 @@ fn integer_ports_are_copied() {
         )
         .unwrap();
     assert_eq!((signed, unsigned), ([-128, 0, 127], [0, 128, 255]));
-    assert_eq!(arena.len(), 16, "the second tensor takes the place of the first");
+    assert_eq!(arena.len(), 16, "the second tensor must reuse the place of the first");
 }
 
 #[test]
-fn the_plan_is_that_of_the_program() {
+fn the_memory_plan_matches_the_program() {
     let built = every_step();
     assert_eq!(built, every_step());
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
@@ -183,12 +183,12 @@ fn the_plan_is_that_of_the_program() {
     assert_eq!(program.step_name(100), None);
     let stem = &built.plan.tensors[1];
     assert_eq!((stem.name.as_str(), stem.bytes, stem.first, stem.last), ("stem", 32, 1, 3));
-    // `large` (128 bytes) and, while it is written or read, one image of 32.
+    // `large` (128 bytes) and one image of 32 bytes are live at the same time.
     assert_eq!(program.arena_bytes(), 160);
 }
 
 #[test]
-fn what_does_not_fit_is_refused_at_run() {
+fn run_rejects_arenas_inputs_and_outputs_that_do_not_fit() {
     let built = every_step();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     let mut arena = vec![0; program.arena_bytes()];
@@ -219,7 +219,7 @@ fn what_does_not_fit_is_refused_at_run() {
 }
 
 #[test]
-fn programs_that_cannot_be_are_not_built() {
+fn invalid_programs_are_not_built() {
     let layer = |weights: &'static [i8], bias: &'static [i32]| Layer {
         input: 0,
         output: 1,
@@ -243,7 +243,7 @@ fn programs_that_cannot_be_are_not_built() {
     assert!(matches!(conv(&[1, 1], &[]), Err(BuildError::Elements { what: "bias", .. })));
     let overflow = conv(&[1, 1], &[i32::MAX]).unwrap_err();
     assert!(matches!(overflow, BuildError::Overflow { channel: 0, .. }));
-    assert!(overflow.to_string().contains("in node \"node\", output channel 0"));
+    assert!(overflow.to_string().contains("node \"node\", output channel 0"));
 
     let mut b = start();
     b.conv("node", &layer(&[1, 1], &[0])).unwrap();
@@ -266,7 +266,7 @@ fn programs_that_cannot_be_are_not_built() {
     assert_eq!((name.as_str(), *kind), ("pool", "MaxPool"));
 }
 
-/// An accumulator of extreme inputs through a layer as deep as the proof allows.
+/// The largest possible inputs to a layer whose accumulators just fit in an i32.
 #[test]
 fn accumulators_at_the_limit_do_not_overflow() {
     let depth = 66_000u32;

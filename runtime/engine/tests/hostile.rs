@@ -1,4 +1,4 @@
-//! Foreign bytes give an error or a program that runs; never a panic.
+//! Arbitrary bytes cause an error or give a program that runs, but never a panic.
 
 mod sample;
 
@@ -10,12 +10,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sample::{every_step, sparse, strips};
 
-/// Parses, and runs what was parsed. `true` if it could.
+/// Parses a program and runs it if it is valid. Returns whether it is.
 fn survives(code: &[u8], weights: &[u8]) -> bool {
     Program::parse(code, weights).is_ok_and(runs)
 }
 
-/// The same for weights that are packed for the kernels of this processor.
+/// The same for weights packed for the kernels of this processor.
 fn survives_packed(code: &[u8], weights: &[u8]) -> bool {
     let Some(packing) = Isa::detect().packing() else { return true };
     Program::parse_packed(code, weights, packing).is_ok_and(runs)
@@ -62,30 +62,30 @@ fn runs(program: Program<&[u8]>) -> bool {
         .collect();
     let mut arena = vec![-128; program.arena_bytes()];
     if program.packing().is_none() {
-        program.run(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs).expect("it fits");
+        program.run(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs).expect("buffers fit");
     }
     for isa in [Isa::detect(), Isa::Scalar] {
         let Ok(executor) = Executor::new(program.clone(), isa) else { continue };
         let mut arena = vec![0x80; executor.arena_bytes()];
-        executor.run(&Alone, &mut arena, &inputs, &mut outputs).expect("it fits");
+        executor.run(&Alone, &mut arena, &inputs, &mut outputs).expect("buffers fit");
     }
     true
 }
 
 #[test]
-fn every_single_byte_can_be_wrong() {
+fn no_single_wrong_byte_causes_a_panic() {
     for built in [every_step(), strips(), sparse()] {
         single_bytes(&built.code, &built.weights, survives);
     }
 }
 
 #[test]
-fn every_single_byte_of_a_packed_program_can_be_wrong() {
+fn no_single_wrong_byte_of_a_packed_program_causes_a_panic() {
     for built in [every_step(), strips(), sparse()] {
         let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
         let packed = program.pack(Isa::detect().packing()).unwrap();
         single_bytes(&built.code, packed.bytes(), |code, weights| {
-            // Where they lie best, so that they are used there.
+            // Aligned, so that the executor uses the weights in place.
             survives_packed(code, Aligned::copied(weights).bytes())
         });
     }
@@ -110,7 +110,7 @@ fn single_bytes(code: &[u8], weights: &[u8], survives: impl Fn(&[u8], &[u8]) -> 
 }
 
 #[test]
-fn no_length_but_the_right_one_parses() {
+fn only_the_right_length_parses() {
     let built = every_step();
     for length in 0..built.code.len() {
         assert!(Program::parse(&built.code[..length], &built.weights[..]).is_err(), "{length}");
@@ -128,7 +128,7 @@ fn no_length_but_the_right_one_parses() {
 }
 
 #[test]
-fn weights_at_an_odd_address_are_refused() {
+fn unaligned_weights_are_rejected() {
     let built = every_step();
     for start in 0..4 {
         let mut shifted = vec![0; start];
@@ -142,7 +142,7 @@ fn weights_at_an_odd_address_are_refused() {
 }
 
 #[test]
-fn sparse_weights_that_are_no_form_are_refused() {
+fn malformed_sparse_weights_are_rejected() {
     let built = sparse();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     let (index, conv) = program
@@ -155,8 +155,8 @@ fn sparse_weights_that_are_no_form_are_refused() {
         .unwrap();
     let refused = Err(ProgramError::Step { index, kind: "Sparse", problem: Problem::Sparse });
     let form = conv.weights.offset as usize;
-    // The number of rows, their depth, a bit of an element, a bit beyond the last one, a weight that
-    // is 0.
+    // Flips a bit of the number of rows, of their depth, of an element in the bitmap, and of one
+    // beyond the last element.
     for (at, byte) in [(0, 1), (4, 1), (8, 1), (15, 0x80)] {
         let mut weights = built.weights.clone();
         weights[form + at] ^= byte;
@@ -165,7 +165,7 @@ fn sparse_weights_that_are_no_form_are_refused() {
     let mut weights = built.weights.clone();
     weights[form + conv.weights.length as usize - 1] = 0;
     assert_eq!(Program::parse(&built.code[..], &weights[..]).map(drop), refused);
-    // Packed, the layer may have other weights than it has room for without its zeros.
+    // Packed weights can have a different number of nonzero weights than the sparse range fits.
     let packing = hardtack_kernels::packed::Packing::NeonDot;
     let packed = program.pack(Some(packing)).unwrap();
     let mut fewer = Aligned::copied(packed.bytes());
@@ -178,7 +178,7 @@ fn sparse_weights_that_are_no_form_are_refused() {
 }
 
 #[test]
-fn unknown_kinds_and_versions_are_named() {
+fn errors_name_unknown_kinds_and_versions() {
     let built = every_step();
     let first_step = built.code.len() - {
         let word = |at: usize| u32::from_le_bytes(built.code[at..at + 4].try_into().unwrap());
@@ -203,7 +203,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(5_000))]
 
     #[test]
-    fn many_bytes_can_be_wrong(
+    fn no_set_of_wrong_bytes_causes_a_panic(
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         weight_changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
         program in 0..3,
@@ -222,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(code in vec(any::<u8>(), 0..200), weights in vec(any::<u8>(), 0..32)) {
+    fn no_bytes_cause_a_panic(code in vec(any::<u8>(), 0..200), weights in vec(any::<u8>(), 0..32)) {
         survives(&code, &weights);
         let headed = [b"HTKP\x01\0\0\0", &code[..]].concat();
         survives(&headed, &weights);

@@ -1,49 +1,53 @@
-//! The proof, made at conversion, that an accumulator cannot overflow.
+//! Proves at conversion time that an accumulator cannot overflow.
 
 use core::fmt;
 
-/// Least and greatest value an accumulator can reach, at any moment of its sum.
+/// The range of an accumulator, including all partial sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccumulatorBound {
-    /// Least.
+    /// The smallest value.
     pub low: i64,
-    /// Greatest.
+    /// The largest value.
     pub high: i64,
 }
 
 impl AccumulatorBound {
-    /// The greatest absolute value.
+    /// Returns the largest absolute value.
     pub fn magnitude(&self) -> u64 {
         self.low.unsigned_abs().max(self.high.unsigned_abs())
     }
 
-    /// The least power of two that every value is less than in size, at most 32.
+    /// Returns the smallest n such that every absolute value is less than 2ⁿ; at most 32.
     pub fn bits(&self) -> u8 {
         (64 - self.magnitude().leading_zeros()) as u8
     }
 
-    /// Whether every value is exact in an f32, which has 24 significant bits.
+    /// Returns whether an f32 with its 24 significant bits represents every value exactly.
     pub fn is_exact_in_f32(&self) -> bool {
         self.magnitude() <= 1 << 24
     }
 }
 
-/// Some input would drive the accumulator out of an i32.
+/// The error that an accumulator can overflow an i32 for some input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccumulatorOverflow(pub AccumulatorBound);
 
 impl fmt::Display for AccumulatorOverflow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let AccumulatorBound { low, high } = self.0;
-        write!(f, "the accumulator can reach {low} to {high}, which 32 bits cannot hold")
+        write!(f, "the accumulator range {low} to {high} exceeds 32 bits")
     }
 }
 
 impl core::error::Error for AccumulatorOverflow {}
 
-/// Bounds the accumulator of one output channel, `bias + Σ (x − zero_point) · weight`, over
-/// every input. An input at the zero point adds nothing, so that the bound holds for partial
-/// sums in any order, and for windows that reach outside the image.
+/// Returns the range of the accumulator of one output channel,
+/// `bias + Σ (x − zero_point) · weight`, over all inputs. An input equal to the zero point adds
+/// nothing, so the range also holds for partial sums in any order and for windows that extend
+/// outside the image.
+///
+/// # Errors
+/// If the range exceeds an i32.
 pub fn prove_accumulator(
     weights: &[i8],
     bias: i32,
@@ -66,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_is_reached_and_not_passed() {
+    fn the_bound_is_tight() {
         let bound = prove_accumulator(&[1, -2], 10, 0).unwrap();
         assert_eq!(bound, AccumulatorBound { low: 10 - 128 - 254, high: 10 + 127 + 256 });
         let bound = prove_accumulator(&[127], 0, -128).unwrap();
@@ -75,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn overflow_is_found_at_the_last_unit() {
+    fn overflow_by_one_is_detected() {
         let bias = i32::MAX - 127 * 127;
         assert!(prove_accumulator(&[127], bias, 0).is_ok());
         let error = prove_accumulator(&[127], bias + 1, 0).unwrap_err();

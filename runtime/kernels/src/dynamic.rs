@@ -1,43 +1,43 @@
-//! Integers of values by the range that the values themselves have.
+//! Dynamic quantization: quantization parameters computed from the values themselves.
 
 use crate::round_half_even;
 
-/// Scale and zero point of unsigned bytes: ONNX's DynamicQuantizeLinear.
+/// The scale and zero point of a u8 quantization, as in ONNX's DynamicQuantizeLinear.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine {
-    /// Real value of one integer step.
+    /// The difference in float value between consecutive integers.
     pub scale: f32,
-    /// The integer that represents 0.
+    /// The zero point: the integer that represents 0.
     pub zero_point: u8,
 }
 
-/// Which values have scale and zero point in common.
+/// The granularity of the scale and zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ranges {
-    /// Those of a row.
+    /// One scale and zero point per row.
     Row,
-    /// All.
+    /// One scale and zero point for the whole tensor.
     Tensor,
 }
 
 impl Affine {
-    /// For values from `low`, at most 0, to `high`, at least 0. Where one is no number, the scale is
-    /// NaN, and so is all that is computed with it.
+    /// Returns the parameters for values from `low` (at most 0) to `high` (at least 0). If a bound
+    /// is NaN, so is the scale, and NaN propagates to all results.
     pub fn of([low, high]: [f32; 2]) -> Self {
         let scale = (high - low) / 255.0;
         if scale == 0.0 {
             return Self { scale: 1.0, zero_point: 0 };
         }
         let zero_point = round_half_even((0.0 - low / scale).clamp(0.0, 255.0));
-        // NaN saturates below the least byte.
+        // Rounding turns NaN into a large negative number, which clamps to 0.
         Self { scale, zero_point: zero_point.clamp(0, 255) as u8 }
     }
 
-    /// `clamp(round_half_even(x / scale) + zero_point)`.
+    /// Returns `clamp(round_half_even(x / scale) + zero_point)`.
     #[inline(always)]
     pub fn apply(&self, x: f32) -> u8 {
         let zero_point = f32::from(self.zero_point);
-        // Limits are integers, and rounding keeps order.
+        // Clamp first: the bounds are integers, and rounding is monotonic.
         let (low, high) = (-zero_point, 255.0 - zero_point);
         let value = x / self.scale;
         let value = if value > low { value } else { low };
@@ -46,7 +46,7 @@ impl Affine {
     }
 }
 
-/// The least and the greatest of some values and 0; NaN both where one of them is not finite.
+/// Returns the minimum and maximum of the values and 0. Both are NaN if any value is not finite.
 #[inline(always)]
 pub(crate) fn extent(values: &[f32]) -> [f32; 2] {
     const LANES: usize = 16;
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_is_an_integer_and_the_range_is_covered() {
+    fn zero_is_exact_and_the_range_is_covered() {
         for (values, zero_point) in
             [(&[-1.0, 0.5, 1.55][..], 100), (&[0.25, 5.1], 0), (&[-5.1, -0.25], 255)]
         {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_what_is_next_to_nothing_are_zeros() {
+    fn empty_and_negligible_values_quantize_to_zero() {
         for values in [&[][..], &[0.0; 20], &[1e-45, -1e-45]] {
             let affine = Affine::of(extent(values));
             assert_eq!(affine, Affine { scale: 1.0, zero_point: 0 });
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_shows() {
+    fn values_that_are_not_finite_give_a_nan_scale() {
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for at in [0, 15, 17] {
                 let mut values = [1f32; 18];

@@ -1,41 +1,41 @@
-//! Shapes, and where a sliding window meets the image.
+//! Image shapes and sliding windows.
 
 use core::ops::Range;
 
-/// The shape of a block of activations, in the order height, width, channels.
+/// The shape of an image in HWC order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Rows.
+    /// The number of rows.
     pub height: usize,
-    /// Columns.
+    /// The number of columns.
     pub width: usize,
-    /// Channels.
+    /// The number of channels.
     pub channels: usize,
 }
 
 impl Image {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.height * self.width * self.channels
     }
 }
 
-/// A sliding window; index 0 is down, 1 is right.
+/// A sliding window. Index 0 of each array is the vertical axis, 1 the horizontal axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Height and width.
+    /// The height and width.
     pub kernel: [usize; 2],
-    /// Distance of neighbouring windows.
+    /// The distance between adjacent windows.
     pub stride: [usize; 2],
-    /// Distance of neighbouring elements of a window, at least 1.
+    /// The distance between adjacent window elements, at least 1.
     pub dilation: [usize; 2],
-    /// Rows above and columns to the left that lie outside the image.
+    /// The padding above and to the left of the image.
     pub pad: [usize; 2],
 }
 
 impl Window {
-    /// The elements of the window at output row (axis 0) or column (axis 1) `position`
-    /// that lie inside an image of `size` rows or columns.
+    /// Returns the elements inside an image of `size` rows (axis 0) or columns (axis 1), of the
+    /// window at output row or column `position`.
     #[inline]
     pub fn taps(&self, axis: usize, position: usize, size: usize) -> Taps {
         let dilation = self.dilation[axis];
@@ -46,10 +46,10 @@ impl Window {
     }
 }
 
-/// Elements of a window along one axis that lie inside the image.
+/// The elements of a window along one axis that are inside the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taps {
-    /// Which elements of the window; may be empty.
+    /// The indices of the elements within the window; may be empty.
     pub range: Range<usize>,
     start: usize,
     pad: usize,
@@ -57,8 +57,7 @@ pub struct Taps {
 }
 
 impl Taps {
-    /// The row or column of the image under element `tap` of the window, one of
-    /// [`Taps::range`].
+    /// Returns the image row or column of window element `tap`, which must be in [`Taps::range`].
     #[inline]
     pub fn position(&self, tap: usize) -> usize {
         self.start + tap * self.dilation - self.pad
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn taps_are_those_inside_the_image() {
+    fn taps_are_exactly_the_elements_inside_the_image() {
         for (kernel, stride, dilation, pad) in
             [(3, 1, 1, 1), (3, 2, 1, 0), (5, 1, 2, 4), (1, 1, 1, 3), (2, 3, 4, 1), (7, 2, 3, 9)]
         {

@@ -1,10 +1,10 @@
-//! Instruction sets.
+//! Instruction sets and their detection.
 
 use core::fmt;
 
 use crate::packed::Packing;
 
-/// The instruction set that kernels need.
+/// The instruction set of a family of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Isa {
@@ -12,24 +12,24 @@ pub enum Isa {
     Avx512Vnni,
     /// AVX2 with AVX-VNNI: Alder Lake, Zen 5 and later.
     AvxVnni,
-    /// AVX-512 VNNI in half vectors, for processors that are slower with whole ones.
+    /// AVX-512 VNNI with 256-bit vectors, for processors that are slower with 512-bit vectors.
     Avx512Vl,
     /// AVX2 with FMA.
     Avx2,
-    /// NEON with products of matrices of bytes: Cortex-A510, A710 and later.
+    /// NEON with INT8 matrix multiplication (I8MM): Cortex-A510, A710 and later.
     NeonI8mm,
-    /// NEON with dot products of four bytes: Cortex-A55, A76 and later.
+    /// NEON with four-byte dot products (DotProd): Cortex-A55, A76 and later.
     NeonDot,
-    /// NEON: every AArch64 processor, and ARMv7 ones under Linux and Android that have it.
+    /// NEON: every AArch64 processor, and ARMv7 processors with NEON under Linux and Android.
     Neon,
-    /// The vectors of WebAssembly.
+    /// WebAssembly SIMD.
     Simd128,
-    /// None in particular: portable code.
+    /// Portable code without SIMD instructions.
     Scalar,
 }
 
 impl Isa {
-    /// Every instruction set there are kernels for, on whatever processor, best first.
+    /// Every instruction set, of all architectures, best first.
     pub const ALL: &'static [Self] = &[
         Self::Avx512Vnni,
         Self::AvxVnni,
@@ -42,7 +42,7 @@ impl Isa {
         Self::Scalar,
     ];
 
-    /// Its name, as the command line takes it.
+    /// Returns the name, as used on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512Vnni => "avx512vnni",
@@ -57,12 +57,12 @@ impl Isa {
         }
     }
 
-    /// The instruction set of this name.
+    /// Returns the instruction set with this name, or `None` if the name is unknown.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|isa| isa.name() == name)
     }
 
-    /// How its kernels want weights to be laid out; `None` as they are in a program.
+    /// Returns the weight layout of the kernels; `None` is the layout of a program.
     pub fn packing(self) -> Option<Packing> {
         match self {
             Self::Avx512Vnni => Some(Packing::X86Zmm),
@@ -72,16 +72,17 @@ impl Isa {
         }
     }
 
-    /// The best that this processor has. Without the feature `std`, what the program was
-    /// compiled for.
+    /// Returns the best instruction set that this processor supports. Without the feature `std`,
+    /// considers only the target features enabled at compile time.
     pub fn detect() -> Self {
         let supported = Self::ALL.iter().copied().find(|isa| isa.is_supported());
         supported.unwrap_or(Self::Scalar)
     }
 
-    /// Whether this processor has it.
+    /// Returns whether this processor supports the instruction set. Without the feature `std`,
+    /// considers only the target features enabled at compile time.
     pub fn is_supported(self) -> bool {
-        /// At run time with the feature `std`, otherwise what the program was compiled for.
+        /// Checks features at run time with `std`, otherwise at compile time.
         macro_rules! has {
             ($architecture:literal, $detected:path, $($feature:tt)*) => {{
                 #[cfg(all(target_arch = $architecture, feature = "std"))]
@@ -121,7 +122,7 @@ impl Isa {
     }
 }
 
-/// Asks the kernel of the system: Rust has no stable way to.
+/// Reads the hardware capabilities from the OS kernel, because Rust has no stable API for them.
 #[cfg(all(target_arch = "arm", any(target_os = "linux", target_os = "android"), feature = "std"))]
 fn armv7_has_neon() -> bool {
     const CAPABILITIES: u32 = 16;
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_again_and_portable_code_runs_everywhere() {
+    fn names_round_trip_and_scalar_is_always_supported() {
         for &isa in Isa::ALL {
             assert_eq!(Isa::from_name(isa.name()), Some(isa));
         }

@@ -1,18 +1,18 @@
-//! INT8 arithmetic: what every operation of an integer program computes, to the bit.
+//! INT8 kernels with bit-exact results on every processor.
 //!
-//! Activations are i8 with a zero point, weights i8 in [−127, 127] with a scale per output
-//! channel, accumulators i32. An accumulator becomes an activation in one way only,
-//! [`Requantize`]: multiply by an f32 scale, round half to even, add the zero point, clamp.
-//! Scales are stored with so few significant bits ([`SCALE_BITS`], [`TERM_SCALE_BITS`]) that
-//! fused and separate multiply-add give the same result, so that every processor does.
+//! Activations are i8 with a zero point, weights are i8 in [−127, 127] with a scale per output
+//! channel, and accumulators are i32. [`Requantize`] is the only conversion from accumulator to
+//! activation: multiply by an f32 scale, round half to even, add the zero point, clamp. Scales
+//! have a limited number of significant bits ([`SCALE_BITS`], [`TERM_SCALE_BITS`]), so that fused
+//! and separate multiply-add give the same result.
 //!
-//! The functions in `scalar` are the definition: plain loops over slices, without unsafe code.
-//! [`Kernels`] is the table through which they are called; kernels for an instruction set
-//! are further tables, and equal these bit for bit on every shape.
+//! The functions in `scalar` are the reference implementation: plain loops over slices, without
+//! unsafe code. [`Kernels`] is the table of these functions. The SIMD kernels in [`strided`] give
+//! bit-identical results for every shape.
 #![no_std]
 #![cfg_attr(
     target_os = "none",
-    allow(dead_code, unused_imports, reason = "vectors are of larger processors")
+    allow(dead_code, unused_imports, reason = "microcontrollers do not use the SIMD kernels")
 )]
 #![deny(unsafe_code)]
 

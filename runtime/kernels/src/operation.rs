@@ -1,191 +1,195 @@
-//! What each operation takes. The slices hold exactly what the shapes beside them say;
-//! a kernel panics where they hold less.
+//! The arguments of each operation. Slices have exactly the lengths that the shapes require; a
+//! kernel panics if one is shorter.
 
 use crate::{Image, Ranges, Walk, Window};
 
-/// Least and greatest output integer.
+/// The range of output integers: saturation and fused activation functions such as ReLU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clamp {
-    /// Least.
+    /// The smallest output.
     pub low: i8,
-    /// Greatest.
+    /// The largest output.
     pub high: i8,
 }
 
 impl Clamp {
-    /// Every i8.
+    /// The full range of i8.
     pub const FULL: Self = Self { low: i8::MIN, high: i8::MAX };
 }
 
-/// What a convolution adds before rounding: `f32(q − zero_point) · scale`.
+/// The residual that a convolution adds before rounding: `f32(q − zero_point) · scale`.
 #[derive(Clone, Copy, Debug)]
 pub struct Residual<'a> {
-    /// Shaped as the output.
+    /// The values, with the shape of the output.
     pub values: &'a [i8],
-    /// Its zero point.
+    /// The zero point of the values.
     pub zero_point: i8,
-    /// Its scale over the output's, of at most 15 significant bits.
+    /// The scale of the values divided by the output's, with at most 15 significant bits.
     pub scale: f32,
 }
 
-/// A convolution: for each output channel c, with the accumulator
-/// `a = bias[c] + Σ (x − zero_point) · w` over the elements of the window inside the image,
-/// `y = clamp(round_half_even(f32(a) · scales[c] + residual) + output_zero_point)`.
+/// A convolution. For each output channel c,
+/// `y = clamp(round_half_even(f32(a) · scales[c] + residual) + output_zero_point)`, where the
+/// accumulator is `a = bias[c] + Σ (x − zero_point) · w` over the window elements inside the image.
 ///
-/// Accumulators wrap; the converter proves that they never need to.
+/// Accumulators wrap on overflow; the converter proves that they never overflow.
 #[derive(Clone, Copy, Debug)]
 pub struct Conv<'a> {
-    /// What is read.
+    /// The input image.
     pub input: &'a [i8],
-    /// Its shape.
+    /// The shape of the input.
     pub input_shape: Image,
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
-    /// Shape of what is written.
+    /// The shape of the output.
     pub output_shape: Image,
     /// The sliding window.
     pub window: Window,
-    /// Groups the channels are split into; divides both channel counts.
+    /// The number of groups, which divides both channel counts.
     pub groups: usize,
-    /// [`Conv::is_depthwise`]: kernel row, kernel column, channel. Otherwise output channel,
-    /// kernel row, kernel column, input channel of the group, every output channel's run
-    /// padded to a multiple of 4.
+    /// The weights in the order output channel, kernel row, kernel column, input channel of the
+    /// group; the weights of each output channel are padded to a multiple of 4. If
+    /// [`Conv::is_depthwise`]: kernel row, kernel column, channel.
     pub weights: &'a [i8],
-    /// Per output channel.
+    /// The bias of each output channel, in units of input scale · weight scale.
     pub bias: &'a [i32],
-    /// Per output channel, of at most 22 significant bits.
+    /// The requantization scale of each output channel, with at most 22 significant bits.
     pub scales: &'a [f32],
-    /// Fused addition.
+    /// A fused residual addition.
     pub residual: Option<Residual<'a>>,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub output_zero_point: i8,
     /// Saturation and fused activation.
     pub clamp: Clamp,
 }
 
 impl Conv<'_> {
-    /// Whether every channel is a group of its own, which has its own layout of weights.
+    /// Returns whether every channel is its own group. Such a convolution has a different weight
+    /// layout.
     pub fn is_depthwise(&self) -> bool {
         self.groups > 1
             && self.groups == self.input_shape.channels
             && self.groups == self.output_shape.channels
     }
 
-    /// Number of weights of one output channel, without padding.
+    /// Returns the number of weights per output channel, without padding.
     pub fn depth(&self) -> usize {
         self.window.kernel[0] * self.window.kernel[1] * (self.input_shape.channels / self.groups)
     }
 }
 
-/// A sum: `clamp(round_half_even((a − za) · scale_a + (b − zb) · scale_b) + zero_point)`.
+/// An addition: `clamp(round_half_even((a − za) · scale_a + (b − zb) · scale_b) + zero_point)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Add<'a> {
-    /// Left operand, as long as the output.
+    /// The left operand, with the length of the output.
     pub a: &'a [i8],
-    /// Right operand; where shorter than the output, repeated.
+    /// The right operand, repeated if it is shorter than the output.
     pub b: &'a [i8],
-    /// Zero point of a.
+    /// The zero point of `a`.
     pub zero_point_a: i8,
-    /// Zero point of b.
+    /// The zero point of `b`.
     pub zero_point_b: i8,
-    /// Scale of a over the output's, of at most 15 significant bits.
+    /// The scale of `a` divided by the output's, with at most 15 significant bits.
     pub scale_a: f32,
-    /// Scale of b over the output's, of at most 15 significant bits.
+    /// The scale of `b` divided by the output's, with at most 15 significant bits.
     pub scale_b: f32,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub zero_point: i8,
     /// Saturation and fused activation.
     pub clamp: Clamp,
 }
 
-/// A product: `clamp(round_half_even((a − za) · (b − zb) · scale) + zero_point)`.
+/// A multiplication: `clamp(round_half_even((a − za) · (b − zb) · scale) + zero_point)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Multiply<'a> {
-    /// Left operand, as long as the output.
+    /// The left operand, with the length of the output.
     pub a: &'a [i8],
-    /// Right operand; where shorter than the output, repeated.
+    /// The right operand, repeated if it is shorter than the output.
     pub b: &'a [i8],
-    /// Zero point of a.
+    /// The zero point of `a`.
     pub zero_point_a: i8,
-    /// Zero point of b.
+    /// The zero point of `b`.
     pub zero_point_b: i8,
-    /// Scale of a times scale of b over the output's, of at most 22 significant bits.
+    /// The product of the operands' scales divided by the output's, with at most 22 significant
+    /// bits.
     pub scale: f32,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub zero_point: i8,
     /// Saturation and fused activation.
     pub clamp: Clamp,
 }
 
-/// The greatest value of each window, clamped. A window outside the image gives the least.
+/// A max pooling. A window outside the image gives the lower clamp bound.
 #[derive(Clone, Copy, Debug)]
 pub struct MaxPool<'a> {
-    /// What is read.
+    /// The input image.
     pub input: &'a [i8],
-    /// Its shape.
+    /// The shape of the input.
     pub input_shape: Image,
-    /// Shape of what is written.
+    /// The shape of the output.
     pub output_shape: Image,
     /// The sliding window.
     pub window: Window,
-    /// Fused activation.
+    /// A fused activation function.
     pub clamp: Clamp,
 }
 
-/// The mean of each window: `clamp(round_half_even(f32(Σ (x − zero_point)) · s) +
-/// output_zero_point)` over the elements inside the image.
+/// An average pooling: `clamp(round_half_even(f32(Σ (x − zero_point)) · s) + output_zero_point)`
+/// over the window elements inside the image.
 #[derive(Clone, Copy, Debug)]
 pub struct AveragePool<'a> {
-    /// What is read.
+    /// The input image.
     pub input: &'a [i8],
-    /// Its shape.
+    /// The shape of the input.
     pub input_shape: Image,
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
-    /// Shape of what is written.
+    /// The shape of the output.
     pub output_shape: Image,
-    /// The sliding window; of at most 2²³ elements.
+    /// The sliding window, with at most 2²³ elements.
     pub window: Window,
-    /// s itself if [`AveragePool::count_include_pad`]; otherwise s is this divided, in f32, by
-    /// the number of elements inside the image, and rounded to 22 significant bits.
+    /// The scale. It equals s if [`AveragePool::count_include_pad`]. Otherwise s is this scale
+    /// divided, in f32, by the number of elements inside the image and rounded to 22 significant
+    /// bits.
     pub scale: f32,
-    /// Whether elements outside the image count.
+    /// Whether padding elements count in the divisor.
     pub count_include_pad: bool,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub output_zero_point: i8,
     /// Saturation and fused activation.
     pub clamp: Clamp,
 }
 
-/// A copy in any order: `round_half_even((x − zero_point) · scale) + output_zero_point`,
-/// or, without a scale, x itself.
+/// A strided copy of `round_half_even((x − zero_point) · scale) + output_zero_point`, or of x
+/// unchanged if there is no scale.
 #[derive(Clone, Copy, Debug)]
 pub struct Move<'a> {
-    /// What is read.
+    /// The input tensor.
     pub input: &'a [i8],
-    /// Which elements go where.
+    /// The strided copy from the input to the output.
     pub walk: Walk,
-    /// Scale of the input over the output's, of at most 15 significant bits.
+    /// The scale of the input divided by the output's, with at most 15 significant bits.
     pub scale: Option<f32>,
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub output_zero_point: i8,
 }
 
-/// Where an output row or column is sampled.
+/// The two input rows (or columns) that an output row (or column) of a resize interpolates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// First row or column.
+    /// The first row or column.
     pub first: u16,
-    /// Second row or column.
+    /// The second row or column.
     pub second: u16,
-    /// Weight of the second in 1/2048, from 0 to 2048; the first has the rest.
+    /// The weight of the second one in units of 1/2048, from 0 to 2048. The weight of the first one
+    /// is 2048 minus this.
     pub weight: i32,
 }
 
 impl Sample {
-    /// As it lies in a table: the fields in order, little-endian.
+    /// Decodes a table entry: the fields in order, little-endian.
     pub fn from_bytes([a, b, c, d, weight @ ..]: [u8; 8]) -> Self {
         Self {
             first: u16::from_le_bytes([a, b]),
@@ -194,7 +198,7 @@ impl Sample {
         }
     }
 
-    /// The inverse of [`Sample::from_bytes`].
+    /// Encodes a table entry; the inverse of [`Sample::from_bytes`].
     pub fn to_bytes(self) -> [u8; 8] {
         let ([a, b], [c, d]) = (self.first.to_le_bytes(), self.second.to_le_bytes());
         let [e, f, g, h] = self.weight.to_le_bytes();
@@ -202,80 +206,82 @@ impl Sample {
     }
 }
 
-/// Interpolation: with the four weighted elements in units of 2⁻²², their sum, rounded half up.
+/// A resize by linear interpolation: the weighted sum of four elements in units of 2⁻²², rounded
+/// half up.
 #[derive(Clone, Copy, Debug)]
 pub struct Resize<'a> {
-    /// What is read.
+    /// The input image.
     pub input: &'a [i8],
-    /// Its shape.
+    /// The shape of the input.
     pub input_shape: Image,
-    /// Per output row, a [`Sample`].
+    /// The encoded [`Sample`] of each output row.
     pub rows: &'a [[u8; 8]],
-    /// Per output column, a [`Sample`].
+    /// The encoded [`Sample`] of each output column.
     pub columns: &'a [[u8; 8]],
 }
 
-/// Softmax over the channels of each pixel: with m the greatest integer,
-/// `e = table[m − x]`, `y = min(round_half_up(e · 256 / Σe) − 128, 127)`.
+/// A softmax over the channels of each pixel: `e = table[m − x]` with m the maximum of the integers
+/// x, and `y = min(round_half_up(e · 256 / Σe) − 128, 127)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax<'a> {
-    /// What is read.
+    /// The input image.
     pub input: &'a [i8],
-    /// Channels of a pixel; divides the input's length.
+    /// The number of channels, which divides the length of the input.
     pub channels: usize,
-    /// `round(exp(−d · scale) · 2²⁴)`: see [`softmax_table`](crate::softmax_table).
+    /// The table of `round(exp(−d · scale) · 2²⁴)`: see [`softmax_table`](crate::softmax_table).
     pub table: &'a [u32; 256],
 }
 
-/// From real values: `clamp(round_half_even(x · inverse_scale) + zero_point)`; NaN gives the
-/// zero point.
+/// A quantization: `clamp(round_half_even(x · inverse_scale) + zero_point)`. NaN becomes the zero
+/// point.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantize<'a> {
-    /// What is read.
+    /// The float input.
     pub input: &'a [f32],
-    /// Which elements go where.
+    /// The strided copy from the input to the output.
     pub walk: Walk,
-    /// 1 over the output's scale.
+    /// The reciprocal of the output's scale.
     pub inverse_scale: f32,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub zero_point: i8,
 }
 
-/// To real values: `f32(x − zero_point) · scale`.
+/// A dequantization: `f32(x − zero_point) · scale`.
 #[derive(Clone, Copy, Debug)]
 pub struct Dequantize<'a> {
-    /// What is read.
+    /// The input tensor.
     pub input: &'a [i8],
-    /// Which elements go where.
+    /// The strided copy from the input to the output.
     pub walk: Walk,
-    /// Real value of one integer step.
+    /// The scale of the input.
     pub scale: f32,
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
 }
 
-/// A product of rows of reals with a matrix of integers: with `q`, `scale` and `zero_point` by
-/// [`Affine`](crate::Affine) from the rows, the reals
-/// `f32(Σ (q − zero_point) · w) · (scale · scales[c]) + bias[c]`.
+/// A dynamically quantized matmul of float rows with an INT8 matrix:
+/// `f32(Σ (q − zero_point) · w) · (scale · scales[c]) + bias[c]`, where
+/// [`Affine`](crate::Affine) computes `q`, `scale` and `zero_point` from the input.
 ///
-/// Sums are exact for at most [`Product::DEPTH`] weights of a column, and wrap beyond.
+/// Accumulators are exact for at most [`Product::DEPTH`] weights per column, and wrap beyond.
 #[derive(Clone, Copy, Debug)]
 pub struct Product<'a> {
-    /// What is read, row by row.
+    /// The input rows, contiguous.
     pub input: &'a [f32],
-    /// Elements of a row.
+    /// The number of elements per row.
     pub depth: usize,
-    /// Which of them share a scale.
+    /// The granularity of the activation scales.
     pub ranges: Ranges,
-    /// As many rows as the input's have elements, each with one of every column.
+    /// The weights: `depth` contiguous rows with one element per column.
     pub weights: &'a [i8],
-    /// Per column.
+    /// The weight scale of each column.
     pub scales: &'a [f32],
-    /// Per column.
+    /// The float bias of each column.
     pub bias: &'a [f32],
 }
 
 impl Product<'_> {
-    /// So many products of 255 and 127 fit an i32.
+    /// The largest depth whose accumulators cannot overflow an i32: activations differ from the
+    /// zero point by at most 255, and weights are at most 127.
     pub const DEPTH: usize = 66_311;
 }

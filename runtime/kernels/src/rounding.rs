@@ -1,32 +1,32 @@
-//! The one definition of rounding.
+//! Rounding and requantization, shared by all reference kernels.
 
 use crate::Clamp;
 
-/// Significant bits of a scale that multiplies an accumulator.
+/// The maximum number of significant bits of a scale that multiplies an accumulator.
 pub const SCALE_BITS: u32 = 22;
 
-/// Significant bits of a scale that multiplies one activation, whose product must be exact:
-/// 9 bits of the activation and 15 of the scale are the 24 of an f32.
+/// The maximum number of significant bits of a scale that multiplies an activation. The product is
+/// exact: 9 bits of the activation plus 15 of the scale are the 24 bits of an f32.
 pub const TERM_SCALE_BITS: u32 = 15;
 
-/// 1.5 · 2²³. Neighbouring f32 from 2²³ to 2²⁴ are 1 apart, so that adding it to a value
-/// within ±2²² rounds that value to an integer, half to even.
+/// 1.5 · 2²³. Adjacent f32 between 2²³ and 2²⁴ differ by 1, so adding this to a value within ±2²²
+/// rounds the value to an integer, half to even.
 const MAGIC: f32 = 12_582_912.0;
 
-/// Beyond this, [`round_half_even`] saturates.
+/// The magnitude at which [`round_half_even`] saturates.
 const LIMIT: f32 = 2_097_152.0;
 
-/// The integer nearest to `value`; halfway, the even one. Saturates at ±2²¹; NaN gives −2²¹.
+/// Returns the integer nearest to `value`, ties to even. Saturates at ±2²¹; NaN becomes −2²¹.
 #[inline(always)]
 pub fn round_half_even(value: f32) -> i32 {
-    // Comparisons in this order are the minimum and maximum of the processor.
+    // Comparisons in this order compile to minimum and maximum instructions.
     let value = if value > -LIMIT { value } else { -LIMIT };
     let value = if value < LIMIT { value } else { LIMIT };
     ((value + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
 }
 
-/// `value` with at most `bits` significant bits (1 to 24), halfway to the even one.
-/// Infinities and NaN stay what they are.
+/// Rounds `value` to at most `bits` significant bits (1 to 24), ties to even. Infinities and NaN
+/// are unchanged.
 pub fn round_significant(value: f32, bits: u32) -> f32 {
     if !value.is_finite() || bits >= f32::MANTISSA_DIGITS {
         return value;
@@ -35,19 +35,20 @@ pub fn round_significant(value: f32, bits: u32) -> f32 {
     let raw = value.to_bits();
     let half = (1u32 << (dropped - 1)) - 1;
     let odd = (raw >> dropped) & 1;
-    // A carry out of the fraction raises the exponent, which is the right result.
+    // A carry out of the fraction increments the exponent, which is the correct result.
     f32::from_bits((raw + half + odd) & !((1 << dropped) - 1))
 }
 
-/// Whether `value` has at most `bits` significant bits.
+/// Returns whether `value` has at most `bits` significant bits.
 pub fn is_significant(value: f32, bits: u32) -> bool {
     round_significant(value, bits).to_bits() == value.to_bits()
 }
 
-/// From a scaled accumulator to an activation: `clamp(round_half_even(t) + zero_point)`.
+/// The conversion of a scaled accumulator to an activation:
+/// `clamp(round_half_even(t) + zero_point)`.
 ///
-/// The limits are integers and rounding keeps order, so that clamping before rounding is the
-/// same, and no value is too great for the addition that rounds.
+/// The implementation clamps before it rounds. The result is the same, because the bounds are
+/// integers and rounding is monotonic, and no value is too large for rounding by addition.
 #[derive(Clone, Copy, Debug)]
 pub struct Requantize {
     low: f32,
@@ -56,14 +57,14 @@ pub struct Requantize {
 }
 
 impl Requantize {
-    /// For an output with this zero point and these limits.
+    /// Creates the conversion for an output with this zero point and clamp range.
     pub fn new(zero_point: i8, clamp: Clamp) -> Self {
         let zero_point = i32::from(zero_point);
         let relative = |limit: i8| (i32::from(limit) - zero_point) as f32;
         Self { low: relative(clamp.low), high: relative(clamp.high), zero_point }
     }
 
-    /// The activation for `value`, in steps of the output. NaN gives the least.
+    /// Converts `value`, in units of the output scale. NaN becomes the lower clamp bound.
     #[inline(always)]
     pub fn apply(&self, value: f32) -> i8 {
         let value = if value > self.low { value } else { self.low };
@@ -100,14 +101,14 @@ mod tests {
             Self { mantissa: self.mantissa * other.mantissa, exponent }
         }
 
-        /// The sum of two numbers whose exponents are less than 60 apart.
+        /// The sum of two numbers whose exponents differ by less than 60.
         fn plus(self, other: Self) -> Self {
             let exponent = self.exponent.min(other.exponent);
             let raised = |number: Self| number.mantissa << (number.exponent - exponent);
             Self { mantissa: raised(self) + raised(other), exponent }
         }
 
-        /// With `shift` bits less, half to even.
+        /// Drops `shift` bits, rounding half to even.
         fn drop_bits(self, shift: u32) -> Self {
             if shift == 0 {
                 return self;
@@ -136,7 +137,7 @@ mod tests {
         }
     }
 
-    /// The contract in exact arithmetic: every f32 operation rounds to 24 bits.
+    /// The specification in exact arithmetic: every f32 operation rounds to 24 bits.
     fn requantize(
         accumulator: i32,
         scale: f32,
@@ -153,7 +154,7 @@ mod tests {
                     Exact { mantissa: difference.into(), exponent: 0 }.times(Exact::of(scale));
                 let rounded = added.to_bits_significant(24);
                 let lost = rounded.exponent - added.exponent;
-                assert_eq!(rounded.mantissa << lost, added.mantissa, "the product is exact");
+                assert_eq!(rounded.mantissa << lost, added.mantissa, "the product must be exact");
                 product.plus(added).to_bits_significant(24)
             }
         };
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_tie_goes_to_the_even_integer() {
+    fn ties_round_to_the_even_integer() {
         for integer in -(1 << 21)..(1 << 21) {
             let tie = integer as f32 + 0.5;
             assert_eq!(round_half_even(tie), integer + (integer & 1));
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_ties_go_to_the_nearest_integer() {
+    fn values_next_to_ties_round_to_the_nearest_integer() {
         for integer in -300i32..300 {
             let tie = integer as f32 + 0.5;
             for (value, expected) in [
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn requantization_is_exact_where_accumulators_are_extreme() {
+    fn requantization_is_exact_for_extreme_accumulators() {
         let scales = [5.5e-20, 1e-9, 2.0_f32.powi(-31), 0.1, 0.5, 1.0, 1.5, 1000.0, 1.8e19, 0.0];
         for accumulator in [i32::MIN, i32::MIN + 1, -1, 0, 1, 1 << 24, (1 << 24) + 1, i32::MAX] {
             for scale in scales {
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn requantization_is_exact_on_every_tie_of_a_power_of_two() {
+    fn requantization_is_exact_on_ties_of_power_of_two_scales() {
         for shift in 1..24 {
             let scale = (-(shift as f32)).exp2();
             for integer in -260..260i64 {
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn special_values_keep_their_bits() {
+    fn special_values_are_unchanged() {
         for value in [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0, -0.5] {
             assert_eq!(round_significant(value, 15).to_bits(), value.to_bits());
         }

@@ -1,18 +1,19 @@
-//! Rows of weights without their zeros.
+//! The sparse encoding of weights: a bitmap per row and the nonzero elements.
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 4, 4 | number of rows, and of elements of a row (the *depth*): u32 |
-//! | of each row | 4 · ⌈depth / 32⌉: which elements are there; element i is bit i mod 8 of byte i / 8, and bits without an element are 0 |
-//! | | the elements that are not 0, i8, in their order |
+//! | 4, 4 | number of rows, and number of elements per row (the *depth*): u32 |
+//! | 4 · ⌈depth / 32⌉ per row | bitmap of nonzero elements |
+//! | 1 per nonzero element | the nonzero elements of the row, i8, in order |
 //!
-//! So every matrix has one such form, whatever the pattern of its zeros, and bits tell where the next
-//! row is. Numbers are little-endian.
+//! Element i of a row is bit i mod 8 of byte i / 8 of the bitmap; unused bits are 0. The bitmap and
+//! elements of a row precede those of the next one, and the bitmap determines where that one
+//! starts. Numbers are little-endian. Every matrix has exactly one encoding.
 
-/// Elements that one word of bits tells of.
+/// The number of elements per bitmap word.
 pub(crate) const WORD: usize = 32;
 
-/// A matrix of weights without its zeros.
+/// A sparse weight matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct Sparse<'a> {
     count: usize,
@@ -20,26 +21,26 @@ pub struct Sparse<'a> {
     rows: &'a [i8],
 }
 
-/// A row, or what is left of it.
+/// A row, or the rest of one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Row<'a> {
-    /// Words of bits.
+    /// The bitmap words.
     pub(crate) bits: &'a [[i8; 4]],
-    /// The elements that are not 0, and the rows behind.
+    /// The nonzero elements, followed by the encoding of the next rows.
     pub(crate) weights: &'a [i8],
 }
 
 impl<'a> Sparse<'a> {
-    /// The form of so many rows of `depth` elements, if it says that it is. What follows may be
-    /// wrong: [`Sparse::is_valid`] tells.
+    /// Interprets `bytes` as a matrix of `count` rows of `depth` elements. Returns `None` if the
+    /// header states other numbers. Does not validate the rows; see [`Sparse::is_valid`].
     pub fn new(bytes: &'a [i8], count: usize, depth: usize) -> Option<Self> {
         let (head, rows) = bytes.split_at_checked(8)?;
         let fits = head.as_chunks().0.iter().map(|&number| word(number) as usize);
         fits.eq([count, depth]).then_some(Self { count, depth, rows })
     }
 
-    /// Whether it is what [`Sparse::encode`] makes: there are all rows and nothing else, with as
-    /// many weights as bits, of which none is 0.
+    /// Returns whether the bytes are a valid encoding: all rows and nothing else, with as many
+    /// elements as bits, and no element 0.
     pub fn is_valid(&self) -> bool {
         let beyond = !0 << (self.depth % WORD);
         let mut rest = self.rows;
@@ -58,13 +59,13 @@ impl<'a> Sparse<'a> {
         rest.is_empty()
     }
 
-    /// The bytes of the rows.
+    /// Returns the bytes of the encoded rows.
     pub(crate) fn rows(&self) -> &'a [i8] {
         self.rows
     }
 
-    /// Writes the weights of a valid form, zeros and all, into rows of at least `depth` elements,
-    /// which are 0.
+    /// Decodes a valid encoding into dense rows. `rows` are slices of at least `depth` elements,
+    /// which must be 0.
     pub fn expand<'b>(&self, rows: impl Iterator<Item = &'b mut [i8]>) {
         let mut rest = self.rows;
         for to in rows {
@@ -80,7 +81,7 @@ impl<'a> Sparse<'a> {
         }
     }
 
-    /// Gives the bytes of this form for so many rows of `depth` elements, one after another.
+    /// Encodes rows of `depth` elements and passes each byte to `give`.
     pub fn encode<'b>(
         rows: impl ExactSizeIterator<Item = &'b [i8]>,
         depth: usize,
@@ -102,19 +103,19 @@ impl<'a> Sparse<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The first of some rows.
+    /// Returns the first of the encoded rows.
     pub(crate) fn first(rows: &'a [i8], depth: usize) -> Option<Self> {
         let (bits, weights) = rows.split_at_checked(depth.div_ceil(WORD).checked_mul(4)?)?;
         Some(Self { bits: bits.as_chunks().0, weights })
     }
 
-    /// How many weights it has.
+    /// Returns the number of nonzero elements.
     pub(crate) fn count(&self) -> usize {
         self.bits.iter().map(|&bits| word(bits).count_ones() as usize).sum()
     }
 }
 
-/// The number in a word.
+/// Returns the value of a bitmap word.
 pub(crate) fn word(bytes: [i8; 4]) -> u32 {
     u32::from_le_bytes(bytes.map(|byte| byte as u8))
 }
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_that_of_the_table() {
+    fn the_encoding_matches_the_documentation() {
         let mut weights = vec![0; 2 * 34];
         (weights[0], weights[9], weights[33]) = (5, -127, 1);
         weights[34 + 32] = 7;
@@ -153,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_become_what_they_were(
+        fn decoding_restores_the_rows(
             depth in 1usize..100,
             weights in vec(prop_oneof![2 => Just(0i8), 1 => -127i8..=127], 1..1000),
         ) {
@@ -168,7 +169,7 @@ mod tests {
         }
 
         #[test]
-        fn no_other_bytes_are_valid(
+        fn only_encodings_are_valid(
             depth in 1usize..70,
             weights in vec(prop_oneof![Just(0i8), -127i8..=127], 1..300),
             at in any::<prop::sample::Index>(),
@@ -190,7 +191,7 @@ mod tests {
                 return Ok(());
             }
             wrong[at.index(form.len())] = byte;
-            // Either it is invalid, or the one form of other weights.
+            // It is either invalid, or the encoding of other weights.
             if is_valid(&wrong) {
                 let mut expanded = vec![0; weights.len()];
                 Sparse::new(&wrong, rows, depth).unwrap().expand(expanded.chunks_mut(depth));

@@ -1,42 +1,43 @@
-//! The table of kernels for dense activations and weights as they are in a program.
+//! The table of kernels for contiguous tensors and the weight layout of programs.
 
 use crate::{
     Add, AveragePool, Conv, Dequantize, MaxPool, Move, Multiply, Quantize, Resize, Softmax, scalar,
 };
 
-/// One function per operation. All tables give the same bytes; each writes its last argument.
+/// One function per operation. All tables give identical results. The last argument of each
+/// function is the output.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
-    /// Convolution.
+    /// Computes a convolution.
     pub conv: fn(&Conv<'_>, &mut [i8]),
-    /// Convolution, not of single channels, whose weights have the form of
-    /// [`sparse`](crate::sparse), with a row for each output channel.
+    /// Computes a convolution that is not depthwise, with weights in the
+    /// [`sparse`](crate::sparse) encoding, one row per output channel.
     #[cfg(feature = "sparse")]
     pub sparse: fn(&Conv<'_>, &mut [i8]),
-    /// Sum.
+    /// Adds two tensors.
     pub add: fn(&Add<'_>, &mut [i8]),
-    /// Product.
+    /// Multiplies two tensors element by element.
     pub multiply: fn(&Multiply<'_>, &mut [i8]),
-    /// Greatest value of each window.
+    /// Computes the maximum of each window.
     pub max_pool: fn(&MaxPool<'_>, &mut [i8]),
-    /// Mean of each window.
+    /// Computes the mean of each window.
     pub average_pool: fn(&AveragePool<'_>, &mut [i8]),
-    /// `output[i] = table[input[i] + 128]`: table, input, output.
+    /// Computes `output[i] = table[input[i] + 128]` from the arguments (table, input, output).
     pub lookup: fn(&[i8; 256], &[i8], &mut [i8]),
-    /// Copy.
+    /// Copies and optionally requantizes elements.
     pub copy: fn(&Move<'_>, &mut [i8]),
-    /// Interpolation.
+    /// Resizes an image by linear interpolation.
     pub resize: fn(&Resize<'_>, &mut [i8]),
-    /// Softmax.
+    /// Computes a softmax over channels.
     pub softmax: fn(&Softmax<'_>, &mut [i8]),
-    /// From real values.
+    /// Quantizes floats.
     pub quantize: fn(&Quantize<'_>, &mut [i8]),
-    /// To real values.
+    /// Dequantizes to floats.
     pub dequantize: fn(&Dequantize<'_>, &mut [f32]),
 }
 
 impl Kernels {
-    /// The definition.
+    /// The reference implementation.
     pub const SCALAR: Self = Self {
         conv: scalar::conv,
         #[cfg(feature = "sparse")]
@@ -53,12 +54,12 @@ impl Kernels {
         dequantize: scalar::dequantize,
     };
 
-    /// The best for what the program was compiled for: with the feature `dsp`, Arm's instructions
-    /// for two products of 16 bits.
+    /// The best kernels for the compilation target. On 32-bit Arm with the feature `dsp`, these use
+    /// the dual 16-bit multiply instructions; otherwise they are [`Kernels::SCALAR`].
     #[cfg(not(all(target_arch = "arm", feature = "dsp")))]
     pub const NATIVE: Self = Self::SCALAR;
-    /// The best for what the program was compiled for: Arm's instructions for two products of 16
-    /// bits.
+    /// The best kernels for the compilation target: those with Arm's dual 16-bit multiply
+    /// instructions.
     #[cfg(all(target_arch = "arm", feature = "dsp"))]
     pub const NATIVE: Self = crate::arch::arm::dsp::KERNELS;
 }

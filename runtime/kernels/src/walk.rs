@@ -1,22 +1,23 @@
-//! Copies in any order of dimensions.
+//! Strided copies.
 
-/// Walks up to six dimensions of two blocks at once, outermost first.
+/// A strided copy over up to six dimensions of a source and a target, outermost first. Offsets and
+/// strides are in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walk {
-    /// How many elements along each dimension, at least 1.
+    /// The number of elements along each dimension, at least 1.
     pub dims: [usize; 6],
-    /// First element of the source.
+    /// The index of the first source element.
     pub source_offset: usize,
-    /// Distance of neighbours in the source; may be 0 (repeat).
+    /// The stride of each dimension in the source; 0 repeats an element.
     pub source_strides: [usize; 6],
-    /// First element of the target.
+    /// The index of the first target element.
     pub target_offset: usize,
-    /// Distance of neighbours in the target.
+    /// The stride of each dimension in the target.
     pub target_strides: [usize; 6],
 }
 
 impl Walk {
-    /// Calls `run` with the first elements of source and target of every run along the
+    /// Calls `run` with the source and target index of the first element of every run along the
     /// innermost dimension.
     #[inline(always)]
     pub(crate) fn for_each_run(&self, mut run: impl FnMut(usize, usize)) {
@@ -43,19 +44,18 @@ impl Walk {
         }
     }
 
-    /// The walk over the first elements of what the innermost `inner` dimensions walk over: each
-    /// is a run of one.
+    /// Returns the copy without its innermost `inner` dimensions: each run has one element, the
+    /// first of those dimensions.
     pub(crate) fn outer(&self, inner: usize) -> Self {
         let mut walk = *self;
         walk.dims[6 - inner..].fill(1);
         walk
     }
 
-    /// Copies every element of `source` to its place in `target`. Both hold every element walked
-    /// over.
+    /// Copies the elements from `source` to `target`.
     ///
     /// # Panics
-    /// Where they do not.
+    /// If the copy exceeds `source` or `target`.
     #[inline(always)]
     pub fn copy<T: Copy>(&self, source: &[T], target: &mut [T]) {
         if self.source_strides[5] != 1 || self.target_strides[5] != 1 {
@@ -67,11 +67,10 @@ impl Walk {
         });
     }
 
-    /// Writes `convert` of every element of `source` to its place in `target`. Both hold
-    /// every element walked over.
+    /// Copies the elements from `source` to `target` and applies `convert` to each.
     ///
     /// # Panics
-    /// Where they do not.
+    /// If the copy exceeds `source` or `target`.
     #[inline(always)]
     pub fn apply<S: Copy, T: Copy>(
         &self,
@@ -81,8 +80,8 @@ impl Walk {
     ) {
         let [.., count] = self.dims;
         let ([.., source_step], [.., target_step]) = (self.source_strides, self.target_strides);
-        // The match is within the run, so that there is one walk: small processors have little
-        // room for code.
+        // The match is inside the run, so that the outer loop is compiled only once: code size
+        // matters on microcontrollers.
         self.for_each_run(|mut from, mut to| match (source_step, target_step) {
             (1, 1) => {
                 let source = &source[from..from + count];

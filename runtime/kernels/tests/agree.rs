@@ -1,4 +1,4 @@
-//! The scalar kernels equal straightforward definitions, on any shape.
+//! The reference kernels match naive implementations for any shape.
 
 mod common;
 
@@ -12,7 +12,7 @@ use hardtack_kernels::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// What every convolution computes, tap by tap.
+/// A naive convolution.
 #[expect(clippy::too_many_arguments)]
 fn naive_conv(
     g: &Geometry,
@@ -57,7 +57,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn conv_equals_its_definition(
+    fn conv_matches_the_naive_implementation(
         g in geometry(),
         groups in 1usize..5,
         per_group in (1usize..40, 1usize..40),
@@ -84,9 +84,9 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20))]
 
-    /// Windows and channels beyond the blocks that kernels work in.
+    /// Windows and channels that exceed the block sizes of the kernels.
     #[test]
-    fn deep_conv_equals_its_definition(
+    fn deep_conv_matches_the_naive_implementation(
         kernel in 1usize..4,
         size in 1usize..5,
         channels in (100usize..300, 1usize..300),
@@ -168,12 +168,12 @@ fn check_conv(
     (Kernels::SCALAR.conv)(&conv, &mut output);
     let mut native = vec![0; output.len()];
     (Kernels::NATIVE.conv)(&conv, &mut native);
-    assert_eq!(native, output, "what this processor has beside the definition");
+    assert_eq!(native, output, "native kernels must match the reference");
     prop_assert_eq!(&output, &expected);
 
     #[cfg(feature = "sparse")]
     if !conv.is_depthwise() {
-        // As they are, and with most of them gone.
+        // The original weights, and with most of them set to 0.
         let fewer: Vec<i8> =
             weights.iter().map(|&weight| if weight & 3 == 1 { weight } else { 0 }).collect();
         for weights in [&weights, &fewer] {
@@ -195,7 +195,7 @@ fn check_conv(
 
 proptest! {
     #[test]
-    fn pools_equal_their_definitions(
+    fn pools_match_naive_implementations(
         g in geometry(),
         channels in 1usize..100,
         values in vec(activation(), 1..300),
@@ -251,7 +251,7 @@ proptest! {
     }
 
     #[test]
-    fn softmax_is_within_one_step_of_real_softmax(
+    fn softmax_is_within_one_step_of_float_softmax(
         input in vec(activation(), 1..60),
         scale in 0.0001..2.0f32,
     ) {

@@ -1,4 +1,4 @@
-//! A pool in a process that was forked: none of its threads are there, and nothing waits for them.
+//! A thread pool in a forked process, which has none of its threads and must not wait for them.
 #![cfg(all(unix, feature = "std"))]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hardtack_kernels::strided::{Parallel, Pool};
 
-/// Whether every part runs once.
+/// Returns whether every part runs exactly once.
 fn works(pool: &Pool) -> bool {
     (0..9).all(|parts| {
         let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
@@ -18,22 +18,22 @@ fn works(pool: &Pool) -> bool {
     })
 }
 
-/// Forks; fails where the child does not end well within some seconds.
+/// Runs `work` in a forked child. Fails if it returns false or does not finish within 30 seconds.
 fn in_child(work: impl FnOnce() -> bool) {
-    // SAFETY: the child does what `work` does, on one thread, and ends.
+    // SAFETY: the child runs only `work` on its single thread, and then exits.
     let child = unsafe { libc::fork() };
-    assert!(child >= 0, "the system refuses to fork");
+    assert!(child >= 0, "fork failed");
     if child == 0 {
         let well = catch_unwind(AssertUnwindSafe(work)).unwrap_or(false);
-        // SAFETY: ends this process, without what the parent wants to be done at its end.
+        // SAFETY: ends the child process without running the parent's exit handlers.
         unsafe { libc::_exit(if well { 0 } else { 1 }) };
     }
     let began = Instant::now();
     let mut status = -1;
-    // SAFETY: `status` can be written.
+    // SAFETY: `status` is valid for writes.
     while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
         if began.elapsed() > Duration::from_secs(30) {
-            // SAFETY: it is the child, which has not been waited for.
+            // SAFETY: `child` has not been reaped, so the process ID is still valid.
             unsafe { libc::kill(child, libc::SIGKILL) };
             panic!("the child hangs");
         }
@@ -43,9 +43,9 @@ fn in_child(work: impl FnOnce() -> bool) {
 }
 
 #[test]
-fn a_child_runs_frees_and_makes_pools() {
+fn a_child_can_run_drop_and_create_pools() {
     let pause = Duration::from_millis(30);
-    // Workers that sleep at the time, and workers that do not yet.
+    // With workers that sleep, and with workers that still poll.
     for pause in [pause, Duration::ZERO] {
         for _ in 0..3 {
             let mut pool = Some(Pool::new(4).unwrap());
@@ -66,20 +66,20 @@ fn a_child_runs_frees_and_makes_pools() {
                 drop(pool.take());
                 true
             });
-            // A child of a child.
+            // A grandchild.
             let reference = pool.as_ref().unwrap();
             in_child(|| {
                 in_child(|| works(reference));
                 works(reference)
             });
-            // The parent has its threads.
+            // The pool still works in the parent.
             assert!(works(reference));
         }
     }
 }
 
 #[test]
-fn a_panic_in_a_child_reaches_it() {
+fn a_panic_in_a_child_reaches_its_caller() {
     let pool = Pool::new(4).unwrap();
     std::panic::set_hook(Box::new(|_| ()));
     for bad in 0..4 {
@@ -92,7 +92,7 @@ fn a_panic_in_a_child_reaches_it() {
 }
 
 #[test]
-fn pools_of_too_many_threads_are_refused() {
+fn pools_with_too_many_threads_are_rejected() {
     for threads in [Pool::MOST + 1, 4_000_000_000, usize::MAX] {
         let error = Pool::new(threads).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);

@@ -1,6 +1,6 @@
-//! Safe functions with arguments that make no sense: each is refused, panics, or writes its output
-//! and nothing else. The arena lies between pages that end the process where a kernel touches them.
-// WebAssembly has neither threads nor such pages, and its panics end the process.
+//! Safe functions with invalid arguments: each call is rejected, panics, or writes only its output.
+//! The arena is surrounded by guard pages, which abort the process on access.
+// WebAssembly has no threads and no guard pages, and its panics abort the process.
 #![cfg(not(target_family = "wasm"))]
 
 mod common;
@@ -17,16 +17,16 @@ use hardtack_kernels::strided::*;
 use hardtack_kernels::{Clamp, Image, Isa, Ranges, Window};
 use proptest::prelude::*;
 
-/// Bytes of the arena: whole pages, so that it is guarded on both sides.
+/// The bytes of the arena: whole pages, so that it is guarded on both sides.
 const ARENA: usize = 1 << 16;
-/// Bytes of weights, guarded in the same way.
+/// The bytes of the weights, guarded in the same way.
 const WEIGHTS: usize = 1 << 16;
 
 fn tables() -> Vec<&'static Kernels> {
     Isa::ALL.iter().filter_map(|&isa| Kernels::for_isa(isa)).collect()
 }
 
-/// Sizes: most of them possible, some 0, some near where they overflow, alone or multiplied.
+/// Sizes: mostly valid, some 0, some close to overflow by themselves or in products.
 fn size() -> impl Strategy<Value = usize> {
     let edges = [
         0,
@@ -52,7 +52,7 @@ fn size() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// Distances and places.
+/// Strides and offsets.
 fn distance() -> impl Strategy<Value = usize> {
     prop_oneof![
         2 => Just(0usize),
@@ -65,7 +65,8 @@ fn distance() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// Of an image that may be possible, mostly begins in a half of the arena, or is not possible at all.
+/// Views of images: mostly plausible ones in one half of the arena, some at its end, some
+/// arbitrary.
 fn view(half: usize) -> impl Strategy<Value = View> {
     let any = (distance(), distance(), distance()).prop_map(|(offset, row, pixel)| View {
         offset,
@@ -93,11 +94,12 @@ fn finish() -> Finish {
     Finish { zero_point: 3, low: 0, high: 255 }
 }
 
-/// Parts at once, on threads; asked for any number of threads, it gives that.
+/// Runs parts on two threads and reports an arbitrary number of threads.
 #[derive(Debug)]
 struct Threads(usize);
 
-// SAFETY: threads take numbers in turn, each once, and are joined before it returns or unwinds.
+// SAFETY: the atomic counter gives each index below `parts` to one thread, which calls `work` once.
+// The scope joins both threads before `run` returns or unwinds.
 unsafe impl Parallel for Threads {
     fn threads(&self) -> usize {
         self.0
@@ -106,7 +108,7 @@ unsafe impl Parallel for Threads {
     fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
         let next = AtomicUsize::new(0);
         let take = || {
-            // Of very many parts nearly all are empty.
+            // If there are very many parts, nearly all are empty.
             while let index @ 0..=50_000 = next.fetch_add(1, Ordering::Relaxed) {
                 if index >= parts {
                     break;
@@ -125,8 +127,8 @@ fn parallel() -> impl Strategy<Value = Threads> {
     prop_oneof![6 => Just(1usize), 2 => 2usize..9, 1 => size()].prop_map(Threads)
 }
 
-/// Runs an operation in a guarded arena. Whether it did anything: then nothing changed but the bytes
-/// of `written` pixels.
+/// Runs an operation in a guarded arena. Returns whether it did not panic. In that case, checks
+/// that only the bytes of the `written` pixels changed.
 fn attempt(
     written: (&View, [usize; 2], usize),
     run: impl FnOnce(&mut [u8]),
@@ -140,7 +142,7 @@ fn attempt(
     let done = catch_unwind(AssertUnwindSafe(|| run(&mut *arena))).is_ok();
     let (view, [rows, columns], bytes) = written;
     if done {
-        // It was possible, so that these are few and lie in the arena.
+        // The operation succeeded, so the pixels are few and in the arena.
         for row in 0..rows {
             for column in 0..columns {
                 let at = view.offset + row * view.row + column * view.pixel;
@@ -152,7 +154,7 @@ fn attempt(
     Ok(done)
 }
 
-/// How many cases did something; a test in which none does tests nothing.
+/// The number of cases per test that succeeded. A test without any would be meaningless.
 static DONE: [AtomicUsize; 5] = [const { AtomicUsize::new(0) }; 5];
 
 fn count(kind: usize, done: bool) {
@@ -161,11 +163,11 @@ fn count(kind: usize, done: bool) {
 
 fn enough(kind: usize, least: usize) {
     let done = DONE[kind].load(Ordering::Relaxed);
-    println!("{done} cases did something");
-    assert!(done >= least, "only {done} cases did anything");
+    println!("{done} cases succeeded");
+    assert!(done >= least, "only {done} cases succeeded");
 }
 
-/// Panics are the answer to much of this, and are not printed.
+/// Runs a test without printing panics, because most cases are expected to panic.
 fn silent(test: impl FnOnce()) {
     std::panic::set_hook(Box::new(|_| ()));
     let result = catch_unwind(AssertUnwindSafe(test));
@@ -186,7 +188,7 @@ fn check<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCas
 }
 
 #[test]
-fn convolutions() {
+fn convolutions_survive_invalid_arguments() {
     let shape = (size(), size(), size(), size()).prop_map(|(groups, outputs, runs, run)| Dense {
         groups,
         outputs,
@@ -195,7 +197,7 @@ fn convolutions() {
     });
     let rest = (two(size()), two(distance()), distance(), distance(), any::<bool>());
     let residual = proptest::option::of(view(0));
-    // Mostly as many runs as the shape says.
+    // In most cases, the plan and the shape have the same number of runs.
     let agree = prop::bool::weighted(0.8);
     let cases = (view(0), view(1), two(size()), shape, rest, residual, parallel(), agree);
     check(cases, |(input, output, size, shape, rest, residual, parallel, agree)| {
@@ -234,7 +236,7 @@ fn convolutions() {
 }
 
 #[test]
-fn depthwise_convolutions() {
+fn depthwise_convolutions_survive_invalid_arguments() {
     let kernel = prop_oneof![
         4 => prop::sample::select(vec![[1, 1], [3, 3], [5, 5], [7, 7], [8, 2]]),
         1 => two(size()),
@@ -272,7 +274,7 @@ fn depthwise_convolutions() {
     enough(1, 50);
 }
 
-/// A window that may be impossible. Its kernel is small, or a panic would take a while.
+/// A window that may be invalid. Its kernel is small, so that cases that panic are fast.
 fn window() -> impl Strategy<Value = Window> {
     let near = || two(prop_oneof![8 => 1usize..4, 1 => Just(0usize), 1 => size()]);
     (two(0usize..4), near(), near(), two(distance()))
@@ -280,11 +282,11 @@ fn window() -> impl Strategy<Value = Window> {
 }
 
 #[test]
-fn pools_and_interpolation() {
+fn pooling_and_resizing_survive_invalid_arguments() {
     let samples = || {
         prop::collection::vec(
             any::<[u8; 8]>().prop_map(|mut bytes| {
-                // Rows and columns below 4, mostly.
+                // In most cases, rows and columns are below 4.
                 if bytes[7] < 240 {
                     (bytes[0], bytes[1], bytes[2], bytes[3]) = (bytes[0] % 4, 0, bytes[2] % 4, 0);
                 }
@@ -337,7 +339,7 @@ fn pools_and_interpolation() {
 }
 
 #[test]
-fn operations_on_single_elements() {
+fn element_wise_operations_survive_invalid_arguments() {
     let cases = (view(0), view(0), view(1), two(size()), size(), any::<bool>(), parallel());
     check(cases, |(a, b, output, size, channels, repeated, parallel)| {
         let linear = Linear { zero_point: 1, scale: 0.5, output_zero_point: 2 };
@@ -365,7 +367,7 @@ fn operations_on_single_elements() {
 }
 
 #[test]
-fn products() {
+fn matmuls_survive_invalid_arguments() {
     let sizes = (size(), size(), 0usize..400, 0usize..3, -1isize..2, -1isize..2);
     check((sizes, any::<bool>(), parallel()), |(sizes, tensor, parallel)| {
         let (depth, columns, rows, bias, more, less) = sizes;
@@ -383,7 +385,7 @@ fn products() {
             let needed = product.scratch(rows);
             let mut scratch = Guarded::new(needed.min(1 << 22).saturating_add_signed(less));
             let mut output = Guarded::new(4 * elements(rows, columns));
-            // SAFETY: any bytes are reals, and these are whole ones at a multiple of four.
+            // SAFETY: all bit patterns are valid f32.
             let (_, reals, _) = unsafe { output.bytes().align_to_mut::<f32>() };
             let done = catch_unwind(AssertUnwindSafe(|| {
                 product.run(kernels, &input, reals, scratch.bytes(), &parallel);
@@ -395,10 +397,9 @@ fn products() {
     enough(4, 50);
 }
 
-/// What was possible before checks knew of overflow: each is refused now, and would otherwise end
-/// the process at a guarded page.
+/// Regression tests for sizes that overflow. Without the checks, each would access a guard page.
 #[test]
-fn sizes_that_overflow_are_refused() {
+fn sizes_that_overflow_are_rejected() {
     let view = |offset| View { offset, row: 64, pixel: 16 };
     let plan = ConvPlan {
         input: view(0),
@@ -448,10 +449,10 @@ fn sizes_that_overflow_are_refused() {
             Depthwise::new(plan, packing).is_some()
         };
         assert!(conv(&|_| ()));
-        // The end of what is read is the last address, and the slack behind it wrapped.
+        // The end of the input fits in the address space, but the slack after it overflows.
         assert!(!conv(&|plan| plan.input.offset = usize::MAX - 200));
         assert!(!conv(&|plan| plan.dilation[0] = 1 << (usize::BITS - 1)));
-        // So many columns, all at one place, whose weights have a number of bytes that wraps.
+        // All columns have the same address, but the number of weight bytes overflows.
         assert!(!conv(&|plan| {
             plan.shape.kernel[1] = 1 << (usize::BITS - 6);
             plan.input.pixel = 0;

@@ -1,5 +1,5 @@
-//! Products of reals with matrices of integers: the definition is near the real product, and kernels
-//! on packed weights equal it, on every instruction set of this processor.
+//! Dynamically quantized matmul: the reference implementation is close to the float result, and the
+//! kernels of every instruction set of this processor match the reference bit for bit.
 
 mod common;
 
@@ -11,10 +11,11 @@ use hardtack_kernels::{Isa, Product, Ranges, product};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Parts that run one after another, last first.
+/// Runs parts one after another, the last one first.
 struct Backwards(usize);
 
-// SAFETY: one call follows the other, one for each number.
+// SAFETY: `run` calls `work` exactly once for each index below `parts`, and returns after the last
+// call.
 unsafe impl Parallel for Backwards {
     fn threads(&self) -> usize {
         self.0
@@ -84,9 +85,9 @@ fn on(kernels: &Kernels, case: &Case) -> Vec<f32> {
     };
     let mut scratch = Guarded::new(operation.scratch(case.rows));
     scratch.bytes().fill(0x55);
-    // Ends where nothing may be written.
+    // Followed by a guard page.
     let mut output = Guarded::new(4 * case.rows * case.matrix.columns);
-    // SAFETY: any bytes are reals, and these are whole ones at a multiple of four.
+    // SAFETY: all bit patterns are valid f32.
     let (_, reals, _) = unsafe { output.bytes().align_to_mut::<f32>() };
     operation.run(kernels, &case.input, reals, scratch.bytes(), &Backwards(case.threads));
     reals.to_vec()
@@ -104,7 +105,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn kernels_equal_the_definition(case in case()) {
+    fn kernels_match_the_reference(case in case()) {
         let expected = bits(&defined(&case));
         for kernels in tables() {
             prop_assert_eq!(&bits(&on(kernels, &case)), &expected, "{}", kernels.isa().name());
@@ -112,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn the_definition_is_near_the_real_product(case in case()) {
+    fn the_reference_is_close_to_the_float_result(case in case()) {
         let Matrix { depth, columns } = case.matrix;
         let range = |values: &[f32]| {
             values.iter().fold(0f32, |a, &x| a.max(x)) - values.iter().fold(0f32, |a, &x| a.min(x))
@@ -127,7 +128,8 @@ proptest! {
             let (mut exact, mut slack) = (f64::from(case.bias[column]), 0.0);
             for (&x, &w) in x.iter().zip(weights) {
                 exact += f64::from(x) * f64::from(w) * scale;
-                // Half a step by the value, and half by the zero point, at the ends of the range.
+                // Half a step from rounding the value, and half from the zero point at the range
+                // ends.
                 slack += f64::from(step) * f64::from(w.abs()) * scale;
             }
             let rounding = 1e-5 * (exact.abs() + slack) + 1e-5;
@@ -136,9 +138,9 @@ proptest! {
     }
 }
 
-/// The greatest sums there are, and numbers that are none.
+/// The largest possible accumulators, and inputs that are not finite.
 #[test]
-fn extremes_are_the_same_everywhere() {
+fn extreme_values_give_the_same_result_everywhere() {
     let depth = Product::DEPTH;
     for values in [[127i8, -127], [-127, 127]] {
         let case = Case {

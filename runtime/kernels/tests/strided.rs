@@ -1,5 +1,5 @@
-//! Kernels on packed weights equal the definition, on every instruction set of this processor:
-//! any window, any distance of rows and pixels, any number of threads, extreme values.
+//! The kernels of every instruction set of this processor match the reference implementation for
+//! any window, strides and number of threads, and for extreme values.
 
 mod common;
 
@@ -16,21 +16,22 @@ fn tables() -> Vec<&'static Kernels> {
     Isa::ALL.iter().filter_map(|&isa| Kernels::for_isa(isa)).collect()
 }
 
-/// `HARDTACK_REQUIRE_ISA=avx512vnni,avx2` makes the absence of an instruction set a failure.
+/// With `HARDTACK_REQUIRE_ISA=avx512vnni,avx2`, fails if this processor lacks one of these sets.
 #[test]
-fn every_required_instruction_set_is_tried() {
+fn every_required_instruction_set_is_tested() {
     let tried: Vec<&str> = tables().iter().map(|kernels| kernels.isa().name()).collect();
     println!("instruction sets: {tried:?}");
     let required = std::env::var("HARDTACK_REQUIRE_ISA").unwrap_or_default();
     for name in required.split(',').filter(|&name| !name.is_empty() && name != "scalar") {
-        assert!(tried.contains(&name), "this processor does not have {name}");
+        assert!(tried.contains(&name), "this processor does not support {name}");
     }
 }
 
-/// Parts that run one after another, last first.
+/// Runs parts one after another, the last one first.
 struct Backwards(usize);
 
-// SAFETY: one call follows the other, one for each number.
+// SAFETY: `run` calls `work` exactly once for each index below `parts`, and returns after the last
+// call.
 unsafe impl Parallel for Backwards {
     fn threads(&self) -> usize {
         self.0
@@ -44,7 +45,7 @@ unsafe impl Parallel for Backwards {
 /// An image in an arena, with a halo and gaps between its rows and pixels.
 struct Place {
     image: Image,
-    /// Rows above, columns to the left.
+    /// The rows of the halo above, and its columns to the left.
     before: [usize; 2],
     view: View,
     end: usize,
@@ -59,7 +60,7 @@ impl Place {
         Self { image, before, view, end }
     }
 
-    /// The first element of a padded window.
+    /// Returns a view that starts at the first element of a padded window.
     fn window(&self, pad: [usize; 2]) -> View {
         let View { offset, row, pixel } = self.view;
         assert!(pad[0] <= self.before[0] && pad[1] <= self.before[1]);
@@ -87,7 +88,7 @@ impl Place {
     }
 }
 
-/// A convolution with all its values.
+/// A random convolution.
 #[derive(Clone, Debug)]
 struct Case {
     geometry: Geometry,
@@ -164,13 +165,13 @@ impl Case {
         height * width * (self.channels[0] / self.groups)
     }
 
-    /// Weights of one output channel, row-major in kernel row, kernel column, input channel.
+    /// Returns the weights of an output channel: kernel row, kernel column, input channel.
     fn row(&self, channel: usize) -> Vec<i8> {
         let start = channel * 7;
         cycle(&self.weights, start + self.depth()).split_off(start)
     }
 
-    /// What the definition gives.
+    /// Returns the output of the reference implementation.
     fn expected(&self) -> Vec<i8> {
         let [input_shape, output_shape] = self.images();
         let rows: Vec<Vec<i8>> = (0..self.channels[1]).map(|channel| self.row(channel)).collect();
@@ -205,7 +206,7 @@ impl Case {
         output
     }
 
-    /// Whether the layer may be called narrow.
+    /// Returns whether the layer satisfies the conditions of `narrow`.
     fn is_narrow(&self) -> bool {
         let bias = cycle(&self.bias, self.channels[1]);
         let small = |channel: usize| {
@@ -215,7 +216,7 @@ impl Case {
         self.scales.iter().all(|&scale| scale < 256.0) && (0..self.channels[1]).all(small)
     }
 
-    /// Runs it on packed weights; `narrow` where that is claimed.
+    /// Runs the convolution on packed weights.
     fn run(&self, kernels: &Kernels, narrow: bool) -> Vec<i8> {
         let [input, output] = self.images();
         let window = self.geometry.window;
@@ -227,7 +228,7 @@ impl Case {
             end.saturating_sub(input + window.pad[axis])
         };
         let after = [beyond(0, input.height, output.height), beyond(1, input.width, output.width)];
-        // The input comes last, so that what is read beyond its slack is found out.
+        // The input is last in the arena, so that reads past its slack access the guard page.
         let to = Place::new(64, output, [1, 2], [1, 0], self.gaps[1]);
         let added = Place::new(to.end, output, [0, 1], [0, 0], self.gaps[0]);
         let from = Place::new(added.end, input, window.pad, after, self.gaps[0]);
@@ -315,7 +316,7 @@ impl Case {
             operation.run(kernels, arena, packed, parallel);
         }
         let result = to.read(arena, raise);
-        // Nothing else was written.
+        // Only the output may change.
         for at in to.positions() {
             arena[at] = before[at];
         }
@@ -328,7 +329,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn convolutions_equal_the_definition(case in case(false)) {
+    fn convolutions_match_the_reference(case in case(false)) {
         let expected = case.expected();
         for kernels in tables() {
             prop_assert_eq!(&case.run(kernels, false), &expected, "{}", kernels.isa());
@@ -339,7 +340,7 @@ proptest! {
     }
 
     #[test]
-    fn depthwise_convolutions_equal_the_definition(case in case(true)) {
+    fn depthwise_convolutions_match_the_reference(case in case(true)) {
         let case = Case { residual: None, ..case };
         let expected = case.expected();
         for kernels in tables() {

@@ -1,4 +1,5 @@
-//! Where images lie in the arena of an executor: with the halos that their readers want.
+//! Places images in the arena of an executor, with the padding borders (halos) that their
+//! readers need.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,10 +13,10 @@ use crate::execute;
 use crate::plan::{Lifetime, Placement, Plan, place, spans};
 use crate::program::{Step, Tensor, TensorId};
 
-/// Images start at multiples of this, a line of the cache.
+/// The alignment of images in bytes: one cache line.
 const ALIGNMENT: u64 = 64;
 
-/// Rows above and below, columns to the left and right.
+/// The size of a halo: rows above and below, columns to the left and right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Margins {
     top: usize,
@@ -25,7 +26,7 @@ pub(super) struct Margins {
 }
 
 impl Margins {
-    /// What a window reads around an image.
+    /// Returns the halo that a window reads around an image.
     fn of(window: &Window, input: &Tensor, output: &Tensor) -> Self {
         let beyond = |axis: usize, input: u32, output: u32| {
             let last = (output as usize - 1) * window.stride[axis];
@@ -56,7 +57,7 @@ impl Margins {
 
 /// The shape of an image with its halo.
 ///
-/// The columns to the right of a row are those to the left of the next.
+/// The columns to the right of a row overlap those to the left of the next row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub(super) rows: usize,
@@ -71,7 +72,7 @@ impl Shape {
         Self { rows, columns, channels: tensor.channels as usize, margins }
     }
 
-    /// Bytes from one row to the next.
+    /// Returns the row pitch: the bytes from one row to the next.
     pub(super) fn pitch(&self) -> usize {
         (self.columns + self.margins.left.max(self.margins.right)).saturating_mul(self.channels)
     }
@@ -81,19 +82,19 @@ impl Shape {
         self.margins.left.saturating_mul(self.channels)
     }
 
-    /// Bytes before the first pixel.
+    /// Returns the bytes before the first pixel.
     fn lead(&self) -> usize {
         self.margins.top.saturating_mul(self.pitch()).saturating_add(self.left())
     }
 
-    /// Bytes of image and halo.
+    /// Returns the bytes of the image and its halo.
     fn bytes(&self) -> usize {
         let rows = self.margins.top + self.rows + self.margins.bottom;
         rows.saturating_mul(self.pitch()).saturating_add(self.left())
     }
 }
 
-/// An image that has its place.
+/// An image with an assigned place in the arena.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed {
     pub(super) shape: Shape,
@@ -110,14 +111,14 @@ impl Placed {
         }
     }
 
-    /// The first element of a padded window.
+    /// Returns a view that starts at the first element of the top-left window, padding included.
     pub(super) fn window(&self, window: &Window) -> View {
         let view = self.view();
         let pad = window.pad[0] * view.row + window.pad[1] * view.pixel;
         View { offset: view.offset - pad, ..view }
     }
 
-    /// The bytes from the first element to the last.
+    /// Returns the byte range from the first element to the last.
     pub(super) fn range(&self) -> core::ops::Range<usize> {
         let view = self.view();
         let row = self.shape.columns * self.shape.channels;
@@ -128,7 +129,8 @@ impl Placed {
         [self.shape.rows, self.shape.columns]
     }
 
-    /// What fills its halo, if it has one. `raise`: what activations are stored raised by.
+    /// Returns the operation that fills the halo with the zero point, if there is a halo. `raise`
+    /// is the activation offset: activations are stored as i8 plus this.
     pub(super) fn halo(&self, raise: i32) -> Option<Halo> {
         (!self.shape.margins.is_empty()).then(|| Halo {
             start: self.start,
@@ -141,17 +143,17 @@ impl Placed {
     }
 }
 
-/// All images of a program.
+/// The arena layout of a program.
 #[derive(Debug)]
 pub(crate) struct Layout {
     images: Vec<Option<Placed>>,
-    /// For each step, a copy of its input with a halo.
+    /// For each step, the copy of its input with a halo, if it needs one.
     copies: Vec<Option<Placed>>,
     pub(super) arena_bytes: usize,
 }
 
 impl Layout {
-    /// Lays out the images of a program's steps.
+    /// Places all images of a program.
     pub(crate) fn new<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> Self {
         let count = program.tensor_count();
         let tensor = |id: TensorId| program.tensor(id).expect("tensors of steps were checked");
@@ -168,8 +170,8 @@ impl Layout {
             let margins = &mut margins[usize::from(id)];
             *margins = margins.max(more);
         }
-        // Copies in any order may not be able to step over a halo, nor operations that do not
-        // look at shapes.
+        // Some strided copies cannot skip a halo, and neither can a lookup that changes the shape.
+        // Their tensors get no halo.
         let shape = |id: TensorId| Shape::new(&tensor(id), margins[usize::from(id)]);
         let steps_over = |walk, side, id: TensorId| remap(walk, side, &shape(id));
         let mut flat = alloc::vec![false; count];
@@ -237,7 +239,7 @@ impl Layout {
         }
     }
 
-    /// The same, to be looked at.
+    /// Returns the layout as a memory plan for reports.
     pub(crate) fn plan<B: AsRef<[u8]>>(&self, program: &Program<B>, steps: &[Step]) -> Plan {
         let spans = spans(program.tensor_count(), steps.iter().copied());
         let name = |id| program.tensor_name(id).unwrap_or_default();
@@ -259,12 +261,12 @@ impl Layout {
         Plan { arena_bytes: self.arena_bytes as u32, tensors: images.chain(copies).collect() }
     }
 
-    /// Where a tensor that a step names lies.
+    /// Returns the image of a tensor that some step uses.
     pub(super) fn image(&self, id: TensorId) -> &Placed {
         self.images[usize::from(id)].as_ref().expect("a step names it")
     }
 
-    /// The copy of its input that a step reads instead.
+    /// Returns the copy with a halo that a step reads instead of its input, if there is one.
     pub(super) fn copy(&self, step: usize) -> Option<&Placed> {
         self.copies[step].as_ref()
     }

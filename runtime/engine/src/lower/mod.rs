@@ -1,8 +1,8 @@
-//! From the steps of a program to a flat list of operations on images in an arena, for the
+//! Lowers the steps of a program to a flat list of operations on images in an arena, for the
 //! kernels of one instruction set.
 //!
-//! Nothing is decided while it runs: where images and their halos lie, which bytes of the
-//! packed weights belong to what, and which kernel computes it.
+//! Everything is decided before the first inference: the places of images and their halos, the
+//! packed weights of each operation, and the kernel that computes it.
 
 mod layout;
 mod operation;
@@ -23,24 +23,24 @@ use crate::execute;
 use crate::packed::{Cursor, Shape, slice, tables};
 use crate::program::*;
 
-/// Addends of a greater scale, and sums of a scale from this on, could leave an i32.
+/// Residuals must have a smaller scale than this, so that the result fits in an i32.
 const ADDEND_SCALE: f32 = 65536.0;
-/// Scales that a narrow layer may have.
+/// The exclusive upper limit of the requantization scales of a narrow layer.
 const NARROW_SCALE: f32 = 256.0;
-/// Accumulators of a narrow layer.
+/// The largest accumulator size of a narrow layer, in bits.
 const NARROW_BITS: u8 = 22;
 
-/// A program made ready for the kernels of one instruction set.
+/// A program lowered for the kernels of one instruction set.
 #[derive(Clone, Debug)]
 pub(crate) struct Lowered {
-    /// Each with the number of its step.
+    /// The operations, each with the index of its step.
     pub(crate) operations: Vec<(u32, Operation)>,
     pub(crate) arena_bytes: usize,
 }
 
 impl Lowered {
-    /// Lowers a program whose weights, in the layout `packing`, are `packed`. `None` for the rare
-    /// program that the kernels do not fit: the definition runs it.
+    /// Lowers a program. `packed` contains its weights in the layout `packing`. Returns `None` for
+    /// the rare program that the kernels do not support; the reference kernels run it.
     pub(crate) fn new<B: AsRef<[u8]>>(
         program: &Program<B>,
         steps: &[Step],
@@ -50,7 +50,7 @@ impl Lowered {
         Self::with_layout(program, steps, packed, packing).map(|(lowered, _)| lowered)
     }
 
-    /// The same, with where everything lies.
+    /// Lowers a program like [`Lowered::new`] and also returns its arena layout.
     pub(crate) fn with_layout<B: AsRef<[u8]>>(
         program: &Program<B>,
         steps: &[Step],
@@ -69,7 +69,7 @@ impl Lowered {
             return None;
         }
         let layout = Layout::new(program, steps);
-        // A program whose windows lie far outside their images has halos beyond all measure.
+        // Windows that extend far outside their images would need excessively large halos.
         let limit = program.arena_bytes().saturating_mul(4).saturating_add(1 << 20);
         if layout.arena_bytes > limit.min(Program::<B>::MAXIMUM_ARENA as usize) {
             return None;
@@ -92,7 +92,7 @@ impl Lowered {
     }
 }
 
-/// Whether every tensor is written, at least in part, before it is read.
+/// Returns whether every tensor is written, at least in part, before it is read.
 fn is_ordered<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> bool {
     let mut written = alloc::vec![false; program.tensor_count()];
     steps.iter().all(|step| {
@@ -107,7 +107,7 @@ fn is_ordered<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> bool {
 struct Lowering<'a> {
     raise: i32,
     cursor: Cursor,
-    /// Of each tensor, whether its halo is filled already.
+    /// Whether the halo of each tensor has been filled.
     has_halo: Vec<bool>,
     operations: Vec<(u32, Operation)>,
     layout: Layout,
@@ -197,7 +197,7 @@ impl Lowering<'_> {
             }
             Step::Lookup(step) => {
                 let table: &[u8; 256] = self.packed.get(table(0))?.try_into().ok()?;
-                // From integers by integers to stored by stored.
+                // Both the index and the entries change from i8 to the stored representation.
                 let flip = self.raise as u8;
                 let stored =
                     core::array::from_fn(|x| table[usize::from(x as u8 ^ flip ^ 0x80)] ^ flip);
@@ -231,8 +231,8 @@ impl Lowering<'_> {
                     size: output.size(),
                     channels: output.shape.channels,
                 };
-                // Copied: they are places, which must stay what they were when they were checked,
-                // whatever becomes of a file that the weights lie in.
+                // Copied because they are offsets: they must stay valid even if a mapped file that
+                // contains the weights changes after the check.
                 let samples = |index: usize| {
                     let bytes = self.packed.get(table(index))?;
                     Some(Box::<[[u8; 8]]>::from(bytes.as_chunks().0))
@@ -359,7 +359,7 @@ impl Lowering<'_> {
         let (mut from, mut to) = (input.view(), output.view());
         let (mut size, mut channels) = (output.size(), output.shape.channels);
         if input.size() != size || input.shape.channels != channels {
-            // Of as many elements, without halos: one pixel.
+            // The shapes differ, but both images are contiguous: treat them as one pixel.
             channels *= size[0] * size[1];
             size = [1, 1];
             for view in [&mut from, &mut to] {
@@ -384,12 +384,13 @@ impl Lowering<'_> {
     }
 }
 
-/// An image without its first rows.
+/// Returns the view without its first `rows` rows.
 fn below(view: View, rows: u32) -> View {
     View { offset: view.offset + rows as usize * view.row, ..view }
 }
 
-/// The walk between a port and an image, as a walk between the port and the arena.
+/// Converts a strided copy between a program input or output and a tensor to one between the
+/// input or output and the arena.
 fn in_arena(walk: &Walk, side: Side, image: &Placed) -> Option<hardtack_kernels::Walk> {
     let mut walk = remap(execute::walk(walk), side, &image.shape)?;
     match side {

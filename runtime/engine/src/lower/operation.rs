@@ -1,16 +1,16 @@
-//! One operation of a lowered program.
+//! The operations of a lowered program.
 
 use alloc::boxed::Box;
 use hardtack_kernels::strided::{self, Kernels, Parallel};
 
 use crate::{Input, Output};
 
-/// An operation, with the places of all it touches.
+/// An operation with the arena offsets of its operands.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    /// From the port of this number.
+    /// Quantizes the program input with this index.
     Quantize(u16, strided::Quantize),
-    /// To the port of this number.
+    /// Dequantizes into the program output with this index.
     Dequantize(u16, strided::Dequantize),
     Halo(strided::Halo),
     Fill(strided::Fill),
@@ -20,12 +20,12 @@ pub(crate) enum Operation {
     Unary(Box<strided::Unary>),
     MaxPool(strided::MaxPool),
     AveragePool(strided::AveragePool),
-    /// With where its rows and columns are sampled.
+    /// A resize with its samples for rows and columns.
     Resize(strided::Resize, [Box<[[u8; 8]]>; 2]),
     Move(strided::Move),
 }
 
-/// What all operations of a run share.
+/// The context of an inference.
 pub(crate) struct Machine<'a> {
     pub(crate) kernels: &'a Kernels,
     pub(crate) weights: &'a [u8],
@@ -33,7 +33,7 @@ pub(crate) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Does one operation. The ports were checked.
+    /// Runs one operation. The inputs and outputs have been checked.
     pub(crate) fn run(
         &self,
         operation: &Operation,
@@ -77,7 +77,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Multiplications of an operation that are products of a weight.
+    /// Returns the multiply-accumulates (MACs) of a convolution; 0 for other operations.
     pub(crate) fn products(operation: &Operation) -> u64 {
         match operation {
             Operation::Conv(conv) => conv.products(),

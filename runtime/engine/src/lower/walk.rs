@@ -1,4 +1,4 @@
-//! Walks over images whose rows do not follow each other at once.
+//! Strided copies from and to images with gaps between their rows.
 
 use alloc::vec::Vec;
 
@@ -6,15 +6,16 @@ use hardtack_kernels::Walk;
 
 use super::layout::Shape;
 
-/// One of the two blocks of a walk.
+/// The side of a strided copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Source,
     Target,
 }
 
-/// The walk that touches the same elements of an image with this shape on one side, with offsets
-/// from its first element; `None` where six dimensions do not suffice for it.
+/// Adapts a strided copy of a contiguous tensor to an image with gaps between its rows on one
+/// side. Offsets are relative to the first element of the image. Returns `None` if the result
+/// would need more than six dimensions or irregular strides.
 pub(super) fn remap(walk: Walk, side: Side, shape: &Shape) -> Option<Walk> {
     let row = shape.columns * shape.channels;
     let pitch = shape.pitch();
@@ -25,7 +26,7 @@ pub(super) fn remap(walk: Walk, side: Side, shape: &Shape) -> Option<Walk> {
         Side::Source => (walk.source_offset, walk.source_strides, walk.target_strides),
         Side::Target => (walk.target_offset, walk.target_strides, walk.source_strides),
     };
-    // Dimensions of size, stride on this side, stride on the other.
+    // Dimensions: size, stride on this side, stride on the other side.
     let mut dims: Vec<[usize; 3]> = Vec::new();
     let mut last = offset % row;
     for ((&size, &stride), &other) in walk.dims.iter().zip(&strides).zip(&others) {
@@ -40,7 +41,8 @@ pub(super) fn remap(walk: Walk, side: Side, shape: &Shape) -> Option<Walk> {
             last += (size - 1) * stride;
             push(size, stride, other);
         } else {
-            // It goes on in the next row: two dimensions, where it meets each row alike.
+            // The dimension spans several rows. Split it in two if it visits the same columns
+            // of each row.
             let within = row / stride;
             if !row.is_multiple_of(stride) || !size.is_multiple_of(within) {
                 return None;

@@ -1,4 +1,4 @@
-//! Between the family `mcu` and others.
+//! Converts weights between the family `mcu` and packed layouts.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use crate::code::Code;
 use crate::program::*;
 use crate::{Problem, ProgramError};
 
-/// The tables of a step other than a convolution.
+/// Returns the tables of a step that is not a convolution.
 pub(crate) fn tables(step: &Step) -> impl Iterator<Item = Span> {
     let (first, second) = match step {
         Step::Lookup(step) => (Some(step.table), None),
@@ -26,42 +26,43 @@ pub(crate) fn tables(step: &Step) -> impl Iterator<Item = Span> {
     first.into_iter().chain(second)
 }
 
-/// Rows to columns: `weights` has so many rows.
+/// Transposes a matrix of `rows` rows.
 fn transposed(weights: &[u8], rows: usize) -> Vec<u8> {
     let columns = weights.len() / rows;
     (0..columns).flat_map(|column| weights[column..].iter().step_by(columns)).copied().collect()
 }
 
-/// Where the family `mcu` has a weight of a depthwise layer: of a channel, at a row and column.
+/// Returns a function from (channel, row, column) to the index of a depthwise weight in the family
+/// `mcu`.
 fn place(shape: Depthwise) -> impl Fn(usize, usize, usize) -> usize {
     move |channel, row, column| (row * shape.kernel[1] + column) * shape.channels + channel
 }
 
-/// The packed layer of a convolution that does not share another's.
+/// The packed layer of a convolution that does not reuse another's weights.
 struct Layer {
     conv: Conv,
     shape: Shape,
-    /// Of the input.
+    /// The zero point of the input.
     zero_point: i8,
     outputs: usize,
-    /// Whether the family `mcu` has it tap by tap.
+    /// Whether the weights are in depthwise order in the family `mcu`.
     depthwise: bool,
-    /// Whether the family `mcu` has it without its zeros.
+    /// Whether the weights are sparse in the family `mcu`.
     sparse: bool,
-    /// Weights of an output channel.
+    /// The number of weights per output channel.
     depth: usize,
-    /// Number of the step.
+    /// The index of the step.
     step: u32,
     range: Range<usize>,
 }
 
 impl Layer {
-    /// Bytes of a row in the family `mcu`.
+    /// Returns the bytes of a row of dense weights in the family `mcu`.
     fn row(&self) -> usize {
         self.depth.next_multiple_of(4)
     }
 
-    /// Rows of weights from their form without zeros.
+    /// Decodes sparse weights to dense rows.
     fn expanded(&self, form: &[u8]) -> Vec<u8> {
         let mut rows = vec![0; self.outputs * self.row()];
         let form = Sparse::new(bytemuck::cast_slice(form), self.outputs, self.depth);
@@ -70,7 +71,7 @@ impl Layer {
         rows
     }
 
-    /// The inverse of [`Layer::expanded`].
+    /// Encodes dense rows as sparse weights; the inverse of [`Layer::expanded`].
     fn encoded(&self, rows: &[u8]) -> Vec<u8> {
         let rows = bytemuck::cast_slice(rows).chunks(self.row()).map(|row| &row[..self.depth]);
         let mut form = Vec::new();
@@ -79,16 +80,16 @@ impl Layer {
     }
 }
 
-/// What the steps of a program have in a packed section.
+/// The contents of a packed section.
 struct Pieces {
     layers: Vec<Layer>,
-    /// Each where the family `mcu` has it, and here.
+    /// The tables, each with its range in the family `mcu` and in this section.
     tables: Vec<(Span, Range<usize>)>,
-    /// Bytes of the section.
+    /// The bytes of the section.
     length: usize,
 }
 
-/// The pieces of a checked program.
+/// Returns the contents of the packed section of a validated program.
 fn pieces(code: Code<'_>, packing: Packing) -> Pieces {
     let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
     let within = |range: super::Range| range.start as usize..range.end as usize;
@@ -121,16 +122,17 @@ fn pieces(code: Code<'_>, packing: Packing) -> Pieces {
     Pieces { layers, tables: all_tables, length: cursor.end() as usize }
 }
 
-/// A packed section may have this many times the bytes of the weights it is made of. Lanes that
-/// stay empty take at most 16 times the room.
+/// The largest allowed size of a packed section, as a multiple of the original size. Empty lanes
+/// alone can increase the size up to 16 times.
 const GROWTH: u64 = 64;
-/// A packed section may have this many bytes in any case.
+/// The size in bytes that a packed section may have regardless of the original size.
 const GROWN: u64 = 8 << 20;
 
-/// The bytes of the weights section of a checked program for another family.
+/// Returns the bytes of the packed weights section of a validated program.
 ///
 /// # Errors
-/// Where steps share weights so often that the section would be many times as large as the weights.
+/// [`ProgramError::WeightsRepeated`] if steps use the same weights so often that the section would
+/// be many times as large as the weights.
 pub(crate) fn length(code: Code<'_>, packing: Packing) -> Result<u64, ProgramError> {
     let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
     let mut cursor = Cursor::new(packing);
@@ -150,7 +152,7 @@ pub(crate) fn length(code: Code<'_>, packing: Packing) -> Result<u64, ProgramErr
     Ok(needed)
 }
 
-/// The weights section of a checked program for another family, from that of the family `mcu`.
+/// Packs the weights section of a validated program from the family `mcu`.
 ///
 /// # Errors
 /// See [`length`].
@@ -192,11 +194,11 @@ pub(crate) fn pack(
     Ok(packed)
 }
 
-/// The inverse of [`pack`]: the section of the family `mcu`, of a program that was checked with
-/// its packed section.
+/// Converts packed weights back to the family `mcu`; the inverse of [`pack`]. The program was
+/// validated with the packed section.
 ///
 /// # Errors
-/// Where there are more or fewer weights than the family `mcu` has room for.
+/// If the encoding of a sparse layer does not have the length that the program states.
 pub(crate) fn unpack(
     code: Code<'_>,
     packed: &[u8],

@@ -1,9 +1,9 @@
-//! The weights section for a family of instruction sets.
+//! The weights section in the layout of a kernel family.
 //!
-//! What the steps of a program read of the weights lies there in the order of the steps, each at
-//! a multiple of 64: of a convolution one packed layer, bias and scales included, as
-//! [`hardtack_kernels::packed`] lays it out; of other steps their tables as they are. Nothing
-//! in the section says where, since it follows from the program.
+//! The section contains the weights of each step in step order, aligned to 64 bytes. A
+//! convolution has one packed layer with bias and scales, in the layout of
+//! [`hardtack_kernels::packed`]; other steps have their tables unchanged. The section contains no
+//! offsets, because they follow from the program.
 
 #[cfg(feature = "alloc")]
 mod convert;
@@ -19,20 +19,20 @@ use crate::{Problem, ProgramError};
 #[cfg(feature = "alloc")]
 pub(crate) use self::convert::{length, pack, tables, unpack};
 
-/// Ranges start at multiples of this.
+/// The alignment of ranges in bytes.
 const ALIGNMENT: u64 = 64;
 
-/// The packed weights of a convolution.
+/// The shape of the packed weights of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// Window by window.
+    /// Ordered by window.
     Dense(Dense),
-    /// Channel by channel.
+    /// Ordered by channel.
     Depthwise(Depthwise),
 }
 
 impl Shape {
-    /// The shape for a step with these numbers of channels.
+    /// Returns the shape for a convolution with these numbers of input and output channels.
     pub(crate) fn of(step: &Conv, inputs: u32, outputs: u32) -> Self {
         let [height, width] = step.window.kernel.map(usize::from);
         let alone = is_depthwise(step.groups, inputs, outputs) && step.residual.is_none();
@@ -43,7 +43,7 @@ impl Shape {
             });
         }
         let (groups, inputs) = (step.groups as usize, (inputs / step.groups) as usize);
-        // The elements of a row of the window are neighbours in the image.
+        // The elements of a window row are contiguous in the image.
         let joined = groups == 1 && step.window.dilation[1] == 1;
         let (runs, run) = if joined { (height, width * inputs) } else { (height * width, inputs) };
         Self::Dense(Dense { groups, outputs: outputs as usize / groups, runs, run })
@@ -56,7 +56,7 @@ impl Shape {
         }
     }
 
-    /// Whether `accept` likes every scale of the packed layer.
+    /// Returns whether `accept` returns true for every scale of the packed layer.
     pub(crate) fn all_scales(
         &self,
         packing: Packing,
@@ -70,21 +70,21 @@ impl Shape {
     }
 }
 
-/// Walks over the ranges of a packed section.
+/// Iterates over the ranges of a packed section.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor {
     packing: Packing,
     next: u64,
-    /// First byte and end of the last convolutions and strips, the latest first.
+    /// The start and end of the last convolutions and row tiles, the most recent first.
     layers: [(u64, u64); Strip::SHARES],
-    /// Without an allocator nothing reads packed weights: there is no cursor, and the compiler
-    /// leaves out whatever has one.
+    /// Packed weights need an allocator. Without one no cursor can be created, and the compiler
+    /// removes all code that uses one.
     #[cfg(not(feature = "alloc"))]
     #[expect(dead_code, reason = "nobody can make one")]
     never: core::convert::Infallible,
 }
 
-/// A range of a packed section, in bytes.
+/// A byte range of a packed section.
 pub(crate) type Range = core::ops::Range<u64>;
 
 impl Cursor {
@@ -105,13 +105,13 @@ impl Cursor {
         start..end
     }
 
-    /// The range of a table.
+    /// Returns the range of the next table.
     pub(crate) fn table(&mut self, span: Span) -> Range {
         self.take(span.length.into())
     }
 
-    /// The range of a convolution with these numbers of channels; of a strip, that of the layer it
-    /// shares, which was checked to be the same.
+    /// Returns the shape and range of the next convolution. A row tile that reuses the weights of
+    /// an earlier layer has the range of that layer.
     pub(crate) fn conv(&mut self, strip: &Strip, inputs: u32, outputs: u32) -> (Shape, Range) {
         let shape = Shape::of(&strip.conv, inputs, outputs);
         let range = match strip.shares {
@@ -126,40 +126,39 @@ impl Cursor {
         (shape, range)
     }
 
-    /// Bytes of the section, once every range was taken.
+    /// Returns the bytes of the section after the last range.
     pub(crate) fn end(&self) -> u64 {
         self.next
     }
 }
 
-/// The bytes of a range.
+/// Returns the bytes of a range, or `None` if it exceeds the section.
 pub(crate) fn slice(packed: &[u8], range: Range) -> Option<&[u8]> {
     packed.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }
 
-/// Where a checker finds what a step reads of the weights.
+/// A weights section and its layout, for validation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Section<'a> {
-    /// The family `mcu`.
+    /// Weights of the family `mcu`.
     Plain(&'a [u8]),
-    /// Another.
+    /// Packed weights, and the cursor for the next range.
     #[cfg_attr(not(feature = "alloc"), expect(dead_code, reason = "it has a cursor"))]
     Packed(&'a [u8], Cursor),
 }
 
 impl<'a> Section<'a> {
-    /// Weights packed in this way.
+    /// Creates a section of packed weights.
     #[cfg(feature = "alloc")]
     pub(crate) fn packed(weights: &'a [u8], packing: Packing) -> Self {
         Self::Packed(weights, Cursor::new(packing))
     }
 
-    /// Whether the section may have this length where it would have `expected` bytes in the family
-    /// `mcu`.
+    /// Checks the length of the section. `expected` is its length in the family `mcu`.
     pub(crate) fn check_length(&self, expected: u32) -> Result<(), ProgramError> {
         let (fits, given) = match self {
             Self::Plain(weights) => (u64::from(expected) == weights.len() as u64, weights.len()),
-            // Packed weights have what the others have, and more padding.
+            // Packed weights contain the same values with more padding.
             Self::Packed(packed, _) => (u64::from(expected) <= packed.len() as u64, packed.len()),
         };
         if fits {
@@ -168,7 +167,7 @@ impl<'a> Section<'a> {
         Err(ProgramError::WeightsLength { expected, given: given as u64 })
     }
 
-    /// The content of a table, whose length was checked.
+    /// Returns the bytes of a table whose range was checked.
     pub(crate) fn table(&mut self, span: Span) -> Result<&'a [u8], Problem> {
         match self {
             Self::Plain(bytes) => Ok(&bytes[span.offset as usize..][..span.length as usize]),
@@ -178,7 +177,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether everything was read, at the end of the steps.
+    /// Checks after the last step that the whole section was read.
     pub(crate) fn check_end(&self) -> Result<(), ProgramError> {
         match self {
             Self::Plain(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! Collects tensors, steps and weights, and writes the program.
+//! The program builder.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,13 +12,13 @@ use crate::packed::Section;
 use crate::program::{Port, PortType, Span, Step, Tensor, TensorId};
 use crate::{Program, ProgramError, check, names};
 
-/// Tensors lie at multiples of this.
+/// The alignment of tensors in bytes.
 const ALIGNMENT: u64 = 16;
 
-/// A program in the making.
+/// Builds a program from tensors, steps and weights.
 ///
-/// Tensors and ports get their numbers in the order they are made; steps run in the order
-/// they are added. Mistakes that depend on the whole are reported by [`Builder::finish`].
+/// Tensors, inputs and outputs are numbered in the order they are added; steps run in the order
+/// they are added. [`Builder::finish`] reports errors that depend on the whole program.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     inputs: Vec<Port>,
@@ -32,24 +32,24 @@ pub struct Builder {
 /// A finished program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Built {
-    /// The program, for [`Program::parse`](crate::Program::parse).
+    /// The program's code, for [`Program::parse`](crate::Program::parse).
     pub code: Vec<u8>,
-    /// Its weights section.
+    /// The weights section.
     pub weights: Vec<u8>,
-    /// What lies where in its arena.
+    /// The memory plan of the arena.
     pub plan: Plan,
 }
 
 impl Builder {
-    /// Nothing yet.
+    /// Creates an empty builder.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A program taken apart again, to be finished in another way.
+    /// Creates a builder with the contents of an existing program, to change it.
     ///
     /// # Errors
-    /// As [`Program::pack`].
+    /// See [`Program::pack`].
     pub fn of<B: AsRef<[u8]>>(program: &Program<B>) -> Result<Self, ProgramError> {
         let name = |name: Option<&str>| name.unwrap_or_default().into();
         let tensors =
@@ -65,19 +65,19 @@ impl Builder {
         })
     }
 
-    /// Adds an input port of `elements` values, and gives its number.
+    /// Adds a program input of `elements` values and returns its index.
     pub fn input(&mut self, element: PortType, elements: u32) -> u16 {
         self.inputs.push(Port { element, elements });
         (self.inputs.len() - 1) as u16
     }
 
-    /// Adds an output port of `elements` values, and gives its number.
+    /// Adds a program output of `elements` values and returns its index.
     pub fn output(&mut self, element: PortType, elements: u32) -> u16 {
         self.outputs.push(Port { element, elements });
         (self.outputs.len() - 1) as u16
     }
 
-    /// Makes every port of reals one of the integers that these become, and were made of.
+    /// Changes all f32 inputs and outputs to i8: the caller passes and receives quantized values.
     pub fn integer_ports(mut self) -> Self {
         for port in self.inputs.iter_mut().chain(&mut self.outputs) {
             if port.element == PortType::F32 {
@@ -87,7 +87,7 @@ impl Builder {
         self
     }
 
-    /// Adds a tensor of this height, width and channels, and gives its number.
+    /// Adds a tensor and returns its index.
     pub fn tensor(
         &mut self,
         name: &str,
@@ -100,50 +100,53 @@ impl Builder {
         (self.tensors.len() - 1) as TensorId
     }
 
-    /// A tensor made before. Its offset is known only when the program is finished.
+    /// Returns a tensor. Its offset is 0 until the program is finished.
     pub fn get(&self, id: TensorId) -> Option<&Tensor> {
         self.tensors.get(usize::from(id)).map(|(_, tensor)| tensor)
     }
 
-    /// Number of steps so far: the number the next one gets.
+    /// Returns the number of steps so far, which is the index of the next one.
     pub fn step_count(&self) -> usize {
         self.steps.len()
     }
 
-    /// Adds a step as it is; `name` is that of the node it stands for.
+    /// Adds a step. `name` is the name of the model node that it implements.
     pub fn step(&mut self, name: &str, step: Step) {
         self.steps.push((name.into(), step));
     }
 
-    /// Stores bytes in the weights section, identical ones once.
+    /// Stores bytes in the weights section. Identical contents share one range.
+    ///
+    /// # Errors
+    /// If the section exceeds 4 GiB.
     pub fn bytes(&mut self, content: &[u8]) -> Result<Span, BuildError> {
-        self.weights.add(content).ok_or(BuildError::TooMany("weights"))
+        self.weights.add(content).ok_or(BuildError::TooMany("weight bytes"))
     }
 
-    /// Stores i8.
+    /// Stores i8 numbers in the weights section, like [`Builder::bytes`].
     pub fn i8s(&mut self, content: &[i8]) -> Result<Span, BuildError> {
         self.bytes(bytemuck::cast_slice(content))
     }
 
-    /// Stores i32, little-endian.
+    /// Stores little-endian i32 numbers in the weights section, like [`Builder::bytes`].
     pub fn i32s(&mut self, content: &[i32]) -> Result<Span, BuildError> {
         let bytes: Vec<u8> = content.iter().flat_map(|number| number.to_le_bytes()).collect();
         self.bytes(&bytes)
     }
 
-    /// Stores u32, little-endian.
+    /// Stores little-endian u32 numbers in the weights section, like [`Builder::bytes`].
     pub fn u32s(&mut self, content: &[u32]) -> Result<Span, BuildError> {
         let bytes: Vec<u8> = content.iter().flat_map(|number| number.to_le_bytes()).collect();
         self.bytes(&bytes)
     }
 
-    /// Stores f32, little-endian.
+    /// Stores little-endian f32 numbers in the weights section, like [`Builder::bytes`].
     pub fn f32s(&mut self, content: &[f32]) -> Result<Span, BuildError> {
         let bytes: Vec<u8> = content.iter().flat_map(|number| number.to_le_bytes()).collect();
         self.bytes(&bytes)
     }
 
-    /// Places the tensors, writes the program and checks it as a device will.
+    /// Plans the arena, encodes the program, and validates it as [`Program::parse`] does.
     pub fn finish(mut self) -> Result<Built, BuildError> {
         self.check_numbers()?;
         self.check_order()?;
@@ -166,8 +169,8 @@ impl Builder {
 
     fn check_numbers(&self) -> Result<(), BuildError> {
         for (what, count) in [
-            ("input ports", self.inputs.len()),
-            ("output ports", self.outputs.len()),
+            ("inputs", self.inputs.len()),
+            ("outputs", self.outputs.len()),
             ("tensors", self.tensors.len()),
         ] {
             if count > usize::from(u16::MAX) {
@@ -189,7 +192,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Every tensor a step names is there, and written before it is read.
+    /// Checks that all tensors of steps exist and are written before they are read.
     fn check_order(&self) -> Result<(), BuildError> {
         let mut written = alloc::vec![false; self.tensors.len()];
         for (step_name, step) in &self.steps {
@@ -218,7 +221,7 @@ impl Builder {
             })
             .collect::<Result<Vec<_>, BuildError>>()?;
         let (offsets, total) = place(&lifetimes, ALIGNMENT);
-        let total = total.try_into().map_err(|_| BuildError::TooMany("bytes in its arena"))?;
+        let total = total.try_into().map_err(|_| BuildError::TooMany("arena bytes"))?;
         for ((_, tensor), offset) in self.tensors.iter_mut().zip(offsets) {
             tensor.offset = offset as u32;
         }
@@ -242,13 +245,13 @@ impl Builder {
         let number = |count: usize, what| count.try_into().map_err(|_| BuildError::TooMany(what));
         let header = Header {
             arena_bytes,
-            weights_bytes: number(weights, "weights")?,
+            weights_bytes: number(weights, "weight bytes")?,
             inputs: self.inputs.len() as u16,
             outputs: self.outputs.len() as u16,
             tensors: self.tensors.len() as u16,
             steps: number(self.steps.len(), "steps")?,
-            steps_bytes: number(steps.len(), "steps")?,
-            names_bytes: number(all_names.len(), "names")?,
+            steps_bytes: number(steps.len(), "step bytes")?,
+            names_bytes: number(all_names.len(), "name bytes")?,
         };
         let mut code = Vec::new();
         header.write(&mut code);
@@ -263,7 +266,7 @@ impl Builder {
         Ok(code)
     }
 
-    /// Names the place where a check failed.
+    /// Adds the name of the step or tensor to a validation error.
     fn refused(&self, source: ProgramError) -> BuildError {
         let name = match source {
             ProgramError::Tensor { id, .. } => self.tensors.get(id as usize).map(|(name, _)| name),

@@ -1,4 +1,4 @@
-//! Why a program cannot be made.
+//! Errors of building programs.
 
 use alloc::string::String;
 
@@ -7,100 +7,98 @@ use thiserror::Error;
 
 use crate::ProgramError;
 
-/// Why a program cannot be made.
+/// The reason why a program cannot be built.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// There are more ports, tensors or steps than a program can number, or its weights or
-    /// its arena are larger than 4 GiB.
+    /// The program has too many inputs, outputs, tensors or steps, or its weights or arena exceed
+    /// 4 GiB.
     #[error("the integer program has too many {0}")]
     TooMany(&'static str),
-    /// A step names a tensor that was never made.
-    #[error("in node \"{step}\": there is no tensor {id}")]
+    /// A step uses a tensor that does not exist.
+    #[error("node \"{step}\": there is no tensor {id}")]
     NoTensor {
-        /// Name of the step.
+        /// The name of the step.
         step: String,
-        /// The tensor's number.
+        /// The tensor's index.
         id: u16,
     },
-    /// A slice that a layer gives has the wrong length.
-    #[error("in node \"{step}\": {what} has {given} elements where {expected} are needed")]
+    /// A slice of a [`Layer`](crate::Layer) has the wrong length.
+    #[error("node \"{step}\": {what} has {given} elements, but {expected} are required")]
     Elements {
-        /// Name of the step.
+        /// The name of the step.
         step: String,
-        /// What.
+        /// The name of the slice.
         what: &'static str,
-        /// How many elements it must have.
+        /// The number of elements required.
         expected: u64,
-        /// How many it has.
+        /// The actual number of elements.
         given: u64,
     },
     /// A weight is −128, which some kernels cannot multiply exactly.
-    #[error("in node \"{step}\": weight {index} is -128; weights must lie in [-127, 127]")]
+    #[error("node \"{step}\": weight {index} is -128, but weights must be in [-127, 127]")]
     Weight {
-        /// Name of the step.
+        /// The name of the step.
         step: String,
-        /// Which weight.
+        /// The weight's index.
         index: usize,
     },
-    /// Groups are 0 or do not divide the channels.
-    #[error("in node \"{step}\": {groups} groups do not divide the channels")]
+    /// The number of groups is 0 or does not divide the numbers of channels.
+    #[error("node \"{step}\": the number of groups, {groups}, does not divide the channels")]
     Groups {
-        /// Name of the step.
+        /// The name of the step.
         step: String,
-        /// How many groups.
+        /// The number of groups.
         groups: u32,
     },
-    /// An accumulator can overflow.
-    #[error(
-        "in node \"{step}\", output channel {channel}: {source}; keep this layer in floating point"
-    )]
+    /// An accumulator can overflow an i32.
+    #[error("node \"{step}\", output channel {channel}: {source}; keep this node in float")]
     Overflow {
-        /// Name of the step.
+        /// The name of the step.
         step: String,
-        /// Which output channel.
+        /// The output channel's index.
         channel: usize,
-        /// The bound.
+        /// The bound of the accumulator.
         source: AccumulatorOverflow,
     },
-    /// A tensor is read and no earlier step writes it.
-    #[error("in node \"{step}\": tensor \"{tensor}\" is read before anything is written to it")]
+    /// A step reads a tensor that no earlier step writes.
+    #[error("node \"{step}\": tensor \"{tensor}\" is read before any step writes it")]
     Unwritten {
-        /// Name of the step.
+        /// The name of the step.
         step: String,
-        /// Name of the tensor.
+        /// The name of the tensor.
         tensor: String,
     },
-    /// No step names a tensor.
-    #[error("nothing reads or writes tensor \"{0}\"")]
+    /// No step reads or writes a tensor.
+    #[error("no step reads or writes tensor \"{0}\"")]
     Unused(String),
-    /// No step reads an input port, or none writes an output port.
+    /// No step reads an input, or no step writes an output.
     #[error("no step uses {kind} {index} of the integer program")]
     UnusedPort {
         /// "input" or "output".
         kind: &'static str,
-        /// Which.
+        /// The index of the input or output.
         index: usize,
     },
-    /// A step or tensor is one that [`Program::parse`](crate::Program::parse) refuses.
-    #[error("in \"{name}\": {source}")]
+    /// [`Program::parse`](crate::Program::parse) would reject a step or tensor.
+    #[error("\"{name}\": {source}")]
     Refused {
-        /// Name of the step or tensor.
+        /// The name of the step or tensor; empty if the error concerns neither.
         name: String,
-        /// Why.
+        /// The validation error.
         source: ProgramError,
     },
-    /// The tensors do not fit into the limit of the arena, whatever strips are made.
+    /// The tensors do not fit into the arena limit, even with row tiles.
     #[error(
-        "the integer program needs an arena of at least {least} bytes, beyond the limit of {limit}"
+        "the integer program needs an arena of at least {least} bytes, above the limit of {limit}"
     )]
     ArenaLimit {
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
-        /// The least that was found.
+        /// The smallest arena found, in bytes.
         least: u64,
     },
     /// A step cannot be encoded.
-    #[error("in node \"{0}\": the step cannot be encoded")]
+    #[error("node \"{0}\": the step cannot be encoded")]
     Encoding(String),
 }

@@ -1,4 +1,4 @@
-//! Steps made from real scales: what each step stores is computed here, once.
+//! Adds steps by their float scales, and computes the constants that each step stores.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -12,38 +12,41 @@ use super::{BuildError, Builder};
 use crate::check::is_depthwise;
 use crate::program::*;
 
-/// A convolution or fully connected layer, before its weights are laid out.
+/// A convolution or fully connected layer, the input of [`Builder::conv`].
 #[derive(Clone, Copy, Debug)]
 pub struct Layer<'a> {
-    /// What is read.
+    /// The input tensor.
     pub input: TensorId,
-    /// What is written.
+    /// The output tensor.
     pub output: TensorId,
     /// The sliding window.
     pub window: Window,
-    /// Groups the channels are split into.
+    /// The number of groups.
     pub groups: u32,
-    /// i8 in [−127, 127]: output channel, kernel row, kernel column, input channel of the
-    /// group. Whatever the layout of the program, they are given in this order.
+    /// The weights in [−127, 127], in the order output channel, kernel row, kernel column, input
+    /// channel of the group. This order is independent of the layout in the program.
     pub weights: &'a [i8],
-    /// Real value of one integer step of the weights, per output channel.
+    /// The weight scale of each output channel.
     pub weight_scales: &'a [f32],
-    /// Per output channel, in units of input scale · weight scale.
+    /// The bias of each output channel, in units of input scale · weight scale.
     pub bias: &'a [i32],
-    /// A tensor to add before rounding, shaped as the output.
+    /// A tensor to add before rounding, with the shape of the output.
     pub residual: Option<TensorId>,
     /// Saturation and fused activation.
     pub clamp: Clamp,
 }
 
 impl Builder {
-    /// Adds a convolution, with the proof that its accumulators cannot overflow.
+    /// Adds a convolution.
+    ///
+    /// # Errors
+    /// If the layer is malformed, or an accumulator can overflow for some input.
     pub fn conv(&mut self, name: &str, layer: &Layer<'_>) -> Result<(), BuildError> {
         self.conv_and(name, layer, 1.0)
     }
 
-    /// Adds a convolution from which its residual is taken away: of the same convolution, rounded
-    /// more coarsely before, this is what its rounding left.
+    /// Adds a convolution that subtracts its residual. If the residual is the result of the same
+    /// convolution with a coarser output scale, the output is the rounding error of that result.
     pub fn conv_less(&mut self, name: &str, layer: &Layer<'_>) -> Result<(), BuildError> {
         self.conv_and(name, layer, -1.0)
     }
@@ -111,7 +114,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a sum. `b` is shaped as the output, or 1×1×channels.
+    /// Adds an addition. `b` has the shape of the output, or 1×1×channels.
     pub fn add(
         &mut self,
         name: &str,
@@ -124,7 +127,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a difference, a − b. `b` is shaped as the output, or 1×1×channels.
+    /// Adds a subtraction, a − b. `b` has the shape of the output, or 1×1×channels.
     pub fn subtract(
         &mut self,
         name: &str,
@@ -137,7 +140,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a product. `b` is shaped as the output, or 1×1×channels.
+    /// Adds an element-wise multiplication. `b` has the shape of the output, or 1×1×channels.
     pub fn multiply(
         &mut self,
         name: &str,
@@ -153,7 +156,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a maximum over windows. Input and output have the same scale and zero point.
+    /// Adds a max pooling. Input and output must have the same scale and zero point.
     pub fn max_pool(
         &mut self,
         name: &str,
@@ -165,7 +168,7 @@ impl Builder {
         self.step(name, Step::MaxPool(MaxPool { input, output, window, clamp }));
     }
 
-    /// Adds a mean over windows; `count_include_pad`: elements outside the image count.
+    /// Adds an average pooling. With `count_include_pad`, padding elements count in the divisor.
     pub fn average_pool(
         &mut self,
         name: &str,
@@ -185,8 +188,8 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a function of real values, as a table of its values at the 256 integers of the
-    /// input. NaN becomes the output's zero point.
+    /// Adds an element-wise function as a lookup table (LUT): evaluates `function` for all 256
+    /// values of the input. NaN becomes the output's zero point.
     pub fn lookup(
         &mut self,
         name: &str,
@@ -207,8 +210,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a copy that keeps real values: requantized unless scale and zero point of input
-    /// and output are the same.
+    /// Adds a strided copy. It requantizes if the scale or zero point of input and output differ.
     pub fn copy(
         &mut self,
         name: &str,
@@ -223,7 +225,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Fills a tensor with the integer nearest to a real value.
+    /// Fills a tensor with a quantized constant.
     pub fn fill(&mut self, name: &str, output: TensorId, value: f32) -> Result<(), BuildError> {
         let tensor = self.tensor_of(name, output)?;
         let full = hardtack_kernels::Clamp { low: i8::MIN, high: i8::MAX };
@@ -232,8 +234,8 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds an interpolation; one sample for each output row and for each output column.
-    /// Input and output have the same scale and zero point.
+    /// Adds a resize by linear interpolation, with one sample per output row and output column.
+    /// Input and output must have the same scale and zero point.
     pub fn resize(
         &mut self,
         name: &str,
@@ -250,7 +252,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a softmax over channels. The output has scale 1/256 and zero point −128.
+    /// Adds a softmax over channels. The output must have scale 1/256 and zero point −128.
     pub fn softmax(
         &mut self,
         name: &str,
@@ -263,7 +265,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds the entry of an input port into a tensor.
+    /// Adds a strided copy from program input `port` to a tensor, which quantizes f32 values.
     pub fn quantize(
         &mut self,
         name: &str,
@@ -276,7 +278,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds the exit of a tensor to an output port.
+    /// Adds a strided copy from a tensor to program output `port`, which dequantizes to f32.
     pub fn dequantize(&mut self, name: &str, input: TensorId, port: u16, walk: Walk) {
         self.step(name, Step::Dequantize(Dequantize { input, port, walk }));
     }
@@ -298,13 +300,14 @@ impl Builder {
     }
 }
 
-/// The scale of one activation in steps of the output.
+/// Returns the scale of an addend relative to the output, rounded as the kernels require.
 fn term_scale(scale: f32, output: f32) -> f32 {
     let ratio = f64::from(scale) / f64::from(output);
     round_significant(ratio as f32, TERM_SCALE_BITS)
 }
 
-/// Weights in the layout of the family `mcu`. `depth`: weights of one output channel.
+/// Converts weights to the layout of the family `mcu`. `depth` is the number of weights per output
+/// channel.
 fn lay_out(weights: &[i8], depth: usize, depthwise: bool) -> Vec<i8> {
     let rows = weights.chunks_exact(depth);
     if depthwise {

@@ -1,4 +1,4 @@
-//! The plan of a program: what lies where in the arena, and from when to when.
+//! The memory plan of a program: the place and lifetime of each tensor in the arena.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,33 +9,35 @@ use crate::Program;
 use crate::lower::Lowered;
 use crate::program::{Step, TensorId};
 
-/// A tensor's place and lifetime.
+/// The place and lifetime of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// The tensor's name; empty where the program has no names.
+    /// The tensor's name; empty if the program has no names.
     pub name: String,
-    /// First byte in the arena.
+    /// The first byte in the arena.
     pub offset: u32,
-    /// Number of bytes.
+    /// The number of bytes.
     pub bytes: u32,
-    /// First step that writes or reads it.
+    /// The index of the first step that reads or writes the tensor.
     pub first: u32,
-    /// Last step that writes or reads it.
+    /// The index of the last step that reads or writes the tensor.
     pub last: u32,
 }
 
-/// What lies where in the arena of a program.
+/// The memory plan of a program's arena.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Bytes of the arena.
+    /// The size of the arena in bytes.
     pub arena_bytes: u32,
-    /// By tensor number; tensors that no step names are left out.
+    /// The tensors in index order, without those that no step uses. Copies of tensors with a halo
+    /// follow at the end.
     pub tensors: Vec<Placement>,
 }
 
 impl Plan {
-    /// The plan of a program on kernels that read weights in this layout, images with their halos;
-    /// `None`: on the definition.
+    /// Returns the memory plan of a program for the kernels with the weight layout `packing`, or
+    /// for the reference kernels if `packing` is `None` or those kernels do not support the
+    /// program.
     pub fn of<B: AsRef<[u8]>>(program: &Program<B>, packing: Option<Packing>) -> Self {
         let steps: Vec<Step> = program.steps().collect();
         let lowered = packing.and_then(|packing| {
@@ -61,7 +63,7 @@ impl Plan {
     }
 }
 
-/// First and last step that names each tensor.
+/// Returns the first and last step that use each tensor; `None` for unused tensors.
 pub(crate) fn spans(tensors: usize, steps: impl Iterator<Item = Step>) -> Vec<Option<(u32, u32)>> {
     let mut spans: Vec<Option<(u32, u32)>> = alloc::vec![None; tensors];
     for (index, step) in (0..).zip(steps) {

@@ -1,4 +1,4 @@
-//! Making programs: tensors, steps and weights in; bytes and a plan of the arena out.
+//! Builds programs from tensors, steps and weights, and plans their arena.
 
 mod builder;
 mod error;

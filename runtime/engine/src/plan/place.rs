@@ -1,17 +1,17 @@
-//! Where tensors lie in the arena: those that live at the same time never overlap.
+//! Assigns arena offsets to tensors. Tensors that are live at the same time never overlap.
 
 use alloc::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-/// What is known of a tensor before it has a place.
+/// The size and lifetime of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetime {
-    /// Bytes.
+    /// The number of bytes.
     pub(crate) bytes: u64,
-    /// First step that writes it.
+    /// The first step that writes the tensor.
     pub(crate) first: u32,
-    /// Last step that reads or writes it.
+    /// The last step that reads or writes the tensor.
     pub(crate) last: u32,
 }
 
@@ -21,12 +21,12 @@ impl Lifetime {
     }
 }
 
-/// Beyond this number of tensors only the order that takes n log n steps is tried.
+/// Above this number of tensors only the O(n log n) algorithm runs.
 const SORTED_BY_SIZE: usize = 8192;
 
-/// Returns the offset of each tensor, a multiple of `alignment`, and the bytes of the arena.
+/// Returns the offset of each tensor, a multiple of `alignment`, and the size of the arena.
 ///
-/// Tries two orders, the earliest first and the largest first, and takes the one that needs less.
+/// Tries two orders, earliest first and largest first, and returns the smaller result.
 pub(crate) fn place(lifetimes: &[Lifetime], alignment: u64) -> (Vec<u64>, u64) {
     let mut order: Vec<usize> = (0..lifetimes.len()).collect();
     order.sort_by_key(|&i| (lifetimes[i].first, Reverse(lifetimes[i].bytes)));
@@ -40,18 +40,18 @@ pub(crate) fn place(lifetimes: &[Lifetime], alignment: u64) -> (Vec<u64>, u64) {
     if early.1 < large.1 { early } else { large }
 }
 
-/// The gaps between the tensors that are alive, and the end of the last one.
+/// The gaps between live tensors, and the end of the last one.
 #[derive(Default)]
 struct Gaps {
-    /// Size of each gap, by offset.
+    /// The size of each gap by offset.
     sizes: BTreeMap<u64, u64>,
-    /// The same gaps as size and offset, the smallest first.
+    /// The same gaps as (size, offset), smallest first.
     fitting: BTreeSet<(u64, u64)>,
     end: u64,
 }
 
 impl Gaps {
-    /// Takes the smallest gap of at least `size` bytes, or room at the end.
+    /// Allocates `size` bytes in the smallest sufficient gap, or at the end.
     fn take(&mut self, size: u64) -> u64 {
         let Some(&(gap, offset)) = self.fitting.range((size, 0)..).next() else {
             let offset = self.end;
@@ -65,7 +65,7 @@ impl Gaps {
         offset
     }
 
-    /// Gives back what was taken, joined with its neighbors.
+    /// Frees a range and merges it with adjacent gaps.
     fn free(&mut self, mut offset: u64, mut size: u64) {
         let before = self.sizes.range(..offset).next_back().map(|(&at, &size)| (at, size));
         if let Some((at, gap)) = before.filter(|(at, gap)| at + gap == offset) {
@@ -94,12 +94,12 @@ impl Gaps {
     }
 }
 
-/// [`in_order`] for tensors in the order of their first steps, in n log n steps.
+/// [`in_order`] for tensors sorted by their first step, in O(n log n).
 fn in_time(lifetimes: &[Lifetime], order: &[usize], alignment: u64) -> (Vec<u64>, u64) {
     let mut offsets = alloc::vec![0u64; lifetimes.len()];
     let mut total = 0;
     let mut gaps = Gaps::default();
-    // Tensors that are alive, those that die first on top.
+    // Live tensors; the one whose lifetime ends first is on top.
     let mut alive = BinaryHeap::new();
     let size = |index: usize| lifetimes[index].bytes.max(1).next_multiple_of(alignment);
     for &index in order {
@@ -117,12 +117,12 @@ fn in_time(lifetimes: &[Lifetime], order: &[usize], alignment: u64) -> (Vec<u64>
     (offsets, total)
 }
 
-/// Places one tensor after another, each in the smallest gap that holds it, or else after
-/// all that live at the same time.
+/// Places one tensor after another, each in the smallest sufficient gap, or else after all
+/// tensors that are live at the same time.
 fn in_order(lifetimes: &[Lifetime], order: &[usize], alignment: u64) -> (Vec<u64>, u64) {
     let mut offsets = alloc::vec![0u64; lifetimes.len()];
     let mut total = 0;
-    // Tensors that have a place, by offset.
+    // The placed tensors, sorted by offset.
     let mut placed: Vec<usize> = Vec::with_capacity(order.len());
     for &index in order {
         let lifetime = &lifetimes[index];
@@ -151,14 +151,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_needs_its_two_largest_neighbours() {
+    fn a_chain_needs_space_for_two_adjacent_tensors() {
         let lifetimes: Vec<Lifetime> =
             (0..6).map(|step| Lifetime { bytes: 160, first: step, last: step + 1 }).collect();
         assert_eq!(place(&lifetimes, 16).1, 320);
     }
 
     #[test]
-    fn many_tensors_take_time_in_proportion() {
+    fn many_tensors_are_placed_in_n_log_n_time() {
         let count = 200_000u32;
         let lifetimes: Vec<Lifetime> = (0..count)
             .map(|i| Lifetime { bytes: u64::from(i % 97 + 1), first: i, last: i + i % 13 })
@@ -190,7 +190,7 @@ mod tests {
         }
 
         #[test]
-        fn both_ways_to_place_in_time_agree(
+        fn both_algorithms_agree_on_tensors_sorted_by_first_step(
             tensors in prop::collection::vec((1u64..300, 0u32..60, 0u32..20), 1..80)
         ) {
             let lifetimes: Vec<Lifetime> = tensors

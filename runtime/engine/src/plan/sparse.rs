@@ -1,4 +1,4 @@
-//! Weights stored without their zeros.
+//! Converts weights to the sparse encoding.
 
 use alloc::vec::Vec;
 
@@ -10,16 +10,16 @@ use crate::Program;
 use crate::check::{depth, is_depthwise, weights_bytes};
 use crate::program::{Span, Step, Strip, Tensor, TensorId};
 
-/// Where the form without zeros has fewer parts of the bytes than this, it is taken: for less it is
-/// not worth the search for what is there.
+/// Weights are stored sparse only if the encoding takes less than this fraction of the dense bytes.
+/// Smaller savings are not worth the cost of decoding.
 const PART: [usize; 2] = [7, 8];
 
 impl Builder {
-    /// Stores the weights of layers without their zeros where that takes clearly less room. What
-    /// no step names is stored no longer.
+    /// Stores the weights of layers in the sparse encoding where it saves at least 1/8 of their
+    /// bytes. Drops weights that no step uses.
     ///
     /// # Errors
-    /// Beyond 4 GiB.
+    /// If the weights section exceeds 4 GiB.
     pub fn sparse(mut self) -> Result<Self, BuildError> {
         let old = core::mem::take(&mut self.weights).into_bytes();
         let mut weights = Pool::default();
@@ -36,7 +36,7 @@ impl Builder {
                 let kept = || &old[span.offset as usize..][..span.length as usize];
                 let bytes = form.take();
                 let moved = weights.add(bytes.as_deref().unwrap_or_else(kept));
-                *span = moved.ok_or(BuildError::TooMany("weights"))?;
+                *span = moved.ok_or(BuildError::TooMany("weight bytes"))?;
             }
         }
         self.weights = weights;
@@ -44,19 +44,19 @@ impl Builder {
     }
 }
 
-/// A layer whose weights are stored without their zeros.
+/// A layer with sparse weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SparseLayer {
-    /// Number of its step, the first where it is computed in strips.
+    /// The index of the layer's step, or of its first row tile.
     pub step: usize,
-    /// Bytes of its weights.
+    /// The bytes of the sparse weights.
     pub bytes: u64,
-    /// What these would be with zeros.
+    /// The bytes that the weights would have in dense form.
     pub dense_bytes: u64,
 }
 
 impl<B: AsRef<[u8]>> Program<B> {
-    /// The layers whose weights the program has without their zeros.
+    /// Returns the layers with sparse weights.
     pub fn sparse_layers(&self) -> impl Iterator<Item = SparseLayer> {
         self.steps().enumerate().filter_map(|(step, of)| {
             let Step::Sparse(Strip { conv, shares: 0, .. }) = of else { return None };
@@ -68,7 +68,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     }
 }
 
-/// The strip that a step is whose weights have their zeros.
+/// Returns a convolution with dense weights as a row tile; `None` for other steps.
 fn whole_or_strip(step: &Step, tensor: impl Fn(TensorId) -> Option<Tensor>) -> Option<Strip> {
     match step {
         Step::Conv(conv) => Some(Strip::whole(*conv, tensor(conv.output)?.height)),
@@ -77,7 +77,7 @@ fn whole_or_strip(step: &Step, tensor: impl Fn(TensorId) -> Option<Tensor>) -> O
     }
 }
 
-/// Its weights without their zeros, where that pays.
+/// Returns the sparse encoding of the weights if it saves enough.
 fn without_zeros(
     strip: &Strip,
     weights: &[u8],
@@ -97,7 +97,7 @@ fn without_zeros(
     (form.len() * PART[1] < dense.len() * PART[0]).then_some(form)
 }
 
-/// The ranges of weights that a step names, that of a layer's weights first.
+/// Returns the weight ranges of a step. The weights of a convolution come first.
 fn spans(step: &mut Step) -> impl Iterator<Item = &mut Span> {
     let spans = match step {
         Step::Conv(conv) | Step::Strip(Strip { conv, .. }) | Step::Sparse(Strip { conv, .. }) => {

@@ -1,9 +1,9 @@
-//! Convolutions in a row, computed some rows at a time, so that what lies between them is never
-//! in the arena as a whole (depth-first order, as of MCUNetV2, Lin et al. 2021, and of Goetschalckx
-//! and Verhelst 2019).
+//! Depth-first execution: computes chains of convolutions in row tiles, so that the intermediate
+//! tensors are never in the arena as a whole (MCUNetV2, Lin et al. 2021; Goetschalckx and Verhelst
+//! 2019).
 //!
-//! Strips overlap where windows do, and what lies there is computed again: strips are made only
-//! where a limit on the arena asks for them, and as high as it allows.
+//! Row tiles overlap where windows do, and the overlap is computed more than once. Tiles are
+//! therefore created only to meet an arena limit, and are as high as the limit allows.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,19 +13,22 @@ use super::lifetime::spans;
 use super::{BuildError, Builder};
 use crate::program::{Conv, Step, Strip, Tensor, TensorId};
 
-/// The longest chain. Strips of a step share its weights.
+/// The length of the longest chain. The row tiles of a step reuse its weights, so the chain must
+/// not exceed the reuse distance.
 const LONGEST: usize = 6;
 const _: () = assert!(LONGEST <= Strip::SHARES);
-/// How often strips are made lower because the tensors did not fit without gaps.
+/// The number of attempts. Each one lowers the memory goal, because gaps between tensors can make
+/// the arena larger than the sum of the live tensors.
 const ATTEMPTS: usize = 16;
 
-/// Convolutions of which each reads what the one before it writes, and nobody else does.
+/// A chain of convolutions. Each one is the only reader of the output of the one before.
 #[derive(Clone, Debug)]
 struct Chain {
-    /// Number of the first.
+    /// The index of the first step.
     start: usize,
     steps: Vec<Link>,
-    /// Bytes of what else lives meanwhile: what the first reads and the last writes among it.
+    /// The bytes of all other tensors that are live during the chain, including the input of the
+    /// first convolution and the output of the last.
     around: u64,
 }
 
@@ -36,20 +39,20 @@ struct Link {
     output: Tensor,
 }
 
-/// A chain with the rows of a strip, and what comes of it.
+/// A chain divided into row tiles, with its cost.
 #[derive(Clone, Debug)]
 struct Cut {
     chain: Chain,
     rows: u32,
-    /// Bytes that live at once.
+    /// The peak number of live bytes.
     live: u64,
-    /// Multiplications of all strips.
+    /// The MACs of all row tiles.
     products: u64,
 }
 
 impl Link {
-    /// The rows of the input for these rows of the output, as windows slide: from before the
-    /// first to beyond the last.
+    /// Returns the input rows that the windows of output rows `rows` cover, including padding above
+    /// and below the image.
     fn reach(&self, rows: &Range<u32>) -> Range<i64> {
         let [kernel, stride, dilation, pad] = {
             let window = &self.conv.window;
@@ -59,7 +62,8 @@ impl Link {
         first..i64::from(rows.end - 1) * stride - pad + (kernel - 1) * dilation + 1
     }
 
-    /// Those of them that are there.
+    /// Returns the input rows of [`Link::reach`] that are inside the image; `None` if there are
+    /// none.
     fn read(&self, rows: &Range<u32>) -> Option<Range<u32>> {
         let reach = self.reach(rows);
         let start = u32::try_from(reach.start.max(0)).ok()?;
@@ -74,7 +78,7 @@ impl Link {
     }
 }
 
-/// Bytes of a row.
+/// Returns the bytes of a row.
 fn row(tensor: &Tensor) -> u64 {
     u64::from(tensor.width) * u64::from(tensor.channels)
 }
@@ -84,8 +88,8 @@ impl Chain {
         self.steps[self.steps.len() - 1].output
     }
 
-    /// The rows that each step writes for these rows of the last. `None` where one would read
-    /// nothing but padding.
+    /// Returns the rows that each step must write to produce rows `last` of the last step. `None`
+    /// if a step would read only padding.
     fn rows(&self, last: Range<u32>) -> Option<Vec<Range<u32>>> {
         let mut all = alloc::vec![last];
         for link in self.steps[1..].iter().rev() {
@@ -96,7 +100,7 @@ impl Chain {
         Some(all)
     }
 
-    /// The last step's rows, so many at a time.
+    /// Returns the row ranges of the last step's output, in tiles of `rows` rows.
     fn strips(&self, rows: u32) -> impl Iterator<Item = Range<u32>> {
         let height = self.output().height;
         (0..height).step_by(rows as usize).map(move |first| first..height.min(first + rows))
@@ -117,22 +121,22 @@ impl Chain {
         Some(Cut { live: live + self.around, chain: self, rows, products })
     }
 
-    /// Multiplications of the whole.
+    /// Returns the MACs of the chain without row tiles.
     fn products(&self) -> u64 {
         self.steps.iter().map(|link| link.products(&(0..link.output.height))).sum()
     }
 }
 
 impl Builder {
-    /// Limits the arena, in bytes: convolutions in a row are then computed in strips, as high as
-    /// the limit allows.
+    /// Limits the arena to `bytes`. To meet the limit, [`Builder::finish`] computes chains of
+    /// convolutions in row tiles.
     #[must_use]
     pub fn limit_arena(mut self, bytes: u64) -> Self {
         self.arena_limit = Some(bytes);
         self
     }
 
-    /// Makes strips until the tensors fit.
+    /// Divides chains into row tiles until the tensors fit.
     pub(super) fn fit(&mut self, limit: u64) -> Result<(), BuildError> {
         let (tensors, steps) = (self.tensors.clone(), self.steps.clone());
         let (mut goal, mut least) = (limit, u64::MAX);
@@ -149,7 +153,8 @@ impl Builder {
         Err(BuildError::ArenaLimit { limit, least })
     }
 
-    /// Cuts a chain where most lives at once, if that is too much; whether there was one.
+    /// Divides a chain at the step with the most live bytes, if they exceed `goal`. Returns whether
+    /// a chain was divided.
     fn make_strips(&mut self, goal: u64) -> bool {
         let spans = spans(self.tensors.len(), self.steps.iter().map(|(_, step)| *step));
         let bytes = |id: usize| u64::from(self.tensors[id].1.elements()).next_multiple_of(16);
@@ -175,7 +180,8 @@ impl Builder {
                 for cut in heights.into_iter().filter_map(|rows| chain.clone().cut(rows)) {
                     let key = |cut: &Cut| {
                         let more = cut.products.saturating_sub(cut.chain.products());
-                        // Fits with least work, or needs least.
+                        // Prefer the cut that fits with the least extra work, or else the smallest
+                        // one.
                         if cut.live <= goal { (0, more) } else { (cut.live, more) }
                     };
                     if cut.live < most && best.as_ref().is_none_or(|best| key(&cut) < key(best)) {
@@ -191,7 +197,7 @@ impl Builder {
         true
     }
 
-    /// So many steps from number `start` on, if they are a chain.
+    /// Returns the `length` steps from index `start` if they form a chain.
     fn chain(&self, start: usize, length: usize, spans: &[Option<(u32, u32)>]) -> Option<Chain> {
         let whole = |id: TensorId| self.tensors[usize::from(id)].1;
         let mut steps = Vec::new();
@@ -218,13 +224,13 @@ impl Builder {
         Some(Chain { start, steps, around: around.sum() })
     }
 
-    /// Puts strips in the place of a chain.
+    /// Replaces a chain by its row tiles.
     fn apply(&mut self, cut: &Cut) {
         let Chain { start, steps: links, .. } = &cut.chain;
         let mut strips = Vec::new();
         for (number, strip) in cut.chain.strips(cut.rows).enumerate() {
-            let written = cut.chain.rows(strip).expect("it was found before");
-            // The tensor that the step before wrote.
+            let written = cut.chain.rows(strip).expect("the cut was computed from these rows");
+            // The output of the previous step.
             let mut input = None;
             for (index, (link, rows)) in links.iter().zip(&written).enumerate() {
                 let reach = link.reach(rows);
@@ -250,7 +256,7 @@ impl Builder {
                 strips.push((self.steps[start + index].0.clone(), Step::Strip(strip)));
             }
         }
-        // What was whole is now what the first strip writes of it.
+        // The first row tile reuses the intermediate tensors, with fewer rows.
         for (index, link) in links[..links.len() - 1].iter().enumerate() {
             let Step::Strip(strip) = strips[index].1 else { continue };
             self.tensors[usize::from(link.conv.output)].1.height = strip.rows;
@@ -258,7 +264,7 @@ impl Builder {
         self.steps.splice(*start..start + links.len(), strips);
     }
 
-    /// A tensor for some rows of another, or that one itself.
+    /// Adds a tensor for some rows of `whole`, or returns `whole` if `itself` is set.
     fn part(&mut self, whole: TensorId, rows: &Range<u32>, itself: bool) -> TensorId {
         if itself {
             return whole;
@@ -267,7 +273,7 @@ impl Builder {
         let part = Tensor { height: rows.len() as u32, ..*tensor };
         let name: String = alloc::format!("{name} from row {}", rows.start);
         self.tensors.push((name, part));
-        // Too many are found when the program is finished.
+        // `finish` reports an index overflow as too many tensors.
         (self.tensors.len() - 1) as TensorId
     }
 }

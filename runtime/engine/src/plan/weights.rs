@@ -1,14 +1,14 @@
-//! The weights section while it grows.
+//! The weights section of a program under construction.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::program::Span;
 
-/// Distance of neighbouring ranges.
+/// The alignment of ranges in bytes.
 const ALIGNMENT: usize = 16;
 
-/// Ranges of bytes, identical ones stored once.
+/// A section of byte ranges that stores identical contents once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool {
     bytes: Vec<u8>,
@@ -16,7 +16,8 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Stores `content`, or finds it. `None` beyond 4 GiB.
+    /// Returns the range of `content` and stores it if it is new. `None` if the section would
+    /// exceed 4 GiB.
     pub(crate) fn add(&mut self, content: &[u8]) -> Option<Span> {
         let known = self.ranges.entry(fingerprint(content)).or_default();
         let bytes = &self.bytes;
@@ -33,7 +34,7 @@ impl Pool {
         Some(span)
     }
 
-    /// One that holds these bytes already, of which nothing is found again.
+    /// Creates a pool that contains `bytes`. New contents are not compared with them.
     pub(crate) fn holding(bytes: Vec<u8>) -> Self {
         Self { bytes, ranges: BTreeMap::new() }
     }
@@ -43,7 +44,7 @@ impl Pool {
     }
 }
 
-/// FNV-1a, to find candidates.
+/// Returns the FNV-1a hash, to find candidates for identical contents.
 fn fingerprint(content: &[u8]) -> u64 {
     content.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

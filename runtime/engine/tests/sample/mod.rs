@@ -1,12 +1,12 @@
-//! Small programs: one with a step of every kind but strips, one with strips, and one with strips
-//! whose weights are stored without their zeros.
-#![allow(dead_code, reason = "each test uses a part")]
+//! Small programs: one with a step of every kind except row tiles, one with row tiles, and one
+//! with sparse row tiles.
+#![allow(dead_code, reason = "each test file uses only some of these")]
 
 use hardtack_engine::program::*;
 use hardtack_engine::{Builder, Built, Layer, Program};
 use hardtack_kernels::Sample;
 
-/// A window of this size, every `stride`, with this much padding.
+/// Returns a square window.
 pub fn window(kernel: u16, stride: u16, pad: u16) -> Window {
     Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], pad: [pad; 2] }
 }
@@ -15,8 +15,8 @@ fn weights(count: usize) -> Vec<i8> {
     (0..count).map(|i| ((i * 37 + 11) % 255) as i32 - 127).map(|w| w as i8).collect()
 }
 
-/// Takes a 3×4×4 f32 picture in channel, row, column order; gives four probabilities as f32
-/// and the 4×4×2 image before pooling as u8.
+/// Takes a 3×4×4 f32 image in CHW order. Outputs four probabilities as f32, and the 4×4×2 image
+/// before the average pooling as u8.
 pub fn every_step() -> Built {
     let mut b = Builder::new();
     let picture = b.input(PortType::F32, 48);
@@ -91,12 +91,12 @@ pub fn every_step() -> Built {
     b.finish().unwrap()
 }
 
-/// An inverted residual block in strips.
+/// An inverted residual block in row tiles.
 pub fn strips() -> Built {
     in_strips(&block(window(1, 1, 0), 1), 800)
 }
 
-/// The same with three of four weights 0, of a wider first window, stored without their zeros.
+/// The same with a wider first window and sparse weights, three of four being 0.
 pub fn sparse() -> Built {
     let built = in_strips(&block(window(3, 1, 1), 4), 1000);
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
@@ -113,7 +113,7 @@ fn in_strips(block: &Builder, arena: u64) -> Built {
     built
 }
 
-/// An inverted residual block, of whose weights one of so many is not 0.
+/// An inverted residual block in which only every `one_of`-th weight is not 0.
 fn block(first_window: Window, one_of: usize) -> Builder {
     let mut b = Builder::new();
     let [input, output] = [b.input(PortType::I8, 192), b.output(PortType::I8, 192)];

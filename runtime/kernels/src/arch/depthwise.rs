@@ -1,70 +1,82 @@
-//! The walk of every depthwise kernel: four rows of the image are interleaved, so that one
-//! instruction adds the products of a column of the kernel; each column of the image is
-//! interleaved once and used for every output it belongs to.
+//! The loop structure of all depthwise kernels. Four image rows are interleaved, so that one
+//! instruction accumulates a column of the kernel. Each image column is interleaved once and used
+//! for all outputs that it contributes to.
 
 use crate::packed::depthwise::ROWS;
 use crate::strided::DepthwiseRows;
 
-/// What an instruction set does with the channels of a block, or with some of them.
+/// The operations of an instruction set on all or some channels of a block.
 ///
-/// # Safety of its functions
-/// All need the processor. Where they have a block, they need the rows as well.
+/// # Safety of the functions
+/// The CPU must support the instruction set of the implementation, and a `block` argument must
+/// satisfy the contract of [`DepthwiseRows`].
 pub(super) trait Channels {
-    /// What every output begins with and ends in.
+    /// The biases and other constants of all outputs.
     type Ends;
-    /// The sums of one output.
+    /// The accumulators of one output.
     type Sums: Copy;
-    /// A step of the weights, made ready.
+    /// A step of the weights, prepared for [`Channels::add`].
     type Weights: Copy;
-    /// Four rows of the image at one place, channel by channel, made ready.
+    /// Four image rows at one column, interleaved by channel, prepared for [`Channels::add`].
     type Values: Copy;
 
-    /// Bytes of a step of the weights.
+    /// The bytes of a step of the weights.
     const STEP: usize;
 
+    /// Loads the constants.
+    ///
     /// # Safety
-    /// The processor and the rows.
+    /// The CPU features and the contract of [`DepthwiseRows`].
     unsafe fn ends(block: &DepthwiseRows) -> Self::Ends;
 
+    /// Returns the initial accumulators of an output.
+    ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn start(ends: &Self::Ends) -> Self::Sums;
 
-    /// The first step of the weights.
+    /// Returns the address of the first step of the weights.
     ///
     /// # Safety
-    /// The processor and the rows.
+    /// The CPU features and the contract of [`DepthwiseRows`].
     unsafe fn weights(block: &DepthwiseRows) -> *const u8;
 
-    /// # Safety
-    /// The processor. [`Channels::weights`] gave the pointer, moved on by as many times
-    /// [`Channels::STEP`] as there are steps at most, less one: so it is a multiple of 64, and what a
-    /// step needs can be read.
-    unsafe fn load(weights: *const u8) -> Self::Weights;
-
-    /// Interleaves one to four rows; the last stands for those beyond.
+    /// Loads a step of the weights.
     ///
     /// # Safety
-    /// The processor. A vector (of the layout, see [`DepthwiseRows`]) of bytes can be read `at` bytes
-    /// behind each of the rows, of which there is one.
+    /// The CPU features. `weights` must be the result of [`Channels::weights`] plus n ·
+    /// [`Channels::STEP`] bytes, with n less than the number of steps. It is then aligned to 64,
+    /// and a step is readable.
+    unsafe fn load(weights: *const u8) -> Self::Weights;
+
+    /// Interleaves one to four rows. The last row replaces missing ones.
+    ///
+    /// # Safety
+    /// The CPU features. `rows` must not be empty, and a vector (as defined in [`DepthwiseRows`])
+    /// must be readable `at` bytes past each row pointer.
     unsafe fn interleave(rows: &[*const u8], at: usize) -> Self::Values;
 
+    /// Multiplies values and weights and adds to the accumulators.
+    ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn add(sums: &mut Self::Sums, values: Self::Values, weights: Self::Weights);
 
+    /// Applies the epilogue and writes an output.
+    ///
     /// # Safety
-    /// The processor and the rows. `output` is the place of an output, where `channels` bytes can be
-    /// written.
+    /// The CPU features and the contract of [`DepthwiseRows`]. `block.channels` bytes must be
+    /// writable at `output`.
     unsafe fn write(block: &DepthwiseRows, ends: &Self::Ends, sums: Self::Sums, output: *mut u8);
 }
 
-/// A kernel of `R` rows and `K` columns whose windows are `S` columns apart, `N` outputs at work
-/// at a time.
+/// Runs a kernel of `R` rows and `K` columns with horizontal stride `S` (in kernel columns). `N`
+/// outputs are in progress at a time.
 ///
 /// # Safety
-/// The processor, which has the instructions of `C`, and the rows. The kernel has `R` rows and `K`
-/// columns, and `columns_between` is `S`, at most `K`.
+/// The CPU must support the instructions of `C`, and `block` must satisfy the contract of
+/// [`DepthwiseRows`]. Its kernel must have `R` rows and `K` columns, and `columns_between` must be
+/// `S`, at most `K`.
 #[inline(always)]
 pub(super) unsafe fn rolling<
     C: Channels,
@@ -75,15 +87,15 @@ pub(super) unsafe fn rolling<
 >(
     block: &DepthwiseRows,
 ) {
-    // SAFETY: of each row of outputs, columns are read from the first of the first window to the last
-    // of the last, `(count − 1) · S + K` of them: all of them belong to a window, as windows are `S`
-    // columns apart. Weights are those of the `K · groups` steps there are, at least one. An output is
-    // written for each window.
+    // SAFETY: each output row reads `(count − 1) · S + K` columns, from the first column of the
+    // first window to the last column of the last. They all belong to a window, because windows are
+    // `S` columns apart, so the contract of `DepthwiseRows` makes them readable. Weights are read
+    // from the `K · groups` existing steps, at least one. One output is written per window.
     unsafe {
         let groups = const { R.div_ceil(ROWS) };
         let ends = C::ends(block);
         let weights = C::weights(block);
-        // Few enough to stay in registers.
+        // Three steps stay in registers.
         let few = K * groups == 3;
         let last = if few { 2 } else { 0 };
         let held = [
@@ -95,7 +107,7 @@ pub(super) unsafe fn rolling<
             let mut sums = [C::start(&ends); N];
             let mut at = row * block.row_step;
             let mut output = block.output.add(row * block.output_row_step);
-            // Column `$column` of the image, counted from the first window at work.
+            // Processes image column `$column`, relative to the first window in progress.
             macro_rules! column {
                 ($column:expr) => {{
                     for group in 0..groups {
@@ -134,15 +146,16 @@ pub(super) unsafe fn rolling<
     }
 }
 
-/// Any kernel and any distance of windows.
+/// Runs a kernel of any size and stride.
 ///
 /// # Safety
-/// The processor, which has the instructions of `C`, and the rows.
+/// The CPU must support the instructions of `C`, and `block` must satisfy the contract of
+/// [`DepthwiseRows`].
 #[inline(always)]
 pub(super) unsafe fn general<C: Channels>(block: &DepthwiseRows) {
-    // SAFETY: every column of every window is read, with the step of the weights that belongs to it,
-    // and the output of every window is written. `rows` has two groups of four, of which `groups`,
-    // at most both, are read.
+    // SAFETY: reads each column of each window and the corresponding step of the weights, and
+    // writes the output of each window, as the contract of `DepthwiseRows` permits. `rows` has two
+    // groups of four pointers, and `groups` is at most 2.
     unsafe {
         let ends = C::ends(block);
         let groups = block.kernel[0].div_ceil(ROWS);

@@ -1,11 +1,14 @@
-//! Kernels in the instructions of one processor family each.
+//! SIMD kernels for each processor family.
 //!
-//! What unsafe code here relies on has names: the *processor*, the *block*
-//! ([`ConvBlock`](crate::strided::ConvBlock)) and the *rows*
-//! ([`DepthwiseRows`](crate::strided::DepthwiseRows)) are as [`strided`](crate::strided) says. All
-//! three hold from the call of a kernel to its end, and every function within passes them on: where a
-//! function needs nothing else, it says only which of them it needs. What a function needs of a
-//! pointer it is given, it states in bytes.
+//! Unsafe code here relies on three contracts, defined in [`strided`](crate::strided):
+//!
+//! - *CPU features*: the CPU supports the instruction set of the kernel.
+//! - The contract of [`ConvBlock`](crate::strided::ConvBlock).
+//! - The contract of [`DepthwiseRows`](crate::strided::DepthwiseRows).
+//!
+//! They hold from the call of a kernel until it returns, so every function can rely on the
+//! contracts of its caller. Each `# Safety` section names the contracts that the function requires,
+//! and any further requirement on a pointer argument in bytes.
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod aarch64;

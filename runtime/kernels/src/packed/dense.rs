@@ -1,47 +1,47 @@
-//! Weights of convolutions and fully connected layers.
+//! Packed weights of convolutions and fully connected layers.
 //!
-//! A window is `runs` runs of `run` neighbouring bytes of the image. Blocks follow each other
-//! group by group, and within one by channel. The weights of a block: for each run, for each
-//! [`DEPTH`] elements of it, for each place, that column's [`DEPTH`] weights; elements beyond the
-//! run are 0.
+//! A window consists of `runs` runs of `run` contiguous bytes of the image. Blocks are ordered by
+//! group, then by channel. A block contains for each run, each step of [`DEPTH`] elements of the
+//! run and each place the [`DEPTH`] weights of that place's column. Weights past the end of a run
+//! are 0.
 
 use super::{Packing, Terms, TermsMut, read_terms, scales, shift, write_terms};
 
-/// Elements of a column that stand together.
+/// The number of adjacent elements of a column: the MACs of one instruction per accumulator.
 pub const DEPTH: usize = 4;
 
 /// The shape of a layer's weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dense {
-    /// Groups the channels are split into.
+    /// The number of groups.
     pub groups: usize,
-    /// Output channels of a group.
+    /// The number of output channels per group.
     pub outputs: usize,
-    /// Runs of a window.
+    /// The number of runs of a window.
     pub runs: usize,
-    /// Elements of a run.
+    /// The number of elements of a run.
     pub run: usize,
 }
 
-/// Some columns of a layer.
+/// A block: some columns of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Which group of channels.
+    /// The group.
     pub group: usize,
-    /// First channel, counted within the group.
+    /// The first channel, relative to the group.
     pub first: usize,
-    /// Number of channels.
+    /// The number of channels.
     pub channels: usize,
-    /// Number of columns.
+    /// The number of columns, including those without a channel.
     pub width: usize,
-    /// First byte.
+    /// The first byte.
     pub offset: usize,
-    /// Number of bytes.
+    /// The number of bytes.
     pub bytes: usize,
 }
 
 impl Dense {
-    /// The blocks in order, of a layer that has [`Dense::bytes`].
+    /// Returns the blocks in order. [`Dense::bytes`] must not be `None`.
     pub fn blocks(self, packing: Packing) -> impl Iterator<Item = Block> {
         let (mut group, mut first, mut offset) = (0, 0, 0);
         core::iter::from_fn(move || {
@@ -60,7 +60,7 @@ impl Dense {
         })
     }
 
-    /// Bytes of the packed layer; `None` where no memory holds them.
+    /// Returns the bytes of the packed layer, or `None` on overflow.
     pub fn bytes(self, packing: Packing) -> Option<usize> {
         let run = self.run.checked_next_multiple_of(DEPTH)?;
         let column = self.runs.checked_mul(run)?.checked_add(8)?;
@@ -71,7 +71,8 @@ impl Dense {
         columns.checked_mul(column)?.checked_mul(self.groups)
     }
 
-    /// The places of a block that have a channel, counted over all groups.
+    /// Returns the places of a block that have a channel, each with the channel's index in the
+    /// layer.
     fn channels(self, packing: Packing, block: Block) -> impl Iterator<Item = (usize, usize)> {
         (0..block.width).filter_map(move |place| {
             let column = packing.column(block.width, place);
@@ -80,8 +81,8 @@ impl Dense {
         })
     }
 
-    /// Packs a layer into exactly [`Dense::bytes`]. Of `weights`, each output channel has `stride`
-    /// bytes, which begin with its runs.
+    /// Packs a layer into `packed`, which has [`Dense::bytes`]. Each output channel has `stride`
+    /// bytes in `weights`, of which the first are its runs.
     pub fn pack(
         self,
         packing: Packing,
@@ -113,7 +114,8 @@ impl Dense {
         }
     }
 
-    /// The inverse of [`Dense::pack`]. Bytes behind the runs of a channel stay as they are.
+    /// Unpacks a layer; the inverse of [`Dense::pack`]. Bytes after the runs of a channel are
+    /// unchanged.
     pub fn unpack(
         self,
         packing: Packing,
@@ -140,14 +142,14 @@ impl Dense {
         }
     }
 
-    /// All scales in a packed layer.
+    /// Returns all scales in a packed layer.
     pub fn scales(self, packing: Packing, packed: &[u8]) -> impl Iterator<Item = f32> + '_ {
         self.blocks(packing)
             .flat_map(move |block| scales(&packed[block.offset..][..block.bytes], block.width))
     }
 }
 
-/// The sum of i8.
+/// Returns the sum of weights interpreted as i8.
 fn sum(weights: &[u8]) -> i32 {
     weights.iter().fold(0, |sum: i32, &weight| sum.wrapping_add((weight as i8).into()))
 }

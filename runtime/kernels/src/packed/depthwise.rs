@@ -1,38 +1,39 @@
-//! Weights of depthwise convolutions.
+//! Packed weights of depthwise convolutions.
 //!
-//! The weights of a block: for each kernel column, for each [`ROWS`] kernel rows, for each
-//! place, that channel's [`ROWS`] weights; rows beyond the kernel are 0. Where a block has room
-//! for all channels several times, they are repeated, so that a kernel can compute that many
+//! A block contains for each kernel column, each step of [`ROWS`] kernel rows and each place the
+//! [`ROWS`] weights of that place's channel. Rows beyond the kernel are 0. If a multiple of the
+//! layer's channels fills a block, the channels are repeated, so that a kernel can compute several
 //! pixels at once.
 
 use super::{Packing, Terms, TermsMut, read_terms, scales, shift, write_terms};
 
-/// Rows of a kernel that stand together.
+/// The number of adjacent kernel rows: the MACs of one instruction per accumulator.
 pub const ROWS: usize = 4;
-/// Kernels with more rows are packed as [`Dense`](super::dense::Dense) layers of many groups.
+/// The maximum number of kernel rows. Larger kernels are packed as [`Dense`](super::dense::Dense)
+/// layers with one group per channel.
 pub const MAXIMUM_ROWS: usize = 2 * ROWS;
 
 /// The shape of a layer's weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depthwise {
-    /// Height and width.
+    /// The height and width of the kernel.
     pub kernel: [usize; 2],
-    /// Number of channels.
+    /// The number of channels.
     pub channels: usize,
 }
 
-/// Some channels of a layer.
+/// A block: some channels of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// First channel.
+    /// The first channel.
     pub first: usize,
-    /// Number of channels.
+    /// The number of channels.
     pub channels: usize,
-    /// How often they stand in the block.
+    /// The number of repetitions of the channels in the block.
     pub repeats: usize,
-    /// First byte.
+    /// The first byte.
     pub offset: usize,
-    /// Number of bytes.
+    /// The number of bytes.
     pub bytes: usize,
 }
 
@@ -42,7 +43,7 @@ impl Depthwise {
         column.checked_mul(self.kernel[1])?.checked_add(8)?.checked_mul(packing.channels())
     }
 
-    /// The blocks in order. Offsets of a layer that no memory holds mean nothing.
+    /// Returns the blocks in order. Offsets are meaningless if [`Depthwise::bytes`] is `None`.
     pub fn blocks(self, packing: Packing) -> impl ExactSizeIterator<Item = Block> {
         let (width, bytes) = (packing.channels(), self.block_bytes(packing).unwrap_or(usize::MAX));
         (0..self.channels.div_ceil(width)).map(move |index| {
@@ -54,7 +55,7 @@ impl Depthwise {
         })
     }
 
-    /// Bytes of the packed layer; `None` where no memory holds them.
+    /// Returns the bytes of the packed layer, or `None` on overflow.
     pub fn bytes(self, packing: Packing) -> Option<usize> {
         self.channels.div_ceil(packing.channels()).checked_mul(self.block_bytes(packing)?)
     }
@@ -65,8 +66,8 @@ impl Depthwise {
         8 * width + (step * width + place) * ROWS + row % ROWS
     }
 
-    /// Packs a layer into exactly [`Depthwise::bytes`]. `weight`: of a channel, at a row and
-    /// column of the kernel.
+    /// Packs a layer into `packed`, which has [`Depthwise::bytes`]. `weight` returns the weight of
+    /// a (channel, kernel row, kernel column).
     pub fn pack(
         self,
         packing: Packing,
@@ -97,7 +98,8 @@ impl Depthwise {
         }
     }
 
-    /// The inverse of [`Depthwise::pack`]. `weight` takes each weight.
+    /// Unpacks a layer; the inverse of [`Depthwise::pack`]. Calls `weight` with (channel, kernel
+    /// row, kernel column, weight).
     pub fn unpack(
         self,
         packing: Packing,
@@ -128,7 +130,7 @@ impl Depthwise {
         }
     }
 
-    /// All scales in a packed layer.
+    /// Returns all scales in a packed layer.
     pub fn scales(self, packing: Packing, packed: &[u8]) -> impl Iterator<Item = f32> + '_ {
         self.blocks(packing).flat_map(move |block| {
             scales(&packed[block.offset..][..block.bytes], packing.channels())

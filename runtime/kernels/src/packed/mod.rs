@@ -1,37 +1,38 @@
-//! Weights as the kernels of an instruction set read them.
+//! Packed weights: the layouts that the kernels of each instruction set read.
 //!
-//! A layer is one range of bytes, a multiple of 64 long, made of blocks. A block holds what a
-//! kernel needs to compute `width` output channels, its *columns*:
+//! A layer is one byte range with a length that is a multiple of 64. It consists of blocks. A block
+//! contains everything that a kernel needs to compute `width` output channels, its *columns*:
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 4 · width | bias i32: `bias[c] − (zero_point + raise) · Σ w[c]`, so that a kernel need not subtract the input's zero point |
+//! | 4 · width | bias i32: `bias[c] − (zero_point + offset) · Σ w[c]` |
 //! | 4 · width | scale f32 |
 //! | rest | weights i8 |
 //!
-//! Columns without a channel are 0 throughout. *Raise* is what activations are stored raised by:
-//! 128 where the multiplying instruction wants them unsigned, otherwise 0.
+//! The bias includes the input's zero point, so kernels need not subtract it. The activation offset
+//! is 128 if the multiply instruction requires unsigned activations, otherwise 0. Columns without a
+//! channel are all 0.
 //!
-//! Columns stand in an order in which narrowing instructions, which work on each 16 bytes of a
-//! vector alone, put the outputs into their natural order: of `vectors` vectors of `lanes` times
-//! four sums, place `4 · (lanes · j + l) + i` holds column `4 · (vectors · l + j) + i`.
+//! Columns are permuted, because narrowing instructions work on each 128-bit lane of a vector
+//! separately. They restore the natural order: for `vectors` vectors of `lanes` lanes with four
+//! accumulators each, place `4 · (lanes · j + l) + i` contains column `4 · (vectors · l + j) + i`.
 //!
-//! [`dense`] and [`depthwise`] say how weights follow each other; [`product`] has terms and an order of
-//! its own. Numbers are little-endian.
+//! [`dense`] and [`depthwise`] describe the order of weights. [`product`] uses different bias terms
+//! and the natural order. Numbers are little-endian.
 
 pub mod dense;
 pub mod depthwise;
 pub mod product;
 
-/// A layout of packed weights: one per family of instruction sets.
+/// A layout of packed weights, one per family of instruction sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Packing {
-    /// Vectors of 16 sums, products of 4 pairs: AVX-512 VNNI.
+    /// Vectors of 16 accumulators, 4 MACs each, u8 activations: AVX-512 VNNI.
     X86Zmm,
-    /// Vectors of 8 sums, products of 4 pairs: AVX-VNNI and AVX2.
+    /// Vectors of 8 accumulators, 4 MACs each, u8 activations: AVX-VNNI, AVX-512VL and AVX2.
     X86Ymm,
-    /// Vectors of 4 sums, products of 4 pairs of signed bytes: NEON.
+    /// Vectors of 4 accumulators, 4 MACs each, i8 activations: NEON and WebAssembly SIMD.
     NeonDot,
 }
 
@@ -39,11 +40,10 @@ impl Packing {
     /// Every layout.
     pub const ALL: &'static [Self] = &[Self::X86Zmm, Self::X86Ymm, Self::NeonDot];
 
-    /// The most channels in a block of a depthwise layer, and the most columns in one of a dense
-    /// layer.
+    /// The maximum number of channels in a depthwise block and of columns in a dense block.
     pub(crate) const WIDEST: usize = 64;
 
-    /// What stored activations are raised by.
+    /// Returns the activation offset: stored activations are i8 plus this.
     pub fn raise(self) -> i32 {
         match self {
             Self::X86Zmm | Self::X86Ymm => 128,
@@ -51,7 +51,7 @@ impl Packing {
         }
     }
 
-    /// Lanes of 16 bytes in a vector.
+    /// Returns the number of 128-bit lanes in a vector.
     const fn lanes(self) -> usize {
         match self {
             Self::X86Zmm => 4,
@@ -60,7 +60,7 @@ impl Packing {
         }
     }
 
-    /// Vectors of sums in the widest block of a dense layer.
+    /// Returns the number of accumulator vectors in the widest dense block.
     const fn vectors(self) -> usize {
         match self {
             Self::X86Zmm => 4,
@@ -69,12 +69,12 @@ impl Packing {
         }
     }
 
-    /// Channels in a block of a depthwise layer.
+    /// Returns the number of channels in a depthwise block.
     pub const fn channels(self) -> usize {
         16 * self.lanes()
     }
 
-    /// Columns of the next block of a dense layer, where so many channels are left.
+    /// Returns the number of columns of the next dense block if `left` channels are left.
     pub fn width(self, left: usize) -> usize {
         let vector = 4 * self.lanes();
         match self {
@@ -83,71 +83,71 @@ impl Packing {
         }
     }
 
-    /// The column at a place of a dense block of this width.
+    /// Returns the column at a place of a dense block with this width.
     fn column(self, width: usize, place: usize) -> usize {
         let vector = 4 * self.lanes();
         match width / vector {
-            // Two vectors that are narrowed together, and one alone.
+            // Two vectors are narrowed together, the third one alone.
             3 if place < 2 * vector => ordered(self.lanes(), 2, place),
             3 => place,
             vectors => ordered(self.lanes(), vectors, place),
         }
     }
 
-    /// The channel at a place of a depthwise block.
+    /// Returns the channel at a place of a depthwise block.
     fn channel(self, place: usize) -> usize {
         ordered(self.lanes(), 4, place)
     }
 }
 
-/// The column at a place among `vectors` vectors that are narrowed together.
+/// Returns the column at a place of `vectors` vectors that are narrowed together.
 fn ordered(lanes: usize, vectors: usize, place: usize) -> usize {
     let (vector, within) = (place / (4 * lanes), place % (4 * lanes));
     let (lane, i) = (within / 4, within % 4);
     4 * (vectors * lane + vector) + i
 }
 
-/// A layer's numbers that are not weights.
+/// The parameters of a layer other than its weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
-    /// Per output channel.
+    /// The bias of each output channel.
     pub bias: &'a [i32],
-    /// Per output channel.
+    /// The requantization scale of each output channel.
     pub scales: &'a [f32],
 }
 
-/// The same, to be written.
+/// The mutable form of [`Terms`], for unpacking.
 #[derive(Debug)]
 pub struct TermsMut<'a> {
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
-    /// Per output channel.
+    /// The bias of each output channel.
     pub bias: &'a mut [i32],
-    /// Per output channel.
+    /// The requantization scale of each output channel.
     pub scales: &'a mut [f32],
 }
 
-/// Writes place `place` of a block's terms.
+/// Writes the bias and scale at a place of a block.
 fn write_terms(block: &mut [u8], width: usize, place: usize, bias: i32, scale: f32) {
     block[4 * place..][..4].copy_from_slice(&bias.to_le_bytes());
     block[4 * (width + place)..][..4].copy_from_slice(&scale.to_le_bytes());
 }
 
-/// Reads place `place` of a block's terms.
+/// Reads the bias and scale at a place of a block.
 fn read_terms(block: &[u8], width: usize, place: usize) -> (i32, f32) {
     let word = |at: usize| [block[at], block[at + 1], block[at + 2], block[at + 3]];
     let bias = i32::from_le_bytes(word(4 * place));
     (bias, f32::from_le_bytes(word(4 * (width + place))))
 }
 
-/// What is subtracted from a bias because activations are stored unsubtracted.
+/// Returns the correction to subtract from a bias, because kernels do not subtract the zero point.
 fn shift(packing: Packing, zero_point: i8, sum: i32) -> i32 {
     (i32::from(zero_point) + packing.raise()).wrapping_mul(sum)
 }
 
-/// The scales in a block.
+/// Returns the scales of a block.
 fn scales(block: &[u8], width: usize) -> impl Iterator<Item = f32> + '_ {
     (0..width).map(move |place| read_terms(block, width, place).1)
 }

@@ -1,7 +1,8 @@
-//! Weights of products of reals ([`Product`](crate::Product)).
+//! Packed weights of dynamically quantized matmuls ([`Product`](crate::Product)).
 //!
-//! Blocks are those of a [`Dense`] layer of one group and one run, with `Σ w[c]` for the bias and
-//! columns in their natural order: sums of 32 bits leave the kernels as they stand.
+//! Blocks are those of a [`Dense`] layer with one group and one run, except that the bias is
+//! `Σ w[c]` and columns are in their natural order, because these kernels do not narrow the
+//! accumulators.
 
 use super::dense::{DEPTH, Dense};
 use super::{Packing, write_terms};
@@ -9,29 +10,29 @@ use super::{Packing, write_terms};
 /// The shape of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
-    /// Weights of a column.
+    /// The number of weights per column.
     pub depth: usize,
-    /// Number of columns.
+    /// The number of columns.
     pub columns: usize,
 }
 
 impl Matrix {
-    /// Its blocks.
+    /// Returns the dense layer with the same blocks.
     pub(crate) fn dense(self) -> Dense {
         Dense { groups: 1, outputs: self.columns, runs: 1, run: self.depth }
     }
 
-    /// Bytes of the packed matrix; `None` where no memory holds them.
+    /// Returns the bytes of the packed matrix, or `None` on overflow.
     pub fn bytes(self, packing: Packing) -> Option<usize> {
         self.dense().bytes(packing)
     }
 
-    /// Packs a matrix, of which rows follow each other, into exactly [`Matrix::bytes`].
+    /// Packs a row-major matrix into `packed`, which has [`Matrix::bytes`].
     ///
     /// # Panics
-    /// Where there are other numbers of weights, scales or bytes.
+    /// If `weights` has the wrong length, or `scales` or `packed` is too short.
     pub fn pack(self, packing: Packing, weights: &[i8], scales: &[f32], packed: &mut [u8]) {
-        assert_eq!(weights.len(), self.depth * self.columns, "weights");
+        assert_eq!(weights.len(), self.depth * self.columns, "number of weights");
         packed.fill(0);
         for block in self.dense().blocks(packing) {
             let (width, columns) = (block.width, block.first..block.first + block.channels);

@@ -1,11 +1,11 @@
-//! The mean of each window.
+//! Average pooling.
 
 use crate::{AveragePool, Requantize, SCALE_BITS, round_significant};
 
-/// Channels accumulated at once.
+/// The number of channels accumulated at once.
 const CHANNELS: usize = 64;
 
-/// See [`AveragePool`].
+/// Runs an [`AveragePool`].
 pub fn average_pool(pool: &AveragePool<'_>, output: &mut [i8]) {
     let channels = pool.output_shape.channels;
     let zero_point = i32::from(pool.zero_point);
@@ -41,7 +41,7 @@ pub fn average_pool(pool: &AveragePool<'_>, output: &mut [i8]) {
     }
 }
 
-/// What the sum of `inside` elements is multiplied by.
+/// Returns the scale for the sum of `inside` elements.
 fn scale(pool: &AveragePool<'_>, inside: usize) -> f32 {
     if pool.count_include_pad {
         pool.scale

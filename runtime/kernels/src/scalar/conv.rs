@@ -1,20 +1,20 @@
 //! Convolution.
 //!
-//! A few output pixels at a time, the windows under them are gathered as differences to the
-//! zero point, 0 outside the image, so that every output channel is a product of two
-//! contiguous rows, whatever the window.
+//! Gathers the windows of a few output pixels at a time (im2col) and subtracts the zero point;
+//! elements outside the image are 0. Every output channel is then the dot product of two contiguous
+//! rows for any window.
 
 use super::depthwise::depthwise;
 use crate::{Conv, Requantize, Taps};
 
-/// Output pixels that share one pass over the weights.
+/// The number of output pixels computed per pass over the weights.
 const PIXELS: usize = 8;
-/// Elements of a window gathered at once.
+/// The number of window elements gathered at once.
 const DEPTH: usize = 256;
-/// Accumulators kept per pixel.
+/// The number of accumulators per pixel.
 const CHANNELS: usize = 64;
 
-/// Of each window the sum of `row[i] · window[i]`.
+/// Returns the dot product of `row` with each window.
 fn dot<const P: usize>(row: &[i8], windows: &[[i16; DEPTH]; P]) -> [i32; P] {
     let windows: [&[i16]; P] = core::array::from_fn(|i| &windows[i][..row.len()]);
     let mut sums = [0i32; P];
@@ -26,7 +26,7 @@ fn dot<const P: usize>(row: &[i8], windows: &[[i16; DEPTH]; P]) -> [i32; P] {
     sums
 }
 
-/// See [`Conv`].
+/// Runs a [`Conv`].
 pub fn conv(conv: &Conv<'_>, output: &mut [i8]) {
     if conv.is_depthwise() {
         return depthwise(conv, output);
@@ -41,7 +41,7 @@ pub fn conv(conv: &Conv<'_>, output: &mut [i8]) {
     }
 }
 
-/// Every channel of `P` output pixels from number `pixel` on.
+/// Computes all channels of `P` output pixels from index `pixel`.
 fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
     let width = conv.output_shape.width;
     let channels = conv.output_shape.channels;
@@ -63,7 +63,7 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
             }
             for from in (0..depth).step_by(DEPTH) {
                 let length = DEPTH.min(depth - from);
-                // A window that fits is gathered once for all channels of the group.
+                // A window that fits is gathered only once for all channels of the group.
                 if start == first || depth > DEPTH {
                     for (place, window) in places.iter().zip(&mut windows) {
                         place.gather(group, from, &mut window[..length]);
@@ -86,7 +86,7 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, output: &mut [i8]) {
     }
 }
 
-/// Requantizes the sums of the channels from `channel` on and writes them at `at`.
+/// Requantizes the accumulators of the channels from `channel` and writes them at `at`.
 #[inline(always)]
 pub(super) fn finish(
     conv: &Conv<'_>,
@@ -118,7 +118,7 @@ pub(super) fn finish(
     }
 }
 
-/// The window under one output pixel.
+/// The window of one output pixel.
 pub(crate) struct Place<'a> {
     conv: &'a Conv<'a>,
     rows: Taps,
@@ -134,13 +134,13 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Whether all of the window lies inside the image.
+    /// Returns whether the whole window is inside the image.
     pub(crate) fn is_inside(&self) -> bool {
         let [height, width] = self.conv.window.kernel;
         self.rows.range.len() == height && self.columns.range.len() == width
     }
 
-    /// The elements `from..` of the window of `group`, less the zero point.
+    /// Gathers the elements `from..` of the window of `group`, minus the zero point.
     fn gather(&self, group: usize, from: usize, window: &mut [i16]) {
         if !self.is_inside() {
             window.fill(0);
@@ -151,8 +151,8 @@ impl<'a> Place<'a> {
         });
     }
 
-    /// The elements `from..from + length` of the window of `group`, as runs of neighbours in the
-    /// image, each with its place after `from`. What lies outside the image is in none.
+    /// Calls `run` for the elements `from..from + length` of the window of `group`, as contiguous
+    /// runs of the image with their offset relative to `from`. Skips elements outside the image.
     #[inline(always)]
     pub(crate) fn runs(
         &self,
@@ -168,7 +168,7 @@ impl<'a> Place<'a> {
         if self.columns.range.is_empty() {
             return;
         }
-        // Neighbouring elements of the window that are neighbours in the image form one run.
+        // Window elements that are adjacent in the image form one run.
         let joined = conv.groups == 1 && conv.window.dilation[1] == 1;
         let taps = if joined { self.columns.range.len() } else { 1 };
         for row in self.rows.range.clone() {

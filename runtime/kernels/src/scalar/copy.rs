@@ -1,8 +1,8 @@
-//! Copies in any order, with or without a change of scale.
+//! Strided copies with optional requantization.
 
 use crate::{Clamp, Move, Requantize};
 
-/// See [`Move`].
+/// Runs a [`Move`].
 pub fn copy(step: &Move<'_>, output: &mut [i8]) {
     match step.scale {
         None => step.walk.copy(step.input, output),
@@ -40,7 +40,7 @@ mod tests {
         let mut output = [0; 6];
         copy(&plain, &mut output);
         assert_eq!(output, [-128, 0, 1, 0, 127, 0]);
-        // −129 · 0.5 = −64.5, to even; 126 · 0.5.
+        // −129 · 0.5 = −64.5 rounds to even, −64; 126 · 0.5 = 63; −10 is added to both.
         copy(&Move { scale: Some(0.5), ..plain }, &mut output);
         assert_eq!(output, [-74, 0, -10, 0, 53, 0]);
     }

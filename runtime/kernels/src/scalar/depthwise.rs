@@ -1,13 +1,13 @@
-//! Depthwise convolution: the inner loops run over channels, which are contiguous in the
-//! image and in the weights.
+//! Depthwise convolution. The inner loops run over channels, which are contiguous in the image and
+//! in the weights.
 
 use super::conv::finish;
 use crate::{Conv, Requantize};
 
-/// Channels accumulated at once.
+/// The number of channels accumulated at once.
 const CHANNELS: usize = 64;
 
-/// A [`Conv`] that [is depthwise](Conv::is_depthwise).
+/// Runs a [`Conv`] that [is depthwise](Conv::is_depthwise).
 pub fn depthwise(conv: &Conv<'_>, output: &mut [i8]) {
     let channels = conv.output_shape.channels;
     let requantize = Requantize::new(conv.output_zero_point, conv.clamp);
@@ -45,7 +45,7 @@ pub fn depthwise(conv: &Conv<'_>, output: &mut [i8]) {
 fn accumulate(sums: &mut [i32], input: &[i8], zero_point: i8, weights: &[i8]) {
     let zero_point = i16::from(zero_point);
     for ((sum, &input), &weight) in sums.iter_mut().zip(input).zip(weights) {
-        // At most 255 · 128, which an i16 holds.
+        // The magnitude is at most 255 · 128, which fits in an i16.
         let product = (i16::from(input) - zero_point) * i16::from(weight);
         *sum = sum.wrapping_add(i32::from(product));
     }

@@ -1,8 +1,8 @@
-//! Operations on single elements.
+//! Element-wise operations.
 
 use crate::{Add, Multiply, Requantize};
 
-/// See [`Add`].
+/// Runs an [`Add`].
 pub fn add(add: &Add<'_>, output: &mut [i8]) {
     let requantize = Requantize::new(add.zero_point, add.clamp);
     let (zero_a, zero_b) = (i32::from(add.zero_point_a), i32::from(add.zero_point_b));
@@ -13,7 +13,7 @@ pub fn add(add: &Add<'_>, output: &mut [i8]) {
     });
 }
 
-/// See [`Multiply`].
+/// Runs a [`Multiply`].
 pub fn multiply(multiply: &Multiply<'_>, output: &mut [i8]) {
     let requantize = Requantize::new(multiply.zero_point, multiply.clamp);
     let (zero_a, zero_b) = (i32::from(multiply.zero_point_a), i32::from(multiply.zero_point_b));
@@ -32,7 +32,7 @@ fn pairs(a: &[i8], b: &[i8], output: &mut [i8], function: impl Fn(i32, i32) -> i
     }
 }
 
-/// `output[i] = table[input[i] + 128]`.
+/// Computes `output[i] = table[input[i] + 128]`.
 pub fn lookup(table: &[i8; 256], input: &[i8], output: &mut [i8]) {
     for (output, &input) in output.iter_mut().zip(input) {
         *output = table[usize::from(input as u8 ^ 0x80)];
@@ -45,7 +45,7 @@ mod tests {
     use crate::Clamp;
 
     #[test]
-    fn sums_are_of_real_values() {
+    fn add_matches_float_arithmetic() {
         let case = Add {
             a: &[10, -128, 127, 0],
             b: &[1, 2],
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_of_real_values() {
+    fn multiply_matches_float_arithmetic() {
         let case = Multiply {
             a: &[-128, 127, 3, 4],
             b: &[127],
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn lookups_cover_every_integer() {
+    fn lookup_indexes_the_whole_table() {
         let table = core::array::from_fn(|i| (i as u8) as i8);
         let mut output = [0; 3];
         lookup(&table, &[-128, 0, 127], &mut output);

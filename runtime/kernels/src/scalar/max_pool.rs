@@ -1,8 +1,8 @@
-//! The greatest value of each window.
+//! Max pooling.
 
 use crate::MaxPool;
 
-/// See [`MaxPool`].
+/// Runs a [`MaxPool`].
 pub fn max_pool(pool: &MaxPool<'_>, output: &mut [i8]) {
     let channels = pool.output_shape.channels;
     for row in 0..pool.output_shape.height {

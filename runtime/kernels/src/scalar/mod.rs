@@ -1,4 +1,5 @@
-//! The definition: portable loops, without unsafe code, that a compiler can vectorize.
+//! The reference implementation: portable loops without unsafe code, which a compiler can
+//! vectorize.
 
 mod average_pool;
 mod conv;

@@ -1,8 +1,8 @@
-//! Real values in and out.
+//! Quantization of float inputs and dequantization to float outputs.
 
 use crate::{Clamp, Dequantize, Quantize, Requantize};
 
-/// See [`Quantize`].
+/// Runs a [`Quantize`].
 pub fn quantize(step: &Quantize<'_>, output: &mut [i8]) {
     let requantize = Requantize::new(step.zero_point, Clamp::FULL);
     step.walk.apply(step.input, output, |x: f32| {
@@ -11,7 +11,7 @@ pub fn quantize(step: &Quantize<'_>, output: &mut [i8]) {
     });
 }
 
-/// See [`Dequantize`].
+/// Runs a [`Dequantize`].
 pub fn dequantize(step: &Dequantize<'_>, output: &mut [f32]) {
     let zero_point = i32::from(step.zero_point);
     step.walk.apply(step.input, output, |x: i8| (i32::from(x) - zero_point) as f32 * step.scale);
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn real_values_saturate_and_nan_is_zero() {
+    fn floats_saturate_and_nan_is_zero() {
         let input = [
             0.0,
             -0.0,
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_become_multiples_of_the_scale() {
+    fn dequantized_values_are_multiples_of_the_scale() {
         let step = Dequantize { input: &[-128, 0, 127], walk: row(3), scale: 0.5, zero_point: 127 };
         let mut output = [0.0; 3];
         dequantize(&step, &mut output);

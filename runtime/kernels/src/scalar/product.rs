@@ -1,15 +1,15 @@
 use crate::dynamic::extent;
 use crate::{Affine, Product, Ranges};
 
-/// The definition of [`Product`].
+/// Runs a [`Product`]: the reference implementation of the dynamically quantized matmul.
 ///
 /// # Panics
-/// Where slices do not have what the shapes say.
+/// If `output` has the wrong length or another slice is too short.
 pub fn product(product: &Product<'_>, output: &mut [f32]) {
     let columns = product.scales.len();
     let tensor = Affine::of(extent(product.input));
     let rows = product.input.chunks_exact(product.depth);
-    assert_eq!(rows.len() * columns, output.len(), "an output for each row and column");
+    assert_eq!(rows.len() * columns, output.len(), "the output must have rows × columns elements");
     for (row, output) in rows.zip(output.chunks_exact_mut(columns)) {
         let affine = match product.ranges {
             Ranges::Row => Affine::of(extent(row)),

@@ -1,13 +1,13 @@
-//! Interpolation between two rows and two columns.
+//! Resizing by linear interpolation between two rows and two columns.
 
 use crate::{Resize, Sample};
 
-/// Weights of a row or column sum to this.
+/// The sum of the two weights of a row or column.
 const ONE: i32 = 2048;
-/// Weights of the four elements sum to 2 to this power.
+/// The sum of the weights of the four elements is 2 to this power.
 const SHIFT: u32 = 22;
 
-/// See [`Resize`].
+/// Runs a [`Resize`].
 pub fn resize(resize: &Resize<'_>, output: &mut [i8]) {
     let channels = resize.input_shape.channels;
     let pixel = |row: u16, column: u16| {
@@ -35,8 +35,8 @@ pub fn resize(resize: &Resize<'_>, output: &mut [i8]) {
     }
 }
 
-/// Weights of the elements top left, top right, bottom left, bottom right. Their sum is 2²²,
-/// so that no sum leaves an i32 and the mean of i8 is an i8.
+/// Returns the weights of the top left, top right, bottom left and bottom right element. Their sum
+/// is 2²², so a weighted sum fits in an i32 and a weighted mean of i8 fits in an i8.
 #[inline(always)]
 pub(crate) fn weights(row: i32, column: i32) -> [i32; 4] {
     let (row, column) = (row.clamp(0, ONE), column.clamp(0, ONE));
@@ -44,7 +44,7 @@ pub(crate) fn weights(row: i32, column: i32) -> [i32; 4] {
     [top * left, top * column, row * left, row * column]
 }
 
-/// The weighted mean of four elements.
+/// Returns the weighted mean of four elements.
 #[inline(always)]
 pub(crate) fn interpolate(four: [i32; 4], weights: [i32; 4]) -> i8 {
     let sum: i32 = four.iter().zip(weights).map(|(element, weight)| element * weight).sum();

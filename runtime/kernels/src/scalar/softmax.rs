@@ -2,7 +2,7 @@
 
 use crate::Softmax;
 
-/// See [`Softmax`].
+/// Runs a [`Softmax`].
 pub fn softmax(softmax: &Softmax<'_>, output: &mut [i8]) {
     let channels = softmax.channels.max(1);
     let pixels = softmax.input.chunks_exact(channels).zip(output.chunks_exact_mut(channels));
@@ -16,7 +16,7 @@ pub fn softmax(softmax: &Softmax<'_>, output: &mut [i8]) {
     }
 }
 
-/// An exponential's share of their sum, in 1/256 above −128, rounded half up.
+/// Returns `exponential / sum` in units of 1/256, rounded half up, minus 128.
 #[inline(always)]
 pub(crate) fn share(exponential: u64, sum: u64) -> i8 {
     // (2 · 256 · e + sum) / (2 · sum), in [0, 256].

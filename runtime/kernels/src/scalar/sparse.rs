@@ -1,30 +1,31 @@
-//! Convolution whose weights have no zeros: [`Sparse`] says how they lie.
+//! Convolution with sparse weights in the encoding of [`Sparse`].
 
 use super::conv::{Place, finish};
 use crate::sparse::{self, Row, Sparse, WORD};
 use crate::{Conv, Requantize};
 
-/// Output pixels that share one pass over the weights, where there are so many.
+/// The number of output pixels computed per pass over the weights, if there are enough.
 const TOGETHER: usize = 4;
-/// Output channels whose sums are held at once.
+/// The number of output channels with accumulators in memory.
 const CHANNELS: usize = 64;
 
-/// How products of a row are added.
+/// The inner loop of a sparse convolution.
 pub(crate) trait Products {
-    /// Adds the products of the first elements of a row with those of windows, of whole words; what
-    /// is left of the row.
+    /// Multiplies the first elements of a row with those of `P` windows and adds to `sums`.
+    /// `windows` contains whole bitmap words of elements. Returns the rest of the row.
     fn add<'a, const P: usize>(row: Row<'a>, windows: &[[i16; P]], sums: &mut [i32; P]) -> Row<'a>;
 }
 
-/// See [`Kernels::sparse`](crate::Kernels::sparse).
+/// Runs a convolution with sparse weights: see [`Kernels::sparse`](crate::Kernels::sparse).
 pub fn sparse(conv: &Conv<'_>, output: &mut [i8]) {
     sparse_by::<Portable>(conv, output);
 }
 
-/// The same with this way to add products.
+/// The same with the inner loop `A`.
 pub(crate) fn sparse_by<A: Products>(conv: &Conv<'_>, output: &mut [i8]) {
     let pixels = conv.output_shape.height * conv.output_shape.width;
-    // Where there are kernels with vectors, this one is the definition and need not be fast.
+    // Other architectures have SIMD kernels; there this is only the reference implementation and
+    // need not be fast.
     if pixels < TOGETHER || !cfg!(target_arch = "arm") {
         let mut scratch = Scratch::<1, 1024>::new();
         for pixel in 0..pixels {
@@ -32,25 +33,25 @@ pub(crate) fn sparse_by<A: Products>(conv: &Conv<'_>, output: &mut [i8]) {
         }
         return;
     }
-    // The last block begins earlier where it would be cut; some pixels are then computed twice.
+    // If the last block would be incomplete, it starts earlier and computes some pixels twice.
     let mut scratch = Scratch::<TOGETHER, 256>::new();
     for pixel in (0..pixels).step_by(TOGETHER) {
         block::<A, TOGETHER, 256>(conv, pixel.min(pixels - TOGETHER), &mut scratch, output);
     }
 }
 
-/// Elements of `P` windows in turn: `N` at once, a multiple of [`WORD`]. Other ways to add products
-/// may read several at once.
+/// `N` interleaved elements of `P` windows; `N` is a multiple of [`WORD`]. Aligned, because other
+/// inner loops read several elements at once.
 #[repr(align(8))]
 struct Windows<const P: usize, const N: usize>([[i16; P]; N]);
 
-/// What blocks of pixels work with, one after another.
+/// The scratch memory of a block of pixels, reused by all blocks.
 struct Scratch<'a, const P: usize, const N: usize> {
     windows: Windows<P, N>,
     sums: [[i32; P]; CHANNELS],
-    /// What is left of the rows of these channels.
+    /// The rest of each channel's row.
     open: [Row<'a>; CHANNELS],
-    /// The sums of one pixel.
+    /// The accumulators of one pixel.
     of_pixel: [i32; CHANNELS],
 }
 
@@ -65,7 +66,7 @@ impl<const P: usize, const N: usize> Scratch<'_, P, N> {
     }
 }
 
-/// Every channel of `P` output pixels from number `pixel` on.
+/// Computes all channels of `P` output pixels from index `pixel`.
 fn block<'a, A: Products, const P: usize, const N: usize>(
     conv: &Conv<'a>,
     pixel: usize,
@@ -76,7 +77,7 @@ fn block<'a, A: Products, const P: usize, const N: usize>(
     let channels = conv.output_shape.channels;
     let group_channels = channels / conv.groups;
     let depth = conv.depth();
-    let form = Sparse::new(conv.weights, channels, depth).expect("weights hold what shapes say");
+    let form = Sparse::new(conv.weights, channels, depth).expect("sparse weights fit the shapes");
     let mut rest = form.rows();
     let requantize = Requantize::new(conv.output_zero_point, conv.clamp);
 
@@ -92,7 +93,7 @@ fn block<'a, A: Products, const P: usize, const N: usize>(
             }
             for from in (0..depth).step_by(N) {
                 let length = N.min(depth - from);
-                // A window that fits is gathered once for all channels of the group.
+                // A window that fits is gathered only once for all channels of the group.
                 if start == first || depth > N {
                     for (index, place) in places.iter().enumerate() {
                         gather(conv, place, (group, from), index, &mut windows[..length]);
@@ -101,10 +102,10 @@ fn block<'a, A: Products, const P: usize, const N: usize>(
                 let windows = &windows[..length.next_multiple_of(WORD)];
                 for (sums, row) in sums[..count].iter_mut().zip(&mut *open) {
                     if from == 0 {
-                        *row = Row::first(rest, depth).expect("weights hold what shapes say");
+                        *row = Row::first(rest, depth).expect("sparse weights fit the shapes");
                     }
                     *row = A::add(*row, windows, sums);
-                    // What is left of the row is skipped, and added with the next elements.
+                    // The next row starts after all elements of this one, used or not.
                     if from == 0 {
                         rest = &row.weights[row.count()..];
                     }
@@ -120,7 +121,8 @@ fn block<'a, A: Products, const P: usize, const N: usize>(
     }
 }
 
-/// Elements of the window of `group` from `from` on, less the zero point, at `index` of each.
+/// Gathers the elements of the window of `group` from `from`, minus the zero point, into index
+/// `index` of each interleaved element.
 fn gather<const P: usize>(
     conv: &Conv<'_>,
     place: &Place<'_>,
@@ -138,7 +140,7 @@ fn gather<const P: usize>(
     });
 }
 
-/// Bit by bit.
+/// A portable inner loop that processes one bit of the bitmap at a time.
 struct Portable;
 
 impl Products for Portable {

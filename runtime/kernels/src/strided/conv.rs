@@ -5,105 +5,106 @@ use super::{Alone, Finish, Kernels, Parallel, ProductRow, Residual, SLACK, View,
 use crate::packed::Packing;
 use crate::packed::dense::{DEPTH, Dense};
 
-/// Output pixels whose places are worked out at once.
+/// The number of output pixels whose offsets are computed at once.
 const PIXELS: usize = 384;
-/// Fewer, where there are no more.
+/// The same for small parts, to save stack.
 const FEW: usize = 4;
-/// Products that are worth a second thread: some microseconds of one.
+/// The MACs from which a second thread is worthwhile: a few microseconds of work.
 const WORTHWHILE: u64 = 1 << 20;
-/// Pixels of a part are a multiple of this, which is one of every kernel's tile.
+/// Parts have a multiple of this many pixels, which is a multiple of the tile size of all kernels.
 const UNIT: usize = 48;
-/// Weights up to this size stay in the innermost cache while the pixels pass.
+/// Weights up to this many bytes stay in the L1 cache while the pixels stream through.
 const SMALL: usize = 24 << 10;
 
-/// What a convolution reads, computes and writes. Each output pixel reads `rows · columns` runs
-/// of bytes.
+/// The arguments of a convolution. Each output pixel reads `runs[0] · runs[1]` contiguous runs of
+/// input bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvPlan {
-    /// The first run of the first window, and the distances of windows.
+    /// The first run of the first window, and the strides between windows.
     pub input: View,
-    /// What is written.
+    /// The output image.
     pub output: View,
-    /// Rows and columns of the output.
+    /// The rows and columns of the output.
     pub size: [usize; 2],
-    /// Number of runs down and right; their product is that of `shape`.
+    /// The number of runs down and right. Their product is `shape.runs`.
     pub runs: [usize; 2],
-    /// Distance of runs down and right, in bytes.
+    /// The bytes between adjacent runs, down and right.
     pub run_step: [usize; 2],
-    /// Distance, in bytes, of the input of neighbouring groups.
+    /// The bytes between the inputs of adjacent groups.
     pub group_step: usize,
     /// The shape of the weights.
     pub shape: Dense,
-    /// First byte of the packed weights.
+    /// The first byte of the packed weights.
     pub weights: usize,
-    /// Fused addition.
+    /// A fused residual addition.
     pub residual: Option<Residual>,
-    /// How sums become outputs.
+    /// The epilogue.
     pub finish: Finish,
-    /// Whether every sum is less than 2²² in size and every scale less than 2⁸, so that a sum
-    /// can be converted and scaled in one instruction.
+    /// Whether the magnitude of every accumulator is less than 2²² and every scale less than 2⁸, so
+    /// that one instruction can convert and scale an accumulator.
     pub narrow: bool,
 }
 
-/// A convolution whose plan was checked.
+/// A convolution with a validated plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
     plan: ConvPlan,
     packing: Packing,
-    /// Blocks of its weights.
+    /// The number of weight blocks.
     blocks: usize,
-    /// Bytes of its weights.
+    /// The bytes of the weights.
     bytes: usize,
-    /// Pixels that pass one block after the other: few enough that what they read and write
-    /// stays in the cache.
+    /// The number of pixels that are processed with all blocks before the next ones: few enough
+    /// that their inputs and outputs stay in the cache.
     at_once: usize,
-    /// The arena has at least this many bytes.
+    /// The minimum size of the arena in bytes.
     arena: usize,
 }
 
-/// Some columns at some pixels: what a kernel gets.
+/// The arguments of a convolution kernel: one block of columns (output channels) at some pixels.
 ///
 /// # Safety
-/// The caller of a kernel with a block promises, until it returns:
+/// Until the kernel returns, its caller must guarantee:
 ///
-/// - There are `pixels` offsets of inputs and of outputs, and of addends where `residual` is not
-///   null; no more than `pixels` of any are read.
-/// - `4 · steps` bytes can be read from `input + input_offsets[p] + r · run_step[0] + c · run_step[1]`
-///   on, for each pixel p and all r and c below `runs`, which are at least 1. As a run has no more than
-///   3 elements less than that, kernels read up to 3 bytes behind it.
-/// - `weights` is a multiple of 64, and `width · (8 + 4 · steps · runs[0] · runs[1])` bytes can be
-///   read there: the biases, the scales and the weights of `width` columns. No kernel reads further.
-/// - `width` is one that [`Packing::width`] gives for the kernel's layout, and `channels` is at
+/// - `input_offsets` and `output_offsets` have `pixels` elements, and so does `residual_offsets` if
+///   `residual` is not null. Kernels read no more of them.
+/// - `4 · steps` bytes are readable at
+///   `input + input_offsets[p] + r · run_step[0] + c · run_step[1]` for each pixel p and all r and
+/// c   below `runs`, which are at least 1. A run is at most 3 bytes shorter than that, so kernels
+/// read   up to 3 bytes past it.
+/// - `weights` is aligned to 64, and `width · (8 + 4 · steps · runs[0] · runs[1])` bytes are
+///   readable there: the biases, scales and weights of `width` columns. Kernels read no further.
+/// - `width` is a value that [`Packing::width`] returns for the kernel's layout. `channels` is at
 ///   least 1, at most `width` and, in the layout of AVX-512, more than `width − 16`.
-/// - `channels` bytes can be read at `residual + residual_offsets[p]`, where `residual` is not null.
-/// - `channels` bytes can be written at `output + output_offsets[p]`; where `rows` is not null, as
-///   many f32. These share no byte with each other or with what is read, and no other thread reads
-///   or writes them. No kernel writes anything else.
-/// - Where `rows` is not null there are `pixels` of them, and `width` addends.
-/// - No other thread writes what is read.
+/// - If `residual` is not null, `channels` bytes are readable at `residual + residual_offsets[p]`.
+/// - `channels` bytes (if `rows` is not null, `channels` f32) are writable at
+///   `output + output_offsets[p]`. They do not overlap each other or anything that is read, and no
+///   other thread reads or writes them. Kernels write nothing else.
+/// - If `rows` is not null, it has `pixels` elements, and `addends` has `width`.
+/// - No other thread writes anything that is read.
 ///
-/// Nothing follows from what the bytes hold: they are numbers for the arithmetic, and never offsets
-/// or counts. Weights may change while a kernel runs; its results are then those of some weights.
+/// The values of the bytes do not matter for safety: they are operands, never offsets or counts.
+/// Weights may change while a kernel runs; the results are then unspecified.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     pub(crate) input: *const u8,
-    /// Of each pixel's first run.
+    /// The offset of each pixel's first run.
     pub(crate) input_offsets: *const u32,
     pub(crate) pixels: usize,
     pub(crate) runs: [usize; 2],
     pub(crate) run_step: [usize; 2],
-    /// Steps of [`DEPTH`] elements in a run.
+    /// The number of steps of [`DEPTH`] elements in a run, rounded up.
     pub(crate) steps: usize,
     /// A block of packed weights.
     pub(crate) weights: *const u8,
-    /// Columns of the block; kernels with blocks of one width only know it.
+    /// The columns of the block. Kernels for a single width do not read it.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) width: usize,
-    /// Columns to be written.
+    /// The number of columns to write.
     pub(crate) channels: usize,
     pub(crate) output: *mut u8,
     pub(crate) output_offsets: *const u32,
-    /// Null where nothing is added.
+    /// The residual, or null.
     pub(crate) residual: *const u8,
     pub(crate) residual_offsets: *const u32,
     pub(crate) residual_zero_point: f32,
@@ -111,16 +112,16 @@ pub(crate) struct Block {
     pub(crate) finish: Finish,
     #[cfg_attr(target_arch = "arm", allow(dead_code))]
     pub(crate) narrow: bool,
-    /// Of each pixel, where sums become reals; else null.
+    /// The dequantization parameters of each pixel for f32 outputs, or null for u8 outputs.
     pub(crate) rows: *const ProductRow,
-    /// What is added to such reals, for each column of the block.
+    /// The float bias of each column for f32 outputs.
     pub(crate) addends: *const f32,
 }
 
 impl Conv {
-    /// Checks a plan for kernels that read weights in this layout. `None` where a size is 0 or sizes
-    /// contradict each other, where pixels overlap, where the output shares bytes with what is read,
-    /// and where something lies beyond what 32 bits count.
+    /// Validates a plan for kernels with the weight layout `packing`. Returns `None` if a size is 0
+    /// or inconsistent, if output pixels overlap each other or the inputs, or if an offset exceeds
+    /// 32 bits.
     pub fn new(plan: ConvPlan, packing: Packing) -> Option<Self> {
         let (size, shape) = (plan.size, plan.shape);
         let Dense { groups, outputs, runs, run } = shape;
@@ -131,7 +132,7 @@ impl Conv {
         }
         let bytes = shape.bytes(packing)?;
         let channels = groups.checked_mul(outputs)?;
-        // What all groups of one window read: no factor is 0.
+        // The bytes that all groups of one window span. No factor is 0.
         let window = [
             (plan.runs[0], plan.run_step[0]),
             (plan.runs[1], plan.run_step[1]),
@@ -153,7 +154,7 @@ impl Conv {
             }
             arena = arena.max(added.end);
         }
-        // Offsets of pixels have 32 bits.
+        // Kernels use 32-bit pixel offsets.
         u32::try_from(arena).ok()?;
         let blocks = shape.blocks(packing).count();
         let pixel = runs.saturating_mul(run).saturating_add(outputs);
@@ -162,7 +163,7 @@ impl Conv {
         Some(Self { plan, packing, blocks, bytes, at_once, arena })
     }
 
-    /// Multiplications of a run.
+    /// Returns the multiply-accumulates (MACs) of the convolution. Saturates.
     pub fn products(&self) -> u64 {
         let Dense { groups, outputs, runs, run } = self.plan.shape;
         let [rows, columns] = self.plan.size;
@@ -170,11 +171,11 @@ impl Conv {
         counts.into_iter().fold(1, |products, count| products.saturating_mul(count as u64))
     }
 
-    /// Runs it.
+    /// Runs the convolution.
     ///
     /// # Panics
-    /// Where something it touches lies outside the arena or the weights, and where the kernels
-    /// read weights in another layout.
+    /// If an image exceeds the arena, the weights exceed `weights` or are not aligned to 64 bytes,
+    /// or the kernels have a different weight layout.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -183,16 +184,16 @@ impl Conv {
         parallel: &dyn Parallel,
     ) {
         assert_eq!(self.packing, kernels.packing(), "weights are packed for other kernels");
-        assert!(self.arena <= arena.len(), "an image leaves the arena");
+        assert!(self.arena <= arena.len(), "an image exceeds the arena");
         let weights = &weights[self.plan.weights..][..self.bytes];
-        assert!(weights.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
+        assert!(weights.as_ptr().addr().is_multiple_of(64), "weights must be aligned to 64 bytes");
         let arena = Shared::new(arena);
-        // Not more than bytes of the arena, since each writes its own.
+        // Cannot overflow: every pixel writes its own bytes of the arena.
         let pixels = self.plan.size[0] * self.plan.size[1];
         let parallel = if self.products() < WORTHWHILE { &Alone } else { parallel };
         let parts = parallel.threads().max(1);
         let enough = UNIT.saturating_mul(parts);
-        // What is larger is read by each thread in part only.
+        // Split by the larger operand, so that each thread reads only a part of it.
         let by_blocks = self.blocks >= parts
             && (pixels < enough || self.bytes > pixels.saturating_mul(self.plan.shape.run));
         let unit = if pixels >= enough { UNIT } else { 1 };
@@ -202,7 +203,7 @@ impl Conv {
             } else {
                 (part(pixels, unit, index, parts), 0..self.blocks)
             };
-            // Fully connected layers need no room for the places of many pixels.
+            // Fully connected layers need stack space for a few pixel offsets only.
             if pixels.len() <= FEW {
                 self.part::<FEW>(kernels, arena, weights, pixels, blocks);
             } else {
@@ -212,7 +213,7 @@ impl Conv {
         parallel.run(parts, &work);
     }
 
-    /// Some pixels and some blocks; the places of `N` pixels are worked out at once.
+    /// Computes some blocks at some pixels. The offsets of up to `N` pixels are computed at once.
     fn part<const N: usize>(
         &self,
         kernels: &Kernels,
@@ -256,23 +257,25 @@ impl Conv {
                     rows: core::ptr::null(),
                     addends: core::ptr::null(),
                 };
-                // SAFETY: the processor has the instructions of a table. The block is as it must be:
-                // - `offsets` holds the places of `count` pixels, all three within 32 bits.
-                // - Windows, with three bytes of the slack, outputs and addends of all pixels and
-                //   groups lie in the first `self.arena` bytes, as `new` computed without overflow,
-                //   and the arena has these, as `run` checked.
-                // - The block is one of the layer, whose `self.bytes` bytes `run` found. The layer is
-                //   at a multiple of 64, and so is every block, which has a multiple of 16 columns of
-                //   a multiple of 4 bytes. Its columns are as `Dense::blocks` gives them.
-                // - `new` found outputs apart from each other and from all that is read. A part has
-                //   pixels of its own, or columns of its own.
+                // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
+                // The contract of `ConvBlock` holds:
+                // - `offsets` contains `count` offsets per image, which all fit in 32 bits.
+                // - `new` computed without overflow that windows (with 3 bytes of slack), outputs
+                //   and residuals of all pixels and groups lie in the first `self.arena` bytes, and
+                // `run`   checked that the arena has these.
+                // - The block belongs to the layer, whose `self.bytes` bytes `run` sliced. The
+                //   layer is aligned to 64, and so is every block, because it has a multiple of 16
+                //   columns
+                // of a   multiple of 4 bytes. `Dense::blocks` determines its width and channels.
+                // - `new` checked that outputs do not overlap each other or anything that is read.
+                //   Each part has its own pixels or its own columns.
                 unsafe { (kernels.conv)(&block) };
             }
             start += count;
         }
     }
 
-    /// A stored activation as the number that the kernel takes it for.
+    /// Converts a stored activation to the number that kernels interpret it as: i8 or u8.
     fn real(&self, stored: u8) -> f32 {
         match self.packing.raise() {
             0 => (stored as i8).into(),
@@ -280,7 +283,7 @@ impl Conv {
         }
     }
 
-    /// The places of `count` pixels from number `start` on, in input, output and addend.
+    /// Computes the offsets of `count` pixels from index `start` in the input, output and residual.
     fn offsets<const N: usize>(&self, start: usize, count: usize, offsets: &mut [[u32; N]; 3]) {
         let plan = &self.plan;
         let columns = plan.size[1];

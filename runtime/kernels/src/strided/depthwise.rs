@@ -7,97 +7,98 @@ use super::{Finish, Kernels, Parallel, SLACK, View, are_apart};
 use crate::packed::Packing;
 use crate::packed::depthwise::{self as packed, MAXIMUM_ROWS};
 
-/// What a depthwise convolution reads, computes and writes.
+/// The arguments of a depthwise convolution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DepthwisePlan {
     /// The first element of the first window.
     pub input: View,
-    /// What is written.
+    /// The output image.
     pub output: View,
-    /// Rows and columns of the output.
+    /// The rows and columns of the output.
     pub size: [usize; 2],
-    /// Distance of windows, in rows and in pixels.
+    /// The distance between adjacent windows, in rows and in pixels.
     pub stride: [usize; 2],
-    /// Distance of a window's elements, in rows and in pixels.
+    /// The distance between adjacent window elements, in rows and in pixels.
     pub dilation: [usize; 2],
     /// The shape of the weights.
     pub shape: packed::Depthwise,
-    /// First byte of the packed weights.
+    /// The first byte of the packed weights.
     pub weights: usize,
-    /// How sums become outputs.
+    /// The epilogue.
     pub finish: Finish,
-    /// As that of a [`Conv`](super::Conv).
+    /// See [`ConvPlan::narrow`](super::ConvPlan::narrow).
     pub narrow: bool,
 }
 
-/// A depthwise convolution whose plan was checked.
+/// A depthwise convolution with a validated plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Depthwise {
     plan: DepthwisePlan,
     packing: Packing,
-    /// Bytes of its weights.
+    /// The bytes of the weights.
     bytes: usize,
-    /// The arena has at least this many bytes.
+    /// The minimum size of the arena in bytes.
     arena: usize,
-    /// Bytes of the input from one window to the next, down and right.
+    /// The input bytes from one window to the next, down and right.
     window_step: [usize; 2],
-    /// Bytes of the input from one element of a window to the next, down and right.
+    /// The input bytes from one window element to the next, down and right.
     tap_step: [usize; 2],
 }
 
-/// Products that are worth a second thread.
+/// The MACs from which a second thread is worthwhile.
 const WORTHWHILE: u64 = 1 << 18;
-/// Bytes of the image that pass all blocks of channels before the next do: they stay in the cache.
+/// The bytes of the image that are processed with all channel blocks before the next ones: few
+/// enough to stay in the cache.
 const AT_ONCE: usize = 96 << 10;
 
-/// Some rows of outputs of one block of channels: what a kernel gets.
+/// The arguments of a depthwise kernel: some output rows of one block of channels.
 ///
 /// # Safety
-/// The caller of a kernel with rows promises, until it returns, with *vector* for the number of
-/// channels in a block of the kernel's layout ([`Packing::channels`]):
+/// Until the kernel returns, its caller must guarantee the following. A *vector* has as many bytes
+/// as a block of the kernel's layout has channels ([`Packing::channels`]).
 ///
-/// - A vector of bytes can be read at `rows[t] + h · row_step + i · window_step + k · column_step`,
-///   for each t, also those beyond the kernel, and for all h below `height`, i below `count` and k
-///   below `kernel[1]`. As the first of them belongs to the image, kernels read up to a vector less
-///   1 behind it, which is less than [`SLACK`].
+/// - A vector is readable at `rows[t] + h · row_step + i · window_step + k · column_step` for each
+///   t (even beyond the kernel's rows), h below `height`, i below `count` and k below `kernel[1]`.
+/// Only   its first byte must belong to the image: kernels read past it by less than a vector,
+/// which is   less than [`SLACK`].
 /// - `kernel` has 1 to [`MAXIMUM_ROWS`] rows and at least one column.
 /// - `columns_between` is 0, or `window_step` is that many times `column_step`.
-/// - `weights` is a multiple of 64, and `8 + 4 · kernel[1] · ⌈kernel[0] / 4⌉` vectors of bytes can be
-///   read there. No kernel reads further.
-/// - `channels`, at least 1 and at most a vector, bytes can be written at
-///   `output + h · output_row_step + i · output_step`. These share no byte with each other or with
-///   what is read, and no other thread reads or writes them. No kernel writes anything else.
-/// - No other thread writes what is read.
+/// - `weights` is aligned to 64, and `8 + 4 · kernel[1] · ⌈kernel[0] / 4⌉` vectors are readable
+///   there. Kernels read no further.
+/// - `channels` is at least 1 and at most a vector. That many bytes are writable at
+///   `output + h · output_row_step + i · output_step`. They do not overlap each other or anything
+///   that is read, and no other thread reads or writes them. Kernels write nothing else.
+/// - No other thread writes anything that is read.
 ///
-/// As with a [`ConvBlock`](super::ConvBlock), nothing follows from what the bytes hold.
+/// As with [`ConvBlock`](super::ConvBlock), the values of the bytes do not matter for safety.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
-    /// The first element of the first window in each row of it; those beyond repeat the last.
+    /// The first element in each row of the first window. Entries beyond the kernel repeat the
+    /// last.
     pub(crate) rows: [*const u8; MAXIMUM_ROWS],
-    /// Rows of outputs.
+    /// The number of output rows.
     pub(crate) height: usize,
-    /// Bytes of the input from one row of outputs to the next.
+    /// The input bytes from one output row to the next.
     pub(crate) row_step: usize,
-    /// Rows and columns of the kernel.
+    /// The rows and columns of the kernel.
     pub(crate) kernel: [usize; 2],
-    /// Bytes from one column of the kernel to the next.
+    /// The input bytes from one kernel column to the next.
     pub(crate) column_step: usize,
-    /// Columns of the kernel that a window is right of its neighbour, 0 where it lies between
-    /// columns.
+    /// The distance between adjacent windows in kernel columns; 0 if it is not a whole number.
     #[cfg_attr(target_arch = "arm", allow(dead_code))]
     pub(crate) columns_between: usize,
-    /// Bytes from one window to the next.
+    /// The input bytes from one window to the next.
     pub(crate) window_step: usize,
-    /// Vectors to write in a row.
+    /// The number of vectors to write per row.
     pub(crate) count: usize,
     /// A block of packed weights.
     pub(crate) weights: *const u8,
     pub(crate) output: *mut u8,
-    /// Bytes from one written vector to the next.
+    /// The output bytes from one written vector to the next.
     pub(crate) output_step: usize,
-    /// Bytes from one written row to the next.
+    /// The output bytes from one written row to the next.
     pub(crate) output_row_step: usize,
-    /// Bytes to write of each vector.
+    /// The number of bytes to write of each vector.
     pub(crate) channels: usize,
     pub(crate) finish: Finish,
     #[cfg_attr(target_arch = "arm", allow(dead_code))]
@@ -105,9 +106,9 @@ pub(crate) struct Rows {
 }
 
 impl Depthwise {
-    /// Checks a plan for kernels that read weights in this layout. `None` where a size or a dilation
-    /// is 0 or the kernel has more than [`MAXIMUM_ROWS`] rows, where pixels overlap, where the output
-    /// shares bytes with what is read, and where something lies beyond all memory.
+    /// Validates a plan for kernels with the weight layout `packing`. Returns `None` if a size or
+    /// dilation is 0, if the kernel has more than [`MAXIMUM_ROWS`] rows, if output pixels overlap
+    /// each other or the input, or if an offset overflows.
     pub fn new(plan: DepthwisePlan, packing: Packing) -> Option<Self> {
         let DepthwisePlan { size, stride, dilation, shape, .. } = plan;
         let possible = (1..=MAXIMUM_ROWS).contains(&shape.kernel[0])
@@ -116,7 +117,7 @@ impl Depthwise {
             return None;
         }
         let bytes = shape.bytes(packing)?;
-        // Rows and columns of the input that windows reach over.
+        // The input rows and columns that the windows span.
         let span = |axis: usize| {
             let windows = size[axis].checked_sub(1)?.checked_mul(stride[axis])?;
             let taps = (shape.kernel[axis] - 1).checked_mul(dilation[axis])?;
@@ -137,17 +138,17 @@ impl Depthwise {
         Some(Self { plan, packing, bytes, arena, window_step, tap_step })
     }
 
-    /// Multiplications of a run.
+    /// Returns the multiply-accumulates (MACs) of the convolution. Saturates.
     pub fn products(&self) -> u64 {
         let ([rows, columns], shape) = (self.plan.size, self.plan.shape);
         let counts = [rows, columns, shape.channels, shape.kernel[0], shape.kernel[1]];
         counts.into_iter().fold(1, |products, count| products.saturating_mul(count as u64))
     }
 
-    /// Runs it.
+    /// Runs the convolution.
     ///
     /// # Panics
-    /// As [`Conv::run`](super::Conv::run).
+    /// See [`Conv::run`](super::Conv::run).
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -156,9 +157,9 @@ impl Depthwise {
         parallel: &dyn Parallel,
     ) {
         assert_eq!(self.packing, kernels.packing(), "weights are packed for other kernels");
-        assert!(self.arena <= arena.len(), "an image leaves the arena");
+        assert!(self.arena <= arena.len(), "an image exceeds the arena");
         let weights = &weights[self.plan.weights..][..self.bytes];
-        assert!(weights.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
+        assert!(weights.as_ptr().addr().is_multiple_of(64), "weights must be aligned to 64 bytes");
         let arena = Shared::new(arena);
         let [rows, columns] = self.plan.size;
         let parts = if self.products() < WORTHWHILE { 1 } else { parallel.threads() };
@@ -173,7 +174,7 @@ impl Depthwise {
         });
     }
 
-    /// Some rows of the output, at least one.
+    /// Computes the output rows in `range`, which is not empty.
     fn rows(&self, kernels: &Kernels, arena: Shared, weights: &[u8], range: Range<usize>) {
         let DepthwisePlan { input, output, stride, dilation, shape, .. } = self.plan;
         let columns = self.plan.size[1];
@@ -203,7 +204,7 @@ impl Depthwise {
                 finish: self.plan.finish,
                 narrow: self.plan.narrow,
             };
-            // Neighbouring pixels are one vector where nothing lies between them.
+            // Adjacent pixels form one vector if they are contiguous.
             let dense = stride[1] == 1
                 && input.pixel == shape.channels
                 && output.pixel == shape.channels
@@ -218,8 +219,8 @@ impl Depthwise {
                     channels: block.repeats * shape.channels,
                     ..one
                 };
-                // SAFETY: as below. `repeats` windows that are pixels in a row are read and written
-                // as one, of `repeats · channels` bytes, which are a vector.
+                // SAFETY: as for `rest` below. `repeats` contiguous windows are read and written as
+                // one of `repeats · channels` bytes, which is at most a vector.
                 unsafe { (kernels.depthwise)(&several) };
             }
             let done = together * block.repeats;
@@ -230,17 +231,17 @@ impl Depthwise {
                 ..one
             };
             if rest.count > 0 {
-                // SAFETY: the processor has the instructions of a table. The rows are as they must
-                // be:
-                // - Every window, with the slack, and every output lies in the first `self.arena`
-                //   bytes, as `new` computed without overflow, and the arena has these, as `run`
-                //   checked. A vector begins at a channel of the image and is no longer than the
-                //   slack. Rows beyond the kernel are its last.
-                // - The block is one of the layer, whose `self.bytes` bytes `run` found. The layer is
-                //   at a multiple of 64, and so is every block, which has a multiple of 16 channels
-                //   of a multiple of 4 bytes.
-                // - `new` found outputs apart from each other and from all that is read. A part has
-                //   rows of its own.
+                // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
+                // The contract of `DepthwiseRows` holds:
+                // - `new` computed without overflow that every window (with the slack) and every
+                //   output lies in the first `self.arena` bytes, and `run` checked that the arena
+                // has   these. A vector starts at a channel of the image and is not longer than the
+                // slack. Rows beyond the kernel repeat its last row.
+                // - The block belongs to the layer, whose `self.bytes` bytes `run` sliced. The
+                //   layer is aligned to 64, and so is every block, because it has a multiple of 16
+                // channels   of a multiple of 4 bytes.
+                // - `new` checked that outputs do not overlap each other or anything that is read.
+                //   Each part has its own rows.
                 unsafe { (kernels.depthwise)(&rest) };
             }
         }

@@ -1,35 +1,36 @@
-//! Operations on single elements.
+//! Element-wise operations.
 
 use super::rows::{Around, each_row};
 use super::{Kernels, Parallel, View};
 use crate::Clamp;
 
-/// What [`Binary`] computes of integers: sum or product of differences to zero points.
+/// The quantization parameters of [`Binary`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pairs {
-    /// The integers that represent 0 in the operands.
+    /// The zero points of the operands.
     pub zero_points: [i8; 2],
-    /// Of a sum: the operands' over the output's, of at most 15 significant bits. Of a product:
-    /// theirs multiplied, over the output's, of at most 22; the second is not used.
+    /// For an addition: the operands' scales divided by the output's, with at most 15 significant
+    /// bits. For a multiplication: the first is the product of the operands' scales divided by the
+    /// output's, with at most 22 significant bits; the second is unused.
     pub scales: [f32; 2],
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub zero_point: i8,
     /// Saturation and fused activation.
     pub clamp: Clamp,
 }
 
-/// A change of scale: `round_half_even((x − zero_point) · scale) + output_zero_point`.
+/// A requantization: `round_half_even((x − zero_point) · scale) + output_zero_point`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Linear {
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
-    /// Scale of the input over the output's, of at most 15 significant bits.
+    /// The scale of the input divided by the output's, with at most 15 significant bits.
     pub scale: f32,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub output_zero_point: i8,
 }
 
-/// Which function of two operands.
+/// A binary element-wise function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinaryKind {
     /// See [`Add`](crate::Add).
@@ -38,62 +39,62 @@ pub enum BinaryKind {
     Multiply,
 }
 
-/// A function of two images.
+/// A binary element-wise operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binary {
-    /// Which.
+    /// The function.
     pub kind: BinaryKind,
-    /// Its numbers.
+    /// The quantization parameters.
     pub pairs: Pairs,
-    /// Left operand, shaped as the output.
+    /// The left operand, with the shape of the output.
     pub a: View,
-    /// Right operand.
+    /// The right operand.
     pub b: View,
-    /// Whether the right operand is one pixel, repeated.
+    /// Whether the right operand is a single pixel, broadcast over the image.
     pub repeated: bool,
-    /// What is written.
+    /// The output image.
     pub output: View,
-    /// Rows and columns.
+    /// The rows and columns of the output.
     pub size: [usize; 2],
-    /// Channels.
+    /// The number of channels.
     pub channels: usize,
 }
 
-/// A function of one image.
+/// A unary operation on an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unary {
-    /// Which.
+    /// The function.
     pub kind: UnaryKind,
-    /// What is read.
+    /// The input image.
     pub input: View,
-    /// What is written.
+    /// The output image.
     pub output: View,
-    /// Rows and columns.
+    /// The rows and columns of both images.
     pub size: [usize; 2],
-    /// Channels.
+    /// The number of channels.
     pub channels: usize,
 }
 
-/// Which function of one operand.
-#[allow(clippy::large_enum_variant, reason = "tables lie in the operation, without an allocator")]
+/// A unary function.
+#[allow(clippy::large_enum_variant, reason = "tables are stored inline, without an allocator")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum UnaryKind {
-    /// The stored output of each stored input.
+    /// A lookup table (LUT) from stored input to stored output.
     Lookup([u8; 256]),
-    /// A change of scale.
+    /// A requantization.
     Rescale(Linear),
-    /// None.
+    /// The identity.
     Copy,
-    /// Softmax over channels; the table of [`Softmax`](crate::Softmax).
+    /// A softmax over channels, with the table of [`Softmax`](crate::Softmax).
     Softmax([u32; 256]),
 }
 
 impl Binary {
-    /// Runs it.
+    /// Runs the operation.
     ///
     /// # Panics
-    /// Where an image is empty or lies outside the arena, where pixels of the output overlap, and
-    /// where it reads what it writes.
+    /// If an image is empty or exceeds the arena, output pixels overlap, or the output overlaps an
+    /// input.
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8], parallel: &dyn Parallel) {
         let [_, columns] = self.size;
         let channels = self.channels;
@@ -111,13 +112,13 @@ impl Binary {
                 false => around.row(&self.b, row, columns, channels),
             };
             if dense {
-                // SAFETY: the processor has the instructions of a table.
+                // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
                 return unsafe { function(&self.pairs, a, b, output) };
             }
             for column in 0..columns {
                 let of = |view: &View| column * view.pixel..column * view.pixel + channels;
                 let b = if self.repeated { b } else { &b[of(&self.b)] };
-                // SAFETY: as above.
+                // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
                 unsafe { function(&self.pairs, &a[of(&self.a)], b, &mut output[of(&self.output)]) }
             }
         });
@@ -125,10 +126,10 @@ impl Binary {
 }
 
 impl Unary {
-    /// Runs it.
+    /// Runs the operation.
     ///
     /// # Panics
-    /// As [`Binary::run`].
+    /// See [`Binary::run`].
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8], parallel: &dyn Parallel) {
         let [_, columns] = self.size;
         let channels = self.channels;
@@ -148,7 +149,7 @@ impl Unary {
     }
 
     fn apply(&self, kernels: &Kernels, input: &[u8], output: &mut [u8]) {
-        // SAFETY: the processor has the instructions of a table.
+        // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
         unsafe {
             match &self.kind {
                 UnaryKind::Lookup(table) => (kernels.lookup)(table, input, output),

@@ -1,30 +1,30 @@
-//! Operations on images that lie anywhere in one arena of bytes, row by row at any distance.
+//! Optimized operations on strided images in one byte arena.
 //!
-//! Activations are stored as bytes, raised by [`Packing::raise`](crate::packed::Packing::raise):
-//! `stored = integer + raise`. Everything an operation is told about stored activations, zero
-//! points and limits, is raised alike.
+//! An image has a row stride and a pixel stride. Activations are stored as bytes with the
+//! activation offset of [`Packing::raise`](crate::packed::Packing::raise):
+//! `stored = integer + offset`. Their zero points and clamp bounds include the offset.
 //!
-//! Around an image that a padded window reads lies a *halo* of its zero point, so that no kernel
-//! needs to know about borders. Kernels read up to [`SLACK`] bytes beyond what an image needs,
-//! and never use what they read there.
+//! An image that a padded window reads is surrounded by a *halo* of its zero point, so kernels
+//! need no special case for borders. Kernels may read up to [`SLACK`] bytes past an image, but
+//! never use the values.
 //!
-//! # What is checked, and what kernels rely on
+//! # Safety model
 //!
-//! Every function here is safe to call with any arguments: it refuses what it cannot do, or panics.
-//! Kernels work on raw pointers and check nothing. They rely on three things, which the comments on
-//! unsafe code name:
+//! Every public function is safe to call with any arguments: it returns `None` or panics if the
+//! arguments are invalid. Kernels use raw pointers and check nothing. They rely on three
+//! contracts, which the comments on unsafe code refer to:
 //!
-//! - The *processor* has the instructions. [`Kernels::for_isa`] is the only way to a table of
-//!   kernels, and asks the processor first.
-//! - A *block* of a convolution or of a product is as [`ConvBlock`] says. [`Conv::new`] and
-//!   [`Conv::run`] make sure of it, and [`Product::run`].
-//! - *Rows* of a depthwise convolution are as [`DepthwiseRows`] says. [`Depthwise::new`] and
-//!   [`Depthwise::run`] make sure of it.
+//! - *CPU features*: the CPU supports the instruction set of the kernel. [`Kernels::for_isa`] is
+//!   the only way to get a kernel table, and it checks the CPU first.
+//! - *[`ConvBlock`]*: the block of a convolution or matmul satisfies the conditions of that type.
+//!   [`Conv::new`], [`Conv::run`] and [`Product::run`] establish them.
+//! - *[`DepthwiseRows`]*: the rows of a depthwise convolution satisfy the conditions of that type.
+//!   [`Depthwise::new`] and [`Depthwise::run`] establish them.
 //!
-//! All other kernels are functions without unsafe code, compiled for an instruction set.
+//! All other kernels are safe code, compiled for an instruction set.
 //!
-//! Parts of an operation that run at the same time write different bytes and read none that another
-//! writes; that needs what [`Parallel`] promises.
+//! Parts of an operation that run concurrently write disjoint bytes, and no part reads bytes that
+//! another part writes. This relies on the contract of [`Parallel`].
 
 use core::ops::Range;
 
@@ -67,27 +67,27 @@ pub(crate) use product::reals;
 pub(crate) use product::{ProductKernels, Row as ProductRow};
 pub(crate) use window::ResizeRow;
 
-/// Bytes that kernels may read behind an image: a depthwise kernel reads whole vectors, of which the
-/// first byte belongs to the image.
+/// The number of bytes that kernels may read past an image: a depthwise kernel reads whole vectors,
+/// of which only the first byte must belong to the image.
 pub const SLACK: usize = 64;
 
-/// No vector reads further.
+/// The widest vector fits in the slack.
 const _: () = assert!(Packing::WIDEST <= SLACK);
 
-/// Where the pixels of an image lie in an arena.
+/// A strided view: the position of an image's pixels in an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// First byte of the first pixel.
+    /// The first byte of the first pixel.
     pub offset: usize,
-    /// Bytes from one row to the next.
+    /// The row stride in bytes.
     pub row: usize,
-    /// Bytes from one pixel to the next.
+    /// The pixel stride in bytes.
     pub pixel: usize,
 }
 
 impl View {
-    /// The bytes between the first and the last that `size` (rows and columns) pixels of `bytes`
-    /// bytes touch. `None` where there are no such bytes, and where they lie beyond all memory.
+    /// Returns the byte range from the first to the last byte of `size` (rows and columns) pixels
+    /// of `bytes` bytes each. `None` if it is empty or overflows.
     pub(crate) fn extent(&self, size: [usize; 2], bytes: usize) -> Option<Range<usize>> {
         let down = size[0].checked_sub(1)?.checked_mul(self.row)?;
         let right = size[1].checked_sub(1)?.checked_mul(self.pixel)?;
@@ -95,8 +95,7 @@ impl View {
         (bytes > 0).then_some(self.offset..end)
     }
 
-    /// [`View::extent`] of pixels that are written: `None` also where two of them share a byte, or
-    /// two rows do.
+    /// Returns [`View::extent`] of pixels to be written: also `None` if pixels or rows overlap.
     pub(crate) fn written(&self, size: [usize; 2], bytes: usize) -> Option<Range<usize>> {
         let all = self.extent(size, bytes)?;
         let row = self.extent([1, size[1]], bytes)?.len();
@@ -104,38 +103,39 @@ impl View {
     }
 }
 
-/// Whether two ranges have no byte in common.
+/// Returns whether two ranges are disjoint.
 fn are_apart(a: &Range<usize>, b: &Range<usize>) -> bool {
     a.end <= b.start || b.end <= a.start
 }
 
-/// From a scaled sum to a stored activation: `clamp(round_half_even(t) + zero_point)`.
+/// The epilogue: converts a scaled accumulator to a stored activation,
+/// `clamp(round_half_even(t) + zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finish {
-    /// What 0 is stored as.
+    /// The stored activation that represents 0.
     pub zero_point: u8,
-    /// Least.
+    /// The smallest stored output.
     pub low: u8,
-    /// Greatest.
+    /// The largest stored output.
     pub high: u8,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Finish {
-    /// Whether it is nothing but the saturation of unsigned bytes.
+    /// Returns whether the epilogue only saturates to unsigned bytes.
     #[inline(always)]
     pub(crate) fn is_saturation(&self) -> bool {
         *self == Self { zero_point: 0, low: 0, high: u8::MAX }
     }
 }
 
-/// What a convolution adds before rounding: `f32(stored − zero_point) · scale`.
+/// The residual that a convolution adds before rounding: `f32(stored − zero_point) · scale`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Residual {
-    /// Shaped as the output.
+    /// The view of the residual, which has the shape of the output.
     pub view: View,
-    /// What its 0 is stored as.
+    /// The stored activation that represents 0.
     pub zero_point: u8,
-    /// Its scale over the output's, of at most 15 significant bits.
+    /// The scale divided by the output's, with at most 15 significant bits.
     pub scale: f32,
 }

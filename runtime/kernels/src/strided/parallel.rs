@@ -1,29 +1,29 @@
-//! Work in parts.
+//! Parallel execution of an operation in parts.
 
 use core::ops::Range;
 
-/// Runs parts of one operation, at once where it can.
+/// An executor that runs the parts of one operation, possibly in parallel.
 ///
 /// # Safety
-/// An operation gives each part its own bytes to write. [`Parallel::run`] must therefore call `work`
-/// at most once with each number, only with numbers below `parts`, and must neither return nor
-/// unwind before all calls have ended.
+/// Each part of an operation writes its own bytes. [`Parallel::run`] must therefore call `work` at
+/// most once with each index, only with indices below `parts`, and must neither return nor unwind
+/// before all calls have ended.
 pub unsafe trait Parallel: Sync {
-    /// How many parts can run at once. May be any number, and may change.
+    /// Returns the number of parts that can run at once. It may be any number and may change.
     fn threads(&self) -> usize;
 
-    /// Calls `work` once with every number below `parts`, and returns when all calls have.
+    /// Calls `work` once with every index below `parts`, and returns when all calls have returned.
     ///
     /// # Panics
-    /// Where a call of `work` does. Some numbers may then have been left out.
+    /// If a call of `work` panics. Some indices may then have been skipped.
     fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync));
 }
 
-/// One part after another, on the calling thread.
+/// Runs the parts one after another on the calling thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alone;
 
-// SAFETY: calls follow each other, one for each number.
+// SAFETY: `run` calls `work` once for each index below `parts`, and returns after the last call.
 unsafe impl Parallel for Alone {
     fn threads(&self) -> usize {
         1
@@ -34,28 +34,28 @@ unsafe impl Parallel for Alone {
     }
 }
 
-/// The bounds of part `index` of `parts`, at least 1, of `count` things, of which `unit` stay
-/// together. Parts are apart, whatever the numbers, and together they are all.
+/// Returns the range of part `index` if `count` items are divided into `parts` parts (at least 1)
+/// at multiples of `unit`. For any arguments, the parts are disjoint and cover all items.
 pub(super) fn part(count: usize, unit: usize, index: usize, parts: usize) -> Range<usize> {
     let units = count.div_ceil(unit);
     let (each, more) = (units / parts, units % parts);
-    // The first parts have one unit more. Never more than `units`, so that nothing overflows.
+    // The first parts have one more unit. The bound is at most `units`, so nothing overflows.
     let bound = |index: usize| (each * index + more.min(index)).saturating_mul(unit).min(count);
     let index = index.min(parts - 1);
     bound(index)..bound(index + 1)
 }
 
-/// A pointer to the first of some bytes that parts of one operation share.
+/// A pointer to a buffer that the parts of one operation share.
 ///
-/// Making and moving it is safe. Those who read or write through it see to it that the bytes are
-/// among those it was made of, that these are still borrowed, and that no two parts touch a byte that
-/// one of them writes.
+/// Creating and copying it is safe. Code that reads or writes through it must ensure that the
+/// accessed bytes belong to the buffer, that the buffer is still borrowed, and that no part
+/// accesses a byte that another part writes.
 #[derive(Clone, Copy)]
 pub(super) struct Shared(*mut u8);
 
-// SAFETY: it is an address; threads that read or write through it keep the rules above.
+// SAFETY: it is only an address. Accesses through it must satisfy the conditions above.
 unsafe impl Send for Shared {}
-// SAFETY: as for `Send`.
+// SAFETY: it is only an address. Accesses through it must satisfy the conditions above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -63,12 +63,12 @@ impl Shared {
         Self(arena.as_mut_ptr())
     }
 
-    /// The bytes of reals.
+    /// Creates a pointer to the bytes of an f32 buffer.
     pub(super) fn of_reals(reals: &mut [f32]) -> Self {
         Self(reals.as_mut_ptr().cast())
     }
 
-    /// The address `offset` bytes behind the first.
+    /// Returns the address at byte offset `offset`.
     pub(super) fn at(self, offset: usize) -> *mut u8 {
         self.0.wrapping_add(offset)
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_apart_however_many_there_are() {
+    fn parts_are_disjoint_for_extreme_numbers() {
         const MOST: usize = usize::MAX;
         for count in [1, 7, MOST - 1, MOST] {
             for unit in [1, 48, MOST] {

@@ -1,4 +1,4 @@
-//! Threads that wait for work.
+//! A thread pool.
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::boxed::Box;
@@ -10,45 +10,45 @@ use std::vec::Vec;
 
 use super::Parallel;
 
-/// How often a thread looks for work, or for the end of it, before it lets others run: some
-/// tens of microseconds, the time between two operations and not that between two inputs.
+/// The number of polls for work, or for its completion, before a thread sleeps or yields: some tens
+/// of microseconds, which bridges the gap between two operations but not between two inferences.
 const SPINS: usize = 4000;
 
-/// A function that threads call with numbers of parts.
+/// A function that threads call with the indices of parts.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// An operation, while it is at work.
+/// An operation in progress.
 struct Task<'a> {
     work: Work<'a>,
     parts: usize,
 }
 
-/// Threads that share the parts of operations. They look for work for a while after each
-/// operation, and then sleep until there is some.
+/// A thread pool that runs the parts of operations. After an operation, workers poll for the next
+/// one for a short time and then sleep.
 ///
-/// A process made by `fork` has none of its parent's threads. There a pool of the parent runs all
-/// parts on the calling thread, and is dropped without waiting for anyone.
+/// A process created by `fork` does not inherit the threads of its parent. In the child, an
+/// inherited pool runs all parts on the calling thread, and dropping it does not wait for workers.
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     process: Process,
-    /// Whether this process was found to be another.
+    /// Whether this process is known to be a fork of the one that created the pool.
     is_orphaned: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// Number of operations begun; the worker that sees it rise has work.
+    /// The number of operations started. A worker that sees it increase has work.
     begun: AtomicUsize,
-    /// Workers that are done with the last.
+    /// The number of workers that have finished the current operation.
     done: AtomicUsize,
-    /// Whether there is an operation at work.
+    /// Whether an operation is in progress.
     busy: AtomicBool,
     panicked: AtomicBool,
     stop: AtomicBool,
-    /// The operation at work. Written before `begun` rises, read after, and not any more once all
-    /// workers are done.
+    /// The operation in progress. Written before `begun` increases, read after, and no longer read
+    /// once all workers are done.
     task: AtomicPtr<Task<'static>>,
     sleepers: Box<[Sleeper]>,
 }
@@ -60,16 +60,16 @@ struct Sleeper {
 }
 
 impl Pool {
-    /// The most parts at once that a pool can be for.
+    /// The maximum number of threads.
     pub const MOST: usize = 1024;
 
-    /// A pool for so many parts at once, the calling thread's among them; at least 1.
+    /// Creates a pool of `threads` threads, including the calling thread. 0 is treated as 1.
     ///
     /// # Errors
-    /// Where `threads` is more than [`Pool::MOST`], and where the system refuses a thread.
+    /// If `threads` is more than [`Pool::MOST`], or the system cannot create a thread.
     pub fn new(threads: usize) -> io::Result<Self> {
         if threads > Self::MOST {
-            let most = std::format!("at most {} threads are possible", Self::MOST);
+            let most = std::format!("the maximum number of threads is {}", Self::MOST);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, most));
         }
         let count = threads.saturating_sub(1);
@@ -88,7 +88,7 @@ impl Pool {
             let shared = pool.shared.clone();
             let name = std::format!("hardtack-{}", index + 1);
             let worker = thread::Builder::new().name(name).spawn(move || shared.work(index))?;
-            // Set once for each worker.
+            // Succeeds, because it is set once per worker.
             let _ = pool.shared.sleepers[index].thread.set(worker.thread().clone());
             pool.workers.push(worker);
         }
@@ -96,10 +96,10 @@ impl Pool {
     }
 }
 
-// SAFETY: every number belongs to one thread, the caller's or a worker's, which calls `work` with it
-// once: see `Shared::share`. `run` waits until each worker said that it is done, also where its own
-// part panics. In a child process, and where an operation is at work already, one call follows the
-// other.
+// SAFETY: every index belongs to exactly one thread, the caller or a worker, which calls `work`
+// with it once (see `Shared::share`). `run` waits until each worker has incremented `done`, even if
+// its own part panics. In a forked child, and if an operation is already in progress, `run` calls
+// `work` in a loop on the calling thread.
 unsafe impl Parallel for Pool {
     fn threads(&self) -> usize {
         self.workers.len() + 1
@@ -107,7 +107,8 @@ unsafe impl Parallel for Pool {
 
     fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        // Another thread's operation, one within a part, or a child's: this one runs here.
+        // Run on this thread in a forked child, or if an operation is in progress: one of another
+        // thread, or one that contains this one.
         if parts <= 1
             || self.workers.is_empty()
             || self.is_orphaned.load(Ordering::Relaxed)
@@ -115,13 +116,13 @@ unsafe impl Parallel for Pool {
         {
             return (0..parts).for_each(work);
         }
-        // Asking the system which process this is takes as long as waking a thread, so it is only
-        // asked before one is woken, and when one is late.
+        // Querying the process ID takes as long as waking a thread, so do it only before waking
+        // one, and when a worker is late.
         if shared.is_asleep() && self.find_orphaned() {
             return (0..parts).for_each(work);
         }
         let task = Task { work, parts };
-        // Workers use it only until they are done, for which this function waits.
+        // Workers use the task only until they are done, and this function waits for that.
         let lent = (&raw const task).cast_mut().cast::<Task<'static>>();
         shared.task.store(lent, Ordering::Relaxed);
         shared.done.store(0, Ordering::Relaxed);
@@ -132,7 +133,7 @@ unsafe impl Parallel for Pool {
             core::hint::spin_loop();
             spins += 1;
             if spins == SPINS && self.find_orphaned() {
-                // The child process has no workers: the calling thread does their parts.
+                // A forked child has no workers: run their parts on the calling thread.
                 let rest = || (1..=self.workers.len()).for_each(|index| shared.share(&task, index));
                 own = own.and_then(|()| catch_unwind(AssertUnwindSafe(rest)));
                 break;
@@ -151,7 +152,7 @@ unsafe impl Parallel for Pool {
 }
 
 impl Pool {
-    /// Whether this process is not the one that has the workers.
+    /// Checks whether this process is a fork of the one that created the pool.
     #[cold]
     fn find_orphaned(&self) -> bool {
         let is_orphaned = !self.process.is_this();
@@ -163,21 +164,20 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if !self.process.is_this() {
-            // Their threads are those of the parent: there is nobody to wait for, and nothing that
-            // could be detached.
+            // The threads belong to the parent process, so they can be neither joined nor detached.
             self.workers.drain(..).for_each(core::mem::forget);
             return;
         }
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.begin();
         for worker in self.workers.drain(..) {
-            // Workers catch panics of their work.
+            // Cannot fail, because workers catch panics.
             let _ = worker.join();
         }
     }
 }
 
-/// A process, where there can be others with the same memory.
+/// The identity of a process, on systems where `fork` can copy its memory.
 #[derive(Debug)]
 struct Process {
     #[cfg(unix)]
@@ -192,7 +192,7 @@ impl Process {
         }
     }
 
-    /// Whether it is this one, and not one that this one was forked from.
+    /// Returns whether this is the current process, and not one that it was forked from.
     fn is_this(&self) -> bool {
         #[cfg(unix)]
         return self.id == std::process::id();
@@ -202,12 +202,12 @@ impl Process {
 }
 
 impl Shared {
-    /// Whether a worker sleeps.
+    /// Returns whether any worker sleeps.
     fn is_asleep(&self) -> bool {
         self.sleepers.iter().any(|sleeper| sleeper.asleep.load(Ordering::Relaxed))
     }
 
-    /// Tells the workers that there is work.
+    /// Starts an operation and wakes sleeping workers.
     fn begin(&self) {
         self.begun.fetch_add(1, Ordering::SeqCst);
         for sleeper in &self.sleepers {
@@ -219,7 +219,7 @@ impl Shared {
         }
     }
 
-    /// The life of a worker.
+    /// The main loop of a worker.
     fn work(&self, index: usize) {
         let mut seen = 0;
         loop {
@@ -228,8 +228,8 @@ impl Shared {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            // SAFETY: `run` wrote the address of a `Task` before `begun` rose, and keeps the task
-            // until this thread says that it is done. Nobody changes it.
+            // SAFETY: `run` stored the address of a `Task` before it increased `begun`, and keeps
+            // the task alive and unchanged until this thread increments `done`.
             let task = unsafe { &*self.task.load(Ordering::Relaxed) };
             let share = AssertUnwindSafe(|| self.share(task, index + 1));
             if catch_unwind(share).is_err() {
@@ -239,7 +239,7 @@ impl Shared {
         }
     }
 
-    /// Waits until more than `seen` operations have begun.
+    /// Waits until more than `seen` operations have started.
     fn wait(&self, index: usize, seen: usize) {
         let mut spins = 0;
         while self.begun.load(Ordering::Acquire) == seen {
@@ -247,9 +247,9 @@ impl Shared {
             spins += 1;
             if spins > SPINS {
                 let sleeper = &self.sleepers[index];
-                // Read and written at once, so that even emulators keep it before the next read.
+                // A read-modify-write operation, which even emulators order before the next read.
                 sleeper.asleep.swap(true, Ordering::SeqCst);
-                // Whoever begins after this has seen that it sleeps.
+                // Every `begin` from now on sees that this worker sleeps.
                 while self.begun.load(Ordering::SeqCst) == seen {
                     thread::park();
                 }
@@ -258,7 +258,7 @@ impl Shared {
         }
     }
 
-    /// The parts of one thread: every n-th of n threads, so that each part is one thread's.
+    /// Runs the parts of one thread: every n-th part for n threads, starting at `index`.
     fn share(&self, task: &Task<'_>, index: usize) {
         (index..task.parts).step_by(self.sleepers.len() + 1).for_each(task.work);
     }
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_runs_once_whatever_the_number_of_threads() {
+    fn every_part_runs_once_for_any_number_of_threads() {
         for threads in 1..5 {
             let pool = Pool::new(threads).unwrap();
             assert_eq!(pool.threads(), threads);
@@ -279,7 +279,7 @@ mod tests {
                 let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
                 pool.run(parts, &|part| {
                     counts[part].fetch_add(1, Ordering::Relaxed);
-                    // From within, and while the pool is busy.
+                    // A nested operation while the pool is busy.
                     pool.run(2, &|_| {});
                 });
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_any_part_reaches_the_caller_and_the_pool_lives_on() {
+    fn a_panic_in_any_part_reaches_the_caller_and_the_pool_stays_usable() {
         let pool = Pool::new(3).unwrap();
         for bad in 0..3 {
             let run = || pool.run(3, &|part| assert_ne!(part, bad, "on purpose"));

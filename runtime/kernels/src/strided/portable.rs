@@ -1,13 +1,13 @@
-//! Kernels in portable code, which the compiler turns into vectors of whatever instruction set
-//! the function that they are inlined into has.
+//! Portable kernels that the compiler vectorizes for the instruction set of the function that
+//! they are inlined into.
 //!
-//! `FLIP` is the bit by which a stored activation differs from its integer: 0x80 where it is
-//! raised by 128, otherwise 0.
+//! `FLIP` is the XOR mask between a stored activation and its i8 value: 0x80 if the activation
+//! offset is 128, otherwise 0.
 
 use super::{AveragePool, Linear, MaxPool, Pairs, Resize, ResizeRow};
 use crate::{Affine, Requantize, SCALE_BITS, Sample, round_significant};
 
-/// Channels worked on at once.
+/// The number of channels processed at once.
 const CHANNELS: usize = 64;
 
 #[inline(always)]
@@ -35,7 +35,7 @@ fn pairs<const FLIP: u8>(
     }
 }
 
-/// The sum of `a` and `b`, which repeats.
+/// Adds `a` and `b`; `b` is repeated to the length of `a`.
 #[inline(always)]
 pub(crate) fn add<const FLIP: u8>(add: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]) {
     let requantize = Requantize::new(add.zero_point, add.clamp);
@@ -46,7 +46,7 @@ pub(crate) fn add<const FLIP: u8>(add: &Pairs, a: &[u8], b: &[u8], output: &mut 
     });
 }
 
-/// The product of `a` and `b`, which repeats.
+/// Multiplies `a` and `b`; `b` is repeated to the length of `a`.
 #[inline(always)]
 pub(crate) fn multiply<const FLIP: u8>(multiply: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]) {
     let requantize = Requantize::new(multiply.zero_point, multiply.clamp);
@@ -57,7 +57,7 @@ pub(crate) fn multiply<const FLIP: u8>(multiply: &Pairs, a: &[u8], b: &[u8], out
     });
 }
 
-/// A change of scale.
+/// Requantizes stored activations.
 #[inline(always)]
 pub(crate) fn rescale<const FLIP: u8>(linear: &Linear, input: &[u8], output: &mut [u8]) {
     let requantize = Requantize::new(linear.output_zero_point, crate::Clamp::FULL);
@@ -68,7 +68,7 @@ pub(crate) fn rescale<const FLIP: u8>(linear: &Linear, input: &[u8], output: &mu
     }
 }
 
-/// `output[i] = table[input[i]]`, of stored activations.
+/// Computes `output[i] = table[input[i]]` for stored activations.
 #[inline(always)]
 pub(crate) fn lookup(table: &[u8; 256], input: &[u8], output: &mut [u8]) {
     for (output, &input) in output.iter_mut().zip(input) {
@@ -76,7 +76,7 @@ pub(crate) fn lookup(table: &[u8; 256], input: &[u8], output: &mut [u8]) {
     }
 }
 
-/// Real values to stored activations; NaN is 0.
+/// Quantizes floats to stored activations. NaN is treated as 0.
 #[inline(always)]
 pub(crate) fn quantize<const FLIP: u8>(
     inverse_scale: f32,
@@ -90,13 +90,13 @@ pub(crate) fn quantize<const FLIP: u8>(
     }
 }
 
-/// The least and the greatest of some values and 0.
+/// Returns the minimum and maximum of the values and 0.
 #[inline(always)]
 pub(crate) fn extent<const FLIP: u8>(input: &[f32]) -> [f32; 2] {
     crate::dynamic::extent(input)
 }
 
-/// Real values to stored activations, by scale and zero point of unsigned bytes.
+/// Quantizes floats to stored activations with u8 quantization parameters.
 #[inline(always)]
 pub(crate) fn affine<const FLIP: u8>(affine: &Affine, input: &[f32], output: &mut [u8]) {
     for (output, &x) in output.iter_mut().zip(input) {
@@ -104,7 +104,7 @@ pub(crate) fn affine<const FLIP: u8>(affine: &Affine, input: &[f32], output: &mu
     }
 }
 
-/// So many rows to pixels of so many channels, as many as the output holds.
+/// Interleaves the first `channels` rows to pixels, as many as fit in the output.
 #[inline(always)]
 pub(crate) fn interleave(rows: &[[u8; 64]; 4], channels: usize, output: &mut [u8]) {
     for (index, pixel) in output.chunks_exact_mut(channels).enumerate() {
@@ -114,7 +114,7 @@ pub(crate) fn interleave(rows: &[[u8; 64]; 4], channels: usize, output: &mut [u8
     }
 }
 
-/// Row `row` of the greatest values.
+/// Computes output row `row` of a max pooling.
 #[inline(always)]
 pub(crate) fn max_pool<const FLIP: u8>(
     pool: &MaxPool,
@@ -156,7 +156,7 @@ pub(crate) fn max_pool<const FLIP: u8>(
     }
 }
 
-/// Row `row` of the means.
+/// Computes output row `row` of an average pooling.
 #[inline(always)]
 pub(crate) fn average_pool<const FLIP: u8>(
     pool: &AveragePool,
@@ -206,7 +206,7 @@ pub(crate) fn average_pool<const FLIP: u8>(
     }
 }
 
-/// A row of an interpolation.
+/// Computes one output row of a resize.
 #[inline(always)]
 pub(crate) fn resize<const FLIP: u8>(resize: &Resize, row: &ResizeRow<'_>, output: &mut [u8]) {
     let ResizeRow { sample: row, rows: [first, second], columns } = *row;
@@ -230,7 +230,7 @@ pub(crate) fn resize<const FLIP: u8>(resize: &Resize, row: &ResizeRow<'_>, outpu
     }
 }
 
-/// Softmax of one pixel.
+/// Computes the softmax of one pixel.
 #[inline(always)]
 pub(crate) fn softmax<const FLIP: u8>(table: &[u32; 256], input: &[u8], output: &mut [u8]) {
     let greatest = input.iter().map(|&x| (x ^ FLIP) as i8).max().unwrap_or(i8::MIN);
@@ -241,7 +241,7 @@ pub(crate) fn softmax<const FLIP: u8>(table: &[u32; 256], input: &[u8], output: 
     }
 }
 
-/// Instances of these kernels for an instruction set, as a module.
+/// Instantiates the portable kernels for an instruction set in a module.
 macro_rules! portable {
     ($module:ident, [$($feature:literal)?], $flip:literal) => {
         /// Portable kernels, compiled for this instruction set.

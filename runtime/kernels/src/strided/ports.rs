@@ -1,4 +1,4 @@
-//! Copies in any order, into the arena, out of it and within it.
+//! Strided copies into, out of and within the arena.
 
 use core::ops::Range;
 
@@ -6,25 +6,25 @@ use super::rows::Around;
 use super::{Kernels, Linear, View};
 use crate::{Clamp, Requantize, Walk};
 
-/// Values of a run quantized at once.
+/// The number of contiguous values quantized at once.
 const RUN: usize = 64;
 
-/// From real values: see [`Quantize`](crate::Quantize).
+/// Quantizes floats into the arena: see [`Quantize`](crate::Quantize).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantize {
-    /// From the elements of the input to bytes of the arena.
+    /// The strided copy from the input to the arena.
     pub walk: Walk,
-    /// 1 over the output's scale.
+    /// The reciprocal of the output's scale.
     pub inverse_scale: f32,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub zero_point: i8,
 }
 
 impl Quantize {
-    /// Runs it.
+    /// Runs the operation.
     ///
     /// # Panics
-    /// Where the walk leaves the input or the arena.
+    /// If the strided copy exceeds the input or the arena.
     pub fn run(&self, kernels: &Kernels, input: &[f32], arena: &mut [u8]) {
         let requantize = Requantize::new(self.zero_point, Clamp::FULL);
         let (walk, scale) = (&self.walk, self.inverse_scale);
@@ -34,11 +34,11 @@ impl Quantize {
             && walk.target_strides[4] == planes
             && planes <= 4;
         let quantize = |input: &[f32], output: &mut [u8]| {
-            // SAFETY: the processor has the instructions of a table.
+            // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
             unsafe { (kernels.quantize)(scale, &requantize, input, output) }
         };
         if interleaves {
-            // Planes to pixels: each plane's run, then the bytes in turns.
+            // CHW to HWC: quantize a run of each plane, then interleave the planes.
             let (count, plane) = (walk.dims[4], walk.source_strides[5]);
             walk.outer(2).for_each_run(|from, to| {
                 let mut runs = [[0u8; RUN]; 4];
@@ -49,7 +49,8 @@ impl Quantize {
                         quantize(&input[from..from + length], &mut run[..length]);
                     }
                     let output = &mut arena[to + start * planes..][..length * planes];
-                    // SAFETY: as above.
+                    // SAFETY: a `Kernels` table exists only if the CPU supports its instruction
+                    // set.
                     unsafe { (kernels.interleave)(&runs, planes, output) }
                 }
             });
@@ -68,22 +69,22 @@ impl Quantize {
     }
 }
 
-/// To real values: see [`Dequantize`](crate::Dequantize).
+/// Dequantizes from the arena to floats: see [`Dequantize`](crate::Dequantize).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dequantize {
-    /// From bytes of the arena to the elements of the output.
+    /// The strided copy from the arena to the output.
     pub walk: Walk,
-    /// Real value of one integer step.
+    /// The scale of the input.
     pub scale: f32,
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
 }
 
 impl Dequantize {
-    /// Runs it.
+    /// Runs the operation.
     ///
     /// # Panics
-    /// Where the walk leaves the arena or the output.
+    /// If the strided copy exceeds the arena or the output.
     pub fn run(&self, kernels: &Kernels, arena: &[u8], output: &mut [f32]) {
         let (flip, zero_point) = (kernels.packing().raise() as u8, i32::from(self.zero_point));
         let real = |x: u8| (i32::from((x ^ flip) as i8) - zero_point) as f32 * self.scale;
@@ -91,24 +92,24 @@ impl Dequantize {
     }
 }
 
-/// A copy within the arena: see [`Move`](crate::Move).
+/// A strided copy within the arena: see [`Move`](crate::Move).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Move {
-    /// From bytes to bytes, both counted from the first of their tensor.
+    /// The strided copy, with offsets relative to `input.start` and `output.start`.
     pub walk: Walk,
-    /// The bytes of the arena it reads from.
+    /// The byte range of the input in the arena.
     pub input: Range<usize>,
-    /// The bytes of the arena it writes into.
+    /// The byte range of the output in the arena.
     pub output: Range<usize>,
-    /// A change of scale.
+    /// An optional requantization.
     pub linear: Option<Linear>,
 }
 
 impl Move {
-    /// Runs it.
+    /// Runs the copy.
     ///
     /// # Panics
-    /// Where the walk leaves its bytes, and where those overlap.
+    /// If the copy exceeds the input or output range, or the ranges overlap or exceed the arena.
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8]) {
         let (around, output) = Around::split(arena, self.output.clone());
         let input = around.bytes(self.input.clone());
@@ -122,7 +123,7 @@ impl Move {
             None => walk.apply(input, output, |x| x),
             Some(linear) if runs => walk.outer(1).for_each_run(|from, to| {
                 let (input, output) = (&input[from..from + count], &mut output[to..to + count]);
-                // SAFETY: the processor has the instructions of a table.
+                // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
                 unsafe { (kernels.rescale)(linear, input, output) }
             }),
             Some(linear) => {
@@ -138,28 +139,28 @@ impl Move {
     }
 }
 
-/// The bytes around an image, and between its rows, that read as zero.
+/// The halo of an image: the bytes around it and between its rows, which contain padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Halo {
-    /// First byte.
+    /// The first byte of the halo.
     pub start: usize,
-    /// The byte after the last.
+    /// The end of the halo (exclusive).
     pub end: usize,
-    /// The image.
+    /// The view of the image.
     pub image: View,
-    /// Rows of the image.
+    /// The number of rows of the image.
     pub rows: usize,
-    /// Bytes of a row of the image.
+    /// The bytes of a row of the image.
     pub length: usize,
-    /// What they hold.
+    /// The stored activation to fill the halo with.
     pub value: u8,
 }
 
 impl Halo {
-    /// Fills it.
+    /// Fills the halo.
     ///
     /// # Panics
-    /// Where it leaves the arena.
+    /// If the halo exceeds the arena.
     pub fn run(&self, arena: &mut [u8]) {
         let mut from = self.start;
         for row in 0..self.rows {
@@ -171,24 +172,24 @@ impl Halo {
     }
 }
 
-/// One value everywhere.
+/// Fills an image with a constant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fill {
-    /// What is written.
+    /// The output image.
     pub image: View,
-    /// Its rows.
+    /// The number of rows.
     pub rows: usize,
-    /// Bytes of a row.
+    /// The bytes of a row.
     pub length: usize,
-    /// The stored activation.
+    /// The stored activation to write.
     pub value: u8,
 }
 
 impl Fill {
-    /// Runs it.
+    /// Fills the image.
     ///
     /// # Panics
-    /// Where the image leaves the arena.
+    /// If the image exceeds the arena.
     pub fn run(&self, arena: &mut [u8]) {
         for row in 0..self.rows {
             arena[self.image.offset + row * self.image.row..][..self.length].fill(self.value);
@@ -196,12 +197,13 @@ impl Fill {
     }
 }
 
-/// Copies the integers of a port, which differ from stored activations by a bit.
+/// A strided copy between integers of a program input or output and stored activations, which
+/// differ by an XOR mask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes {
-    /// Between the elements of the port and bytes of the arena.
+    /// The strided copy.
     pub walk: Walk,
-    /// The bit.
+    /// The XOR mask.
     pub flip: u8,
 }
 
@@ -209,7 +211,7 @@ impl Bytes {
     /// Copies from `source` to `target`.
     ///
     /// # Panics
-    /// Where the walk leaves them.
+    /// If the copy exceeds `source` or `target`.
     pub fn run(&self, source: &[u8], target: &mut [u8]) {
         self.walk.apply(source, target, |x| x ^ self.flip);
     }

@@ -1,4 +1,4 @@
-//! Products of reals with matrices of integers, on packed weights.
+//! Dynamically quantized matrix multiplication on packed weights.
 
 use super::conv::Block;
 use super::parallel::{Shared, part};
@@ -8,50 +8,51 @@ use crate::packed::dense::DEPTH;
 use crate::packed::product::Matrix;
 use crate::{Affine, Isa, Ranges};
 
-/// Rows that are quantized at once.
+/// The number of rows quantized at once.
 const ROWS: usize = 384;
-/// Rows of a part are a multiple of this, which is one of every kernel's tile.
+/// Parts have a multiple of this many rows, which is a multiple of the tile size of all kernels.
 const UNIT: usize = 24;
-/// Products that are worth a second thread: some microseconds of one.
+/// The MACs from which a second thread is worthwhile: a few microseconds of work.
 const WORTHWHILE: usize = 1 << 20;
-/// Columns of the widest block.
+/// The columns of the widest block.
 const WIDEST: usize = Packing::WIDEST;
 
-/// A product of rows of reals with a packed matrix: see [`Product`](crate::Product).
+/// A matmul of float rows with a packed INT8 matrix: see [`Product`](crate::Product).
 #[derive(Clone, Copy, Debug)]
 pub struct Product<'a> {
     /// The shape of the matrix.
     pub matrix: Matrix,
-    /// The matrix, packed for the kernels.
+    /// The matrix, packed for the kernels and aligned to 64 bytes.
     pub packed: &'a [u8],
-    /// Per column; or none.
+    /// The float bias of each column, or empty.
     pub bias: &'a [f32],
-    /// Which values share a scale.
+    /// The granularity of the activation scales.
     pub ranges: Ranges,
 }
 
-/// What makes reals of the sums of a row: `f32(sum − zero · Σw) · (scale · scales[c]) + addend`.
-/// Sums begin at `Σw`, which counts as one of `zero`.
+/// The dequantization parameters of a row: each output is
+/// `f32(sum − zero · Σw) · (scale · scales[c]) + addend`. Accumulators start at `Σw`, so `zero` is
+/// the zero point plus 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Row {
     pub(crate) scale: f32,
     pub(crate) zero: i32,
 }
 
-/// Kernels of an instruction set for products alone. No [`Kernels`] names them, so that a program
-/// without products is linked without them. All need the processor's instructions.
+/// The kernels of an instruction set that only matmuls use. They are not in [`Kernels`], so that an
+/// application without matmuls does not link them. The CPU must support the instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct ProductKernels {
-    /// The least and the greatest of some values and 0.
+    /// Returns the minimum and maximum of the values and 0.
     pub(crate) extent: unsafe fn(&[f32]) -> [f32; 2],
-    /// Real values to stored activations.
+    /// Quantizes floats to stored activations.
     pub(crate) affine: unsafe fn(&Affine, &[f32], &mut [u8]),
-    /// A block whose sums become reals. Needs what [`Block`] says, with `rows`.
+    /// Computes a block with f32 outputs. Requires the contract of [`Block`] with `rows`.
     pub(crate) multiply: unsafe fn(&Block),
 }
 
 impl ProductKernels {
-    /// Those that belong to a table.
+    /// Returns the kernels for the instruction set of a table.
     fn of(kernels: &Kernels) -> Self {
         match kernels.isa() {
             #[cfg(target_arch = "x86_64")]
@@ -78,25 +79,25 @@ impl ProductKernels {
 }
 
 impl Product<'_> {
-    /// The most columns there may be.
+    /// The maximum number of columns.
     pub const COLUMNS: usize = u32::MAX as usize / 4 / ROWS;
 
-    /// The bytes of memory that a product of this many rows needs; saturates.
+    /// Returns the scratch memory in bytes that a matmul of `rows` rows needs. Saturates.
     pub fn scratch(&self, rows: usize) -> usize {
         rows.min(ROWS).saturating_mul(self.stride()).saturating_add(SLACK)
     }
 
-    /// Bytes of a quantized row, saturating.
+    /// Returns the bytes of a quantized row. Saturates.
     fn stride(&self) -> usize {
         self.matrix.depth.checked_next_multiple_of(DEPTH).unwrap_or(usize::MAX)
     }
 
-    /// Computes it for all rows of `input`.
+    /// Computes all rows of `input`, which are contiguous. `output` has a row of
+    /// `matrix.columns` f32 for each.
     ///
     /// # Panics
-    /// Where slices do not have what the shape says, where the matrix is empty or packed for other
-    /// kernels, or not at a multiple of 64, and where rows that are quantized at once have more bytes
-    /// than 32 bits count.
+    /// If a slice has the wrong length, the matrix is empty, packed for other kernels or not
+    /// aligned to 64 bytes, or the rows quantized at once exceed 4 GiB.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -106,27 +107,28 @@ impl Product<'_> {
         parallel: &dyn Parallel,
     ) {
         let Matrix { depth, columns } = self.matrix;
-        assert!(depth > 0 && columns > 0, "a matrix has rows and columns");
+        assert!(depth > 0 && columns > 0, "the matrix must not be empty");
         let rows = input.len() / depth;
-        assert!(input.len().is_multiple_of(depth), "whole rows");
+        assert!(input.len().is_multiple_of(depth), "the input must have whole rows");
         let outputs = rows.checked_mul(columns);
-        assert_eq!(Some(output.len()), outputs, "an output for each row and column");
-        assert!(self.bias.is_empty() || self.bias.len() == columns, "a bias for each column");
-        assert!(scratch.len() >= self.scratch(rows), "too little memory");
+        assert_eq!(Some(output.len()), outputs, "the output must have rows × columns elements");
+        assert!(self.bias.is_empty() || self.bias.len() == columns, "wrong number of biases");
+        assert!(scratch.len() >= self.scratch(rows), "the scratch memory is too small");
         let last = rows.min(ROWS).saturating_mul(self.stride());
-        assert!(last <= u32::MAX as usize, "offsets have 32 bits");
-        assert_eq!(self.matrix.bytes(kernels.packing()), Some(self.packed.len()), "packed bytes");
-        assert!(self.packed.as_ptr().addr().is_multiple_of(64), "weights lie at a multiple of 64");
-        assert!(columns <= Self::COLUMNS, "offsets have 32 bits");
+        assert!(last <= u32::MAX as usize, "input offsets must fit in 32 bits");
+        assert_eq!(self.matrix.bytes(kernels.packing()), Some(self.packed.len()), "packed length");
+        assert!(self.packed.as_ptr().addr().is_multiple_of(64), "weights must be 64-byte aligned");
+        assert!(columns <= Self::COLUMNS, "output offsets must fit in 32 bits");
         let own = ProductKernels::of(kernels);
-        // SAFETY: the processor has the instructions of a table.
+        // SAFETY: `own` has the instruction set of `kernels`, a table that exists only if the CPU
+        // supports it.
         let affine = |values: &[f32]| Affine::of(unsafe { (own.extent)(values) });
         let tensor = match self.ranges {
             Ranges::Row => None,
             Ranges::Tensor => Some(affine(input)),
         };
         let stride = self.stride();
-        // Activations are stored raised by 128 less than unsigned bytes, or as these.
+        // The difference between u8 quantization and the activation offset of the kernels.
         let shift = 128 - kernels.packing().raise();
         let (inputs, outputs) = (ROWS.saturating_mul(depth), ROWS.saturating_mul(columns));
         for (input, output) in input.chunks(inputs).zip(output.chunks_mut(outputs)) {
@@ -136,15 +138,15 @@ impl Product<'_> {
                 let affine = tensor.unwrap_or_else(|| affine(row));
                 let zero = i32::from(affine.zero_point) - shift + 1;
                 *term = Row { scale: affine.scale, zero };
-                // SAFETY: the processor has the instructions of a table.
+                // SAFETY: as for `extent` above.
                 unsafe { (own.affine)(&affine, row, stored) };
             }
             self.multiply(kernels, &terms[..input.len() / depth], scratch, output, parallel);
         }
     }
 
-    /// The products of at most [`ROWS`] quantized rows, at least one: `stored` has them with the
-    /// slack, and `output` a real for each and each column.
+    /// Multiplies 1 to [`ROWS`] quantized rows. `stored` contains them followed by the slack, and
+    /// `output` has an f32 for each row and column.
     fn multiply(
         &self,
         kernels: &Kernels,
@@ -201,30 +203,33 @@ impl Product<'_> {
                     rows: terms[rows.start..].as_ptr(),
                     addends: addends.as_ptr(),
                 };
-                // SAFETY: the processor has the instructions of a table. The block is as it must be:
-                // - `offsets` holds the places of all rows of this part, within 32 bits, as `run`
-                //   checked, which also found so many stored rows, and so many outputs of each.
-                // - The block is one of the matrix, of which `run` found all bytes, at a multiple of
-                //   64. So is every block, which has a multiple of 16 columns of a multiple of 4
-                //   bytes. Its columns are as `Dense::blocks` gives them, with as many addends.
-                // - Outputs are apart from what is read, which is borrowed. A part has rows of its
-                //   own, or columns of its own.
+                // SAFETY: `own` has the instruction set of `kernels`, a table that exists only if
+                // the CPU supports it. The contract of `ConvBlock` holds:
+                // - `offsets` contains the offsets of all rows of this part. `run` checked that
+                //   they fit in 32 bits and that the stored rows and the outputs exist.
+                // - The block belongs to the matrix. `run` checked its length and its alignment to
+                //   64. Every block is aligned to 64, because it has a multiple of 16 columns of a
+                //   multiple of 4 bytes. `Dense::blocks` determines its width and channels, and
+                //   `addends` has the widest width.
+                // - Outputs are mutably borrowed, so they do not overlap anything that is read.
+                //   Each part has its own rows or its own columns.
                 unsafe { (own.multiply)(&block) };
             }
         });
     }
 }
 
-/// Writes the reals of the sums of a row, those of the block's channels. All tiles share it: vectors
-/// of 16 bytes are what the compiler has without being told of instruction sets.
+/// Converts the accumulators of a row to f32 and writes those of the block's channels. Shared by
+/// all tiles, because the baseline instruction set suffices to vectorize it.
 ///
 /// # Safety
-/// As [`Block`] says, with `rows`; `pixel` is below its pixels, and `N` is its width.
+/// `block` must satisfy the contract of [`Block`] with `rows`, `pixel` must be less than
+/// `block.pixels`, and `N` must be its width.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(never)]
 pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: &[i32; N]) {
-    // SAFETY: the block's weights begin with `N` biases and `N` scales, at a multiple of 64; it has a
-    // row for each pixel and `N` addends.
+    // SAFETY: by the contract of `Block`, `weights` starts with `N` biases and `N` scales and is
+    // aligned to 64, `rows` has an element for `pixel`, and `addends` has `N` elements.
     let (row, columns, scales, addends) = unsafe {
         let scales = block.weights.add(4 * N).cast::<[f32; N]>().read();
         let columns = block.weights.cast::<[i32; N]>().read();
@@ -235,7 +240,8 @@ pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: &[
         let sum = sums[i].wrapping_sub(row.zero.wrapping_mul(columns[i]));
         reals[i] = sum as f32 * (row.scale * scales[i]) + addends[i];
     }
-    // SAFETY: the block has an offset for each of its pixels, where `channels` reals can be written.
+    // SAFETY: by the contract of `Block`, `output_offsets` has an element for `pixel`, and
+    // `channels` f32 are writable at that offset of `output`.
     unsafe {
         let output = block.output.add(*block.output_offsets.add(pixel) as usize);
         let bytes = reals.as_ptr().cast::<u8>();

@@ -1,23 +1,24 @@
-//! The table of kernels of each instruction set.
+//! The kernel table of each instruction set.
 
 use super::{AveragePool, ConvBlock, DepthwiseRows, Linear, MaxPool, Pairs, Resize, ResizeRow};
 use crate::packed::Packing;
 use crate::{Isa, Requantize};
 
-/// Kernels of an instruction set that this processor has: [`Kernels::for_isa`] is the only way to get
-/// one.
+/// The kernels of an instruction set that this CPU supports. [`Kernels::for_isa`] is the only way
+/// to get a table.
 ///
-/// All functions need the processor's instructions, and `conv` and `depthwise` what their arguments
-/// say. The others are safe where the processor has the instructions.
+/// All functions require that the CPU supports the instruction set. `conv` and `depthwise` also
+/// require the contracts of their arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) packing: Packing,
-    /// Needs what [`ConvBlock`] says, without `rows`.
+    /// Requires the contract of [`ConvBlock`], with `rows` null.
     pub(crate) conv: unsafe fn(&ConvBlock),
-    /// Needs what [`DepthwiseRows`] says.
+    /// Requires the contract of [`DepthwiseRows`].
     pub(crate) depthwise: unsafe fn(&DepthwiseRows),
-    /// So many rounds of independent sums of products in registers; the products of a round.
+    /// Runs a number of rounds of independent multiply-accumulates in registers, and returns the
+    /// total number of MACs.
     pub(crate) peak: unsafe fn(usize) -> u64,
     pub(crate) add: unsafe fn(&Pairs, &[u8], &[u8], &mut [u8]),
     pub(crate) multiply: unsafe fn(&Pairs, &[u8], &[u8], &mut [u8]),
@@ -32,7 +33,7 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// The kernels for `isa`: `None` where this processor does not have it, and for
+    /// Returns the kernels for `isa`, or `None` if this CPU does not support it, and for
     /// [`Isa::Scalar`].
     pub fn for_isa(isa: Isa) -> Option<&'static Self> {
         if !isa.is_supported() {
@@ -61,19 +62,19 @@ impl Kernels {
         }
     }
 
-    /// The instruction set.
+    /// Returns the instruction set.
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
-    /// Does nothing but multiply, in registers, for so many rounds; gives the number of products.
-    /// Its time is what every kernel is measured against.
+    /// Runs `rounds` rounds of multiply-accumulates in registers, and returns the number of MACs.
+    /// Its time gives the peak throughput that kernels are compared with.
     pub fn peak(&self, rounds: usize) -> u64 {
-        // SAFETY: the processor has the instructions of a table.
+        // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
         unsafe { (self.peak)(rounds) }
     }
 
-    /// How they read weights.
+    /// Returns the weight layout that the kernels read.
     pub fn packing(&self) -> Packing {
         self.packing
     }

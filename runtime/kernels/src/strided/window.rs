@@ -1,117 +1,117 @@
-//! Pooling and interpolation.
+//! Pooling and resizing.
 
 use super::rows::each_row;
 use super::{Kernels, Parallel, View};
 use crate::{Clamp, Image, Sample, Window};
 
-/// The greatest value of each window; what lies outside the image is left out.
+/// Max pooling. Elements outside the image are ignored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MaxPool {
-    /// What is read.
+    /// The input image.
     pub input: View,
-    /// Its shape.
+    /// The shape of the input.
     pub input_shape: Image,
-    /// What is written.
+    /// The output image.
     pub output: View,
-    /// Rows and columns of the output.
+    /// The rows and columns of the output.
     pub size: [usize; 2],
     /// The sliding window.
     pub window: Window,
-    /// Fused activation.
+    /// A fused activation function.
     pub clamp: Clamp,
 }
 
-/// The mean of each window: see [`AveragePool`](crate::AveragePool).
+/// Average pooling: see [`AveragePool`](crate::AveragePool).
 #[derive(Clone, Debug, PartialEq)]
 pub struct AveragePool {
-    /// What is read.
+    /// The input image.
     pub input: View,
-    /// Its shape.
+    /// The shape of the input.
     pub input_shape: Image,
-    /// The integer that represents 0 in the input.
+    /// The zero point of the input.
     pub zero_point: i8,
-    /// What is written.
+    /// The output image.
     pub output: View,
-    /// Rows and columns of the output.
+    /// The rows and columns of the output.
     pub size: [usize; 2],
     /// The sliding window.
     pub window: Window,
-    /// As in [`AveragePool`](crate::AveragePool).
+    /// See [`AveragePool::scale`](crate::AveragePool::scale).
     pub scale: f32,
-    /// Whether elements outside the image count.
+    /// Whether padding elements count in the divisor.
     pub count_include_pad: bool,
-    /// The integer that represents 0 in the output.
+    /// The zero point of the output.
     pub output_zero_point: i8,
     /// Saturation and fused activation.
     pub clamp: Clamp,
 }
 
-/// Interpolation: see [`Resize`](crate::Resize).
+/// Resizing by linear interpolation: see [`Resize`](crate::Resize).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resize {
-    /// What is read.
+    /// The input image.
     pub input: View,
-    /// Columns of the input.
+    /// The number of columns of the input.
     pub input_columns: usize,
-    /// What is written.
+    /// The output image.
     pub output: View,
-    /// Rows and columns of the output.
+    /// The rows and columns of the output.
     pub size: [usize; 2],
-    /// Channels.
+    /// The number of channels.
     pub channels: usize,
 }
 
-/// One row of an interpolation.
+/// One output row of a resize.
 pub(crate) struct ResizeRow<'a> {
-    /// Where it is sampled.
+    /// The sample of the row.
     pub(crate) sample: Sample,
-    /// The two rows of the input.
+    /// The two input rows of the sample.
     pub(crate) rows: [&'a [u8]; 2],
-    /// Where columns are sampled.
+    /// The encoded [`Sample`] of each column.
     pub(crate) columns: &'a [[u8; 8]],
 }
 
 impl MaxPool {
-    /// Runs it.
+    /// Runs the pooling.
     ///
     /// # Panics
-    /// Where an image is empty or lies outside the arena, where pixels of the output overlap, and
-    /// where it reads what it writes.
+    /// If an image is empty or exceeds the arena, output pixels overlap, or the output overlaps the
+    /// input.
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8], parallel: &dyn Parallel) {
         let Image { height, width, channels } = self.input_shape;
         let read = self.input.extent([height, width], channels);
-        let read = read.expect("the input has pixels and lies in memory");
+        let read = read.expect("the input must not be empty or overflow");
         each_row(arena, &self.output, self.size, channels, parallel, |around, row, output| {
             let input = around.bytes(read.clone());
-            // SAFETY: the processor has the instructions of a table.
+            // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
             unsafe { (kernels.max_pool)(self, input, row, output) }
         });
     }
 }
 
 impl AveragePool {
-    /// Runs it.
+    /// Runs the pooling.
     ///
     /// # Panics
-    /// As [`MaxPool::run`].
+    /// See [`MaxPool::run`].
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8], parallel: &dyn Parallel) {
         let Image { height, width, channels } = self.input_shape;
         let read = self.input.extent([height, width], channels);
-        let read = read.expect("the input has pixels and lies in memory");
+        let read = read.expect("the input must not be empty or overflow");
         each_row(arena, &self.output, self.size, channels, parallel, |around, row, output| {
             let input = around.bytes(read.clone());
-            // SAFETY: the processor has the instructions of a table.
+            // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
             unsafe { (kernels.average_pool)(self, input, row, output) }
         });
     }
 }
 
 impl Resize {
-    /// Runs it, with a [`Sample`] for each row and each column of the output.
+    /// Runs the resize with an encoded [`Sample`] for each output row and output column.
     ///
     /// # Panics
-    /// As [`MaxPool::run`]; also where there are fewer samples than rows, more than columns, or one
-    /// lies outside the input.
+    /// See [`MaxPool::run`]. Also if there are fewer row samples than output rows, more column
+    /// samples than output columns, or a sample is outside the input.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -125,7 +125,7 @@ impl Resize {
             let read = |row: u16| around.row(&self.input, row.into(), self.input_columns, channels);
             let rows = [read(sample.first), read(sample.second)];
             let row = ResizeRow { sample, rows, columns };
-            // SAFETY: the processor has the instructions of a table.
+            // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
             unsafe { (kernels.resize)(self, &row, output) }
         });
     }

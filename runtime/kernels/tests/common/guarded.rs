@@ -1,17 +1,15 @@
-//! Memory that ends where the process must not read or write: a kernel that goes one byte too far
-//! ends it.
+//! Memory with guard pages: an access one byte past the end aborts the process.
 
-/// Bytes up to the end of their memory, behind which lies a page that nobody may touch, as another
-/// lies before that memory; on systems other than Unix, bytes with nothing around them in particular.
-/// They begin at a multiple of 64 if their number is one, and at the page before them if it is one of
-/// 65 536.
+/// A buffer that ends directly before a guard page. Another guard page precedes its memory, and is
+/// adjacent to the buffer if the size is a multiple of 65536. The buffer is aligned to 64 if its
+/// size is a multiple of 64. There are no guard pages on systems other than Unix.
 pub struct Guarded {
     memory: Memory,
     count: usize,
 }
 
 impl Guarded {
-    /// So many bytes, 0 each.
+    /// Allocates `count` zero bytes.
     pub fn new(count: usize) -> Self {
         Self { memory: Memory::new(count), count }
     }
@@ -38,7 +36,8 @@ impl Memory {
         let (all, none) = (libc::PROT_READ | libc::PROT_WRITE, libc::PROT_NONE);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
         let whole = count + 2 * Self::GUARD;
-        // SAFETY: new memory, of which both ends are made inaccessible before anyone sees it.
+        // SAFETY: a new mapping of `whole` bytes. The guards are its first and last `GUARD` bytes,
+        // and no reference to them exists.
         unsafe {
             let start = libc::mmap(core::ptr::null_mut(), whole, all, flags, -1, 0);
             assert_ne!(start, libc::MAP_FAILED);
@@ -51,7 +50,8 @@ impl Memory {
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: so many bytes were mapped, and nobody else has them.
+        // SAFETY: `count` readable and writable bytes are mapped at `start`, and `self` is borrowed
+        // mutably.
         unsafe { core::slice::from_raw_parts_mut(self.start, self.count) }
     }
 }
@@ -59,7 +59,8 @@ impl Memory {
 #[cfg(unix)]
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: it was mapped like that, and nobody borrows it.
+        // SAFETY: unmaps exactly the range that `new` mapped. No borrow is left, because `self` is
+        // dropped.
         unsafe {
             libc::munmap(self.start.sub(Self::GUARD).cast(), self.count + 2 * Self::GUARD);
         }

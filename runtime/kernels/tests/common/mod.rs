@@ -1,12 +1,12 @@
-//! What tests of kernels share: shapes and values, many of them extreme.
-#![allow(dead_code, reason = "each test uses a part")]
+//! Strategies for shapes and values, many of them extreme.
+#![allow(dead_code, reason = "each test file uses only some of these")]
 
 pub mod guarded;
 
 use hardtack_kernels::{Clamp, Window, round_significant};
 use proptest::prelude::*;
 
-/// A window over an image, with the output size that any padding below and right gives.
+/// A window, an input size, and an output size with arbitrary padding below and to the right.
 #[derive(Clone, Debug)]
 pub struct Geometry {
     pub window: Window,
@@ -35,7 +35,7 @@ pub fn geometry() -> impl Strategy<Value = Geometry> {
     })
 }
 
-/// The positions of a window in the image, row-major; `None` outside.
+/// Returns the (row, column) of each window element in row-major order; `None` outside the image.
 pub fn positions(g: &Geometry, row: usize, column: usize) -> Vec<Option<(usize, usize)>> {
     let Window { kernel, stride, dilation, pad } = g.window;
     let at = |axis: usize, output: usize, tap: usize, size: usize| {
@@ -49,7 +49,7 @@ pub fn positions(g: &Geometry, row: usize, column: usize) -> Vec<Option<(usize, 
         .collect()
 }
 
-/// i8 of which many are extreme.
+/// i8 values, many of them extreme.
 pub fn activation() -> impl Strategy<Value = i8> {
     prop_oneof![Just(i8::MIN), Just(i8::MAX), any::<i8>()]
 }
@@ -69,18 +69,18 @@ pub fn cycle<T: Copy>(values: &[T], count: usize) -> Vec<T> {
     values.iter().copied().cycle().take(count).collect()
 }
 
-/// Biases, many of them far too large.
+/// Biases, many of them unrealistically large.
 pub fn bias() -> impl Strategy<Value = i32> {
     prop_oneof![-100_000..100_000i32, any::<i32>()]
 }
 
-/// Scales of sums.
+/// Requantization scales of accumulators.
 pub fn scale() -> impl Strategy<Value = f32> {
     let likely = (-18.0..1.0f32).prop_map(|exponent| round_significant(exponent.exp2(), 22));
     prop_oneof![4 => likely, 1 => Just(0.0), 1 => Just(1e19), 1 => Just(6e-20)]
 }
 
-/// Scales of addends.
+/// Scales of residuals.
 pub fn term_scale() -> impl Strategy<Value = f32> {
     let likely = (-8.0..8.0f32).prop_map(|exponent| round_significant(exponent.exp2(), 15));
     prop_oneof![4 => likely.clone(), 1 => likely.prop_map(|scale| -scale), 1 => Just(0.0)]

@@ -1,5 +1,5 @@
-//! Convolution by products of matrices: two pixels × eight elements by eight elements × two
-//! columns make four sums.
+//! Convolution with the INT8 matrix multiply instruction `smmla`: two pixels × eight elements times
+//! eight elements × two columns give four accumulators.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -10,14 +10,15 @@ use crate::arch::quads::Quads;
 use crate::arch::quads::conv::{WIDTH, finish};
 use crate::strided::ConvBlock;
 
-/// Adds the products of the rows of `a` and `w`, eight bytes each: `a0·w0, a0·w1, a1·w0, a1·w1`.
+/// Adds the dot products of the 8-byte rows of `a` and `w`: `a0·w0, a0·w1, a1·w0, a1·w1`. Uses
+/// inline assembly, because Rust has no stable intrinsic.
 ///
 /// # Safety
-/// The processor, which has the instruction: Rust has no stable name for it.
+/// The CPU must support I8MM.
 #[inline(always)]
 unsafe fn multiply(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
     let mut result = sums;
-    // SAFETY: the processor; registers only.
+    // SAFETY: the caller guarantees I8MM. The instruction accesses only registers.
     unsafe {
         asm!(
             "smmla {sums:v}.4s, {a:v}.16b, {w:v}.16b",
@@ -30,33 +31,33 @@ unsafe fn multiply(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
     result
 }
 
-/// The low halves of both, and the high halves.
+/// Returns the low halves of both vectors, and the high halves.
 ///
 /// # Safety
-/// None is needed: every processor of this architecture has it.
+/// No requirements: NEON is part of the AArch64 baseline.
 #[inline(always)]
 unsafe fn halves(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
-    // SAFETY: every processor of this architecture has it.
+    // SAFETY: NEON is part of the AArch64 baseline.
     unsafe {
         let (a, b) = (vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b));
         [vreinterpretq_s32_s64(vzip1q_s64(a, b)), vreinterpretq_s32_s64(vzip2q_s64(a, b))]
     }
 }
 
-/// `P` pixels from number `first` on; a single one is taken twice.
+/// Computes `P` pixels from index `first`. A single pixel is computed twice.
 ///
 /// # Safety
-/// As [`conv::tile`](crate::arch::quads::conv::tile).
+/// See [`conv::tile`](crate::arch::quads::conv::tile). The CPU must support I8MM.
 #[inline(always)]
 pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, first: usize) {
-    // SAFETY: read are the 16 biases, the `steps` of each run of weights, 64 bytes each and all within
-    // the block, and of each run of each pixel `4 · steps` bytes: eight or four at a time, as many as
-    // there are.
+    // SAFETY: reads the 16 biases and, for each run, `steps` steps of 64 weights, which all belong
+    // to the block. Reads exactly `4 · steps` bytes of each run of each pixel, eight or four at a
+    // time. The contract of `ConvBlock` makes these readable.
     unsafe {
         type Q = Neon<Sdot>;
         let pairs = const { P.div_ceil(2) };
         let terms = block.weights.cast::<i32>();
-        // Of two columns, for two pixels.
+        // Each vector contains two columns of two pixels.
         let mut bias = [vdupq_n_s32(0); 8];
         for j in 0..4 {
             let four = Q::start(terms.add(4 * j), block.narrow);
@@ -69,7 +70,7 @@ pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, f
         }
         let mut weights = block.weights.add(8 * WIDTH);
         let mut down = 0;
-        // Eight elements of each pixel, or the last four, by those of all columns.
+        // Multiplies eight elements of each pixel (or the last four) with all columns.
         macro_rules! step {
             ($at:expr, $eight:literal) => {{
                 let mut rows = [vdupq_n_s8(0); P];
@@ -78,7 +79,7 @@ pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, f
                     rows[i] = if $eight {
                         vcombine_s8(vld1_s8(a.add($at).cast()), vld1_s8(b.add($at).cast()))
                     } else {
-                        // What stands beside the four is multiplied by 0.
+                        // The repeated elements are multiplied by 0.
                         vcombine_s8(
                             vget_low_s8(Q::repeat(a.add($at))),
                             vget_low_s8(Q::repeat(b.add($at))),
@@ -134,18 +135,19 @@ pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, f
 /// See [`Kernels::peak`](crate::strided::Kernels::peak).
 ///
 /// # Safety
-/// The processor.
+/// The CPU must support I8MM.
 #[inline(always)]
 pub(super) unsafe fn peak(rounds: usize) -> u64 {
     const PAIRS: usize = 2;
-    // SAFETY: the processor; references can be read.
+    // SAFETY: the caller guarantees I8MM. The volatile read is from a valid reference.
     unsafe {
         let activations = [vdupq_n_s8(3); PAIRS];
         let weights = [5, -7, 9, -11].map(|weight| black_box(vdupq_n_s8(weight)));
         let mut sums = [[vdupq_n_s32(0); 8]; PAIRS];
         for _ in 0..rounds {
             for (sums, activations) in sums.iter_mut().zip(&activations) {
-                // Read anew, or the compiler could multiply once and for all.
+                // A volatile read, so that the compiler cannot move the multiplication out of the
+                // loop.
                 let activations = core::ptr::from_ref(activations).read_volatile();
                 for j in 0..8 {
                     sums[j] = multiply(sums[j], activations, weights[j % 4]);

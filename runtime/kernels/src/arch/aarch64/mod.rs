@@ -1,4 +1,5 @@
-//! AArch64: NEON, which multiplies bytes alone, as sums of four products, or as matrices.
+//! Kernels for AArch64: plain NEON, NEON with dot products, and NEON with INT8 matrix
+//! multiplication.
 
 mod matrix;
 mod neon;

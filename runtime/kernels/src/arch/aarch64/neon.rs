@@ -1,4 +1,4 @@
-//! Vectors of NEON, which multiplies bytes in one of two ways.
+//! [`Quads`] for NEON, with one of two multiply instructions.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -8,37 +8,38 @@ use core::marker::PhantomData;
 use crate::arch::quads::Quads;
 use crate::strided::Finish;
 
-/// 1.5 · 2²³, whose neighbours are 1 apart.
+/// 1.5 · 2²³. Adjacent f32 near it differ by 1.
 const MAGIC: f32 = 12_582_912.0;
 
-/// A way to multiply. Its functions are those of [`Quads`], and need the processor.
+/// The multiply operations of [`Quads`], see there. The CPU must support the instructions of the
+/// implementation.
 pub(super) trait Dot {
     type Parts: Copy;
 
     const PIXELS: usize;
 
     /// # Safety
-    /// The processor.
+    /// The CPU must support the instructions of the implementation.
     unsafe fn dot(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t;
 
     /// # Safety
-    /// The processor.
+    /// The CPU must support the instructions of the implementation.
     unsafe fn open(sums: int32x4_t) -> Self::Parts;
 
     /// # Safety
-    /// The processor.
+    /// The CPU must support the instructions of the implementation.
     unsafe fn dot_once(parts: Self::Parts, a: int8x16_t, w: int8x16_t) -> Self::Parts;
 
     /// # Safety
-    /// The processor.
+    /// The CPU must support the instructions of the implementation.
     unsafe fn dot_twice(parts: Self::Parts, a: [int8x16_t; 2], w: [int8x16_t; 2]) -> Self::Parts;
 
     /// # Safety
-    /// The processor.
+    /// The CPU must support the instructions of the implementation.
     unsafe fn close(parts: Self::Parts) -> int32x4_t;
 }
 
-/// The instruction for sums of four products, which Rust has no stable name for.
+/// The dot product instruction `sdot`, in inline assembly because Rust has no stable intrinsic.
 pub(super) struct Sdot;
 
 impl Dot for Sdot {
@@ -49,7 +50,7 @@ impl Dot for Sdot {
     #[inline(always)]
     unsafe fn dot(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
         let mut result = sums;
-        // SAFETY: the processor; registers only.
+        // SAFETY: the caller guarantees DotProd. The instruction accesses only registers.
         unsafe {
             asm!(
                 "sdot {sums:v}.4s, {a:v}.16b, {w:v}.16b",
@@ -69,13 +70,13 @@ impl Dot for Sdot {
 
     #[inline(always)]
     unsafe fn dot_once(parts: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-        // SAFETY: the processor.
+        // SAFETY: the caller guarantees DotProd.
         unsafe { Self::dot(parts, a, w) }
     }
 
     #[inline(always)]
     unsafe fn dot_twice(parts: int32x4_t, a: [int8x16_t; 2], w: [int8x16_t; 2]) -> int32x4_t {
-        // SAFETY: the processor.
+        // SAFETY: the caller guarantees DotProd.
         unsafe { Self::dot(Self::dot(parts, a[0], w[0]), a[1], w[1]) }
     }
 
@@ -85,18 +86,18 @@ impl Dot for Sdot {
     }
 }
 
-/// Products in 16 bits, added in pairs.
+/// Plain NEON: 16-bit products, added in pairs.
 pub(super) struct Widening;
 
 impl Dot for Widening {
-    /// Of the first two sums, two parts each, and of the others.
+    /// Two partial sums per accumulator: those of the first two accumulators, and of the last two.
     type Parts = [int32x4_t; 2];
 
     const PIXELS: usize = 2;
 
     #[inline(always)]
     unsafe fn dot(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-        // SAFETY: every processor of this architecture has it.
+        // SAFETY: NEON is part of the AArch64 baseline.
         unsafe {
             let low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(w)));
             let high = vpaddlq_s16(vmull_high_s8(a, w));
@@ -106,7 +107,7 @@ impl Dot for Widening {
 
     #[inline(always)]
     unsafe fn open(sums: int32x4_t) -> [int32x4_t; 2] {
-        // SAFETY: every processor of this architecture has it.
+        // SAFETY: NEON is part of the AArch64 baseline.
         unsafe {
             let none = vdupq_n_s32(0);
             [vzip1q_s32(sums, none), vzip2q_s32(sums, none)]
@@ -115,7 +116,7 @@ impl Dot for Widening {
 
     #[inline(always)]
     unsafe fn dot_once(parts: [int32x4_t; 2], a: int8x16_t, w: int8x16_t) -> [int32x4_t; 2] {
-        // SAFETY: every processor of this architecture has it.
+        // SAFETY: NEON is part of the AArch64 baseline.
         unsafe {
             let low = vmull_s8(vget_low_s8(a), vget_low_s8(w));
             let high = vmull_high_s8(a, w);
@@ -123,14 +124,14 @@ impl Dot for Widening {
         }
     }
 
-    /// Two products of −128 · 127 fit 16 bits.
+    /// The sum of two products, at most 2 · 128 · 127 in magnitude, fits in 16 bits.
     #[inline(always)]
     unsafe fn dot_twice(
         parts: [int32x4_t; 2],
         a: [int8x16_t; 2],
         w: [int8x16_t; 2],
     ) -> [int32x4_t; 2] {
-        // SAFETY: every processor of this architecture has it.
+        // SAFETY: NEON is part of the AArch64 baseline.
         unsafe {
             let low = vmull_s8(vget_low_s8(a[0]), vget_low_s8(w[0]));
             let high = vmull_high_s8(a[0], w[0]);
@@ -142,12 +143,12 @@ impl Dot for Widening {
 
     #[inline(always)]
     unsafe fn close(parts: [int32x4_t; 2]) -> int32x4_t {
-        // SAFETY: every processor of this architecture has it.
+        // SAFETY: NEON is part of the AArch64 baseline.
         unsafe { vpaddq_s32(parts[0], parts[1]) }
     }
 }
 
-/// NEON with these products.
+/// NEON with the multiply operations of `D`.
 pub(super) struct Neon<D>(PhantomData<D>);
 
 impl<D: Dot> Quads for Neon<D> {
@@ -160,63 +161,63 @@ impl<D: Dot> Quads for Neon<D> {
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> int8x16_t {
-        // SAFETY: 16 bytes can be read.
+        // SAFETY: the caller guarantees 16 readable bytes at `from`.
         unsafe { vld1q_s8(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: int8x16_t) {
-        // SAFETY: 16 bytes can be written.
+        // SAFETY: the caller guarantees 16 writable bytes at `to`.
         unsafe { vst1q_s8(to.cast(), bytes) }
     }
 
     #[inline(always)]
     unsafe fn repeat(from: *const u8) -> int8x16_t {
-        // SAFETY: four bytes can be read, at any address.
+        // SAFETY: the caller guarantees four readable bytes at `from`, which need not be aligned.
         unsafe { vreinterpretq_s8_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())) }
     }
 
-    /// The sums of a narrow layer begin at the bits of a float: see the AVX-512 kernels.
+    /// The accumulators of a narrow layer start at the bits of an f32: see the AVX-512 epilogue.
     #[inline(always)]
     unsafe fn start(bias: *const i32, narrow: bool) -> int32x4_t {
         let begin = if narrow { MAGIC.to_bits() as i32 } else { 0 };
-        // SAFETY: four i32 can be read.
+        // SAFETY: the caller guarantees four readable i32 at `bias`.
         unsafe { vaddq_s32(vld1q_s32(bias), vdupq_n_s32(begin)) }
     }
 
     #[inline(always)]
     unsafe fn dot(sums: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-        // SAFETY: the processor.
+        // SAFETY: the caller guarantees the CPU features of `D`.
         unsafe { D::dot(sums, a, w) }
     }
 
     #[inline(always)]
     unsafe fn open(sums: int32x4_t) -> D::Parts {
-        // SAFETY: the processor.
+        // SAFETY: the caller guarantees the CPU features of `D`.
         unsafe { D::open(sums) }
     }
 
     #[inline(always)]
     unsafe fn dot_once(parts: D::Parts, a: int8x16_t, w: int8x16_t) -> D::Parts {
-        // SAFETY: the processor.
+        // SAFETY: the caller guarantees the CPU features of `D`.
         unsafe { D::dot_once(parts, a, w) }
     }
 
     #[inline(always)]
     unsafe fn dot_twice(parts: D::Parts, a: [int8x16_t; 2], w: [int8x16_t; 2]) -> D::Parts {
-        // SAFETY: the processor.
+        // SAFETY: the caller guarantees the CPU features of `D`.
         unsafe { D::dot_twice(parts, a, w) }
     }
 
     #[inline(always)]
     unsafe fn close(parts: D::Parts) -> int32x4_t {
-        // SAFETY: the processor.
+        // SAFETY: the caller guarantees the CPU features of `D`.
         unsafe { D::close(parts) }
     }
 
     #[inline(always)]
     unsafe fn interleave([a, b, c, d]: [int8x16_t; 4]) -> [int8x16_t; 4] {
-        // SAFETY: every processor of this architecture has it.
+        // SAFETY: NEON is part of the AArch64 baseline.
         unsafe {
             let ab = vreinterpretq_s16_s8(vzip1q_s8(a, b));
             let ab_high = vreinterpretq_s16_s8(vzip2q_s8(a, b));
@@ -233,13 +234,13 @@ impl<D: Dot> Quads for Neon<D> {
 
     #[inline(always)]
     unsafe fn write(sums: int32x4_t, to: *mut i32) {
-        // SAFETY: four i32 can be written.
+        // SAFETY: the caller guarantees four writable i32 at `to`.
         unsafe { vst1q_s32(to, sums) }
     }
 
     #[inline(always)]
     unsafe fn scale(sums: int32x4_t, scales: *const f32, narrow: bool) -> float32x4_t {
-        // SAFETY: four f32 can be read.
+        // SAFETY: the caller guarantees four readable f32 at `scales`.
         unsafe {
             let scale = vld1q_f32(scales);
             if narrow {
@@ -258,7 +259,7 @@ impl<D: Dot> Quads for Neon<D> {
         zero_point: f32,
         scale: f32,
     ) -> [float32x4_t; 4] {
-        // SAFETY: every processor of this architecture has it.
+        // SAFETY: NEON is part of the AArch64 baseline.
         unsafe {
             let low = vmovl_s8(vget_low_s8(values));
             let high = vmovl_high_s8(values);
@@ -279,7 +280,7 @@ impl<D: Dot> Quads for Neon<D> {
 
     #[inline(always)]
     unsafe fn narrow(sums: [float32x4_t; 4], finish: Finish) -> int8x16_t {
-        // SAFETY: every processor of this architecture has it.
+        // SAFETY: NEON is part of the AArch64 baseline.
         unsafe {
             let a = vqmovn_s32(vcvtnq_s32_f32(sums[0]));
             let b = vqmovn_s32(vcvtnq_s32_f32(sums[1]));
@@ -298,18 +299,20 @@ impl<D: Dot> Quads for Neon<D> {
 /// See [`Kernels::peak`](crate::strided::Kernels::peak).
 ///
 /// # Safety
-/// The processor, which has the instructions of `D`.
+/// The CPU must support the instructions of `D`.
 #[inline(always)]
 pub(super) unsafe fn peak<D: Dot>(rounds: usize) -> u64 {
     const PIXELS: usize = 4;
-    // SAFETY: the processor; references can be read.
+    // SAFETY: the caller guarantees the CPU features of `D`. The volatile read is from a valid
+    // reference.
     unsafe {
         let activations = [vdupq_n_s8(3); PIXELS];
         let weights = [5, -7, 9, -11].map(|weight| black_box(vdupq_n_s8(weight)));
         let mut parts = [[D::open(vdupq_n_s32(0)); 4]; PIXELS];
         for _ in 0..rounds {
             for (parts, activations) in parts.iter_mut().zip(&activations).take(D::PIXELS) {
-                // Read anew, or the compiler could multiply once and for all.
+                // A volatile read, so that the compiler cannot move the multiplication out of the
+                // loop.
                 let activations = [core::ptr::from_ref(activations).read_volatile(); 2];
                 for j in 0..4 {
                     parts[j] = D::dot_twice(parts[j], activations, [weights[j], weights[3 - j]]);

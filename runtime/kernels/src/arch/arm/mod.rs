@@ -1,5 +1,5 @@
-//! 32-bit Arm: NEON of processors with an operating system, and the instructions for two products
-//! that the larger Cortex-M have as well.
+//! Kernels for 32-bit Arm: NEON for processors with an operating system, and the DSP extension for
+//! larger Cortex-M.
 
 #[cfg(feature = "dsp")]
 pub(crate) mod dsp;

@@ -1,24 +1,24 @@
-//! Convolution: tiles of up to four pixels × 16 columns.
+//! Convolution in tiles of up to four pixels × 16 columns.
 
 use super::{Quads, load, store};
 use crate::strided::{ConvBlock, reals};
 
-/// Columns of a block.
+/// The number of columns of a block.
 pub(crate) const WIDTH: usize = 16;
 
-/// `P` pixels from number `first` on.
+/// Computes `P` pixels from index `first`. `REAL` selects f32 outputs.
 ///
 /// # Safety
-/// The processor, which has the instructions of `Q`, and the block, of the layout `NeonDot`; with
-/// `rows` where `REAL`. It has `first + P` pixels.
+/// The CPU must support the instructions of `Q`. `block` must satisfy the contract of [`ConvBlock`]
+/// for the layout `NeonDot`, with `rows` if `REAL`, and have at least `first + P` pixels.
 #[inline(always)]
 pub(crate) unsafe fn tile<Q: Quads, const P: usize, const REAL: bool>(
     block: &ConvBlock,
     first: usize,
 ) {
-    // SAFETY: read are the 16 biases, the `steps` of each run of weights, 64 bytes each and all within
-    // the block, and of each run of each pixel `4 · steps` bytes: eight or four at a time, as many as
-    // there are.
+    // SAFETY: reads the 16 biases and, for each run, `steps` steps of 64 weights, which all belong
+    // to the block. Reads exactly `4 · steps` bytes of each run of each pixel, eight or four at a
+    // time. The contract of `ConvBlock` makes these readable.
     unsafe {
         let terms = block.weights.cast::<i32>();
         let mut bias = [Q::start(terms, block.narrow); 4];
@@ -73,18 +73,19 @@ pub(crate) unsafe fn tile<Q: Quads, const P: usize, const REAL: bool>(
     }
 }
 
-/// Writes the outputs of `P` pixels; `REAL`: the reals.
+/// Applies the epilogue to `P` pixels and writes them. `REAL` selects f32 outputs.
 ///
 /// # Safety
-/// As [`tile`].
+/// See [`tile`].
 #[inline(always)]
 pub(crate) unsafe fn finish<Q: Quads, const P: usize, const REAL: bool>(
     block: &ConvBlock,
     first: usize,
     sums: [[Q::Sums; 4]; P],
 ) {
-    // SAFETY: 16 scales follow 16 biases in the block. Of the block's channels, at most 16, each output
-    // is written and each addend read, no further. The array of sums has 16.
+    // SAFETY: by the contract of `ConvBlock`, 16 scales follow the 16 biases, and `channels`, at
+    // most 16, outputs are writable and residuals readable per pixel; no others are accessed. `row`
+    // has 16 elements.
     unsafe {
         if REAL {
             for i in 0..P {

@@ -1,4 +1,4 @@
-//! Depthwise convolution, 16 channels at a time.
+//! Depthwise convolution of 16 channels at a time.
 
 use core::marker::PhantomData;
 
@@ -6,10 +6,10 @@ use super::{Quads, store};
 use crate::arch::depthwise::Channels;
 use crate::strided::DepthwiseRows;
 
-/// Bytes of a vector, which is the number of channels in a block.
+/// The bytes of a vector, which is also the number of channels in a block.
 const VECTOR: usize = 16;
 
-/// All channels of a block.
+/// Processes all channels of a block.
 pub(crate) struct All<Q>(PhantomData<Q>);
 
 impl<Q: Quads> Channels for All<Q> {
@@ -22,7 +22,8 @@ impl<Q: Quads> Channels for All<Q> {
 
     #[inline(always)]
     unsafe fn ends(block: &DepthwiseRows) -> Self::Ends {
-        // SAFETY: the processor and the rows: weights begin with 16 biases.
+        // SAFETY: the caller guarantees the CPU features. By the contract of `DepthwiseRows`,
+        // `weights` starts with 16 biases.
         unsafe {
             let terms = block.weights.cast::<i32>();
             let mut bias = [Q::start(terms, block.narrow); 4];
@@ -40,13 +41,15 @@ impl<Q: Quads> Channels for All<Q> {
 
     #[inline(always)]
     unsafe fn weights(block: &DepthwiseRows) -> *const u8 {
-        // SAFETY: the rows: 16 biases and 16 scales come before the steps.
+        // SAFETY: by the contract of `DepthwiseRows`, the 16 biases and 16 scales before the steps
+        // belong to `weights`.
         unsafe { block.weights.add(8 * VECTOR) }
     }
 
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> Self::Weights {
-        // SAFETY: the processor; a step has four vectors, of 16 bytes.
+        // SAFETY: the caller guarantees the CPU features and a readable step, which has four
+        // vectors of 16 bytes.
         unsafe {
             [
                 Q::load(weights),
@@ -59,7 +62,8 @@ impl<Q: Quads> Channels for All<Q> {
 
     #[inline(always)]
     unsafe fn interleave(rows: &[*const u8], at: usize) -> Self::Values {
-        // SAFETY: the processor; a vector, of 16 bytes, can be read `at` bytes behind each row.
+        // SAFETY: the caller guarantees the CPU features and 16 readable bytes, `at` bytes past
+        // each row pointer.
         unsafe {
             let a = Q::load(rows[0].add(at));
             let b = if rows.len() > 1 { Q::load(rows[1].add(at)) } else { a };
@@ -72,15 +76,15 @@ impl<Q: Quads> Channels for All<Q> {
     #[inline(always)]
     unsafe fn add(sums: &mut Self::Sums, values: Self::Values, weights: Self::Weights) {
         for j in 0..4 {
-            // SAFETY: the processor.
+            // SAFETY: the caller guarantees the CPU features.
             sums[j] = unsafe { Q::dot(sums[j], values[j], weights[j]) };
         }
     }
 
     #[inline(always)]
     unsafe fn write(block: &DepthwiseRows, _: &Self::Ends, sums: Self::Sums, output: *mut u8) {
-        // SAFETY: the processor and the rows: 16 scales follow 16 biases, and `channels`, at most 16,
-        // bytes can be written at `output`.
+        // SAFETY: the caller guarantees the CPU features and that `channels` bytes, at most 16, are
+        // writable at `output`. By the contract of `DepthwiseRows`, 16 scales follow the 16 biases.
         unsafe {
             let scales = block.weights.add(4 * VECTOR).cast::<f32>();
             let mut scaled = [Q::scale(sums[0], scales, block.narrow); 4];

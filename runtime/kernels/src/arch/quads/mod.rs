@@ -1,105 +1,112 @@
-//! Kernels of vectors of 16 bytes, which several processor families have: the walks are the same,
-//! the instructions are each family's own.
+//! Kernels for 128-bit vectors, shared by several processor families. The loops are the same; each
+//! family implements the instructions.
 
 pub(super) mod conv;
 pub(super) mod depthwise;
 
 use crate::strided::Finish;
 
-/// Vectors of 16 bytes: of 16 i8, of four i32, of four f32.
+/// The operations of an instruction set on 128-bit vectors of 16 i8, four i32 or four f32.
 ///
-/// # Safety of its functions
-/// All need the processor. Pointers need not be aligned.
+/// # Safety of the functions
+/// The CPU must support the instruction set of the implementation. Pointers need not be aligned.
 pub(super) trait Quads {
     /// 16 activations or weights.
     type Bytes: Copy;
-    /// Four sums.
+    /// Four accumulators.
     type Sums: Copy;
-    /// Four sums in parts that are only added up at the end, where that is faster.
+    /// Partial sums of four accumulators, reduced only at the end where that is faster.
     type Parts: Copy;
-    /// Four sums, scaled.
+    /// Four scaled accumulators.
     type Scaled: Copy;
 
-    /// Pixels of the widest tile of [`conv`]: four times as many parts stay in registers.
+    /// The pixels of the largest tile of [`conv`], which keeps four [`Quads::Parts`] per pixel in
+    /// registers.
     const PIXELS: usize;
 
+    /// Loads 16 bytes.
+    ///
     /// # Safety
-    /// The processor. 16 bytes can be read.
+    /// The CPU features. 16 bytes must be readable at `from`.
     unsafe fn load(from: *const u8) -> Self::Bytes;
 
+    /// Stores 16 bytes.
+    ///
     /// # Safety
-    /// The processor. 16 bytes can be written.
+    /// The CPU features. 16 bytes must be writable at `to`.
     unsafe fn store(to: *mut u8, bytes: Self::Bytes);
 
-    /// Four bytes, four times.
+    /// Loads four bytes and repeats them four times.
     ///
     /// # Safety
-    /// The processor. Four bytes can be read.
+    /// The CPU features. Four bytes must be readable at `from`.
     unsafe fn repeat(from: *const u8) -> Self::Bytes;
 
-    /// What four sums begin at: the bias, in the form that [`Quads::scale`] expects.
+    /// Returns four accumulators initialized with the bias, in the form that [`Quads::scale`]
+    /// expects.
     ///
     /// # Safety
-    /// The processor. Four i32 can be read.
+    /// The CPU features. Four i32 must be readable at `bias`.
     unsafe fn start(bias: *const i32, narrow: bool) -> Self::Sums;
 
-    /// Adds four products to each of four sums.
+    /// Adds four products to each of four accumulators.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn dot(sums: Self::Sums, a: Self::Bytes, w: Self::Bytes) -> Self::Sums;
 
-    /// Sums in parts.
+    /// Converts accumulators to partial sums.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn open(sums: Self::Sums) -> Self::Parts;
 
-    /// Adds four products to each of four sums.
+    /// Adds four products to each of four accumulators in partial sums.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn dot_once(parts: Self::Parts, a: Self::Bytes, w: Self::Bytes) -> Self::Parts;
 
-    /// Adds twice four products, of weights that are not −128, to each of four sums.
+    /// Adds two times four products to each of four accumulators in partial sums. No weight may be
+    /// −128, or the result can be wrong.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn dot_twice(
         parts: Self::Parts,
         a: [Self::Bytes; 2],
         w: [Self::Bytes; 2],
     ) -> Self::Parts;
 
-    /// The sums of the parts.
+    /// Reduces partial sums to accumulators.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn close(parts: Self::Parts) -> Self::Sums;
 
-    /// Writes four sums, which began without [`Quads::start`]'s `narrow`.
+    /// Stores four accumulators, which must have been started with `narrow` false.
     ///
     /// # Safety
-    /// The processor. Four i32 can be written.
+    /// The CPU features. Four i32 must be writable at `to`.
     unsafe fn write(sums: Self::Sums, to: *mut i32);
 
-    /// `a0 b0 c0 d0`, `a1 b1 c1 d1`, and so on.
+    /// Interleaves four vectors: `a0 b0 c0 d0`, `a1 b1 c1 d1`, and so on.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn interleave(rows: [Self::Bytes; 4]) -> [Self::Bytes; 4];
 
-    /// `f32(sum) · scale`, of four scales.
+    /// Returns `f32(sum) · scale` for four accumulators and four scales.
     ///
     /// # Safety
-    /// The processor. Four f32 can be read.
+    /// The CPU features. Four f32 must be readable at `scales`.
     unsafe fn scale(sums: Self::Sums, scales: *const f32, narrow: bool) -> Self::Scaled;
 
-    /// Adds `(values − zero_point) · scale`. A scale of 15 significant bits makes the product
-    /// exact.
+    /// Adds `(values − zero_point) · scale`. The product is exact, because the scale has at most 15
+    /// significant bits.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn add(
         sums: [Self::Scaled; 4],
         values: Self::Bytes,
@@ -107,20 +114,22 @@ pub(super) trait Quads {
         scale: f32,
     ) -> [Self::Scaled; 4];
 
-    /// Rounds, adds the zero point, narrows and clamps.
+    /// Applies the epilogue: rounds, adds the zero point, narrows to bytes and clamps.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU features.
     unsafe fn narrow(sums: [Self::Scaled; 4], finish: Finish) -> Self::Bytes;
 }
 
-/// Reads `count` bytes, at most 16; those beyond are 0.
+/// Loads `count` bytes; the others are 0.
 ///
 /// # Safety
-/// The processor. `count` is at most 16, and that many bytes can be read.
+/// The CPU features. `count` must be at most 16, and `count` bytes must be readable at `from`.
 #[inline(always)]
 pub(super) unsafe fn load<Q: Quads>(from: *const u8, count: usize) -> Q::Bytes {
-    // SAFETY: `count` bytes can be read at `from`; 16 where it is that, otherwise 16 of the array.
+    // SAFETY: the caller guarantees the CPU features and that `count` bytes, at most 16, are
+    // readable at `from`. `Q::load` reads 16 bytes of `from` only if `count` is 16, otherwise of
+    // the array.
     unsafe {
         if count == 16 {
             return Q::load(from);
@@ -131,13 +140,15 @@ pub(super) unsafe fn load<Q: Quads>(from: *const u8, count: usize) -> Q::Bytes {
     }
 }
 
-/// Writes the first `count` bytes.
+/// Stores the first `count` bytes.
 ///
 /// # Safety
-/// The processor. `count` is at most 16, and that many bytes can be written.
+/// The CPU features. `count` must be at most 16, and `count` bytes must be writable at `to`.
 #[inline(always)]
 pub(super) unsafe fn store<Q: Quads>(to: *mut u8, bytes: Q::Bytes, count: usize) {
-    // SAFETY: `count` bytes can be written at `to`; 16 where it is that, otherwise 16 of the array.
+    // SAFETY: the caller guarantees the CPU features and that `count` bytes, at most 16, are
+    // writable at `to`. `Q::store` writes 16 bytes of `to` only if `count` is 16, otherwise of the
+    // array.
     unsafe {
         if count == 16 {
             return Q::store(to, bytes);
@@ -148,7 +159,7 @@ pub(super) unsafe fn store<Q: Quads>(to: *mut u8, bytes: Q::Bytes, count: usize)
     }
 }
 
-/// The table of an instruction set, as a module.
+/// Defines the kernel table of an instruction set in a module.
 macro_rules! kernels {
     ($module:ident, $isa:ident, $feature:literal, $quads:ty, $tile:path, $peak:path) => {
         pub(crate) mod $module {
@@ -186,45 +197,48 @@ macro_rules! kernels {
             };
 
             /// # Safety
-            /// The processor.
+            /// The CPU must support `$feature`.
             #[target_feature(enable = $feature)]
             unsafe fn peak(rounds: usize) -> u64 {
-                // SAFETY: the processor.
+                // SAFETY: the caller guarantees `$feature`.
                 unsafe { $peak(rounds) }
             }
 
             /// # Safety
-            /// As [`conv::tile`](crate::arch::quads::conv::tile).
+            /// See [`conv::tile`](crate::arch::quads::conv::tile).
             #[inline(never)]
             #[target_feature(enable = $feature)]
             unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, first: usize) {
-                // SAFETY: the processor and the block, whose pixels these are.
+                // SAFETY: the caller guarantees `$feature`, the contract of `ConvBlock`, and that
+                // the block has `first + P` pixels.
                 unsafe { $tile(block, first) }
             }
 
             /// # Safety
-            /// The processor and the block.
+            /// The CPU features and the contract of [`ConvBlock`], with `rows` null.
             unsafe fn conv(block: &ConvBlock) {
-                // SAFETY: the processor and the block.
+                // SAFETY: the caller guarantees the CPU features and the contract of `ConvBlock`.
                 unsafe { tiles::<false>(block) };
             }
 
             /// # Safety
-            /// The processor and the block, with `rows`.
+            /// The CPU features and the contract of [`ConvBlock`], with `rows`.
             unsafe fn product(block: &ConvBlock) {
-                // SAFETY: the processor and the block.
+                // SAFETY: the caller guarantees the CPU features and the contract of `ConvBlock`
+                // with `rows`.
                 unsafe { tiles::<true>(block) };
             }
 
             /// # Safety
-            /// The processor and the block; with `rows` where `REAL`.
+            /// The CPU features and the contract of [`ConvBlock`], with `rows` if `REAL`.
             unsafe fn tiles<const REAL: bool>(block: &ConvBlock) {
                 use crate::arch::quads::Quads;
                 let mut first = 0;
                 macro_rules! tiles {
                     ($pixels:literal) => {
                         while $pixels <= <$quads>::PIXELS && block.pixels - first >= $pixels {
-                            // SAFETY: the processor and the block; the pixels from `first` on are enough.
+                            // SAFETY: the caller guarantees the CPU features and the contract of
+                            // `ConvBlock`. At least `$pixels` pixels are left from `first`.
                             unsafe { tile::<$pixels, REAL>(block, first) };
                             first += $pixels;
                         }
@@ -236,10 +250,11 @@ macro_rules! kernels {
             }
 
             /// # Safety
-            /// The processor and the rows.
+            /// The CPU features and the contract of [`DepthwiseRows`].
             #[target_feature(enable = $feature)]
             unsafe fn depthwise(block: &DepthwiseRows) {
-                // SAFETY: the processor and the rows; kernel and distance are those matched.
+                // SAFETY: the caller guarantees `$feature` and the contract of `DepthwiseRows`. The
+                // kernel size and `columns_between` equal the const arguments of `rolling`.
                 unsafe {
                     match (block.kernel, block.columns_between) {
                         ([3, 3], 1) => rolling::<All<$quads>, 3, 3, 1, 3>(block),

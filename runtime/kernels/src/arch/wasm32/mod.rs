@@ -1,4 +1,4 @@
-//! WebAssembly with vectors.
+//! Kernels for WebAssembly SIMD.
 
 mod simd;
 

@@ -1,4 +1,4 @@
-//! The vectors of WebAssembly.
+//! [`Quads`] for WebAssembly SIMD.
 
 use core::arch::wasm32::*;
 use core::hint::black_box;
@@ -6,13 +6,13 @@ use core::hint::black_box;
 use crate::arch::quads::Quads;
 use crate::strided::Finish;
 
-/// 16 bytes each; products in 16 bits, added in pairs.
+/// WebAssembly SIMD: 16-bit products, added in pairs.
 pub(super) struct Simd128;
 
 impl Quads for Simd128 {
     type Bytes = v128;
     type Sums = v128;
-    /// Of the first two sums, two parts each, and of the others.
+    /// Two partial sums per accumulator: those of the first two accumulators, and of the last two.
     type Parts = [v128; 2];
     type Scaled = v128;
 
@@ -20,25 +20,25 @@ impl Quads for Simd128 {
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> v128 {
-        // SAFETY: 16 bytes can be read.
+        // SAFETY: the caller guarantees 16 readable bytes at `from`.
         unsafe { v128_load(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut u8, bytes: v128) {
-        // SAFETY: 16 bytes can be written.
+        // SAFETY: the caller guarantees 16 writable bytes at `to`.
         unsafe { v128_store(to.cast(), bytes) }
     }
 
     #[inline(always)]
     unsafe fn repeat(from: *const u8) -> v128 {
-        // SAFETY: four bytes can be read.
+        // SAFETY: the caller guarantees four readable bytes at `from`.
         unsafe { v128_load32_splat(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn start(bias: *const i32, _: bool) -> v128 {
-        // SAFETY: four i32 can be read.
+        // SAFETY: the caller guarantees four readable i32 at `bias`.
         unsafe { v128_load(bias.cast()) }
     }
 
@@ -64,7 +64,7 @@ impl Quads for Simd128 {
         [i32x4_add(parts[0], low), i32x4_add(parts[1], high)]
     }
 
-    /// Two products of −128 · 127 fit 16 bits.
+    /// The sum of two products, at most 2 · 128 · 127 in magnitude, fits in 16 bits.
     #[inline(always)]
     unsafe fn dot_twice(parts: [v128; 2], a: [v128; 2], w: [v128; 2]) -> [v128; 2] {
         let low = i16x8_extmul_low_i8x16(a[0], w[0]);
@@ -101,13 +101,13 @@ impl Quads for Simd128 {
 
     #[inline(always)]
     unsafe fn write(sums: v128, to: *mut i32) {
-        // SAFETY: four i32 can be written.
+        // SAFETY: the caller guarantees four writable i32 at `to`.
         unsafe { v128_store(to.cast(), sums) }
     }
 
     #[inline(always)]
     unsafe fn scale(sums: v128, scales: *const f32, _: bool) -> v128 {
-        // SAFETY: four f32 can be read.
+        // SAFETY: the caller guarantees four readable f32 at `scales`.
         let scale = unsafe { v128_load(scales.cast()) };
         f32x4_mul(f32x4_convert_i32x4(sums), scale)
     }
@@ -146,18 +146,20 @@ impl Quads for Simd128 {
 /// See [`Kernels::peak`](crate::strided::Kernels::peak).
 ///
 /// # Safety
-/// None is needed; it is called like those of other processors.
+/// No requirements. The function is unsafe only to have the same signature as on other processors.
 #[inline(always)]
 pub(super) unsafe fn peak(rounds: usize) -> u64 {
     const PIXELS: usize = 2;
-    // SAFETY: references can be read.
+    // SAFETY: the volatile read is from a valid reference. The module is compiled with SIMD
+    // enabled.
     unsafe {
         let activations = [i8x16_splat(3); PIXELS];
         let weights = [5, -7, 9, -11].map(|weight| black_box(i8x16_splat(weight)));
         let mut parts = [[[i32x4_splat(0); 2]; 4]; PIXELS];
         for _ in 0..rounds {
             for (parts, activations) in parts.iter_mut().zip(&activations) {
-                // Read anew, or the compiler could multiply once and for all.
+                // A volatile read, so that the compiler cannot move the multiplication out of the
+                // loop.
                 let activations = [core::ptr::from_ref(activations).read_volatile(); 2];
                 for j in 0..4 {
                     let weights = [weights[j], weights[3 - j]];

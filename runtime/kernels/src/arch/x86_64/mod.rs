@@ -1,4 +1,4 @@
-//! x86-64.
+//! Kernels for x86-64: AVX-512, AVX-VNNI and AVX2.
 
 mod avx512vnni;
 mod ymm;

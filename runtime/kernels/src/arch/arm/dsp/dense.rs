@@ -1,4 +1,6 @@
 //! Convolutions that are not depthwise, and fully connected layers.
+//!
+//! All inline assembly requires the DSP extension, which the feature `dsp` implies.
 
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -9,26 +11,27 @@ use super::{halves, subtract, twice};
 use crate::Conv;
 use crate::scalar::Place;
 
-/// Windows that share the weights in registers; rows of weights that share the one window there is.
+/// The number of windows computed per load of weights, or of weight rows per load of a single
+/// window.
 const TOGETHER: usize = 4;
-/// Elements of windows that are held at once.
+/// The number of window elements in the scratch memory.
 const HELD: usize = 1024;
-/// Output channels whose sums are held at once.
+/// The number of output channels with accumulators in memory.
 const CHANNELS: usize = 32;
 
-/// Elements of windows less the zero point, by fours: `[even, odd]` (see [`halves`]), of several
-/// windows in turn.
+/// Window elements minus the zero point in groups of four, `[even, odd]` (see [`halves`]). The
+/// groups of several windows are interleaved.
 #[repr(align(8))]
 struct Windows([MaybeUninit<[u32; 2]>; HELD / 4]);
 
-/// What blocks of pixels work with, one after another.
+/// The scratch memory of a block of pixels, reused by all blocks.
 struct Scratch {
     windows: Windows,
-    /// A window whose elements are not neighbours in the image.
+    /// A window whose elements are not contiguous in the image.
     staged: [i8; HELD],
 }
 
-/// See [`Conv`].
+/// Runs a [`Conv`] that is not depthwise.
 pub(super) fn dense(conv: &Conv<'_>, output: &mut [i8]) {
     let pixels = conv.output_shape.height * conv.output_shape.width;
     let mut scratch = Scratch {
@@ -41,20 +44,20 @@ pub(super) fn dense(conv: &Conv<'_>, output: &mut [i8]) {
         }
         return;
     }
-    // The last block begins earlier where it would be cut; some pixels are then computed twice.
+    // If the last block would be incomplete, it starts earlier and computes some pixels twice.
     for pixel in (0..pixels).step_by(TOGETHER) {
         block::<TOGETHER>(conv, pixel.min(pixels - TOGETHER), &mut scratch, output);
     }
 }
 
-/// Every channel of `P` output pixels from number `pixel` on.
+/// Computes all channels of `P` output pixels from index `pixel`.
 fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, scratch: &mut Scratch, output: &mut [i8]) {
     let width = conv.output_shape.width;
     let channels = conv.output_shape.channels;
     let group_channels = channels / conv.groups;
     let depth = conv.depth();
     let padded_depth = depth.next_multiple_of(4);
-    // A part of the windows that is held at once.
+    // The number of elements of each window that fit in the scratch memory.
     let part = HELD / P;
     let finish = Finish::new(conv);
 
@@ -70,7 +73,7 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, scratch: &mut Scratch, o
             }
             for from in (0..depth).step_by(part) {
                 let length = part.min(depth - from);
-                // A window that fits is gathered once for all channels of the group.
+                // A window that fits is gathered only once for all channels of the group.
                 if start == first || depth > part {
                     for (index, place) in places.iter().enumerate() {
                         gather(conv, place, group, from..from + length, [index, P], scratch);
@@ -78,15 +81,15 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, scratch: &mut Scratch, o
                 }
                 let fours = length.div_ceil(4);
                 let weights = &conv.weights[start * padded_depth..][..count * padded_depth];
-                // SAFETY: of every window these elements were gathered, now or for the channels
-                // before.
+                // SAFETY: `gather` initialized `fours` groups of every window, just now or for the
+                // previous channels.
                 unsafe {
                     if P == 1 {
                         let sums = &mut sums.as_flattened_mut()[..count];
                         add_rows(&weights[from..], padded_depth, fours, &scratch.windows, sums);
                     } else {
                         for (sums, row) in sums.iter_mut().zip(weights.chunks_exact(padded_depth)) {
-                            let sums = sums.as_mut_slice().try_into().expect("as many as windows");
+                            let sums = sums.as_mut_slice().try_into().expect("one per window");
                             add_windows(&row[from..][..4 * fours], &scratch.windows, sums);
                         }
                     }
@@ -97,7 +100,8 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, scratch: &mut Scratch, o
     }
 }
 
-/// A window, which is number `index` of some: the elements in `range`.
+/// Gathers the elements in `range` of a window into position `index` of `windows_held` interleaved
+/// windows.
 #[inline(never)]
 fn gather(
     conv: &Conv<'_>,
@@ -110,7 +114,7 @@ fn gather(
     let (from, length) = (range.start, range.len());
     let Scratch { windows, staged } = scratch;
     let to = windows.0[index..].iter_mut().step_by(windows_held);
-    // Of a window of one row, all are neighbours in the image.
+    // The elements of a window with one row can be contiguous in the image.
     let mut whole = None;
     if place.is_inside() && conv.window.kernel[0] == 1 && length.is_multiple_of(4) {
         place.runs(group, from, length, |source, _| {
@@ -133,7 +137,7 @@ fn gather(
     expand(staged, conv.zero_point, to);
 }
 
-/// Bytes less the zero point, by fours.
+/// Subtracts the zero point and splits the bytes in groups of four.
 #[inline(always)]
 fn expand<'a>(
     bytes: &[i8],
@@ -147,24 +151,25 @@ fn expand<'a>(
     }
 }
 
-/// Four weights, at this address, as `{u}` and `{w}`.
+/// Loads four weights from an address to `{u}` (even) and `{w}` (odd).
 macro_rules! weights {
     ($address:literal) => {
         concat!("ldr {w}, ", $address, "\nsxtb16 {u}, {w}\nsxtb16 {w}, {w}, ror #8")
     };
 }
 
-/// Their products with the elements in `r2` and `r3`, added to a sum.
+/// Multiplies them with the elements in `r2` and `r3` and adds to an accumulator.
 macro_rules! products {
     ($sum:literal) => {
         concat!("smlad ", $sum, ", r2, {u}, ", $sum, "\nsmlad ", $sum, ", r3, {w}, ", $sum)
     };
 }
 
-/// Adds the products of a row of weights, of a multiple of four, with four windows.
+/// Multiplies a row of weights, whose length is a multiple of four, with four windows and adds to
+/// the accumulators.
 ///
 /// # Safety
-/// As many elements as the row has were written, of each of the four windows.
+/// `row.len()` elements of each of the four windows must be initialized.
 unsafe fn add_windows(row: &[i8], windows: &Windows, sums: &mut [i32; TOGETHER]) {
     let range = row.as_ptr_range();
     if row.is_empty() {
@@ -172,8 +177,9 @@ unsafe fn add_windows(row: &[i8], windows: &Windows, sums: &mut [i32; TOGETHER])
     }
     assert!(row.len().is_multiple_of(4) && row.len() * TOGETHER <= HELD);
     let [mut a, mut b, mut c, mut d] = *sums;
-    // SAFETY: reads the row four bytes at a time, which these processors do at any address, and for
-    // each four of them 32 bytes of the windows, which are in bounds, written, and at a multiple of 8.
+    // SAFETY: reads the row four bytes at a time with `ldr`, which allows unaligned addresses. For
+    // each four weights it reads 32 bytes of the windows, which are in bounds by the assertion,
+    // initialized by the caller's guarantee, and aligned to 8 because `Windows` is.
     unsafe {
         asm!(
             "2:",
@@ -205,11 +211,11 @@ unsafe fn add_windows(row: &[i8], windows: &Windows, sums: &mut [i32; TOGETHER])
     *sums = [a, b, c, d];
 }
 
-/// Adds to the sums the products of as many rows of weights, `stride` apart, with the one
-/// window, of so many fours.
+/// Multiplies one row of weights per accumulator, `stride` apart, with a single window of `fours`
+/// groups of four elements.
 ///
 /// # Safety
-/// `fours` fours of the window were written.
+/// `fours` groups of the window must be initialized.
 unsafe fn add_rows(
     weights: &[i8],
     stride: usize,
@@ -221,7 +227,7 @@ unsafe fn add_rows(
         return;
     }
     assert!(fours <= windows.0.len() && stride.is_multiple_of(4) && 4 * fours <= stride);
-    // Four strides are no less by overflow, so that no row is beyond the last of four.
+    // Four strides do not overflow, so the fourth row is the last one in memory.
     assert!(stride <= usize::MAX / TOGETHER);
     let (quads, rest) = sums.as_chunks_mut::<TOGETHER>();
     let end = windows.0[..fours].as_ptr_range().end;
@@ -229,9 +235,10 @@ unsafe fn add_rows(
     for sums in quads {
         let rows = &weights[first..first + 3 * stride + 4 * fours];
         let [mut a, mut b, mut c, mut d] = *sums;
-        // SAFETY: reads of four rows, `stride` apart, four bytes at a time, which these processors do
-        // at any address, up to the end of `rows`, and for each four of them 8 bytes of the window,
-        // which are in bounds, written, and at a multiple of 8.
+        // SAFETY: reads four rows, `stride` apart and all within `rows`, four bytes at a time with
+        // `ldr`, which allows unaligned addresses. For each four weights it reads 8 bytes of the
+        // window, which are in bounds by the assertion, initialized by the caller's guarantee, and
+        // aligned to 8.
         unsafe {
             asm!(
                 "2:",
@@ -268,9 +275,9 @@ unsafe fn add_rows(
     }
     for sum in rest {
         let row = &weights[first..first + 4 * fours];
-        // SAFETY: reads the row four bytes at a time, which these processors do at any address, and for
-        // each four of them 8 bytes of the window, which are in bounds, written, and at a multiple of
-        // 8.
+        // SAFETY: reads `row` four bytes at a time with `ldr`, which allows unaligned addresses.
+        // For each four weights it reads 8 bytes of the window, which are in bounds by the
+        // assertion, initialized by the caller's guarantee, and aligned to 8.
         unsafe {
             asm!(
                 "2:",

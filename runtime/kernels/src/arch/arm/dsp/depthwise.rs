@@ -1,4 +1,6 @@
-//! Depthwise convolutions, four channels at a time.
+//! Depthwise convolutions of four channels at a time.
+//!
+//! All inline assembly requires the DSP extension, which the feature `dsp` implies.
 
 use core::arch::asm;
 
@@ -6,18 +8,18 @@ use super::finish::Finish;
 use super::halves;
 use crate::Conv;
 
-/// Elements of the largest window.
+/// The maximum number of window elements.
 const TAPS: usize = 25;
 
-/// Rows of the output that are finished together.
+/// The number of output rows that share an epilogue call.
 const ROWS: usize = 4;
 
-/// The weights of four channels, tap after tap: `[even, odd]`, see [`halves`].
+/// The weights of four channels for each window element: `[even, odd]`, see [`halves`].
 #[repr(align(8))]
 struct Weights([[u32; 2]; TAPS]);
 
-/// A depthwise [`Conv`]; `false` where its channels are no multiple of four or its window is too
-/// large, and nothing was done.
+/// Runs a depthwise [`Conv`]. Returns `false` without doing anything if the number of channels is
+/// not a multiple of four or the window is too large.
 pub(super) fn depthwise(conv: &Conv<'_>, output: &mut [i8]) -> bool {
     let channels = conv.output_shape.channels;
     let [height, width] = conv.window.kernel;
@@ -37,7 +39,7 @@ pub(super) fn depthwise(conv: &Conv<'_>, output: &mut [i8]) -> bool {
     true
 }
 
-/// Four channels of a column of the output.
+/// Computes four channels of an output column.
 fn four_channels(
     conv: &Conv<'_>,
     finish: &Finish<'_>,
@@ -51,12 +53,12 @@ fn four_channels(
     let columns = conv.window.taps(1, column, conv.input_shape.width);
     let taps = columns.range.len();
     let left = if taps > 0 { columns.position(columns.range.start) } else { 0 };
-    // From an element of the window to the next on the right, and below.
+    // The input distance from a window element to the next one on the right, and below.
     let step = conv.window.dilation[1] * channels;
     let line = conv.input_shape.width * channels;
     let below = conv.window.dilation[0] * line;
-    // The bias less what the zero point adds, which is the same for all rows of a window that lie
-    // inside the image.
+    // The bias minus the contribution of the zero point. It depends only on which window rows and
+    // columns are inside the image.
     let bias = |rows: core::ops::Range<usize>| {
         let mut bias = [0; 4];
         bias.copy_from_slice(&conv.bias[channel..channel + 4]);
@@ -86,16 +88,17 @@ fn four_channels(
         };
         if taps > 0 && !rows.is_empty() {
             let first = top * line + left * channels + channel;
-            // From the first element to the last one's four channels: whatever the shapes are, no
-            // element between is further.
+            // The length from the first element to the last one's four channels. It saturates, so
+            // for any shape no element in between is past the end of the slice.
             let down = (rows.len() - 1).saturating_mul(below);
             let length = (taps - 1).saturating_mul(step).saturating_add(down).saturating_add(4);
             let input = &conv.input[first..first.wrapping_add(length)];
-            // At most 25, as `height · width` is.
+            // At most `TAPS`, because `height · width` is.
             let weights = &weights.0[rows.start * width + columns.range.start..];
             assert!((rows.len() - 1) * width + taps <= weights.len());
-            // SAFETY: `input` holds four channels of every element, `down` and `step` apart, and
-            // `weights` all taps, `width` apart, at a multiple of 8. There is a row, and a tap.
+            // SAFETY: `input` contains four channels of every window element, in rows `below` apart
+            // and columns `step` apart. `weights` contains all taps in rows of `width`, as
+            // asserted, and is aligned to 8. There is at least one row and one tap.
             unsafe {
                 if taps == 3 && width == 3 {
                     add_rows_of_three(
@@ -139,7 +142,7 @@ fn word(bytes: &[i8]) -> u32 {
     u32::from_le_bytes([bytes[0] as u8, bytes[1] as u8, bytes[2] as u8, bytes[3] as u8])
 }
 
-/// The products of a tap of four channels, at this address.
+/// Multiplies a tap of four channels at an address and adds to the accumulators.
 macro_rules! tap {
     ($address:literal) => {
         concat!(
@@ -157,11 +160,12 @@ macro_rules! tap {
     };
 }
 
-/// Adds the products of some taps in a row: their elements begin `step` apart.
+/// Multiplies a row of taps, whose inputs are `step` apart, and adds to the accumulators.
 ///
 /// # Safety
-/// `taps` is at least 1, and that many weights can be read, at a multiple of 8. Four bytes can be read
-/// at `input + i · step`, for all i below `taps`, at any address.
+/// `taps` must be at least 1. `weights` must be aligned to 8 and have `taps` readable elements.
+/// Four bytes must be readable at `input + i · step` for all i below `taps`; `input` need not be
+/// aligned.
 #[inline(always)]
 unsafe fn add_row(
     input: *const i8,
@@ -171,8 +175,8 @@ unsafe fn add_row(
     sums: &mut [i32; 4],
 ) {
     let [mut a, mut b, mut c, mut d] = *sums;
-    // SAFETY: reads the weights and for each of them four bytes of the input, which these processors
-    // do at any address, and nothing else.
+    // SAFETY: reads only `taps` weights with `ldrd`, and for each of them four bytes of the input
+    // with `ldr`, which allows unaligned addresses. The caller guarantees that these are readable.
     unsafe {
         asm!(
             "2:",
@@ -198,11 +202,12 @@ unsafe fn add_row(
     *sums = [a, b, c, d];
 }
 
-/// The same for some rows of three taps, `below` apart.
+/// The same for `rows` rows of three taps, whose inputs are `below` apart.
 ///
 /// # Safety
-/// `rows` is at least 1, and three times as many weights can be read, at a multiple of 8. Four bytes
-/// can be read at `input + r · below + i · step`, for all r below `rows` and i below 3, at any address.
+/// `rows` must be at least 1. `weights` must be aligned to 8 and have `3 · rows` readable elements.
+/// Four bytes must be readable at `input + r · below + i · step` for all r below `rows` and i below
+/// 3; `input` need not be aligned.
 #[inline(always)]
 unsafe fn add_rows_of_three(
     input: *const i8,
@@ -213,12 +218,13 @@ unsafe fn add_rows_of_three(
     sums: &mut [i32; 4],
 ) {
     let [mut a, mut b, mut c, mut d] = *sums;
-    // There are not enough registers for these two.
-    // SAFETY: the end of the weights.
+    // In memory, because there are not enough registers for these two.
+    // SAFETY: `weights` has `3 · rows` elements, so this is the end of the same allocation.
     let rest = (below, unsafe { weights.add(3 * rows) });
     let rest: [usize; 2] = [rest.0, rest.1.addr()];
-    // SAFETY: reads the weights and for each of them four bytes of the input, which these processors
-    // do at any address, two words of `rest`, and nothing else.
+    // SAFETY: reads only `3 · rows` weights with `ldrd`, for each of them four bytes of the input
+    // with `ldr`, which allows unaligned addresses, and the two words of `rest`. The caller
+    // guarantees that weights and input are readable.
     unsafe {
         asm!(
             "2:",

@@ -1,17 +1,17 @@
-//! From sums to activations.
+//! The epilogue: converts accumulators to activations.
 
 use crate::{Clamp, Conv, Residual};
 
-/// What becomes of the sums of a convolution: [`Requantize`](crate::Requantize) with limits that
-/// are integers.
+/// The epilogue of a convolution: [`Requantize`](crate::Requantize) with clamping after rounding,
+/// on integers.
 pub(super) struct Finish<'a> {
     scales: &'a [f32],
     residual: Option<Residual<'a>>,
-    /// Of the bits of a rounded sum to the activation.
+    /// The difference between the bits of a rounded value and the activation.
     offset: i32,
     low: i32,
     high: i32,
-    /// Whether these are the limits of an i8.
+    /// Whether the clamp range is the full range of i8.
     is_full: bool,
 }
 
@@ -27,9 +27,9 @@ impl<'a> Finish<'a> {
         }
     }
 
-    /// Writes activations: `sums[c][i]` is of channel `channel + c`, and its place is
-    /// `at + c + i · step`.
-    // A function of its own, so that its loop has the registers for itself.
+    /// Converts `sums[c][i]`, an accumulator of channel `channel + c`, and writes it at
+    /// `output[at + c + i · step]`.
+    // Not inlined, so that the loop has all registers.
     #[inline(never)]
     pub(super) fn write<const N: usize>(
         &self,
@@ -40,15 +40,16 @@ impl<'a> Finish<'a> {
         output: &mut [i8],
     ) {
         let scales = &self.scales[channel..channel + sums.len()];
-        // Up to the last channel's last activation.
+        // The length up to the last activation of the last channel.
         let length = (N - 1).saturating_mul(step).saturating_add(sums.len());
         let output = &mut output[at..][..length];
         match (&self.residual, self.is_full) {
-            // SAFETY: the output is that long.
+            // SAFETY: `output` was sliced to `length`, and `(N - 1) * step + sums.len()` did not
+            // overflow: the saturated value would exceed every slice.
             (None, true) => unsafe {
                 each(sums, scales, step, output, |value, _| self.full(value));
             },
-            // SAFETY: as above.
+            // SAFETY: as for `(None, true)`.
             (None, false) => unsafe {
                 each(sums, scales, step, output, |value, _| self.clamped(value));
             },
@@ -56,21 +57,22 @@ impl<'a> Finish<'a> {
                 let values = &residual.values[at..][..length];
                 let zero_point = i32::from(residual.zero_point);
                 let convert = |value, at| {
-                    // SAFETY: `each` gives places below `length`.
+                    // SAFETY: `each` passes indices below `length`, the length of `values`.
                     let added = i32::from(unsafe { *values.get_unchecked(at) }) - zero_point;
                     self.clamped(value + added as f32 * residual.scale)
                 };
-                // SAFETY: as above.
+                // SAFETY: as for `(None, true)`.
                 unsafe { each(sums, scales, step, output, convert) };
             }
         }
     }
 
-    /// The nearest integer to a value in steps of the output, plus the zero point.
+    /// Returns the integer nearest to `value`, which is in units of the output scale, plus the zero
+    /// point.
     ///
-    /// Near 0 the bits of the sum count the integers. Further off they do not, but keep their order,
-    /// and below 0 the difference saturates, so that whatever is beyond any limits of an i8 stays
-    /// beyond them.
+    /// The result is exact for small values. For large values the bits of the sum are not the
+    /// integer, but their order is preserved, and the subtraction saturates. A value outside the
+    /// range of i8 therefore stays outside.
     #[inline(always)]
     fn rounded(&self, value: f32) -> i32 {
         ((value + MAGIC).to_bits() as i32).saturating_sub(self.offset)
@@ -89,11 +91,11 @@ impl<'a> Finish<'a> {
     }
 }
 
-/// See [`Finish::write`], with the place of the first activation 0.
+/// The loop of [`Finish::write`] with `at` = 0. `convert` receives the scaled accumulator and the
+/// index in the output, which is less than `(N − 1) · step + sums.len()`.
 ///
 /// # Safety
-/// The output has `(N − 1) · step + sums.len()` activations, and no fewer by overflow. Then `convert`
-/// is given places below that.
+/// `(N − 1) · step + sums.len()` must not overflow, and `output` must have that length.
 #[inline(always)]
 unsafe fn each<const N: usize>(
     sums: &[[i32; N]],
@@ -106,13 +108,14 @@ unsafe fn each<const N: usize>(
         for (index, &sum) in sums.iter().enumerate() {
             let at = channel + index * step;
             let activation = convert(sum as f32 * scale, at);
-            // SAFETY: `channel` is below `sums.len()`, and `index` below `N`.
+            // SAFETY: `channel` is less than `sums.len()` and `index` less than `N`, so `at` is
+            // less than the length that the caller guarantees.
             unsafe { *output.get_unchecked_mut(at) = activation };
         }
     }
 }
 
-/// What is subtracted from the bits of a sum with [`MAGIC`].
+/// Returns the value to subtract from the bits of a sum with [`MAGIC`].
 fn offset(zero_point: i8) -> i32 {
     MAGIC.to_bits() as i32 - i32::from(zero_point)
 }
@@ -126,7 +129,7 @@ mod tests {
     use crate::Requantize;
 
     #[test]
-    fn rounding_is_that_of_the_definition_however_large() {
+    fn rounding_matches_the_reference_for_all_magnitudes() {
         let clamps = [Clamp::FULL, Clamp { low: -7, high: 90 }];
         for (zero_point, clamp) in
             [-128i8, -3, 0, 127].into_iter().flat_map(|z| clamps.map(|c| (z, c)))

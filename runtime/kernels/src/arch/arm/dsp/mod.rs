@@ -1,8 +1,9 @@
-//! Arm's instructions for two products of 16 bits, which Cortex-M4, M7 and most M33 have, and
-//! every larger 32-bit processor.
+//! Kernels for the Arm DSP extension (dual 16-bit multiply-accumulate) of Cortex-M4, M7 and most
+//! M33, and of all larger 32-bit processors.
 //!
-//! Four bytes of a word become two words of two i16 each: bytes 0 and 2 (`even`), 1 and 3 (`odd`).
-//! Weights and activations do so alike, so that no product needs them in their order.
+//! The four bytes of a word become two words of two i16 each: bytes 0 and 2 (`even`), and bytes 1
+//! and 3 (`odd`). Weights and activations are split in the same way, so products match without
+//! reordering.
 
 mod dense;
 mod depthwise;
@@ -14,7 +15,7 @@ use core::arch::asm;
 
 use crate::{Conv, Kernels};
 
-/// The definition, with two products at once where products are most of the work.
+/// The reference kernels, with convolutions replaced by those of this module.
 pub(crate) const KERNELS: Kernels = Kernels {
     conv,
     #[cfg(feature = "sparse")]
@@ -31,11 +32,12 @@ fn conv(conv: &Conv<'_>, output: &mut [i8]) {
     }
 }
 
-/// Bytes 0 and 2 of a word, and bytes 1 and 3, as two i16 each.
+/// Returns bytes 0 and 2 of a word, and bytes 1 and 3, as two i16 each.
 #[inline(always)]
 fn halves(word: u32) -> [u32; 2] {
     let (even, odd);
-    // SAFETY: registers only.
+    // SAFETY: the module is compiled only with the feature `dsp`, which requires a CPU with the DSP
+    // extension. The instructions access only registers.
     unsafe {
         asm!(
             "sxtb16 {even}, {word}",
@@ -49,11 +51,12 @@ fn halves(word: u32) -> [u32; 2] {
     [even, odd]
 }
 
-/// Differences of two i16 each.
+/// Subtracts two pairs of i16.
 #[inline(always)]
 fn subtract(a: u32, b: u32) -> u32 {
     let result;
-    // SAFETY: registers only; the flags it sets are declared by not preserving them.
+    // SAFETY: the feature `dsp` requires a CPU with the DSP extension. The instruction accesses
+    // only registers and flags, and the options do not claim to preserve flags.
     unsafe {
         asm!(
             "ssub16 {}, {}, {}",
@@ -66,7 +69,7 @@ fn subtract(a: u32, b: u32) -> u32 {
     result
 }
 
-/// A number of 16 bits twice in a word.
+/// Returns a number as two i16 in a word.
 fn twice(number: i8) -> u32 {
     let half = u32::from(i16::from(number) as u16);
     half | half << 16

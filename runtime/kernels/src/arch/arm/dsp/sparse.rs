@@ -1,5 +1,7 @@
-//! Convolution whose weights have no zeros: the next of them is found by counting zeros before its
-//! bit.
+//! Convolution with sparse weights. Counting the leading zeros of the bitmap gives the position of
+//! the next nonzero weight.
+//!
+//! All inline assembly requires the DSP extension, which the feature `dsp` implies.
 
 use core::arch::asm;
 
@@ -7,7 +9,7 @@ use crate::Conv;
 use crate::scalar::{Products, sparse_by};
 use crate::sparse::{Row, WORD, word};
 
-/// See [`Kernels::sparse`](crate::Kernels::sparse).
+/// Runs a convolution with sparse weights: see [`Kernels::sparse`](crate::Kernels::sparse).
 pub(super) fn sparse(conv: &Conv<'_>, output: &mut [i8]) {
     sparse_by::<BitByBit>(conv, output);
 }
@@ -21,20 +23,21 @@ impl Products for BitByBit {
         let Row { bits, mut weights } = row;
         let (words, left) = bits.split_at(windows.len() / WORD);
         for (&bits, windows) in words.iter().zip(windows.as_chunks::<WORD>().0) {
-            // The first element is that of the highest bit.
+            // After the reversal, the highest bit belongs to the first element.
             let bits = word(bits).reverse_bits();
             let enough = weights.len() >= WORD || weights.len() >= bits.count_ones() as usize;
             if bits == 0 || !enough {
                 continue;
             }
             let windows = windows.as_ptr().cast();
-            // SAFETY: there are a weight for each bit, of which there is one, and 32 elements of `P`
-            // windows, at a multiple of 4, as the size of 32 is.
+            // SAFETY: at least one bit is set, and `weights` has an element for each set bit, as
+            // checked above. `windows` has 32 elements of `P` windows and is aligned to 4: the
+            // assertion checked the first word, and the size of a word is a multiple of 4.
             let end = unsafe {
                 match sums.as_mut_slice() {
                     [sum] => add_one(bits, weights.as_ptr(), windows, sum),
                     [a, b, c, d] => add_four(bits, weights.as_ptr(), windows, [a, b, c, d]),
-                    _ => unreachable!("windows come alone or by fours"),
+                    _ => unreachable!("blocks have one or four windows"),
                 }
             };
             weights = &weights[end.addr() - weights.as_ptr().addr()..];
@@ -43,7 +46,7 @@ impl Products for BitByBit {
     }
 }
 
-/// Thumb has this in one instruction.
+/// Loads the element at `{place}`: one instruction in Thumb, two in Arm.
 #[cfg(target_os = "none")]
 macro_rules! load_element {
     () => {
@@ -57,10 +60,12 @@ macro_rules! load_element {
     };
 }
 
-/// Adds the products of weights with the elements that `bits` has of 32; where the next weight is.
+/// Multiplies weights with the elements selected by `bits` and adds to the accumulator. Returns the
+/// address of the next weight.
 ///
 /// # Safety
-/// There are as many weights as bits, at least one, and 32 elements.
+/// At least one bit must be set. `weights` must have a readable element per set bit, and `elements`
+/// must have 32.
 #[inline(always)]
 unsafe fn add_one(
     bits: u32,
@@ -68,7 +73,8 @@ unsafe fn add_one(
     elements: *const i16,
     sum: &mut i32,
 ) -> *const i8 {
-    // SAFETY: reads a weight for each bit, and elements at their places, below 32.
+    // SAFETY: reads one weight per set bit, and the elements at the positions of these bits, which
+    // are below 32. The caller guarantees that these are readable.
     unsafe {
         asm!(
             "2:",
@@ -93,10 +99,11 @@ unsafe fn add_one(
     weights
 }
 
-/// The same for four windows, whose elements stand in turn.
+/// The same for four windows with interleaved elements.
 ///
 /// # Safety
-/// There are as many weights as bits, at least one, and 32 elements of each window, at a multiple of 4.
+/// At least one bit must be set. `weights` must have a readable element per set bit. `elements`
+/// must have 32 elements of each window and be aligned to 4.
 #[inline(always)]
 unsafe fn add_four(
     bits: u32,
@@ -104,7 +111,8 @@ unsafe fn add_four(
     elements: *const i16,
     [a, b, c, d]: [&mut i32; 4],
 ) -> *const i8 {
-    // SAFETY: reads a weight for each bit, and four elements at their places, below 32.
+    // SAFETY: reads one weight per set bit, and four elements at the positions of these bits, which
+    // are below 32. The caller guarantees that these are readable and aligned for `ldrd`.
     unsafe {
         asm!(
             "2:",

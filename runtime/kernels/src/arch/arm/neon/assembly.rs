@@ -1,15 +1,16 @@
-//! The inner loops, in assembly: Rust has no stable names for these instructions.
+//! The inner loops in assembly, because Rust has no stable intrinsics for these instructions.
 //!
-//! *Parts* are 32 i32. Sum `c` of 16 is that of parts `2c` and `2c + 1`.
+//! *Parts* are 32 partial sums (i32). Accumulator `c` of 16 is the sum of parts `2c` and `2c + 1`.
+//! All functions require that the CPU supports NEON.
 
 use core::arch::global_asm;
 
-/// What [`hardtack_neon_finish`] does with the sums.
+/// The parameters of [`hardtack_neon_finish`], the epilogue.
 #[repr(C)]
 pub(super) struct Ending {
     /// 16 scales.
     pub(super) scales: *const f32,
-    /// 16 activations to be added, or null.
+    /// 16 residual activations, or null.
     pub(super) residual: *const u8,
     pub(super) residual_zero_point: f32,
     pub(super) residual_scale: f32,
@@ -18,31 +19,31 @@ pub(super) struct Ending {
     pub(super) high: i32,
 }
 
-/// Where [`hardtack_neon_window`] finds a window of a depthwise convolution.
+/// The window of a depthwise convolution, for [`hardtack_neon_window`].
 #[repr(C)]
 pub(super) struct Window {
-    /// Four rows for each group.
+    /// Four row pointers for each group.
     pub(super) rows: *const *const u8,
     pub(super) groups: usize,
     pub(super) columns: usize,
-    /// Bytes from one column to the next.
+    /// The bytes from one column to the next.
     pub(super) step: usize,
     /// 64 weights for each group of each column.
     pub(super) weights: *const u8,
 }
 
 unsafe extern "C" {
-    /// Adds to the parts the products of `4 · steps` activations and `64 · steps` weights that
-    /// are not −128.
+    /// Multiplies `4 · steps` activations with `64 · steps` weights and adds to the parts. No
+    /// weight may be −128, or the result can be wrong.
     pub(super) fn hardtack_neon_run(
         parts: *mut i32,
         activations: *const u8,
         weights: *const u8,
         steps: usize,
     );
-    /// Adds to the parts the products of a window that begins `at` bytes within its rows.
+    /// Multiplies a window that starts `at` bytes past its row pointers and adds to the parts.
     pub(super) fn hardtack_neon_window(parts: *mut i32, window: *const Window, at: usize);
-    /// 16 outputs from the parts.
+    /// Converts the parts to 16 outputs.
     pub(super) fn hardtack_neon_finish(parts: *const i32, ending: *const Ending, output: *mut u8);
 }
 
@@ -53,7 +54,7 @@ global_asm!(
     ".arm",
     ".section .text.hardtack_neon, \"ax\", %progbits",
     ".balign 4",
-    // Parts live in q8 to q15.
+    // Parts are in q8 to q15.
     ".macro hardtack_open",
     "vpush {{d8-d15}}",
     "mov r12, r0",
@@ -77,7 +78,7 @@ global_asm!(
     "add r12, r2, #64",
     "subs r3, r3, #2",
     "blo 2f",
-    // Columns in fours: products of both steps are added in 16 bits.
+    // Four columns at a time: the products of two steps are added in 16 bits.
     ".macro hardtack_columns low, high",
     "vld1.8 {{d4-d5}}, [r2]!",
     "vld1.8 {{d6-d7}}, [r12]!",
@@ -142,7 +143,7 @@ global_asm!(
     "vld1.8 {{d2-d3}}, [r11]",
     "vld1.8 {{d4-d5}}, [r12]",
     "vld1.8 {{d6-d7}}, [lr]",
-    // Four rows of a channel side by side: channels in fours in q0, q2, q1, q3.
+    // Interleaves the four rows of each channel: four channels each in q0, q2, q1, q3.
     "vzip.8 q0, q1",
     "vzip.8 q2, q3",
     "vzip.16 q0, q2",
@@ -182,7 +183,7 @@ global_asm!(
     "vpadd.i32 d21, d26, d27",
     "vpadd.i32 d22, d28, d29",
     "vpadd.i32 d23, d30, d31",
-    // Sums are in q8 to q11.
+    // Accumulators are in q8 to q11.
     "vld1.32 {{d0-d3}}, [r3]!",
     "vld1.32 {{d4-d7}}, [r3]",
     "vcvt.f32.s32 q8, q8",
@@ -200,7 +201,7 @@ global_asm!(
     "vdup.32 q13, r6",
     "vmovl.s8 q1, d0",
     "vmovl.s8 q2, d1",
-    // Products of 15 and nine bits are exact.
+    // Products of 15 and 9 significant bits are exact.
     ".macro hardtack_add sum, words",
     "vmovl.s16 q14, \\words",
     "vcvt.f32.s32 q14, q14",
@@ -213,7 +214,7 @@ global_asm!(
     "hardtack_add q10, d4",
     "hardtack_add q11, d5",
     "1:",
-    // Numbers up to 2^21 in size are rounded by adding 1.5 * 2^23, whose neighbours are 1 apart.
+    // Rounds numbers of magnitude up to 2^21 by adding 1.5 * 2^23; adjacent f32 differ by 1 there.
     "mov lr, #0x4A000000",
     "vdup.32 q12, lr",
     "vneg.f32 q13, q12",
@@ -247,7 +248,7 @@ global_asm!(
     "vst1.8 {{d0-d1}}, [r2]",
     "pop {{r4-r8, pc}}",
     ".size hardtack_neon_finish, . - hardtack_neon_finish",
-    // Names are those of the whole file.
+    // Macro names are global to the assembly file.
     ".purgem hardtack_open",
     ".purgem hardtack_close",
     ".purgem hardtack_columns",

@@ -1,4 +1,4 @@
-//! ARMv7 with NEON, which multiplies bytes to 16 bits and adds them in pairs.
+//! Kernels for ARMv7 with NEON: 16-bit products of bytes, added in pairs.
 
 mod assembly;
 
@@ -12,12 +12,12 @@ use crate::packed::Packing;
 use crate::packed::depthwise::ROWS;
 use crate::strided::{ConvBlock, DepthwiseRows, Finish, Kernels, ProductKernels, portable, reals};
 
-/// Columns and channels of a block.
+/// The number of columns or channels of a block.
 const WIDTH: usize = 16;
-/// Weights of a step.
+/// The number of weights of a step.
 const STEP: usize = 4 * WIDTH;
 
-// Rust has no stable way to let the compiler use NEON here, so these are not vectors of it.
+// Compiled without NEON, because Rust has no stable way to enable it for these functions.
 portable::portable!(words, [], 0);
 
 pub(crate) static NEON: Kernels = Kernels {
@@ -44,14 +44,15 @@ pub(crate) const PRODUCTS: ProductKernels =
 /// See [`Kernels::peak`].
 ///
 /// # Safety
-/// The processor.
+/// The CPU must support NEON.
 unsafe fn peak(rounds: usize) -> u64 {
     const STEPS: usize = 16;
     let (activations, weights) = ([3u8; 4 * STEPS], [5u8; STEP * STEPS]);
     let mut parts = [0; 2 * WIDTH];
     for _ in 0..rounds {
         let (activations, weights) = (black_box(&activations), black_box(&weights));
-        // SAFETY: there are so many activations, weights and parts; the processor has NEON.
+        // SAFETY: the caller guarantees NEON. The arrays have `4 * STEPS` activations, `STEP *
+        // STEPS` weights and 32 partial sums.
         unsafe {
             hardtack_neon_run(parts.as_mut_ptr(), activations.as_ptr(), weights.as_ptr(), STEPS);
         }
@@ -60,26 +61,26 @@ unsafe fn peak(rounds: usize) -> u64 {
     (rounds * STEPS * STEP) as u64
 }
 
-/// Parts that begin at the bias.
+/// Returns partial sums initialized with the bias.
 ///
 /// # Safety
-/// 16 i32 can be read at `block`, a multiple of 4.
+/// `block` must be aligned to 4 and have 16 readable i32.
 unsafe fn bias(block: *const u8) -> [i32; 2 * WIDTH] {
     let mut parts = [0; 2 * WIDTH];
     for (column, parts) in parts.chunks_exact_mut(2).enumerate() {
-        // SAFETY: there are 16, and as many pairs of parts.
+        // SAFETY: `column` is below 16, and the caller guarantees 16 readable, aligned i32.
         parts[0] = unsafe { block.cast::<i32>().add(column).read() };
     }
     parts
 }
 
-/// Everything but the addend.
+/// Returns the parameters of the epilogue without a residual.
 ///
 /// # Safety
-/// `block` points to 16 biases and 16 scales.
+/// `block` must point to 16 biases followed by 16 scales.
 unsafe fn ending(block: *const u8, finish: Finish) -> Ending {
     Ending {
-        // SAFETY: the scales follow the biases.
+        // SAFETY: the caller guarantees that the scales follow the 16 biases.
         scales: unsafe { block.add(4 * WIDTH).cast() },
         residual: core::ptr::null(),
         residual_zero_point: 0.0,
@@ -90,14 +91,15 @@ unsafe fn ending(block: *const u8, finish: Finish) -> Ending {
     }
 }
 
-/// Writes the first outputs.
+/// Applies the epilogue and writes the first `channels` outputs.
 ///
 /// # Safety
-/// The processor. The scales are 16, and so are addends, where there are any; `channels`, at most 16,
-/// bytes can be written at `output`.
+/// The CPU must support NEON. `ending.scales` must have 16 readable f32, and `ending.residual`, if
+/// not null, 16 readable bytes. `channels` must be at most 16, and that many bytes must be writable
+/// at `output`.
 unsafe fn finish(parts: &[i32; 2 * WIDTH], ending: &Ending, output: *mut u8, channels: usize) {
-    // SAFETY: there are 32 parts, and 16 bytes are written: to the output where it has them, otherwise
-    // to the array.
+    // SAFETY: the caller guarantees NEON and the pointers in `ending`, and `parts` has 32 elements.
+    // 16 bytes are written to `output` only if `channels` is 16, otherwise to the array.
     unsafe {
         if channels == WIDTH {
             return hardtack_neon_finish(parts.as_ptr(), ending, output);
@@ -109,27 +111,28 @@ unsafe fn finish(parts: &[i32; 2 * WIDTH], ending: &Ending, output: *mut u8, cha
 }
 
 /// # Safety
-/// The processor and the block.
+/// NEON and the contract of [`ConvBlock`], with `rows` null.
 unsafe fn conv(block: &ConvBlock) {
-    // SAFETY: the processor and the block.
+    // SAFETY: the caller guarantees NEON and the contract of `ConvBlock`.
     unsafe { pixels::<false>(block) };
 }
 
 /// # Safety
-/// The processor and the block, with `rows`.
+/// NEON and the contract of [`ConvBlock`], with `rows`.
 unsafe fn product(block: &ConvBlock) {
-    // SAFETY: the processor and the block.
+    // SAFETY: the caller guarantees NEON and the contract of `ConvBlock` with `rows`.
     unsafe { pixels::<true>(block) };
 }
 
-/// `REAL`: sums become reals.
+/// Computes all pixels of a block. `REAL` selects f32 outputs.
 ///
 /// # Safety
-/// The processor and the block; with `rows` where `REAL`.
+/// NEON and the contract of [`ConvBlock`], with `rows` if `REAL`.
 unsafe fn pixels<const REAL: bool>(block: &ConvBlock) {
-    // SAFETY: read are 16 biases and 16 scales, the `steps` of each run of weights, 64 bytes each and
-    // all within the block, and of each run of each pixel `4 · steps` bytes. Of the block's channels,
-    // at most 16, each output is written and each addend read, no further.
+    // SAFETY: reads 16 biases and 16 scales, for each run `steps` steps of 64 weights, which all
+    // belong to the block, and exactly `4 · steps` bytes of each run of each pixel. Per pixel,
+    // `channels`, at most 16, outputs are written and residuals read. The contract of `ConvBlock`
+    // permits these accesses.
     unsafe {
         let bias = bias(block.weights);
         let mut ending = ending(block.weights, block.finish);
@@ -164,11 +167,11 @@ unsafe fn pixels<const REAL: bool>(block: &ConvBlock) {
 }
 
 /// # Safety
-/// The processor and the rows.
+/// NEON and the contract of [`DepthwiseRows`].
 unsafe fn depthwise(block: &DepthwiseRows) {
-    // SAFETY: read are 16 biases and 16 scales, the steps of the weights, and of each window 16 bytes,
-    // a vector, in each of four rows of each group, for each column. `channels`, at most 16, bytes of
-    // each output are written.
+    // SAFETY: reads 16 biases and 16 scales, the steps of the weights, and for each column of each
+    // window a vector of 16 bytes in each of the four rows of each group. Writes `channels` bytes,
+    // at most 16, per output. The contract of `DepthwiseRows` permits these accesses.
     unsafe {
         let bias = bias(block.weights);
         let ending = ending(block.weights, block.finish);

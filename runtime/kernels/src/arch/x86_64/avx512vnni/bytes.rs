@@ -1,14 +1,15 @@
-//! Bytes by any index: tables and interleaving.
+//! Byte permutations: lookup tables and interleaving.
 
 use core::arch::x86_64::*;
 
 use crate::strided::portable;
 
-/// `output[i] = table[input[i]]`.
+/// Computes `output[i] = table[input[i]]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn lookup(table: &[u8; 256], input: &[u8], output: &mut [u8]) {
-    // SAFETY: the table has four vectors. Vectors of input and output begin 64 bytes before the end of
-    // the shorter one at the latest; what is left, 1 to 63 bytes, is as many bits of the mask.
+    // SAFETY: the table has four vectors of 64 bytes. Whole vectors of input and output are
+    // accessed only if 64 bytes are left in the shorter slice. The mask of the last access has one
+    // bit for each of the remaining 1 to 63 bytes.
     unsafe {
         let quarter = |index: usize| _mm512_loadu_si512(table.as_ptr().add(64 * index).cast());
         let [a, b, c, d] = [quarter(0), quarter(1), quarter(2), quarter(3)];
@@ -32,14 +33,14 @@ pub(super) fn lookup(table: &[u8; 256], input: &[u8], output: &mut [u8]) {
     }
 }
 
-/// For each byte of three vectors of pixels of three channels, its place in the first two rows,
-/// and in the third.
+/// For each byte of three output vectors of RGB pixels: its index in the first two rows, and in the
+/// third row.
 const THREE: [[[u8; 64]; 2]; 3] = {
     let mut places = [[[0; 64]; 2]; 3];
     let mut at = 0;
     while at < 192 {
         let (pixel, channel) = (at / 3, at % 3);
-        // The index of a permutation of two vectors has the second's bytes from 64 on.
+        // In a two-vector permutation, indices from 64 select bytes of the second vector.
         places[at / 64][0][at % 64] = (pixel + if channel == 1 { 64 } else { 0 }) as u8;
         places[at / 64][1][at % 64] = pixel as u8;
         at += 1;
@@ -47,7 +48,7 @@ const THREE: [[[u8; 64]; 2]; 3] = {
     places
 };
 
-/// Bytes of three vectors that are of the third channel.
+/// The mask of the bytes of the third channel in each of the three output vectors.
 const THIRD: [u64; 3] = {
     let mut masks = [0; 3];
     let mut at = 2;
@@ -58,13 +59,13 @@ const THIRD: [u64; 3] = {
     masks
 };
 
-/// So many rows to pixels of so many channels, as many as the output holds.
+/// Interleaves the first `channels` rows to pixels, as many as fit in the output.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn interleave(rows: &[[u8; 64]; 4], channels: usize, output: &mut [u8]) {
     if channels != 3 || output.len() != 192 {
         return portable::interleave(rows, channels, output);
     }
-    // SAFETY: rows and index tables have 64 bytes, the output three times as many.
+    // SAFETY: rows and index tables have 64 bytes, and the output has 3 · 64, as checked above.
     unsafe {
         let load = |bytes: &[u8; 64]| _mm512_loadu_si512(bytes.as_ptr().cast());
         let [a, b, c] = [load(&rows[0]), load(&rows[1]), load(&rows[2])];

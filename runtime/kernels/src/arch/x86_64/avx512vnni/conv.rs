@@ -1,4 +1,5 @@
-//! Convolution: tiles of up to 12 pixels × 1 or 2 vectors, 8 × 3 or 6 × 4 of sums in registers.
+//! Convolution with accumulators in registers, in tiles of up to 12 pixels × 1 or 2 vectors, 8 × 3
+//! or 6 × 4.
 
 use core::arch::x86_64::*;
 
@@ -6,16 +7,17 @@ use super::finish::{Addend, narrow, offset, scale_narrow, scale_wide, start};
 use super::half;
 use crate::strided::ConvBlock;
 
-/// Runs a block.
+/// Computes a block with u8 outputs.
 ///
 /// # Safety
-/// The processor and the block, of the layout `X86Zmm`.
+/// The CPU features and the contract of [`ConvBlock`] for the layout `X86Zmm`, with `rows` null.
 pub(super) unsafe fn conv(block: &ConvBlock) {
     let plain = block.narrow
         && block.finish.is_saturation()
         && block.residual.is_null()
         && block.channels == block.width;
-    // SAFETY: the processor and the block, of as many vectors as matched.
+    // SAFETY: the caller guarantees the CPU features and the contract of `ConvBlock`. The block has
+    // the matched number of vectors, and every column is a channel if `plain`.
     unsafe {
         match (block.width / 16, plain) {
             (4, true) => columns_4::<true, false>(block),
@@ -31,12 +33,13 @@ pub(super) unsafe fn conv(block: &ConvBlock) {
     }
 }
 
-/// Runs a block whose sums become reals.
+/// Computes a block with f32 outputs.
 ///
 /// # Safety
-/// The processor and the block, of the layout `X86Zmm`, with `rows`.
+/// The CPU features and the contract of [`ConvBlock`] for the layout `X86Zmm`, with `rows`.
 pub(super) unsafe fn product(block: &ConvBlock) {
-    // SAFETY: the processor and the block, of as many vectors as matched.
+    // SAFETY: the caller guarantees the CPU features and the contract of `ConvBlock` with `rows`.
+    // The block has the matched number of vectors.
     unsafe {
         match block.width / 16 {
             4 => columns_4::<false, true>(block),
@@ -47,19 +50,20 @@ pub(super) unsafe fn product(block: &ConvBlock) {
     }
 }
 
-/// All pixels of a block of so many vectors, in tiles of as many pixels as fit the registers, and
-/// what is left in as few tiles as there are kernels for.
+/// Defines a function that computes all pixels of a block with `$vectors` vectors of columns, in
+/// the given tile sizes from largest to smallest.
 macro_rules! columns {
     ($name:ident, $vectors:literal, $($pixels:literal)*) => {
         /// # Safety
-        /// As [`tiles`], for all pixels of the block.
+        /// See [`tiles`], for all pixels of the block.
         unsafe fn $name<const PLAIN: bool, const REAL: bool>(block: &ConvBlock) {
             let mut first = 0;
             $(
                 let count = (block.pixels - first) / $pixels;
                 if count > 0 {
                     let end = first + count * $pixels;
-                    // SAFETY: the processor and the block; `end` is at most its pixels.
+                    // SAFETY: the caller guarantees the requirements of `tiles`; `end` is at most
+                    // `block.pixels`, and `end - first` is a multiple of `$pixels`.
                     unsafe { tiles::<$vectors, $pixels, PLAIN, REAL>(block, first, end) };
                     first = end;
                 }
@@ -74,13 +78,13 @@ columns!(columns_3, 3, 8 6 4 2 1);
 columns!(columns_2, 2, 12 8 4 2 1);
 columns!(columns_1, 1, 12 8 4 2 1);
 
-/// Pixels from number `first` to before `end`, `P` at a time; `V` vectors of columns. `PLAIN`: as
-/// [`Finisher`]. `REAL`: sums become reals.
+/// Computes the pixels `first..end`, `P` at a time, for `V` vectors of columns. See [`Finisher`]
+/// for `PLAIN`. `REAL` selects f32 outputs.
 ///
 /// # Safety
-/// The processor and the block, of `16 · V` columns and at least `end` pixels; with `rows` where
-/// `REAL`. From `first` to `end` are a multiple of `P` pixels. `PLAIN` only where every column is a
-/// channel.
+/// The CPU features and the contract of [`ConvBlock`], with `rows` if `REAL`. The block must have
+/// `16 · V` columns and at least `end` pixels, and `end - first` must be a multiple of `P`. `PLAIN`
+/// requires that every column is a channel.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool, const REAL: bool>(
@@ -88,10 +92,10 @@ unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool, const REAL: b
     mut first: usize,
     end: usize,
 ) {
-    // SAFETY: read are `16 · V` biases and scales, at a multiple of 64, the `steps` of each run of
-    // weights, of `V` vectors, all within the block, and of each run of each pixel `4 · steps` bytes,
-    // four at a time. Reals are written for the block's channels, of which more than `16 · (V − 1)`
-    // are, by masks; other outputs by the finisher.
+    // SAFETY: reads `16 · V` biases and scales, which are aligned to 64, and for each run `steps`
+    // steps of `V` weight vectors, which all belong to the block. Reads exactly `4 · steps` bytes
+    // of each run of each pixel, four at a time. f32 outputs are written with masks for the block's
+    // channels, which are more than `16 · (V − 1)`; `Finisher` writes other outputs.
     unsafe {
         let narrow = PLAIN || block.narrow;
         let mut bias = [start(narrow); V];
@@ -182,7 +186,7 @@ unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool, const REAL: b
                 }
             }
             let finisher = Finisher::<PLAIN>::new(block, first);
-            // Every index is a constant, so that sums stay in registers.
+            // All indices are constants, so that the accumulators stay in registers.
             macro_rules! rows {
                 ($($i:literal)*) => {$(
                     if $i < P {
@@ -208,8 +212,8 @@ unsafe fn tiles<const V: usize, const P: usize, const PLAIN: bool, const REAL: b
     }
 }
 
-/// Adds, narrows and writes the scaled sums of a tile; *plain* ones, of a narrow layer whose
-/// columns are all channels, need nothing but to be narrowed.
+/// The epilogue of a tile. `PLAIN` is for narrow layers without a residual whose columns are all
+/// channels and whose epilogue only saturates.
 struct Finisher<'a, const PLAIN: bool> {
     block: &'a ConvBlock,
     first: usize,
@@ -227,35 +231,43 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
         Self { block, first, addend }
     }
 
+    /// Returns the address of an output pixel.
+    ///
     /// # Safety
-    /// The block, which has more than `first + pixel` pixels.
+    /// The contract of [`ConvBlock`]; the block must have more than `first + pixel` pixels.
     #[inline(always)]
     unsafe fn output(&self, pixel: usize) -> *mut u8 {
-        // SAFETY: the block has an offset for each of its pixels.
+        // SAFETY: by the contract of `ConvBlock`, `output_offsets` has an element for each pixel.
         unsafe {
             self.block.output.add(*self.block.output_offsets.add(self.first + pixel) as usize)
         }
     }
 
+    /// Returns the address of a residual pixel.
+    ///
     /// # Safety
-    /// The block, which has more than `first + pixel` pixels, and addends.
+    /// The contract of [`ConvBlock`]; the block must have more than `first + pixel` pixels and a
+    /// residual.
     #[inline(always)]
     unsafe fn residual(&self, pixel: usize) -> *const u8 {
-        // SAFETY: the block has an offset for each of its pixels.
+        // SAFETY: by the contract of `ConvBlock`, `residual_offsets` has an element for each pixel
+        // if there is a residual.
         unsafe {
             self.block.residual.add(*self.block.residual_offsets.add(self.first + pixel) as usize)
         }
     }
 
-    /// 64 columns of one pixel.
+    /// Writes 64 columns of one pixel.
     ///
     /// # Safety
-    /// The processor and the block, of 64 columns; the pixel is one of its.
+    /// The CPU features and the contract of [`ConvBlock`]. The block must have 64 columns and more
+    /// than `first + pixel` pixels.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn one(&self, pixel: usize, mut sums: [__m512; 4]) {
-        // SAFETY: the processor and the block: it has 49 to 64 channels here, and the mask as many
-        // bits, so that no byte beyond is read or written.
+        // SAFETY: a block of 64 columns has 49 to 64 channels. The mask has one bit per channel, so
+        // only bytes that the contract of `ConvBlock` permits are accessed. `PLAIN` implies 64
+        // channels.
         unsafe {
             let mask = u64::MAX >> (64 - self.block.channels);
             if !PLAIN && !self.block.residual.is_null() {
@@ -271,18 +283,20 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
         }
     }
 
-    /// The first 32 columns of two pixels, or of one.
+    /// Writes the first 32 columns of one or two pixels.
     ///
     /// # Safety
-    /// The processor and the block, of at least 32 columns; the `count` pixels, 1 or 2, are of its.
+    /// The CPU features and the contract of [`ConvBlock`]. The block must have at least 32 columns
+    /// and `first + pixel + count` pixels, where `count` is 1 or 2.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn two(&self, pixel: usize, mut sums: [__m512; 4], count: usize) {
-        // SAFETY: the processor and the block: it has more than 16 channels here, of which the mask has
-        // up to 32 bits, so that no byte beyond is read or written. `count` is 1 or 2.
+        // SAFETY: a block of at least 32 columns has more than 16 channels. The mask has one bit
+        // for each of the first 32, so only bytes that the contract of `ConvBlock` permits are
+        // accessed. `PLAIN` implies at least 32 channels.
         unsafe {
             let mask = u32::MAX >> (32 - self.block.channels.min(32));
-            // Lanes of 8 columns of either pixel, in turns.
+            // Interleaves groups of 8 columns of the two pixels.
             let turns = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
             if !PLAIN && !self.block.residual.is_null() {
                 let values = _mm256_maskz_loadu_epi8(mask, self.residual(pixel).cast());
@@ -310,18 +324,20 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
         }
     }
 
-    /// 16 columns from `column` on, of up to four pixels.
+    /// Writes 16 columns from `column` of up to four pixels.
     ///
     /// # Safety
-    /// The processor and the block, of `column + 16` columns; the `count` pixels, 1 to 4, are of its.
+    /// The CPU features and the contract of [`ConvBlock`]. The block must have `column + 16`
+    /// columns and at least `first + pixel + count` pixels, where `count` is 1 to 4.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn four(&self, pixel: usize, mut sums: [__m512; 4], count: usize, column: usize) {
-        // SAFETY: the processor and the block: it has more than `column` channels, of which the mask has
-        // up to 16 bits, so that no byte beyond is read or written. `count` is 1 to 4.
+        // SAFETY: a block of `column + 16` columns has more than `column` channels. The mask has
+        // one bit for each of the next 16, so only bytes that the contract of `ConvBlock` permits
+        // are accessed. `PLAIN` implies that all 16 are channels.
         unsafe {
             let mask = u16::MAX >> (16 - (self.block.channels - column).min(16));
-            // Lanes of 4 columns of each pixel, in turns; its own inverse.
+            // Interleaves groups of 4 columns of the pixels. The permutation is its own inverse.
             let turns = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             if !PLAIN && !self.block.residual.is_null() {
                 let load = |i: usize| {

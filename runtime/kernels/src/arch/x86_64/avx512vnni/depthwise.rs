@@ -1,4 +1,4 @@
-//! Depthwise convolution, 64 channels at a time.
+//! Depthwise convolution of 64 channels at a time.
 
 use core::arch::x86_64::*;
 
@@ -6,15 +6,16 @@ use super::finish::{narrow, offset, scale_narrow, scale_wide, start};
 use crate::arch::depthwise::{Channels, general, rolling};
 use crate::strided::DepthwiseRows;
 
-/// Bytes of a vector, which is the number of channels in a block.
+/// The bytes of a vector, which is also the number of channels in a block.
 const VECTOR: usize = 64;
 
-/// Runs some rows.
+/// Computes some output rows.
 ///
 /// # Safety
-/// The processor and the rows.
+/// The CPU features and the contract of [`DepthwiseRows`].
 pub(super) unsafe fn depthwise(block: &DepthwiseRows) {
-    // SAFETY: the processor and the rows; kernel and distance are those matched.
+    // SAFETY: the caller guarantees the CPU features and the contract of `DepthwiseRows`. The
+    // kernel size and `columns_between` equal the const arguments of `known`.
     unsafe {
         match (block.kernel, block.columns_between) {
             ([3, 3], 1) => known::<3, 3, 1, 3>(block),
@@ -28,29 +29,29 @@ pub(super) unsafe fn depthwise(block: &DepthwiseRows) {
 }
 
 /// # Safety
-/// As [`rolling`].
+/// See [`rolling`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn known<const R: usize, const K: usize, const S: usize, const N: usize>(
     block: &DepthwiseRows,
 ) {
-    // SAFETY: the processor and the rows, with the kernel and the distance of the parameters.
+    // SAFETY: the caller guarantees the requirements of `rolling` for the same const arguments.
     unsafe { rolling::<All, R, K, S, N>(block) }
 }
 
 /// # Safety
-/// The processor and the rows.
+/// The CPU features and the contract of [`DepthwiseRows`].
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn unknown(block: &DepthwiseRows) {
-    // SAFETY: the processor and the rows.
+    // SAFETY: the caller guarantees the CPU features and the contract of `DepthwiseRows`.
     unsafe { general::<All>(block) }
 }
 
-/// All channels of a block.
+/// Processes all channels of a block.
 struct All;
 
-/// Bias, scale, and what is added to scaled bits.
+/// The biases, the scales, and the offsets of [`scale_narrow`].
 struct Ends {
     bias: [__m512i; 4],
     scale: [__m512; 4],
@@ -58,10 +59,10 @@ struct Ends {
 }
 
 /// # Safety
-/// The processor. 64 bytes can be read `at` bytes behind the row.
+/// The CPU must support AVX-512 F, and 64 bytes must be readable `at` bytes past `rows[row]`.
 #[inline(always)]
 unsafe fn load(rows: &[*const u8], row: usize, at: usize) -> __m512i {
-    // SAFETY: a vector, of 64 bytes, can be read `at` bytes behind the row.
+    // SAFETY: the caller guarantees AVX-512 F and 64 readable bytes, `at` bytes past `rows[row]`.
     unsafe { _mm512_loadu_si512(rows[row].add(at).cast()) }
 }
 
@@ -75,8 +76,8 @@ impl Channels for All {
 
     #[inline(always)]
     unsafe fn ends(block: &DepthwiseRows) -> Ends {
-        // SAFETY: the processor and the rows: weights begin with 64 biases and 64 scales, at a multiple
-        // of 64.
+        // SAFETY: the caller guarantees the CPU features. By the contract of `DepthwiseRows`,
+        // `weights` is aligned to 64 and starts with 64 biases and 64 scales.
         unsafe {
             let begin = start(block.narrow);
             let zero = [_mm512_setzero_ps(); 4];
@@ -98,13 +99,15 @@ impl Channels for All {
 
     #[inline(always)]
     unsafe fn weights(block: &DepthwiseRows) -> *const u8 {
-        // SAFETY: the rows: 64 biases and 64 scales come before the steps.
+        // SAFETY: by the contract of `DepthwiseRows`, the 64 biases and 64 scales before the steps
+        // belong to `weights`.
         unsafe { block.weights.add(8 * VECTOR) }
     }
 
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> Self::Weights {
-        // SAFETY: the processor; a step has four vectors, of 64 bytes, at a multiple of 64.
+        // SAFETY: the caller guarantees the CPU features and a readable step, which has four
+        // vectors of 64 bytes, aligned to 64.
         unsafe {
             let mut four = [_mm512_setzero_si512(); 4];
             for (j, vector) in four.iter_mut().enumerate() {
@@ -116,7 +119,8 @@ impl Channels for All {
 
     #[inline(always)]
     unsafe fn interleave(rows: &[*const u8], at: usize) -> Self::Values {
-        // SAFETY: the processor; a vector can be read `at` bytes behind each row, of which there is one.
+        // SAFETY: the caller guarantees the CPU features, at least one row, and 64 readable bytes,
+        // `at` bytes past each row pointer.
         unsafe {
             let a = load(rows, 0, at);
             let b = if rows.len() > 1 { load(rows, 1, at) } else { a };
@@ -136,15 +140,15 @@ impl Channels for All {
     #[inline(always)]
     unsafe fn add(sums: &mut Self::Sums, values: Self::Values, weights: Self::Weights) {
         for j in 0..4 {
-            // SAFETY: the processor.
+            // SAFETY: the caller guarantees AVX-512 VNNI.
             sums[j] = unsafe { _mm512_dpbusd_epi32(sums[j], values[j], weights[j]) };
         }
     }
 
     #[inline(always)]
     unsafe fn write(block: &DepthwiseRows, ends: &Ends, sums: Self::Sums, output: *mut u8) {
-        // SAFETY: the processor and the rows: `channels`, 1 to 64, bytes can be written at `output`; the
-        // mask has as many bits.
+        // SAFETY: the caller guarantees the CPU features and that `channels` bytes, 1 to 64, are
+        // writable at `output`. The mask has one bit per channel.
         unsafe {
             let mut scaled = ends.scale;
             if block.narrow {

@@ -1,39 +1,39 @@
-//! From sums to stored activations, 64 at a time.
+//! The epilogue: converts 64 accumulators at a time to stored activations.
 //!
-//! The sum of a *narrow* layer begins at the bits of the f32 12582912 plus the bias. As it stays
-//! below 2²² in size, its bits are then those of the f32 `12582912 + sum`, and
-//! `fma(bits, scale, −12582912 · scale)` is the rounded product: exact, because a scale of 22
-//! significant bits times 12582912, which has two, fits an f32.
+//! The accumulator of a *narrow* layer starts at the bits of the f32 12582912 plus the bias. The
+//! magnitude of the sum stays below 2²², so the bits are those of the f32 `12582912 + sum`. Then
+//! `fma(bits, scale, −12582912 · scale)` is the correctly rounded product: the offset is exact,
+//! because the scale has 22 significant bits, 12582912 has two, and an f32 has 24.
 
 use core::arch::x86_64::*;
 
 use crate::strided::Finish;
 
-/// 1.5 · 2²³, whose neighbours are 1 apart.
+/// 1.5 · 2²³. Adjacent f32 near it differ by 1.
 const MAGIC: f32 = 12_582_912.0;
 
-/// What the sums of a layer begin at, beside the bias.
+/// Returns the initial value of accumulators, without the bias.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn start(narrow: bool) -> __m512i {
     _mm512_set1_epi32(if narrow { MAGIC.to_bits() as i32 } else { 0 })
 }
 
-/// What is added to the scaled bits of a narrow layer's sums.
+/// Returns the offset of [`scale_narrow`] for a scale.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn offset(scale: __m512) -> __m512 {
     _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC))
 }
 
-/// `f32(sum) · scale` of a narrow layer.
+/// Returns `f32(sum) · scale` for a narrow layer.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn scale_narrow(sum: __m512i, scale: __m512, offset: __m512) -> __m512 {
     _mm512_fmadd_ps(_mm512_castsi512_ps(sum), scale, offset)
 }
 
-/// `f32(sum) · scale`, at most 2³⁰ so that it can be converted to an integer.
+/// Returns `f32(sum) · scale`, limited to 2³⁰ so that it can be converted to an integer.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn scale_wide(sum: __m512i, scale: __m512) -> __m512 {
@@ -41,7 +41,7 @@ pub(super) fn scale_wide(sum: __m512i, scale: __m512) -> __m512 {
     _mm512_min_ps(product, _mm512_set1_ps(1_073_741_824.0))
 }
 
-/// What is added to scaled sums before they are rounded.
+/// The quantization parameters of a residual.
 #[derive(Clone, Copy)]
 pub(super) struct Addend {
     pub(super) zero_point: __m512,
@@ -49,13 +49,14 @@ pub(super) struct Addend {
 }
 
 impl Addend {
-    /// Adds the stored activations `values` to four vectors that are narrowed together. A scale
-    /// of 15 significant bits makes the product exact, so that fused and separate are the same.
+    /// Adds the stored activations `values` to four vectors that are narrowed together. The scale
+    /// has at most 15 significant bits, so the product is exact, and a fused multiply-add gives the
+    /// same result as a separate one.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) fn add(&self, sums: [__m512; 4], values: __m512i) -> [__m512; 4] {
         let mut sums = sums;
-        // Bytes 4j to 4j + 3 of each lane, each widened.
+        // Selects and widens bytes 4j to 4j + 3 of each lane.
         let mut bytes = _mm512_set4_epi32(
             0x8080_8003u32 as i32,
             0x8080_8002u32 as i32,
@@ -72,8 +73,8 @@ impl Addend {
     }
 }
 
-/// Rounds four vectors, adds the zero point, narrows and clamps. Lane l of the result holds the
-/// four of lane l of each vector in turn. `PLAIN`: saturation is all that is needed.
+/// Rounds four vectors, adds the zero point, narrows to bytes and clamps. Lane l of the result
+/// contains the four elements of lane l of each vector in order. `PLAIN` only saturates.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn narrow<const PLAIN: bool>(sums: [__m512; 4], finish: Finish) -> __m512i {

@@ -1,25 +1,27 @@
-//! Convolution to at most 8 columns: a vector holds the sums of two halves of each 8 elements, so
-//! that no lane is idle. Tiles of 16 pixels and fewer.
+//! Convolution with at most 8 columns, in tiles of up to 16 pixels. A vector contains two partial
+//! sums per column, for the two halves of every 8 elements, so that no lane is idle.
 
 use core::arch::x86_64::*;
 
 use super::finish::{Addend, narrow, offset, scale_narrow, scale_wide, start};
 use crate::strided::ConvBlock;
 
-/// Columns.
+/// The maximum number of channels.
 pub(super) const COLUMNS: usize = 8;
 
-/// Runs a block of one vector, of whose columns the first [`COLUMNS`] at most are channels.
+/// Computes a block of one vector with at most [`COLUMNS`] channels.
 ///
 /// # Safety
-/// The processor and the block, of 16 columns and at most [`COLUMNS`] channels.
+/// The CPU features and the contract of [`ConvBlock`], with `rows` null. The block must have 16
+/// columns and at most [`COLUMNS`] channels.
 pub(super) unsafe fn conv(block: &ConvBlock) {
     let mut first = 0;
     macro_rules! all {
         ($($pixels:literal)*) => {$(
             let end = first + (block.pixels - first) / $pixels * $pixels;
             if first < end {
-                // SAFETY: the processor and the block; `end` is at most its pixels.
+                // SAFETY: the caller guarantees the requirements of `tiles`; `end` is at most
+                // `block.pixels`, and `end - first` is a multiple of `$pixels`.
                 unsafe { tiles::<$pixels>(block, first, end) };
                 first = end;
             }
@@ -29,19 +31,20 @@ pub(super) unsafe fn conv(block: &ConvBlock) {
     let _ = first;
 }
 
-/// Pixels from number `first` to before `end`, `P` at a time.
+/// Computes the pixels `first..end`, `P` at a time.
 ///
 /// # Safety
-/// As [`conv`]. The block has at least `end` pixels, and from `first` on they are a multiple of `P`.
+/// See [`conv`]. The block must have at least `end` pixels, and `end - first` must be a multiple of
+/// `P`.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const P: usize>(block: &ConvBlock, mut first: usize, end: usize) {
-    // SAFETY: read are 16 biases and scales, at a multiple of 64, the `steps` of each run of weights,
-    // a vector each and all within the block, and of each run of each pixel `4 · steps` bytes: eight
-    // or four at a time, as many as there are.
+    // SAFETY: reads 16 biases and scales, which are aligned to 64, and for each run `steps` weight
+    // vectors, which all belong to the block. Reads exactly `4 · steps` bytes of each run of each
+    // pixel, eight or four at a time. The contract of `ConvBlock` makes these readable.
     unsafe {
         let load = |at: usize| _mm512_load_si512(block.weights.add(64 * at).cast());
-        // Columns in turns with the same columns of another vector, or with nothing.
+        // Interleaves columns with the same columns of another vector, or with 0.
         let turns = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
         let none = _mm512_setzero_si512();
         let bias = _mm512_add_epi32(load(0), start(block.narrow));
@@ -89,7 +92,7 @@ unsafe fn tiles<const P: usize>(block: &ConvBlock, mut first: usize, end: usize)
                 }
                 down += block.run_step[0];
             }
-            // The sums of two pixels in a vector.
+            // Reduces the partial sums, two pixels per vector.
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
             let pair = |i: usize| {
@@ -111,18 +114,18 @@ unsafe fn tiles<const P: usize>(block: &ConvBlock, mut first: usize, end: usize)
     }
 }
 
-/// Adds, narrows and writes the scaled sums of up to eight pixels, of two in a vector.
+/// Applies the rest of the epilogue to up to eight pixels, two per vector, and writes them.
 ///
 /// # Safety
-/// As [`conv`]. The `count` pixels, at most 8, are of the block's.
+/// See [`conv`]. The block must have `first + count` pixels, where `count` is at most 8.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn finish(block: &ConvBlock, first: usize, mut sums: [__m512; 4], count: usize) {
-    // SAFETY: the block has an offset for each of its pixels, where its channels, 1 to 8, can be
-    // written, and read where there are addends: the mask has as many bits.
+    // SAFETY: by the contract of `ConvBlock`, offsets exist for all pixels, and `channels` bytes, 1
+    // to 8, are writable there (and readable in a residual). The mask has one bit per channel.
     unsafe {
         let mask = u16::MAX >> (16 - block.channels);
-        // Lanes of 4 columns of each vector, in turns; its own inverse.
+        // Interleaves groups of 4 columns of the vectors. The permutation is its own inverse.
         let turns = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         if !block.residual.is_null() {
             let mut rows = [_mm_setzero_si128(); 8];

@@ -1,4 +1,5 @@
-//! AVX-512 VNNI: vectors of 16 sums, each of products of 4 pairs of u8 and i8.
+//! Kernels for AVX-512 VNNI: vectors of 16 accumulators with four u8 × i8 MACs each per
+//! instruction.
 
 mod bytes;
 mod conv;

@@ -1,4 +1,4 @@
-//! Convolution: tiles of a few pixels × 16 columns, or 8 where no more are channels.
+//! Convolution in tiles of a few pixels × 16 columns, or 8 if the block has at most 8 channels.
 
 use core::arch::x86_64::*;
 
@@ -6,22 +6,24 @@ use super::dot::Dot;
 use super::finish::{Addend, clamp, round, scale, start};
 use crate::strided::ConvBlock;
 
-/// Columns of a block.
+/// The number of columns of a block.
 pub(super) const WIDTH: usize = 16;
 
-/// `P` pixels from number `first` on; `V` vectors of columns, of which the block's channels are.
-/// `REAL`: sums of two vectors become reals.
+/// Computes `P` pixels from index `first`, for the `V` vectors of columns that contain the
+/// channels. `REAL` selects f32 outputs and requires `V` = 2.
 ///
 /// # Safety
-/// The processor, which has AVX2, FMA and the instructions of `D`, and the block, of the layout
-/// `X86Ymm`; with `rows` where `REAL`. It has `first + P` pixels, and at most `8 · V` channels.
+/// The CPU must support AVX2, FMA and the instructions of `D`. `block` must satisfy the contract of
+/// [`ConvBlock`] for the layout `X86Ymm`, with `rows` if `REAL`, and have at least `first + P`
+/// pixels and at most `8 · V` channels.
 #[inline(always)]
 pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bool>(
     block: &ConvBlock,
     first: usize,
 ) {
-    // SAFETY: read are 16 biases and scales, the `steps` of each run of weights, 64 bytes each and all
-    // within the block, and of each run of each pixel `4 · steps` bytes, four at a time.
+    // SAFETY: reads 16 biases and scales and, for each run, `steps` steps of 64 weights, which all
+    // belong to the block. Reads exactly `4 · steps` bytes of each run of each pixel, four at a
+    // time. The contract of `ConvBlock` makes these readable.
     unsafe {
         let begin = start(block.narrow);
         let mut bias = columns::<V>(block.weights);
@@ -75,11 +77,11 @@ pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bo
                 scaled[i][j] = scale(sums[i][j], scales, block.narrow);
             }
             if V == 1 {
-                // Of each vector of four columns and four, the first four count.
+                // The vector contains the first four columns of each of two lanes.
                 scaled[i][1] = _mm256_permute2f128_ps(scaled[i][0], scaled[i][0], 1);
             }
         }
-        // Every index is a constant, so that sums stay in registers.
+        // All indices are constants, so that the accumulators stay in registers.
         macro_rules! pairs {
             ($($i:literal)*) => {$(
                 if $i < P {
@@ -92,18 +94,20 @@ pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bo
     }
 }
 
-/// Adds, narrows and writes the scaled sums of two pixels, or of the first.
+/// Applies the rest of the epilogue to one or two pixels and writes them.
 ///
 /// # Safety
-/// The processor and the block, which has `pixel + count` pixels.
+/// The CPU features and the contract of [`ConvBlock`]. The block must have at least `pixel + count`
+/// pixels, where `count` is 1 or 2.
 #[inline(always)]
 unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], count: usize) {
-    // SAFETY: the processor and the block, whose pixels these are.
+    // SAFETY: the caller guarantees the CPU features, the contract of `ConvBlock`, and that the
+    // block has `pixel + count` pixels.
     unsafe {
         if !block.residual.is_null() {
             let second = residual(block, pixel + count - 1);
             let values = _mm256_set_m128i(second, residual(block, pixel));
-            // Eight columns of either pixel, in turns.
+            // Interleaves groups of eight columns of the two pixels.
             let values = _mm256_permute4x64_epi64(values, 0b11_01_10_00);
             let addend = Addend {
                 zero_point: _mm256_set1_ps(block.residual_zero_point),
@@ -125,10 +129,11 @@ unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], co
     }
 }
 
-/// Writes the reals of the sums of a row.
+/// Dequantizes the accumulators of a row to f32 and writes them.
 ///
 /// # Safety
-/// The processor and the block, with `rows`, which has more than `pixel` pixels.
+/// The CPU features and the contract of [`ConvBlock`] with `rows`. The block must have more than
+/// `pixel` pixels.
 #[inline(always)]
 unsafe fn reals(
     block: &ConvBlock,
@@ -137,8 +142,8 @@ unsafe fn reals(
     columns: [__m256i; 2],
     scales: [__m256; 2],
 ) {
-    // SAFETY: the block has a row and an offset for each of its pixels, an addend for each of its 16
-    // columns, and room for reals of its channels.
+    // SAFETY: by the contract of `ConvBlock`, `rows` and `output_offsets` have an element for each
+    // pixel, `addends` has 16 elements, and `channels` f32 are writable at the output.
     unsafe {
         let row = *block.rows.add(pixel);
         let (zero, scale) = (_mm256_set1_epi32(row.zero), _mm256_set1_ps(row.scale));
@@ -158,14 +163,14 @@ unsafe fn reals(
     }
 }
 
-/// The words of all columns in two vectors, or in one those of the first eight, which are the
-/// lower lanes of both.
+/// Loads one 32-bit word per column: all 16 columns in two vectors, or the first eight in one
+/// vector. Those are the lower lanes of both vectors.
 ///
 /// # Safety
-/// The processor. 64 bytes can be read.
+/// The CPU must support AVX2, and 64 bytes must be readable at `at`.
 #[inline(always)]
 unsafe fn columns<const V: usize>(at: *const u8) -> [__m256i; V] {
-    // SAFETY: the processor; 64 bytes can be read.
+    // SAFETY: the caller guarantees AVX2 and 64 readable bytes at `at`.
     unsafe {
         let mut vectors = [_mm256_loadu_si256(at.cast()); V];
         if V == 2 {
@@ -178,13 +183,15 @@ unsafe fn columns<const V: usize>(at: *const u8) -> [__m256i; V] {
     }
 }
 
-/// The channels of the addend of a pixel.
+/// Loads the channels of a residual pixel.
 ///
 /// # Safety
-/// The processor and the block, which has more than `pixel` pixels, and addends.
+/// The CPU features and the contract of [`ConvBlock`]. The block must have more than `pixel` pixels
+/// and a residual.
 #[inline(always)]
 unsafe fn residual(block: &ConvBlock, pixel: usize) -> __m128i {
-    // SAFETY: the block has an offset for the pixel, where `channels`, at most 16, bytes can be read.
+    // SAFETY: by the contract of `ConvBlock`, `residual_offsets` has an element for the pixel, and
+    // `channels` bytes, at most 16, are readable there.
     unsafe {
         let at = block.residual.add(*block.residual_offsets.add(pixel) as usize);
         if block.channels == WIDTH {
@@ -199,13 +206,15 @@ unsafe fn residual(block: &ConvBlock, pixel: usize) -> __m128i {
     }
 }
 
-/// Writes the channels of a pixel.
+/// Stores the channels of an output pixel.
 ///
 /// # Safety
-/// The processor and the block, which has more than `pixel` pixels.
+/// The CPU features and the contract of [`ConvBlock`]. The block must have more than `pixel`
+/// pixels.
 #[inline(always)]
 unsafe fn store(block: &ConvBlock, pixel: usize, bytes: __m128i) {
-    // SAFETY: the block has an offset for the pixel, where `channels`, at most 16, bytes can be written.
+    // SAFETY: by the contract of `ConvBlock`, `output_offsets` has an element for the pixel, and
+    // `channels` bytes, at most 16, are writable there.
     unsafe {
         let at = block.output.add(*block.output_offsets.add(pixel) as usize);
         if block.channels == WIDTH {

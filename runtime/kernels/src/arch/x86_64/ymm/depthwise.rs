@@ -1,5 +1,5 @@
-//! Depthwise convolution, half of a block's 32 channels at a time, so that the sums of all outputs
-//! at work stay in registers.
+//! Depthwise convolution of half of a block's 32 channels at a time, so that the accumulators of
+//! all outputs in progress stay in registers.
 
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
@@ -9,23 +9,24 @@ use super::finish::{clamp, round, scale, start};
 use crate::arch::depthwise::Channels;
 use crate::strided::DepthwiseRows;
 
-/// Bytes of a vector, which is the number of channels in a block.
+/// The bytes of a vector, which is also the number of channels in a block.
 const VECTOR: usize = 32;
 
-/// Of each lane the first eight channels, or the last.
+/// Processes the first (`HALF` = 0) or last (`HALF` = 1) eight channels of each 16-byte lane.
 pub(super) struct Half<D, const HALF: usize>(PhantomData<D>);
 
 impl<D: Dot, const HALF: usize> Half<D, HALF> {
-    /// Bytes of a block before this half's, of four vectors.
+    /// The offset of this half's bytes in four vectors.
     const SKIP: usize = 2 * HALF * VECTOR;
 
-    /// Writes eight channels from `channel` on, as far as there are.
+    /// Writes up to eight channels from `channel`, as many as the block has.
     ///
     /// # Safety
-    /// The processor and the rows; `output` is the place of an output.
+    /// The CPU features. `block.channels` bytes must be writable at `output`.
     #[inline(always)]
     unsafe fn write_lane(block: &DepthwiseRows, output: *mut u8, channel: usize, bytes: __m128i) {
-        // SAFETY: `channels` bytes can be written at `output`, and no other is.
+        // SAFETY: the caller guarantees that `channels` bytes are writable at `output`; no others
+        // are written.
         unsafe {
             if channel + 8 <= block.channels {
                 _mm_storel_epi64(output.add(channel).cast(), bytes);
@@ -39,10 +40,10 @@ impl<D: Dot, const HALF: usize> Half<D, HALF> {
 }
 
 /// # Safety
-/// The processor. 32 bytes can be read `at` bytes behind `from`.
+/// The CPU must support AVX2, and 32 bytes must be readable `at` bytes past `from`.
 #[inline(always)]
 unsafe fn load(from: *const u8, at: usize) -> __m256i {
-    // SAFETY: 32 bytes can be read there.
+    // SAFETY: the caller guarantees AVX2 and 32 readable bytes, `at` bytes past `from`.
     unsafe { _mm256_loadu_si256(from.add(at).cast()) }
 }
 
@@ -56,7 +57,8 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
 
     #[inline(always)]
     unsafe fn ends(block: &DepthwiseRows) -> Self::Ends {
-        // SAFETY: the processor and the rows: weights begin with 32 biases, of which 16 are this half's.
+        // SAFETY: the caller guarantees the CPU features. By the contract of `DepthwiseRows`,
+        // `weights` starts with 32 biases, of which 16 belong to this half.
         unsafe {
             let begin = start(block.narrow);
             let (a, b) =
@@ -72,19 +74,22 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
 
     #[inline(always)]
     unsafe fn weights(block: &DepthwiseRows) -> *const u8 {
-        // SAFETY: the rows: 32 biases and 32 scales come before the steps.
+        // SAFETY: by the contract of `DepthwiseRows`, the 32 biases and 32 scales before the steps,
+        // and the first step, belong to `weights`.
         unsafe { block.weights.add(8 * VECTOR + Self::SKIP) }
     }
 
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> Self::Weights {
-        // SAFETY: the processor; this half of a step has two vectors, of 32 bytes.
+        // SAFETY: the caller guarantees the CPU features and a readable step; this half of it has
+        // two vectors of 32 bytes.
         unsafe { [D::weights(load(weights, 0)), D::weights(load(weights, VECTOR))] }
     }
 
     #[inline(always)]
     unsafe fn interleave(rows: &[*const u8], at: usize) -> Self::Values {
-        // SAFETY: the processor; a vector, of 32 bytes, can be read `at` bytes behind each row.
+        // SAFETY: the caller guarantees the CPU features and 32 readable bytes, `at` bytes past
+        // each row pointer.
         unsafe {
             let a = load(rows[0], at);
             let b = if rows.len() > 1 { load(rows[1], at) } else { a };
@@ -104,7 +109,7 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
 
     #[inline(always)]
     unsafe fn add(sums: &mut Self::Sums, values: Self::Values, weights: Self::Weights) {
-        // SAFETY: the processor.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe {
             sums[0] = D::add(sums[0], values[0], weights[0]);
             sums[1] = D::add(sums[1], values[1], weights[1]);
@@ -113,8 +118,9 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
 
     #[inline(always)]
     unsafe fn write(block: &DepthwiseRows, _: &Self::Ends, sums: Self::Sums, output: *mut u8) {
-        // SAFETY: the processor and the rows: 32 scales, of which 16 are this half's, follow 32 biases,
-        // and `channels` bytes can be written at `output`.
+        // SAFETY: the caller guarantees the CPU features and that `channels` bytes are writable at
+        // `output`. By the contract of `DepthwiseRows`, 32 scales follow the 32 biases, of which 16
+        // belong to this half.
         unsafe {
             let scales = block.weights.add(4 * VECTOR + Self::SKIP).cast::<f32>();
             let a = scale(sums[0], _mm256_loadu_ps(scales), block.narrow);

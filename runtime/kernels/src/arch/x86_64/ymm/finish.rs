@@ -1,30 +1,30 @@
-//! From sums to stored activations: as those of the AVX-512 kernels, in half vectors. All functions
-//! need the processor, which has AVX2 and FMA, and nothing else.
+//! The epilogue: converts accumulators to stored activations, like the AVX-512 kernels but with
+//! 256-bit vectors. All functions require only that the CPU supports AVX2 and FMA.
 
 use core::arch::x86_64::*;
 
 use crate::strided::Finish;
 
-/// 1.5 · 2²³, whose neighbours are 1 apart.
+/// 1.5 · 2²³. Adjacent f32 near it differ by 1.
 const MAGIC: f32 = 12_582_912.0;
 
-/// What the sums of a layer begin at, beside the bias.
+/// Returns the initial value of accumulators, without the bias.
 ///
 /// # Safety
-/// The processor.
+/// The CPU must support AVX2.
 #[inline(always)]
 pub(super) unsafe fn start(narrow: bool) -> __m256i {
-    // SAFETY: the processor, which has AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe { _mm256_set1_epi32(if narrow { MAGIC.to_bits() as i32 } else { 0 }) }
 }
 
-/// `f32(sum) · scale`; at most 2³⁰ where the layer is not narrow.
+/// Returns `f32(sum) · scale`, limited to 2³⁰ if the layer is not narrow.
 ///
 /// # Safety
-/// The processor.
+/// The CPU must support AVX2 and FMA.
 #[inline(always)]
 pub(super) unsafe fn scale(sum: __m256i, scale: __m256, narrow: bool) -> __m256 {
-    // SAFETY: the processor, which has AVX2 and FMA.
+    // SAFETY: the caller guarantees AVX2 and FMA.
     unsafe {
         if narrow {
             let offset = _mm256_mul_ps(scale, _mm256_set1_ps(-MAGIC));
@@ -36,7 +36,7 @@ pub(super) unsafe fn scale(sum: __m256i, scale: __m256, narrow: bool) -> __m256 
     }
 }
 
-/// What is added to scaled sums before they are rounded.
+/// The quantization parameters of a residual.
 #[derive(Clone, Copy)]
 pub(super) struct Addend {
     pub(super) zero_point: __m256,
@@ -44,13 +44,13 @@ pub(super) struct Addend {
 }
 
 impl Addend {
-    /// Adds bytes 4j to 4j + 3 of each lane of `values`.
+    /// Adds the stored activations in bytes 4j to 4j + 3 of each lane of `values`.
     ///
     /// # Safety
-    /// The processor.
+    /// The CPU must support AVX2 and FMA.
     #[inline(always)]
     pub(super) unsafe fn add<const J: i32>(&self, sum: __m256, values: __m256i) -> __m256 {
-        // SAFETY: the processor, which has AVX2 and FMA.
+        // SAFETY: the caller guarantees AVX2 and FMA.
         unsafe {
             let first = 0x8080_8000u32 as i32 + 4 * J;
             let bytes = _mm_setr_epi32(first, first + 1, first + 2, first + 3);
@@ -61,26 +61,26 @@ impl Addend {
     }
 }
 
-/// Rounds two vectors, adds the zero point and narrows to 16 bits, lane by lane.
+/// Rounds two vectors, narrows them to 16 bits in each lane, and adds the zero point.
 ///
 /// # Safety
-/// The processor.
+/// The CPU must support AVX2.
 #[inline(always)]
 pub(super) unsafe fn round(a: __m256, b: __m256, finish: Finish) -> __m256i {
-    // SAFETY: the processor, which has AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let words = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
         _mm256_adds_epi16(words, _mm256_set1_epi16(finish.zero_point.into()))
     }
 }
 
-/// Narrows to bytes, lane by lane, and clamps.
+/// Narrows two vectors to bytes in each lane and clamps.
 ///
 /// # Safety
-/// The processor.
+/// The CPU must support AVX2.
 #[inline(always)]
 pub(super) unsafe fn clamp(a: __m256i, b: __m256i, finish: Finish) -> __m256i {
-    // SAFETY: the processor, which has AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let bytes = _mm256_packus_epi16(a, b);
         let bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8(finish.low as i8));

@@ -1,25 +1,27 @@
-//! Vectors of 8 sums: AVX2, with or without instructions for sums of products of bytes.
+//! Kernels for 256-bit vectors of 8 accumulators: AVX2 with or without byte dot product
+//! instructions.
 
 mod conv;
 mod depthwise;
 mod dot;
 mod finish;
 
-/// All pixels of a block in tiles of so many; of so many vectors of columns, whose sums may become
-/// reals.
+/// Computes all pixels of a block with `$vectors` vectors of columns in the given tile sizes, from
+/// largest to smallest. `$real` selects f32 outputs.
 macro_rules! tiles {
     ($block:ident, $vectors:literal, $real:literal, [$($pixels:literal)*]) => {{
         let mut first = 0;
         $(while $block.pixels - first >= $pixels {
-            // SAFETY: the processor and the block; the pixels from `first` on are enough.
+            // SAFETY: the caller guarantees the CPU features and the contract of `ConvBlock`, with
+            // `rows` if `$real`. At least `$pixels` pixels are left from `first`.
             unsafe { tile::<$vectors, $pixels, $real>($block, first) };
             first += $pixels;
         })*
     }};
 }
 
-/// The table for an instruction set, as a module. A tile of a convolution has so many pixels, where
-/// it has 16 columns, and so many where it has 8.
+/// Defines the kernel table of an instruction set in a module. `$pixels` and `$pixels_of_8` are the
+/// tile sizes of convolutions with 16 and with 8 columns.
 macro_rules! kernels {
     ($module:ident, $isa:ident, $feature:literal, $dot:ident, $pixels:tt, $pixels_of_8:tt) => {
         pub(crate) mod $module {
@@ -58,27 +60,28 @@ macro_rules! kernels {
             };
 
             /// # Safety
-            /// The processor.
+            /// The CPU must support `$feature`.
             #[target_feature(enable = $feature)]
             unsafe fn peak(rounds: usize) -> u64 {
-                // SAFETY: the processor.
+                // SAFETY: the caller guarantees `$feature`.
                 unsafe { dot::peak::<Dot>(rounds) }
             }
 
             /// # Safety
-            /// As [`conv::tile`].
+            /// See [`conv::tile`].
             #[inline(never)]
             #[target_feature(enable = $feature)]
             unsafe fn tile<const V: usize, const P: usize, const REAL: bool>(
                 block: &ConvBlock,
                 first: usize,
             ) {
-                // SAFETY: the processor and the block, whose pixels these are.
+                // SAFETY: the caller guarantees `$feature` and the requirements of `conv::tile`.
                 unsafe { conv::tile::<Dot, V, P, REAL>(block, first) }
             }
 
             /// # Safety
-            /// The processor and the block, of the layout `X86Ymm`.
+            /// The CPU features and the contract of [`ConvBlock`] for the layout `X86Ymm`, with
+            /// `rows` null.
             unsafe fn conv(block: &ConvBlock) {
                 if block.channels > conv::WIDTH / 2 {
                     tiles!(block, 2, false, $pixels);
@@ -88,16 +91,18 @@ macro_rules! kernels {
             }
 
             /// # Safety
-            /// The processor and the block, of the layout `X86Ymm`, with `rows`.
+            /// The CPU features and the contract of [`ConvBlock`] for the layout `X86Ymm`, with
+            /// `rows`.
             unsafe fn product(block: &ConvBlock) {
                 tiles!(block, 2, true, $pixels);
             }
 
             /// # Safety
-            /// The processor and the rows.
+            /// The CPU features and the contract of [`DepthwiseRows`].
             #[target_feature(enable = $feature)]
             unsafe fn half<const HALF: usize>(block: &DepthwiseRows) {
-                // SAFETY: the processor and the rows; kernel and distance are those matched.
+                // SAFETY: the caller guarantees `$feature` and the contract of `DepthwiseRows`. The
+                // kernel size and `columns_between` equal the const arguments of `rolling`.
                 unsafe {
                     match (block.kernel, block.columns_between) {
                         ([3, 3], 1) => rolling::<Half<Dot, HALF>, 3, 3, 1, 3>(block),
@@ -110,9 +115,10 @@ macro_rules! kernels {
             }
 
             /// # Safety
-            /// The processor and the rows.
+            /// The CPU features and the contract of [`DepthwiseRows`].
             unsafe fn depthwise(block: &DepthwiseRows) {
-                // SAFETY: the processor and the rows.
+                // SAFETY: the caller guarantees the CPU features and the contract of
+                // `DepthwiseRows`.
                 unsafe {
                     half::<0>(block);
                     if block.channels > 8 {
