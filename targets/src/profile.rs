@@ -1,7 +1,7 @@
 //! Reading a profile: every mistake is told with its line and with what is allowed.
 
-use std::ops::Range;
 use std::io::Read as _;
+use std::ops::Range;
 use std::path::Path;
 
 use hardtack_kernels::Isa;

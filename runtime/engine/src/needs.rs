@@ -23,7 +23,8 @@ impl<B: AsRef<[u8]>> Program<B> {
             let kernel = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
             kernel.saturating_mul(output.elements().into())
         };
-        let copied = |walk: &Walk| walk.dims.iter().fold(1, |all: u64, &dim| all.saturating_mul(dim.into()));
+        let copied =
+            |walk: &Walk| walk.dims.iter().fold(1, |all: u64, &dim| all.saturating_mul(dim.into()));
         if let Some(strip) = step.strip(tensor) {
             let (input, output) = (tensor(strip.conv.input), tensor(strip.conv.output));
             let rows = Tensor { height: strip.rows, ..output };

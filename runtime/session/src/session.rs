@@ -401,7 +401,11 @@ impl<'s> IntegerRun<'s> {
 
     /// Checks that outputs of these shapes have the number of elements that the program writes.
     /// Called before they are allocated. Returns the number of samples.
-    fn check_lengths(&self, given: &Slots<View<'_>>, shapes: &[Vec<usize>]) -> Result<usize, Error> {
+    fn check_lengths(
+        &self,
+        given: &Slots<View<'_>>,
+        shapes: &[Vec<usize>],
+    ) -> Result<usize, Error> {
         let samples = self.integer.samples(self.ports, given)?;
         for (index, (port, shape)) in self.ports.outputs.iter().zip(shapes).enumerate() {
             let expected = samples.saturating_mul(self.integer.output_elements(index));

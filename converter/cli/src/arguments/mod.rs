@@ -87,10 +87,8 @@ fn target(name: &str) -> Result<Target, String> {
     }
     let board = match hardtack_targets::board(name) {
         Some(board) => board,
-        None if name.ends_with(".toml") => {
-            hardtack_targets::read(Path::new(name))
-                .map_err(|error| crate::output::plain(&error.to_string()).into_owned())?
-        }
+        None if name.ends_with(".toml") => hardtack_targets::read(Path::new(name))
+            .map_err(|error| crate::output::plain(&error.to_string()).into_owned())?,
         None => {
             return Err("unknown target; use generic, native, a family (x86-zmm, x86-ymm, \
                         neon-dot), a board that `hardtack targets` lists, or the path of a \

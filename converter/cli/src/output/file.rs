@@ -46,7 +46,8 @@ pub fn check(outputs: &[&Path], inputs: &[&Path], as_json: bool) -> anyhow::Resu
         if files[..index].iter().any(is_there) {
             bail!("{}: is given for two outputs; give a different file for each", path.display());
         }
-        let is_read = |input: &&Path| input.canonicalize().is_ok_and(|input| place.starts_with(input));
+        let is_read =
+            |input: &&Path| input.canonicalize().is_ok_and(|input| place.starts_with(input));
         if inputs.iter().any(is_read) {
             bail!("{}: is also an input; give the output another name", path.display());
         }

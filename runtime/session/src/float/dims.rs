@@ -86,9 +86,7 @@ const MOST_NESTED: usize = 64;
 
 /// Checks that tract can compute with the dimensions of these shapes: with those of one shape, and with
 /// those of one axis of all.
-pub(super) fn check_dims<'d>(
-    shapes: impl Iterator<Item = &'d [TDim]>,
-) -> Result<(), &'static str> {
+pub(super) fn check_dims<'d>(shapes: impl Iterator<Item = &'d [TDim]>) -> Result<(), &'static str> {
     let mut of_axes: TVec<usize> = tvec!();
     for shape in shapes {
         let mut of_shape = 0usize;

@@ -52,7 +52,8 @@ pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
 
 /// Returns the size of a value in bytes, or 0 if it is unknown. Saturates.
 fn bytes(fact: &TypedFact) -> u64 {
-    if let Some(packed) = fact.exotic_fact().and_then(|fact| fact.downcast_ref::<PackedExoticFact>())
+    if let Some(packed) =
+        fact.exotic_fact().and_then(|fact| fact.downcast_ref::<PackedExoticFact>())
     {
         let mn = packed.mn.as_i64().map_or(0, |mn| mn.max(0) as u64);
         return mn.saturating_mul(packed.k as u64).saturating_mul(PACKED_ELEMENT);

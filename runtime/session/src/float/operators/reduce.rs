@@ -50,7 +50,9 @@ pub(super) fn einsum(cx: &Context<'_>, a: &Einsum) -> Result<Box<dyn TypedOp>, P
     // Sizes that are unknown until the model runs are known to be equal if their expressions are.
     let same = |letter: &Letter| {
         let mut sizes = letter.places.iter().map(|(input, axis)| &cx.input(*input).shape[*axis]);
-        if !sizes.clone().all(|size| size.as_i64().is_some() || matches!(size, tract_core::prelude::TDim::Sym(_))) {
+        if !sizes.clone().all(|size| {
+            size.as_i64().is_some() || matches!(size, tract_core::prelude::TDim::Sym(_))
+        }) {
             return false;
         }
         let first = sizes.clone().find(|size| letter.summed || !size.is_one());

@@ -103,7 +103,11 @@ impl Sizes<'_> {
     }
 
     /// Returns the size and stride, in elements, of rows and of columns.
-    fn strides(&self, store: &OutputStoreSpec, tensor: &Tensor) -> TractResult<[(usize, usize); 2]> {
+    fn strides(
+        &self,
+        store: &OutputStoreSpec,
+        tensor: &Tensor,
+    ) -> TractResult<[(usize, usize); 2]> {
         let stride = |axis: &Option<usize>| match axis {
             Some(axis) => {
                 let stride = tensor.strides().get(*axis).copied().unwrap_or(-1);
