@@ -23,8 +23,7 @@ macro_rules! operators {
         }
 
         impl Operator {
-            /// The number, version of the attributes and name of every operator, by ascending
-            /// number.
+            /// The number, attribute version and name of every operator, by ascending number.
             pub const TABLE: &'static [(u16, u8, &'static str)] =
                 &[ $( ($id, $version, stringify!($name)), )* ];
 
