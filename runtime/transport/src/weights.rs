@@ -15,9 +15,9 @@ use crate::prior::{NODES_BEFORE, SEEN};
 pub(crate) const TERMS: usize = 8;
 /// The maximum number of parts of a row.
 pub(crate) const PARTS: usize = 64;
-/// The fixed-point one of [`Expectation::factors`].
+/// The value that represents 1 in [`Expectation::factors`].
 pub(crate) const FACTOR: i32 = 64;
-/// The fixed-point one of [`Expectation::spreads`].
+/// The value that represents 1 in [`Expectation::spreads`].
 pub(crate) const SPREAD: u32 = 32;
 
 /// The number of classes of spread, two per octave.
