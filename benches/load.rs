@@ -1,5 +1,5 @@
-//! How long opening takes, and a cold process to its first result against tract reading the ONNX
-//! file itself. Processes are interleaved; medians.
+//! The time to open a bundle, and the time from process start to the first result, compared with
+//! tract on the ONNX file. Reports medians of interleaved processes.
 //!
 //!     cargo bench --bench load [MODEL]
 
@@ -30,7 +30,7 @@ fn main() {
 
 fn compare(model: &str) {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let scratch = tempfile::tempdir().expect("a scratch folder");

@@ -1,8 +1,9 @@
-//! The table of all models of the shared assets: parity, accuracy, sizes, load and run time.
+//! A table of all models of the shared assets: parity, accuracy, sizes, load time and inference
+//! time.
 //!
 //!     cargo bench --bench models [NAME]...
 //!
-//! Times are medians on this machine, one thread; compare them with each other only.
+//! Times are medians on this machine, with one thread. Compare them only with each other.
 
 #[path = "../tests/shared/mod.rs"]
 mod shared;
@@ -17,13 +18,13 @@ use shared::labelled::{spec_path, task, top1};
 use shared::{Checked, assets, check_outputs, model_names, settings};
 
 fn main() {
-    // `cargo test` runs benches too, with this argument; there is nothing to test here.
+    // `cargo test` also runs benchmarks, with this argument. There is nothing to test here.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--test") {
         return;
     }
     let Some(assets) = assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
@@ -122,7 +123,7 @@ fn row(assets: &Path, name: &str) -> Result<String, String> {
     ))
 }
 
-/// The inputs of a file of vectors, in the session's order.
+/// Reads the inputs from a vector file, in the session's order.
 fn inputs(session: &Session, file: &Path) -> Result<Vec<(String, Tensor)>, String> {
     let arrays = arrays::read_npz(file).map_err(|error| error.to_string())?;
     let names: Vec<String> = session.inputs().iter().map(|port| port.name.clone()).collect();
@@ -139,7 +140,7 @@ fn parity(model: &str, folder: &Path, session: &mut Session) -> Result<Checked, 
     let mut worst = Checked::default();
     for file in shared::vectors(folder) {
         let inputs = inputs(session, &file)?;
-        // Vectors of another size are for another bundle of the model.
+        // Vectors with another input size need another bundle of the model.
         let sized = shared::sized_input(model).is_some();
         if sized && inputs.iter().zip(session.inputs()).any(|((_, x), port)| !fits(x, port)) {
             continue;
@@ -157,7 +158,7 @@ fn parity(model: &str, folder: &Path, session: &mut Session) -> Result<Checked, 
     Ok(worst)
 }
 
-/// Whether a tensor has the sizes that a port names.
+/// Returns whether the shape of a tensor matches an input.
 fn fits(tensor: &Tensor, port: &hardtack::Port) -> bool {
     let same = |(size, extent): (&usize, &hardtack::Extent)| match extent {
         hardtack::Extent::Fixed(fixed) => fixed == size,
@@ -166,7 +167,7 @@ fn fits(tensor: &Tensor, port: &hardtack::Port) -> bool {
     tensor.shape().len() == port.shape.len() && tensor.shape().iter().zip(&port.shape).all(same)
 }
 
-/// Median time of a run on the first vector, in milliseconds.
+/// Returns the median inference time on the first vector, in milliseconds.
 fn time(folder: &Path, session: &mut Session) -> Result<f64, String> {
     let given = match shared::vectors(folder).first() {
         Some(file) => inputs(session, file)?,
@@ -182,7 +183,7 @@ fn time(folder: &Path, session: &mut Session) -> Result<f64, String> {
                         hardtack::Extent::Named(_) => 1,
                     })
                     .collect();
-                (port.name.clone(), Tensor::zeros(port.dtype, &shape).expect("a port's type"))
+                (port.name.clone(), Tensor::zeros(port.dtype, &shape).expect("an input's type"))
             })
             .collect(),
     };

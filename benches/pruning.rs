@@ -1,9 +1,9 @@
-//! What fewer channels cost in accuracy and save in time: networks of the shared assets in INT8, as
-//! they are and pruned, on labelled data. Both take turns when they are timed, on one thread.
+//! The accuracy and speed of channel pruning: INT8 networks of the shared assets, unpruned and
+//! pruned, on labeled data. Their timed inferences are interleaved, on one thread.
 //!
 //!     cargo bench --bench pruning [-- PART...]
 //!
-//! Each PART of the multiply-accumulates is taken away; 0.3 where none is given.
+//! PART is the fraction of the MACs to prune, such as 0.5 (default: 0.3).
 
 #[path = "../tests/shared/mod.rs"]
 mod shared;
@@ -17,20 +17,21 @@ use hardtack_converter::{Options, PruneTarget, Report, Silent, convert};
 use shared::labelled::{Top1, spec_path, task, top1};
 
 const NETWORKS: [&str; 2] = ["cifar_resnet14", "cifar_mobilenetv2s"];
-/// Calibration samples, all there are.
+/// The number of calibration samples: all that exist.
 const SAMPLES: usize = 300;
-/// Turns of each, and runs in a turn.
+/// The number of turns per network.
 const TURNS: usize = 401;
+/// The number of inferences per turn.
 const RUNS: usize = 20;
 
 fn main() {
-    // `cargo test` runs benches too, with this argument; there is nothing to test here.
+    // `cargo test` also runs benchmarks, with this argument. There is nothing to test here.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--test") {
         return;
     }
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let mut parts: Vec<f64> =
@@ -38,7 +39,7 @@ fn main() {
     if parts.is_empty() {
         parts.push(0.3);
     }
-    println!("| network | asked | left | float | INT8 | pruned | time |");
+    println!("| network | pruned MACs | remaining | float | INT8 | pruned INT8 | time |");
     println!("|---|---|---|---|---|---|---|");
     for name in NETWORKS {
         for part in &parts {
@@ -50,7 +51,7 @@ fn main() {
     }
 }
 
-/// A network in one form.
+/// A converted network.
 struct Form {
     report: Report,
     top1: Top1,
@@ -58,7 +59,7 @@ struct Form {
 }
 
 fn row(assets: &Path, name: &str, part: f64) -> Result<String, String> {
-    let task = task(name).ok_or("it has no task")?;
+    let task = task(name).ok_or("the network has no task")?;
     let spec = Spec::read(&spec_path(task.spec)).map_err(|error| error.to_string())?;
     let data = assets.join("data");
     let form = |int8: bool, prune_channels: Option<PruneTarget>| -> Result<Form, String> {
@@ -100,12 +101,12 @@ fn row(assets: &Path, name: &str, part: f64) -> Result<String, String> {
     ))
 }
 
-/// Appends the seconds of the runs of a turn.
+/// Runs one turn, and appends the time of each inference in seconds.
 fn turn(session: &mut Session, times: &mut Vec<f64>) -> Result<(), String> {
     let port = &session.inputs()[0];
     let size = |extent: &Extent| if let Extent::Fixed(size) = extent { *size } else { 1 };
     let shape: Vec<usize> = port.shape.iter().map(size).collect();
-    let input = Tensor::zeros(port.dtype, &shape).ok_or("an input that no memory holds")?;
+    let input = Tensor::zeros(port.dtype, &shape).ok_or("the input is too large")?;
     let name = port.name.clone();
     for _ in 0..RUNS {
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! From a photograph to a word: an ImageNet network with its own pre- and post-processing in
-//! the bundle.
+//! Classifies photos with an ImageNet network. The bundle contains the preprocessing, the
+//! postprocessing and the labels.
 //!
 //!     cargo run --release --example image_classification [PHOTO.jpg]...
 
@@ -17,7 +17,7 @@ fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let bundle_path = folder.path().join("mobilenet.tack");
 
-    // On your computer.
+    // On the development machine: convert the model.
     let settings = Spec::read(&examples.join("specs/mobilenet_v1.toml"))?;
     let options = Options {
         preprocess: settings.preprocess,
@@ -27,15 +27,15 @@ fn main() -> anyhow::Result<()> {
     };
     convert(&model.join("mobilenet_v1_0.25_128.onnx"), &bundle_path, &options, &mut Silent)?;
 
-    // In the app: everything else is in the bundle.
+    // In the app: everything that the app needs is in the bundle.
     let bundle = Bundle::open(&bundle_path)?;
     bundle.verify()?;
     let manifest = bundle.manifest()?;
     let (input, output) = (&manifest.inputs[0], &manifest.outputs[0]);
-    let photo = Preprocessor::new(bundle.preprocess()?.context("no pre-processing")?, input)?;
+    let photo = Preprocessor::new(bundle.preprocess()?.context("no preprocessing")?, input)?;
     let labels: Vec<&str> = bundle.labels()?.context("no labels")?.iter().collect();
     let classes =
-        Postprocessor::new(bundle.postprocess()?.context("no post-processing")?, output, labels);
+        Postprocessor::new(bundle.postprocess()?.context("no postprocessing")?, output, labels);
     let mut session = Session::new(&bundle)?;
 
     let mut files: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();

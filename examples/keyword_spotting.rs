@@ -1,5 +1,5 @@
-//! A keyword-spotting network, from ONNX to a word: converted to INT8, packed, verified,
-//! evaluated on labelled samples and run on recordings.
+//! A keyword-spotting network from ONNX to recognized words: converts it to INT8, verifies the
+//! bundle, evaluates it on labeled samples and runs it on audio files.
 //!
 //!     cargo run --release --example keyword_spotting [RECORDING.wav]...
 
@@ -17,7 +17,7 @@ fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let bundle_path = folder.path().join("keywords.tack");
 
-    // The bundle takes recordings; the calibration and evaluation data are features already.
+    // The bundle takes audio. The calibration and evaluation data are already features.
     let recordings = Spec::read(&examples.join("specs/keyword_wav.toml"))?;
     let features = Spec::read(&examples.join("specs/keyword_features.toml"))?;
     let labels = spec::read_labels(&data.join("labels.txt"))?;
@@ -43,17 +43,17 @@ fn main() -> anyhow::Result<()> {
             1e3 * stage.seconds
         );
     }
-    println!("     {} bytes of ONNX became {} bytes", report.source_bytes, report.bundle_bytes);
+    println!("     ONNX: {} bytes, bundle: {} bytes", report.source_bytes, report.bundle_bytes);
 
     println!("2. verify    {}", report.digest);
     let bundle = Bundle::open(&bundle_path)?;
     bundle.verify()?;
     let mut session = Session::new(&bundle)?;
     let golden = hardtack::golden::check(&bundle, &mut session)?;
-    anyhow::ensure!(golden.holds(), "the test vectors do not hold on this machine");
-    println!("     all digests hold, {} test vectors give the same bytes here", golden.cases);
+    anyhow::ensure!(golden.holds(), "the golden vectors do not match on this machine");
+    println!("     all digests match, {} golden vectors match bit-exactly", golden.cases);
 
-    println!("3. evaluate  on 400 labelled samples");
+    println!("3. evaluate  on 400 labeled samples");
     let manifest = bundle.manifest()?;
     let input = &manifest.inputs[0];
     let from_features = Preprocessor::new(features.preprocess.context("settings")?, input)?;
@@ -69,9 +69,9 @@ fn main() -> anyhow::Result<()> {
         let outputs = session.run(&[(input.name, &sample)])?;
         right += (classes.top(&outputs[0].1, 1)?[0].index == *class as usize) as usize;
     }
-    println!("     {right} of {} right", y.len());
+    println!("     {right} of {} correct", y.len());
 
-    println!("4. listen");
+    println!("4. recognize words in audio files");
     let mut files: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     if files.is_empty() {
         files = ["yes", "no", "noise"].map(|n| data.join(format!("{n}_1000ms.wav"))).into();

@@ -1,4 +1,4 @@
-//! The library in a few lines: convert a small model, open the bundle, run it.
+//! Converts a small model, opens the bundle and runs it.
 //!
 //!     cargo run --release --example quickstart
 
@@ -12,10 +12,10 @@ fn main() -> anyhow::Result<()> {
     let bundles = tempfile::tempdir()?;
     let output = bundles.path().join("quickstart.tack");
 
-    // On your computer: ONNX in, bundle out.
+    // On the development machine: convert ONNX to a bundle.
     convert(&folder.join("kws_dscnn.onnx"), &output, &Options::default(), &mut Silent)?;
 
-    // On the device: map the file, check its digests, run.
+    // On the device: map the file, verify its digests, and run the model.
     let bundle = Bundle::open(&output)?;
     bundle.verify()?;
     let mut session = Session::new(&bundle)?;

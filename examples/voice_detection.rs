@@ -1,5 +1,5 @@
-//! Streaming voice activity detection: one frame of 32 ms at a time, the network's state kept by
-//! the session.
+//! Streaming voice activity detection: runs one frame of 32 ms at a time, while the session keeps
+//! the state of the network.
 //!
 //!     cargo run --release --example voice_detection [RECORDING.wav]
 
@@ -17,7 +17,8 @@ fn main() -> anyhow::Result<()> {
     let bundles = tempfile::tempdir()?;
     let bundle_path = bundles.path().join("voice.tack");
 
-    // On your computer. Binding the sample rate decides every branch of the network.
+    // On the development machine: convert the model. A fixed sample rate resolves all branches of
+    // the network.
     let bind = |name: &str, value: &str| (name.to_string(), value.to_string());
     let options = hardtack_converter::Options {
         set: vec![bind("sr", "16000"), bind("input", "1x576"), bind("state", "2x1x128")],
@@ -27,18 +28,18 @@ fn main() -> anyhow::Result<()> {
     };
     convert(&folder.join("silero_vad.onnx"), &bundle_path, &options, &mut Silent)?;
 
-    // On the device.
+    // On the device: run the frames of an audio stream.
     let bundle = Bundle::open(&bundle_path)?;
     bundle.verify()?;
     let manifest = bundle.manifest()?;
     let input = &manifest.inputs[0];
-    let frames = Preprocessor::new(bundle.preprocess()?.context("no pre-processing")?, input)?;
+    let frames = Preprocessor::new(bundle.preprocess()?.context("no preprocessing")?, input)?;
     let options = Options { keep_state: true, ..Options::default() };
     let mut session = Session::with_options(&bundle, options)?;
 
     let recording = std::env::args_os().nth(1).map(PathBuf::from);
     let stream = frames.file(&recording.unwrap_or_else(|| folder.join("speech_6s.wav")))?;
-    let period = stream.period().context("a stream of frames")?;
+    let period = stream.period().context("the preprocessing is not a stream of frames")?;
     let (mut speaking, mut speech, mut count) = (false, 0usize, 0usize);
     for (index, frame) in stream.enumerate() {
         let outputs = session.run(&[(input.name, &frame)])?;

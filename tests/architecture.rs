@@ -1,9 +1,9 @@
-//! Who may depend on whom, read from the manifests: the direction of the arrows is a test.
+//! Checks the allowed dependencies between crates, from their manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Each crate with the crates of ours it may name, in any kind of dependency.
+/// Each crate of the workspace, with the workspace crates that it may depend on.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("hardtack-bundle", &[]),
     ("hardtack-transport", &["hardtack-bundle"]),
@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Crates from elsewhere that only some of ours may name.
+/// External crates that only some workspace crates may depend on.
 const RESERVED: &[(&str, &[&str])] = &[
     ("tract-core", &["hardtack", "hardtack-converter"]),
     ("tract-hir", &["hardtack-converter"]),
@@ -72,7 +72,7 @@ fn dependencies(manifest: &toml::Table) -> BTreeSet<String> {
 }
 
 #[test]
-fn our_crates_depend_one_way() {
+fn workspace_crates_have_only_allowed_dependencies() {
     let manifests = manifests();
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
     let known: BTreeSet<&str> = allowed.keys().copied().collect();
@@ -87,12 +87,12 @@ fn our_crates_depend_one_way() {
         }
     }
     for name in known {
-        assert!(manifests.contains_key(name), "{name} is in the list but not in the tree");
+        assert!(manifests.contains_key(name), "{name} is in the list but does not exist");
     }
 }
 
 #[test]
-fn reserved_crates_stay_where_they_belong() {
+fn reserved_crates_are_used_only_where_allowed() {
     for (name, manifest) in manifests() {
         for dependency in dependencies(&manifest) {
             if let Some((_, may)) = RESERVED.iter().find(|(reserved, _)| *reserved == dependency) {
@@ -102,9 +102,9 @@ fn reserved_crates_stay_where_they_belong() {
     }
 }
 
-/// `no_std` below the session, and no unsafe code but where it is named here.
+/// Crates below the session are `no_std`, and most crates forbid unsafe code.
 #[test]
-fn crate_roots_declare_what_they_promise() {
+fn crate_roots_have_the_required_attributes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (path, promises) in [
         ("runtime/bundle/src/lib.rs", &["#![no_std]", "#![forbid(unsafe_code)]"][..]),
@@ -121,9 +121,9 @@ fn crate_roots_declare_what_they_promise() {
     }
 }
 
-/// In the crate that applications link, unsafe code is the memory map's alone.
+/// In the crate that applications link, only the memory map uses unsafe code.
 #[test]
-fn only_the_memory_map_is_unsafe_in_the_session() {
+fn only_the_memory_map_of_the_session_is_unsafe() {
     fn visit(folder: &Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).expect("source folder") {
             let path = entry.expect("entry").path();

@@ -1,5 +1,4 @@
-//! A transformer whose large products are computed in integers, with activations quantized when they are
-//! there: what becomes of its embeddings.
+//! Dynamic quantization of a transformer: runs large matmuls in INT8, and checks the embeddings.
 
 mod shared;
 
@@ -10,7 +9,7 @@ use shared::applications::topics;
 #[test]
 fn sentences_keep_their_topics() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let folder = assets.join("models/minilm_l6_v2_w8");
@@ -23,7 +22,7 @@ fn sentences_keep_their_topics() {
     let bundle = Bundle::open(&output).unwrap();
     let graph = bundle.container().unwrap().graph().unwrap().unwrap();
     let count = |name| graph.nodes.iter().filter(|node| node.operator.name() == name).count();
-    // Six for each layer; two products of activations stay.
+    // Six matmuls per layer become integer. Two multiply activations, and stay in float.
     assert_eq!((count("DynamicMatMul"), count("Einsum")), (36, 12));
     let mut session = Session::new(&bundle).unwrap();
     assert!(hardtack::golden::check(&bundle, &mut session).unwrap().holds());
@@ -41,7 +40,7 @@ fn sentences_keep_their_topics() {
         let quality = 10.0 * (signal / noise).log10();
         assert!((26.0..50.0).contains(&quality), "{number}: {quality} dB");
     }
-    // Float tells 345 of them.
+    // The float model classifies 345 of them correctly.
     let top1 = topics(&mut session, &assets.join("data/agnews400")).unwrap();
     assert!((343..=347).contains(&top1.right), "{top1}");
 }

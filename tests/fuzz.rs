@@ -1,5 +1,5 @@
-//! The fuzz targets on their seeds and on a fixed number of mutants of each, without a fuzzer.
-//! `fuzz/README.md` says how to run them longer, with a fuzzer and a sanitizer.
+//! Runs the fuzz targets on their seeds and a fixed number of mutants of each, without a fuzzer.
+//! `fuzz/README.md` describes how to run them for longer, with a fuzzer and a sanitizer.
 
 #[path = "../fuzz/src/lib.rs"]
 mod hardtack_fuzz;
@@ -11,7 +11,7 @@ const PNG: &[u8] =
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89\
     \0\0\0\nIDATx\x9cc\0\x01\0\0\x05\0\x01\r\n-\xb4\0\0\0\0IEND\xaeB`\x82";
 
-/// Numbers that look random and are the same every time (SplitMix64).
+/// A deterministic pseudorandom number generator (SplitMix64).
 struct Numbers(u64);
 
 impl Numbers {
@@ -26,7 +26,7 @@ impl Numbers {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    /// A number that a length, an offset or a dimension may be confused by.
+    /// Returns a number that is likely to break a length, an offset or a dimension.
     fn telling(&mut self) -> u64 {
         match self.below(3) {
             0 => self.below(20) as u64,
@@ -36,7 +36,7 @@ impl Numbers {
     }
 }
 
-/// A number as postcard writes it.
+/// Encodes a number like postcard.
 fn varint(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number > 127 {
@@ -77,7 +77,7 @@ fn mutate(bytes: &mut Vec<u8>, numbers: &mut Numbers) {
     }
 }
 
-/// Keeps the input that a target panics on.
+/// Saves the input if the target panics.
 struct Kept<'a>(&'a str, &'a [u8]);
 
 impl Drop for Kept<'_> {
@@ -85,12 +85,12 @@ impl Drop for Kept<'_> {
         if std::thread::panicking() {
             let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.crash", self.0));
             let kept = std::fs::write(&file, self.1).map(|()| file);
-            eprintln!("the input of {} that panics: {kept:?}", self.0);
+            eprintln!("{} panicked; its input is saved: {kept:?}", self.0);
         }
     }
 }
 
-/// Calls a target with the seeds, and with this many mutants of each.
+/// Calls a target with each seed, and with `mutants` mutants of each.
 fn run(name: &str, seeds: &[Vec<u8>], mutants: usize, target: fn(&[u8])) {
     assert!(!seeds.is_empty(), "{name} has no seeds");
     let call = |bytes: &[u8]| {
@@ -108,7 +108,7 @@ fn run(name: &str, seeds: &[Vec<u8>], mutants: usize, target: fn(&[u8])) {
     }
 }
 
-/// The files of a folder with this extension that have at most `most` bytes.
+/// Returns the contents of the files in a folder that have this extension and at most `most` bytes.
 fn files(folder: &str, extension: &str, most: usize) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries =
@@ -143,12 +143,12 @@ fn bundles_run() {
 }
 
 #[test]
-fn bundles_run_through_c() {
+fn bundles_run_through_the_c_interface() {
     run("c_interface", &sections(), 50, hardtack_fuzz::c_interface);
 }
 
 #[test]
-fn compressed_bundles_are_read() {
+fn compressed_bundles_are_decompressed() {
     let mut seeds = files("tests/frozen/transport", "tackz", 1 << 20);
     seeds.extend(files("tests/hostile", "tackz", 1 << 20));
     run("transport_unpack", &seeds, 100, hardtack_fuzz::transport_unpack);
@@ -156,8 +156,8 @@ fn compressed_bundles_are_read() {
 
 #[test]
 fn models_are_converted() {
-    // Without mutants: what they may do to the process is for a supervised conversion.
-    // Others of the folder ask for minutes of work.
+    // No mutants: they may crash the process, so only a supervised conversion may read them. The
+    // other files of the folder take minutes.
     let names = ["dilated_beyond_32_bits", "never_a_number", "topk_matmul"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("converter/cli/tests/hostile");
     let read = |name| std::fs::read(folder.join(name).with_extension("onnx")).unwrap();
@@ -166,7 +166,7 @@ fn models_are_converted() {
 }
 
 #[test]
-fn recordings_are_read() {
+fn audio_is_read() {
     let mut seeds = files("examples/data/keyword_spotting", "wav", 1 << 20);
     seeds.truncate(1);
     run("audio", &seeds, 300, hardtack_fuzz::audio);

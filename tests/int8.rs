@@ -1,4 +1,4 @@
-//! INT8 networks of the shared assets against their float originals, on labelled data.
+//! Accuracy of INT8 networks compared with float, on labeled data of the shared assets.
 
 mod shared;
 
@@ -8,13 +8,13 @@ use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Silent, convert};
 use shared::labelled::{Top1, answers, spec_path, task, top1};
 
-/// Files of at least this many bytes are mostly weights.
+/// Files of at least this size in bytes consist mostly of weights.
 const LARGE: u64 = 1 << 20;
 
-/// Top-1 in float and in INT8, after all else has been checked; with so many bits a weight, and then
-/// the size to be shipped as a part of the source's.
+/// Converts a network with `weight_bits` bits per weight and checks the bundle. Returns the top-1
+/// accuracy in float and in INT8, and the size of the compressed bundle relative to the source.
 fn both(name: &str, weight_bits: Option<f64>) -> (Top1, Top1, f64) {
-    let assets = shared::assets().expect("asked before");
+    let assets = shared::assets().expect("the caller checked");
     let task = task(name).expect("a network with a task");
     let scratch = tempfile::tempdir().unwrap();
     let source = assets.join("models").join(name).join("model.onnx");
@@ -49,19 +49,19 @@ fn both(name: &str, weight_bits: Option<f64>) -> (Top1, Top1, f64) {
     assert!(session.is_integer(), "{name}");
     assert!(hardtack::golden::check(&bundle, &mut session).unwrap().holds(), "{name}");
     let int8 = top1(&bundle, &mut session, &evaluation).unwrap();
-    let shipped = report.transport_bytes.expect("asked for") as f64;
+    let shipped = report.transport_bytes.expect("compression is enabled") as f64;
     (float, int8, shipped / report.source_bytes as f64)
 }
 
 fn loses_at_most_a_point(names: &[&str]) {
     if shared::assets().is_none() {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     }
     for name in names {
         let (float, int8, _) = both(name, None);
         println!("{name:32} float {float}, INT8 {int8}");
-        assert!(int8.part() >= float.part() - 0.01 - 1e-9, "{name}: {float} became {int8}");
+        assert!(int8.part() >= float.part() - 0.01 - 1e-9, "{name}: float {float}, INT8 {int8}");
     }
 }
 
@@ -77,13 +77,14 @@ fn small_networks_lose_at_most_a_point() {
 }
 
 #[test]
-fn networks_for_photographs_lose_at_most_a_point() {
+fn imagenet_networks_lose_at_most_a_point() {
     loses_at_most_a_point(&["mobilenet_v1_0.25_128", "mobilenet_v2_1.0_224", "squeezenet1_1"]);
 }
 
-/// Signal to noise ratio in dB of a network's outputs over its evaluation data, and its bundle's size.
+/// Returns the signal-to-noise ratio of a network's outputs in dB over its evaluation data, and the
+/// size of its bundle in bytes.
 fn outputs(name: &str, int16: Int16) -> (f64, u64) {
-    let assets = shared::assets().expect("asked before");
+    let assets = shared::assets().expect("the caller checked");
     let task = task(name).expect("a network with a task");
     let scratch = tempfile::tempdir().unwrap();
     let source = assets.join("models").join(name).join("model.onnx");
@@ -118,27 +119,27 @@ fn outputs(name: &str, int16: Int16) -> (f64, u64) {
 }
 
 #[test]
-fn activations_of_16_bits_are_nearer_to_float() {
+fn int16_activations_are_closer_to_float() {
     if shared::assets().is_none() {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     }
     let name = "mlperf_tiny_kws_dscnn";
     let (narrow, narrow_bytes) = outputs(name, Int16::default());
     let (wide, wide_bytes) = outputs(name, Int16::All);
     println!("{name}: {narrow:.1} dB, {narrow_bytes} bytes; {wide:.1} dB, {wide_bytes} bytes");
-    // Weights have 8 bits still, and so have what enters and what leaves.
-    assert!(wide > narrow + 1.0, "{narrow:.1} dB became {wide:.1} dB");
+    // Weights, inputs and outputs still have 8 bits.
+    assert!(wide > narrow + 1.0, "INT8 {narrow:.1} dB, INT16 {wide:.1} dB");
 }
 
 #[test]
-fn a_tenth_of_the_source_is_enough_for_a_network() {
+fn a_network_compresses_to_a_tenth_of_its_source() {
     if shared::assets().is_none() {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     }
     let (float, int8, shipped) = both("cifar_resnet14", Some(3.3));
-    println!("float {float}, INT8 {int8}, shipped in {:.1} %", 100.0 * shipped);
+    println!("float {float}, INT8 {int8}, compressed to {:.1} %", 100.0 * shipped);
     assert!(shipped <= 0.1, "{shipped}");
-    assert!(int8.part() >= float.part() - 0.01 - 1e-9, "{float} became {int8}");
+    assert!(int8.part() >= float.part() - 0.01 - 1e-9, "float {float}, INT8 {int8}");
 }

@@ -1,4 +1,4 @@
-//! A bundle that takes and gives integers answers as the one that takes and gives reals.
+//! A bundle with integer inputs and outputs computes the same results as one with float ones.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ fn options() -> Options {
 }
 
 #[test]
-fn integers_stand_for_the_same_reals() {
+fn integer_inputs_and_outputs_match_float_ones() {
     let scratch = tempfile::tempdir().unwrap();
     let bundles = [false, true].map(|integer_io| {
         let output = scratch.path().join(format!("{integer_io}.tack"));
@@ -58,7 +58,7 @@ fn integers_stand_for_the_same_reals() {
 }
 
 #[test]
-fn what_is_not_in_integers_is_refused() {
+fn integer_io_requires_int8() {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("none.tack");
     let options = Options { int8: false, calibration: None, integer_io: true, ..options() };

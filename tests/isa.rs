@@ -1,6 +1,6 @@
-//! Integer programs give the same bytes on every instruction set and with any number of threads.
+//! Integer programs compute the same bytes with every instruction set and any number of threads.
 //!
-//! `HARDTACK_REQUIRE_ISA=avx512vnni,avx2` makes the absence of an instruction set a failure.
+//! With `HARDTACK_REQUIRE_ISA=avx512vnni,avx2`, the tests fail if the processor lacks one of these.
 
 mod shared;
 
@@ -12,13 +12,14 @@ use hardtack_converter::spec::Spec;
 use hardtack_converter::{Silent, convert};
 use shared::labelled::{spec_path, task};
 
-/// Instruction sets of this processor, after a look at those that must be among them.
+/// Returns the instruction sets of this processor. Panics if a required one is missing.
 fn supported() -> Vec<Isa> {
     let supported: Vec<Isa> = Isa::ALL.iter().copied().filter(|isa| isa.is_supported()).collect();
     let required = std::env::var("HARDTACK_REQUIRE_ISA").unwrap_or_default();
     for name in required.split(',').filter(|name| !name.is_empty()) {
-        let isa = Isa::from_name(name).unwrap_or_else(|| panic!("{name} is no instruction set"));
-        assert!(supported.contains(&isa), "this processor does not have {isa}");
+        let isa =
+            Isa::from_name(name).unwrap_or_else(|| panic!("{name} is not an instruction set"));
+        assert!(supported.contains(&isa), "this processor does not support {isa}");
     }
     println!("instruction sets: {supported:?}");
     supported
@@ -48,7 +49,7 @@ fn agrees_on_all(name: &str, bundle: &Bundle) {
     }
 }
 
-/// How a network of the assets is made INT8, with few samples.
+/// Returns options for the INT8 conversion of a network of the assets, with few samples.
 fn options(name: &str, assets: &Path) -> hardtack_converter::Options {
     let task = task(name).expect("a network with a task");
     let mut options = hardtack_converter::Options {
@@ -65,10 +66,10 @@ fn options(name: &str, assets: &Path) -> hardtack_converter::Options {
     options
 }
 
-/// A bundle that is never made anew: its vectors hold on every target, for ever. A change that
-/// breaks this is a change of the format.
+/// Frozen bundles are never regenerated: their golden vectors must match on every target. A change
+/// that breaks this test is a change of the format.
 #[test]
-fn a_frozen_network_gives_its_frozen_bytes() {
+fn frozen_networks_compute_their_frozen_outputs() {
     for name in ["kws_dscnn", "kws_dscnn_i8", "kws_dscnn_neon"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen/programs");
         let bundle = Bundle::open(folder.join(format!("{name}.tack"))).unwrap();
@@ -86,10 +87,10 @@ fn a_frozen_network_gives_its_frozen_bytes() {
 #[test]
 fn networks_agree_on_every_instruction_set() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
-    // They stay there for other processors to be tried on.
+    // The bundles are kept, to test them on other processors.
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundles");
     std::fs::create_dir_all(&kept).unwrap();
     for name in [
@@ -111,7 +112,7 @@ fn networks_agree_on_every_instruction_set() {
         for packing in [Isa::detect().packing(), None] {
             options.packing = packing;
             convert(&source, &output, &options, &mut Silent).unwrap();
-            // Mapped, so that packed weights lie at a multiple of 64.
+            // A mapped bundle has packed weights that are aligned to 64 bytes.
             let bundle = Bundle::open(&output).unwrap();
             let options = Options::default();
             let session = Session::with_options(&bundle, options).unwrap();
@@ -122,9 +123,9 @@ fn networks_agree_on_every_instruction_set() {
         assert_eq!(
             vectors(&bundles[0]),
             vectors(&bundles[1]),
-            "{name}: the target changes results"
+            "{name}: results depend on the target"
         );
-        // And as microcontrollers take it.
+        // The form for microcontrollers, with integer inputs and outputs.
         options.integer_io = true;
         let output = kept.join(format!("{name}_i8.tack"));
         convert(&source, &output, &options, &mut Silent).unwrap();
@@ -133,9 +134,9 @@ fn networks_agree_on_every_instruction_set() {
 }
 
 #[test]
-fn sixteen_bits_agree_on_every_instruction_set() {
+fn int16_networks_agree_on_every_instruction_set() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundles");
@@ -143,13 +144,13 @@ fn sixteen_bits_agree_on_every_instruction_set() {
     let name = "mlperf_tiny_kws_dscnn";
     let source = assets.join("models").join(name).join("model.onnx");
     let mut options = options(name, &assets);
-    // Layers that read, give or have 16 bits beside some that do not, and all of them.
+    // Layers with INT16 inputs, outputs or both next to INT8 layers; then INT16 everywhere.
     let layers =
         ["StatefulPartitionedCall/functional_1/conv2d/BiasAdd", "Conv__95"].map(String::from);
     for (form, int16) in [("some", Int16::Nodes(layers.into())), ("all", Int16::All)] {
         options.quantize.int16 = int16;
         let mut given = Vec::new();
-        // Of every family, `mcu` at last, whose bundle stays for other processors.
+        // Every family. `mcu` is last, so that its bundle is kept for other processors.
         for packing in Packing::ALL.iter().copied().map(Some).chain([None]) {
             options.packing = packing;
             options.integer_io = packing.is_none();
@@ -161,19 +162,19 @@ fn sixteen_bits_agree_on_every_instruction_set() {
                 given.push(vectors(&bundle));
             }
         }
-        assert!(given.windows(2).all(|pair| pair[0] == pair[1]), "the family changes results");
+        assert!(given.windows(2).all(|pair| pair[0] == pair[1]), "results depend on the family");
     }
 }
 
-/// The digest of a bundle's golden vectors.
+/// Returns the digest of a bundle's golden vectors.
 fn vectors(bundle: &Bundle) -> hardtack_bundle::Digest {
     bundle.container().unwrap().sections().last().unwrap().digest
 }
 
 #[test]
-fn a_limited_arena_changes_no_byte() {
+fn an_arena_limit_does_not_change_results() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let scratch = tempfile::tempdir().unwrap();
@@ -194,14 +195,14 @@ fn a_limited_arena_changes_no_byte() {
             let session = Session::new(&bundle).unwrap();
             assert_eq!(session.arena_bytes() as u64, report.arena_bytes);
             match arena_limit {
-                None => assert!(report.arena_bytes > limit, "{name} needs no strips"),
+                None => assert!(report.arena_bytes > limit, "{name} needs no row tiles"),
                 Some(limit) => assert!(report.arena_bytes <= limit, "{name}"),
             }
             agrees_on_all(name, &bundle);
             bundles.push(bundle);
         }
-        assert_eq!(vectors(&bundles[0]), vectors(&bundles[1]), "{name}: strips change results");
-        // Nothing is written where the limit cannot be kept.
+        assert_eq!(vectors(&bundles[0]), vectors(&bundles[1]), "{name}: row tiles change results");
+        // Nothing is written if the limit cannot be met.
         options.arena_limit = Some(1000);
         let output = scratch.path().join("none.tack");
         let error = convert(&source, &output, &options, &mut Silent).unwrap_err();

@@ -1,5 +1,5 @@
-//! Every model of the shared assets, from ONNX to a bundle to outputs, against the vectors that
-//! came with it.
+//! Converts and runs every model of the shared assets, and compares the outputs with its reference
+//! vectors.
 
 mod shared;
 
@@ -9,10 +9,10 @@ use hardtack::{Bundle, Session, Tensor};
 use hardtack_converter::{Options, Silent, arrays, convert};
 use shared::{Checked, assets, check_outputs, model_names, settings};
 
-/// Converts a model, runs all its vectors, and tells the worst difference as a part of the
-/// output's range, or what went wrong.
+/// Converts a model and runs all its vectors. Returns the largest difference relative to the
+/// output's range, or an error message.
 fn check(name: &str) -> Result<Checked, String> {
-    let folder = assets().expect("asked before").join("models").join(name);
+    let folder = assets().expect("the caller checked").join("models").join(name);
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let source = shared::source(&folder, scratch.path())?;
     let mut options = Options { set: settings(name), ..Options::default() };
@@ -45,8 +45,8 @@ fn run(
     convert(source, &output, options, &mut Silent).map_err(|error| error.to_string())?;
     let source_bytes = std::fs::metadata(source).map_err(|error| error.to_string())?.len();
     let bundle_bytes = std::fs::metadata(&output).map_err(|error| error.to_string())?.len();
-    // What a bundle has and ONNX has not: digests, a manifest, test vectors; and where every value
-    // is quantized, a place for each of many scales.
+    // A bundle has digests, a manifest and golden vectors in addition to the ONNX file, and
+    // space for each scale if every value is quantized.
     let allowed = source_bytes + 2048.max(source_bytes / 50);
     if bundle_bytes > allowed {
         return Err(format!("the bundle has {bundle_bytes} bytes, its source {source_bytes}"));
@@ -56,7 +56,7 @@ fn run(
     let mut session = Session::new(&bundle).map_err(|error| error.to_string())?;
     let golden = hardtack::golden::check(&bundle, &mut session).map_err(|e| e.to_string())?;
     if !golden.holds() {
-        return Err(format!("the bundle's own vectors do not hold: {golden:?}"));
+        return Err(format!("the bundle's golden vectors do not match: {golden:?}"));
     }
     let mut worst = Checked::default();
     for arrays in vectors {
@@ -72,7 +72,7 @@ fn run(
         let outputs = session.run(&inputs).map_err(|error| error.to_string())?;
         for (name, got) in outputs.iter() {
             let Some((_, expected)) = arrays.iter().find(|(n, _)| n == name) else {
-                return Err(format!("there is no output {name:?} among the vectors"));
+                return Err(format!("the vectors have no output {name:?}"));
             };
             worst = worst.max(check_outputs(model, expected, got)?);
         }
@@ -81,9 +81,9 @@ fn run(
 }
 
 #[test]
-fn every_model_gives_the_outputs_that_came_with_it() {
+fn every_model_matches_its_reference_outputs() {
     let Some(_) = assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let mut failures = Vec::new();

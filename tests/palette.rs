@@ -1,4 +1,4 @@
-//! A palette of weights, on a real network.
+//! Palettization of weights, on a real network.
 
 mod shared;
 
@@ -8,10 +8,11 @@ use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Report, Silent, convert};
 use shared::labelled::{Top1, spec_path, task, top1};
 
-/// What a conversion of a network of the shared assets reports, and its top-1 on labelled data.
+/// Converts a network of the shared assets. Returns the report and the top-1 accuracy on labeled
+/// data.
 fn quantized(name: &str, samples: usize, quantize: Settings) -> Option<(Report, Top1)> {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return None;
     };
     let task = task(name).expect("a network with a task");
@@ -38,15 +39,15 @@ fn quantized(name: &str, samples: usize, quantize: Settings) -> Option<(Report, 
 }
 
 #[test]
-fn a_palette_of_16_ships_less_and_answers_nearly_as_well() {
+fn a_palette_of_16_is_smaller_and_nearly_as_accurate() {
     let name = "mlperf_tiny_kws_dscnn";
     let Some((whole, before)) = quantized(name, 64, Settings::default()) else { return };
     let settings = Settings { palette: Some(16), ..Settings::default() };
-    let (report, after) = quantized(name, 64, settings).expect("the assets are there");
+    let (report, after) = quantized(name, 64, settings).expect("the assets exist");
     let layers = || report.layers.iter().filter_map(|layer| layer.weights.as_ref());
     assert!(layers().count() > 5);
     assert!(layers().all(|weights| weights.levels <= 16));
     let (shipped, all) = (report.transport_bytes.unwrap(), whole.transport_bytes.unwrap());
     assert!(10 * shipped < 9 * all, "{shipped} of {all}");
-    assert!(after.part() >= before.part() - 0.03, "{before} became {after}");
+    assert!(after.part() >= before.part() - 0.03, "before {before}, after {after}");
 }

@@ -1,4 +1,4 @@
-//! Networks of the shared assets that lost a part of their channels, on labelled data.
+//! Channel pruning of networks of the shared assets, on labeled data.
 
 mod shared;
 
@@ -7,14 +7,14 @@ use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, PruneTarget, Silent, convert};
 use shared::labelled::{Top1, spec_path, task, top1};
 
-/// The part of the multiply-accumulates that is taken away.
+/// The fraction of the MACs to prune.
 const MACS: f64 = 0.3;
-/// What top-1 may lose by that and by INT8 together.
+/// The maximum loss of top-1 accuracy due to pruning and INT8 together.
 const LOSS: f64 = 0.015;
 
-/// Top-1 of a network in INT8 without a part of its channels, and of the network as it is.
+/// Returns the top-1 accuracy of the pruned INT8 network, and of the original float network.
 fn pruned_and_float(name: &str) -> (Top1, Top1) {
-    let assets = shared::assets().expect("asked before");
+    let assets = shared::assets().expect("the caller checked");
     let task = task(name).expect("a network with a task");
     let scratch = tempfile::tempdir().unwrap();
     let source = assets.join("models").join(name).join("model.onnx");
@@ -36,7 +36,7 @@ fn pruned_and_float(name: &str) -> (Top1, Top1) {
     options.calibration = Some(data.join(task.calibration));
     options.prune_channels = Some(PruneTarget::Macs(MACS));
     let report = convert(&source, &output, &options, &mut Silent).unwrap();
-    let pruned = report.pruned.expect("asked for");
+    let pruned = report.pruned.expect("pruning is enabled");
     assert!(pruned.after.macs <= (1.0 - MACS) * pruned.before.macs, "{name}: {pruned:?}");
     assert!(pruned.after.bytes < pruned.before.bytes, "{name}: {pruned:?}");
     assert!(pruned.groups.iter().all(|group| group.after < group.before), "{name}: {pruned:?}");
@@ -48,20 +48,20 @@ fn pruned_and_float(name: &str) -> (Top1, Top1) {
 }
 
 #[test]
-fn three_tenths_less_to_compute_cost_little() {
+fn pruning_three_tenths_of_the_macs_costs_little() {
     if shared::assets().is_none() {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     }
     for name in ["cifar_mobilenetv2s", "cifar_resnet14"] {
         let (pruned, float) = pruned_and_float(name);
-        println!("{name:32} float {float}, pruned and in INT8 {pruned}");
-        assert!(pruned.part() >= float.part() - LOSS, "{name}: {float} became {pruned}");
+        println!("{name:32} float {float}, pruned INT8 {pruned}");
+        assert!(pruned.part() >= float.part() - LOSS, "{name}: float {float}, pruned {pruned}");
     }
 }
 
 #[test]
-fn pruning_without_calibration_data_is_refused() {
+fn pruning_requires_calibration_data() {
     let options = Options { prune_channels: Some(PruneTarget::Macs(MACS)), ..Options::default() };
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");

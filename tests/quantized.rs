@@ -1,4 +1,4 @@
-//! Networks that state their scales, against what ONNX Runtime gives for them
+//! Compares pre-quantized networks (QDQ or QOperator) with the outputs of ONNX Runtime
 //! (`tests/quantized/make.py`).
 
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use hardtack::{Bundle, Session};
 use hardtack_converter::{Options, Report, Silent, arrays, convert};
 
-/// What became of a network, and how far its output is from ONNX Runtime's.
+/// The result of a conversion, and the difference of the output from ONNX Runtime's.
 struct Run {
     report: Report,
-    /// Whether it runs in integers throughout.
+    /// Whether all nodes run in integers.
     integer: bool,
-    /// The operators of its graph.
+    /// The operators of the graph.
     operators: Vec<&'static str>,
-    /// The largest difference of an element.
+    /// The largest absolute difference of an element.
     largest: f32,
     /// The scale of the output.
     step: f32,
-    /// The part of the elements that differ by half a step or more.
+    /// The fraction of elements that differ by half a step or more.
     differ: f32,
 }
 
-/// Converts a network of the folder and runs it.
+/// Converts and runs a network of the folder.
 fn run(name: &str) -> Run {
     let file = |end: &str| -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/quantized").join(format!("{name}.{end}"))
@@ -50,14 +50,14 @@ fn run(name: &str) -> Run {
     Run { report, integer, operators, largest, step, differ }
 }
 
-/// That nothing stays in float.
+/// Asserts that no node runs in float.
 fn assert_integer(name: &str, run: &Run) {
     let left: Vec<_> = run.report.float_nodes.iter().map(|n| (&n.node, &n.reason)).collect();
     assert!(run.integer && left.is_empty(), "{name}: {left:?}");
 }
 
 #[test]
-fn stated_scales_run_in_integers_within_one_step() {
+fn prequantized_networks_run_in_integers_within_one_step() {
     for name in [
         "signed_residual",
         "pooled_head",
@@ -76,10 +76,10 @@ fn stated_scales_run_in_integers_within_one_step() {
     }
 }
 
-/// Where each element is one layer deep, hardly one of them falls so near to a half that the scale's
-/// 22 bits decide.
+/// With a single layer, hardly any element is so close to a rounding tie that the precision of the
+/// scale (22 bits) matters.
 #[test]
-fn one_layer_gives_the_integers_of_onnx_runtime() {
+fn single_layers_match_onnx_runtime() {
     for (name, nine_bits) in [("wide_weights", 5), ("scaled", 0), ("rescaled", 0)] {
         let run = run(name);
         assert_integer(name, &run);
@@ -94,9 +94,9 @@ fn one_layer_gives_the_integers_of_onnx_runtime() {
     }
 }
 
-/// `tests/quantized/make_torch.py` and `make_tensorflow.py`.
+/// The networks are from `tests/quantized/make_torch.py` and `make_tensorflow.py`.
 #[test]
-fn exports_of_trainers_give_the_integers_of_onnx_runtime() {
+fn exports_of_training_frameworks_match_onnx_runtime() {
     for name in ["torch_fx", "torch_trained", "torch_fake", "tensorflow"] {
         let run = run(name);
         assert_integer(name, &run);
@@ -105,7 +105,7 @@ fn exports_of_trainers_give_the_integers_of_onnx_runtime() {
 }
 
 #[test]
-fn what_cannot_run_in_integers_is_told() {
+fn nodes_that_cannot_run_in_integers_are_reported() {
     let Run { report, integer, largest, step, .. } = run("sixteen_bits");
     let told = report.float_nodes.iter().find(|node| node.operator == "QuantizeLinear").unwrap();
     assert!(!integer && told.reason.contains("data type i16"), "{}", told.reason);
@@ -114,7 +114,7 @@ fn what_cannot_run_in_integers_is_told() {
 }
 
 #[test]
-fn weights_in_blocks_keep_their_integers() {
+fn blockwise_quantized_weights_keep_their_integers() {
     for name in ["packed_blocks", "blocks"] {
         let Run { report, integer, largest, .. } = run(name);
         let sentence = "weights with a scale per block keep their integers and scales";
@@ -123,9 +123,9 @@ fn weights_in_blocks_keep_their_integers() {
     }
 }
 
-/// Half a byte for a weight, half a byte or two for a scale of 32, and little else.
+/// A weight takes half a byte, and a block of 32 has a scale.
 #[test]
-fn four_bits_stay_four_bits() {
+fn four_bit_weights_are_stored_in_four_bits() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/quantized");
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");
@@ -133,17 +133,17 @@ fn four_bits_stay_four_bits() {
     convert(&source, &output, &Options::default(), &mut Silent).unwrap();
     let graph = Bundle::open(&output).unwrap().container().unwrap().graph().unwrap().unwrap();
     let count = |name: &str| graph.nodes.iter().filter(|n| n.operator.name() == name).count();
-    // Of six matrices, one has bytes, and one has a scale per column; one has zero points enough to be
-    // worth packing.
+    // Of six matrices, one has 8-bit weights and one has a scale per column. One has enough zero
+    // points that unpacking them is worthwhile.
     assert_eq!((count("Unpack"), count("DequantizeBlocks")), (6, 5));
     let bytes: u64 = graph.constants.iter().map(|constant| constant.length).sum();
     assert!((5 * 8192 / 2 + 8192..5 * 8192 / 2 + 8192 + 8192).contains(&bytes), "{bytes}");
 }
 
-/// Sums are ONNX Runtime's, and what differs is the rounding of reals. Biases belong to the products,
-/// and only limits are left beside them.
+/// The accumulators match ONNX Runtime's; only float rounding differs. Biases are fused into the
+/// matmuls, so the only other binary operators are clamps.
 #[test]
-fn dynamic_products_stay_products_of_integers() {
+fn dynamically_quantized_matmuls_stay_integer() {
     for (name, products, limits) in
         [("dynamic", 1, 0), ("dynamic_layers", 4, 1), ("dynamic_microsoft", 2, 0)]
     {

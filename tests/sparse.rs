@@ -1,4 +1,4 @@
-//! Weights stored without their zeros, on real networks.
+//! Sparse weights, on real networks.
 
 mod shared;
 
@@ -12,18 +12,18 @@ use hardtack_converter::{Options, Silent, convert};
 use hardtack_engine::{Program, SparseLayer};
 use shared::labelled::{spec_path, task};
 
-/// The digest of a bundle's golden vectors.
+/// Returns the digest of a bundle's golden vectors.
 fn vectors(bundle: &Bundle) -> Digest {
     bundle.container().unwrap().sections().last().unwrap().digest
 }
 
 #[test]
-fn zeros_take_no_room_and_change_no_byte() {
+fn sparse_storage_is_smaller_and_does_not_change_results() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
-    // They stay there for other processors to be tried on.
+    // The bundles are kept, to test them on other processors.
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundles");
     std::fs::create_dir_all(&kept).unwrap();
     for (name, sparsity, most) in
@@ -73,7 +73,7 @@ fn zeros_take_no_room_and_change_no_byte() {
                 assert!(checked.holds(), "{name} with {isa}");
             }
         }
-        // As microcontrollers take it.
+        // The form for microcontrollers, with integer inputs and outputs.
         made("sparse_i8", false, true);
     }
 }

@@ -1,4 +1,5 @@
-//! Networks in float whose large matrices are stored as bytes: what becomes of their applications.
+//! Weight-only quantization: stores the large matrices of float networks as integers, and checks
+//! the quality of their applications.
 
 mod shared;
 
@@ -8,10 +9,11 @@ use hardtack::{Bundle, Session};
 use hardtack_converter::{MatrixStorage, Options, Report, Silent, convert};
 use shared::applications::{denoised, distortion, recording, speech};
 
-/// The ONNX file of Silero's network for 16 kHz alone; the one of the examples holds two.
+/// The size in bytes of an ONNX file with only Silero's network for 16 kHz. The file of the
+/// examples holds two networks.
 const FLOAT_BYTES: f64 = 1_248_281.0;
 
-/// A network with its matrices as bytes, or as they are.
+/// Converts and opens a network.
 fn open(model: &Path, options: &Options) -> (Report, Session) {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");
@@ -25,7 +27,7 @@ fn open(model: &Path, options: &Options) -> (Report, Session) {
     (report, session)
 }
 
-/// What the voice detector of the examples gives, in float and as asked for.
+/// The outputs of the voice detector of the examples, in float and with quantized weights.
 struct Heard {
     report: Report,
     before: Vec<f32>,
@@ -46,7 +48,7 @@ impl Heard {
         Heard { report, before, after }
     }
 
-    /// How far probabilities are from those in float: in the mean, and at most.
+    /// Returns the mean and the maximum absolute difference of the probabilities from float.
     fn off(&self) -> (f32, f32) {
         let off = self.before.iter().zip(&self.after).map(|(a, b)| (a - b).abs());
         off.fold((0f32, 0f32), |(mean, greatest), off| {
@@ -56,30 +58,31 @@ impl Heard {
 }
 
 #[test]
-fn a_voice_detector_hears_the_same() {
+fn a_voice_detector_keeps_its_probabilities() {
     let heard = Heard::with(MatrixStorage::Int8);
-    let part = heard.report.transport_bytes.expect("asked for") as f64 / FLOAT_BYTES;
+    let part = heard.report.transport_bytes.expect("compression is enabled") as f64 / FLOAT_BYTES;
     assert!(part <= 0.22, "{part}");
     let (mean, greatest) = heard.off();
     assert!(mean < 0.001 && greatest <= 0.02, "off by {mean}, at most {greatest}");
 }
 
 #[test]
-fn four_bits_make_a_bundle_smaller() {
+fn four_bit_weights_make_a_bundle_smaller() {
     let heard = Heard::with(MatrixStorage::Int4);
     let bundle = heard.report.bundle_bytes as f64 / FLOAT_BYTES;
-    // Kernels that slide, a fifth of its weights, have two bytes.
+    // The spatial convolution kernels, a fifth of the weights, take two bytes per weight.
     assert!(bundle <= 0.26, "{bundle}");
-    let shipped = heard.report.transport_bytes.expect("asked for") as f64 / FLOAT_BYTES;
+    let shipped =
+        heard.report.transport_bytes.expect("compression is enabled") as f64 / FLOAT_BYTES;
     assert!(shipped <= 0.17, "{shipped}");
     let (mean, greatest) = heard.off();
     assert!(mean < 0.004 && greatest <= 0.12, "off by {mean}, at most {greatest}");
 }
 
 #[test]
-fn speech_is_as_clear_with_six_bits_a_weight() {
+fn six_bits_per_weight_keep_the_quality_of_speech() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let sounds = ["noisy_snr0_16k.wav", "clean_16k.wav"]
@@ -98,6 +101,6 @@ fn speech_is_as_clear_with_six_bits_a_weight() {
     options.matrix_bits = Some(6.0);
     let (bytes, part) = clarity(&options);
     assert!(float > 13.0, "{float} dB");
-    assert!((float - bytes).abs() <= 0.3, "{bytes} dB, and {float} in float");
+    assert!((float - bytes).abs() <= 0.3, "float {float} dB, quantized {bytes} dB");
     assert!(part <= 0.22, "{part}");
 }

@@ -1,4 +1,4 @@
-//! Networks with states or open dimensions, whose large matrices alone become integers.
+//! Networks with states or dynamic dimensions, of which only the large matrices are quantized.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use hardtack_converter::{MatrixStorage, Options, Report, Silent, convert};
 
 use crate::shared::applications::{denoised, distortion, recording, speech, topics};
 
-/// What is measured.
+/// The names of the measured applications.
 pub const APPLICATIONS: [&str; 3] = ["silero", "dtln", "minilm"];
 
-/// MiniLM with its weights in float; the file has them in bytes already.
+/// The size of MiniLM with float weights, in bytes. The weights of the file are already 8-bit.
 const MINILM_FLOAT_BYTES: u64 = 4 * 22_669_586;
 
-/// How the networks are converted.
+/// The quantization options.
 pub struct Way {
     pub settings: Settings,
     pub weights: MatrixStorage,
     pub dynamic: bool,
 }
 
-/// What is known of a conversion.
+/// The sizes and the duration of conversions.
 #[derive(Default)]
 struct Cost {
     source: u64,
@@ -37,7 +37,7 @@ impl Cost {
     }
 }
 
-/// A row of the table.
+/// Returns a row of the table.
 pub fn row(assets: &Path, name: &str, way: &Way) -> Result<String, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let bench = Bench { assets, way, scratch: scratch.path() };
@@ -70,7 +70,7 @@ impl Bench<'_> {
         Ok(self.open(model, &Options::default())?.1)
     }
 
-    /// With matrices as integers.
+    /// Opens a model with its large matrices as integers.
     fn integer(&self, model: &str, cost: &mut Cost) -> Result<Session, String> {
         let options = Options {
             weights: Some(self.way.weights),
@@ -88,7 +88,7 @@ impl Bench<'_> {
         recording(&self.assets.join("data/speech").join(name))
     }
 
-    /// How far probabilities of speech are from those in float.
+    /// Compares the probabilities of speech with float.
     fn voice(&self, cost: &mut Cost) -> Result<String, String> {
         const MODEL: &str = "silero_vad/folded_16k.onnx";
         let sound = self.recording("speech_20s_16k.wav")?;
@@ -96,10 +96,10 @@ impl Bench<'_> {
         let after = speech(&mut self.integer(MODEL, cost)?, &sound)?;
         let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
         let off = off.fold(0f32, f32::max);
-        Ok(format!("{} frames | probabilities off by {off:.4} at most", before.len()))
+        Ok(format!("{} frames | maximum error of probabilities {off:.4}", before.len()))
     }
 
-    /// How much of what is heard is speech.
+    /// Compares the quality of noise suppression with float.
     fn noise(&self, cost: &mut Cost) -> Result<String, String> {
         const MODELS: [&str; 2] = ["dtln_model_1/model.onnx", "dtln_model_2/model.onnx"];
         let noisy = self.recording("noisy_snr0_16k.wav")?;
@@ -111,7 +111,7 @@ impl Bench<'_> {
         Ok(format!("SI-SDR {before:.2} dB | SI-SDR {after:.2} dB"))
     }
 
-    /// News items whose topic a probe tells.
+    /// Compares the accuracy of topic classification with float.
     fn texts(&self, cost: &mut Cost) -> Result<String, String> {
         const MODEL: &str = "minilm_l6_v2_w8/model.onnx";
         let data = self.assets.join("data/agnews400");

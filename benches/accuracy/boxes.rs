@@ -1,12 +1,12 @@
-//! Boxes that detectors find, before and after.
+//! Comparison of the boxes of object detectors in float and in INT8.
 
 use std::fmt;
 
 use hardtack::{Session, Tensor};
 
-/// Boxes of one class that overlap more than this are one.
+/// The threshold of non-maximum suppression, as intersection over union.
 const OVERLAP: f32 = 0.45;
-/// Boxes that overlap at least this much are the same.
+/// The least intersection over union of two boxes that count as the same.
 const SAME: f32 = 0.9;
 
 /// A box in the model's coordinates.
@@ -14,30 +14,30 @@ const SAME: f32 = 0.9;
 struct Found {
     class: usize,
     score: f32,
-    /// Left, top, right, bottom.
+    /// The left, top, right and bottom edges.
     edges: [f32; 4],
 }
 
-/// How boxes and outputs compare.
+/// The comparison of boxes and outputs.
 pub struct Compared {
-    /// What the float model finds.
+    /// The number of boxes of the float model.
     pub before: usize,
-    /// What is found after.
+    /// The number of boxes of the INT8 model.
     pub after: usize,
-    /// How many of the float model's boxes are found again.
+    /// The number of boxes of the float model that the INT8 model also finds.
     pub same: usize,
-    /// Signal to noise ratio of each output in dB.
+    /// The signal-to-noise ratio of each output, in dB.
     pub noise: Vec<f64>,
 }
 
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = 100.0 * self.same as f64 / self.before.max(1) as f64;
-        write!(f, "{} of {} again, {} in all ({part:.1} %)", self.same, self.before, self.after)
+        write!(f, "{} of {} found, {} in total ({part:.1} %)", self.same, self.before, self.after)
     }
 }
 
-/// How many of the float model's boxes are found again, and how many are new.
+/// Compares the boxes of the float model and the INT8 model on the same inputs.
 pub fn compare(
     name: &str,
     inputs: &[Tensor],
@@ -78,7 +78,7 @@ fn find(name: &str, values: &[Vec<f32>]) -> Vec<Found> {
     })
 }
 
-/// Scores of two classes, and corners relative to the picture.
+/// Decodes UltraFace: scores of two classes, and corners relative to the image.
 fn faces(scores: &[f32], boxes: &[f32]) -> Vec<Found> {
     let pairs = scores.chunks_exact(2).zip(boxes.chunks_exact(4));
     pairs
@@ -91,7 +91,8 @@ fn faces(scores: &[f32], boxes: &[f32]) -> Vec<Found> {
         .collect()
 }
 
-/// YOLOX: centre and logarithm of the size by cell of three grids, objectness, 80 classes.
+/// Decodes YOLOX: for each cell of three grids, the center, the logarithm of the size, objectness
+/// and scores of 80 classes.
 fn objects(values: &[f32]) -> Vec<Found> {
     let cells = [8, 16, 32].into_iter().flat_map(|stride| {
         let side = 416 / stride;
@@ -111,7 +112,7 @@ fn objects(values: &[f32]) -> Vec<Found> {
     .collect()
 }
 
-/// Without boxes that a better one of their class covers.
+/// Non-maximum suppression: removes boxes that overlap a better one of their class.
 fn suppress(mut found: Vec<Found>) -> Vec<Found> {
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Found> = Vec::new();
@@ -126,7 +127,7 @@ fn suppress(mut found: Vec<Found>) -> Vec<Found> {
     kept
 }
 
-/// Intersection over union.
+/// Returns the intersection over union.
 fn overlap(a: &Found, b: &Found) -> f32 {
     let area =
         |[left, top, right, bottom]: [f32; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);

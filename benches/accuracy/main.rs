@@ -1,12 +1,14 @@
-//! What INT8 costs in accuracy: networks of the shared assets on labelled data, with every sample
-//! whose answer changed. Of detectors, boxes that are found again: of the float model's on their own
-//! pictures, which they are calibrated on, and then on ImageNet's, which the converter has not seen.
+//! The accuracy of INT8 compared with float, for networks of the shared assets.
+//!
+//! For classifiers: top-1 accuracy on labeled data, with every sample whose answer became correct
+//! or wrong. For detectors: the boxes of the float model that the INT8 model also finds, first on
+//! the calibration images, then on ImageNet images that were not used for calibration.
 //!
 //!     cargo bench --bench accuracy [NAME]... [-- OPTION...]
 //!
-//! Options are those of `hardtack convert` that say how a network is quantized. Of `silero`, `dtln` and
-//! `minilm`, only the large matrices are integers, as `--weights` says, and multiplied as such with
-//! `--dynamic`.
+//! The options are the quantization options of `hardtack convert`, in the form `--name=value`. For
+//! `silero`, `dtln` and `minilm`, only the large matrices are quantized, with `--weights`.
+//! `--dynamic` also runs their matmuls in INT8.
 
 mod applications;
 mod boxes;
@@ -23,7 +25,7 @@ use hardtack_converter::spec::Spec;
 use hardtack_converter::{MatrixStorage, Options, Silent, arrays, convert, samples};
 use shared::labelled::{Answers, answers, spec_path, task};
 
-/// What is measured: classifiers by their answers, the others by what else they give.
+/// The measured networks.
 const NETWORKS: [&str; 12] = [
     "mlperf_tiny_kws_dscnn",
     "mlperf_tiny_ic_resnet8",
@@ -40,13 +42,13 @@ const NETWORKS: [&str; 12] = [
 ];
 
 fn main() {
-    // `cargo test` runs benches too, with this argument; there is nothing to test here.
+    // `cargo test` also runs benchmarks, with this argument. There is nothing to test here.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--test") {
         return;
     }
     let Some(assets) = shared::assets() else {
-        println!("skipped: the shared assets are not beside the project");
+        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let wanted: Vec<&str> =
@@ -54,12 +56,12 @@ fn main() {
     let way = match way(&arguments) {
         Ok(way) => way,
         Err(unknown) => {
-            eprintln!("{unknown}: there is no such option here, or it has another form");
+            eprintln!("{unknown}: the option is unknown or malformed; write --name=value");
             std::process::exit(2);
         }
     };
     println!(
-        "| network | shipped | float | INT8 | output dB | gained, lost | worst layer dB | seconds |"
+        "| network | compressed | float | INT8 | output dB | gained, lost | worst layer dB | seconds |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for name in NETWORKS {
@@ -80,13 +82,13 @@ fn main() {
     }
 }
 
-/// What is asked for, in the form `--name=value` of the command's options; else the option that is
-/// not understood.
+/// Parses the options, in the form `--name=value`. Returns the first option that is unknown or
+/// malformed as an error.
 fn way(arguments: &[String]) -> Result<Way, &String> {
     let mut settings = Settings::default();
     let mut weights = MatrixStorage::Int8;
     let mut dynamic = false;
-    // Cargo gives the first of these to every bench.
+    // Cargo passes `--bench` to every benchmark.
     let asked = |argument: &&String| argument.starts_with("--") && *argument != "--bench";
     for argument in arguments.iter().filter(asked) {
         if argument == "--dynamic" {
@@ -128,7 +130,7 @@ fn way(arguments: &[String]) -> Result<Way, &String> {
 fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let source = shared::source(&assets.join("models").join(name), scratch.path())?;
-    let task = task(name).ok_or("it has no task")?;
+    let task = task(name).ok_or("the network has no task")?;
     let spec = match task.spec {
         "" => None,
         spec => Some(Spec::read(&spec_path(spec)).map_err(|error| error.to_string())?),
@@ -179,7 +181,7 @@ fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String>
     Ok(format!("{part:.1} % | {compared} | {worst:.1} | {seconds:.1}"))
 }
 
-/// Samples that the answer is right for, before and after, and those where that changed.
+/// Returns the top-1 accuracy before and after, and the samples whose answer became right or wrong.
 fn top1(before: &Answers, after: &Answers) -> String {
     let right = |answers: &Answers, index: usize| answers.given[index] == answers.truth[index];
     let changed = |now: bool| {
@@ -195,7 +197,7 @@ fn top1(before: &Answers, after: &Answers) -> String {
     format!("{} | {} | {noise:.1} | {gained} {lost}", before.top1(), after.top1())
 }
 
-/// Signal to noise ratio of outputs in dB.
+/// Returns the signal-to-noise ratio of outputs in dB.
 fn noise(before: &[Vec<f32>], after: &[Vec<f32>]) -> f64 {
     let pairs = before.iter().flatten().zip(after.iter().flatten());
     let sums = pairs.fold((0.0, 0.0), |(signal, noise), (a, b)| {
@@ -204,7 +206,7 @@ fn noise(before: &[Vec<f32>], after: &[Vec<f32>]) -> f64 {
     10.0 * (sums.0 / sums.1).log10()
 }
 
-/// How often the greatest output is the same.
+/// Counts the samples for which float and INT8 have the same best class.
 fn agreement(inputs: &[Tensor], float: &mut Session, int8: &mut Session) -> Result<String, String> {
     let greatest = |values: &[f32]| {
         let best = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
@@ -214,10 +216,10 @@ fn agreement(inputs: &[Tensor], float: &mut Session, int8: &mut Session) -> Resu
     let after = inputs.iter().map(|x| run(int8, x)).collect::<Result<Vec<_>, _>>()?;
     let same = before.iter().zip(&after).filter(|(a, b)| greatest(a) == greatest(b)).count();
     let noise = noise(&before, &after);
-    Ok(format!("– | {same}/{} as in float | {noise:.1} | –", inputs.len()))
+    Ok(format!("– | {same}/{} same as float | {noise:.1} | –", inputs.len()))
 }
 
-/// Mean squared error of what an auto-encoder gives back.
+/// Compares the mean squared reconstruction error of an autoencoder.
 fn reconstruction(
     inputs: &[Tensor],
     float: &mut Session,
@@ -237,7 +239,7 @@ fn reconstruction(
     Ok(format!("error {before:.4} | error {after:.4} ({part:+.2} %) | – | –"))
 }
 
-/// Inputs of the model from data without labels.
+/// Returns preprocessed inputs from unlabeled data.
 fn inputs(bundle: &Bundle, data: &Path) -> Result<Vec<Tensor>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let manifest = bundle.manifest().map_err(|e| text(&e))?;
@@ -261,7 +263,7 @@ fn inputs(bundle: &Bundle, data: &Path) -> Result<Vec<Tensor>, String> {
     Ok(inputs)
 }
 
-/// The first output.
+/// Runs the model and returns its first output.
 fn run(session: &mut Session, input: &Tensor) -> Result<Vec<f32>, String> {
     let name = session.inputs()[0].name.clone();
     let outputs = session.run(&[(&name, input)]).map_err(|error| error.to_string())?;

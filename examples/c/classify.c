@@ -1,8 +1,10 @@
-/* From raw bytes to a class: opens a bundle, checks that this machine gives the results that the
- * model gave where it was converted, and classifies a file by the bundle's own pre- and
- * post-processing.
+/* Classifies raw bytes: opens a bundle, runs its golden vectors to check that this machine computes
+ * the results recorded at conversion, and classifies a file with the bundle's preprocessing
+ * and postprocessing.
  *
- * usage: classify BUNDLE FILE    the bytes of one sample: pixels, or integers of 8 bits */
+ * usage: classify BUNDLE FILE
+ *
+ * FILE holds the elements of one sample as 8-bit integers, such as pixels. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,7 +12,7 @@
 
 enum { BEST = 3, LARGEST = 1 << 24 };
 
-/* Ends the program where a call failed. */
+/* Exits with the error message if a call failed. */
 static void must(HardtackStatus status) {
   if (status != HARDTACK_STATUS_OK) {
     fprintf(stderr, "%s\n", hardtack_last_error());
@@ -44,9 +46,9 @@ int main(int argc, char **argv) {
 
   bool holds;
   must(hardtack_session_check(session, &holds));
-  printf("its test vectors %s here\n", holds ? "hold" : "DO NOT HOLD");
+  printf("golden vectors %s\n", holds ? "match" : "DO NOT MATCH");
 
-  /* The sample has the shape of the input, and a byte an element. */
+  /* The sample has the shape of the input without the batch dimension, and one byte per element. */
   HardtackPort input;
   must(hardtack_session_input(session, 0, &input));
   HardtackTensor sample = {.dtype = HARDTACK_TYPE_I8};

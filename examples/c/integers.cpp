@@ -1,7 +1,9 @@
-// Runs an integer bundle from C++, from and into memory of the program, without an allocation a
-// run; handles are freed by themselves, and errors are exceptions.
+// Runs an integer bundle from C++ directly on the program's memory, without allocation per
+// inference. Handles are freed automatically, and errors are exceptions.
 //
-// usage: integers BUNDLE    one made with `hardtack convert --int8 --integer-io`
+// usage: integers BUNDLE
+//
+// Convert the bundle with `hardtack convert --int8 --integer-io`.
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -35,7 +37,7 @@ std::unique_ptr<HardtackSession, Free> ready(const HardtackBundle &bundle) {
   return std::unique_ptr<HardtackSession, Free>(session);
 }
 
-// Elements of one sample.
+// Returns the number of elements of one sample.
 std::size_t elements(const HardtackPort &port) {
   std::size_t count = 1;
   for (std::uint32_t axis = 0; axis < port.rank; ++axis) {
@@ -45,13 +47,13 @@ std::size_t elements(const HardtackPort &port) {
 }
 
 int run(const char *path) {
-  // The session keeps what it needs of the bundle.
+  // The bundle is freed right away: the session keeps the data that it needs.
   auto session = ready(*open(path));
   HardtackPort input, output;
   must(hardtack_session_input(session.get(), 0, &input));
   must(hardtack_session_output(session.get(), 0, &output));
   if (input.dtype != HARDTACK_TYPE_I8 || output.dtype != HARDTACK_TYPE_I8) {
-    throw std::runtime_error("the bundle exchanges reals; convert it with --integer-io");
+    throw std::runtime_error("inputs and outputs are float; convert the model with --integer-io");
   }
   std::vector<std::int8_t> given(elements(input)), got(elements(output));
   for (std::size_t index = 0; index < given.size(); ++index) {

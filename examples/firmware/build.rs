@@ -1,5 +1,5 @@
-//! Puts the bundle `HARDTACK_BUNDLE`, the sizes of what it needs and the conversion of what it is
-//! sent into the program, and the map of the board's memory where the linker looks.
+//! Embeds the bundle `HARDTACK_BUNDLE` in the firmware. Generates constants for the sizes of its
+//! buffers and the conversion of its input, and copies the memory map of the board for the linker.
 
 use std::env::var;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use hardtack_engine::program::{Port, PortType, Step};
 #[allow(dead_code)]
 mod conversion;
 
-/// What of a board no bundle tells.
+/// The properties of a board that do not depend on the bundle.
 struct Board {
     name: &'static str,
     serial_port: u32,
@@ -27,20 +27,20 @@ const BOARDS: [Board; 3] = [
     Board { name: "mps3-an547", serial_port: 0x5930_3000, ticks_per_second: 32_000_000 },
 ];
 
-/// The bundle of the repository that is built without any other.
+/// The bundle that is embedded by default.
 const FROZEN: &str = "../../tests/frozen/programs/kws_dscnn_i8.tack";
 
 fn main() {
-    let out = PathBuf::from(var("OUT_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(var("OUT_DIR").expect("cargo sets OUT_DIR"));
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     for name in ["HARDTACK_BUNDLE", "HARDTACK_BOARD", "HARDTACK_MODEL"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
-    let target = var("TARGET").expect("cargo sets it");
+    let target = var("TARGET").expect("cargo sets TARGET");
     let usual = if target.starts_with("thumbv8m") { "mps2-an505" } else { "mps2-an386" };
     let name = var("HARDTACK_BOARD").unwrap_or_else(|_| usual.into());
     let board = BOARDS.iter().find(|board| board.name == name).unwrap_or_else(|| {
-        panic!("HARDTACK_BOARD={name}: this firmware knows {}", BOARDS.map(|b| b.name).join(", "))
+        panic!("HARDTACK_BOARD={name} is not one of {}", BOARDS.map(|b| b.name).join(", "))
     });
     let map = here.join("memory").join(format!("{name}.x"));
     println!("cargo:rerun-if-changed={}", map.display());
@@ -74,8 +74,8 @@ fn constants(path: &Path, board: &Board) -> Result<String, String> {
     }
     let elements = |ports: Vec<Port>| match ports[..] {
         [Port { element: PortType::I8, elements }] => Ok(elements),
-        [_] => Err("exchanges reals; convert it with --integer-io"),
-        _ => Err("has several inputs or outputs, and this firmware wants one of each"),
+        [_] => Err("has float inputs or outputs; convert it with --integer-io"),
+        _ => Err("does not have exactly one input and one output, which this firmware requires"),
     };
     let model = match var("HARDTACK_MODEL") {
         Ok(model) => model,
@@ -90,20 +90,25 @@ fn constants(path: &Path, board: &Board) -> Result<String, String> {
         ("INPUT", elements(program.inputs().collect())?),
         ("OUTPUT", elements(program.outputs().collect())?),
     ] {
-        line(format!("/// Bytes.\npub const {name}_SIZE: usize = {size};"));
+        line(format!("/// Size in bytes.\npub const {name}_SIZE: usize = {size};"));
     }
     line(format!(
-        "/// Of the clock.\npub const TICKS_PER_SECOND: u64 = {};",
+        "/// Ticks of the clock per second.\npub const TICKS_PER_SECOND: u64 = {};",
         board.ticks_per_second
     ));
-    line(format!("/// Its address.\npub const SERIAL_PORT: usize = {:#x};", board.serial_port));
-    line(format!("/// Its name.\npub const MODEL: &str = {model:?};"));
-    // The benchmark wants to know of its autoencoder how far input and output are apart.
-    let is_autoencoder = model.starts_with("ad");
-    line(format!("/// Of the benchmark.\npub const IS_AUTOENCODER: bool = {is_autoencoder};"));
     line(format!(
-        "/// How inputs are sent.\npub const SENT: Sent = {};",
-        sent(&bundle, program.input_quantization(0).ok_or("has an input of several scales")?)?
+        "/// Address of the serial port.\npub const SERIAL_PORT: usize = {:#x};",
+        board.serial_port
+    ));
+    line(format!("/// Name of the model.\npub const MODEL: &str = {model:?};"));
+    // For its autoencoder, the benchmark expects the reconstruction error.
+    let is_autoencoder = model.starts_with("ad");
+    line(format!(
+        "/// Whether MODEL is an autoencoder.\npub const IS_AUTOENCODER: bool = {is_autoencoder};"
+    ));
+    line(format!(
+        "/// Format of the inputs that a host sends.\npub const SENT: Sent = {};",
+        sent(&bundle, program.input_quantization(0).ok_or("has an input with several scales")?)?
     ));
     line(format!(
         "static BUNDLE: Aligned<[u8; BUNDLE_SIZE]> = Aligned(*include_bytes!({path:?}));"
@@ -111,8 +116,8 @@ fn constants(path: &Path, board: &Board) -> Result<String, String> {
     Ok(text)
 }
 
-/// How the elements are sent: pixels from 0 to 255, and arrays that are normalised, of 8 bits with
-/// a sign, where all channels are treated alike; anything else as reals.
+/// Returns the format in which a host sends the input: u8 for images and i8 for normalized arrays,
+/// if all channels have the same mean and deviation; f32 otherwise.
 fn sent(bundle: &Bundle<'_>, (scale, zero_point): (f32, i8)) -> Result<String, String> {
     let process = bundle.preprocess().map_err(|error| error.to_string())?;
     let (mean, deviation, signed) = match &process {

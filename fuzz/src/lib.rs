@@ -1,7 +1,7 @@
-//! What each fuzz target does with foreign bytes.
+//! The functions behind the fuzz targets.
 //!
-//! The targets in `fuzz_targets` call one function each. `tests/fuzz.rs` of the workspace calls the
-//! same functions with the seeds and a fixed number of mutants, without a fuzzer.
+//! Each target in `fuzz_targets` calls one function. `tests/fuzz.rs` of the workspace calls the
+//! same functions with seeds and a fixed number of mutants, without a fuzzer.
 
 mod sealed;
 mod targets;

@@ -1,24 +1,24 @@
-//! Bundles as a list of sections, which a fuzzer can change without breaking digests.
+//! A bundle as a list of sections, which a fuzzer can mutate without invalidating digests.
 //!
-//! A section is its kind, family and index (u16 each), the number of its bytes (u32), and its bytes;
-//! all little-endian. [`seal`] makes a bundle of such a list, whatever the sections hold.
+//! A section is its kind, family and index (u16 each), its length (u32), and its bytes, all
+//! little-endian. [`seal`] builds a bundle from such a list, whatever the sections contain.
 
 use sha2::{Digest as _, Sha256};
 
 const HEADER: usize = 64;
 const RECORD: usize = 64;
 const ALIGNMENT: usize = 64;
-/// Bytes of a section before its content.
+/// Size in bytes of a section's header in the list.
 const HEAD: usize = 10;
 const MAGIC: [u8; 8] = *b"\x89TACK\r\n\x1a";
-/// Kinds that a reader must know: manifest, graph, program, constants, preprocess, postprocess.
+/// The critical kinds: manifest, graph, program, constants, preprocess, postprocess.
 const CRITICAL: [u16; 6] = [1, 2, 3, 5, 7, 8];
 
 fn short(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// The sections of a sound bundle as a list.
+/// Converts a valid bundle to a list of its sections.
 pub fn unseal(bundle: &[u8]) -> Vec<u8> {
     let number = |at: usize| {
         u64::from_le_bytes(bundle[at..at + 8].try_into().expect("eight bytes")) as usize
@@ -36,8 +36,8 @@ pub fn unseal(bundle: &[u8]) -> Vec<u8> {
     list
 }
 
-/// The bundle of a list of sections, with digests and places that fit. A last section that is cut off
-/// has the bytes that are there.
+/// Builds a bundle from a list of sections, with valid digests and offsets. If the last section is
+/// truncated, it has the bytes that remain.
 pub fn seal(list: &[u8]) -> Vec<u8> {
     let mut sections = Vec::new();
     let mut rest = list;
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_is_its_sections_sealed_again() {
+    fn sealing_restores_an_unsealed_bundle() {
         let bundle = include_bytes!("../../tests/frozen/programs/kws_dscnn.tack");
         assert_eq!(seal(&unseal(bundle)), bundle);
     }

@@ -1,5 +1,5 @@
-//! One function for each reader of foreign bytes. A panic is a finding, and so is what a sanitizer or
-//! a limit of the fuzzer reports.
+//! One function for each parser of untrusted bytes. A panic is a bug, and so is a report of a
+//! sanitizer or an exceeded limit of the fuzzer.
 
 use std::ffi::c_char;
 use std::io::Write as _;
@@ -17,13 +17,14 @@ use hardtack_bundle::{Golden, Labels, MAX_SECTIONS, SectionKind, verify_stream};
 
 use super::sealed::seal;
 
-/// What a session may use, so that the limits are part of what is tested.
+/// The limits of sessions, so that limits are tested too.
 const LIMITS: Limits = Limits::NONE
     .with_memory_bytes(64 << 20)
     .with_operations(1 << 26)
     .with_run_time(Duration::from_secs(2));
 
-/// Reads a bundle in memory and as a stream, and every section of it: as it is, and sealed.
+/// Reads the bytes as a bundle and as a list of sections, in memory and as a stream, with every
+/// section.
 pub fn bundle_read(bytes: &[u8]) {
     read(bytes);
     read(&seal(bytes));
@@ -31,16 +32,16 @@ pub fn bundle_read(bytes: &[u8]) {
     let _ = Labels::parse(bytes);
     if let Ok(graph) = Graph::from_bytes(bytes) {
         let again = graph.to_bytes().and_then(|bytes| Graph::from_bytes(&bytes));
-        assert!(again.is_ok(), "a graph that was read cannot be written and read again");
+        assert!(again.is_ok(), "a decoded graph does not round-trip");
         let _ = graph.check_constants(bytes.len() as u64);
     }
 }
 
-/// Both readers must give the same answer, and nothing read from a bundle may panic.
+/// Checks that both readers agree, and that decoding the sections does not panic.
 fn read(bytes: &[u8]) {
     let streamed = verify_stream::<_, MAX_SECTIONS>(bytes, &mut [0; 61]);
     let Ok(bundle) = hardtack_bundle::Bundle::parse(bytes) else {
-        assert!(streamed.is_err(), "the stream took what is refused in memory");
+        assert!(streamed.is_err(), "the stream reader accepted an invalid bundle");
         return;
     };
     let verified = bundle.verify();
@@ -85,7 +86,8 @@ fn golden(bytes: &[u8]) {
     assert_eq!(cases, golden.len());
 }
 
-/// Seals a list of sections, loads the model and runs it twice, with the same outputs.
+/// Builds a bundle from a list of sections, loads the model, runs it twice and compares the
+/// outputs.
 pub fn bundle_run(bytes: &[u8]) {
     let Ok(bundle) = Bundle::from_bytes(seal(bytes)) else { return };
     bundle.verify().expect("a sealed bundle has the digests of its sections");
@@ -105,7 +107,7 @@ pub fn bundle_run(bytes: &[u8]) {
     classify(&bundle, first.ok());
 }
 
-/// Post-processes what a model gave, as its bundle says.
+/// Postprocesses the outputs of a model with the settings of its bundle.
 fn classify(bundle: &Bundle, outputs: Option<hardtack::Outputs>) {
     let (Some(outputs), Ok(manifest)) = (outputs, bundle.manifest()) else { return };
     let (Ok(process), Ok(labels)) = (bundle.postprocess(), bundle.labels()) else { return };
@@ -117,7 +119,7 @@ fn classify(bundle: &Bundle, outputs: Option<hardtack::Outputs>) {
     }
 }
 
-/// Inputs for a model: a ramp with a few NaN and infinite values; `None` for large inputs.
+/// Returns inputs for a model: a ramp with some NaN and infinite values. `None` for large inputs.
 fn inputs(ports: &[Port]) -> Option<Vec<(String, Tensor)>> {
     let mut inputs = Vec::new();
     for port in ports {
@@ -152,7 +154,8 @@ fn real(index: usize) -> f32 {
     }
 }
 
-/// Decompresses foreign bytes: as they are, and as the coded part of a file whose head holds.
+/// Decompresses the bytes as a compressed bundle, and as the coded part of one after a valid
+/// header.
 pub fn transport_unpack(bytes: &[u8]) {
     decompress(bytes);
     let bundle = seal(bytes);
@@ -168,7 +171,7 @@ pub fn transport_unpack(bytes: &[u8]) {
     decompress(&framed);
 }
 
-/// What is accepted is a bundle, and no input makes more than its length allows.
+/// Checks that a successful result is a valid bundle, and that the expansion is bounded.
 fn decompress(bytes: &[u8]) {
     let mut bundle = Vec::new();
     let unpacked = hardtack_transport::unpack(bytes, &mut bundle);
@@ -180,7 +183,7 @@ fn decompress(bytes: &[u8]) {
     }
 }
 
-/// Converts foreign bytes as an ONNX file, whole.
+/// Converts the bytes as an ONNX file.
 pub fn onnx_convert(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = folder.path().join("model.onnx");
@@ -189,12 +192,12 @@ pub fn onnx_convert(bytes: &[u8]) {
     let options = hardtack_converter::Options { guarded: false, ..Default::default() };
     let mut silent = hardtack_converter::Silent;
     if hardtack_converter::convert(&model, &output, &options, &mut silent).is_ok() {
-        let bundle = Bundle::read(&output).expect("what was written is a bundle");
-        bundle.verify().expect("what was written is whole");
+        let bundle = Bundle::read(&output).expect("the converter writes bundles");
+        bundle.verify().expect("the converter writes valid bundles");
     }
 }
 
-/// Decodes foreign bytes as an image.
+/// Decodes the bytes as an image.
 pub fn image(bytes: &[u8]) {
     let image = Image {
         height: 8,
@@ -208,7 +211,7 @@ pub fn image(bytes: &[u8]) {
     preprocess(Preprocess::Image(image), &[1, 8, 8, 3], bytes);
 }
 
-/// Decodes foreign bytes as audio.
+/// Decodes the bytes as audio.
 pub fn audio(bytes: &[u8]) {
     let audio = Audio {
         sample_rate: 16_000,
@@ -224,7 +227,7 @@ pub fn audio(bytes: &[u8]) {
     preprocess(Preprocess::Audio(audio), &[1, 16_000 - 160], bytes);
 }
 
-/// Makes the inputs of a model from foreign bytes.
+/// Computes the inputs of a model from the bytes.
 fn preprocess(process: Preprocess, shape: &[u64], bytes: &[u8]) {
     let port = hardtack_bundle::manifest::Port {
         name: "x",
@@ -242,7 +245,7 @@ fn preprocess(process: Preprocess, shape: &[u64], bytes: &[u8]) {
     }
 }
 
-/// Reads foreign bytes as arrays of NumPy, one and many.
+/// Reads the bytes as NumPy arrays: `.npy` and `.npz`.
 pub fn arrays(bytes: &[u8]) {
     with_file(bytes, |path| {
         let _ = hardtack_converter::arrays::read_npy(path);
@@ -256,7 +259,7 @@ fn with_file(bytes: &[u8], read: impl FnOnce(&Path)) {
     read(file.path());
 }
 
-/// Reads foreign bytes as the settings of pre- and post-processing.
+/// Parses the bytes as preprocessing and postprocessing settings.
 pub fn spec(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let nowhere = Path::new("/nowhere/spec.toml");
@@ -264,13 +267,13 @@ pub fn spec(bytes: &[u8]) {
     }
 }
 
-/// Runs a sealed list of sections through the C interface.
+/// Builds a bundle from a list of sections and runs it through the C interface.
 pub fn c_interface(bytes: &[u8]) {
     use hardtack_capi::*;
     let bytes = seal(bytes);
     let mut bundle = std::ptr::null_mut();
-    // SAFETY: every pointer is to a variable or buffer of this function, with its length, and handles
-    // are used until they are freed, once.
+    // SAFETY: every pointer is to a variable or buffer of this function, with its length. Handles
+    // are freed once and not used afterwards.
     unsafe {
         if hardtack_bundle_copy(bytes.as_ptr(), bytes.len(), &mut bundle) != HardtackStatus::Ok {
             return;

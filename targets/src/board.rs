@@ -1,69 +1,71 @@
-//! What is known of a board.
+//! The description of a board.
 
 use hardtack_kernels::Isa;
 use hardtack_kernels::packed::Packing;
 
-/// A board, or a family of boards that are alike.
+/// A board, or a family of similar boards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Board {
-    /// Its name on the command line.
+    /// The name on the command line.
     pub name: String,
-    /// Its name among people.
+    /// The display name.
     pub title: String,
-    /// What the compiler calls it.
+    /// The Rust target triple.
     pub triple: String,
-    /// The processor, as compilers and emulators call it.
+    /// The name of the processor in compilers and emulators.
     pub cpu: String,
-    /// Features of the processor that are not its triple's anyway.
+    /// The processor features that the target triple does not imply.
     pub features: Vec<String>,
-    /// The instruction set of the best kernels it surely runs.
+    /// The best instruction set of the kernels that all variants of the board support.
     pub kernels: Isa,
-    /// Cores that inference may use.
+    /// The number of cores for inference.
     pub cores: u32,
-    /// Bytes of memory, of the smallest variant.
+    /// The size of the memory in bytes, of the smallest variant.
     pub ram: u64,
-    /// Bytes of flash that the processor executes from, of microcontrollers.
+    /// The size in bytes of the flash that the processor executes from. Only microcontrollers have
+    /// it.
     pub flash: Option<u64>,
-    /// Most bytes that activations may take; `None`: no limit worth telling.
+    /// The maximum size of the arena (memory for activations) in bytes. `None` if there is no
+    /// relevant limit.
     pub arena: Option<u64>,
-    /// How programs get there.
+    /// How programs are run on the board.
     pub runner: Runner,
-    /// The command that runs its programs elsewhere, to which the program is added.
+    /// The command of an emulator, to which the path of the program is appended.
     pub emulator: Vec<String>,
-    /// What else to know.
+    /// Other information for users.
     pub notes: String,
 }
 
-/// How programs get onto a board.
+/// How programs are run on a board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Runner {
-    /// This machine.
+    /// On this machine.
     Local,
-    /// Over the network.
+    /// Over ssh.
     Ssh,
-    /// Over Android's bridge.
+    /// Over the Android Debug Bridge.
     Adb,
-    /// As a part of an app.
+    /// As part of an app.
     App,
-    /// By a debug probe, into flash.
+    /// From flash, written by a debug probe.
     Probe,
 }
 
 impl Board {
-    /// How the weights of a bundle for it are laid out; `None` is the family `mcu`.
+    /// Returns the packing of the weights in a bundle for this board. `None` is the family `mcu`.
     pub fn packing(&self) -> Option<Packing> {
         self.kernels.packing()
     }
 
-    /// Whether it has no operating system.
+    /// Returns whether the board is a microcontroller without an operating system.
     pub fn is_microcontroller(&self) -> bool {
         self.flash.is_some()
     }
 }
 
 impl Runner {
-    /// Its name in a profile.
+    /// Returns the name in a profile.
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local",

@@ -1,7 +1,8 @@
-//! The boards that bundles are made for: one file each in `boards`, read and checked here.
+//! Profiles of the boards that bundles can target. Each is a file in `boards`.
 //!
-//! A profile says what a board is (processor, memory) and what follows for a bundle: which kernels
-//! run there, so how weights are laid out, and how much memory activations may take.
+//! A profile states the processor and memory of a board, and what a bundle for it needs: the
+//! instruction set of the kernels, which determines the packing of weights, and the maximum memory
+//! for activations.
 
 mod board;
 mod profile;
@@ -13,7 +14,7 @@ pub use size::bytes;
 
 macro_rules! boards {
     ($($name:literal)*) => {
-        /// Name and text of each profile that comes with this release.
+        /// The name and text of each built-in profile.
         const PROFILES: &[(&str, &str)] =
             &[$(($name, include_str!(concat!("../boards/", $name, ".toml")))),*];
     };
@@ -48,14 +49,14 @@ boards! {
     "mps3-an547"
 }
 
-/// Every board of this release.
+/// Returns all built-in boards.
 pub fn boards() -> impl Iterator<Item = Board> {
     PROFILES.iter().map(|(name, text)| {
-        profile::parse(name, &format!("{name}.toml"), text).expect("a test reads every profile")
+        profile::parse(name, &format!("{name}.toml"), text).expect("a test parses every profile")
     })
 }
 
-/// The board of this name.
+/// Returns the built-in board with this name, or `None` if there is none.
 pub fn board(name: &str) -> Option<Board> {
     boards().find(|board| board.name == name)
 }
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_profile_is_listed_and_makes_sense() {
+    fn every_profile_is_listed_and_valid() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/boards");
         let files: BTreeSet<String> = std::fs::read_dir(folder)
             .unwrap()

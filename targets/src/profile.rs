@@ -1,4 +1,4 @@
-//! Reading a profile: every mistake is told with its line and with what is allowed.
+//! Parsing of profiles. Errors state the line and the allowed values.
 
 use std::io::Read as _;
 use std::ops::Range;
@@ -10,25 +10,25 @@ use toml::Spanned;
 
 use crate::{Board, Runner, bytes};
 
-/// Why a file is no profile of a board.
+/// The error type for reading a profile.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{file}: cannot be read: {source}")]
     Read {
-        /// The file.
+        /// The path of the file.
         file: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Something in it is wrong.
+    /// The profile is invalid.
     #[error("{file}, line {line}: {problem}")]
     Profile {
-        /// The file.
+        /// The path of the file.
         file: String,
-        /// The line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is wrong, and what is allowed.
+        /// The problem, and the allowed values.
         problem: String,
     },
 }
@@ -56,10 +56,11 @@ struct Profile {
 /// The number of bytes of a profile that are read.
 const MAX_PROFILE: u64 = 1 << 20;
 
-/// Reads the profile of a board that does not come with this release.
+/// Reads the profile of a board that is not built in. The name of the board is the file name
+/// without its extension.
 ///
 /// # Errors
-/// The first mistake, with its line.
+/// Returns the first problem, with its line.
 pub fn read(path: &Path) -> Result<Board, Error> {
     let file = path.display().to_string();
     let mut text = String::new();
@@ -70,7 +71,7 @@ pub fn read(path: &Path) -> Result<Board, Error> {
     parse(&name, &file, &text)
 }
 
-/// The board of a profile's text.
+/// Parses the text of a profile.
 pub(crate) fn parse(name: &str, file: &str, text: &str) -> Result<Board, Error> {
     let wrong = |span: Range<usize>, problem: String| {
         let before = text.get(..span.start).unwrap_or(text);
@@ -80,7 +81,7 @@ pub(crate) fn parse(name: &str, file: &str, text: &str) -> Result<Board, Error> 
     let profile: Profile = toml::from_str(text)
         .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().replace('\n', " ")))?;
     let one_of = |what: &Spanned<String>, known: &[&str]| {
-        let problem = format!("{:?} is none of {}", what.get_ref(), known.join(", "));
+        let problem = format!("{:?} is not one of {}", what.get_ref(), known.join(", "));
         wrong(what.span(), problem)
     };
     let size = |text: &Spanned<String>| {
@@ -93,18 +94,18 @@ pub(crate) fn parse(name: &str, file: &str, text: &str) -> Result<Board, Error> 
     let runner = Runner::ALL.into_iter().find(|runner| runner.name() == profile.runner.get_ref());
     let runner = runner.ok_or_else(|| one_of(&profile.runner, &Runner::ALL.map(Runner::name)))?;
     if profile.triple.get_ref().split('-').count() < 2 {
-        let problem = format!("{:?} is no target triple", profile.triple.get_ref());
+        let problem = format!("{:?} is not a target triple", profile.triple.get_ref());
         return Err(wrong(profile.triple.span(), problem));
     }
     if *profile.cores.get_ref() == 0 {
-        return Err(wrong(profile.cores.span(), "a board has at least one core".into()));
+        return Err(wrong(profile.cores.span(), "cores must be at least 1".into()));
     }
     let ram = size(&profile.ram)?;
     let arena = profile.arena.as_ref().map(size).transpose()?;
     if let (Some(arena), Some(text)) = (arena, &profile.arena)
         && arena > ram
     {
-        return Err(wrong(text.span(), "activations cannot take more than the memory".into()));
+        return Err(wrong(text.span(), "arena must not be larger than ram".into()));
     }
     Ok(Board {
         name: name.into(),
@@ -155,14 +156,14 @@ runner = \"probe\"
     }
 
     #[test]
-    fn mistakes_are_told_with_their_line_and_what_is_allowed() {
+    fn errors_state_the_line_and_the_allowed_values() {
         let text = problem(&GOOD.replace("cores", "coers"));
         assert!(text.starts_with("board.toml, line 5: unknown field `coers`"), "{text}");
         assert!(text.contains("`cores`"), "{text}");
         let text = problem(&GOOD.replace("scalar", "sclar"));
-        assert!(text.starts_with("board.toml, line 4: \"sclar\" is none of"), "{text}");
+        assert!(text.starts_with("board.toml, line 4: \"sclar\" is not one of"), "{text}");
         let text = problem(&GOOD.replace("192KiB", "192K"));
-        assert!(text.starts_with("board.toml, line 6: \"192K\" is no size"), "{text}");
+        assert!(text.starts_with("board.toml, line 6: \"192K\" is not a size"), "{text}");
         let text = problem(&GOOD.replace("probe", "prob"));
         assert!(text.contains("local, ssh, adb, app, probe"), "{text}");
         let text = problem(&GOOD.replace("128KiB", "1MiB"));

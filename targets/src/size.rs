@@ -1,9 +1,9 @@
-//! Numbers of bytes as people write them.
+//! Sizes in bytes with units.
 
-/// A number of bytes, with or without a unit: 4096, 256KB, 1.5MiB.
+/// Parses a size in bytes with an optional unit: 4096, 256KB, 1.5MiB.
 ///
 /// # Errors
-/// What is allowed, where it is none.
+/// Returns a message with the allowed format if `text` is not a positive size.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -20,7 +20,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     let number = number.parse::<f64>().unwrap_or(0.0);
     match (number * unit as f64) as u64 {
         0 => Err(format!(
-            "{text:?} is no size; write it like 256KiB, 1.5MB or 4096 (units: B, KB, MB, GB, KiB, \
+            "{text:?} is not a size; write it like 256KiB, 1.5MB or 4096 (units: B, KB, MB, GB, KiB, \
              MiB, GiB)"
         )),
         bytes => Ok(bytes),
@@ -38,7 +38,7 @@ mod tests {
         assert_eq!(bytes("1.5 MiB"), Ok(3 << 19));
         assert_eq!(bytes("2GiB"), Ok(2 << 30));
         for wrong in ["", "0", "KB", "192K", "1..5MB", "-3", "1TB"] {
-            assert!(bytes(wrong).unwrap_err().contains("is no size"), "{wrong}");
+            assert!(bytes(wrong).unwrap_err().contains("is not a size"), "{wrong}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What applications make of networks: voice detection, noise suppression, topics of texts.
+//! Applications of networks: voice detection, noise suppression, and topic classification.
 
 use std::f64::consts::TAU;
 use std::path::Path;
@@ -8,14 +8,14 @@ use hardtack_converter::{arrays, samples};
 
 use super::labelled::Top1;
 
-/// Samples of a recording in 16 bits, one channel, as reals from −1 to 1.
+/// Reads a 16-bit mono WAV file. Returns the samples, from −1 to 1.
 pub fn recording(path: &Path) -> Result<Vec<f32>, String> {
     let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let samples = bytes.get(44..).ok_or("a recording without a head")?.chunks_exact(2);
+    let samples = bytes.get(44..).ok_or("the WAV header is missing")?.chunks_exact(2);
     Ok(samples.map(|two| f32::from(i16::from_le_bytes([two[0], two[1]])) / 32768.0).collect())
 }
 
-/// Runs a network that takes a value and its state, and gives a value and the next state.
+/// Runs one step of a network whose inputs and outputs are a value and a state. Updates the state.
 fn step(
     session: &mut Session,
     shape: &[usize],
@@ -23,7 +23,7 @@ fn step(
     state: &mut Tensor,
 ) -> Result<Vec<f32>, String> {
     let names = [0, 1].map(|input| session.inputs()[input].name.clone());
-    let value = Tensor::new(shape, values).ok_or("values of another shape")?;
+    let value = Tensor::new(shape, values).ok_or("the values do not match the shape")?;
     let outputs = session.run(&[(&names[0], &value), (&names[1], state)]);
     let outputs = outputs.map_err(|error| error.to_string())?;
     *state = outputs[1].1.clone();
@@ -31,10 +31,10 @@ fn step(
 }
 
 fn zeros(shape: &[usize]) -> Tensor {
-    Tensor::new(shape, vec![0f32; shape.iter().product()]).expect("as many as the shape says")
+    Tensor::new(shape, vec![0f32; shape.iter().product()]).expect("the length matches the shape")
 }
 
-/// The probability of speech in each 32 ms, by Silero VAD.
+/// Returns the probability of speech for each frame of 32 ms, with Silero VAD.
 pub fn speech(session: &mut Session, recording: &[f32]) -> Result<Vec<f32>, String> {
     const CONTEXT: usize = 64;
     const FRAME: usize = 512;
@@ -50,11 +50,11 @@ pub fn speech(session: &mut Session, recording: &[f32]) -> Result<Vec<f32>, Stri
     Ok(probabilities)
 }
 
-/// Samples that DTLN sees at once, and by how many it goes on.
+/// The block length and hop of DTLN, in samples.
 const BLOCK: usize = 512;
 const HOP: usize = 128;
 
-/// Speech without noise, by the two networks of DTLN; it comes `BLOCK - HOP` samples late.
+/// Suppresses noise with the two networks of DTLN. The output is delayed by `BLOCK - HOP` samples.
 pub fn denoised(networks: &mut [Session; 2], noisy: &[f32]) -> Result<Vec<f32>, String> {
     let [first, second] = networks;
     let mut states = [zeros(&[1, 2, 128, 2]), zeros(&[1, 2, 128, 2])];
@@ -95,7 +95,7 @@ pub fn denoised(networks: &mut [Session; 2], noisy: &[f32]) -> Result<Vec<f32>, 
     Ok(denoised)
 }
 
-/// Signal to distortion in dB of what DTLN gives, however loud it is.
+/// Returns the scale-invariant signal-to-distortion ratio (SI-SDR) of DTLN's output, in dB.
 pub fn distortion(denoised: &[f32], clean: &[f32]) -> f64 {
     let pairs = || {
         let late = denoised.iter().skip(BLOCK - HOP).map(|x| f64::from(*x));
@@ -107,8 +107,8 @@ pub fn distortion(denoised: &[f32], clean: &[f32]) -> f64 {
     10.0 * (gain * gain * power / noise).log10()
 }
 
-/// How many of the news items of `data` (`agnews400`) a probe on MiniLM's sentence embeddings tells
-/// the topic of.
+/// Classifies the topics of the news items in `data` (`agnews400`) with a linear probe on MiniLM's
+/// sentence embeddings. Returns the top-1 accuracy.
 pub fn topics(session: &mut Session, data: &Path) -> Result<Top1, String> {
     const AT_ONCE: usize = 40;
     let arrays = arrays::read_npz(&data.join("eval400.npz")).map_err(|error| error.to_string())?;
@@ -130,7 +130,7 @@ pub fn topics(session: &mut Session, data: &Path) -> Result<Top1, String> {
             .flat_map(|item| (0..width).map(move |at| (item, at)))
             .map(|(item, at)| i64::from(at < lengths[item] as usize))
             .collect();
-        let tensor = |values: Vec<i64>| Tensor::new(&shape, values).expect("as many as the items");
+        let tensor = |values: Vec<i64>| Tensor::new(&shape, values).expect("the length matches");
         let kinds = vec![0i64; given.len()];
         let inputs = [
             ("input_ids", tensor(given)),

@@ -1,4 +1,4 @@
-//! What the networks of the shared assets are calibrated on and measured with.
+//! Calibration and evaluation data of the networks of the shared assets.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use hardtack::{Bundle, Session, Tensor};
 use hardtack_bundle::process::Postprocess;
 use hardtack_converter::{arrays, samples};
 
-/// What a model is calibrated on and measured with.
+/// The data of a model.
 pub struct Task {
-    /// Its specification of pre-processing, if it has one.
+    /// The name of the preprocessing specification. Empty if there is none.
     pub spec: &'static str,
-    /// Calibration data, in the folder of data.
+    /// The calibration data, in the data folder.
     pub calibration: &'static str,
-    /// Labelled data, in the same folder, if there are any.
+    /// The labeled data, in the data folder. Empty if there is none.
     pub evaluation: &'static str,
 }
 
-/// The task of a model.
+/// Returns the task of a model.
 pub fn task(name: &str) -> Option<Task> {
     let (spec, calibration, evaluation) = match name {
         "cifar_mobilenetv2s" | "cifar_resnet14" => {
@@ -40,22 +40,22 @@ pub fn task(name: &str) -> Option<Task> {
     Some(Task { spec, calibration, evaluation })
 }
 
-/// A specification of the examples.
+/// Returns the path of a specification of the examples.
 pub fn spec_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/specs").join(format!("{name}.toml"))
 }
 
-/// How many answers were right.
+/// Top-1 accuracy.
 #[derive(Clone, Copy, Debug)]
 pub struct Top1 {
-    /// Right ones.
+    /// The number of correct answers.
     pub right: usize,
-    /// All.
+    /// The number of samples.
     pub samples: usize,
 }
 
 impl Top1 {
-    /// The part that is right.
+    /// Returns the fraction of correct answers.
     pub fn part(self) -> f64 {
         self.right as f64 / self.samples as f64
     }
@@ -67,38 +67,38 @@ impl fmt::Display for Top1 {
     }
 }
 
-/// What a bundle answers, and what it should.
+/// The answers of a bundle, and the correct classes.
 #[derive(Default)]
 pub struct Answers {
-    /// Names of the samples.
+    /// The names of the samples.
     pub names: Vec<String>,
-    /// The class of the greatest score.
+    /// The class with the highest score, per sample.
     pub given: Vec<usize>,
-    /// The right class.
+    /// The correct class, per sample.
     pub truth: Vec<usize>,
-    /// The scores of all classes.
+    /// The scores of all classes, per sample.
     pub scores: Vec<Vec<f32>>,
 }
 
 impl Answers {
-    /// How many are right.
+    /// Returns the top-1 accuracy.
     pub fn top1(&self) -> Top1 {
         let right = self.given.iter().zip(&self.truth).filter(|(a, b)| a == b).count();
         Top1 { right, samples: self.truth.len() }
     }
 }
 
-/// How often the greatest score is the right class.
+/// Runs a bundle on labeled data and returns the top-1 accuracy.
 pub fn top1(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<Top1, String> {
     Ok(answers(bundle, session, data)?.top1())
 }
 
-/// What a bundle makes of labelled data.
+/// Runs a bundle on labeled data.
 pub fn answers(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<Answers, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let manifest = bundle.manifest().map_err(|e| text(&e))?;
     let input = &manifest.inputs[0];
-    let preprocess = bundle.preprocess().map_err(|e| text(&e))?.ok_or("no pre-processing")?;
+    let preprocess = bundle.preprocess().map_err(|e| text(&e))?.ok_or("no preprocessing")?;
     let preprocessor = Preprocessor::new(preprocess, input).map_err(|e| text(&e))?;
     let post = bundle.postprocess().map_err(|e| text(&e))?;
     let post = post.unwrap_or(Postprocess::Classify { softmax: false, skip: 0 });
@@ -108,7 +108,7 @@ pub fn answers(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<An
         for file in samples::files(data).map_err(|e| text(&e))? {
             let name = file.file_name().map(|n| n.to_string_lossy().into_owned());
             let class = name.as_deref().and_then(|n| n.split('_').next()?.parse().ok());
-            let class = class.ok_or("a picture without its class in its name")?;
+            let class = class.ok_or("the name of an image does not start with its class")?;
             for tensor in preprocessor.file(&file).map_err(|e| text(&e))? {
                 labelled.push((name.clone().unwrap_or_default(), tensor, class));
             }

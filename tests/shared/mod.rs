@@ -1,6 +1,6 @@
-//! The shared assets: where they are, how their vectors are compared, and what the networks are
-//! measured on.
-#![allow(dead_code, reason = "each test and benchmark uses what it needs")]
+//! The shared assets: their location, the comparison of their vectors, and the tasks of their
+//! networks.
+#![allow(dead_code, reason = "each test and benchmark uses only some helpers")]
 
 pub mod applications;
 pub mod labelled;
@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 
 use hardtack::Tensor;
 
-/// The folder of the assets, if it is beside the project.
+/// Returns the folder of the assets, if it exists next to the project.
 pub fn assets() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/assets");
     folder.is_dir().then_some(folder)
 }
 
-/// The names of all models, in order.
+/// Returns the names of all models, sorted.
 pub fn model_names() -> Vec<String> {
-    let folder = assets().expect("asked before").join("models");
+    let folder = assets().expect("the caller checked").join("models");
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .expect("the folder of models")
         .filter_map(|entry| {
@@ -30,7 +30,7 @@ pub fn model_names() -> Vec<String> {
     names
 }
 
-/// What must be bound before a model can be converted.
+/// Returns the values and shapes of inputs that the conversion of a model needs.
 pub fn settings(name: &str) -> Vec<(String, String)> {
     let pairs: &[(&str, &str)] = match name {
         "silero_vad" => &[("sr", "16000"), ("input", "1x576"), ("state", "2x1x128")],
@@ -39,14 +39,14 @@ pub fn settings(name: &str) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
-/// The input whose shape must be known before a model can be converted: its operators round sizes
-/// in ways that only numbers satisfy.
+/// Returns the input whose shape must be fixed to convert a model, because its operators round
+/// sizes in ways that symbolic dimensions cannot express.
 pub fn sized_input(name: &str) -> Option<&'static str> {
     (name == "ppocrv3_det_ch").then_some("x")
 }
 
-/// The ONNX file of a model. Architectures with random weights are built by their script, which
-/// needs Python with `onnx` and `numpy`.
+/// Returns the ONNX file of a model. Models with random weights are built by a script, which needs
+/// Python with `onnx` and `numpy`.
 pub fn source(folder: &Path, scratch: &Path) -> Result<PathBuf, String> {
     let model = folder.join("model.onnx");
     if model.exists() {
@@ -61,26 +61,26 @@ pub fn source(folder: &Path, scratch: &Path) -> Result<PathBuf, String> {
         .status();
     match status {
         Ok(status) if status.success() => Ok(built),
-        _ => Err("skipped: its weights are made by Python with onnx and numpy".into()),
+        _ => Err("skipped: building the model needs Python with onnx and numpy".into()),
     }
 }
 
-/// The files of vectors of a model.
+/// Returns the vector files of a model.
 pub fn vectors(folder: &Path) -> Vec<PathBuf> {
     (0..).map(|k| folder.join(format!("io_{k}.npz"))).take_while(|path| path.exists()).collect()
 }
 
-/// How far outputs were from what was expected.
+/// The difference between outputs and expected outputs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked {
-    /// Largest difference as a part of the output's range.
+    /// The largest absolute difference, relative to the output's range.
     pub of_range: f64,
-    /// How many outputs were compared.
+    /// The number of compared outputs.
     pub outputs: usize,
 }
 
 impl Checked {
-    /// The worse of two.
+    /// Combines two comparisons: the larger difference, and the total number of outputs.
     pub fn max(self, other: Checked) -> Checked {
         Checked {
             of_range: self.of_range.max(other.of_range),
@@ -95,8 +95,8 @@ impl fmt::Display for Checked {
     }
 }
 
-/// Compares with a relative tolerance of 1e-3 and an absolute one of 1e-4 of the range.
-/// Vectors stored as f16 are compared with the precision of f16.
+/// Compares an output with a relative tolerance of 1e-3, plus an absolute tolerance of 1e-4 of the
+/// range (0.03 for models that are already quantized).
 pub fn check_outputs(model: &str, expected: &Tensor, got: &Tensor) -> Result<Checked, String> {
     if expected.shape() != got.shape() {
         return Err(format!("shape {:?} instead of {:?}", got.shape(), expected.shape()));
@@ -105,8 +105,8 @@ pub fn check_outputs(model: &str, expected: &Tensor, got: &Tensor) -> Result<Che
     let low = expected.iter().copied().fold(f32::INFINITY, f32::min) as f64;
     let high = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let range = if high > low { high - low } else { high.abs().max(1e-6) };
-    // Where a network is quantized already, a tie that another runtime rounds the other way moves
-    // a value by a whole step, and what follows with it: three steps at the end of 60 layers.
+    // In a pre-quantized network, a tie that another runtime rounds in the other direction changes
+    // a value by a whole step. This accumulates to three steps after 60 layers.
     let allowed = if model.ends_with("_int8") { 0.03 } else { 1e-4 };
     let mut worst = 0f64;
     for (index, (e, g)) in expected.iter().zip(&got).enumerate() {

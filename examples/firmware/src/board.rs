@@ -1,4 +1,4 @@
-//! Arm's MPS2 boards: their serial port and their clock.
+//! The serial port and the clock of Arm's MPS boards.
 
 use core::convert::Infallible;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -10,22 +10,22 @@ use embedded_io::{ErrorType, Read, Write};
 
 use crate::TICKS_PER_SECOND;
 
-/// SysTick counts down from here.
+/// The value from which SysTick counts down.
 const RELOAD: u32 = 0x00ff_ffff;
 
 static WRAPS: AtomicU32 = AtomicU32::new(0);
 
 #[exception]
 fn SysTick() {
-    // Nobody else writes, and not every Cortex-M has atomic sums.
+    // This is the only writer, and not every Cortex-M has atomic addition.
     WRAPS.store(WRAPS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
-/// The processor's clock.
+/// A clock that counts the processor's ticks.
 pub struct Clock(SYST);
 
 impl Clock {
-    /// Starts it.
+    /// Starts the clock.
     pub fn start(mut timer: SYST) -> Self {
         timer.set_clock_source(SystClkSource::Core);
         timer.set_reload(RELOAD);
@@ -35,7 +35,7 @@ impl Clock {
         Self(timer)
     }
 
-    /// Ticks since it was started.
+    /// Returns the number of ticks since the start.
     pub fn ticks(&self) -> u64 {
         loop {
             let wraps = WRAPS.load(Ordering::Relaxed);
@@ -46,7 +46,7 @@ impl Clock {
         }
     }
 
-    /// The same in microseconds.
+    /// Returns the time since the start in microseconds.
     pub fn microseconds(&self) -> u64 {
         self.ticks() * 1_000_000 / TICKS_PER_SECOND
     }
@@ -55,19 +55,19 @@ impl Clock {
 /// The first serial port: Arm's CMSDK APB UART.
 pub struct Serial(());
 
-/// Registers, in words from the first.
+/// Offsets of the registers, in words.
 const DATA: usize = 0;
 const STATE: usize = 1;
 const CONTROL: usize = 2;
 const DIVIDER: usize = 4;
-/// Bits of the state.
+/// Bits of the state register.
 const FULL_TO_SEND: u32 = 1;
 const FULL_RECEIVED: u32 = 2;
 
 const BAUD: u64 = 115_200;
 
 impl Serial {
-    /// Switches it on. There is one: the peripherals that are taken stand for it.
+    /// Enables the serial port. Call it only once, after taking the peripherals.
     pub fn start() -> Self {
         let mut serial = Self(());
         serial.write_register(DIVIDER, (TICKS_PER_SECOND / BAUD) as u32);
@@ -76,13 +76,14 @@ impl Serial {
     }
 
     fn read_register(&self, register: usize) -> u32 {
-        // SAFETY: the board has the register at this address, and reading it has no other effect
-        // than that a received byte is taken.
+        // SAFETY: `SERIAL_PORT` is the address of the board's UART, and `register` is one of its
+        // registers. Reading has no effect on memory: it only takes a received byte.
         unsafe { (crate::SERIAL_PORT as *const u32).add(register).read_volatile() }
     }
 
     fn write_register(&mut self, register: usize, value: u32) {
-        // SAFETY: the board has the register at this address, which is no memory of the program's.
+        // SAFETY: `SERIAL_PORT` is the address of the board's UART, and `register` is one of its
+        // registers, so the write does not change the program's memory.
         unsafe { (crate::SERIAL_PORT as *mut u32).add(register).write_volatile(value) }
     }
 }

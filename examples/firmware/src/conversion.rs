@@ -1,16 +1,15 @@
-//! From what somebody sends to the integers that the network takes.
+//! Conversion of the elements that a host sends to the network's integers.
 
-/// How the elements of an input are sent: as MLPerf Tiny's data sets have them.
+/// The format of the input elements that a host sends, as in the data sets of MLPerf Tiny.
 pub enum Sent {
-    /// A byte each, and the integer that stands for it: pixels, or features of 8 bits.
+    /// One byte per element (pixels or 8-bit features), with a table of the integer for each byte.
     Byte(&'static [i8; 256]),
-    /// Real numbers of four bytes, the lowest first; 1 over the scale of the input, and its zero
-    /// point.
+    /// Little-endian f32 elements, with the inverse of the input's scale and its zero point.
     Real(f32, i8),
 }
 
 impl Sent {
-    /// Bytes of an element.
+    /// Returns the size of an element in bytes.
     pub const fn size(&self) -> usize {
         match self {
             Self::Byte(_) => 1,
@@ -18,7 +17,7 @@ impl Sent {
         }
     }
 
-    /// The integer for an element's bytes, of which there are [`Sent::size`].
+    /// Converts the bytes of an element, of which there are [`Sent::size`], to an integer.
     pub fn integer(&self, bytes: &[u8]) -> i8 {
         match (self, bytes) {
             (Self::Byte(table), [byte]) => table[usize::from(*byte)],
@@ -30,10 +29,10 @@ impl Sent {
     }
 }
 
-/// As the engine quantizes: to the nearest, of two to the even one.
+/// Quantizes a number like the engine: rounds to nearest, ties to even, and saturates.
 pub fn quantized(real: f32, inverse_scale: f32, zero_point: i8) -> i8 {
     let scaled = real * inverse_scale;
-    // NaN is neither greater nor less.
+    // NaN fails both comparisons, and becomes 0 below.
     let steps = if scaled > 1e6 {
         1_000_000
     } else if scaled < -1e6 {

@@ -1,5 +1,5 @@
-//! A bundle in the flash of a microcontroller: its program runs where it lies, in an arena that is
-//! a static, without an allocator.
+//! Runs a bundle from the flash of a microcontroller, in place, with a static arena and without an
+//! allocator.
 #![no_std]
 
 use hardtack_bundle::{Bundle, Family};
@@ -13,24 +13,24 @@ pub mod protocol;
 
 pub use conversion::Sent;
 
-/// At a multiple of 64, as in a file.
+/// A value that is aligned to 64 bytes, like the sections of a bundle.
 #[repr(align(64))]
 pub struct Aligned<T>(pub T);
 
 include!(concat!(env!("OUT_DIR"), "/bundle.rs"));
 
-/// Everything that an inference writes, its input and its output.
+/// The memory of an inference: the arena, the input and the output.
 #[repr(C, align(64))]
 pub struct Memory {
     arena: Aligned<[i8; ARENA_SIZE]>,
-    /// What the network is given.
+    /// The input of the network.
     pub input: [i8; INPUT_SIZE],
-    /// What it gave.
+    /// The output of the network.
     pub output: [i8; OUTPUT_SIZE],
 }
 
 impl Memory {
-    /// Of zeros.
+    /// Creates zeroed memory.
     pub const fn new() -> Self {
         Self { arena: Aligned([0; ARENA_SIZE]), input: [0; INPUT_SIZE], output: [0; OUTPUT_SIZE] }
     }
@@ -42,22 +42,22 @@ impl Default for Memory {
     }
 }
 
-/// Why a bundle does not run here. The errors behind it would tell more, at the price of some
-/// kilobytes of text.
+/// Why a bundle cannot run on this device. The underlying errors have more detail, but their
+/// messages take some kilobytes of flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Its bytes are not those of a bundle.
+    /// The bytes are not a valid bundle.
     Damaged,
-    /// A part of it is in float.
+    /// The model is not fully integer.
     Float,
-    /// Its weights are laid out for another family of processors.
+    /// The weights are packed for another family of processors.
     Family(Family),
-    /// Its program breaks a rule.
+    /// The program is invalid.
     Program,
 }
 
 impl Refusal {
-    /// For people: what is wrong; with [`Refusal::name`] between them, what to do.
+    /// Returns the two parts of the error message for users, with [`Refusal::name`] between them.
     pub fn told(self) -> [&'static str; 2] {
         match self {
             Self::Damaged => ["the bundle is damaged; flash it again", ""],
@@ -69,7 +69,7 @@ impl Refusal {
         }
     }
 
-    /// The name of the family that it is made for.
+    /// Returns the name of the family that the weights are packed for. Empty for other errors.
     pub fn name(self) -> &'static str {
         match self {
             Self::Family(family) => family.name(),
@@ -78,19 +78,20 @@ impl Refusal {
     }
 }
 
-/// A network in flash.
+/// A network whose program and weights are in flash.
 pub struct Network {
     program: Program<&'static [u8]>,
-    /// Scales and zero points of the input and the output.
+    /// Scale and zero point of the input.
     input: (f32, i8),
+    /// Scale and zero point of the output.
     output: (f32, i8),
 }
 
 impl Network {
-    /// That of a bundle.
+    /// Loads the network of a bundle.
     ///
     /// # Errors
-    /// Why it does not run here.
+    /// Returns an error if the network cannot run on this device.
     pub fn of(bundle: &Bundle<'static>) -> Result<Self, Refusal> {
         let code = bundle.program(0).ok_or(Refusal::Float)?;
         let weights = bundle
@@ -102,10 +103,10 @@ impl Network {
         Ok(Self { program, input, output })
     }
 
-    /// Makes the output of the input.
+    /// Runs one inference: computes the output from the input.
     ///
     /// # Errors
-    /// [`Refusal::Program`] where the bundle is another than that the memory was made for.
+    /// Returns [`Refusal::Program`] if the memory does not have the sizes of this bundle.
     pub fn infer(&self, memory: &mut Memory) -> Result<(), Refusal> {
         let Memory { arena, input, output } = memory;
         let (inputs, mut outputs) = ([Input::I8(input)], [Output::I8(output)]);
@@ -113,13 +114,13 @@ impl Network {
         run.map_err(|_| Refusal::Program)
     }
 
-    /// What an element of the output stands for.
+    /// Dequantizes an element of the output.
     pub fn real(&self, integer: i8) -> f32 {
         real(integer, self.output)
     }
 
-    /// The mean of the squared differences of input and output: how unlike what an autoencoder
-    /// has learnt an input is.
+    /// Returns the anomaly score of an autoencoder: the mean squared difference of input and
+    /// output.
     pub fn anomaly(&self, memory: &Memory) -> f32 {
         let pairs = memory.input.iter().zip(&memory.output);
         let differences = pairs.map(|(a, b)| real(*a, self.input) - real(*b, self.output));
@@ -131,11 +132,11 @@ fn real(integer: i8, (scale, zero_point): (f32, i8)) -> f32 {
     (i32::from(integer) - i32::from(zero_point)) as f32 * scale
 }
 
-/// The bundle in flash. Reads all of it and compares every digest: a flipped bit of a weight would
-/// change results without an error.
+/// Returns the bundle in flash. Reads all of it and verifies every digest, because a flipped bit in
+/// a weight would change results without an error.
 ///
 /// # Errors
-/// [`Refusal::Damaged`] where it is not a bundle or a digest differs.
+/// Returns [`Refusal::Damaged`] if the bytes are not a bundle or a digest does not match.
 pub fn bundle() -> Result<Bundle<'static>, Refusal> {
     let verified = Bundle::parse(&BUNDLE.0).and_then(Bundle::verify);
     verified.map(|verified| verified.bundle()).map_err(|_| Refusal::Damaged)
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_for_other_processors_is_refused_by_their_name() {
+    fn a_bundle_for_another_family_is_rejected_with_its_name() {
         static PACKED: &[u8] = include_bytes!("../../../tests/frozen/programs/kws_dscnn_neon.tack");
         let refusal = Network::of(&Bundle::parse(PACKED).unwrap()).err().unwrap();
         assert_eq!(refusal, Refusal::Family(Family::NeonDot));

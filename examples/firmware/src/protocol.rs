@@ -1,59 +1,60 @@
-//! The serial protocol of MLPerf Tiny, as the runner of the benchmark speaks it to a device: lines
-//! that end in `%`, answered by lines that end with `m-ready` (`benchmark/api` and
-//! `benchmark/runner` of github.com/mlcommons/tiny).
+//! The device side of the serial protocol of MLPerf Tiny. Commands end in `%`, and the last line of
+//! each answer is `m-ready` (see `benchmark/api` and `benchmark/runner` of
+//! github.com/mlcommons/tiny).
 
 use embedded_io::{Read, Write};
 
 use crate::Sent;
 
-/// Longest command.
+/// The maximum length of a command.
 const COMMAND: usize = 80;
-/// Bytes of a line that `db print` gives.
+/// The number of bytes per line of `db print`.
 const PRINTED: usize = 8;
 
-/// What is measured.
+/// The device under test.
 pub trait Device {
     /// The name of the model, such as `kws01`.
     const MODEL: &'static str;
-    /// How the elements of an input are sent.
+    /// The format of the input elements that the host sends.
     const SENT: Sent;
 
-    /// The input, to be filled.
+    /// Returns the input buffer.
     fn input(&mut self) -> &mut [i8];
-    /// Makes the output of the input.
+    /// Runs one inference.
     fn infer(&mut self);
-    /// An element of the result, such as what one of the output stands for; `None` after the last.
+    /// Returns an element of the result, such as a dequantized output. `None` after the last one.
     fn result(&self, index: usize) -> Option<f32>;
-    /// Since some moment.
+    /// Returns the time since some fixed point, in microseconds.
     fn microseconds(&mut self) -> u64;
 }
 
-/// A device behind a serial port.
+/// The protocol on a serial port.
 pub struct Protocol<D, S> {
     device: D,
     port: S,
-    /// Bytes of the input that came, and that will come.
+    /// Number of input bytes received.
     came: usize,
+    /// Number of input bytes that `db load` announced.
     expected: usize,
-    /// Of an element that did not come as a whole yet.
+    /// The bytes received of an incomplete element.
     part: [u8; 4],
 }
 
 impl<D: Device, S: Read + Write> Protocol<D, S> {
-    /// Tells that the device is ready.
+    /// Announces that the device is ready.
     ///
     /// # Errors
-    /// Of the port.
+    /// Returns an error if the port fails.
     pub fn new(device: D, port: S) -> Result<Self, S::Error> {
         let mut protocol = Self { device, port, came: 0, expected: 0, part: [0; 4] };
         protocol.say(&["m-init-done\r\n", "m-ready\r\n"])?;
         Ok(protocol)
     }
 
-    /// Reads a command and answers it. `false` where the port has ended.
+    /// Reads a command and answers it. Returns `false` at the end of the input.
     ///
     /// # Errors
-    /// Of the port.
+    /// Returns an error if the port fails.
     pub fn command(&mut self) -> Result<bool, S::Error> {
         let (mut line, mut length, mut byte) = ([0; COMMAND], 0, [0]);
         loop {
@@ -62,7 +63,7 @@ impl<D: Device, S: Read + Write> Protocol<D, S> {
             }
             match byte[0] {
                 b'%' => break,
-                // Too long a command is cut, and then not known.
+                // A command that is too long is truncated, and is then unknown.
                 other if length < COMMAND => {
                     line[length] = other;
                     length += 1;
@@ -112,12 +113,12 @@ impl<D: Device, S: Read + Write> Protocol<D, S> {
     }
 
     fn timestamp(&mut self) -> Result<(), S::Error> {
-        // The reference prints 32 bits, too.
+        // The reference implementation also prints 32 bits.
         let now = self.device.microseconds() as u32;
         self.told("m-lap-us-", now, "\r\n")
     }
 
-    /// The output, with three decimals.
+    /// Prints the result with three decimals.
     fn results(&mut self) -> Result<(), S::Error> {
         self.say(&["m-results-["])?;
         let mut index = 0;
@@ -157,7 +158,7 @@ impl<D: Device, S: Read + Write> Protocol<D, S> {
         }
     }
 
-    /// Takes two hexadecimal digits a byte.
+    /// Loads input bytes from hexadecimal digits, two per byte.
     fn load(&mut self, digits: &[u8]) -> Result<(), S::Error> {
         let (pairs, rest) = digits.as_chunks::<2>();
         if !rest.is_empty() {
@@ -179,14 +180,14 @@ impl<D: Device, S: Read + Write> Protocol<D, S> {
                 self.device.input()[self.came / size - 1] = integer;
             }
             if self.came == self.expected {
-                // What is left of the command is disregarded, as in the reference.
+                // The rest of the command is ignored, as in the reference implementation.
                 return self.say(&["m-load-done\r\n"]);
             }
         }
         Ok(())
     }
 
-    /// The integers of the input that were loaded.
+    /// Prints the loaded integers of the input.
     fn print(&mut self) -> Result<(), S::Error> {
         let loaded = self.came / D::SENT.size();
         for index in 0..loaded {
@@ -222,7 +223,7 @@ impl<D: Device, S: Read + Write> Protocol<D, S> {
     }
 }
 
-/// `otherwise` where the word is missing, `None` where it is no number.
+/// Parses a number. Returns `otherwise` if there is no word, and `None` if it is not a number.
 fn number(word: Option<&str>, otherwise: u32) -> Option<u32> {
     word.map_or(Some(otherwise), |word| word.parse().ok())
 }
@@ -249,7 +250,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives twice its input.
+    /// A device that doubles its input.
     struct Doubling {
         input: [i8; 3],
         output: [i8; 3],
@@ -278,7 +279,7 @@ mod tests {
         }
     }
 
-    /// The other end of a serial line.
+    /// The host's end of a serial line.
     struct Line<'a>(VecDeque<u8>, &'a mut std::vec::Vec<u8>);
 
     impl embedded_io::ErrorType for Line<'_> {
@@ -304,7 +305,7 @@ mod tests {
         }
     }
 
-    /// What the device answers, without the lines that say that it is ready.
+    /// Returns the answers of the device, without the `m-ready` lines.
     fn talk(said: &str) -> String {
         let device = Doubling { input: [0; 3], output: [0; 3], runs: 0 };
         let mut answers = std::vec::Vec::new();
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_who_it_is() {
+    fn the_device_identifies_itself() {
         assert_eq!(talk("name%"), "m-name-dut-[hardtack]\r\n");
         let profile = talk("\r\nprofile%");
         assert!(profile.starts_with("m-profile-[hardtack "), "{profile}");
@@ -329,8 +330,8 @@ mod tests {
     }
 
     #[test]
-    fn it_loads_and_infers() {
-        // 1.0, -2.0 and 0.25, which is half a step: to the even one.
+    fn the_device_loads_inputs_and_runs_inferences() {
+        // 1.0, -2.0 and 0.25, which is a tie and rounds to even.
         let loaded = talk("db load 12%db 0000803f000000c0%db 0000803e%db print%");
         assert_eq!(loaded, "m-[Expecting 12 bytes]\r\nm-load-done\r\nm-buffer-03-fd-01\r\n");
         let inferred = talk("db load 12%db 0000803f000000c00000803e%infer 3 2%");
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told() {
+    fn invalid_commands_are_reported() {
         assert_eq!(talk("db%"), "e-[Command 'db' requires a subcommand]\r\n");
         assert_eq!(talk("db load%"), "e-[Command 'db load' requires the # of bytes]\r\n");
         assert_eq!(talk("db load x%"), "e-[Command 'db load' must be >0 bytes]\r\n");
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn reals_become_the_nearest_integers() {
+    fn numbers_are_rounded_to_nearest() {
         use crate::conversion::quantized;
         let reals = [0.5, 1.5, -0.5, -1.5, 2.4, -2.6, 1e30, -1e30, f32::NAN, f32::INFINITY];
         let integers = reals.map(|real| quantized(real, 1.0, 0));

@@ -1,4 +1,4 @@
-//! Writes the bundle of the tests' sample to a file, to be kept with the frozen bundles.
+//! Writes the sample bundle of the tests to a file, to add it to the frozen bundles.
 
 use std::error::Error;
 
@@ -6,7 +6,7 @@ use std::error::Error;
 mod sample;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args_os().nth(1).ok_or("name the file to write")?;
+    let path = std::env::args_os().nth(1).ok_or("usage: freeze FILE")?;
     let sealed = sample::writer().seal()?;
     std::fs::write(path, sealed.to_bytes())?;
     println!("{}", sealed.root());

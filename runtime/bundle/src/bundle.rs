@@ -1,4 +1,4 @@
-//! A bundle in memory: opened, then verified.
+//! A bundle in memory, opened and verified.
 
 use core::ops::Deref;
 
@@ -12,8 +12,8 @@ use crate::{
     Digest, Error, Family, FormatVersion, Golden, Labels, MAGIC, Manifest, Section, SectionKind,
 };
 
-/// A bundle whose header and section table are sound, so that each section is known to lie
-/// within the file. The sections themselves have not been read: see [`Bundle::verify`].
+/// A bundle with a valid header and section table, so every section lies within the file.
+/// The contents of the sections have not been checked; see [`Bundle::verify`].
 #[derive(Clone, Copy)]
 pub struct Bundle<'a> {
     bytes: &'a [u8],
@@ -21,14 +21,15 @@ pub struct Bundle<'a> {
 }
 
 impl<'a> Bundle<'a> {
-    /// Opens the bundle that `bytes` are, exactly. Reads header and table only.
+    /// Opens the bundle in `bytes`, which must hold exactly one bundle. Reads only the header and
+    /// the section table.
     ///
-    /// Sections are multiples of [`ALIGNMENT`](crate::ALIGNMENT) from the start of `bytes`;
-    /// where their addresses must be aligned, `bytes` must be.
+    /// Section offsets are multiples of [`ALIGNMENT`](crate::ALIGNMENT). Align `bytes` where the
+    /// addresses of sections must be aligned.
     ///
     /// # Errors
-    /// Where the bytes are not a bundle of this major version, lack a byte or have one too
-    /// many, or where header or table are damaged or break a rule of the format.
+    /// Returns an error if the bytes are not a bundle of this major version, if there are too few
+    /// or too many of them, or if the header or table is damaged or breaks a rule of the format.
     pub fn parse(bytes: &'a [u8]) -> Result<Bundle<'a>, Error> {
         let header = decode_header(bytes)?;
         let found = bytes.len() as u64;
@@ -52,19 +53,19 @@ impl<'a> Bundle<'a> {
         Ok(bundle)
     }
 
-    /// Bytes of the bundle that `bytes` begin with, as its header states. For a place in flash
-    /// that is larger than the bundle in it: cut that many bytes out and parse them.
+    /// Returns the length in bytes of the bundle at the start of `bytes`, from its header. Use it
+    /// where a flash region is larger than its bundle, to find the bytes to parse.
     ///
     /// # Errors
-    /// Where the bytes do not begin with the header of a bundle of this major version.
+    /// Returns an error if `bytes` do not begin with the header of a bundle of this major version.
     pub fn stated_length(bytes: &[u8]) -> Result<u64, Error> {
         decode_header(bytes).map(|header| header.length)
     }
 
-    /// Reads the whole bundle and compares every section's digest and all padding.
+    /// Reads the whole bundle and checks the digest of every section and all padding.
     ///
     /// # Errors
-    /// The first damage, in the order of the file.
+    /// Returns the first damage in file order.
     pub fn verify(self) -> Result<Verified<'a>, Error> {
         let mut end = first_offset(self.header.sections);
         for section in self.sections() {
@@ -76,22 +77,23 @@ impl<'a> Bundle<'a> {
         Ok(Verified(self))
     }
 
-    /// Version of the byte format.
+    /// Returns the version of the format.
     pub fn format_version(&self) -> FormatVersion {
         self.header.version
     }
 
-    /// The root digest: it names the whole bundle, as it covers the digests of all sections.
+    /// Returns the root digest, which identifies the bundle: it covers the digests of all sections
+    /// except signatures.
     pub fn root(&self) -> Digest {
         self.header.root
     }
 
-    /// The whole file.
+    /// Returns the bytes of the whole file.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// All sections, in the order of the file.
+    /// Returns an iterator over all sections, in file order.
     pub fn sections(&self) -> impl Iterator<Item = Section<'a>> + use<'a> {
         let bytes = self.bytes;
         self.records().map(move |record| {
@@ -106,26 +108,26 @@ impl<'a> Bundle<'a> {
         })
     }
 
-    /// The section of this kind, where the bundle has one.
+    /// Returns the section of this kind, if the bundle has one.
     pub fn section(&self, kind: SectionKind) -> Option<Section<'a>> {
         self.sections().find(|section| section.kind == kind)
     }
 
-    /// The manifest. The value takes about 15 kB: mind it where the stack is small.
+    /// Decodes the manifest. The value takes about 15 kB, which matters on a small stack.
     ///
     /// # Errors
-    /// Where it is malformed.
+    /// Returns an error if the manifest is malformed.
     pub fn manifest(&self) -> Result<Manifest<'a>, Error> {
         let manifest: Manifest = self.decode(SectionKind::Manifest)?.ok_or(Error::NoManifest)?;
         manifest.check()?;
         Ok(manifest)
     }
 
-    /// The graph, where the bundle has one.
+    /// Decodes the graph, if the bundle has one.
     ///
     /// # Errors
-    /// Where it is malformed, needs an operator that this crate does not have, or names
-    /// constants that are not in the bundle.
+    /// Returns an error if the graph is malformed, uses an operator that this crate does not
+    /// support, or refers to constants that are not in the bundle.
     #[cfg(feature = "alloc")]
     pub fn graph(&self) -> Result<Option<crate::graph::Graph>, crate::graph::GraphError> {
         let Some(section) = self.section(SectionKind::Graph) else { return Ok(None) };
@@ -134,23 +136,23 @@ impl<'a> Bundle<'a> {
         Ok(Some(graph))
     }
 
-    /// Number of integer programs. They are numbered from 0 without gaps.
+    /// Returns the number of integer programs. They are numbered consecutively from 0.
     pub fn programs(&self) -> u16 {
         let program = |section: &Section| matches!(section.kind, SectionKind::Program(_));
         self.sections().filter(program).count() as u16
     }
 
-    /// The bytes of an integer program.
+    /// Returns the bytes of an integer program, if the bundle has it.
     pub fn program(&self, program: u16) -> Option<&'a [u8]> {
         self.section(SectionKind::Program(program)).map(|section| section.bytes)
     }
 
-    /// The weights of an integer program, packed for a family, where the bundle has them.
+    /// Returns the weights of an integer program packed for a family, if the bundle has them.
     pub fn weights(&self, program: u16, family: Family) -> Option<&'a [u8]> {
         self.section(SectionKind::Weights { family, program }).map(|section| section.bytes)
     }
 
-    /// The families that an integer program's weights are packed for.
+    /// Returns the families for which the bundle has packed weights of an integer program.
     pub fn families(&self, program: u16) -> impl Iterator<Item = Family> + use<'a> {
         self.sections().filter_map(move |section| match section.kind {
             SectionKind::Weights { family, program: of } if of == program => Some(family),
@@ -158,47 +160,47 @@ impl<'a> Bundle<'a> {
         })
     }
 
-    /// The constants of the graph; empty where the bundle has none.
+    /// Returns the bytes of the graph's constants. Empty if the bundle has none.
     pub fn constants(&self) -> &'a [u8] {
         self.section(SectionKind::Constants).map_or(&[], |section| section.bytes)
     }
 
-    /// Names of the classes, where the bundle has them.
+    /// Returns the class labels, if the bundle has them.
     ///
     /// # Errors
-    /// Where they are malformed.
+    /// Returns an error if the labels are malformed.
     pub fn labels(&self) -> Result<Option<Labels<'a>>, Error> {
         self.section(SectionKind::Labels).map(|section| Labels::parse(section.bytes)).transpose()
     }
 
-    /// How the model's input is made, where the bundle says so.
+    /// Decodes the preprocessing of the model's input, if the bundle describes it.
     ///
     /// # Errors
-    /// Where it is malformed.
+    /// Returns an error if the section is malformed.
     pub fn preprocess(&self) -> Result<Option<Preprocess>, Error> {
         self.decode(SectionKind::Preprocess)
     }
 
-    /// What becomes of the model's output, where the bundle says so.
+    /// Decodes the postprocessing of the model's output, if the bundle describes it.
     ///
     /// # Errors
-    /// Where it is malformed.
+    /// Returns an error if the section is malformed.
     pub fn postprocess(&self) -> Result<Option<Postprocess>, Error> {
         self.decode(SectionKind::Postprocess)
     }
 
-    /// Inputs with the outputs they must give, where the bundle has them.
+    /// Returns the golden vectors (inputs and their expected outputs), if the bundle has them.
     ///
     /// # Errors
-    /// Where they are malformed.
+    /// Returns an error if the golden vectors are malformed.
     pub fn golden(&self) -> Result<Option<Golden<'a>>, Error> {
         self.section(SectionKind::Golden).map(|section| Golden::parse(section.bytes)).transpose()
     }
 
-    /// Licences and attributions, where the bundle has them.
+    /// Returns the text of licenses and attributions, if the bundle has it.
     ///
     /// # Errors
-    /// Where they are not UTF-8.
+    /// Returns an error if the text is not UTF-8.
     pub fn notices(&self) -> Result<Option<&'a str>, Error> {
         let kind = SectionKind::Notices;
         self.section(kind).map(|section| text(kind, section.bytes)).transpose()
@@ -210,7 +212,7 @@ impl<'a> Bundle<'a> {
             .map(move |index| Record::decode(&array_at(bytes, record_at(index))))
     }
 
-    /// Decodes a section of postcard that must fill its bytes.
+    /// Decodes a postcard section, which must not have extra bytes.
     fn decode<T: Deserialize<'a>>(&self, kind: SectionKind) -> Result<Option<T>, Error> {
         let Some(section) = self.section(kind) else { return Ok(None) };
         match postcard::take_from_bytes(section.bytes) {
@@ -240,13 +242,13 @@ impl core::fmt::Debug for Bundle<'_> {
     }
 }
 
-/// A bundle in which every digest and all padding hold: exactly the bytes that its root digest
-/// names. Who wrote them is for a signature to say.
+/// A bundle whose digests and padding have all been checked: exactly the bytes that its root
+/// digest identifies. Verification does not prove who wrote them; that takes a signature.
 #[derive(Clone, Copy, Debug)]
 pub struct Verified<'a>(Bundle<'a>);
 
 impl<'a> Verified<'a> {
-    /// The bundle.
+    /// Returns the verified bundle.
     pub fn bundle(&self) -> Bundle<'a> {
         self.0
     }

@@ -2,12 +2,12 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 digest. Shown as 64 hexadecimal digits.
+/// A SHA-256 digest. Displayed as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
     }

@@ -1,12 +1,12 @@
-//! The element types a tensor may have.
+//! The element types of tensors.
 
 use serde::{Deserialize, Serialize};
 
-/// Element type of a tensor. The discriminants are part of the format.
+/// The element type of a tensor. The discriminants are part of the file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum DType {
-    /// One byte, 0 or 1.
+    /// Boolean: one byte, 0 or 1.
     Bool = 0,
     /// Signed 8-bit integer.
     I8 = 1,
@@ -32,13 +32,13 @@ pub enum DType {
     F32 = 11,
     /// IEEE 754 binary64.
     F64 = 12,
-    /// A symbolic dimension, as a shape computation inside a graph handles it.
-    /// It has no fixed size and never crosses the border of a model.
+    /// A symbolic dimension, used by shape computations inside a graph. It has no fixed size and
+    /// never occurs in a model's inputs or outputs.
     Dim = 13,
 }
 
 impl DType {
-    /// Bytes of one element; `None` for [`DType::Dim`].
+    /// Returns the size of one element in bytes, or `None` for [`DType::Dim`].
     pub const fn size(self) -> Option<usize> {
         match self {
             DType::Bool | DType::I8 | DType::U8 => Some(1),
@@ -49,12 +49,12 @@ impl DType {
         }
     }
 
-    /// The number that stands for the type in the bytes of a bundle.
+    /// Returns the number of the type in the file format.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The type with this number.
+    /// Returns the type with this number, or `None` if there is none.
     pub const fn from_number(number: u8) -> Option<DType> {
         Some(match number {
             0 => DType::Bool,
@@ -75,7 +75,7 @@ impl DType {
         })
     }
 
-    /// The name users see: `f32`, `i8`, …
+    /// Returns the name shown to users, such as `f32` or `i8`.
     pub const fn name(self) -> &'static str {
         match self {
             DType::Bool => "bool",

@@ -1,18 +1,18 @@
-//! Why a bundle was refused.
+//! The error type for reading bundles.
 
 use crate::{Digest, FORMAT_VERSION, FormatVersion, SectionKind};
 
-/// Why a bundle, or a part of it, was refused.
+/// Why a bundle, or a part of one, was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file does not begin as a bundle does.
+    /// The file does not begin with the bundle magic number.
     #[error("this is not a Hardtack bundle")]
     NotABundle,
-    /// The first bytes look like a bundle's after a transfer in text mode.
-    #[error("the bundle was damaged by a transfer as text; transfer it again as binary")]
+    /// The magic number is damaged in the way that a transfer in text mode damages it.
+    #[error("the bundle was damaged by a transfer in text mode; transfer it again in binary mode")]
     TextTransfer,
-    /// Another major version of the format.
+    /// The bundle has a different major version of the format.
     #[error(
         "the bundle has format version {found}, but this runtime reads version {ours}: convert \
          the model again with a converter of format version {ours}, or use a runtime of format \
@@ -20,10 +20,10 @@ pub enum Error {
         ours = FORMAT_VERSION
     )]
     OtherMajor {
-        /// Version of the bundle.
+        /// The format version of the bundle.
         found: FormatVersion,
     },
-    /// A section that must not be skipped is unknown.
+    /// The bundle has a critical section of an unknown kind.
     #[error(
         "the bundle (format version {version}) needs section kind {kind} (family {family}, index \
          {index}), which this runtime (format version {ours}) does not have: update the runtime, \
@@ -31,45 +31,48 @@ pub enum Error {
         ours = FORMAT_VERSION
     )]
     UnknownCritical {
-        /// Number of the kind.
+        /// The number of the section kind.
         kind: u16,
-        /// Family field of its record.
+        /// The family field of the section's record.
         family: u16,
-        /// Index field of its record.
+        /// The index field of the section's record.
         index: u16,
-        /// Version of the bundle.
+        /// The format version of the bundle.
         version: FormatVersion,
     },
-    /// The file is shorter than it should be.
+    /// The file is shorter than its header or section table requires.
     #[error(
-        "the bundle is cut off: it has {found} of at least {expected} bytes; transfer it again"
+        "the bundle is truncated: it has {found} of at least {expected} bytes; transfer it again"
     )]
     Truncated {
-        /// Bytes that it should have at least.
+        /// The least number of bytes that the file must have.
         expected: u64,
-        /// Bytes that it has.
+        /// The number of bytes that the file has.
         found: u64,
     },
-    /// The file goes on after its end.
+    /// The file continues after the end of the bundle.
     #[error("bytes follow the end of the bundle, which has {expected} bytes; transfer it again")]
     Trailing {
-        /// Bytes that the header states.
+        /// The length in the header, in bytes.
         expected: u64,
     },
-    /// More sections than there may be.
+    /// The bundle has more sections than the format, or this reader, allows.
     #[error("the bundle has {found} sections; this reader takes at most {limit}")]
     TooManySections {
-        /// Sections that the header states.
+        /// The section count in the header.
         found: u32,
-        /// Most that there may be.
+        /// The maximum number of sections.
         limit: u32,
     },
-    /// Header and table do not have the root digest that the header states.
-    #[error("the bundle's header or section table is damaged (root digest {found}, not {stated})")]
+    /// The digest of the header and section table differs from the root digest in the header.
+    #[error(
+        "the bundle's header or section table is damaged: the root digest is {found}, but the header \
+     states {stated}; transfer it again"
+    )]
     RootDigest {
         /// The digest in the header.
         stated: Digest,
-        /// The digest that header and table have.
+        /// The computed digest of the header and section table.
         found: Digest,
     },
     /// Reserved bytes of the header are not zero.
@@ -84,87 +87,91 @@ pub enum Error {
     /// The first section is not the manifest.
     #[error("the bundle has no manifest: its first section must be one")]
     NoManifest,
-    /// Section records do not ascend.
-    #[error("section {section} repeats or precedes the kind of the section before it")]
+    /// The section records are not in ascending order.
+    #[error("the records of sections are not in ascending order at section {section}")]
     Order {
         /// The section's position in the table.
         section: u32,
     },
-    /// Programs are not numbered from 0 without gaps.
-    #[error("section {section} is a program whose number does not follow the one before")]
+    /// Programs are not numbered consecutively from 0.
+    #[error("section {section} is a program, but programs are not numbered consecutively from 0")]
     ProgramGap {
         /// The section's position in the table.
         section: u32,
     },
-    /// Weights belong to a program that the bundle does not have.
-    #[error("section {section} holds weights of program {program}, which the bundle does not have")]
+    /// A section holds weights of a program that is not in the bundle.
+    #[error("section {section} holds weights of program {program}, which is not in the bundle")]
     NoProgram {
         /// The section's position in the table.
         section: u32,
-        /// Number of the program.
+        /// The number of the program.
         program: u16,
     },
-    /// A section does not start where the one before ends.
+    /// A section does not start where the previous section ends, rounded up to the alignment.
     #[error(
-        "section {section} starts at byte {found}, not at {expected}: sections follow each other \
-         without holes or overlaps"
+        "section {section} starts at byte {found} instead of {expected}: sections must have no gaps \
+         or overlaps"
     )]
     Misplaced {
         /// The section's position in the table.
         section: u32,
-        /// Where it must start.
+        /// The required offset, in bytes from the start of the file.
         expected: u64,
-        /// Where it starts.
+        /// The offset in the record.
         found: u64,
     },
-    /// A section's end lies beyond what numbers can express.
-    #[error("section {section} is longer than a file can be")]
+    /// The end of a section overflows a `u64`.
+    #[error("section {section} is too long: its end exceeds 64 bits")]
     TooLong {
         /// The section's position in the table.
         section: u32,
     },
-    /// The stated length is not that of header, table, sections and slack.
-    #[error("the header states {stated} bytes, but the sections make {expected}")]
+    /// The length in the header is not the sum of header, table, sections and slack.
+    #[error(
+        "the header states a length of {stated} bytes, but the section table requires {expected}"
+    )]
     Length {
-        /// Bytes that the header states.
+        /// The length in the header, in bytes.
         stated: u64,
-        /// Bytes that follow from the table.
+        /// The length that the section table requires, in bytes.
         expected: u64,
     },
-    /// A section's bytes do not have the digest of its record.
-    #[error("the bundle's section {section} is damaged: its digest differs; transfer it again")]
+    /// The digest of a section differs from the digest in its record.
+    #[error(
+        "the bundle's section {section} is damaged: its digest does not match; transfer it again"
+    )]
     SectionDigest {
         /// The section.
         section: SectionKind,
     },
-    /// A byte between or after sections is not zero.
+    /// A padding byte between or after the sections is not zero.
     #[error("the padding of the bundle is damaged at byte {offset}; transfer it again")]
     Padding {
-        /// First byte of padding that is not zero, from the start of the file.
+        /// The offset of the first nonzero padding byte, from the start of the file.
         offset: u64,
     },
-    /// A section's bytes are not what its kind says.
+    /// A section cannot be decoded as its kind.
     #[error("the bundle's section {section} is malformed ({problem})")]
     Malformed {
         /// The section.
         section: SectionKind,
-        /// What is wrong.
+        /// The decoding error.
         problem: postcard::Error,
     },
-    /// A section goes on after its content.
-    #[error("the bundle's section {section} has {bytes} bytes left over after its content")]
+    /// A section has more bytes than its content.
+    #[error("the bundle's section {section} has {bytes} extra bytes after its content")]
     LeftOver {
         /// The section.
         section: SectionKind,
-        /// Bytes that are left over.
+        /// The number of extra bytes.
         bytes: u64,
     },
-    /// A section's content breaks a rule.
+    /// A section's content breaks a rule of the format.
     #[error("the bundle's section {section} is not valid: {problem}")]
     Invalid {
         /// The section.
         section: SectionKind,
-        /// What is wrong.
+        /// The rule that the content breaks.
         problem: &'static str,
     },
     /// A section of text is not UTF-8.
@@ -172,15 +179,15 @@ pub enum Error {
     NotUtf8 {
         /// The section.
         section: SectionKind,
-        /// First byte that is not, from the start of the section.
+        /// The offset of the first invalid byte, from the start of the section.
         offset: u64,
     },
-    /// A test vector breaks a rule.
+    /// A golden vector breaks a rule of the format.
     #[error("the bundle's golden vectors are not valid at byte {offset}: {problem}")]
     Golden {
-        /// Where, from the start of the section.
+        /// The offset of the problem in bytes, from the start of the section.
         offset: u64,
-        /// What is wrong.
+        /// The rule that the vector breaks.
         problem: &'static str,
     },
 }

@@ -1,37 +1,38 @@
-//! The first 64 bytes of a bundle.
+//! The bundle header: the first 64 bytes of the file.
 
 use crate::{Digest, Error};
 
-/// The first eight bytes of every bundle. As in PNG, a byte above 127, a carriage return with
-/// a line feed, and an end-of-file character betray transfers that treat the file as text.
+/// The magic number: the first eight bytes of every bundle. As in PNG, a byte above 127, a CR LF
+/// pair and an end-of-file character detect transfers in text mode.
 pub const MAGIC: [u8; 8] = *b"\x89TACK\r\n\x1a";
 
-/// The format version that this crate writes. It reads every minor version of the same major.
+/// The format version that this crate writes. It reads all minor versions of the same major.
 pub const FORMAT_VERSION: FormatVersion = FormatVersion { major: 1, minor: 0 };
 
 /// Sections start at multiples of this many bytes from the start of the file.
 pub const ALIGNMENT: u64 = 64;
 
-/// Zero bytes after the last section: kernels may read this far past the end of any section.
+/// The number of zero bytes after the last section. Kernels may read this far past the end of
+/// any section.
 pub const SLACK: u64 = 64;
 
-/// Most sections a bundle may have.
+/// The maximum number of sections in a bundle.
 pub const MAX_SECTIONS: usize = 256;
 
-/// Bytes of the header.
+/// Size of the header in bytes.
 pub(crate) const HEADER_BYTES: usize = 64;
 
-/// Version of the byte format.
+/// A version of the bundle format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FormatVersion {
-    /// Raised when older readers cannot read the file at all.
+    /// Incremented when older readers cannot read the file at all.
     pub major: u16,
-    /// Raised when something was added that older readers may skip.
+    /// Incremented for additions that older readers may skip.
     pub minor: u16,
 }
 
 impl FormatVersion {
-    /// Whether it has a greater minor version than [`FORMAT_VERSION`].
+    /// Returns whether the minor version is greater than that of [`FORMAT_VERSION`].
     pub fn is_newer(self) -> bool {
         self.minor.checked_sub(FORMAT_VERSION.minor).is_some_and(|more| more > 0)
     }
@@ -43,18 +44,18 @@ impl core::fmt::Display for FormatVersion {
     }
 }
 
-/// The header, decoded.
+/// The decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub version: FormatVersion,
     pub sections: u32,
-    /// Bytes of the whole file.
+    /// Length of the whole file in bytes.
     pub length: u64,
     pub root: Digest,
 }
 
 impl Header {
-    /// Reads a header and checks what can be told from it alone.
+    /// Decodes a header and checks everything that depends on the header alone.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Header, Error> {
         check_magic(bytes)?;
         let version = FormatVersion { major: u16_at(bytes, 8), minor: u16_at(bytes, 10) };
@@ -77,7 +78,7 @@ impl Header {
         Ok(header)
     }
 
-    /// The header as bytes.
+    /// Encodes the header.
     #[cfg(feature = "alloc")]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
@@ -90,8 +91,8 @@ impl Header {
         bytes
     }
 
-    /// Whether reserved bytes and bits must be zero: a newer minor version may have given them
-    /// a meaning that is safe to ignore.
+    /// Returns whether reserved bytes and bits must be zero. A newer minor version may give them a
+    /// meaning that readers can safely ignore.
     pub fn reserved_is_zero(&self) -> bool {
         !self.version.is_newer()
     }
@@ -101,11 +102,11 @@ fn check_magic(bytes: &[u8; HEADER_BYTES]) -> Result<(), Error> {
     if bytes.starts_with(&MAGIC) {
         return Ok(());
     }
-    // The letters are there but what follows or the high bit is not as it was written.
+    // The letters match, but the high bit or the line ending was changed.
     if &bytes[1..5] == b"TACK" { Err(Error::TextTransfer) } else { Err(Error::NotABundle) }
 }
 
-/// The `N` bytes at `at`, which must lie within `bytes`.
+/// Returns the `N` bytes at offset `at`. Panics if they are out of bounds.
 pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);

@@ -1,39 +1,39 @@
-//! The labels section: UTF-8, every label followed by a line feed.
+//! The labels section: UTF-8 text, with a line feed after every label.
 
 use crate::{Error, SectionKind};
 
-/// Names of the classes, in the order of the model's output.
+/// The class labels, in the order of the model's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Labels<'a> {
     text: &'a str,
 }
 
 impl<'a> Labels<'a> {
-    /// Reads the bytes of a labels section.
+    /// Parses the bytes of a labels section.
     ///
     /// # Errors
-    /// Where they are not UTF-8, or do not end with a line feed.
+    /// Returns an error if the bytes are not UTF-8 or do not end with a line feed.
     pub fn parse(bytes: &'a [u8]) -> Result<Labels<'a>, Error> {
         let section = SectionKind::Labels;
         let text = text(section, bytes)?;
         if !text.is_empty() && !text.ends_with('\n') {
-            return Err(Error::Invalid { section, problem: "the last label has no line feed" });
+            return Err(Error::Invalid { section, problem: "the last label lacks a line feed" });
         }
         Ok(Labels { text })
     }
 
-    /// The labels in order.
+    /// Returns an iterator over the labels, in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
         self.text.split_terminator('\n')
     }
 
-    /// The label of a class. Takes time in proportion to `index`.
+    /// Returns the label of the class `index`, in time proportional to `index`.
     pub fn label(&self, index: usize) -> Option<&'a str> {
         self.iter().nth(index)
     }
 }
 
-/// The bytes of a section as text.
+/// Returns the bytes of a section as text.
 pub(crate) fn text(section: SectionKind, bytes: &[u8]) -> Result<&str, Error> {
     core::str::from_utf8(bytes)
         .map_err(|error| Error::NotUtf8 { section, offset: error.valid_up_to() as u64 })
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_text_is_refused() {
+    fn malformed_text_is_rejected() {
         assert!(matches!(Labels::parse(b"a\n\xff\n"), Err(Error::NotUtf8 { offset: 2, .. })));
         assert!(matches!(Labels::parse(b"a\nb"), Err(Error::Invalid { .. })));
     }

@@ -1,14 +1,14 @@
-//! What a Hardtack bundle is: its byte format, its manifest and its operator table.
+//! The Hardtack bundle: its file format, its manifest and its operator table.
 //!
-//! A bundle is one file (`.tack`) that holds everything a device needs to run a model. The
-//! bytes are specified in `FORMAT.md` beside this crate. Reading needs neither `std` nor an
-//! allocator; features add to that:
+//! A bundle is one file (`.tack`) that holds everything a device needs to run a model.
+//! `FORMAT.md` in this crate's folder specifies the bytes. Reading needs neither `std` nor an
+//! allocator. One feature adds more:
 //!
 //! - `alloc`: the writer and the graph.
 //!
-//! [`Bundle::parse`] opens a bundle that lies in memory, at the cost of its header and table.
-//! [`Bundle::verify`] reads all of it, compares every digest and gives a [`Verified`].
-//! [`StreamVerifier`] does the same while a bundle arrives piece by piece.
+//! [`Bundle::parse`] opens a bundle in memory. It reads only the header and the section table.
+//! [`Bundle::verify`] reads the whole bundle, checks every digest and returns a [`Verified`].
+//! [`StreamVerifier`] makes the same checks while a bundle arrives in chunks.
 //!
 //! ```
 //! use hardtack_bundle::{Bundle, Error};

@@ -1,30 +1,30 @@
-//! The manifest: what a bundle is and what it needs, read without an allocator.
+//! The manifest, which describes a bundle and its requirements. It is read without an allocator.
 
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{DType, Error, SectionKind};
 
-/// Most inputs, and most outputs, a model may have.
+/// The maximum number of inputs of a model, and of outputs.
 pub const MAX_PORTS: usize = 32;
-/// Most dimensions a tensor of a model's border may have.
+/// The maximum number of dimensions of a model's input or output.
 pub const MAX_RANK: usize = 8;
-/// Most notes, options and figures of each kind.
+/// The maximum number of options, of figures, and of float operators.
 pub const MAX_ENTRIES: usize = 32;
 
 /// One dimension of an input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Extent<'a> {
-    /// Always this.
+    /// A fixed size.
     Fixed(u64),
-    /// Given by the caller; equal names are equal sizes.
+    /// A size that the caller chooses. Dimensions with the same name have the same size.
     Named(&'a str),
 }
 
-/// What the dimensions of a tensor mean.
+/// The meaning of a tensor's dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
-    /// Nothing is known about them.
+    /// Unknown.
     Plain,
     /// Batch, channels, height, width.
     Nchw,
@@ -32,10 +32,10 @@ pub enum Layout {
     Nhwc,
 }
 
-/// How integers stand for reals: `real = scale · (integer − zero_point)`.
+/// Affine quantization parameters: `real = scale · (integer − zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quantization {
-    /// Real value of one step.
+    /// The difference in real value between two adjacent integers.
     pub scale: f32,
     /// The integer that represents 0.
     pub zero_point: i32,
@@ -44,102 +44,101 @@ pub struct Quantization {
 /// An input or output of the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Port<'a> {
-    /// Its name in the source model.
+    /// The name in the source model.
     #[serde(borrow)]
     pub name: &'a str,
-    /// Element type.
+    /// The element type.
     pub dtype: DType,
-    /// Dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub shape: Vec<Extent<'a>, MAX_RANK>,
-    /// What the dimensions mean.
+    /// The meaning of the dimensions.
     pub layout: Layout,
-    /// Scale and zero point, where the elements are quantized.
+    /// The scale and zero point, if the elements are quantized.
     pub quantization: Option<Quantization>,
 }
 
-/// An output that is to be fed back into an input at the next run.
+/// A state: an output that is fed back into an input at the next inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Index of the input; zero before the first run.
+    /// The index of the input. Its elements are zero at the first inference.
     pub input: u8,
-    /// Index of the output.
+    /// The index of the output.
     pub output: u8,
 }
 
-/// A name and its value.
+/// A name with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry<'a> {
-    /// Name.
+    /// The name.
     pub name: &'a str,
-    /// Value.
+    /// The value.
     pub value: &'a str,
 }
 
-/// A measured figure.
+/// A measured metric.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure<'a> {
-    /// What was measured, such as `parity of fold` or `top-1`.
+    /// The name of the metric, such as `parity of fold` or `top-1`.
     pub name: &'a str,
-    /// The value; what 0 and 1 mean follows from the name.
+    /// The value. Its unit and range depend on the metric.
     pub value: f64,
-    /// On how many samples.
+    /// The number of samples that were measured.
     pub samples: u32,
-    /// Where the samples came from: `calibration`, `random`, a file's name.
+    /// The source of the samples: `calibration`, `random` or a file name.
     pub source: &'a str,
 }
 
-/// Where the bundle came from.
+/// The origin of a bundle: its source model, converter and options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance<'a> {
     /// SHA-256 of the source ONNX file.
     pub source_digest: [u8; 32],
-    /// Bytes of the source ONNX file.
+    /// Size of the source ONNX file in bytes.
     pub source_bytes: u64,
-    /// Who wrote the source, as it says itself.
+    /// The producer that the source ONNX file names.
     pub producer: &'a str,
-    /// Version of the ONNX operator set.
+    /// The version of the ONNX operator set.
     pub opset: u32,
-    /// Version of the converter.
+    /// The version of the converter.
     pub converter: &'a str,
-    /// The options that shaped the bundle, in the order they were given.
+    /// The conversion options that affect the bundle, in the order they were given.
     #[serde(borrow)]
     pub options: Vec<Entry<'a>, MAX_ENTRIES>,
 }
 
-/// What a bundle is and what it needs.
+/// The description of a bundle and its requirements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest<'a> {
-    /// Name of the model.
+    /// The name of the model.
     pub name: &'a str,
-    /// Version of the model's content, given by whoever made it; may be empty.
+    /// The version of the model, given by its author. May be empty.
     pub version: &'a str,
-    /// What the caller gives, in order.
+    /// The inputs of the model, in order.
     #[serde(borrow)]
     pub inputs: Vec<Port<'a>, MAX_PORTS>,
-    /// What the caller gets, in order.
+    /// The outputs of the model, in order.
     pub outputs: Vec<Port<'a>, MAX_PORTS>,
-    /// Outputs that feed inputs.
+    /// The outputs that are fed back into inputs.
     pub states: Vec<State, MAX_PORTS>,
-    /// Where it came from.
+    /// The origin of the bundle.
     pub provenance: Provenance<'a>,
-    /// Parity and accuracy as measured at conversion.
+    /// Parity and accuracy, measured during conversion.
     pub figures: Vec<Figure<'a>, MAX_ENTRIES>,
-    /// Operators of an INT8 bundle that run in float, with the number of nodes as value.
+    /// The operators of an INT8 bundle that run in float. The value is the number of nodes.
     pub float_operators: Vec<Entry<'a>, MAX_ENTRIES>,
-    /// Bytes of the arenas that the integer programs need, all together.
+    /// Total size in bytes of the arenas of all integer programs.
     pub arena_bytes: u64,
-    /// Whether the runtime must have the `float` feature.
+    /// Whether the bundle needs a runtime with the `float` feature.
     pub needs_float: bool,
-    /// Whether the graph is simplified already, so that loading it pays for the
-    /// machine-dependent part alone.
+    /// Whether the graph is already simplified, so that loading does only machine-dependent work.
     pub prepared: bool,
 }
 
 impl Manifest<'_> {
-    /// Checks that states name inputs and outputs that exist.
+    /// Checks that every state refers to an input and output that exist.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where one does not.
+    /// Returns [`Error::Invalid`] if a state does not.
     pub fn check(&self) -> Result<(), Error> {
         let known = |state: &State| {
             usize::from(state.input) < self.inputs.len()
@@ -148,7 +147,7 @@ impl Manifest<'_> {
         if self.states.iter().all(known) {
             return Ok(());
         }
-        let problem = "a state names an input or output that does not exist";
+        let problem = "a state refers to an input or output that does not exist";
         Err(Error::Invalid { section: SectionKind::Manifest, problem })
     }
 }

@@ -1,13 +1,13 @@
-//! Pre- and post-processing: how a picture or a recording becomes the model's input, and how
-//! the model's output becomes an answer.
+//! Preprocessing of images, audio and arrays into the model's first input, and postprocessing of
+//! its first output.
 
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Most channels that have means and deviations of their own.
+/// The maximum number of channels with separate means and deviations.
 pub const MAX_CHANNELS: usize = 16;
 
-/// Order of the colour channels.
+/// The order of the color channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Colour {
@@ -19,25 +19,25 @@ pub enum Colour {
     Gray,
 }
 
-/// How a picture gets the model's size.
+/// How an image is resized to the model's input size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fit {
-    /// Height and width are scaled on their own.
+    /// Scale height and width independently.
     Stretch,
-    /// The shorter side is scaled to `short_side`, then the centre is cut out.
+    /// Scale the shorter side to `short_side`, then crop the center.
     CentreCrop {
-        /// Length of the shorter side before the cut, in pixels.
+        /// The length of the shorter side before the crop, in pixels.
         short_side: u32,
     },
-    /// The whole picture is scaled to fit, placed at the top left, and the rest is filled.
+    /// Scale the whole image to fit, place it at the top left, and fill the rest.
     Letterbox {
-        /// Value of the filled pixels' channels, 0 to 255.
+        /// The value of all channels of the filled pixels, 0 to 255.
         fill: u8,
     },
 }
 
-/// Order of the dimensions of the model's input.
+/// The order of the dimensions of the model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChannelOrder {
@@ -47,134 +47,136 @@ pub enum ChannelOrder {
     Nhwc,
 }
 
-/// A picture: `(pixel − mean) / deviation`, pixel from 0 to 255.
+/// Image preprocessing: `(pixel − mean) / deviation`, where pixel values are 0 to 255.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Image {
-    /// Height of the model's input in pixels.
+    /// The height of the model's input in pixels.
     pub height: u32,
-    /// Width of the model's input in pixels.
+    /// The width of the model's input in pixels.
     pub width: u32,
-    /// How a picture gets that size (bilinear, with antialiasing where it shrinks).
+    /// How images are resized: bilinear, with antialiasing when downscaling.
     pub fit: Fit,
-    /// Order of the colour channels in the model's input; `mean` and `deviation` follow it.
+    /// The order of the color channels in the model's input, in `mean` and in `deviation`.
     pub colour: Colour,
-    /// Order of the dimensions in the model's input.
+    /// The order of the dimensions in the model's input.
     pub order: ChannelOrder,
-    /// Subtracted, one a channel, or one for all.
+    /// The mean to subtract: one value per channel, or one for all channels.
     pub mean: Vec<f32, MAX_CHANNELS>,
-    /// Divided by, one a channel, or one for all.
+    /// The deviation to divide by: one value per channel, or one for all channels.
     pub deviation: Vec<f32, MAX_CHANNELS>,
 }
 
-/// What a frame of audio becomes.
+/// The features that are computed from one frame of audio.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AudioFeature {
-    /// The samples themselves, from −1 to 1; frames overlap by `window − stride`.
+    /// The samples, from −1 to 1. Frames overlap by `window − stride` samples.
     Samples,
-    /// Natural logarithm of the energies in triangular mel bands (mel = 1127 · ln(1 + Hz / 700)).
+    /// The natural logarithm of the energies in triangular mel bands
+    /// (mel = 1127 · ln(1 + Hz / 700)).
     LogMel {
-        /// Number of mel bands.
+        /// The number of mel bands.
         bands: u16,
-        /// Lower edge of the first band, Hz.
+        /// The lower edge of the first band, in Hz.
         low_hz: f32,
-        /// Upper edge of the last band, Hz.
+        /// The upper edge of the last band, in Hz.
         high_hz: f32,
-        /// Added to an energy before the logarithm.
+        /// The value added to each energy before the logarithm.
         floor: f32,
     },
-    /// The first coefficients of the discrete cosine transform (II) of the log-mel energies,
+    /// The first coefficients of the type II discrete cosine transform of the log-mel energies,
     /// scaled by √(2 / bands).
     Mfcc {
-        /// Number of mel bands.
+        /// The number of mel bands.
         bands: u16,
-        /// Lower edge of the first band, Hz.
+        /// The lower edge of the first band, in Hz.
         low_hz: f32,
-        /// Upper edge of the last band, Hz.
+        /// The upper edge of the last band, in Hz.
         high_hz: f32,
-        /// Added to an energy before the logarithm.
+        /// The value added to each energy before the logarithm.
         floor: f32,
-        /// How many coefficients are kept.
+        /// The number of coefficients to keep.
         coefficients: u16,
     },
 }
 
-/// How loud the samples are made before anything else.
+/// How the samples are normalized, before all other steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
-    /// As recorded: the greatest number of the file's sample type is 1.
+    /// Full scale: the maximum of the file's sample type becomes 1.
     FullScale,
-    /// The whole recording is divided by its greatest sample, then clamped to −1 to 1.
+    /// Divide all samples by the largest one, then clamp them to −1 to 1.
     Peak,
 }
 
-/// What the mel bands sum, of the Fourier transform of a frame that is padded with silence to
-/// the next power of two.
+/// The values that each mel band sums. They come from the Fourier transform of a frame, padded
+/// with zeros to the next power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spectrum {
-    /// Absolute values.
+    /// The magnitudes.
     Magnitude,
-    /// Their squares.
+    /// The squared magnitudes.
     Power,
 }
 
-/// A recording: frames of a window, each turned into a row of features.
+/// Audio preprocessing: splits the audio into frames and computes a row of features for each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Audio {
-    /// Samples per second that the model expects. Other rates are refused.
+    /// The sample rate that the model expects, in Hz. Audio with other rates is rejected.
     pub sample_rate: u32,
-    /// How loud the samples are made.
+    /// How the samples are normalized.
     pub level: Level,
-    /// Samples per frame (periodic Hann window, except for [`AudioFeature::Samples`]).
+    /// The frame length in samples. Frames get a periodic Hann window, except for
+    /// [`AudioFeature::Samples`].
     pub window: u32,
-    /// Samples from one frame to the next.
+    /// The distance between the starts of two frames, in samples.
     pub stride: u32,
-    /// Frames the model's input holds; shorter recordings are padded with silence, longer ones
-    /// take several runs of the model, the last of which ends with the recording. 0: one run per
-    /// frame, the first of which has `stride` samples, after silence.
+    /// The number of frames in the model's input. Shorter audio is padded with silence. Longer
+    /// audio takes several inferences, of which the last ends at the end of the audio. 0: one
+    /// inference per frame, where the first frame is silence followed by `stride` samples.
     pub frames: u32,
-    /// What the mel bands sum; [`AudioFeature::Samples`] has none.
+    /// The values that each mel band sums. Unused for [`AudioFeature::Samples`].
     pub spectrum: Spectrum,
-    /// What a frame becomes.
+    /// The features of a frame.
     pub feature: AudioFeature,
-    /// Subtracted from each feature.
+    /// The mean to subtract from each feature.
     pub mean: f32,
-    /// Divided by.
+    /// The deviation to divide by.
     pub deviation: f32,
 }
 
-/// An array that is nearly what the model expects: `(x − mean) / deviation`.
+/// Preprocessing of an array that only needs normalization: `(x − mean) / deviation`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Array {
-    /// Subtracted, one for the last axis' each element, or one for all.
+    /// The mean to subtract: one value per element of the last axis, or one for all.
     pub mean: Vec<f32, MAX_CHANNELS>,
-    /// Divided by, one for the last axis' each element, or one for all.
+    /// The deviation to divide by: one value per element of the last axis, or one for all.
     pub deviation: Vec<f32, MAX_CHANNELS>,
 }
 
-/// What makes the model's first input from what a user has.
+/// How the model's first input is computed from the user's data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preprocess {
-    /// From a picture.
+    /// From an image.
     Image(Image),
-    /// From a recording.
+    /// From audio.
     Audio(Audio),
     /// From an array.
     Array(Array),
 }
 
-/// What makes an answer from the model's first output.
+/// How the model's first output is interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Postprocess {
-    /// Scores of classes: the greatest with their labels.
+    /// Classification: the output holds one score per class.
     Classify {
-        /// Whether the scores are logits that softmax turns into probabilities.
+        /// Whether the scores are logits, to which softmax must be applied.
         softmax: bool,
-        /// Classes before the first label, such as a background class.
+        /// The number of classes before the first label, such as a background class.
         skip: u16,
     },
 }

@@ -1,8 +1,8 @@
-//! Sections: what they hold and how they are told apart.
+//! Sections of a bundle and their kinds.
 
 use crate::{Digest, Error};
 
-/// A layout of packed weights, made for one kind of processor.
+/// A layout of packed weights for one family of processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u16)]
 pub enum Family {
@@ -10,18 +10,18 @@ pub enum Family {
     X86Zmm = 1,
     /// x86 with 256-bit vectors.
     X86Ymm = 2,
-    /// Arm with dot products of four bytes.
+    /// Arm with dot products of four bytes (SDOT).
     NeonDot = 3,
-    /// Arm with byte matrix products.
+    /// Arm with 8-bit matrix multiplication (I8MM).
     NeonI8mm = 4,
-    /// Arm with widening multiply-add only.
+    /// Arm with widening multiply-add (SMLAL) only.
     NeonMlal = 5,
-    /// Microcontrollers, and the layout that scalar code reads everywhere.
+    /// Microcontrollers. Scalar code on all processors also reads this layout.
     Mcu = 6,
 }
 
 impl Family {
-    /// All families, in the order of their numbers.
+    /// All families, by ascending number.
     pub const ALL: [Family; 6] = [
         Family::X86Zmm,
         Family::X86Ymm,
@@ -31,12 +31,12 @@ impl Family {
         Family::Mcu,
     ];
 
-    /// The number in a section record.
+    /// Returns the number of the family in a section record.
     pub const fn number(self) -> u16 {
         self as u16
     }
 
-    /// The family with this number.
+    /// Returns the family with this number, or `None` if there is none.
     pub const fn from_number(number: u16) -> Option<Family> {
         match number {
             1 => Some(Family::X86Zmm),
@@ -49,7 +49,7 @@ impl Family {
         }
     }
 
-    /// The name users see: `x86-zmm`, `mcu`, …
+    /// Returns the name shown to users, such as `x86-zmm` or `mcu`.
     pub const fn name(self) -> &'static str {
         match self {
             Family::X86Zmm => "x86-zmm",
@@ -61,7 +61,7 @@ impl Family {
         }
     }
 
-    /// The family with this name.
+    /// Returns the family with this name, or `None` if there is none.
     pub fn from_name(name: &str) -> Option<Family> {
         Family::ALL.into_iter().find(|family| family.name() == name)
     }
@@ -73,57 +73,58 @@ impl core::fmt::Display for Family {
     }
 }
 
-/// What a section holds. Two sections of a bundle are never of equal kind.
+/// The kind of a section, which determines its content. A bundle has at most one section of each
+/// kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SectionKind {
-    /// What the bundle is: a [`Manifest`](crate::Manifest) in postcard. Every bundle has it.
+    /// The [`Manifest`](crate::Manifest), in postcard. Every bundle has one.
     Manifest,
-    /// The graph in postcard.
+    /// The graph, in postcard.
     Graph,
-    /// The integer program of this number.
+    /// The integer program with this number.
     Program(u16),
-    /// Packed weights of an integer program.
+    /// The packed weights of an integer program.
     Weights {
-        /// How they are packed.
+        /// The family that the weights are packed for.
         family: Family,
-        /// Number of the program.
+        /// The number of the program.
         program: u16,
     },
-    /// The constants of the graph.
+    /// The bytes of the graph's constants.
     Constants,
-    /// Names of the classes.
+    /// The class labels.
     Labels,
     /// A [`Preprocess`](crate::process::Preprocess) in postcard.
     Preprocess,
     /// A [`Postprocess`](crate::process::Postprocess) in postcard.
     Postprocess,
-    /// Inputs with the outputs they must give.
+    /// Golden vectors: inputs and their expected outputs.
     Golden,
-    /// Licences and attributions, as text.
+    /// Licenses and attributions, as text.
     Notices,
     /// A signature of the root digest.
     Signature(u16),
-    /// A section that this version of the format does not know.
+    /// A section that this version of the format does not define.
     Other {
-        /// Number of the kind.
+        /// The number of the section kind.
         kind: u16,
-        /// Family field of its record.
+        /// The family field of the section's record.
         family: u16,
-        /// Index field of its record.
+        /// The index field of the section's record.
         index: u16,
     },
 }
 
-/// Kind, family and index as they stand in a record; records ascend by it.
+/// The kind, family and index fields of a record. Records are sorted by key.
 pub(crate) type Key = (u16, u16, u16);
 
 /// The kind number of [`SectionKind::Signature`].
 pub(crate) const SIGNATURE: u16 = 11;
 
 impl SectionKind {
-    /// Whether the writer flags the section: a reader that does not know it must refuse the
-    /// bundle.
+    /// Returns whether the writer marks sections of this kind as critical. A reader must reject a
+    /// bundle with a critical section that it does not know.
     pub const fn is_critical(self) -> bool {
         matches!(
             self,
@@ -201,23 +202,24 @@ impl core::fmt::Display for SectionKind {
 /// One section of a bundle.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Section<'a> {
-    /// What it holds.
+    /// The kind of the section.
     pub kind: SectionKind,
-    /// Whether a reader that does not know it must refuse the bundle.
+    /// Whether a reader that does not know the section must reject the bundle.
     pub critical: bool,
-    /// First byte, from the start of the file.
+    /// The offset of the first byte, from the start of the file.
     pub offset: u64,
-    /// The digest its bytes should have.
+    /// The digest in the section's record.
     pub digest: Digest,
-    /// Its bytes, not yet compared with the digest unless the bundle is verified.
+    /// The bytes of the section. They have been checked against the digest only if the bundle has
+    /// been verified.
     pub bytes: &'a [u8],
 }
 
 impl Section<'_> {
-    /// Compares the bytes with the digest.
+    /// Checks the bytes against the digest.
     ///
     /// # Errors
-    /// [`Error::SectionDigest`] where they differ.
+    /// Returns [`Error::SectionDigest`] if they do not match.
     pub fn verify(&self) -> Result<(), Error> {
         if Digest::of(self.bytes) == self.digest {
             Ok(())

@@ -1,4 +1,4 @@
-//! Verifying a bundle as it arrives, for instance while it is written to flash.
+//! Verifies a bundle as it arrives, for example while it is written to flash.
 
 use embedded_io::Read;
 use heapless::Vec;
@@ -8,37 +8,37 @@ use crate::header::{HEADER_BYTES, Header};
 use crate::table::{RECORD_BYTES, Record, RootHasher, check_table};
 use crate::{Digest, Error, FormatVersion};
 
-/// What a verified stream was.
+/// A summary of a verified stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Version of the byte format.
+    /// The version of the bundle format.
     pub version: FormatVersion,
-    /// The root digest: the bundle's name.
+    /// The root digest, which identifies the bundle.
     pub root: Digest,
-    /// Number of sections.
+    /// The number of sections.
     pub sections: u32,
-    /// Bytes of the bundle.
+    /// The length of the bundle in bytes.
     pub length: u64,
 }
 
-/// Verifies a bundle that arrives in pieces of any size, for instance before they are written
-/// to flash. `SECTIONS` is the most sections it takes; each needs 64 bytes of memory.
+/// Verifies a bundle that arrives in chunks of any size, for example before they are written to
+/// flash. `SECTIONS` is the maximum number of sections; each takes 64 bytes of memory.
 ///
-/// | State   | Takes                                    | Then                                   |
-/// |---------|------------------------------------------|----------------------------------------|
-/// | Header  | 64 bytes                                 | checks them; Record                    |
-/// | Record  | 64 bytes; once per section               | checks root and table at the end; Padding |
-/// | Padding | zeros up to the next section, or the end | Section, or End after the last         |
-/// | Section | its bytes                                | checks the digest; Padding             |
-/// | End     | nothing                                  |                                        |
-/// | Refused | nothing                                  | repeats the error                      |
+/// | State   | Consumes                            | Check at the end      | Next state        |
+/// |---------|-------------------------------------|-----------------------|-------------------|
+/// | Header  | 64 bytes                            | header                | Record            |
+/// | Record  | 64 bytes, once per section          | root digest and table | Record or Padding |
+/// | Padding | zeros up to the next section or end | none                  | Section or End    |
+/// | Section | the bytes of the section            | digest                | Padding           |
+/// | End     | nothing                             | none                  | none              |
+/// | Refused | nothing; repeats the error          | none                  | none              |
 pub struct StreamVerifier<const SECTIONS: usize> {
     state: State,
-    /// Bytes taken so far.
+    /// Number of bytes consumed so far.
     position: u64,
-    /// Where the bytes of the state end.
+    /// Position at which the bytes of the current state end.
     end: u64,
-    /// The header or record that is arriving.
+    /// The header or record that is being received.
     block: [u8; 64],
     records: Vec<Record, SECTIONS>,
 }
@@ -50,7 +50,7 @@ enum State {
         header: Header,
         root: RootHasher,
     },
-    /// Before the section of this number, or before the end.
+    /// The padding before section number `section`, or before the end of the file.
     Padding {
         header: Header,
         section: usize,
@@ -67,7 +67,7 @@ enum State {
 }
 
 impl<const SECTIONS: usize> StreamVerifier<SECTIONS> {
-    /// Nothing has arrived yet.
+    /// Creates a verifier for a new stream.
     pub fn new() -> Self {
         StreamVerifier {
             state: State::Header,
@@ -78,15 +78,15 @@ impl<const SECTIONS: usize> StreamVerifier<SECTIONS> {
         }
     }
 
-    /// Takes the next bytes of the stream.
+    /// Processes the next bytes of the stream.
     ///
     /// # Errors
-    /// The first damage or broken rule; the same again at each later call.
+    /// Returns the first error in the bundle. Later calls return the same error again.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.advance(bytes).inspect_err(|error| self.state = State::Refused(error.clone()))
     }
 
-    /// Bytes of the bundle, once its header has arrived.
+    /// Returns the length of the bundle in bytes, once the header has arrived.
     pub fn length(&self) -> Option<u64> {
         match &self.state {
             State::Header | State::Refused(_) => None,
@@ -100,7 +100,7 @@ impl<const SECTIONS: usize> StreamVerifier<SECTIONS> {
     /// Ends the stream.
     ///
     /// # Errors
-    /// Where the bundle has been refused, or is not complete.
+    /// Returns an error if the bundle has been rejected or is incomplete.
     pub fn finish(self) -> Result<Summary, Error> {
         let expected = self.length().unwrap_or(HEADER_BYTES as u64);
         match self.state {
@@ -132,7 +132,7 @@ impl<const SECTIONS: usize> StreamVerifier<SECTIONS> {
         Ok(())
     }
 
-    /// Takes bytes that belong to the state; none where bytes follow the end.
+    /// Processes bytes that all belong to the current state.
     fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match &mut self.state {
             State::Header | State::Record { .. } => {
@@ -151,7 +151,8 @@ impl<const SECTIONS: usize> StreamVerifier<SECTIONS> {
         Ok(())
     }
 
-    /// What follows the state whose bytes have all arrived, and where that ends.
+    /// Finishes the current state, whose bytes have all arrived. Returns the next state and the
+    /// position of its end, or `None` at the end of the bundle.
     fn next_state(&mut self) -> Result<Option<(State, u64)>, Error> {
         Ok(Some(match self.state.clone() {
             State::Header => {
@@ -190,7 +191,7 @@ impl<const SECTIONS: usize> StreamVerifier<SECTIONS> {
         }))
     }
 
-    /// After the header or a record: another record, or what follows the table.
+    /// Returns the state after the header or a record: the next record, or the first padding.
     fn after_record(&self, header: Header, root: RootHasher) -> Result<(State, u64), Error> {
         if self.records.len() < header.sections as usize {
             return Ok((State::Record { header, root }, self.end + RECORD_BYTES as u64));
@@ -218,24 +219,24 @@ pub enum StreamError<E> {
     /// The reader failed.
     #[error("the bundle cannot be read: {0:?}")]
     Read(E),
-    /// The bundle was refused.
+    /// The bundle was rejected.
     #[error(transparent)]
     Bundle(#[from] Error),
 }
 
-/// Verifies a bundle while reading it to the reader's end, with at most `SECTIONS` sections.
-/// `buffer` may have any size but 0; a larger one needs fewer reads.
+/// Reads `reader` to its end and verifies that it holds one bundle with at most `SECTIONS`
+/// sections. `buffer` must not be empty. A larger buffer needs fewer reads.
 ///
 /// # Errors
-/// Where reading fails, or the bytes are not exactly one bundle that holds.
+/// Returns an error if reading fails, or if the bytes are not exactly one valid bundle.
 ///
 /// # Panics
-/// Where `buffer` is empty.
+/// Panics if `buffer` is empty.
 pub fn verify_stream<R: Read, const SECTIONS: usize>(
     mut reader: R,
     buffer: &mut [u8],
 ) -> Result<Summary, StreamError<R::Error>> {
-    assert!(!buffer.is_empty(), "a buffer of no bytes reads nothing");
+    assert!(!buffer.is_empty(), "the buffer must not be empty");
     let mut verifier = StreamVerifier::<SECTIONS>::new();
     loop {
         match reader.read(buffer).map_err(StreamError::Read)? {

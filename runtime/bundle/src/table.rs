@@ -1,4 +1,4 @@
-//! The section table: its records, their order, and the root digest over header and table.
+//! The section table: its records, their order, and the root digest of header and table.
 
 use sha2::{Digest as _, Sha256};
 
@@ -6,14 +6,14 @@ use crate::header::{HEADER_BYTES, Header, array_at, u16_at, u64_at};
 use crate::section::{Key, SIGNATURE};
 use crate::{ALIGNMENT, Digest, Error, SLACK, SectionKind};
 
-/// Bytes of a record.
+/// Size of a record in bytes.
 pub(crate) const RECORD_BYTES: usize = 64;
-/// Where the digest stands in header and record alike.
+/// The offset of the digest in both the header and a record.
 const DIGEST_AT: usize = 32;
-/// The only flag: a reader that does not know the section must refuse the bundle.
+/// The only flag: a reader that does not know the section must reject the bundle.
 const CRITICAL: u16 = 1;
 
-/// One record of the table. Nothing in it has been checked.
+/// One decoded record of the table. Its fields have not been checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
     pub key: Key,
@@ -70,9 +70,9 @@ impl Record {
     }
 }
 
-/// Computes the root digest: SHA-256 over the header, its digest field zeroed, and the table,
-/// in which the digest field of signatures is zeroed. So a signature does not change the root
-/// digest that it signs.
+/// Computes the root digest: SHA-256 over the header and the table. The digest fields of the
+/// header and of signatures count as zeros, so a signature does not change the root digest that
+/// it signs.
 #[derive(Clone)]
 pub(crate) struct RootHasher(Sha256);
 
@@ -97,7 +97,7 @@ impl RootHasher {
         Digest(self.0.finalize().into())
     }
 
-    /// Compares with the root digest that the header states.
+    /// Compares the digest with the root digest in the header.
     pub fn check(self, header: &Header) -> Result<(), Error> {
         let found = self.finish();
         if found == header.root {
@@ -108,17 +108,17 @@ impl RootHasher {
     }
 }
 
-/// Where the first section starts.
+/// Returns the offset of the first section.
 pub(crate) fn first_offset(sections: u32) -> u64 {
     HEADER_BYTES as u64 + RECORD_BYTES as u64 * u64::from(sections)
 }
 
-/// Where the section after one that ends at `end` starts.
+/// Returns the offset of the section that follows one that ends at `end`.
 pub(crate) fn next_offset(end: u64) -> Option<u64> {
     end.checked_next_multiple_of(ALIGNMENT)
 }
 
-/// Checks the rules of the table. `records` are all of the header's sections, in order.
+/// Checks the rules of the table. `records` must be all records, in file order.
 pub(crate) fn check_table(
     header: &Header,
     records: impl Iterator<Item = Record>,

@@ -1,4 +1,4 @@
-//! Writing bundles: the same sections give the same bytes on every host.
+//! Writes bundles. The same sections give the same bytes on every host.
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -12,23 +12,23 @@ use crate::process::{Postprocess, Preprocess};
 use crate::table::{Record, RootHasher, first_offset, next_offset};
 use crate::{ALIGNMENT, Digest, Error, FORMAT_VERSION, MAX_SECTIONS, SLACK, SectionKind};
 
-/// Why a bundle cannot be written.
+/// The error type for writing bundles.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Two sections of one kind.
-    #[error("the bundle already has a section {0}")]
+    /// The bundle already has a section of this kind.
+    #[error("the bundle already has a section of kind {0}")]
     Duplicate(SectionKind),
-    /// A kind given by numbers that this version of the format knows by name.
-    #[error("section {0} must be added by its name, not by numbers")]
+    /// A [`SectionKind::Other`] has the numbers of a kind that has its own variant.
+    #[error("the numbers of this SectionKind::Other are those of kind {0}; use its own variant")]
     NotOther(SectionKind),
-    /// A label holds a line feed.
-    #[error("label {index} holds a line feed")]
+    /// A label contains a line feed.
+    #[error("label {index} contains a line feed")]
     Label {
-        /// Position of the label.
+        /// The position of the label.
         index: usize,
     },
-    /// A test vector does not fit the format.
+    /// A golden vector does not fit the format.
     #[error("the golden vectors do not fit the format: {0}")]
     Golden(&'static str),
     /// A value cannot be encoded.
@@ -36,13 +36,13 @@ pub enum WriteError {
     Encode {
         /// The section.
         section: SectionKind,
-        /// What went wrong.
+        /// The encoding error.
         problem: postcard::Error,
     },
     /// The graph is not consistent.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// What was added is not a bundle.
+    /// The sections do not form a valid bundle.
     #[error(transparent)]
     Rule(#[from] Error),
 }
@@ -50,7 +50,7 @@ pub enum WriteError {
 /// Collects the sections of a bundle, in any order.
 #[derive(Clone, Debug, Default)]
 pub struct Writer<'a> {
-    /// Sorted by key.
+    /// The sections, sorted by key.
     sections: Vec<Part<'a>>,
 }
 
@@ -61,16 +61,16 @@ struct Part<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// No sections yet.
+    /// Creates a writer without sections.
     pub fn new() -> Writer<'a> {
         Writer::default()
     }
 
-    /// Adds a section. Bytes that are borrowed are not copied until they are written.
+    /// Adds a section. Borrowed bytes are not copied until the bundle is written.
     ///
     /// # Errors
-    /// Where there is one of this kind already, or [`SectionKind::Other`] has the numbers of a
-    /// kind that has a name.
+    /// Returns an error if there is already a section of this kind, or if a
+    /// [`SectionKind::Other`] has the numbers of a kind that has its own variant.
     pub fn section(
         &mut self,
         kind: SectionKind,
@@ -92,7 +92,8 @@ impl<'a> Writer<'a> {
     /// Adds the manifest.
     ///
     /// # Errors
-    /// Where it is there already, or a state of it names an input or output that does not exist.
+    /// Returns an error if there is already a manifest, or if a state refers to an input or
+    /// output that does not exist.
     pub fn manifest(&mut self, manifest: &Manifest<'_>) -> Result<&mut Self, WriteError> {
         manifest.check()?;
         self.postcard(SectionKind::Manifest, manifest)
@@ -101,16 +102,16 @@ impl<'a> Writer<'a> {
     /// Adds the graph.
     ///
     /// # Errors
-    /// Where it is there already, or [`Graph::check`] refuses it.
+    /// Returns an error if there is already a graph, or if [`Graph::check`] fails.
     pub fn graph(&mut self, graph: &Graph) -> Result<&mut Self, WriteError> {
         graph.check()?;
         self.section(SectionKind::Graph, graph.to_bytes()?)
     }
 
-    /// Adds the names of the classes.
+    /// Adds the class labels.
     ///
     /// # Errors
-    /// Where they are there already, or one holds a line feed.
+    /// Returns an error if there are already labels, or if one contains a line feed.
     pub fn labels<'l>(
         &mut self,
         labels: impl IntoIterator<Item = &'l str>,
@@ -126,27 +127,27 @@ impl<'a> Writer<'a> {
         self.section(SectionKind::Labels, bytes)
     }
 
-    /// Adds how the model's input is made.
+    /// Adds the preprocessing of the model's first input.
     ///
     /// # Errors
-    /// Where it is there already.
+    /// Returns an error if there is already a preprocessing section.
     pub fn preprocess(&mut self, preprocess: &Preprocess) -> Result<&mut Self, WriteError> {
         self.postcard(SectionKind::Preprocess, preprocess)
     }
 
-    /// Adds what becomes of the model's output.
+    /// Adds the postprocessing of the model's first output.
     ///
     /// # Errors
-    /// Where it is there already.
+    /// Returns an error if there is already a postprocessing section.
     pub fn postprocess(&mut self, postprocess: &Postprocess) -> Result<&mut Self, WriteError> {
         self.postcard(SectionKind::Postprocess, postprocess)
     }
 
-    /// Fixes the layout and computes all digests.
+    /// Computes the layout and all digests.
     ///
     /// # Errors
-    /// [`WriteError::Rule`] where a reader would refuse the bundle, for instance for want of a
-    /// manifest.
+    /// Returns [`WriteError::Rule`] if readers would reject the bundle, for example because it has
+    /// no manifest.
     pub fn seal(self) -> Result<Sealed<'a>, WriteError> {
         if self.sections.len() > MAX_SECTIONS {
             let found = u32::try_from(self.sections.len()).unwrap_or(u32::MAX);
@@ -172,10 +173,10 @@ impl<'a> Writer<'a> {
         Ok(Sealed { header, records, sections: self.sections })
     }
 
-    /// The bundle's bytes.
+    /// Returns the bytes of the bundle.
     ///
     /// # Errors
-    /// As [`Writer::seal`].
+    /// Returns the errors of [`Writer::seal`].
     pub fn finish(self) -> Result<Vec<u8>, WriteError> {
         self.seal().map(|sealed| sealed.to_bytes())
     }
@@ -191,7 +192,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// A bundle whose every byte is fixed.
+/// A complete bundle, ready to be written.
 #[derive(Clone, Debug)]
 pub struct Sealed<'a> {
     header: Header,
@@ -200,21 +201,21 @@ pub struct Sealed<'a> {
 }
 
 impl Sealed<'_> {
-    /// The root digest.
+    /// Returns the root digest.
     pub fn root(&self) -> Digest {
         self.header.root
     }
 
-    /// Bytes of the bundle.
+    /// Returns the length of the bundle in bytes.
     #[expect(clippy::len_without_is_empty, reason = "a bundle is never empty")]
     pub fn len(&self) -> u64 {
         self.header.length
     }
 
-    /// Hands the bundle's bytes to `sink`, in order, in pieces of any size.
+    /// Passes the bytes of the bundle to `sink`, in order, in chunks of any size.
     ///
     /// # Errors
-    /// The first error of `sink`.
+    /// Returns the first error of `sink`.
     pub fn write<E>(&self, mut sink: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         const ZEROS: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
         sink(&self.header.encode())?;
@@ -229,7 +230,7 @@ impl Sealed<'_> {
         (0..SLACK / ALIGNMENT).try_for_each(|_| sink(&ZEROS))
     }
 
-    /// The bundle's bytes.
+    /// Returns the bytes of the bundle.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.header.length as usize);
         let written: Result<(), core::convert::Infallible> = self.write(|piece| {

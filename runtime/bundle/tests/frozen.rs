@@ -1,4 +1,4 @@
-//! Bundles that were written once must load for ever.
+//! All released bundle versions must stay loadable.
 #![cfg(feature = "alloc")]
 
 mod sample;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hardtack_bundle::{Bundle, MAX_SECTIONS, verify_stream};
 
-/// The frozen bundle that the writer and the sample of today still give.
+/// The newest frozen bundle, which the current writer reproduces from the current sample.
 const NEWEST: &str = "sample-2.tack";
 
 fn folder() -> PathBuf {
@@ -32,7 +32,7 @@ fn frozen_bundles_load() {
     assert!(names.iter().any(|name| name == NEWEST), "{NEWEST} is not among the frozen bundles");
 }
 
-/// Reads every section that this crate understands.
+/// Decodes every section that this crate knows.
 fn load(bytes: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
     let bundle = Bundle::parse(bytes)?.verify()?;
     let summary = verify_stream::<_, MAX_SECTIONS>(bytes, &mut [0; 100])?;
@@ -48,7 +48,7 @@ fn load(bytes: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[test]
-fn the_newest_means_what_it_did_and_is_written_as_it_was() {
+fn the_newest_frozen_bundle_is_decoded_and_reproduced() {
     let bytes = fs::read(folder().join(NEWEST)).unwrap();
     let bundle = Bundle::parse(&bytes).unwrap();
     assert_eq!(bundle.manifest(), Ok(sample::manifest()));
@@ -57,5 +57,5 @@ fn the_newest_means_what_it_did_and_is_written_as_it_was() {
     assert_eq!(bundle.postprocess(), Ok(Some(sample::postprocess())));
     assert_eq!(bundle.golden().unwrap().unwrap().len(), 2);
     assert!(bundle.labels().unwrap().unwrap().iter().eq(sample::LABELS));
-    assert!(sample::writer().finish().unwrap() == bytes, "the writer gives other bytes");
+    assert!(sample::writer().finish().unwrap() == bytes, "the writer produces different bytes");
 }

@@ -1,4 +1,4 @@
-//! Graphs survive their bytes, and foreign bytes give an error or a graph that is consistent.
+//! Graphs survive encoding and decoding. Arbitrary bytes give an error or a consistent graph.
 #![cfg(feature = "alloc")]
 
 mod sample;
@@ -35,7 +35,7 @@ fn the_specification_lists_every_operator() {
 }
 
 #[test]
-fn every_truncation_is_refused() {
+fn every_truncation_is_rejected() {
     let bytes = sample::operators::graph().to_bytes().unwrap();
     for length in 0..bytes.len() {
         assert!(Graph::from_bytes(&bytes[..length]).is_err(), "{length}");
@@ -45,7 +45,7 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
-fn an_unknown_operator_is_named() {
+fn an_unknown_operator_is_reported() {
     let mut graph = Graph::default();
     graph.nodes.push(Node {
         name: "odd".into(),
@@ -63,13 +63,13 @@ fn an_unknown_operator_is_named() {
 }
 
 #[test]
-fn a_length_beyond_the_bytes_allocates_little() {
-    // Four lists of 2^32 - 1 elements, one inside the other.
+fn an_excessive_length_allocates_little() {
+    // Four nested lists of 2^32 - 1 elements.
     let bytes = [0xff, 0xff, 0xff, 0xff, 0x0f].repeat(4);
     assert!(Graph::from_bytes(&bytes).is_err());
 }
 
-/// A change of the sample graph that makes it inconsistent.
+/// A change to the sample graph that makes it inconsistent.
 type Damage = fn(&mut Graph);
 
 fn operator_mut(graph: &mut Graph, id: u16) -> &mut Node {
@@ -77,7 +77,7 @@ fn operator_mut(graph: &mut Graph, id: u16) -> &mut Node {
 }
 
 #[test]
-fn inconsistent_graphs_are_refused() {
+fn inconsistent_graphs_are_rejected() {
     let cases: &[(&str, Damage)] = &[
         ("a later input", |g| g.nodes[1].inputs[0].node = 1),
         ("an unknown slot", |g| g.nodes[1].inputs[0].slot = 1),
@@ -141,7 +141,7 @@ fn inconsistent_graphs_are_refused() {
 }
 
 #[test]
-fn bodies_nest_to_a_limit() {
+fn the_nesting_of_bodies_is_limited() {
     let nested = |depth: u32| {
         let branch = |body| {
             Operator::Scan(Scan {
@@ -228,7 +228,7 @@ fn graphs() -> impl Strategy<Value = Graph> {
 
 proptest! {
     #[test]
-    fn graphs_survive_their_bytes(graph in graphs()) {
+    fn graphs_survive_encoding(graph in graphs()) {
         let bytes = graph.to_bytes().unwrap();
         let read = Graph::from_bytes(&bytes);
         prop_assert_eq!(read.as_ref(), Ok(&graph));

@@ -1,4 +1,4 @@
-//! Damaged, cut-off and malicious bundles are refused, in memory and as a stream alike.
+//! Damaged, truncated and malicious bundles are rejected, both in memory and as a stream.
 #![cfg(feature = "alloc")]
 
 mod sample;
@@ -22,14 +22,14 @@ fn stream(bytes: &[u8]) -> Result<Summary, Error> {
     }
 }
 
-/// Both readers' answer, which must not differ in kind.
+/// Checks that both readers reject the bundle, and returns the error of the reader in memory.
 fn refused(bytes: &[u8]) -> Error {
-    let error = read(bytes).expect_err("refused in memory");
-    stream(bytes).expect_err("refused as a stream");
+    let error = read(bytes).expect_err("rejected in memory");
+    stream(bytes).expect_err("rejected as a stream");
     error
 }
 
-/// Changes the header or table and makes the root digest fit again.
+/// Changes the header or table and updates the root digest.
 fn forged(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = sample::small();
     change(&mut bytes);
@@ -37,7 +37,7 @@ fn forged(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes
 }
 
-/// Computes the root digest as the specification says, on its own.
+/// Computes the root digest independently, from the specification.
 fn reseal(bytes: &mut [u8]) {
     let sections = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
     let end = (64 + 64 * sections).min(bytes.len());
@@ -51,7 +51,7 @@ fn reseal(bytes: &mut [u8]) {
     bytes[32..64].copy_from_slice(&Sha256::digest(covered));
 }
 
-/// Makes the header state the length that the file has.
+/// Sets the length in the header to that of the file.
 fn state_length(bytes: &mut [u8]) {
     let length = bytes.len() as u64;
     bytes[16..24].copy_from_slice(&length.to_le_bytes());
@@ -78,7 +78,7 @@ fn a_whole_bundle_is_accepted() {
 }
 
 #[test]
-fn every_truncation_is_refused() {
+fn every_truncation_is_rejected() {
     let bytes = sample::small();
     for length in 0..bytes.len() {
         let error = refused(&bytes[..length]);
@@ -87,7 +87,7 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
-fn every_flipped_bit_is_refused() {
+fn every_flipped_bit_is_rejected() {
     let bytes = sample::small();
     for at in 0..bytes.len() {
         for bit in 0..8 {
@@ -99,7 +99,7 @@ fn every_flipped_bit_is_refused() {
 }
 
 #[test]
-fn bytes_after_the_end_are_refused() {
+fn bytes_after_the_end_are_rejected() {
     for extra in [0, 1] {
         let mut bytes = sample::small();
         let expected = bytes.len() as u64;
@@ -110,7 +110,7 @@ fn bytes_after_the_end_are_refused() {
 }
 
 #[test]
-fn what_is_not_a_bundle_is_told_from_a_damaged_one() {
+fn other_files_are_distinguished_from_damaged_bundles() {
     assert_eq!(refused(b"PK\x03\x04"), Error::NotABundle);
     assert_eq!(refused(&[0; 200]), Error::NotABundle);
     let bytes = sample::small();
@@ -123,7 +123,7 @@ fn what_is_not_a_bundle_is_told_from_a_damaged_one() {
 }
 
 #[test]
-fn broken_rules_of_the_table_are_refused() {
+fn tables_that_break_a_rule_are_rejected() {
     type Change = fn(&mut Vec<u8>);
     type Expected = fn(&Error) -> bool;
     let swap: Change = |bytes| {
@@ -206,7 +206,7 @@ fn broken_rules_of_the_table_are_refused() {
 }
 
 #[test]
-fn a_header_that_promises_a_table_beyond_the_file_is_refused() {
+fn a_table_beyond_the_end_of_the_file_is_rejected() {
     let bytes = forged(|bytes| {
         bytes.truncate(64);
         state_length(bytes);
@@ -215,14 +215,14 @@ fn a_header_that_promises_a_table_beyond_the_file_is_refused() {
 }
 
 #[test]
-fn a_stream_of_more_sections_than_there_is_room_for_is_refused() {
+fn a_stream_with_too_many_sections_is_rejected() {
     let bytes = sample::small();
     let refused = verify_stream::<_, 3>(&bytes[..], &mut [0; 64]);
     assert_eq!(refused, Err(StreamError::Bundle(Error::TooManySections { found: 6, limit: 3 })));
 }
 
 #[test]
-fn a_refused_stream_stays_refused() {
+fn a_rejected_stream_stays_rejected() {
     let mut bytes = sample::small();
     bytes[40] ^= 1;
     let mut verifier = hardtack_bundle::StreamVerifier::<8>::new();
@@ -246,7 +246,7 @@ fn the_root_digest_does_not_depend_on_signatures() {
 }
 
 #[test]
-fn a_bundle_of_too_many_sections_is_not_written() {
+fn a_bundle_with_too_many_sections_is_not_written() {
     let mut writer = Writer::new();
     writer.manifest(&sample::manifest()).unwrap();
     for program in 0..MAX_SECTIONS as u16 {
@@ -255,7 +255,7 @@ fn a_bundle_of_too_many_sections_is_not_written() {
     assert!(writer.seal().is_err());
 }
 
-/// Everything that can be read of a bundle whose digests are right; nothing may panic.
+/// Decodes every section of a bundle whose digests are valid. Nothing may panic.
 fn read_all(bytes: &[u8]) {
     let streamed = stream(bytes);
     let Ok(bundle) = Bundle::parse(bytes) else { return };
@@ -285,7 +285,7 @@ fn read_all(bytes: &[u8]) {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         read_all(&bytes);
         let _ = hardtack_bundle::Golden::parse(&bytes);
         let _ = hardtack_bundle::graph::Graph::from_bytes(&bytes);

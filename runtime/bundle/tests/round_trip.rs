@@ -1,4 +1,4 @@
-//! What a writer puts into a bundle comes out of it, and versions are told apart.
+//! Everything that a writer adds to a bundle is read back, and versions are distinguished.
 #![cfg(feature = "alloc")]
 
 mod sample;
@@ -9,7 +9,7 @@ use hardtack_bundle::{
 use sha2::{Digest as _, Sha256};
 
 #[test]
-fn every_section_comes_back() {
+fn every_section_is_read_back() {
     let bytes = sample::writer().finish().unwrap();
     let bundle = Bundle::parse(&bytes).unwrap().verify().unwrap();
     assert_eq!(bundle.format_version(), FORMAT_VERSION);
@@ -32,7 +32,7 @@ fn every_section_comes_back() {
 }
 
 #[test]
-fn what_a_bundle_does_not_have_is_absent() {
+fn missing_sections_are_absent() {
     let mut writer = Writer::new();
     writer.manifest(&sample::manifest()).unwrap();
     let bytes = writer.finish().unwrap();
@@ -71,7 +71,7 @@ fn sections_are_aligned_and_may_be_over_read() {
 }
 
 #[test]
-fn what_is_not_a_bundle_is_not_written() {
+fn invalid_bundles_are_not_written() {
     let mut writer = sample::writer();
     let again = writer.section(SectionKind::Graph, vec![]);
     assert!(matches!(again, Err(WriteError::Duplicate(SectionKind::Graph))));
@@ -85,7 +85,7 @@ fn what_is_not_a_bundle_is_not_written() {
 }
 
 #[test]
-fn left_over_bytes_of_a_section_are_refused() {
+fn extra_bytes_of_a_section_are_rejected() {
     let mut writer = Writer::new();
     let bundle = sample::writer().finish().unwrap();
     let bundle = Bundle::parse(&bundle).unwrap();
@@ -100,7 +100,7 @@ fn left_over_bytes_of_a_section_are_refused() {
     assert!(longer.graph().is_err());
 }
 
-/// The sample with another version, an unknown section and, if asked for, reserved bits set.
+/// Returns the sample with another version, an unknown section and optionally reserved bits.
 fn versioned(version: FormatVersion, critical: bool, reserved: bool) -> Vec<u8> {
     let mut writer = Writer::new();
     writer.manifest(&sample::manifest()).unwrap();
@@ -146,7 +146,7 @@ fn versions_follow_the_compatibility_rule() {
 }
 
 #[test]
-fn the_root_digest_is_as_specified() {
+fn the_root_digest_matches_the_specification() {
     let bytes = versioned(FORMAT_VERSION, false, false);
     let root = Bundle::parse(&bytes).unwrap().root();
     let shown = root.to_string();

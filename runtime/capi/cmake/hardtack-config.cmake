@@ -1,5 +1,5 @@
-# Makes the target hardtack::hardtack: the static library, or the shared one where
-# HARDTACK_SHARED is on. Beside it: ../../libhardtack.*, ../../../include/hardtack.h.
+# Defines the target hardtack::hardtack: the static library, or the shared one if HARDTACK_SHARED is
+# on. The files are ../../libhardtack.* and ../../../include/hardtack.h.
 get_filename_component(_hardtack_lib "${CMAKE_CURRENT_LIST_DIR}/../.." ABSOLUTE)
 get_filename_component(_hardtack_prefix "${_hardtack_lib}/.." ABSOLUTE)
 

@@ -1,4 +1,4 @@
-//! Bundles.
+//! Bundle handles.
 
 use std::ffi::{CString, c_char};
 use std::path::PathBuf;
@@ -30,65 +30,66 @@ impl HardtackBundle {
     }
 }
 
-/// Opens the bundle of a file with `how`.
+/// Opens the bundle in a file with `how`.
 ///
 /// # Safety
-/// `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+/// `path` is NULL or a NUL-terminated string; `bundle` is NULL or valid for writes.
 unsafe fn open(
     path: *const c_char,
     bundle: *mut *mut HardtackBundle,
     how: impl FnOnce(PathBuf) -> Result<Bundle, hardtack::Error>,
 ) -> Result<(), Failure> {
-    // SAFETY: `path` is NULL or a text that ends with a zero.
+    // SAFETY: `path` is NULL or a NUL-terminated string.
     let file = unsafe { self::path(path)? };
-    // SAFETY: `bundle` is NULL or can be written.
+    // SAFETY: `bundle` is NULL or valid for writes.
     let mut to = unsafe { Target::new(bundle, 1, "bundle")? };
     to.write([give(HardtackBundle::new(how(file)?)?)]);
     Ok(())
 }
 
-/// Opens a bundle by mapping its file, which nobody may change in place while it is in use.
+/// Opens a bundle by mapping its file into memory. Do not modify the file in place while the bundle
+/// is in use.
 ///
-/// @param path   the file
-/// @param bundle gets the bundle
+/// @param path   the path of the bundle
+/// @param bundle receives the bundle
 ///
 /// # Safety
-/// `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+/// `path` is NULL or a NUL-terminated string; `bundle` is NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_open(
     path: *const c_char,
     bundle: *mut *mut HardtackBundle,
 ) -> HardtackStatus {
-    // SAFETY: `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+    // SAFETY: `path` is NULL or a NUL-terminated string; `bundle` is NULL or valid for writes.
     guarded(|| unsafe { open(path, bundle, Bundle::open) })
 }
 
-/// Opens a bundle that was verified when it was installed and that nobody could change since:
-/// sessions do not compare its weights and constants with their digests, and load faster. Damaged
-/// weights then give wrong numbers without an error.
+/// Opens a bundle without verification. Use it only for a bundle that was verified when it was
+/// installed and cannot have changed since. Sessions load faster because they do not check the
+/// digests of weights and constants. Damaged weights give wrong results without an error.
 ///
-/// @param path   the file
-/// @param bundle gets the bundle
+/// @param path   the path of the bundle
+/// @param bundle receives the bundle
 ///
 /// # Safety
-/// `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+/// `path` is NULL or a NUL-terminated string; `bundle` is NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_open_unverified(
     path: *const c_char,
     bundle: *mut *mut HardtackBundle,
 ) -> HardtackStatus {
-    // SAFETY: `path` is NULL or a text that ends with a zero; `bundle` is NULL or can be written.
+    // SAFETY: `path` is NULL or a NUL-terminated string; `bundle` is NULL or valid for writes.
     guarded(|| unsafe { open(path, bundle, Bundle::open_unverified) })
 }
 
-/// Opens a bundle that lies in memory, by copying it.
+/// Opens a bundle from memory. Copies the bytes.
 ///
-/// @param bytes  its bytes
-/// @param length how many
-/// @param bundle gets the bundle
+/// @param bytes  the bytes of the bundle
+/// @param length the number of bytes
+/// @param bundle receives the bundle
 ///
 /// # Safety
-/// `bytes` is NULL or points to `length` bytes; `bundle` is NULL or can be written.
+/// `bytes` is NULL or points to `length` bytes; `bundle` is NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_copy(
     bytes: *const u8,
@@ -96,48 +97,48 @@ pub unsafe extern "C" fn hardtack_bundle_copy(
     bundle: *mut *mut HardtackBundle,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `bytes` is NULL or points to `length` bytes, which nobody changes during the call.
+        // SAFETY: `bytes` is NULL or points to `length` bytes, which do not change during the call.
         let bytes = unsafe { slice(bytes, length, "bytes")? };
-        // SAFETY: `bundle` is NULL or can be written.
+        // SAFETY: `bundle` is NULL or valid for writes.
         let mut to = unsafe { Target::new(bundle, 1, "bundle")? };
         to.write([give(HardtackBundle::new(Bundle::from_bytes(bytes)?)?)]);
         Ok(())
     })
 }
 
-/// Reads the whole bundle and compares every digest: after it was downloaded or copied.
+/// Reads the whole bundle and checks every digest. Call it after downloading or copying a bundle.
 ///
 /// # Safety
 /// `bundle` is NULL or an open bundle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_verify(bundle: *const HardtackBundle) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `bundle` is NULL or an open bundle, which nobody changes.
+        // SAFETY: `bundle` is NULL or an open bundle, and bundles are immutable.
         let bundle = unsafe { borrow(bundle, "bundle")? };
         Ok(bundle.bundle.verify()?)
     })
 }
 
-/// Tells the 32 bytes of the digest that names the bundle (SHA-256).
+/// Writes the 32 bytes of the root digest (SHA-256), which identifies the bundle.
 ///
 /// # Safety
-/// `bundle` is NULL or an open bundle; `digest` is NULL or has room for 32 bytes.
+/// `bundle` is NULL or an open bundle; `digest` is NULL or valid for writes of 32 bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_digest(
     bundle: *const HardtackBundle,
     digest: *mut u8,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `bundle` is NULL or an open bundle, which nobody changes.
+        // SAFETY: `bundle` is NULL or an open bundle, and bundles are immutable.
         let bundle = unsafe { borrow(bundle, "bundle")? };
-        // SAFETY: `digest` is NULL or has room for 32 bytes.
+        // SAFETY: `digest` is NULL or valid for writes of 32 bytes.
         let mut to = unsafe { Target::new(digest, 32, "digest")? };
         to.write(bundle.bundle.root().0);
         Ok(())
     })
 }
 
-/// The name of the model, for as long as the bundle is open; NULL for NULL.
+/// Returns the name of the model, or NULL for NULL. The string is valid until the bundle is freed.
 ///
 /// # Safety
 /// `bundle` is NULL or an open bundle.
@@ -147,13 +148,14 @@ pub unsafe extern "C" fn hardtack_bundle_name(bundle: *const HardtackBundle) -> 
         if bundle.is_null() {
             return Ok(ptr::null());
         }
-        // SAFETY: `bundle` is an open bundle, which nobody changes.
+        // SAFETY: `bundle` is an open bundle, and bundles are immutable.
         let bundle = unsafe { borrow(bundle, "bundle")? };
         Ok(bundle.name.as_ptr())
     })
 }
 
-/// The name of class number `index`, for as long as the bundle is open; NULL where there is none.
+/// Returns the label of class `index`, or NULL if there is none. The string is valid until the
+/// bundle is freed.
 ///
 /// # Safety
 /// `bundle` is NULL or an open bundle.
@@ -166,7 +168,7 @@ pub unsafe extern "C" fn hardtack_bundle_label(
         if bundle.is_null() {
             return Ok(ptr::null());
         }
-        // SAFETY: `bundle` is an open bundle, which nobody changes.
+        // SAFETY: `bundle` is an open bundle, and bundles are immutable.
         let bundle = unsafe { borrow(bundle, "bundle")? };
         Ok(bundle.labels.get(index).map_or(ptr::null(), |label| label.as_ptr()))
     })
@@ -175,11 +177,11 @@ pub unsafe extern "C" fn hardtack_bundle_label(
 /// Frees a bundle. Its sessions remain usable. Does nothing for NULL.
 ///
 /// # Safety
-/// `bundle` is NULL or an open bundle, and is not used any more.
+/// `bundle` is NULL or an open bundle, and is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_bundle_free(bundle: *mut HardtackBundle) {
     value_or((), || {
-        // SAFETY: `bundle` is NULL or an open bundle, which nobody uses any more.
+        // SAFETY: `bundle` is NULL or an open bundle, which is not used during or after the call.
         unsafe { free(bundle, "bundle") }
     });
 }

@@ -1,4 +1,4 @@
-//! Ending a run from another thread.
+//! Canceling an inference from another thread.
 
 use hardtack::Canceller;
 
@@ -7,7 +7,7 @@ use crate::pointer::Target;
 use crate::session::HardtackSession;
 use crate::status::{HardtackStatus, guarded, value_or};
 
-/// Stops the runs of a session from another thread. May be used by several threads at once.
+/// Cancels the inferences of a session. Several threads may use it at the same time.
 pub struct HardtackCanceller(Canceller);
 
 impl Handle for HardtackCanceller {
@@ -15,31 +15,31 @@ impl Handle for HardtackCanceller {
     const NAME: &'static str = "a canceller";
 }
 
-/// Makes what stops the runs of a session. It stays valid after the session was freed.
+/// Creates a canceller for a session. It remains valid after the session is freed.
 ///
 /// @param session   the session
-/// @param canceller gets the canceller
+/// @param canceller receives the canceller
 ///
 /// # Safety
-/// `session` is NULL or a session that nobody uses during the call; `canceller` is NULL or can be
-/// written.
+/// `session` is NULL or a session that no other thread uses during the call; `canceller` is NULL or
+/// valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_canceller(
     session: *const HardtackSession,
     canceller: *mut *mut HardtackCanceller,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `session` is NULL or a session that nobody changes during the call.
+        // SAFETY: `session` is NULL or a session that does not change during the call.
         let session = unsafe { borrow(session, "session")? };
-        // SAFETY: `canceller` is NULL or can be written.
+        // SAFETY: `canceller` is NULL or valid for writes.
         let mut to = unsafe { Target::new(canceller, 1, "canceller")? };
         to.write([give(HardtackCanceller(session.session.canceller()))]);
         Ok(())
     })
 }
 
-/// Ends the run in progress with `HARDTACK_STATUS_STOPPED`, and every later one until
-/// `hardtack_canceller_reset`. A run ends between two operations.
+/// Stops the inference in progress with `HARDTACK_STATUS_STOPPED`, and every later one until
+/// `hardtack_canceller_reset`. An inference stops between two operations.
 ///
 /// # Safety
 /// `canceller` is NULL or a canceller.
@@ -48,13 +48,13 @@ pub unsafe extern "C" fn hardtack_canceller_cancel(
     canceller: *const HardtackCanceller,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `canceller` is NULL or a canceller, which nobody changes.
+        // SAFETY: `canceller` is NULL or a canceller, to which only shared references exist.
         unsafe { borrow(canceller, "canceller")? }.0.cancel();
         Ok(())
     })
 }
 
-/// Lets the session run again.
+/// Allows inferences of the session again.
 ///
 /// # Safety
 /// `canceller` is NULL or a canceller.
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn hardtack_canceller_reset(
     canceller: *const HardtackCanceller,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `canceller` is NULL or a canceller, which nobody changes.
+        // SAFETY: `canceller` is NULL or a canceller, to which only shared references exist.
         unsafe { borrow(canceller, "canceller")? }.0.reset();
         Ok(())
     })
@@ -72,11 +72,11 @@ pub unsafe extern "C" fn hardtack_canceller_reset(
 /// Frees a canceller. Does nothing for NULL.
 ///
 /// # Safety
-/// `canceller` is NULL or a canceller, and is not used any more.
+/// `canceller` is NULL or a canceller, and is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_canceller_free(canceller: *mut HardtackCanceller) {
     value_or((), || {
-        // SAFETY: `canceller` is NULL or a canceller, which nobody uses any more.
+        // SAFETY: `canceller` is NULL or a canceller, which is not used during or after the call.
         unsafe { free(canceller, "canceller") }
     });
 }

@@ -1,4 +1,4 @@
-//! From something raw to classes, by the bundle's own pre- and post-processing.
+//! Classification of raw samples, with the bundle's preprocessing and postprocessing.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -13,19 +13,19 @@ use crate::session::HardtackSession;
 use crate::status::{Failure, HardtackStatus, guarded, mismatch};
 use crate::tensor::HardtackTensor;
 
-/// A class that a model found.
+/// A class with its score.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HardtackClass {
-    /// Its number.
+    /// The index of the class.
     pub index: usize,
-    /// Its name, for as long as the session is there; NULL where the bundle has none.
+    /// The label of the class, valid until the session is freed. NULL if the bundle has none.
     pub label: *const c_char,
-    /// Its score, a probability where the model or the bundle makes it one.
+    /// The score. It is a probability if the model or the bundle's postprocessing applies softmax.
     pub score: f32,
 }
 
-/// What a bundle says of making its input, and of its output.
+/// The preprocessing and postprocessing of a bundle.
 pub(crate) struct Classifier {
     input: String,
     preprocessor: Preprocessor,
@@ -50,7 +50,7 @@ impl Classifier {
     }
 }
 
-/// Numbers and scores of the best classes.
+/// Returns the indices and scores of the best classes, at most `count`.
 fn classify(
     session: &mut HardtackSession,
     sample: &Tensor,
@@ -67,17 +67,18 @@ fn classify(
     Ok(top.iter().map(|class| (class.index, class.score)).collect())
 }
 
-/// From something raw to classes, by the bundle's own pre- and post-processing: pixels
-/// `[height, width, channels]` of u8, a recording `[samples]`, or an array, as the bundle is made
-/// for.
+/// Classifies a raw sample with the bundle's preprocessing and postprocessing. Depending on the
+/// bundle, the sample is an image `[height, width, channels]` of u8, audio `[samples]`, or an
+/// array.
 ///
-/// @param sample  what to classify; its name does not matter
-/// @param classes gets the classes with the greatest scores, best first
-/// @param count   how many at most; gets how many there are
+/// @param sample  the sample to classify; its name is ignored
+/// @param classes receives the classes with the highest scores, best first
+/// @param count   the maximum number of classes; receives the number of classes written
 ///
 /// # Safety
-/// `session` is NULL or a session that nobody else uses; `sample` is NULL or a tensor whose pointers
-/// are good; `classes` is NULL or has room for `count`; `count` is NULL or can be written.
+/// `session` is NULL or a session that no other thread uses; `sample` is NULL or a tensor whose
+/// pointers are valid; `classes` is NULL or valid for writes of `*count` elements; `count` is NULL
+/// or valid for reads and writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_classify(
     session: *mut HardtackSession,
@@ -86,15 +87,15 @@ pub unsafe extern "C" fn hardtack_session_classify(
     count: *mut usize,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `session` is NULL or a session that nobody else uses.
+        // SAFETY: `session` is NULL or a session that no other thread uses.
         let session = unsafe { borrow_mut(session, "session")? };
-        // SAFETY: `sample` is NULL or a tensor.
+        // SAFETY: `sample` is NULL or points to a tensor.
         let sample = unsafe { read(sample, "sample")? };
-        // SAFETY: `count` is NULL or a number that can be read and written.
+        // SAFETY: `count` is NULL or valid for reads and writes.
         let (most, mut found) = unsafe { (read(count, "count")?, Target::new(count, 1, "count")?) };
-        // SAFETY: `classes` is NULL or has room for that many.
+        // SAFETY: `classes` is NULL or valid for writes of `*count` elements.
         let mut to = unsafe { Target::new(classes, most, "classes")? };
-        // SAFETY: the pointers of the tensor are good.
+        // SAFETY: `data` of the tensor is NULL or points to `bytes` bytes.
         let sample = unsafe { sample.tensor(None)? };
         let top = classify(session, &sample, most)?;
         found.write([top.len()]);

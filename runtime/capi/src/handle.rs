@@ -1,71 +1,72 @@
-//! Handles: values of this library that the other side holds.
+//! Handles: values of this library that the C caller holds.
 
 use crate::status::{Failure, argument, null};
 
-/// A type that handles point to.
+/// A type that a handle can point to.
 pub(crate) trait Handle: Sized {
-    /// What the value begins with in memory; other kinds of handles have other tags.
+    /// The tag at the start of the value in memory, unique to this kind of handle.
     const TAG: u64;
-    /// What it is called in messages, with its article.
+    /// The name of the kind in error messages, with its article.
     const NAME: &'static str;
 }
 
-/// What a handle points to. The pointer that the other side gets is that of the tag.
+/// The allocation behind a handle. The handle is the address of `tag`.
 #[repr(C)]
 struct Tagged<T> {
     tag: u64,
     value: T,
 }
 
-/// Gives a value away, until [`free`].
+/// Moves a value to the heap and returns its handle. [`free`] drops it.
 pub(crate) fn give<T: Handle>(value: T) -> *mut T {
     Box::into_raw(Box::new(Tagged { tag: T::TAG, value })).cast()
 }
 
-/// The value of a handle. A null pointer, a handle of another kind and, mostly, one that was freed
-/// are errors.
+/// Returns the value of a handle. Returns an error for a null pointer, for a handle of another kind
+/// and, in most cases, for a freed handle.
 ///
 /// # Safety
-/// `pointer` is null, or was made by [`give`] for some type and not freed, and stays so for `'a`.
-/// Nobody changes the value for `'a`.
+/// `pointer` is null, or a handle from [`give`] of any kind that is not freed before the end of
+/// `'a`. The value is not mutated during `'a`.
 pub(crate) unsafe fn borrow<'a, T: Handle>(
     pointer: *const T,
     what: &str,
 ) -> Result<&'a T, Failure> {
-    // SAFETY: the pointer is null or a handle. Where its tag is that of `T`, `give` made it of a
-    // `Tagged<T>`, which is there and is not changed.
+    // SAFETY: `pointer` is null or a live handle. If its tag is that of `T`, `give` allocated a
+    // `Tagged<T>` there, which lives and is not mutated for `'a`.
     unsafe {
         let tagged = checked(pointer, what)?;
         Ok(&(*tagged).value)
     }
 }
 
-/// [`borrow`], to be changed.
+/// Returns the value of a handle for mutation. Returns the errors of [`borrow`].
 ///
 /// # Safety
-/// As [`borrow`]; and nobody else uses the value for `'a`.
+/// The conditions of [`borrow`] hold, and nothing else accesses the value during `'a`.
 pub(crate) unsafe fn borrow_mut<'a, T: Handle>(
     pointer: *mut T,
     what: &str,
 ) -> Result<&'a mut T, Failure> {
-    // SAFETY: as in `borrow`; nobody else uses the value.
+    // SAFETY: `pointer` is null or a live handle, so a matching tag means that it points to a
+    // `Tagged<T>`. Nothing else accesses the value during `'a`.
     unsafe {
         let tagged = checked(pointer, what)?.cast_mut();
         Ok(&mut (*tagged).value)
     }
 }
 
-/// Takes a value back and drops it. Nothing for a null pointer.
+/// Drops the value of a handle. Does nothing for a null pointer.
 ///
 /// # Safety
-/// As [`borrow_mut`]; and nobody uses the handle afterwards.
+/// The conditions of [`borrow_mut`] hold, and the handle is not used afterwards.
 pub(crate) unsafe fn free<T: Handle>(pointer: *mut T, what: &str) -> Result<(), Failure> {
     if pointer.is_null() {
         return Ok(());
     }
-    // SAFETY: as in `borrow`. `give` made the handle of a box, and the caller gives it up. The tag is
-    // overwritten for good, so that a handle that is used again is found out while nobody else has
-    // the memory.
+    // SAFETY: `pointer` is a live handle, so a matching tag means that `give` got it from
+    // `Box<Tagged<T>>::into_raw`. Nothing else uses it during or after the call. The volatile write
+    // clears the tag, so that a use after free is detected until the memory is reused.
     unsafe {
         let tagged = checked(pointer, what)?.cast_mut();
         (&raw mut (*tagged).tag).write_volatile(0);
@@ -74,16 +75,16 @@ pub(crate) unsafe fn free<T: Handle>(pointer: *mut T, what: &str) -> Result<(), 
     Ok(())
 }
 
-/// The place of a value of type `T`.
+/// Checks that a handle points to a value of type `T`.
 ///
 /// # Safety
-/// `pointer` is null, or a handle that was not freed.
+/// `pointer` is null, or a handle that is not freed.
 unsafe fn checked<T: Handle>(pointer: *const T, what: &str) -> Result<*const Tagged<T>, Failure> {
     if pointer.is_null() {
         return Err(null(what));
     }
     let tagged = pointer.cast::<Tagged<T>>();
-    // SAFETY: every handle begins with its tag, at a multiple of its alignment.
+    // SAFETY: every handle points to its tag, which is readable because the pointer is aligned.
     if !tagged.is_aligned() || unsafe { (&raw const (*tagged).tag).read() } != T::TAG {
         let name = T::NAME;
         return Err(argument(format!("{what} is not {name}, or was freed before")));

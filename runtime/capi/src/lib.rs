@@ -1,19 +1,21 @@
-//! The C interface: open a bundle and run it, from any language.
+//! The C interface: opens and runs bundles from any language.
 //!
-//! `include/hardtack.h` is made of this crate by cbindgen, and a test holds them together. The
-//! rules of the interface:
+//! cbindgen generates `include/hardtack.h` from this crate, and a test checks that the two match.
+//! The rules of the interface:
 //!
-//! - Handles are opaque. Whoever gets one frees it; freeing a bundle leaves its sessions whole.
-//! - A function that can fail gives a [`HardtackStatus`], writes nothing where it fails, and leaves
-//!   a sentence for [`hardtack_last_error`] of the same thread.
-//! - A null pointer where something is needed, one that is not aligned, a handle of another kind and
-//!   outputs that share memory are errors and no crash. So is, mostly, a handle that was freed. Other
-//!   wrong pointers cannot be distinguished from right ones: that is what `unsafe` promises here.
-//! - No panic passes: all work is done in `guarded` or `value_or`. Where panics abort they end the
-//!   process, and this library is not built that way: see the profiles in the workspace's `Cargo.toml`.
-//! - In a child process after `fork`, bundles and sessions of the parent can be used and freed, and new
-//!   ones made, as long as no thread was using them at the time of the fork. What a session of the parent
-//!   runs there runs on one thread, and gives the same results.
+//! - Handles are opaque, and the caller frees them. The sessions of a bundle remain usable after
+//!   the bundle is freed.
+//! - A function that can fail returns a [`HardtackStatus`]. If it fails, it writes nothing, and
+//!   [`hardtack_last_error`] on the same thread returns the reason.
+//! - A null pointer for a required argument, an unaligned pointer, a handle of another kind, and
+//!   outputs that share memory are errors and do not crash. So is a freed handle in most cases.
+//!   Other invalid pointers cannot be detected: the caller of these `unsafe` functions must avoid
+//!   them.
+//! - No panic crosses the interface: all work happens in `guarded` or `value_or`. This needs panics
+//!   that unwind, so the library is built with the profiles in the workspace's `Cargo.toml`.
+//! - In a child process after `fork`, the bundles and sessions of the parent can be used and freed,
+//!   and new ones created, if no thread was using them at the time of the fork. A session of the
+//!   parent runs on one thread there, with the same results.
 
 mod bundle;
 mod canceller;

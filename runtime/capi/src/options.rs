@@ -1,4 +1,4 @@
-//! How a session is to run.
+//! Session options.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -9,30 +9,34 @@ use hardtack::{Isa, Limits, Options};
 use crate::pointer::{read, text};
 use crate::status::{Failure, argument, value_or};
 
-/// How a session is to run. `hardtack_options` fills it.
+/// The options of a session. Initialize them with `hardtack_options`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HardtackOptions {
-    /// The size of this struct in bytes: a library that knows more settings reads only these.
+    /// The size of this struct in bytes. A newer library with more options reads only this many.
     pub size: usize,
-    /// Threads for integer programs, at most 1024; 0 is 1. Results do not depend on it.
+    /// The number of threads for integer programs, at most 1024. 0 means 1. Results do not depend
+    /// on it.
     pub threads: u32,
-    /// Whether inputs that an output of the run before feeds may be left out.
+    /// Whether the session keeps states: an input that is fed by an output of the previous
+    /// inference may then be omitted.
     pub keep_state: bool,
-    /// Instruction set of the integer kernels, such as `neondot`; NULL is the best of this machine.
+    /// The instruction set of the integer kernels, such as `neondot`. NULL selects the best one
+    /// that this processor supports.
     pub isa: *const c_char,
     /// The maximum number of bytes that the session may hold: repacked weights, constants, arenas
-    /// and intermediate values. 0 is 4 GiB. A model that needs more is refused.
+    /// and intermediate values. 0 means 4 GiB. A model that needs more is rejected.
     pub memory_limit: u64,
-    /// The maximum number of element operations of one inference. 0 is 2^41. A model that needs more
-    /// is refused.
+    /// The maximum number of element operations of one inference. 0 means 2^41. A model that needs
+    /// more is rejected.
     pub operation_limit: u64,
-    /// The maximum time of one call that runs the model, in milliseconds; 0 is no maximum. Compared
+    /// The maximum time of one call that runs the model, in milliseconds. 0 means no limit. Checked
     /// between operations.
     pub run_time_limit: u64,
 }
 
-/// The usual options: one thread, no kept state, the best instruction set, the default limits.
+/// Returns the default options: one thread, no kept states, the best instruction set, and the
+/// default limits.
 #[unsafe(no_mangle)]
 pub extern "C" fn hardtack_options() -> HardtackOptions {
     value_or(USUAL, || Ok(USUAL))
@@ -48,7 +52,7 @@ const USUAL: HardtackOptions = HardtackOptions {
     run_time_limit: 0,
 };
 
-/// [`HardtackOptions`] as the other side fills it: any bytes are one.
+/// [`HardtackOptions`] as the C caller sets it. Every bit pattern is valid for this type.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Given {
@@ -61,8 +65,9 @@ struct Given {
     run_time_limit: u64,
 }
 
-/// Settings may be added to the struct, behind those that are there. A caller that knows fewer says
-/// so by its size, and gets the usual ones for the rest.
+/// The size of the struct in the first release. Later releases add options at its end. A caller of
+/// an older release passes a smaller size, and the options that it does not have get their
+/// defaults.
 const LEAST: usize = std::mem::offset_of!(Given, isa) + size_of::<*const c_char>();
 const _: () = assert!(
     size_of::<Given>() == size_of::<HardtackOptions>()
@@ -74,7 +79,7 @@ const _: () = assert!(
 );
 
 impl Given {
-    /// What the session may use; 0 stands for the default of each limit.
+    /// Returns the limits of the session. 0 means the default of each limit.
     fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         if self.memory_limit > 0 {
@@ -91,22 +96,23 @@ impl Given {
 }
 
 impl HardtackOptions {
-    /// The options of a pointer; the usual ones for null.
+    /// Returns the options that a pointer refers to, or the default options for null.
     ///
     /// # Safety
-    /// It is null, or points to a size and, if that is possible, to that many bytes, with good pointers.
+    /// `options` is null, or points to its field `size` and, if that is a supported size, to that
+    /// many bytes. `options.isa` is then null or a NUL-terminated string.
     pub(crate) unsafe fn read(options: *const HardtackOptions) -> Result<Options, Failure> {
         if options.is_null() {
             return Ok(Options::default());
         }
-        // SAFETY: it points to a size.
+        // SAFETY: `options` is not null, and points to its first field, `size`.
         let size = unsafe { read(options.cast::<usize>(), "options")? };
         if size < LEAST {
-            return Err(argument("options.size is not set; begin with hardtack_options()"));
+            return Err(argument("options.size is not set; initialize it with hardtack_options()"));
         }
         if size > size_of::<Given>() {
             return Err(argument(format!(
-                "options has {size} bytes, of which this library knows {}; begin with \
+                "options.size is {size}, but this library supports at most {}; initialize it with \
                  hardtack_options() of the same version",
                 size_of::<Given>()
             )));
@@ -121,7 +127,8 @@ impl HardtackOptions {
             operation_limit: 0,
             run_time_limit: 0,
         };
-        // SAFETY: it points to `size` bytes, and `given` has no fewer.
+        // SAFETY: `options` points to `size` bytes, and `given` has at least as many. Every bit
+        // pattern is valid for `Given`.
         unsafe {
             options.cast::<u8>().copy_to_nonoverlapping((&raw mut given).cast(), size);
         }
@@ -130,14 +137,15 @@ impl HardtackOptions {
             1 => true,
             _ => {
                 return Err(argument(
-                    "options.keep_state is neither true nor false; begin with hardtack_options()",
+                    "options.keep_state is neither true nor false; initialize it with \
+                     hardtack_options()",
                 ));
             }
         };
         let isa = if given.isa.is_null() {
             None
         } else {
-            // SAFETY: it is a text that ends with a zero.
+            // SAFETY: `isa` is not null, so it is a NUL-terminated string.
             let name = unsafe { text(given.isa, "options.isa")? };
             let isa = Isa::from_name(name);
             Some(isa.ok_or_else(|| argument(format!("{name} is not an instruction set")))?)

@@ -1,24 +1,25 @@
-//! What comes over the border: pointers, that may be null.
+//! Pointers from C callers, which may be null.
 
 use std::ffi::{CStr, CString, c_char};
 use std::path::PathBuf;
 
 use crate::status::{Failure, argument, null};
 
-/// A copy of what a pointer points to.
+/// Copies the value that a pointer points to.
 ///
 /// # Safety
-/// It is null, or points to a `T`.
+/// `pointer` is null, unaligned, or points to a `T`.
 pub(crate) unsafe fn read<T: Copy>(pointer: *const T, what: &str) -> Result<T, Failure> {
     fits(pointer, 1, what)?;
-    // SAFETY: it is not null and aligned, and so points to a `T`.
+    // SAFETY: `pointer` is not null and is aligned, so it points to a `T`.
     Ok(unsafe { pointer.read() })
 }
 
-/// `count` elements in a row.
+/// Returns a slice of `count` elements.
 ///
 /// # Safety
-/// It is null, or points to as many elements, which stay for `'a` and which nobody changes.
+/// `pointer` is null, unaligned, or points to `count` elements that live and are not mutated for
+/// `'a`.
 pub(crate) unsafe fn slice<'a, T>(
     pointer: *const T,
     count: usize,
@@ -28,15 +29,16 @@ pub(crate) unsafe fn slice<'a, T>(
         return Ok(&[]);
     }
     fits(pointer, count, what)?;
-    // SAFETY: it is not null, aligned and not too long, and points to that many elements, which stay
-    // and do not change.
+    // SAFETY: `pointer` is not null, is aligned, and points to `count` elements of at most
+    // `isize::MAX` bytes, which live and are not mutated for `'a`.
     Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
 }
 
-/// The same, to be changed.
+/// Returns a mutable slice of `count` elements.
 ///
 /// # Safety
-/// It is null, or points to as many elements, which stay for `'a` and which nobody else uses.
+/// `pointer` is null, unaligned, or points to `count` elements that live for `'a` and that nothing
+/// else accesses during `'a`.
 pub(crate) unsafe fn slice_mut<'a, T>(
     pointer: *mut T,
     count: usize,
@@ -46,12 +48,12 @@ pub(crate) unsafe fn slice_mut<'a, T>(
         return Ok(&mut []);
     }
     fits(pointer, count, what)?;
-    // SAFETY: it is not null, aligned and not too long, and points to that many elements, which stay
-    // and which nobody else uses.
+    // SAFETY: `pointer` is not null, is aligned, and points to `count` elements of at most
+    // `isize::MAX` bytes, which live for `'a` and which nothing else accesses.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer, count) })
 }
 
-/// Where results go: what lies there before does not matter, and is not read.
+/// Memory of the caller for results. It may be uninitialized and is never read.
 #[derive(Debug)]
 pub(crate) struct Target<T> {
     start: *mut T,
@@ -59,10 +61,11 @@ pub(crate) struct Target<T> {
 }
 
 impl<T> Target<T> {
-    /// Room for `count` results.
+    /// Checks the pointer to memory for `count` results.
     ///
     /// # Safety
-    /// `pointer` is null, or that many can be written there for as long as the target is there.
+    /// `pointer` is null, unaligned, or valid for writes of `count` elements while the target
+    /// lives.
     pub(crate) unsafe fn new(
         pointer: *mut T,
         count: usize,
@@ -74,24 +77,24 @@ impl<T> Target<T> {
         Ok(Target { start: pointer, count })
     }
 
-    /// Writes results, as many as there is room for.
+    /// Writes results, at most `count`.
     pub(crate) fn write(&mut self, results: impl IntoIterator<Item = T>) {
         for (index, result) in results.into_iter().take(self.count).enumerate() {
-            // SAFETY: `new` found the pointer neither null nor unaligned, and was promised that so
-            // many can be written.
+            // SAFETY: `new` checked that `start` is not null and is aligned, so it is valid for
+            // writes of `count` elements, and `index < count`.
             unsafe { self.start.add(index).write(result) };
         }
     }
 }
 
-/// Whether a pointer can be one to `count` elements.
+/// Checks that a pointer is not null, is aligned, and that `count` elements fit into memory.
 fn fits<T>(pointer: *const T, count: usize, what: &str) -> Result<(), Failure> {
     if pointer.is_null() {
         return Err(null(what));
     }
     if !pointer.is_aligned() {
         let alignment = align_of::<T>();
-        return Err(argument(format!("{what} does not lie at a multiple of {alignment} bytes")));
+        return Err(argument(format!("{what} is not aligned to {alignment} bytes")));
     }
     if count > isize::MAX as usize / size_of::<T>().max(1) {
         return Err(argument(format!("{what} is larger than memory")));
@@ -99,23 +102,23 @@ fn fits<T>(pointer: *const T, count: usize, what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A text that ends with a zero.
+/// Returns a NUL-terminated string.
 ///
 /// # Safety
-/// It is null, or points to bytes of which one is zero, which stay for `'a`.
+/// `pointer` is null, or points to a NUL-terminated string that lives and is not mutated for `'a`.
 pub(crate) unsafe fn text<'a>(pointer: *const c_char, what: &str) -> Result<&'a str, Failure> {
     if pointer.is_null() {
         return Err(null(what));
     }
-    // SAFETY: it is not null, and so points to bytes that end with a zero and stay.
+    // SAFETY: `pointer` is not null, so it is a NUL-terminated string that lives for `'a`.
     let text = unsafe { CStr::from_ptr(pointer) };
     text.to_str().map_err(|_| argument(format!("{what} is not UTF-8")))
 }
 
-/// A path, of any bytes where the system allows that.
+/// Returns a path, which may be any bytes on Unix and is UTF-8 elsewhere.
 ///
 /// # Safety
-/// As [`text`].
+/// `pointer` is null, or points to a NUL-terminated string that is not mutated during the call.
 pub(crate) unsafe fn path(pointer: *const c_char) -> Result<PathBuf, Failure> {
     #[cfg(unix)]
     {
@@ -123,18 +126,18 @@ pub(crate) unsafe fn path(pointer: *const c_char) -> Result<PathBuf, Failure> {
         if pointer.is_null() {
             return Err(null("path"));
         }
-        // SAFETY: it is not null, and so points to bytes that end with a zero and stay.
+        // SAFETY: `pointer` is not null, so it is a NUL-terminated string.
         let bytes = unsafe { CStr::from_ptr(pointer) }.to_bytes();
         Ok(std::ffi::OsStr::from_bytes(bytes).into())
     }
     #[cfg(not(unix))]
-    // SAFETY: as of this function.
+    // SAFETY: `pointer` is null or a NUL-terminated string, and the result is copied.
     unsafe {
         text(pointer, "path").map(PathBuf::from)
     }
 }
 
-/// A text for the other side. Zeros, which end texts there, are left out.
+/// Copies a string for the C caller, without NUL characters.
 pub(crate) fn owned(text: &str) -> CString {
-    CString::new(text.replace('\0', "")).expect("it has no zeros")
+    CString::new(text.replace('\0', "")).expect("NUL characters are removed")
 }

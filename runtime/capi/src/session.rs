@@ -1,4 +1,4 @@
-//! Sessions: models made ready for this machine.
+//! Session handles.
 
 use std::ffi::{CString, c_char};
 use std::ops::Range;
@@ -14,7 +14,7 @@ use crate::pointer::{Target, owned, slice, text};
 use crate::status::{Failure, HardtackStatus, argument, guarded, mismatch, value_or};
 use crate::tensor::{HardtackBuffer, HardtackPort, HardtackTensor};
 
-/// A model made ready for this machine, with what its last run gave.
+/// A model loaded for this machine, with the results of its last inference.
 pub struct HardtackSession {
     pub(crate) session: Session,
     pub(crate) bundle: Bundle,
@@ -23,7 +23,7 @@ pub struct HardtackSession {
     outputs: Vec<CString>,
     isa: CString,
     pub(crate) results: Option<Outputs>,
-    /// Made when it is first needed.
+    /// Created on first use.
     pub(crate) classifier: Option<Classifier>,
 }
 
@@ -33,31 +33,32 @@ impl Handle for HardtackSession {
 }
 
 impl HardtackSession {
-    /// The name for a place: as given, or the one that the model has there.
+    /// Returns `name`, or the name of the model's input or output at `index` if `name` is null.
     ///
     /// # Safety
-    /// `name` is null or a text that ends with a zero, which stays as long.
+    /// `name` is null or a NUL-terminated string that lives as long as `ports`.
     unsafe fn name(ports: &[Port], name: *const c_char, index: usize) -> Result<&str, Failure> {
         if !name.is_null() {
-            // SAFETY: it is a text that ends with a zero, and stays as long.
+            // SAFETY: `name` is not null, so it is a NUL-terminated string that lives as long as
+            // `ports`.
             return unsafe { text(name, "name") };
         }
         let port = ports.get(index).ok_or_else(|| {
-            mismatch(format!("the model has {} and no more; give names", ports.len()))
+            mismatch(format!("the model has only {} inputs; name the tensors", ports.len()))
         })?;
         Ok(&port.name)
     }
 }
 
-/// Makes a bundle's model ready for this machine.
+/// Creates a session: loads the model of a bundle for this machine.
 ///
 /// @param bundle  the bundle, which may be freed afterwards
-/// @param options NULL for the usual ones
-/// @param session gets the session
+/// @param options the options, or NULL for the default ones
+/// @param session receives the session
 ///
 /// # Safety
-/// `bundle` is NULL or an open bundle; `options` is NULL or such a struct, of the size that it says;
-/// `session` is NULL or can be written.
+/// `bundle` is NULL or an open bundle; `options` is NULL or points to options of `options->size`
+/// bytes; `session` is NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_new(
     bundle: *const HardtackBundle,
@@ -65,11 +66,12 @@ pub unsafe extern "C" fn hardtack_session_new(
     session: *mut *mut HardtackSession,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `bundle` is NULL or an open bundle, which nobody changes.
+        // SAFETY: `bundle` is NULL or an open bundle, and bundles are immutable.
         let from = unsafe { borrow(bundle, "bundle")? };
-        // SAFETY: `options` is NULL or points to as many bytes as its size says, with good pointers.
+        // SAFETY: `options` is NULL or points to `options->size` bytes, and `options->isa` is NULL
+        // or a NUL-terminated string.
         let options = unsafe { HardtackOptions::read(options)? };
-        // SAFETY: `session` is NULL or can be written.
+        // SAFETY: `session` is NULL or valid for writes.
         let mut to = unsafe { Target::new(session, 1, "session")? };
         let made = Session::with_options(&from.bundle, options)?;
         let names = |ports: &[Port]| ports.iter().map(|port| owned(&port.name)).collect();
@@ -87,7 +89,7 @@ pub unsafe extern "C" fn hardtack_session_new(
     })
 }
 
-/// Number of inputs; 0 for NULL.
+/// Returns the number of inputs, or 0 for NULL.
 ///
 /// # Safety
 /// `session` is NULL or a session.
@@ -97,13 +99,13 @@ pub unsafe extern "C" fn hardtack_session_input_count(session: *const HardtackSe
         if session.is_null() {
             return Ok(0);
         }
-        // SAFETY: `session` is a session, which nobody changes.
+        // SAFETY: `session` is a session that is not mutated during the call.
         let session = unsafe { borrow(session, "session")? };
         Ok(session.inputs.len())
     })
 }
 
-/// Number of outputs; 0 for NULL.
+/// Returns the number of outputs, or 0 for NULL.
 ///
 /// # Safety
 /// `session` is NULL or a session.
@@ -113,16 +115,16 @@ pub unsafe extern "C" fn hardtack_session_output_count(session: *const HardtackS
         if session.is_null() {
             return Ok(0);
         }
-        // SAFETY: `session` is a session, which nobody changes.
+        // SAFETY: `session` is a session that is not mutated during the call.
         let session = unsafe { borrow(session, "session")? };
         Ok(session.outputs.len())
     })
 }
 
-/// Tells what input number `index` is.
+/// Describes the input at `index`.
 ///
 /// # Safety
-/// `session` is NULL or a session; `port` is NULL or can be written.
+/// `session` is NULL or a session; `port` is NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_input(
     session: *const HardtackSession,
@@ -130,19 +132,19 @@ pub unsafe extern "C" fn hardtack_session_input(
     port: *mut HardtackPort,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `session` is NULL or a session, which nobody changes.
+        // SAFETY: `session` is NULL or a session that is not mutated during the call.
         let session = unsafe { borrow(session, "session")? };
-        // SAFETY: `port` is NULL or can be written.
+        // SAFETY: `port` is NULL or valid for writes.
         let mut to = unsafe { Target::new(port, 1, "port")? };
         to.write([described(session.session.inputs(), &session.inputs, index, "inputs")?]);
         Ok(())
     })
 }
 
-/// Tells what output number `index` is.
+/// Describes the output at `index`.
 ///
 /// # Safety
-/// `session` is NULL or a session; `port` is NULL or can be written.
+/// `session` is NULL or a session; `port` is NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_output(
     session: *const HardtackSession,
@@ -150,9 +152,9 @@ pub unsafe extern "C" fn hardtack_session_output(
     port: *mut HardtackPort,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `session` is NULL or a session, which nobody changes.
+        // SAFETY: `session` is NULL or a session that is not mutated during the call.
         let session = unsafe { borrow(session, "session")? };
-        // SAFETY: `port` is NULL or can be written.
+        // SAFETY: `port` is NULL or valid for writes.
         let mut to = unsafe { Target::new(port, 1, "port")? };
         to.write([described(session.session.outputs(), &session.outputs, index, "outputs")?]);
         Ok(())
@@ -166,13 +168,16 @@ fn described(
     what: &str,
 ) -> Result<HardtackPort, Failure> {
     let (Some(port), Some(name)) = (ports.get(index), names.get(index)) else {
-        return Err(argument(format!("there are {} {what}, and no number {index}", ports.len())));
+        return Err(argument(format!(
+            "the model has {} {what}; there is no index {index}",
+            ports.len()
+        )));
     };
     Ok(HardtackPort::of(port, name))
 }
 
-/// The instruction set that integer programs use, for as long as the session is there; NULL for
-/// NULL.
+/// Returns the name of the instruction set that integer programs use, or NULL for NULL. The string
+/// is valid until the session is freed.
 ///
 /// # Safety
 /// `session` is NULL or a session.
@@ -182,13 +187,14 @@ pub unsafe extern "C" fn hardtack_session_isa(session: *const HardtackSession) -
         if session.is_null() {
             return Ok(ptr::null());
         }
-        // SAFETY: `session` is a session, which nobody changes.
+        // SAFETY: `session` is a session that is not mutated during the call.
         let session = unsafe { borrow(session, "session")? };
         Ok(session.isa.as_ptr())
     })
 }
 
-/// Bytes of memory that integer programs use for activations; 0 for NULL.
+/// Returns the size in bytes of the arena, the memory that integer programs use for activations. 0
+/// for NULL.
 ///
 /// # Safety
 /// `session` is NULL or a session.
@@ -198,20 +204,20 @@ pub unsafe extern "C" fn hardtack_session_arena_bytes(session: *const HardtackSe
         if session.is_null() {
             return Ok(0);
         }
-        // SAFETY: `session` is a session, which nobody changes.
+        // SAFETY: `session` is a session that is not mutated during the call.
         let session = unsafe { borrow(session, "session")? };
         Ok(session.session.arena_bytes())
     })
 }
 
-/// Runs the model. `hardtack_session_result` tells what it gave.
+/// Runs one inference. `hardtack_session_result` returns the outputs.
 ///
-/// @param inputs its inputs, in any order where they have names
-/// @param count  how many
+/// @param inputs the inputs of the model; in any order if they have names
+/// @param count  the number of inputs
 ///
 /// # Safety
-/// `session` is NULL or a session that nobody else uses; `inputs` is NULL or points to `count`
-/// tensors, whose pointers are good.
+/// `session` is NULL or a session that no other thread uses; `inputs` is NULL or points to `count`
+/// tensors, whose pointers are valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_run(
     session: *mut HardtackSession,
@@ -219,14 +225,16 @@ pub unsafe extern "C" fn hardtack_session_run(
     count: usize,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `session` is NULL or a session that nobody else uses.
+        // SAFETY: `session` is NULL or a session that no other thread uses.
         let session = unsafe { borrow_mut(session, "session")? };
-        // SAFETY: `inputs` is NULL or points to `count` tensors, which nobody changes.
+        // SAFETY: `inputs` is NULL or points to `count` tensors, which do not change during the
+        // call.
         let given = unsafe { slice(inputs, count, "inputs")? };
         let ports = session.session.inputs();
         let mut tensors: Vec<(String, Tensor)> = Vec::new();
         for (index, input) in given.iter().enumerate() {
-            // SAFETY: the pointers of a tensor are good.
+            // SAFETY: `name` is NULL or a NUL-terminated string, and `data` is NULL or points to
+            // `bytes` bytes. Neither changes during the call.
             unsafe {
                 let name = HardtackSession::name(ports, input.name, index)?;
                 let port = ports.iter().find(|port| port.name == name);
@@ -238,11 +246,11 @@ pub unsafe extern "C" fn hardtack_session_run(
     })
 }
 
-/// Tells output number `index` of the last `hardtack_session_run` or `hardtack_session_classify`.
-/// Its elements stay until the next.
+/// Returns the output at `index` of the last `hardtack_session_run` or `hardtack_session_classify`.
+/// Its elements are valid until the next such call.
 ///
 /// # Safety
-/// `session` is NULL or a session; `tensor` is NULL or can be written.
+/// `session` is NULL or a session; `tensor` is NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_result(
     session: *const HardtackSession,
@@ -250,34 +258,37 @@ pub unsafe extern "C" fn hardtack_session_result(
     tensor: *mut HardtackTensor,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `session` is NULL or a session, which nobody changes.
+        // SAFETY: `session` is NULL or a session that is not mutated during the call.
         let session = unsafe { borrow(session, "session")? };
-        // SAFETY: `tensor` is NULL or can be written.
+        // SAFETY: `tensor` is NULL or valid for writes.
         let mut to = unsafe { Target::new(tensor, 1, "tensor")? };
         let results = session.results.as_ref();
         let results = results.ok_or_else(|| argument("the session has not been run yet"))?;
         let (Some((_, result)), Some(name)) = (results[..].get(index), session.outputs.get(index))
         else {
             let count = results.len();
-            return Err(argument(format!("there are {count} outputs, and no number {index}")));
+            return Err(argument(format!(
+                "the model has {count} outputs; there is no index {index}"
+            )));
         };
         to.write([HardtackTensor::of(result, name)]);
         Ok(())
     })
 }
 
-/// Runs the model from memory of the caller into memory of the caller, without copies between. For
-/// inputs and outputs of f32, i8 and u8. A model that is in integers throughout allocates nothing
-/// from its second run on. Outputs must not share memory with inputs or with each other.
+/// Runs one inference directly on memory of the caller, without copies. Supports inputs and outputs
+/// of f32, i8 and u8. An integer model does not allocate from the second inference on. Outputs must
+/// not share memory with inputs or with each other.
 ///
-/// @param inputs       its inputs
-/// @param input_count  how many
-/// @param outputs      where outputs go; those that are not there are not given
-/// @param output_count how many
+/// @param inputs       the inputs of the model
+/// @param input_count  the number of inputs
+/// @param outputs      buffers for the outputs; outputs without a buffer are discarded
+/// @param output_count the number of buffers
 ///
 /// # Safety
-/// `session` is NULL or a session that nobody else uses; `inputs` and `outputs` are NULL or point to
-/// as many, whose pointers are good, and which nobody changes.
+/// `session` is NULL or a session that no other thread uses; `inputs` is NULL or points to
+/// `input_count` tensors, and `outputs` is NULL or points to `output_count` buffers. Their pointers
+/// are valid, and nothing else changes this memory during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_run_into(
     session: *mut HardtackSession,
@@ -288,28 +299,30 @@ pub unsafe extern "C" fn hardtack_session_run_into(
 ) -> HardtackStatus {
     const MOST: usize = hardtack_bundle::manifest::MAX_PORTS;
     guarded(|| {
-        // SAFETY: `session` is NULL or a session that nobody else uses.
+        // SAFETY: `session` is NULL or a session that no other thread uses.
         let session = unsafe { borrow_mut(session, "session")? };
-        // SAFETY: `inputs` is NULL or points to as many tensors, which nobody changes.
+        // SAFETY: `inputs` is NULL or points to `input_count` tensors, which do not change.
         let inputs = unsafe { slice(inputs, input_count, "inputs")? };
-        // SAFETY: `outputs` is NULL or points to as many buffers, which nobody changes.
+        // SAFETY: `outputs` is NULL or points to `output_count` buffers, which do not change.
         let outputs = unsafe { slice(outputs, output_count, "outputs")? };
         if inputs.len() > MOST || outputs.len() > MOST {
             return Err(mismatch(format!("a model has at most {MOST} inputs and outputs")));
         }
         are_apart(inputs, outputs)?;
-        // Names are those of the handle, so that the session itself can be changed.
+        // Use the names of the handle, because the session is borrowed mutably.
         let HardtackSession { session, inputs: input_names, outputs: output_names, .. } = session;
         let mut given: [(&str, View<'_>); MOST] = [("", View::U8(&[])); MOST];
         for (index, (to, input)) in given.iter_mut().zip(inputs).enumerate() {
-            // SAFETY: names and elements stay and do not change during the call.
+            // SAFETY: `name` is NULL or a NUL-terminated string, and `data` is NULL or points to
+            // `bytes` bytes. Neither changes during the call.
             *to = unsafe { (named("inputs", input.name, input_names, index)?, input.view()?) };
         }
         let mut wanted: [(&str, ViewMut<'_>); MOST] =
             std::array::from_fn(|_| ("", ViewMut::U8(&mut [])));
         for (index, (to, output)) in wanted.iter_mut().zip(outputs).enumerate() {
-            // SAFETY: names stay and do not change during the call. The memory of the output is good,
-            // nobody else uses it, and no other input or output shares it.
+            // SAFETY: `name` is NULL or a NUL-terminated string that does not change during the
+            // call. `data` is NULL or points to `bytes` bytes that no other thread accesses, and
+            // `are_apart` checked that no other input or output shares them.
             *to = unsafe { (named("outputs", output.name, output_names, index)?, output.view()?) };
         }
         session.run_into(&given[..inputs.len()], &mut wanted[..outputs.len()])?;
@@ -317,10 +330,10 @@ pub unsafe extern "C" fn hardtack_session_run_into(
     })
 }
 
-/// The name for a place: as given, or the handle's own.
+/// Returns `name`, or the name in `own` at `index` if `name` is null.
 ///
 /// # Safety
-/// `name` is null or a text that ends with a zero, which stays as long.
+/// `name` is null or a NUL-terminated string that lives for `'a`.
 unsafe fn named<'a>(
     what: &str,
     name: *const c_char,
@@ -328,13 +341,14 @@ unsafe fn named<'a>(
     index: usize,
 ) -> Result<&'a str, Failure> {
     let place = own.get(index);
-    let place = place.ok_or_else(|| mismatch(format!("there are {} {what}", own.len())))?;
+    let place =
+        place.ok_or_else(|| mismatch(format!("the model has only {} {what}", own.len())))?;
     let name = if name.is_null() { place.as_ptr() } else { name };
-    // SAFETY: it is a text that ends with a zero, and stays.
+    // SAFETY: `name` is the caller's or the handle's NUL-terminated string, and lives for `'a`.
     unsafe { text(name, "name") }
 }
 
-/// Refuses outputs that share memory with what is read, or with each other.
+/// Checks that outputs do not share memory with inputs, with the arguments, or with each other.
 fn are_apart(inputs: &[HardtackTensor], outputs: &[HardtackBuffer]) -> Result<(), Failure> {
     let range = |start: usize, bytes: usize| start..start.saturating_add(bytes);
     let shares = |a: &Range<usize>, b: &Range<usize>| {
@@ -350,7 +364,7 @@ fn are_apart(inputs: &[HardtackTensor], outputs: &[HardtackBuffer]) -> Result<()
         if let Some(other) = outputs[..index].iter().position(|o| shares(&written, &other(o))) {
             return Err(argument(format!("output {index} shares memory with output {other}")));
         }
-        // The arrays, which are read until the run begins, and texts of names during it.
+        // The arrays are read before the inference starts, and the names during it.
         let arrays = [
             range(inputs.as_ptr().addr(), size_of_val(inputs)),
             range(outputs.as_ptr().addr(), size_of_val(outputs)),
@@ -364,22 +378,22 @@ fn are_apart(inputs: &[HardtackTensor], outputs: &[HardtackBuffer]) -> Result<()
     Ok(())
 }
 
-/// Runs the bundle's own test vectors: whether this machine gives the results that the model gave
-/// where it was converted.
+/// Runs the bundle's golden vectors: checks that this machine computes the results that were
+/// recorded when the model was converted.
 ///
-/// @param holds gets whether it does
+/// @param holds receives whether there are golden vectors and all results match
 ///
 /// # Safety
-/// `session` is NULL or a session that nobody else uses; `holds` is NULL or can be written.
+/// `session` is NULL or a session that no other thread uses; `holds` is NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_check(
     session: *mut HardtackSession,
     holds: *mut bool,
 ) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `session` is NULL or a session that nobody else uses.
+        // SAFETY: `session` is NULL or a session that no other thread uses.
         let session = unsafe { borrow_mut(session, "session")? };
-        // SAFETY: `holds` is NULL or can be written.
+        // SAFETY: `holds` is NULL or valid for writes.
         let mut to = unsafe { Target::new(holds, 1, "holds")? };
         let report = golden::check(&session.bundle, &mut session.session)?;
         to.write([report.cases > 0 && report.holds()]);
@@ -387,14 +401,14 @@ pub unsafe extern "C" fn hardtack_session_check(
     })
 }
 
-/// All kept states are zero again.
+/// Resets all kept states to zero.
 ///
 /// # Safety
-/// `session` is NULL or a session that nobody else uses.
+/// `session` is NULL or a session that no other thread uses.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_reset(session: *mut HardtackSession) -> HardtackStatus {
     guarded(|| {
-        // SAFETY: `session` is NULL or a session that nobody else uses.
+        // SAFETY: `session` is NULL or a session that no other thread uses.
         unsafe { borrow_mut(session, "session")? }.session.reset();
         Ok(())
     })
@@ -403,11 +417,11 @@ pub unsafe extern "C" fn hardtack_session_reset(session: *mut HardtackSession) -
 /// Frees a session. Does nothing for NULL. Does not block in a child process after `fork`.
 ///
 /// # Safety
-/// `session` is NULL or a session, and is not used any more.
+/// `session` is NULL or a session, and is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hardtack_session_free(session: *mut HardtackSession) {
     value_or((), || {
-        // SAFETY: `session` is NULL or a session, which nobody uses any more.
+        // SAFETY: `session` is NULL or a session, which is not used during or after the call.
         unsafe { free(session, "session") }
     });
 }

@@ -1,4 +1,4 @@
-//! How calls end.
+//! Statuses and error messages.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -9,30 +9,30 @@ use hardtack::Error;
 
 use crate::pointer::owned;
 
-/// How a call ended.
+/// The result of a call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HardtackStatus {
-    /// Well.
+    /// The call succeeded.
     Ok = 0,
-    /// An argument is NULL, out of range, or no UTF-8.
+    /// An argument is NULL, out of range, or not UTF-8.
     Argument = 1,
     /// A file cannot be read.
     File = 2,
-    /// The bundle is damaged, or of another version than this library reads.
+    /// The bundle is damaged, or has a version that this library does not read.
     Bundle = 3,
-    /// This build, or this machine, cannot run the model.
+    /// This build or this processor cannot run the model.
     Unsupported = 4,
-    /// Inputs or outputs are not those of the model.
+    /// The inputs or outputs do not match the model.
     Mismatch = 5,
-    /// The model could not be run.
+    /// The inference failed.
     Run = 6,
-    /// A mistake in this library. Free the session, if there is one: its results and kept states are
-    /// no longer meaningful.
+    /// A bug in this library. Free the session, if there is one: its results and kept states are no
+    /// longer meaningful.
     Internal = 7,
     /// The model needs more memory or operations than the limits allow.
     Limit = 8,
-    /// The run was cancelled, or took longer than its limit.
+    /// The inference was canceled, or took longer than its limit.
     Stopped = 9,
 }
 
@@ -42,17 +42,17 @@ pub(crate) struct Failure {
     message: String,
 }
 
-/// An argument that makes no sense.
+/// Creates the failure for an invalid argument.
 pub(crate) fn argument(message: impl Into<String>) -> Failure {
     Failure { status: HardtackStatus::Argument, message: message.into() }
 }
 
-/// A null pointer where something is needed.
+/// Creates the failure for a null pointer in a required argument.
 pub(crate) fn null(what: &str) -> Failure {
     argument(format!("{what} is NULL"))
 }
 
-/// What does not fit the model.
+/// Creates the failure for inputs or outputs that do not match the model.
 pub(crate) fn mismatch(message: impl Into<String>) -> Failure {
     Failure { status: HardtackStatus::Mismatch, message: message.into() }
 }
@@ -106,15 +106,15 @@ thread_local! {
 }
 
 impl Failure {
-    /// A panic, whose payload goes no further.
+    /// Converts a panic, whose payload is dropped.
     fn of_panic(panic: Box<dyn Any + Send>) -> Failure {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let message = format!(
-            "Hardtack has made a mistake, please report it: {}",
+            "internal error in Hardtack, please report it: {}",
             text.unwrap_or("no message")
         );
-        // Dropping a payload can panic in turn, with another.
+        // Dropping a payload can panic with another payload, which is leaked.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
             std::mem::forget(again);
         }
@@ -122,44 +122,45 @@ impl Failure {
     }
 }
 
-/// Does what a function is for. Where it fails or panics, keeps why, and gives the status.
+/// Calls `call`. If it fails or panics, stores the message and returns the status.
 ///
-/// Every function of the interface does all its work in here, so that no panic leaves it: one that
-/// reached the border would end the process.
+/// Every function of the interface does all its work in here, because a panic that leaves an
+/// `extern "C"` function aborts the process.
 fn attempt<T>(call: impl FnOnce() -> Result<T, Failure>) -> Result<T, HardtackStatus> {
     let failure = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(failure)) => failure,
         Err(panic) => Failure::of_panic(panic),
     };
-    // At the end of a thread its message may be gone already; then nobody can ask for it.
+    // While a thread exits, its message may already be destroyed. Nothing can read it then.
     let _ = LAST.try_with(|last| last.replace(owned(&failure.message)));
     Err(failure.status)
 }
 
-/// [`attempt`], for a function that gives a status.
+/// Runs a function that returns a status; see [`attempt`].
 pub(crate) fn guarded(call: impl FnOnce() -> Result<(), Failure>) -> HardtackStatus {
     attempt(call).map_or_else(|status| status, |()| HardtackStatus::Ok)
 }
 
-/// [`attempt`], for a function that gives a value; `otherwise` where it fails.
+/// Runs a function that returns a value, or `otherwise` if it fails; see [`attempt`].
 pub(crate) fn value_or<T>(otherwise: T, call: impl FnOnce() -> Result<T, Failure>) -> T {
     attempt(call).unwrap_or(otherwise)
 }
 
-/// The version of this library, such as `0.1.0`.
+/// Returns the version of this library, such as `0.1.0`.
 #[unsafe(no_mangle)]
 pub extern "C" fn hardtack_version() -> *const c_char {
     const VERSION: &CStr =
         match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
             Ok(version) => version,
-            Err(_) => panic!("versions have no zeros"),
+            Err(_) => panic!("the version has no NUL"),
         };
     value_or(VERSION.as_ptr(), || Ok(VERSION.as_ptr()))
 }
 
-/// Why the last call of this thread that failed did so: one sentence, for users. Empty where none
-/// has. It stays until the next call of this thread that fails, and until the thread ends.
+/// Returns the error message of the last failed call on this thread, for users. Empty if no call
+/// has failed. The string is valid until the next failed call on this thread, or until the thread
+/// exits.
 #[unsafe(no_mangle)]
 pub extern "C" fn hardtack_last_error() -> *const c_char {
     const NONE: &CStr = c"";
@@ -173,12 +174,12 @@ mod tests {
     use super::*;
 
     fn last() -> String {
-        // SAFETY: it is a text of this thread, and no call comes between.
+        // SAFETY: it is a NUL-terminated string, valid because no call fails before it is copied.
         unsafe { CStr::from_ptr(hardtack_last_error()) }.to_str().unwrap().into()
     }
 
     #[test]
-    fn panics_are_held_back_and_reported() {
+    fn panics_are_caught_and_reported() {
         assert_eq!(guarded(|| Ok(())), HardtackStatus::Ok);
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| ()));
@@ -188,7 +189,7 @@ mod tests {
         assert!(last().ends_with("please report it: out of bounds"), "{}", last());
         assert_eq!(guarded(|| Err(argument("a\0b"))), HardtackStatus::Argument);
         assert_eq!(last(), "ab");
-        // Neither does the payload, whatever it is.
+        // A payload that panics when dropped does not leave either.
         struct Payload;
         impl Drop for Payload {
             fn drop(&mut self) {
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!((status, value), (HardtackStatus::Internal, 3));
         assert!(last().ends_with("please report it: no value"), "{}", last());
         assert_eq!(guarded(|| Err(argument("ab"))), HardtackStatus::Argument);
-        // Another thread has its own.
+        // Another thread has its own message.
         std::thread::spawn(|| assert_eq!(last(), "")).join().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! What a model takes and gives.
+//! Descriptions of inputs and outputs, and tensors.
 
 use std::ffi::{CString, c_char, c_void};
 
@@ -8,14 +8,14 @@ use hardtack_bundle::manifest::MAX_RANK;
 use crate::pointer::{slice, slice_mut};
 use crate::status::{Failure, argument, mismatch};
 
-/// Most dimensions.
+/// The maximum number of dimensions.
 pub const HARDTACK_MAX_RANK: usize = 8;
 const _: () = assert!(HARDTACK_MAX_RANK == MAX_RANK);
 
 /// The size of a dimension that the caller chooses.
 pub const HARDTACK_ANY: u64 = u64::MAX;
 
-/// Types of elements. 0 is none of them, so that one that was forgotten is found.
+/// The element types. 0 is not a type, so that an uninitialized field is detected.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -51,56 +51,57 @@ const TYPES: [(HardtackType, DType); 13] = [
     (HardtackType::F64, DType::F64),
 ];
 
-/// An input or output of a model.
+/// The description of an input or output of a model.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HardtackPort {
-    /// Its name, for as long as the session is there.
+    /// The name, valid until the session is freed.
     pub name: *const c_char,
-    /// A `HardtackType`.
+    /// The element type, a `HardtackType`.
     pub dtype: u32,
-    /// Number of dimensions.
+    /// The number of dimensions.
     pub rank: u32,
-    /// Dimensions, outermost first; `HARDTACK_ANY` where the caller chooses.
+    /// The dimensions, outermost first. `HARDTACK_ANY` for a size that the caller chooses.
     pub shape: [u64; HARDTACK_MAX_RANK],
-    /// Whether its integers stand for reals: `scale * (integer - zero_point)`.
+    /// Whether the elements are quantized: integers that represent `scale * (integer -
+    /// zero_point)`.
     pub is_quantized: bool,
-    /// See `is_quantized`.
+    /// The scale; see `is_quantized`.
     pub scale: f32,
-    /// See `is_quantized`.
+    /// The zero point; see `is_quantized`.
     pub zero_point: i32,
 }
 
-/// A tensor: elements that the caller gives, or that the session holds.
+/// A tensor: an input with elements of the caller, or an output with elements of the session.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HardtackTensor {
-    /// Name of the input or output; of an input, NULL stands for the one at its place.
+    /// The name of the input or output. An input without a name (NULL) is matched by its position.
     pub name: *const c_char,
-    /// A `HardtackType`.
+    /// The element type, a `HardtackType`.
     pub dtype: u32,
-    /// Number of dimensions. 0 with more than one element: the shape of the input, as the number of
-    /// elements tells it.
+    /// The number of dimensions. If it is 0 and there is more than one element, the shape is that
+    /// of the model's input, with an unknown dimension computed from the number of elements.
     pub rank: u32,
-    /// Dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub shape: [u64; HARDTACK_MAX_RANK],
-    /// The elements, row by row, at a multiple of their size.
+    /// The elements in row-major order, aligned to their size.
     pub data: *const c_void,
-    /// Bytes of the elements.
+    /// The size of all elements in bytes.
     pub bytes: usize,
 }
 
-/// Memory of the caller for the elements of an output.
+/// A buffer of the caller for the elements of an output.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HardtackBuffer {
-    /// Name of the output; NULL stands for the one at its place.
+    /// The name of the output. A buffer without a name (NULL) is matched by its position.
     pub name: *const c_char,
-    /// A `HardtackType`: F32, I8 or U8.
+    /// The element type: `HARDTACK_TYPE_F32`, `HARDTACK_TYPE_I8` or `HARDTACK_TYPE_U8`.
     pub dtype: u32,
-    /// Where the elements go, at a multiple of their size.
+    /// The memory that receives the elements, aligned to their size.
     pub data: *mut c_void,
-    /// Bytes there.
+    /// The size of the buffer in bytes.
     pub bytes: usize,
 }
 
@@ -111,7 +112,9 @@ fn number(dtype: DType) -> u32 {
 
 fn known(number: u32) -> Result<DType, Failure> {
     let found = TYPES.iter().find(|(known, _)| *known as u32 == number);
-    found.map(|(_, dtype)| *dtype).ok_or_else(|| argument(format!("there is no type {number}")))
+    found
+        .map(|(_, dtype)| *dtype)
+        .ok_or_else(|| argument(format!("{number} is not a HardtackType")))
 }
 
 impl HardtackPort {
@@ -152,7 +155,7 @@ impl HardtackTensor {
         }
     }
 
-    /// A copy of the elements, for an input of this shape where it does not say its own.
+    /// Copies the elements into a tensor. If it states no shape, its shape is that of `port`.
     ///
     /// # Safety
     /// `data` is null or points to `bytes` bytes.
@@ -160,13 +163,13 @@ impl HardtackTensor {
         let dtype = known(self.dtype)?;
         let rank = self.rank as usize;
         let sizes = self.shape.get(..rank).ok_or_else(|| {
-            argument(format!("a tensor has {rank} dimensions; {HARDTACK_MAX_RANK} are the most"))
+            argument(format!("a tensor has {rank} dimensions; the maximum is {HARDTACK_MAX_RANK}"))
         })?;
         let sizes = sizes.iter().map(|size| usize::try_from(*size).ok());
         let mut shape: Vec<usize> = sizes
             .collect::<Option<_>>()
             .ok_or_else(|| argument("a dimension is larger than memory"))?;
-        // SAFETY: `data` is null or points to `bytes` bytes, which nobody changes during the call.
+        // SAFETY: `data` is null or points to `bytes` bytes, which do not change during the call.
         let bytes = unsafe { slice(self.data.cast::<u8>(), self.bytes, "data of a tensor")? };
         let elements = bytes.len() / dtype.size().unwrap_or(1);
         if let (Some(port), true) = (port, shape.is_empty() && elements != 1) {
@@ -174,20 +177,20 @@ impl HardtackTensor {
         }
         Tensor::from_bytes(dtype, &shape, bytes).ok_or_else(|| {
             mismatch(format!(
-                "a tensor of {dtype} with the shape {shape:?} has not {} bytes",
+                "the size of a tensor of {dtype} with shape {shape:?} is not {} bytes",
                 self.bytes
             ))
         })
     }
 
-    /// The elements where they lie.
+    /// Returns a view of the elements, without a copy.
     ///
     /// # Safety
-    /// `data` is null or points to `bytes` bytes, which stay for `'a`.
+    /// `data` is null or points to `bytes` bytes that live and are not mutated for `'a`.
     pub(crate) unsafe fn view<'a>(&self) -> Result<View<'a>, Failure> {
         let what = "data of a tensor";
-        // SAFETY: `data` is null or points to `bytes` bytes, which stay and do not change; every bit
-        // pattern is a number of these types.
+        // SAFETY: `data` is null or points to `bytes` bytes that live and are not mutated for `'a`.
+        // Every bit pattern is valid for these types.
         unsafe {
             Ok(match known(self.dtype)? {
                 DType::F32 => View::F32(slice(self.data.cast(), count(self.bytes, 4)?, what)?),
@@ -200,14 +203,14 @@ impl HardtackTensor {
 }
 
 impl HardtackBuffer {
-    /// The memory.
+    /// Returns a mutable view of the buffer.
     ///
     /// # Safety
-    /// `data` is null or points to `bytes` bytes, which stay for `'a` and which nobody else uses.
+    /// `data` is null or points to `bytes` bytes that live for `'a` and that nothing else accesses.
     pub(crate) unsafe fn view<'a>(&self) -> Result<ViewMut<'a>, Failure> {
         let what = "data of a buffer";
-        // SAFETY: `data` is null or points to `bytes` bytes, which stay and which nobody else uses; every
-        // bit pattern is a number of these types.
+        // SAFETY: `data` is null or points to `bytes` bytes that live for `'a` and that nothing
+        // else accesses. Every bit pattern is valid for these types.
         unsafe {
             Ok(match known(self.dtype)? {
                 DType::F32 => {
@@ -225,17 +228,17 @@ fn count(bytes: usize, size: usize) -> Result<usize, Failure> {
     if bytes.is_multiple_of(size) {
         return Ok(bytes / size);
     }
-    Err(argument(format!("{bytes} bytes are no multiple of the {size} of an element")))
+    Err(argument(format!("{bytes} bytes is not a multiple of the element size of {size} bytes")))
 }
 
 fn only_some(dtype: DType) -> Failure {
     argument(format!(
-        "elements of {dtype} are not run where they lie, only f32, i8 and u8; use \
-         hardtack_session_run"
+        "hardtack_session_run_into does not support elements of type {dtype}, only f32, i8 and u8; \
+         use hardtack_session_run"
     ))
 }
 
-/// The shape of an input with so many elements.
+/// Computes the shape of an input from its number of elements.
 fn filled(port: &Port, elements: usize) -> Result<Vec<usize>, Failure> {
     let fixed = port.shape.iter().map(|extent| match extent {
         Extent::Fixed(size) => Some(*size),
@@ -246,7 +249,9 @@ fn filled(port: &Port, elements: usize) -> Result<Vec<usize>, Failure> {
     let free = fixed.iter().filter(|size| size.is_none()).count();
     let fits = known.filter(|known| *known > 0 && elements.is_multiple_of(*known) && free <= 1);
     let Some(known) = fits else {
-        return Err(mismatch(format!("{elements} elements do not tell the shape of input {port}")));
+        return Err(mismatch(format!(
+            "{elements} elements do not determine the shape of input {port}; set the shape"
+        )));
     };
     Ok(fixed.into_iter().map(|size| size.unwrap_or(elements / known)).collect())
 }

@@ -1,4 +1,4 @@
-//! The interface as a caller of another language meets it, mistakes included.
+//! Tests of the interface from the perspective of a C caller, including misuse.
 
 mod common;
 
@@ -11,9 +11,9 @@ use hardtack_capi::HardtackStatus as Status;
 use hardtack_capi::*;
 
 #[test]
-fn what_a_bundle_tells() {
+fn a_bundle_has_a_name_labels_and_a_digest() {
     let bundle = bundle("kws_dscnn_i8.tack");
-    // SAFETY: the bundle is open until the last line.
+    // SAFETY: the bundle is open until the last line, and strings are NUL-terminated.
     unsafe {
         assert_eq!(text(hardtack_bundle_name(bundle)), "kws01");
         assert_eq!(text(hardtack_bundle_label(bundle, 7)), "Stop");
@@ -28,10 +28,10 @@ fn what_a_bundle_tells() {
 }
 
 #[test]
-fn a_run_gives_what_the_model_gives() {
+fn an_inference_returns_the_expected_outputs() {
     let session = session("kws_dscnn_i8.tack");
     let input = [3u8; 490];
-    // SAFETY: the session is there until the last line, and all pointers are good.
+    // SAFETY: the session lives until the last line, and all other pointers are valid.
     unsafe {
         assert_eq!(hardtack_session_input_count(session), 1);
         assert_eq!(hardtack_session_output_count(session), 1);
@@ -77,7 +77,7 @@ fn a_run_gives_what_the_model_gives() {
 }
 
 #[test]
-fn several_samples_and_named_inputs() {
+fn batches_and_named_inputs_work() {
     let session = session("kws_dscnn.tack");
     let reals = vec![0.5f32; 2 * 490];
     let name = CString::new("mfcc").unwrap();
@@ -85,28 +85,28 @@ fn several_samples_and_named_inputs() {
     given.name = name.as_ptr();
     given.dtype = HardtackType::F32 as u32;
     (given.data, given.bytes) = (reals.as_ptr().cast(), 4 * reals.len());
-    // SAFETY: the session is there until the last line, and all pointers are good.
+    // SAFETY: the session lives until the last line, and all other pointers are valid.
     unsafe {
         assert_eq!(hardtack_session_run(session, &given, 1), Status::Ok, "{}", last());
         let mut result = NOTHING;
         assert_eq!(hardtack_session_result(session, 0, &mut result), Status::Ok);
         assert_eq!((result.shape[0], result.shape[1], result.bytes), (2, 12, 96));
-        // At no multiple of four.
+        // A pointer that is not aligned to 4 bytes.
         given.data = given.data.cast::<u8>().add(1).cast();
         given.bytes = 4 * 490;
         let run = hardtack_session_run_into(session, &given, 1, null(), 0);
         assert_eq!(run, Status::Argument);
-        assert!(last().contains("does not lie at a multiple of 4 bytes"), "{}", last());
+        assert!(last().contains("is not aligned to 4 bytes"), "{}", last());
         hardtack_session_free(session);
     }
 }
 
 #[test]
-fn mistakes_are_told_and_nothing_is_written() {
+fn errors_are_reported_and_nothing_is_written() {
     let mut bundle = std::ptr::dangling_mut::<HardtackBundle>();
     let before = bundle;
     let none = CString::new("/nowhere/none.tack").unwrap();
-    // SAFETY: pointers are NULL or good.
+    // SAFETY: pointers are NULL or valid.
     unsafe {
         assert_eq!(hardtack_bundle_open(null(), &mut bundle), Status::Argument);
         assert_eq!(last(), "path is NULL");
@@ -161,7 +161,7 @@ fn options_are_checked() {
     let mut made = null_mut();
     let isa = CString::new("scalar").unwrap();
     let unknown = CString::new("mmx").unwrap();
-    // SAFETY: the bundle is open until the last line, and all pointers are good.
+    // SAFETY: the bundle is open until the last line, and all other pointers are valid.
     unsafe {
         let mut options = HardtackOptions { isa: isa.as_ptr(), threads: 0, ..hardtack_options() };
         assert_eq!(hardtack_session_new(bundle, &options, &mut made), Status::Ok, "{}", last());
@@ -181,7 +181,7 @@ fn options_are_checked() {
 fn limits_and_cancellation_reach_the_session() {
     let bundle = bundle("kws_dscnn_i8.tack");
     let mut session = null_mut();
-    // SAFETY: handles are used until they are freed, once, and all pointers are good.
+    // SAFETY: handles are freed once and not used afterwards, and all other pointers are valid.
     unsafe {
         let usual = hardtack_options();
         for limited in [
@@ -191,7 +191,7 @@ fn limits_and_cancellation_reach_the_session() {
             assert_eq!(hardtack_session_new(bundle, &limited, &mut session), Status::Limit);
             assert!(last().contains("beyond the limit of 100"), "{}", last());
         }
-        // A program that was built before there were limits passes a smaller struct.
+        // A program that was built before limits existed passes a smaller struct.
         let old = HardtackOptions {
             size: std::mem::offset_of!(HardtackOptions, memory_limit),
             memory_limit: 1,
@@ -218,7 +218,7 @@ fn limits_and_cancellation_reach_the_session() {
 }
 
 #[test]
-fn damage_is_found_unless_the_caller_opts_out() {
+fn damage_is_detected_unless_the_caller_opts_out() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/programs");
     let mut bytes = std::fs::read(folder.join("kws_dscnn_i8.tack")).unwrap();
     let sound = hardtack_bundle::Bundle::parse(&bytes).unwrap();
@@ -229,7 +229,7 @@ fn damage_is_found_unless_the_caller_opts_out() {
     std::fs::write(file.path(), &bytes).unwrap();
     let path = CString::new(file.path().to_str().unwrap()).unwrap();
     let (mut bundle, mut session) = (null_mut(), null_mut());
-    // SAFETY: handles are used until they are freed, once, and all pointers are good.
+    // SAFETY: handles are freed once and not used afterwards, and all other pointers are valid.
     unsafe {
         assert_eq!(hardtack_bundle_open(path.as_ptr(), &mut bundle), Status::Ok);
         assert_eq!(hardtack_session_new(bundle, null(), &mut session), Status::Bundle);

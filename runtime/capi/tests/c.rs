@@ -1,11 +1,11 @@
 //! The examples in C and C++, compiled against the header and the static library of this build,
-//! plainly and with the sanitizers for addresses and undefined behaviour.
+//! with and without the address and undefined-behavior sanitizers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-/// The static library that was built along with this test: the newest of them.
+/// Returns the newest static library, which was built together with this test.
 fn library() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
     let folder = test.parent().expect("it is in a folder");
@@ -16,10 +16,10 @@ fn library() -> PathBuf {
         is_library.then(|| (entry.metadata().and_then(|m| m.modified()).ok(), entry.path()))
     });
     let newest = libraries.max_by_key(|(time, _)| time.unwrap_or(SystemTime::UNIX_EPOCH));
-    newest.expect("the library is built along").1
+    newest.expect("the static library was built with this test").1
 }
 
-/// Compiles an example and gives what it prints.
+/// Compiles and runs an example, and returns its output.
 fn run(compiler: &str, source: &str, flags: &[&str], arguments: &[&Path]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let scratch = tempfile::tempdir().unwrap();
@@ -53,7 +53,7 @@ fn the_examples_run() {
     for flags in [&[][..], SANITIZED] {
         let classified =
             run("cc", "classify.c", &[&["-std=c11"], flags].concat(), &[&bundle, &seven]);
-        assert!(classified.contains("its test vectors hold here"), "{classified}");
+        assert!(classified.contains("golden vectors match"), "{classified}");
         assert!(classified.contains(" 97.7 %  Stop"), "{classified}");
         let answered = run("c++", "integers.cpp", &[&["-std=c++17"], flags].concat(), &[&bundle]);
         assert!(answered.starts_with("probs: "), "{answered}");

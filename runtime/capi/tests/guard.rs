@@ -1,9 +1,9 @@
-//! Every function of the interface does all its work where panics are held back.
+//! Every function of the interface does all its work where panics are caught.
 
 use std::path::Path;
 
 #[test]
-fn every_function_holds_panics_back() {
+fn every_function_catches_panics() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut count = 0;
     for file in std::fs::read_dir(folder).unwrap() {
@@ -12,7 +12,7 @@ fn every_function_holds_panics_back() {
         for function in source.split("extern \"C\" fn ").skip(1) {
             let name = function.split('(').next().unwrap();
             let (_, body) = function.split_once(" {\n").expect("it has a body");
-            // Constants may stand before the call, and nothing after it.
+            // Only constants may come before the call, and nothing after it.
             let body = body.split("\n}\n").next().unwrap();
             let statements = body.lines().filter(|line| {
                 line.starts_with("    ")
@@ -26,7 +26,7 @@ fn every_function_holds_panics_back() {
             let rest: Vec<&str> = statements.collect();
             assert!(
                 rest.is_empty() || matches!(rest[..], ["    })" | "    });"]),
-                "{}: {name} does something behind its guard: {rest:?}",
+                "{}: {name} does work after its guard: {rest:?}",
                 path.display()
             );
             count += 1;

@@ -1,9 +1,9 @@
-//! The header is that of the code. `HARDTACK_UPDATE=1 cargo test -p hardtack-capi` writes it anew.
+//! The header matches the code. `HARDTACK_UPDATE=1 cargo test -p hardtack-capi` regenerates it.
 
 use std::path::Path;
 
 #[test]
-fn the_header_is_that_of_the_code() {
+fn the_header_matches_the_code() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut builder = cbindgen::Builder::new()
         .with_config(cbindgen::Config::from_file(here.join("cbindgen.toml")).unwrap());
@@ -18,5 +18,8 @@ fn the_header_is_that_of_the_code() {
         std::fs::write(&path, &made).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == made, "include/hardtack.h is not what the code says; see this file's head");
+    assert!(
+        kept == made,
+        "include/hardtack.h does not match the code; run HARDTACK_UPDATE=1 cargo test -p hardtack-capi"
+    );
 }

@@ -1,4 +1,4 @@
-//! Arguments that are wrong: each is an error with a sentence, and nothing is written.
+//! Invalid arguments: each gives an error message, and nothing is written.
 
 mod common;
 
@@ -9,7 +9,7 @@ use common::*;
 use hardtack_capi::HardtackStatus as Status;
 use hardtack_capi::*;
 
-/// Expects an error of an argument whose message has these words.
+/// Expects an argument error whose message contains `words`.
 #[track_caller]
 fn refused(status: Status, words: &str) {
     assert_eq!(status, Status::Argument, "{}", last());
@@ -17,7 +17,7 @@ fn refused(status: Status, words: &str) {
 }
 
 #[test]
-fn handles_of_another_kind() {
+fn handles_of_another_kind_are_rejected() {
     let (bundle, session) = (bundle("kws_dscnn_i8.tack"), session("kws_dscnn_i8.tack"));
     let wrong_bundle = session.cast::<HardtackBundle>();
     let wrong_session = bundle.cast::<HardtackSession>();
@@ -25,7 +25,7 @@ fn handles_of_another_kind() {
     let (mut result, mut digest) = (NOTHING, [7u8; 32]);
     let is_session = "session is not a session, or was freed before";
     let is_bundle = "bundle is not a bundle, or was freed before";
-    // SAFETY: every handle is one, of whatever kind; other pointers are good.
+    // SAFETY: every handle is live, of any kind, and all other pointers are valid.
     unsafe {
         refused(hardtack_bundle_verify(wrong_bundle), is_bundle);
         refused(hardtack_bundle_digest(wrong_bundle, digest.as_mut_ptr()), is_bundle);
@@ -51,7 +51,7 @@ fn handles_of_another_kind() {
         let mut class = CLASS;
         let classes = &mut class;
         refused(hardtack_session_classify(wrong_session, &sample, classes, &mut count), is_session);
-        // Freed as the wrong kind, they are still there.
+        // Freeing them as the wrong kind had no effect.
         hardtack_bundle_free(wrong_bundle);
         assert!(last().contains(is_bundle), "{}", last());
         hardtack_session_free(wrong_session);
@@ -76,13 +76,13 @@ const PORT: HardtackPort = HardtackPort {
 const CLASS: HardtackClass = HardtackClass { index: 99, label: null(), score: -1.0 };
 
 #[test]
-fn null_pointers() {
+fn null_pointers_are_rejected() {
     let (bundle, session) = (bundle("kws_dscnn_i8.tack"), session("kws_dscnn_i8.tack"));
     let mut sample = tensor(HardtackType::I8, &[0; 490]);
     (sample.rank, sample.shape[0], sample.shape[1], sample.shape[2]) = (3, 49, 10, 1);
     let (mut count, mut class, mut holds) = (1, CLASS, false);
     let mut made = null_mut();
-    // SAFETY: pointers are NULL or good.
+    // SAFETY: pointers are NULL or valid.
     unsafe {
         refused(hardtack_bundle_verify(null()), "bundle is NULL");
         refused(hardtack_bundle_digest(bundle, null_mut()), "digest is NULL");
@@ -108,7 +108,7 @@ fn null_pointers() {
         let no_data = HardtackTensor { data: null(), ..sample };
         refused(classify(session, &no_data, &mut class, &mut count), "data of a tensor is NULL");
         assert_eq!((count, class.index), (1, 99));
-        // Room for none is no mistake.
+        // Asking for no classes is not an error.
         count = 0;
         let status = classify(session, &sample, null_mut(), &mut count);
         assert_ne!(status, Status::Argument, "{}", last());
@@ -118,14 +118,14 @@ fn null_pointers() {
 }
 
 #[test]
-fn pointers_that_are_not_aligned() {
+fn unaligned_pointers_are_rejected() {
     let (bundle, session) = (bundle("kws_dscnn_i8.tack"), session("kws_dscnn_i8.tack"));
-    let odd = "does not lie at a multiple of";
+    let odd = "is not aligned to";
     let mut room = [0u64; 32];
     let place = room.as_mut_ptr().cast::<u8>().wrapping_add(1);
     let sample = tensor(HardtackType::I8, &[0; 490]);
     let mut count = 1;
-    // SAFETY: everything that is read or written lies in the room, or is good.
+    // SAFETY: all reads and writes are within `room`, or through valid pointers.
     unsafe {
         let open = hardtack_bundle_open(frozen("kws_dscnn_i8.tack").as_ptr(), place.cast());
         refused(open, odd);
@@ -138,7 +138,7 @@ fn pointers_that_are_not_aligned() {
         refused(hardtack_session_classify(session, place.cast(), null_mut(), &mut count), odd);
         refused(hardtack_session_classify(session, &sample, place.cast(), &mut count), odd);
         refused(hardtack_session_classify(session, &sample, null_mut(), place.cast()), odd);
-        // Handles are distinguished from such pointers as well.
+        // Functions that take handles reject such pointers too.
         refused(hardtack_bundle_verify(place.cast()), "is not a bundle");
         refused(hardtack_session_reset(place.cast()), "is not a session");
         hardtack_session_free(place.cast());
@@ -149,14 +149,14 @@ fn pointers_that_are_not_aligned() {
 }
 
 #[test]
-fn lengths_that_overflow() {
+fn overflowing_lengths_are_rejected() {
     let session = session("kws_dscnn_i8.tack");
     let sample = tensor(HardtackType::I8, &[0; 490]);
     let mut own = [9u8; 12];
     let mut output = buffer(HardtackType::I8, &mut own);
     let large = "larger than memory";
     let (mut made, some) = (null_mut(), [0u8; 8]);
-    // SAFETY: no more is read or written than there is, as lengths are refused.
+    // SAFETY: invalid lengths are rejected before anything is read or written.
     unsafe {
         refused(hardtack_bundle_copy(some.as_ptr(), usize::MAX, &mut made), large);
         refused(hardtack_bundle_copy(some.as_ptr(), isize::MAX as usize + 1, &mut made), large);
@@ -169,12 +169,12 @@ fn lengths_that_overflow() {
             refused(hardtack_session_classify(session, sample, &mut class, &mut most), large);
             assert_eq!((class.index, most), (99, count));
         }
-        // It reaches over everything else.
+        // The range overlaps everything else.
         output.bytes = usize::MAX;
         refused(hardtack_session_run_into(session, &sample, 1, &output, 1), "shares memory with");
         let endless = HardtackTensor { bytes: usize::MAX, ..sample };
         refused(hardtack_session_run_into(session, &endless, 1, null(), 0), large);
-        // The shape's number of elements, and that of their bytes.
+        // The number of elements overflows, then their size in bytes.
         let mut given = HardtackTensor { rank: 2, ..sample };
         (given.shape[0], given.shape[1]) = (1 << 33, 1 << 33);
         assert_eq!(hardtack_session_run(session, &given, 1), Status::Mismatch, "{}", last());
@@ -189,7 +189,7 @@ fn lengths_that_overflow() {
 }
 
 #[test]
-fn texts_that_are_not_utf_8() {
+fn strings_that_are_not_utf_8_are_rejected() {
     let (bundle, session) = (bundle("kws_dscnn_i8.tack"), session("kws_dscnn_i8.tack"));
     let wrong = CString::new([0xc3, 0x28]).unwrap();
     let mut given = tensor(HardtackType::I8, &[0; 490]);
@@ -197,7 +197,7 @@ fn texts_that_are_not_utf_8() {
     let mut output = buffer(HardtackType::I8, &mut own);
     let mut made = null_mut();
     let options = HardtackOptions { isa: wrong.as_ptr(), ..hardtack_options() };
-    // SAFETY: all pointers are good.
+    // SAFETY: all pointers are valid.
     unsafe {
         refused(hardtack_session_new(bundle, &options, &mut made), "options.isa is not UTF-8");
         output.name = wrong.as_ptr();
@@ -208,16 +208,16 @@ fn texts_that_are_not_utf_8() {
         hardtack_bundle_free(bundle);
         hardtack_session_free(session);
     }
-    // Files may have any name.
+    // File names may be any bytes.
     let mut bundle = null_mut();
-    // SAFETY: both pointers are good.
+    // SAFETY: both pointers are valid.
     let status = unsafe { hardtack_bundle_open(wrong.as_ptr(), &mut bundle) };
     assert_ne!(status, Status::Ok);
     assert!(bundle.is_null());
 }
 
 #[test]
-fn outputs_that_share_memory() {
+fn outputs_that_share_memory_are_rejected() {
     let session = session("kws_dscnn_i8.tack");
     let mut memory = [3u8; 600];
     let start = memory.as_mut_ptr();
@@ -234,7 +234,7 @@ fn outputs_that_share_memory() {
         bytes: 490,
         ..NOTHING
     };
-    // SAFETY: everything lies in the memory, and what overlaps is refused.
+    // SAFETY: all pointers are within `memory`, and overlaps are rejected.
     unsafe {
         for offset in [0, 100, 478, 489] {
             let run = hardtack_session_run_into(session, &input(0), 1, &at(offset, 12), 1);
@@ -245,7 +245,7 @@ fn outputs_that_share_memory() {
         let outputs = [at(500, 12), at(511, 12)];
         let run = hardtack_session_run_into(session, &input(0), 1, outputs.as_ptr(), 2);
         refused(run, "output 1 shares memory with output 0");
-        // The arguments themselves.
+        // The arrays of arguments themselves.
         let given = input(0);
         let of_argument =
             HardtackBuffer { data: (&raw const given).cast_mut().cast(), ..at(0, 12) };
@@ -260,7 +260,7 @@ fn outputs_that_share_memory() {
         };
         let run = hardtack_session_run_into(session, &given, 1, &of_name, 1);
         refused(run, "output 0 shares memory with an argument");
-        // Side by side is no mistake, and neither are inputs that are results of the session.
+        // Adjacent memory is valid, and so are results of the session as inputs.
         let named = HardtackBuffer { name: name.as_ptr(), ..at(490, 12) };
         let run = hardtack_session_run_into(session, &input(0), 1, &named, 1);
         assert_eq!(run, Status::Ok, "{}", last());
@@ -271,30 +271,30 @@ fn outputs_that_share_memory() {
 }
 
 #[test]
-fn options_of_other_sizes_and_values() {
+fn options_of_other_sizes_and_values_are_checked() {
     let bundle = bundle("kws_dscnn_i8.tack");
     let mut made = null_mut();
     let usual = hardtack_options();
     let whole = size_of::<HardtackOptions>();
-    // SAFETY: the bundle is open until the last line. Options have as many bytes as they say, or say
-    // too few.
+    // SAFETY: the bundle is open until the last line. Options have at least as many bytes as their
+    // size states.
     unsafe {
-        // The settings that every release has.
+        // The options of the first release.
         let least = std::mem::offset_of!(HardtackOptions, memory_limit);
         for size in [0, 1, least - 1] {
             let options = HardtackOptions { size, ..usual };
             let status = hardtack_session_new(bundle, &options, &mut made);
-            refused(status, "begin with hardtack_options()");
+            refused(status, "initialize it with hardtack_options()");
         }
-        // Of a later release, with settings that this one does not know.
+        // The options of a later release, with fields that this one does not know.
         let mut later = [0usize; 16];
         (&raw const usual).copy_to_nonoverlapping(later.as_mut_ptr().cast(), 1);
         for size in [whole + 1, size_of_val(&later), usize::MAX] {
             later[0] = size;
             let status = hardtack_session_new(bundle, later.as_ptr().cast(), &mut made);
-            refused(status, "of which this library knows");
+            refused(status, "this library supports at most");
         }
-        // Memory that nobody has set.
+        // Uninitialized memory.
         let mut garbage = [0xaau8; size_of::<HardtackOptions>()];
         garbage[..size_of::<usize>()].copy_from_slice(&whole.to_ne_bytes());
         let mut aligned = usual;
@@ -311,12 +311,12 @@ fn options_of_other_sizes_and_values() {
     }
 }
 
-/// Whatever is given, no function ends the process, and what cannot be is an error.
+/// No number aborts the process, and invalid ones are errors.
 #[test]
-fn numbers_that_are_none_of_anything() {
+fn numbers_out_of_range_are_rejected() {
     let session = session("kws_dscnn_i8.tack");
     let (mut port, mut result) = (PORT, NOTHING);
-    // SAFETY: the session is there until the last line, and all pointers are good.
+    // SAFETY: the session lives until the last line, and all other pointers are valid.
     unsafe {
         for index in [1, 7, usize::MAX] {
             assert_eq!(hardtack_session_input(session, index, &mut port), Status::Argument);
@@ -325,8 +325,11 @@ fn numbers_that_are_none_of_anything() {
         }
         for dtype in [0, 14, u32::MAX] {
             let given = HardtackTensor { dtype, ..tensor(HardtackType::I8, &[0; 490]) };
-            refused(hardtack_session_run(session, &given, 1), "there is no type");
-            refused(hardtack_session_run_into(session, &given, 1, null(), 0), "there is no type");
+            refused(hardtack_session_run(session, &given, 1), "is not a HardtackType");
+            refused(
+                hardtack_session_run_into(session, &given, 1, null(), 0),
+                "is not a HardtackType",
+            );
         }
         let given = HardtackTensor { rank: u32::MAX, ..tensor(HardtackType::I8, &[0; 490]) };
         refused(hardtack_session_run(session, &given, 1), "dimensions");
@@ -339,6 +342,6 @@ fn numbers_that_are_none_of_anything() {
         hardtack_bundle_free(null_mut());
     }
     assert!(!dangling_mut::<u8>().is_null());
-    // SAFETY: the version is a text that ends with a zero.
+    // SAFETY: the version is a NUL-terminated string.
     assert!(!unsafe { CStr::from_ptr(hardtack_version()) }.is_empty());
 }

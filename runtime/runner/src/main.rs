@@ -1,5 +1,5 @@
-//! Checks integer bundles on the device that it runs on: their digests, and that every
-//! instruction set of the processor gives the bytes of their golden vectors. Or measures them.
+//! Checks integer bundles on a device: verifies their digests, and runs their golden vectors with
+//! every instruction set of the processor. It can also benchmark them.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -9,17 +9,16 @@ use hardtack::measure::Subject;
 use hardtack::{Bundle, Error, Isa, Options, Session, golden};
 
 const USAGE: &str = "\
-Checks that this machine gives the bytes of the golden vectors in integer bundles, or measures
-how fast it runs them.
+Runs the golden vectors of integer bundles on this machine, or benchmarks the bundles.
 
 usage: hardtack-runner [--bench] [--runs N] [--isa NAME]... [--threads N] BUNDLE...
 
-  --bench      measure instead, with the best instruction set; one line of JSON a bundle
-  --runs N     measure so many runs, and not for two seconds
-  --isa NAME   only with this instruction set, which must be there; again for another
-  --threads N  with so many threads (1)";
+  --bench      benchmark with the best instruction set; prints a line of JSON per bundle
+  --runs N     number of measured inferences, such as 100 (default: as many as fit into 2 seconds)
+  --isa NAME   use this instruction set, such as scalar; repeatable (default: all that are supported)
+  --threads N  number of threads, such as 4 (default: 1)";
 
-/// What the command line asks for.
+/// The command-line arguments.
 struct Request {
     isas: Vec<Isa>,
     threads: usize,
@@ -33,13 +32,13 @@ fn request(mut arguments: impl Iterator<Item = String>) -> Result<Request, Strin
         Request { isas: Vec::new(), threads: 1, bench: false, runs: None, bundles: Vec::new() };
     while let Some(argument) = arguments.next() {
         let mut value =
-            || arguments.next().ok_or_else(|| format!("{argument} needs a value\n\n{USAGE}"));
+            || arguments.next().ok_or_else(|| format!("{argument} requires a value\n\n{USAGE}"));
         match argument.as_str() {
             "--isa" => {
                 let name = value()?;
                 request.isas.push(Isa::from_name(&name).ok_or_else(|| {
                     let known: Vec<&str> = Isa::ALL.iter().map(|isa| isa.name()).collect();
-                    format!("{name} is no instruction set; there are {}", known.join(", "))
+                    format!("{name} is not an instruction set; use one of {}", known.join(", "))
                 })?);
             }
             "--bench" => request.bench = true,
@@ -47,7 +46,7 @@ fn request(mut arguments: impl Iterator<Item = String>) -> Result<Request, Strin
             "--threads" => request.threads = number(&value()?)?,
             "--help" | "-h" => return Err(USAGE.into()),
             _ if argument.starts_with('-') => {
-                return Err(format!("{argument} is no option\n\n{USAGE}"));
+                return Err(format!("{argument} is not an option\n\n{USAGE}"));
             }
             _ => request.bundles.push(argument),
         }
@@ -63,18 +62,18 @@ fn request(mut arguments: impl Iterator<Item = String>) -> Result<Request, Strin
     Ok(request)
 }
 
-/// A number from 1 on.
+/// Parses a positive integer.
 fn number(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|&number| number > 0);
-    number.ok_or_else(|| format!("{text} is no number from 1 on"))
+    number.ok_or_else(|| format!("{text} is not a positive integer"))
 }
 
-/// Opens a bundle: maps it, but where files cannot be mapped.
+/// Opens a bundle. Maps the file, except on WebAssembly, which cannot map files.
 fn open(path: &str) -> Result<Bundle, Error> {
     if cfg!(target_family = "wasm") { Bundle::read(path) } else { Bundle::open(path) }
 }
 
-/// Measures one bundle, once for each instruction set; lines of JSON.
+/// Benchmarks a bundle with each instruction set. Returns a line of JSON for each.
 fn bench(path: &str, request: &Request) -> Result<String, Error> {
     let mut lines = Vec::new();
     for &isa in &request.isas {
@@ -87,7 +86,7 @@ fn bench(path: &str, request: &Request) -> Result<String, Error> {
     Ok(lines.join("\n"))
 }
 
-/// Checks one bundle; a line about it, and whether all is well.
+/// Checks a bundle. Returns a line for the user, and whether all results match.
 fn check(path: &str, isas: &[Isa], threads: usize) -> Result<(String, bool), Error> {
     let bundle = open(path)?;
     bundle.verify()?;

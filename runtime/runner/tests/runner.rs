@@ -1,4 +1,4 @@
-//! The program as it is called on a device, with a bundle whose bytes hold for ever.
+//! Tests of the program as it is called on a device, with a frozen bundle.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -33,12 +33,12 @@ fn a_bundle_is_measured() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn errors_are_reported() {
     let (code, _, told) = runner(&["--isa", "z80"], &frozen());
     assert_eq!(code, Some(2));
-    assert!(told.starts_with("z80 is no instruction set; there are avx512vnni"), "{told}");
+    assert!(told.starts_with("z80 is not an instruction set; use one of avx512vnni"), "{told}");
     let (code, _, told) = runner(&["--threads", "0"], &frozen());
-    assert_eq!((code, told.trim()), (Some(2), "0 is no number from 1 on"));
+    assert_eq!((code, told.trim()), (Some(2), "0 is not a positive integer"));
     let (code, _, told) = runner(&[], Path::new("absent.tack"));
     assert_eq!(code, Some(1));
     assert!(told.starts_with("absent.tack: cannot be read"), "{told}");

@@ -1,4 +1,4 @@
-//! Blocks: a bundle's bytes in runs of one kind, and the models that know them.
+//! Blocks, which are consecutive bytes of a bundle of the same kind, and their models.
 
 use crate::bytes::Bytes;
 use crate::coder::Coder;
@@ -7,33 +7,33 @@ use crate::history::History;
 use crate::sparse::{DEPTH, Shape};
 use crate::weights::{Expectation, PARTS, TERMS, Weights};
 
-/// What the bytes of a block are.
+/// The kind of a block's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Without any order.
+    /// Raw bytes, which are not compressible.
     Raw,
     /// Zeros.
     Zeros,
-    /// Numbers of so many bytes, which is 1, 2 or 4.
+    /// Numbers of this many bytes: 1, 2 or 4.
     Numbers(usize),
-    /// Weights in i8.
+    /// i8 weights.
     Weights,
-    /// Weights without their zeros, and zeros behind them; coded row by row, see [`Models::row`].
+    /// Sparse weights, followed by zeros. Coded row by row; see [`Models::row`].
     Sparse(Shape),
 }
 
-/// [`DEPTH`] as it is coded.
+/// [`DEPTH`] as a `u64`.
 const MOST: u64 = DEPTH as u64;
 
-/// The head of a block.
+/// The header of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) kind: Kind,
-    /// How many bytes it has.
+    /// Number of bytes.
     pub(crate) length: u64,
 }
 
-/// A field of a head.
+/// A kind of field in a block header.
 #[derive(Clone, Copy)]
 enum Field {
     Kind,
@@ -43,7 +43,7 @@ enum Field {
     Spread,
 }
 
-/// Everything that is known of what came before.
+/// All adaptive models, and the history.
 #[derive(Clone)]
 pub(crate) struct Models {
     history: History,
@@ -52,7 +52,7 @@ pub(crate) struct Models {
     weights: Weights,
 }
 
-/// What no packer writes.
+/// The block header is not one that the compressor writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unsound;
 
@@ -64,8 +64,8 @@ impl Models {
         weights: Weights::NEW,
     };
 
-    /// Codes a head, which is then the one of the bytes that follow; of weights, with what is
-    /// expected of them.
+    /// Codes the header of a block and starts the block. For weights, the header includes the
+    /// predictor `expected`.
     pub(crate) fn head<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -116,7 +116,7 @@ impl Models {
         Ok(Ok(Block { kind, length }))
     }
 
-    /// Codes the weights of a row of a sparse block, which `weight` gives by their places.
+    /// Codes one row of a sparse block. `weight` returns the weight at an index of the row.
     pub(crate) fn row<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -129,12 +129,12 @@ impl Models {
         Ok(())
     }
 
-    /// The bytes of the row that was coded last.
+    /// Returns the bytes of the last coded row, in sparse form.
     pub(crate) fn row_bytes(&self, shape: Shape) -> impl Iterator<Item = u8> {
         shape.row(&self.history)
     }
 
-    /// Codes a byte of a block that is not sparse.
+    /// Codes one byte of a block that is not sparse.
     #[inline]
     pub(crate) fn byte<C: Coder>(
         &mut self,
@@ -192,7 +192,8 @@ impl Models {
         Ok(if found.is_sound() { Ok(found) } else { Err(Unsound) })
     }
 
-    /// Codes a number: seven bits in a byte, the lowest first, and whether more follow.
+    /// Codes a number in groups of seven bits, lowest first. The highest bit of each byte is set if
+    /// more bytes follow.
     fn number<C: Coder>(
         &mut self,
         coder: &mut C,

@@ -1,9 +1,9 @@
 //! The maximum expansion of a compressed bundle.
 //!
-//! Entropy-coded bytes are bounded by themselves: each needs at least four coded bits, and the
-//! probability of a bit is at most 65512/65536, so one compressed byte expands to at most 3786 bytes.
-//! Blocks of zeros need no coded bits at all. A reader therefore counts its output and refuses a file
-//! that expands more than any packer allows.
+//! The expansion of entropy-coded bytes is bounded: each needs at least four coded bits, and the
+//! probability of a bit is at most 65512/65536. So one compressed byte expands to at most 3786
+//! bytes. Blocks of zeros need no coded bits at all. A reader therefore counts its output, and
+//! rejects a file that expands more than the compressor allows.
 
 /// Maximum number of output bytes per compressed byte.
 pub const BYTES_PER_BYTE: u64 = 4096;
@@ -15,7 +15,7 @@ pub const fn most_bytes(transport_bytes: u64) -> u64 {
     BYTES_FREE.saturating_add(transport_bytes.saturating_mul(BYTES_PER_BYTE))
 }
 
-/// Counts the output bytes.
+/// A counter of output bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Made(u64);
 

@@ -1,41 +1,41 @@
-//! The model of bytes in general: text, structures, and numbers of two or four bytes.
+//! The model of general bytes: text, structures, and numbers of two or four bytes.
 //!
-//! Each bit is expected by several contexts, and by what came where the last bytes stood before;
-//! what they say is mixed by how well they did.
+//! Each bit is predicted by several contexts and by a match model, which predicts what followed the
+//! previous occurrence of the last bytes. A mixer weighs the predictions by their past accuracy.
 
 use crate::coder::Coder;
 use crate::counter::Small;
 use crate::history::{HISTORY, History};
 use crate::logistic::Mixer;
 
-/// Contexts of a bit.
+/// The number of contexts of a bit.
 const CONTEXTS: usize = 5;
-/// These, and the match.
+/// The number of predictions: the contexts and the match.
 const INPUTS: usize = CONTEXTS + 1;
-/// Counters that the contexts share.
+/// The number of counters, which all contexts share through a hash.
 const COUNTERS: usize = 1 << 12;
-/// Places that are remembered by the bytes before them.
+/// The number of positions in the hash table of the match model.
 const PLACES: usize = 1 << 10;
-/// Bytes that must be equal before a place is taken for a match.
+/// The number of last bytes that are hashed to find a match.
 const LEAST: u32 = 4;
-/// Lengths of a match that are told apart.
+/// The number of classes of match lengths.
 const LENGTHS: usize = 16;
 
-/// What is known of bytes.
+/// The state of the model of bytes.
 #[derive(Clone)]
 pub(crate) struct Bytes {
-    /// How many of a block have come.
+    /// Number of bytes coded in the block.
     count: usize,
     counters: [Small; COUNTERS],
-    /// By what is mixed: the size of numbers and the place in one; the bit of the byte.
+    /// Mixers, by the size of numbers and position in a number, and by the bit of the byte.
     mixers: [[Mixer<INPUTS>; 8]; 7],
-    /// Counts of the bytes up to there.
+    /// For each hash, the number of bytes coded up to its last occurrence.
     places: [u16; PLACES],
-    /// How far back the match lies; 0: there is none.
+    /// Distance back to the match; 0 if there is none.
     distance: u16,
-    /// How many bytes of it were right.
+    /// Number of bytes that the match predicted correctly.
     length: usize,
-    /// Whether the match is right, by its length.
+    /// The probability that the match is right, by its length.
     rights: [Small; LENGTHS],
 }
 
@@ -50,12 +50,12 @@ impl Bytes {
         rights: [Small::NEW; LENGTHS],
     };
 
-    /// Goes on with numbers, of which this is the first byte.
+    /// Starts a new block, at the first byte of a number.
     pub(crate) fn begin(&mut self) {
         (self.count, self.distance) = (0, 0);
     }
 
-    /// Codes the next byte, of numbers of `size` bytes, which is 1, 2 or 4.
+    /// Codes the next byte of numbers of `size` bytes, which is 1, 2 or 4.
     pub(crate) fn code<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -70,7 +70,7 @@ impl Bytes {
         let mut path = 1;
         for place in (0..8).rev() {
             let slots: [usize; CONTEXTS] = core::array::from_fn(|i| {
-                // The last looks at the bit's place alone.
+                // The last context depends only on the position of the bit.
                 slot(contexts[i], if i == CONTEXTS - 1 { place } else { path })
             });
             let mut odds = [0; INPUTS];
@@ -103,7 +103,8 @@ impl Bytes {
         Ok(byte)
     }
 
-    /// Goes on with the match, or looks for one, behind a byte that the history does not have yet.
+    /// Extends the match by `byte`, or looks for a new match. The history does not contain `byte`
+    /// yet.
     fn follow(&mut self, history: &History, byte: u8, matched: Option<u8>) {
         let last = (1..LEAST as u16)
             .rev()
@@ -122,7 +123,7 @@ impl Bytes {
     }
 }
 
-/// What a byte follows, in `CONTEXTS` ways.
+/// Returns the hashes of the contexts of a byte.
 fn contexts(history: &History, size: usize, kind: usize) -> [u32; CONTEXTS] {
     let back = |offset: usize| u32::from(history.back(offset as u16));
     let seen = match size {
@@ -135,7 +136,7 @@ fn contexts(history: &History, size: usize, kind: usize) -> [u32; CONTEXTS] {
     })
 }
 
-/// Where a context keeps what it knows of this path.
+/// Returns the index of the counter for a context and the path of bits so far.
 #[inline(always)]
 fn slot(context: u32, path: usize) -> usize {
     let mixed = (context ^ context >> 16).wrapping_add(path as u32).wrapping_mul(0x85EB_CA6B);

@@ -1,19 +1,20 @@
-//! A binary arithmetic coder without carries: an interval of 32-bit numbers is cut in two at each
-//! bit, in the ratio of its probabilities.
+//! A binary arithmetic coder without carries. Each bit splits an interval of 32-bit numbers in
+//! proportion to the bit's probabilities.
 
 use embedded_io::Read;
 
-/// Codes bits. What is coded is described once, for both directions.
+/// An encoder or decoder of bits. The models use this trait, so their code is the same for both
+/// directions.
 pub(crate) trait Coder {
-    /// Why a bit cannot be coded.
+    /// The error if a bit cannot be coded.
     type Error;
 
-    /// Codes one bit, which is 1 with a probability of `p`/65536, and gives it. A decoder does not
-    /// look at `bit`.
+    /// Codes one bit that is 1 with probability `p`/65536, and returns it. A decoder ignores the
+    /// argument `bit`.
     fn bit(&mut self, bit: bool, p: u16) -> Result<bool, Self::Error>;
 }
 
-/// The interval that all bits so far leave.
+/// The interval that remains after the bits so far.
 #[derive(Clone, Copy, Debug)]
 struct Interval {
     low: u32,
@@ -23,13 +24,13 @@ struct Interval {
 impl Interval {
     const ALL: Self = Self { low: 0, high: u32::MAX };
 
-    /// The last number that stands for a 1.
+    /// Returns the last number of the subinterval for a 1.
     #[inline(always)]
     fn middle(self, p: u16) -> u32 {
         self.low + ((u64::from(self.high - self.low) * u64::from(p)) >> 16) as u32
     }
 
-    /// Without a branch, which nobody could foresee.
+    /// Shrinks the interval to that of `bit`. Branchless, because the bits are unpredictable.
     #[inline(always)]
     fn narrow(&mut self, bit: bool, middle: u32) {
         let one = u32::from(bit).wrapping_neg();
@@ -37,7 +38,7 @@ impl Interval {
         self.low = self.low & one | middle.wrapping_add(1) & !one;
     }
 
-    /// Leaves out the first byte, where it is settled.
+    /// Shifts out the highest byte, if `low` and `high` agree on it.
     #[inline(always)]
     fn settled(&mut self) -> Option<u8> {
         ((self.low ^ self.high) < 1 << 24).then(|| {
@@ -49,16 +50,16 @@ impl Interval {
     }
 }
 
-/// Why bits cannot be decoded.
+/// The error of a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DecodeError<E> {
     /// The reader failed.
     Read(E),
-    /// The reader has ended.
+    /// The input ended too early.
     End,
 }
 
-/// Reads bytes through a small buffer.
+/// A buffered reader of bytes.
 pub(crate) struct Input<R> {
     reader: R,
     buffer: [u8; 256],
@@ -73,7 +74,7 @@ impl<R: Read> Input<R> {
         Self { reader, buffer: [0; 256], next: 0, end: 0, before: 0 }
     }
 
-    /// The next byte; `None` at the end.
+    /// Returns the next byte, or `None` at the end.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<u8>, R::Error> {
         if self.next == self.end {
@@ -96,18 +97,18 @@ impl<R: Read> Input<R> {
         Ok(())
     }
 
-    /// The next byte, where there must be one.
+    /// Returns the next byte, or an error at the end.
     #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, DecodeError<R::Error>> {
         self.next().map_err(DecodeError::Read)?.ok_or(DecodeError::End)
     }
 }
 
-/// Takes bits from bytes.
+/// Decodes bits.
 pub(crate) struct Decoder<R> {
     input: Input<R>,
     interval: Interval,
-    /// Four bytes, which lie in the interval.
+    /// The four bytes of lookahead, a number within the interval.
     number: u32,
 }
 
@@ -125,7 +126,7 @@ impl<R: Read> Decoder<R> {
         self.input.taken()
     }
 
-    /// Whether the bytes end here, as an encoder ends them.
+    /// Returns whether the input ends here in the way that an encoder ends it.
     pub(crate) fn is_end(&mut self) -> Result<bool, R::Error> {
         Ok(self.number == self.interval.low && self.input.next()?.is_none())
     }
@@ -146,7 +147,7 @@ impl<R: Read> Coder for Decoder<R> {
     }
 }
 
-/// Makes bytes of bits.
+/// Encodes bits.
 #[cfg(feature = "alloc")]
 pub(crate) struct Encoder {
     bytes: alloc::vec::Vec<u8>,
@@ -155,13 +156,13 @@ pub(crate) struct Encoder {
 
 #[cfg(feature = "alloc")]
 impl Encoder {
-    /// Goes on behind these bytes.
+    /// Creates an encoder that appends to `bytes`.
     pub(crate) fn new(bytes: alloc::vec::Vec<u8>) -> Self {
         Self { bytes, interval: Interval::ALL }
     }
 
-    /// Returns the number of bytes that a decoder has consumed after the same bits, including its four
-    /// bytes of lookahead.
+    /// Returns the number of bytes that a decoder has consumed after the same bits, including its
+    /// four bytes of lookahead.
     pub(crate) fn taken(&self) -> u64 {
         self.bytes.len() as u64 + 4
     }
@@ -186,7 +187,7 @@ impl Coder for Encoder {
     }
 }
 
-/// Measures what bits would take, in units of 1/256 bit.
+/// Measures the coded size of bits without encoding them, in units of 1/256 bit.
 #[cfg(feature = "alloc")]
 #[derive(Default)]
 pub(crate) struct Meter(pub(crate) u64);
@@ -209,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_come_back_at_every_probability() {
+    fn bits_round_trip_at_every_probability() {
         let cases: Vec<(bool, u16)> = (0..4000u32)
             .map(|i| {
                 (i.wrapping_mul(2_654_435_761) >> 31 != 0, [1, 200, 32768, 65535][i as usize % 4])
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn likely_bits_take_little() {
+    fn likely_bits_take_little_space() {
         let mut encoder = Encoder::new(Vec::new());
         let mut meter = Meter::default();
         for _ in 0..80_000 {

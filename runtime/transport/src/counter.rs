@@ -1,11 +1,11 @@
-//! Probabilities that follow what comes: the first bits count much, later ones less and less.
+//! Adaptive bit probabilities. The adaptation rate falls with the number of bits observed.
 
 use crate::logistic::stretched;
 
-/// No bit is more certain than this.
+/// The least probability of a bit, in units of 1/65536.
 const CERTAIN: u16 = 24;
 
-/// 65536 over n + 1.6.
+/// The adaptation rate after n bits: 65536 / (n + 1.6).
 const RATES: [u16; 256] = {
     let mut table = [0; 256];
     let mut n = 0;
@@ -16,28 +16,29 @@ const RATES: [u16; 256] = {
     table
 };
 
-/// A probability of 22 bits and how much it has seen, up to 255.
+/// A probability of 22 bits in the upper bits, and the number of bits observed, up to 255.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counter(u32);
 
 impl Counter {
     pub(crate) const NEW: Self = Self(1 << 31);
 
-    /// Of so many ones and zeros out of 65536, to count as `seen` bits.
+    /// Creates a counter from the frequencies of ones and zeros, out of 65536. Its weight is that
+    /// of `seen` observed bits.
     pub(crate) const fn of(ones: u32, zeros: u32, seen: u32) -> Self {
-        // What is unlikely is not taken for impossible.
+        // No bit has probability 0.
         let (ones, zeros) = (ones + 64, zeros + 64);
         let p = ((ones as u64) << 22) / (ones + zeros) as u64;
         Self((p as u32) << 10 | seen)
     }
 
-    /// Of a 1.
+    /// Returns the probability of a 1, in units of 1/65536.
     #[inline(always)]
     pub(crate) fn p(self) -> u16 {
         ((self.0 >> 16) as u16).clamp(CERTAIN, u16::MAX - CERTAIN)
     }
 
-    /// What two say together; the second by `part`/256.
+    /// Interpolates between two counters. The second has the weight `part`/256.
     #[inline(always)]
     pub(crate) fn between(self, other: Self, part: u32) -> u16 {
         let p = ((self.0 >> 16) * (256 - part) + (other.0 >> 16) * part) >> 8;
@@ -54,23 +55,23 @@ impl Counter {
     }
 }
 
-/// A probability of 12 bits and how much it has seen, up to 15.
+/// A probability of 12 bits in the upper bits, and the number of bits observed, up to 15.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Small(u16);
 
 impl Small {
     pub(crate) const NEW: Self = Self(1 << 15);
 
-    /// Steps of it that count as one: where it has seen enough, it follows more slowly.
+    /// The count at which the adaptation rate stops falling.
     const LAST: u16 = 15;
 
-    /// Of a 1.
+    /// Returns the probability of a 1, in units of 1/65536.
     #[inline(always)]
     pub(crate) fn p(self) -> u16 {
         (self.0 & !0xf | 8).clamp(CERTAIN, u16::MAX - CERTAIN)
     }
 
-    /// The odds of a 1.
+    /// Returns the log-odds of a 1, in units of 1/256.
     #[inline(always)]
     pub(crate) fn odds(self) -> i32 {
         stretched(self.0 >> 4)
@@ -81,7 +82,7 @@ impl Small {
         let (p, seen) = (i32::from(self.0 >> 4), self.0 & 0xf);
         let target = if bit { 4095 } else { 0 };
         let rate = i32::from(RATES[usize::from(seen)]);
-        // Rounded away from where it is, so that it never stands still.
+        // Round away from the current value, so that the probability always changes.
         let step = (target - p) * rate;
         let step = if bit { (step + 0xffff) >> 16 } else { step >> 16 };
         self.0 = ((p + step).clamp(1, 4095) as u16) << 4 | (seen + 1).min(Self::LAST);

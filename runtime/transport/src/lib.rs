@@ -1,9 +1,9 @@
-//! The transport form of a bundle: the same bytes, near their entropy.
+//! Compressed bundles: the same bytes, entropy-coded for transfer.
 //!
-//! A transport file (`.tackz`) is specified in `FORMAT.md` beside this crate. [`unpack`] makes the
-//! bundle of it again while it arrives, byte for byte, and verifies it on the way: without `std`,
-//! without an allocator, and with [`Memory`] of 34 KiB. Its arithmetic is in integers, so that it
-//! gives the same bytes on every machine. Feature `alloc` adds `pack`.
+//! `FORMAT.md` in this crate's folder specifies compressed bundles (`.tackz`). [`unpack`]
+//! decompresses a bundle while it arrives, byte for byte, and verifies it. It needs neither `std`
+//! nor an allocator, only [`Memory`] of 34 KiB. Its arithmetic uses integers, so the result is the
+//! same on every machine. The feature `alloc` adds `pack`, which compresses a bundle.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -31,18 +31,19 @@ pub use unpack::{
     DEFAULT_LIMIT, Memory, UnpackError, UnpackOptions, unpack, unpack_in, unpack_with,
 };
 
-/// The first eight bytes of every transport file, made as those of a bundle are.
+/// The magic number: the first eight bytes of every compressed bundle. It has the same form as
+/// that of a bundle.
 pub const MAGIC: [u8; 8] = *b"\x89TACZ\r\n\x1a";
 
-/// The last version that this crate reads and writes; it reads those before it too.
+/// The newest version of the compressed format that this crate writes. It reads all older versions.
 pub const VERSION: u16 = 2;
-/// The first version, which is that of every file without sparse weights.
+/// The first version. Files without blocks of sparse weights have this version.
 const FIRST_VERSION: u16 = 1;
 
-/// Most sections of a bundle that has a transport form.
+/// The maximum number of sections of a bundle that can be compressed.
 pub const MAX_SECTIONS: usize = 32;
 
-/// Bytes before the header of the bundle.
+/// Number of bytes before the header of the bundle.
 const HEAD_BYTES: usize = 12;
-/// Bytes of the header of a bundle.
+/// Size of the bundle's header in bytes.
 const BUNDLE_HEADER_BYTES: usize = 64;

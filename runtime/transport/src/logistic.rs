@@ -1,11 +1,11 @@
-//! Probabilities as logarithms of their odds, and how several are made one.
+//! Logistic mixing: probabilities as log-odds, and a mixer that combines several.
 
-/// `log2` of 256 + i over 256, in units of 1/256.
+/// `log2((256 + i) / 256)`, in units of 1/256.
 const LOG2: [u16; 257] = {
     let mut table = [0; 257];
     let mut i = 0;
     while i <= 256 {
-        // Squaring doubles the logarithm; each time it passes 1, that is a binary digit.
+        // Squaring doubles the logarithm. Each overflow past 1 gives a binary digit.
         let (mut x, mut log, mut digit) = ((256 + i as u64) << 22, 0u32, 0);
         while digit < 10 {
             x = (x * x) >> 30;
@@ -22,7 +22,7 @@ const LOG2: [u16; 257] = {
     table
 };
 
-/// The binary logarithm of a number from 1 to 65536, in units of 1/256.
+/// Returns the binary logarithm of a number from 1 to 65536, in units of 1/256.
 pub(crate) const fn log2(x: u32) -> u32 {
     let whole = 31 - x.leading_zeros();
     let rest = (x << (16 - whole)) & 0xffff;
@@ -31,12 +31,12 @@ pub(crate) const fn log2(x: u32) -> u32 {
     (whole << 8) + low + (((high - low) * between) >> 8)
 }
 
-/// The binary logarithm of the odds of p/65536, in units of 1/256.
+/// Returns the binary log-odds of the probability p/65536, in units of 1/256.
 const fn stretch(p: u16) -> i32 {
     log2(p as u32) as i32 - log2(65536 - p as u32) as i32
 }
 
-/// [`stretch`] of probabilities of 12 bits.
+/// A table of [`stretch`] for probabilities of 12 bits.
 const STRETCHED: [i16; 1 << 12] = {
     let mut table = [0; 1 << 12];
     let mut p = 0;
@@ -47,18 +47,18 @@ const STRETCHED: [i16; 1 << 12] = {
     table
 };
 
-/// [`stretch`] of a probability of p/4096.
+/// Returns the log-odds of the probability p/4096, in units of 1/256.
 #[inline(always)]
 pub(crate) fn stretched(p: u16) -> i32 {
     STRETCHED[usize::from(p % (1 << 12))].into()
 }
 
-/// Odds beyond these are not told apart.
+/// Log-odds are clamped to ±`LIMIT`.
 const LIMIT: i32 = 12 << 8;
-/// Between the entries of [`SQUASH`].
+/// The log-odds between two entries of [`SQUASH`].
 const STEP: i32 = 64;
 
-/// The inverse of [`stretch`] from −[`LIMIT`] to [`LIMIT`].
+/// A table of the inverse of [`stretch`], from −[`LIMIT`] to [`LIMIT`].
 const SQUASH: [u16; (2 * LIMIT / STEP) as usize + 1] = {
     let mut table = [0; (2 * LIMIT / STEP) as usize + 1];
     let mut i = 0;
@@ -79,7 +79,7 @@ const SQUASH: [u16; (2 * LIMIT / STEP) as usize + 1] = {
     table
 };
 
-/// The probability with these odds.
+/// Returns the probability with these log-odds, in units of 1/65536.
 pub(crate) const fn squash(odds: i32) -> u16 {
     let odds = if odds < -LIMIT {
         0
@@ -93,26 +93,26 @@ pub(crate) const fn squash(odds: i32) -> u16 {
     (low + (high - low) * between / STEP as u32) as u16
 }
 
-/// Weighs the odds of `N` probabilities, and learns from what came.
+/// Combines the log-odds of `N` probabilities with weights that it learns online.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mixer<const N: usize> {
-    /// In units of 1/65536.
+    /// The weights, in units of 1/65536.
     weights: [i32; N],
 }
 
 impl<const N: usize> Mixer<N> {
-    /// How fast weights follow.
+    /// The learning rate.
     const RATE: i32 = 6;
 
     pub(crate) const NEW: Self = Self { weights: [(1 << 16) / 3; N] };
 
-    /// The common probability.
+    /// Returns the combined probability, in units of 1/65536.
     pub(crate) fn mix(&self, odds: &[i32; N]) -> u16 {
         let products = self.weights.iter().zip(odds).map(|(w, x)| i64::from(*w) * i64::from(*x));
         squash((products.sum::<i64>() >> 16).clamp(-1 << 20, 1 << 20) as i32)
     }
 
-    /// `p`: what [`Mixer::mix`] gave for these odds.
+    /// Updates the weights. `p` is the result of [`Mixer::mix`] for these log-odds.
     pub(crate) fn learn(&mut self, odds: &[i32; N], p: u16, bit: bool) {
         let error = (i32::from(bit) << 16) - i32::from(p);
         for (weight, odds) in self.weights.iter_mut().zip(odds) {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logarithms_are_those_of_reals() {
+    fn logarithms_match_floating_point() {
         for x in 1..=65536u32 {
             let exact = f64::from(x).log2() * 256.0;
             assert!((f64::from(log2(x)) - exact).abs() < 1.6, "{x}: {} {exact}", log2(x));
@@ -144,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn a_mixer_learns_whom_to_trust() {
+    fn a_mixer_learns_which_input_to_trust() {
         let mut mixer = Mixer::<2>::NEW;
         for i in 0..2000u32 {
             let bit = i % 3 == 0;
-            // The first knows, the second is wrong.
+            // The first input is always right, the second always wrong.
             let odds = [if bit { 700 } else { -700 }, if bit { -700 } else { 700 }];
             let p = mixer.mix(&odds);
             mixer.learn(&odds, p, bit);

@@ -1,20 +1,20 @@
-//! What is taken for likely before any weight has come: they are distributed by the logistic
-//! function, whose odds in octaves are twice the distance over the mean distance.
+//! The initial probabilities of weights. They follow a logistic distribution around the prediction,
+//! whose binary log-odds are twice the distance divided by the mean distance.
 
 use crate::counter::Counter;
 use crate::logistic::squash;
 use crate::weights::{DISTANCES, FIRST_SPREAD, NODES, SPREADS};
 
-/// How many bits this counts for.
+/// The number of observed bits that the initial probabilities count for.
 pub(crate) const SEEN: u32 = 8;
 
-/// The counters of all spreads and distances.
+/// The initial counters for all classes of spread and distance.
 pub(crate) const NODES_BEFORE: [[[Counter; NODES]; DISTANCES]; SPREADS] = {
     let mut all = [[[Counter::NEW; NODES]; DISTANCES]; SPREADS];
     let mut spread = 0;
     while spread < SPREADS {
         let class = spread as u32 + FIRST_SPREAD;
-        // The middle of the class, in units of 1/64.
+        // The center of the class, in units of 1/64.
         let mean = (5 << (class / 2)) / 4 + (class & 1) as i32 * (2 << (class / 2)) / 4;
         let mut distance = 0;
         while distance < DISTANCES {
@@ -27,7 +27,7 @@ pub(crate) const NODES_BEFORE: [[[Counter; NODES]; DISTANCES]; SPREADS] = {
     all
 };
 
-/// The counters where weights are this far from what is expected, both in units of 1/64.
+/// Returns the counters for a prediction and a mean distance from it, both in units of 1/64.
 const fn nodes(expected: i32, mean: i32) -> [Counter; NODES] {
     let mut nodes = [Counter::NEW; NODES];
     let negative = below(-1, expected, mean);
@@ -36,7 +36,7 @@ const fn nodes(expected: i32, mean: i32) -> [Counter; NODES] {
     while side < 2 {
         let mut path = 1;
         while path < 8 {
-            // The octaves that the path leaves open, and its halves.
+            // The octaves that are still possible after this path, in two halves.
             let width = 8 >> (31 - (path as u32).leading_zeros());
             let first = path as u32 * width - 8;
             let zero = mass(side, first, first + width / 2, expected, mean);
@@ -57,14 +57,15 @@ const fn nodes(expected: i32, mean: i32) -> [Counter; NODES] {
     nodes
 }
 
-/// Of sizes of `first` to below `end` octaves.
+/// Returns the probability of magnitudes from `first` to below `end` octaves, in units of 1/65536.
 const fn mass(side: usize, first: u32, end: u32, expected: i32, mean: i32) -> u32 {
     let low = if first == 0 { side as i32 } else { 1 << (first - 1) };
     let high = if end == 0 { 0 } else { 1 << (end - 1) };
     between(side, low, high, expected, mean)
 }
 
-/// Of sizes from `low` to below `high`, positive or negative ones.
+/// Returns the probability of magnitudes from `low` to below `high`, of positive weights (`side` 0)
+/// or negative ones, in units of 1/65536.
 const fn between(side: usize, low: i32, high: i32, expected: i32, mean: i32) -> u32 {
     if high <= low {
         return 0;
@@ -75,7 +76,7 @@ const fn between(side: usize, low: i32, high: i32, expected: i32, mean: i32) -> 
     }
 }
 
-/// Of weights up to this one, in units of 1/65536.
+/// Returns the probability of weights up to and including `weight`, in units of 1/65536.
 const fn below(weight: i32, expected: i32, mean: i32) -> u32 {
     squash((64 * weight + 32 - expected) * 512 / mean) as u32
 }
@@ -85,10 +86,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signs_are_as_likely_as_the_distance_makes_them() {
+    fn the_probability_of_a_sign_follows_the_distance() {
         for spread in &NODES_BEFORE {
             let negative = spread.each_ref().map(|nodes| nodes[0].p());
-            // Zero counts as positive, which matters where weights are small.
+            // Zero counts as positive, which matters if weights are small.
             assert!(negative[0] <= 1 << 15 && negative.is_sorted_by(|a, b| a >= b), "{negative:?}");
         }
         let wide = NODES_BEFORE[SPREADS - 1].each_ref().map(|nodes| nodes[0].p());
@@ -96,8 +97,8 @@ mod tests {
     }
 
     #[test]
-    fn wide_weights_are_seldom_small() {
-        // The root of the sizes: whether a weight is 8 or more.
+    fn weights_with_a_large_spread_are_rarely_small() {
+        // The first decision about the magnitude: whether it is 8 or more.
         let large = NODES_BEFORE.each_ref().map(|spread| spread[0][1].p());
         assert!(large.is_sorted() && large[0] < 1000 && large[SPREADS - 1] > 57_000, "{large:?}");
     }

@@ -1,27 +1,27 @@
-//! Weights without their zeros, as a bundle may have them: bits that tell which elements of a row are
-//! there, and these. They are coded as the weights that they stand for, zeros and all, so that what
-//! is known of weights serves them too.
+//! Sparse weights: the rows of a bundle that store a bitmap and the nonzero weights. They are coded
+//! as dense weights, so that the model of weights applies to them too.
 //!
-//! A row that was coded is the end of the history, from which its bytes are made.
+//! After a row is coded, its dense weights are the last bytes of the history. The bytes of the
+//! sparse row are computed from them.
 
 use crate::history::{HISTORY, History};
 
-/// Most elements of a row.
+/// The maximum number of elements of a row.
 pub(crate) const DEPTH: u32 = HISTORY as u32 - 1;
-/// Elements that a word of bits tells of.
+/// The number of elements per word of the bitmap.
 const WORD: u16 = 32;
 
-/// The shape of the weights.
+/// The shape of sparse weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     /// Number of rows.
     pub(crate) rows: u32,
-    /// Elements of a row, at least 1 and at most [`DEPTH`].
+    /// Number of elements of a row, from 1 to [`DEPTH`].
     pub(crate) depth: u16,
 }
 
 impl Shape {
-    /// The bytes before the rows.
+    /// Returns the bytes before the rows.
     pub(crate) fn head(self) -> impl Iterator<Item = u8> {
         [self.rows, self.depth.into()].into_iter().flat_map(u32::to_le_bytes)
     }
@@ -31,7 +31,7 @@ impl Shape {
         u64::from(self.depth) + 4 * u64::from(self.depth.div_ceil(WORD))
     }
 
-    /// The bytes of a row, whose elements came last.
+    /// Returns the bytes of a sparse row whose dense elements are the last bytes of the history.
     pub(crate) fn row(self, history: &History) -> impl Iterator<Item = u8> {
         let depth = self.depth;
         let element = move |place: u16| history.back(depth - place);
@@ -43,8 +43,8 @@ impl Shape {
     }
 }
 
-/// The rows at the start of some bytes, zeros and all, and how many bytes they were. `None` where
-/// they have another form, or rows are too long.
+/// Parses sparse rows at the start of `bytes`. Returns their shape, the dense weights, and the
+/// number of bytes read. Returns `None` if the bytes have another form or the rows are too long.
 #[cfg(feature = "alloc")]
 pub(crate) fn rows(bytes: &[u8]) -> Option<(Shape, alloc::vec::Vec<u8>, usize)> {
     let (&rows, rest) = bytes.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! From the transport form to the bundle.
+//! Decompression of bundles.
 
 use embedded_io::{Read, Write};
 use hardtack_bundle::{Error, StreamVerifier, Summary};
@@ -10,13 +10,13 @@ use crate::sparse::Shape;
 use crate::weights::Expectation;
 use crate::{BUNDLE_HEADER_BYTES, FIRST_VERSION, HEAD_BYTES, MAGIC, MAX_SECTIONS, VERSION};
 
-/// Bytes that are written at once.
+/// Number of bytes per write.
 const WRITTEN: usize = 256;
 
 /// The default of [`UnpackOptions::limit`]: 4 GiB.
 pub const DEFAULT_LIMIT: u64 = 4 << 30;
 
-/// Options for unpacking.
+/// Options for decompression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnpackOptions {
     /// Maximum size of the bundle in bytes.
@@ -29,61 +29,64 @@ impl Default for UnpackOptions {
     }
 }
 
-/// Why a transport file was not unpacked. What was written until then is no bundle.
+/// Why a bundle could not be decompressed. Output written before the error is not a valid bundle.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnpackError<R, W> {
     /// The reader failed.
-    #[error("the transport file cannot be read: {0:?}")]
+    #[error("the compressed bundle cannot be read: {0:?}")]
     Read(R),
     /// The writer failed.
     #[error("the bundle cannot be written: {0:?}")]
     Write(W),
-    /// The file does not begin as a transport file does.
-    #[error("this is not the transport form of a Hardtack bundle")]
+    /// The file does not begin with the magic number of a compressed bundle.
+    #[error("this is not a compressed Hardtack bundle")]
     NotTransport,
-    /// It is a bundle already.
-    #[error("this is a Hardtack bundle, which need not be unpacked")]
+    /// The file is a bundle that is not compressed.
+    #[error("this is a Hardtack bundle that is not compressed; use it as it is")]
     Bundle,
-    /// The first bytes look like a transport file's after a transfer in text mode.
-    #[error("the transport file was damaged by a transfer as text; transfer it again as binary")]
-    TextTransfer,
-    /// Another version.
+    /// The magic number is damaged in the way that a transfer in text mode damages it.
     #[error(
-        "the transport file has version {found}, but this reader knows versions up to {VERSION}: pack \
-         the bundle again, or use a newer reader"
+        "the compressed bundle was damaged by a transfer in text mode; transfer it again in binary \
+         mode"
+    )]
+    TextTransfer,
+    /// The file has an unknown version.
+    #[error(
+        "the compressed bundle has version {found}, but this reader supports versions up to \
+         {VERSION}: compress the bundle again, or use a newer reader"
     )]
     OtherVersion {
-        /// Version of the file.
+        /// The version of the file.
         found: u16,
     },
-    /// The file is shorter than it should be.
-    #[error("the transport file is cut off; transfer it again")]
+    /// The file ends before the bundle is complete.
+    #[error("the compressed bundle is truncated; transfer it again")]
     Truncated,
     /// The bundle is larger than the limit. Nothing was written.
     #[error("the compressed bundle states a size of {length} bytes, and the limit is {limit}")]
     TooLarge {
-        /// Size of the bundle in bytes.
+        /// The size of the bundle in bytes.
         length: u64,
         /// The limit in bytes.
         limit: u64,
     },
-    /// The file expands more than any packer allows; see [`most_bytes`](crate::most_bytes).
+    /// The file expands more than the compressor allows; see [`most_bytes`](crate::most_bytes).
     #[error(
         "the first {read} bytes of the compressed bundle expand to {asked} bytes; it is damaged or \
          malicious"
     )]
     Expands {
-        /// Number of output bytes that were requested.
+        /// The number of output bytes that were requested.
         asked: u64,
-        /// Number of compressed bytes read.
+        /// The number of compressed bytes read.
         read: u64,
     },
-    /// The file has what no packer writes, or goes on after its end.
-    #[error("the transport file is damaged; transfer it again")]
+    /// The file contains something that the compressor never writes, or extra bytes after its end.
+    #[error("the compressed bundle is damaged; transfer it again")]
     Damaged,
-    /// What comes out is not the bundle that was packed.
-    #[error("what the transport file holds is refused: {0}")]
+    /// The decompressed bytes are not a valid bundle.
+    #[error("the decompressed bundle is invalid: {0}")]
     Refused(#[from] Error),
 }
 
@@ -96,14 +99,14 @@ impl<R, W> From<DecodeError<R>> for UnpackError<R, W> {
     }
 }
 
-/// What unpacking keeps in mind.
+/// The working memory of decompression, of at most 34 KiB. It can be reused.
 pub struct Memory {
     models: Models,
     verifier: StreamVerifier<MAX_SECTIONS>,
 }
 
 impl Memory {
-    /// Before anything has come.
+    /// Creates the working memory.
     pub fn new() -> Self {
         Self { models: Models::NEW, verifier: StreamVerifier::new() }
     }
@@ -115,11 +118,12 @@ impl Default for Memory {
     }
 }
 
-/// Makes a bundle of its transport form, and verifies it. Reads to the end of `reader`; the
-/// [`Memory`] lies on the stack. The bundle may have at most [`DEFAULT_LIMIT`] bytes.
+/// Decompresses and verifies a bundle of at most [`DEFAULT_LIMIT`] bytes. Reads `reader` to its
+/// end. The [`Memory`] is on the stack.
 ///
 /// # Errors
-/// Where reading or writing fails, or the file is not one whole transport form of a sound bundle.
+/// Returns an error if reading or writing fails, or if the input is not exactly one complete
+/// compressed bundle.
 pub fn unpack<R: Read, W: Write>(
     reader: R,
     writer: W,
@@ -127,10 +131,11 @@ pub fn unpack<R: Read, W: Write>(
     unpack_in(&mut Memory::new(), reader, writer)
 }
 
-/// The same with memory that lies elsewhere. What it held before does not matter.
+/// Decompresses a bundle like [`unpack`], with memory from the caller. Its previous content is
+/// ignored.
 ///
 /// # Errors
-/// As [`unpack`].
+/// Returns the errors of [`unpack`].
 pub fn unpack_in<R: Read, W: Write>(
     memory: &mut Memory,
     reader: R,
@@ -139,11 +144,11 @@ pub fn unpack_in<R: Read, W: Write>(
     unpack_with(memory, reader, writer, &UnpackOptions::default())
 }
 
-/// Unpacks with options. The size that the header states is compared with the limit before anything
-/// is written, and the output never exceeds that size.
+/// Decompresses a bundle with options. The size in the header is compared with the limit before
+/// anything is written, and the output never exceeds that size.
 ///
 /// # Errors
-/// The errors of [`unpack`].
+/// Returns the errors of [`unpack`].
 pub fn unpack_with<R: Read, W: Write>(
     memory: &mut Memory,
     reader: R,
@@ -222,7 +227,7 @@ fn bytes<R: Read, W: Write>(
     Ok(())
 }
 
-/// Writes a sparse block of so many bytes.
+/// Decodes a sparse block of `length` bytes.
 fn sparse<R: Read, W: Write>(
     models: &mut Models,
     decoder: &mut Decoder<R>,
@@ -245,7 +250,7 @@ fn sparse<R: Read, W: Write>(
     (0..left).try_for_each(|_| output.push(0))
 }
 
-/// Reads what comes before the header of the bundle; its version.
+/// Reads the bytes before the bundle's header. Returns the version of the file.
 fn head<R: Read, W>(input: &mut Input<R>) -> Result<u16, UnpackError<R::Error, W>> {
     let mut head = [0; HEAD_BYTES];
     for (index, byte) in head.iter_mut().enumerate() {
@@ -269,13 +274,13 @@ fn head<R: Read, W>(input: &mut Input<R>) -> Result<u16, UnpackError<R::Error, W
     }
 }
 
-/// Writes bytes, and verifies them before.
+/// Buffers the output, verifies it and then writes it.
 struct Output<'a, W> {
     writer: W,
     verifier: &'a mut StreamVerifier<MAX_SECTIONS>,
     bytes: [u8; WRITTEN],
     count: usize,
-    /// Number of bytes written, without those in the buffer.
+    /// Number of bytes written, not counting those in the buffer.
     made: Made,
 }
 

@@ -1,55 +1,57 @@
 //! The model of i8 weights.
 //!
-//! A weight is expected near a sum of earlier ones, weighed as the packer found best: in the
-//! kernel of a convolution its neighbours resemble it. How far from there is learnt while they
-//! come. Sign, size as a power of two, and the bit behind are coded by both; the bits below by
-//! what has the same size.
+//! A weight is predicted as a weighted sum of earlier ones, since neighbors in a convolution
+//! kernel are similar. The compressor fits the factors. The spread (the mean distance from the
+//! prediction) is learned while weights are coded. Prediction and spread select the probabilities
+//! of the sign, the magnitude's octave (its bit length) and the next bit. The probabilities of the
+//! lower bits depend on the bits above.
 
 use crate::coder::Coder;
 use crate::counter::Counter;
 use crate::history::{HISTORY, History};
 use crate::prior::{NODES_BEFORE, SEEN};
 
-/// Most terms of an expectation.
+/// The maximum number of terms of a predictor.
 pub(crate) const TERMS: usize = 8;
-/// Most parts of a row.
+/// The maximum number of parts of a row.
 pub(crate) const PARTS: usize = 64;
-/// What [`Expectation::factors`] count in.
+/// The value that represents 1 in [`Expectation::factors`].
 pub(crate) const FACTOR: i32 = 64;
-/// What [`Expectation::spreads`] count in.
+/// The value that represents 1 in [`Expectation::spreads`].
 pub(crate) const SPREAD: u32 = 32;
 
-/// Spreads that are told apart, two to an octave.
+/// The number of classes of spread, two per octave.
 pub(crate) const SPREADS: usize = 14;
-/// The first of them, counted from one 64th.
+/// The index of the first class, counted from a spread of 1/64.
 pub(crate) const FIRST_SPREAD: u32 = 10;
-/// Distances of the expectation from 0 that are told apart, in halves of the spread.
+/// The number of classes of the prediction's distance from 0, in steps of half the spread.
 pub(crate) const DISTANCES: usize = 8;
-/// Bits of a sign and a size, and the bit behind.
+/// The number of counters: for the sign, for the octave of each sign, and for the next bit.
 pub(crate) const NODES: usize = 1 + 2 * 7 + 2 * 6;
 
-/// What a weight is expected to be. Rows follow each other, and parts in a row, of which the last
-/// may be shorter; each part has factors of its own.
+/// A linear predictor of weights. Weights are divided into rows, and rows into parts, of which the
+/// last may be shorter. Each part has its own factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expectation {
-    /// Weights of a row.
+    /// Number of weights per row.
     pub(crate) row: u16,
-    /// Weights of a part.
+    /// Number of weights per part.
     pub(crate) part: u16,
-    /// How many of the lowest bits of weights from 8 on are without any order.
+    /// Number of lowest bits that are coded raw, in weights with a magnitude of at least 8.
     pub(crate) flat: u8,
-    /// How many terms there are.
+    /// Number of terms.
     pub(crate) terms: usize,
-    /// How far back each lies.
+    /// For each term, the distance back to the earlier weight.
     pub(crate) offsets: [u16; TERMS],
-    /// Of each part, what each term is multiplied with.
+    /// For each part, the factor of each term, in units of 1/[`FACTOR`].
     pub(crate) factors: [[i8; TERMS]; PARTS],
-    /// Of each part, the mean distance from the expectation, relative to the other parts.
+    /// For each part, the mean distance from the prediction relative to other parts, in units of
+    /// 1/[`SPREAD`].
     pub(crate) spreads: [u8; PARTS],
 }
 
 impl Expectation {
-    /// Of 0.
+    /// The predictor without terms, which always predicts 0.
     pub(crate) const NONE: Self = Self {
         row: 1,
         part: 1,
@@ -60,12 +62,12 @@ impl Expectation {
         spreads: [SPREAD as u8; PARTS],
     };
 
-    /// Parts of a row.
+    /// Returns the number of parts of a row.
     pub(crate) fn parts(&self) -> usize {
         usize::from(self.row.div_ceil(self.part))
     }
 
-    /// Whether it keeps to its limits.
+    /// Returns whether all fields are within their limits.
     pub(crate) fn is_sound(&self) -> bool {
         let offsets = self.offsets.get(..self.terms);
         self.row > 0
@@ -76,14 +78,15 @@ impl Expectation {
     }
 }
 
-/// What is known of weights.
+/// The state of the model of weights.
 #[derive(Clone)]
 pub(crate) struct Weights {
     expectation: Expectation,
-    /// Weights until the part ends, and until the row does.
+    /// Number of weights left in the part, and in the row.
     left: [u16; 2],
     part: usize,
-    /// Mean distances from the expectation over the last 16 and 64, in units of 2^-14.
+    /// Running means of the distance from the prediction, with time constants of 16 and 64 weights,
+    /// in units of 2^-14.
     distances: [u32; 2],
     nodes: [[[Counter; NODES]; DISTANCES]; SPREADS],
     bits: [Counter; 128],
@@ -99,7 +102,7 @@ impl Weights {
         bits: [Counter::of(1 << 15, 1 << 15, SEEN); 128],
     };
 
-    /// Goes on with other weights, of which no earlier ones are neighbours.
+    /// Starts a new block of weights with its own predictor.
     pub(crate) fn begin(&mut self, expectation: &Expectation) {
         self.expectation = *expectation;
         self.part = 0;
@@ -120,7 +123,7 @@ impl Weights {
             .sum();
         let expected = expected.clamp(-127 * FACTOR, 127 * FACTOR);
         let relative = u32::from(self.expectation.spreads[self.part]);
-        // Of the weights around here, in units of 1/64.
+        // The spread of recent weights, in units of 1/64.
         let spread = (((self.distances[0] + self.distances[1]) >> 9) * relative) / SPREAD;
 
         let weight = self.size(coder, weight, expected, spread)?;
@@ -138,7 +141,7 @@ impl Weights {
         Ok(weight)
     }
 
-    /// The next part of the row where this one has ended.
+    /// Advances by one weight, to the next part or row if necessary.
     fn step(&mut self) {
         let [part, row] = &mut self.left;
         (*part, *row) = (*part - 1, *row - 1);
@@ -152,7 +155,7 @@ impl Weights {
         *part = self.expectation.part.min(*row);
     }
 
-    /// Codes a weight by what is expected and how far weights are from that, both in units of 1/64.
+    /// Codes a weight, given the prediction and the spread, both in units of 1/64.
     #[inline(always)]
     fn size<C: Coder>(
         &mut self,
@@ -174,7 +177,7 @@ impl Weights {
         let [low, high] = &mut self.nodes[class][place..place + 2] else { unreachable!() };
         let mut nodes = Nodes { low, high, between };
 
-        // −128 is what a negative zero would be.
+        // −128 is coded as negative zero.
         let mirrored = expected < 0;
         let magnitude = u32::from(weight.unsigned_abs()) % 128;
         let octaves = 32 - magnitude.leading_zeros();
@@ -214,7 +217,7 @@ impl Weights {
     }
 }
 
-/// Two neighbouring contexts, in the ratio of their nearness.
+/// Two adjacent contexts, interpolated by their distances.
 struct Nodes<'a> {
     low: &'a mut [Counter; NODES],
     high: &'a mut [Counter; NODES],

@@ -1,4 +1,4 @@
-//! The expansion of compressed bundles is bounded, and every bundle can be packed within the bound.
+//! The expansion of compressed bundles is bounded, and every bundle compresses within the bound.
 #![cfg(feature = "alloc")]
 
 use hardtack_bundle::{Family, SectionKind, Writer};
@@ -20,7 +20,7 @@ fn bundle(weights: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Unpacks with a limit. Returns the result and the number of bytes written.
+/// Decompresses with a limit. Returns the result and the number of bytes written.
 fn limited(packed: &[u8], limit: u64) -> (Result<u64, UnpackError<String, String>>, usize) {
     let mut written = Vec::new();
     let options = UnpackOptions { limit };
@@ -34,7 +34,7 @@ fn limited(packed: &[u8], limit: u64) -> (Result<u64, UnpackError<String, String
 }
 
 #[test]
-fn compression_bombs_are_refused() {
+fn decompression_bombs_are_rejected() {
     let most = most_bytes(PEBIBYTE.len() as u64) as usize;
     assert_eq!(most, 745_472);
     for packed in [PEBIBYTE, MEBIBYTES] {

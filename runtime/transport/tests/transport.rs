@@ -1,4 +1,5 @@
-//! What is packed comes out as it was, and whatever is not a whole transport form is refused.
+//! Bundles survive compression and decompression. Anything but a complete compressed bundle is
+//! rejected.
 #![cfg(feature = "alloc")]
 
 use std::fs;
@@ -8,7 +9,7 @@ use hardtack_bundle::{Bundle, Error, Family, SectionKind, Summary, Writer};
 use hardtack_transport::{MAX_SECTIONS, Memory, PackError, UnpackError, pack, unpack, unpack_in};
 use proptest::prelude::*;
 
-/// Bytes before the header of the bundle, and the bytes of that.
+/// The offset of the bundle's header, and its size.
 const HEAD: usize = 12;
 const HEADER: usize = 64;
 
@@ -19,14 +20,14 @@ fn unpacked(packed: &[u8]) -> Result<(Vec<u8>, Summary), String> {
 }
 
 fn refusal(packed: &[u8]) -> String {
-    unpacked(packed).expect_err("refused")
+    unpacked(packed).expect_err("rejected")
 }
 
-/// Packs, and compares what comes out.
+/// Compresses a bundle, and checks that decompression restores it.
 fn round_trip(bundle: &[u8]) -> Vec<u8> {
     let packed = pack(bundle).unwrap();
     let (back, summary) = unpacked(&packed).unwrap();
-    assert!(back == bundle, "other bytes came out");
+    assert!(back == bundle, "decompression gave different bytes");
     assert_eq!(summary.root, Bundle::parse(bundle).unwrap().root());
     packed
 }
@@ -50,7 +51,7 @@ fn small() -> Vec<u8> {
     with_weights(Family::Mcu, weights)
 }
 
-/// Numbers without order.
+/// Pseudorandom numbers.
 fn noise(count: usize) -> impl Iterator<Item = u32> {
     (0..count as u64).map(|i| {
         let z = (i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -60,7 +61,7 @@ fn noise(count: usize) -> impl Iterator<Item = u32> {
 }
 
 #[test]
-fn frozen_bundles_come_back() {
+fn frozen_bundles_round_trip() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen");
     let mut count = 0;
     for entry in
@@ -77,9 +78,9 @@ fn frozen_bundles_come_back() {
     assert!(count >= 4, "{count}");
 }
 
-/// Files of the past are unpacked for ever, whatever the packer writes today.
+/// Compressed bundles of earlier versions must stay readable, whatever the compressor writes now.
 #[test]
-fn frozen_transport_files_come_back() {
+fn frozen_compressed_bundles_are_decompressed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen");
     for (packed, bundle) in [
         ("transport/kws_dscnn.tackz", "programs/kws_dscnn.tack"),
@@ -91,7 +92,7 @@ fn frozen_transport_files_come_back() {
 }
 
 #[test]
-fn memory_is_bounded_and_used_again() {
+fn memory_is_bounded_and_reusable() {
     assert!(size_of::<Memory>() <= 34 << 10, "{}", size_of::<Memory>());
     let mut memory = Memory::new();
     let packed = pack(&small()).unwrap();
@@ -104,18 +105,18 @@ fn memory_is_bounded_and_used_again() {
 }
 
 #[test]
-fn every_cut_is_refused() {
+fn every_truncation_is_rejected() {
     let packed = pack(&small()).unwrap();
     for length in 0..packed.len() {
         assert!(!refusal(&packed[..length]).is_empty(), "{length}");
     }
-    assert!(refusal(&packed[..200]).contains("cut off"));
+    assert!(refusal(&packed[..200]).contains("truncated"));
     let longer = [&packed[..], &[0]].concat();
     assert!(refusal(&longer).contains("damaged"));
 }
 
 #[test]
-fn every_changed_byte_is_refused() {
+fn every_changed_byte_is_rejected() {
     let packed = pack(&small()).unwrap();
     for at in 0..packed.len() {
         for change in [1, 0x80, 0xff] {
@@ -127,7 +128,7 @@ fn every_changed_byte_is_refused() {
 }
 
 #[test]
-fn hostile_heads_are_refused() {
+fn hostile_headers_are_rejected() {
     let packed = pack(&small()).unwrap();
     let changed = |at: usize, bytes: &[u8]| {
         let mut damaged = packed.clone();
@@ -139,11 +140,11 @@ fn hostile_heads_are_refused() {
     assert!(matches!(changed(6, b"\n\n"), UnpackError::TextTransfer));
     assert!(matches!(changed(8, &[0]), UnpackError::OtherVersion { found: 0 }));
     assert!(matches!(changed(8, &[3]), UnpackError::OtherVersion { found: 3 }));
-    // Nothing in it needs version 2.
+    // The file does not need version 2.
     assert!(matches!(changed(8, &[2]), UnpackError::Damaged));
     assert!(matches!(changed(10, &[1]), UnpackError::Damaged));
     assert!(matches!(changed(HEAD, &[0; 8]), UnpackError::Refused(Error::NotABundle)));
-    // A length and a number of sections that are not there.
+    // A wrong length and a wrong number of sections.
     assert!(matches!(
         changed(HEAD + 16, &[0xff; 8]),
         UnpackError::TooLarge { length: u64::MAX, .. }
@@ -153,12 +154,12 @@ fn hostile_heads_are_refused() {
         changed(HEAD + 12, &[200]),
         UnpackError::Refused(Error::TooManySections { .. })
     ));
-    // Another bundle's root digest.
+    // The root digest of another bundle.
     assert!(matches!(changed(HEAD + 32, &[9; 32]), UnpackError::Refused(Error::RootDigest { .. })));
 }
 
 #[test]
-fn what_has_no_transport_form_is_told() {
+fn invalid_bundles_are_not_compressed() {
     let damaged = {
         let mut bytes = small();
         let at = bytes.len() - 100;
@@ -174,7 +175,7 @@ fn what_has_no_transport_form_is_told() {
 }
 
 #[test]
-fn edges_come_back() {
+fn edge_cases_round_trip() {
     for length in [0, 1, 15, 16, 17, 63, 64, 65, 300] {
         round_trip(&with_weights(Family::Mcu, (0..length).map(|i| i as u8).collect()));
         round_trip(&bundle(&[(SectionKind::Constants, vec![0x80; length])]));
@@ -183,7 +184,7 @@ fn edges_come_back() {
     round_trip(&with_weights(Family::NeonDot, vec![0; 70_000]));
 }
 
-/// So many rows of this depth without their zeros, and with them. One of `one_of` is not 0.
+/// Rows of this depth in sparse and in dense form. On average, one of `one_of` weights is not 0.
 fn sparse(rows: u32, depth: u32, one_of: u32) -> [Vec<u8>; 2] {
     let mut form: Vec<u8> = [rows, depth].iter().flat_map(|n| n.to_le_bytes()).collect();
     let weight = |n: u32| if n.is_multiple_of(one_of) { (n >> 8) as u8 % 61 + 1 } else { 0 };
@@ -199,7 +200,7 @@ fn sparse(rows: u32, depth: u32, one_of: u32) -> [Vec<u8>; 2] {
 }
 
 #[test]
-fn weights_without_zeros_take_what_they_take_with_them() {
+fn sparse_weights_compress_as_well_as_dense_ones() {
     let around = |weights: &[u8]| {
         let mut bytes: Vec<u8> = noise(100).map(|n| n as u8).collect();
         bytes.resize(112, 0);
@@ -211,18 +212,18 @@ fn weights_without_zeros_take_what_they_take_with_them() {
     for (rows, depth, one_of) in [(64, 288, 2), (31, 640, 4), (200, 33, 3), (9, 4095, 10)] {
         let [form, dense] = sparse(rows, depth, one_of);
         let (without, with) = (around(&form), around(&dense));
-        // Heads of more blocks, and what is around them, take a little.
+        // More block headers, and the bytes around them, take some space.
         assert!(without <= with + with / 50 + 32, "{rows}×{depth}: {without} of {with}");
     }
-    // Small numbers are no layer, even where they could be one row of five zeros.
+    // A few small numbers are not a layer, although they look like one row of five zeros.
     let biases: Vec<u8> = [1u32, 5, 0, 3].iter().flat_map(|n| n.to_le_bytes()).collect();
     assert_eq!(round_trip(&with_weights(Family::Mcu, biases.repeat(20)))[8], 1);
-    // Longer rows are bytes like others.
+    // Longer rows are coded like other bytes.
     round_trip(&with_weights(Family::Mcu, sparse(3, 4096, 3)[0].clone()));
 }
 
 #[test]
-fn hostile_rows_without_zeros_are_refused() {
+fn hostile_sparse_rows_are_rejected() {
     let packed = pack(&with_weights(Family::Mcu, sparse(20, 40, 3)[0].clone())).unwrap();
     assert_eq!(packed[8], 2);
     for at in 0..packed.len() {
@@ -236,23 +237,23 @@ fn hostile_rows_without_zeros_are_refused() {
 }
 
 #[test]
-fn weights_take_what_their_distribution_takes() {
+fn weights_are_coded_near_their_entropy() {
     const COUNT: usize = 20_000;
     let bytes = |weights| round_trip(&with_weights(Family::Mcu, weights)).len() as f64;
     let rest = bytes(Vec::new());
-    // Bits of each weight, and how much more of them is allowed for what must be learnt.
+    // The entropy per weight in bits, and the relative overhead allowed for learning.
     let check = |what: &str, weights: Vec<u8>, bits: f64, more: f64| {
         let (packed, entropy) = (bytes(weights) - rest, COUNT as f64 * bits / 8.0);
         assert!(packed < entropy * (1.0 + more), "{what}: {packed} of {entropy}");
     };
-    // Seven levels, as often as so many of six bits are set.
+    // Seven levels, with the binomial distribution of the number of set bits out of six.
     let levels = noise(COUNT).map(|n| ((n & 0x3f).count_ones() as i8 * 18 - 54) as u8);
     let parts = [1.0, 6.0, 15.0, 20.0, 15.0, 6.0, 1.0f64].map(|n| n / 64.0);
     let entropy = parts.iter().map(|p| -p * p.log2()).sum();
     check("levels", levels.collect(), entropy, 0.03);
     let sparse = noise(COUNT).map(|n| if n % 32 == 0 { (n >> 8) as u8 } else { 0 });
     check("sparse", sparse.collect(), 0.2006 + 8.0 / 32.0, 0.15);
-    // Each resembles the one 16 before.
+    // Each weight is similar to the one 16 before it.
     let mut smooth: Vec<u8> = Vec::new();
     for (i, n) in noise(COUNT).enumerate() {
         let before = if i < 16 { 0 } else { smooth[i - 16] as i8 };
@@ -262,7 +263,7 @@ fn weights_take_what_their_distribution_takes() {
 }
 
 #[test]
-fn reals_take_little_more_than_their_mantissas() {
+fn floats_take_little_more_than_their_mantissas() {
     let reals: Vec<u8> =
         noise(8000).flat_map(|n| (1.0 + n as f32 / 2.0f32.powi(31)).to_le_bytes()).collect();
     let packed = round_trip(&bundle(&[(SectionKind::Constants, reals)])).len();
@@ -273,7 +274,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_sections_come_back(
+    fn any_sections_round_trip(
         weights in prop::collection::vec(any::<u8>(), 0..3000),
         period in 1..200usize,
         scale in 1..128i32,
@@ -293,7 +294,7 @@ proptest! {
     }
 
     #[test]
-    fn foreign_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+    fn arbitrary_bytes_are_rejected(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(unpacked(&bytes).is_err());
         let mut framed = pack(&small()).unwrap();
         framed.truncate(HEAD + HEADER);

@@ -1,4 +1,5 @@
-//! One Rust runtime with one model, in a process of its own; the protocol is that of `worker.py`.
+//! Runs one model with one Rust runtime, in a separate process. The protocol is that of
+//! `worker.py`.
 //!
 //!     hardtack-peers --peer tract|rten --model FILE --threads N
 
@@ -8,7 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 type Answer<T> = Result<T, Box<dyn Error>>;
-/// A loaded model with its input: runs once and gives a number of its output.
+/// A loaded model with its input. A call runs one inference and returns a number that depends on
+/// the output.
 type Run = Box<dyn FnMut() -> Answer<f32>>;
 
 fn main() -> Answer<()> {
@@ -17,7 +19,7 @@ fn main() -> Answer<()> {
     let mut run = match peer.as_str() {
         "tract" => tract(&model, threads.parse()?)?,
         "rten" => rten(&model, threads.parse()?)?,
-        other => return Err(format!("there is no peer {other}").into()),
+        other => return Err(format!("{other} is not a peer; use tract or rten").into()),
     };
     let load = microseconds(began);
     let began = Instant::now();
@@ -40,7 +42,7 @@ fn main() -> Answer<()> {
     Ok(())
 }
 
-/// The values of `--peer`, `--model` and `--threads`.
+/// Returns the values of `--peer`, `--model` and `--threads`.
 fn arguments() -> Answer<[String; 3]> {
     let all: Vec<String> = std::env::args().skip(1).collect();
     let value = |name: &str| {
@@ -54,7 +56,7 @@ fn microseconds(began: Instant) -> f64 {
     began.elapsed().as_nanos() as f64 / 1e3
 }
 
-/// Numbers in -1..1 that look random.
+/// Returns pseudorandom numbers from -1 to 1.
 fn noise(count: usize) -> Vec<f32> {
     let mut state = 1_u32;
     let step = |_| {
@@ -72,7 +74,8 @@ fn tract(path: &str, threads: usize) -> Answer<Run> {
         tract_linalg::multithread::set_default_executor(executor);
     }
     let model = tract_onnx::onnx().model_for_path(path)?.into_optimized()?;
-    let shape = model.input_fact(0)?.shape.as_concrete().ok_or("a shape is not known")?.to_vec();
+    let shape =
+        model.input_fact(0)?.shape.as_concrete().ok_or("the input shape is dynamic")?.to_vec();
     let plan = model.into_runnable()?;
     let input = Tensor::from_shape(&shape, &noise(shape.iter().product()))?;
     Ok(Box::new(move || {
@@ -92,7 +95,7 @@ fn rten(path: &str, threads: usize) -> Answer<Run> {
     let shape: Vec<usize> = model.input_shape(0).ok_or("no shape")?.iter().map(fixed).collect();
     let data = noise(shape.iter().product());
     let input = Value::from_shape(&shape, data)?;
-    let id = *model.input_ids().first().ok_or("it has no input")?;
+    let id = *model.input_ids().first().ok_or("the model has no input")?;
     let outputs = model.output_ids().to_vec();
     let pool = Arc::new(ThreadPool::with_num_threads(threads));
     let options = RunOptions::default().with_thread_pool(Some(pool));

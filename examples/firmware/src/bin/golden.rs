@@ -1,5 +1,5 @@
-//! Checks the golden vectors of the bundle in flash, and tells over semihosting whether they hold
-//! and how many instructions an inference takes.
+//! Runs the golden vectors of the bundle in flash. Prints over semihosting whether they match and
+//! how many instructions an inference takes.
 #![no_std]
 #![no_main]
 
@@ -12,14 +12,14 @@ use hardtack_bundle::golden::{Content, Vector};
 use hardtack_firmware::board::Clock;
 use hardtack_firmware::{ARENA_SIZE, Memory, Network, Refusal, TICKS_PER_SECOND, bundle};
 
-/// Of a second. In the emulator each is an instruction.
+/// Nanoseconds per second. The emulator executes one instruction per nanosecond.
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// What was found.
+/// The result of the check.
 struct Checked {
     cases: usize,
     equal: usize,
-    /// Of the last inference.
+    /// Number of instructions of the last inference.
     instructions: u64,
 }
 
@@ -42,7 +42,7 @@ fn check(memory: &mut Memory, clock: &Clock) -> Result<Checked, Refusal> {
     Ok(checked)
 }
 
-/// The integers of a vector.
+/// Fills `integers` with the elements of a vector.
 fn fill(vector: &Vector<'_>, integers: &mut [i8]) {
     match vector.content {
         Content::Stored(bytes) | Content::Sampled { bytes, .. } => {
@@ -52,7 +52,7 @@ fn fill(vector: &Vector<'_>, integers: &mut [i8]) {
         }
         Content::Generated(generator) => {
             for (integer, index) in integers.iter_mut().zip(0..) {
-                // The integer below.
+                // Round down.
                 let real = generator.element(index);
                 *integer = (real as i32 - i32::from((real as i32) as f32 > real)) as i8;
             }
@@ -60,7 +60,7 @@ fn fill(vector: &Vector<'_>, integers: &mut [i8]) {
     }
 }
 
-/// Whether an output is that of the vector, to the bit.
+/// Returns whether an output matches the vector bit-exactly.
 fn equals(vector: &Vector<'_>, integers: &[i8]) -> bool {
     let (bytes, step) = match vector.content {
         Content::Stored(bytes) => (bytes, 1),
@@ -73,7 +73,7 @@ fn equals(vector: &Vector<'_>, integers: &[i8]) -> bool {
 #[entry]
 fn main() -> ! {
     static mut MEMORY: Memory = Memory::new();
-    let peripherals = cortex_m::Peripherals::take().expect("nobody took them before");
+    let peripherals = cortex_m::Peripherals::take().expect("the peripherals are taken only here");
     let found = check(MEMORY, &Clock::start(peripherals.SYST));
     if let Ok(mut out) = hio::hstdout() {
         let _ = match &found {

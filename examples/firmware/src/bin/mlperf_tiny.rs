@@ -1,4 +1,5 @@
-//! Speaks the serial protocol of MLPerf Tiny, so that the benchmark's runner can drive the board.
+//! Implements the serial protocol of MLPerf Tiny, so that the benchmark's runner can control the
+//! board.
 #![no_std]
 #![no_main]
 
@@ -10,7 +11,7 @@ use hardtack_firmware::board::{Clock, Serial};
 use hardtack_firmware::protocol::{Device, Protocol};
 use hardtack_firmware::{IS_AUTOENCODER, MODEL, Memory, Network, Refusal, SENT, Sent, bundle};
 
-/// The network, what it reads and writes, and the time.
+/// The network, its memory and the clock.
 struct Measured {
     network: Network,
     memory: &'static mut Memory,
@@ -26,7 +27,7 @@ impl Device for Measured {
     }
 
     fn infer(&mut self) {
-        // The memory was made for this bundle.
+        // This cannot fail, because the memory has the sizes of this bundle.
         let _ = self.network.infer(self.memory);
     }
 
@@ -45,7 +46,7 @@ impl Device for Measured {
 #[entry]
 fn main() -> ! {
     static mut MEMORY: Memory = Memory::new();
-    let peripherals = cortex_m::Peripherals::take().expect("nobody took them before");
+    let peripherals = cortex_m::Peripherals::take().expect("the peripherals are taken only here");
     let clock = Clock::start(peripherals.SYST);
     let mut serial = Serial::start();
     match bundle().and_then(|bundle| Network::of(&bundle)) {

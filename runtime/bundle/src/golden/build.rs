@@ -6,23 +6,23 @@ use super::{Content, GENERATED, HEAD_BYTES, PART_ALIGNMENT, SAMPLED, TENSOR_BYTE
 use crate::manifest::MAX_RANK;
 use crate::{DType, WriteError};
 
-/// A tensor of a test vector, as the writer takes it.
+/// A tensor of a golden vector, as input to [`GoldenBuilder`].
 #[derive(Clone, Copy, Debug)]
 pub struct GoldenTensor<'a> {
-    /// Name of the model's input or output.
+    /// The name of the model's input or output.
     pub name: &'a str,
-    /// Element type; not [`DType::Dim`].
+    /// The element type, which must not be [`DType::Dim`].
     pub dtype: DType,
-    /// Dimensions, outermost first; at most [`MAX_RANK`].
+    /// The dimensions, outermost first; at most [`MAX_RANK`].
     pub shape: &'a [u64],
     /// The elements.
     pub content: Content<'a>,
-    /// Of an expected output: how far an element may be from it. 0 where they must be equal,
-    /// and for inputs.
+    /// The maximum absolute error of each element of an expected output. 0 requires equality, and
+    /// is used for inputs.
     pub tolerance: f32,
 }
 
-/// Makes the bytes of a golden section.
+/// Builds the bytes of a golden section.
 #[derive(Clone, Debug)]
 pub struct GoldenBuilder {
     bytes: Vec<u8>,
@@ -30,16 +30,16 @@ pub struct GoldenBuilder {
 }
 
 impl GoldenBuilder {
-    /// No cases yet.
+    /// Creates a builder without cases.
     pub fn new() -> GoldenBuilder {
         GoldenBuilder { bytes: alloc::vec![0; HEAD_BYTES], cases: 0 }
     }
 
-    /// Adds a case.
+    /// Adds a case: inputs and their expected outputs.
     ///
     /// # Errors
-    /// [`WriteError::Golden`] where a tensor's bytes do not fit its type and shape, or a number
-    /// is greater than the format can hold. Nothing has been added then.
+    /// Returns [`WriteError::Golden`], and adds nothing, if a tensor's bytes do not match its type
+    /// and shape, or a count exceeds the limits of the format.
     pub fn case(
         &mut self,
         inputs: &[GoldenTensor<'_>],
@@ -53,7 +53,7 @@ impl GoldenBuilder {
         head[..2].copy_from_slice(&count(inputs)?.to_le_bytes());
         head[2..4].copy_from_slice(&count(outputs)?.to_le_bytes());
         if inputs.iter().any(|input| matches!(input.content, Content::Sampled { .. })) {
-            return Err(WriteError::Golden("an input has only some of its elements"));
+            return Err(WriteError::Golden("an input is sampled; only outputs may be sampled"));
         }
         for tensor in inputs.iter().chain(outputs) {
             check(tensor)?;
@@ -66,13 +66,13 @@ impl GoldenBuilder {
         Ok(self)
     }
 
-    /// The section's bytes.
+    /// Returns the bytes of the section.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes[..4].copy_from_slice(&self.cases.to_le_bytes());
         self.bytes
     }
 
-    /// `tensor` has been checked.
+    /// Appends a tensor that [`check`] has accepted.
     fn tensor(&mut self, tensor: &GoldenTensor<'_>) {
         let mut head = [0; TENSOR_BYTES];
         head[0] = tensor.dtype.number();
@@ -118,7 +118,8 @@ impl Default for GoldenBuilder {
     }
 }
 
-/// Bytes of the elements; `None` where they are too many to count or have no size.
+/// Returns the size of all elements in bytes, or `None` if it overflows or the element type has no
+/// fixed size.
 fn length(tensor: &GoldenTensor<'_>) -> Option<u64> {
     let size = tensor.dtype.size()? as u64;
     tensor.shape.iter().try_fold(size, |all, dim| all.checked_mul(*dim))
@@ -126,23 +127,29 @@ fn length(tensor: &GoldenTensor<'_>) -> Option<u64> {
 
 fn check(tensor: &GoldenTensor<'_>) -> Result<(), WriteError> {
     if tensor.dtype.size().is_none() {
-        return Err(WriteError::Golden("dimensions are not elements"));
+        return Err(WriteError::Golden("the element type dim is not supported"));
     }
     let length = length(tensor).ok_or(WriteError::Golden("a tensor is too large"))?;
     match tensor.content {
         Content::Stored(bytes) if bytes.len() as u64 != length => {
-            return Err(WriteError::Golden("a tensor's bytes are not as many as its shape says"));
+            return Err(WriteError::Golden(
+                "the size of a tensor does not match its type and shape",
+            ));
         }
         Content::Generated(generator) if !generator.is_sound() => {
-            return Err(WriteError::Golden("the limits of generated elements are not in order"));
+            return Err(WriteError::Golden(
+                "generated elements need finite bounds with low <= high",
+            ));
         }
         Content::Sampled { step: 0, .. } => {
-            return Err(WriteError::Golden("elements are sampled at no distance"));
+            return Err(WriteError::Golden("the step of a sampled output is 0"));
         }
         Content::Sampled { step, bytes } => {
             let size = tensor.dtype.size().unwrap_or(1) as u64;
             if bytes.len() as u64 != (length / size).div_ceil(step) * size {
-                return Err(WriteError::Golden("sampled elements are not as many as they must be"));
+                return Err(WriteError::Golden(
+                    "the sampled elements do not match the shape and step",
+                ));
             }
         }
         _ => {}
@@ -154,7 +161,7 @@ fn check(tensor: &GoldenTensor<'_>) -> Result<(), WriteError> {
         return Err(WriteError::Golden("a tensor's name is too long"));
     }
     if !(tensor.tolerance >= 0.0 && tensor.tolerance.is_finite()) {
-        return Err(WriteError::Golden("a tolerance is not a number from 0"));
+        return Err(WriteError::Golden("a tolerance is negative or not finite"));
     }
     Ok(())
 }
@@ -187,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn written_vectors_are_read_back() {
         let bytes = sample();
         let golden = Golden::parse(&bytes).unwrap();
         assert_eq!(golden.len(), 2);
@@ -209,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_elements_cost_their_rule_alone() {
+    fn generated_elements_take_constant_space() {
         let generator = Generator { seed: 3, low: -1.0, high: 1.0 };
         let noise = GoldenTensor {
             name: "noise",
@@ -230,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_output_is_known_by_some_of_its_elements() {
+    fn a_large_output_is_stored_as_a_sample() {
         let sampled = |step, bytes| GoldenTensor {
             name: "boxes",
             dtype: DType::U8,
@@ -251,14 +258,14 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(Golden::parse(&bytes[..length]).is_err(), "{length}");
         }
-        // The case's head says one output; as an input it is refused.
+        // Turn the sampled output into an input, which must not be sampled.
         let mut input = bytes.clone();
         (input[8], input[10]) = (1, 0);
         assert!(matches!(Golden::parse(&input), Err(Error::Golden { .. })));
     }
 
     #[test]
-    fn every_truncation_is_refused() {
+    fn every_truncation_is_rejected() {
         let bytes = sample();
         for length in 0..bytes.len() {
             assert!(
@@ -271,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_not_written() {
+    fn inconsistent_tensors_are_not_written() {
         let mut golden = GoldenBuilder::new();
         let tensor = GoldenTensor {
             name: "x",

@@ -1,43 +1,44 @@
-//! The elements of a test vector: stored, or generated where storing them would cost more than
-//! they tell.
+//! The elements of a golden vector: stored, sampled, or generated where storing them would take
+//! too much space.
 
-/// How the elements of a test vector are given.
+/// The elements of a golden vector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Content<'a> {
-    /// The elements, row-major and little-endian.
+    /// All elements, row-major and little-endian.
     Stored(&'a [u8]),
-    /// Numbers that every machine generates alike.
+    /// Pseudorandom numbers, which are the same on every machine.
     Generated(Generator),
-    /// Of an expected output that is large: every so many elements of its row-major order, from
-    /// the first on.
+    /// A strided sample of a large expected output: the elements at indices 0, `step`, 2 · `step`
+    /// and so on of its row-major order.
     Sampled {
-        /// From one element to the next; at least 1.
+        /// The stride of the sample in elements, at least 1.
         step: u64,
-        /// The elements, little-endian.
+        /// The sampled elements, little-endian.
         bytes: &'a [u8],
     },
 }
 
-/// Evenly spread numbers, the same on every machine. Element `i` is made from
-/// `z = mix(seed + (i + 1) · 0x9E3779B97F4A7C15)`, modulo 2^64, with the finalizer of SplitMix64
-/// (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014), as
-/// `low + (high − low) · (z >> 40) / 2^24`, each operation rounded to f32. Where the element
-/// type is an integer, the result is rounded down.
+/// A generator of uniformly distributed numbers that are the same on every machine.
+///
+/// Element `i` is `low + (high − low) · (z >> 40) / 2^24`, with each operation rounded to f32 and
+/// `z = mix(seed + (i + 1) · 0x9E3779B97F4A7C15)` modulo 2^64. `mix` is the finalizer of SplitMix64
+/// (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014). For integer
+/// element types, the result is rounded down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Generator {
-    /// Which sequence.
+    /// The seed of the sequence.
     pub seed: u64,
-    /// Least value.
+    /// The lower bound, inclusive.
     pub low: f32,
-    /// No value reaches this.
+    /// The upper bound of the range that values are drawn from.
     pub high: f32,
 }
 
 impl Generator {
-    /// Bytes of its stored form.
+    /// Size in bytes of an encoded generator.
     pub(super) const BYTES: usize = 16;
 
-    /// The element at an index.
+    /// Returns the element at an index.
     pub fn element(&self, index: u64) -> f32 {
         let step = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut z = self.seed.wrapping_add(step);
@@ -48,7 +49,7 @@ impl Generator {
         self.low + (self.high - self.low) * unit
     }
 
-    /// Whether its limits are numbers in order.
+    /// Returns whether the bounds are finite and in order.
     pub(super) fn is_sound(&self) -> bool {
         self.low <= self.high && (self.high - self.low).is_finite()
     }
@@ -58,9 +59,9 @@ impl Generator {
 mod tests {
     use super::*;
 
-    /// The raw numbers are those of the published reference of SplitMix64 for seed 1234567.
+    /// Compares with the published reference output of SplitMix64 for seed 1234567.
     #[test]
-    fn elements_are_those_of_the_published_sequence() {
+    fn elements_match_the_published_sequence() {
         let generator = Generator { seed: 1_234_567, low: 0.0, high: 1.0 };
         for (index, raw) in
             [6_457_827_717_110_365_317u64, 3_203_168_211_198_807_973].iter().enumerate()
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_stay_within_their_limits() {
+    fn elements_stay_within_their_bounds() {
         let generator = Generator { seed: 7, low: -2.5, high: 4.0 };
         assert!((0..1000).map(|i| generator.element(i)).all(|x| (-2.5..4.0).contains(&x)));
     }

@@ -5,7 +5,7 @@ use crate::header::{u16_at, u32_at, u64_at};
 use crate::manifest::MAX_RANK;
 use crate::{DType, Error};
 
-/// The test vectors of a bundle. Holding it proves that they are well-formed.
+/// The golden vectors of a bundle. A value of this type is known to be well-formed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Golden<'a> {
     bytes: &'a [u8],
@@ -13,10 +13,10 @@ pub struct Golden<'a> {
 }
 
 impl<'a> Golden<'a> {
-    /// Reads the bytes of a golden section. Walks over all heads, not over the elements.
+    /// Parses the bytes of a golden section. Reads all headers, but not the elements.
     ///
     /// # Errors
-    /// The first place where they break a rule of the format.
+    /// Returns [`Error::Golden`] with the first place that breaks a rule of the format.
     pub fn parse(bytes: &'a [u8]) -> Result<Golden<'a>, Error> {
         let mut cursor = Cursor { bytes, at: 0 };
         let head = cursor.take(HEAD_BYTES)?;
@@ -32,7 +32,7 @@ impl<'a> Golden<'a> {
             for _ in 0..u16_at(head, 0) {
                 let start = cursor;
                 if let Content::Sampled { .. } = cursor.tensor()?.content {
-                    return Err(start.invalid("an input has only some of its elements"));
+                    return Err(start.invalid("an input is sampled; only outputs may be sampled"));
                 }
             }
             for _ in 0..u16_at(head, 2) {
@@ -40,22 +40,22 @@ impl<'a> Golden<'a> {
             }
         }
         if cursor.at != bytes.len() {
-            return Err(cursor.invalid("bytes are left over after the last case"));
+            return Err(cursor.invalid("the last case is followed by extra bytes"));
         }
         Ok(Golden { bytes, cases })
     }
 
-    /// Number of cases.
+    /// Returns the number of cases.
     pub fn len(&self) -> usize {
         self.cases as usize
     }
 
-    /// Whether there are no cases.
+    /// Returns whether there are no cases.
     pub fn is_empty(&self) -> bool {
         self.cases == 0
     }
 
-    /// The cases in order.
+    /// Returns an iterator over the cases, in order.
     pub fn cases(&self) -> impl Iterator<Item = Case<'a>> + Clone + use<'a> {
         let mut cursor = Cursor { bytes: self.bytes, at: HEAD_BYTES };
         (0..self.cases).map_while(move |_| {
@@ -76,7 +76,7 @@ impl core::fmt::Debug for Golden<'_> {
     }
 }
 
-/// Inputs of a model with the outputs they must give.
+/// Inputs of a model and their expected outputs.
 #[derive(Clone, Copy)]
 pub struct Case<'a> {
     inputs: u16,
@@ -86,12 +86,12 @@ pub struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    /// The inputs.
+    /// Returns the inputs, in order.
     pub fn inputs(&self) -> impl Iterator<Item = Vector<'a>> + Clone + use<'a> {
         vectors(self.at_inputs, self.inputs)
     }
 
-    /// The outputs they must give.
+    /// Returns the expected outputs, in order.
     pub fn outputs(&self) -> impl Iterator<Item = Vector<'a>> + Clone + use<'a> {
         vectors(self.at_outputs, self.outputs)
     }
@@ -113,14 +113,14 @@ fn vectors<'a>(
     (0..count).map_while(move |_| cursor.tensor().ok())
 }
 
-/// A named tensor.
+/// A named tensor of a golden vector.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Vector<'a> {
-    /// Name of the model's input or output.
+    /// The name of the model's input or output.
     pub name: &'a str,
-    /// Element type; never [`DType::Dim`].
+    /// The element type, which is never [`DType::Dim`].
     pub dtype: DType,
-    /// Of an expected output: how far an element may be from it. 0 where they must be equal.
+    /// The maximum absolute error of each element of an expected output. 0 requires equality.
     pub tolerance: f32,
     /// The elements.
     pub content: Content<'a>,
@@ -128,7 +128,7 @@ pub struct Vector<'a> {
 }
 
 impl<'a> Vector<'a> {
-    /// Dimensions, outermost first; at most [`MAX_RANK`].
+    /// Returns the dimensions, outermost first; at most [`MAX_RANK`].
     pub fn shape(&self) -> impl ExactSizeIterator<Item = u64> + Clone + use<'a> {
         self.dims.chunks_exact(8).map(|dim| u64_at(dim, 0))
     }
@@ -141,7 +141,7 @@ impl core::fmt::Debug for Vector<'_> {
     }
 }
 
-/// A position in the section.
+/// A read position in the section.
 #[derive(Clone, Copy)]
 struct Cursor<'a> {
     bytes: &'a [u8],
@@ -153,12 +153,12 @@ impl<'a> Cursor<'a> {
         Error::Golden { offset: self.at as u64, problem }
     }
 
-    /// Takes a part and the zeros that fill it up.
+    /// Takes `length` bytes, and the zero padding after them.
     fn take(&mut self, length: usize) -> Result<&'a [u8], Error> {
         let part = length
             .checked_next_multiple_of(PART_ALIGNMENT)
             .and_then(|padded| self.bytes[self.at..].get(..padded))
-            .ok_or_else(|| self.invalid("it is cut off"))?;
+            .ok_or_else(|| self.invalid("the section is truncated"))?;
         let (content, padding) = part.split_at(length);
         if padding.iter().any(|byte| *byte != 0) {
             return Err(self.invalid("padding is not zero"));
@@ -180,20 +180,20 @@ impl<'a> Cursor<'a> {
             return Err(start.invalid("too many dimensions"));
         }
         if !(tolerance >= 0.0 && tolerance.is_finite()) {
-            return Err(start.invalid("the tolerance is not a number from 0"));
+            return Err(start.invalid("the tolerance is negative or not finite"));
         }
         let dims = self.take(8 * rank)?;
-        let size = dtype.size().ok_or(start.invalid("a tensor of dimensions has no bytes"))?;
+        let size = dtype.size().ok_or(start.invalid("the element type dim is not supported"))?;
         let expected = dims
             .chunks_exact(8)
             .try_fold(size as u64, |product, dim| product.checked_mul(u64_at(dim, 0)));
         if expected != Some(length) {
-            return Err(start.invalid("the tensor's bytes are not as many as its shape says"));
+            return Err(start.invalid("the size of the tensor does not match its type and shape"));
         }
         let name = core::str::from_utf8(self.take(name)?)
             .map_err(|_| start.invalid("the tensor's name is not UTF-8"))?;
         let content = if generated && sampled {
-            return Err(start.invalid("elements are both generated and left out"));
+            return Err(start.invalid("a tensor is both generated and sampled"));
         } else if generated {
             let numbers = self.take(Generator::BYTES)?;
             let generator = Generator {
@@ -202,20 +202,21 @@ impl<'a> Cursor<'a> {
                 high: f32::from_bits(u32_at(numbers, 12)),
             };
             if !generator.is_sound() {
-                return Err(start.invalid("the limits of generated elements are not in order"));
+                return Err(start.invalid("generated elements need finite bounds with low <= high"));
             }
             Content::Generated(generator)
         } else if sampled {
             let step = u64_at(self.take(8)?, 0);
             if step == 0 {
-                return Err(start.invalid("elements are sampled at no distance"));
+                return Err(start.invalid("the step of a sampled output is 0"));
             }
             let stored = (length / size as u64).div_ceil(step).checked_mul(size as u64);
             let stored = stored.and_then(|bytes| usize::try_from(bytes).ok());
-            let bytes = self.take(stored.ok_or(start.invalid("it is cut off"))?)?;
+            let bytes = self.take(stored.ok_or(start.invalid("the section is truncated"))?)?;
             Content::Sampled { step, bytes }
         } else {
-            let length = usize::try_from(length).map_err(|_| start.invalid("it is cut off"))?;
+            let length =
+                usize::try_from(length).map_err(|_| start.invalid("the section is truncated"))?;
             Content::Stored(self.take(length)?)
         };
         Ok(Vector { name, dtype, tolerance, content, dims })

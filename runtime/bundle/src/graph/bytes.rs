@@ -1,4 +1,4 @@
-//! The graph as bytes: a `postcard` stream in which every operator carries its number,
+//! The encoding of graphs: a `postcard` stream in which every operator is stored with its number,
 //! its version and the length of its attributes.
 
 use alloc::string::String;
@@ -8,69 +8,74 @@ use serde::{Deserialize, Serialize};
 
 use super::{Constant, Fact, Graph, Node, Operator, Outlet};
 
-/// Why graph bytes were refused.
+/// Why a graph was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GraphError {
-    /// The bytes are not a graph.
+    /// The bytes cannot be decoded as a graph.
     #[error("the graph's bytes are malformed ({0})")]
     Malformed(postcard::Error),
-    /// Bytes are left over.
-    #[error("{0} bytes are left over after the graph")]
+    /// Extra bytes follow the graph.
+    #[error("the graph is followed by {0} extra bytes")]
     Trailing(usize),
-    /// An operator this runtime does not have.
+    /// A node has an operator that this runtime does not support.
     #[error(
-        "node {node:?} needs operator {id} version {version}, which this runtime does not have; \
-         update the runtime, or convert the model again with a converter of its version"
+        "node {node:?} needs operator {id} version {version}, which this runtime does not support; \
+         update the runtime, or convert the model again with a converter of the same version"
     )]
     UnknownOperator {
-        /// Name of the node.
+        /// The name of the node.
         node: String,
-        /// Number in the operator table.
+        /// The number in the operator table.
         id: u16,
-        /// Version of its attributes.
+        /// The version of the operator's attributes.
         version: u8,
     },
-    /// A node whose attributes are not those of its operator.
+    /// The attributes of a node cannot be decoded as those of its operator.
     #[error("node {node:?}: the attributes of operator {id} are malformed ({problem})")]
     Attributes {
-        /// Name of the node.
+        /// The name of the node.
         node: String,
-        /// Number in the operator table.
+        /// The number in the operator table.
         id: u16,
-        /// What is wrong.
+        /// The decoding error.
         problem: postcard::Error,
     },
-    /// A node that does not fit its graph.
+    /// A node is not consistent with its graph.
     #[error("node {node:?}: {problem}")]
     Invalid {
-        /// Name of the node.
+        /// The name of the node.
         node: String,
-        /// What is wrong.
+        /// The rule that the node breaks.
         problem: &'static str,
     },
-    /// A constant that does not lie in the constants section as its type and shape say.
-    #[error("constant {index} does not fit its place in the constants section")]
+    /// A constant is outside the constants section, or its stored type or length does not match
+    /// its type and shape.
+    #[error(
+        "constant {index} is outside the constants section, or its stored type or length does not \
+         match its type and shape"
+    )]
     Constant {
-        /// Index in [`Graph::constants`].
+        /// The index in [`Graph::constants`].
         index: usize,
     },
-    /// Two constants that share some of their bytes, but not all.
+    /// Two constants share some of their bytes, but not all.
     #[error("constants {index} and {other} overlap in the constants section")]
     ConstantsOverlap {
-        /// Index in [`Graph::constants`].
+        /// The index of the first constant in [`Graph::constants`].
         index: usize,
-        /// Index of the other.
+        /// The index of the second constant.
         other: usize,
     },
-    /// Constants that share bytes so often that reading them takes many times their section.
+    /// The constants share so many bytes that loading them takes much more memory than the size of
+    /// their section.
     #[error(
         "the constants take {needed} bytes, many times the {given} bytes of the constants section"
     )]
     ConstantsRepeated {
-        /// Bytes of the section.
+        /// The size of the constants section in bytes.
         given: u64,
-        /// Bytes of all constants together.
+        /// The total size of all constants in bytes.
         needed: u64,
     },
 }
@@ -102,10 +107,11 @@ struct StoredModel {
 }
 
 impl Graph {
-    /// The graph as bytes. The same graph gives the same bytes on every host.
+    /// Encodes the graph. The same graph gives the same bytes on every host.
     ///
     /// # Errors
-    /// Where an attribute cannot be encoded, which a well-formed graph never meets.
+    /// Returns an error if an attribute cannot be encoded. This does not happen for well-formed
+    /// graphs.
     pub fn to_bytes(&self) -> Result<Vec<u8>, GraphError> {
         let stored = StoredModel {
             symbols: self.symbols.clone(),
@@ -116,10 +122,11 @@ impl Graph {
         postcard::to_allocvec(&stored).map_err(GraphError::Malformed)
     }
 
-    /// Reads a graph and checks it with [`Graph::check`].
+    /// Decodes a graph and checks it with [`Graph::check`].
     ///
     /// # Errors
-    /// Where the bytes are malformed, an operator is unknown or the graph is not consistent.
+    /// Returns an error if the bytes are malformed, an operator is unknown or the graph is not
+    /// consistent.
     pub fn from_bytes(bytes: &[u8]) -> Result<Graph, GraphError> {
         let (stored, rest) =
             postcard::take_from_bytes::<StoredModel>(bytes).map_err(GraphError::Malformed)?;

@@ -1,52 +1,53 @@
-//! Checks that make a graph safe to walk: every reference points to something that exists.
+//! Consistency checks of a graph: every reference points to something that exists.
 //!
-//! Whether operators get as many inputs as they need, of the types and shapes they need, is for
-//! whoever runs the graph to check.
+//! The number, types and shapes of an operator's inputs are checked by the code that runs the
+//! graph.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Constant, Dim, Graph, GraphError, Node, Operator, Outlet, PadMode};
 
-/// Bodies nest at most this deep, so that walking them may recurse.
+/// The maximum nesting depth of bodies, so that code may visit them recursively.
 const LIMIT_NESTING: u8 = 16;
 
-const NO_EARLIER_VALUE: &str = "it reads a value that no earlier node gives";
-const NO_CONSTANT: &str = "it names a constant that does not exist";
-const NO_BODY: &str = "it names a body that does not come after its own graph";
-const BODY_TWICE: &str = "it names a body that is named already";
-const TOO_NESTED: &str = "its body is nested too deep";
-const BODY_PORTS: &str = "its inputs and outputs do not fit those of its body";
-const NO_INPUT: &str = "its attributes name an input that it does not have";
-const BAD_DIM: &str = "it has a dimension that is malformed";
+const NO_EARLIER_VALUE: &str = "an input is not the output of an earlier node";
+const NO_CONSTANT: &str = "an attribute refers to a constant that does not exist";
+const NO_BODY: &str = "an attribute refers to a body that does not exist or is not a later one";
+const BODY_TWICE: &str = "an attribute refers to a body that another node already uses";
+const TOO_NESTED: &str = "its body is nested too deeply";
+const BODY_PORTS: &str = "its inputs and outputs do not match those of its body";
+const NO_INPUT: &str = "an attribute refers to an input that the node does not have";
+const BAD_DIM: &str = "a dimension is malformed";
 
 impl Graph {
-    /// Checks that every reference points to something that exists and comes before, that
-    /// bodies form a tree of limited depth and fit the nodes that name them, and that every
-    /// dimension is well-formed.
+    /// Checks that nodes refer only to earlier values and to constants that exist, that bodies
+    /// form a tree of limited depth and match the nodes that use them, and that every dimension
+    /// is well-formed.
     ///
     /// # Errors
-    /// The first node that does not fit.
+    /// Returns an error for the first node that breaks a rule.
     pub fn check(&self) -> Result<(), GraphError> {
         let mut bodies = Bodies { graph: self, depths: vec![None; self.bodies.len()] };
         check_nodes(self, &mut bodies, None)?;
         for (index, body) in self.bodies.iter().enumerate() {
             if !(body.bodies.is_empty() && body.constants.is_empty() && body.symbols.is_empty()) {
-                return Err(invalid("", "a body has bodies, constants or symbols of its own"));
+                return Err(invalid("", "a body has its own bodies, constants or symbols"));
             }
             check_nodes(body, &mut bodies, Some(index))?;
         }
         Ok(())
     }
 
-    /// Checks that every constant lies within a constants section of `length` bytes, with as
-    /// many bytes as its type and shape say, and that two constants have the same bytes or share
-    /// none. Of a constant of dimensions, the elements are not read.
+    /// Checks that every constant lies within a constants section of `length` bytes, that its
+    /// length matches its type and shape, and that two constants have the same bytes or share
+    /// none. The elements of [`DType::Dim`](crate::DType::Dim) constants are not decoded.
     ///
     /// # Errors
-    /// [`GraphError::Constant`] with the first constant that does not lie there,
-    /// [`GraphError::ConstantsOverlap`], and [`GraphError::ConstantsRepeated`] where constants
-    /// share bytes so often that reading them would take many times the size of the section.
+    /// Returns [`GraphError::Constant`] with the first invalid constant,
+    /// [`GraphError::ConstantsOverlap`] if constants overlap partly, or
+    /// [`GraphError::ConstantsRepeated`] if their total size is more than 32 times `length` and
+    /// more than 1 MiB.
     pub fn check_constants(&self, length: u64) -> Result<(), GraphError> {
         if let Some(index) = self.constants.iter().position(|constant| !fits(constant, length)) {
             return Err(GraphError::Constant { index });
@@ -70,25 +71,25 @@ impl Graph {
     }
 }
 
-/// All constants together may have this many times the bytes of their section.
+/// The total size of all constants may be this multiple of the size of their section.
 const REPEATED: u64 = 32;
-/// All constants together may have this many bytes in any case.
+/// The total size of all constants, in bytes, that is always allowed.
 const REPEATED_BYTES: u64 = 1 << 20;
 
-/// The bodies of the outermost graph, and how deep those are that have been named.
+/// The bodies of the outermost graph, with the nesting depth of those that nodes refer to.
 struct Bodies<'g> {
     graph: &'g Graph,
     depths: Vec<Option<u8>>,
 }
 
 impl<'g> Bodies<'g> {
-    /// The body `index`, which a node of the graph `namer` names; `None`: the outermost.
+    /// Returns body `index`, to which a node of body `namer` refers (`None`: the outermost graph).
     fn name(&mut self, index: u32, namer: Option<usize>) -> Result<&'g Graph, &'static str> {
         let index = index as usize;
         let depth = match namer {
             None => 0,
             Some(namer) if index <= namer => return Err(NO_BODY),
-            // A body that nothing names is never walked to.
+            // A body that no node refers to is never visited.
             Some(namer) => self.depths[namer].unwrap_or(0) + 1,
         };
         let body = self.graph.bodies.get(index).ok_or(NO_BODY)?;
@@ -118,10 +119,10 @@ fn check_nodes(
         return Err(invalid("", "an input of the graph is not an input node"));
     }
     if !graph.outputs.iter().all(|outlet| gives(&graph.nodes, outlet)) {
-        return Err(invalid("", "an output of the graph is not the value of a node"));
+        return Err(invalid("", "an output of the graph is not the output of a node"));
     }
     if graph.output_names.len() != graph.outputs.len() {
-        return Err(invalid("", "the graph has not one name for each output"));
+        return Err(invalid("", "the number of output names is not the number of outputs"));
     }
     Ok(())
 }
@@ -189,7 +190,7 @@ fn check_node(
     require(sound, BAD_DIM)
 }
 
-/// Whether `outlet` is the value of one of these nodes.
+/// Returns whether `outlet` is an output of one of `nodes`.
 fn gives(nodes: &[Node], outlet: &Outlet) -> bool {
     nodes.get(outlet.node as usize).is_some_and(|node| (outlet.slot as usize) < node.outputs.len())
 }
@@ -202,7 +203,7 @@ fn fits(constant: &Constant, section: u64) -> bool {
     let elements = constant.shape.iter().try_fold(1u64, |all, dim| all.checked_mul(*dim));
     let length = match (elements, constant.stored.size()) {
         (Some(elements), Some(size)) => elements.checked_mul(size as u64) == Some(constant.length),
-        // Each element takes at least two bytes.
+        // An element of type `Dim` takes at least two bytes.
         (Some(elements), None) => elements <= constant.length / 2,
         (None, _) => false,
     };
@@ -214,7 +215,7 @@ fn invalid(node: &str, problem: &'static str) -> GraphError {
 }
 
 impl Operator {
-    /// Calls `visit` with every dimension in the attributes.
+    /// Calls `visit` for every dimension in the attributes.
     fn each_dim(&self, mut visit: impl FnMut(&Dim)) {
         match self {
             Operator::Reshape(reshape) => reshape.from.iter().chain(&reshape.to).for_each(visit),

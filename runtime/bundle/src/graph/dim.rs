@@ -1,37 +1,38 @@
-//! A dimension: a number, or an expression over symbols.
+//! Dimensions: numbers, or expressions over symbols.
 
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-/// Most steps of an expression.
+/// The maximum number of tokens in an expression.
 const LIMIT_TOKENS: usize = 1024;
-/// How deep operations nest at most, so that a tree made of an expression may be walked.
+/// The maximum nesting depth of operations, so that code may visit an expression recursively.
 const LIMIT_DEPTH: usize = 64;
 
-/// One step of a dimension expression in postfix order. A flat list instead of a tree keeps
-/// foreign bytes from recursing.
+/// One token of a dimension expression in postfix order. The list is flat, so decoding untrusted
+/// bytes cannot recurse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Token {
     /// Push a number.
     Value(i64),
-    /// Push a symbol, an index into [`super::Graph::symbols`].
+    /// Push the value of a symbol, given by its index in [`super::Graph::symbols`].
     Symbol(u32),
-    /// Pop this many, push their sum.
+    /// Pop this many values, push their sum.
     Add(u32),
-    /// Pop this many, push their product.
+    /// Pop this many values, push their product.
     Multiply(u32),
-    /// Pop one, push it divided by this, rounded down.
+    /// Pop one value, push its quotient by this number, rounded down.
     Divide(u64),
-    /// Pop this many, push the least.
+    /// Pop this many values, push the smallest.
     Minimum(u32),
-    /// Pop this many, push the greatest.
+    /// Pop this many values, push the largest.
     Maximum(u32),
-    /// Pop this many, push the one that is not 1; all others must be equal to it.
+    /// Pop this many values, push their broadcast size: the value that is not 1, if any. All values
+    /// other than 1 must be equal.
     Broadcast(u32),
-    /// Pop right, pop left, push 1 if left ≥ right, else 0.
+    /// Pop the right operand, then the left. Push 1 if left ≥ right, else 0.
     GreaterOrEqual,
-    /// Pop right, pop left, push 1 if equal, else 0.
+    /// Pop two values. Push 1 if they are equal, else 0.
     Equal,
 }
 
@@ -45,7 +46,7 @@ pub enum Dim {
 }
 
 impl Dim {
-    /// The number, if it is one.
+    /// Returns the number, or `None` for an expression.
     pub fn value(&self) -> Option<i64> {
         match self {
             Dim::Value(value) => Some(*value),
@@ -53,12 +54,12 @@ impl Dim {
         }
     }
 
-    /// A symbol by its index in [`super::Graph::symbols`].
+    /// Creates a dimension from the index of a symbol in [`super::Graph::symbols`].
     pub fn symbol(index: u32) -> Dim {
         Dim::Expression(alloc::vec![Token::Symbol(index)])
     }
 
-    /// The symbol's index, if the dimension is a bare symbol.
+    /// Returns the index of the symbol, if the dimension is a single symbol.
     pub fn as_symbol(&self) -> Option<u32> {
         match self {
             Dim::Expression(tokens) => match tokens.as_slice() {
@@ -69,8 +70,8 @@ impl Dim {
         }
     }
 
-    /// Whether it can be evaluated, given values for that many symbols: an expression of known
-    /// symbols that leaves one value, of limited length and depth.
+    /// Returns whether the dimension is well-formed: its expression uses only the first `symbols`
+    /// symbols, leaves exactly one value, and has limited length and depth.
     pub fn is_sound(&self, symbols: usize) -> bool {
         match self {
             Dim::Value(_) => true,
@@ -78,14 +79,15 @@ impl Dim {
         }
     }
 
-    /// Several dimensions as the bytes of a constant of dimensions.
+    /// Encodes dimensions as the bytes of a [`DType::Dim`](crate::DType::Dim) constant.
     pub fn list_to_bytes(dims: &[Dim]) -> Vec<u8> {
         let bytes = |dim: &Dim| postcard::to_allocvec(dim).expect("no dimension fails to encode");
         dims.iter().flat_map(bytes).collect()
     }
 
-    /// Reads what [`Dim::list_to_bytes`] wrote: `count` dimensions of a graph with that many
-    /// symbols. `None` where the bytes are others, too few or too many, or one is not sound.
+    /// Decodes `count` dimensions from the bytes of [`Dim::list_to_bytes`], for a graph with this
+    /// number of symbols. Returns `None` if the bytes are malformed, if there are too few or too
+    /// many, or if a dimension is not well-formed.
     pub fn list_from_bytes(mut bytes: &[u8], count: usize, symbols: usize) -> Option<Vec<Dim>> {
         let mut dims = Vec::new();
         for _ in 0..count {
@@ -96,9 +98,9 @@ impl Dim {
         bytes.is_empty().then_some(dims)
     }
 
-    /// Evaluates with `symbols[i]` for symbol `i`.
+    /// Evaluates the dimension with `symbols[i]` as the value of symbol `i`.
     ///
-    /// `None` where a symbol has no value, the expression is malformed, or it overflows.
+    /// Returns `None` if a symbol has no value, or if the expression is malformed or overflows.
     pub fn evaluate(&self, symbols: &[Option<i64>]) -> Option<i64> {
         let tokens = match self {
             Dim::Value(value) => return Some(*value),
@@ -143,7 +145,7 @@ impl Dim {
     }
 }
 
-/// Walks an expression with the depth of each value on the stack.
+/// Checks an expression by tracking the depth of each value on the stack.
 fn is_sound(tokens: &[Token], symbols: usize) -> Option<()> {
     if tokens.len() > LIMIT_TOKENS {
         return None;
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_as_they_were_written() {
+    fn lists_are_read_back() {
         let dims = [Dim::Value(-3), Dim::symbol(1), Dim::Value(1 << 40)];
         let bytes = Dim::list_to_bytes(&dims);
         assert_eq!(Dim::list_from_bytes(&bytes, 3, 2).as_deref(), Some(&dims[..]));
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn soundness_is_told_without_values() {
+    fn soundness_does_not_depend_on_values() {
         let nested = |depth: usize| {
             let mut tokens = vec![Token::Symbol(0)];
             tokens.extend(vec![Token::Divide(2); depth - 1]);

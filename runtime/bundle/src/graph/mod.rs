@@ -1,8 +1,8 @@
 //! The graph of a model: nodes over the operator table, in topological order.
 //!
-//! This is the form the converter works on, the form a bundle stores, and the
-//! form the runtime adapter reads. It owns no weights: a constant names its
-//! entry in [`Graph::constants`], whose bytes lie in a section of the bundle.
+//! The converter edits this form, a bundle stores it, and the runtime adapter reads it. It does
+//! not own weights: a constant refers to its entry in [`Graph::constants`], whose bytes lie in
+//! the constants section of the bundle.
 
 mod attributes;
 mod bytes;
@@ -22,80 +22,81 @@ pub use operator::Operator;
 
 use crate::DType;
 
-/// Type and shape of one value.
+/// The element type and shape of a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// Element type.
+    /// The element type.
     pub dtype: DType,
-    /// Dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub shape: Vec<Dim>,
 }
 
-/// One output of one node.
+/// A value of the graph: one output of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Outlet {
-    /// Index into [`Graph::nodes`].
+    /// The index of the node in [`Graph::nodes`].
     pub node: u32,
-    /// Which output of that node.
+    /// The output index: which output of the node.
     pub slot: u32,
 }
 
-/// One operation. Its inputs always name earlier nodes.
+/// One operation. Its inputs are always values of earlier nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Name in the source model, as far as it had one; unique in its graph.
+    /// The name, unique in the graph: the name in the source model, if the node has one there.
     pub name: String,
-    /// What it does.
+    /// The operator and its attributes.
     pub operator: Operator,
-    /// What it reads.
+    /// The input values, in the order that the operator defines.
     pub inputs: Vec<Outlet>,
-    /// Type and shape of each output.
+    /// The element type and shape of each output.
     pub outputs: Vec<Fact>,
 }
 
-/// A constant tensor. Where its bytes are is the business of whoever holds the graph.
+/// The description of a constant tensor. Its bytes are stored outside the graph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Constant {
-    /// Element type the graph sees.
+    /// The element type in the graph.
     pub dtype: DType,
-    /// Element type of the stored bytes: [`Constant::dtype`], or F16 or BF16 where an F32
-    /// constant was stored at half size and is widened at load.
+    /// The element type of the stored bytes: [`Constant::dtype`], or F16 or BF16 for an F32
+    /// constant that is stored at half size and widened when it is loaded.
     pub stored: DType,
-    /// Concrete dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub shape: Vec<u64>,
-    /// First byte, from the start of the constants section.
+    /// The offset of the first byte, from the start of the constants section.
     pub offset: u64,
-    /// Number of bytes. For [`DType::Dim`], the elements are encoded by `postcard` one after another.
+    /// The number of bytes. Elements of type [`DType::Dim`] are encoded one after another, in
+    /// `postcard`.
     pub length: u64,
 }
 
-/// A model, or the body of a loop or branch in it.
+/// The graph of a model, or the body of a loop or branch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
-    /// Names of the symbols that dimensions use, by index.
+    /// The names of the symbols in dimensions, by index.
     pub symbols: Vec<String>,
-    /// Constant tensors, by index.
+    /// The constant tensors, by index.
     pub constants: Vec<Constant>,
-    /// Operations, each after those it reads.
+    /// The nodes, in topological order.
     pub nodes: Vec<Node>,
-    /// The nodes of kind [`Operator::Input`], in the model's order.
+    /// The indices of the [`Operator::Input`] nodes, in the order of the model's inputs.
     pub inputs: Vec<u32>,
-    /// The values the model returns, in the model's order.
+    /// The output values of the model, in order.
     pub outputs: Vec<Outlet>,
-    /// Names of [`Graph::outputs`], in the same order.
+    /// The names of [`Graph::outputs`], in the same order.
     pub output_names: Vec<String>,
-    /// Bodies of loops and branches. A body has its own nodes, inputs and outputs, and
-    /// shares the symbols and constants of the outermost graph: its own tables are empty.
-    /// Operators name a body by its index here; only the outermost graph has any, so a
-    /// body may name only bodies that come after itself.
+    /// The bodies of loops and branches, to which operators refer by index. Only the outermost
+    /// graph has bodies. A body has its own nodes, inputs and outputs, but shares the symbols and
+    /// constants of the outermost graph: its own tables are empty. A node in a body may refer only
+    /// to later bodies.
     pub bodies: Vec<Graph>,
 }
 
 impl Graph {
-    /// Type and shape of a value.
+    /// Returns the element type and shape of a value.
     ///
     /// # Panics
-    /// Where `outlet` is not of this graph.
+    /// Panics if `outlet` is not a value of this graph.
     pub fn fact(&self, outlet: Outlet) -> &Fact {
         &self.nodes[outlet.node as usize].outputs[outlet.slot as usize]
     }

@@ -1,5 +1,5 @@
-//! A bundle with every kind of section and a graph with every operator. The newest frozen
-//! bundle was made of it: whoever changes it must freeze another.
+//! A bundle with every kind of section and a graph with every operator. The newest frozen bundle
+//! is a copy of it: after a change to it, freeze a new bundle.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use hardtack_bundle::golden::{Content, Generator, GoldenBuilder, GoldenTensor};
@@ -10,7 +10,7 @@ use heapless::Vec as Bounded;
 
 pub mod operators;
 
-/// Collects into a bounded list.
+/// Collects values into a bounded list.
 fn list<T: Clone, const N: usize>(items: &[T]) -> Bounded<T, N> {
     items.iter().cloned().collect()
 }
@@ -70,7 +70,7 @@ pub fn manifest() -> Manifest<'static> {
     }
 }
 
-/// Pre-processing of a picture.
+/// Preprocessing of an image.
 pub fn preprocess() -> Preprocess {
     Preprocess::Image(Image {
         height: 224,
@@ -83,15 +83,15 @@ pub fn preprocess() -> Preprocess {
     })
 }
 
-/// Post-processing to a class.
+/// Postprocessing of a classifier.
 pub fn postprocess() -> Postprocess {
     Postprocess::Classify { softmax: true, skip: 1 }
 }
 
-/// Names of three classes.
+/// The labels of three classes.
 pub const LABELS: [&str; 3] = ["tench", "", "Schäferhund"];
 
-/// Two test vectors, with contents of every kind.
+/// Two golden cases, with tensors of every kind of content.
 pub fn golden() -> Vec<u8> {
     let half = 0.5f32.to_le_bytes();
     let image = GoldenTensor {
@@ -124,7 +124,7 @@ pub fn golden() -> Vec<u8> {
     golden.finish()
 }
 
-/// Bytes that stand for what other crates define.
+/// Placeholder bytes for sections that other crates define.
 fn counting(length: u8) -> Vec<u8> {
     (1..=length).collect()
 }
@@ -152,7 +152,7 @@ pub fn writer() -> Writer<'static> {
     writer
 }
 
-/// A smaller bundle, for tests that visit every bit.
+/// A smaller bundle, for tests that change every bit.
 pub fn small() -> Vec<u8> {
     let mut writer = Writer::new();
     writer.manifest(&manifest()).unwrap();

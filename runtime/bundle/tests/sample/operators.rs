@@ -1,4 +1,4 @@
-//! A graph with every operator of the table. What it computes makes no sense.
+//! A graph with every operator of the table. Its computation is not meaningful.
 
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
@@ -275,7 +275,7 @@ fn rest() -> Vec<Operator> {
     operators
 }
 
-/// Every operator that names no body, with every variant of its attributes.
+/// Every operator without a body, with every variant of its attributes.
 pub fn plain() -> Vec<Operator> {
     let mut operators: Vec<_> = binaries().chain(unaries()).collect();
     operators.extend(windows());
@@ -295,7 +295,7 @@ fn node(name: &str, operator: Operator, inputs: &[u32]) -> Node {
     Node { name: name.into(), operator, inputs, outputs: vec![fact()] }
 }
 
-/// A body of one input, which it returns.
+/// A body that returns its only input.
 fn body() -> Graph {
     Graph {
         nodes: vec![node("x", Operator::Input, &[])],
@@ -322,7 +322,7 @@ fn scan(body: u32, input: ScanInput) -> Operator {
     })
 }
 
-/// A graph with every operator; it passes [`Graph::check`].
+/// A graph with every operator, which passes [`Graph::check`].
 pub fn graph() -> Graph {
     let mut nodes = vec![node("input", Operator::Input, &[])];
     for operator in plain() {

@@ -1,5 +1,5 @@
-//! What tests of the interface share.
-#![allow(dead_code, reason = "each test uses a part")]
+//! Helpers of the interface tests.
+#![allow(dead_code, reason = "each test uses only some helpers")]
 
 use std::ffi::{CStr, CString, c_char};
 use std::path::Path;
@@ -15,7 +15,7 @@ pub fn frozen(name: &str) -> CString {
 
 pub fn text(text: *const c_char) -> String {
     assert!(!text.is_null());
-    // SAFETY: the library gives texts that end with a zero.
+    // SAFETY: the library returns NUL-terminated strings.
     unsafe { CStr::from_ptr(text) }.to_str().unwrap().into()
 }
 
@@ -25,7 +25,7 @@ pub fn last() -> String {
 
 pub fn bundle(name: &str) -> *mut HardtackBundle {
     let mut bundle = null_mut();
-    // SAFETY: both pointers are good.
+    // SAFETY: both pointers are valid.
     let status = unsafe { hardtack_bundle_open(frozen(name).as_ptr(), &mut bundle) };
     assert_eq!(status, Status::Ok, "{}", last());
     bundle
@@ -37,7 +37,7 @@ pub fn session(name: &str) -> *mut HardtackSession {
 
 pub fn session_with(name: &str, options: *const HardtackOptions) -> *mut HardtackSession {
     let (bundle, mut session) = (bundle(name), null_mut());
-    // SAFETY: the pointers are good, and the bundle is given up.
+    // SAFETY: the pointers are valid, and the bundle is not used after it is freed.
     unsafe {
         let status = hardtack_session_new(bundle, options, &mut session);
         assert_eq!(status, Status::Ok, "{}", last());

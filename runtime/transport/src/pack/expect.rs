@@ -1,4 +1,4 @@
-//! What the weights of a layer are expected to be, found by least squares.
+//! Fits a linear predictor to the weights of a layer, by least squares.
 
 use alloc::vec::Vec;
 use core::f64::consts::{LOG2_E, SQRT_2};
@@ -6,20 +6,20 @@ use core::f64::consts::{LOG2_E, SQRT_2};
 use crate::history::HISTORY;
 use crate::weights::{Expectation, FACTOR, PARTS, SPREAD, TERMS};
 
-/// Weights that are looked at: the first ones of a layer.
+/// The number of weights used for the fit: the first ones of a layer.
 const SAMPLE: usize = 1 << 17;
-/// Of these, those in which distances are searched.
+/// The number of these weights used to search for distances.
 const SEARCHED: usize = 1 << 15;
-/// Most terms to choose from.
+/// The maximum number of candidate terms.
 const CHOICE: usize = 12;
-/// Parts that rows may have: the elements of usual kernels.
+/// Candidate numbers of parts per row: the sizes of common kernels.
 const KERNELS: [usize; 5] = [1, 3, 5, 9, 25];
-/// What a factor takes, in bits.
+/// The estimated coded size of a factor, in bits.
 const FACTOR_BITS: f64 = 7.0;
-/// What must be won, in bits.
+/// The least saving, in bits, for which a predictor is used.
 const LEAST: f64 = 60.0;
 
-/// What takes least, by the energy that it leaves.
+/// Returns the predictor with the least estimated coded size, from the energy of its residuals.
 pub(super) fn expectation(bytes: &[u8]) -> Expectation {
     let bytes = &bytes[..bytes.len().min(SAMPLE)];
     let weights: Vec<f64> = bytes.iter().map(|byte| f64::from(*byte as i8)).collect();
@@ -41,23 +41,25 @@ pub(super) fn expectation(bytes: &[u8]) -> Expectation {
     best.1
 }
 
-/// What numbers with this sum of squares take, but for a constant each.
+/// Estimates the coded size in bits of `count` numbers with this sum of squares, up to a constant
+/// per number.
 fn bits(energy: f64, count: usize) -> f64 {
     let count = count.max(1) as f64;
     count / 2.0 * log2(energy / count + 0.1)
 }
 
-/// The binary logarithm of a normal positive number, the same on every machine.
+/// Returns the binary logarithm of a positive normal number. The result is the same on every
+/// machine.
 fn log2(x: f64) -> f64 {
     let exponent = (x.to_bits() >> 52) as i32 - 1023;
     let mantissa = f64::from_bits(x.to_bits() & ((1 << 52) - 1) | 1023 << 52);
-    // The logarithm of √2·(1 + t)/(1 − t).
+    // The mantissa is √2·(1 + t)/(1 − t).
     let t = (mantissa - SQRT_2) / (mantissa + SQRT_2);
     let series = (0..8).rev().fold(0.0, |sum, k| sum * t * t + 1.0 / f64::from(2 * k + 1));
     f64::from(exponent) + 0.5 + 2.0 * LOG2_E * t * series
 }
 
-/// How far apart weights resemble each other most.
+/// Returns the distances with the strongest autocorrelation.
 fn distances(weights: &[f64]) -> Vec<usize> {
     const TRIED: usize = 3;
     let count = weights.len();
@@ -68,14 +70,14 @@ fn distances(weights: &[f64]) -> Vec<usize> {
             let sum: f64 = weights.iter().zip(&weights[distance..]).map(|(a, b)| a * b).sum();
             (sum * sum / pairs / energy / energy, distance)
         })
-        // What chance explains is left out.
+        // Ignore correlations that are not significant.
         .filter(|(deviations, _)| *deviations > 16.0)
         .collect();
     found.sort_by(|a, b| b.0.total_cmp(&a.0));
     found.iter().take(TRIED).map(|(_, distance)| *distance).collect()
 }
 
-/// The normal equations of a part.
+/// The normal equations of one part of the rows.
 struct Normal {
     count: usize,
     energy: f64,
@@ -84,10 +86,10 @@ struct Normal {
 }
 
 impl Normal {
-    /// Factors of some of the terms.
+    /// Solves for the factors of some of the terms, rounded to multiples of 1/[`FACTOR`].
     fn factors(&self, terms: &[usize]) -> Vec<i8> {
         let n = terms.len();
-        // Drawn to 0 by as much as a few weights more would.
+        // Ridge regularization, equivalent to a few more weights.
         let ridge = 4.0 * self.energy / self.count.max(1) as f64 + 1e-9;
         let mut rows: Vec<Vec<f64>> = terms
             .iter()
@@ -120,7 +122,7 @@ impl Normal {
             .collect()
     }
 
-    /// The energy that these factors leave.
+    /// Returns the energy of the residuals with these factors.
     fn left(&self, terms: &[usize], factors: &[i8]) -> f64 {
         let real = |factor: &i8| f64::from(*factor) / f64::from(FACTOR);
         let pairs = || terms.iter().zip(factors.iter().map(real));
@@ -133,7 +135,7 @@ impl Normal {
     }
 }
 
-/// What could be expected with these rows and parts.
+/// The candidate terms and normal equations for a row length and a part length.
 struct Fit {
     row: usize,
     part: usize,
@@ -177,7 +179,7 @@ impl Fit {
         Some(Self { row, part, choice, parts })
     }
 
-    /// Adds the term that wins most, as long as one wins.
+    /// Selects terms greedily: adds the term with the greatest saving, while there is a saving.
     fn best(&self) -> (f64, Expectation) {
         let mut terms: Vec<usize> = Vec::new();
         let mut best = self.cost(&terms);
@@ -194,7 +196,8 @@ impl Fit {
         (best, self.expectation(&terms))
     }
 
-    /// The factors of a part, and what it takes with them. None where that takes more.
+    /// Returns the factors of a part and its estimated size in bits. The factors are zero if others
+    /// do not reduce the size.
     fn factors(&self, part: &Normal, terms: &[usize]) -> (Vec<i8>, f64) {
         let factors = part.factors(terms);
         let with = bits(part.left(terms, &factors), part.count) + FACTOR_BITS * terms.len() as f64;

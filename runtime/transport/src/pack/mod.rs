@@ -1,4 +1,4 @@
-//! From the bundle to the transport form.
+//! Compression of bundles.
 
 mod expect;
 mod segment;
@@ -16,30 +16,30 @@ use crate::sparse::{self, Shape};
 use crate::weights::Expectation;
 use crate::{BUNDLE_HEADER_BYTES, FIRST_VERSION, MAGIC, MAX_SECTIONS, VERSION};
 
-/// Bytes of a record of the table, the second half of which is a digest.
+/// Size in bytes of a record of the section table. The second half of a record is a digest.
 const RECORD_BYTES: usize = 64;
-/// Weights of a layer, at least: a few small numbers may look like rows without their zeros.
+/// The least number of weights of a sparse layer. Shorter data may look like sparse rows by chance.
 const LAYER: usize = 256;
 
-/// Why a bundle has no transport form.
+/// Why a bundle cannot be compressed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// The bundle was refused.
+    /// The bundle is invalid.
     #[error(transparent)]
     Bundle(#[from] Error),
-    /// It has too many sections for the memory of an unpacker.
-    #[error("the bundle has {found} sections; the transport form takes at most {MAX_SECTIONS}")]
+    /// The bundle has too many sections for the memory of a decompressor.
+    #[error("the bundle has {found} sections; a compressed bundle has at most {MAX_SECTIONS}")]
     TooManySections {
-        /// Number of sections.
+        /// The number of sections.
         found: usize,
     },
 }
 
-/// The transport form of a bundle. The same bundle gives the same bytes.
+/// Compresses a bundle. The same bundle gives the same bytes on every machine.
 ///
 /// # Errors
-/// Where the bundle does not hold, or has more than [`MAX_SECTIONS`] sections.
+/// Returns an error if the bundle is invalid or has more than [`MAX_SECTIONS`] sections.
 pub fn pack(bundle: &[u8]) -> Result<Vec<u8>, PackError> {
     let packed = packed(bundle, true)?;
     match packed.1 {
@@ -96,10 +96,10 @@ fn packed(bundle: &[u8], sparse: bool) -> Result<(Vec<u8>, bool), PackError> {
     Ok((packed, packer.is_bounded))
 }
 
-/// What a byte is in units of 1/256 bit.
+/// The size of a byte in units of 1/256 bit.
 const BYTE: u64 = 8 << 8;
 
-/// What bytes are, with what is expected of weights.
+/// How to code the bytes of a block: the kind, and the predictor of weights.
 #[derive(Clone, Copy)]
 struct Content {
     kind: Kind,
@@ -115,7 +115,7 @@ impl Content {
 struct Packer {
     models: Models,
     encoder: Encoder,
-    /// What a reader must know.
+    /// The version that a reader needs.
     version: u16,
     /// Whether to use blocks of sparse rows.
     sparse: bool,
@@ -126,7 +126,7 @@ struct Packer {
 }
 
 impl Packer {
-    /// The bytes between sections.
+    /// Codes the padding between sections.
     fn padding(&mut self, zeros: &[u8]) {
         if !zeros.is_empty() {
             self.block(Content::of(Kind::Zeros), zeros);
@@ -138,7 +138,7 @@ impl Packer {
         self.made.add(bytes.len() as u64);
     }
 
-    /// As the numbers that take least.
+    /// Codes bytes as a single block of the best kind.
     fn numbers(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             let (content, _) = self.least(bytes);
@@ -146,7 +146,7 @@ impl Packer {
         }
     }
 
-    /// As numbers of one size, or cut into parts, whichever takes less.
+    /// Codes bytes as a single block, or divided into parts, whichever is smaller.
     fn constants(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -162,15 +162,15 @@ impl Packer {
         }
     }
 
-    /// What bytes are as numbers of one size, and what they then take.
+    /// Returns the best kind of raw bytes or numbers for a single block, and its coded size in
+    /// units of 1/256 bit.
     fn least(&self, bytes: &[u8]) -> (Content, u64) {
         let kinds = [Kind::Raw, Kind::Numbers(1), Kind::Numbers(2), Kind::Numbers(4)];
         let each = kinds.map(Content::of).map(|content| (content, self.cost(&content, bytes)));
         each.into_iter().min_by_key(|(_, cost)| *cost).expect("there are kinds")
     }
 
-    /// A section of weights: those without their zeros, which are found by their form, and the
-    /// others between them.
+    /// Codes a section of weights. Sparse layers are detected by their form.
     fn weights(&mut self, bytes: &[u8]) {
         let (mut from, mut at) = (0, 0);
         while self.sparse && at < bytes.len() {
@@ -180,7 +180,7 @@ impl Packer {
                 continue;
             };
             self.parts(&bytes[from..at], Packer::expected);
-            // With the zeros up to where the next range may begin.
+            // Include the zeros up to the position where the next range may begin.
             let end = (at + length).next_multiple_of(segment::UNIT).min(bytes.len());
             let zeros = bytes[at + length..end].iter().all(|byte| *byte == 0);
             let end = if zeros { end } else { at + length };
@@ -190,7 +190,7 @@ impl Packer {
         self.parts(&bytes[from..], Packer::expected);
     }
 
-    /// Codes sparse rows. `bytes` is their form in the bundle.
+    /// Codes sparse rows. `rows` are the dense weights, and `bytes` their form in the bundle.
     fn sparse(&mut self, shape: Shape, rows: &[u8], bytes: &[u8]) {
         self.version = VERSION;
         let expectation = self.expected(rows).expectation;
@@ -207,8 +207,8 @@ impl Packer {
         self.is_bounded &= self.made.allows(0, self.encoder.taken());
     }
 
-    /// Weights of one byte and of two, and words, each as what they are; `weights` tells what those of
-    /// one byte are.
+    /// Codes bytes divided into parts: i8 weights, i16 weights and 4-byte words. `weights` chooses
+    /// how to code i8 weights.
     fn parts(&mut self, bytes: &[u8], weights: impl Fn(&Packer, &[u8]) -> Content) {
         for (part, range) in segment::segments(bytes) {
             let bytes = &bytes[range];
@@ -221,14 +221,14 @@ impl Packer {
         }
     }
 
-    /// As weights, or as numbers where two of 4 bits are in a byte.
+    /// Chooses between weights and numbers. Numbers are better for 4-bit weights, two per byte.
     fn bytes(&self, bytes: &[u8]) -> Content {
         let (weights, numbers) = (self.expected(bytes), Content::of(Kind::Numbers(1)));
         if self.cost(&numbers, bytes) < self.cost(&weights, bytes) { numbers } else { weights }
     }
 
-    /// The lowest bits are left without order where that takes hardly more, for they are read
-    /// faster so.
+    /// Codes i8 weights with a fitted predictor. The lowest two bits are raw if that adds at most
+    /// 1/512 to the size, since raw bits are decoded faster.
     fn expected(&self, bytes: &[u8]) -> Content {
         let ordered = Content { kind: Kind::Weights, expectation: expect::expectation(bytes) };
         let mut flat = ordered;
@@ -237,7 +237,7 @@ impl Packer {
         if self.cost(&flat, bytes) <= least + least / 512 { flat } else { ordered }
     }
 
-    /// What a block would take here, in units of 1/256 bit.
+    /// Returns the coded size of a block at this position, in units of 1/256 bit.
     fn cost(&self, content: &Content, bytes: &[u8]) -> u64 {
         let (mut models, mut meter) = (self.models.clone(), Meter::default());
         let Ok(()) = block(&mut models, &mut meter, content, bytes);

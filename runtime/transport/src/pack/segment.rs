@@ -1,32 +1,32 @@
-//! Where in a section of weights there are weights of one byte, weights of two, and words of four
-//! bytes: biases, scales and tables.
+//! Divides a section of weights into i8 weights, i16 weights and 4-byte words (biases, scales and
+//! tables).
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::logistic::log2;
 
-/// What a part of a section is.
+/// The content of a part of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// i8.
+    /// i8 weights.
     Weights,
-    /// i16.
+    /// i16 weights.
     Pairs,
-    /// i32 or f32.
+    /// i32 or f32 words.
     Words,
 }
 
-/// Ranges of a section begin at multiples of this.
+/// The boundaries of parts are multiples of this many bytes.
 pub(super) const UNIT: usize = 16;
-/// What it takes to change from one to another, in units of 1/256 bit.
+/// The cost of a change of content, in units of 1/256 bit.
 const CHANGE: u64 = 40 << 8;
 const BIT: u64 = 256;
 
-/// The parts of a section, as it takes least to code it by a rough estimate.
+/// Divides a section into the parts with the least estimated coded size, by dynamic programming.
 pub(super) fn segments(bytes: &[u8]) -> Vec<(Part, Range<usize>)> {
     let all = [Part::Weights, Part::Pairs, Part::Words];
-    // Of each unit and content, the content before that takes least up to here.
+    // For each unit and content, the best content of the previous unit.
     let mut before = Vec::with_capacity(bytes.len().div_ceil(UNIT));
     let mut totals = [0; 3];
     for unit in bytes.chunks(UNIT) {
@@ -50,25 +50,26 @@ pub(super) fn segments(bytes: &[u8]) -> Vec<(Part, Range<usize>)> {
     found
 }
 
-/// The content that takes least, the first of equals.
+/// Returns the content with the least cost, the first one in case of a tie.
 fn least(takes: impl Fn(usize) -> u64) -> usize {
     [1, 2].into_iter().fold(0, |best, other| if takes(other) < takes(best) { other } else { best })
 }
 
-/// What a unit of numbers of two bytes takes: as they are distributed around their mean size.
+/// Estimates the coded size of a unit of i16 weights, from their distribution around the mean
+/// magnitude.
 fn pairs(unit: &[u8]) -> u64 {
     let numbers =
         || unit.chunks(2).map(|two| i16::from_le_bytes([two[0], *two.get(1).unwrap_or(&0)]));
     let sizes = || numbers().map(|number| u64::from(number.unsigned_abs()));
     let mean = 2 * sizes().sum::<u64>() / unit.len().div_ceil(2) as u64 + 1;
-    // Of the low byte next to nothing is known.
+    // The low byte is almost incompressible.
     let bits =
         |size: u64| (8 * BIT).max(u64::from(log2(2 * mean as u32)) - BIT + 2 * size * 369 / mean);
     sizes().map(bits).sum()
 }
 
-/// What a unit of weights takes: as they are distributed around their mean size, or as zeros with
-/// few others between them.
+/// Estimates the coded size of a unit of i8 weights: dense, distributed around the mean magnitude,
+/// or mostly zeros.
 fn weights(unit: &[u8]) -> u64 {
     let sizes = || unit.iter().map(|byte| u64::from((*byte as i8).unsigned_abs()));
     let mean = 2 * sizes().sum::<u64>() / unit.len() as u64 + 1;
@@ -78,7 +79,7 @@ fn weights(unit: &[u8]) -> u64 {
     least.min(8 * BIT * unit.len() as u64)
 }
 
-/// What a unit of words takes, as integers or as reals.
+/// Estimates the coded size of a unit of words, as integers or as floats.
 fn words(unit: &[u8]) -> u64 {
     let words = || {
         unit.chunks(4)
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn biases_and_scales_are_told_from_weights() {
+    fn biases_and_scales_are_distinguished_from_weights() {
         let noise = |i: u32| i.wrapping_mul(2_654_435_761) >> 16;
         let mut bytes: Vec<u8> = (0..2048).map(|i| (noise(i) as i8 / 2) as u8).collect();
         bytes.extend((0..64).flat_map(|i| (noise(i) as i32 - 30_000).to_le_bytes()));
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_two_bytes_are_told_from_both() {
+    fn two_byte_weights_are_distinguished_from_both() {
         let noise = |i: u32| (i.wrapping_mul(2_654_435_761) >> 16) as i16;
         let mut bytes: Vec<u8> = (0..2048).map(|i| (noise(i) as i8 / 4) as u8).collect();
         bytes.extend((0..1024).flat_map(|i| (noise(i) / 64).to_le_bytes()));

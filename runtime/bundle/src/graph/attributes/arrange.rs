@@ -10,11 +10,11 @@ use crate::graph::Dim;
 /// Attributes of [`Operator::Reshape`](crate::graph::Operator::Reshape).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reshape {
-    /// First axis of the run.
+    /// The first of the replaced axes.
     pub axis: u32,
-    /// Dimensions of the run before.
+    /// The dimensions that are replaced.
     pub from: Vec<Dim>,
-    /// Dimensions of the run after.
+    /// The dimensions that replace them.
     pub to: Vec<Dim>,
 }
 
@@ -23,9 +23,9 @@ pub struct Reshape {
 pub struct Slice {
     /// The axis.
     pub axis: u32,
-    /// First element.
+    /// The index of the first element.
     pub start: Dim,
-    /// One past the last element.
+    /// The index after the last element.
     pub end: Dim,
 }
 
@@ -34,42 +34,43 @@ pub struct Slice {
 pub struct DynamicSlice {
     /// The axis.
     pub axis: u32,
-    /// Length of the range.
+    /// The length of the range.
     pub length: Dim,
 }
 
-/// Attributes of [`Operator::StridedSlice`](crate::graph::Operator::StridedSlice); inputs x, begins, ends and, as told, axes, steps.
+/// Attributes of [`Operator::StridedSlice`](crate::graph::Operator::StridedSlice).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StridedSlice {
-    /// Which input holds the axes.
+    /// The index of the input that holds the axes, if any.
     pub axes_input: Option<u32>,
-    /// Which input holds the steps.
+    /// The index of the input that holds the steps, if any.
     pub steps_input: Option<u32>,
-    /// Bit i: the begin of range i is left open.
+    /// Bit i is set if range i has no begin.
     pub begin_mask: i64,
-    /// Bit i: the end of range i is left open.
+    /// Bit i is set if range i has no end.
     pub end_mask: i64,
-    /// Bit i: axis i is removed.
+    /// Bit i is set if axis i is removed.
     pub shrink_axis_mask: i64,
 }
 
-/// What stands in a border.
+/// The values of padding elements.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PadMode {
-    /// A constant of one element, by its index in [`Graph::constants`](crate::graph::Graph::constants).
+    /// A constant of one element, given by its index in
+    /// [`Graph::constants`](crate::graph::Graph::constants).
     Constant(u32),
-    /// Mirrored without repeating the edge.
+    /// The tensor mirrored at its edge, without repeating the edge element.
     Reflect,
-    /// The edge repeated.
+    /// The edge element, repeated.
     Edge,
 }
 
 /// Attributes of [`Operator::Pad`](crate::graph::Operator::Pad).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pad {
-    /// Elements before and after, per axis.
+    /// The number of elements added before and after, per axis.
     pub pads: Vec<(u32, u32)>,
-    /// What stands there.
+    /// The values of the added elements.
     pub mode: PadMode,
 }
 
@@ -78,11 +79,11 @@ pub struct Pad {
 pub struct Gather {
     /// The axis.
     pub axis: u32,
-    /// Element type of the output where it differs from the input's.
+    /// The element type of the output, if it differs from that of the input.
     pub output_dtype: Option<DType>,
 }
 
-/// How an update is combined with what is there.
+/// How an update is combined with the existing element.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScatterReduction {
@@ -98,20 +99,21 @@ pub enum ScatterReduction {
 pub struct ScatterElements {
     /// The axis.
     pub axis: u32,
-    /// How updates are combined.
+    /// How an update is combined with the existing element.
     pub reduction: ScatterReduction,
 }
 
 /// Attributes of [`Operator::OneHot`](crate::graph::Operator::OneHot).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OneHot {
-    /// The new axis.
+    /// The index of the new axis.
     pub axis: u32,
-    /// Its size.
+    /// The size of the new axis.
     pub depth: u64,
-    /// Constant of one element for "off", by its index in [`Graph::constants`](crate::graph::Graph::constants).
+    /// The constant of one element for "off", given by its index in
+    /// [`Graph::constants`](crate::graph::Graph::constants).
     pub off: u32,
-    /// Constant of one element for "on".
+    /// The constant of one element for "on", given in the same way.
     pub on: u32,
 }
 
@@ -120,9 +122,9 @@ pub struct OneHot {
 pub struct TopK {
     /// The axis.
     pub axis: u32,
-    /// Greatest instead of least.
+    /// Whether to return the largest elements instead of the smallest.
     pub largest: bool,
-    /// Stands for k in shapes.
+    /// The dimension that represents k in shapes.
     pub k: Dim,
 }
 
@@ -131,8 +133,8 @@ pub struct TopK {
 pub struct Downsample {
     /// The axis.
     pub axis: u32,
-    /// Every how many elements; negative to walk backwards.
+    /// The stride in elements. Negative strides go backward.
     pub stride: i64,
-    /// Elements skipped first.
+    /// The number of elements to skip first.
     pub modulo: u64,
 }

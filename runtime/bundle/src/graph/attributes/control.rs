@@ -6,65 +6,67 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::Dim;
 
-/// A slice of an axis per iteration of a scan.
+/// The slice of an axis that each iteration of a scan reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanSlice {
     /// The axis.
     pub axis: u32,
-    /// Elements per iteration; negative to walk backwards.
+    /// The number of elements per iteration. Negative to go backward.
     pub chunk: i64,
 }
 
-/// What an input of a scan becomes in its body.
+/// How an input of a scan is passed to its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScanInput {
-    /// The whole tensor, each time.
+    /// The whole tensor, in every iteration.
     Full,
-    /// The first value of a state.
+    /// The initial value of a state.
     State,
-    /// A slice per iteration.
+    /// A different slice in each iteration.
     Slice(ScanSlice),
 }
 
-/// What an output of the body becomes.
+/// How an output of the body is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanOutput {
-    /// The scan's output slot that collects the slices of all iterations.
+    /// The output index of the scan that collects the slices of all iterations, if any.
     pub slices: Option<(u32, ScanSlice)>,
-    /// Size of the collected axis, where known.
+    /// The size of the collected axis, if known.
     pub full_dim: Option<Dim>,
-    /// The scan's output slot that gets the value of the last iteration.
+    /// The output index of the scan that receives the value of the last iteration, if any.
     pub last_value: Option<u32>,
-    /// Whether it is fed back to the next iteration, as the state inputs in order.
+    /// Whether the output is a state for the next iteration. States are matched to the inputs of
+    /// kind [`ScanInput::State`] in order.
     pub state: bool,
 }
 
 /// Attributes of [`Operator::Scan`](crate::graph::Operator::Scan).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scan {
-    /// Index in [`Graph::bodies`](crate::graph::Graph::bodies).
+    /// The index of the body in [`Graph::bodies`](crate::graph::Graph::bodies).
     pub body: u32,
-    /// Iterations whose collected output is dropped.
+    /// The number of iterations whose collected output is dropped.
     pub skip: u64,
-    /// Whether states start anew at every run.
+    /// Whether states are reset at every inference.
     pub reset_every_turn: bool,
-    /// Whether the caller gives and takes the state at every run.
+    /// Whether the caller passes and receives the state at every inference.
     pub external_state: bool,
-    /// One for each input of the body.
+    /// How each input of the body is passed, in the order of the body's inputs.
     pub inputs: Vec<ScanInput>,
-    /// One for each output of the body.
+    /// How each output of the body is used, in the order of the body's outputs.
     pub outputs: Vec<ScanOutput>,
 }
 
 /// Attributes of [`Operator::If`](crate::graph::Operator::If).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct If {
-    /// Body when the condition holds, index in [`Graph::bodies`](crate::graph::Graph::bodies).
+    /// The body to run if the condition is true, an index in
+    /// [`Graph::bodies`](crate::graph::Graph::bodies).
     pub then_body: u32,
-    /// For each input of that body, which input of this node.
+    /// For each input of the true body, the index of the node's input that is passed.
     pub then_inputs: Vec<u32>,
-    /// Body when it does not.
+    /// The body to run if the condition is false.
     pub else_body: u32,
-    /// For each input of that body, which input of this node.
+    /// For each input of the false body, the index of the node's input that is passed.
     pub else_inputs: Vec<u32>,
 }

@@ -1,8 +1,8 @@
-//! Attributes of operators that work element by element.
+//! Attributes of element-wise operators.
 
 use serde::{Deserialize, Serialize};
 
-/// Which function of two values.
+/// An element-wise binary function.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Binary {
@@ -28,11 +28,11 @@ pub enum Binary {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
-    /// Right minus left.
+    /// The right operand minus the left.
     SubtractFrom,
 }
 
-/// Which function of one value.
+/// An element-wise unary function.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Unary {
@@ -74,8 +74,8 @@ pub enum Unary {
     HardSwish,
     LeakyRelu(f32),
     Silu,
-    /// By the error function.
+    /// Exact GELU, with the error function.
     Gelu,
-    /// By tanh.
+    /// GELU, approximated with tanh.
     GeluApproximate,
 }

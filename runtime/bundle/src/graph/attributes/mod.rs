@@ -1,4 +1,4 @@
-//! The attributes of the operators, by what these do.
+//! The attributes of the operators, grouped by the kind of operator.
 
 mod arrange;
 mod control;

@@ -10,9 +10,9 @@ use crate::DType;
 /// Attributes of [`Operator::Einsum`](crate::graph::Operator::Einsum).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Einsum {
-    /// The expression, such as `mk,kn->mn`.
+    /// The Einstein summation expression, such as `mk,kn->mn`.
     pub expression: String,
-    /// Element type of the products and sums.
+    /// The element type of the accumulators.
     pub accumulator: DType,
 }
 
@@ -34,7 +34,7 @@ pub enum Reducer {
 /// Attributes of [`Operator::Reduce`](crate::graph::Operator::Reduce).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reduce {
-    /// Axes reduced to size 1.
+    /// The axes to reduce to size 1.
     pub axes: Vec<u32>,
     /// How elements are combined.
     pub reducer: Reducer,
@@ -43,9 +43,9 @@ pub struct Reduce {
 /// Attributes of [`Operator::Softmax`](crate::graph::Operator::Softmax).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Softmax {
-    /// Axes the exponentials are summed over.
+    /// The axes over which the exponentials are summed.
     pub axes: Vec<u32>,
-    /// Whether the logarithm is returned.
+    /// Whether to return the logarithm of the softmax.
     pub logarithm: bool,
 }
 
@@ -54,20 +54,20 @@ pub struct Softmax {
 pub struct RmsNorm {
     /// The axis.
     pub axis: u32,
-    /// Added under the root.
+    /// The value added to the mean square, under the root.
     pub epsilon: f32,
 }
 
 /// Attributes of [`Operator::Lrn`](crate::graph::Operator::Lrn).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lrn {
-    /// Scaling parameter.
+    /// The scaling parameter.
     pub alpha: f32,
-    /// Exponent.
+    /// The exponent.
     pub beta: f32,
-    /// Added to the sum of squares.
+    /// The value added to the scaled sum of squares.
     pub bias: f32,
-    /// Number of channels summed over.
+    /// The number of channels to sum over.
     pub size: u32,
 }
 
@@ -76,8 +76,8 @@ pub struct Lrn {
 pub struct CumSum {
     /// The axis.
     pub axis: u32,
-    /// Whether an element's own value is left out.
+    /// Whether each sum excludes the element itself.
     pub exclusive: bool,
-    /// Whether it sums from the end.
+    /// Whether to sum from the end.
     pub reverse: bool,
 }

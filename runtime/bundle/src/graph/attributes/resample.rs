@@ -1,8 +1,8 @@
-//! Attributes of operators that look up values between elements.
+//! Attributes of operators that interpolate between elements.
 
 use serde::{Deserialize, Serialize};
 
-/// How an output coordinate becomes an input coordinate.
+/// How an output coordinate is mapped to an input coordinate.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CoordinateTransform {
@@ -14,7 +14,7 @@ pub enum CoordinateTransform {
     TfHalfPixelForNn,
 }
 
-/// How values between elements are found.
+/// How values between elements are interpolated.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Interpolation {
@@ -29,32 +29,32 @@ pub enum Interpolation {
 /// Attributes of [`Operator::Resize`](crate::graph::Operator::Resize).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resize {
-    /// How an output coordinate becomes an input coordinate.
+    /// How an output coordinate is mapped to an input coordinate.
     pub coordinates: CoordinateTransform,
-    /// How values between elements are found.
+    /// How values between elements are interpolated.
     pub interpolation: Interpolation,
-    /// Which input holds the scales.
+    /// The index of the input that holds the scales, if any.
     pub scales_input: Option<u32>,
-    /// Which input holds the sizes.
+    /// The index of the input that holds the sizes, if any.
     pub sizes_input: Option<u32>,
-    /// Coefficient of the cubic kernel.
+    /// The coefficient of the cubic kernel.
     pub cubic_coefficient: f32,
-    /// Whether the cubic kernel leaves out what lies outside the tensor.
+    /// Whether the cubic kernel ignores positions outside the tensor.
     pub exclude_outside: bool,
 }
 
 /// Attributes of [`Operator::GridSample`](crate::graph::Operator::GridSample).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GridSample {
-    /// How values between elements are found.
+    /// How values between elements are interpolated.
     pub interpolation: GridInterpolation,
-    /// What lies outside.
+    /// The values outside the tensor.
     pub padding: GridPadding,
-    /// Whether -1 and 1 are the centres of the corner elements.
+    /// Whether -1 and 1 refer to the centers of the corner elements.
     pub align_corners: bool,
 }
 
-/// How values between elements are found by [`Operator::GridSample`](crate::graph::Operator::GridSample).
+/// How [`Operator::GridSample`](crate::graph::Operator::GridSample) interpolates between elements.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GridInterpolation {
@@ -63,7 +63,8 @@ pub enum GridInterpolation {
     Bicubic,
 }
 
-/// What [`Operator::GridSample`](crate::graph::Operator::GridSample) finds outside the tensor.
+/// The values that [`Operator::GridSample`](crate::graph::Operator::GridSample) uses outside the
+/// tensor.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GridPadding {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Fft {
     /// The axis.
     pub axis: u32,
-    /// Whether it is the inverse transform.
+    /// Whether to compute the inverse transform.
     pub inverse: bool,
 }
 
@@ -16,10 +16,11 @@ pub struct Fft {
 pub struct Stft {
     /// The axis.
     pub axis: u32,
-    /// Samples per frame.
+    /// The frame length in samples.
     pub frame: u64,
-    /// Samples between frames.
+    /// The distance between the starts of two frames, in samples.
     pub stride: u64,
-    /// Window, a constant by its index in [`Graph::constants`](crate::graph::Graph::constants).
+    /// The window, a constant given by its index in
+    /// [`Graph::constants`](crate::graph::Graph::constants).
     pub window: Option<u32>,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What becomes of the summed leaf values of a [`TreeEnsemble`].
+/// The function applied to the aggregated leaf values of a [`TreeEnsemble`].
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TreeTransform {
@@ -13,7 +13,7 @@ pub enum TreeTransform {
     Probit,
 }
 
-/// How the leaf values of the trees are combined.
+/// How the leaf values of the trees are aggregated.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TreeAggregate {
@@ -23,7 +23,7 @@ pub enum TreeAggregate {
     Maximum,
 }
 
-/// The test of a tree node: whether the feature is … the threshold, then the true branch.
+/// The comparison of a tree node: if `feature … threshold` holds, follow the true branch.
 #[allow(missing_docs, reason = "the ONNX names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TreeTest {
@@ -35,20 +35,24 @@ pub enum TreeTest {
     NotEqual,
 }
 
-/// Attributes of [`Operator::TreeEnsemble`](crate::graph::Operator::TreeEnsemble) (ai.onnx.ml). Inputs: x; then as constants, all of
-/// equal length, one element a tree node: feature (u32), threshold (f32), test (u8, by
-/// [`TreeTest`]), true branch (u32), false branch (u32), missing values take the true branch
-/// (bool); then tree roots (u32); then, one element a leaf contribution, sorted by node: node
-/// (u32), target (u32), weight (f32); then base values (f32, one a target, or none).
-/// A node that is its own true branch is a leaf. Output: `[n, targets]` in f32.
+/// Attributes of [`Operator::TreeEnsemble`](crate::graph::Operator::TreeEnsemble) (ai.onnx.ml).
+///
+/// The inputs are x, followed by these constants:
+/// - one element per tree node: feature (u32), threshold (f32), test (u8, see [`TreeTest`]), true
+///   branch (u32), false branch (u32), whether missing values take the true branch (bool);
+/// - the tree roots (u32);
+/// - one element per leaf contribution, sorted by node: node (u32), target (u32), weight (f32);
+/// - the base values (f32; one per target, or none).
+///
+/// A node that is its own true branch is a leaf. The output is `[n, targets]` in f32.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeEnsemble {
-    /// Number of outputs per row.
+    /// The number of outputs per row.
     pub targets: u32,
-    /// How trees are combined.
+    /// How the leaf values of the trees are aggregated.
     pub aggregate: TreeAggregate,
-    /// Applied to the combined values.
+    /// The function applied to the aggregated values.
     pub transform: TreeTransform,
-    /// Whether one target stands for two classes: the output gets a column for each.
+    /// Whether one target represents two classes. The output then has a column for each class.
     pub binary: bool,
 }

@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::DType;
 
-/// Border around a window operator. Per spatial axis, outermost first.
+/// Padding of a window operator. Lists have one element per spatial axis, outermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Padding {
-    /// No border.
+    /// No padding.
     Valid,
-    /// Elements before and after.
+    /// The number of padding elements before and after.
     Explicit(Vec<u32>, Vec<u32>),
-    /// As explicit, for pooling whose output size is rounded up.
+    /// The same as [`Padding::Explicit`], for pooling whose output size is rounded up.
     ExplicitCeil(Vec<u32>, Vec<u32>),
-    /// As much as keeps `output = ceil(input / stride)`; the odd element goes after.
+    /// As much as `output = ceil(input / stride)` needs. An odd element goes after.
     SameUpper,
-    /// As much as keeps `output = ceil(input / stride)`; the odd element goes before.
+    /// As much as `output = ceil(input / stride)` needs. An odd element goes before.
     SameLower,
 }
 
-/// Where the channels are.
+/// The order of the dimensions of an image tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ImageLayout {
     /// Batch, channels, spatial.
@@ -34,7 +34,7 @@ pub enum ImageLayout {
     Hwc,
 }
 
-/// Order of a kernel's dimensions; `I` is input channels per group.
+/// The order of a kernel's dimensions. The input dimension is the input channels per group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KernelLayout {
     /// Output, input, spatial.
@@ -45,22 +45,22 @@ pub enum KernelLayout {
     Ohwi,
 }
 
-/// A sliding window. Lists have one element per spatial axis, outermost first.
+/// The parameters of a sliding window. Lists have one element per spatial axis, outermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// Where the channels are.
+    /// The order of the dimensions of input and output.
     pub layout: ImageLayout,
-    /// Size of the window.
+    /// The size of the window.
     pub kernel: Vec<u32>,
-    /// Steps between windows.
+    /// The strides of the window.
     pub strides: Vec<u32>,
-    /// Distance of neighbouring window elements.
+    /// The distances between adjacent window elements.
     pub dilations: Vec<u32>,
-    /// Border.
+    /// The padding.
     pub padding: Padding,
-    /// Channels of the input.
+    /// The number of input channels.
     pub input_channels: u32,
-    /// Channels of the output.
+    /// The number of output channels.
     pub output_channels: u32,
 }
 
@@ -69,9 +69,9 @@ pub struct Window {
 pub struct Conv {
     /// The sliding window.
     pub window: Window,
-    /// Order of the kernel's dimensions.
+    /// The order of the kernel's dimensions.
     pub kernel_layout: KernelLayout,
-    /// Number of groups the channels are split into.
+    /// The number of groups.
     pub groups: u32,
 }
 
@@ -80,11 +80,11 @@ pub struct Conv {
 pub struct ConvTranspose {
     /// The sliding window.
     pub window: Window,
-    /// Order of the kernel's dimensions.
+    /// The order of the kernel's dimensions.
     pub kernel_layout: KernelLayout,
-    /// Number of groups the channels are split into.
+    /// The number of groups.
     pub groups: u32,
-    /// Elements added to one side of the output, per spatial axis.
+    /// The number of elements added at the end of the output, per spatial axis.
     pub output_padding: Vec<u32>,
 }
 
@@ -93,7 +93,7 @@ pub struct ConvTranspose {
 pub struct MaxPool {
     /// The sliding window.
     pub window: Window,
-    /// Element type of the second output, the index of each greatest value.
+    /// The element type of the second output (the index of each maximum), if there is one.
     pub index_dtype: Option<DType>,
 }
 
@@ -102,8 +102,8 @@ pub struct MaxPool {
 pub struct SumPool {
     /// The sliding window.
     pub window: Window,
-    /// Whether the border counts when the sum is divided.
+    /// Whether padding elements are included in the divisor of the mean.
     pub count_include_pad: bool,
-    /// Whether the sum is divided by the number of elements.
+    /// Whether to divide the sum by the number of elements.
     pub average: bool,
 }
