@@ -30,7 +30,6 @@ fn main() {
 
 fn compare(model: &str) {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let scratch = tempfile::tempdir().expect("a scratch folder");

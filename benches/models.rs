@@ -24,7 +24,6 @@ fn main() {
         return;
     }
     let Some(assets) = assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
@@ -48,7 +47,7 @@ fn row(assets: &Path, name: &str) -> Result<String, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let scratch = tempfile::tempdir().map_err(|e| text(&e))?;
     let folder = assets.join("models").join(name);
-    let source = shared::source(&folder, scratch.path())?;
+    let source = shared::source(&folder, scratch.path()).ok_or("skipped")?;
     let source_bytes = std::fs::metadata(&source).map_err(|e| text(&e))?.len();
     let task = task(name);
     let spec = match task.as_ref().filter(|task| !task.spec.is_empty()) {

@@ -31,7 +31,6 @@ fn main() {
         return;
     }
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let mut parts: Vec<f64> =
@@ -64,7 +63,8 @@ fn row(assets: &Path, name: &str, part: f64) -> Result<String, String> {
     let data = assets.join("data");
     let form = |int8: bool, prune_channels: Option<PruneTarget>| -> Result<Form, String> {
         let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let source = shared::source(&assets.join("models").join(name), scratch.path())?;
+        let source =
+            shared::source(&assets.join("models").join(name), scratch.path()).ok_or("skipped")?;
         let options = Options {
             preprocess: spec.preprocess.clone(),
             postprocess: spec.postprocess,

@@ -9,7 +9,6 @@ use shared::applications::topics;
 #[test]
 fn sentences_keep_their_topics() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let folder = assets.join("models/minilm_l6_v2_w8");

@@ -35,7 +35,7 @@ fn both(name: &str, weight_bits: Option<f64>) -> (Top1, Top1, f64) {
 
     options.int8 = true;
     options.calibration = Some(data.join(task.calibration));
-    options.quantize.weight_bits = weight_bits;
+    options.quantize.weight_bits = weight_bits.or(Some(8.0));
     options.transport = Some(scratch.path().join("model.tackz"));
     let report = convert(&source, &output, &options, &mut Silent).unwrap();
     assert!(report.float_nodes.is_empty(), "{name}: {:?}", report.float_nodes);
@@ -55,7 +55,6 @@ fn both(name: &str, weight_bits: Option<f64>) -> (Top1, Top1, f64) {
 
 fn loses_at_most_a_point(names: &[&str]) {
     if shared::assets().is_none() {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     }
     for name in names {
@@ -121,7 +120,6 @@ fn outputs(name: &str, int16: Int16) -> (f64, u64) {
 #[test]
 fn int16_activations_are_closer_to_float() {
     if shared::assets().is_none() {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     }
     let name = "mlperf_tiny_kws_dscnn";
@@ -135,7 +133,6 @@ fn int16_activations_are_closer_to_float() {
 #[test]
 fn a_network_compresses_to_a_tenth_of_its_source() {
     if shared::assets().is_none() {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     }
     let (float, int8, shipped) = both("cifar_resnet14", Some(3.3));

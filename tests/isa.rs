@@ -87,7 +87,6 @@ fn frozen_networks_compute_their_frozen_outputs() {
 #[test]
 fn networks_agree_on_every_instruction_set() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     // The bundles are kept, to test them on other processors.
@@ -136,7 +135,6 @@ fn networks_agree_on_every_instruction_set() {
 #[test]
 fn int16_networks_agree_on_every_instruction_set() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundles");
@@ -174,7 +172,6 @@ fn vectors(bundle: &Bundle) -> hardtack_bundle::Digest {
 #[test]
 fn an_arena_limit_does_not_change_results() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let scratch = tempfile::tempdir().unwrap();

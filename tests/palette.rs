@@ -12,7 +12,6 @@ use shared::labelled::{Top1, spec_path, task, top1};
 /// data.
 fn quantized(name: &str, samples: usize, quantize: Settings) -> Option<(Report, Top1)> {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return None;
     };
     let task = task(name).expect("a network with a task");

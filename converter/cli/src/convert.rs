@@ -22,8 +22,6 @@ use crate::{Answer, bundles, foreign, output, report};
 
 /// The output errors that `--max-error auto` tries, in this order, until the accuracy is kept.
 pub const ERRORS: [f64; 6] = [0.2, 0.1, 0.05, 0.02, 0.01, 0.005];
-/// The default of `--weight-bits` with `--transport`. The output error hardly grows with 6 bits.
-const SHIPPED_BITS: f64 = 6.0;
 
 pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     let path = &arguments.model;
@@ -252,7 +250,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
     {
         bail!("--calibrate-pre: the file has no pre-processing; add [image], [audio] or [array]");
     }
-    let mut quantize = arguments.quantize.settings();
+    let quantize = arguments.quantize.settings();
     let weights = arguments.weights.map(|weights| match weights {
         Weights::Float => MatrixStorage::Float,
         Weights::Int8 => MatrixStorage::Int8,
@@ -260,13 +258,6 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
     });
     let matrix_bits = quantize.weight_bits;
     // 8 bits is the full resolution: nothing to allocate.
-    quantize.weight_bits = quantize.weight_bits.filter(|bits| *bits < 8.0);
-    let free = quantize.rounding == Rounding::Adaptive && quantize.palette.is_none();
-    if arguments.int8 && arguments.transport.is_some() && free {
-        // An explicit 8 keeps the full resolution.
-        let bits = arguments.quantize.weight_bits.unwrap_or(SHIPPED_BITS);
-        quantize.weight_bits = Some(bits).filter(|bits| *bits < 8.0);
-    }
     Ok(Options {
         name: arguments.name.clone(),
         version: arguments.model_version.clone(),

@@ -43,7 +43,7 @@ pub fn measure(
     let mut points = Vec::new();
     for bits in weight_bits {
         let mut options = Options { transport: Some(packed.clone()), ..options.clone() };
-        options.quantize.weight_bits = Some(*bits).filter(|bits| *bits < 8.0);
+        options.quantize.weight_bits = Some(*bits);
         options.matrix_bits = Some(*bits);
         let report = convert(model, &bundle, &options, progress)?;
         progress.stage("evaluate");

@@ -8,12 +8,15 @@ use hardtack_bundle::process::{Postprocess, Preprocess};
 
 use crate::guard;
 use crate::prune::PruneTarget;
-use crate::quantize;
+use crate::quantize::{self, Rounding};
 
-/// The default average bits per weight of float layers' matrices when a compressed bundle is
-/// written. The compressed bundle is then at most 22 % of the float file, at the same accuracy
-/// (`docs/quantization.md`).
-const SHIPPED_BITS: f64 = 7.5;
+/// The default average bits per weight of INT8 layers when a compressed bundle is written. The output
+/// error hardly grows with 6 bits.
+const COMPRESSED_BITS: f64 = 6.0;
+/// The same for the matrices of float layers, which are quantized without calibration data.
+const COMPRESSED_MATRIX_BITS: f64 = 7.5;
+/// At least this many bits per weight keep the full resolution.
+const FULL_BITS: f64 = 8.0;
 
 /// The storage type of float weights in a bundle. They are converted to f32 when it is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -159,6 +162,16 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Returns the options with the defaults that depend on other options filled in.
+    pub(crate) fn resolved(&self) -> Options {
+        let mut options = self.clone();
+        let free = self.quantize.rounding == Rounding::Adaptive && self.quantize.palette.is_none();
+        let default = self.int8 && self.transport.is_some() && free;
+        let bits = self.quantize.weight_bits.or(default.then_some(COMPRESSED_BITS));
+        options.quantize.weight_bits = bits.filter(|bits| *bits < FULL_BITS);
+        options
+    }
+
     /// Returns the storage type of float layers' large matrices. Without an explicit choice, it is
     /// INT8 for dynamic quantization, and for static INT8 unless layers stay in float for accuracy.
     pub fn matrices(&self) -> MatrixStorage {
@@ -177,8 +190,8 @@ impl Options {
     /// Returns the average bits per weight of [`Options::matrices`] if they are INT8 and the target
     /// is below 8.
     pub fn matrix_bits(&self) -> Option<f64> {
-        let shipped = self.transport.as_ref().map(|_| SHIPPED_BITS);
-        let bits = self.matrix_bits.or(shipped).filter(|bits| *bits < 8.0);
+        let default = self.transport.as_ref().map(|_| COMPRESSED_MATRIX_BITS);
+        let bits = self.matrix_bits.or(default).filter(|bits| *bits < FULL_BITS);
         bits.filter(|_| self.matrices() == MatrixStorage::Int8)
     }
 }

@@ -213,7 +213,7 @@ impl<const SECTIONS: usize> Default for StreamVerifier<SECTIONS> {
     }
 }
 
-/// Why [`verify_stream`] failed.
+/// The reason why [`verify_stream`] failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError<E> {
     /// The reader failed.

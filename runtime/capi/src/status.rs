@@ -71,7 +71,7 @@ fn status_of(error: &Error) -> HardtackStatus {
         | Error::NeedsFloat { .. }
         | Error::Isa { .. }
         | Error::Threads { .. } => HardtackStatus::Unsupported,
-        Error::TooManyThreads { .. } => HardtackStatus::Argument,
+        Error::ThreadCount { .. } => HardtackStatus::Argument,
         Error::Arena { .. } | Error::TestVectors { .. } => HardtackStatus::Bundle,
         Error::Exceeded(_) => HardtackStatus::Limit,
         Error::Stopped(_) => HardtackStatus::Stopped,

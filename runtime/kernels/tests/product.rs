@@ -93,7 +93,14 @@ fn on(kernels: &Kernels, case: &Case) -> Vec<f32> {
     reals.to_vec()
 }
 
+/// Returns the kernels that this processor supports. Panics if one that `HARDTACK_REQUIRE_ISA` names
+/// is missing.
 fn tables() -> impl Iterator<Item = &'static Kernels> {
+    let required = std::env::var("HARDTACK_REQUIRE_ISA").unwrap_or_default();
+    for name in required.split(',').filter(|name| !name.is_empty() && *name != "scalar") {
+        let kernels = Isa::from_name(name).and_then(Kernels::for_isa);
+        assert!(kernels.is_some(), "this processor does not support {name}");
+    }
     Isa::ALL.iter().filter_map(|&isa| Kernels::for_isa(isa))
 }
 

@@ -254,7 +254,7 @@ pub fn family_of(packing: Option<Packing>) -> Family {
         Some(Packing::X86Zmm) => Family::X86Zmm,
         Some(Packing::X86Ymm) => Family::X86Ymm,
         Some(Packing::NeonDot) => Family::NeonDot,
-        _ => Family::Mcu,
+        None => Family::Mcu,
     }
 }
 

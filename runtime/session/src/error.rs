@@ -85,9 +85,9 @@ pub enum Error {
         /// The instruction set that the kernels require.
         isa: Isa,
     },
-    /// More threads were requested than a session may use.
-    #[error("{threads} threads are too many for a session; use at most {most}")]
-    TooManyThreads {
+    /// No threads were requested, or more than a session may use.
+    #[error("a session cannot use {threads} threads; use 1 to {most}")]
+    ThreadCount {
         /// The requested number of threads.
         threads: usize,
         /// The maximum number of threads.

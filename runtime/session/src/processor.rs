@@ -61,8 +61,8 @@ impl Processor {
     /// [`Processor::MOST_THREADS`] (before anything is allocated), or if the system cannot start a
     /// thread.
     pub(crate) fn new(isa: Option<Isa>, threads: usize) -> Result<Arc<Processor>, Error> {
-        if threads > Self::MOST_THREADS {
-            return Err(Error::TooManyThreads { threads, most: Self::MOST_THREADS });
+        if !(1..=Self::MOST_THREADS).contains(&threads) {
+            return Err(Error::ThreadCount { threads, most: Self::MOST_THREADS });
         }
         let isa = match isa {
             Some(isa) if !isa.is_supported() => return Err(Error::Isa { isa }),
@@ -124,11 +124,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_many_threads_are_an_error() {
+    fn thread_counts_out_of_range_are_an_error() {
         let most = Processor::MOST_THREADS;
-        for threads in [most + 1, 4_000_000_000, usize::MAX] {
+        for threads in [0, most + 1, 4_000_000_000, usize::MAX] {
             let error = Processor::new(None, threads).unwrap_err();
-            let is_typed = matches!(error, Error::TooManyThreads { threads: t, most: m }
+            let is_typed = matches!(error, Error::ThreadCount { threads: t, most: m }
                 if t == threads && m == most);
             assert!(is_typed, "{error}");
         }

@@ -31,7 +31,7 @@ pub struct Options {
     /// The instruction set of the kernels for integer programs; `None` selects the fastest one that
     /// this processor supports.
     pub isa: Option<Isa>,
-    /// The number of threads for integer programs; 0 is treated as 1. Results do not depend on it.
+    /// The number of threads for integer programs, from 1 to 1024. Results do not depend on it.
     pub threads: usize,
     /// Upper bounds on memory, operations and time.
     pub limits: Limits,
@@ -96,11 +96,12 @@ impl Session {
     pub fn from_model(
         model: &Model,
         ports: Ports,
+        #[cfg_attr(not(feature = "float"), expect(unused_variables, reason = "for float models"))]
         prepared: bool,
         options: Options,
     ) -> Result<Session, Error> {
         check(&ports, &model.graph)?;
-        let processor = Processor::new(options.isa, options.threads.max(1))?;
+        let processor = Processor::new(options.isa, options.threads)?;
         let runner = match Integer::new(model, &ports, &options.limits, &processor)? {
             Ok(integer) => Runner::Integer(Box::new(integer), vec![None; ports.outputs.len()]),
             #[cfg(feature = "float")]
@@ -109,7 +110,6 @@ impl Session {
             }
             #[cfg(not(feature = "float"))]
             Err(foreign) => {
-                let _ = prepared;
                 let crate::integer::Foreign { node, operator } = foreign;
                 return Err(Error::NeedsFloat { node, operator });
             }
@@ -151,7 +151,7 @@ impl Session {
 
     /// Returns the number of threads that integer programs use.
     pub fn threads(&self) -> usize {
-        self.options.threads.max(1)
+        self.options.threads
     }
 
     /// Measures the peak rate of one thread with this session's instruction set, in
@@ -245,6 +245,7 @@ impl Session {
             Runner::Integer(integer, spare) => {
                 let (ports, states) = (&self.ports, &mut self.states);
                 let run = IntegerRun { integer, spare, ports, states, filling, control };
+                run.require(&given)?;
                 run.run(given, wanted, &mut Unobserved)
             }
             #[cfg(feature = "float")]
@@ -314,6 +315,10 @@ impl Session {
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Outputs, Error> {
         let given = slots(Role::Input, &self.ports.inputs, inputs.iter().copied())?;
+        #[cfg_attr(
+            not(feature = "float"),
+            expect(unused_variables, reason = "bound to check them")
+        )]
         let sizes = Sizes::bind(&self.ports.inputs, &given)?;
         let control = control.clone();
         let tensors = match &mut self.runner {
@@ -340,7 +345,6 @@ impl Session {
                 tensors
             }
         };
-        let _ = sizes;
         let names = self.ports.outputs.iter().map(|port| port.name.clone());
         Ok(Outputs(names.zip(tensors).collect()))
     }
@@ -431,7 +435,6 @@ impl<'s> IntegerRun<'s> {
         mut wanted: Slots<ViewMut<'s>>,
         observer: &mut impl Observer,
     ) -> Result<(), Error> {
-        self.require(&given)?;
         let IntegerRun { integer, spare, ports, states, filling, control } = self;
         let samples = integer.samples(ports, &given)?;
         for (index, (port, view)) in ports.inputs.iter().zip(&given).enumerate() {

@@ -199,14 +199,19 @@ fn ranges_have_the_stated_length() {
     {
         numbers(start, end, step, 3).fails("");
     }
-    let reals = |start: f32, end: f32, step: f32| {
+    let unsigned = |start: u64, end: u64, step: u64| {
+        range(Tensor::scalar(start), Tensor::scalar(end), Tensor::scalar(step), 3)
+    };
+    assert_eq!(unsigned(1, 6, 2).run(false).unwrap(), [tensor(&[3], &[1u64, 3, 5])]);
+    unsigned(0, 1 << 63, 1 << 29).fails("");
+    let floats = |start: f32, end: f32, step: f32| {
         range(Tensor::scalar(start), Tensor::scalar(end), Tensor::scalar(step), 2)
     };
-    assert_eq!(reals(0.0, 1.0, 0.5).run(false).unwrap(), [tensor(&[2], &[0f32, 0.5])]);
+    assert_eq!(floats(0.0, 1.0, 0.5).run(false).unwrap(), [tensor(&[2], &[0f32, 0.5])]);
     for (start, end, step) in
         [(0.0, 1.0, 0.0), (0.0, f32::NAN, 1.0), (0.0, f32::INFINITY, 1.0), (0.0, 1.0, 1e-30)]
     {
-        reals(start, end, step).fails("");
+        floats(start, end, step).fails("");
     }
 }
 

@@ -224,6 +224,10 @@ fn resampled_images_have_elements() {
             assert!(resize(ones(&[1, 2]), &[1.0, scale], kind, &[1, 4]).is_err(), "{scale}");
         }
     }
+    // 3.6 TB lie between the two axes.
+    let wide =
+        resize(ones(&[1, 1_000_000]), &[900_000.0, 1e-5], Interpolation::Linear, &[900_000, 10]);
+    assert!(wide.is_err());
     let upsample = |shape: &[usize], scales: &[u64], output: &[i64]| {
         run(Operator::NearestUpsample(scales.to_vec()), ones(shape), &[], f32s(output))
     };
@@ -244,6 +248,10 @@ fn grids_match_their_images() {
     for padding in [GridPadding::Zeros, GridPadding::Border, GridPadding::Reflection] {
         assert!(sample(Bicubic, padding, volume.0, volume.1, volume.2).is_err());
         assert!(sample(Bilinear, padding, volume.0, volume.1, volume.2).is_ok());
+        let many = [1; 12];
+        let mut grid = many;
+        grid[11] = 10;
+        assert!(sample(Bilinear, padding, &many, &grid, &[1; 12]).is_err());
         let empty = sample(Bilinear, padding, &[1, 1, 0, 2], &[1, 1, 1, 2], &[1, 1, 1, 1]);
         assert!(empty.is_err(), "{padding:?}");
     }

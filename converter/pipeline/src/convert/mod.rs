@@ -110,7 +110,7 @@ impl<'a> Work<'a> {
         });
         Ok(Work {
             path,
-            options: options.clone(),
+            options: options.resolved(),
             progress,
             name,
             source: None,

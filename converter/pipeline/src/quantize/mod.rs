@@ -93,7 +93,8 @@ pub struct Settings {
     /// The rounding mode of weights.
     pub rounding: Rounding,
     /// The target average entropy of a weight, in bits. Fewer bits mean coarser steps and a smaller
-    /// compressed bundle.
+    /// compressed bundle; 8 or more mean full resolution. `None` means 6 if a compressed bundle is
+    /// written and nothing else determines the weights, and full resolution otherwise.
     pub weight_bits: Option<f64>,
     /// The weights to prune to zero. Depthwise layers are not pruned.
     pub sparsity: Option<Sparsity>,

@@ -67,8 +67,7 @@ pub enum GraphError {
         /// The index of the second constant.
         other: usize,
     },
-    /// The constants share so many bytes that loading them takes much more memory than the size of
-    /// their section.
+    /// The constants share bytes, and loading them takes many times the memory of their section.
     #[error(
         "the constants take {needed} bytes, many times the {given} bytes of the constants section"
     )]

@@ -26,7 +26,6 @@ pub mod product;
 
 /// A layout of packed weights, one per family of instruction sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Packing {
     /// Vectors of 16 accumulators, 4 MACs each, u8 activations: AVX-512 VNNI.
     X86Zmm,

@@ -77,15 +77,15 @@ impl Symbols {
     }
 }
 
-/// tract looks for the shortest form of a dimension among forms whose number doubles with each
-/// division in it.
+/// The maximum number of divisions in a dimension. To simplify a dimension, tract tries a number of
+/// forms that doubles with each division.
 const MOST_DIVISIONS: usize = 16;
 
-/// tract walks a dimension by recursion.
+/// The maximum nesting of a dimension. tract visits dimensions recursively.
 const MOST_NESTED: usize = 64;
 
-/// Checks that tract can compute with the dimensions of these shapes: with those of one shape, and with
-/// those of one axis of all.
+/// Checks that tract can combine the dimensions of these shapes: the dimensions of each shape, and
+/// the dimensions of the same axis of all shapes.
 pub(super) fn check_dims<'d>(shapes: impl Iterator<Item = &'d [TDim]>) -> Result<(), &'static str> {
     let mut of_axes: TVec<usize> = tvec!();
     for shape in shapes {
@@ -106,7 +106,7 @@ pub(super) fn check_dims<'d>(shapes: impl Iterator<Item = &'d [TDim]>) -> Result
     Ok(())
 }
 
-/// The number of divisions in a dimension, and how deep it nests; `None` beyond `most` levels.
+/// Returns the number of divisions in a dimension and its nesting, or `None` beyond `most` levels.
 fn measure(dim: &TDim, most: usize) -> Option<(usize, usize)> {
     let most = most.checked_sub(1)?;
     let all = |dims: &mut dyn Iterator<Item = &TDim>| {

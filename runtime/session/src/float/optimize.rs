@@ -22,7 +22,7 @@ pub(super) fn optimize(model: &mut TypedModel) -> TractResult<()> {
     model.optimize_with_session(&mut thrifty(Optimizer::codegen()).session())
 }
 
-/// Simplifies a model and brings it into the form that tract runs, where it was not simplified before.
+/// Optimizes a model for running. Declutters it first unless `simplified`.
 pub(super) fn ready(model: &mut TypedModel, simplified: bool) -> TractResult<()> {
     if !simplified {
         declutter(model)?;
@@ -31,7 +31,7 @@ pub(super) fn ready(model: &mut TypedModel, simplified: bool) -> TractResult<()>
     optimize(model)
 }
 
-/// Checks windows again: simplifying a model may have moved padding into them.
+/// Checks the windows of a decluttered model: decluttering may have moved padding into them.
 fn check_windows(model: &TypedModel) -> TractResult<()> {
     for node in &model.nodes {
         let pool = if let Some(op) = node.op_as::<Conv>() {

@@ -34,8 +34,8 @@ impl<'g> Counter<'g> {
         Counter { graph, symbols, each, programs: Vec::new() }
     }
 
-    /// The same, with the work of the integer programs, by their index. Without it, a program counts
-    /// one operation for each element that it reads or writes.
+    /// Sets the work of the integer programs, by index. Without it, a program counts one operation
+    /// for each element that it reads or writes.
     pub fn with_programs(self, programs: Vec<ProgramWork>) -> Counter<'g> {
         Counter { programs, ..self }
     }

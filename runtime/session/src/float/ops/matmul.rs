@@ -1,8 +1,9 @@
 //! Checks the operands of tract's matrix multiplication, which its kernels read by pointer.
 //!
 //! `OptMatMul` takes the sizes m and n from the shape stated for its output, and k from its second
-//! operand. The optimizer of tract may replace an operand by one of another shape without updating the
-//! shapes stated for later operations, so the sizes are compared each time before the kernels run.
+//! operand. The optimizer of tract may replace an operand by one of another shape without updating
+//! the shapes stated for later operations, so the sizes are compared each time before the kernels
+//! run.
 
 use tract_core::internal::*;
 use tract_core::ops::matmul::optimized::{

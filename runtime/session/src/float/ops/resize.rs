@@ -10,8 +10,8 @@ use tract_core::ops::nn::resize::{
 };
 use tract_core::ops::nn::{CoordTransformer, Interpolator, Nearest};
 
-/// The maximum size of an intermediate value, which is resized along some axes only: a multiple of the
-/// larger of input and output, or a number of elements, whichever is larger.
+/// The maximum size of an intermediate value, which is resized along some axes only: this multiple
+/// of the larger of input and output, or [`MOST_BETWEEN`] elements, whichever is larger.
 const BETWEEN: u64 = 16;
 const MOST_BETWEEN: u64 = 1 << 22;
 

@@ -9,8 +9,8 @@ use super::{OperandError, Sizes};
 /// the window overlaps the border.
 const MOST_LISTED: u64 = 1 << 24;
 
-/// The maximum number of elements of a padded input, unless the padding multiplies the elements by at
-/// most [`PADDED`]. tract copies the input together with its padding.
+/// The maximum number of elements of a padded input, unless the padding multiplies the elements by
+/// at most [`PADDED`]. tract copies the input together with its padding.
 const MOST_PADDED: u64 = 1 << 26;
 const PADDED: u64 = 64;
 
