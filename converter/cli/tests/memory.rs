@@ -47,8 +47,8 @@ fn converted(model: &Path, data: &Path, spec: &Path, samples: usize, options: &[
     }
 }
 
-/// Returns the folder `../shared/assets`, or reports that the calling test is skipped. Panics instead if
-/// `HARDTACK_REQUIRE_ASSETS` is set.
+/// Returns the folder `../shared/assets`, or reports that the calling test is skipped. Panics
+/// instead if `HARDTACK_REQUIRE_ASSETS` is set.
 fn assets() -> Option<PathBuf> {
     let assets = file("../shared/assets");
     if assets.is_dir() {

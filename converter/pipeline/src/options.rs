@@ -10,8 +10,8 @@ use crate::guard;
 use crate::prune::PruneTarget;
 use crate::quantize::{self, Rounding};
 
-/// The default average bits per weight of INT8 layers when a compressed bundle is written. The output
-/// error hardly grows with 6 bits.
+/// The default average bits per weight of INT8 layers when a compressed bundle is written. The
+/// output error hardly grows with 6 bits.
 const COMPRESSED_BITS: f64 = 6.0;
 /// The same for the matrices of float layers, which are quantized without calibration data.
 const COMPRESSED_MATRIX_BITS: f64 = 7.5;

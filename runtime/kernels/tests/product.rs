@@ -93,8 +93,8 @@ fn on(kernels: &Kernels, case: &Case) -> Vec<f32> {
     reals.to_vec()
 }
 
-/// Returns the kernels that this processor supports. Panics if one that `HARDTACK_REQUIRE_ISA` names
-/// is missing.
+/// Returns the kernels that this processor supports. Panics if one that `HARDTACK_REQUIRE_ISA`
+/// names is missing.
 fn tables() -> impl Iterator<Item = &'static Kernels> {
     let required = std::env::var("HARDTACK_REQUIRE_ISA").unwrap_or_default();
     for name in required.split(',').filter(|name| !name.is_empty() && *name != "scalar") {

@@ -1,6 +1,6 @@
-//! Graphs whose stated shapes do not hold, in places where tract does not compare them: branches that
-//! it computes while it loads a model, and operands of matrix multiplications. Every result is an error
-//! or has the right values.
+//! Graphs whose stated shapes are wrong, in places where tract does not compare them: branches that
+//! it evaluates while it loads a model, and operands of matrix multiplications. Every result is an
+//! error or has the correct values.
 #![cfg(feature = "float")]
 
 mod graphs;
@@ -18,8 +18,8 @@ fn shape(dims: &[Dim]) -> Fact {
     Fact { dtype: DType::F32, shape: dims.to_vec() }
 }
 
-/// A branch with constant inputs whose body sums the elements of `x` in a loop, and states that this
-/// gives `stated` partial sums.
+/// Runs a branch with constant inputs, whose body adds up the elements of `x` in a loop and states
+/// that this returns `stated` partial sums.
 fn branch(x: &[f32], stated: i64) -> Result<Vec<Tensor>, Error> {
     let slice = ScanSlice { axis: 0, chunk: 1 };
     let mut sum = Sketch::default();
@@ -61,15 +61,15 @@ fn branch(x: &[f32], stated: i64) -> Result<Vec<Tensor>, Error> {
 }
 
 #[test]
-fn constant_branches_are_checked_like_others() {
+fn constant_branches_are_checked_too() {
     let sums = branch(&[1.0, 2.0, 3.0, 4.0], 4).unwrap();
     assert_eq!(sums, [tensor(&[4], &[1f32, 3.0, 6.0, 10.0])]);
     assert!(branch(&[1.0, 2.0, 3.0, 4.0], 1024).is_err());
     assert!(branch(&[1.0; 15], 2).is_err());
 }
 
-/// Multiplies `a` of 2 rows by `b` of 3 columns. Both are cut to lengths that only the run shows, and
-/// state the same length.
+/// Multiplies a matrix of 2 rows by one of 3 columns. Both are sliced to `ends`, which are inputs,
+/// and state the same length.
 fn sliced_product(length: Dim, ends: [i64; 2]) -> Result<Vec<Tensor>, Error> {
     let mut sketch = Sketch::default();
     sketch.graph.symbols = vec!["s".into(), "t".into()];
@@ -90,7 +90,7 @@ fn sliced_product(length: Dim, ends: [i64; 2]) -> Result<Vec<Tensor>, Error> {
 }
 
 #[test]
-fn products_run_over_axes_of_one_size() {
+fn operands_of_different_depths_are_rejected() {
     let twice = || Dim::Expression(vec![Token::Value(2), Token::Symbol(0), Token::Multiply(2)]);
     let sum = || Dim::Expression(vec![Token::Symbol(0), Token::Symbol(1), Token::Add(2)]);
     let product = |depth: f32| [tensor(&[2, 3], &[depth; 6])];
@@ -103,8 +103,8 @@ fn products_run_over_axes_of_one_size() {
     }
 }
 
-/// A row that is broadcast to a number of rows that only the run shows, times a matrix, plus a row;
-/// between broadcast and product stands an operation that does nothing, or none.
+/// Broadcasts a row to a number of rows that is unknown until the model runs, multiplies it by a
+/// matrix and adds a row. With `idle`, an operation that does nothing precedes the product.
 fn broadcast_product(rows: i64, idle: bool) -> Result<Vec<Tensor>, Error> {
     let mut sketch = Sketch::default();
     sketch.graph.symbols = vec!["s".into()];
@@ -134,10 +134,10 @@ fn broadcast_product(rows: i64, idle: bool) -> Result<Vec<Tensor>, Error> {
 }
 
 #[test]
-fn broadcast_rows_are_those_of_the_product() {
+fn broadcast_operands_have_the_rows_of_the_product() {
     for idle in [false, true] {
         for rows in [1, 3, 1000] {
-            // What tract cannot compute is an error; what it computes is right.
+            // An error is accepted, wrong values are not.
             if let Ok(values) = broadcast_product(rows, idle) {
                 let expected = tensor(&[rows as usize, 8], &vec![10.5f32; rows as usize * 8]);
                 assert_eq!(values[1], expected, "{rows} {idle}");

@@ -86,7 +86,7 @@ fn errors_name_the_line_and_what_is_allowed() {
         (audio("bands = 40\n", ""), 2, "[audio] `bands` is required with feature = \"mfcc\""),
         (audio("4000.0", "9000"), 9, "[audio] `high_hz` must be above `low_hz` and at most half"),
         (format!("{IMAGE}[array]"), 10, "[array] conflicts with [image]; keep one of them"),
-        ("[pictures]".into(), 1, "unknown field `pictures`, expected one of `image`, `audio`"),
+        ("[photo]".into(), 1, "unknown field `photo`, expected one of `image`, `audio`"),
         ("[array]\nmean = \"x\"".into(), 2, "expected a number or a list of at most 16 numbers"),
         ("[classify]\nlabels = 3".into(), 2, "expected a file name or a list of strings"),
         ("[image".into(), 1, "unclosed table"),
