@@ -139,7 +139,7 @@ fn calibration_data_without_a_range_are_refused() {
     broken[7] = f32::NAN;
     let cases = [
         (written("one.npz", 1, values[..elements].to_vec()), "one calibration sample"),
-        (written("zeros.npz", 4, vec![0.0; 4 * elements]), "throughout"),
+        (written("zeros.npz", 4, vec![0.0; 4 * elements]), "which gives no value range"),
         (written("nan.npz", 2, broken), "NaN"),
     ];
     for (data, expected) in cases {

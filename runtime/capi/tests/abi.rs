@@ -133,13 +133,13 @@ fn errors_are_reported_and_nothing_is_written() {
             (tensor(HardtackType::U8, &bytes), Status::Mismatch, "elements of type i8"),
             (tensor(HardtackType::I8, &bytes[..489]), Status::Mismatch, "489 elements"),
             (HardtackTensor { rank: 9, dtype: 2, ..NOTHING }, Status::Argument, "9 dimensions"),
-            (HardtackTensor { dtype: 99, ..NOTHING }, Status::Argument, "no type 99"),
+            (HardtackTensor { dtype: 99, ..NOTHING }, Status::Argument, "99 is not a HardtackType"),
             (
                 HardtackTensor { bytes: usize::MAX, ..tensor(HardtackType::I8, &bytes) },
                 Status::Argument,
                 "larger than memory",
             ),
-            (NOTHING, Status::Argument, "no type 0"),
+            (NOTHING, Status::Argument, "0 is not a HardtackType"),
             (
                 HardtackTensor { name: none.as_ptr(), ..tensor(HardtackType::I8, &bytes[..1]) },
                 Status::Mismatch,

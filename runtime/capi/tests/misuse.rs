@@ -304,7 +304,7 @@ fn options_of_other_sizes_and_values_are_checked() {
         for threads in [1025, 4_000_000_000, u32::MAX] {
             let options = HardtackOptions { threads, ..usual };
             let status = hardtack_session_new(bundle, &options, &mut made);
-            refused(status, "ask for at most 1024");
+            refused(status, "use 1 to 1024");
         }
         assert!(made.is_null());
         hardtack_bundle_free(bundle);

@@ -28,35 +28,39 @@ fn branch(x: &[f32], stated: i64) -> Result<Vec<Tensor>, Error> {
         sum.node(Operator::Binary(Binary::Add), &[state, element], vec![fact(DType::F32, &[1])]);
     sum.output(next);
 
-    let mut body = Sketch::default();
-    let values = body.input(DType::F32, &[x.len() as i64]);
-    let start = body.input(DType::F32, &[1]);
-    let scan = Scan {
-        body: 1,
-        skip: 0,
-        reset_every_turn: false,
-        external_state: false,
-        inputs: vec![ScanInput::State, ScanInput::Slice(slice)],
-        outputs: vec![ScanOutput {
-            slices: Some((0, slice)),
-            full_dim: Some(Dim::Value(stated)),
-            last_value: None,
-            state: true,
-        }],
+    let body = |sum: u32| {
+        let mut body = Sketch::default();
+        let values = body.input(DType::F32, &[x.len() as i64]);
+        let start = body.input(DType::F32, &[1]);
+        let scan = Scan {
+            body: sum,
+            skip: 0,
+            reset_every_turn: false,
+            external_state: false,
+            inputs: vec![ScanInput::State, ScanInput::Slice(slice)],
+            outputs: vec![ScanOutput {
+                slices: Some((0, slice)),
+                full_dim: Some(Dim::Value(stated)),
+                last_value: None,
+                state: true,
+            }],
+        };
+        let sums =
+            body.node(Operator::Scan(scan), &[start, values], vec![fact(DType::F32, &[stated])]);
+        body.output(sums);
+        body.graph
     };
-    let sums = body.node(Operator::Scan(scan), &[start, values], vec![fact(DType::F32, &[stated])]);
-    body.output(sums);
 
     let mut sketch = Sketch::default();
     let condition = sketch.constant(tensor(&[], &[true]));
     let values = sketch.constant(tensor(&[x.len()], x));
     let start = sketch.constant(tensor(&[1], &[0f32]));
     let branch =
-        If { then_body: 0, then_inputs: vec![1, 2], else_body: 0, else_inputs: vec![1, 2] };
+        If { then_body: 0, then_inputs: vec![1, 2], else_body: 1, else_inputs: vec![1, 2] };
     let inputs = [condition, values, start];
     let sums = sketch.node(Operator::If(branch), &inputs, vec![fact(DType::F32, &[stated])]);
     sketch.output(sums);
-    sketch.graph.bodies = vec![body.graph, sum.graph];
+    sketch.graph.bodies = vec![body(2), body(3), sum.graph.clone(), sum.graph];
     sketch.run(&[])
 }
 

@@ -25,7 +25,8 @@ pub(in crate::float) fn check_matmul(
         Some(axis) => shape.get(axis).copied().context("the output of a product has fewer axes"),
         None => Ok(1),
     };
-    let sizes = Sizes { m: size(op.c_m_axis)?, n: size(op.c_n_axis)?, shape: &shape };
+    let walked = [op.c_m_axis, op.c_n_axis];
+    let sizes = Sizes { m: size(op.c_m_axis)?, n: size(op.c_n_axis)?, shape: &shape, walked };
     for operation in &op.micro_ops {
         match operation {
             ProtoFusedSpec::AddMatMul { a, b, .. } => sizes.check_product(a, b, inputs)?,
@@ -76,6 +77,8 @@ struct Sizes<'s> {
     m: usize,
     n: usize,
     shape: &'s [usize],
+    /// The axes of the output that are m and n.
+    walked: [Option<usize>; 2],
 }
 
 impl Sizes<'_> {
@@ -147,6 +150,10 @@ impl Sizes<'_> {
             let (Some(size), Some(stride)) = (size, stride) else {
                 bail!("a fused operand has fewer axes than it is read by");
             };
+            // The kernel walks the axes of m and n itself, from their first element.
+            if self.walked.contains(&Some(*of_output)) {
+                continue;
+            }
             reach(size, usize::try_from(stride)?);
         }
         axes.into_iter().for_each(|(size, stride)| reach(size, stride));
