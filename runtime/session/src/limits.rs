@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+#[cfg(feature = "float")]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Upper bounds on what loading and running a bundle may use.
@@ -179,10 +181,12 @@ impl Canceller {
 pub(crate) struct Control {
     canceller: Canceller,
     deadline: Option<(Instant, Duration)>,
+    #[cfg(feature = "float")]
     memory: Option<Memory>,
 }
 
 /// The number of bytes that an inference may still use.
+#[cfg(feature = "float")]
 #[derive(Clone, Debug)]
 struct Memory {
     left: Arc<AtomicU64>,
@@ -194,7 +198,12 @@ impl Control {
     pub(crate) fn start(canceller: &Canceller, limits: &Limits) -> Control {
         let deadline =
             limits.run_time.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
-        Control { canceller: canceller.clone(), deadline, memory: None }
+        Control {
+            canceller: canceller.clone(),
+            deadline,
+            #[cfg(feature = "float")]
+            memory: None,
+        }
     }
 
     /// Adds a limit, in bytes, on the memory of values whose size is known only during the
