@@ -2,7 +2,7 @@
 //!
 //! Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
 //! 2023. The score of a weight is its magnitude times that of its input (Sun et al., "A Simple and
-//! Effective Pruning Approach for Large Language Models", 2024).
+//!   Effective Pruning Approach for Large Language Models", 2024).
 
 use std::fmt;
 use std::str::FromStr;

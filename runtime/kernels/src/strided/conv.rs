@@ -70,8 +70,8 @@ pub struct Conv {
 ///   `residual` is not null. Kernels read no more of them.
 /// - `4 · steps` bytes are readable at
 ///   `input + input_offsets[p] + r · run_step[0] + c · run_step[1]` for each pixel p and all r and
-/// c   below `runs`, which are at least 1. A run is at most 3 bytes shorter than that, so kernels
-/// read   up to 3 bytes past it.
+///   c below `runs`, which are at least 1. A run is at most 3 bytes shorter than that, so kernels
+///   read up to 3 bytes past it.
 /// - `weights` is aligned to 64, and `width · (8 + 4 · steps · runs[0] · runs[1])` bytes are
 ///   readable there: the biases, scales and weights of `width` columns. Kernels read no further.
 /// - `width` is a value that [`Packing::width`] returns for the kernel's layout. `channels` is at

@@ -59,8 +59,8 @@ const AT_ONCE: usize = 96 << 10;
 ///
 /// - A vector is readable at `rows[t] + h · row_step + i · window_step + k · column_step` for each
 ///   t (even beyond the kernel's rows), h below `height`, i below `count` and k below `kernel[1]`.
-/// Only   its first byte must belong to the image: kernels read past it by less than a vector,
-/// which is   less than [`SLACK`].
+///   Only its first byte must belong to the image: kernels read past it by less than a vector,
+///   which is less than [`SLACK`].
 /// - `kernel` has 1 to [`MAXIMUM_ROWS`] rows and at least one column.
 /// - `columns_between` is 0, or `window_step` is that many times `column_step`.
 /// - `weights` is aligned to 64, and `8 + 4 · kernel[1] · ⌈kernel[0] / 4⌉` vectors are readable
