@@ -11,9 +11,7 @@ use shared::labelled::{Top1, spec_path, task, top1};
 /// Converts a network of the shared assets, with weights of 8 bits unless the settings say otherwise.
 /// Returns the report and the top-1 accuracy on labeled data.
 fn quantized(name: &str, samples: usize, mut quantize: Settings) -> Option<(Report, Top1)> {
-    let Some(assets) = shared::assets() else {
-        return None;
-    };
+    let assets = shared::assets()?;
     quantize.weight_bits.get_or_insert(8.0);
     let task = task(name).expect("a network with a task");
     let scratch = tempfile::tempdir().unwrap();

@@ -110,7 +110,7 @@ impl Network {
     pub fn infer(&self, memory: &mut Memory) -> Result<(), Refusal> {
         let Memory { arena, input, output } = memory;
         let (inputs, mut outputs) = ([Input::I8(input)], [Output::I8(output)]);
-        let run = self.program.run(&Kernels::NATIVE, &mut arena.0, &inputs, &mut outputs);
+        let run = self.program.run(&ReferenceKernels::NATIVE, &mut arena.0, &inputs, &mut outputs);
         run.map_err(|_| Refusal::Program)
     }
 

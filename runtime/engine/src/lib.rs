@@ -22,11 +22,6 @@ mod arena;
 mod check;
 mod code;
 mod error;
-mod execute;
-#[cfg(feature = "alloc")]
-mod executor;
-#[cfg(feature = "alloc")]
-mod lower;
 mod names;
 #[cfg(feature = "alloc")]
 mod needs;
@@ -34,7 +29,9 @@ mod packed;
 #[cfg(feature = "alloc")]
 mod plan;
 mod ports;
-mod run;
+#[cfg(feature = "alloc")]
+mod prepared;
+mod reference;
 mod step;
 
 #[cfg(feature = "alloc")]
@@ -42,7 +39,7 @@ pub use aligned::Aligned;
 pub use code::{Program, Steps};
 pub use error::{Problem, ProgramError, RunError};
 #[cfg(feature = "alloc")]
-pub use executor::{Executor, Observer, Unobserved};
-#[cfg(feature = "alloc")]
 pub use plan::{BuildError, Builder, Built, Layer, Placement, Plan, SparseLayer};
-pub use run::{Input, Output};
+#[cfg(feature = "alloc")]
+pub use prepared::{Executor, NoHook, Observer};
+pub use reference::{Input, Output};

@@ -10,8 +10,8 @@ use guarded::Guarded;
 use hardtack_engine::program::*;
 use hardtack_engine::{Aligned, BuildError, Builder, Executor, Input, Layer, Output, Program};
 use hardtack_kernels::packed::Packing;
-use hardtack_kernels::strided::{Kernels as Tables, Parallel};
-use hardtack_kernels::{Isa, Kernels, Sample};
+use hardtack_kernels::strided::{Parallel, ReferenceKernels as Tables};
+use hardtack_kernels::{Isa, ReferenceKernels, Sample};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -203,7 +203,7 @@ fn defined(program: &Program<&[u8]>, input: &[f32]) -> Vec<Vec<i8>> {
     let mut given = blank(program);
     let mut outputs: Vec<Output<'_>> = given.iter_mut().map(|output| Output::I8(output)).collect();
     let mut arena = vec![55; program.arena_bytes()];
-    program.run(&Kernels::SCALAR, &mut arena, &[Input::F32(input)], &mut outputs).unwrap();
+    program.run(&ReferenceKernels::SCALAR, &mut arena, &[Input::F32(input)], &mut outputs).unwrap();
     given
 }
 

@@ -8,7 +8,7 @@ use hardtack_engine::{
 };
 use hardtack_kernels::packed::Packing;
 use hardtack_kernels::strided::{self, Alone};
-use hardtack_kernels::{Isa, Kernels};
+use hardtack_kernels::{Isa, ReferenceKernels};
 use sample::{every_step, window};
 
 /// Returns the weight layout of an executor for `isa` on this processor.
@@ -48,7 +48,7 @@ fn a_tiny_program_matches_the_result_computed_by_hand() {
     let mut seen = Vec::new();
     program
         .run_observed(
-            &Kernels::SCALAR,
+            &ReferenceKernels::SCALAR,
             &mut arena,
             &[Input::F32(&input)],
             &mut [Output::F32(&mut output)],
@@ -79,7 +79,7 @@ fn all_executors_agree_and_ignore_the_previous_arena_contents() {
         let mut arena = vec![leftover; program.arena_bytes() + 5];
         let (mut shares, mut image) = ([0.0; 4], [0; 32]);
         let outputs = &mut [Output::F32(&mut shares), Output::U8(&mut image)];
-        program.run(&Kernels::SCALAR, &mut arena, inputs, outputs).unwrap();
+        program.run(&ReferenceKernels::SCALAR, &mut arena, inputs, outputs).unwrap();
         assert!(arena[program.arena_bytes()..].iter().all(|&x| x == leftover));
         (shares, image)
     };
@@ -131,7 +131,7 @@ fn packed_weights_of_the_wrong_length_are_rejected() {
         assert!(matches!(error, Err(ProgramError::WeightsLength { .. })));
         let program = Program::parse_packed(&built.code[..], packed, packing).unwrap();
         let mut arena = vec![0; program.arena_bytes()];
-        let error = program.run(&Kernels::SCALAR, &mut arena, &[], &mut []);
+        let error = program.run(&ReferenceKernels::SCALAR, &mut arena, &[], &mut []);
         assert_eq!(error, Err(RunError::Packed));
     }
 }
@@ -150,7 +150,7 @@ fn integer_inputs_and_outputs_are_copied() {
     let (mut signed, mut unsigned, mut arena) = ([0; 3], [0; 3], vec![0; program.arena_bytes()]);
     program
         .run(
-            &Kernels::SCALAR,
+            &ReferenceKernels::SCALAR,
             &mut arena,
             &[Input::I8(&[-128, 0, 127]), Input::U8(&[0, 128, 255])],
             &mut [Output::I8(&mut signed), Output::U8(&mut unsigned)],
@@ -193,7 +193,7 @@ fn run_rejects_arenas_inputs_and_outputs_that_do_not_fit() {
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     let mut arena = vec![0; program.arena_bytes()];
     let run = |arena: &mut [i8], inputs: &[Input<'_>], outputs: &mut [Output<'_>]| {
-        program.run(&Kernels::SCALAR, arena, inputs, outputs)
+        program.run(&ReferenceKernels::SCALAR, arena, inputs, outputs)
     };
     let input = [0.0; 48];
     let (mut shares, mut image) = ([0.0; 4], [0u8; 32]);
@@ -296,7 +296,12 @@ fn accumulators_at_the_limit_do_not_overflow() {
     let mut output = [0];
     let input = vec![127; depth as usize];
     program
-        .run(&Kernels::SCALAR, &mut arena, &[Input::I8(&input)], &mut [Output::I8(&mut output)])
+        .run(
+            &ReferenceKernels::SCALAR,
+            &mut arena,
+            &[Input::I8(&input)],
+            &mut [Output::I8(&mut output)],
+        )
         .unwrap();
     assert_eq!(output, [64]);
 }

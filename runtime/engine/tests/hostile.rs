@@ -5,7 +5,7 @@ mod sample;
 use hardtack_engine::program::{Port, PortType, Step};
 use hardtack_engine::{Aligned, Executor, Input, Output, Problem, Program, ProgramError};
 use hardtack_kernels::strided::Alone;
-use hardtack_kernels::{Isa, Kernels};
+use hardtack_kernels::{Isa, ReferenceKernels};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sample::{every_step, sparse, strips};
@@ -62,7 +62,9 @@ fn runs(program: Program<&[u8]>) -> bool {
         .collect();
     let mut arena = vec![-128; program.arena_bytes()];
     if program.packing().is_none() {
-        program.run(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs).expect("buffers fit");
+        program
+            .run(&ReferenceKernels::SCALAR, &mut arena, &inputs, &mut outputs)
+            .expect("buffers fit");
     }
     for isa in [Isa::detect(), Isa::Scalar] {
         let Ok(executor) = Executor::new(program.clone(), isa) else { continue };

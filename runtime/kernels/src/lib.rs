@@ -7,7 +7,7 @@
 //! and separate multiply-add give the same result.
 //!
 //! The functions in `scalar` are the reference implementation: plain loops over slices, without
-//! unsafe code. [`Kernels`] is the table of these functions. The SIMD kernels in [`strided`] give
+//! unsafe code. [`ReferenceKernels`] is the table of these functions. The SIMD kernels in [`strided`] give
 //! bit-identical results for every shape.
 #![no_std]
 #![cfg_attr(
@@ -51,5 +51,5 @@ pub use rounding::{
     Requantize, SCALE_BITS, TERM_SCALE_BITS, is_significant, round_half_even, round_significant,
 };
 pub use scalar::product;
-pub use table::Kernels;
-pub use walk::Walk;
+pub use table::ReferenceKernels;
+pub use walk::StridedCopy;

@@ -1,7 +1,7 @@
 //! The arguments of each operation. Slices have exactly the lengths that the shapes require; a
 //! kernel panics if one is shorter.
 
-use crate::{Image, Ranges, Walk, Window};
+use crate::{Image, Ranges, StridedCopy, Window};
 
 /// The range of output integers: saturation and fused activation functions such as ReLU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ pub struct Move<'a> {
     /// The input tensor.
     pub input: &'a [i8],
     /// The strided copy from the input to the output.
-    pub walk: Walk,
+    pub walk: StridedCopy,
     /// The scale of the input divided by the output's, with at most 15 significant bits.
     pub scale: Option<f32>,
     /// The zero point of the input.
@@ -239,7 +239,7 @@ pub struct Quantize<'a> {
     /// The float input.
     pub input: &'a [f32],
     /// The strided copy from the input to the output.
-    pub walk: Walk,
+    pub walk: StridedCopy,
     /// The reciprocal of the output's scale.
     pub inverse_scale: f32,
     /// The zero point of the output.
@@ -252,7 +252,7 @@ pub struct Dequantize<'a> {
     /// The input tensor.
     pub input: &'a [i8],
     /// The strided copy from the input to the output.
-    pub walk: Walk,
+    pub walk: StridedCopy,
     /// The scale of the input.
     pub scale: f32,
     /// The zero point of the input.

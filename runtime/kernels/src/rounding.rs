@@ -285,8 +285,8 @@ mod tests {
             let rounded = Exact::of(round_significant(value, kept));
             let expected = Exact::of(value).to_bits_significant(kept);
             let exponent = rounded.exponent.min(expected.exponent);
-            let raise = |x: Exact| x.mantissa << (x.exponent - exponent);
-            prop_assert_eq!(raise(rounded), raise(expected));
+            let activation_offset = |x: Exact| x.mantissa << (x.exponent - exponent);
+            prop_assert_eq!(activation_offset(rounded), activation_offset(expected));
         }
 
         #[test]

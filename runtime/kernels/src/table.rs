@@ -7,7 +7,7 @@ use crate::{
 /// One function per operation. All tables give identical results. The last argument of each
 /// function is the output.
 #[derive(Clone, Copy, Debug)]
-pub struct Kernels {
+pub struct ReferenceKernels {
     /// Computes a convolution.
     pub conv: fn(&Conv<'_>, &mut [i8]),
     /// Computes a convolution that is not depthwise, with weights in the
@@ -36,7 +36,7 @@ pub struct Kernels {
     pub dequantize: fn(&Dequantize<'_>, &mut [f32]),
 }
 
-impl Kernels {
+impl ReferenceKernels {
     /// The reference implementation.
     pub const SCALAR: Self = Self {
         conv: scalar::conv,
@@ -55,7 +55,7 @@ impl Kernels {
     };
 
     /// The best kernels for the compilation target. On 32-bit Arm with the feature `dsp`, these use
-    /// the dual 16-bit multiply instructions; otherwise they are [`Kernels::SCALAR`].
+    /// the dual 16-bit multiply instructions; otherwise they are [`ReferenceKernels::SCALAR`].
     #[cfg(not(all(target_arch = "arm", feature = "dsp")))]
     pub const NATIVE: Self = Self::SCALAR;
     /// The best kernels for the compilation target: those with Arm's dual 16-bit multiply

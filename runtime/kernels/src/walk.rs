@@ -3,7 +3,7 @@
 /// A strided copy over up to six dimensions of a source and a target, outermost first. Offsets and
 /// strides are in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Walk {
+pub struct StridedCopy {
     /// The number of elements along each dimension, at least 1.
     pub dims: [usize; 6],
     /// The index of the first source element.
@@ -16,7 +16,7 @@ pub struct Walk {
     pub target_strides: [usize; 6],
 }
 
-impl Walk {
+impl StridedCopy {
     /// Calls `run` with the source and target index of the first element of every run along the
     /// innermost dimension.
     #[inline(always)]
@@ -114,7 +114,7 @@ mod tests {
     fn transposes_repeats_and_offsets() {
         let source = [1, 2, 3, 4, 5, 6];
         let mut target = vec![0; 8];
-        let transposed = Walk {
+        let transposed = StridedCopy {
             dims: [1, 1, 1, 1, 3, 2],
             source_offset: 0,
             source_strides: [0, 0, 0, 0, 1, 3],
@@ -124,11 +124,11 @@ mod tests {
         transposed.apply(&source, &mut target, |x: i32| x);
         assert_eq!(target, [0, 1, 4, 2, 5, 3, 6, 0]);
 
-        let repeated = Walk { source_strides: [0, 0, 0, 0, 1, 0], ..transposed };
+        let repeated = StridedCopy { source_strides: [0, 0, 0, 0, 1, 0], ..transposed };
         repeated.apply(&source, &mut target, |x| 10 * x);
         assert_eq!(target, [0, 10, 10, 20, 20, 30, 30, 0]);
 
-        let copied = Walk {
+        let copied = StridedCopy {
             dims: [1, 1, 1, 1, 2, 3],
             source_offset: 0,
             source_strides: [0, 0, 0, 0, 3, 1],

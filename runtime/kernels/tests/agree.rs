@@ -6,8 +6,8 @@ use common::{Geometry, activation, clamp, cycle, geometry, positions, weight};
 #[cfg(feature = "sparse")]
 use hardtack_kernels::sparse::Sparse;
 use hardtack_kernels::{
-    AveragePool, Clamp, Conv, Image, Kernels, MaxPool, Requantize, Residual, Resize, Sample,
-    Softmax, Window, round_significant, softmax_table,
+    AveragePool, Clamp, Conv, Image, MaxPool, ReferenceKernels, Requantize, Residual, Resize,
+    Sample, Softmax, Window, round_significant, softmax_table,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -165,9 +165,9 @@ fn check_conv(
     };
     conv.weights = &packed;
     let mut output = vec![55; expected.len()];
-    (Kernels::SCALAR.conv)(&conv, &mut output);
+    (ReferenceKernels::SCALAR.conv)(&conv, &mut output);
     let mut native = vec![0; output.len()];
-    (Kernels::NATIVE.conv)(&conv, &mut native);
+    (ReferenceKernels::NATIVE.conv)(&conv, &mut native);
     assert_eq!(native, output, "native kernels must match the reference");
     prop_assert_eq!(&output, &expected);
 
@@ -182,11 +182,11 @@ fn check_conv(
             for (to, row) in dense.chunks_mut(padded).zip(weights.chunks(depth)) {
                 to[..depth].copy_from_slice(row);
             }
-            (Kernels::SCALAR.conv)(&Conv { weights: &dense, ..conv }, &mut output);
+            (ReferenceKernels::SCALAR.conv)(&Conv { weights: &dense, ..conv }, &mut output);
             let mut form = Vec::new();
             Sparse::encode(weights.chunks(depth), depth, |byte| form.push(byte));
             let mut given = vec![55; output.len()];
-            (Kernels::NATIVE.sparse)(&Conv { weights: &form, ..conv }, &mut given);
+            (ReferenceKernels::NATIVE.sparse)(&Conv { weights: &form, ..conv }, &mut given);
             prop_assert_eq!(&given, &output);
         }
     }
@@ -244,9 +244,9 @@ proptest! {
             clamp,
         };
         let mut output = vec![55; greatest.len()];
-        (Kernels::SCALAR.max_pool)(&max_pool, &mut output);
+        (ReferenceKernels::SCALAR.max_pool)(&max_pool, &mut output);
         prop_assert_eq!(&output, &greatest);
-        (Kernels::SCALAR.average_pool)(&average_pool, &mut output);
+        (ReferenceKernels::SCALAR.average_pool)(&average_pool, &mut output);
         prop_assert_eq!(&output, &mean);
     }
 
@@ -258,7 +258,7 @@ proptest! {
         let table = softmax_table(scale);
         let softmax = Softmax { input: &input, channels: input.len(), table: &table };
         let mut output = vec![55; input.len()];
-        (Kernels::SCALAR.softmax)(&softmax, &mut output);
+        (ReferenceKernels::SCALAR.softmax)(&softmax, &mut output);
         let exponentials: Vec<f64> =
             input.iter().map(|&x| (f64::from(x) * f64::from(scale)).exp()).collect();
         let sum: f64 = exponentials.iter().sum();
@@ -306,7 +306,7 @@ proptest! {
         let input_shape = Image { height: size.0, width: size.1, channels };
         let resize = Resize { input: &input, input_shape, rows: &rows, columns: &columns };
         let mut output = vec![55; expected.len()];
-        (Kernels::SCALAR.resize)(&resize, &mut output);
+        (ReferenceKernels::SCALAR.resize)(&resize, &mut output);
         prop_assert_eq!(&output, &expected);
     }
 }

@@ -90,8 +90,8 @@ fn view(half: usize) -> impl Strategy<Value = View> {
 
 use prop::array::uniform2 as two;
 
-fn finish() -> Finish {
-    Finish { zero_point: 3, low: 0, high: 255 }
+fn epilogue() -> Epilogue {
+    Epilogue { zero_point: 3, low: 0, high: 255 }
 }
 
 /// Runs parts on two threads and reports an arbitrary number of threads.
@@ -215,7 +215,7 @@ fn convolutions_survive_invalid_arguments() {
             shape,
             weights,
             residual: residual.map(|view| Residual { view, zero_point: 9, scale: 0.5 }),
-            finish: finish(),
+            epilogue: epilogue(),
             narrow,
         };
         for kernels in tables() {
@@ -255,7 +255,7 @@ fn depthwise_convolutions_survive_invalid_arguments() {
             dilation,
             shape,
             weights,
-            finish: finish(),
+            epilogue: epilogue(),
             narrow,
         };
         for kernels in tables() {
@@ -411,7 +411,7 @@ fn sizes_that_overflow_are_rejected() {
         shape: Dense { groups: 1, outputs: 16, runs: 3, run: 4 },
         weights: 0,
         residual: None,
-        finish: finish(),
+        epilogue: epilogue(),
         narrow: false,
     };
     let depthwise = DepthwisePlan {
@@ -422,7 +422,7 @@ fn sizes_that_overflow_are_rejected() {
         dilation: [1, 1],
         shape: DepthwiseShape { kernel: [3, 3], channels: 16 },
         weights: 0,
-        finish: finish(),
+        epilogue: epilogue(),
         narrow: false,
     };
     for kernels in tables() {

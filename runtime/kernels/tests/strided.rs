@@ -7,7 +7,7 @@ use common::guarded::Guarded;
 use common::{Geometry, activation, bias, clamp, cycle, geometry, scale, term_scale, weight};
 use hardtack_kernels::packed::dense::Dense;
 use hardtack_kernels::packed::{Packing, Terms, TermsMut, depthwise};
-use hardtack_kernels::strided::{self, Alone, Finish, Kernels, Parallel, SLACK, View};
+use hardtack_kernels::strided::{self, Alone, Epilogue, Kernels, Parallel, SLACK, View};
 use hardtack_kernels::{Clamp, Conv, Image, Isa, Residual, prove_accumulator};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -77,14 +77,14 @@ impl Place {
         })
     }
 
-    fn write(&self, arena: &mut [u8], values: &[i8], raise: i32) {
+    fn write(&self, arena: &mut [u8], values: &[i8], activation_offset: i32) {
         for (at, &value) in self.positions().zip(values) {
-            arena[at] = (i32::from(value) + raise) as u8;
+            arena[at] = (i32::from(value) + activation_offset) as u8;
         }
     }
 
-    fn read(&self, arena: &[u8], raise: i32) -> Vec<i8> {
-        self.positions().map(|at| (i32::from(arena[at]) - raise) as i8).collect()
+    fn read(&self, arena: &[u8], activation_offset: i32) -> Vec<i8> {
+        self.positions().map(|at| (i32::from(arena[at]) - activation_offset) as i8).collect()
     }
 }
 
@@ -220,8 +220,8 @@ impl Case {
     fn run(&self, kernels: &Kernels, narrow: bool) -> Vec<i8> {
         let [input, output] = self.images();
         let window = self.geometry.window;
-        let raise = kernels.packing().raise();
-        let stored = |value: i8| (i32::from(value) + raise) as u8;
+        let activation_offset = kernels.packing().activation_offset();
+        let stored = |value: i8| (i32::from(value) + activation_offset) as u8;
         let beyond = |axis: usize, input: usize, output: usize| {
             let last = (output - 1) * window.stride[axis];
             let end = last + (window.kernel[axis] - 1) * window.dilation[axis] + 1;
@@ -235,16 +235,16 @@ impl Case {
         let mut memory = Guarded::new(from.end);
         let arena = memory.bytes();
         arena.fill(stored(self.zero_points[0]));
-        from.write(arena, &cycle(&self.input, input.elements()), raise);
+        from.write(arena, &cycle(&self.input, input.elements()), activation_offset);
         if let Some((values, ..)) = &self.residual {
-            added.write(arena, &cycle(values, output.elements()), raise);
+            added.write(arena, &cycle(values, output.elements()), activation_offset);
         }
         let before = arena.to_vec();
         let rows: Vec<Vec<i8>> = (0..self.channels[1]).map(|channel| self.row(channel)).collect();
         let (bias, scales) =
             (cycle(&self.bias, self.channels[1]), cycle(&self.scales, self.channels[1]));
         let terms = Terms { zero_point: self.zero_points[0], bias: &bias, scales: &scales };
-        let finish = Finish {
+        let epilogue = Epilogue {
             zero_point: stored(self.zero_points[1]),
             low: stored(self.clamp.low),
             high: stored(self.clamp.high),
@@ -269,7 +269,7 @@ impl Case {
                 dilation: window.dilation,
                 shape,
                 weights: 0,
-                finish,
+                epilogue,
                 narrow,
             };
             let operation = strided::Depthwise::new(plan, kernels.packing()).unwrap();
@@ -309,13 +309,13 @@ impl Case {
                     zero_point: stored(*zero_point),
                     scale: *scale,
                 }),
-                finish,
+                epilogue,
                 narrow,
             };
             let operation = strided::Conv::new(plan, kernels.packing()).unwrap();
             operation.run(kernels, arena, packed, parallel);
         }
-        let result = to.read(arena, raise);
+        let result = to.read(arena, activation_offset);
         // Only the output may change.
         for at in to.positions() {
             arena[at] = before[at];

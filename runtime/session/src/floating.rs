@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Once};
 
+use crate::backend::Backend;
 use crate::binding::{Sizes, Slots};
 use crate::float::{FloatModel, FloatPlan};
 use crate::limits::Control;
 use crate::port::Ports;
-use crate::processor::Processor;
 use crate::profile::OperationTime;
 use crate::session::fillable;
-use crate::state::{Filling, States};
+use crate::state::{StatePolicy, States};
 use crate::{Error, Limits, Model, Tensor};
 
 /// The maximum number of plans that are kept.
@@ -29,22 +29,22 @@ fn warn_of_abort() {
 }
 
 /// A loaded model with plans for recent input shapes.
-pub(crate) struct Floating {
+pub(crate) struct FloatRunner {
     model: FloatModel,
     /// The plans with their input shapes, least recently used first.
     plans: Vec<(Vec<Vec<usize>>, FloatPlan)>,
 }
 
-impl Floating {
+impl FloatRunner {
     pub(crate) fn new(
         model: &Model,
         prepared: bool,
         limits: Limits,
-        processor: &Arc<Processor>,
-    ) -> Result<Floating, Error> {
+        backend: &Arc<Backend>,
+    ) -> Result<FloatRunner, Error> {
         warn_of_abort();
-        let model = FloatModel::load_on(model, prepared, limits, processor)?;
-        Ok(Floating { model, plans: Vec::new() })
+        let model = FloatModel::load_on(model, prepared, limits, backend)?;
+        Ok(FloatRunner { model, plans: Vec::new() })
     }
 
     /// Returns whether the weights of its integer programs are used directly from the bundle.
@@ -62,20 +62,20 @@ impl Floating {
         self.plans.last().map_or(0, |(_, plan)| plan.operations())
     }
 
-    /// Runs the model. `filling` determines how states are filled and whether they are kept.
+    /// Runs the model. `state_policy` determines how states are filled and whether they are kept.
     pub(crate) fn run(
         &mut self,
         ports: &Ports,
         states: &mut States,
         given: &Slots<&Tensor>,
         sizes: &Sizes<'_>,
-        (filling, control): (Filling, &Control),
+        (state_policy, control): (StatePolicy, &Control),
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Vec<Tensor>, Error> {
         for (index, port) in ports.inputs.iter().enumerate() {
             if given[index].is_none() {
-                let state = fillable(ports, index, port, filling)?;
-                states.prepare(state, port, &sizes.shape(port), filling)?;
+                let state = fillable(ports, index, port, state_policy)?;
+                states.prepare(state, port, &sizes.shape(port), state_policy)?;
             }
         }
         let input =
@@ -95,7 +95,7 @@ impl Floating {
                 outputs
             }
         };
-        if filling == Filling::Kept {
+        if state_policy == StatePolicy::Kept {
             states.keep_tensors(ports, &outputs);
         }
         Ok(outputs)

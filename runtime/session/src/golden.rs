@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use hardtack_bundle::DType;
 use hardtack_bundle::golden::{Case, Content, Generator, Golden, Vector};
 
-use crate::state::Filling;
+use crate::state::StatePolicy;
 use crate::{Bundle, Error, Session, Tensor, for_data};
 
 /// The maximum number of elements of one generated vector.
@@ -60,7 +60,7 @@ pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     let mut budget = session.limits().operations;
     for case in golden.cases() {
         let inputs = inputs(&case)?;
-        let outputs = session.run_with(&named(&inputs), Filling::Zero, &control, None)?;
+        let outputs = session.run_with(&named(&inputs), StatePolicy::Zero, &control, None)?;
         budget = session.limits().spend(budget, session.operations())?;
         for vector in case.outputs() {
             if outputs.get(vector.name).is_none() {

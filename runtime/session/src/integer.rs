@@ -9,16 +9,16 @@ use hardtack_bundle::manifest::MAX_PORTS;
 use hardtack_engine::program::PortType;
 use hardtack_engine::{Aligned, Executor, Input, Observer, Output};
 
+use crate::backend::Backend;
 use crate::error::Role;
 use crate::limits::{Control, Limits, Stopped};
 use crate::port::{Extent, Port, Ports};
-use crate::processor::Processor;
 use crate::{Bytes, Error, Model, View, ViewMut};
 
 /// A model whose graph consists of its inputs and one program that computes all outputs.
 pub(crate) struct Integer {
     executor: Executor<Bytes>,
-    processor: Arc<Processor>,
+    backend: Arc<Backend>,
     arena: Aligned,
     /// For each input of the program, the input of the model that it reads.
     inputs: Vec<Place>,
@@ -40,14 +40,14 @@ struct Place {
 
 /// A node that makes a model more than a single integer program: its name and operator.
 #[cfg_attr(feature = "float", expect(dead_code, reason = "`float` runs such a model"))]
-pub(crate) struct Foreign {
+pub(crate) struct NonIntegerNode {
     pub(crate) node: String,
     pub(crate) operator: &'static str,
 }
 
-impl Foreign {
-    fn of(node: &Node) -> Foreign {
-        Foreign { node: node.name.clone(), operator: node.operator.name() }
+impl NonIntegerNode {
+    fn of(node: &Node) -> NonIntegerNode {
+        NonIntegerNode { node: node.name.clone(), operator: node.operator.name() }
     }
 }
 
@@ -58,8 +58,8 @@ impl Integer {
         model: &Model,
         ports: &Ports,
         limits: &Limits,
-        processor: &Arc<Processor>,
-    ) -> Result<Result<Integer, Foreign>, Error> {
+        backend: &Arc<Backend>,
+    ) -> Result<Result<Integer, NonIntegerNode>, Error> {
         let graph = &model.graph;
         let (node, program) = match only_program(graph) {
             Ok(found) => found,
@@ -72,7 +72,7 @@ impl Integer {
             ),
         };
         let parts = model.programs.get(program).ok_or_else(misfit)?;
-        let executor = processor.ready(parts, limits).map_err(|error| error.of(program))?;
+        let executor = backend.ready(parts, limits).map_err(|error| error.of(program))?;
         let parsed = executor.program();
 
         let mut inputs = Vec::new();
@@ -81,7 +81,7 @@ impl Integer {
         }
         for (port, outlet) in parsed.inputs().zip(&node.inputs) {
             let Some(index) = graph.inputs.iter().position(|input| *input == outlet.node) else {
-                return Ok(Err(Foreign::of(node)));
+                return Ok(Err(NonIntegerNode::of(node)));
             };
             let elements = port.elements as usize;
             if !fits(&ports.inputs[index], port.element, elements) {
@@ -96,7 +96,7 @@ impl Integer {
             let slot = outlet.slot as usize;
             let of_program = graph.nodes.get(outlet.node as usize).is_some_and(|own| own == node);
             if !of_program || outputs.iter().any(|other| other.index == slot) {
-                return Ok(Err(Foreign::of(node)));
+                return Ok(Err(NonIntegerNode::of(node)));
             }
             let port = given.get(slot).ok_or_else(misfit)?;
             let elements = port.elements as usize;
@@ -106,7 +106,7 @@ impl Integer {
             outputs.push(Place { index: slot, elements });
         }
         if outputs.len() != given.len() || inputs.len() > MAX_PORTS || outputs.len() > MAX_PORTS {
-            return Ok(Err(Foreign::of(node)));
+            return Ok(Err(NonIntegerNode::of(node)));
         }
 
         let (bytes, operations) = (executor.arena_bytes(), executor.program().operations());
@@ -114,7 +114,7 @@ impl Integer {
         let input_fact = |input: &u32| graph.nodes[*input as usize].outputs[0].clone();
         Ok(Ok(Integer {
             executor,
-            processor: processor.clone(),
+            backend: backend.clone(),
             arena,
             inputs,
             outputs,
@@ -226,7 +226,7 @@ impl Integer {
                 }
             }
             let (from, to) = (&from[..self.inputs.len()], &mut to[..self.outputs.len()]);
-            let (pool, arena) = (self.processor.pool(), self.arena.bytes_mut());
+            let (pool, arena) = (self.backend.pool(), self.arena.bytes_mut());
             let ran = self.executor.run_observed(pool, arena, from, to, &mut observer);
             observer.stopped()?;
             ran?;
@@ -279,7 +279,7 @@ impl<'c, O> Controlled<'c, O> {
 }
 
 impl<O: Observer> Observer for Controlled<'_, O> {
-    fn goes_on(&mut self) -> bool {
+    fn should_continue(&mut self) -> bool {
         self.stopped = self.control.check().err();
         self.stopped.is_none()
     }
@@ -294,16 +294,21 @@ impl<O: Observer> Observer for Controlled<'_, O> {
 }
 
 /// Returns the program node and the index of its program if all other nodes are inputs.
-fn only_program(graph: &Graph) -> Result<(&Node, usize), Foreign> {
+fn only_program(graph: &Graph) -> Result<(&Node, usize), NonIntegerNode> {
     let mut found = None;
     for node in &graph.nodes {
         match node.operator {
             Operator::Input => {}
             Operator::Program(program) if found.is_none() => found = Some((node, program as usize)),
-            _ => return Err(Foreign::of(node)),
+            _ => return Err(NonIntegerNode::of(node)),
         }
     }
-    let none = || graph.nodes.last().map_or(Foreign { node: "".into(), operator: "" }, Foreign::of);
+    let none = || {
+        graph
+            .nodes
+            .last()
+            .map_or(NonIntegerNode { node: "".into(), operator: "" }, NonIntegerNode::of)
+    };
     found.ok_or_else(none)
 }
 

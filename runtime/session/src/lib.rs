@@ -50,6 +50,7 @@
 
 #![deny(unsafe_code)]
 
+mod backend;
 mod binding;
 mod bundle;
 mod bytes;
@@ -67,7 +68,6 @@ mod model;
 mod outputs;
 mod port;
 pub mod process;
-mod processor;
 mod profile;
 mod session;
 mod state;

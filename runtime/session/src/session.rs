@@ -7,19 +7,19 @@ use std::time::Duration;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::Graph;
 use hardtack_bundle::manifest::MAX_PORTS;
-use hardtack_engine::{Observer, Unobserved};
+use hardtack_engine::{NoHook, Observer};
 use hardtack_kernels::Isa;
 
+use crate::backend::Backend;
 use crate::binding::{self, Sizes, Slots, slots};
 use crate::error::Role;
 #[cfg(feature = "float")]
-use crate::floating::Floating;
+use crate::floating::FloatRunner;
 use crate::integer::{Integer, expect_length};
 use crate::limits::{Canceller, Control, Limits};
 use crate::port::{Extent, Port, Ports};
-use crate::processor::Processor;
 use crate::profile::{OperationTime, Stopwatch};
-use crate::state::{Filling, States, zeros};
+use crate::state::{StatePolicy, States, zeros};
 use crate::{Bundle, Error, Model, Outputs, Tensor, View, ViewMut};
 
 /// Options of a [`Session`].
@@ -52,7 +52,7 @@ pub struct Session {
     ports: Ports,
     runner: Runner,
     states: States,
-    processor: Arc<Processor>,
+    backend: Arc<Backend>,
     options: Options,
     canceller: Canceller,
     operations: u64,
@@ -62,7 +62,7 @@ enum Runner {
     /// The engine alone. The tensors receive the outputs that the caller does not ask for.
     Integer(Box<Integer>, Vec<Option<Tensor>>),
     #[cfg(feature = "float")]
-    Float(Box<Floating>),
+    Float(Box<FloatRunner>),
 }
 
 impl Session {
@@ -101,22 +101,25 @@ impl Session {
         options: Options,
     ) -> Result<Session, Error> {
         check(&ports, &model.graph)?;
-        let processor = Processor::new(options.isa, options.threads)?;
-        let runner = match Integer::new(model, &ports, &options.limits, &processor)? {
+        let backend = Backend::new(options.isa, options.threads)?;
+        let runner = match Integer::new(model, &ports, &options.limits, &backend)? {
             Ok(integer) => Runner::Integer(Box::new(integer), vec![None; ports.outputs.len()]),
             #[cfg(feature = "float")]
-            Err(_) => {
-                Runner::Float(Box::new(Floating::new(model, prepared, options.limits, &processor)?))
-            }
+            Err(_) => Runner::Float(Box::new(FloatRunner::new(
+                model,
+                prepared,
+                options.limits,
+                &backend,
+            )?)),
             #[cfg(not(feature = "float"))]
             Err(foreign) => {
-                let crate::integer::Foreign { node, operator } = foreign;
+                let crate::integer::NonIntegerNode { node, operator } = foreign;
                 return Err(Error::NeedsFloat { node, operator });
             }
         };
         let states = States::new(ports.states.len());
         let canceller = Canceller::default();
-        Ok(Session { ports, runner, states, processor, options, canceller, operations: 0 })
+        Ok(Session { ports, runner, states, backend, options, canceller, operations: 0 })
     }
 
     /// Returns the inputs of the model, in its order.
@@ -146,7 +149,7 @@ impl Session {
 
     /// Returns the instruction set of the kernels that integer programs use.
     pub fn isa(&self) -> Isa {
-        self.processor.isa()
+        self.backend.isa()
     }
 
     /// Returns the number of threads that integer programs use.
@@ -158,7 +161,7 @@ impl Session {
     /// multiply-accumulates per second. The measurement takes some tens of milliseconds and keeps
     /// all operands in registers. Returns `None` for portable kernels.
     pub fn measure_peak(&self) -> Option<f64> {
-        self.processor.peak()
+        self.backend.peak()
     }
 
     /// Returns whether all integer programs use their weights directly from the bundle. Otherwise
@@ -200,7 +203,7 @@ impl Session {
     /// Returns an error if a name, element type or shape does not match the model, if an input is
     /// missing, or if the inference fails.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, Error> {
-        self.run_filling(inputs, self.filling(), None)
+        self.run_filling(inputs, self.state_policy(), None)
     }
 
     /// Runs the model like [`Session::run`] and also returns the time of each operation, in the
@@ -213,7 +216,7 @@ impl Session {
         inputs: &[(&str, &Tensor)],
     ) -> Result<(Outputs, Vec<OperationTime>), Error> {
         let mut times = Vec::new();
-        let outputs = self.run_filling(inputs, self.filling(), Some(&mut times))?;
+        let outputs = self.run_filling(inputs, self.state_policy(), Some(&mut times))?;
         Ok((outputs, times))
     }
 
@@ -231,7 +234,7 @@ impl Session {
         inputs: &[(&str, View<'_>)],
         outputs: &mut [(&str, ViewMut<'_>)],
     ) -> Result<(), Error> {
-        let filling = self.filling();
+        let state_policy = self.state_policy();
         let given = slots(Role::Input, &self.ports.inputs, inputs.iter().copied())?;
         let wanted = slots(
             Role::Output,
@@ -244,12 +247,12 @@ impl Session {
         match &mut self.runner {
             Runner::Integer(integer, spare) => {
                 let (ports, states) = (&self.ports, &mut self.states);
-                let run = IntegerRun { integer, spare, ports, states, filling, control };
+                let run = IntegerRun { integer, spare, ports, states, state_policy, control };
                 run.require(&given)?;
-                run.run(given, wanted, &mut Unobserved)
+                run.run(given, wanted, &mut NoHook)
             }
             #[cfg(feature = "float")]
-            Runner::Float(_) => self.run_float_into(&given, wanted, filling),
+            Runner::Float(_) => self.run_float_into(&given, wanted, state_policy),
         }
     }
 
@@ -258,7 +261,7 @@ impl Session {
         &mut self,
         given: &Slots<View<'_>>,
         wanted: Slots<ViewMut<'_>>,
-        filling: Filling,
+        state_policy: StatePolicy,
     ) -> Result<(), Error> {
         let mut tensors = Vec::new();
         for (port, view) in self.ports.inputs.iter().zip(given) {
@@ -268,7 +271,7 @@ impl Session {
         }
         let named: Vec<(&str, &Tensor)> =
             tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let outputs = self.run_filling(&named, filling, None)?;
+        let outputs = self.run_filling(&named, state_policy, None)?;
         for ((port, wanted), (_, tensor)) in self.ports.outputs.iter().zip(wanted).zip(&outputs) {
             let (Some(mut target), Some(source)) = (wanted, View::of(tensor)) else { continue };
             expect_length(Role::Output, port, source.len(), target.len())?;
@@ -282,8 +285,8 @@ impl Session {
         Control::start(&self.canceller, &self.options.limits)
     }
 
-    fn filling(&self) -> Filling {
-        if self.options.keep_state { Filling::Kept } else { Filling::Refused }
+    fn state_policy(&self) -> StatePolicy {
+        if self.options.keep_state { StatePolicy::Kept } else { StatePolicy::Refused }
     }
 
     /// The limits of this session.
@@ -299,18 +302,18 @@ impl Session {
     pub(crate) fn run_filling(
         &mut self,
         inputs: &[(&str, &Tensor)],
-        filling: Filling,
+        state_policy: StatePolicy,
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Outputs, Error> {
         let control = self.control();
-        self.run_with(inputs, filling, &control, times)
+        self.run_with(inputs, state_policy, &control, times)
     }
 
     /// Runs the model as part of something longer that `control` may end.
     pub(crate) fn run_with(
         &mut self,
         inputs: &[(&str, &Tensor)],
-        filling: Filling,
+        state_policy: StatePolicy,
         control: &Control,
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Outputs, Error> {
@@ -328,7 +331,7 @@ impl Session {
                     spare,
                     ports: &self.ports,
                     states: &mut self.states,
-                    filling,
+                    state_policy,
                     control,
                 };
                 let (tensors, samples) = run.run_tensors(&given, times)?;
@@ -340,7 +343,7 @@ impl Session {
                 let (ports, states) = (&self.ports, &mut self.states);
                 let control = control.with_memory(self.options.limits.memory_bytes);
                 let tensors =
-                    floating.run(ports, states, &given, &sizes, (filling, &control), times)?;
+                    floating.run(ports, states, &given, &sizes, (state_policy, &control), times)?;
                 self.operations = floating.operations();
                 tensors
             }
@@ -356,7 +359,7 @@ struct IntegerRun<'s> {
     spare: &'s mut [Option<Tensor>],
     ports: &'s Ports,
     states: &'s mut States,
-    filling: Filling,
+    state_policy: StatePolicy,
     control: Control,
 }
 
@@ -379,7 +382,7 @@ impl<'s> IntegerRun<'s> {
         let mut tensors = outputs.iter_mut();
         let wanted = array::from_fn(|_| tensors.next().and_then(ViewMut::of));
         match times {
-            None => self.run(given, wanted, &mut Unobserved)?,
+            None => self.run(given, wanted, &mut NoHook)?,
             Some(times) => {
                 let mut stopwatch = Stopwatch::default();
                 let mut operations: Vec<OperationTime> = self
@@ -423,7 +426,7 @@ impl<'s> IntegerRun<'s> {
     fn require<T>(&self, given: &Slots<T>) -> Result<(), Error> {
         for (index, port) in self.ports.inputs.iter().enumerate() {
             if given[index].is_none() && self.integer.input_elements(index).is_some() {
-                fillable(self.ports, index, port, self.filling)?;
+                fillable(self.ports, index, port, self.state_policy)?;
             }
         }
         Ok(())
@@ -435,12 +438,12 @@ impl<'s> IntegerRun<'s> {
         mut wanted: Slots<ViewMut<'s>>,
         observer: &mut impl Observer,
     ) -> Result<(), Error> {
-        let IntegerRun { integer, spare, ports, states, filling, control } = self;
+        let IntegerRun { integer, spare, ports, states, state_policy, control } = self;
         let samples = integer.samples(ports, &given)?;
         for (index, (port, view)) in ports.inputs.iter().zip(&given).enumerate() {
             let (None, Some(elements)) = (view, integer.input_elements(index)) else { continue };
             if let Some(state) = ports.state_of_input(index) {
-                states.prepare(state, port, &[samples.saturating_mul(elements)], filling)?;
+                states.prepare(state, port, &[samples.saturating_mul(elements)], state_policy)?;
             }
         }
         for (index, (port, spare)) in ports.outputs.iter().zip(spare).enumerate() {
@@ -463,7 +466,7 @@ impl<'s> IntegerRun<'s> {
             let inputs: Slots<View<'_>> = array::from_fn(view);
             integer.run(samples, &inputs, &mut wanted, &control, observer)?;
         }
-        if filling == Filling::Kept {
+        if state_policy == StatePolicy::Kept {
             states.keep_views(ports, &wanted);
         }
         Ok(())
@@ -475,11 +478,11 @@ pub(crate) fn fillable(
     ports: &Ports,
     input: usize,
     port: &Port,
-    filling: Filling,
+    state_policy: StatePolicy,
 ) -> Result<usize, Error> {
-    match (ports.state_of_input(input), filling) {
+    match (ports.state_of_input(input), state_policy) {
         (None, _) => Err(binding::missing(Role::Input, port, "")),
-        (Some(_), Filling::Refused) => {
+        (Some(_), StatePolicy::Refused) => {
             let hint = "; it is a state: pass it, or set `Options::keep_state`";
             Err(binding::missing(Role::Input, port, hint))
         }

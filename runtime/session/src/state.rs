@@ -6,7 +6,7 @@ use crate::{Error, Tensor, View, ViewMut};
 
 /// How to fill state inputs that the caller omits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Filling {
+pub(crate) enum StatePolicy {
     /// Reject the inference: the caller must give them.
     Refused,
     /// Fill them with zeros.
@@ -40,11 +40,11 @@ impl States {
         index: usize,
         port: &Port,
         shape: &[usize],
-        filling: Filling,
+        state_policy: StatePolicy,
     ) -> Result<(), Error> {
         let state = &mut self.0[index];
         match state {
-            Some(kept) if filling == Filling::Kept => {
+            Some(kept) if state_policy == StatePolicy::Kept => {
                 if kept.shape() != shape {
                     return Err(Error::State {
                         name: port.name.clone(),

@@ -6,7 +6,7 @@ use hardtack::{Data, Model, Tensor};
 use hardtack_bundle::graph::Outlet;
 use hardtack_engine::program::Step;
 use hardtack_engine::{Input, Output, Program};
-use hardtack_kernels::Kernels;
+use hardtack_kernels::ReferenceKernels;
 
 use super::calibrate::Calibration;
 use super::function::Function;
@@ -234,7 +234,7 @@ fn run<'l>(
     };
     let mut arena = vec![0i8; program.arena_bytes()];
     program
-        .run_observed(&Kernels::SCALAR, &mut arena, &inputs, &mut outputs, &mut observer)
+        .run_observed(&ReferenceKernels::SCALAR, &mut arena, &inputs, &mut outputs, &mut observer)
         .expect("inputs and outputs were made by the program's ports");
     spooled.map(|()| all)
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use hardtack_kernels::packed::Packing;
 
 use crate::Program;
-use crate::lower::Lowered;
+use crate::prepared::Lowered;
 use crate::program::{Step, TensorId};
 
 /// The place and lifetime of a tensor.

@@ -17,7 +17,7 @@ pub(crate) mod arm;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128"))]
 mod depthwise;
 #[cfg(any(target_arch = "aarch64", target_feature = "simd128"))]
-mod quads;
+mod vec128;
 #[cfg(target_feature = "simd128")]
 pub(crate) mod wasm32;
 #[cfg(target_arch = "x86_64")]

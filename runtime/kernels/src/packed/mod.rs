@@ -43,7 +43,7 @@ impl Packing {
     pub(crate) const WIDEST: usize = 64;
 
     /// Returns the activation offset: stored activations are i8 plus this.
-    pub fn raise(self) -> i32 {
+    pub fn activation_offset(self) -> i32 {
         match self {
             Self::X86Zmm | Self::X86Ymm => 128,
             Self::NeonDot => 0,
@@ -143,7 +143,7 @@ fn read_terms(block: &[u8], width: usize, place: usize) -> (i32, f32) {
 
 /// Returns the correction to subtract from a bias, because kernels do not subtract the zero point.
 fn shift(packing: Packing, zero_point: i8, sum: i32) -> i32 {
-    (i32::from(zero_point) + packing.raise()).wrapping_mul(sum)
+    (i32::from(zero_point) + packing.activation_offset()).wrapping_mul(sum)
 }
 
 /// Returns the scales of a block.

@@ -19,11 +19,11 @@ pub fn copy(step: &Move<'_>, output: &mut [i8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Walk;
+    use crate::StridedCopy;
 
     #[test]
     fn copies_with_and_without_a_scale() {
-        let walk = Walk {
+        let walk = StridedCopy {
             dims: [1, 1, 1, 1, 1, 3],
             source_offset: 1,
             source_strides: [0, 0, 0, 0, 0, 1],

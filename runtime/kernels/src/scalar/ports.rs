@@ -20,10 +20,10 @@ pub fn dequantize(step: &Dequantize<'_>, output: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Walk;
+    use crate::StridedCopy;
 
-    fn row(count: usize) -> Walk {
-        Walk {
+    fn row(count: usize) -> StridedCopy {
+        StridedCopy {
             dims: [1, 1, 1, 1, 1, count],
             source_offset: 0,
             source_strides: [0, 0, 0, 0, 0, 1],

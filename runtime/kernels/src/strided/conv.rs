@@ -1,7 +1,7 @@
 //! Convolutions and fully connected layers on packed weights.
 
 use super::parallel::{Shared, part};
-use super::{Alone, Finish, Kernels, Parallel, ProductRow, Residual, SLACK, View, are_apart};
+use super::{Alone, Epilogue, Kernels, Parallel, ProductRow, Residual, SLACK, View, are_apart};
 use crate::packed::Packing;
 use crate::packed::dense::{DEPTH, Dense};
 
@@ -39,7 +39,7 @@ pub struct ConvPlan {
     /// A fused residual addition.
     pub residual: Option<Residual>,
     /// The epilogue.
-    pub finish: Finish,
+    pub epilogue: Epilogue,
     /// Whether the magnitude of every accumulator is less than 2²² and every scale less than 2⁸, so
     /// that one instruction can convert and scale an accumulator.
     pub narrow: bool,
@@ -109,7 +109,7 @@ pub(crate) struct Block {
     pub(crate) residual_offsets: *const u32,
     pub(crate) residual_zero_point: f32,
     pub(crate) residual_scale: f32,
-    pub(crate) finish: Finish,
+    pub(crate) epilogue: Epilogue,
     #[cfg_attr(target_arch = "arm", allow(dead_code))]
     pub(crate) narrow: bool,
     /// The dequantization parameters of each pixel for f32 outputs, or null for u8 outputs.
@@ -252,7 +252,7 @@ impl Conv {
                     residual_offsets: offsets[2].as_ptr(),
                     residual_zero_point: residual.map_or(0.0, |r| self.real(r.zero_point)),
                     residual_scale: residual.map_or(0.0, |residual| residual.scale),
-                    finish: plan.finish,
+                    epilogue: plan.epilogue,
                     narrow: plan.narrow,
                     rows: core::ptr::null(),
                     addends: core::ptr::null(),
@@ -277,7 +277,7 @@ impl Conv {
 
     /// Converts a stored activation to the number that kernels interpret it as: i8 or u8.
     fn real(&self, stored: u8) -> f32 {
-        match self.packing.raise() {
+        match self.packing.activation_offset() {
             0 => (stored as i8).into(),
             _ => stored.into(),
         }

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::parallel::{Shared, part};
-use super::{Finish, Kernels, Parallel, SLACK, View, are_apart};
+use super::{Epilogue, Kernels, Parallel, SLACK, View, are_apart};
 use crate::packed::Packing;
 use crate::packed::depthwise::{self as packed, MAXIMUM_ROWS};
 
@@ -25,7 +25,7 @@ pub struct DepthwisePlan {
     /// The first byte of the packed weights.
     pub weights: usize,
     /// The epilogue.
-    pub finish: Finish,
+    pub epilogue: Epilogue,
     /// See [`ConvPlan::narrow`](super::ConvPlan::narrow).
     pub narrow: bool,
 }
@@ -100,7 +100,7 @@ pub(crate) struct Rows {
     pub(crate) output_row_step: usize,
     /// The number of bytes to write of each vector.
     pub(crate) channels: usize,
-    pub(crate) finish: Finish,
+    pub(crate) epilogue: Epilogue,
     #[cfg_attr(target_arch = "arm", allow(dead_code))]
     pub(crate) narrow: bool,
 }
@@ -201,7 +201,7 @@ impl Depthwise {
                 output_step: output.pixel,
                 output_row_step: output.row,
                 channels: block.channels,
-                finish: self.plan.finish,
+                epilogue: self.plan.epilogue,
                 narrow: self.plan.narrow,
             };
             // Adjacent pixels form one vector if they are contiguous.

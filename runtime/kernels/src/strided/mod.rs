@@ -1,7 +1,7 @@
 //! Optimized operations on strided images in one byte arena.
 //!
 //! An image has a row stride and a pixel stride. Activations are stored as bytes with the
-//! activation offset of [`Packing::raise`](crate::packed::Packing::raise):
+//! activation offset of [`Packing::activation_offset`](crate::packed::Packing::raise):
 //! `stored = integer + offset`. Their zero points and clamp bounds include the offset.
 //!
 //! An image that a padded window reads is surrounded by a *halo* of its zero point, so kernels
@@ -16,9 +16,9 @@
 //!
 //! - *CPU features*: the CPU supports the instruction set of the kernel. [`Kernels::for_isa`] is
 //!   the only way to get a kernel table, and it checks the CPU first.
-//! - *[`ConvBlock`]*: the block of a convolution or matmul satisfies the conditions of that type.
+//! - *`ConvBlock`*: the block of a convolution or matmul satisfies the conditions of that type.
 //!   [`Conv::new`], [`Conv::run`] and [`Product::run`] establish them.
-//! - *[`DepthwiseRows`]*: the rows of a depthwise convolution satisfy the conditions of that type.
+//! - *`DepthwiseRows`*: the rows of a depthwise convolution satisfy the conditions of that type.
 //!   [`Depthwise::new`] and [`Depthwise::run`] establish them.
 //!
 //! All other kernels are safe code, compiled for an instruction set.
@@ -111,7 +111,7 @@ fn are_apart(a: &Range<usize>, b: &Range<usize>) -> bool {
 /// The epilogue: converts a scaled accumulator to a stored activation,
 /// `clamp(round_half_even(t) + zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finish {
+pub struct Epilogue {
     /// The stored activation that represents 0.
     pub zero_point: u8,
     /// The smallest stored output.
@@ -121,7 +121,7 @@ pub struct Finish {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Finish {
+impl Epilogue {
     /// Returns whether the epilogue only saturates to unsigned bytes.
     #[inline(always)]
     pub(crate) fn is_saturation(&self) -> bool {

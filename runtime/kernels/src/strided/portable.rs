@@ -243,7 +243,7 @@ pub(crate) fn softmax<const FLIP: u8>(table: &[u32; 256], input: &[u8], output: 
 
 /// Instantiates the portable kernels for an instruction set in a module.
 macro_rules! portable {
-    ($module:ident, [$($feature:literal)?], $flip:literal) => {
+    ($module:ident, [$($feature:literal)?], $offset_mask:literal) => {
         /// Portable kernels, compiled for this instruction set.
         mod $module {
             use crate::strided::{
@@ -251,7 +251,7 @@ macro_rules! portable {
             };
             use crate::{Affine, Requantize};
 
-            portable::portable! { @functions [$($feature)?], $flip;
+            portable::portable! { @functions [$($feature)?], $offset_mask;
                 add(add: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]);
                 multiply(multiply: &Pairs, a: &[u8], b: &[u8], output: &mut [u8]);
                 rescale(linear: &Linear, input: &[u8], output: &mut [u8]);
@@ -265,17 +265,17 @@ macro_rules! portable {
             }
         }
     };
-    (@functions $feature:tt, $flip:literal;
+    (@functions $feature:tt, $offset_mask:literal;
         $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
         portable::portable! {
-            @function $feature, $flip, $name($($argument: $type),*) $(-> $result)?
+            @function $feature, $offset_mask, $name($($argument: $type),*) $(-> $result)?
         }
     )*};
-    (@function [$($feature:literal)?], $flip:literal,
+    (@function [$($feature:literal)?], $offset_mask:literal,
         $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
         $(#[target_feature(enable = $feature)])?
         pub(super) fn $name($($argument: $type),*) $(-> $result)? {
-            portable::$name::<$flip>($($argument),*)
+            portable::$name::<$offset_mask>($($argument),*)
         }
     };
 }

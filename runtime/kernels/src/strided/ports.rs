@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::rows::Around;
 use super::{Kernels, Linear, View};
-use crate::{Clamp, Requantize, Walk};
+use crate::{Clamp, Requantize, StridedCopy};
 
 /// The number of contiguous values quantized at once.
 const RUN: usize = 64;
@@ -13,7 +13,7 @@ const RUN: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantize {
     /// The strided copy from the input to the arena.
-    pub walk: Walk,
+    pub walk: StridedCopy,
     /// The reciprocal of the output's scale.
     pub inverse_scale: f32,
     /// The zero point of the output.
@@ -60,10 +60,10 @@ impl Quantize {
                 quantize(&input[from..from + count], &mut arena[to..to + count]);
             });
         } else {
-            let flip = kernels.packing().raise() as u8;
+            let offset_mask = kernels.packing().activation_offset() as u8;
             walk.apply(input, arena, |x: f32| {
                 let x = if x.is_nan() { 0.0 } else { x };
-                requantize.apply(x * scale) as u8 ^ flip
+                requantize.apply(x * scale) as u8 ^ offset_mask
             });
         }
     }
@@ -73,7 +73,7 @@ impl Quantize {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dequantize {
     /// The strided copy from the arena to the output.
-    pub walk: Walk,
+    pub walk: StridedCopy,
     /// The scale of the input.
     pub scale: f32,
     /// The zero point of the input.
@@ -86,8 +86,9 @@ impl Dequantize {
     /// # Panics
     /// If the strided copy exceeds the arena or the output.
     pub fn run(&self, kernels: &Kernels, arena: &[u8], output: &mut [f32]) {
-        let (flip, zero_point) = (kernels.packing().raise() as u8, i32::from(self.zero_point));
-        let real = |x: u8| (i32::from((x ^ flip) as i8) - zero_point) as f32 * self.scale;
+        let (offset_mask, zero_point) =
+            (kernels.packing().activation_offset() as u8, i32::from(self.zero_point));
+        let real = |x: u8| (i32::from((x ^ offset_mask) as i8) - zero_point) as f32 * self.scale;
         self.walk.apply(arena, output, real);
     }
 }
@@ -96,7 +97,7 @@ impl Dequantize {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Move {
     /// The strided copy, with offsets relative to `input.start` and `output.start`.
-    pub walk: Walk,
+    pub walk: StridedCopy,
     /// The byte range of the input in the arena.
     pub input: Range<usize>,
     /// The byte range of the output in the arena.
@@ -127,12 +128,12 @@ impl Move {
                 unsafe { (kernels.rescale)(linear, input, output) }
             }),
             Some(linear) => {
-                let flip = kernels.packing().raise() as u8;
+                let offset_mask = kernels.packing().activation_offset() as u8;
                 let requantize = Requantize::new(linear.output_zero_point, Clamp::FULL);
                 let zero_point = i32::from(linear.zero_point);
                 walk.apply(input, output, |x: u8| {
-                    let value = i32::from((x ^ flip) as i8) - zero_point;
-                    requantize.apply(value as f32 * linear.scale) as u8 ^ flip
+                    let value = i32::from((x ^ offset_mask) as i8) - zero_point;
+                    requantize.apply(value as f32 * linear.scale) as u8 ^ offset_mask
                 });
             }
         }
@@ -202,9 +203,9 @@ impl Fill {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes {
     /// The strided copy.
-    pub walk: Walk,
+    pub walk: StridedCopy,
     /// The XOR mask.
-    pub flip: u8,
+    pub offset_mask: u8,
 }
 
 impl Bytes {
@@ -213,6 +214,6 @@ impl Bytes {
     /// # Panics
     /// If the copy exceeds `source` or `target`.
     pub fn run(&self, source: &[u8], target: &mut [u8]) {
-        self.walk.apply(source, target, |x| x ^ self.flip);
+        self.walk.apply(source, target, |x| x ^ self.offset_mask);
     }
 }

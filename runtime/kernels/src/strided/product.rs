@@ -2,7 +2,7 @@
 
 use super::conv::Block;
 use super::parallel::{Shared, part};
-use super::{Alone, Finish, Kernels, Parallel, SLACK};
+use super::{Alone, Epilogue, Kernels, Parallel, SLACK};
 use crate::packed::Packing;
 use crate::packed::dense::DEPTH;
 use crate::packed::product::Matrix;
@@ -129,7 +129,7 @@ impl Product<'_> {
         };
         let stride = self.stride();
         // The difference between u8 quantization and the activation offset of the kernels.
-        let shift = 128 - kernels.packing().raise();
+        let shift = 128 - kernels.packing().activation_offset();
         let (inputs, outputs) = (ROWS.saturating_mul(depth), ROWS.saturating_mul(columns));
         for (input, output) in input.chunks(inputs).zip(output.chunks_mut(outputs)) {
             let mut terms = [Row::default(); ROWS];
@@ -198,7 +198,7 @@ impl Product<'_> {
                     residual_offsets: core::ptr::null(),
                     residual_zero_point: 0.0,
                     residual_scale: 0.0,
-                    finish: Finish { zero_point: 0, low: 0, high: 0 },
+                    epilogue: Epilogue { zero_point: 0, low: 0, high: 0 },
                     narrow: false,
                     rows: terms[rows.start..].as_ptr(),
                     addends: addends.as_ptr(),

@@ -3,7 +3,7 @@
 use hardtack_bundle::graph::GraphError;
 use hardtack_engine::ProgramError;
 
-use super::ops::OperandError;
+use super::custom_ops::OperandError;
 use crate::limits::{Exceeded, Stopped};
 
 /// An error of loading, running or exporting a graph.

@@ -8,12 +8,12 @@ use tract_core::internal::*;
 use super::dims::{SymbolNames, Symbols};
 use super::error::{Error, Problem, guard, tract};
 use super::load::{Context, Loader, Purpose};
-use super::operators;
 use super::optimize::declutter;
 use super::plan::{check, engines};
 use super::save::save;
 use super::tensors::{constant_to_tract, from_tract};
-use crate::processor::Processor;
+use super::translate;
+use crate::backend::Backend;
 use crate::{Constant, Limits, Model};
 
 /// Simplifies a model independently of the machine, so that planning it is fast. Constants that are
@@ -25,10 +25,10 @@ use crate::{Constant, Limits, Model};
 /// its simplified form. In the latter case the original model is still usable.
 pub fn prepare(model: Model) -> Result<Model, Error> {
     check(&model)?;
-    let processor = Processor::detect();
-    let engines = engines(&model, &processor, &Limits::default())?;
+    let backend = Backend::detect();
+    let engines = engines(&model, &backend, &Limits::default())?;
     let limit = Limits::default().memory_bytes;
-    let loader = Loader::new(&model, &engines, &processor, &[], Purpose::Save, limit);
+    let loader = Loader::new(&model, &engines, &backend, &[], Purpose::Save, limit);
     let mut simple = loader.model(None)?;
     let output_names = model.graph.output_names.clone();
     drop(model);
@@ -54,9 +54,9 @@ pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<C
         problem: problem.0,
     };
     guard("computing a constant", || {
-        let processor = Processor::detect();
-        let engines = engines(model, &processor, &Limits::default())?;
-        let loader = Loader::new(model, &engines, &processor, &[], Purpose::Run, limit);
+        let backend = Backend::detect();
+        let engines = engines(model, &backend, &Limits::default())?;
+        let loader = Loader::new(model, &engines, &backend, &[], Purpose::Run, limit);
         run(&loader, node, inputs).map_err(wrong)
     })
 }
@@ -76,7 +76,7 @@ fn run(loader: &Loader<'_>, node: &Node, inputs: &[Constant]) -> Result<Vec<Cons
         values.push(value.into_tvalue());
     }
     let facts: Vec<&TypedFact> = facts.iter().collect();
-    let op = operators::load(&Context { loader, node, inputs: &facts, stated: &[] })?;
+    let op = translate::load(&Context { loader, node, inputs: &facts, stated: &[] })?;
     for fact in op.output_facts(&facts)? {
         let Some(shape) = fact.shape.as_concrete() else { continue };
         let size = fact.datum_type.size_of() as u64;

@@ -16,7 +16,7 @@ use super::error::catch;
 use super::load::{Context, Loader, Purpose};
 use super::tensors::{dtype_to_tract, to_tract};
 use super::{Error, FloatModel, operators};
-use crate::processor::Processor;
+use crate::backend::Backend;
 use crate::{Constant, Data, Model, Tensor as Ours};
 
 /// Sizes of axes: those at which kernels change behavior, and others.
@@ -75,11 +75,11 @@ struct Maker {
 
 /// Returns the facts that the loader computes for a node with these inputs.
 fn probe(model: &Model, node: &Node, inputs: &[&TypedFact]) -> Result<Vec<Fact>, String> {
-    let processor = Processor::detect();
-    let loader = Loader::new(model, &[], &processor, &[], Purpose::Run, 1 << 24);
+    let backend = Backend::detect();
+    let loader = Loader::new(model, &[], &backend, &[], Purpose::Run, 1 << 24);
     let facts = catch(|| {
         let context = Context { loader: &loader, node, inputs, stated: &[] };
-        let op = operators::load(&context).map_err(|problem| problem.0)?;
+        let op = translate::load(&context).map_err(|problem| problem.0)?;
         op.output_facts(inputs).map_err(|error| format!("{error:#}"))
     });
     let facts =

@@ -12,13 +12,13 @@ use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
+use super::custom_ops::{Check, Checked, Dequantize, DequantizeBlocks, Engine, Unpack};
 use super::dims::{Symbols, check_dims};
 use super::error::{Error, Problem, catch, require};
-use super::operators;
-use super::ops::{Check, Checked, Dequantize, DequantizeBlocks, Engine, Unpack};
 use super::tensors::{constant_to_tract, dtype_to_tract};
+use super::translate;
 use crate::Model;
-use crate::processor::Processor;
+use crate::backend::Backend;
 
 /// A node is evaluated while loading if all of its inputs are constants of fewer elements than
 /// this. tract uses the same threshold.
@@ -38,7 +38,7 @@ pub(super) enum Purpose {
 pub(super) struct Loader<'m> {
     pub model: &'m Model,
     pub engines: &'m [Arc<Engine>],
-    pub processor: &'m Arc<Processor>,
+    pub backend: &'m Arc<Backend>,
     pub symbols: Symbols,
     pub purpose: Purpose,
     /// The maximum number of bytes of one value.
@@ -68,14 +68,14 @@ impl<'m> Loader<'m> {
     pub fn new(
         model: &'m Model,
         engines: &'m [Arc<Engine>],
-        processor: &'m Arc<Processor>,
+        backend: &'m Arc<Backend>,
         values: &[Option<i64>],
         purpose: Purpose,
         limit: u64,
     ) -> Loader<'m> {
         let symbols = Symbols::new(&model.graph.symbols, values);
         let constants = model.constants.iter().map(|_| OnceCell::new()).collect();
-        Loader { model, engines, processor, symbols, purpose, limit, constants }
+        Loader { model, engines, backend, symbols, purpose, limit, constants }
     }
 
     /// Converts the outermost graph. `shapes`, if given, replace the shapes of its inputs.
@@ -221,7 +221,7 @@ impl<'m> Loader<'m> {
     ) -> Result<Operation, Refusal> {
         let inputs = inputs.iter().map(|input| target.outlet_fact(*input));
         let inputs: TVec<&TypedFact> = inputs.collect::<TractResult<_>>()?;
-        let op = operators::load(&Context {
+        let op = translate::load(&Context {
             loader: self,
             node,
             inputs: &inputs,

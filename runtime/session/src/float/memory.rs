@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tract_core::internal::*;
 use tract_core::tract_linalg::mmm::PackedExoticFact;
 
-use super::ops::EngineProgram;
+use super::custom_ops::EngineProgram;
 
 /// The maximum number of bytes of an element of a packed matrix.
 const PACKED_ELEMENT: u64 = 4;

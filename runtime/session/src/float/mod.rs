@@ -6,6 +6,7 @@
 //! [`Model`](crate::Model), [`prepare`] simplifies a model ahead of time, and [`evaluate`]
 //! evaluates single nodes.
 
+pub mod custom_ops;
 mod dims;
 mod error;
 #[cfg(feature = "export")]
@@ -14,14 +15,13 @@ mod evaluate;
 mod hostile;
 mod load;
 mod memory;
-mod operators;
-pub mod ops;
 mod optimize;
 mod plan;
 mod run;
 #[cfg(feature = "export")]
 mod save;
 mod tensors;
+mod translate;
 mod twins;
 pub mod work;
 
@@ -32,4 +32,4 @@ pub use evaluate::{evaluate, prepare};
 pub use plan::ObservedPlan;
 pub use plan::{FloatModel, FloatPlan, NodeTime};
 #[cfg(feature = "export")]
-pub use save::{Foreign, save, save_with};
+pub use save::{NonIntegerNode, save, save_with};

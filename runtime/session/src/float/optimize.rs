@@ -5,7 +5,7 @@ use tract_core::ops::cnn::{Conv, MaxPool, SumPool};
 use tract_core::ops::scan::Scan;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
-use super::ops::{Check, Fit};
+use super::custom_ops::{Check, Fit};
 use super::twins::{MergeTwins, REPLACED};
 
 /// The number of bytes of new constants after which a pass stops, so that the constants that they

@@ -10,16 +10,16 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact};
 use tract_core::internal::*;
 
+use super::custom_ops::{Engine, check_bodies};
 use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
 use super::memory;
-use super::ops::{Engine, check_bodies};
 use super::optimize::ready;
 use super::run::{NoWatch, Watch, begin, run};
 use super::tensors::{dtype_to_tract, from_tract, to_tract};
 use super::work::Counter;
+use crate::backend::{Backend, NotReady};
 use crate::limits::Control;
-use crate::processor::{NotReady, Processor};
 use crate::{Constant, Limits, Model, Tensor as Ours};
 
 #[cfg(feature = "export")]
@@ -36,7 +36,7 @@ const LOADED_BYTES: u64 = 64 << 30;
 pub struct FloatModel {
     model: Arc<Model>,
     engines: Arc<[Arc<Engine>]>,
-    processor: Arc<Processor>,
+    backend: Arc<Backend>,
     inputs: Arc<[Fact]>,
     outputs: Arc<[Fact]>,
     prepared: bool,
@@ -51,7 +51,7 @@ impl FloatModel {
     /// Returns the first error in the model.
     pub fn load(model: &Model, prepared: bool) -> Result<FloatModel, Error> {
         let limits = Limits::NONE.with_memory_bytes(LOADED_BYTES);
-        Self::load_on(model, prepared, limits, &Processor::detect())
+        Self::load_on(model, prepared, limits, &Backend::detect())
     }
 
     /// Checks a model like [`FloatModel::load`], with the limits of the caller.
@@ -59,7 +59,7 @@ impl FloatModel {
     /// # Errors
     /// Returns the first error in the model, or the limit that it exceeds.
     pub fn load_with(model: &Model, prepared: bool, limits: Limits) -> Result<FloatModel, Error> {
-        Self::load_on(model, prepared, limits, &Processor::detect())
+        Self::load_on(model, prepared, limits, &Backend::detect())
     }
 
     /// Returns whether the weights of all integer programs are used directly from the bundle.
@@ -76,10 +76,10 @@ impl FloatModel {
         model: &Model,
         prepared: bool,
         limits: Limits,
-        processor: &Arc<Processor>,
+        backend: &Arc<Backend>,
     ) -> Result<FloatModel, Error> {
         check(model)?;
-        let engines = engines(model, processor, &limits)?;
+        let engines = engines(model, backend, &limits)?;
         let graph = &model.graph;
         let inputs = graph.inputs.iter().filter_map(|index| {
             graph.nodes.get(*index as usize).and_then(|node| node.outputs.first()).cloned()
@@ -89,7 +89,7 @@ impl FloatModel {
             outputs: graph.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
             model: Arc::new(model.clone()),
             engines: engines.into(),
-            processor: processor.clone(),
+            backend: backend.clone(),
             prepared,
             limits,
         };
@@ -185,9 +185,8 @@ impl FloatModel {
         values: &[Option<i64>],
         shapes: Option<&[Vec<usize>]>,
     ) -> Result<TypedModel, Error> {
-        let (limit, processor) = (self.limits.memory_bytes, &self.processor);
-        Loader::new(&self.model, &self.engines, processor, values, Purpose::Run, limit)
-            .model(shapes)
+        let (limit, backend) = (self.limits.memory_bytes, &self.backend);
+        Loader::new(&self.model, &self.engines, backend, values, Purpose::Run, limit).model(shapes)
     }
 
     /// Returns the value of each symbol for these input shapes.
@@ -399,12 +398,12 @@ fn spawn(plan: &Arc<TypedSimplePlan>) -> Result<TypedSimpleState, Error> {
 /// Prepares the integer programs of a model.
 pub(super) fn engines(
     model: &Model,
-    processor: &Arc<Processor>,
+    backend: &Arc<Backend>,
     limits: &Limits,
 ) -> Result<Vec<Arc<Engine>>, Error> {
     // Each program may use the memory that the programs before it left.
     let mut left = *limits;
-    let mut engine = |(index, program)| match Engine::new(program, processor, &left) {
+    let mut engine = |(index, program)| match Engine::new(program, backend, &left) {
         Ok(engine) => {
             left.memory_bytes = left.memory_bytes.saturating_sub(engine.packed_bytes() as u64);
             Ok(Arc::new(engine))

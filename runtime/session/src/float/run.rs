@@ -9,7 +9,7 @@
 use tract_core::internal::*;
 use tract_core::ops::matmul::optimized::OptMatMul;
 
-use super::ops::check_matmul;
+use super::custom_ops::check_matmul;
 use crate::limits::Control;
 
 /// Observes the operations of an inference.

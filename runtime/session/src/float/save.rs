@@ -11,13 +11,13 @@ use tract_core::ops::source::TypedSource;
 
 use super::dims::SymbolNames;
 use super::error::{Error, Problem, guard};
-use super::operators;
 use super::tensors::{dtype_from_tract, from_tract};
+use super::translate;
 use crate::{Constant, Model, Program};
 
 /// How to save an operation that is defined in another crate.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Foreign {
+pub enum NonIntegerNode {
     /// Its only used output is its first input, unchanged.
     Identity,
     /// It is equivalent to this operator on the same inputs.
@@ -39,7 +39,7 @@ pub fn save(model: &TypedModel) -> Result<Model, Error> {
 /// Returns [`Error::NoPlace`] with all operations that a bundle cannot represent.
 pub fn save_with(
     model: &TypedModel,
-    foreign: &dyn Fn(&dyn TypedOp) -> Option<Foreign>,
+    foreign: &dyn Fn(&dyn TypedOp) -> Option<NonIntegerNode>,
 ) -> Result<Model, Error> {
     guard("saving the model", || {
         let mut saver = Saver { foreign, ..Saver::new() };
@@ -58,7 +58,7 @@ pub fn save_with(
 
 /// The state shared by the graphs of a model while it is saved.
 struct Saver<'f> {
-    foreign: &'f dyn Fn(&dyn TypedOp) -> Option<Foreign>,
+    foreign: &'f dyn Fn(&dyn TypedOp) -> Option<NonIntegerNode>,
     symbols: SymbolNames,
     entries: Vec<graph::Constant>,
     constants: Vec<Constant>,
@@ -226,13 +226,13 @@ impl Saver<'_> {
         let outputs = node.outputs.iter().map(|output| &output.fact).collect();
         let foreign = self.foreign;
         let mut scope = Scope { saver: self, inputs, outputs, added: vec![] };
-        if let Some(operator) = operators::save(op, &mut scope)? {
+        if let Some(operator) = translate::save(op, &mut scope)? {
             return Ok(Known::Operator(operator, scope.added));
         }
         Ok(match foreign(op) {
             None => Known::No,
-            Some(Foreign::Identity) => Known::Identity,
-            Some(Foreign::Operator(operator)) => Known::Operator(operator, vec![]),
+            Some(NonIntegerNode::Identity) => Known::Identity,
+            Some(NonIntegerNode::Operator(operator)) => Known::Operator(operator, vec![]),
         })
     }
 

@@ -39,7 +39,7 @@ impl Machine {
         };
         let number = |path: &str| text(path)?.parse::<u64>().ok();
         let mhz = |path: &str| Some((number(path)? / 1000) as u32);
-        let processor = || {
+        let backend = || {
             let text = fs::read_to_string(root.join("proc/cpuinfo")).ok()?;
             let line = text.lines().find_map(|line| line.strip_prefix("model name"))?;
             Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
@@ -48,7 +48,7 @@ impl Machine {
             .and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
         let cpu = "sys/devices/system/cpu/cpu0";
         Machine {
-            model: text("proc/device-tree/model").or_else(processor),
+            model: text("proc/device-tree/model").or_else(backend),
             governor: text(&format!("{cpu}/cpufreq/scaling_governor")),
             frequency_mhz: mhz(&format!("{cpu}/cpufreq/scaling_cur_freq")),
             most_mhz: mhz(&format!("{cpu}/cpufreq/cpuinfo_max_freq")),

@@ -1,6 +1,6 @@
 //! The custom operator for dynamically quantized matmuls.
 
-use hardtack::float::ops::DynamicMatMul;
+use hardtack::float::custom_ops::DynamicMatMul;
 use tract_hir::internal::*;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;

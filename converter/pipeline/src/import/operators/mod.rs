@@ -8,7 +8,7 @@ mod recurrent;
 mod resize;
 mod trees;
 
-use hardtack::float::ops;
+use hardtack::float::custom_ops;
 use tract_hir::internal::*;
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
@@ -38,7 +38,7 @@ pub fn onnx() -> Onnx {
 }
 
 fn lrn(_: &ParsingContext, node: &NodeProto) -> Read {
-    let op = ops::Lrn {
+    let op = custom_ops::Lrn {
         alpha: node.get_attr_opt("alpha")?.unwrap_or(0.0001),
         beta: node.get_attr_opt("beta")?.unwrap_or(0.75),
         bias: node.get_attr_opt("bias")?.unwrap_or(1.0),
@@ -48,7 +48,7 @@ fn lrn(_: &ParsingContext, node: &NodeProto) -> Read {
 }
 
 #[derive(Clone, Debug)]
-struct Lrn(ops::Lrn);
+struct Lrn(custom_ops::Lrn);
 
 impl Expansion for Lrn {
     fn name(&self) -> StaticName {

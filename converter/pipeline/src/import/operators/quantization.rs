@@ -1,6 +1,6 @@
 //! QuantizeLinear and DequantizeLinear, with their scales and zero points preserved.
 
-use hardtack::float::ops;
+use hardtack::float::custom_ops;
 use tract_core::ops::cast::cast;
 use tract_hir::internal::*;
 use tract_onnx::model::{ParsingContext, optional_inputs};
@@ -70,7 +70,7 @@ impl Quantization {
             }
         };
         let dtype = self.output.unwrap_or(real);
-        let op = ops::DequantizeBlocks { dtype, axis: axis as usize, block: self.block };
+        let op = custom_ops::DequantizeBlocks { dtype, axis: axis as usize, block: self.block };
         model.wire_node(prefix, op, &[inputs[0], scale, zero_point])
     }
 
@@ -190,7 +190,7 @@ impl Expansion for Quantization {
                 Some(dtype) => dtype,
                 None => model.outlet_fact(inputs[1])?.datum_type,
             };
-            let op = ops::Dequantize { dtype, axis };
+            let op = custom_ops::Dequantize { dtype, axis };
             return model.wire_node(prefix, op, &[inputs[0], scale, zero_point]);
         }
         let mut real = inputs[0];
@@ -198,7 +198,7 @@ impl Expansion for Quantization {
             let name = format!("{prefix}.real");
             real = model.wire_node(name, cast(f32::datum_type()), &[real])?[0];
         }
-        let op = ops::Quantize { dtype: integer, axis };
+        let op = custom_ops::Quantize { dtype: integer, axis };
         model.wire_node(prefix, op, &[real, scale, zero_point])
     }
 }

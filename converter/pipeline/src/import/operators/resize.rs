@@ -1,6 +1,6 @@
 //! Resize of all operator sets, with scales or sizes expanded to all axes.
 
-use hardtack::float::ops;
+use hardtack::float::custom_ops;
 use hardtack_bundle::graph::{self, CoordinateTransform, Interpolation};
 use tract_hir::internal::*;
 use tract_onnx::model::{ParsingContext, optional_inputs};
@@ -198,6 +198,6 @@ impl Expansion for Resize {
                 model.add_const(format!("{prefix}.sizes"), sizes)?
             }
         };
-        model.wire_node(prefix, ops::Resize { attributes }, &[inputs[0], given])
+        model.wire_node(prefix, custom_ops::Resize { attributes }, &[inputs[0], given])
     }
 }

@@ -1,6 +1,6 @@
 //! The custom operator for ensembles of decision trees.
 
-use hardtack::float::ops;
+use hardtack::float::custom_ops;
 use hardtack_bundle::graph::{TreeAggregate, TreeTransform};
 use tract_hir::internal::*;
 use tract_onnx::model::ParsingContext;
@@ -17,7 +17,7 @@ pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
         3 => TreeAggregate::Maximum,
         other => bail!("unknown aggregate {other}"),
     };
-    let op = ops::TreeEnsemble {
+    let op = custom_ops::TreeEnsemble {
         targets: node.get_attr("targets")?,
         aggregate,
         transform: TreeTransform::None,
@@ -27,7 +27,7 @@ pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
 }
 
 #[derive(Clone, Debug)]
-struct Trees(ops::TreeEnsemble);
+struct Trees(custom_ops::TreeEnsemble);
 
 impl Expansion for Trees {
     fn name(&self) -> StaticName {

@@ -6,8 +6,8 @@ use core::arch::asm;
 use core::hint::black_box;
 
 use super::neon::{Neon, Sdot};
-use crate::arch::quads::Quads;
-use crate::arch::quads::conv::{WIDTH, finish};
+use crate::arch::vec128::Vec128;
+use crate::arch::vec128::conv::{WIDTH, epilogue};
 use crate::strided::ConvBlock;
 
 /// Adds the dot products of the 8-byte rows of `a` and `w`: `a0·w0, a0·w1, a1·w0, a1·w1`. Uses
@@ -47,7 +47,7 @@ unsafe fn halves(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
 /// Computes `P` pixels from index `first`. A single pixel is computed twice.
 ///
 /// # Safety
-/// See [`conv::tile`](crate::arch::quads::conv::tile). The CPU must support I8MM.
+/// See [`conv::tile`](crate::arch::vec128::conv::tile). The CPU must support I8MM.
 #[inline(always)]
 pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, first: usize) {
     // SAFETY: reads the 16 biases and, for each run, `steps` steps of 64 weights, which all belong
@@ -128,7 +128,7 @@ pub(super) unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, f
                 }
             }
         }
-        finish::<Q, P, REAL>(block, first, by_pixel);
+        epilogue::<Q, P, REAL>(block, first, by_pixel);
     }
 }
 

@@ -5,7 +5,7 @@ mod matrix;
 mod neon;
 
 use self::neon::{Neon, Sdot, Widening};
-use super::quads::{conv, kernels};
+use super::vec128::{conv, kernels};
 
 kernels!(
     neoni8mm,

@@ -1,17 +1,17 @@
-//! [`Quads`] for NEON, with one of two multiply instructions.
+//! [`Vec128`] for NEON, with one of two multiply instructions.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
 use core::hint::black_box;
 use core::marker::PhantomData;
 
-use crate::arch::quads::Quads;
-use crate::strided::Finish;
+use crate::arch::vec128::Vec128;
+use crate::strided::Epilogue;
 
 /// 1.5 · 2²³. Adjacent f32 near it differ by 1.
 const MAGIC: f32 = 12_582_912.0;
 
-/// The multiply operations of [`Quads`], see there. The CPU must support the instructions of the
+/// The multiply operations of [`Vec128`], see there. The CPU must support the instructions of the
 /// implementation.
 pub(super) trait Dot {
     type Parts: Copy;
@@ -151,7 +151,7 @@ impl Dot for Widening {
 /// NEON with the multiply operations of `D`.
 pub(super) struct Neon<D>(PhantomData<D>);
 
-impl<D: Dot> Quads for Neon<D> {
+impl<D: Dot> Vec128 for Neon<D> {
     type Bytes = int8x16_t;
     type Sums = int32x4_t;
     type Parts = D::Parts;
@@ -279,19 +279,19 @@ impl<D: Dot> Quads for Neon<D> {
     }
 
     #[inline(always)]
-    unsafe fn narrow(sums: [float32x4_t; 4], finish: Finish) -> int8x16_t {
+    unsafe fn narrow(sums: [float32x4_t; 4], epilogue: Epilogue) -> int8x16_t {
         // SAFETY: NEON is part of the AArch64 baseline.
         unsafe {
             let a = vqmovn_s32(vcvtnq_s32_f32(sums[0]));
             let b = vqmovn_s32(vcvtnq_s32_f32(sums[1]));
             let c = vqmovn_s32(vcvtnq_s32_f32(sums[2]));
             let d = vqmovn_s32(vcvtnq_s32_f32(sums[3]));
-            let zero_point = vdupq_n_s16((finish.zero_point as i8).into());
+            let zero_point = vdupq_n_s16((epilogue.zero_point as i8).into());
             let low = vqaddq_s16(vcombine_s16(a, b), zero_point);
             let high = vqaddq_s16(vcombine_s16(c, d), zero_point);
             let bytes = vcombine_s8(vqmovn_s16(low), vqmovn_s16(high));
-            let bytes = vmaxq_s8(bytes, vdupq_n_s8(finish.low as i8));
-            vminq_s8(bytes, vdupq_n_s8(finish.high as i8))
+            let bytes = vmaxq_s8(bytes, vdupq_n_s8(epilogue.low as i8));
+            vminq_s8(bytes, vdupq_n_s8(epilogue.high as i8))
         }
     }
 }

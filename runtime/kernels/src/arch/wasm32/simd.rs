@@ -1,15 +1,15 @@
-//! [`Quads`] for WebAssembly SIMD.
+//! [`Vec128`] for WebAssembly SIMD.
 
 use core::arch::wasm32::*;
 use core::hint::black_box;
 
-use crate::arch::quads::Quads;
-use crate::strided::Finish;
+use crate::arch::vec128::Vec128;
+use crate::strided::Epilogue;
 
 /// WebAssembly SIMD: 16-bit products, added in pairs.
 pub(super) struct Simd128;
 
-impl Quads for Simd128 {
+impl Vec128 for Simd128 {
     type Bytes = v128;
     type Sums = v128;
     /// Two partial sums per accumulator: those of the first two accumulators, and of the last two.
@@ -130,16 +130,16 @@ impl Quads for Simd128 {
     }
 
     #[inline(always)]
-    unsafe fn narrow(sums: [v128; 4], finish: Finish) -> v128 {
+    unsafe fn narrow(sums: [v128; 4], epilogue: Epilogue) -> v128 {
         let mut words = [i32x4_splat(0); 4];
         for j in 0..4 {
             words[j] = i32x4_trunc_sat_f32x4(f32x4_nearest(sums[j]));
         }
-        let zero_point = i16x8_splat((finish.zero_point as i8).into());
+        let zero_point = i16x8_splat((epilogue.zero_point as i8).into());
         let low = i16x8_add_sat(i16x8_narrow_i32x4(words[0], words[1]), zero_point);
         let high = i16x8_add_sat(i16x8_narrow_i32x4(words[2], words[3]), zero_point);
-        let bytes = i8x16_max(i8x16_narrow_i16x8(low, high), i8x16_splat(finish.low as i8));
-        i8x16_min(bytes, i8x16_splat(finish.high as i8))
+        let bytes = i8x16_max(i8x16_narrow_i16x8(low, high), i8x16_splat(epilogue.low as i8));
+        i8x16_min(bytes, i8x16_splat(epilogue.high as i8))
     }
 }
 

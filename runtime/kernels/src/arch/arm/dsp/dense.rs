@@ -6,7 +6,7 @@ use core::arch::asm;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-use super::finish::Finish;
+use super::epilogue::Epilogue;
 use super::{halves, subtract, twice};
 use crate::Conv;
 use crate::scalar::Place;
@@ -59,7 +59,7 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, scratch: &mut Scratch, o
     let padded_depth = depth.next_multiple_of(4);
     // The number of elements of each window that fit in the scratch memory.
     let part = HELD / P;
-    let finish = Finish::new(conv);
+    let epilogue = Epilogue::new(conv);
 
     let places: [Place<'_>; P] =
         core::array::from_fn(|i| Place::new(conv, (pixel + i) / width, (pixel + i) % width));
@@ -95,7 +95,7 @@ fn block<const P: usize>(conv: &Conv<'_>, pixel: usize, scratch: &mut Scratch, o
                     }
                 }
             }
-            finish.write(&sums[..count], start, pixel * channels + start, channels, output);
+            epilogue.write(&sums[..count], start, pixel * channels + start, channels, output);
         }
     }
 }
@@ -229,10 +229,10 @@ unsafe fn add_rows(
     assert!(fours <= windows.0.len() && stride.is_multiple_of(4) && 4 * fours <= stride);
     // Four strides do not overflow, so the fourth row is the last one in memory.
     assert!(stride <= usize::MAX / TOGETHER);
-    let (quads, rest) = sums.as_chunks_mut::<TOGETHER>();
+    let (vec128, rest) = sums.as_chunks_mut::<TOGETHER>();
     let end = windows.0[..fours].as_ptr_range().end;
     let mut first = 0;
-    for sums in quads {
+    for sums in vec128 {
         let rows = &weights[first..first + 3 * stride + 4 * fours];
         let [mut a, mut b, mut c, mut d] = *sums;
         // SAFETY: reads four rows, `stride` apart and all within `rows`, four bytes at a time with

@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use super::finish::Finish;
+use super::epilogue::Epilogue;
 use super::halves;
 use crate::Conv;
 
@@ -26,14 +26,14 @@ pub(super) fn depthwise(conv: &Conv<'_>, output: &mut [i8]) -> bool {
     if !channels.is_multiple_of(4) || height.saturating_mul(width) > TAPS {
         return false;
     }
-    let finish = Finish::new(conv);
+    let epilogue = Epilogue::new(conv);
     let mut weights = Weights([[0; 2]; TAPS]);
     for channel in (0..channels).step_by(4) {
         for (tap, weights) in weights.0[..height * width].iter_mut().enumerate() {
             *weights = halves(word(&conv.weights[tap * channels + channel..][..4]));
         }
         for column in 0..conv.output_shape.width {
-            four_channels(conv, &finish, &weights, channel, column, output);
+            four_channels(conv, &epilogue, &weights, channel, column, output);
         }
     }
     true
@@ -42,7 +42,7 @@ pub(super) fn depthwise(conv: &Conv<'_>, output: &mut [i8]) -> bool {
 /// Computes four channels of an output column.
 fn four_channels(
     conv: &Conv<'_>,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     weights: &Weights,
     channel: usize,
     column: usize,
@@ -130,11 +130,11 @@ fn four_channels(
                 block[index] = sum;
             }
         }
-        finish.write(&block, channel, at(row), output_line, output);
+        epilogue.write(&block, channel, at(row), output_line, output);
         row += ROWS;
     }
     for row in row..rows {
-        finish.write(sums(row).as_chunks::<1>().0, channel, at(row), 1, output);
+        epilogue.write(sums(row).as_chunks::<1>().0, channel, at(row), 1, output);
     }
 }
 

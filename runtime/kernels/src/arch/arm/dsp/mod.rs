@@ -7,7 +7,7 @@
 
 mod dense;
 mod depthwise;
-mod finish;
+mod epilogue;
 #[cfg(feature = "sparse")]
 mod sparse;
 

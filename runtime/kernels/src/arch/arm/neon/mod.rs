@@ -10,7 +10,9 @@ use self::assembly::{
 use crate::Isa;
 use crate::packed::Packing;
 use crate::packed::depthwise::ROWS;
-use crate::strided::{ConvBlock, DepthwiseRows, Finish, Kernels, ProductKernels, portable, reals};
+use crate::strided::{
+    ConvBlock, DepthwiseRows, Epilogue, Kernels, ProductKernels, portable, reals,
+};
 
 /// The number of columns or channels of a block.
 const WIDTH: usize = 16;
@@ -78,16 +80,16 @@ unsafe fn bias(block: *const u8) -> [i32; 2 * WIDTH] {
 ///
 /// # Safety
 /// `block` must point to 16 biases followed by 16 scales.
-unsafe fn ending(block: *const u8, finish: Finish) -> Ending {
+unsafe fn ending(block: *const u8, epilogue: Epilogue) -> Ending {
     Ending {
         // SAFETY: the caller guarantees that the scales follow the 16 biases.
         scales: unsafe { block.add(4 * WIDTH).cast() },
         residual: core::ptr::null(),
         residual_zero_point: 0.0,
         residual_scale: 0.0,
-        zero_point: (finish.zero_point as i8).into(),
-        low: (finish.low as i8).into(),
-        high: (finish.high as i8).into(),
+        zero_point: (epilogue.zero_point as i8).into(),
+        low: (epilogue.low as i8).into(),
+        high: (epilogue.high as i8).into(),
     }
 }
 
@@ -97,7 +99,7 @@ unsafe fn ending(block: *const u8, finish: Finish) -> Ending {
 /// The CPU must support NEON. `ending.scales` must have 16 readable f32, and `ending.residual`, if
 /// not null, 16 readable bytes. `channels` must be at most 16, and that many bytes must be writable
 /// at `output`.
-unsafe fn finish(parts: &[i32; 2 * WIDTH], ending: &Ending, output: *mut u8, channels: usize) {
+unsafe fn epilogue(parts: &[i32; 2 * WIDTH], ending: &Ending, output: *mut u8, channels: usize) {
     // SAFETY: the caller guarantees NEON and the pointers in `ending`, and `parts` has 32 elements.
     // 16 bytes are written to `output` only if `channels` is 16, otherwise to the array.
     unsafe {
@@ -135,7 +137,7 @@ unsafe fn pixels<const REAL: bool>(block: &ConvBlock) {
     // permits these accesses.
     unsafe {
         let bias = bias(block.weights);
-        let mut ending = ending(block.weights, block.finish);
+        let mut ending = ending(block.weights, block.epilogue);
         ending.residual_zero_point = block.residual_zero_point;
         ending.residual_scale = block.residual_scale;
         let mut addends = [0u8; WIDTH];
@@ -161,7 +163,7 @@ unsafe fn pixels<const REAL: bool>(block: &ConvBlock) {
                 ending.residual = addends.as_ptr();
             }
             let output = block.output.add(*block.output_offsets.add(index) as usize);
-            finish(&parts, &ending, output, block.channels);
+            epilogue(&parts, &ending, output, block.channels);
         }
     }
 }
@@ -174,7 +176,7 @@ unsafe fn depthwise(block: &DepthwiseRows) {
     // at most 16, per output. The contract of `DepthwiseRows` permits these accesses.
     unsafe {
         let bias = bias(block.weights);
-        let ending = ending(block.weights, block.finish);
+        let ending = ending(block.weights, block.epilogue);
         let window = Window {
             rows: block.rows.as_ptr(),
             groups: block.kernel[0].div_ceil(ROWS),
@@ -188,7 +190,7 @@ unsafe fn depthwise(block: &DepthwiseRows) {
                 let at = row * block.row_step + index * block.window_step;
                 hardtack_neon_window(parts.as_mut_ptr(), &window, at);
                 let output = row * block.output_row_step + index * block.output_step;
-                finish(&parts, &ending, block.output.add(output), block.channels);
+                epilogue(&parts, &ending, block.output.add(output), block.channels);
             }
         }
     }

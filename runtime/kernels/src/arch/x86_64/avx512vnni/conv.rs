@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use super::finish::{Addend, narrow, offset, scale_narrow, scale_wide, start};
+use super::epilogue::{Addend, narrow, offset, scale_narrow, scale_wide, start};
 use super::half;
 use crate::strided::ConvBlock;
 
@@ -13,7 +13,7 @@ use crate::strided::ConvBlock;
 /// The CPU features and the contract of [`ConvBlock`] for the layout `X86Zmm`, with `rows` null.
 pub(super) unsafe fn conv(block: &ConvBlock) {
     let plain = block.narrow
-        && block.finish.is_saturation()
+        && block.epilogue.is_saturation()
         && block.residual.is_null()
         && block.channels == block.width;
     // SAFETY: the caller guarantees the CPU features and the contract of `ConvBlock`. The block has
@@ -274,7 +274,7 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
                 let values = _mm512_maskz_loadu_epi8(mask, self.residual(pixel).cast());
                 sums = self.addend.add(sums, values);
             }
-            let bytes = narrow::<PLAIN>(sums, self.block.finish);
+            let bytes = narrow::<PLAIN>(sums, self.block.epilogue);
             if PLAIN || mask == u64::MAX {
                 _mm512_storeu_si512(self.output(pixel).cast(), bytes);
             } else {
@@ -307,7 +307,7 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
                 }
                 sums = self.addend.add(sums, _mm512_permutexvar_epi64(turns, values));
             }
-            let bytes = narrow::<PLAIN>(sums, self.block.finish);
+            let bytes = narrow::<PLAIN>(sums, self.block.epilogue);
             let bytes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), bytes);
             let (a, b) = (_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64(bytes, 1));
             if PLAIN || mask == u32::MAX {
@@ -350,7 +350,7 @@ impl<'a, const PLAIN: bool> Finisher<'a, PLAIN> {
                 let values = _mm512_inserti32x4(values, load(3), 3);
                 sums = self.addend.add(sums, _mm512_permutexvar_epi32(turns, values));
             }
-            let bytes = narrow::<PLAIN>(sums, self.block.finish);
+            let bytes = narrow::<PLAIN>(sums, self.block.epilogue);
             let bytes = _mm512_permutexvar_epi32(turns, bytes);
             let parts = [
                 _mm512_castsi512_si128(bytes),

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::finish::{narrow, offset, scale_narrow, scale_wide, start};
+use super::epilogue::{narrow, offset, scale_narrow, scale_wide, start};
 use crate::arch::depthwise::{Channels, general, rolling};
 use crate::strided::DepthwiseRows;
 
@@ -160,10 +160,10 @@ impl Channels for All {
                     scaled[j] = scale_wide(sums[j], ends.scale[j]);
                 }
             }
-            let bytes = if block.finish.is_saturation() {
-                narrow::<true>(scaled, block.finish)
+            let bytes = if block.epilogue.is_saturation() {
+                narrow::<true>(scaled, block.epilogue)
             } else {
-                narrow::<false>(scaled, block.finish)
+                narrow::<false>(scaled, block.epilogue)
             };
             if block.channels == VECTOR {
                 _mm512_storeu_si512(output.cast(), bytes);

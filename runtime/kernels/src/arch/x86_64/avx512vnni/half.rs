@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use super::finish::{Addend, narrow, offset, scale_narrow, scale_wide, start};
+use super::epilogue::{Addend, narrow, offset, scale_narrow, scale_wide, start};
 use crate::strided::ConvBlock;
 
 /// The maximum number of channels.
@@ -105,9 +105,9 @@ unsafe fn tiles<const P: usize>(block: &ConvBlock, mut first: usize, end: usize)
                     scale_wide(sum, scales)
                 }
             };
-            finish(block, first, [pair(0), pair(2), pair(4), pair(6)], P.min(8));
+            epilogue(block, first, [pair(0), pair(2), pair(4), pair(6)], P.min(8));
             if P > 8 {
-                finish(block, first + 8, [pair(8), pair(10), pair(12), pair(14)], P - 8);
+                epilogue(block, first + 8, [pair(8), pair(10), pair(12), pair(14)], P - 8);
             }
             first += P;
         }
@@ -120,7 +120,7 @@ unsafe fn tiles<const P: usize>(block: &ConvBlock, mut first: usize, end: usize)
 /// See [`conv`]. The block must have `first + count` pixels, where `count` is at most 8.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn finish(block: &ConvBlock, first: usize, mut sums: [__m512; 4], count: usize) {
+unsafe fn epilogue(block: &ConvBlock, first: usize, mut sums: [__m512; 4], count: usize) {
     // SAFETY: by the contract of `ConvBlock`, offsets exist for all pixels, and `channels` bytes, 1
     // to 8, are writable there (and readable in a residual). The mask has one bit per channel.
     unsafe {
@@ -144,7 +144,7 @@ unsafe fn finish(block: &ConvBlock, first: usize, mut sums: [__m512; 4], count: 
             };
             sums = addend.add(sums, _mm512_permutexvar_epi32(turns, values));
         }
-        let bytes = _mm512_permutexvar_epi32(turns, narrow::<false>(sums, block.finish));
+        let bytes = _mm512_permutexvar_epi32(turns, narrow::<false>(sums, block.epilogue));
         let parts = [
             _mm512_castsi512_si128(bytes),
             _mm512_extracti32x4_epi32(bytes, 1),

@@ -4,7 +4,7 @@
 mod bytes;
 mod conv;
 mod depthwise;
-mod finish;
+mod epilogue;
 mod half;
 
 use core::arch::x86_64::*;

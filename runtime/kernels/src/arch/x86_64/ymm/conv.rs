@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::dot::Dot;
-use super::finish::{Addend, clamp, round, scale, start};
+use super::epilogue::{Addend, clamp, round, scale, start};
 use crate::strided::ConvBlock;
 
 /// The number of columns of a block.
@@ -86,7 +86,7 @@ pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bo
             ($($i:literal)*) => {$(
                 if $i < P {
                     let (a, b) = (scaled[$i.min(P - 1)], scaled[($i + 1).min(P - 1)]);
-                    finish(block, first + $i, [a, b], (P - $i).min(2));
+                    epilogue(block, first + $i, [a, b], (P - $i).min(2));
                 }
             )*};
         }
@@ -100,7 +100,7 @@ pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bo
 /// The CPU features and the contract of [`ConvBlock`]. The block must have at least `pixel + count`
 /// pixels, where `count` is 1 or 2.
 #[inline(always)]
-unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], count: usize) {
+unsafe fn epilogue(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], count: usize) {
     // SAFETY: the caller guarantees the CPU features, the contract of `ConvBlock`, and that the
     // block has `pixel + count` pixels.
     unsafe {
@@ -118,9 +118,9 @@ unsafe fn finish(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], co
                 [addend.add::<2>(sums[1][0], values), addend.add::<3>(sums[1][1], values)],
             ];
         }
-        let first = round(sums[0][0], sums[0][1], block.finish);
-        let second = round(sums[1][0], sums[1][1], block.finish);
-        let bytes = clamp(first, second, block.finish);
+        let first = round(sums[0][0], sums[0][1], block.epilogue);
+        let second = round(sums[1][0], sums[1][1], block.epilogue);
+        let bytes = clamp(first, second, block.epilogue);
         let bytes = _mm256_permute4x64_epi64(bytes, 0b11_01_10_00);
         store(block, pixel, _mm256_castsi256_si128(bytes));
         if count > 1 {

@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use core::marker::PhantomData;
 
 use super::dot::Dot;
-use super::finish::{clamp, round, scale, start};
+use super::epilogue::{clamp, round, scale, start};
 use crate::arch::depthwise::Channels;
 use crate::strided::DepthwiseRows;
 
@@ -125,8 +125,8 @@ impl<D: Dot, const HALF: usize> Channels for Half<D, HALF> {
             let scales = block.weights.add(4 * VECTOR + Self::SKIP).cast::<f32>();
             let a = scale(sums[0], _mm256_loadu_ps(scales), block.narrow);
             let b = scale(sums[1], _mm256_loadu_ps(scales.add(8)), block.narrow);
-            let words = round(a, b, block.finish);
-            let bytes = clamp(words, words, block.finish);
+            let words = round(a, b, block.epilogue);
+            let bytes = clamp(words, words, block.epilogue);
             let (low, high) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
             Self::write_lane(block, output, 8 * HALF, low);
             Self::write_lane(block, output, 16 + 8 * HALF, high);

@@ -4,7 +4,7 @@
 mod conv;
 mod depthwise;
 mod dot;
-mod finish;
+mod epilogue;
 
 /// Computes all pixels of a block with `$vectors` vectors of columns in the given tile sizes, from
 /// largest to smallest. `$real` selects f32 outputs.

@@ -10,9 +10,9 @@ use tract_core::ops::cnn;
 use tract_core::ops::cnn::{KernelFormat, PaddingSpec, PoolSpec};
 use tract_core::ops::nn::DataFormat;
 
+use crate::float::custom_ops::{Check, Fit};
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
-use crate::float::ops::{Check, Fit};
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 #[cfg(feature = "export")]

@@ -1,6 +1,6 @@
 //! Convolution in tiles of up to four pixels × 16 columns.
 
-use super::{Quads, load, store};
+use super::{Vec128, load, store};
 use crate::strided::{ConvBlock, reals};
 
 /// The number of columns of a block.
@@ -12,7 +12,7 @@ pub(crate) const WIDTH: usize = 16;
 /// The CPU must support the instructions of `Q`. `block` must satisfy the contract of [`ConvBlock`]
 /// for the layout `NeonDot`, with `rows` if `REAL`, and have at least `first + P` pixels.
 #[inline(always)]
-pub(crate) unsafe fn tile<Q: Quads, const P: usize, const REAL: bool>(
+pub(crate) unsafe fn tile<Q: Vec128, const P: usize, const REAL: bool>(
     block: &ConvBlock,
     first: usize,
 ) {
@@ -69,7 +69,7 @@ pub(crate) unsafe fn tile<Q: Quads, const P: usize, const REAL: bool>(
                 sums[i][j] = Q::close(parts[i][j]);
             }
         }
-        finish::<Q, P, REAL>(block, first, sums);
+        epilogue::<Q, P, REAL>(block, first, sums);
     }
 }
 
@@ -78,7 +78,7 @@ pub(crate) unsafe fn tile<Q: Quads, const P: usize, const REAL: bool>(
 /// # Safety
 /// See [`tile`].
 #[inline(always)]
-pub(crate) unsafe fn finish<Q: Quads, const P: usize, const REAL: bool>(
+pub(crate) unsafe fn epilogue<Q: Vec128, const P: usize, const REAL: bool>(
     block: &ConvBlock,
     first: usize,
     sums: [[Q::Sums; 4]; P],
@@ -110,7 +110,7 @@ pub(crate) unsafe fn finish<Q: Quads, const P: usize, const REAL: bool>(
                 scaled = Q::add(scaled, values, block.residual_zero_point, block.residual_scale);
             }
             let at = *block.output_offsets.add(first + i) as usize;
-            store::<Q>(block.output.add(at), Q::narrow(scaled, block.finish), channels);
+            store::<Q>(block.output.add(at), Q::narrow(scaled, block.epilogue), channels);
         }
     }
 }

@@ -9,9 +9,9 @@ use tract_core::ops::einsum::EinSum;
 use tract_core::ops::nn;
 use tract_core::ops::nn::SoftmaxKind;
 
+use crate::float::custom_ops::{Check, Letter};
 use crate::float::error::{Problem, require};
 use crate::float::load::{Context, Purpose};
-use crate::float::ops::{Check, Letter};
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 #[cfg(feature = "export")]

@@ -7,7 +7,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::strided::Finish;
+use crate::strided::Epilogue;
 
 /// 1.5 · 2²³. Adjacent f32 near it differ by 1.
 const MAGIC: f32 = 12_582_912.0;
@@ -77,17 +77,17 @@ impl Addend {
 /// contains the four elements of lane l of each vector in order. `PLAIN` only saturates.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn narrow<const PLAIN: bool>(sums: [__m512; 4], finish: Finish) -> __m512i {
+pub(super) fn narrow<const PLAIN: bool>(sums: [__m512; 4], epilogue: Epilogue) -> __m512i {
     let [a, b, c, d] = sums;
     let low = _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
     let high = _mm512_packs_epi32(_mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
     if PLAIN {
         return _mm512_packus_epi16(low, high);
     }
-    let zero_point = _mm512_set1_epi16(finish.zero_point.into());
+    let zero_point = _mm512_set1_epi16(epilogue.zero_point.into());
     let low = _mm512_adds_epi16(low, zero_point);
     let high = _mm512_adds_epi16(high, zero_point);
     let bytes = _mm512_packus_epi16(low, high);
-    let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(finish.low as i8));
-    _mm512_min_epu8(bytes, _mm512_set1_epi8(finish.high as i8))
+    let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(epilogue.low as i8));
+    _mm512_min_epu8(bytes, _mm512_set1_epi8(epilogue.high as i8))
 }

@@ -11,7 +11,7 @@ use crate::{Bytes, Error, Exceeded, Limits, Program};
 
 /// An instruction set and a thread pool.
 #[derive(Debug)]
-pub(crate) struct Processor {
+pub(crate) struct Backend {
     isa: Isa,
     pool: Pool,
 }
@@ -47,7 +47,7 @@ impl From<Exceeded> for NotReady {
     }
 }
 
-impl Processor {
+impl Backend {
     /// The maximum number of threads of a session. It is more than any processor can use, and small
     /// enough that a mistaken value exhausts neither memory nor the threads of the system. It is
     /// the same on every machine, so that options are portable.
@@ -58,9 +58,9 @@ impl Processor {
     ///
     /// # Errors
     /// Returns an error if the processor lacks the instruction set, if `threads` exceeds
-    /// [`Processor::MOST_THREADS`] (before anything is allocated), or if the system cannot start a
+    /// [`Backend::MOST_THREADS`] (before anything is allocated), or if the system cannot start a
     /// thread.
-    pub(crate) fn new(isa: Option<Isa>, threads: usize) -> Result<Arc<Processor>, Error> {
+    pub(crate) fn new(isa: Option<Isa>, threads: usize) -> Result<Arc<Backend>, Error> {
         if !(1..=Self::MOST_THREADS).contains(&threads) {
             return Err(Error::ThreadCount { threads, most: Self::MOST_THREADS });
         }
@@ -72,13 +72,13 @@ impl Processor {
         // An instruction set without its own kernels runs portable code.
         let isa = if Kernels::for_isa(isa).is_some() { isa } else { Isa::Scalar };
         let pool = Pool::new(threads).map_err(|error| Error::Threads { threads, error })?;
-        Ok(Arc::new(Processor { isa, pool }))
+        Ok(Arc::new(Backend { isa, pool }))
     }
 
     /// Creates a backend with one thread and the best instruction set available.
     #[cfg(feature = "float")]
-    pub(crate) fn detect() -> Arc<Processor> {
-        Processor::new(None, 1).expect("one thread with a detected ISA never fails")
+    pub(crate) fn detect() -> Arc<Backend> {
+        Backend::new(None, 1).expect("one thread with a detected ISA never fails")
     }
 
     pub(crate) fn isa(&self) -> Isa {
@@ -125,9 +125,9 @@ mod tests {
 
     #[test]
     fn thread_counts_out_of_range_are_an_error() {
-        let most = Processor::MOST_THREADS;
+        let most = Backend::MOST_THREADS;
         for threads in [0, most + 1, 4_000_000_000, usize::MAX] {
-            let error = Processor::new(None, threads).unwrap_err();
+            let error = Backend::new(None, threads).unwrap_err();
             let is_typed = matches!(error, Error::ThreadCount { threads: t, most: m }
                 if t == threads && m == most);
             assert!(is_typed, "{error}");

@@ -1,6 +1,6 @@
 //! Runs single steps: converts their attributes to the arguments of reference kernels.
 
-use hardtack_kernels::{self as kernels, Image, Kernels};
+use hardtack_kernels::{self as kernels, Image, ReferenceKernels};
 
 use crate::arena;
 use crate::code::Code;
@@ -11,13 +11,13 @@ use crate::{Input, Output};
 type ConvKernel = fn(&kernels::Conv<'_>, &mut [i8]);
 
 /// The context of an inference. The program, inputs and outputs have been checked.
-pub(crate) struct Machine<'a> {
+pub(crate) struct ReferenceContext<'a> {
     pub(crate) code: Code<'a>,
     pub(crate) weights: &'a [u8],
-    pub(crate) kernels: &'a Kernels,
+    pub(crate) kernels: &'a ReferenceKernels,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> ReferenceContext<'a> {
     /// Runs one step. Not inlined, so that code size builds contain it only once.
     #[inline(never)]
     pub(crate) fn step(
@@ -74,12 +74,12 @@ impl<'a> Machine<'a> {
                 (self.kernels.quantize)(&step, output);
             }
             Input::I8(input) => self.exchange(input, walk, output),
-            Input::U8(input) => flip(&walk, input, bytemuck::cast_slice_mut(output)),
+            Input::U8(input) => offset_bytes(&walk, input, bytemuck::cast_slice_mut(output)),
         }
     }
 
     /// Copies i8 values between an input or output and a tensor.
-    fn exchange(&self, input: &[i8], walk: kernels::Walk, output: &mut [i8]) {
+    fn exchange(&self, input: &[i8], walk: kernels::StridedCopy, output: &mut [i8]) {
         let copy = kernels::Move { input, walk, scale: None, zero_point: 0, output_zero_point: 0 };
         (self.kernels.copy)(&copy, output);
     }
@@ -95,7 +95,7 @@ impl<'a> Machine<'a> {
                 (self.kernels.dequantize)(&step, output);
             }
             Output::I8(output) => self.exchange(input, walk, output),
-            Output::U8(output) => flip(&walk, bytemuck::cast_slice(input), output),
+            Output::U8(output) => offset_bytes(&walk, bytemuck::cast_slice(input), output),
         }
     }
 
@@ -247,8 +247,8 @@ pub(crate) fn window(window: &Window) -> kernels::Window {
     }
 }
 
-pub(crate) fn walk(walk: &Walk) -> kernels::Walk {
-    kernels::Walk {
+pub(crate) fn walk(walk: &Walk) -> kernels::StridedCopy {
+    kernels::StridedCopy {
         dims: walk.dims.map(|dim| dim as usize),
         source_offset: walk.source_offset as usize,
         source_strides: walk.source_strides.map(|stride| stride as usize),
@@ -264,6 +264,6 @@ pub(crate) fn clamp(clamp: Clamp) -> kernels::Clamp {
 /// Copies between a tensor and a u8 input or output by inverting the highest bit, which adds or
 /// subtracts 128. Not inlined, so that both directions share the code.
 #[inline(never)]
-fn flip(walk: &kernels::Walk, from: &[u8], to: &mut [u8]) {
+fn offset_bytes(walk: &kernels::StridedCopy, from: &[u8], to: &mut [u8]) {
     walk.apply(from, to, |byte| byte ^ 0x80);
 }

@@ -4,7 +4,7 @@ use crate::{Clamp, Conv, Residual};
 
 /// The epilogue of a convolution: [`Requantize`](crate::Requantize) with clamping after rounding,
 /// on integers.
-pub(super) struct Finish<'a> {
+pub(super) struct Epilogue<'a> {
     scales: &'a [f32],
     residual: Option<Residual<'a>>,
     /// The difference between the bits of a rounded value and the activation.
@@ -15,7 +15,7 @@ pub(super) struct Finish<'a> {
     is_full: bool,
 }
 
-impl<'a> Finish<'a> {
+impl<'a> Epilogue<'a> {
     pub(super) fn new(conv: &Conv<'a>) -> Self {
         Self {
             scales: conv.scales,
@@ -91,7 +91,7 @@ impl<'a> Finish<'a> {
     }
 }
 
-/// The loop of [`Finish::write`] with `at` = 0. `convert` receives the scaled accumulator and the
+/// The loop of [`Epilogue::write`] with `at` = 0. `convert` receives the scaled accumulator and the
 /// index in the output, which is less than `(N − 1) · step + sums.len()`.
 ///
 /// # Safety
@@ -135,7 +135,7 @@ mod tests {
             [-128i8, -3, 0, 127].into_iter().flat_map(|z| clamps.map(|c| (z, c)))
         {
             let requantize = Requantize::new(zero_point, clamp);
-            let finish = Finish {
+            let epilogue = Epilogue {
                 scales: &[],
                 residual: None,
                 offset: offset(zero_point),
@@ -149,8 +149,8 @@ mod tests {
             for (sum, scale) in near.chain(far).chain([(i32::MIN, 1.0), (i32::MAX, 0.01)]) {
                 let expected = requantize.apply(sum as f32 * scale);
                 let found = match clamp == Clamp::FULL {
-                    true => finish.full(sum as f32 * scale),
-                    false => finish.clamped(sum as f32 * scale),
+                    true => epilogue.full(sum as f32 * scale),
+                    false => epilogue.clamped(sum as f32 * scale),
                 };
                 assert_eq!(found, expected, "{sum} · {scale}");
             }

@@ -4,19 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use hardtack_engine::program::{Port, PortType};
-use hardtack_engine::{Aligned, Executor, Input, Output, Unobserved};
+use hardtack_engine::{Aligned, Executor, Input, NoHook, Output};
 use tract_core::internal::*;
 
+use crate::backend::{Backend, NotReady};
 use crate::float::run::control;
 use crate::float::work::ProgramWork;
 use crate::integer::Controlled;
-use crate::processor::{NotReady, Processor};
 use crate::{Bytes, Limits, Program};
 
 /// A prepared program and the bytes that it was parsed from.
 pub(in crate::float) struct Engine {
     executor: Executor<Bytes>,
-    processor: Arc<Processor>,
+    backend: Arc<Backend>,
     program: Program,
 }
 
@@ -24,11 +24,11 @@ impl Engine {
     /// Parses, checks and prepares a program.
     pub fn new(
         program: &Program,
-        processor: &Arc<Processor>,
+        backend: &Arc<Backend>,
         limits: &Limits,
     ) -> Result<Engine, NotReady> {
-        let executor = processor.ready(program, limits)?;
-        Ok(Engine { executor, processor: processor.clone(), program: program.clone() })
+        let executor = backend.ready(program, limits)?;
+        Ok(Engine { executor, backend: backend.clone(), program: program.clone() })
     }
 
     pub fn arena_bytes(&self) -> usize {
@@ -66,7 +66,7 @@ impl EngineProgram {
     /// # Errors
     /// Returns an error if the program is malformed or exceeds the default [`Limits`].
     pub fn new(program: &Program, outputs: TVec<TypedFact>) -> Result<Self, crate::Error> {
-        let engine = Engine::new(program, &Processor::detect(), &Limits::default());
+        let engine = Engine::new(program, &Backend::detect(), &Limits::default());
         let engine = engine.map_err(|error| error.of(0))?;
         Ok(Self::from_engine(Arc::new(engine), outputs))
     }
@@ -218,8 +218,8 @@ impl OpState for Arena {
                     PortType::U8 => Output::U8(&mut view.as_slice_mut::<u8>()?[range(port)]),
                 });
             }
-            let (pool, arena) = (op.engine.processor.pool(), self.0.bytes_mut());
-            let mut unobserved = Unobserved;
+            let (pool, arena) = (op.engine.backend.pool(), self.0.bytes_mut());
+            let mut unobserved = NoHook;
             let mut controlled = Controlled::new(&control, &mut unobserved);
             let ran = executor.run_observed(pool, arena, &given, &mut wanted, &mut controlled);
             controlled.stopped()?;

@@ -6,9 +6,9 @@ use hardtack_bundle::graph::{Fft, Stft};
 use tract_core::internal::*;
 use tract_core::ops::fft as tract_fft;
 
+use crate::float::custom_ops::Check;
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
-use crate::float::ops::Check;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 

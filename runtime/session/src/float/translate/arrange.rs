@@ -8,9 +8,9 @@ use hardtack_bundle::graph::{
 use tract_core::internal::*;
 use tract_core::ops::{array, downsample};
 
+use crate::float::custom_ops::{Check, tile as tile_fits};
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
-use crate::float::ops::{Check, tile as tile_fits};
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 

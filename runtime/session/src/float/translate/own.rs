@@ -12,9 +12,9 @@ use tract_core::ops::element_wise::ElementWiseOp;
 #[cfg(feature = "export")]
 use tract_core::ops::quant;
 
+use crate::float::custom_ops;
 use crate::float::error::{Problem, require};
 use crate::float::load::Context;
-use crate::float::ops;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 #[cfg(feature = "export")]
@@ -27,7 +27,7 @@ pub(super) fn program(cx: &Context<'_>, index: u32) -> Result<Box<dyn TypedOp>, 
     for fact in &cx.node.outputs {
         outputs.push(dtype_to_tract(fact.dtype).fact(cx.shape(&fact.shape)?));
     }
-    Ok(Box::new(ops::EngineProgram::from_engine(engine.clone(), outputs)))
+    Ok(Box::new(custom_ops::EngineProgram::from_engine(engine.clone(), outputs)))
 }
 
 pub(super) fn quantize(cx: &Context<'_>, a: &QuantizeLinear) -> Result<Box<dyn TypedOp>, Problem> {
@@ -35,7 +35,7 @@ pub(super) fn quantize(cx: &Context<'_>, a: &QuantizeLinear) -> Result<Box<dyn T
     let integers = [DType::I8, DType::U8, DType::I16, DType::U16, DType::I32, DType::U32];
     require(integers.contains(&a.dtype), "its output is not of an integer type")?;
     let axis = a.axis.map(|axis| axis as usize);
-    Ok(Box::new(ops::Quantize { dtype: dtype_to_tract(a.dtype), axis }))
+    Ok(Box::new(custom_ops::Quantize { dtype: dtype_to_tract(a.dtype), axis }))
 }
 
 pub(super) fn dequantize(
@@ -44,14 +44,14 @@ pub(super) fn dequantize(
 ) -> Result<Box<dyn TypedOp>, Problem> {
     parameters(cx, a.axis)?;
     let axis = a.axis.map(|axis| axis as usize);
-    Ok(Box::new(ops::Dequantize { dtype: dtype_to_tract(a.dtype), axis }))
+    Ok(Box::new(custom_ops::Dequantize { dtype: dtype_to_tract(a.dtype), axis }))
 }
 
 pub(super) fn unpack(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
     let [fact] = &cx.node.outputs[..] else { return Err("it must have one output".into()) };
     let shape = cx.shape(&fact.shape)?;
     let shape = shape.iter().map(|dim| Ok(dim.to_usize()?)).collect::<TractResult<_>>()?;
-    Ok(Box::new(ops::Unpack { dtype: dtype_to_tract(fact.dtype), shape }))
+    Ok(Box::new(custom_ops::Unpack { dtype: dtype_to_tract(fact.dtype), shape }))
 }
 
 pub(super) fn dequantize_blocks(
@@ -60,14 +60,14 @@ pub(super) fn dequantize_blocks(
 ) -> Result<Box<dyn TypedOp>, Problem> {
     parameters(cx, Some(a.axis))?;
     let (axis, block) = (a.axis as usize, a.block as usize);
-    Ok(Box::new(ops::DequantizeBlocks { dtype: dtype_to_tract(a.dtype), axis, block }))
+    Ok(Box::new(custom_ops::DequantizeBlocks { dtype: dtype_to_tract(a.dtype), axis, block }))
 }
 
 pub(super) fn dynamic_mat_mul(
     cx: &Context<'_>,
     a: &DynamicMatMul,
 ) -> Result<Box<dyn TypedOp>, Problem> {
-    Ok(Box::new(ops::DynamicMatMul::on(a.per_row, cx.loader.processor)))
+    Ok(Box::new(custom_ops::DynamicMatMul::on(a.per_row, cx.loader.backend)))
 }
 
 /// Checks that x, scale and zero point are given and that `axis` exists.
@@ -82,16 +82,16 @@ fn parameters(cx: &Context<'_>, axis: Option<u32>) -> Result<(), Problem> {
 pub(super) fn lrn(cx: &Context<'_>, a: &Lrn) -> Result<Box<dyn TypedOp>, Problem> {
     cx.arity(1)?;
     let size = a.size as usize;
-    Ok(Box::new(ops::Lrn { alpha: a.alpha, beta: a.beta, bias: a.bias, size }))
+    Ok(Box::new(custom_ops::Lrn { alpha: a.alpha, beta: a.beta, bias: a.bias, size }))
 }
 
 pub(super) fn tree_ensemble(
     cx: &Context<'_>,
     a: &TreeEnsemble,
 ) -> Result<Box<dyn TypedOp>, Problem> {
-    cx.arity(ops::TreeEnsemble::INPUTS)?;
+    cx.arity(custom_ops::TreeEnsemble::INPUTS)?;
     require((1..=1 << 24).contains(&a.targets), "it has no targets or too many")?;
-    Ok(Box::new(ops::TreeEnsemble {
+    Ok(Box::new(custom_ops::TreeEnsemble {
         targets: a.targets as usize,
         aggregate: a.aggregate,
         transform: a.transform,
@@ -101,28 +101,28 @@ pub(super) fn tree_ensemble(
 
 #[cfg(feature = "export")]
 pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Operator>, Problem> {
-    Ok(if let Some(op) = op.downcast_ref::<ops::EngineProgram>() {
+    Ok(if let Some(op) = op.downcast_ref::<custom_ops::EngineProgram>() {
         Some(Operator::Program(scope.program(op.program())))
-    } else if let Some(op) = op.downcast_ref::<ops::Quantize>() {
+    } else if let Some(op) = op.downcast_ref::<custom_ops::Quantize>() {
         let axis = op.axis.map(|axis| axis as u32);
         dtype_from_tract(op.dtype)
             .map(|dtype| Operator::QuantizeLinear(QuantizeLinear { dtype, axis }))
-    } else if let Some(op) = op.downcast_ref::<ops::Dequantize>() {
+    } else if let Some(op) = op.downcast_ref::<custom_ops::Dequantize>() {
         let axis = op.axis.map(|axis| axis as u32);
         dtype_from_tract(op.dtype)
             .map(|dtype| Operator::DequantizeLinear(DequantizeLinear { dtype, axis }))
-    } else if let Some(op) = op.downcast_ref::<ops::DynamicMatMul>() {
+    } else if let Some(op) = op.downcast_ref::<custom_ops::DynamicMatMul>() {
         Some(Operator::DynamicMatMul(DynamicMatMul { per_row: op.per_row }))
-    } else if op.is::<ops::Unpack>() {
+    } else if op.is::<custom_ops::Unpack>() {
         Some(Operator::Unpack)
-    } else if let Some(op) = op.downcast_ref::<ops::DequantizeBlocks>() {
+    } else if let Some(op) = op.downcast_ref::<custom_ops::DequantizeBlocks>() {
         let (axis, block) = (op.axis as u32, op.block as u32);
         dtype_from_tract(op.dtype)
             .map(|dtype| Operator::DequantizeBlocks(DequantizeBlocks { dtype, axis, block }))
-    } else if let Some(op) = op.downcast_ref::<ops::Lrn>() {
+    } else if let Some(op) = op.downcast_ref::<custom_ops::Lrn>() {
         let size = op.size as u32;
         Some(Operator::Lrn(Lrn { alpha: op.alpha, beta: op.beta, bias: op.bias, size }))
-    } else if let Some(op) = op.downcast_ref::<ops::TreeEnsemble>() {
+    } else if let Some(op) = op.downcast_ref::<custom_ops::TreeEnsemble>() {
         Some(Operator::TreeEnsemble(TreeEnsemble {
             targets: op.targets as u32,
             aggregate: op.aggregate,

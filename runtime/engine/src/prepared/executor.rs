@@ -3,18 +3,17 @@
 use alloc::vec::Vec;
 
 use hardtack_kernels::strided::{self, Parallel};
-use hardtack_kernels::{Isa, Kernels};
+use hardtack_kernels::{Isa, ReferenceKernels};
 
-use crate::execute;
-use crate::lower::{Lowered, Machine};
+use super::lower::{KernelContext, Lowered};
 use crate::program::Step;
-use crate::run::check_ports;
+use crate::reference::{ReferenceContext, check_ports};
 use crate::{Aligned, Input, Output, Program, ProgramError, RunError};
 
 /// Callbacks during an inference.
 pub trait Observer {
     /// Returns whether to continue. Called before each operation.
-    fn goes_on(&mut self) -> bool {
+    fn should_continue(&mut self) -> bool {
         true
     }
 
@@ -27,9 +26,9 @@ pub trait Observer {
 
 /// An observer that does nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Unobserved;
+pub struct NoHook;
 
-impl Observer for Unobserved {}
+impl Observer for NoHook {}
 
 /// A program prepared for an instruction set: its steps lowered to kernel operations, and its
 /// weights in the layout of the kernels. Weights that already have this layout are used in place.
@@ -107,7 +106,7 @@ impl<B: AsRef<[u8]>> Executor<B> {
     pub fn products(&self, index: usize) -> u64 {
         let Some((_, lowered)) = &self.lowered else { return 0 };
         let of_step = lowered.operations.iter().filter(|(step, _)| *step as usize == index);
-        of_step.map(|(_, operation)| Machine::products(operation)).sum()
+        of_step.map(|(_, operation)| KernelContext::products(operation)).sum()
     }
 
     /// Runs one inference on one sample, split over the threads of `parallel`. The previous
@@ -123,7 +122,7 @@ impl<B: AsRef<[u8]>> Executor<B> {
         inputs: &[Input<'_>],
         outputs: &mut [Output<'_>],
     ) -> Result<(), RunError> {
-        self.run_observed(parallel, arena, inputs, outputs, &mut Unobserved)
+        self.run_observed(parallel, arena, inputs, outputs, &mut NoHook)
     }
 
     /// Runs like [`Executor::run`] with callbacks to `observer`.
@@ -148,9 +147,9 @@ impl<B: AsRef<[u8]>> Executor<B> {
         };
         match &self.lowered {
             Some((kernels, lowered)) => {
-                let machine = Machine { kernels, weights, parallel };
+                let machine = KernelContext { kernels, weights, parallel };
                 for (step, operation) in &lowered.operations {
-                    if !observer.goes_on() {
+                    if !observer.should_continue() {
                         return Err(RunError::Stopped);
                     }
                     observer.before(*step as usize);
@@ -159,10 +158,11 @@ impl<B: AsRef<[u8]>> Executor<B> {
                 }
             }
             None => {
-                let machine = execute::Machine { code, weights, kernels: &Kernels::SCALAR };
+                let machine =
+                    ReferenceContext { code, weights, kernels: &ReferenceKernels::SCALAR };
                 let arena = bytemuck::cast_slice_mut(arena);
                 for (index, step) in self.steps.iter().enumerate() {
-                    if !observer.goes_on() {
+                    if !observer.should_continue() {
                         return Err(RunError::Stopped);
                     }
                     observer.before(index);

@@ -6,10 +6,10 @@ use hardtack_bundle::graph::{Dim, Gather, OneHot, ScatterElements, ScatterReduct
 use tract_core::internal::*;
 use tract_core::ops::array;
 
+use crate::float::custom_ops;
+use crate::float::custom_ops::Check;
 use crate::float::error::{Problem, require};
 use crate::float::load::{Context, Purpose};
-use crate::float::ops;
-use crate::float::ops::Check;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 #[cfg(feature = "export")]
@@ -117,7 +117,7 @@ pub(super) fn one_hot(cx: &Context<'_>, a: &OneHot) -> Result<Box<dyn TypedOp>, 
     let axis = cx.axis(a.axis, cx.input(0).rank() + 1)?;
     if cx.loader.purpose == Purpose::Run {
         let limit = cx.loader.limit;
-        return Ok(Box::new(ops::OneHot { axis, depth, off, on, limit }));
+        return Ok(Box::new(custom_ops::OneHot { axis, depth, off, on, limit }));
     }
     Ok(Box::new(array::OneHot { axis, dim: depth, off, on }))
 }
@@ -129,7 +129,7 @@ pub(super) fn top_k(cx: &Context<'_>, a: &TopK) -> Result<Box<dyn TypedOp>, Prob
     require(count.volume().as_i64() == Some(1), "its k is not a single element")?;
     require(cx.input(0).datum_type.is_number(), "its input is not numeric")?;
     require(cx.input(1).datum_type.is_integer(), "its k does not have an integer type")?;
-    let mut op = ops::TopK { axis, largest: a.largest, k: cx.dim(&a.k)? };
+    let mut op = custom_ops::TopK { axis, largest: a.largest, k: cx.dim(&a.k)? };
     if let Some(k) = &cx.input(1).konst {
         let size = cx.input(0).shape[axis].as_i64().unwrap_or(i64::MAX);
         let size = usize::try_from(size).map_err(|_| "its input has a negative size")?;

@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::strided::Finish;
+use crate::strided::Epilogue;
 
 /// 1.5 · 2²³. Adjacent f32 near it differ by 1.
 const MAGIC: f32 = 12_582_912.0;
@@ -66,11 +66,11 @@ impl Addend {
 /// # Safety
 /// The CPU must support AVX2.
 #[inline(always)]
-pub(super) unsafe fn round(a: __m256, b: __m256, finish: Finish) -> __m256i {
+pub(super) unsafe fn round(a: __m256, b: __m256, epilogue: Epilogue) -> __m256i {
     // SAFETY: the caller guarantees AVX2.
     unsafe {
         let words = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
-        _mm256_adds_epi16(words, _mm256_set1_epi16(finish.zero_point.into()))
+        _mm256_adds_epi16(words, _mm256_set1_epi16(epilogue.zero_point.into()))
     }
 }
 
@@ -79,11 +79,11 @@ pub(super) unsafe fn round(a: __m256, b: __m256, finish: Finish) -> __m256i {
 /// # Safety
 /// The CPU must support AVX2.
 #[inline(always)]
-pub(super) unsafe fn clamp(a: __m256i, b: __m256i, finish: Finish) -> __m256i {
+pub(super) unsafe fn clamp(a: __m256i, b: __m256i, epilogue: Epilogue) -> __m256i {
     // SAFETY: the caller guarantees AVX2.
     unsafe {
         let bytes = _mm256_packus_epi16(a, b);
-        let bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8(finish.low as i8));
-        _mm256_min_epu8(bytes, _mm256_set1_epi8(finish.high as i8))
+        let bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8(epilogue.low as i8));
+        _mm256_min_epu8(bytes, _mm256_set1_epi8(epilogue.high as i8))
     }
 }

@@ -11,16 +11,16 @@ use tract_core::ops::nn;
 use tract_core::ops::nn::{CoordTransformer, Interpolator, Nearest};
 use tract_core::ops::nn::{InterpolationMode, PaddingMode};
 
+use crate::float::custom_ops;
+use crate::float::custom_ops::Check;
 use crate::float::error::{Problem, require};
 use crate::float::load::{Context, Purpose};
-use crate::float::ops;
-use crate::float::ops::Check;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 
 pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, Problem> {
     require(!cx.inputs.is_empty(), "it has no input")?;
-    let op = ops::Resize { attributes: a.clone() };
+    let op = custom_ops::Resize { attributes: a.clone() };
     let (scales, sizes) = (a.scales_input.map(|i| i as usize), a.sizes_input.map(|i| i as usize));
     let named = [scales, sizes];
     require(
@@ -54,7 +54,7 @@ pub(super) fn resize(cx: &Context<'_>, a: &Resize) -> Result<Box<dyn TypedOp>, P
     // tract's own operation bounds nothing of what it allocates.
     let output = op.output_facts(cx.inputs)?.remove(0).shape;
     let bounded = match (cx.input(0).shape.as_concrete(), output.as_concrete()) {
-        (Some(from), Some(to)) => ops::Resize::is_bounded(from, to),
+        (Some(from), Some(to)) => custom_ops::Resize::is_bounded(from, to),
         _ => false,
     };
     match op.to_core().filter(|_| bounded || cx.loader.purpose != Purpose::Run) {
@@ -134,10 +134,10 @@ pub(super) fn save(op: &dyn TypedOp, _: &mut Scope<'_>) -> Result<Option<Operato
             },
             scales_input: op.optional_scales_input.map(|input| input as u32),
             sizes_input: op.optional_sizes_input.map(|input| input as u32),
-            cubic_coefficient: ops::Resize::CORE_CUBIC_COEFFICIENT,
+            cubic_coefficient: custom_ops::Resize::CORE_CUBIC_COEFFICIENT,
             exclude_outside: false,
         })
-    } else if let Some(op) = op.downcast_ref::<ops::Resize>() {
+    } else if let Some(op) = op.downcast_ref::<custom_ops::Resize>() {
         Operator::Resize(op.attributes.clone())
     } else if let Some(op) = op.downcast_ref::<nn::NearestUpsample>() {
         Operator::NearestUpsample(op.scales.iter().map(|scale| *scale as u64).collect())

@@ -12,16 +12,16 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use hardtack_kernels::packed::Packing;
-use hardtack_kernels::strided::{self, Finish, Linear, Pairs, View};
+use hardtack_kernels::strided::{self, Epilogue, Linear, Pairs, View};
 
 pub(crate) use self::layout::Layout;
 use self::layout::Placed;
-pub(crate) use self::operation::{Machine, Operation};
+pub(crate) use self::operation::{KernelContext, Operation};
 use self::walk::{Side, remap};
 use crate::Program;
-use crate::execute;
 use crate::packed::{Cursor, Shape, slice, tables};
 use crate::program::*;
+use crate::reference;
 
 /// Residuals must have a smaller scale than this, so that the result fits in an i32.
 const ADDEND_SCALE: f32 = 65536.0;
@@ -76,7 +76,7 @@ impl Lowered {
         }
         let arena_bytes = layout.arena_bytes;
         let mut lowering = Lowering {
-            raise: packing.raise(),
+            activation_offset: packing.activation_offset(),
             cursor: Cursor::new(packing),
             has_halo: alloc::vec![false; program.tensor_count()],
             operations: Vec::new(),
@@ -105,7 +105,7 @@ fn is_ordered<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> bool {
 }
 
 struct Lowering<'a> {
-    raise: i32,
+    activation_offset: i32,
     cursor: Cursor,
     /// Whether the halo of each tensor has been filled.
     has_halo: Vec<bool>,
@@ -121,13 +121,13 @@ impl Lowering<'_> {
     }
 
     fn stored(&self, integer: i8) -> u8 {
-        (i32::from(integer) + self.raise) as u8
+        (i32::from(integer) + self.activation_offset) as u8
     }
 
     fn step(&mut self, index: u32, step: &Step) -> Option<()> {
         if let Some(id) = step.writes()
             && !core::mem::replace(&mut self.has_halo[usize::from(id)], true)
-            && let Some(halo) = self.layout.image(id).halo(self.raise)
+            && let Some(halo) = self.layout.image(id).halo(self.activation_offset)
         {
             self.push(index, Operation::Halo(halo));
         }
@@ -172,11 +172,11 @@ impl Lowering<'_> {
                     (self.layout.image(step.input), self.layout.image(step.output));
                 Operation::MaxPool(strided::MaxPool {
                     input: input.view(),
-                    input_shape: execute::image(&input.tensor),
+                    input_shape: reference::image(&input.tensor),
                     output: output.view(),
                     size: output.size(),
-                    window: execute::window(&step.window),
-                    clamp: execute::clamp(step.clamp),
+                    window: reference::window(&step.window),
+                    clamp: reference::clamp(step.clamp),
                 })
             }
             Step::AveragePool(step) => {
@@ -184,23 +184,24 @@ impl Lowering<'_> {
                     (self.layout.image(step.input), self.layout.image(step.output));
                 Operation::AveragePool(strided::AveragePool {
                     input: input.view(),
-                    input_shape: execute::image(&input.tensor),
+                    input_shape: reference::image(&input.tensor),
                     zero_point: input.tensor.zero_point,
                     output: output.view(),
                     size: output.size(),
-                    window: execute::window(&step.window),
+                    window: reference::window(&step.window),
                     scale: step.scale,
                     count_include_pad: step.count_include_pad,
                     output_zero_point: output.tensor.zero_point,
-                    clamp: execute::clamp(step.clamp),
+                    clamp: reference::clamp(step.clamp),
                 })
             }
             Step::Lookup(step) => {
                 let table: &[u8; 256] = self.packed.get(table(0))?.try_into().ok()?;
                 // Both the index and the entries change from i8 to the stored representation.
-                let flip = self.raise as u8;
-                let stored =
-                    core::array::from_fn(|x| table[usize::from(x as u8 ^ flip ^ 0x80)] ^ flip);
+                let offset_mask = self.activation_offset as u8;
+                let stored = core::array::from_fn(|x| {
+                    table[usize::from(x as u8 ^ offset_mask ^ 0x80)] ^ offset_mask
+                });
                 self.unary(strided::UnaryKind::Lookup(stored), step.input, step.output)
             }
             Step::Softmax(step) => {
@@ -249,7 +250,7 @@ impl Lowering<'_> {
         let output = *self.layout.image(step.output);
         let mut input = *self.layout.image(step.input);
         if let Some(copy) = self.layout.copy(index as usize).copied() {
-            if let Some(halo) = copy.halo(self.raise) {
+            if let Some(halo) = copy.halo(self.activation_offset) {
                 self.push(index, Operation::Halo(halo));
             }
             let copied = self.unary_between(strided::UnaryKind::Copy, &input, &copy);
@@ -259,11 +260,11 @@ impl Lowering<'_> {
         let (inputs, outputs) = (input.tensor.channels, output.tensor.channels);
         let (shape, range) = self.cursor.conv(strip, inputs, outputs);
         let weights = range.start as usize;
-        let window = execute::window(&step.window);
+        let window = reference::window(&step.window);
         let view = below(input.window(&window), strip.skip);
         let (target, size) =
             (below(output.view(), strip.first), [strip.rows as usize, output.shape.columns]);
-        let finish = Finish {
+        let epilogue = Epilogue {
             zero_point: self.stored(output.tensor.zero_point),
             low: self.stored(step.clamp.low),
             high: self.stored(step.clamp.high),
@@ -282,7 +283,7 @@ impl Lowering<'_> {
                     dilation: window.dilation,
                     shape,
                     weights,
-                    finish,
+                    epilogue,
                     narrow,
                 };
                 let depthwise = strided::Depthwise::new(plan, self.packing)?;
@@ -312,7 +313,7 @@ impl Lowering<'_> {
                     shape,
                     weights,
                     residual,
-                    finish,
+                    epilogue,
                     narrow,
                 };
                 self.push(index, Operation::Conv(strided::Conv::new(plan, self.packing)?));
@@ -335,7 +336,7 @@ impl Lowering<'_> {
                 zero_points: [a.tensor.zero_point, b.tensor.zero_point],
                 scales,
                 zero_point: output.tensor.zero_point,
-                clamp: execute::clamp(clamp),
+                clamp: reference::clamp(clamp),
             },
             a: a.view(),
             b: b.view(),
@@ -372,7 +373,7 @@ impl Lowering<'_> {
 
     fn copy(&self, step: &Move) -> Option<Operation> {
         let (input, output) = (self.layout.image(step.input), self.layout.image(step.output));
-        let walk = remap(execute::walk(&step.walk), Side::Source, &input.shape)?;
+        let walk = remap(reference::walk(&step.walk), Side::Source, &input.shape)?;
         let walk = remap(walk, Side::Target, &output.shape)?;
         let linear = step.scale.map(|scale| Linear {
             zero_point: input.tensor.zero_point,
@@ -391,8 +392,8 @@ fn below(view: View, rows: u32) -> View {
 
 /// Converts a strided copy between a program input or output and a tensor to one between the
 /// input or output and the arena.
-fn in_arena(walk: &Walk, side: Side, image: &Placed) -> Option<hardtack_kernels::Walk> {
-    let mut walk = remap(execute::walk(walk), side, &image.shape)?;
+fn in_arena(walk: &Walk, side: Side, image: &Placed) -> Option<hardtack_kernels::StridedCopy> {
+    let mut walk = remap(reference::walk(walk), side, &image.shape)?;
     match side {
         Side::Source => walk.source_offset += image.view().offset,
         Side::Target => walk.target_offset += image.view().offset,

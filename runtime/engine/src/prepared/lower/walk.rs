@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use hardtack_kernels::Walk;
+use hardtack_kernels::StridedCopy;
 
 use super::layout::Shape;
 
@@ -16,7 +16,7 @@ pub(super) enum Side {
 /// Adapts a strided copy of a contiguous tensor to an image with gaps between its rows on one
 /// side. Offsets are relative to the first element of the image. Returns `None` if the result
 /// would need more than six dimensions or irregular strides.
-pub(super) fn remap(walk: Walk, side: Side, shape: &Shape) -> Option<Walk> {
+pub(super) fn remap(walk: StridedCopy, side: Side, shape: &Shape) -> Option<StridedCopy> {
     let row = shape.columns * shape.channels;
     let pitch = shape.pitch();
     if row == pitch {
@@ -56,7 +56,7 @@ pub(super) fn remap(walk: Walk, side: Side, shape: &Shape) -> Option<Walk> {
         return None;
     }
     let mut remapped =
-        Walk { dims: [1; 6], source_strides: [0; 6], target_strides: [0; 6], ..walk };
+        StridedCopy { dims: [1; 6], source_strides: [0; 6], target_strides: [0; 6], ..walk };
     let first = 6 - dims.len();
     for (place, [size, stride, other]) in (first..).zip(dims) {
         remapped.dims[place] = size;

@@ -4,13 +4,13 @@
 pub(super) mod conv;
 pub(super) mod depthwise;
 
-use crate::strided::Finish;
+use crate::strided::Epilogue;
 
 /// The operations of an instruction set on 128-bit vectors of 16 i8, four i32 or four f32.
 ///
 /// # Safety of the functions
 /// The CPU must support the instruction set of the implementation. Pointers need not be aligned.
-pub(super) trait Quads {
+pub(super) trait Vec128 {
     /// 16 activations or weights.
     type Bytes: Copy;
     /// Four accumulators.
@@ -20,7 +20,7 @@ pub(super) trait Quads {
     /// Four scaled accumulators.
     type Scaled: Copy;
 
-    /// The pixels of the largest tile of [`conv`], which keeps four [`Quads::Parts`] per pixel in
+    /// The pixels of the largest tile of [`conv`], which keeps four [`Vec128::Parts`] per pixel in
     /// registers.
     const PIXELS: usize;
 
@@ -42,7 +42,7 @@ pub(super) trait Quads {
     /// The CPU features. Four bytes must be readable at `from`.
     unsafe fn repeat(from: *const u8) -> Self::Bytes;
 
-    /// Returns four accumulators initialized with the bias, in the form that [`Quads::scale`]
+    /// Returns four accumulators initialized with the bias, in the form that [`Vec128::scale`]
     /// expects.
     ///
     /// # Safety
@@ -118,7 +118,7 @@ pub(super) trait Quads {
     ///
     /// # Safety
     /// The CPU features.
-    unsafe fn narrow(sums: [Self::Scaled; 4], finish: Finish) -> Self::Bytes;
+    unsafe fn narrow(sums: [Self::Scaled; 4], epilogue: Epilogue) -> Self::Bytes;
 }
 
 /// Loads `count` bytes; the others are 0.
@@ -126,7 +126,7 @@ pub(super) trait Quads {
 /// # Safety
 /// The CPU features. `count` must be at most 16, and `count` bytes must be readable at `from`.
 #[inline(always)]
-pub(super) unsafe fn load<Q: Quads>(from: *const u8, count: usize) -> Q::Bytes {
+pub(super) unsafe fn load<Q: Vec128>(from: *const u8, count: usize) -> Q::Bytes {
     // SAFETY: the caller guarantees the CPU features and that `count` bytes, at most 16, are
     // readable at `from`. `Q::load` reads 16 bytes of `from` only if `count` is 16, otherwise of
     // the array.
@@ -145,7 +145,7 @@ pub(super) unsafe fn load<Q: Quads>(from: *const u8, count: usize) -> Q::Bytes {
 /// # Safety
 /// The CPU features. `count` must be at most 16, and `count` bytes must be writable at `to`.
 #[inline(always)]
-pub(super) unsafe fn store<Q: Quads>(to: *mut u8, bytes: Q::Bytes, count: usize) {
+pub(super) unsafe fn store<Q: Vec128>(to: *mut u8, bytes: Q::Bytes, count: usize) {
     // SAFETY: the caller guarantees the CPU features and that `count` bytes, at most 16, are
     // writable at `to`. `Q::store` writes 16 bytes of `to` only if `count` is 16, otherwise of the
     // array.
@@ -161,12 +161,12 @@ pub(super) unsafe fn store<Q: Quads>(to: *mut u8, bytes: Q::Bytes, count: usize)
 
 /// Defines the kernel table of an instruction set in a module.
 macro_rules! kernels {
-    ($module:ident, $isa:ident, $feature:literal, $quads:ty, $tile:path, $peak:path) => {
+    ($module:ident, $isa:ident, $feature:literal, $vec128:ty, $tile:path, $peak:path) => {
         pub(crate) mod $module {
             use super::*;
             use crate::Isa;
             use crate::arch::depthwise::{general, rolling};
-            use crate::arch::quads::depthwise::All;
+            use crate::arch::vec128::depthwise::All;
             use crate::packed::Packing;
             use crate::strided::{ConvBlock, DepthwiseRows, Kernels, ProductKernels, portable};
 
@@ -205,7 +205,7 @@ macro_rules! kernels {
             }
 
             /// # Safety
-            /// See [`conv::tile`](crate::arch::quads::conv::tile).
+            /// See [`conv::tile`](crate::arch::vec128::conv::tile).
             #[inline(never)]
             #[target_feature(enable = $feature)]
             unsafe fn tile<const P: usize, const REAL: bool>(block: &ConvBlock, first: usize) {
@@ -232,11 +232,11 @@ macro_rules! kernels {
             /// # Safety
             /// The CPU features and the contract of [`ConvBlock`], with `rows` if `REAL`.
             unsafe fn tiles<const REAL: bool>(block: &ConvBlock) {
-                use crate::arch::quads::Quads;
+                use crate::arch::vec128::Vec128;
                 let mut first = 0;
                 macro_rules! tiles {
                     ($pixels:literal) => {
-                        while $pixels <= <$quads>::PIXELS && block.pixels - first >= $pixels {
+                        while $pixels <= <$vec128>::PIXELS && block.pixels - first >= $pixels {
                             // SAFETY: the caller guarantees the CPU features and the contract of
                             // `ConvBlock`. At least `$pixels` pixels are left from `first`.
                             unsafe { tile::<$pixels, REAL>(block, first) };
@@ -257,11 +257,11 @@ macro_rules! kernels {
                 // kernel size and `columns_between` equal the const arguments of `rolling`.
                 unsafe {
                     match (block.kernel, block.columns_between) {
-                        ([3, 3], 1) => rolling::<All<$quads>, 3, 3, 1, 3>(block),
-                        ([3, 3], 2) => rolling::<All<$quads>, 3, 3, 2, 2>(block),
-                        ([5, 5], 1) => rolling::<All<$quads>, 5, 5, 1, 5>(block),
-                        ([5, 5], 2) => rolling::<All<$quads>, 5, 5, 2, 3>(block),
-                        _ => general::<All<$quads>>(block),
+                        ([3, 3], 1) => rolling::<All<$vec128>, 3, 3, 1, 3>(block),
+                        ([3, 3], 2) => rolling::<All<$vec128>, 3, 3, 2, 2>(block),
+                        ([5, 5], 1) => rolling::<All<$vec128>, 5, 5, 1, 5>(block),
+                        ([5, 5], 2) => rolling::<All<$vec128>, 5, 5, 2, 3>(block),
+                        _ => general::<All<$vec128>>(block),
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use super::{Quads, store};
+use super::{Vec128, store};
 use crate::arch::depthwise::Channels;
 use crate::strided::DepthwiseRows;
 
@@ -12,7 +12,7 @@ const VECTOR: usize = 16;
 /// Processes all channels of a block.
 pub(crate) struct All<Q>(PhantomData<Q>);
 
-impl<Q: Quads> Channels for All<Q> {
+impl<Q: Vec128> Channels for All<Q> {
     type Ends = [Q::Sums; 4];
     type Sums = [Q::Sums; 4];
     type Weights = [Q::Bytes; 4];
@@ -91,7 +91,7 @@ impl<Q: Quads> Channels for All<Q> {
             for j in 1..4 {
                 scaled[j] = Q::scale(sums[j], scales.add(4 * j), block.narrow);
             }
-            store::<Q>(output, Q::narrow(scaled, block.finish), block.channels);
+            store::<Q>(output, Q::narrow(scaled, block.epilogue), block.channels);
         }
     }
 }

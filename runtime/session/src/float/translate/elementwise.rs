@@ -10,9 +10,9 @@ use tract_core::ops::cast::Cast;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::{logic, math, nn};
 
+use crate::float::custom_ops::CheckedDivision;
 use crate::float::error::{Problem, require};
 use crate::float::load::{Context, Purpose};
-use crate::float::ops::CheckedDivision;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;
 #[cfg(feature = "export")]

@@ -26,13 +26,13 @@ pub(crate) enum Operation {
 }
 
 /// The context of an inference.
-pub(crate) struct Machine<'a> {
+pub(crate) struct KernelContext<'a> {
     pub(crate) kernels: &'a Kernels,
     pub(crate) weights: &'a [u8],
     pub(crate) parallel: &'a dyn Parallel,
 }
 
-impl Machine<'_> {
+impl KernelContext<'_> {
     /// Runs one operation. The inputs and outputs have been checked.
     pub(crate) fn run(
         &self,
@@ -42,24 +42,24 @@ impl Machine<'_> {
         outputs: &mut [Output<'_>],
     ) {
         let Self { kernels, weights, parallel } = *self;
-        let flip = kernels.packing().raise() as u8;
+        let offset_mask = kernels.packing().activation_offset() as u8;
         match operation {
             Operation::Quantize(port, quantize) => {
-                let bytes = |flip: u8| strided::Bytes { walk: quantize.walk, flip };
+                let bytes = |offset_mask: u8| strided::Bytes { walk: quantize.walk, offset_mask };
                 match inputs[usize::from(*port)] {
                     Input::F32(input) => quantize.run(kernels, input, arena),
-                    Input::I8(input) => bytes(flip).run(bytemuck::cast_slice(input), arena),
-                    Input::U8(input) => bytes(flip ^ 0x80).run(input, arena),
+                    Input::I8(input) => bytes(offset_mask).run(bytemuck::cast_slice(input), arena),
+                    Input::U8(input) => bytes(offset_mask ^ 0x80).run(input, arena),
                 }
             }
             Operation::Dequantize(port, dequantize) => {
-                let bytes = |flip: u8| strided::Bytes { walk: dequantize.walk, flip };
+                let bytes = |offset_mask: u8| strided::Bytes { walk: dequantize.walk, offset_mask };
                 match &mut outputs[usize::from(*port)] {
                     Output::F32(output) => dequantize.run(kernels, arena, output),
                     Output::I8(output) => {
-                        bytes(flip).run(arena, bytemuck::cast_slice_mut(output));
+                        bytes(offset_mask).run(arena, bytemuck::cast_slice_mut(output));
                     }
-                    Output::U8(output) => bytes(flip ^ 0x80).run(arena, output),
+                    Output::U8(output) => bytes(offset_mask ^ 0x80).run(arena, output),
                 }
             }
             Operation::Halo(halo) => halo.run(arena),

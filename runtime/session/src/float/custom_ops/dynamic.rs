@@ -9,7 +9,7 @@ use hardtack_kernels::strided::{self, Kernels};
 use hardtack_kernels::{Product, Ranges, product};
 use tract_core::internal::*;
 
-use crate::processor::Processor;
+use crate::backend::Backend;
 
 /// A matmul in integers, with activations quantized at run time. Its inputs are those of
 /// [`Operator::DynamicMatMul`](hardtack_bundle::graph::Operator::DynamicMatMul). All but the first
@@ -18,17 +18,17 @@ use crate::processor::Processor;
 pub struct DynamicMatMul {
     /// Whether each row of x has its own scale.
     pub per_row: bool,
-    processor: Arc<Processor>,
+    backend: Arc<Backend>,
 }
 
 impl DynamicMatMul {
     /// Creates the operation for this machine, with one thread.
     pub fn new(per_row: bool) -> Self {
-        Self::on(per_row, &Processor::detect())
+        Self::on(per_row, &Backend::detect())
     }
 
-    pub(in crate::float) fn on(per_row: bool, processor: &Arc<Processor>) -> Self {
-        Self { per_row, processor: processor.clone() }
+    pub(in crate::float) fn on(per_row: bool, backend: &Arc<Backend>) -> Self {
+        Self { per_row, backend: backend.clone() }
     }
 }
 
@@ -177,7 +177,7 @@ struct Ready {
     form: Form,
     bias: Vec<f32>,
     ranges: Ranges,
-    processor: Arc<Processor>,
+    backend: Arc<Backend>,
 }
 
 #[derive(Debug)]
@@ -232,7 +232,7 @@ impl Ready {
             "accumulators over {} products could overflow",
             matrix.depth
         );
-        let form = match Kernels::for_isa(op.processor.isa()) {
+        let form = match Kernels::for_isa(op.backend.isa()) {
             None => Form::Plain { weights, scales },
             Some(kernels) => {
                 let bytes = matrix.bytes(kernels.packing()).context("its matrix is too large")?;
@@ -242,7 +242,7 @@ impl Ready {
             }
         };
         let ranges = if op.per_row { Ranges::Row } else { Ranges::Tensor };
-        Ok(Ready { depth, repeated, form, bias, ranges, processor: op.processor.clone() })
+        Ok(Ready { depth, repeated, form, bias, ranges, backend: op.backend.clone() })
     }
 
     fn columns(&self) -> usize {
@@ -285,7 +285,7 @@ impl Ready {
                     ranges: self.ranges,
                 };
                 scratch.resize(operation.scratch(rows).max(scratch.len()), 0);
-                operation.run(kernels, input, results, scratch, self.processor.pool());
+                operation.run(kernels, input, results, scratch, self.backend.pool());
             }
         }
         Ok(tvec!(output.into_tvalue()))
@@ -298,8 +298,8 @@ mod tests {
 
     use super::*;
 
-    fn run(processor: &Arc<Processor>, x: &Tensor, parts: &[Tensor]) -> Tensor {
-        let op = DynamicMatMul::on(true, processor);
+    fn run(backend: &Arc<Backend>, x: &Tensor, parts: &[Tensor]) -> Tensor {
+        let op = DynamicMatMul::on(true, backend);
         let inputs = std::iter::once(x).chain(parts).map(|t| t.clone().into_tvalue()).collect();
         op.eval(&EvalContext::out_of_plan(), inputs).unwrap().remove(0).into_tensor()
     }
@@ -326,8 +326,8 @@ mod tests {
             .collect();
         let expected = Tensor::from_shape(&[2, 1, columns], &expected).unwrap();
         for isa in Isa::ALL.iter().filter(|isa| isa.is_supported()) {
-            let processor = Processor::new(Some(*isa), 1).unwrap();
-            assert_eq!(run(&processor, &x, &parts), expected, "{}", isa.name());
+            let backend = Backend::new(Some(*isa), 1).unwrap();
+            assert_eq!(run(&backend, &x, &parts), expected, "{}", isa.name());
         }
     }
 

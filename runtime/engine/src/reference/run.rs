@@ -1,9 +1,9 @@
 //! Runs a program with the reference kernels, in an arena that the caller provides.
 
-use hardtack_kernels::Kernels;
+use hardtack_kernels::ReferenceKernels;
 
+use super::steps::ReferenceContext;
 use crate::code::{Code, is_aligned};
-use crate::execute::Machine;
 use crate::program::{Port, PortType, Step};
 use crate::{Program, RunError};
 
@@ -60,7 +60,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     /// longer a multiple of 4.
     pub fn run(
         &self,
-        kernels: &Kernels,
+        kernels: &ReferenceKernels,
         arena: &mut [i8],
         inputs: &[Input<'_>],
         outputs: &mut [Output<'_>],
@@ -73,7 +73,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     /// step's output.
     pub fn run_observed(
         &self,
-        kernels: &Kernels,
+        kernels: &ReferenceKernels,
         arena: &mut [i8],
         inputs: &[Input<'_>],
         outputs: &mut [Output<'_>],
@@ -82,13 +82,13 @@ impl<B: AsRef<[u8]>> Program<B> {
         if self.packing().is_some() {
             return Err(RunError::Packed);
         }
-        let machine = Machine { code: self.code(), weights: self.weights(), kernels };
+        let machine = ReferenceContext { code: self.code(), weights: self.weights(), kernels };
         run(&machine, self.steps(), arena, inputs, outputs, observer)
     }
 }
 
 fn run(
-    machine: &Machine<'_>,
+    machine: &ReferenceContext<'_>,
     steps: impl Iterator<Item = Step>,
     arena: &mut [i8],
     inputs: &[Input<'_>],

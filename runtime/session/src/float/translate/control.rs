@@ -10,9 +10,9 @@ use tract_core::ops::logic::IfThenElse;
 use tract_core::ops::scan;
 use tract_core::ops::scan::{InputMapping, OutputMapping, ScanInfo};
 
+use crate::float::custom_ops::Branch;
 use crate::float::error::{Problem, require};
 use crate::float::load::{Context, Purpose};
-use crate::float::ops::Branch;
 use crate::float::optimize::ready;
 #[cfg(feature = "export")]
 use crate::float::save::Scope;

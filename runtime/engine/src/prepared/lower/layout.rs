@@ -9,9 +9,9 @@ use hardtack_kernels::strided::{Halo, SLACK, View};
 
 use super::walk::{Side, remap};
 use crate::Program;
-use crate::execute;
 use crate::plan::{Lifetime, Placement, Plan, place, spans};
 use crate::program::{Step, Tensor, TensorId};
+use crate::reference;
 
 /// The alignment of images in bytes: one cache line.
 const ALIGNMENT: u64 = 64;
@@ -129,16 +129,16 @@ impl Placed {
         [self.shape.rows, self.shape.columns]
     }
 
-    /// Returns the operation that fills the halo with the zero point, if there is a halo. `raise`
+    /// Returns the operation that fills the halo with the zero point, if there is a halo. `activation_offset`
     /// is the activation offset: activations are stored as i8 plus this.
-    pub(super) fn halo(&self, raise: i32) -> Option<Halo> {
+    pub(super) fn halo(&self, activation_offset: i32) -> Option<Halo> {
         (!self.shape.margins.is_empty()).then(|| Halo {
             start: self.start,
             end: self.start + self.shape.bytes(),
             image: self.view(),
             rows: self.shape.rows,
             length: self.shape.columns * self.shape.channels,
-            value: (i32::from(self.tensor.zero_point) + raise) as u8,
+            value: (i32::from(self.tensor.zero_point) + activation_offset) as u8,
         })
     }
 }
@@ -159,7 +159,7 @@ impl Layout {
         let tensor = |id: TensorId| program.tensor(id).expect("tensors of steps were checked");
         let wanted = |step: &Step| {
             let strip = step.strip(tensor)?;
-            let window = execute::window(&strip.conv.window);
+            let window = reference::window(&strip.conv.window);
             let input = strip.input(&tensor(strip.conv.input))?;
             let output = strip.output(&tensor(strip.conv.output))?;
             let margins = Margins::of(&window, &input, &output);
@@ -178,14 +178,16 @@ impl Layout {
         for step in steps {
             let possible = match step {
                 Step::Quantize(step) => {
-                    steps_over(execute::walk(&step.walk), Side::Target, step.output).is_some()
+                    steps_over(reference::walk(&step.walk), Side::Target, step.output).is_some()
                 }
                 Step::Dequantize(step) => {
-                    steps_over(execute::walk(&step.walk), Side::Source, step.input).is_some()
+                    steps_over(reference::walk(&step.walk), Side::Source, step.input).is_some()
                 }
-                Step::Move(step) => steps_over(execute::walk(&step.walk), Side::Source, step.input)
-                    .and_then(|walk| steps_over(walk, Side::Target, step.output))
-                    .is_some(),
+                Step::Move(step) => {
+                    steps_over(reference::walk(&step.walk), Side::Source, step.input)
+                        .and_then(|walk| steps_over(walk, Side::Target, step.output))
+                        .is_some()
+                }
                 Step::Lookup(step) => {
                     let (a, b) = (tensor(step.input), tensor(step.output));
                     (a.height, a.width, a.channels) == (b.height, b.width, b.channels)

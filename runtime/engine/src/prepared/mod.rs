@@ -1,0 +1,7 @@
+//! Decodes a program once, lays out its arena, and runs it with SIMD kernels.
+
+mod executor;
+mod lower;
+
+pub use self::executor::{Executor, NoHook, Observer};
+pub(crate) use self::lower::Lowered;

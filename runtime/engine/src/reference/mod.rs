@@ -1,0 +1,8 @@
+//! Runs a program step by step with the reference kernels, without an allocator.
+
+mod run;
+mod steps;
+
+pub(crate) use self::run::check_ports;
+pub use self::run::{Input, Output};
+pub(crate) use self::steps::*;
