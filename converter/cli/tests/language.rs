@@ -1,5 +1,5 @@
-//! Checks the words of the project: comments, messages, pages and help texts use the field's terms, and
-//! doc comments say something.
+//! Checks the words of the project: comments, messages, pages and help texts use the field's terms,
+//! doc comments say something, and links lead somewhere.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -209,6 +209,24 @@ fn pages_use_the_terms_of_the_field() {
     }
     faults.dedup();
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn links_of_pages_lead_to_files() {
+    let (root, mut pages, mut faults) = (root(), Vec::new(), Vec::new());
+    files(&root, &[".md"], &mut pages);
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            let elsewhere =
+                path.is_empty() || path.contains("://") || path.contains(char::is_whitespace);
+            if !elsewhere && !page.parent().unwrap().join(path).exists() {
+                faults.push(format!("{}: {link}", page.strip_prefix(&root).unwrap().display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "links to nothing:\n{}", faults.join("\n"));
 }
 
 #[test]

@@ -7,8 +7,8 @@
 //! and separate multiply-add give the same result.
 //!
 //! The functions in `scalar` are the reference implementation: plain loops over slices, without
-//! unsafe code. [`ReferenceKernels`] is the table of these functions. The SIMD kernels in [`strided`] give
-//! bit-identical results for every shape.
+//! unsafe code. [`ReferenceKernels`] is the table of these functions. The SIMD kernels in
+//! [`strided`] give bit-identical results for every shape.
 #![no_std]
 #![cfg_attr(
     target_os = "none",

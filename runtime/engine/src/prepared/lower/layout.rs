@@ -129,8 +129,8 @@ impl Placed {
         [self.shape.rows, self.shape.columns]
     }
 
-    /// Returns the operation that fills the halo with the zero point, if there is a halo. `activation_offset`
-    /// is the activation offset: activations are stored as i8 plus this.
+    /// Returns the operation that fills the halo with the zero point, if there is a halo.
+    /// Activations are stored as i8 plus `activation_offset`.
     pub(super) fn halo(&self, activation_offset: i32) -> Option<Halo> {
         (!self.shape.margins.is_empty()).then(|| Halo {
             start: self.start,
