@@ -3,31 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
-mod aside;
-mod bench;
-mod bisect;
-mod bundles;
-mod compare;
-mod convert;
-mod diff;
-mod eval;
-mod foreign;
-mod frontier;
-mod gates;
-mod inspect;
-mod labelled;
 mod output;
-mod pack;
-mod plan;
-mod profile;
-mod progress;
 mod report;
-mod run;
-mod summary;
-mod supervise;
-mod targets;
-mod unpack;
-mod verify;
+mod support;
+mod verbs;
 
 use std::process::ExitCode;
 
@@ -35,27 +14,9 @@ use clap::Parser as _;
 use hardtack_converter::guard;
 
 use crate::arguments::{Arguments, Verb};
-
-/// The result of a subcommand that ran without an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    /// The work is done, or the check passed.
-    Yes,
-    /// The result is negative: a bundle was refused, a check failed, or a model cannot be
-    /// converted.
-    No,
-}
-
-/// The exit code of an error.
-const ERROR: u8 = 2;
-
-/// Returns the exit code of a result.
-fn code(answer: Answer) -> u8 {
-    match answer {
-        Answer::Yes => 0,
-        Answer::No => 1,
-    }
-}
+use crate::output::{Answer, ERROR, code};
+use crate::support::supervise;
+use crate::verbs::*;
 
 fn main() -> ExitCode {
     guard::child_main_if_requested();
@@ -100,8 +61,8 @@ fn answer(arguments: &Arguments) -> anyhow::Result<Answer> {
         Verb::Bench(arguments) => bench::bench(arguments, json),
         Verb::Inspect(arguments) => inspect::inspect(arguments, json),
         Verb::Verify(arguments) => verify::verify(arguments, json),
-        Verb::Pack(arguments) => pack::pack(arguments, json),
-        Verb::Unpack(arguments) => unpack::unpack(arguments, json),
+        Verb::Compress(arguments) => compress::compress(arguments, json),
+        Verb::Decompress(arguments) => decompress::decompress(arguments, json),
         Verb::Diff(arguments) => diff::diff(arguments, json),
         Verb::Targets => Ok(targets::targets(json)),
     }

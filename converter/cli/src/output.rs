@@ -13,6 +13,27 @@ use std::io::{ErrorKind, Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+/// The result of a subcommand that ran without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The work is done, or the check passed.
+    Yes,
+    /// The result is negative: a bundle was refused, a check failed, or a model cannot be
+    /// converted.
+    No,
+}
+
+/// The exit code of an error.
+pub const ERROR: u8 = 2;
+
+/// Returns the exit code of a result.
+pub fn code(answer: Answer) -> u8 {
+    match answer {
+        Answer::Yes => 0,
+        Answer::No => 1,
+    }
+}
+
 /// Prints text to stdout and escapes control characters other than newlines. Exits quietly when the
 /// reader has closed the pipe.
 pub fn print(text: &str) {

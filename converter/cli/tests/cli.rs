@@ -373,19 +373,22 @@ fn a_bundle_is_compressed_and_decompressed() {
     assert_eq!(report["transport_bytes"], size(&beside));
     assert!(size(&beside) < size(&bundle) * 9 / 10);
 
-    let json = hardtack([&"pack", &bundle, &"-o", &packed, &"--json"]).json();
+    let json = hardtack([&"compress", &bundle, &"-o", &packed, &"--json"]).json();
     assert_eq!(json["bundle_bytes"], size(&bundle));
     assert_eq!(json["transport_bytes"], size(&beside));
     let read = |path: &Path| std::fs::read(path).unwrap();
     assert!(read(&packed) == read(&beside));
-    let json = hardtack([&"unpack", &packed, &"-o", &back, &"--json"]).json();
+    // The names of earlier versions still work.
+    assert_eq!(hardtack([&"pack", &bundle, &"-o", &packed]).code, 0);
+    assert_eq!(hardtack([&"unpack", &packed, &"-o", &back]).code, 0);
+    let json = hardtack([&"decompress", &packed, &"-o", &back, &"--json"]).json();
     assert_eq!(json["digest"], report["digest"]);
     assert!(read(&back) == read(&bundle));
 
     // Subcommands that need a bundle tell the user to decompress the file.
-    for (verb, code) in [("inspect", 2), ("verify", 1), ("bench", 2), ("pack", 1)] {
+    for (verb, code) in [("inspect", 2), ("verify", 1), ("bench", 2), ("compress", 1)] {
         let ran = match verb {
-            "pack" => hardtack([&verb, &packed, &"-o", &back]),
+            "compress" => hardtack([&verb, &packed, &"-o", &back]),
             _ => hardtack([&verb, &packed]),
         };
         assert_eq!(ran.code, code, "{verb}: {}", ran.stderr);
@@ -399,12 +402,12 @@ fn a_bundle_is_compressed_and_decompressed() {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     std::fs::write(&packed, &damaged).unwrap();
-    let ran = hardtack([&"unpack", &packed, &"-o", &back]);
+    let ran = hardtack([&"decompress", &packed, &"-o", &back]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("again.tackz"), "{}", ran.stderr);
-    let ran = hardtack([&"unpack", &bundle, &"-o", &back, &"--json"]);
+    let ran = hardtack([&"decompress", &bundle, &"-o", &back, &"--json"]);
     assert!(ran.code == 1 && ran.stdout.contains("\"unpacked\": false"), "{}", ran.stdout);
     assert!(ran.stderr.contains("not compressed"), "{}", ran.stderr);
     assert!(read(&back) == read(&bundle));
-    assert_eq!(hardtack([&"unpack", &"nowhere.tackz", &"-o", &back]).code, 2);
+    assert_eq!(hardtack([&"decompress", &"nowhere.tackz", &"-o", &back]).code, 2);
 }

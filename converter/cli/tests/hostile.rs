@@ -161,13 +161,13 @@ fn compression_bombs_are_refused() {
     ] {
         let path = file("runtime/transport/tests/data").join(name);
         for more in ["--max-size=8GB", "--max-size=1KB"] {
-            let ran = hardtack([&"unpack", &path, &"-o", &out, &more]);
+            let ran = hardtack([&"decompress", &path, &"-o", &out, &more]);
             assert_eq!(ran.code, 1, "{}", ran.stderr);
             assert!(ran.stderr.contains(expected), "{}", ran.stderr);
         }
     }
     let packed = file("tests/frozen/transport/kws_dscnn.tackz");
-    let ran = hardtack([&"unpack", &packed, &"-o", &out, &"--max-size", &"20KB", &"--json"]);
+    let ran = hardtack([&"decompress", &packed, &"-o", &out, &"--max-size", &"20KB", &"--json"]);
     assert_eq!(ran.code, 1);
     assert!(
         ran.stderr.contains("more than the limit of 19.5 KiB; raise the limit with --max-size"),
@@ -176,7 +176,7 @@ fn compression_bombs_are_refused() {
     );
     assert!(ran.stdout.contains("\"unpacked\": false"));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert_eq!(hardtack([&"unpack", &packed, &"-o", &out, &"--max-size", &"1MB"]).code, 0);
+    assert_eq!(hardtack([&"decompress", &packed, &"-o", &out, &"--max-size", &"1MB"]).code, 0);
 }
 
 /// Writes an archive of f32 arrays: name, declared shape, and the number of bytes that are stored.

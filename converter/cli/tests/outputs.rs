@@ -45,8 +45,8 @@ impl Place {
             words.iter().map(|word| word.as_ref().to_owned()).collect()
         };
         vec![
-            list(&[&"unpack", &packed, &"-o"]),
-            list(&[&"pack", &bundle, &"-o"]),
+            list(&[&"decompress", &packed, &"-o"]),
+            list(&[&"compress", &bundle, &"-o"]),
             list(&[&"run", &bundle, &"--inputs", &inputs, &"--output"]),
             list(&[&"inspect", &bundle, &"--plan-svg"]),
             list(&[&"bench", &bundle, &"--runs", &"2", &"--save"]),
@@ -154,7 +154,7 @@ fn a_dash_is_standard_output() {
     }
     assert!(!place.at("-").exists() && !Path::new("-").exists());
     // A file named `-` can be given by its path.
-    let json = hardtack([&"unpack", &file(PACKED), &"-o", &place.at("-"), &"--json"]).json();
+    let json = hardtack([&"decompress", &file(PACKED), &"-o", &place.at("-"), &"--json"]).json();
     assert!(json["unpacked"] == true && place.at("-").exists());
 }
 
@@ -185,7 +185,7 @@ fn a_killed_unpack_leaves_nothing_behind() {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for signal in ["-INT", "-TERM", "-KILL"] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hardtack"))
-            .args(["unpack".as_ref(), pipe.as_os_str(), "-o".as_ref(), output.as_ref()])
+            .args(["decompress".as_ref(), pipe.as_os_str(), "-o".as_ref(), output.as_ref()])
             .stderr(Stdio::null())
             .spawn()
             .unwrap();

@@ -7,7 +7,7 @@ use hardtack_converter::PruneTarget;
 use hardtack_converter::guard::Limits;
 
 use super::{Quantize, Target, file_name, pair, percent, target};
-use crate::gates::Latency;
+use crate::support::gates::Latency;
 
 /// The storage type of float weights.
 #[derive(Clone, Copy, ValueEnum)]
@@ -293,7 +293,7 @@ pub struct GateArguments {
     pub max_drop: Option<f64>,
     /// Fail if percentile N of the latency on this machine exceeds TIME, such as p95=5ms [default:
     /// no limit].
-    #[arg(long, value_name = "pN=TIME", value_parser = crate::gates::latency)]
+    #[arg(long, value_name = "pN=TIME", value_parser = crate::support::gates::latency)]
     pub max_latency: Option<Latency>,
     /// Read gates from FILE.toml, such as gates.toml [default: none].
     ///

@@ -52,9 +52,11 @@ pub enum Verb {
     /// Check the digests of a bundle and run its test vectors on this machine.
     Verify(Verify),
     /// Compress a bundle for transfer (lossless).
-    Pack(Pack),
+    #[command(alias = "pack")]
+    Compress(Compress),
     /// Decompress a compressed bundle and verify it.
-    Unpack(Unpack),
+    #[command(alias = "unpack")]
+    Decompress(Decompress),
     /// List the differences between two bundles.
     ///
     /// The exit code is 0 if the bundles are equal and 1 if they differ.
@@ -250,7 +252,7 @@ pub struct Verify {
 }
 
 #[derive(Args)]
-pub struct Pack {
+pub struct Compress {
     /// The bundle to compress, such as model.tack.
     #[arg(value_name = "BUNDLE")]
     pub bundle: PathBuf,
@@ -260,7 +262,7 @@ pub struct Pack {
 }
 
 #[derive(Args)]
-pub struct Unpack {
+pub struct Decompress {
     /// The compressed bundle, such as model.tackz.
     #[arg(value_name = "FILE.tackz")]
     pub file: PathBuf,

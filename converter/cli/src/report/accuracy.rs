@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::compare::{Answers, Change, Changed, Comparison};
 use crate::output::escaped;
+use crate::support::compare::{Answers, Change, Changed, Comparison};
 
 /// The maximum number of classes for a confusion matrix; with more, the cells are listed.
 const WIDE: usize = 12;
@@ -129,7 +129,7 @@ fn confusions(changed: &[Changed]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Class, Right};
+    use crate::support::compare::{Class, Right};
 
     #[test]
     fn confusions_count_the_changed_samples() {

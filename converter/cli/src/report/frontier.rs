@@ -1,9 +1,9 @@
 //! The section of the report on size and accuracy with fewer bits per weight.
 
 use super::plots;
-use crate::compare::Answers;
-use crate::frontier::Point;
 use crate::output::bytes;
+use crate::support::compare::Answers;
+use crate::support::frontier::Point;
 
 /// Returns the points of the frontier as a plot and a table.
 pub fn section(points: &[Point]) -> anyhow::Result<String> {

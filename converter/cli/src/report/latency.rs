@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use hardtack::measure::Measurement;
 
 use super::plots;
-use crate::bench::ms;
 use crate::output::escaped;
-use crate::profile::Profile;
+use crate::support::profile::Profile;
+use crate::verbs::bench::ms;
 
 /// The maximum number of operations in the list of the slowest.
 const SLOWEST: usize = 12;

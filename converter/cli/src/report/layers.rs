@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use hardtack_converter::{LayerReport, RangeReport, Report};
 
 use super::plots;
-use crate::bench::ms;
 use crate::output::{bytes, escaped};
-use crate::profile::Profile;
+use crate::support::profile::Profile;
+use crate::verbs::bench::ms;
 
 /// The SQNR in dB at which the bar is full.
 const FULL_DB: f64 = 60.0;

@@ -18,12 +18,12 @@ use hardtack::{Bundle, Options};
 use hardtack_converter::{Report, write_file};
 
 use self::latency::Latency;
-use crate::bundles;
-use crate::compare::{Answers, Comparison};
-use crate::frontier::Point;
 use crate::output::{bytes, escaped};
-use crate::plan::{IntegerProgram, ProgramPlan, programs};
-use crate::profile::Profile;
+use crate::support::bundles;
+use crate::support::compare::{Answers, Comparison};
+use crate::support::frontier::Point;
+use crate::support::plan::{IntegerProgram, ProgramPlan, programs};
+use crate::support::profile::Profile;
 
 /// Measures a bundle on this machine and writes the report of its conversion.
 ///

@@ -6,7 +6,7 @@ use hardtack_converter::{GraphNode, Report};
 
 use super::graph::{Shape, draw};
 use crate::output::{escaped, plain};
-use crate::plan::IntegerProgram;
+use crate::support::plan::IntegerProgram;
 
 /// The maximum number of characters in the label of a node.
 const LABEL: usize = 24;

@@ -7,7 +7,7 @@ use hardtack::process::{Postprocessor, Preprocessor};
 use hardtack::{Bundle, Limits, Options, Session};
 use hardtack_bundle::process::Postprocess;
 
-use crate::foreign;
+use crate::support::foreign;
 
 /// The reason why a bundle was not opened.
 pub enum Refusal {

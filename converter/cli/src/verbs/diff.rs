@@ -6,11 +6,11 @@ use std::path::Path;
 use hardtack::Bundle;
 use serde_json::{Value, json};
 
-use crate::Answer;
 use crate::arguments::Diff;
-use crate::bundles::{self, Refusal};
-use crate::inspect::{manifest_json, operators_of};
+use crate::output::Answer;
 use crate::output::{self, print, table};
+use crate::support::bundles::{self, Refusal};
+use crate::verbs::inspect::{manifest_json, operators_of};
 
 /// A property that differs between the two bundles.
 struct Difference {

@@ -8,11 +8,11 @@ use hardtack::{Bundle, Outputs, Session, Tensor};
 use hardtack_converter::arrays::{self, Archive, Description};
 use serde_json::{Value, json};
 
-use crate::Answer;
 use crate::arguments::Run;
-use crate::bundles::{self, with_classes};
+use crate::output::Answer;
 use crate::output::file::{self, Output};
 use crate::output::{self, plain};
+use crate::support::bundles::{self, with_classes};
 
 /// The maximum number of elements that are printed of an output.
 const SHOWN: usize = 8;

@@ -1,4 +1,4 @@
-//! `hardtack unpack`.
+//! `hardtack decompress`.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -10,12 +10,12 @@ use hardtack_transport::{
 };
 use serde_json::json;
 
-use crate::Answer;
-use crate::arguments::Unpack;
+use crate::arguments::Decompress;
+use crate::output::Answer;
 use crate::output::file::{self, Output};
 use crate::output::{self, bytes, plain};
 
-pub fn unpack(arguments: &Unpack, as_json: bool) -> anyhow::Result<Answer> {
+pub fn decompress(arguments: &Decompress, as_json: bool) -> anyhow::Result<Answer> {
     let (path, place) = (&arguments.file, arguments.output.as_path());
     file::check(&[place], &[path], as_json)?;
     let cannot_read = || format!("{}: cannot be read", path.display());

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::arguments::Inspect;
 use crate::output::{self, bytes, file, plain, table};
-use crate::plan::{IntegerProgram, ProgramPlan, programs};
-use crate::{Answer, bundles};
+use crate::support::plan::{IntegerProgram, ProgramPlan, programs};
+use crate::{output::Answer, support::bundles};
 
 pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
     let outputs: Vec<&Path> = arguments.plan_svg.as_deref().into_iter().collect();

@@ -3,7 +3,7 @@
 use hardtack_targets::{Board, boards};
 use serde_json::json;
 
-use crate::Answer;
+use crate::output::Answer;
 use crate::output::{self, bytes, print, table};
 
 pub fn targets(as_json: bool) -> Answer {

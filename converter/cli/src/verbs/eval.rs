@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use crate::arguments::Eval;
-use crate::labelled::{self, Found, Sample, Truth, labels, measure};
 use crate::output::{self, plain, print};
-use crate::{Answer, bundles};
+use crate::support::labeled::{self, Found, Sample, Truth, labels, measure};
+use crate::{output::Answer, support::bundles};
 
 pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
     let bundle = bundles::open(&arguments.bundle)?;
     let labels = labels(&bundle)?;
-    let samples = labelled::read(&arguments.data, &bundle)?;
+    let samples = labeled::read(&arguments.data, &bundle)?;
     let found = measure(&bundle, &arguments.bundle, &samples, arguments.limits.limits())?;
     let other = match &arguments.against {
         Some(path) => {

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::arguments::GateArguments;
-use crate::bundles;
-use crate::compare::{Answers, Comparison};
 use crate::output::bytes;
+use crate::support::bundles;
+use crate::support::compare::{Answers, Comparison};
 
 /// The number of standard deviations of an accuracy that are attributed to chance.
 const CHANCE: f64 = 2.0;

@@ -25,7 +25,7 @@ const BUNDLE: Kind = Kind {
 /// The input of [`crate::unpack`].
 pub const TRANSPORT: Kind = Kind {
     is: "a compressed bundle",
-    advice: "decompress it first: `hardtack unpack FILE.tackz -o OUT.tack`",
+    advice: "decompress it first: `hardtack decompress FILE.tackz -o OUT.tack`",
 };
 const TFLITE: Kind = Kind {
     is: "a TensorFlow Lite model",

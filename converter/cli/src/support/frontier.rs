@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use hardtack_converter::{Options, Progress, convert};
 use serde::Serialize;
 
-use crate::bundles;
-use crate::compare::{Answers, Baseline, Comparison};
 use crate::output::{bytes, table};
+use crate::support::bundles;
+use crate::support::compare::{Answers, Baseline, Comparison};
 
 /// The result of a conversion with a given number of bits per weight.
 #[derive(Debug, Serialize)]
@@ -94,7 +94,7 @@ impl Point {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::Right;
+    use crate::support::compare::Right;
 
     #[test]
     fn a_point_shows_its_size_and_accuracy() {

@@ -3,10 +3,10 @@
 use hardtack::{Bundle, golden};
 use serde_json::json;
 
-use crate::Answer;
 use crate::arguments::Verify;
-use crate::bundles::{self, Refusal};
+use crate::output::Answer;
 use crate::output::{self, print, table};
+use crate::support::bundles::{self, Refusal};
 
 pub fn verify(arguments: &Verify, as_json: bool) -> anyhow::Result<Answer> {
     let path = &arguments.bundle;

@@ -10,7 +10,7 @@ use hardtack_bundle::process::Postprocess;
 use hardtack_converter::arrays::Archive;
 use hardtack_converter::samples;
 
-use crate::bundles;
+use crate::support::bundles;
 
 /// The label of a sample.
 pub enum Truth {

@@ -7,18 +7,18 @@ use anyhow::{Context as _, anyhow};
 use crate::arguments::Convert;
 
 /// A temporary folder for the outputs of a conversion, next to the final path of the bundle.
-pub struct Aside {
+pub struct StagedOutput {
     folder: tempfile::TempDir,
     packs: bool,
 }
 
-impl Aside {
+impl StagedOutput {
     /// Creates the folder, which is removed with its content on drop. With `packs`, the compressed
     /// bundle is staged even if it is not an output.
     ///
     /// # Errors
     /// If the folder of the bundle cannot be written.
-    pub fn new(arguments: &Convert, packs: bool) -> anyhow::Result<Aside> {
+    pub fn new(arguments: &Convert, packs: bool) -> anyhow::Result<StagedOutput> {
         let place = match arguments.output.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
@@ -27,7 +27,7 @@ impl Aside {
             .prefix(hardtack_converter::guard::unfinished_prefix())
             .tempdir_in(place)
             .with_context(|| format!("{}: cannot be written", arguments.output.display()))?;
-        Ok(Aside { folder, packs: packs || arguments.transport.is_some() })
+        Ok(StagedOutput { folder, packs: packs || arguments.transport.is_some() })
     }
 
     /// Returns the staged path of the bundle.

@@ -7,8 +7,8 @@ use anyhow::bail;
 use hardtack::{Bundle, Limits};
 use serde::Serialize;
 
-use crate::labelled::{self, Found, Sample, Truth};
 use crate::output::plain;
+use crate::support::labeled::{self, Found, Sample, Truth};
 
 /// The maximum number of changed samples in the text report.
 const TOLD: usize = 10;
@@ -126,9 +126,9 @@ impl Baseline {
     /// # Errors
     /// If the data cannot be read or do not fit the model.
     pub fn of(bundle: &Bundle, path: &Path, data: &Path) -> anyhow::Result<Baseline> {
-        let labels = labelled::labels(bundle)?;
-        let samples = labelled::read(data, bundle)?;
-        let found = labelled::measure(bundle, path, &samples, Limits::default())
+        let labels = labeled::labels(bundle)?;
+        let samples = labeled::read(data, bundle)?;
+        let found = labeled::measure(bundle, path, &samples, Limits::default())
             .map_err(|error| error.context(data.display().to_string()))?;
         let name = data.file_name().unwrap_or(data.as_os_str());
         Ok(Baseline { samples, found, labels, data: name.to_string_lossy().into() })
@@ -139,7 +139,7 @@ impl Baseline {
     /// # Errors
     /// If the bundle cannot be run.
     pub fn compare(&self, bundle: &Bundle, path: &Path) -> anyhow::Result<Comparison> {
-        let found = labelled::measure(bundle, path, &self.samples, Limits::default())?;
+        let found = labeled::measure(bundle, path, &self.samples, Limits::default())?;
         let answers = match (&self.found, &found) {
             (Found::Classes(float), Found::Classes(bundle)) => self.classes(float, bundle),
             (Found::Errors(float), Found::Errors(bundle)) => {

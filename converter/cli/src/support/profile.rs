@@ -6,8 +6,8 @@ use std::time::Duration;
 use hardtack::{OperationTime, Session, Tensor};
 use serde_json::{Value, json};
 
-use crate::bench::ms;
 use crate::output::table;
+use crate::verbs::bench::ms;
 
 /// The number of measured inferences.
 const RUNS: usize = 15;

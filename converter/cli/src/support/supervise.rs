@@ -7,10 +7,10 @@ use anyhow::anyhow;
 use hardtack_converter::guard::{self, Ended, Event, Limits, Stopped, Supervision};
 use serde_json::json;
 
-use crate::Answer;
 use crate::arguments::{Bisect, Convert, LimitArguments, MaxError};
+use crate::output::Answer;
 use crate::output::{self, say};
-use crate::progress::Bar;
+use crate::support::progress::Bar;
 
 /// The default time limit of one conversion: four hours.
 const SECONDS: u64 = 4 * 60 * 60;
@@ -35,7 +35,7 @@ pub fn of_convert(arguments: &Convert, as_json: bool) -> Supervised<'_> {
         [Some(&arguments.output), arguments.transport.as_ref(), arguments.report.as_ref()];
     // Each value of --frontier is a conversion, and so is each error that --max-error auto tries.
     let errors = match arguments.quantize.max_error {
-        Some(MaxError::Auto) => crate::convert::ERRORS.len(),
+        Some(MaxError::Auto) => crate::verbs::convert::ERRORS.len(),
         _ => 0,
     };
     Supervised {
@@ -106,11 +106,11 @@ fn refusal(model: &Path, stopped: &Stopped, as_json: bool) -> u8 {
     let sentence = format!("{}: the conversion was stopped: {stopped}", model.display());
     if !stopped.cause.is_the_model() {
         output::error(&anyhow!(sentence));
-        return crate::ERROR;
+        return crate::output::ERROR;
     }
     if as_json {
         output::json(&json!({ "model": model, "refused": stopped.to_string() }));
     }
     say(&sentence);
-    crate::code(Answer::No)
+    crate::output::code(Answer::No)
 }

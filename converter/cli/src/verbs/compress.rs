@@ -1,14 +1,14 @@
-//! `hardtack pack`.
+//! `hardtack compress`.
 
 use anyhow::Context as _;
 use serde_json::json;
 
-use crate::Answer;
-use crate::arguments::Pack;
-use crate::bundles::{self, Refusal};
+use crate::arguments::Compress;
+use crate::output::Answer;
 use crate::output::{self, bytes, file, plain};
+use crate::support::bundles::{self, Refusal};
 
-pub fn pack(arguments: &Pack, as_json: bool) -> anyhow::Result<Answer> {
+pub fn compress(arguments: &Compress, as_json: bool) -> anyhow::Result<Answer> {
     let (path, place) = (&arguments.bundle, arguments.output.as_path());
     file::check(&[place], &[path], as_json)?;
     let refuse = |error: &anyhow::Error| {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::remote::Remote;
 use crate::arguments::Bench;
-use crate::bundles;
 use crate::output::say;
+use crate::support::bundles;
 
 /// The file name of the runner, the program that runs on the board.
 const RUNNER: &str = "hardtack-runner";

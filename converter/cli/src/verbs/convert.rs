@@ -11,14 +11,19 @@ use hardtack_converter::{Error, FloatStorage, MatrixStorage, Options, Progress, 
 use serde_json::json;
 
 use crate::arguments::{Convert, Float, MaxError, Weights};
-use crate::aside::Aside;
-use crate::compare::{Baseline, Comparison};
-use crate::frontier::{self, Point};
-use crate::gates::Gates;
 use crate::output::{print, say};
-use crate::progress::Bar;
-use crate::summary::text;
-use crate::{Answer, bundles, foreign, output, report};
+use crate::support::compare::{Baseline, Comparison};
+use crate::support::frontier::{self, Point};
+use crate::support::gates::Gates;
+use crate::support::progress::Bar;
+use crate::support::staged_output::StagedOutput;
+use crate::support::summary::text;
+use crate::{
+    output,
+    output::Answer,
+    report,
+    support::{bundles, foreign},
+};
 
 /// The output errors that `--max-error auto` tries, in this order, until the accuracy is kept.
 pub const ERRORS: [f64; 6] = [0.2, 0.1, 0.05, 0.02, 0.01, 0.005];
@@ -44,7 +49,7 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     // A bundle that may fail a gate is staged in a temporary folder first.
     let mut judged = None;
     if !gates.is_empty() {
-        judged = Some(Aside::new(arguments, gates.need_transport())?);
+        judged = Some(StagedOutput::new(arguments, gates.need_transport())?);
     }
     let converted = converted(arguments, &options, keep, judged.as_ref(), as_json);
     let Converted { report, comparison, frontier } = match converted {
@@ -105,7 +110,7 @@ fn converted(
     arguments: &Convert,
     options: &Options,
     keep: Option<f64>,
-    aside: Option<&Aside>,
+    aside: Option<&StagedOutput>,
     quiet: bool,
 ) -> anyhow::Result<Converted> {
     let model = &arguments.model;

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::arguments::Bench;
 use crate::output::{self, file, say};
-use crate::profile::Profile;
-use crate::{Answer, bundles};
+use crate::support::profile::Profile;
+use crate::{output::Answer, support::bundles};
 
 use self::baseline::Verdict;
 

@@ -5,11 +5,11 @@ use hardtack_converter::spec::Spec;
 use hardtack_converter::{LayerReport, Options, convert};
 use serde_json::json;
 
-use crate::Answer;
 use crate::arguments::{Bisect, MaxError};
-use crate::convert::temporary;
+use crate::output::Answer;
 use crate::output::{self, print, say, table};
-use crate::progress::Bar;
+use crate::support::progress::Bar;
+use crate::verbs::convert::temporary;
 
 /// The number of layers that are printed on each side of the first layer that deviates.
 const AROUND: usize = 4;
