@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use hardtack::process::Preprocessor;
-use hardtack::{Bundle, Options, Session};
+use hardtack::{Bundle, Session, SessionOptions};
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Silent, convert};
 
@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     let manifest = bundle.manifest()?;
     let input = &manifest.inputs[0];
     let frames = Preprocessor::new(bundle.preprocess()?.context("no preprocessing")?, input)?;
-    let options = Options { keep_state: true, ..Options::default() };
+    let options = SessionOptions { keep_state: true, ..SessionOptions::default() };
     let mut session = Session::with_options(&bundle, options)?;
 
     let recording = std::env::args_os().nth(1).map(PathBuf::from);

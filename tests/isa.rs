@@ -6,7 +6,7 @@ mod shared;
 
 use std::path::Path;
 
-use hardtack::{Bundle, Isa, Options, Outputs, Packing, Session};
+use hardtack::{Bundle, Isa, Outputs, Packing, Session, SessionOptions};
 use hardtack_converter::quantize::Int16;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Silent, convert};
@@ -26,7 +26,7 @@ fn supported() -> Vec<Isa> {
 }
 
 fn run(bundle: &Bundle, isa: Isa, threads: usize) -> Outputs {
-    let options = Options { isa: Some(isa), threads, ..Options::default() };
+    let options = SessionOptions { isa: Some(isa), threads, ..SessionOptions::default() };
     let mut session = Session::with_options(bundle, options).unwrap();
     assert!(session.is_integer());
     assert_eq!(session.isa(), isa);
@@ -75,7 +75,7 @@ fn frozen_networks_compute_their_frozen_outputs() {
         let bundle = Bundle::open(folder.join(format!("{name}.tack"))).unwrap();
         bundle.verify().unwrap();
         for isa in supported() {
-            let options = Options { isa: Some(isa), ..Options::default() };
+            let options = SessionOptions { isa: Some(isa), ..SessionOptions::default() };
             let mut session = Session::with_options(&bundle, options).unwrap();
             let checked = hardtack::golden::check(&bundle, &mut session).unwrap();
             assert!(checked.holds(), "{name} with {isa}");
@@ -113,7 +113,7 @@ fn networks_agree_on_every_instruction_set() {
             convert(&source, &output, &options, &mut Silent).unwrap();
             // A mapped bundle has packed weights that are aligned to 64 bytes.
             let bundle = Bundle::open(&output).unwrap();
-            let options = Options::default();
+            let options = SessionOptions::default();
             let session = Session::with_options(&bundle, options).unwrap();
             assert_eq!(session.is_in_place(), packing == Isa::detect().packing(), "{name}");
             agrees_on_all(name, &bundle);

@@ -4,7 +4,7 @@ mod shared;
 
 use std::path::Path;
 
-use hardtack::{Bundle, Isa, Options as Running, Session};
+use hardtack::{Bundle, Isa, Session, SessionOptions};
 use hardtack_bundle::{Digest, Family};
 use hardtack_converter::quantize::Settings;
 use hardtack_converter::spec::Spec;
@@ -36,7 +36,7 @@ fn sparse_storage_is_smaller_and_does_not_change_results() {
             calibration: Some(assets.join("data").join(task.calibration)),
             samples: 4,
             quantize,
-            ..Options::default()
+            ..SessionOptions::default()
         };
         if !task.spec.is_empty() {
             let spec = Spec::read(&spec_path(task.spec)).unwrap();
@@ -66,7 +66,7 @@ fn sparse_storage_is_smaller_and_does_not_change_results() {
         assert_eq!(vectors(&sparse), vectors(&with_zeros), "{name}");
         for &isa in Isa::ALL.iter().filter(|isa| isa.is_supported()) {
             for bundle in [&sparse, &with_zeros] {
-                let running = Running { isa: Some(isa), ..Running::default() };
+                let running = SessionOptions { isa: Some(isa), ..SessionOptions::default() };
                 let mut session = Session::with_options(bundle, running).unwrap();
                 let checked = hardtack::golden::check(bundle, &mut session).unwrap();
                 assert!(checked.holds(), "{name} with {isa}");

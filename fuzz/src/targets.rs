@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hardtack::process::{Postprocessor, Preprocessor};
-use hardtack::{Bundle, Extent, Limits, Options, Port, Session, Tensor};
+use hardtack::{Bundle, Extent, Limits, Port, Session, SessionOptions, Tensor};
 use hardtack_bundle::golden::Content;
 use hardtack_bundle::graph::Graph;
 use hardtack_bundle::process::{
@@ -91,7 +91,7 @@ fn golden(bytes: &[u8]) {
 pub fn bundle_run(bytes: &[u8]) {
     let Ok(bundle) = Bundle::from_bytes(seal(bytes)) else { return };
     bundle.verify().expect("a sealed bundle has the digests of its sections");
-    let options = Options { limits: LIMITS, ..Options::default() };
+    let options = SessionOptions { limits: LIMITS, ..SessionOptions::default() };
     let Ok(mut session) = Session::with_options(&bundle, options) else { return };
     let Some(inputs) = inputs(session.inputs()) else { return };
     let inputs = hardtack::golden::named(&inputs);

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::ptr;
 use std::time::Duration;
 
-use hardtack::{Isa, Limits, Options};
+use hardtack::{Isa, Limits, SessionOptions};
 
 use crate::pointer::{read, text};
 use crate::status::{Failure, argument, value_or};
@@ -101,9 +101,9 @@ impl HardtackOptions {
     /// # Safety
     /// `options` is null, or points to its field `size` and, if that is a supported size, to that
     /// many bytes. `options.isa` is then null or a NUL-terminated string.
-    pub(crate) unsafe fn read(options: *const HardtackOptions) -> Result<Options, Failure> {
+    pub(crate) unsafe fn read(options: *const HardtackOptions) -> Result<SessionOptions, Failure> {
         if options.is_null() {
-            return Ok(Options::default());
+            return Ok(SessionOptions::default());
         }
         // SAFETY: `options` is not null, and points to its first field, `size`.
         let size = unsafe { read(options.cast::<usize>(), "options")? };
@@ -151,6 +151,6 @@ impl HardtackOptions {
             Some(isa.ok_or_else(|| argument(format!("{name} is not an instruction set")))?)
         };
         let limits = given.limits();
-        Ok(Options { keep_state, isa, threads: given.threads.max(1) as usize, limits })
+        Ok(SessionOptions { keep_state, isa, threads: given.threads.max(1) as usize, limits })
     }
 }

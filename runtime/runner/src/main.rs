@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use hardtack::measure::Subject;
-use hardtack::{Bundle, Error, Isa, Options, Session, golden};
+use hardtack::{Bundle, Error, Isa, Session, SessionOptions, golden};
 
 const USAGE: &str = "\
 Runs the golden vectors of integer bundles on this machine, or benchmarks the bundles.
@@ -79,7 +79,11 @@ fn bench(path: &str, request: &Request) -> Result<String, Error> {
     for &isa in &request.isas {
         let began = Instant::now();
         let bundle = open(path)?;
-        let options = Options { isa: Some(isa), threads: request.threads, ..Options::default() };
+        let options = SessionOptions {
+            isa: Some(isa),
+            threads: request.threads,
+            ..SessionOptions::default()
+        };
         let measured = Subject::new(&bundle, options, began)?.measure(request.runs)?;
         lines.push(measured.json());
     }
@@ -92,7 +96,7 @@ fn check(path: &str, isas: &[Isa], threads: usize) -> Result<(String, bool), Err
     bundle.verify()?;
     let (mut line, mut holds) = (format!("{path}:"), true);
     for &isa in isas {
-        let options = Options { isa: Some(isa), threads, ..Options::default() };
+        let options = SessionOptions { isa: Some(isa), threads, ..SessionOptions::default() };
         let mut session = Session::with_options(&bundle, options)?;
         let report = golden::check(&bundle, &mut session)?;
         holds &= report.cases > 0 && report.holds();

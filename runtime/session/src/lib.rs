@@ -85,6 +85,6 @@ pub use model::{Constant, Model, Program, Stored};
 pub use outputs::Outputs;
 pub use port::{Extent, Port, Ports, State};
 pub use profile::OperationTime;
-pub use session::{Options, Session};
+pub use session::{Session, SessionOptions};
 pub use tensor::{Data, Tensor};
 pub use view::{View, ViewMut};

@@ -24,7 +24,7 @@ use crate::{Bundle, Error, Model, Outputs, Tensor, View, ViewMut};
 
 /// Options of a [`Session`].
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct SessionOptions {
     /// Whether a state input may be omitted. It then takes the value of its paired output from the
     /// previous inference, or zeros for the first inference and after [`Session::reset`].
     pub keep_state: bool,
@@ -37,10 +37,10 @@ pub struct Options {
     pub limits: Limits,
 }
 
-impl Default for Options {
+impl Default for SessionOptions {
     /// No kept state, the fastest kernels of this processor, one thread, the default limits.
-    fn default() -> Options {
-        Options { keep_state: false, isa: None, threads: 1, limits: Limits::default() }
+    fn default() -> SessionOptions {
+        SessionOptions { keep_state: false, isa: None, threads: 1, limits: Limits::default() }
     }
 }
 
@@ -53,7 +53,7 @@ pub struct Session {
     runner: Runner,
     states: States,
     backend: Arc<Backend>,
-    options: Options,
+    options: SessionOptions,
     canceller: Canceller,
     operations: u64,
 }
@@ -71,7 +71,7 @@ impl Session {
     /// # Errors
     /// See [`Session::with_options`].
     pub fn new(bundle: &Bundle) -> Result<Session, Error> {
-        Session::with_options(bundle, Options::default())
+        Session::with_options(bundle, SessionOptions::default())
     }
 
     /// Loads a bundle's model.
@@ -80,7 +80,7 @@ impl Session {
     /// Returns an error if the bundle's graph, constants or programs are damaged or malformed, if
     /// the model needs the feature `float` and this build lacks it, or if this machine cannot
     /// satisfy the options.
-    pub fn with_options(bundle: &Bundle, options: Options) -> Result<Session, Error> {
+    pub fn with_options(bundle: &Bundle, options: SessionOptions) -> Result<Session, Error> {
         let manifest = bundle.manifest()?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let model = Model::for_isa(bundle, isa, &options.limits)?;
@@ -98,7 +98,7 @@ impl Session {
         ports: Ports,
         #[cfg_attr(not(feature = "float"), expect(unused_variables, reason = "for float models"))]
         prepared: bool,
-        options: Options,
+        options: SessionOptions,
     ) -> Result<Session, Error> {
         check(&ports, &model.graph)?;
         let backend = Backend::new(options.isa, options.threads)?;
@@ -483,7 +483,7 @@ pub(crate) fn fillable(
     match (ports.state_of_input(input), state_policy) {
         (None, _) => Err(binding::missing(Role::Input, port, "")),
         (Some(_), StatePolicy::Refused) => {
-            let hint = "; it is a state: pass it, or set `Options::keep_state`";
+            let hint = "; it is a state: pass it, or set `SessionOptions::keep_state`";
             Err(binding::missing(Role::Input, port, hint))
         }
         (Some(state), _) => Ok(state),

@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hardtack::{Bundle, Error, Extent, Limits, Options, Port, Resource, Session, Stopped, Tensor};
+use hardtack::{
+    Bundle, Error, Extent, Limits, Port, Resource, Session, SessionOptions, Stopped, Tensor,
+};
 
 fn open(name: &str) -> Bundle {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/hostile");
@@ -22,7 +24,7 @@ fn smallest(port: &Port) -> Vec<usize> {
 }
 
 /// Loads a bundle and runs it once on zeros.
-fn run_with(bundle: &Bundle, options: Options) -> Result<(), Error> {
+fn run_with(bundle: &Bundle, options: SessionOptions) -> Result<(), Error> {
     let mut session = Session::with_options(bundle, options)?;
     let inputs: Vec<(String, Tensor)> = session
         .inputs()
@@ -39,7 +41,7 @@ fn refused(name: &str) -> Error {
     let bundle = open(name);
     bundle.verify().expect("its digests match");
     let began = Instant::now();
-    let error = run_with(&bundle, Options::default()).expect_err(name);
+    let error = run_with(&bundle, SessionOptions::default()).expect_err(name);
     assert!(began.elapsed() < Duration::from_secs(20), "{name} took {:?}", began.elapsed());
     error
 }
@@ -82,7 +84,7 @@ fn excessive_memory_is_rejected() {
 fn the_caller_sets_the_limits() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/programs");
     let bundle = Bundle::open(folder.join("kws_dscnn.tack")).unwrap();
-    let with = |limits| run_with(&bundle, Options { limits, ..Options::default() });
+    let with = |limits| run_with(&bundle, SessionOptions { limits, ..SessionOptions::default() });
     assert!(with(Limits::default()).is_ok());
     let too_much = |error, wanted| matches!(error, Err(Error::Exceeded(it)) if it.resource == wanted && it.needed > it.limit);
     let few = Limits::default().with_operations(1000);

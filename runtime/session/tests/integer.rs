@@ -3,7 +3,7 @@
 mod models;
 
 use hardtack::{
-    Bundle, DType, Error, Extent, Isa, Options, Session, Tensor, View, ViewMut, golden,
+    Bundle, DType, Error, Extent, Isa, Session, SessionOptions, Tensor, View, ViewMut, golden,
 };
 use hardtack_bundle::{SectionKind, Writer};
 
@@ -12,7 +12,8 @@ fn open(writer: Writer<'_>) -> Bundle {
 }
 
 fn keeping(bundle: &Bundle) -> Session {
-    Session::with_options(bundle, Options { keep_state: true, ..Options::default() }).unwrap()
+    Session::with_options(bundle, SessionOptions { keep_state: true, ..SessionOptions::default() })
+        .unwrap()
 }
 
 fn f32s(shape: &[usize], values: &[f32]) -> Tensor {
@@ -61,7 +62,7 @@ fn states_are_kept_until_reset() {
     assert_eq!(
         error,
         "input sum: i8[batch, 4] was not given; it is a state: pass it, or set \
-         `Options::keep_state`"
+         `SessionOptions::keep_state`"
     );
 }
 
@@ -134,7 +135,7 @@ fn steps_are_timed_by_name() {
 #[test]
 fn kernels_can_be_forced() {
     let bundle = open(models::relu());
-    let options = Options { isa: Some(Isa::Scalar), ..Options::default() };
+    let options = SessionOptions { isa: Some(Isa::Scalar), ..SessionOptions::default() };
     assert_eq!(Session::with_options(&bundle, options).unwrap().isa(), Isa::Scalar);
 }
 

@@ -5,7 +5,7 @@ mod models;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use hardtack::{Bundle, Options, Session, View, ViewMut};
+use hardtack::{Bundle, Session, SessionOptions, View, ViewMut};
 
 /// The system allocator with a count of the calls on each thread.
 struct Counting;
@@ -77,7 +77,7 @@ fn inferences_after_the_first_do_not_allocate() {
 #[test]
 fn kept_states_and_unnamed_outputs_do_not_allocate() {
     let bundle = Bundle::from_bytes(models::counter().finish().unwrap()).unwrap();
-    let options = Options { keep_state: true, ..Options::default() };
+    let options = SessionOptions { keep_state: true, ..SessionOptions::default() };
     let mut session = Session::with_options(&bundle, options).unwrap();
     let mut y = [0i8; 4];
     let mut run = || {

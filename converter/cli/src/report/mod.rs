@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use hardtack::golden::named;
 use hardtack::measure::Subject;
-use hardtack::{Bundle, Options};
+use hardtack::{Bundle, SessionOptions};
 use hardtack_converter::{Report, write_file};
 
 use self::latency::Latency;
@@ -37,7 +37,7 @@ pub fn write(
     output: &Path,
 ) -> anyhow::Result<()> {
     let bundle = bundles::open(output)?;
-    let mut subject = Subject::new(&bundle, Options::default(), Instant::now())
+    let mut subject = Subject::new(&bundle, SessionOptions::default(), Instant::now())
         .with_context(|| output.display().to_string())?;
     let measurement = subject.measure(None)?;
     let profile = Profile::measure(&mut subject.session, &named(&subject.inputs), 1)?;

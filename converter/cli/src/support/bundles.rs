@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use hardtack::process::{Postprocessor, Preprocessor};
-use hardtack::{Bundle, Limits, Options, Session};
+use hardtack::{Bundle, Limits, Session, SessionOptions};
 use hardtack_bundle::process::Postprocess;
 
 use crate::support::foreign;
@@ -66,7 +66,8 @@ pub fn session(
     limits: Limits,
 ) -> anyhow::Result<Session> {
     let states = !bundle.manifest()?.states.is_empty();
-    let options = Options { keep_state: keep_state && states, limits, ..Options::default() };
+    let options =
+        SessionOptions { keep_state: keep_state && states, limits, ..SessionOptions::default() };
     Session::with_options(bundle, options).with_context(|| path.display().to_string())
 }
 

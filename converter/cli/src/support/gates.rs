@@ -211,7 +211,8 @@ impl Gates {
         }
         if let Some(Latency { part, ms }) = self.latency {
             let opened = bundles::open(bundle)?;
-            let mut subject = Subject::new(&opened, hardtack::Options::default(), Instant::now())?;
+            let mut subject =
+                Subject::new(&opened, hardtack::SessionOptions::default(), Instant::now())?;
             let is = subject.measure(None)?.percentile_ms(part);
             if is > ms {
                 let what = format!(

@@ -10,7 +10,7 @@ use hardtack_kernels::Isa;
 pub use machine::Machine;
 
 use crate::state::zeros;
-use crate::{Bundle, Error, Extent, Options, Session, Tensor, View, ViewMut, golden};
+use crate::{Bundle, Error, Extent, Session, SessionOptions, Tensor, View, ViewMut, golden};
 
 /// How long to run before measuring, so that the system spreads the threads over its cores.
 const WARM_UP: Duration = Duration::from_millis(200);
@@ -40,7 +40,7 @@ impl Subject {
     ///
     /// # Errors
     /// Returns an error if the bundle does not load or run, or if its test vectors are malformed.
-    pub fn new(bundle: &Bundle, options: Options, began: Instant) -> Result<Self, Error> {
+    pub fn new(bundle: &Bundle, options: SessionOptions, began: Instant) -> Result<Self, Error> {
         let mut session = Session::with_options(bundle, options)?;
         let load = began.elapsed();
         let inputs = inputs(bundle, &session)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hardtack::golden::named;
 use hardtack::measure::Subject;
-use hardtack::{Isa, Options};
+use hardtack::{Isa, SessionOptions};
 use serde_json::{Value, json};
 
 use crate::arguments::Bench;
@@ -78,7 +78,7 @@ fn here(arguments: &Bench) -> anyhow::Result<(Value, Option<Profile>)> {
     let bundle = bundles::open(&arguments.bundle)?;
     let threads = arguments.threads as usize;
     let limits = arguments.limits.limits();
-    let options = Options { isa, threads, limits, ..Options::default() };
+    let options = SessionOptions { isa, threads, limits, ..SessionOptions::default() };
     let mut subject = Subject::new(&bundle, options, began)
         .with_context(|| arguments.bundle.display().to_string())?;
     let measurement = subject.measure(arguments.runs.map(|runs| runs as usize))?;
