@@ -50,6 +50,18 @@ boards! {
 }
 
 /// Returns all built-in boards.
+///
+/// # Examples
+///
+/// List the microcontrollers:
+///
+/// ```
+/// let boards = hardtack_targets::boards().filter(|board| board.is_microcontroller());
+/// for board in boards {
+///     println!("{}: {} KiB of RAM", board.name, board.ram >> 10);
+/// #   assert!(board.flash.is_some());
+/// }
+/// ```
 pub fn boards() -> impl Iterator<Item = Board> {
     PROFILES.iter().map(|(name, text)| {
         profile::parse(name, &format!("{name}.toml"), text).expect("a test parses every profile")
@@ -57,6 +69,17 @@ pub fn boards() -> impl Iterator<Item = Board> {
 }
 
 /// Returns the built-in board with this name, or `None` if there is none.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_kernels::packed::Packing;
+/// use hardtack_targets::board;
+///
+/// let board = board("rpi4").unwrap();
+/// assert_eq!(board.triple, "aarch64-unknown-linux-gnu");
+/// assert_eq!(board.packing(), Some(Packing::NeonDot));
+/// ```
 pub fn board(name: &str) -> Option<Board> {
     boards().find(|board| board.name == name)
 }

@@ -61,6 +61,21 @@ const MAX_PROFILE: u64 = 1 << 20;
 ///
 /// # Errors
 /// Returns the first problem, with its line.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_targets::{Runner, read};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/boards"))?;
+/// let board = read("stm32f746.toml".as_ref())?;
+/// assert_eq!(board.name, "stm32f746");
+/// assert_eq!(board.runner, Runner::Probe);
+/// println!("{} with an arena of {:?} bytes", board.title, board.arena);
+/// # Ok(())
+/// # }
+/// ```
 pub fn read(path: &Path) -> Result<Board, Error> {
     let file = path.display().to_string();
     let mut text = String::new();

@@ -4,6 +4,16 @@
 ///
 /// # Errors
 /// Returns a message with the allowed format if `text` is not a positive size.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_targets::bytes;
+///
+/// assert_eq!(bytes("256KiB"), Ok(262_144));
+/// assert_eq!(bytes("1.5MB"), Ok(1_500_000));
+/// assert!(bytes("256K").is_err());
+/// ```
 pub fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -6,6 +6,27 @@ use crate::guard;
 use crate::whole::WriteError;
 
 /// The error type of [`convert`](crate::convert()).
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::{Error, Options, Silent, convert};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # let folder = tempfile::tempdir()?;
+/// # for name in ["kws_dscnn.onnx", "calibration.npz"] {
+/// #     std::fs::copy(format!("{data}/{name}"), folder.path().join(name))?;
+/// # }
+/// # std::env::set_current_dir(&folder)?;
+/// // INT8 needs calibration data.
+/// let options = Options { int8: true, ..Options::default() };
+/// let error = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut Silent);
+/// assert!(matches!(error, Err(Error::Options(_))));
+/// assert!(!std::fs::exists("kws.tack")?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -1,7 +1,4 @@
-//! Converts an ONNX model into a bundle.
-//!
-//! [`convert()`] runs the whole pipeline: import, fold, prune, quantize, prepare, emit.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod arrays;

@@ -19,6 +19,27 @@ const COMPRESSED_MATRIX_BITS: f64 = 7.5;
 const FULL_BITS: f64 = 8.0;
 
 /// The storage type of float weights in a bundle. They are converted to f32 when it is loaded.
+///
+/// # Examples
+///
+/// Store float weights in half the space:
+///
+/// ```
+/// use hardtack_converter::{FloatStorage, Options, Silent, convert};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # let folder = tempfile::tempdir()?;
+/// # for name in ["kws_dscnn.onnx", "calibration.npz"] {
+/// #     std::fs::copy(format!("{data}/{name}"), folder.path().join(name))?;
+/// # }
+/// # std::env::set_current_dir(&folder)?;
+/// let options = Options { float: FloatStorage::F16, ..Options::default() };
+/// let report = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut Silent)?;
+/// assert!(report.bundle_bytes < report.source_bytes);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FloatStorage {
@@ -71,6 +92,64 @@ impl MatrixStorage {
 }
 
 /// The options of a conversion.
+///
+/// # Examples
+///
+/// Quantize a model to INT8 with calibration data:
+///
+/// ```
+/// use hardtack_converter::{Options, Silent, convert};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # let folder = tempfile::tempdir()?;
+/// # for name in ["kws_dscnn.onnx", "calibration.npz"] {
+/// #     std::fs::copy(format!("{data}/{name}"), folder.path().join(name))?;
+/// # }
+/// # std::env::set_current_dir(&folder)?;
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/specs/keyword_features.toml");
+/// # let preprocess = hardtack_converter::spec::Spec::read(path.as_ref())?.preprocess;
+/// let options = Options {
+///     int8: true,
+///     calibration: Some("calibration.npz".into()),
+///     samples: 32,
+/// #   preprocess,
+///     ..Options::default()
+/// };
+/// let report = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut Silent)?;
+/// assert!(report.float_nodes.is_empty());
+/// assert!(report.bundle_bytes < report.source_bytes / 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Convert a model that keeps a state between inferences. The session then fills the input `state`:
+///
+/// ```
+/// use hardtack::{Bundle, Session, Tensor};
+/// use hardtack_converter::{Options, Silent, convert};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/voice_detection");
+/// # let folder = tempfile::tempdir()?;
+/// # std::fs::copy(format!("{data}/silero_vad.onnx"), folder.path().join("silero_vad.onnx"))?;
+/// # std::env::set_current_dir(&folder)?;
+/// let set = [("sr", "16000"), ("input", "1x576"), ("state", "2x1x128")];
+/// let options = Options {
+///     set: set.map(|(name, value)| (name.into(), value.into())).into(),
+///     states: vec![("stateN".into(), "state".into())],
+///     ..Options::default()
+/// };
+/// convert("silero_vad.onnx".as_ref(), "vad.tack".as_ref(), &options, &mut Silent)?;
+///
+/// let options = hardtack::Options { keep_state: true, ..hardtack::Options::default() };
+/// let mut session = Session::with_options(&Bundle::open("vad.tack")?, options)?;
+/// let silence = Tensor::new(&[1, 576], vec![0.0f32; 576]).unwrap();
+/// let outputs = session.run(&[("input", &silence)])?;
+/// assert!(outputs.get("output").unwrap().to_f32()[0] < 0.5);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The name of the model. Defaults to the source's file name without its extension.
@@ -174,6 +253,16 @@ impl Options {
 
     /// Returns the storage type of float layers' large matrices. Without an explicit choice, it is
     /// INT8 for dynamic quantization, and for static INT8 unless layers stay in float for accuracy.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack_converter::{MatrixStorage, Options};
+    ///
+    /// assert_eq!(Options::default().matrices(), MatrixStorage::Float);
+    /// let options = Options { dynamic: true, ..Options::default() };
+    /// assert_eq!(options.matrices(), MatrixStorage::Int8);
+    /// ```
     pub fn matrices(&self) -> MatrixStorage {
         let exact = !self.quantize.keep_float.is_empty() || self.quantize.max_error.is_some();
         self.weights.unwrap_or(match self.dynamic || self.int8 && !exact {

@@ -111,6 +111,29 @@ pub struct RangeReport {
 }
 
 /// The result of a conversion.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::{Options, Silent, convert};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # let folder = tempfile::tempdir()?;
+/// # for name in ["kws_dscnn.onnx", "calibration.npz"] {
+/// #     std::fs::copy(format!("{data}/{name}"), folder.path().join(name))?;
+/// # }
+/// # std::env::set_current_dir(&folder)?;
+/// let options = Options::default();
+/// let report = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut Silent)?;
+/// for stage in &report.stages {
+///     println!("{}: {} nodes, {:.1} ms", stage.name, stage.nodes, 1e3 * stage.seconds);
+/// }
+/// assert_eq!(report.stages[0].name, "import");
+/// assert!(report.warnings.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The name of the model.
@@ -159,6 +182,39 @@ pub struct FigureReport {
 }
 
 /// Receives progress updates during a conversion.
+///
+/// # Examples
+///
+/// Collect the names of the stages:
+///
+/// ```
+/// use hardtack_converter::{Options, Progress, convert};
+///
+/// struct Stages(Vec<&'static str>);
+///
+/// impl Progress for Stages {
+///     fn stage(&mut self, name: &'static str) {
+///         self.0.push(name);
+///     }
+///
+///     fn step(&mut self, done: usize, of: usize) {
+///         println!("{done} of {of}");
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # let folder = tempfile::tempdir()?;
+/// # for name in ["kws_dscnn.onnx", "calibration.npz"] {
+/// #     std::fs::copy(format!("{data}/{name}"), folder.path().join(name))?;
+/// # }
+/// # std::env::set_current_dir(&folder)?;
+/// let mut stages = Stages(Vec::new());
+/// convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &Options::default(), &mut stages)?;
+/// assert_eq!(stages.0[..3], ["import", "samples", "fold"]);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Progress {
     /// Called when a stage begins.
     fn stage(&mut self, name: &'static str);

@@ -28,6 +28,25 @@ const RANDOM: u64 = 3;
 const SAMPLES_PART: u64 = 8;
 
 /// A sequence of model inputs that can be read repeatedly and in any order.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::Tensor;
+/// use hardtack_converter::samples::{First, Source, each};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Three samples of a model with one input.
+/// let sample = |value| vec![Tensor::new(&[1, 2], vec![value; 2]).unwrap()];
+/// let samples = vec![sample(0.0f32), sample(0.5), sample(1.0)];
+/// let first = First(&samples, 2);
+/// assert_eq!((samples.count(), first.count()), (3, 2));
+/// for inputs in each(&first) {
+///     println!("{:?}", inputs?[0].to_f32());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub trait Source {
     /// Returns the number of samples.
     fn count(&self) -> usize;
@@ -88,6 +107,22 @@ impl Samples {
     /// # Errors
     /// Returns [`Error::Options`] if there is only one sample, if an input has the same value in
     /// all elements of all samples, or if a value is not finite.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack::Tensor;
+    /// use hardtack_converter::samples::Samples;
+    ///
+    /// let zeros = || vec![Tensor::new(&[1, 4], vec![0.0f32; 4]).unwrap()];
+    /// let samples = Samples {
+    ///     inputs: Box::new(vec![zeros(), zeros()]),
+    ///     source: "calibration.npz".into(),
+    ///     generators: vec![],
+    /// };
+    /// let error = samples.check_calibration().unwrap_err().to_string();
+    /// assert!(error.starts_with("calibration.npz: all elements of all calibration samples"));
+    /// ```
     pub fn check_calibration(&self) -> Result<(), Error> {
         let refuse = |problem: String| Err(Error::Options(format!("{}: {problem}", self.source)));
         if self.inputs.count() == 1 {
@@ -126,6 +161,23 @@ impl Samples {
     ///
     /// # Errors
     /// See [`Samples::drawn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack_converter::import::{ImportOptions, import};
+    /// use hardtack_converter::samples::Samples;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+    /// # std::env::set_current_dir(data)?;
+    /// let imported = import("kws_dscnn.onnx".as_ref(), &ImportOptions::default())?;
+    /// let samples = Samples::random(&imported.model.graph)?;
+    /// assert!(!samples.are_real());
+    /// assert_eq!(samples.inputs.sample(0)?[0].shape(), [1, 49, 10, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn random(graph: &Graph) -> Result<Samples, Error> {
         Samples::drawn(graph, RANDOM)
     }
@@ -215,6 +267,17 @@ fn too_large(node: &Node, shape: &[usize]) -> Error {
 }
 
 /// Evaluates a shape, with small sizes for dynamic dimensions: 1 for axis 0, and 32 for others.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::graph::Dim;
+/// use hardtack_converter::samples::concrete;
+///
+/// // [batch, seq, 64], where `batch` and `seq` are the symbols 0 and 1.
+/// let shape = [Dim::symbol(0), Dim::symbol(1), Dim::Value(64)];
+/// assert_eq!(concrete(&shape, 2), [1, 32, 64]);
+/// ```
 pub fn concrete(shape: &[Dim], symbols: usize) -> Vec<usize> {
     shape
         .iter()
@@ -263,6 +326,22 @@ fn read_files(
 ///
 /// # Errors
 /// Returns [`Error::Read`] if a folder cannot be read.
+///
+/// # Examples
+///
+/// ```
+/// use std::path::Path;
+///
+/// use hardtack_converter::samples::files;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data");
+/// # std::env::set_current_dir(data)?;
+/// let photos = files(Path::new("photos"))?;
+/// assert_eq!(photos, [Path::new("photos/beach.jpg"), Path::new("photos/cat.jpg")]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -383,6 +462,16 @@ fn list(archive: &mut Archive) -> String {
 }
 
 /// Returns sample `index` of a tensor whose first dimension is the samples, without that dimension.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::Tensor;
+/// use hardtack_converter::samples::row;
+///
+/// let samples = Tensor::new(&[2, 3], vec![1, 2, 3, 4, 5, 6]).unwrap();
+/// assert_eq!(row(&samples, 1), Tensor::new(&[3], vec![4, 5, 6]).unwrap());
+/// ```
 pub fn row(tensor: &Tensor, index: usize) -> Tensor {
     let shape = &tensor.shape()[1..];
     let elements: usize = shape.iter().product();

@@ -51,6 +51,29 @@
 //! mean = 83
 //! deviation = 1.7102703
 //! ```
+//!
+//! [`Spec::parse`] returns the types that [`Options`](crate::Options) takes:
+//!
+//! ```
+//! use hardtack_bundle::process::{Postprocess, Preprocess};
+//! use hardtack_converter::spec::Spec;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = r#"
+//!     [array]
+//!     mean = 83
+//!     deviation = 1.71
+//!
+//!     [classify]
+//!     labels = ["yes", "no"]
+//! "#;
+//! let spec = Spec::parse(text, "words.toml".as_ref())?;
+//! assert!(matches!(spec.preprocess, Some(Preprocess::Array(_))));
+//! assert_eq!(spec.postprocess, Some(Postprocess::Classify { softmax: false, skip: 0 }));
+//! assert_eq!(spec.labels, ["yes", "no"]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod tables;
 
@@ -114,6 +137,20 @@ impl Spec {
     ///
     /// # Errors
     /// Returns an [`enum@Error`] that names the file, and the line if there is one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack_converter::spec::Spec;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let specs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/specs");
+    /// # std::env::set_current_dir(specs)?;
+    /// let spec = Spec::read("mobilenet_v1.toml".as_ref())?;
+    /// assert_eq!(spec.labels.len(), 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read(path: &Path) -> Result<Spec, Error> {
         Spec::parse(&read(path)?, path)
     }
@@ -122,6 +159,19 @@ impl Spec {
     ///
     /// # Errors
     /// See [`Spec::read`].
+    ///
+    /// # Examples
+    ///
+    /// An error names the line:
+    ///
+    /// ```
+    /// use hardtack_converter::spec::Spec;
+    ///
+    /// let text = "[array]\nmean = 0\ndeviation = 0\n";
+    /// let error = Spec::parse(text, "words.toml".as_ref()).unwrap_err();
+    /// println!("{error}");
+    /// assert!(error.to_string().starts_with("words.toml:3: [array] `deviation` must be"));
+    /// ```
     pub fn parse(text: &str, path: &Path) -> Result<Spec, Error> {
         let wrong = |line, problem| Error::Setting { path: path.into(), line, problem };
         let tables: Tables = toml::from_str(text).map_err(|error| {
@@ -194,6 +244,20 @@ fn labels_beside(spec: &Path, labels: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// Returns [`Error::Read`] if the file cannot be read, or [`Error::NoLabels`] if it has no labels.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::spec::read_labels;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # std::env::set_current_dir(data)?;
+/// let labels = read_labels("labels.txt".as_ref())?;
+/// assert_eq!((labels.len(), &*labels[9]), (12, "Yes"));
+/// # Ok(())
+/// # }
+/// ```
 pub fn read_labels(path: &Path) -> Result<Vec<String>, Error> {
     let text = read(path)?;
     let labels: Vec<String> = text.trim_end().lines().map(|line| line.trim().into()).collect();
@@ -221,6 +285,22 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// When the name leads out of the folder, or does not name a regular file.
+///
+/// # Examples
+///
+/// ```
+/// use std::path::Path;
+///
+/// use hardtack_converter::spec::in_folder;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let specs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/specs");
+/// # std::env::set_current_dir(specs)?;
+/// assert!(in_folder(Path::new("."), Path::new("imagenet_labels.txt")).is_ok());
+/// assert!(in_folder(Path::new("."), Path::new("../README.md")).is_err());
+/// # Ok(())
+/// # }
+/// ```
 pub fn in_folder(folder: &Path, name: &Path) -> io::Result<PathBuf> {
     match inside::resolve(folder, name) {
         Ok(path) if path.is_file() => Ok(path),

@@ -40,6 +40,26 @@ pub enum WriteError {
 ///
 /// If the path is a symbolic link, the link stays and its target is replaced. An existing file
 /// keeps its permissions; a new file gets 0666 minus the umask. Other kinds of files are rejected.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Write;
+///
+/// use hardtack_converter::WholeFile;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// std::fs::write("report.json", "old")?;
+/// let mut file = WholeFile::new("report.json".as_ref())?;
+/// file.write_all(b"new")?;
+/// assert_eq!(std::fs::read_to_string("report.json")?, "old");
+/// file.put()?;
+/// assert_eq!(std::fs::read_to_string("report.json")?, "new");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct WholeFile {
     file: BufWriter<File>,
@@ -310,6 +330,20 @@ fn folder(path: &Path) -> &Path {
 /// # Errors
 /// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if it is
 /// a folder, or if its parent folder does not exist.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::check_output;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// check_output("model.tack".as_ref())?;
+/// assert!(check_output("missing/model.tack".as_ref()).is_err());
+/// # Ok(())
+/// # }
+/// ```
 pub fn check_output(path: &Path) -> Result<(), WriteError> {
     let place = Place::of(path)?;
     let folder = fs::metadata(folder(&place.target));
@@ -324,6 +358,20 @@ pub fn check_output(path: &Path) -> Result<(), WriteError> {
 ///
 /// # Errors
 /// See [`WholeFile`]. An existing file is unchanged.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::write_file;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// write_file("labels.txt".as_ref(), b"cat\ndog\n")?;
+/// assert_eq!(std::fs::read_to_string("labels.txt")?.lines().count(), 2);
+/// # Ok(())
+/// # }
+/// ```
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let mut file = WholeFile::new(path)?;
     file.write_all(bytes).map_err(|source| WriteError::Write { path: path.into(), source })?;

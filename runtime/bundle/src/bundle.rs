@@ -14,6 +14,24 @@ use crate::{
 
 /// A bundle with a valid header and section table, so every section lies within the file.
 /// The contents of the sections have not been checked; see [`Bundle::verify`].
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::{Bundle, Family, SectionKind};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let file = std::fs::read("kws_dscnn.tack")?;
+/// let bundle = Bundle::parse(&file)?;
+/// assert_eq!(bundle.manifest()?.outputs[0].name, "probs");
+/// assert_eq!(bundle.programs(), 1);
+/// assert_eq!(bundle.families(0).collect::<Vec<_>>(), [Family::Mcu]);
+/// assert!(bundle.section(SectionKind::Labels).is_none());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Bundle<'a> {
     bytes: &'a [u8],
@@ -58,6 +76,26 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// Returns an error if `bytes` do not begin with the header of a bundle of this major version.
+    ///
+    /// # Examples
+    ///
+    /// Find the bundle in a flash region that is larger:
+    ///
+    /// ```
+    /// use hardtack_bundle::Bundle;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// # let mut flash = std::fs::read("kws_dscnn.tack")?;
+    /// # flash.resize(64 * 1024, 0xFF);
+    /// // flash: 64 KiB, of which the bundle takes the first part.
+    /// let length = Bundle::stated_length(&flash)? as usize;
+    /// let bundle = Bundle::parse(&flash[..length])?;
+    /// assert_eq!(bundle.manifest()?.name, "kws_dscnn");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stated_length(bytes: &[u8]) -> Result<u64, Error> {
         decode_header(bytes).map(|header| header.length)
     }
@@ -66,6 +104,25 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// Returns the first damage in file order.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack_bundle::{Bundle, Error};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let mut file = std::fs::read("kws_dscnn.tack")?;
+    /// Bundle::parse(&file)?.verify()?;
+    ///
+    /// file[20_000] ^= 1;
+    /// let error = Bundle::parse(&file)?.verify().unwrap_err();
+    /// println!("{error}");
+    /// assert!(matches!(error, Error::SectionDigest { .. }));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn verify(self) -> Result<Verified<'a>, Error> {
         let mut end = first_offset(self.header.sections);
         for section in self.sections() {

@@ -3,6 +3,15 @@
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest. Displayed as 64 hexadecimal digits.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::Digest;
+///
+/// let digest = Digest::of(b"");
+/// assert!(digest.to_string().starts_with("e3b0c44298fc1c14"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);
 

@@ -3,6 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 /// The element type of a tensor. The discriminants are part of the file format.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::DType;
+///
+/// assert_eq!(DType::F32.size(), Some(4));
+/// assert_eq!(DType::Dim.size(), None);
+/// assert_eq!(DType::from_number(1), Some(DType::I8));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum DType {

@@ -3,6 +3,19 @@
 use crate::{Error, SectionKind};
 
 /// The class labels, in the order of the model's output.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::Labels;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let labels = Labels::parse(b"cat\ndog\n")?;
+/// assert_eq!(labels.label(1), Some("dog"));
+/// assert_eq!(labels.iter().count(), 2);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Labels<'a> {
     text: &'a str,

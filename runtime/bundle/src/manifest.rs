@@ -107,6 +107,25 @@ pub struct Provenance<'a> {
 }
 
 /// The description of a bundle and its requirements.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::Bundle;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let file = std::fs::read("kws_dscnn.tack")?;
+/// let manifest = Bundle::parse(&file)?.manifest()?;
+/// println!("{} needs an arena of {} bytes", manifest.name, manifest.arena_bytes);
+/// for figure in &manifest.figures {
+///     println!("{}: {} ({} samples)", figure.name, figure.value, figure.samples);
+/// }
+/// assert!(!manifest.needs_float);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest<'a> {
     /// The name of the model.

@@ -3,6 +3,16 @@
 use crate::{Digest, Error};
 
 /// A layout of packed weights for one family of processors.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::Family;
+///
+/// assert_eq!(Family::from_name("mcu"), Some(Family::Mcu));
+/// let names: Vec<&str> = Family::ALL.iter().map(|family| family.name()).collect();
+/// assert_eq!(names, ["x86-zmm", "x86-ymm", "neon-dot", "neon-i8mm", "neon-mlal", "mcu"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u16)]
 pub enum Family {
@@ -75,6 +85,15 @@ impl core::fmt::Display for Family {
 
 /// The kind of a section, which determines its content. A bundle has at most one section of each
 /// kind.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::{Family, SectionKind};
+///
+/// let kind = SectionKind::Weights { family: Family::Mcu, program: 0 };
+/// assert_eq!(kind.to_string(), "weights mcu of program 0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SectionKind {

@@ -32,6 +32,27 @@ pub struct Summary {
 /// | Section | the bytes of the section            | digest                | Padding           |
 /// | End     | nothing                             | none                  | none              |
 /// | Refused | nothing; repeats the error          | none                  | none              |
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::StreamVerifier;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let file = std::fs::read("kws_dscnn.tack")?;
+/// let mut verifier = StreamVerifier::<16>::new();
+/// for chunk in file.chunks(1000) {
+///     verifier.push(chunk)?;
+///     // … write the chunk to flash …
+/// }
+/// let summary = verifier.finish()?;
+/// assert_eq!(summary.length, file.len() as u64);
+/// println!("{}", summary.root);
+/// # Ok(())
+/// # }
+/// ```
 pub struct StreamVerifier<const SECTIONS: usize> {
     state: State,
     /// Number of bytes consumed so far.
@@ -232,6 +253,22 @@ pub enum StreamError<E> {
 ///
 /// # Panics
 /// Panics if `buffer` is empty.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::verify_stream;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let file = std::fs::read("kws_dscnn.tack")?;
+/// let summary = verify_stream::<_, 16>(&file[..], &mut [0; 256])?;
+/// assert_eq!(summary.sections, 5);
+/// assert!(verify_stream::<_, 16>(&file[..9000], &mut [0; 256]).is_err());
+/// # Ok(())
+/// # }
+/// ```
 pub fn verify_stream<R: Read, const SECTIONS: usize>(
     mut reader: R,
     buffer: &mut [u8],

@@ -48,6 +48,30 @@ pub enum WriteError {
 }
 
 /// Collects the sections of a bundle, in any order.
+///
+/// # Examples
+///
+/// Add labels to an existing bundle:
+///
+/// ```
+/// use hardtack_bundle::{Bundle, Writer};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let file = std::fs::read("kws_dscnn.tack")?;
+/// let mut writer = Writer::new();
+/// for section in Bundle::parse(&file)?.sections() {
+///     writer.section(section.kind, section.bytes)?;
+/// }
+/// writer.labels(["down", "go", "left"])?;
+/// let labeled = writer.finish()?;
+///
+/// let bundle = Bundle::parse(&labeled)?.verify()?;
+/// assert_eq!(bundle.labels()?.unwrap().label(1), Some("go"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Writer<'a> {
     /// The sections, sorted by key.
@@ -193,6 +217,31 @@ impl<'a> Writer<'a> {
 }
 
 /// A complete bundle, ready to be written.
+///
+/// # Examples
+///
+/// Write a bundle without a copy of its bytes in memory:
+///
+/// ```
+/// use std::io::Write;
+///
+/// use hardtack_bundle::{Bundle, Writer};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let file = std::fs::read("kws_dscnn.tack")?;
+/// let mut writer = Writer::new();
+/// for section in Bundle::parse(&file)?.sections() {
+///     writer.section(section.kind, section.bytes)?;
+/// }
+/// let sealed = writer.seal()?;
+/// let mut output = std::io::sink();
+/// sealed.write(|chunk| output.write_all(chunk))?;
+/// assert_eq!(sealed.root(), Bundle::parse(&file)?.root());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sealed<'a> {
     header: Header,

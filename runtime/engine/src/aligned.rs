@@ -3,6 +3,16 @@
 use alloc::vec::Vec;
 
 /// A byte buffer aligned to 64 bytes, the alignment that kernels prefer for images and weights.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_engine::Aligned;
+///
+/// let mut arena = Aligned::zeroed(1000);
+/// arena.bytes_mut()[0] = 1;
+/// assert_eq!(arena.bytes().as_ptr().addr() % 64, 0);
+/// ```
 #[derive(Debug, Default)]
 pub struct Aligned {
     lines: Vec<[u64; 8]>,

@@ -266,6 +266,29 @@ impl Iterator for RawSteps<'_> {
 ///
 /// `B` is the type of the byte buffers: for example `&[u8]` for a program in flash, or
 /// `Arc<[u8]>` for one that owns its bytes. Weights must be aligned to 4 bytes.
+///
+/// # Examples
+///
+/// Run one sample of an integer program, as firmware does:
+///
+/// ```
+/// use hardtack_engine::{Input, Output, Program};
+/// use hardtack_kernels::Kernels;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let file = "/../../tests/frozen/programs/kws_dscnn_i8.tack";
+/// # let file = std::fs::read(format!("{}{file}", env!("CARGO_MANIFEST_DIR")))?;
+/// # let (code, weights) = (&file[1024..3431], &file[3456..31_200]);
+/// // `code` and `weights` are the two sections of a bundle that contain the program.
+/// let program = Program::parse(code, weights)?;
+/// let mut arena = vec![0i8; program.arena_bytes()];
+/// let (features, mut scores) = ([0i8; 490], [0i8; 12]);
+/// let outputs = &mut [Output::I8(&mut scores)];
+/// program.run(&Kernels::NATIVE, &mut arena, &[Input::I8(&features)], outputs)?;
+/// assert!(scores.iter().any(|score| *score > -128));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Program<B> {
     header: Header,

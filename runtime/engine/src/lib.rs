@@ -1,13 +1,4 @@
-//! Runs INT8 programs in a statically planned arena.
-//!
-//! A program consists of two byte sections: code, described in [`program`], and weights.
-//! [`Program::parse`] validates every tensor, weight range and strided copy once. After that,
-//! [`Program::run`] does not allocate and fails only if the arena, inputs or outputs that the
-//! caller passes do not fit the program.
-//!
-//! Running needs no allocator. The feature `alloc` adds the planner that writes programs
-//! (`Builder`), the memory plan (`Plan`), and an executor that decodes a program once and runs
-//! it with SIMD kernels (`Executor`).
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -83,6 +83,19 @@ pub struct Port {
 /// A strided copy over up to six dimensions of a source and a destination, innermost last.
 ///
 /// Offsets and strides are in elements. Unused leading dimensions are 1.
+///
+/// # Examples
+///
+/// Transpose a matrix of 2 × 3 elements:
+///
+/// ```
+/// use hardtack_engine::program::Walk;
+///
+/// let walk = Walk::gather(&[3, 2], 0, &[1, 3]).unwrap();
+/// assert_eq!(walk.dims, [1, 1, 1, 1, 3, 2]);
+/// assert_eq!(walk.source_strides[4..], [1, 3]);
+/// assert_eq!(walk.target_strides[4..], [2, 1]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walk {
     /// The number of elements along each dimension.

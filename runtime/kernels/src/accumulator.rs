@@ -48,6 +48,17 @@ impl core::error::Error for AccumulatorOverflow {}
 ///
 /// # Errors
 /// If the range exceeds an i32.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_kernels::prove_accumulator;
+///
+/// let bound = prove_accumulator(&[100; 300], 0, 0).unwrap();
+/// assert_eq!((bound.low, bound.high), (-3_840_000, 3_810_000));
+/// assert_eq!(bound.bits(), 22);
+/// assert!(prove_accumulator(&[127], i32::MAX, 0).is_err());
+/// ```
 pub fn prove_accumulator(
     weights: &[i8],
     bias: i32,

@@ -3,6 +3,16 @@
 use crate::round_half_even;
 
 /// The scale and zero point of a u8 quantization, as in ONNX's DynamicQuantizeLinear.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_kernels::Affine;
+///
+/// let affine = Affine::of([-1.0, 1.55]);
+/// assert_eq!(affine.zero_point, 100);
+/// assert_eq!([-1.0, 0.0, 1.55, 9.0].map(|x| affine.apply(x)), [0, 100, 255, 255]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine {
     /// The difference in float value between consecutive integers.

@@ -36,6 +36,18 @@ pub struct Window {
 impl Window {
     /// Returns the elements inside an image of `size` rows (axis 0) or columns (axis 1), of the
     /// window at output row or column `position`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack_kernels::Window;
+    ///
+    /// // A window of 3 rows with padding 1: the first element of the first window is padding.
+    /// let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], pad: [1, 1] };
+    /// let taps = window.taps(0, 0, 4);
+    /// assert_eq!(taps.range, 1..3);
+    /// assert_eq!(taps.position(1), 0);
+    /// ```
     #[inline]
     pub fn taps(&self, axis: usize, position: usize, size: usize) -> Taps {
         let dilation = self.dilation[axis];

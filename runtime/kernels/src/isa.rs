@@ -5,6 +5,17 @@ use core::fmt;
 use crate::packed::Packing;
 
 /// The instruction set of a family of kernels.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_kernels::Isa;
+///
+/// let isa = Isa::detect();
+/// println!("this processor runs the kernels for {isa}");
+/// assert!(isa.is_supported());
+/// assert_eq!(Isa::from_name("avx2"), Some(Isa::Avx2));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Isa {

@@ -1,4 +1,6 @@
-//! INT8 kernels with bit-exact results on every processor.
+#![doc = include_str!("../README.md")]
+//!
+//! # Numbers
 //!
 //! Activations are i8 with a zero point, weights are i8 in [−127, 127] with a scale per output
 //! channel, and accumulators are i32. [`Requantize`] is the only conversion from accumulator to
@@ -6,9 +8,8 @@
 //! have a limited number of significant bits ([`SCALE_BITS`], [`TERM_SCALE_BITS`]), so that fused
 //! and separate multiply-add give the same result.
 //!
-//! The functions in `scalar` are the reference implementation: plain loops over slices, without
-//! unsafe code. [`ReferenceKernels`] is the table of these functions. The SIMD kernels in
-//! [`strided`] give bit-identical results for every shape.
+//! [`Kernels`] is the table of the reference implementation, and [`strided::Kernels`] that of the
+//! SIMD kernels.
 #![no_std]
 #![cfg_attr(
     target_os = "none",

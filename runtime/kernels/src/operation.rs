@@ -33,6 +33,32 @@ pub struct Residual<'a> {
 /// accumulator is `a = bias[c] + Σ (x − zero_point) · w` over the window elements inside the image.
 ///
 /// Accumulators wrap on overflow; the converter proves that they never overflow.
+///
+/// # Examples
+///
+/// A fully connected layer of three inputs and one output:
+///
+/// ```
+/// use hardtack_kernels::{Clamp, Conv, Image, Kernels, Window};
+///
+/// let conv = Conv {
+///     input: &[1, 2, 3],
+///     input_shape: Image { height: 1, width: 1, channels: 3 },
+///     zero_point: 0,
+///     output_shape: Image { height: 1, width: 1, channels: 1 },
+///     window: Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] },
+///     groups: 1,
+///     weights: &[10, 20, -5, 0], // padded to a multiple of 4
+///     bias: &[7],
+///     scales: &[0.25],
+///     residual: None,
+///     output_zero_point: -1,
+///     clamp: Clamp::FULL,
+/// };
+/// let mut output = [0];
+/// (Kernels::NATIVE.conv)(&conv, &mut output);
+/// assert_eq!(output, [9]); // (10 + 40 - 15 + 7) / 4 = 10.5 rounds to 10, plus the zero point
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Conv<'a> {
     /// The input image.

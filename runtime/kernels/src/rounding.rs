@@ -17,6 +17,14 @@ const MAGIC: f32 = 12_582_912.0;
 const LIMIT: f32 = 2_097_152.0;
 
 /// Returns the integer nearest to `value`, ties to even. Saturates at ±2²¹; NaN becomes −2²¹.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_kernels::round_half_even;
+///
+/// assert_eq!([0.5, 1.5, -2.5, 2.6].map(round_half_even), [0, 2, -2, 3]);
+/// ```
 #[inline(always)]
 pub fn round_half_even(value: f32) -> i32 {
     // Comparisons in this order compile to minimum and maximum instructions.
@@ -27,6 +35,16 @@ pub fn round_half_even(value: f32) -> i32 {
 
 /// Rounds `value` to at most `bits` significant bits (1 to 24), ties to even. Infinities and NaN
 /// are unchanged.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_kernels::{SCALE_BITS, is_significant, round_significant};
+///
+/// let scale = round_significant(0.1, SCALE_BITS);
+/// assert!(is_significant(scale, SCALE_BITS));
+/// assert!((scale - 0.1).abs() < 1e-7);
+/// ```
 pub fn round_significant(value: f32, bits: u32) -> f32 {
     if !value.is_finite() || bits >= f32::MANTISSA_DIGITS {
         return value;
@@ -49,6 +67,19 @@ pub fn is_significant(value: f32, bits: u32) -> bool {
 ///
 /// The implementation clamps before it rounds. The result is the same, because the bounds are
 /// integers and rounding is monotonic, and no value is too large for rounding by addition.
+///
+/// # Examples
+///
+/// An output with zero point −128 and a fused ReLU:
+///
+/// ```
+/// use hardtack_kernels::{Clamp, Requantize};
+///
+/// let requantize = Requantize::new(-128, Clamp { low: -128, high: 127 });
+/// assert_eq!(requantize.apply(100.4), -28);
+/// assert_eq!(requantize.apply(-3.0), -128);
+/// assert_eq!(requantize.apply(1e9), 127);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Requantize {
     low: f32,

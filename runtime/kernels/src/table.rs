@@ -6,6 +6,28 @@ use crate::{
 
 /// One function per operation. All tables give identical results. The last argument of each
 /// function is the output.
+///
+/// # Examples
+///
+/// Add two tensors of scale 0.5 into one of scale 1:
+///
+/// ```
+/// use hardtack_kernels::{Add, Clamp, Kernels};
+///
+/// let add = Add {
+///     a: &[10, 20, 127],
+///     b: &[3, -40, 127],
+///     zero_point_a: 0,
+///     zero_point_b: 0,
+///     scale_a: 0.5,
+///     scale_b: 0.5,
+///     zero_point: 0,
+///     clamp: Clamp::FULL,
+/// };
+/// let mut sum = [0; 3];
+/// (Kernels::SCALAR.add)(&add, &mut sum);
+/// assert_eq!(sum, [6, -10, 127]); // 6.5 rounds to even
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ReferenceKernels {
     /// Computes a convolution.

@@ -20,6 +20,23 @@ use crate::{Bytes, Error, Program, map};
 /// digest when it is first read, once for all clones of the bundle. A [`Session`](crate::Session)
 /// therefore never runs bytes that the root digest does not cover. [`Bundle::open_unverified`]
 /// skips the check of weights and constants.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::Bundle;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn.tack")?;
+/// let manifest = bundle.manifest()?;
+/// println!("{} {}", manifest.name, bundle.root());
+/// assert_eq!(manifest.inputs[0].name, "mfcc");
+/// assert_eq!(manifest.outputs[0].name, "probs");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Bundle {
     bytes: Bytes,
@@ -65,6 +82,23 @@ impl Bundle {
     ///
     /// # Errors
     /// Returns an error that names the file if it cannot be read or is not a bundle.
+    ///
+    /// # Examples
+    ///
+    /// Check a bundle that another process may replace:
+    ///
+    /// ```
+    /// use hardtack::Bundle;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let bundle = Bundle::read("kws_dscnn.tack")?;
+    /// bundle.verify()?;
+    /// assert_eq!(bundle.manifest()?.name, "kws_dscnn");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read(path: impl AsRef<Path>) -> Result<Bundle, Error> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(Error::Read).map(Bytes::from);
@@ -75,6 +109,30 @@ impl Bundle {
     ///
     /// # Errors
     /// Returns an error if the bytes are not a bundle.
+    ///
+    /// # Examples
+    ///
+    /// Run a model that is compiled into the program:
+    ///
+    /// ```
+    /// use hardtack::{Bundle, Session};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # macro_rules! include_bytes {
+    /// #     ($name:literal) => {
+    /// #         core::include_bytes!(concat!(
+    /// #             env!("CARGO_MANIFEST_DIR"),
+    /// #             "/../../tests/frozen/programs/",
+    /// #             $name
+    /// #         ))
+    /// #     };
+    /// # }
+    /// let bundle = Bundle::from_bytes(&include_bytes!("kws_dscnn.tack")[..])?;
+    /// let session = Session::new(&bundle)?;
+    /// assert_eq!(session.inputs().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Bundle, Error> {
         Bundle::parse(Bytes::from(bytes.into()))
     }
@@ -111,6 +169,24 @@ impl Bundle {
     ///
     /// # Errors
     /// Returns an error if the file was changed since it was opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack::Bundle;
+    /// use hardtack_bundle::SectionKind;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let bundle = Bundle::open("kws_dscnn.tack")?;
+    /// for section in bundle.sections()? {
+    ///     println!("{}: {} bytes", section.kind, section.bytes.len());
+    /// }
+    /// assert_eq!(bundle.sections()?.next().unwrap().kind, SectionKind::Manifest);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sections(&self) -> Result<impl Iterator<Item = Section<'_>>, Error> {
         Ok(self.container()?.sections())
     }
@@ -154,6 +230,25 @@ impl Bundle {
     ///
     /// # Errors
     /// Returns the first mismatch, in file order.
+    ///
+    /// # Examples
+    ///
+    /// A damaged weight is found:
+    ///
+    /// ```
+    /// use hardtack::Bundle;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let mut bytes = std::fs::read("kws_dscnn.tack")?;
+    /// bytes[20_000] ^= 1;
+    /// let bundle = Bundle::from_bytes(bytes)?;
+    /// println!("{}", bundle.verify().unwrap_err());
+    /// assert!(bundle.verify().is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn verify(&self) -> Result<(), Error> {
         self.container()?.verify()?;
         self.verified.iter().for_each(|section| section.store(true, Ordering::Relaxed));
@@ -249,6 +344,16 @@ impl Bundle {
 }
 
 /// Returns the kernel family that uses this weight layout; `None` is the layout of `mcu`.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Isa, Packing, family_of, packing_of};
+///
+/// let family = family_of(Isa::Avx2.packing());
+/// assert_eq!(family.name(), "x86-ymm");
+/// assert_eq!(packing_of(family), Some(Some(Packing::X86Ymm)));
+/// ```
 pub fn family_of(packing: Option<Packing>) -> Family {
     match packing {
         Some(Packing::X86Zmm) => Family::X86Zmm,

@@ -9,6 +9,17 @@ use memmap2::Mmap;
 /// Shared bytes in a mapped file or in memory.
 ///
 /// Cloning and slicing do not copy the bytes. Two values are equal if their bytes are equal.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::Bytes;
+///
+/// let bytes = Bytes::from(vec![1, 2, 3, 4]);
+/// let middle = bytes.slice(1..3).unwrap();
+/// assert_eq!(*middle, [2, 3]);
+/// assert_eq!(bytes.slice(1..9), None);
+/// ```
 #[derive(Clone)]
 pub struct Bytes {
     storage: Storage,

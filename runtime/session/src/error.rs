@@ -11,6 +11,26 @@ use crate::limits::{Exceeded, Stopped};
 use crate::port::{Dims, Extent};
 
 /// Why a bundle could not be opened, loaded or run.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Bundle, Error, Session, Tensor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let mut session = Session::new(&Bundle::open("kws_dscnn.tack")?)?;
+/// let wrong = Tensor::new(&[1, 10], vec![0.5f32; 10]).unwrap();
+/// match session.run(&[("mfcc", &wrong)]) {
+///     Err(Error::Shape { name, .. }) => assert_eq!(name, "mfcc"),
+///     other => panic!("{other:?}"),
+/// }
+/// let error = session.run(&[("sound", &wrong)]).unwrap_err();
+/// assert_eq!(error.to_string(), "the model has no input \"sound\"; it has \"mfcc\"");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -51,6 +51,25 @@ impl Report {
 /// # Errors
 /// Returns an error if the section is damaged or malformed, or if a case fails to run. A different
 /// output is not an error: see [`Report::holds`].
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Bundle, Session, golden};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn.tack")?;
+/// let mut session = Session::new(&bundle)?;
+/// let report = golden::check(&bundle, &mut session)?;
+/// for output in &report.outputs {
+///     println!("{}: difference {}", output.name, output.difference);
+/// }
+/// assert!(report.holds());
+/// # Ok(())
+/// # }
+/// ```
 pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     let mut report = Report { cases: 0, outputs: Vec::new() };
     let Some(golden) = bundle.golden()? else { return Ok(report) };
@@ -131,6 +150,26 @@ fn comparable<'a>(vector: &Vector<'_>, found: &'a Tensor) -> Option<Cow<'a, Tens
 ///
 /// # Errors
 /// See [`tensor`].
+///
+/// # Examples
+///
+/// Run the first test vector of a bundle:
+///
+/// ```
+/// use hardtack::{Bundle, Session, golden};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn.tack")?;
+/// let mut session = Session::new(&bundle)?;
+/// let vectors = bundle.golden()?.unwrap();
+/// let inputs = golden::inputs(&vectors.cases().next().unwrap())?;
+/// let outputs = session.run(&golden::named(&inputs))?;
+/// assert_eq!(outputs[0].0, "probs");
+/// # Ok(())
+/// # }
+/// ```
 pub fn inputs(case: &Case<'_>) -> Result<Vec<(String, Tensor)>, Error> {
     case.inputs().map(|vector| Ok((vector.name.to_owned(), tensor(&vector)?))).collect()
 }
@@ -163,6 +202,17 @@ pub fn tensor(vector: &Vector<'_>) -> Result<Tensor, Error> {
 
 /// Generates a tensor of this type and shape. Returns `None` for symbolic dimensions, and if a
 /// vector may not have this many elements.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{DType, golden};
+/// use hardtack_bundle::golden::Generator;
+///
+/// let generator = Generator { seed: 7, low: -1.0, high: 1.0 };
+/// let tensor = golden::generate(DType::F32, &[2, 3], &generator).unwrap();
+/// assert!(tensor.to_f32().iter().all(|value| (-1.0..1.0).contains(value)));
+/// ```
 pub fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Option<Tensor> {
     let count = shape.iter().try_fold(1usize, |all, dim| all.checked_mul(*dim))?;
     if count > LIMIT {

@@ -1,22 +1,6 @@
-//! Opens a bundle and runs its model. Applications link this crate.
+#![doc = include_str!("../README.md")]
 //!
-//! ```no_run
-//! use hardtack::{Bundle, Session, Tensor};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let bundle = Bundle::open("model.tack")?;
-//! let mut session = Session::new(&bundle)?;
-//! for input in session.inputs() {
-//!     println!("takes {input}"); // takes image: f32[batch, 3, 224, 224]
-//! }
-//! let image = Tensor::new(&[1, 3, 224, 224], vec![0.0f32; 3 * 224 * 224]).ok_or("shape")?;
-//! let outputs = session.run(&[("image", &image)])?;
-//! for (name, tensor) in &outputs {
-//!     println!("{name}: {:?}", tensor.shape());
-//! }
-//! # Ok(())
-//! # }
-//! ```
+//! # How it runs
 //!
 //! [`Bundle::open`] maps the file and reads its header. Weights are read from storage when they are
 //! first used. [`Session`] runs integer programs with the engine, in an arena that it allocates
@@ -40,13 +24,6 @@
 //! new ones, if no other thread was using them at the time of the fork. The worker threads of a
 //! parent's session do not exist in the child: the session runs on the calling thread instead, with
 //! the same results.
-//!
-//! # Features
-//!
-//! - `float` (default): runs models that are not fully integer.
-//! - `image`: decodes JPEG and PNG for pre-processing.
-//! - `audio`: reads WAV and computes spectral features for pre-processing.
-//! - `export`: converts tract graphs to the bundle's operators; only the converter needs it.
 
 #![deny(unsafe_code)]
 
@@ -88,3 +65,8 @@ pub use profile::OperationTime;
 pub use session::{Session, SessionOptions};
 pub use tensor::{Data, Tensor};
 pub use view::{View, ViewMut};
+
+/// Compiles the example of the workspace's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

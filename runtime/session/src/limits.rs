@@ -95,6 +95,24 @@ impl Default for Limits {
 }
 
 /// The error of a model that exceeds a limit.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Bundle, Error, Limits, Options, Resource, Session};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn.tack")?;
+/// let limits = Limits::default().with_operations(1_000_000);
+/// let error = Session::with_options(&bundle, Options { limits, ..Options::default() }).err();
+/// let Some(Error::Exceeded(exceeded)) = error else { panic!("{error:?}") };
+/// assert_eq!(exceeded.resource, Resource::Operations);
+/// println!("the model needs {} operations", exceeded.needed);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exceeded {
     /// The limited resource.
@@ -137,6 +155,26 @@ impl fmt::Display for Exceeded {
 impl std::error::Error for Exceeded {}
 
 /// The reason why an inference was stopped early.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use hardtack::{Bundle, Error, Limits, Options, Session, Stopped, Tensor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn.tack")?;
+/// let limits = Limits::default().with_run_time(Duration::from_nanos(1));
+/// let mut session = Session::with_options(&bundle, Options { limits, ..Options::default() })?;
+/// let features = Tensor::new(&[1, 49, 10, 1], vec![0.5f32; 490]).unwrap();
+/// let error = session.run(&[("mfcc", &features)]).unwrap_err();
+/// assert!(matches!(error, Error::Stopped(Stopped::OutOfTime { .. })));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Stopped {
@@ -155,6 +193,28 @@ pub enum Stopped {
 ///
 /// After [`Canceller::cancel`], the inference in progress ends with [`Stopped::Cancelled`] before
 /// its next operation. Every later inference also ends so until [`Canceller::reset`] is called.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Bundle, Error, Session, Stopped, Tensor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let mut session = Session::new(&Bundle::open("kws_dscnn.tack")?)?;
+/// let canceller = session.canceller();
+/// std::thread::spawn(move || canceller.cancel()).join().unwrap();
+///
+/// let features = Tensor::new(&[1, 49, 10, 1], vec![0.5f32; 490]).unwrap();
+/// let error = session.run(&[("mfcc", &features)]).unwrap_err();
+/// assert!(matches!(error, Error::Stopped(Stopped::Cancelled)));
+///
+/// session.canceller().reset();
+/// session.run(&[("mfcc", &features)])?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Canceller(Arc<AtomicBool>);
 

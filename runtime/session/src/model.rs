@@ -66,6 +66,22 @@ impl Stored {
 }
 
 /// An integer program with its weights, as bytes.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Bundle, Model};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let model = Model::from_bundle(&Bundle::open("kws_dscnn.tack")?)?;
+/// let program = model.programs[0].parse()?;
+/// println!("{} steps, arena of {} bytes", program.step_count(), program.arena_bytes());
+/// assert_eq!(program.inputs().next().unwrap().elements, 490);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     /// The program in the format that `hardtack_engine` parses.
@@ -92,6 +108,29 @@ impl Program {
 
 /// A graph with its constants and integer programs. The converter works on this type, and loading a
 /// bundle creates it.
+///
+/// # Examples
+///
+/// Count the nodes of each operator:
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use hardtack::{Bundle, Model};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let model = Model::from_bundle(&Bundle::open("kws_dscnn.tack")?)?;
+/// let mut counts = BTreeMap::new();
+/// for node in &model.graph.nodes {
+///     *counts.entry(node.operator.name()).or_insert(0) += 1;
+/// }
+/// assert_eq!(counts["Program"], 1);
+/// assert_eq!(model.programs.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     /// The graph. The offsets and lengths of [`Graph::constants`] are not used here.

@@ -6,6 +6,27 @@ use hardtack_bundle::DType;
 use hardtack_bundle::manifest::{self, Layout, Manifest, Quantization};
 
 /// One dimension of an input or output.
+///
+/// # Examples
+///
+/// Choose 1 for every dimension that a model leaves open:
+///
+/// ```
+/// use hardtack::{Bundle, Extent, Session};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let session = Session::new(&Bundle::open("kws_dscnn.tack")?)?;
+/// let size = |extent: &Extent| match extent {
+///     Extent::Fixed(size) => *size,
+///     Extent::Named(_) => 1,
+/// };
+/// let shape: Vec<usize> = session.inputs()[0].shape.iter().map(size).collect();
+/// assert_eq!(shape, [1, 49, 10, 1]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
     /// A constant size.
@@ -15,6 +36,27 @@ pub enum Extent {
 }
 
 /// An input or output of a model. Displayed as `name: f32[batch, 3, 224, 224]`.
+///
+/// # Examples
+///
+/// Quantize a value for an integer input:
+///
+/// ```
+/// use hardtack::{Bundle, Session};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let session = Session::new(&Bundle::open("kws_dscnn_i8.tack")?)?;
+/// let port = &session.inputs()[0];
+/// println!("{port}");
+/// let quantization = port.quantization.unwrap();
+/// let steps = (12.5 / quantization.scale).round() as i32;
+/// let integer = (steps + quantization.zero_point).clamp(-128, 127) as i8;
+/// assert_ne!(integer, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Port {
     /// The name in the source model.
@@ -39,6 +81,22 @@ pub struct State {
 }
 
 /// The signature of a model: its inputs, outputs and states.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Bundle, Ports};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn.tack")?;
+/// let ports = Ports::of(&bundle.manifest()?);
+/// assert_eq!((ports.inputs.len(), ports.outputs.len()), (1, 1));
+/// assert!(ports.states.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ports {
     /// The inputs, in the order of the model.

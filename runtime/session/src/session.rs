@@ -23,6 +23,23 @@ use crate::state::{StatePolicy, States, zeros};
 use crate::{Bundle, Error, Model, Outputs, Tensor, View, ViewMut};
 
 /// Options of a [`Session`].
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Bundle, Isa, Options, Session};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn.tack")?;
+/// let options = Options { threads: 2, isa: Some(Isa::Scalar), ..Options::default() };
+/// let session = Session::with_options(&bundle, options)?;
+/// assert_eq!(session.threads(), 2);
+/// assert_eq!(session.isa(), Isa::Scalar);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Whether a state input may be omitted. It then takes the value of its paired output from the
@@ -48,6 +65,31 @@ impl Default for SessionOptions {
 ///
 /// A session runs one inference at a time. To run several concurrently, create several sessions
 /// from one [`Bundle`]: they share its weights.
+///
+/// # Examples
+///
+/// Two threads run one model at the same time:
+///
+/// ```
+/// use hardtack::{Bundle, Session, Tensor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn.tack")?;
+/// let features = Tensor::new(&[1, 49, 10, 1], vec![0.5f32; 490]).unwrap();
+/// let run = || {
+///     let mut session = Session::new(&bundle)?;
+///     session.run(&[("mfcc", &features)])
+/// };
+/// let (first, second) = std::thread::scope(|scope| {
+///     let other = scope.spawn(run);
+///     (run(), other.join().unwrap())
+/// });
+/// assert_eq!(first?, second?);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Session {
     ports: Ports,
     runner: Runner,
@@ -93,6 +135,28 @@ impl Session {
     ///
     /// # Errors
     /// See [`Session::with_options`].
+    ///
+    /// # Examples
+    ///
+    /// Change a model in memory before it runs, here the name of a node:
+    ///
+    /// ```
+    /// use hardtack::{Bundle, Model, Options, Ports, Session};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let bundle = Bundle::open("kws_dscnn.tack")?;
+    /// let manifest = bundle.manifest()?;
+    /// let mut model = Model::from_bundle(&bundle)?;
+    /// model.graph.nodes[0].name = "features".into();
+    ///
+    /// let (ports, prepared) = (Ports::of(&manifest), manifest.prepared);
+    /// let session = Session::from_model(&model, ports, prepared, Options::default())?;
+    /// assert_eq!(session.inputs()[0].name, "mfcc");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_model(
         model: &Model,
         ports: Ports,
@@ -123,6 +187,25 @@ impl Session {
     }
 
     /// Returns the inputs of the model, in its order.
+    ///
+    /// # Examples
+    ///
+    /// Print what a model takes and returns:
+    ///
+    /// ```
+    /// use hardtack::{Bundle, Session};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let session = Session::new(&Bundle::open("kws_dscnn.tack")?)?;
+    /// for port in session.inputs().iter().chain(session.outputs()) {
+    ///     println!("{port}");
+    /// }
+    /// assert_eq!(session.inputs()[0].to_string(), "mfcc: f32[batch, 49, 10, 1]");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn inputs(&self) -> &[Port] {
         &self.ports.inputs
     }
@@ -202,6 +285,24 @@ impl Session {
     /// # Errors
     /// Returns an error if a name, element type or shape does not match the model, if an input is
     /// missing, or if the inference fails.
+    ///
+    /// # Examples
+    ///
+    /// Run two samples at once:
+    ///
+    /// ```
+    /// use hardtack::{Bundle, Session, Tensor};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let mut session = Session::new(&Bundle::open("kws_dscnn.tack")?)?;
+    /// let features = Tensor::new(&[2, 49, 10, 1], vec![0.5f32; 2 * 490]).unwrap();
+    /// let outputs = session.run(&[("mfcc", &features)])?;
+    /// assert_eq!(outputs.get("probs").unwrap().shape(), [2, 12]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, Error> {
         self.run_filling(inputs, self.state_policy(), None)
     }
@@ -211,6 +312,26 @@ impl Session {
     ///
     /// # Errors
     /// See [`Session::run`].
+    ///
+    /// # Examples
+    ///
+    /// Find the slowest operation:
+    ///
+    /// ```
+    /// use hardtack::{Bundle, Session, Tensor};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let mut session = Session::new(&Bundle::open("kws_dscnn.tack")?)?;
+    /// let features = Tensor::new(&[1, 49, 10, 1], vec![0.5f32; 490]).unwrap();
+    /// let (_, times) = session.run_profiled(&[("mfcc", &features)])?;
+    /// let slowest = times.iter().max_by_key(|time| time.duration).unwrap();
+    /// println!("{} ({}): {:?}", slowest.name, slowest.operator, slowest.duration);
+    /// assert!(times.iter().any(|time| time.operator == "Softmax"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn run_profiled(
         &mut self,
         inputs: &[(&str, &Tensor)],
@@ -229,6 +350,30 @@ impl Session {
     /// # Errors
     /// See [`Session::run`]. Also returns an error if the number of elements does not determine the
     /// shape of an input.
+    ///
+    /// # Examples
+    ///
+    /// A loop that reuses its buffers, with a model that takes and returns integers:
+    ///
+    /// ```
+    /// use hardtack::{Bundle, Session, View, ViewMut};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let mut session = Session::new(&Bundle::open("kws_dscnn_i8.tack")?)?;
+    /// let mut features = vec![0i8; 490];
+    /// let mut scores = vec![0i8; 12];
+    /// for frame in 0..3 {
+    ///     features.fill(10 * frame);
+    ///     let inputs = [("mfcc", View::from(&features))];
+    ///     session.run_into(&inputs, &mut [("probs", ViewMut::from(&mut scores))])?;
+    ///     println!("frame {frame}: {scores:?}");
+    /// }
+    /// assert_ne!(scores, [0; 12]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn run_into(
         &mut self,
         inputs: &[(&str, View<'_>)],

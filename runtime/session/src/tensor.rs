@@ -4,6 +4,21 @@ use half::{bf16, f16};
 use hardtack_bundle::DType;
 
 /// The elements of a [`Tensor`], row-major.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Data, Tensor};
+///
+/// let tensor = Tensor::new(&[3], vec![3i64, 1, 2]).unwrap();
+/// match tensor.into_data() {
+///     Data::I64(mut classes) => {
+///         classes.sort();
+///         assert_eq!(classes, [1, 2, 3]);
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the variants are named like those of `DType`")]
 pub enum Data {
@@ -23,6 +38,16 @@ pub enum Data {
 }
 
 /// Evaluates an expression with `$v` bound to the vector of elements, for any element type.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Tensor, for_data};
+///
+/// let tensor = Tensor::new(&[2, 3], vec![0u8; 6]).unwrap();
+/// let bytes = for_data!(tensor.data(), elements => size_of_val(&elements[..]));
+/// assert_eq!(bytes, 6);
+/// ```
 #[macro_export]
 macro_rules! for_data {
     ($data:expr, $v:ident => $body:expr) => {
@@ -45,6 +70,20 @@ macro_rules! for_data {
 }
 
 /// A tensor in memory.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{DType, Tensor};
+///
+/// let tensor = Tensor::new(&[2, 3], vec![0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+/// assert_eq!(tensor.dtype(), DType::F32);
+/// assert_eq!(tensor.as_f32().unwrap()[4], 4.0);
+/// assert_eq!(tensor.reshape(&[6]).unwrap().shape(), [6]);
+///
+/// // The number of elements must match the shape.
+/// assert_eq!(Tensor::new(&[2, 2], vec![0u8; 3]), None);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
@@ -62,6 +101,16 @@ impl Tensor {
     }
 
     /// Creates a tensor of one element with no dimensions.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack::Tensor;
+    ///
+    /// let rate = Tensor::scalar(16_000i64);
+    /// assert!(rate.shape().is_empty());
+    /// assert_eq!(rate.len(), 1);
+    /// ```
     pub fn scalar<T>(value: T) -> Tensor
     where
         Vec<T>: Into<Data>,
@@ -152,6 +201,16 @@ impl Tensor {
 
     /// Creates a tensor of zeros. Returns `None` if it has more bytes than this machine can address
     /// or if the type has no fixed size.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack::{DType, Tensor};
+    ///
+    /// let state = Tensor::zeros(DType::F32, &[2, 1, 128]).unwrap();
+    /// assert_eq!(state.len(), 256);
+    /// assert_eq!(Tensor::zeros(DType::F32, &[usize::MAX, 2]), None);
+    /// ```
     pub fn zeros(dtype: DType, shape: &[usize]) -> Option<Tensor> {
         let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
         if n.checked_mul(dtype.size()?)? > isize::MAX as usize {
@@ -178,6 +237,16 @@ impl Tensor {
 
     /// Creates a tensor from little-endian elements. A bool is true if its byte is not 0. Returns
     /// `None` if the number of bytes does not match the shape or if the type has no fixed size.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack::{DType, Tensor};
+    ///
+    /// let tensor = Tensor::from_bytes(DType::I16, &[2], &[1, 0, 255, 255]).unwrap();
+    /// assert_eq!(tensor, Tensor::new(&[2], vec![1i16, -1]).unwrap());
+    /// assert_eq!(tensor.to_bytes(), [1, 0, 255, 255]);
+    /// ```
     pub fn from_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Option<Tensor> {
         let size = dtype.size()?;
         let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;

@@ -3,6 +3,16 @@
 use hardtack_bundle::DType;
 
 /// Borrowed elements of an input, row-major.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{DType, View};
+///
+/// let pixels = [0u8, 128, 255];
+/// let view = View::from(&pixels[..]);
+/// assert_eq!((view.dtype(), view.len()), (DType::U8, 3));
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum View<'a> {
@@ -15,6 +25,18 @@ pub enum View<'a> {
 }
 
 /// Borrowed memory for the elements of an output, row-major.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::{Tensor, ViewMut};
+///
+/// let mut tensor = Tensor::new(&[2], vec![0.0f32; 2]).unwrap();
+/// if let Some(ViewMut::F32(elements)) = ViewMut::of(&mut tensor) {
+///     elements.copy_from_slice(&[1.0, 2.0]);
+/// }
+/// assert_eq!(tensor.to_f32(), [1.0, 2.0]);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ViewMut<'a> {

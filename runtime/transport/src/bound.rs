@@ -11,6 +11,15 @@ pub const BYTES_PER_BYTE: u64 = 4096;
 pub const BYTES_FREE: u64 = 64 << 10;
 
 /// Returns the maximum size of the bundle in a compressed file of this length, in bytes.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_transport::most_bytes;
+///
+/// // A compressed file of 10 kB cannot expand to 50 MB.
+/// assert!(most_bytes(10_000) < 50_000_000);
+/// ```
 pub const fn most_bytes(transport_bytes: u64) -> u64 {
     BYTES_FREE.saturating_add(transport_bytes.saturating_mul(BYTES_PER_BYTE))
 }

@@ -4,6 +4,27 @@
 //! decompresses a bundle while it arrives, byte for byte, and verifies it. It needs neither `std`
 //! nor an allocator, only [`Memory`] of 34 KiB. Its arithmetic uses integers, so the result is the
 //! same on every machine. The feature `alloc` adds `pack`, which compresses a bundle.
+//!
+//! Compress a bundle, with the feature `alloc`, and decompress it:
+//!
+//! ```
+//! # #[cfg(feature = "alloc")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+//! # std::env::set_current_dir(folder)?;
+//! let bundle = std::fs::read("kws_dscnn.tack")?;
+//! let compressed = hardtack_transport::pack(&bundle)?;
+//! assert!(compressed.len() < bundle.len());
+//!
+//! let mut decompressed = Vec::new();
+//! let summary = hardtack_transport::unpack(&compressed[..], &mut decompressed)?;
+//! assert_eq!(decompressed, bundle);
+//! assert_eq!(summary.length, bundle.len() as u64);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "alloc"))]
+//! # fn main() {}
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -124,6 +124,26 @@ impl Default for Memory {
 /// # Errors
 /// Returns an error if reading or writing fails, or if the input is not exactly one complete
 /// compressed bundle.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_transport::{UnpackError, unpack};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/transport");
+/// # std::env::set_current_dir(folder)?;
+/// # let mut flash = [0; 64 << 10];
+/// // flash: &mut [u8], 64 KiB
+/// let file = std::fs::read("kws_dscnn.tackz")?;
+/// let summary = unpack(&file[..], &mut flash[..]).map_err(|error| error.to_string())?;
+/// println!("{} bytes, {}", summary.length, summary.root);
+///
+/// let cut = unpack(&file[..1000], &mut flash[..]);
+/// assert_eq!(cut, Err(UnpackError::Truncated));
+/// # Ok(())
+/// # }
+/// ```
 pub fn unpack<R: Read, W: Write>(
     reader: R,
     writer: W,
@@ -149,6 +169,26 @@ pub fn unpack_in<R: Read, W: Write>(
 ///
 /// # Errors
 /// Returns the errors of [`unpack`].
+///
+/// # Examples
+///
+/// Reject bundles that do not fit a flash region of 16 KiB:
+///
+/// ```
+/// use hardtack_transport::{Memory, UnpackError, UnpackOptions, unpack_with};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/transport");
+/// # std::env::set_current_dir(folder)?;
+/// let file = std::fs::read("kws_dscnn.tackz")?;
+/// let options = UnpackOptions { limit: 16 << 10 };
+/// let mut memory = Memory::new();
+/// let mut flash = [0; 16 << 10];
+/// let result = unpack_with(&mut memory, &file[..], &mut flash[..], &options);
+/// assert!(matches!(result, Err(UnpackError::TooLarge { limit: 16384, .. })));
+/// # Ok(())
+/// # }
+/// ```
 pub fn unpack_with<R: Read, W: Write>(
     memory: &mut Memory,
     reader: R,

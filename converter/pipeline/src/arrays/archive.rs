@@ -15,6 +15,26 @@ use super::{Error, read_array};
 ///
 /// Opening an archive reads only the names. [`describe`](Archive::describe) reads the header of one
 /// array, and [`read`](Archive::read) its elements. Other arrays are never decompressed.
+///
+/// # Examples
+///
+/// Read the first ten samples of an array:
+///
+/// ```
+/// use hardtack_converter::arrays::Archive;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # std::env::set_current_dir(data)?;
+/// let mut archive = Archive::open("calibration.npz".as_ref())?;
+/// assert!(archive.names().any(|name| name == "x"));
+/// let description = archive.describe("x")?.unwrap();
+/// println!("{} {:?}", description.dtype, description.shape);
+/// let first = archive.read_rows("x", 10)?.unwrap();
+/// assert_eq!(first.shape()[0], 10);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Archive {
     path: PathBuf,
     names: Vec<String>,

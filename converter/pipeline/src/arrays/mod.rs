@@ -76,6 +76,23 @@ pub fn read_npy(path: &Path) -> Result<Tensor, Error> {
 ///
 /// # Errors
 /// Returns [`Error::Read`], [`Error::Archive`] or [`Error::Array`].
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::arrays::read_npz;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # std::env::set_current_dir(data)?;
+/// let arrays = read_npz("calibration.npz".as_ref())?;
+/// for (name, tensor) in &arrays {
+///     println!("{name}: {}{:?}", tensor.dtype(), tensor.shape()); // x: i8[100, 49, 10, 1]
+/// }
+/// assert_eq!(arrays[0].1.shape(), [100, 49, 10, 1]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
     Archive::open(path)?.all()
 }
@@ -85,6 +102,23 @@ pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, Error> {
 ///
 /// # Errors
 /// Returns [`Error::Write`].
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::Tensor;
+/// use hardtack_converter::arrays::{read_npz, write_npz};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// let x = Tensor::new(&[2, 3], vec![0.5f32; 6]).unwrap();
+/// let y = Tensor::new(&[2], vec![4i64, 7]).unwrap();
+/// write_npz("samples.npz".as_ref(), [("x", &x), ("y", &y)])?;
+/// assert_eq!(read_npz("samples.npz".as_ref())?, [("x".to_owned(), x), ("y".to_owned(), y)]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn write_npz<'a>(
     path: &Path,
     arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
@@ -99,6 +133,23 @@ pub fn write_npz<'a>(
 ///
 /// # Errors
 /// Returns the I/O errors of the writer.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Cursor;
+///
+/// use hardtack::Tensor;
+/// use hardtack_converter::arrays::write_npz_to;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let x = Tensor::new(&[1000], vec![0.5f32; 1000]).unwrap();
+/// let mut bytes = Vec::new();
+/// write_npz_to(Cursor::new(&mut bytes), [("x", &x)])?;
+/// assert!(bytes.starts_with(b"PK") && bytes.len() < 1000);
+/// # Ok(())
+/// # }
+/// ```
 pub fn write_npz_to<'a>(
     writer: impl Write + Seek,
     arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,

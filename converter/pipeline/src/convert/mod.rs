@@ -39,6 +39,26 @@ const DRAWS: f64 = 4.0;
 /// Returns an error if the model, the options and the calibration data do not fit together, if a
 /// stage changes the model's outputs, or if a file cannot be read or written. An existing `output`
 /// is then unchanged.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::{Options, Silent, convert};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # let folder = tempfile::tempdir()?;
+/// # for name in ["kws_dscnn.onnx", "calibration.npz"] {
+/// #     std::fs::copy(format!("{data}/{name}"), folder.path().join(name))?;
+/// # }
+/// # std::env::set_current_dir(&folder)?;
+/// let (source, output) = ("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref());
+/// let report = convert(source, output, &Options::default(), &mut Silent)?;
+/// println!("{} bytes of ONNX became {} bytes", report.source_bytes, report.bundle_bytes);
+/// assert!(std::fs::exists("kws.tack")?);
+/// # Ok(())
+/// # }
+/// ```
 pub fn convert(
     source: &Path,
     output: &Path,

@@ -20,6 +20,23 @@ const STACK: usize = 64 << 20;
 ///
 /// # Errors
 /// Returns an [`ImportError`]. [`ImportError::Stopped`] reports a crash or an exceeded limit.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::guard::{Limits, import_guarded};
+/// use hardtack_converter::import::ImportOptions;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # std::env::set_current_dir(&folder)?;
+/// std::fs::write("model.onnx", b"\x08\x07 damaged")?;
+/// let limits = Limits { seconds: 60, ..Limits::default() };
+/// let error = import_guarded("model.onnx".as_ref(), &ImportOptions::default(), &limits);
+/// println!("{}", error.unwrap_err());
+/// # Ok(())
+/// # }
+/// ```
 pub fn import_guarded(
     path: &Path,
     options: &ImportOptions,

@@ -72,6 +72,22 @@ pub struct Source {
 ///
 /// # Panics
 /// Panics on some malformed files; [`crate::guard::import_guarded`] turns that into an error.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::import::{ImportOptions, import};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
+/// # std::env::set_current_dir(data)?;
+/// let options = ImportOptions { set: vec![("batch".into(), "1".into())] };
+/// let imported = import("kws_dscnn.onnx".as_ref(), &options)?;
+/// println!("{} nodes from {}", imported.source.nodes, imported.source.producer);
+/// assert_eq!((imported.source.opset, imported.source.parameters), (13, 22_605));
+/// # Ok(())
+/// # }
+/// ```
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     log::trace!(target: STAGE, "reading the file");
     let proto::Source { model: mut source, digest, bytes } = proto::read(path)?;

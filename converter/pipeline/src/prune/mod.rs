@@ -36,6 +36,21 @@ const PLACES: f64 = 2.0;
 const STEP: f64 = 0.01;
 
 /// The target of pruning: the fraction to remove, from 0 to 1.
+///
+/// # Examples
+///
+/// Remove half of the MACs of a model:
+///
+/// ```
+/// use hardtack_converter::{Options, PruneTarget};
+///
+/// let options = Options {
+///     prune_channels: Some(PruneTarget::Macs(0.5)),
+///     calibration: Some("calibration.npz".into()),
+///     ..Options::default()
+/// };
+/// assert_eq!(options.prune_channels.unwrap().to_string(), "macs=50%");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PruneTarget {
     /// The fraction of the layers' MACs.

@@ -6,6 +6,15 @@ use super::scale::{Quantization, Range};
 use crate::report::RangeReport;
 
 /// The method that chooses a range.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::quantize::Method;
+///
+/// let names = Method::ALL.map(Method::name);
+/// assert_eq!(names, ["min-max", "moving-average", "percentile", "entropy", "mse"]);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {

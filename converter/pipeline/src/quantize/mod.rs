@@ -84,6 +84,23 @@ pub struct Told {
 }
 
 /// Options of quantization.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_converter::Options;
+/// use hardtack_converter::quantize::{Method, Settings};
+///
+/// let quantize = Settings {
+///     method: Method::Percentile,
+///     keep_float: vec!["Softmax_12".into()],
+///     max_error: Some(0.02),
+///     ..Settings::default()
+/// };
+/// let texts = quantize.texts();
+/// assert_eq!(texts[0], ("ranges".into(), "percentile".into()));
+/// let options = Options { int8: true, quantize, ..Options::default() };
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The method that chooses the ranges of activations.

@@ -23,6 +23,29 @@ pub struct GoldenTensor<'a> {
 }
 
 /// Builds the bytes of a golden section.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::DType;
+/// use hardtack_bundle::golden::{Content, Generator, Golden, GoldenBuilder, GoldenTensor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tensor = |name, content| GoldenTensor {
+///     name,
+///     dtype: DType::I8,
+///     shape: &[1, 4],
+///     content,
+///     tolerance: 0.0,
+/// };
+/// let input = Content::Generated(Generator { seed: 1, low: -128.0, high: 128.0 });
+/// let mut builder = GoldenBuilder::new();
+/// builder.case(&[tensor("x", input)], &[tensor("y", Content::Stored(&[1, 2, 3, 4]))])?;
+/// let section = builder.finish();
+/// assert_eq!(Golden::parse(&section)?.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct GoldenBuilder {
     bytes: Vec<u8>,

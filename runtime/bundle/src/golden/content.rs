@@ -24,6 +24,16 @@ pub enum Content<'a> {
 /// `z = mix(seed + (i + 1) · 0x9E3779B97F4A7C15)` modulo 2^64. `mix` is the finalizer of SplitMix64
 /// (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014). For integer
 /// element types, the result is rounded down.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::golden::Generator;
+///
+/// let generator = Generator { seed: 7, low: 0.0, high: 2.0 };
+/// let elements: Vec<f32> = (0..100).map(|index| generator.element(index)).collect();
+/// assert!(elements.iter().all(|element| (0.0..2.0).contains(element)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Generator {
     /// The seed of the sequence.

@@ -6,6 +6,24 @@ use crate::manifest::MAX_RANK;
 use crate::{DType, Error};
 
 /// The golden vectors of a bundle. A value of this type is known to be well-formed.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_bundle::Bundle;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let file = std::fs::read("kws_dscnn.tack")?;
+/// let golden = Bundle::parse(&file)?.golden()?.unwrap();
+/// for case in golden.cases() {
+///     let output = case.outputs().next().unwrap();
+///     assert_eq!((output.name, output.tolerance), ("probs", 0.0));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Golden<'a> {
     bytes: &'a [u8],

@@ -37,6 +37,24 @@ pub enum Token {
 }
 
 /// A dimension.
+///
+/// # Examples
+///
+/// The dimension `2 · seq + 1`, where `seq` is symbol 0:
+///
+/// ```
+/// use hardtack_bundle::graph::{Dim, Token};
+///
+/// let dim = Dim::Expression(vec![
+///     Token::Value(2),
+///     Token::Symbol(0),
+///     Token::Multiply(2),
+///     Token::Value(1),
+///     Token::Add(2),
+/// ]);
+/// assert_eq!(dim.evaluate(&[Some(16)]), Some(33));
+/// assert_eq!(dim.evaluate(&[None]), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Dim {
     /// A number.

@@ -71,6 +71,39 @@ pub struct Constant {
 }
 
 /// The graph of a model, or the body of a loop or branch.
+///
+/// # Examples
+///
+/// The graph of `y = abs(x)`, encoded and decoded:
+///
+/// ```
+/// use hardtack_bundle::DType;
+/// use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, Outlet, Unary};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = |name: &str, operator, inputs| Node {
+///     name: name.into(),
+///     operator,
+///     inputs,
+///     outputs: vec![Fact { dtype: DType::F32, shape: vec![Dim::symbol(0), Dim::Value(3)] }],
+/// };
+/// let [x, y] = [0, 1].map(|node| Outlet { node, slot: 0 });
+/// let graph = Graph {
+///     symbols: vec!["batch".into()],
+///     nodes: vec![
+///         node("x", Operator::Input, vec![]),
+///         node("y", Operator::Unary(Unary::Abs), vec![x]),
+///     ],
+///     inputs: vec![0],
+///     outputs: vec![y],
+///     output_names: vec!["y".into()],
+///     ..Graph::default()
+/// };
+/// graph.check()?;
+/// assert_eq!(Graph::from_bytes(&graph.to_bytes()?)?, graph);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     /// The names of the symbols in dimensions, by index.

@@ -19,6 +19,34 @@ const ALIGNMENT: u64 = 16;
 ///
 /// Tensors, inputs and outputs are numbered in the order they are added; steps run in the order
 /// they are added. [`Builder::finish`] reports errors that depend on the whole program.
+///
+/// # Examples
+///
+/// A program that computes `y = |x|`:
+///
+/// ```
+/// use hardtack_engine::program::{PortType, Walk};
+/// use hardtack_engine::{Builder, Input, Output, Program};
+/// use hardtack_kernels::Kernels;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut builder = Builder::new();
+/// let (input, output) = (builder.input(PortType::F32, 2), builder.output(PortType::F32, 2));
+/// let x = builder.tensor("x", [1, 1, 2], 0.5, 0);
+/// let y = builder.tensor("y", [1, 1, 2], 0.25, -128);
+/// builder.quantize("x", input, x, Walk::contiguous(2))?;
+/// builder.lookup("abs", x, y, f32::abs)?;
+/// builder.dequantize("y", y, output, Walk::contiguous(2));
+/// let built = builder.finish()?;
+///
+/// let program = Program::parse(&built.code, &built.weights)?;
+/// let (mut arena, mut result) = (vec![0; built.plan.arena_bytes as usize], [0.0; 2]);
+/// let (inputs, outputs) = ([Input::F32(&[-3.0, 1.5])], &mut [Output::F32(&mut result)]);
+/// program.run(&Kernels::SCALAR, &mut arena, &inputs, outputs)?;
+/// assert_eq!(result, [3.0, 1.5]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     inputs: Vec<Port>,

@@ -41,6 +41,46 @@ impl Builder {
     ///
     /// # Errors
     /// If the layer is malformed, or an accumulator can overflow for some input.
+    ///
+    /// # Examples
+    ///
+    /// A fully connected layer: `y = 2 · x₀ − x₁`.
+    ///
+    /// ```
+    /// use hardtack_engine::program::{Clamp, Window};
+    /// use hardtack_engine::{Builder, Layer};
+    /// # use hardtack_engine::program::{PortType, Walk};
+    /// # use hardtack_engine::{Input, Output, Program};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut builder = Builder::new();
+    /// let x = builder.tensor("x", [1, 1, 2], 0.1, 0);
+    /// let y = builder.tensor("y", [1, 1, 1], 0.5, 0);
+    /// # let (input, output) = (builder.input(PortType::F32, 2), builder.output(PortType::F32, 1));
+    /// # builder.quantize("x", input, x, Walk::contiguous(2))?;
+    /// let layer = Layer {
+    ///     input: x,
+    ///     output: y,
+    ///     window: Window { kernel: [1; 2], stride: [1; 2], dilation: [1; 2], pad: [0; 2] },
+    ///     groups: 1,
+    ///     weights: &[2, -1],
+    ///     weight_scales: &[1.0],
+    ///     bias: &[0],
+    ///     residual: None,
+    ///     clamp: Clamp::FULL,
+    /// };
+    /// builder.conv("y", &layer)?;
+    /// # builder.dequantize("y", y, output, Walk::contiguous(1));
+    /// # let built = builder.finish()?;
+    /// # let program = Program::parse(&built.code, &built.weights)?;
+    /// # let (mut arena, mut result) = (vec![0; program.arena_bytes()], [0.0]);
+    /// # let outputs = &mut [Output::F32(&mut result)];
+    /// # let kernels = &hardtack_kernels::Kernels::SCALAR;
+    /// # program.run(kernels, &mut arena, &[Input::F32(&[3.0, 1.0])], outputs)?;
+    /// # assert_eq!(result, [5.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn conv(&mut self, name: &str, layer: &Layer<'_>) -> Result<(), BuildError> {
         self.conv_and(name, layer, 1.0)
     }

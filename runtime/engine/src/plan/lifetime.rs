@@ -25,6 +25,26 @@ pub struct Placement {
 }
 
 /// The memory plan of a program's arena.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_engine::{Plan, Program};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let file = "/../../tests/frozen/programs/kws_dscnn_i8.tack";
+/// # let file = std::fs::read(format!("{}{file}", env!("CARGO_MANIFEST_DIR")))?;
+/// # let (code, weights) = (&file[1024..3431], &file[3456..31_200]);
+/// // `code` and `weights` are the two sections of a bundle that contain the program.
+/// let program = Program::parse(code, weights)?;
+/// let plan = Plan::of(&program, None);
+/// for tensor in &plan.tensors {
+///     println!("{}: {} bytes at {}", tensor.name, tensor.bytes, tensor.offset);
+/// }
+/// assert_eq!(plan.arena_bytes as usize, program.arena_bytes());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The size of the arena in bytes.

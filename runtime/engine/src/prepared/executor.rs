@@ -32,6 +32,28 @@ impl Observer for NoHook {}
 
 /// A program prepared for an instruction set: its steps lowered to kernel operations, and its
 /// weights in the layout of the kernels. Weights that already have this layout are used in place.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_engine::{Aligned, Executor, Input, Output, Program};
+/// use hardtack_kernels::Isa;
+/// use hardtack_kernels::strided::Alone;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let file = "/../../tests/frozen/programs/kws_dscnn_i8.tack";
+/// # let file = std::fs::read(format!("{}{file}", env!("CARGO_MANIFEST_DIR")))?;
+/// # let (code, weights) = (&file[1024..3431], &file[3456..31_200]);
+/// // `code` and `weights` are the two sections of a bundle that contain the program.
+/// let executor = Executor::new(Program::parse(code, weights)?, Isa::detect())?;
+/// let mut arena = Aligned::zeroed(executor.arena_bytes());
+/// let (features, mut scores) = ([0i8; 490], [0i8; 12]);
+/// let outputs = &mut [Output::I8(&mut scores)];
+/// executor.run(&Alone, arena.bytes_mut(), &[Input::I8(&features)], outputs)?;
+/// assert!(scores.iter().any(|score| *score > -128));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Executor<B> {
     program: Program<B>,

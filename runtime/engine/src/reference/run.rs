@@ -71,6 +71,38 @@ impl<B: AsRef<[u8]>> Program<B> {
     /// Runs like [`Program::run`] and calls `observer` after each step with the step's index, the
     /// step and the arena. Use [`Tensor::in_arena`](crate::program::Tensor::in_arena) to read the
     /// step's output.
+    ///
+    /// # Examples
+    ///
+    /// Print the largest element that each step writes:
+    ///
+    /// ```
+    /// use hardtack_engine::program::Step;
+    /// use hardtack_engine::{Input, Output, Program};
+    /// use hardtack_kernels::Kernels;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let file = "/../../tests/frozen/programs/kws_dscnn_i8.tack";
+    /// # let file = std::fs::read(format!("{}{file}", env!("CARGO_MANIFEST_DIR")))?;
+    /// # let (code, weights) = (&file[1024..3431], &file[3456..31_200]);
+    /// // `code` and `weights` are the two sections of a bundle that contain the program.
+    /// let program = Program::parse(code, weights)?;
+    /// let mut arena = vec![0i8; program.arena_bytes()];
+    /// let (features, mut scores) = ([0i8; 490], [0i8; 12]);
+    /// let (inputs, outputs) = ([Input::I8(&features)], &mut [Output::I8(&mut scores)]);
+    /// let mut written = 0;
+    /// let mut observer = |index: usize, step: &Step, arena: &[i8]| {
+    ///     let output = step.writes().and_then(|id| program.tensor(id));
+    ///     if let Some(elements) = output.and_then(|output| output.in_arena(arena)) {
+    ///         println!("step {index}: at most {:?}", elements.iter().max());
+    ///         written += 1;
+    ///     }
+    /// };
+    /// program.run_observed(&Kernels::SCALAR, &mut arena, &inputs, outputs, &mut observer)?;
+    /// assert!(written > 10);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn run_observed(
         &self,
         kernels: &ReferenceKernels,

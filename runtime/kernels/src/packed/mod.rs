@@ -25,6 +25,16 @@ pub mod depthwise;
 pub mod product;
 
 /// A layout of packed weights, one per family of instruction sets.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack_kernels::Isa;
+/// use hardtack_kernels::packed::Packing;
+///
+/// assert_eq!(Isa::NeonDot.packing(), Some(Packing::NeonDot));
+/// assert_eq!(Isa::Scalar.packing(), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
     /// Vectors of 16 accumulators, 4 MACs each, u8 activations: AVX-512 VNNI.

@@ -5,6 +5,26 @@ use crate::{Affine, Product, Ranges};
 ///
 /// # Panics
 /// If `output` has the wrong length or another slice is too short.
+///
+/// # Examples
+///
+/// A row of two floats times a matrix of 2 × 2 integers:
+///
+/// ```
+/// use hardtack_kernels::{Product, Ranges, product};
+///
+/// let case = Product {
+///     input: &[1.0, -0.5],
+///     depth: 2,
+///     ranges: Ranges::Row,
+///     weights: &[2, 4, 6, 8],
+///     scales: &[0.5, 0.25],
+///     bias: &[0.0, 1.0],
+/// };
+/// let mut output = [0.0; 2];
+/// product(&case, &mut output);
+/// assert!((output[0] - -0.5).abs() < 0.02 && (output[1] - 1.0).abs() < 0.02);
+/// ```
 pub fn product(product: &Product<'_>, output: &mut [f32]) {
     let columns = product.scales.len();
     let tensor = Affine::of(extent(product.input));

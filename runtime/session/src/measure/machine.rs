@@ -4,6 +4,20 @@ use std::fs;
 use std::path::Path;
 
 /// The system's readings at one moment; `None` if the system does not report a value.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::measure::Machine;
+///
+/// let before = Machine::now();
+/// // … measure …
+/// let after = Machine::now();
+/// if let Some(true) = after.was_throttled_since(&before) {
+///     println!("the processor was throttled");
+/// }
+/// assert_eq!(before.model, after.model);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Machine {
     /// The name of the board or the processor.

@@ -1,4 +1,23 @@
 //! Measures how fast a bundle runs on this machine, called as a fast application calls it.
+//!
+//! ```
+//! use std::time::Instant;
+//!
+//! use hardtack::measure::Subject;
+//! use hardtack::{Bundle, Options};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+//! # std::env::set_current_dir(folder)?;
+//! let began = Instant::now();
+//! let bundle = Bundle::open("kws_dscnn.tack")?;
+//! let mut subject = Subject::new(&bundle, Options::default(), began)?;
+//! let measurement = subject.measure(Some(20))?;
+//! println!("{:.3} ms with {}", measurement.percentile_ms(0.5), measurement.isa);
+//! assert_eq!(measurement.times.len(), 20);
+//! # Ok(())
+//! # }
+//! ```
 
 mod json;
 mod machine;

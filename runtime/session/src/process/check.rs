@@ -17,6 +17,17 @@ const MAX_BANDS: u16 = 1 << 10;
 ///
 /// # Errors
 /// Returns [`Error::Setting`], which names the setting and its requirement.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::process::{Error, check};
+/// use hardtack_bundle::process::{Array, Preprocess};
+///
+/// let numbers = |value: f32| [value].into_iter().collect();
+/// let process = Preprocess::Array(Array { mean: numbers(0.0), deviation: numbers(0.0) });
+/// assert!(matches!(check(&process), Err(Error::Setting { setting: "deviation", .. })));
+/// ```
 pub fn check(process: &Preprocess) -> Result<(), Error> {
     match process {
         Preprocess::Image(image) => check_image(image),

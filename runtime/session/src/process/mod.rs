@@ -3,6 +3,34 @@
 //!
 //! Arrays need no feature of this crate. Decoding JPEG and PNG needs `image`, and audio needs
 //! `audio`.
+//!
+//! Classify one sample:
+//!
+//! ```
+//! use hardtack::process::{Postprocessor, Preprocessor};
+//! use hardtack::{Bundle, Session, Tensor};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/firmware/data/seven.bin");
+//! # let features = std::fs::read(path)?.into_iter().map(|byte| byte as i8).collect::<Vec<_>>();
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+//! # std::env::set_current_dir(folder)?;
+//! let bundle = Bundle::open("kws_dscnn_i8.tack")?;
+//! let mut session = Session::new(&bundle)?;
+//! let manifest = bundle.manifest()?;
+//! let (input, output) = (&manifest.inputs[0], &manifest.outputs[0]);
+//! let pre = Preprocessor::new(bundle.preprocess()?.unwrap(), input)?;
+//! let labels = bundle.labels()?.unwrap();
+//! let post = Postprocessor::new(bundle.postprocess()?.unwrap(), output, labels.iter());
+//!
+//! // `features` are 49 × 10 integers, of the kind that the model was trained on.
+//! let sample = pre.array(&Tensor::new(&[49, 10], features).unwrap())?;
+//! let outputs = session.run(&[(input.name, &sample)])?;
+//! let best = post.top(&outputs[0].1, 1)?[0];
+//! println!("{} {:.2}", best.label.unwrap(), best.score);
+//! # Ok(())
+//! # }
+//! ```
 
 mod array;
 #[cfg(feature = "audio")]
@@ -52,6 +80,27 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Turns images, audio or arrays into a model's first input.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::process::Preprocessor;
+/// use hardtack::{Bundle, Tensor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn_i8.tack")?;
+/// let manifest = bundle.manifest()?;
+/// let settings = bundle.preprocess()?.ok_or("the bundle describes no pre-processing")?;
+/// let preprocessor = Preprocessor::new(settings, &manifest.inputs[0])?;
+///
+/// let features = Tensor::new(&[49, 10], vec![83i8; 490]).unwrap();
+/// let input = preprocessor.array(&features)?;
+/// assert_eq!(input.shape(), [1, 49, 10, 1]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Preprocessor {
     /// The pre-processing; `None` only converts arrays to the type and shape of the input.
@@ -82,6 +131,25 @@ impl Preprocessor {
 
     /// Creates the pre-processing for a bundle that describes none. It converts arrays to the
     /// element type of the input and adds a missing batch dimension.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack::process::Preprocessor;
+    /// use hardtack::{Bundle, Tensor};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let bundle = Bundle::open("kws_dscnn_i8.tack")?;
+    /// let manifest = bundle.manifest()?;
+    /// let preprocessor = Preprocessor::identity(&manifest.inputs[0]);
+    /// let features = Tensor::new(&[49, 10], vec![0.5f32; 490]).unwrap();
+    /// let input = preprocessor.array(&features)?;
+    /// assert_eq!((input.dtype(), input.shape()), (hardtack::DType::I8, &[1, 49, 10, 1][..]));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn identity(input: &Port<'_>) -> Preprocessor {
         Preprocessor { process: None, target: Target::of(input) }
     }
@@ -90,6 +158,46 @@ impl Preprocessor {
     ///
     /// # Errors
     /// Returns [`Error::File`], which names the file and contains the reason.
+    ///
+    /// # Examples
+    ///
+    /// Read a photo, with the feature `image`:
+    ///
+    /// ```
+    /// use std::path::Path;
+    ///
+    /// use hardtack::process::Preprocessor;
+    /// # use hardtack_bundle::manifest::{Extent, Layout, Port};
+    /// # use hardtack_bundle::process::{ChannelOrder, Colour, Fit, Image, Preprocess};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data");
+    /// # std::env::set_current_dir(data)?;
+    /// # let process = Preprocess::Image(Image {
+    /// #     height: 128,
+    /// #     width: 128,
+    /// #     fit: Fit::Stretch,
+    /// #     colour: Colour::Rgb,
+    /// #     order: ChannelOrder::Nhwc,
+    /// #     mean: [127.5].into_iter().collect(),
+    /// #     deviation: [127.5].into_iter().collect(),
+    /// # });
+    /// # let input = Port {
+    /// #     name: "image",
+    /// #     dtype: hardtack::DType::F32,
+    /// #     shape: [1, 128, 128, 3].map(Extent::Fixed).into_iter().collect(),
+    /// #     layout: Layout::Nhwc,
+    /// #     quantization: None,
+    /// # };
+    /// // `process` and `input` come from the bundle.
+    /// let preprocessor = Preprocessor::new(process, &input)?;
+    /// # #[cfg(feature = "image")]
+    /// for tensor in preprocessor.file(Path::new("photos/cat.jpg"))? {
+    ///     assert_eq!(tensor.shape(), [1, 128, 128, 3]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn file(&self, path: &Path) -> Result<Inputs, Error> {
         read(path)
             .and_then(|bytes| self.bytes(&bytes))
@@ -167,6 +275,24 @@ impl Preprocessor {
     ///
     /// # Errors
     /// Returns the errors of [`Preprocessor::array`] that depend on type and shape only.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack::process::Preprocessor;
+    /// use hardtack::{Bundle, DType};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+    /// # std::env::set_current_dir(folder)?;
+    /// let bundle = Bundle::open("kws_dscnn.tack")?;
+    /// let manifest = bundle.manifest()?;
+    /// let preprocessor = Preprocessor::identity(&manifest.inputs[0]);
+    /// assert!(preprocessor.accepts(DType::F32, &[49, 10]).is_ok());
+    /// assert!(preprocessor.accepts(DType::F32, &[1_000_000, 7]).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn accepts(&self, dtype: DType, shape: &[usize]) -> Result<(), Error> {
         if shape.contains(&0) {
             return Err(Error::EmptyArray { shape: shape.into() });

@@ -8,6 +8,30 @@ use super::input::{is_float, to_i64};
 use crate::Tensor;
 
 /// Turns a model's first output into classes.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::process::Postprocessor;
+/// use hardtack::{Bundle, Tensor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
+/// # std::env::set_current_dir(folder)?;
+/// let bundle = Bundle::open("kws_dscnn_i8.tack")?;
+/// let manifest = bundle.manifest()?;
+/// let settings = bundle.postprocess()?.ok_or("the bundle describes no post-processing")?;
+/// let labels = bundle.labels()?.ok_or("the bundle has no labels")?;
+/// let classes = Postprocessor::new(settings, &manifest.outputs[0], labels.iter());
+///
+/// let mut scores = vec![-128i8; 12];
+/// scores[9] = 100;
+/// let top = classes.top(&Tensor::new(&[1, 12], scores).unwrap(), 1)?;
+/// assert_eq!(top[0].label, Some("Yes"));
+/// println!("{:.0} %", 100.0 * top[0].score); // 89 %
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Postprocessor<'a> {
     process: Postprocess,
@@ -81,6 +105,18 @@ impl<'a> Postprocessor<'a> {
 }
 
 /// Converts the elements of an output to f32, dequantizing integers if it is quantized.
+///
+/// # Examples
+///
+/// ```
+/// use hardtack::Tensor;
+/// use hardtack::process::reals;
+/// use hardtack_bundle::manifest::Quantization;
+///
+/// let scores = Tensor::new(&[3], vec![-128i8, 0, 127]).unwrap();
+/// let quantization = Quantization { scale: 1.0 / 256.0, zero_point: -128 };
+/// assert_eq!(reals(&scores, Some(quantization)), [0.0, 0.5, 255.0 / 256.0]);
+/// ```
 pub fn reals(output: &Tensor, quantization: Option<Quantization>) -> Vec<f32> {
     let mut values = output.to_f32();
     if let Some(Quantization { scale, zero_point }) = quantization
