@@ -8,8 +8,8 @@
 //! have a limited number of significant bits ([`SCALE_BITS`], [`TERM_SCALE_BITS`]), so that fused
 //! and separate multiply-add give the same result.
 //!
-//! [`Kernels`] is the table of the reference implementation, and [`strided::Kernels`] that of the
-//! SIMD kernels.
+//! [`ReferenceKernels`] is the table of the reference implementation, and [`strided::Kernels`] that
+//! of the SIMD kernels.
 #![no_std]
 #![cfg_attr(
     target_os = "none",

@@ -39,7 +39,7 @@ pub struct Residual<'a> {
 /// A fully connected layer of three inputs and one output:
 ///
 /// ```
-/// use hardtack_kernels::{Clamp, Conv, Image, Kernels, Window};
+/// use hardtack_kernels::{Clamp, Conv, Image, ReferenceKernels, Window};
 ///
 /// let conv = Conv {
 ///     input: &[1, 2, 3],
@@ -56,7 +56,7 @@ pub struct Residual<'a> {
 ///     clamp: Clamp::FULL,
 /// };
 /// let mut output = [0];
-/// (Kernels::NATIVE.conv)(&conv, &mut output);
+/// (ReferenceKernels::NATIVE.conv)(&conv, &mut output);
 /// assert_eq!(output, [9]); // (10 + 40 - 15 + 7) / 4 = 10.5 rounds to 10, plus the zero point
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ use crate::{
 /// Add two tensors of scale 0.5 into one of scale 1:
 ///
 /// ```
-/// use hardtack_kernels::{Add, Clamp, Kernels};
+/// use hardtack_kernels::{Add, Clamp, ReferenceKernels};
 ///
 /// let add = Add {
 ///     a: &[10, 20, 127],
@@ -25,7 +25,7 @@ use crate::{
 ///     clamp: Clamp::FULL,
 /// };
 /// let mut sum = [0; 3];
-/// (Kernels::SCALAR.add)(&add, &mut sum);
+/// (ReferenceKernels::SCALAR.add)(&add, &mut sum);
 /// assert_eq!(sum, [6, -10, 127]); // 6.5 rounds to even
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -99,14 +99,15 @@ impl Default for Limits {
 /// # Examples
 ///
 /// ```
-/// use hardtack::{Bundle, Error, Limits, Options, Resource, Session};
+/// use hardtack::{Bundle, Error, Limits, SessionOptions, Resource, Session};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
 /// # std::env::set_current_dir(folder)?;
 /// let bundle = Bundle::open("kws_dscnn.tack")?;
 /// let limits = Limits::default().with_operations(1_000_000);
-/// let error = Session::with_options(&bundle, Options { limits, ..Options::default() }).err();
+/// let options = SessionOptions { limits, ..SessionOptions::default() };
+/// let error = Session::with_options(&bundle, options).err();
 /// let Some(Error::Exceeded(exceeded)) = error else { panic!("{error:?}") };
 /// assert_eq!(exceeded.resource, Resource::Operations);
 /// println!("the model needs {} operations", exceeded.needed);
@@ -161,14 +162,15 @@ impl std::error::Error for Exceeded {}
 /// ```
 /// use std::time::Duration;
 ///
-/// use hardtack::{Bundle, Error, Limits, Options, Session, Stopped, Tensor};
+/// use hardtack::{Bundle, Error, Limits, SessionOptions, Session, Stopped, Tensor};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
 /// # std::env::set_current_dir(folder)?;
 /// let bundle = Bundle::open("kws_dscnn.tack")?;
 /// let limits = Limits::default().with_run_time(Duration::from_nanos(1));
-/// let mut session = Session::with_options(&bundle, Options { limits, ..Options::default() })?;
+/// let options = SessionOptions { limits, ..SessionOptions::default() };
+/// let mut session = Session::with_options(&bundle, options)?;
 /// let features = Tensor::new(&[1, 49, 10, 1], vec![0.5f32; 490]).unwrap();
 /// let error = session.run(&[("mfcc", &features)]).unwrap_err();
 /// assert!(matches!(error, Error::Stopped(Stopped::OutOfTime { .. })));

@@ -27,13 +27,13 @@ use crate::{Bundle, Error, Model, Outputs, Tensor, View, ViewMut};
 /// # Examples
 ///
 /// ```
-/// use hardtack::{Bundle, Isa, Options, Session};
+/// use hardtack::{Bundle, Isa, SessionOptions, Session};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
 /// # std::env::set_current_dir(folder)?;
 /// let bundle = Bundle::open("kws_dscnn.tack")?;
-/// let options = Options { threads: 2, isa: Some(Isa::Scalar), ..Options::default() };
+/// let options = SessionOptions { threads: 2, isa: Some(Isa::Scalar), ..SessionOptions::default() };
 /// let session = Session::with_options(&bundle, options)?;
 /// assert_eq!(session.threads(), 2);
 /// assert_eq!(session.isa(), Isa::Scalar);
@@ -141,7 +141,7 @@ impl Session {
     /// Change a model in memory before it runs, here the name of a node:
     ///
     /// ```
-    /// use hardtack::{Bundle, Model, Options, Ports, Session};
+    /// use hardtack::{Bundle, Model, SessionOptions, Ports, Session};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
@@ -152,7 +152,7 @@ impl Session {
     /// model.graph.nodes[0].name = "features".into();
     ///
     /// let (ports, prepared) = (Ports::of(&manifest), manifest.prepared);
-    /// let session = Session::from_model(&model, ports, prepared, Options::default())?;
+    /// let session = Session::from_model(&model, ports, prepared, SessionOptions::default())?;
     /// assert_eq!(session.inputs()[0].name, "mfcc");
     /// # Ok(())
     /// # }

@@ -1,7 +1,7 @@
 //! Optimized operations on strided images in one byte arena.
 //!
 //! An image has a row stride and a pixel stride. Activations are stored as bytes with the
-//! activation offset of [`Packing::activation_offset`](crate::packed::Packing::raise):
+//! activation offset of [`Packing::activation_offset`](crate::packed::Packing::activation_offset):
 //! `stored = integer + offset`. Their zero points and clamp bounds include the offset.
 //!
 //! An image that a padded window reads is surrounded by a *halo* of its zero point, so kernels
