@@ -7,9 +7,9 @@ use std::time::Duration;
 use hardtack::{Isa, Limits, SessionOptions};
 
 use crate::pointer::{read, text};
-use crate::status::{Failure, argument, value_or};
+use crate::status::{Failure, HardtackStatus, argument, guarded};
 
-/// The options of a session. Initialize them with `hardtack_options`.
+/// The options of a session. Initialize them with `hardtack_options()`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HardtackOptions {
@@ -35,11 +35,51 @@ pub struct HardtackOptions {
     pub run_time_limit: u64,
 }
 
-/// Returns the default options: one thread, no kept states, the best instruction set, and the
-/// default limits.
+/// Initializes options with the defaults: one thread, no kept states, the best instruction set, and
+/// the default limits. C and C++ call `hardtack_options()` instead.
+///
+/// The caller passes the size of the struct that it was compiled with, so a newer library writes no
+/// more than that, and options that an older library does not have are set to zero.
+///
+/// @param options  the options
+/// @param size     the size of `HardtackOptions` in bytes
+///
+/// # Safety
+/// `options` is NULL, or `size` bytes can be written there.
 #[unsafe(no_mangle)]
-pub extern "C" fn hardtack_options() -> HardtackOptions {
-    value_or(USUAL, || Ok(USUAL))
+pub unsafe extern "C" fn hardtack_options_init(
+    options: *mut HardtackOptions,
+    size: usize,
+) -> HardtackStatus {
+    // SAFETY: `options` is NULL, or `size` bytes can be written there.
+    guarded(|| unsafe { initialize(options, size) })
+}
+
+/// Returns the default options, as the inline function of the same name in the header does.
+pub fn hardtack_options() -> HardtackOptions {
+    USUAL
+}
+
+/// Writes the defaults to the first `size` bytes of `options`.
+///
+/// # Safety
+/// `options` is null, or `size` bytes can be written there.
+unsafe fn initialize(options: *mut HardtackOptions, size: usize) -> Result<(), Failure> {
+    if options.is_null() {
+        return Err(argument("options is NULL"));
+    }
+    if size < LEAST {
+        return Err(argument(format!("the options have at least {LEAST} bytes, not {size}")));
+    }
+    let known = size.min(size_of::<HardtackOptions>());
+    let usual = HardtackOptions { size: known, ..USUAL };
+    // SAFETY: `options` is not null, so `size` bytes can be written there. `usual` has `known`
+    // bytes, which is at most `size`.
+    unsafe {
+        options.cast::<u8>().write_bytes(0, size);
+        (&raw const usual).cast::<u8>().copy_to_nonoverlapping(options.cast(), known);
+    }
+    Ok(())
 }
 
 const USUAL: HardtackOptions = HardtackOptions {

@@ -271,6 +271,27 @@ fn outputs_that_share_memory_are_rejected() {
 }
 
 #[test]
+fn options_are_initialized_for_callers_of_other_releases() {
+    let least = std::mem::offset_of!(HardtackOptions, memory_limit);
+    let whole = size_of::<HardtackOptions>();
+    for size in [least, whole, whole + 24] {
+        let mut options = [0xaau8; 256];
+        // SAFETY: `options` has more than `size` bytes.
+        let status = unsafe { hardtack_options_init(options.as_mut_ptr().cast(), size) };
+        assert_eq!(status, HardtackStatus::Ok);
+        assert!(options[size..].iter().all(|byte| *byte == 0xaa), "{size}");
+        let stated = usize::from_ne_bytes(options[..size_of::<usize>()].try_into().unwrap());
+        assert_eq!(stated, size.min(whole));
+        assert!(options[stated..size].iter().all(|byte| *byte == 0), "{size}");
+    }
+    // SAFETY: nothing is written for a null pointer and for a size that is too small.
+    unsafe {
+        refused(hardtack_options_init(null_mut(), whole), "options is NULL");
+        refused(hardtack_options_init([0usize; 1].as_mut_ptr().cast(), least - 1), "at least");
+    }
+}
+
+#[test]
 fn options_of_other_sizes_and_values_are_checked() {
     let bundle = bundle("kws_dscnn_i8.tack");
     let mut made = null_mut();
