@@ -3,7 +3,7 @@
 mod shared;
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::quantize::Int16;
+use hardtack_converter::Int16;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Silent, convert};
 use shared::labelled::{Top1, answers, spec_path, task, top1};

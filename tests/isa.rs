@@ -7,7 +7,7 @@ mod shared;
 use std::path::Path;
 
 use hardtack::{Bundle, Isa, Options, Outputs, Packing, Session};
-use hardtack_converter::quantize::Int16;
+use hardtack_converter::Int16;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Silent, convert};
 use shared::labelled::{spec_path, task};

@@ -3,7 +3,7 @@
 mod shared;
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::quantize::Settings;
+use hardtack_converter::Settings;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Report, Silent, convert};
 use shared::labelled::{Top1, spec_path, task, top1};

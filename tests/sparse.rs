@@ -6,7 +6,7 @@ use std::path::Path;
 
 use hardtack::{Bundle, Isa, Options as Running, Session};
 use hardtack_bundle::{Digest, Family};
-use hardtack_converter::quantize::Settings;
+use hardtack_converter::Settings;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{Options, Silent, convert};
 use hardtack_engine::{Program, SparseLayer};

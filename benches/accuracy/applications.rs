@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::quantize::Settings;
+use hardtack_converter::Settings;
 use hardtack_converter::{MatrixStorage, Options, Report, Silent, convert};
 
 use crate::shared::applications::{denoised, distortion, recording, speech, topics};

@@ -20,8 +20,8 @@ use std::path::Path;
 use applications::{APPLICATIONS, Way};
 use hardtack::process::Preprocessor;
 use hardtack::{Bundle, Session, Tensor};
-use hardtack_converter::quantize::{Equalize, Int16, Method, Rounding, Settings};
 use hardtack_converter::spec::Spec;
+use hardtack_converter::{Equalize, Int16, Method, Rounding, Settings};
 use hardtack_converter::{MatrixStorage, Options, Silent, arrays, convert, samples};
 use shared::labelled::{Answers, answers, spec_path, task};
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use hardtack_converter::guard;
 use hardtack_converter::import::ImportError;
-use hardtack_converter::quantize::{Rounding, Settings};
 use hardtack_converter::spec::{self, Spec};
 use hardtack_converter::{Error, FloatStorage, MatrixStorage, Options, Progress, Report};
+use hardtack_converter::{Rounding, Settings};
 use serde_json::json;
 
 use crate::arguments::{Convert, Float, MaxError, Weights};

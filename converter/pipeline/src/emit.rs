@@ -1,28 +1,27 @@
 //! The emit stage: writes a model and its metadata as a bundle.
 
-use hardtack::{Constant, Data, Model, Tensor, family_of};
+use hardtack::{Constant, Model, Tensor, family_of};
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
-use hardtack_bundle::graph::{Dim, Graph, Operator};
+use hardtack_bundle::graph::{Dim, Graph};
 use hardtack_bundle::manifest::{self, Entry, Figure, Manifest, Provenance, State};
 use hardtack_bundle::{ALIGNMENT, DType, Digest, Sealed, SectionKind, Writer};
 use hardtack_engine::Builder;
 
 use crate::error::Error;
+use crate::graph::io::Ports;
+use crate::graph::summary::needs_float;
 use crate::import::Source;
 use crate::options::{FloatStorage, Options};
-use crate::ports::Ports;
 use crate::report::{FigureReport, FloatNode};
 use crate::samples::{self, Samples};
 
-/// Constants of fewer elements stay f32: halving them saves too little.
-const HALVED_FROM: usize = 64;
 /// Stored inputs of test vectors take at most one part in `GOLDEN_PART` of the model's size.
 const GOLDEN_PART: u64 = 48;
 /// The maximum number of elements stored of a test vector's output.
 const GOLDEN_ELEMENTS: usize = 256;
 
 /// The metadata and test vectors of a bundle.
-pub struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     /// Whether the float graph is already simplified for loading.
     pub prepared: bool,
     /// The name of the model.
@@ -51,7 +50,7 @@ pub struct Contents<'a> {
 ///
 /// # Errors
 /// Returns an error if the model does not fit the format.
-pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Error> {
+pub(crate) fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Error> {
     let Model { mut graph, constants, programs } = model;
     let constants = lay_out(&mut graph, constants);
     let mut writer = Writer::new();
@@ -96,34 +95,6 @@ pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Er
     let (samples, outputs) = contents.golden;
     writer.section(SectionKind::Golden, golden(contents, !needs_float, samples, outputs)?)?;
     Ok(writer.seal()?)
-}
-
-/// Rounds the large f32 constants of a model to `storage`, except those that would overflow f16.
-pub fn halve(mut model: Model, storage: FloatStorage) -> Model {
-    if storage == FloatStorage::F32 {
-        return model;
-    }
-    for (constant, record) in model.constants.iter_mut().zip(&mut model.graph.constants) {
-        let Constant::Tensor(tensor) = constant else { continue };
-        let Data::F32(values) = tensor.data() else { continue };
-        if values.len() < HALVED_FROM {
-            continue;
-        }
-        let data: Data = match storage {
-            FloatStorage::F16 => {
-                let halves: Vec<_> = values.iter().map(|x| half::f16::from_f32(*x)).collect();
-                if halves.iter().zip(values).any(|(h, x)| h.is_infinite() && x.is_finite()) {
-                    continue;
-                }
-                halves.into()
-            }
-            _ => values.iter().map(|x| half::bf16::from_f32(*x)).collect::<Vec<_>>().into(),
-        };
-        let halved = Tensor::new(tensor.shape(), data).expect("as many elements as before");
-        *constant = Constant::Tensor(halved.into());
-        record.stored = storage.dtype();
-    }
-    model
 }
 
 /// Writes the shape, type, offset and length of each constant to the graph's records, and returns
@@ -276,20 +247,10 @@ fn manifest<'a>(
     })
 }
 
-/// Returns whether running the graph needs the float runtime: whether it is anything other than
-/// inputs and a single integer program.
-pub fn needs_float(graph: &Graph) -> bool {
-    let programs =
-        graph.nodes.iter().filter(|n| matches!(n.operator, Operator::Program(_))).count();
-    let others =
-        graph.nodes.iter().any(|n| !matches!(n.operator, Operator::Program(_) | Operator::Input));
-    programs != 1 || others
-}
-
 fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MAX_PORTS }>, Error> {
     let mut states = heapless::Vec::new();
     for (output, input) in &contents.options.states {
-        let find = |name: &str, ports: &[crate::ports::OwnedPort], what: &str| {
+        let find = |name: &str, ports: &[crate::graph::io::OwnedPort], what: &str| {
             ports.iter().position(|port| port.name == name).ok_or_else(|| {
                 let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
                 Error::Options(format!(
@@ -370,7 +331,7 @@ fn sampled(output: &Tensor) -> Option<(usize, Vec<u8>)> {
 ///
 /// # Errors
 /// Returns an error if the samples cannot be read from the temporary file.
-pub fn affordable(samples: &dyn samples::Source, model_bytes: u64) -> Result<usize, Error> {
+pub(crate) fn affordable(samples: &dyn samples::Source, model_bytes: u64) -> Result<usize, Error> {
     let first = samples.sample(0)?;
     let bytes: usize = first.iter().map(|t| t.len() * t.dtype().size().unwrap_or(1)).sum();
     let budget = (model_bytes / GOLDEN_PART) as usize;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::guard;
-use crate::whole::WriteError;
+use crate::atomic_file::WriteError;
+use crate::process::{cause, memory_bytes};
 
 /// The error type of [`convert`](crate::convert()).
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub enum Error {
     #[error(
         "calibration data or weights cannot be kept in a temporary file: {source}; free space in \
          {folder}, or set TMPDIR to another folder",
-        folder = crate::guard::temporary_folder().display()
+        folder = crate::process::worker::temporary_folder().display()
     )]
     Spool {
         /// The cause.
@@ -172,8 +172,8 @@ impl From<hardtack::float::Error> for Error {
     fn from(error: hardtack::float::Error) -> Error {
         match &error {
             // tract panics if an allocation fails; only the message distinguishes that panic.
-            hardtack::float::Error::Panic { problem, .. } if guard::is_about_memory(problem) => {
-                Error::OutOfMemory { limit: guard::memory_bytes() }
+            hardtack::float::Error::Panic { problem, .. } if cause::is_about_memory(problem) => {
+                Error::OutOfMemory { limit: memory_bytes() }
             }
             _ => Error::Run(error),
         }

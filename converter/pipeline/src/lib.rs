@@ -3,43 +3,43 @@
 //! [`convert()`] runs the whole pipeline: import, fold, prune, quantize, prepare, emit.
 
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
+mod activations;
 pub mod arrays;
-pub mod spec;
-
-mod channels;
+mod atomic_file;
+mod contained_path;
 mod convert;
-mod edit;
 mod emit;
 mod error;
 mod fold;
+mod graph;
 pub mod guard;
 pub mod import;
-mod inside;
-mod narrow;
-mod observe;
+mod model_limits;
 mod options;
-mod outline;
 mod parity;
-mod ports;
+mod process;
+mod progress;
 mod prune;
-pub mod quantize;
+mod quantize;
 mod report;
-mod resting;
 pub mod samples;
-mod shape;
+pub mod spec;
+mod spilled_model;
+mod storage;
 #[cfg(test)]
 mod testing;
-mod whole;
-mod work;
 
+pub use atomic_file::{WholeFile, WriteError, check_output, write_file};
 pub use convert::convert;
 pub use error::Error;
+pub use graph::io::Ports;
+pub use options::prune::PruneTarget;
+pub use options::quantize::{Equalize, Int16, Method, Rounding, Settings, Sparsity};
 pub use options::{FloatStorage, MatrixStorage, Options};
-pub use ports::Ports;
-pub use prune::{GroupReport, PruneReport, PruneTarget};
+pub use progress::{Progress, Silent};
 pub use report::{
-    FigureReport, FloatNode, GraphNode, LayerReport, Progress, RangeReport, Report, Silent, Spread,
-    StageReport, WeightsReport,
+    FigureReport, FloatNode, GraphNode, GroupReport, LayerReport, Price, PruneReport, RangeReport,
+    Report, Spread, StageReport, WeightsReport,
 };
-pub use whole::{WholeFile, WriteError, check_output, write_file};

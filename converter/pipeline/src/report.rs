@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::prune::PruneReport;
-use crate::quantize::Method;
+use crate::options::quantize::Method;
 
 /// One stage of the pipeline.
 #[derive(Clone, Debug, Serialize)]
@@ -158,19 +157,41 @@ pub struct FigureReport {
     pub source: String,
 }
 
-/// Receives progress updates during a conversion.
-pub trait Progress {
-    /// Called when a stage begins.
-    fn stage(&mut self, name: &'static str);
-    /// Called when `done` of `of` parts of the stage are complete.
-    fn step(&mut self, done: usize, of: usize);
+/// The result of pruning.
+#[derive(Clone, Debug, Serialize)]
+pub struct PruneReport {
+    /// The groups that lost channels.
+    pub groups: Vec<GroupReport>,
+    /// The cost of all layers before pruning.
+    pub before: Price,
+    /// The cost of all layers after pruning.
+    pub after: Price,
+    /// The remaining fraction of the inference time, if latency was the target.
+    pub latency: Option<f64>,
+    /// A warning for the user.
+    #[serde(skip)]
+    pub warning: Option<String>,
 }
 
-/// Discards progress updates.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
+/// A group of channels that pass through the same values.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupReport {
+    /// The name of the layer that computes them.
+    pub name: String,
+    /// The number of channels before pruning.
+    pub before: usize,
+    /// The number of channels after pruning.
+    pub after: usize,
+    /// The squared error of a refitted layer that reads them, as a fraction of its output's
+    /// variance, averaged over these layers.
+    pub error: f64,
+}
 
-impl Progress for Silent {
-    fn stage(&mut self, _: &'static str) {}
-    fn step(&mut self, _: usize, _: usize) {}
+/// The MACs of one inference, and the bytes of f32 weights and biases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Price {
+    /// The number of MACs.
+    pub macs: f64,
+    /// The bytes of weights and biases as f32.
+    pub bytes: f64,
 }

@@ -1,7 +1,7 @@
 //! The command-line options that choose how a network is quantized.
 
 use clap::Args;
-use hardtack_converter::quantize::{Equalize, Int16, Method, Rounding, Settings, Sparsity};
+use hardtack_converter::{Equalize, Int16, Method, Rounding, Settings, Sparsity};
 
 use super::percent;
 

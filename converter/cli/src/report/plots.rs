@@ -252,7 +252,7 @@ mod tests {
     fn a_histogram_shows_both_ends_of_the_quantized_range() {
         let spread_of = Spread { seen: [-1.0, 3.0], zeros: 2, counts: vec![5, 0, 100, 1] };
         let plain = spread(&spread_of, None).unwrap();
-        let method = hardtack_converter::quantize::Method::Mse;
+        let method = hardtack_converter::Method::Mse;
         let range = RangeReport { seen: [-1.0, 3.0], covered: [-1.0, 2.0], bits: 8, method };
         let covered = spread(&spread_of, Some(&range)).unwrap();
         assert_eq!(plain.matches("#D55E00").count(), 0);

@@ -12,14 +12,13 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use hardtack::{Data, Tensor};
+use header::{Header, Problem};
 use thiserror::Error;
 use zip::write::SimpleFileOptions;
 
+use crate::atomic_file::{WholeFile, WriteError};
+
 pub use archive::{Archive, Description};
-
-use header::{Header, Problem};
-
-use crate::whole::{WholeFile, WriteError};
 
 /// The error type of array files.
 #[derive(Debug, Error)]

@@ -8,13 +8,13 @@ use hardtack_bundle::{DType, Sealed};
 
 use super::prepare::Prepared;
 use super::{DRAWS, Work, size};
+use crate::atomic_file::WholeFile;
 use crate::emit::{self, Contents};
 use crate::error::Error;
 use crate::report::Report;
-use crate::resting::Sleeper as _;
 use crate::samples::{First, Samples};
-use crate::whole::WholeFile;
-use crate::{parity, quantize};
+use crate::spilled_model::Sleeper as _;
+use crate::{parity, storage};
 
 impl Work<'_> {
     pub(super) fn emit(
@@ -40,7 +40,7 @@ impl Work<'_> {
         let outputs = parity::outputs(&prepared.model, &few)?;
         // Dynamic quantization amplifies rounding: a different summation order can select a
         // different integer.
-        let rounding = match quantize::dynamic::constants(prepared.model.graph()).is_empty() {
+        let rounding = match storage::dynamic::constants(prepared.model.graph()).is_empty() {
             true => 0.0,
             false => DRAWS * parity::sensitivity(&prepared.model, &few, &outputs)?.of_range,
         };

@@ -12,17 +12,17 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Graph, Node, Operator};
 
 use crate::error::Error;
-use crate::guard;
+use crate::graph::io::Ports;
 use crate::import::{self, ImportOptions, Source};
 use crate::options::{MatrixStorage, Options};
 use crate::parity::{self, Difference};
-use crate::ports::Ports;
-use crate::prune::{self, PruneReport};
+use crate::progress::Progress;
 use crate::report::{
-    FigureReport, FloatNode, GraphNode, LayerReport, Progress, Report, StageReport,
+    FigureReport, FloatNode, GraphNode, LayerReport, PruneReport, Report, StageReport,
 };
-use crate::resting::{Resting, Sleeper as _};
 use crate::samples::{First, Samples, Source as _};
+use crate::spilled_model::{Resting, Sleeper as _};
+use crate::{guard, prune};
 
 /// The number of samples on which the outputs of stages are compared.
 const COMPARED: usize = 4;

@@ -4,13 +4,12 @@ use hardtack::Model;
 use hardtack_bundle::graph::Graph;
 
 use super::{Work, compared};
-use crate::emit;
 use crate::error::Error;
-use crate::narrow::narrow;
 use crate::options::{FloatStorage, MatrixStorage};
-use crate::resting::{Resting, Sleeper as _};
 use crate::samples::Samples;
-use crate::{parity, quantize};
+use crate::spilled_model::{Resting, Sleeper as _};
+use crate::storage::compact::narrow;
+use crate::{parity, storage};
 
 /// A model, and whether its graph is already simplified for loading.
 pub(super) struct Prepared {
@@ -52,18 +51,18 @@ impl Work<'_> {
         let (difference, _) = self.keeps_numbers("prepare", products, &prepared.model, samples)?;
         let mut model = prepared.model.awake()?;
         if self.options.float != FloatStorage::F32 {
-            model = emit::halve(model, self.options.float);
+            model = storage::half_precision::halve(model, self.options.float);
             stored.push(self.options.float.dtype().name());
         }
         let matrices = self.options.matrices();
         if matrices != MatrixStorage::Float {
             // With dynamic quantization, `multiply` has already allocated the bits.
             let bits = self.options.matrix_bits().filter(|_| !self.options.dynamic);
-            let (with_integers, count) = quantize::matrices::store(model, matrices, bits);
+            let (with_integers, count) = storage::matrices::store(model, matrices, bits);
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));
         }
-        let model = Resting::new(narrow(quantize::lookup::in_integers(model)))?;
+        let model = Resting::new(narrow(storage::gather::in_integers(model)))?;
         let prepared = Prepared { model, ..prepared };
         let mut of_range = difference;
         if !stored.is_empty() {
@@ -81,7 +80,7 @@ impl Work<'_> {
 
     /// Returns whether the source or the user asks for dynamic quantization.
     pub(super) fn multiplies(&self, graph: &Graph) -> bool {
-        self.options.dynamic || !quantize::dynamic::constants(graph).is_empty()
+        self.options.dynamic || !storage::dynamic::constants(graph).is_empty()
     }
 
     /// Applies dynamic quantization if requested, and fuses biases into all dynamically quantized
@@ -91,8 +90,8 @@ impl Work<'_> {
         let mut stored = Vec::new();
         if self.options.dynamic {
             let bits = self.options.matrix_bits();
-            let (with_integers, _) = quantize::matrices::store(model, MatrixStorage::Int8, bits);
-            let (with_products, count) = quantize::dynamic::multiply(with_integers);
+            let (with_integers, _) = storage::matrices::store(model, MatrixStorage::Int8, bits);
+            let (with_products, count) = storage::dynamic::multiply(with_integers);
             model = with_products;
             if count > 0 {
                 stored.push("dynamically multiplied");
@@ -101,6 +100,6 @@ impl Work<'_> {
                 self.warnings.push(sentence.into());
             }
         }
-        (quantize::dynamic::fuse(model), stored)
+        (storage::dynamic::fuse(model), stored)
     }
 }

@@ -4,11 +4,11 @@ use hardtack_bundle::graph::{Node, Operator};
 
 use super::{Work, compared, states_scales};
 use crate::error::Error;
+use crate::graph::summary::outline;
 use crate::options::MatrixStorage;
-use crate::outline::outline;
 use crate::report::FloatNode;
-use crate::resting::{Resting, Sleeper as _};
 use crate::samples::{First, Samples};
+use crate::spilled_model::{Resting, Sleeper as _};
 use crate::{parity, quantize};
 
 /// The maximum number of samples on which the error of each layer is measured.

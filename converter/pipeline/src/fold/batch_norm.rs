@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use hardtack::{Constant, Data, Tensor};
 use hardtack_bundle::graph::{Binary, Conv, ImageLayout, KernelLayout, Operator, Outlet};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Editor;
 
 /// Fuses all such nodes. Returns their number.
-pub fn merge(editor: &mut Editor) -> usize {
+pub(super) fn merge(editor: &mut Editor) -> usize {
     let mut merged = 0;
     let mut uses = editor.uses();
     for index in 0..editor.model.graph.nodes.len() {

@@ -3,20 +3,20 @@
 use hardtack::Constant;
 use hardtack_bundle::graph::{Fact, Node, Operator, Outlet};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Editor;
 
 /// The size in bytes up to which folded outputs may be larger than the inputs.
 const ALLOWANCE: usize = 1 << 16;
 
 /// Folds all nodes that can be folded. Returns their number.
-pub fn fold(editor: &mut Editor) -> usize {
+pub(super) fn fold(editor: &mut Editor) -> usize {
     compute(editor, foldable, ALLOWANCE)
 }
 
 /// Evaluates the nodes that `chosen` selects and that read only constants. A node is skipped if its
 /// outputs take more than `allowance` bytes and more bytes than its inputs. Returns the number of
 /// evaluated nodes.
-pub fn compute(
+pub(super) fn compute(
     editor: &mut Editor,
     chosen: impl Fn(&Editor, &Node) -> bool,
     allowance: usize,

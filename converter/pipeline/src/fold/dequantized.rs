@@ -4,10 +4,10 @@
 use hardtack::Constant;
 use hardtack_bundle::graph::{DequantizeLinear, Fact, Node, Operator, Outlet};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Editor;
 
 /// Moves all such transpositions. Returns their number.
-pub fn rearrange(editor: &mut Editor) -> usize {
+pub(super) fn rearrange(editor: &mut Editor) -> usize {
     let mut moved = 0;
     for index in 0..editor.model.graph.nodes.len() {
         let here = Outlet { node: index as u32, slot: 0 };

@@ -9,13 +9,13 @@ use hardtack_bundle::graph::{
     Stft,
 };
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Editor;
 
 /// The maximum deviation of a kernel from sines and cosines, as a fraction of the window's maximum.
 const ROUNDING: f64 = 1e-5;
 
 /// Replaces all such convolutions. Returns their number.
-pub fn recognize(editor: &mut Editor) -> usize {
+pub(super) fn recognize(editor: &mut Editor) -> usize {
     let nodes = 0..editor.model.graph.nodes.len();
     let convolutions: Vec<usize> = nodes
         .filter(|index| {

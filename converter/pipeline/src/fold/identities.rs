@@ -2,10 +2,10 @@
 
 use hardtack_bundle::graph::{Dim, Node, Operator, Outlet};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Editor;
 
 /// Removes all identity nodes. Returns their number.
-pub fn drop(editor: &mut Editor) -> usize {
+pub(super) fn drop(editor: &mut Editor) -> usize {
     let mut dropped = 0;
     for index in 0..editor.model.graph.nodes.len() {
         let node = editor.node(index);

@@ -10,13 +10,13 @@ mod identities;
 use hardtack::Model;
 use hardtack_bundle::graph::{Node, Operator};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Editor;
 
 /// The maximum number of rounds: one rewrite may enable another.
 const ROUNDS: usize = 8;
 
 /// Folds a model. Its outputs stay the same up to rounding.
-pub fn fold(mut model: Model) -> Model {
+pub(crate) fn fold(mut model: Model) -> Model {
     for _ in 0..ROUNDS {
         let mut editor = Editor::new(model);
         let changes = constants::fold(&mut editor)
@@ -33,7 +33,7 @@ pub fn fold(mut model: Model) -> Model {
 }
 
 /// Dequantizes block-quantized weights to f32, which every stage can change.
-pub fn real_blocks(model: Model) -> Model {
+pub(crate) fn real_blocks(model: Model) -> Model {
     let mut editor = Editor::new(model);
     let blocks = |node: &Node| matches!(node.operator, Operator::DequantizeBlocks(_));
     constants::compute(&mut editor, |_, node| blocks(node), usize::MAX);

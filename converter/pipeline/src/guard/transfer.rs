@@ -20,7 +20,7 @@ const DIMS: u8 = 2;
 const MAX_RANK: u64 = crate::import::limits::MAX_RANK as u64;
 
 /// Writes an import result to a file.
-pub fn write(path: &Path, result: &Result<Imported, ImportError>) -> io::Result<()> {
+pub(super) fn write(path: &Path, result: &Result<Imported, ImportError>) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     match result {
         Ok(imported) => {
@@ -70,7 +70,7 @@ fn block(file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Reads and validates an import result from a file.
-pub fn read(path: &Path) -> io::Result<Result<Imported, ImportError>> {
+pub(super) fn read(path: &Path) -> io::Result<Result<Imported, ImportError>> {
     let mut file = BufReader::new(File::open(path)?);
     match read_byte(&mut file)? {
         REFUSED => {

@@ -6,6 +6,7 @@
 
 mod error;
 pub(crate) mod limits;
+mod node;
 mod operators;
 mod proto;
 mod rewrite;
@@ -18,10 +19,9 @@ use std::path::Path;
 use hardtack::{Constant, Model};
 use serde::{Deserialize, Serialize};
 
-pub use error::{ImportError, UnsupportedOperator};
+use crate::process::activity::STAGE;
 
-/// The target of the log records that name the current step of the import.
-pub(crate) const STAGE: &str = "hardtack_converter::import";
+pub use error::{ImportError, UnsupportedOperator};
 
 /// The options of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,28 +3,21 @@
 use hardtack::Model;
 
 use super::flow::Flow;
-use crate::channels::{Unit, real};
+use crate::graph::channels::Unit;
+use crate::graph::constants::real;
+use crate::report::Price;
 use crate::samples;
 
 /// The cost of a model as a function of the kept channels.
-pub struct Cost {
+pub(super) struct Cost {
     /// For each layer, the MACs and the number of weights per pair of input and output channel.
     layers: Vec<(f64, f64)>,
 }
 
-/// The MACs of one inference, and the bytes of f32 weights and biases.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Price {
-    /// The number of MACs.
-    pub macs: f64,
-    /// The bytes of weights and biases as f32.
-    pub bytes: f64,
-}
-
 impl Cost {
     /// Computes the costs of a model, with small sizes for dynamic dimensions.
-    pub fn new(model: &Model, flow: &Flow) -> Cost {
-        let pair = |layer: &crate::channels::Layer| {
+    pub(super) fn new(model: &Model, flow: &Flow) -> Cost {
+        let pair = |layer: &crate::graph::channels::Layer| {
             let output = model.graph.fact(layer.output());
             let shape = samples::concrete(&output.shape, model.graph.symbols.len());
             let places: f64 = shape.iter().map(|size| *size as f64).product();
@@ -37,7 +30,7 @@ impl Cost {
     }
 
     /// Returns the cost of all layers with the kept units.
-    pub fn of(&self, flow: &Flow, kept: &[bool]) -> Price {
+    pub(super) fn of(&self, flow: &Flow, kept: &[bool]) -> Price {
         let count = |units: &[Unit]| units.iter().filter(|unit| kept[**unit]).count() as f64;
         let mut price = Price::default();
         for (layer, (macs, weights)) in flow.layers.iter().zip(&self.layers) {

@@ -4,13 +4,14 @@
 use hardtack::Model;
 use hardtack_bundle::graph::{Conv, Dim, Operator, Outlet};
 
-use crate::channels::{
-    Channels, Layer, Layout, Unit, convolution, matrix_product, real, rearranged, size,
+use crate::graph::channels::{
+    Channels, Layer, Layout, Unit, convolution, matrix_product, rearranged, size,
 };
+use crate::graph::constants::real;
 
 /// A constant that is sliced when units are removed.
 #[derive(Clone, Debug)]
-pub struct Cut {
+pub(super) struct Cut {
     /// The index of the node that reads it.
     pub node: usize,
     /// The index of the node's input.
@@ -21,7 +22,7 @@ pub struct Cut {
 
 /// The channels, sliceable constants and layers of a graph.
 #[derive(Debug, Default)]
-pub struct Flow {
+pub(super) struct Flow {
     /// The channels of each value.
     pub channels: Channels,
     /// The constants that depend on channels.
@@ -31,7 +32,7 @@ pub struct Flow {
 }
 
 /// Tracks the channels of a model.
-pub fn follow(model: &Model) -> Flow {
+pub(super) fn follow(model: &Model) -> Flow {
     let mut flow = Flow::default();
     for index in 0..model.graph.nodes.len() {
         let layout = flow.through(model, index);
@@ -52,7 +53,7 @@ pub fn follow(model: &Model) -> Flow {
 
 impl Flow {
     /// Returns the number of units.
-    pub fn units(&self) -> usize {
+    pub(super) fn units(&self) -> usize {
         self.channels.units()
     }
 

@@ -15,9 +15,10 @@ use super::groups::Group;
 use super::matrix::{add_products, cholesky, dot, inverse, solve};
 use super::moments::{Centred, Moments};
 use super::patches::Channelwise;
-use crate::channels::{Layer, Unit, real};
+use crate::activations::Observer;
 use crate::error::Error;
-use crate::observe::Observer;
+use crate::graph::channels::{Layer, Unit};
+use crate::graph::constants::real;
 use crate::samples::{Source, each};
 
 /// The maximum number of positions used per sample.
@@ -26,7 +27,7 @@ const PLACES: usize = 256;
 const RIDGE: f64 = 1e-3;
 
 /// The removal order of a group's units, and the resulting error.
-pub struct Curve {
+pub(super) struct Curve {
     /// The units, in the order of removal.
     pub order: Vec<Unit>,
     /// Element `n` is the error after the first `n` units are removed: the sum over the layers that
@@ -38,7 +39,7 @@ pub struct Curve {
 ///
 /// # Errors
 /// Returns an error if the model cannot be run on a sample.
-pub fn covariances(
+pub(super) fn covariances(
     model: &Model,
     layers: &[&Layer],
     samples: &dyn Source,
@@ -63,13 +64,13 @@ pub fn covariances(
 }
 
 /// Returns at most `most` positions, evenly spaced, with another offset for each sample.
-pub fn spread(places: usize, most: usize, sample: usize) -> impl Iterator<Item = usize> {
+pub(super) fn spread(places: usize, most: usize, sample: usize) -> impl Iterator<Item = usize> {
     let step = places.div_ceil(most.max(1)).max(1);
     (sample * 7 % step..places).step_by(step)
 }
 
 /// Computes the removal order and errors of a group's channels by greedy elimination.
-pub fn curve(
+pub(super) fn curve(
     model: &Model,
     flow: &Flow,
     group: &Group,

@@ -6,7 +6,8 @@ use hardtack::float::{FloatModel, FloatPlan};
 use hardtack::{Model, Tensor};
 
 use crate::error::Error;
-use crate::quantize::{self, Rounding, Settings};
+use crate::options::quantize::{Rounding, Settings};
+use crate::quantize;
 use crate::samples::{First, Source};
 
 /// The number of calibration samples for a model that is only timed.
@@ -17,7 +18,7 @@ const TIME: Duration = Duration::from_millis(800);
 const TURN: usize = 8;
 
 /// The original model, planned and ready to compare with.
-pub struct Stopwatch<'s> {
+pub(super) struct Stopwatch<'s> {
     int8: bool,
     samples: &'s dyn Source,
     original: FloatPlan,
@@ -28,7 +29,7 @@ impl<'s> Stopwatch<'s> {
     ///
     /// # Errors
     /// Returns an error if the model cannot be quantized or planned.
-    pub fn new(model: &Model, int8: bool, samples: &'s dyn Source) -> Result<Self, Error> {
+    pub(super) fn new(model: &Model, int8: bool, samples: &'s dyn Source) -> Result<Self, Error> {
         let original = plan(model, int8, samples)?;
         Ok(Stopwatch { int8, samples, original })
     }
@@ -38,7 +39,7 @@ impl<'s> Stopwatch<'s> {
     ///
     /// # Errors
     /// Returns an error if the model cannot be run.
-    pub fn part(&mut self, model: &Model) -> Result<f64, Error> {
+    pub(super) fn part(&mut self, model: &Model) -> Result<f64, Error> {
         let mut other = plan(model, self.int8, self.samples)?;
         let sample = self.samples.sample(0)?;
         let inputs: Vec<&Tensor> = sample.iter().collect();

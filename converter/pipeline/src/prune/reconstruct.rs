@@ -11,12 +11,13 @@ use super::importance::spread;
 use super::matrix::{dot, solve};
 use super::moments::{Centred, Moments};
 use super::patches::{Channelwise, Patches};
-use crate::channels::{Layer, real};
-use crate::edit::Editor;
+use crate::activations::Observer;
 use crate::error::Error;
-use crate::observe::Observer;
+use crate::graph::channels::Layer;
+use crate::graph::constants::real;
+use crate::graph::rewriter::Editor;
+use crate::graph::shape::strides;
 use crate::samples::{Source, each};
-use crate::shape::strides;
 
 /// The number of output positions used per weight of an output channel.
 const PLACES: usize = 32;
@@ -25,7 +26,7 @@ const RIDGE: f64 = 1e-2;
 
 /// The result of refitting one layer.
 #[derive(Debug)]
-pub struct Refit {
+pub(super) struct Refit {
     /// The index of the layer in [`Flow::layers`].
     pub layer: usize,
     /// The squared error of the layer's output, as a fraction of its variance.
@@ -38,7 +39,7 @@ pub struct Refit {
 ///
 /// # Errors
 /// Returns an error if a model cannot be run on a sample.
-pub fn reconstruct(
+pub(super) fn reconstruct(
     original: &Model,
     flow: &Flow,
     kept: &[bool],

@@ -4,12 +4,13 @@ use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Operator};
 
 use super::flow::Flow;
-use crate::channels::{Layout, real};
-use crate::edit::Editor;
+use crate::graph::channels::Layout;
+use crate::graph::constants::real;
+use crate::graph::rewriter::Editor;
 
 /// Removes the units that are not kept. The result computes the same as the original with these
 /// channels set to 0 in the inputs of layers.
-pub fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
+pub(super) fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
     let left = |layout: &Layout| layout.units.iter().filter(|unit| kept[**unit]).count();
     let mut editor = Editor::new(model.clone());
     for (index, node) in model.graph.nodes.iter().enumerate() {
@@ -95,7 +96,7 @@ fn resize(operator: &mut Operator, before: Option<&Layout>, after: Option<&Layou
 }
 
 /// Removes the elements of a tensor whose units are not kept.
-pub fn sliced(tensor: &Tensor, layout: &Layout, kept: &[bool]) -> Tensor {
+pub(super) fn sliced(tensor: &Tensor, layout: &Layout, kept: &[bool]) -> Tensor {
     let mut shape = tensor.shape().to_vec();
     let within: usize = shape[layout.axis + 1..].iter().product();
     let values = tensor.as_f32().expect("only f32 is cut");

@@ -1,7 +1,6 @@
 //! Tests that a pruned model computes the same as the original with the removed channels set to 0.
 
 use std::io::Write as _;
-
 use std::path::Path;
 
 use hardtack::{Constant, Model, Tensor};
@@ -10,10 +9,11 @@ use hardtack_bundle::graph::*;
 
 use super::flow::{Flow, follow};
 use super::groups::{Group, groups};
+use super::prune;
 use super::shrink::shrink;
-use super::{PruneTarget, prune};
-use crate::edit::Editor;
+use crate::graph::rewriter::Editor;
 use crate::import::ImportOptions;
+use crate::options::prune::PruneTarget;
 use crate::parity;
 use crate::samples::{Samples, Source};
 use crate::testing::{Net, Value, noise};

@@ -5,11 +5,11 @@ use hardtack_bundle::graph::{
     Binary, ImageLayout, MaxPool, Node, Operator, Outlet, Padding, Reduce, Reducer, SumPool, Window,
 };
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Editor;
 
 /// Replaces a whole-image sum divided by its element count with an average pool, and a whole-image
 /// maximum with a max pool. The float results stay the same.
-pub fn fuse(editor: &mut Editor) {
+pub(super) fn fuse(editor: &mut Editor) {
     for index in 0..editor.model.graph.nodes.len() {
         let fused = mean(editor, index).or_else(|| maximum(editor, index));
         if let Some(node) = fused {

@@ -8,9 +8,9 @@ use hardtack_bundle::graph::Operator;
 use hardtack_bundle::manifest::Quantization;
 use hardtack_engine::Builder;
 
-use crate::emit::needs_float;
 use crate::error::Error;
-use crate::ports::Ports;
+use crate::graph::io::Ports;
+use crate::graph::summary::needs_float;
 use crate::samples::{Source, each};
 
 /// Changes the float inputs and outputs of a model to integers, in the model and in the manifest's
@@ -18,7 +18,7 @@ use crate::samples::{Source, each};
 ///
 /// # Errors
 /// Returns an error if parts of the model stay in float, or an input or output has several scales.
-pub fn integer_io(
+pub(crate) fn integer_io(
     model: &mut Model,
     ports: &mut Ports,
     samples: &dyn Source,

@@ -4,10 +4,10 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
-use super::{Equalize, Int16, Quantized, Rounding, Settings, mixed, quantize};
-use crate::LayerReport;
-use crate::parity;
+use super::{Quantized, mixed_precision, quantize};
+use crate::options::quantize::{Equalize, Int16, Rounding, Settings};
 use crate::testing::{Net, Value, noise, windowed};
+use crate::{LayerReport, parity};
 
 /// Quantizes a model on random samples. Returns the largest difference relative to the range.
 fn both(model: &Model) -> (Quantized, f64) {
@@ -404,8 +404,9 @@ fn layers_use_int16_or_float_to_meet_the_error_budget() {
     assert!(whole.left_in_float.is_empty());
     let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
     let float = parity::outputs(&three_layers(), &samples).unwrap();
-    let error =
-        |model: &Model| mixed::relative_error(&float, &parity::outputs(model, &samples).unwrap());
+    let error = |model: &Model| {
+        mixed_precision::relative_error(&float, &parity::outputs(model, &samples).unwrap())
+    };
     let budget = 0.8 * error(&whole.model);
     let settings = Settings { max_error: Some(budget), ..Settings::default() };
     let mix = with(&settings).unwrap();

@@ -23,7 +23,7 @@ use crate::import::{ImportError, tensor};
 const BATCH: &str = "batch";
 
 /// Applies settings in order, then names the remaining dynamic dimensions.
-pub fn bind(
+pub(crate) fn bind(
     graph: &mut GraphProto,
     settings: &[(String, String)],
     context: &mut Context,

@@ -7,7 +7,7 @@ use hardtack::{Data, Tensor};
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use super::emit::{Context, Emit};
-use super::node::{Node, int};
+use crate::import::node::{Node, int};
 use crate::import::{ImportError, tensor};
 
 /// The supported integer widths of `MatMulNBits`, which are packed into bytes.
@@ -18,7 +18,7 @@ const KEPT: &str = "weights with a scale per block keep their integers and scale
 const REAL: &str = "weights with a scale per block are stored as floats";
 
 /// Rewrites blocked DequantizeLinear and `com.microsoft::MatMulNBits`.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     match node.op_type.as_str() {
         "DequantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => blocked(node, emit),
@@ -207,7 +207,7 @@ fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Packed> {
 }
 
 /// Replaces dequantized constants by f32 constants in the parameters of batch normalizations.
-pub fn parameters(graph: &mut GraphProto, context: &mut Context) {
+pub(crate) fn parameters(graph: &mut GraphProto, context: &mut Context) {
     let constants: HashMap<&str, &TensorProto> =
         graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let constant =

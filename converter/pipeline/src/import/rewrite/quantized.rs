@@ -6,11 +6,11 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::{AttributeProto, NodeProto};
 
 use super::emit::Emit;
-use super::node::{Node, float, int, ints};
 use crate::import::ImportError;
+use crate::import::node::{Node, float, int, ints};
 
 /// Rewrites the QLinear… operators of ONNX and `com.microsoft`, and operators on plain integers.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     match node.op_type.as_str() {
         "QLinearConv" => {
@@ -262,7 +262,10 @@ fn dynamic(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
 }
 
 /// Splits the fused float operators of `com.microsoft` into their parts.
-pub fn rewrite_fused(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite_fused(
+    node: &mut NodeProto,
+    emit: &mut Emit<'_>,
+) -> Result<bool, ImportError> {
     let node = &*node;
     if node.domain != "com.microsoft" {
         return Ok(false);

@@ -9,36 +9,28 @@
 //! so where values may be int16, the layer before it is split instead.
 
 mod choose;
-mod flow;
-mod seen;
+pub(super) mod flow;
 mod split;
+mod statistics;
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Node, Operator};
 
-use self::flow::{Flow, Gate, Scaled};
-pub use self::split::whole_name;
-use crate::channels::real;
-use crate::edit::Editor;
+use self::flow::{Flow, Gate, Gates, Scaled};
 use crate::error::Error;
-use crate::resting::{Resting, Sleeper as _};
+use crate::graph::constants::real;
+use crate::graph::rewriter::Editor;
 use crate::samples::Source;
+use crate::spilled_model::{Resting, Sleeper as _};
 
-/// Where factors that do not pass through x · sigmoid(x) are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gates {
-    /// Before it; the sigmoid reads unscaled channels.
-    Within,
-    /// After it; the layer before it is split by the factors of its channels.
-    Behind,
-}
+pub(super) use self::split::whole_name;
 
 /// Scales the channels of a model where that reduces the estimated error. `progress` is called with
 /// the number of processed samples and their total.
 ///
 /// # Errors
 /// Returns an error if the model cannot be run on a sample.
-pub fn equalize(
+pub(super) fn equalize(
     model: Model,
     samples: &dyn Source,
     gates: Gates,
@@ -46,7 +38,7 @@ pub fn equalize(
 ) -> Result<Model, Error> {
     let flow = flow::follow(&model, gates);
     let resting = Resting::new(model)?;
-    let seen = seen::observe(&resting, &flow, samples, progress)?;
+    let seen = statistics::observe(&resting, &flow, samples, progress)?;
     let model = resting.awake()?;
     let factors = choose::factors(&model, &flow, &seen);
     Ok(apply(model, &flow, &factors))
@@ -103,9 +95,10 @@ fn unscale(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
 mod tests {
     use hardtack_bundle::graph::*;
 
-    use super::super::{Equalize, Int16, Settings, quantize};
+    use super::super::quantize;
     use super::*;
-    use crate::channels::KEPT;
+    use crate::graph::channels::KEPT;
+    use crate::options::quantize::{Equalize, Int16, Settings};
     use crate::parity;
     use crate::testing::{Net, Value, noise, windowed};
 

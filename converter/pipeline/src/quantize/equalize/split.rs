@@ -1,38 +1,24 @@
 //! Splits a layer and the x · sigmoid(x) after it into several, one for the output channels of each
 //! factor, so that small channels have a scale of their own from the start.
 
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::{Constant, Data, Tensor};
 use hardtack_bundle::graph::{Binary, Conv, Dim, Node, Operator, Outlet, Slice, Unary};
 
 use super::flow::{Flow, Gate};
-use crate::channels::{convolution, real};
-use crate::edit::Editor;
+use crate::graph::channels::convolution;
+use crate::graph::constants::real;
+use crate::graph::rewriter::Editor;
 
 /// Separates the name of a layer from the number of its part.
 const PART: &str = "/channels-from-";
 
 /// Returns the name of the whole layer, given its name or that of a part.
-pub fn whole_name(name: &str) -> &str {
+pub(crate) fn whole_name(name: &str) -> &str {
     name.split_once(PART).map_or(name, |(whole, _)| whole)
 }
 
-/// Returns whether the layer before a gate can be split: a convolution of one group that only the
-/// gate reads.
-pub fn can(model: &Model, gate: &Gate) -> bool {
-    let nodes = &model.graph.nodes;
-    let index = gate.x.node as usize;
-    let Operator::Conv(conv) = &nodes[index].operator else { return false };
-    let read = nodes.iter().flat_map(|node| &node.inputs).chain(&model.graph.outputs);
-    let outputs = conv.window.output_channels as usize;
-    let bias = nodes[index].inputs.get(2).and_then(|bias| real(model, *bias));
-    conv.groups == 1
-        && convolution(model, index, conv).is_some()
-        && bias.is_some_and(|bias| bias.len() == outputs && bias.shape().contains(&outputs))
-        && read.filter(|outlet| **outlet == gate.x).count() == 2
-}
-
 /// Splits a layer by the factors of its gate's channels, and multiplies each part by its factor.
-pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
+pub(super) fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
     let product = Outlet { node: gate.product as u32, slot: 0 };
     let Some(layout) = flow.channels.layout(product) else { return };
     let of = |channel: &usize| factors[layout.units[*channel]];

@@ -3,16 +3,17 @@
 use hardtack_bundle::graph::{Binary, Outlet, Softmax};
 use hardtack_engine::Layer;
 
-use super::super::lattice::{Source, View};
-use super::super::region::is_constant;
-use super::super::scale::{Quantization, Range};
-use super::super::weights::{Weights, reals};
 use super::chain::Allow;
-use super::linear::ONE_PIXEL;
-use super::{Lowering, dims, outlet, refused};
+use super::strided_view::{Source, View};
+use super::{Lowering, dims, refused};
+use crate::graph::constants::{is_constant, reals};
+use crate::graph::outlet;
+use crate::quantize::scale::{Quantization, Range};
+use crate::quantize::weights::Weights;
+use crate::quantize::weights::linear::ONE_PIXEL;
 
 impl Lowering<'_> {
-    pub fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
+    pub(super) fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
         let [left, right] = self.model.graph.nodes[index].inputs[..] else {
             return Err("it does not have two inputs".into());
         };
@@ -177,7 +178,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {
+    pub(super) fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {
         if softmax.logarithm {
             return Err("the logarithm of a softmax needs more than 8 bits".into());
         }

@@ -4,14 +4,15 @@ use hardtack::Data;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation, Resize};
 use hardtack_kernels::Sample;
 
-use super::wide::{Halves, Low};
-use super::{Lowering, outlet, refused};
+use super::int16::{Halves, Low};
+use super::{Lowering, refused};
+use crate::graph::outlet;
 
 /// Interpolation weights are in units of one part in this many.
 const UNIT: f64 = 2048.0;
 
 impl Lowering<'_> {
-    pub fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), String> {
+    pub(super) fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), String> {
         let node = &self.model.graph.nodes[index];
         let given = |input: Option<u32>| {
             let outlet = input.and_then(|input| node.inputs.get(input as usize));
@@ -37,7 +38,7 @@ impl Lowering<'_> {
         self.interpolate(index, &before, &after, samples)
     }
 
-    pub fn upsample(&mut self, index: usize, factors: &[u64]) -> Result<(), String> {
+    pub(super) fn upsample(&mut self, index: usize, factors: &[u64]) -> Result<(), String> {
         let before = self.fact_shape(self.operand(index)?)?;
         let after = self.fact_shape(outlet(index))?;
         let samples = factors.iter().skip(1).zip(&before).map(|(factor, size)| {

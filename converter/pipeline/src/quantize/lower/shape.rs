@@ -5,13 +5,14 @@ use std::ops::Range;
 use hardtack::Data;
 use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
 
-use super::super::lattice::{Piece, Source, View};
-use super::super::scale::Quantization;
-use super::{Lowering, SCATTERED, outlet, refused};
+use super::strided_view::{Piece, Source, View};
+use super::{Lowering, SCATTERED, refused};
+use crate::graph::outlet;
+use crate::quantize::scale::Quantization;
 
 impl Lowering<'_> {
     /// Lowers a node whose value is a view of its input.
-    pub fn rearrange(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn rearrange(&mut self, index: usize) -> Result<(), String> {
         let node = &self.model.graph.nodes[index];
         let shape = self.fact_shape(outlet(index))?;
         let view = match &node.operator {
@@ -64,7 +65,7 @@ impl Lowering<'_> {
     }
 
     /// Returns a changed view of a value, or of its dense copy if the chunks do not allow that.
-    pub fn of_view(
+    pub(super) fn of_view(
         &mut self,
         value: Outlet,
         change: impl Fn(&View) -> Option<View>,
@@ -144,7 +145,7 @@ impl Lowering<'_> {
     }
 
     /// Lowers a QuantizeLinear that is not fused into the operation before it.
-    pub fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
         let value = self.model.graph.nodes[index].inputs[0];
         if !self.views.contains_key(&value) && self.look_up(value, Some((outlet(index), stated)))? {
@@ -197,7 +198,7 @@ impl Lowering<'_> {
     }
 
     /// Lowers a DequantizeLinear: reads its input's integers with their scale.
-    pub fn dequantize_linear(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn dequantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
         let view = self.view(self.model.graph.nodes[index].inputs[0])?;
         if view.pieces.iter().all(|piece| matches!(piece.source, Source::Port(_))) {

@@ -1,0 +1,160 @@
+//! The inputs and outputs of a model, as recorded in the manifest.
+
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{Dim, Fact, Graph, Token};
+use hardtack_bundle::manifest::{self, Extent, Layout, Quantization};
+use hardtack_bundle::process::{ChannelOrder, Preprocess};
+
+use crate::error::Error;
+
+/// A dimension of an input or output.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum OwnedExtent {
+    /// A fixed size.
+    Fixed(u64),
+    /// A dynamic size, given by name or expression.
+    Named(String),
+}
+
+/// An input or output of a model.
+#[derive(Clone, Debug)]
+pub struct OwnedPort {
+    /// The name in the source model.
+    pub name: String,
+    dtype: DType,
+    shape: Vec<OwnedExtent>,
+    layout: Layout,
+    quantization: Option<Quantization>,
+}
+
+/// The inputs and outputs of a model.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// The inputs, in the graph's order.
+    pub inputs: Vec<OwnedPort>,
+    /// The outputs, in the graph's order.
+    pub outputs: Vec<OwnedPort>,
+    symbols: Vec<String>,
+}
+
+impl Ports {
+    /// Returns the inputs and outputs of a graph. `preprocess` gives the layout of the first input.
+    pub fn of(graph: &Graph, preprocess: Option<&Preprocess>) -> Ports {
+        let layout = match preprocess {
+            Some(Preprocess::Image(image)) => match image.order {
+                ChannelOrder::Nchw => Layout::Nchw,
+                ChannelOrder::Nhwc => Layout::Nhwc,
+            },
+            _ => Layout::Plain,
+        };
+        let port = |name: &str, fact: &Fact, layout| OwnedPort {
+            name: name.into(),
+            dtype: fact.dtype,
+            shape: fact.shape.iter().map(|dim| extent(dim, &graph.symbols)).collect(),
+            layout,
+            quantization: None,
+        };
+        let inputs = graph.inputs.iter().enumerate().map(|(index, node)| {
+            let node = &graph.nodes[*node as usize];
+            port(&node.name, &node.outputs[0], if index == 0 { layout } else { Layout::Plain })
+        });
+        let outputs = graph.outputs.iter().zip(&graph.output_names);
+        Ports {
+            inputs: inputs.collect(),
+            outputs: outputs
+                .map(|(outlet, name)| port(name, graph.fact(*outlet), Layout::Plain))
+                .collect(),
+            symbols: graph.symbols.clone(),
+        }
+    }
+
+    /// Formats a shape for messages, such as `[batch, 3, 224, 224]`.
+    pub fn shape_text(&self, shape: &[Dim]) -> String {
+        let dims: Vec<String> = shape
+            .iter()
+            .map(|dim| match extent(dim, &self.symbols) {
+                OwnedExtent::Fixed(n) => n.to_string(),
+                OwnedExtent::Named(name) => name,
+            })
+            .collect();
+        format!("[{}]", dims.join(", "))
+    }
+}
+
+impl OwnedPort {
+    /// Converts to the manifest's type.
+    ///
+    /// # Errors
+    /// Returns [`Error::Options`] if it has more than [`manifest::MAX_RANK`] dimensions.
+    pub fn port(&self) -> Result<manifest::Port<'_>, Error> {
+        let mut shape = heapless::Vec::new();
+        for extent in &self.shape {
+            let extent = match extent {
+                OwnedExtent::Fixed(n) => Extent::Fixed(*n),
+                OwnedExtent::Named(name) => Extent::Named(name),
+            };
+            shape.push(extent).map_err(|_| {
+                Error::Options(format!(
+                    "{:?} has {} dimensions; inputs and outputs of a bundle have at most {}",
+                    self.name,
+                    self.shape.len(),
+                    manifest::MAX_RANK
+                ))
+            })?;
+        }
+        Ok(manifest::Port {
+            name: &self.name,
+            dtype: self.dtype,
+            shape,
+            layout: self.layout,
+            quantization: self.quantization,
+        })
+    }
+
+    /// Returns whether the element type is f32.
+    pub fn is_real(&self) -> bool {
+        self.dtype == DType::F32
+    }
+
+    /// Changes the element type to i8 with this scale and zero point.
+    pub fn quantize(&mut self, quantization: Quantization) {
+        self.dtype = DType::I8;
+        self.quantization = Some(quantization);
+    }
+}
+
+fn extent(dim: &Dim, symbols: &[String]) -> OwnedExtent {
+    match dim {
+        Dim::Value(value) => OwnedExtent::Fixed(u64::try_from(*value).unwrap_or(0)),
+        Dim::Expression(tokens) => OwnedExtent::Named(text(tokens, symbols)),
+    }
+}
+
+/// Formats a dimension expression in infix notation.
+fn text(tokens: &[Token], symbols: &[String]) -> String {
+    let mut stack: Vec<String> = Vec::new();
+    for token in tokens {
+        let mut join = |count: u32, with: &str| {
+            let at = stack.len().saturating_sub(count as usize);
+            format!("({})", stack.split_off(at).join(with))
+        };
+        let part = match *token {
+            Token::Value(value) => value.to_string(),
+            Token::Symbol(index) => symbols.get(index as usize).cloned().unwrap_or_default(),
+            Token::Add(count) => join(count, "+"),
+            Token::Multiply(count) => join(count, "*"),
+            Token::Minimum(count) => format!("min{}", join(count, ",")),
+            Token::Maximum(count) => format!("max{}", join(count, ",")),
+            Token::Broadcast(count) => format!("broadcast{}", join(count, ",")),
+            Token::GreaterOrEqual => join(2, ">="),
+            Token::Equal => join(2, "=="),
+            Token::Divide(divisor) => format!("({}/{divisor})", stack.pop().unwrap_or_default()),
+        };
+        stack.push(part);
+    }
+    let text = stack.pop().unwrap_or_default();
+    match text.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) {
+        Some(inner) if !inner.contains(['(', ')']) => inner.into(),
+        _ => text,
+    }
+}

@@ -1,0 +1,151 @@
+//! Models whose weights are offloaded to a temporary file. While a float model runs, the runtime
+//! holds its own copy of the weights, so the original need not be in memory.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use hardtack::{Constant, Model, Program};
+use hardtack_bundle::graph::{Graph, Operator};
+
+use crate::error::Error;
+use crate::graph::constants::keeps_elements;
+use crate::samples::{Source as _, Spool};
+
+/// A model whose weights are in memory or offloaded.
+pub(crate) trait Sleeper {
+    /// Returns the graph.
+    fn graph(&self) -> &Graph;
+
+    /// Loads the whole model.
+    ///
+    /// # Errors
+    /// Returns an error if the weights cannot be read from the temporary file.
+    fn awake(&self) -> Result<Model, Error>;
+
+    /// Loads the model with at least the constants that node `layer` depends on.
+    ///
+    /// # Errors
+    /// See [`Sleeper::awake`].
+    fn awake_for(&self, layer: usize) -> Result<Model, Error>;
+}
+
+impl Sleeper for Model {
+    fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    fn awake(&self) -> Result<Model, Error> {
+        Ok(self.clone())
+    }
+
+    fn awake_for(&self, _: usize) -> Result<Model, Error> {
+        self.awake()
+    }
+}
+
+/// The size in bytes from which a tensor is offloaded.
+const LARGE: usize = 4096;
+
+/// A model with its large tensors in a temporary file.
+pub(crate) struct Resting {
+    /// The model with an empty placeholder for each offloaded constant.
+    model: Model,
+    /// The indices of the offloaded constants, in the order of the spool.
+    waiting: Vec<usize>,
+    spool: Spool,
+}
+
+impl Resting {
+    /// Offloads the large tensors of a model.
+    ///
+    /// # Errors
+    /// Returns an error if the temporary file cannot be written.
+    pub(crate) fn new(mut model: Model) -> Result<Resting, Error> {
+        let mut spool = Spool::new()?;
+        let mut waiting = Vec::new();
+        for (index, constant) in model.constants.iter_mut().enumerate() {
+            let Constant::Tensor(tensor) = constant else { continue };
+            if tensor.len() * tensor.dtype().size().unwrap_or(0) < LARGE {
+                continue;
+            }
+            spool.push([&**tensor])?;
+            waiting.push(index);
+            *constant = Constant::Dims { shape: Vec::new(), values: Vec::new() };
+        }
+        Ok(Resting { model, waiting, spool })
+    }
+
+    /// Returns the integer programs.
+    pub(crate) fn programs(&self) -> &[Program] {
+        &self.model.programs
+    }
+
+    /// Loads the model with the offloaded constants for which `wanted` returns true.
+    fn with(&self, wanted: impl Fn(usize) -> bool) -> Result<Model, Error> {
+        let mut model = self.model.clone();
+        let waiting = self.waiting.iter().enumerate();
+        for (place, index) in waiting.filter(|(_, index)| wanted(**index)) {
+            let tensor = self.spool.sample(place)?.into_owned().pop();
+            let tensor = tensor.expect("one was written");
+            model.constants[*index] = Constant::Tensor(Arc::new(tensor));
+        }
+        Ok(model)
+    }
+}
+
+/// Returns the indices of the constants that a node's inputs are computed from.
+fn constants(graph: &Graph, node: usize) -> HashSet<usize> {
+    let (mut found, mut nodes) = (HashSet::new(), vec![node]);
+    while let Some(node) = nodes.pop() {
+        for input in &graph.nodes[node].inputs {
+            let giver = input.node as usize;
+            match &graph.nodes[giver].operator {
+                Operator::Constant(index) => drop(found.insert(*index as usize)),
+                Operator::DequantizeLinear(_) => nodes.push(giver),
+                operator if keeps_elements(operator) => nodes.push(giver),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+impl Sleeper for Resting {
+    fn graph(&self) -> &Graph {
+        &self.model.graph
+    }
+
+    fn awake(&self) -> Result<Model, Error> {
+        self.with(|_| true)
+    }
+
+    fn awake_for(&self, layer: usize) -> Result<Model, Error> {
+        let constants = constants(&self.model.graph, layer);
+        self.with(|index| constants.contains(&index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Net;
+
+    #[test]
+    fn a_loaded_model_equals_the_original() {
+        let mut net = Net::new();
+        let x = net.input(&[1, 16, 4, 4]);
+        let x = net.conv(&x, 16, &[3, 3], |_| {});
+        let x = net.conv(&x, 16, &[3, 3], |_| {});
+        let model = net.finish(&[&x]);
+        let resting = Resting::new(model.clone()).unwrap();
+        assert!(!resting.waiting.is_empty() && resting.model != model);
+        assert_eq!(resting.awake().unwrap(), model);
+        // For the last layer, only its own weights are loaded.
+        let last = model.graph.outputs[0].node as usize;
+        let kernel = model.graph.nodes[last].inputs[1].node as usize;
+        let Operator::Constant(kernel) = model.graph.nodes[kernel].operator else { panic!() };
+        let woken = resting.awake_for(last).unwrap();
+        assert_eq!(woken.constants[kernel as usize], model.constants[kernel as usize]);
+        assert_ne!(woken.constants, model.constants);
+    }
+}
