@@ -8,11 +8,11 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use crate::error::Error;
-use crate::spilled_model::Sleeper;
+use crate::spilled_model::ModelSource;
 
 /// A float model with the observed values as its outputs.
 pub(crate) struct Observer<'m> {
-    model: &'m dyn Sleeper,
+    model: &'m dyn ModelSource,
     observed: Vec<Outlet>,
     inputs: Vec<Outlet>,
     /// The subset of `observed` that is reported; `None` reports all.
@@ -24,7 +24,7 @@ impl<'m> Observer<'m> {
     /// Creates an observer of these values. Constants and values that are not f32 are ignored. The
     /// weights are loaded only while a plan is made.
     pub(crate) fn new(
-        model: &'m dyn Sleeper,
+        model: &'m dyn ModelSource,
         outlets: impl IntoIterator<Item = Outlet>,
     ) -> Observer<'m> {
         let graph = model.graph();
@@ -42,7 +42,7 @@ impl<'m> Observer<'m> {
 
     /// Plans the model for inputs of these shapes, with the observed values as its outputs.
     fn planned(&self, shapes: &[&[usize]]) -> Result<ObservedPlan, Error> {
-        let mut model = self.model.awake()?;
+        let mut model = self.model.load()?;
         let names = 0..self.observed.len();
         model.graph.outputs.clone_from(&self.observed);
         model.graph.output_names = names.map(|index| format!("observed.{index}")).collect();

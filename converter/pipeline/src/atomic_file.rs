@@ -41,7 +41,7 @@ pub enum WriteError {
 /// If the path is a symbolic link, the link stays and its target is replaced. An existing file
 /// keeps its permissions; a new file gets 0666 minus the umask. Other kinds of files are rejected.
 #[derive(Debug)]
-pub struct WholeFile {
+pub struct AtomicFile {
     file: BufWriter<File>,
     /// The temporary name, if the file has one.
     name: Option<TempPath>,
@@ -152,7 +152,7 @@ fn is_trusted(_: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-impl WholeFile {
+impl AtomicFile {
     /// Creates an empty output for `path`.
     ///
     /// # Errors
@@ -195,7 +195,7 @@ impl WholeFile {
     }
 }
 
-impl Write for WholeFile {
+impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }
@@ -205,7 +205,7 @@ impl Write for WholeFile {
     }
 }
 
-impl Seek for WholeFile {
+impl Seek for AtomicFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }
@@ -320,12 +320,12 @@ pub fn check_output(path: &Path) -> Result<(), WriteError> {
     is_folder.map_err(|source| WriteError::Write { path: path.into(), source })
 }
 
-/// Writes a file atomically, as [`WholeFile`] does.
+/// Writes a file atomically, as [`AtomicFile`] does.
 ///
 /// # Errors
-/// See [`WholeFile`]. An existing file is unchanged.
+/// See [`AtomicFile`]. An existing file is unchanged.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    let mut file = WholeFile::new(path)?;
+    let mut file = AtomicFile::new(path)?;
     file.write_all(bytes).map_err(|source| WriteError::Write { path: path.into(), source })?;
     file.put()
 }

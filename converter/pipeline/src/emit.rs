@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::graph::io::Ports;
 use crate::graph::summary::needs_float;
 use crate::import::Source;
-use crate::options::{FloatStorage, Options};
+use crate::options::{ConvertOptions, FloatStorage};
 use crate::report::{FigureReport, FloatNode};
 use crate::samples::{self, Samples};
 
@@ -31,7 +31,7 @@ pub(crate) struct Contents<'a> {
     /// The ONNX file that was converted.
     pub source: &'a Source,
     /// The options of the conversion.
-    pub options: &'a Options,
+    pub options: &'a ConvertOptions,
     /// The measurements for the manifest.
     pub figures: &'a [FigureReport],
     /// The nodes that stay in float.
@@ -151,7 +151,7 @@ fn counted(nodes: &[FloatNode]) -> Vec<(String, String)> {
 }
 
 /// Returns the options recorded in the manifest, as (name, value).
-fn option_texts(options: &Options) -> Vec<(String, String)> {
+fn option_texts(options: &ConvertOptions) -> Vec<(String, String)> {
     let mut texts: Vec<(String, String)> =
         options.set.iter().map(|(name, value)| ("set".into(), format!("{name}={value}"))).collect();
     if options.int8 {

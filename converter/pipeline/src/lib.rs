@@ -31,15 +31,15 @@ mod storage;
 #[cfg(test)]
 mod testing;
 
-pub use atomic_file::{WholeFile, WriteError, check_output, write_file};
+pub use atomic_file::{AtomicFile, WriteError, check_output, write_file};
 pub use convert::convert;
 pub use error::Error;
 pub use graph::io::Ports;
 pub use options::prune::PruneTarget;
-pub use options::quantize::{Equalize, Int16, Method, Rounding, Settings, Sparsity};
-pub use options::{FloatStorage, MatrixStorage, Options};
-pub use progress::{Progress, Silent};
+pub use options::quantize::{Equalize, Int16, QuantizeOptions, RangeMethod, Rounding, Sparsity};
+pub use options::{ConvertOptions, FloatStorage, MatrixStorage};
+pub use progress::{NoProgress, Progress};
 pub use report::{
-    FigureReport, FloatNode, GraphNode, GroupReport, LayerReport, Price, PruneReport, RangeReport,
-    Report, Spread, StageReport, WeightsReport,
+    FigureReport, FloatNode, GraphNode, GroupReport, HistogramReport, LayerReport, Price,
+    PruneReport, RangeReport, Report, StageReport, WeightsReport,
 };

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::model_limits;
 use crate::process::activity;
 use crate::samples::{Source, each};
-use crate::spilled_model::{Resting, Sleeper};
+use crate::spilled_model::{ModelSource, OffloadedModel};
 use crate::storage::dynamic;
 
 /// The tolerance of an output element, as a fraction of its value.
@@ -78,7 +78,7 @@ impl Difference {
 /// # Errors
 /// Returns an error if the model cannot be loaded or run.
 pub(crate) fn outputs(
-    model: &dyn Sleeper,
+    model: &dyn ModelSource,
     samples: &dyn Source,
 ) -> Result<Vec<Vec<Tensor>>, Error> {
     let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
@@ -91,7 +91,7 @@ pub(crate) fn outputs(
             drop(plan.take());
             model_limits::check(model.graph(), &shapes)?;
             let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-            let loaded = FloatModel::load(&model.awake()?, false)?;
+            let loaded = FloatModel::load(&model.load()?, false)?;
             let fresh = loaded.into_plan(&views)?;
             plan = Some((shapes, fresh));
         }
@@ -114,14 +114,14 @@ pub(crate) fn outputs(
 /// # Errors
 /// Returns an error if the model cannot be loaded or run.
 pub(crate) fn sensitivity(
-    model: &dyn Sleeper,
+    model: &dyn ModelSource,
     samples: &dyn Source,
     outputs_of_samples: &[Vec<Tensor>],
 ) -> Result<Difference, Error> {
     let inputs = each(samples).map(|sample| Ok(sample?.into_owned()));
     let mut inputs = inputs.collect::<Result<Vec<Vec<Tensor>>, Error>>()?;
     inputs.iter_mut().flatten().for_each(disturb);
-    let mut weights = model.awake()?;
+    let mut weights = model.load()?;
     let of_products = dynamic::constants(model.graph());
     for (index, constant) in weights.constants.iter_mut().enumerate() {
         if let Constant::Tensor(tensor) = constant
@@ -133,7 +133,8 @@ pub(crate) fn sensitivity(
         }
     }
     let by_inputs = compare(outputs_of_samples, &outputs(model, &inputs)?);
-    let by_weights = compare(outputs_of_samples, &outputs(&Resting::new(weights)?, samples)?);
+    let by_weights =
+        compare(outputs_of_samples, &outputs(&OffloadedModel::new(weights)?, samples)?);
     Ok(by_inputs.max(by_weights))
 }
 

@@ -10,9 +10,9 @@ pub trait Progress {
 
 /// Discards progress updates.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
+pub struct NoProgress;
 
-impl Progress for Silent {
+impl Progress for NoProgress {
     fn stage(&mut self, _: &'static str) {}
     fn step(&mut self, _: usize, _: usize) {}
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::options::quantize::Method;
+use crate::options::quantize::RangeMethod;
 
 /// One stage of the pipeline.
 #[derive(Clone, Debug, Serialize)]
@@ -50,14 +50,14 @@ pub struct LayerReport {
     /// The quantization range. `None` in a pre-quantized model.
     pub range: Option<RangeReport>,
     /// The histogram of the values over the calibration data, if they were observed.
-    pub spread: Option<Spread>,
+    pub spread: Option<HistogramReport>,
     /// The weights of the layer, if the tensor is the output of one.
     pub weights: Option<WeightsReport>,
 }
 
 /// A histogram of a tensor's values.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Spread {
+pub struct HistogramReport {
     /// The minimum and maximum value.
     pub seen: [f32; 2],
     /// The number of values that are exactly 0. They are not in `counts`.
@@ -106,7 +106,7 @@ pub struct RangeReport {
     /// The bits of an integer: 8, or 16 as two i8 tensors.
     pub bits: u32,
     /// The calibration method that chose the range.
-    pub method: Method,
+    pub method: RangeMethod,
 }
 
 /// The result of a conversion.

@@ -12,7 +12,7 @@ use crate::graph::constants::keeps_elements;
 use crate::samples::{Source as _, Spool};
 
 /// A model whose weights are in memory or offloaded.
-pub(crate) trait Sleeper {
+pub(crate) trait ModelSource {
     /// Returns the graph.
     fn graph(&self) -> &Graph;
 
@@ -20,26 +20,26 @@ pub(crate) trait Sleeper {
     ///
     /// # Errors
     /// Returns an error if the weights cannot be read from the temporary file.
-    fn awake(&self) -> Result<Model, Error>;
+    fn load(&self) -> Result<Model, Error>;
 
     /// Loads the model with at least the constants that node `layer` depends on.
     ///
     /// # Errors
-    /// See [`Sleeper::awake`].
-    fn awake_for(&self, layer: usize) -> Result<Model, Error>;
+    /// See [`ModelSource::load`].
+    fn load_layer(&self, layer: usize) -> Result<Model, Error>;
 }
 
-impl Sleeper for Model {
+impl ModelSource for Model {
     fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    fn awake(&self) -> Result<Model, Error> {
+    fn load(&self) -> Result<Model, Error> {
         Ok(self.clone())
     }
 
-    fn awake_for(&self, _: usize) -> Result<Model, Error> {
-        self.awake()
+    fn load_layer(&self, _: usize) -> Result<Model, Error> {
+        self.load()
     }
 }
 
@@ -47,7 +47,7 @@ impl Sleeper for Model {
 const LARGE: usize = 4096;
 
 /// A model with its large tensors in a temporary file.
-pub(crate) struct Resting {
+pub(crate) struct OffloadedModel {
     /// The model with an empty placeholder for each offloaded constant.
     model: Model,
     /// The indices of the offloaded constants, in the order of the spool.
@@ -55,12 +55,12 @@ pub(crate) struct Resting {
     spool: Spool,
 }
 
-impl Resting {
+impl OffloadedModel {
     /// Offloads the large tensors of a model.
     ///
     /// # Errors
     /// Returns an error if the temporary file cannot be written.
-    pub(crate) fn new(mut model: Model) -> Result<Resting, Error> {
+    pub(crate) fn new(mut model: Model) -> Result<OffloadedModel, Error> {
         let mut spool = Spool::new()?;
         let mut waiting = Vec::new();
         for (index, constant) in model.constants.iter_mut().enumerate() {
@@ -72,7 +72,7 @@ impl Resting {
             waiting.push(index);
             *constant = Constant::Dims { shape: Vec::new(), values: Vec::new() };
         }
-        Ok(Resting { model, waiting, spool })
+        Ok(OffloadedModel { model, waiting, spool })
     }
 
     /// Returns the integer programs.
@@ -110,16 +110,16 @@ fn constants(graph: &Graph, node: usize) -> HashSet<usize> {
     found
 }
 
-impl Sleeper for Resting {
+impl ModelSource for OffloadedModel {
     fn graph(&self) -> &Graph {
         &self.model.graph
     }
 
-    fn awake(&self) -> Result<Model, Error> {
+    fn load(&self) -> Result<Model, Error> {
         self.with(|_| true)
     }
 
-    fn awake_for(&self, layer: usize) -> Result<Model, Error> {
+    fn load_layer(&self, layer: usize) -> Result<Model, Error> {
         let constants = constants(&self.model.graph, layer);
         self.with(|index| constants.contains(&index))
     }
@@ -137,14 +137,14 @@ mod tests {
         let x = net.conv(&x, 16, &[3, 3], |_| {});
         let x = net.conv(&x, 16, &[3, 3], |_| {});
         let model = net.finish(&[&x]);
-        let resting = Resting::new(model.clone()).unwrap();
+        let resting = OffloadedModel::new(model.clone()).unwrap();
         assert!(!resting.waiting.is_empty() && resting.model != model);
-        assert_eq!(resting.awake().unwrap(), model);
+        assert_eq!(resting.load().unwrap(), model);
         // For the last layer, only its own weights are loaded.
         let last = model.graph.outputs[0].node as usize;
         let kernel = model.graph.nodes[last].inputs[1].node as usize;
         let Operator::Constant(kernel) = model.graph.nodes[kernel].operator else { panic!() };
-        let woken = resting.awake_for(last).unwrap();
+        let woken = resting.load_layer(last).unwrap();
         assert_eq!(woken.constants[kernel as usize], model.constants[kernel as usize]);
         assert_ne!(woken.constants, model.constants);
     }

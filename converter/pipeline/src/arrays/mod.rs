@@ -16,7 +16,7 @@ use header::{Header, Problem};
 use thiserror::Error;
 use zip::write::SimpleFileOptions;
 
-use crate::atomic_file::{WholeFile, WriteError};
+use crate::atomic_file::{AtomicFile, WriteError};
 
 pub use archive::{Archive, Description};
 
@@ -88,7 +88,7 @@ pub fn write_npz<'a>(
     path: &Path,
     arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<(), Error> {
-    let mut file = WholeFile::new(path)?;
+    let mut file = AtomicFile::new(path)?;
     write_npz_to(&mut file, arrays)
         .map_err(|source| WriteError::Write { path: path.into(), source })?;
     Ok(file.put()?)

@@ -11,7 +11,7 @@ fn a_file_is_replaced_atomically() {
     let path = folder.path().join("model.tack");
     write_file(&path, b"first").unwrap();
     write_file(&path, b"second").unwrap();
-    let mut given_up = WholeFile::new(&path).unwrap();
+    let mut given_up = AtomicFile::new(&path).unwrap();
     given_up.write_all(b"third").unwrap();
     drop(given_up);
     assert_eq!(fs::read(&path).unwrap(), b"second");
@@ -37,7 +37,7 @@ fn a_file_is_replaced_atomically() {
 #[test]
 fn an_incomplete_file_has_no_name() {
     let folder = tempfile::tempdir().unwrap();
-    let mut file = WholeFile::new(&folder.path().join("model.tack")).unwrap();
+    let mut file = AtomicFile::new(&folder.path().join("model.tack")).unwrap();
     file.write_all(b"half").unwrap();
     file.flush().unwrap();
     if file.name.is_none() {
@@ -54,7 +54,7 @@ fn named_temporary_files_work_too() {
     let path = folder.path().join("model.tack");
     let (file, name) = temporary(0o666).tempfile_in(folder.path()).unwrap().into_parts();
     let place = Place::of(&path).unwrap();
-    let mut file = WholeFile { file: BufWriter::new(file), name: Some(name), place };
+    let mut file = AtomicFile { file: BufWriter::new(file), name: Some(name), place };
     file.write_all(b"whole").unwrap();
     file.put().unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"whole");

@@ -7,16 +7,16 @@ use hardtack_bundle::graph::Graph;
 use hardtack_bundle::{DType, Sealed};
 
 use super::prepare::Prepared;
-use super::{DRAWS, Work, size};
-use crate::atomic_file::WholeFile;
+use super::{Conversion, DRAWS, size};
+use crate::atomic_file::AtomicFile;
 use crate::emit::{self, Contents};
 use crate::error::Error;
 use crate::report::Report;
 use crate::samples::{First, Samples};
-use crate::spilled_model::Sleeper as _;
+use crate::spilled_model::ModelSource as _;
 use crate::{parity, storage};
 
-impl Work<'_> {
+impl Conversion<'_> {
     pub(super) fn emit(
         &mut self,
         prepared: Prepared,
@@ -57,7 +57,7 @@ impl Work<'_> {
             golden: (golden, &outputs),
             rounding,
         };
-        let bundle = emit::emit(prepared.model.awake()?, &contents)?;
+        let bundle = emit::emit(prepared.model.load()?, &contents)?;
         self.digest = bundle.root().to_string();
         self.end_of("emit", began, (nodes, size), None);
         Ok(bundle)
@@ -94,12 +94,12 @@ impl Work<'_> {
             let path = path.to_path_buf();
             move |source| Error::Write { path, source }
         };
-        let mut file = WholeFile::new(output)?;
+        let mut file = AtomicFile::new(output)?;
         bundle.write(|piece| file.write_all(piece)).map_err(failed(output))?;
         let mut transport_bytes = None;
         // Write both files completely before either is renamed into place.
         if let Some(path) = &self.options.transport {
-            let mut beside = WholeFile::new(path)?;
+            let mut beside = AtomicFile::new(path)?;
             let packed = hardtack_transport::pack(&bundle.to_bytes())?;
             beside.write_all(&packed).map_err(failed(path))?;
             transport_bytes = Some(packed.len() as u64);

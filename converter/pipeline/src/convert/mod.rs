@@ -14,14 +14,14 @@ use hardtack_bundle::graph::{Graph, Node, Operator};
 use crate::error::Error;
 use crate::graph::io::Ports;
 use crate::import::{self, ImportOptions, Source};
-use crate::options::{MatrixStorage, Options};
+use crate::options::{ConvertOptions, MatrixStorage};
 use crate::parity::{self, Difference};
 use crate::progress::Progress;
 use crate::report::{
     FigureReport, FloatNode, GraphNode, LayerReport, PruneReport, Report, StageReport,
 };
 use crate::samples::{First, Samples, Source as _};
-use crate::spilled_model::{Resting, Sleeper as _};
+use crate::spilled_model::{ModelSource as _, OffloadedModel};
 use crate::{guard, prune};
 
 /// The number of samples on which the outputs of stages are compared.
@@ -42,24 +42,24 @@ const DRAWS: f64 = 4.0;
 pub fn convert(
     source: &Path,
     output: &Path,
-    options: &Options,
+    options: &ConvertOptions,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
-    let mut work = Work::new(source, options, progress)?;
-    let original = work.import()?;
-    let mut samples = work.samples(&original)?;
-    let folded = work.fold(original, &samples)?;
-    let pruned = work.prune(folded, &samples)?;
-    let quantized = work.quantize(pruned, &mut samples)?;
-    let prepared = work.prepare(quantized, &samples)?;
-    let bundle = work.emit(prepared, &samples)?;
-    work.write(output, &bundle)
+    let mut conversion = Conversion::new(source, options, progress)?;
+    let original = conversion.import()?;
+    let mut samples = conversion.samples(&original)?;
+    let folded = conversion.fold(original, &samples)?;
+    let pruned = conversion.prune(folded, &samples)?;
+    let quantized = conversion.quantize(pruned, &mut samples)?;
+    let prepared = conversion.prepare(quantized, &samples)?;
+    let bundle = conversion.emit(prepared, &samples)?;
+    conversion.write(output, &bundle)
 }
 
 /// The state of a conversion between its stages.
-struct Work<'a> {
+struct Conversion<'a> {
     path: &'a Path,
-    options: Options,
+    options: ConvertOptions,
     progress: &'a mut dyn Progress,
     name: String,
     source: Option<Source>,
@@ -80,12 +80,12 @@ struct Work<'a> {
     warnings: Vec<String>,
 }
 
-impl<'a> Work<'a> {
+impl<'a> Conversion<'a> {
     fn new(
         path: &'a Path,
-        options: &Options,
+        options: &ConvertOptions,
         progress: &'a mut dyn Progress,
-    ) -> Result<Work<'a>, Error> {
+    ) -> Result<Conversion<'a>, Error> {
         if options.int8 && options.calibration.is_none() {
             return Err(Error::Options(
                 "INT8 needs calibration data: give --calibrate an .npz file, or a folder of \
@@ -108,7 +108,7 @@ impl<'a> Work<'a> {
         let name = options.name.clone().unwrap_or_else(|| {
             path.file_stem().map_or("model".into(), |stem| stem.to_string_lossy().into())
         });
-        Ok(Work {
+        Ok(Conversion {
             path,
             options: options.resolved(),
             progress,
@@ -130,7 +130,7 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn import(&mut self) -> Result<Resting, Error> {
+    fn import(&mut self) -> Result<OffloadedModel, Error> {
         let began = self.begin("import");
         let settings = ImportOptions { set: self.options.set.clone() };
         let imported = if self.options.guarded {
@@ -143,13 +143,13 @@ impl<'a> Work<'a> {
             self.options.labels = imported.source.labels.clone();
         }
         self.source = Some(imported.source);
-        let model = Resting::new(imported.model)?;
+        let model = OffloadedModel::new(imported.model)?;
         self.end("import", began, &model, None);
         Ok(model)
     }
 
     /// Reads or generates the samples, and computes the imported model's outputs on them.
-    fn samples(&mut self, original: &Resting) -> Result<Samples, Error> {
+    fn samples(&mut self, original: &OffloadedModel) -> Result<Samples, Error> {
         self.progress.stage("samples");
         let samples = match &self.options.calibration {
             Some(path) => self.read(path, self.options.samples, original.graph())?,
@@ -177,9 +177,13 @@ impl<'a> Work<'a> {
         Samples::read(path, limit, graph, ports, &preprocessor)
     }
 
-    fn fold(&mut self, original: Resting, samples: &Samples) -> Result<Resting, Error> {
+    fn fold(
+        &mut self,
+        original: OffloadedModel,
+        samples: &Samples,
+    ) -> Result<OffloadedModel, Error> {
         let began = self.begin("fold");
-        let folded = Resting::new(crate::fold::fold(self.ready(original.awake()?)))?;
+        let folded = OffloadedModel::new(crate::fold::fold(self.ready(original.load()?)))?;
         let (difference, given) = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
         self.given = Some(given);
         self.figure("parity of fold", difference, samples);
@@ -197,18 +201,18 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn prune(&mut self, model: Resting, samples: &Samples) -> Result<Resting, Error> {
+    fn prune(&mut self, model: OffloadedModel, samples: &Samples) -> Result<OffloadedModel, Error> {
         let Some(target) = self.options.prune_channels else { return Ok(model) };
         let began = self.begin("prune");
         let progress = &mut *self.progress;
         let (pruned, report) = prune::prune(
-            &model.awake()?,
+            &model.load()?,
             &*samples.inputs,
             target,
             self.options.int8,
             &mut |done, of| progress.step(done, of),
         )?;
-        let pruned = Resting::new(pruned)?;
+        let pruned = OffloadedModel::new(pruned)?;
         let got = parity::outputs(&pruned, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
         self.given = Some(got);
@@ -228,7 +232,13 @@ impl<'a> Work<'a> {
         Instant::now()
     }
 
-    fn end(&mut self, name: &'static str, began: Instant, model: &Resting, parity: Option<f64>) {
+    fn end(
+        &mut self,
+        name: &'static str,
+        began: Instant,
+        model: &OffloadedModel,
+        parity: Option<f64>,
+    ) {
         self.end_of(name, began, (model.graph().nodes.len(), size(model)), parity);
     }
 
@@ -258,7 +268,7 @@ impl<'a> Work<'a> {
         &self,
         stage: &'static str,
         before: &[Vec<Tensor>],
-        model: &Resting,
+        model: &OffloadedModel,
         samples: &Samples,
     ) -> Result<(f64, Vec<Vec<Tensor>>), Error> {
         let few = compared(samples);
@@ -298,7 +308,7 @@ fn compared(samples: &Samples) -> First<'_> {
 }
 
 /// Returns the number of elements in constant tensors, and the bytes of constants and programs.
-fn size(model: &Resting) -> (u64, u64) {
+fn size(model: &OffloadedModel) -> (u64, u64) {
     let (mut parameters, mut bytes) = (0, 0);
     for constant in &model.graph().constants {
         // Symbolic dimensions have no size.

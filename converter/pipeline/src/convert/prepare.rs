@@ -3,24 +3,28 @@
 use hardtack::Model;
 use hardtack_bundle::graph::Graph;
 
-use super::{Work, compared};
+use super::{Conversion, compared};
 use crate::error::Error;
 use crate::options::{FloatStorage, MatrixStorage};
 use crate::samples::Samples;
-use crate::spilled_model::{Resting, Sleeper as _};
+use crate::spilled_model::{ModelSource as _, OffloadedModel};
 use crate::storage::compact::narrow;
 use crate::{parity, storage};
 
 /// A model, and whether its graph is already simplified for loading.
 pub(super) struct Prepared {
-    pub(super) model: Resting,
+    pub(super) model: OffloadedModel,
     pub(super) prepared: bool,
 }
 
-impl Work<'_> {
+impl Conversion<'_> {
     /// Converts float weights to the requested storage types, and applies the graph simplifications
     /// that do not depend on the target machine.
-    pub(super) fn prepare(&mut self, model: Resting, samples: &Samples) -> Result<Prepared, Error> {
+    pub(super) fn prepare(
+        &mut self,
+        model: OffloadedModel,
+        samples: &Samples,
+    ) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
         let before = match self.given.take() {
             Some(given) => given,
@@ -28,8 +32,8 @@ impl Work<'_> {
         };
         let (model, mut stored) = match self.multiplies(model.graph()) {
             true => {
-                let (model, stored) = self.multiply(model.awake()?);
-                (Resting::new(model)?, stored)
+                let (model, stored) = self.multiply(model.load()?);
+                (OffloadedModel::new(model)?, stored)
             }
             false => (model, Vec::new()),
         };
@@ -37,8 +41,8 @@ impl Work<'_> {
             true => None,
             false => Some(parity::outputs(&model, &compared(samples))?),
         };
-        let prepared = match hardtack::float::prepare(model.awake()?) {
-            Ok(simpler) => Prepared { model: Resting::new(simpler)?, prepared: true },
+        let prepared = match hardtack::float::prepare(model.load()?) {
+            Ok(simpler) => Prepared { model: OffloadedModel::new(simpler)?, prepared: true },
             Err(error) => {
                 self.warnings.push(format!(
                     "the graph could not be simplified and is stored as imported, so loading takes \
@@ -49,7 +53,7 @@ impl Work<'_> {
         };
         let products = products.as_ref().unwrap_or(&before);
         let (difference, _) = self.keeps_numbers("prepare", products, &prepared.model, samples)?;
-        let mut model = prepared.model.awake()?;
+        let mut model = prepared.model.load()?;
         if self.options.float != FloatStorage::F32 {
             model = storage::half_precision::halve(model, self.options.float);
             stored.push(self.options.float.dtype().name());
@@ -62,7 +66,7 @@ impl Work<'_> {
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));
         }
-        let model = Resting::new(narrow(storage::gather::in_integers(model)))?;
+        let model = OffloadedModel::new(narrow(storage::gather::in_integers(model)))?;
         let prepared = Prepared { model, ..prepared };
         let mut of_range = difference;
         if !stored.is_empty() {

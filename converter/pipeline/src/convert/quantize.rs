@@ -2,24 +2,24 @@
 
 use hardtack_bundle::graph::{Node, Operator};
 
-use super::{Work, compared, states_scales};
+use super::{Conversion, compared, states_scales};
 use crate::error::Error;
 use crate::graph::summary::outline;
 use crate::options::MatrixStorage;
 use crate::report::FloatNode;
 use crate::samples::{First, Samples};
-use crate::spilled_model::{Resting, Sleeper as _};
+use crate::spilled_model::{ModelSource as _, OffloadedModel};
 use crate::{parity, quantize};
 
 /// The maximum number of samples on which the error of each layer is measured.
 const MEASURED: usize = 8;
 
-impl Work<'_> {
+impl Conversion<'_> {
     pub(super) fn quantize(
         &mut self,
-        model: Resting,
+        model: OffloadedModel,
         samples: &mut Samples,
-    ) -> Result<Resting, Error> {
+    ) -> Result<OffloadedModel, Error> {
         // A pre-quantized (QDQ or QOperator) model is lowered even without --int8.
         if !self.options.int8 && !model.graph().nodes.iter().any(states_scales) {
             if self.options.integer_io {
@@ -39,7 +39,7 @@ impl Work<'_> {
                         .into(),
                 );
             }
-            self.graph = outline(&model.awake()?, |_| None);
+            self.graph = outline(&model.load()?, |_| None);
             return Ok(model);
         }
         let began = self.begin("quantize");
@@ -51,7 +51,7 @@ impl Work<'_> {
         let progress = &mut *self.progress;
         let mut step = |done, of| progress.step(done, of);
         let (real, settings) = (samples.are_real(), &self.options.quantize);
-        let awake = model.awake()?;
+        let awake = model.load()?;
         drop(model);
         let mut quantized =
             quantize::quantize(awake, &*samples.inputs, &measured, real, settings, &mut step)?;
@@ -65,7 +65,7 @@ impl Work<'_> {
             })?;
         }
         self.arena_bytes = quantize::arena::bytes(programs, packing);
-        let told = |nodes: Vec<quantize::Told>| -> Vec<FloatNode> {
+        let told = |nodes: Vec<quantize::NodeReason>| -> Vec<FloatNode> {
             let told = nodes.into_iter();
             told.map(|told| FloatNode {
                 node: told.node,
@@ -98,7 +98,7 @@ impl Work<'_> {
                 first.reason,
             ));
         }
-        let mut model = Resting::new(quantized.model)?;
+        let mut model = OffloadedModel::new(quantized.model)?;
         let got = parity::outputs(&model, &compared(samples))?;
         let difference = parity::compare(&self.expected, &got);
         self.given = Some(got);
@@ -106,9 +106,9 @@ impl Work<'_> {
         if self.options.integer_io {
             let ports = self.ports.as_mut().expect("imported before");
             let few = compared(samples);
-            let mut awake = model.awake()?;
+            let mut awake = model.load()?;
             let integers = quantize::integer_io::integer_io(&mut awake, ports, &few)?;
-            model = Resting::new(awake)?;
+            model = OffloadedModel::new(awake)?;
             samples.inputs = Box::new(integers);
             self.given = None;
         }

@@ -49,7 +49,7 @@ impl FloatStorage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MatrixStorage {
-    /// Float, with the type of [`Options::float`].
+    /// Float, with the type of [`ConvertOptions::float`].
     #[default]
     Float,
     /// i8, with a scale per output channel.
@@ -75,7 +75,7 @@ impl MatrixStorage {
 
 /// The options of a conversion.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ConvertOptions {
     /// The name of the model. Defaults to the source's file name without its extension.
     pub name: Option<String>,
     /// The version of the model, as free text.
@@ -89,17 +89,17 @@ pub struct Options {
     /// Calibration data: an `.npz` file, or a folder of images or audio files.
     pub calibration: Option<PathBuf>,
     /// Pre-processing of the calibration data, if it differs from the bundle's input, for example
-    /// features instead of audio files. Defaults to [`Options::preprocess`].
+    /// features instead of audio files. Defaults to [`ConvertOptions::preprocess`].
     pub calibration_preprocess: Option<Preprocess>,
     /// The maximum number of calibration samples.
     pub samples: usize,
     /// Data on which the error of each layer is measured. Defaults to the calibration data.
     pub measure: Option<PathBuf>,
     /// The settings of INT8 quantization.
-    pub quantize: quantize::Settings,
+    pub quantize: quantize::QuantizeOptions,
     /// The storage type of float weights.
     pub float: FloatStorage,
-    /// The storage type of float layers' large matrices; `None` lets [`Options::matrices`] choose.
+    /// The storage type of float layers' large matrices; `None` lets [`ConvertOptions::matrices`] choose.
     pub weights: Option<MatrixStorage>,
     /// Dynamic quantization: whether matmuls with these matrices run in INT8, with activations
     /// quantized at run time.
@@ -132,9 +132,9 @@ pub struct Options {
     pub import_limits: Limits,
 }
 
-impl Default for Options {
+impl Default for ConvertOptions {
     fn default() -> Self {
-        Options {
+        ConvertOptions {
             name: None,
             version: String::new(),
             set: Vec::new(),
@@ -144,7 +144,7 @@ impl Default for Options {
             calibration_preprocess: None,
             samples: 128,
             measure: None,
-            quantize: quantize::Settings::default(),
+            quantize: quantize::QuantizeOptions::default(),
             float: FloatStorage::F32,
             weights: None,
             dynamic: false,
@@ -164,9 +164,9 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl ConvertOptions {
     /// Returns the options with the defaults that depend on other options filled in.
-    pub(crate) fn resolved(&self) -> Options {
+    pub(crate) fn resolved(&self) -> ConvertOptions {
         let mut options = self.clone();
         let free = self.quantize.rounding == Rounding::Adaptive && self.quantize.palette.is_none();
         let default = self.int8 && self.transport.is_some() && free;
@@ -190,7 +190,7 @@ impl Options {
         self.quantize.sparsity.is_some() && !self.dense
     }
 
-    /// Returns the average bits per weight of [`Options::matrices`] if they are INT8 and the target
+    /// Returns the average bits per weight of [`ConvertOptions::matrices`] if they are INT8 and the target
     /// is below 8.
     pub fn matrix_bits(&self) -> Option<f64> {
         let default = self.transport.as_ref().map(|_| COMPRESSED_MATRIX_BITS);

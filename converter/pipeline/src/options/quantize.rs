@@ -7,9 +7,9 @@ use crate::error::Error;
 
 /// Options of quantization.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct QuantizeOptions {
     /// The method that chooses the ranges of activations.
-    pub method: Method,
+    pub method: RangeMethod,
     /// Whether cross-layer equalization runs.
     pub equalize: Equalize,
     /// The rounding mode of weights.
@@ -31,14 +31,14 @@ pub struct Settings {
     pub max_error: Option<f64>,
 }
 
-impl Settings {
+impl QuantizeOptions {
     /// Returns the settings that differ from the defaults, as named in a bundle's provenance.
     pub fn texts(&self) -> Vec<(String, String)> {
         let mut texts = Vec::new();
         let mut text = |name: &str, value: Option<String>| {
             texts.extend(value.map(|value| (name.to_string(), value)));
         };
-        text("ranges", (self.method != Method::Auto).then(|| self.method.name().into()));
+        text("ranges", (self.method != RangeMethod::Auto).then(|| self.method.name().into()));
         text("rounding", (self.rounding == Rounding::Nearest).then(|| "nearest".into()));
         text("equalize", (self.equalize == Equalize::Off).then(|| "off".into()));
         text("weight-bits", self.weight_bits.map(|bits| bits.to_string()));
@@ -87,7 +87,7 @@ impl Settings {
 /// The method that chooses a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Method {
+pub enum RangeMethod {
     /// The method below with the least squared error.
     #[default]
     Auto,
@@ -104,20 +104,25 @@ pub enum Method {
     Mse,
 }
 
-impl Method {
+impl RangeMethod {
     /// All methods except [`Auto`](Method::Auto).
-    pub const ALL: [Method; 5] =
-        [Method::MinMax, Method::MovingAverage, Method::Percentile, Method::Entropy, Method::Mse];
+    pub const ALL: [RangeMethod; 5] = [
+        RangeMethod::MinMax,
+        RangeMethod::MovingAverage,
+        RangeMethod::Percentile,
+        RangeMethod::Entropy,
+        RangeMethod::Mse,
+    ];
 
     /// Returns the name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
-            Method::Auto => "auto",
-            Method::MinMax => "min-max",
-            Method::MovingAverage => "moving-average",
-            Method::Percentile => "percentile",
-            Method::Entropy => "entropy",
-            Method::Mse => "mse",
+            RangeMethod::Auto => "auto",
+            RangeMethod::MinMax => "min-max",
+            RangeMethod::MovingAverage => "moving-average",
+            RangeMethod::Percentile => "percentile",
+            RangeMethod::Entropy => "entropy",
+            RangeMethod::Mse => "mse",
         }
     }
 }

@@ -6,7 +6,7 @@ use hardtack::float::{FloatModel, FloatPlan};
 use hardtack::{Model, Tensor};
 
 use crate::error::Error;
-use crate::options::quantize::{Rounding, Settings};
+use crate::options::quantize::{QuantizeOptions, Rounding};
 use crate::quantize;
 use crate::samples::{First, Source};
 
@@ -62,7 +62,8 @@ fn plan(model: &Model, int8: bool, samples: &dyn Source) -> Result<FloatPlan, Er
     let quantized = if int8 {
         let (few, none) = (First(samples, RANGES), First(samples, 0));
         // Only the time matters, so use the fastest weight rounding.
-        let settings = Settings { rounding: Rounding::Nearest, ..Settings::default() };
+        let settings =
+            QuantizeOptions { rounding: Rounding::Nearest, ..QuantizeOptions::default() };
         Some(quantize::quantize(model.clone(), &few, &none, true, &settings, &mut |_, _| {})?.model)
     } else {
         None

@@ -17,7 +17,7 @@ use crate::activations::Observer;
 use crate::error::Error;
 use crate::report::LayerReport;
 use crate::samples::{Source, Spool, each};
-use crate::spilled_model::Sleeper;
+use crate::spilled_model::ModelSource;
 
 /// The number of bins of a reported histogram.
 const PARTS: usize = 64;
@@ -36,14 +36,14 @@ struct Sums {
 /// # Errors
 /// Returns an error if the float model cannot be run on a sample.
 pub(super) fn measure(
-    model: &dyn Sleeper,
+    model: &dyn ModelSource,
     lowered: &[Lowered],
     calibration: &Calibration,
     observer: &mut Observer<'_>,
     samples: &dyn Source,
 ) -> Result<Vec<LayerReport>, Error> {
     let mut sums: HashMap<Outlet, Sums> = HashMap::new();
-    let functions = functions(&model.awake()?, lowered, calibration);
+    let functions = functions(&model.load()?, lowered, calibration);
     let read: HashSet<Outlet> = lowered.iter().flat_map(|l| l.inputs.iter().copied()).collect();
     for sample in each(samples) {
         let sample = sample?;

@@ -34,10 +34,10 @@ use crate::error::Error;
 use crate::graph::constants::reads;
 use crate::graph::rewriter::Editor;
 use crate::graph::summary::outline;
-use crate::options::quantize::{Equalize, Int16, Settings};
+use crate::options::quantize::{Equalize, Int16, QuantizeOptions};
 use crate::report::{GraphNode, LayerReport};
 use crate::samples::Source;
-use crate::spilled_model::{Resting, Sleeper as _};
+use crate::spilled_model::{ModelSource as _, OffloadedModel};
 
 /// A quantized model.
 pub(crate) struct Quantized {
@@ -50,15 +50,15 @@ pub(crate) struct Quantized {
     /// The number of layers whose integer weights had more than 9 bits and were re-quantized.
     pub rounded_weights: usize,
     /// Nodes that stay in float, with the reason. Nodes that only follow others come last.
-    pub left_in_float: Vec<Told>,
+    pub left_in_float: Vec<NodeReason>,
     /// Layers with int16 activations, with the reason; empty where all nodes use int16.
-    pub int16: Vec<Told>,
+    pub int16: Vec<NodeReason>,
     /// Warnings about the calibration and the weights.
     pub warnings: Vec<String>,
 }
 
 /// A node and the reason for its number format.
-pub(crate) struct Told {
+pub(crate) struct NodeReason {
     /// The name of the node.
     pub node: String,
     /// The operator of the node.
@@ -81,7 +81,7 @@ pub(crate) fn quantize(
     samples: &dyn Source,
     measured: &dyn Source,
     calibration: bool,
-    settings: &Settings,
+    settings: &QuantizeOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized, Error> {
     settings.check()?;
@@ -106,7 +106,7 @@ pub(crate) fn quantize(
     });
     let values: Vec<Outlet> = values.collect();
     weights::finite(&model, regions.iter().flat_map(|region| region.nodes.iter().copied()))?;
-    let resting = Resting::new(model)?;
+    let resting = OffloadedModel::new(model)?;
     let mut observer = Observer::new(&resting, values);
     let mut warnings = Vec::new();
     let mut calibration = match calibration {
@@ -120,7 +120,7 @@ pub(crate) fn quantize(
         }
         false => Calibration::default(),
     };
-    let model = resting.awake()?;
+    let model = resting.load()?;
     if let Some(budget) = settings.max_error {
         let forms = (&mut int16, &mut refused);
         mixed_precision::search(&model, &calibration, forms, samples, budget, progress)?;
@@ -149,7 +149,7 @@ pub(crate) fn quantize(
     calibration.weights.clear();
     let layers = layer_error::measure(&resting, &lowered, &calibration, &mut observer, measured)?;
     drop((calibration, observer));
-    let model = assemble::assemble(resting.awake()?, &regions, lowered);
+    let model = assemble::assemble(resting.load()?, &regions, lowered);
     Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, int16, warnings })
 }
 
@@ -205,14 +205,14 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
     Ok(found)
 }
 
-fn left_in_float(model: &Model, refused: &Refused) -> Vec<Told> {
+fn left_in_float(model: &Model, refused: &Refused) -> Vec<NodeReason> {
     let mut left: Vec<(&usize, &String)> = refused.iter().collect();
     left.sort_by_key(|(index, reason)| (partition::follows_others(reason), **index));
     left.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
 }
 
 /// Returns the layers among the int16 nodes, in execution order.
-fn of_16_bits(model: &Model, int16: &Int16Nodes) -> Vec<Told> {
+fn of_16_bits(model: &Model, int16: &Int16Nodes) -> Vec<NodeReason> {
     let operator = |index: &usize| &model.graph.nodes[*index].operator;
     let layer = |index: &usize| matches!(operator(index), Operator::Conv(_) | Operator::Einsum(_));
     let mut layers: Vec<(&usize, &String)> =
@@ -221,8 +221,8 @@ fn of_16_bits(model: &Model, int16: &Int16Nodes) -> Vec<Told> {
     layers.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
 }
 
-fn told(model: &Model, index: usize, reason: &str) -> Told {
+fn told(model: &Model, index: usize, reason: &str) -> NodeReason {
     let node = &model.graph.nodes[index];
     let (name, operator) = (node.name.clone(), node.operator.name().into());
-    Told { node: name, operator, reason: reason.into() }
+    NodeReason { node: name, operator, reason: reason.into() }
 }

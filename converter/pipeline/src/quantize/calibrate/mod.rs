@@ -17,9 +17,9 @@ use super::statistics::second_order;
 use super::weights::{Rounded, Values};
 use crate::activations::Observer;
 use crate::error::Error;
-use crate::options::quantize::{Method, Rounding, Settings, Sparsity};
+use crate::options::quantize::{QuantizeOptions, RangeMethod, Rounding, Sparsity};
 use crate::samples::{Source, each};
-use crate::spilled_model::Sleeper;
+use crate::spilled_model::ModelSource;
 
 /// Collects a histogram of every observed value over all samples.
 ///
@@ -105,14 +105,14 @@ impl Calibration {
     /// # Errors
     /// Returns an error if the model cannot be run on a sample.
     pub(super) fn new(
-        model: &dyn Sleeper,
+        model: &dyn ModelSource,
         regions: &[Region],
         histograms: HashMap<Outlet, Histogram>,
         samples: &dyn Source,
-        settings: &Settings,
+        settings: &QuantizeOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibration, Error> {
-        let awake = model.awake()?;
+        let awake = model.load()?;
         let ranges = ranges(&awake, &histograms, settings);
         let weights = match settings.rounding {
             Rounding::Nearest => HashMap::new(),
@@ -136,7 +136,7 @@ impl Calibration {
 fn ranges(
     model: &Model,
     histograms: &HashMap<Outlet, Histogram>,
-    settings: &Settings,
+    settings: &QuantizeOptions,
 ) -> HashMap<Outlet, Chosen> {
     let method = settings.method;
     // The largest values of model outputs and softmax inputs matter most: they are not clipped.
@@ -144,8 +144,8 @@ fn ranges(
     let softmax = |node: &&Node| matches!(node.operator, Operator::Softmax(_));
     answers.extend(model.graph.nodes.iter().filter(softmax).flat_map(|node| &node.inputs));
     let choose = |(outlet, histogram): (&Outlet, &Histogram)| {
-        if method == Method::Auto && answers.contains(outlet) {
-            return (*outlet, range::choose(histogram, Method::MinMax, None));
+        if method == RangeMethod::Auto && answers.contains(outlet) {
+            return (*outlet, range::choose(histogram, RangeMethod::MinMax, None));
         }
         let Range { low, high } = histogram.range();
         let function = Function::of_readers(model, *outlet, low.min(0.0), high.max(0.0));
@@ -163,7 +163,7 @@ fn ranges(
 
 /// Rounds the weights of all layers to minimize the error of their outputs.
 fn weights(
-    model: &dyn Sleeper,
+    model: &dyn ModelSource,
     layers: &[usize],
     ranges: &HashMap<Outlet, Chosen>,
     (steps, sparsity, palette): (&HashMap<usize, f32>, Option<Sparsity>, Option<usize>),

@@ -1,7 +1,7 @@
 //! Chooses the range that the 256 integers of a tensor cover. Values outside are clipped; a smaller
 //! range gives finer steps.
 
-use crate::options::quantize::Method;
+use crate::options::quantize::RangeMethod;
 use crate::quantize::scale::{Quantization, Range};
 use crate::quantize::statistics::histogram::{Bin, Histogram};
 use crate::report::RangeReport;
@@ -22,7 +22,7 @@ pub(crate) struct Chosen {
     /// them.
     pub wide: Range,
     /// The method that chose `range`.
-    pub method: Method,
+    pub method: RangeMethod,
     /// The mean squared error of `range`.
     pub error: f64,
 }
@@ -33,8 +33,8 @@ impl Chosen {
         let pair = |range: Range| [range.low, range.high];
         let (covered, method, bits) = match wide {
             false => (self.range, self.method, 8),
-            true if self.wide == self.seen => (self.wide, Method::MinMax, 16),
-            true => (self.wide, Method::Mse, 16),
+            true if self.wide == self.seen => (self.wide, RangeMethod::MinMax, 16),
+            true => (self.wide, RangeMethod::Mse, 16),
         };
         RangeReport { seen: pair(self.seen), covered: pair(covered), bits, method }
     }
@@ -44,23 +44,23 @@ impl Chosen {
 pub(crate) type Transfer<'a> = Option<&'a dyn Fn(f64) -> f64>;
 
 /// Chooses the int8 range of a tensor.
-pub(crate) fn choose(histogram: &Histogram, method: Method, transfer: Transfer<'_>) -> Chosen {
+pub(crate) fn choose(histogram: &Histogram, method: RangeMethod, transfer: Transfer<'_>) -> Chosen {
     let judge = Judge::new(histogram, transfer);
     let of = |method| {
         let range = match method {
-            Method::MinMax | Method::Auto => histogram.range(),
-            Method::MovingAverage => histogram.moving(),
-            Method::Percentile => judge.percentile(),
-            Method::Entropy => judge.entropy(histogram.range()),
-            Method::Mse => least(histogram.range(), |range| judge.error(range)),
+            RangeMethod::MinMax | RangeMethod::Auto => histogram.range(),
+            RangeMethod::MovingAverage => histogram.moving(),
+            RangeMethod::Percentile => judge.percentile(),
+            RangeMethod::Entropy => judge.entropy(histogram.range()),
+            RangeMethod::Mse => least(histogram.range(), |range| judge.error(range)),
         };
         let seen = histogram.range();
         Chosen { seen, range, wide: seen, method, error: judge.error(range) }
     };
-    if method != Method::Auto {
+    if method != RangeMethod::Auto {
         return of(method);
     }
-    let least = Method::ALL.map(of).into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
+    let least = RangeMethod::ALL.map(of).into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
     least.expect("`Method::ALL` is not empty")
 }
 
@@ -261,20 +261,20 @@ mod tests {
     fn an_outlier_is_clipped_where_that_reduces_the_error() {
         let histogram = bell(&[40.0]);
         let error = |method| choose(&histogram, method, None).error;
-        let mse = choose(&histogram, Method::Mse, None);
+        let mse = choose(&histogram, RangeMethod::Mse, None);
         assert!(mse.range.high < 40.0 && mse.range.high > 3.0, "{mse:?}");
-        for method in Method::ALL {
+        for method in RangeMethod::ALL {
             assert!(error(method) >= mse.error, "{method:?}");
         }
-        assert_eq!(choose(&histogram, Method::Auto, None).error, mse.error);
-        assert!(choose(&histogram, Method::Percentile, None).range.high < 5.0);
-        assert!(choose(&histogram, Method::Entropy, None).range.high < 20.0);
+        assert_eq!(choose(&histogram, RangeMethod::Auto, None).error, mse.error);
+        assert!(choose(&histogram, RangeMethod::Percentile, None).range.high < 5.0);
+        assert!(choose(&histogram, RangeMethod::Entropy, None).range.high < 20.0);
     }
 
     #[test]
     fn nothing_is_clipped_without_outliers() {
         let histogram = bell(&[]);
-        let chosen = choose(&histogram, Method::Auto, None);
+        let chosen = choose(&histogram, RangeMethod::Auto, None);
         assert!(chosen.range.high > 0.7 * histogram.range().high, "{chosen:?}");
     }
 
@@ -283,8 +283,8 @@ mod tests {
         // SiLU maps values far below 0 to nearly 0.
         let histogram = bell(&[-60.0, -50.0]);
         let silu = |x: f64| x / (1.0 + (-x).exp());
-        let plain = choose(&histogram, Method::Mse, None).range;
-        let gated = choose(&histogram, Method::Mse, Some(&silu)).range;
+        let plain = choose(&histogram, RangeMethod::Mse, None).range;
+        let gated = choose(&histogram, RangeMethod::Mse, Some(&silu)).range;
         assert!(gated.low > plain.low, "{gated:?} {plain:?}");
         assert!(gated.high > 3.0);
     }
@@ -303,7 +303,7 @@ mod tests {
     fn all_zeros_have_no_error() {
         let mut histogram = Histogram::default();
         histogram.add(&[0.0; 8]);
-        for method in Method::ALL {
+        for method in RangeMethod::ALL {
             let chosen = choose(&histogram, method, None);
             assert_eq!(chosen.error, 0.0, "{method:?}");
         }

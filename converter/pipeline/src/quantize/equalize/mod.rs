@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::graph::constants::real;
 use crate::graph::rewriter::Editor;
 use crate::samples::Source;
-use crate::spilled_model::{Resting, Sleeper as _};
+use crate::spilled_model::{ModelSource as _, OffloadedModel};
 
 pub(super) use self::split::whole_name;
 
@@ -37,9 +37,9 @@ pub(super) fn equalize(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Model, Error> {
     let flow = flow::follow(&model, gates);
-    let resting = Resting::new(model)?;
+    let resting = OffloadedModel::new(model)?;
     let seen = statistics::observe(&resting, &flow, samples, progress)?;
-    let model = resting.awake()?;
+    let model = resting.load()?;
     let factors = choose::factors(&model, &flow, &seen);
     Ok(apply(model, &flow, &factors))
 }
@@ -98,7 +98,7 @@ mod tests {
     use super::super::quantize;
     use super::*;
     use crate::graph::channels::KEPT;
-    use crate::options::quantize::{Equalize, Int16, Settings};
+    use crate::options::quantize::{Equalize, Int16, QuantizeOptions};
     use crate::parity;
     use crate::testing::{Net, Value, noise, windowed};
 
@@ -224,7 +224,7 @@ mod tests {
             let float = parity::outputs(&model, &samples).unwrap();
             let error = |equalize| {
                 let int16 = if int16 { Int16::All } else { Int16::default() };
-                let settings = Settings { equalize, int16, ..Settings::default() };
+                let settings = QuantizeOptions { equalize, int16, ..QuantizeOptions::default() };
                 let model = model.clone();
                 let quantized =
                     quantize(model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
@@ -244,20 +244,24 @@ mod tests {
         let model = uneven(true);
         let layer = model.graph.nodes.iter().find(|n| matches!(n.operator, Operator::Conv(_)));
         let name = layer.unwrap().name.clone();
-        let of = |settings: Settings| {
+        let of = |settings: QuantizeOptions| {
             quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {}).unwrap()
         };
-        let wide = of(Settings { int16: Int16::Nodes(vec![name.clone()]), ..Settings::default() });
+        let wide = of(QuantizeOptions {
+            int16: Int16::Nodes(vec![name.clone()]),
+            ..QuantizeOptions::default()
+        });
         assert!(wide.int16.len() > 1);
         assert!(wide.int16.iter().all(|told| told.node != name && whole_name(&told.node) == name));
         // The error suggests the layer's name in the source file, not those of its parts.
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
-        let settings = Settings { int16, ..Settings::default() };
+        let settings = QuantizeOptions { int16, ..QuantizeOptions::default() };
         let unknown = quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {});
         let sentence = unknown.err().unwrap().to_string();
         assert!(sentence.contains(&format!("(similar names: {name})")), "{sentence}");
         let keep_float = vec![name.clone()];
-        let float = of(Settings { keep_float, int16: Int16::All, ..Settings::default() });
+        let float =
+            of(QuantizeOptions { keep_float, int16: Int16::All, ..QuantizeOptions::default() });
         let kept = float.left_in_float.iter().filter(|told| told.operator == "Conv");
         assert_eq!(kept.count(), wide.int16.len());
     }

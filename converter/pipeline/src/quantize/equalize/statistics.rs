@@ -9,7 +9,7 @@ use crate::activations::Observer;
 use crate::error::Error;
 use crate::quantize::scale::Range;
 use crate::samples::{self, Source};
-use crate::spilled_model::Sleeper;
+use crate::spilled_model::ModelSource;
 
 /// The number of elements kept per value, over all samples.
 const KEPT_ELEMENTS: usize = 1 << 14;
@@ -31,7 +31,7 @@ pub(super) struct Seen {
 /// # Errors
 /// Returns an error if the model cannot be run on a sample.
 pub(super) fn observe(
-    model: &dyn Sleeper,
+    model: &dyn ModelSource,
     flow: &Flow,
     samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),

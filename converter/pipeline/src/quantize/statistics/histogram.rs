@@ -1,7 +1,7 @@
 //! A histogram of the values of a tensor, in memory that does not grow with their number.
 
 use crate::quantize::scale::Range;
-use crate::report::Spread;
+use crate::report::HistogramReport;
 
 /// The maximum number of bins on each side of zero.
 const SIDE: i32 = 4096;
@@ -139,14 +139,14 @@ impl Histogram {
     }
 
     /// Returns the histogram in `parts` bins, for the report.
-    pub(crate) fn spread(&self, parts: usize) -> Spread {
+    pub(crate) fn spread(&self, parts: usize) -> HistogramReport {
         let (low, high) = (f64::from(self.range.low), f64::from(self.range.high));
         let mut counts = vec![0; parts];
         for bin in self.bins() {
             let part = (bin.centre - low) / (high - low).max(1e-30) * parts as f64;
             counts[(part.max(0.0) as usize).min(parts - 1)] += bin.count as u64;
         }
-        Spread { seen: [self.range.low, self.range.high], zeros: self.zeros, counts }
+        HistogramReport { seen: [self.range.low, self.range.high], zeros: self.zeros, counts }
     }
 
     /// Returns the bins that hold values, in ascending order, without the zeros.
@@ -182,7 +182,10 @@ mod tests {
         let mut histogram = Histogram::default();
         histogram.add(&[-1.0, -0.9, 0.0, 0.0, 0.1, 3.0]);
         let spread = histogram.spread(4);
-        assert_eq!(spread, Spread { seen: [-1.0, 3.0], zeros: 2, counts: vec![2, 1, 0, 1] });
+        assert_eq!(
+            spread,
+            HistogramReport { seen: [-1.0, 3.0], zeros: 2, counts: vec![2, 1, 0, 1] }
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::graph::shape::{sample_shape, strides};
 use crate::quantize::weights::linear::Linear;
 use crate::samples::{Source, each};
-use crate::spilled_model::Sleeper;
+use crate::spilled_model::ModelSource;
 
 /// The maximum size of a Gram matrix. A longer row of weights is split into blocks without products
 /// between them, so that memory grows linearly with its length.
@@ -47,14 +47,14 @@ pub(crate) struct Group {
 /// # Errors
 /// Returns an error if the model cannot be run on a sample.
 pub(crate) fn measure(
-    model: &dyn Sleeper,
+    model: &dyn ModelSource,
     layers: &[usize],
     samples: &dyn Source,
     progress: &mut dyn FnMut(usize, usize),
     mut done: impl FnMut(usize, Linear, Vec<Group>),
 ) -> Result<(), Error> {
     let linear = |model: &Model, index: usize| Linear::of(model, index).ok();
-    let awake = model.awake()?;
+    let awake = model.load()?;
     let inputs = layers.iter().filter_map(|index| linear(&awake, *index)).map(|l| l.input);
     let mut observer = Observer::new(model, inputs);
     drop(awake);
@@ -62,7 +62,7 @@ pub(crate) fn measure(
     let weights = weight_bytes(model.graph());
     let most = (weights - LEFT.min(weights / 2)).max(HELD);
     while !waiting.is_empty() {
-        let awake = model.awake()?;
+        let awake = model.load()?;
         let mut gathering: HashMap<usize, Gathering> = HashMap::new();
         let mut held = 0;
         while let Some(index) = waiting.pop() {
@@ -92,7 +92,7 @@ pub(crate) fn measure(
         for (index, gathered) in measured {
             let groups = gathered.finish();
             // The loaded weights are dropped again before `done` is called.
-            let layer = linear(&model.awake_for(index)?, index);
+            let layer = linear(&model.load_layer(index)?, index);
             if let Some(layer) = layer {
                 done(index, layer, groups);
             }
