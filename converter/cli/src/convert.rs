@@ -197,7 +197,7 @@ fn is_refusal(error: &Error) -> bool {
         Error::Import(ImportError::Stopped(stopped)) => stopped.cause.is_the_model(),
         Error::Parity { .. }
         | Error::Input { .. }
-        | Error::Work { .. }
+        | Error::TooManyMacs { .. }
         | Error::Memory { .. }
         | Error::OutOfMemory { .. }
         | Error::Run(_) => true,

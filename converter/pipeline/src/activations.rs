@@ -8,7 +8,7 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use crate::error::Error;
-use crate::spilled_model::ModelSource;
+use crate::offloaded_model::ModelSource;
 
 /// A float model with the observed values as its outputs.
 pub(crate) struct Observer<'m> {
@@ -102,11 +102,11 @@ impl<'m> Observer<'m> {
     /// The values stay bit-exact, as tract optimizes the model for all originally observed values.
     pub(crate) fn only(&mut self, outlets: HashSet<Outlet>) {
         self.only = Some(outlets);
-        self.rest();
+        self.unload();
     }
 
     /// Frees the plan and its memory. The next run plans the model again.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn unload(&mut self) {
         self.plan = None;
     }
 }

@@ -8,9 +8,9 @@ use hardtack_bundle::{ALIGNMENT, DType, Digest, Sealed, SectionKind, Writer};
 use hardtack_engine::Builder;
 
 use crate::error::Error;
-use crate::graph::io::Ports;
+use crate::graph::io::Signature;
 use crate::graph::summary::needs_float;
-use crate::import::Source;
+use crate::import::SourceFile;
 use crate::options::{ConvertOptions, FloatStorage};
 use crate::report::{FigureReport, FloatNode};
 use crate::samples::{self, Samples};
@@ -27,9 +27,9 @@ pub(crate) struct Contents<'a> {
     /// The name of the model.
     pub name: &'a str,
     /// The inputs and outputs of the model.
-    pub ports: &'a Ports,
+    pub signature: &'a Signature,
     /// The ONNX file that was converted.
-    pub source: &'a Source,
+    pub source: &'a SourceFile,
     /// The options of the conversion.
     pub options: &'a ConvertOptions,
     /// The measurements for the manifest.
@@ -204,12 +204,14 @@ fn manifest<'a>(
         Error::Options(format!("the model has more than {limit} {what}, the limit of a bundle"))
     };
     let mut inputs = heapless::Vec::new();
-    for port in &contents.ports.inputs {
-        inputs.push(port.port()?).map_err(|_| too_many("inputs", manifest::MAX_PORTS))?;
+    for port in &contents.signature.inputs {
+        inputs.push(port.manifest_port()?).map_err(|_| too_many("inputs", manifest::MAX_PORTS))?;
     }
     let mut outputs = heapless::Vec::new();
-    for port in &contents.ports.outputs {
-        outputs.push(port.port()?).map_err(|_| too_many("outputs", manifest::MAX_PORTS))?;
+    for port in &contents.signature.outputs {
+        outputs
+            .push(port.manifest_port()?)
+            .map_err(|_| too_many("outputs", manifest::MAX_PORTS))?;
     }
     let entries = |texts: &'a [(String, String)], what| {
         let mut entries = heapless::Vec::new();
@@ -250,9 +252,9 @@ fn manifest<'a>(
 fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MAX_PORTS }>, Error> {
     let mut states = heapless::Vec::new();
     for (output, input) in &contents.options.states {
-        let find = |name: &str, ports: &[crate::graph::io::OwnedPort], what: &str| {
-            ports.iter().position(|port| port.name == name).ok_or_else(|| {
-                let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+        let find = |name: &str, signature: &[crate::graph::io::Endpoint], what: &str| {
+            signature.iter().position(|port| port.name == name).ok_or_else(|| {
+                let names: Vec<&str> = signature.iter().map(|port| port.name.as_str()).collect();
                 Error::Options(format!(
                     "--state {output}={input}: the model has no {what} {name:?}; it has {}",
                     names.join(", ")
@@ -260,8 +262,8 @@ fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MA
             })
         };
         let state = State {
-            output: find(output, &contents.ports.outputs, "output")? as u8,
-            input: find(input, &contents.ports.inputs, "input")? as u8,
+            output: find(output, &contents.signature.outputs, "output")? as u8,
+            input: find(input, &contents.signature.inputs, "input")? as u8,
         };
         states.push(state).map_err(|_| Error::Options("too many --state pairs".into()))?;
     }
@@ -294,8 +296,8 @@ fn golden(
             (_, Some((step, bytes))) => Content::Sampled { step: *step as u64, bytes },
             _ => Content::Stored(&bytes[position]),
         };
-        let ports = contents.ports.inputs.iter().chain(&contents.ports.outputs);
-        let tensors: Vec<GoldenTensor<'_>> = ports
+        let signature = contents.signature.inputs.iter().chain(&contents.signature.outputs);
+        let tensors: Vec<GoldenTensor<'_>> = signature
             .zip(inputs.iter().chain(outputs))
             .enumerate()
             .map(|(position, (port, tensor))| GoldenTensor {
@@ -331,7 +333,10 @@ fn sampled(output: &Tensor) -> Option<(usize, Vec<u8>)> {
 ///
 /// # Errors
 /// Returns an error if the samples cannot be read from the temporary file.
-pub(crate) fn affordable(samples: &dyn samples::Source, model_bytes: u64) -> Result<usize, Error> {
+pub(crate) fn affordable(
+    samples: &dyn samples::SampleSource,
+    model_bytes: u64,
+) -> Result<usize, Error> {
     let first = samples.sample(0)?;
     let bytes: usize = first.iter().map(|t| t.len() * t.dtype().size().unwrap_or(1)).sum();
     let budget = (model_bytes / GOLDEN_PART) as usize;

@@ -106,7 +106,7 @@ pub enum Error {
          ({operator}), and the limit is {:.1e}; give the inputs smaller shapes with --set",
         *macs as f64, *limit as f64
     )]
-    Work {
+    TooManyMacs {
         /// The node with the most MACs.
         node: String,
         /// The operator of that node.

@@ -13,7 +13,7 @@ const MOST_WORK: u64 = 1 << 43;
 /// Checks that a model can be run on inputs of these shapes within the limits.
 ///
 /// # Errors
-/// Returns [`Error::Work`], which names the node with the most MACs, or [`Error::Memory`], which
+/// Returns [`Error::TooManyMacs`], which names the node with the most MACs, or [`Error::Memory`], which
 /// names a node over the memory limit.
 pub(crate) fn check(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(), Error> {
     let counter = Counter::of_shapes(graph, shapes, 0);
@@ -34,7 +34,7 @@ pub(crate) fn check(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(), Error> {
     let most = graph.nodes.iter().max_by_key(|node| counter.cost(graph, node));
     let (node, operator) =
         most.map_or_else(Default::default, |node| (node.name.clone(), node.operator.name()));
-    Err(Error::Work { node, operator, macs, limit })
+    Err(Error::TooManyMacs { node, operator, macs, limit })
 }
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
         let x = net.input(&[1, 64, 4096, 4096]);
         let y = net.conv(&x, 64, &[31, 31], |_| {});
         let error = check(&net.finish(&[&y]).graph, &[]).unwrap_err();
-        let Error::Work { macs, operator: "Conv", .. } = error else { panic!("{error}") };
+        let Error::TooManyMacs { macs, operator: "Conv", .. } = error else { panic!("{error}") };
         assert_eq!(macs, 64 * 4066 * 4066 * 64 * 31 * 31);
         assert!(error.to_string().contains("6.5e13 multiply-accumulates"), "{error}");
     }

@@ -5,9 +5,9 @@ use hardtack::{Constant, Data, Tensor};
 
 use crate::error::Error;
 use crate::model_limits;
+use crate::offloaded_model::{ModelSource, OffloadedModel};
 use crate::process::activity;
-use crate::samples::{Source, each};
-use crate::spilled_model::{ModelSource, OffloadedModel};
+use crate::samples::{SampleSource, each};
 use crate::storage::dynamic;
 
 /// The tolerance of an output element, as a fraction of its value.
@@ -79,7 +79,7 @@ impl Difference {
 /// Returns an error if the model cannot be loaded or run.
 pub(crate) fn outputs(
     model: &dyn ModelSource,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
 ) -> Result<Vec<Vec<Tensor>>, Error> {
     let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
     let mut all = Vec::new();
@@ -115,7 +115,7 @@ pub(crate) fn outputs(
 /// Returns an error if the model cannot be loaded or run.
 pub(crate) fn sensitivity(
     model: &dyn ModelSource,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     outputs_of_samples: &[Vec<Tensor>],
 ) -> Result<Difference, Error> {
     let inputs = each(samples).map(|sample| Ok(sample?.into_owned()));

@@ -5,7 +5,7 @@ use hardtack_bundle::DType;
 use hardtack_bundle::golden::Generator;
 use hardtack_bundle::graph::*;
 
-use crate::graph::rewriter::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// Returns an f32 tensor of random numbers from −1 to 1.
 pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
@@ -19,7 +19,7 @@ fn fact(shape: &[usize]) -> Fact {
 
 /// A builder of graphs whose values have fixed shapes.
 pub(crate) struct Net {
-    pub(crate) editor: Editor,
+    pub(crate) rewriter: Rewriter,
     seed: u64,
 }
 
@@ -32,22 +32,22 @@ pub(crate) struct Value {
 
 impl Net {
     pub(crate) fn new() -> Net {
-        Net { editor: Editor::new(Model::default()), seed: 1 }
+        Net { rewriter: Rewriter::new(Model::default()), seed: 1 }
     }
 
     pub(crate) fn input(&mut self, shape: &[usize]) -> Value {
-        let name = format!("input{}", self.editor.model.graph.inputs.len());
+        let name = format!("input{}", self.rewriter.model.graph.inputs.len());
         let node =
             Node { name, operator: Operator::Input, inputs: vec![], outputs: vec![fact(shape)] };
-        let outlet = self.editor.add(node);
-        self.editor.model.graph.inputs.push(outlet.node);
+        let outlet = self.rewriter.add(node);
+        self.rewriter.model.graph.inputs.push(outlet.node);
         Value { outlet, shape: shape.into() }
     }
 
     pub(crate) fn constant(&mut self, tensor: Tensor) -> Value {
         let shape = tensor.shape().to_vec();
-        let name = format!("constant{}", self.editor.model.graph.nodes.len());
-        let outlet = self.editor.add_constant(name, Constant::Tensor(tensor.into()));
+        let name = format!("constant{}", self.rewriter.model.graph.nodes.len());
+        let outlet = self.rewriter.add_constant(name, Constant::Tensor(tensor.into()));
         Value { outlet, shape }
     }
 
@@ -61,9 +61,9 @@ impl Net {
     }
 
     pub(crate) fn node(&mut self, operator: Operator, inputs: &[&Value], shape: &[usize]) -> Value {
-        let name = format!("{}{}", operator.name(), self.editor.model.graph.nodes.len());
+        let name = format!("{}{}", operator.name(), self.rewriter.model.graph.nodes.len());
         let inputs = inputs.iter().map(|value| value.outlet).collect();
-        let outlet = self.editor.add(Node { name, operator, inputs, outputs: vec![fact(shape)] });
+        let outlet = self.rewriter.add(Node { name, operator, inputs, outputs: vec![fact(shape)] });
         Value { outlet, shape: shape.into() }
     }
 
@@ -111,10 +111,10 @@ impl Net {
     }
 
     pub(crate) fn finish(mut self, outputs: &[&Value]) -> Model {
-        let graph = &mut self.editor.model.graph;
+        let graph = &mut self.rewriter.model.graph;
         graph.outputs = outputs.iter().map(|value| value.outlet).collect();
         graph.output_names = (0..outputs.len()).map(|index| format!("output{index}")).collect();
-        self.editor.finish()
+        self.rewriter.finish()
     }
 }
 

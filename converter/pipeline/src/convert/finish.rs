@@ -7,13 +7,13 @@ use hardtack_bundle::graph::Graph;
 use hardtack_bundle::{DType, Sealed};
 
 use super::prepare::Prepared;
-use super::{Conversion, DRAWS, size};
+use super::{Conversion, NOISE_MULTIPLE, size};
 use crate::atomic_file::AtomicFile;
 use crate::emit::{self, Contents};
 use crate::error::Error;
+use crate::offloaded_model::ModelSource as _;
 use crate::report::Report;
 use crate::samples::{First, Samples};
-use crate::spilled_model::ModelSource as _;
 use crate::{parity, storage};
 
 impl Conversion<'_> {
@@ -24,7 +24,7 @@ impl Conversion<'_> {
     ) -> Result<Sealed<'static>, Error> {
         let began = self.begin("emit");
         let source = self.source.as_ref().expect("imported before");
-        let affordable = match samples.are_real() {
+        let affordable = match samples.are_user_data() {
             true => emit::affordable(&*samples.inputs, size(&prepared.model).1)?,
             false => 1,
         };
@@ -42,13 +42,15 @@ impl Conversion<'_> {
         // different integer.
         let rounding = match storage::dynamic::constants(prepared.model.graph()).is_empty() {
             true => 0.0,
-            false => DRAWS * parity::sensitivity(&prepared.model, &few, &outputs)?.of_range,
+            false => {
+                NOISE_MULTIPLE * parity::sensitivity(&prepared.model, &few, &outputs)?.of_range
+            }
         };
         let (nodes, size) = (prepared.model.graph().nodes.len(), size(&prepared.model));
         let contents = Contents {
             prepared: prepared.prepared,
             name: &self.name,
-            ports: self.ports(),
+            signature: self.signature(),
             source,
             options: &self.options,
             figures: &self.figures,
@@ -65,7 +67,7 @@ impl Conversion<'_> {
 
     /// Generates one sample within the range of the first calibration sample.
     fn generated(&self, graph: &Graph, samples: &Samples) -> Result<Samples, Error> {
-        let mut random = Samples::drawn(graph, 1)?;
+        let mut random = Samples::generated(graph, 1)?;
         let mut inputs = Vec::new();
         let real = samples.inputs.sample(0)?;
         let rules = random.generators[0].iter_mut().zip(&graph.inputs);
@@ -79,8 +81,8 @@ impl Conversion<'_> {
                     generator.high += 1.0;
                 }
             }
-            let drawn = hardtack::golden::generate(real.dtype(), real.shape(), generator);
-            inputs.push(drawn.ok_or_else(|| Error::Input {
+            let generated = hardtack::golden::generate(real.dtype(), real.shape(), generator);
+            inputs.push(generated.ok_or_else(|| Error::Input {
                 input: graph.nodes[*input as usize].name.clone(),
                 shape: real.shape().into(),
             })?);

@@ -12,22 +12,22 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Graph, Node, Operator};
 
 use crate::error::Error;
-use crate::graph::io::Ports;
-use crate::import::{self, ImportOptions, Source};
+use crate::graph::io::Signature;
+use crate::import::{self, ImportOptions, SourceFile};
+use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::{ConvertOptions, MatrixStorage};
 use crate::parity::{self, Difference};
 use crate::progress::Progress;
 use crate::report::{
     FigureReport, FloatNode, GraphNode, LayerReport, PruneReport, Report, StageReport,
 };
-use crate::samples::{First, Samples, Source as _};
-use crate::spilled_model::{ModelSource as _, OffloadedModel};
+use crate::samples::{First, SampleSource as _, Samples};
 use crate::{guard, prune};
 
 /// The number of samples on which the outputs of stages are compared.
-const COMPARED: usize = 4;
+const COMPARED_SAMPLES: usize = 4;
 /// A stage may change outputs by at most this multiple of the measured rounding noise.
-const DRAWS: f64 = 4.0;
+const NOISE_MULTIPLE: f64 = 4.0;
 
 /// Converts the ONNX file `source` into the bundle `output`.
 ///
@@ -62,12 +62,12 @@ struct Conversion<'a> {
     options: ConvertOptions,
     progress: &'a mut dyn Progress,
     name: String,
-    source: Option<Source>,
-    ports: Option<Ports>,
+    source: Option<SourceFile>,
+    signature: Option<Signature>,
     /// The imported model's outputs on the compared samples.
     expected: Vec<Vec<Tensor>>,
     /// The outputs on the same samples after the last stage, if they are known.
-    given: Option<Vec<Vec<Tensor>>>,
+    last_outputs: Option<Vec<Vec<Tensor>>>,
     stages: Vec<StageReport>,
     figures: Vec<FigureReport>,
     pruned: Option<PruneReport>,
@@ -114,9 +114,9 @@ impl<'a> Conversion<'a> {
             progress,
             name,
             source: None,
-            ports: None,
+            signature: None,
             expected: Vec::new(),
-            given: None,
+            last_outputs: None,
             stages: Vec::new(),
             figures: Vec::new(),
             pruned: None,
@@ -138,7 +138,8 @@ impl<'a> Conversion<'a> {
         } else {
             import::import(self.path, &settings)?
         };
-        self.ports = Some(Ports::of(&imported.model.graph, self.options.preprocess.as_ref()));
+        self.signature =
+            Some(Signature::of(&imported.model.graph, self.options.preprocess.as_ref()));
         if self.options.labels.is_empty() {
             self.options.labels = imported.source.labels.clone();
         }
@@ -158,23 +159,23 @@ impl<'a> Conversion<'a> {
         if self.options.int8 {
             samples.check_calibration()?;
         }
-        self.expected = parity::outputs(original, &compared(&samples))?;
+        self.expected = parity::outputs(original, &compared_samples(&samples))?;
         Ok(samples)
     }
 
     /// Reads data for the model's inputs and pre-processes it.
     fn read(&self, path: &Path, limit: usize, graph: &Graph) -> Result<Samples, Error> {
-        let ports = self.ports();
-        let input = ports.inputs.first().ok_or_else(|| {
+        let signature = self.signature();
+        let input = signature.inputs.first().ok_or_else(|| {
             Error::Options("the model has no input, so it cannot read calibration data".into())
         })?;
-        let port = input.port()?;
+        let port = input.manifest_port()?;
         let own = self.options.calibration_preprocess.as_ref();
         let preprocessor = match own.or(self.options.preprocess.as_ref()) {
             Some(preprocess) => Preprocessor::new(preprocess.clone(), &port)?,
             None => Preprocessor::identity(&port),
         };
-        Samples::read(path, limit, graph, ports, &preprocessor)
+        Samples::read(path, limit, graph, signature, &preprocessor)
     }
 
     fn fold(
@@ -183,19 +184,20 @@ impl<'a> Conversion<'a> {
         samples: &Samples,
     ) -> Result<OffloadedModel, Error> {
         let began = self.begin("fold");
-        let folded = OffloadedModel::new(crate::fold::fold(self.ready(original.load()?)))?;
-        let (difference, given) = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
-        self.given = Some(given);
-        self.figure("parity of fold", difference, samples);
+        let folded = OffloadedModel::new(crate::fold::fold(self.without_blocks(original.load()?)))?;
+        let (difference, last_outputs) =
+            self.check_parity("fold", &self.expected, &folded, samples)?;
+        self.last_outputs = Some(last_outputs);
+        self.record_figure("parity of fold", difference, samples);
         self.end("fold", began, &folded, Some(difference));
         Ok(folded)
     }
 
     /// Dequantizes block-quantized weights if later stages change or quantize the model: they do
     /// not support per-block scales.
-    fn ready(&self, model: Model) -> Model {
+    fn without_blocks(&self, model: Model) -> Model {
         let changes = self.options.int8 || self.options.prune_channels.is_some();
-        match changes || model.graph.nodes.iter().any(states_scales) {
+        match changes || model.graph.nodes.iter().any(is_prequantized) {
             true => crate::fold::real_blocks(model),
             false => model,
         }
@@ -213,18 +215,22 @@ impl<'a> Conversion<'a> {
             &mut |done, of| progress.step(done, of),
         )?;
         let pruned = OffloadedModel::new(pruned)?;
-        let got = parity::outputs(&pruned, &compared(samples))?;
+        let got = parity::outputs(&pruned, &compared_samples(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
-        self.given = Some(got);
-        self.figure("largest difference by pruning, of the output's range", difference, samples);
+        self.last_outputs = Some(got);
+        self.record_figure(
+            "largest difference by pruning, of the output's range",
+            difference,
+            samples,
+        );
         self.warnings.extend(report.warning.clone());
         self.pruned = Some(report);
         self.end("prune", began, &pruned, Some(difference));
         Ok(pruned)
     }
 
-    fn ports(&self) -> &Ports {
-        self.ports.as_ref().expect("imported before")
+    fn signature(&self) -> &Signature {
+        self.signature.as_ref().expect("imported before")
     }
 
     fn begin(&mut self, stage: &'static str) -> Instant {
@@ -264,20 +270,20 @@ impl<'a> Conversion<'a> {
     ///
     /// # Errors
     /// Returns [`Error::Parity`] if rounding does not explain the difference.
-    fn keeps_numbers(
+    fn check_parity(
         &self,
         stage: &'static str,
         before: &[Vec<Tensor>],
         model: &OffloadedModel,
         samples: &Samples,
     ) -> Result<(f64, Vec<Vec<Tensor>>), Error> {
-        let few = compared(samples);
+        let few = compared_samples(samples);
         let after = parity::outputs(model, &few)?;
         let Difference { of_range, differs } = parity::compare(before, &after);
         // Some inputs make some models very sensitive to rounding, and summation order differs
         // between processors. The measured sensitivity is a single random draw.
-        let explained =
-            !differs || of_range <= DRAWS * parity::sensitivity(model, &few, &after)?.of_range;
+        let explained = !differs
+            || of_range <= NOISE_MULTIPLE * parity::sensitivity(model, &few, &after)?.of_range;
         if explained {
             return Ok((of_range, after));
         }
@@ -289,22 +295,22 @@ impl<'a> Conversion<'a> {
         })
     }
 
-    fn figure(&mut self, name: &str, value: f64, samples: &Samples) {
+    fn record_figure(&mut self, name: &str, value: f64, samples: &Samples) {
         self.figures.push(FigureReport {
             name: name.into(),
             value,
-            samples: compared(samples).count() as u32,
+            samples: compared_samples(samples).count() as u32,
             source: samples.source.clone(),
         });
     }
 }
 
-fn states_scales(node: &Node) -> bool {
+fn is_prequantized(node: &Node) -> bool {
     matches!(node.operator, Operator::QuantizeLinear(_))
 }
 
-fn compared(samples: &Samples) -> First<'_> {
-    First(&*samples.inputs, COMPARED)
+fn compared_samples(samples: &Samples) -> First<'_> {
+    First(&*samples.inputs, COMPARED_SAMPLES)
 }
 
 /// Returns the number of elements in constant tensors, and the bytes of constants and programs.

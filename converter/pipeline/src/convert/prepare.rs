@@ -3,12 +3,12 @@
 use hardtack::Model;
 use hardtack_bundle::graph::Graph;
 
-use super::{Conversion, compared};
+use super::{Conversion, compared_samples};
 use crate::error::Error;
+use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::{FloatStorage, MatrixStorage};
 use crate::samples::Samples;
-use crate::spilled_model::{ModelSource as _, OffloadedModel};
-use crate::storage::compact::narrow;
+use crate::storage::compact::compact;
 use crate::{parity, storage};
 
 /// A model, and whether its graph is already simplified for loading.
@@ -26,20 +26,20 @@ impl Conversion<'_> {
         samples: &Samples,
     ) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
-        let before = match self.given.take() {
-            Some(given) => given,
-            None => parity::outputs(&model, &compared(samples))?,
+        let before = match self.last_outputs.take() {
+            Some(last_outputs) => last_outputs,
+            None => parity::outputs(&model, &compared_samples(samples))?,
         };
-        let (model, mut stored) = match self.multiplies(model.graph()) {
+        let (model, mut stored) = match self.is_dynamic(model.graph()) {
             true => {
-                let (model, stored) = self.multiply(model.load()?);
+                let (model, stored) = self.quantize_dynamically(model.load()?);
                 (OffloadedModel::new(model)?, stored)
             }
             false => (model, Vec::new()),
         };
         let products = match stored.is_empty() {
             true => None,
-            false => Some(parity::outputs(&model, &compared(samples))?),
+            false => Some(parity::outputs(&model, &compared_samples(samples))?),
         };
         let prepared = match hardtack::float::prepare(model.load()?) {
             Ok(simpler) => Prepared { model: OffloadedModel::new(simpler)?, prepared: true },
@@ -52,10 +52,10 @@ impl Conversion<'_> {
             }
         };
         let products = products.as_ref().unwrap_or(&before);
-        let (difference, _) = self.keeps_numbers("prepare", products, &prepared.model, samples)?;
+        let (difference, _) = self.check_parity("prepare", products, &prepared.model, samples)?;
         let mut model = prepared.model.load()?;
         if self.options.float != FloatStorage::F32 {
-            model = storage::half_precision::halve(model, self.options.float);
+            model = storage::half_precision::to_16_bits(model, self.options.float);
             stored.push(self.options.float.dtype().name());
         }
         let matrices = self.options.matrices();
@@ -66,36 +66,36 @@ impl Conversion<'_> {
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));
         }
-        let model = OffloadedModel::new(narrow(storage::gather::in_integers(model)))?;
+        let model = OffloadedModel::new(compact(storage::gather::gather_integers(model)))?;
         let prepared = Prepared { model, ..prepared };
         let mut of_range = difference;
         if !stored.is_empty() {
-            let after = parity::outputs(&prepared.model, &compared(samples))?;
+            let after = parity::outputs(&prepared.model, &compared_samples(samples))?;
             of_range = parity::compare(&before, &after).of_range;
             let name = format!(
                 "largest difference by {} weights, of the output's range",
                 stored.join(" and ")
             );
-            self.figure(&name, of_range, samples);
+            self.record_figure(&name, of_range, samples);
         }
         self.end("prepare", began, &prepared.model, Some(of_range));
         Ok(prepared)
     }
 
     /// Returns whether the source or the user asks for dynamic quantization.
-    pub(super) fn multiplies(&self, graph: &Graph) -> bool {
+    pub(super) fn is_dynamic(&self, graph: &Graph) -> bool {
         self.options.dynamic || !storage::dynamic::constants(graph).is_empty()
     }
 
     /// Applies dynamic quantization if requested, and fuses biases into all dynamically quantized
     /// matmuls. Returns the name of their weights, if there are any. This must precede graph
     /// simplification, which would hide matmuls.
-    fn multiply(&mut self, mut model: Model) -> (Model, Vec<&'static str>) {
+    fn quantize_dynamically(&mut self, mut model: Model) -> (Model, Vec<&'static str>) {
         let mut stored = Vec::new();
         if self.options.dynamic {
             let bits = self.options.matrix_bits();
             let (with_integers, _) = storage::matrices::store(model, MatrixStorage::Int8, bits);
-            let (with_products, count) = storage::dynamic::multiply(with_integers);
+            let (with_products, count) = storage::dynamic::quantize_matmuls(with_integers);
             model = with_products;
             if count > 0 {
                 stored.push("dynamically multiplied");
@@ -104,6 +104,6 @@ impl Conversion<'_> {
                 self.warnings.push(sentence.into());
             }
         }
-        (storage::dynamic::fuse(model), stored)
+        (storage::dynamic::fuse_biases(model), stored)
     }
 }

@@ -14,7 +14,10 @@ pub(crate) fn is_constant(model: &Model, outlet: Outlet) -> bool {
 }
 
 /// Returns the inputs of a node that are not constants.
-pub(crate) fn reads<'m>(model: &'m Model, index: usize) -> impl Iterator<Item = Outlet> + 'm {
+pub(crate) fn variable_inputs<'m>(
+    model: &'m Model,
+    index: usize,
+) -> impl Iterator<Item = Outlet> + 'm {
     let read = model.graph.nodes[index].inputs.iter().copied();
     read.filter(|outlet| !is_constant(model, *outlet))
 }
@@ -25,7 +28,7 @@ pub(crate) fn keeps_elements(operator: &Operator) -> bool {
 }
 
 /// Returns the tensor of a value if it is a constant.
-pub(crate) fn constant(model: &Model, outlet: Outlet) -> Option<&Tensor> {
+pub(crate) fn tensor(model: &Model, outlet: Outlet) -> Option<&Tensor> {
     match model.graph.nodes[outlet.node as usize].operator {
         Operator::Constant(index) => match model.constants.get(index as usize)? {
             Constant::Tensor(tensor) => Some(tensor),
@@ -36,12 +39,12 @@ pub(crate) fn constant(model: &Model, outlet: Outlet) -> Option<&Tensor> {
 }
 
 /// Returns the elements of a float constant or of dequantized constant integers.
-pub(crate) fn reals(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
+pub(crate) fn float_elements(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
     let node = &model.graph.nodes[outlet.node as usize];
     if keeps_elements(&node.operator) {
-        return reals(model, node.inputs[0]);
+        return float_elements(model, node.inputs[0]);
     }
-    if let Some(tensor) = constant(model, outlet) {
+    if let Some(tensor) = tensor(model, outlet) {
         return Some(tensor.as_f32()?.to_vec());
     }
     let (integers, scales) = dequantized(model, outlet)?;
@@ -51,7 +54,7 @@ pub(crate) fn reals(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
 }
 
 /// Returns the tensor of a value if it is an f32 constant.
-pub(crate) fn real(model: &Model, outlet: Outlet) -> Option<&Tensor> {
+pub(crate) fn float_tensor(model: &Model, outlet: Outlet) -> Option<&Tensor> {
     match model.graph.nodes[outlet.node as usize].operator {
         Operator::Constant(index) => match model.constants.get(index as usize)? {
             Constant::Tensor(tensor) if matches!(tensor.data(), Data::F32(_)) => Some(tensor),
@@ -62,7 +65,7 @@ pub(crate) fn real(model: &Model, outlet: Outlet) -> Option<&Tensor> {
 }
 
 /// Constant integers, minus their zero points.
-pub(crate) struct Integers {
+pub(crate) struct DequantizedIntegers {
     /// The integers.
     pub values: Vec<i32>,
     /// The product of the dimensions before the axis of the scales.
@@ -70,13 +73,16 @@ pub(crate) struct Integers {
 }
 
 /// Returns constant integers that are dequantized, minus their zero points, and their scales.
-pub(crate) fn dequantized(model: &Model, outlet: Outlet) -> Option<(Integers, Vec<f32>)> {
+pub(crate) fn dequantized(
+    model: &Model,
+    outlet: Outlet,
+) -> Option<(DequantizedIntegers, Vec<f32>)> {
     let node = &model.graph.nodes[outlet.node as usize];
     let Operator::DequantizeLinear(attributes) = &node.operator else { return None };
     let [x, scale, zero_point] = node.inputs[..] else { return None };
-    let x = constant(model, x)?;
-    let scales = constant(model, scale)?.as_f32()?.to_vec();
-    let zeros = integers(constant(model, zero_point)?)?;
+    let x = tensor(model, x)?;
+    let scales = tensor(model, scale)?.as_f32()?.to_vec();
+    let zeros = integers(tensor(model, zero_point)?)?;
     let axis = attributes.axis.map_or(0, |axis| axis as usize);
     let outer: usize = x.shape().iter().take(axis).product();
     let mut values = integers(x)?;
@@ -85,7 +91,7 @@ pub(crate) fn dequantized(model: &Model, outlet: Outlet) -> Option<(Integers, Ve
         let channel = (index / per_scale) % scales.len();
         *value -= zeros[if zeros.len() == 1 { 0 } else { channel }];
     }
-    (per_scale > 0).then_some((Integers { values, outer }, scales))
+    (per_scale > 0).then_some((DequantizedIntegers { values, outer }, scales))
 }
 
 fn integers(tensor: &Tensor) -> Option<Vec<i32>> {

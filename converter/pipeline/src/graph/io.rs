@@ -9,7 +9,7 @@ use crate::error::Error;
 
 /// A dimension of an input or output.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum OwnedExtent {
+pub(crate) enum Size {
     /// A fixed size.
     Fixed(u64),
     /// A dynamic size, given by name or expression.
@@ -18,28 +18,28 @@ pub(crate) enum OwnedExtent {
 
 /// An input or output of a model.
 #[derive(Clone, Debug)]
-pub struct OwnedPort {
+pub struct Endpoint {
     /// The name in the source model.
     pub name: String,
     dtype: DType,
-    shape: Vec<OwnedExtent>,
+    shape: Vec<Size>,
     layout: Layout,
     quantization: Option<Quantization>,
 }
 
 /// The inputs and outputs of a model.
 #[derive(Clone, Debug)]
-pub struct Ports {
+pub struct Signature {
     /// The inputs, in the graph's order.
-    pub inputs: Vec<OwnedPort>,
+    pub inputs: Vec<Endpoint>,
     /// The outputs, in the graph's order.
-    pub outputs: Vec<OwnedPort>,
+    pub outputs: Vec<Endpoint>,
     symbols: Vec<String>,
 }
 
-impl Ports {
+impl Signature {
     /// Returns the inputs and outputs of a graph. `preprocess` gives the layout of the first input.
-    pub fn of(graph: &Graph, preprocess: Option<&Preprocess>) -> Ports {
+    pub fn of(graph: &Graph, preprocess: Option<&Preprocess>) -> Signature {
         let layout = match preprocess {
             Some(Preprocess::Image(image)) => match image.order {
                 ChannelOrder::Nchw => Layout::Nchw,
@@ -47,10 +47,10 @@ impl Ports {
             },
             _ => Layout::Plain,
         };
-        let port = |name: &str, fact: &Fact, layout| OwnedPort {
+        let port = |name: &str, fact: &Fact, layout| Endpoint {
             name: name.into(),
             dtype: fact.dtype,
-            shape: fact.shape.iter().map(|dim| extent(dim, &graph.symbols)).collect(),
+            shape: fact.shape.iter().map(|dim| size_of(dim, &graph.symbols)).collect(),
             layout,
             quantization: None,
         };
@@ -59,7 +59,7 @@ impl Ports {
             port(&node.name, &node.outputs[0], if index == 0 { layout } else { Layout::Plain })
         });
         let outputs = graph.outputs.iter().zip(&graph.output_names);
-        Ports {
+        Signature {
             inputs: inputs.collect(),
             outputs: outputs
                 .map(|(outlet, name)| port(name, graph.fact(*outlet), Layout::Plain))
@@ -72,28 +72,28 @@ impl Ports {
     pub fn shape_text(&self, shape: &[Dim]) -> String {
         let dims: Vec<String> = shape
             .iter()
-            .map(|dim| match extent(dim, &self.symbols) {
-                OwnedExtent::Fixed(n) => n.to_string(),
-                OwnedExtent::Named(name) => name,
+            .map(|dim| match size_of(dim, &self.symbols) {
+                Size::Fixed(n) => n.to_string(),
+                Size::Named(name) => name,
             })
             .collect();
         format!("[{}]", dims.join(", "))
     }
 }
 
-impl OwnedPort {
+impl Endpoint {
     /// Converts to the manifest's type.
     ///
     /// # Errors
     /// Returns [`Error::Options`] if it has more than [`manifest::MAX_RANK`] dimensions.
-    pub fn port(&self) -> Result<manifest::Port<'_>, Error> {
+    pub fn manifest_port(&self) -> Result<manifest::Port<'_>, Error> {
         let mut shape = heapless::Vec::new();
-        for extent in &self.shape {
-            let extent = match extent {
-                OwnedExtent::Fixed(n) => Extent::Fixed(*n),
-                OwnedExtent::Named(name) => Extent::Named(name),
+        for size_of in &self.shape {
+            let size_of = match size_of {
+                Size::Fixed(n) => Extent::Fixed(*n),
+                Size::Named(name) => Extent::Named(name),
             };
-            shape.push(extent).map_err(|_| {
+            shape.push(size_of).map_err(|_| {
                 Error::Options(format!(
                     "{:?} has {} dimensions; inputs and outputs of a bundle have at most {}",
                     self.name,
@@ -123,10 +123,10 @@ impl OwnedPort {
     }
 }
 
-fn extent(dim: &Dim, symbols: &[String]) -> OwnedExtent {
+fn size_of(dim: &Dim, symbols: &[String]) -> Size {
     match dim {
-        Dim::Value(value) => OwnedExtent::Fixed(u64::try_from(*value).unwrap_or(0)),
-        Dim::Expression(tokens) => OwnedExtent::Named(text(tokens, symbols)),
+        Dim::Value(value) => Size::Fixed(u64::try_from(*value).unwrap_or(0)),
+        Dim::Expression(tokens) => Size::Named(text(tokens, symbols)),
     }
 }
 

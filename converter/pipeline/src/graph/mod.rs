@@ -11,6 +11,6 @@ pub(crate) mod summary;
 use hardtack_bundle::graph::Outlet;
 
 /// Returns the first output of a node.
-pub(crate) fn outlet(index: usize) -> Outlet {
+pub(crate) fn first_output(index: usize) -> Outlet {
     Outlet { node: index as u32, slot: 0 }
 }

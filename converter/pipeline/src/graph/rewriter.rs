@@ -8,16 +8,16 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, Outlet, PadMode};
 
 /// A model under modification.
-pub(crate) struct Editor {
+pub(crate) struct Rewriter {
     /// The model. Nodes are appended at the end, and may read any other node.
     pub model: Model,
     redirected: HashMap<Outlet, Outlet>,
 }
 
-impl Editor {
+impl Rewriter {
     /// Creates an editor of a model.
-    pub(crate) fn new(model: Model) -> Editor {
-        Editor { model, redirected: HashMap::new() }
+    pub(crate) fn new(model: Model) -> Rewriter {
+        Rewriter { model, redirected: HashMap::new() }
     }
 
     /// Returns the node at an index.
@@ -94,7 +94,7 @@ impl Editor {
     /// Returns the modified model in topological order, without unused nodes, constants and bodies.
     /// Equal constants are merged.
     pub(crate) fn finish(self) -> Model {
-        let Editor { model, redirected } = self;
+        let Rewriter { model, redirected } = self;
         let resolve = |mut outlet: Outlet| {
             while let Some(next) = redirected.get(&outlet) {
                 outlet = *next;

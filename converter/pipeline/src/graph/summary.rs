@@ -10,7 +10,7 @@ use crate::report::GraphNode;
 
 /// Returns the nodes of a model that are not constant. `program_of` returns the index of the
 /// integer program that contains a node.
-pub(crate) fn outline(
+pub(crate) fn graph_summary(
     model: &Model,
     program_of: impl Fn(usize) -> Option<usize>,
 ) -> Vec<GraphNode> {
@@ -27,7 +27,7 @@ pub(crate) fn outline(
         reads.dedup();
         graph.push(GraphNode {
             name: node.name.clone(),
-            operator: told(&node.operator),
+            operator: operator_name(&node.operator),
             reads,
             program: program_of(index as usize),
         });
@@ -36,7 +36,7 @@ pub(crate) fn outline(
 }
 
 /// Returns the name of an operator; for unary and binary operators, the name of the function.
-fn told(operator: &Operator) -> String {
+fn operator_name(operator: &Operator) -> String {
     let text = match operator {
         Operator::Binary(kind) => format!("{kind:?}"),
         Operator::Unary(kind) => format!("{kind:?}"),
@@ -68,7 +68,7 @@ mod tests {
         let x = net.input(&[1, 4, 6, 6]);
         let a = net.begin(&x);
         let b = net.unary(Unary::Tanh, &a);
-        let graph = outline(&net.finish(&[&b]), |index| (index > 1).then_some(7));
+        let graph = graph_summary(&net.finish(&[&b]), |index| (index > 1).then_some(7));
         let operators: Vec<&str> = graph.iter().map(|node| node.operator.as_str()).collect();
         assert_eq!(operators, ["Input", "Conv", "Tanh"]);
         assert_eq!(

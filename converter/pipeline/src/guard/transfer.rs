@@ -158,7 +158,7 @@ fn malformed() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::{Source, UnsupportedOperator};
+    use crate::import::{SourceFile, UnsupportedOperator};
     use hardtack_bundle::graph;
 
     fn imported() -> Imported {
@@ -177,7 +177,7 @@ mod tests {
         };
         let dims = Constant::Dims { shape: vec![1], values: vec![Dim::symbol(0)] };
         let constants = vec![Constant::Tensor(Arc::new(tensor)), dims];
-        let source = Source {
+        let source = SourceFile {
             digest: [7; 32],
             bytes: 9,
             opset: 13,

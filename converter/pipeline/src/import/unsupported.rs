@@ -5,7 +5,7 @@ use tract_onnx::pb::GraphProto;
 
 use super::error::UnsupportedOperator;
 use super::node::Node;
-use super::operators::{DYNAMIC_MAT_MUL, OWN_DOMAIN, TREE_ENSEMBLE};
+use super::operators::{CUSTOM_DOMAIN, DYNAMIC_MAT_MUL, TREE_ENSEMBLE};
 use super::rewrite::scores;
 
 /// The operators of `com.microsoft` that tract reads with the semantics of that domain.
@@ -38,7 +38,7 @@ fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) 
             }
             scores::DOMAIN => name == "ArrayFeatureExtractor",
             "com.microsoft" => MICROSOFT.contains(&name),
-            domain => domain == OWN_DOMAIN && matches!(name, TREE_ENSEMBLE | DYNAMIC_MAT_MUL),
+            domain => domain == CUSTOM_DOMAIN && matches!(name, TREE_ENSEMBLE | DYNAMIC_MAT_MUL),
         };
         if !known {
             let operator = node.operator();

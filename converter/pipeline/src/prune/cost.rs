@@ -4,7 +4,7 @@ use hardtack::Model;
 
 use super::flow::Flow;
 use crate::graph::channels::Unit;
-use crate::graph::constants::real;
+use crate::graph::constants::float_tensor;
 use crate::report::Price;
 use crate::samples;
 
@@ -21,7 +21,8 @@ impl Cost {
             let output = model.graph.fact(layer.output());
             let shape = samples::concrete(&output.shape, model.graph.symbols.len());
             let places: f64 = shape.iter().map(|size| *size as f64).product();
-            let weights = real(model, layer.kernel(model)).map_or(0, |kernel| kernel.len()) as f64;
+            let weights =
+                float_tensor(model, layer.kernel(model)).map_or(0, |kernel| kernel.len()) as f64;
             let (inputs, outputs) = (layer.reads.len() as f64, layer.makes.len() as f64);
             let taps = weights / (inputs / layer.groups as f64 * outputs).max(1.0);
             (taps * places / outputs.max(1.0), taps)

@@ -7,7 +7,7 @@ use hardtack_bundle::graph::{Conv, Dim, Operator, Outlet};
 use crate::graph::channels::{
     Channels, Layer, Layout, Unit, convolution, matrix_product, rearranged, size,
 };
-use crate::graph::constants::real;
+use crate::graph::constants::float_tensor;
 
 /// A constant that is sliced when units are removed.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl Flow {
             }
             Operator::Resize(resize) => {
                 let scales = node.inputs.get(resize.scales_input? as usize)?;
-                let scales = real(model, *scales)?.as_f32()?;
+                let scales = float_tensor(model, *scales)?.as_f32()?;
                 only().filter(|at| scales.get(at.axis) == Some(&1.0))
             }
             Operator::Pad(pad) => only().filter(|at| pad.pads.get(at.axis) == Some(&(0, 0))),
@@ -117,7 +117,7 @@ impl Flow {
             self.cut(index, layer.weights, layer.axes.1, &read);
         }
         self.cut(index, layer.weights, layer.axes.0, &made);
-        let bias = real(model, model.graph.nodes[index].inputs[2])?;
+        let bias = float_tensor(model, model.graph.nodes[index].inputs[2])?;
         if bias.len() == outputs {
             let axis = bias.shape().iter().position(|size| *size == outputs)?;
             self.cut(index, 2, axis, &made);
@@ -149,7 +149,7 @@ impl Flow {
                 Some(other) => self.channels.join(&layout, &other)?,
                 None if size == Some(1) && count != 1 => {}
                 None if is_constant(model, *outlet) && size == Some(count) => {
-                    real(model, *outlet)?;
+                    float_tensor(model, *outlet)?;
                     self.cut(index, input, layout.axis, &layout.units);
                 }
                 None => return None,

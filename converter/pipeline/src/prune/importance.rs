@@ -18,8 +18,8 @@ use super::patches::Channelwise;
 use crate::activations::Observer;
 use crate::error::Error;
 use crate::graph::channels::{Layer, Unit};
-use crate::graph::constants::real;
-use crate::samples::{Source, each};
+use crate::graph::constants::float_tensor;
+use crate::samples::{SampleSource, each};
 
 /// The maximum number of positions used per sample.
 const PLACES: usize = 256;
@@ -42,7 +42,7 @@ pub(super) struct Curve {
 pub(super) fn covariances(
     model: &Model,
     layers: &[&Layer],
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize),
 ) -> Result<HashMap<Outlet, Centred>, Error> {
     let mut observer = Observer::new(model, layers.iter().map(|layer| layer.input));
@@ -112,7 +112,7 @@ struct Reader {
 impl Reader {
     fn new(model: &Model, layer: &Layer, covariance: &Centred) -> Option<Reader> {
         let inputs = layer.reads.len();
-        let kernel = Channelwise::of(real(model, layer.kernel(model))?, layer.axes.1)?;
+        let kernel = Channelwise::of(float_tensor(model, layer.kernel(model))?, layer.axes.1)?;
         let rows: Vec<f32> = (0..kernel.places()).flat_map(|place| kernel.at(place)).collect();
         let mut weights = vec![0.0; inputs * inputs];
         add_products(&rows, &rows, (inputs, inputs), &mut weights);

@@ -8,7 +8,7 @@ use hardtack::{Model, Tensor};
 use crate::error::Error;
 use crate::options::quantize::{QuantizeOptions, Rounding};
 use crate::quantize;
-use crate::samples::{First, Source};
+use crate::samples::{First, SampleSource};
 
 /// The number of calibration samples for a model that is only timed.
 const RANGES: usize = 4;
@@ -20,7 +20,7 @@ const TURN: usize = 8;
 /// The original model, planned and ready to compare with.
 pub(super) struct Stopwatch<'s> {
     int8: bool,
-    samples: &'s dyn Source,
+    samples: &'s dyn SampleSource,
     original: FloatPlan,
 }
 
@@ -29,7 +29,11 @@ impl<'s> Stopwatch<'s> {
     ///
     /// # Errors
     /// Returns an error if the model cannot be quantized or planned.
-    pub(super) fn new(model: &Model, int8: bool, samples: &'s dyn Source) -> Result<Self, Error> {
+    pub(super) fn new(
+        model: &Model,
+        int8: bool,
+        samples: &'s dyn SampleSource,
+    ) -> Result<Self, Error> {
         let original = plan(model, int8, samples)?;
         Ok(Stopwatch { int8, samples, original })
     }
@@ -58,7 +62,7 @@ impl<'s> Stopwatch<'s> {
     }
 }
 
-fn plan(model: &Model, int8: bool, samples: &dyn Source) -> Result<FloatPlan, Error> {
+fn plan(model: &Model, int8: bool, samples: &dyn SampleSource) -> Result<FloatPlan, Error> {
     let quantized = if int8 {
         let (few, none) = (First(samples, RANGES), First(samples, 0));
         // Only the time matters, so use the fastest weight rounding.

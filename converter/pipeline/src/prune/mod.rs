@@ -24,7 +24,7 @@ use self::search::Search;
 use crate::error::Error;
 use crate::options::prune::PruneTarget;
 use crate::report::{GroupReport, PruneReport};
-use crate::samples::Source;
+use crate::samples::SampleSource;
 
 /// The minimum number of output positions per weight of an output channel. With fewer, a refitted
 /// layer overfits the samples.
@@ -39,7 +39,7 @@ const STEP: f64 = 0.01;
 /// Returns an error if the target cannot be reached, or if the model cannot be run.
 pub(crate) fn prune(
     model: &Model,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     target: PruneTarget,
     int8: bool,
     progress: &mut dyn FnMut(usize, usize),

@@ -3,7 +3,7 @@
 use hardtack::{Constant, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Fact, Node, Operator, Outlet};
 
-use crate::graph::constants::{is_constant, reals};
+use crate::graph::constants::{float_elements, is_constant};
 
 /// The number of points that a function is sampled at; it is interpolated linearly between them.
 const POINTS: usize = 1 << 13;
@@ -87,7 +87,7 @@ impl Function {
                 let known = results.iter().find(|(outlet, _)| outlet == input);
                 match known {
                     Some((_, tensor)) => Some(tensor.clone()),
-                    None => Tensor::new(&[1], reals(model, *input)?),
+                    None => Tensor::new(&[1], float_elements(model, *input)?),
                 }
             });
             let inputs: Option<Vec<Tensor>> = inputs.collect();

@@ -15,9 +15,9 @@ use super::lower::{Lowered, Written};
 use super::scale::Range;
 use crate::activations::Observer;
 use crate::error::Error;
+use crate::offloaded_model::ModelSource;
 use crate::report::LayerReport;
-use crate::samples::{Source, Spool, each};
-use crate::spilled_model::ModelSource;
+use crate::samples::{SampleSource, Spool, each};
 
 /// The number of bins of a reported histogram.
 const PARTS: usize = 64;
@@ -40,7 +40,7 @@ pub(super) fn measure(
     lowered: &[Lowered],
     calibration: &Calibration,
     observer: &mut Observer<'_>,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
 ) -> Result<Vec<LayerReport>, Error> {
     let mut sums: HashMap<Outlet, Sums> = HashMap::new();
     let functions = functions(&model.load()?, lowered, calibration);

@@ -12,7 +12,7 @@ use super::function;
 use super::lower::assemble;
 use super::partition::{self, Int16Nodes, Refused};
 use crate::error::Error;
-use crate::samples::{First, Source, each};
+use crate::samples::{First, SampleSource, each};
 
 /// The number of samples on which error and time are measured.
 const MEASURED: usize = 4;
@@ -56,7 +56,7 @@ pub(super) fn search(
     model: &Model,
     calibration: &Calibration,
     (int16, refused): (&mut Int16Nodes, &mut Refused),
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     budget: f64,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), Error> {
@@ -199,7 +199,7 @@ pub(super) fn with_followers(model: &Model, layer: usize) -> Vec<usize> {
 struct Search<'a> {
     model: &'a Model,
     calibration: &'a Calibration,
-    samples: &'a dyn Source,
+    samples: &'a dyn SampleSource,
     /// The outputs of the float model on each sample.
     float: Vec<Vec<Tensor>>,
 }

@@ -31,13 +31,13 @@ use self::lower::assemble;
 use self::partition::{Int16Nodes, Refused};
 use crate::activations::Observer;
 use crate::error::Error;
-use crate::graph::constants::reads;
-use crate::graph::rewriter::Editor;
-use crate::graph::summary::outline;
+use crate::graph::constants::variable_inputs;
+use crate::graph::rewriter::Rewriter;
+use crate::graph::summary::graph_summary;
+use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::quantize::{Equalize, Int16, QuantizeOptions};
 use crate::report::{GraphNode, LayerReport};
-use crate::samples::Source;
-use crate::spilled_model::{ModelSource as _, OffloadedModel};
+use crate::samples::SampleSource;
 
 /// A quantized model.
 pub(crate) struct Quantized {
@@ -78,16 +78,16 @@ pub(crate) struct NodeReason {
 /// sample, or if its values are not finite.
 pub(crate) fn quantize(
     model: Model,
-    samples: &dyn Source,
-    measured: &dyn Source,
+    samples: &dyn SampleSource,
+    measured: &dyn SampleSource,
     calibration: bool,
     settings: &QuantizeOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized, Error> {
     settings.check()?;
-    let mut editor = Editor::new(model);
-    fuse::fuse(&mut editor);
-    let mut model = editor.finish();
+    let mut rewriter = Rewriter::new(model);
+    fuse::fuse(&mut rewriter);
+    let mut model = rewriter.finish();
     if calibration && settings.equalize == Equalize::Auto {
         let gates = match settings.may_have_16_bits() {
             true => equalize::flow::Gates::Behind,
@@ -102,33 +102,34 @@ pub(crate) fn quantize(
     let within = regions.iter().flat_map(|region| &region.nodes);
     let values = within.flat_map(|index| {
         let made = Outlet { node: *index as u32, slot: 0 };
-        reads(&model, *index).chain([made])
+        variable_inputs(&model, *index).chain([made])
     });
     let values: Vec<Outlet> = values.collect();
     weights::finite(&model, regions.iter().flat_map(|region| region.nodes.iter().copied()))?;
-    let resting = OffloadedModel::new(model)?;
-    let mut observer = Observer::new(&resting, values);
+    let offloaded = OffloadedModel::new(model)?;
+    let mut observer = Observer::new(&offloaded, values);
     let mut warnings = Vec::new();
     let mut calibration = match calibration {
         true => {
             let statistics =
-                calibrate::statistics(&mut observer, resting.graph(), samples, progress)?;
-            observer.rest();
+                calibrate::statistics(&mut observer, offloaded.graph(), samples, progress)?;
+            observer.unload();
             warnings.extend(statistics.warning(samples.count()));
             let histograms = statistics.histograms;
-            Calibration::new(&resting, &regions, histograms, samples, settings, progress)?
+            Calibration::new(&offloaded, &regions, histograms, samples, settings, progress)?
         }
         false => Calibration::default(),
     };
-    let model = resting.load()?;
+    let model = offloaded.load()?;
     if let Some(budget) = settings.max_error {
         let forms = (&mut int16, &mut refused);
         mixed_precision::search(&model, &calibration, forms, samples, budget, progress)?;
     }
 
     let (regions, lowered) = assemble::lower(&model, &calibration, &int16, &mut refused);
-    let graph =
-        outline(&model, |index| regions.iter().position(|region| region.nodes.contains(&index)));
+    let graph = graph_summary(&model, |index| {
+        regions.iter().position(|region| region.nodes.contains(&index))
+    });
     let left_in_float = left_in_float(&model, &refused);
     let int16 = match settings.int16 {
         Int16::All => Vec::new(),
@@ -147,9 +148,9 @@ pub(crate) fn quantize(
     }
     drop(model);
     calibration.weights.clear();
-    let layers = layer_error::measure(&resting, &lowered, &calibration, &mut observer, measured)?;
+    let layers = layer_error::measure(&offloaded, &lowered, &calibration, &mut observer, measured)?;
     drop((calibration, observer));
-    let model = assemble::assemble(resting.load()?, &regions, lowered);
+    let model = assemble::assemble(offloaded.load()?, &regions, lowered);
     Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, int16, warnings })
 }
 

@@ -6,7 +6,7 @@ use hardtack::Model;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Operator, Outlet};
 
-use crate::graph::constants::{is_constant, reads};
+use crate::graph::constants::{is_constant, variable_inputs};
 use crate::graph::shape::sample_shape;
 
 /// A partition: nodes that become one program, in execution order.
@@ -113,7 +113,7 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
     };
     let [fact] = &node.outputs[..] else { return Err("it has several outputs".into()) };
     let batch = fact.shape.first().ok_or("it has no batch dimension")?;
-    let read: Vec<Outlet> = reads(model, index).collect();
+    let read: Vec<Outlet> = variable_inputs(model, index).collect();
     for fact in read.iter().map(|outlet| model.graph.fact(*outlet)).chain([fact]) {
         // Bool occurs inside fused unary element-wise ops.
         if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8 | DType::Bool) {
@@ -163,7 +163,7 @@ fn levels(model: &Model, roles: &[Option<Role>]) -> Vec<usize> {
             let before = outlet.node as usize;
             levels[before] + usize::from(integer && roles[before].is_none())
         };
-        levels[index] = reads(model, index).map(level).max().unwrap_or(0);
+        levels[index] = variable_inputs(model, index).map(level).max().unwrap_or(0);
     }
     levels
 }

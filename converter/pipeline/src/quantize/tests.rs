@@ -235,7 +235,8 @@ fn operators_that_only_move_elements() {
     });
     after_a_layer("padding", |net, x| {
         let zero = net.constant(Tensor::scalar(0.25f32));
-        let Operator::Constant(index) = net.editor.node(zero.outlet.node as usize).operator else {
+        let Operator::Constant(index) = net.rewriter.node(zero.outlet.node as usize).operator
+        else {
             unreachable!("just made");
         };
         let pads = vec![(0, 0), (0, 0), (1, 2), (0, 3)];
@@ -347,7 +348,7 @@ fn scales_of_a_pre_quantized_model_are_kept() {
         let zero = net.constant(Tensor::scalar(100u8));
         let quantize = QuantizeLinear { dtype: DType::U8, axis: None };
         let q = net.node(Operator::QuantizeLinear(quantize), &[x, &scale, &zero], &x.shape);
-        let node = &mut net.editor.model.graph.nodes[q.outlet.node as usize];
+        let node = &mut net.rewriter.model.graph.nodes[q.outlet.node as usize];
         node.outputs[0].dtype = DType::U8;
         let dequantize = DequantizeLinear { dtype: DType::F32, axis: None };
         net.node(Operator::DequantizeLinear(dequantize), &[&q, &scale, &zero], &x.shape)

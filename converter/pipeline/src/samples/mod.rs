@@ -14,7 +14,7 @@ use hardtack_bundle::graph::{Dim, Fact, Graph, Node};
 
 use crate::arrays::{Archive, Description};
 use crate::error::Error;
-use crate::graph::io::Ports;
+use crate::graph::io::Signature;
 use crate::model_limits;
 use crate::process::memory_bytes;
 
@@ -29,7 +29,7 @@ const RANDOM: u64 = 3;
 const SAMPLES_PART: u64 = 8;
 
 /// A sequence of model inputs that can be read repeatedly and in any order.
-pub trait Source {
+pub trait SampleSource {
     /// Returns the number of samples.
     fn count(&self) -> usize;
 
@@ -40,7 +40,7 @@ pub trait Source {
     fn sample(&self, index: usize) -> Result<Cow<'_, [Tensor]>, Error>;
 }
 
-impl Source for Vec<Vec<Tensor>> {
+impl SampleSource for Vec<Vec<Tensor>> {
     fn count(&self) -> usize {
         self.len()
     }
@@ -51,9 +51,9 @@ impl Source for Vec<Vec<Tensor>> {
 }
 
 /// The first `.1` samples of the source `.0`.
-pub struct First<'s>(pub &'s dyn Source, pub usize);
+pub struct First<'s>(pub &'s dyn SampleSource, pub usize);
 
-impl Source for First<'_> {
+impl SampleSource for First<'_> {
     fn count(&self) -> usize {
         self.0.count().min(self.1)
     }
@@ -64,14 +64,14 @@ impl Source for First<'_> {
 }
 
 /// Iterates over all samples of a source, in order.
-pub fn each(source: &dyn Source) -> impl Iterator<Item = Result<Cow<'_, [Tensor]>, Error>> {
+pub fn each(source: &dyn SampleSource) -> impl Iterator<Item = Result<Cow<'_, [Tensor]>, Error>> {
     (0..source.count()).map(|index| source.sample(index))
 }
 
 /// Sample inputs of a model, and their origin.
 pub struct Samples {
     /// The samples.
-    pub inputs: Box<dyn Source>,
+    pub inputs: Box<dyn SampleSource>,
     /// The origin: `random`, or the name of the file or folder.
     pub source: String,
     /// For random samples, the generator of each input of each sample; empty otherwise.
@@ -80,7 +80,7 @@ pub struct Samples {
 
 impl Samples {
     /// Returns whether the samples are user data, not random numbers.
-    pub fn are_real(&self) -> bool {
+    pub fn are_user_data(&self) -> bool {
         self.generators.is_empty()
     }
 
@@ -126,9 +126,9 @@ impl Samples {
     /// Generates random samples for the graph's inputs: floats from −1 to 1, integers 0 and 1.
     ///
     /// # Errors
-    /// See [`Samples::drawn`].
+    /// See [`Samples::generated`].
     pub fn random(graph: &Graph) -> Result<Samples, Error> {
-        Samples::drawn(graph, RANDOM)
+        Samples::generated(graph, RANDOM)
     }
 
     /// Generates the first `count` random samples.
@@ -137,7 +137,7 @@ impl Samples {
     /// Returns [`Error::Input`] if an input has too many elements for a test vector, or if the
     /// samples take too much of the conversion's memory limit. Also fails if the
     /// model exceeds a compute or memory limit.
-    pub fn drawn(graph: &Graph, count: u64) -> Result<Samples, Error> {
+    pub fn generated(graph: &Graph, count: u64) -> Result<Samples, Error> {
         let shapes = shapes(graph, count, memory_bytes() / SAMPLES_PART)?;
         model_limits::check(graph, &shapes)?;
         let mut inputs: Vec<Vec<Tensor>> = Vec::new();
@@ -172,7 +172,7 @@ impl Samples {
         path: &Path,
         limit: usize,
         graph: &Graph,
-        ports: &Ports,
+        signature: &Signature,
         preprocessor: &Preprocessor,
     ) -> Result<Samples, Error> {
         let source = path.file_name().map_or("data".into(), |name| name.to_string_lossy().into());
@@ -182,7 +182,7 @@ impl Samples {
             Some(extension) if FILES.contains(&extension) => {
                 read_files(vec![path.into()], limit, preprocessor)?
             }
-            _ => read_arrays(path, limit, graph, ports, preprocessor)?,
+            _ => read_arrays(path, limit, graph, signature, preprocessor)?,
         };
         if inputs.count() == 0 {
             return Err(Error::Data { path: path.into(), problem: "it has no samples".into() });
@@ -293,7 +293,7 @@ fn read_arrays(
     path: &Path,
     limit: usize,
     graph: &Graph,
-    ports: &Ports,
+    signature: &Signature,
     preprocessor: &Preprocessor,
 ) -> Result<Spool, Error> {
     let alone = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
@@ -302,7 +302,7 @@ fn read_arrays(
         false => Archive::open(path)?,
     };
     let mut chosen = Vec::new();
-    for (name, raw) in choose(&mut archive, path, ports)? {
+    for (name, raw) in choose(&mut archive, path, signature)? {
         let node = &graph.nodes[graph.inputs[chosen.len()] as usize];
         let described = archive.describe(&name)?.expect("an array of this name exists");
         let Description { dtype, shape } = &described;
@@ -320,7 +320,7 @@ fn read_arrays(
             return Err(problem(format!(
                 "the array for {:?} has samples of shape {sample:?}, but the model expects {}",
                 node.name,
-                ports.shape_text(&node.outputs[0].shape),
+                signature.shape_text(&node.outputs[0].shape),
             )));
         }
         let array = archive.read_rows(&name, limit)?.expect("an array of this name exists");
@@ -348,9 +348,13 @@ fn read_arrays(
 
 /// Chooses an array for each input by name. Returns the names, and whether each array needs
 /// pre-processing.
-fn choose(archive: &mut Archive, path: &Path, ports: &Ports) -> Result<Vec<(String, bool)>, Error> {
+fn choose(
+    archive: &mut Archive,
+    path: &Path,
+    signature: &Signature,
+) -> Result<Vec<(String, bool)>, Error> {
     let problem = |problem: String| Error::Data { path: path.into(), problem };
-    let names: Vec<&str> = ports.inputs.iter().map(|port| port.name.as_str()).collect();
+    let names: Vec<&str> = signature.inputs.iter().map(|port| port.name.as_str()).collect();
     if let [only] = names[..] {
         return match (archive.has(only), archive.has("x")) {
             (true, _) => Ok(vec![(only.into(), false)]),

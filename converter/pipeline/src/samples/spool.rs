@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use hardtack::Tensor;
 use hardtack_bundle::DType;
 
-use super::Source;
+use super::SampleSource;
 use crate::error::Error;
 
 /// Pre-processed samples in a temporary file, which is removed when this process ends.
@@ -62,7 +62,7 @@ impl Spool {
     }
 }
 
-impl Source for Spool {
+impl SampleSource for Spool {
     fn count(&self) -> usize {
         self.samples.len()
     }

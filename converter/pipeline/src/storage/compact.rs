@@ -15,17 +15,17 @@ use crate::graph::shape::fact;
 const LARGE: usize = 256;
 
 /// Compacts the constants of a model. Their values do not change.
-pub(crate) fn narrow(mut model: Model) -> Model {
+pub(crate) fn compact(mut model: Model) -> Model {
     let graphs = || std::iter::once(&model.graph).chain(&model.graph.bodies);
     let scales: HashSet<usize> = graphs().flat_map(scales_of_blocks).collect();
     let bytes: HashSet<usize> =
         graphs().flat_map(|graph| constants(graph).map(|(_, c)| c)).collect();
     for index in scales {
-        let halved = match &model.constants[index] {
-            Constant::Tensor(tensor) => halves(tensor),
+        let shorter = match &model.constants[index] {
+            Constant::Tensor(tensor) => to_16_bits(tensor),
             Constant::Stored(_) | Constant::Dims { .. } => None,
         };
-        if let Some(tensor) = halved {
+        if let Some(tensor) = shorter {
             model.graph.constants[index].stored = tensor.dtype();
             model.constants[index] = Constant::Tensor(tensor.into());
         }
@@ -33,7 +33,7 @@ pub(crate) fn narrow(mut model: Model) -> Model {
     let mut unpacked: HashMap<usize, Fact> = HashMap::new();
     for index in bytes {
         let Constant::Tensor(tensor) = &model.constants[index] else { continue };
-        let Some(bytes) = packed(tensor).filter(|_| tensor.len() >= LARGE) else { continue };
+        let Some(bytes) = pack_nibbles(tensor).filter(|_| tensor.len() >= LARGE) else { continue };
         unpacked.insert(index, fact(tensor.dtype(), tensor.shape()));
         let length = bytes.len();
         let tensor = Tensor::new(&[length], bytes).expect("as many as there are");
@@ -62,7 +62,7 @@ pub(crate) fn narrow(mut model: Model) -> Model {
 
 /// Packs i8 or u8 values into 4 bits each, the first of every two in the low half of a byte.
 /// Returns `None` if a value needs more bits, or for other types.
-pub(crate) fn packed(tensor: &Tensor) -> Option<Vec<u8>> {
+pub(crate) fn pack_nibbles(tensor: &Tensor) -> Option<Vec<u8>> {
     let halves: Vec<u8> = match tensor.data() {
         Data::I8(integers) => {
             let fit = integers.iter().all(|integer| (-8..=7).contains(integer));
@@ -78,7 +78,7 @@ pub(crate) fn packed(tensor: &Tensor) -> Option<Vec<u8>> {
 }
 
 /// Converts an f32 tensor to bf16 or f16 if that is exact.
-fn halves(tensor: &Tensor) -> Option<Tensor> {
+fn to_16_bits(tensor: &Tensor) -> Option<Tensor> {
     let reals = tensor.as_f32()?;
     let wide: Vec<bf16> = reals.iter().map(|real| bf16::from_f32(*real)).collect();
     let fine: Vec<f16> = reals.iter().map(|real| f16::from_f32(*real)).collect();
@@ -156,24 +156,24 @@ mod tests {
         let model = net.finish(&[&a, &b, &c]);
         let samples = vec![vec![noise(&shape, 2)]];
         let before = parity::outputs(&model, &samples).unwrap();
-        let narrowed = narrow(model);
-        assert_eq!(narrowed.graph.check(), Ok(()));
-        assert_eq!(parity::outputs(&narrowed, &samples).unwrap(), before);
+        let compacted = compact(model);
+        assert_eq!(compacted.graph.check(), Ok(()));
+        assert_eq!(parity::outputs(&compacted, &samples).unwrap(), before);
         let unpacked = |node: &&Node| node.operator == Operator::Unpack;
-        assert_eq!(narrowed.graph.nodes.iter().filter(unpacked).count(), 2);
-        let of = |dtype| narrowed.graph.constants.iter().filter(|c| c.stored == dtype).count();
+        assert_eq!(compacted.graph.nodes.iter().filter(unpacked).count(), 2);
+        let of = |dtype| compacted.graph.constants.iter().filter(|c| c.stored == dtype).count();
         assert_eq!((of(DType::BF16), of(DType::F32)), (1, 1));
-        assert_eq!(narrow(narrowed.clone()), narrowed);
+        assert_eq!(compact(compacted.clone()), compacted);
     }
 
     #[test]
     fn the_first_of_two_is_in_the_low_half() {
         let signed = Tensor::new(&[3], vec![-1i8, 7, -8]).unwrap();
-        assert_eq!(packed(&signed), Some(vec![0x7f, 0x08]));
+        assert_eq!(pack_nibbles(&signed), Some(vec![0x7f, 0x08]));
         let unsigned = Tensor::new(&[3], vec![15u8, 7, 8]).unwrap();
-        assert_eq!(packed(&unsigned), Some(vec![0x7f, 0x08]));
-        assert_eq!(packed(&Tensor::new(&[1], vec![8i8]).unwrap()), None);
-        assert_eq!(packed(&Tensor::new(&[1], vec![16u8]).unwrap()), None);
-        assert_eq!(packed(&Tensor::new(&[1], vec![1i16]).unwrap()), None);
+        assert_eq!(pack_nibbles(&unsigned), Some(vec![0x7f, 0x08]));
+        assert_eq!(pack_nibbles(&Tensor::new(&[1], vec![8i8]).unwrap()), None);
+        assert_eq!(pack_nibbles(&Tensor::new(&[1], vec![16u8]).unwrap()), None);
+        assert_eq!(pack_nibbles(&Tensor::new(&[1], vec![1i16]).unwrap()), None);
     }
 }

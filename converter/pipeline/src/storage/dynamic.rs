@@ -10,7 +10,7 @@ use hardtack_bundle::graph::{Operator, Outlet};
 use hardtack_kernels::Product;
 
 use super::matrices::LARGE;
-use crate::graph::rewriter::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// An integer matrix of shape `[depth, columns]`, with its scale and zero point.
 struct Matrix {
@@ -34,11 +34,11 @@ struct Layout {
 /// Converts matmuls of the outermost graph with a large matrix of dequantized bytes to INT8.
 /// Returns the model and the number of converted matmuls. The matrix must have one scale, or one
 /// per column; its integers stay unchanged.
-pub(crate) fn multiply(model: Model) -> (Model, usize) {
-    let mut editor = Editor::new(model);
-    let nodes = 0..editor.model.graph.nodes.len();
-    let count = nodes.filter(|index| replace(&mut editor, *index).is_some()).count();
-    (editor.finish(), count)
+pub(crate) fn quantize_matmuls(model: Model) -> (Model, usize) {
+    let mut rewriter = Rewriter::new(model);
+    let nodes = 0..rewriter.model.graph.nodes.len();
+    let count = nodes.filter(|index| replace(&mut rewriter, *index).is_some()).count();
+    (rewriter.finish(), count)
 }
 
 /// Returns the indices of the constants that these matmuls read in a graph and its bodies.
@@ -57,43 +57,43 @@ pub(crate) fn constants(graph: &Graph) -> HashSet<u32> {
 }
 
 /// Fuses constants that are added to the columns of these matmuls as their biases.
-pub(crate) fn fuse(model: Model) -> Model {
-    let mut editor = Editor::new(model);
+pub(crate) fn fuse_biases(model: Model) -> Model {
+    let mut rewriter = Rewriter::new(model);
     // Fusing a bias does not change how often other values are read.
-    let uses = editor.uses();
-    for index in 0..editor.model.graph.nodes.len() {
-        add_bias(&mut editor, index, &uses);
+    let uses = rewriter.uses();
+    for index in 0..rewriter.model.graph.nodes.len() {
+        add_bias(&mut rewriter, index, &uses);
     }
-    editor.finish()
+    rewriter.finish()
 }
 
-fn replace(editor: &mut Editor, index: usize) -> Option<()> {
-    let einsum = editor.node(index).clone();
+fn replace(rewriter: &mut Rewriter, index: usize) -> Option<()> {
+    let einsum = rewriter.node(index).clone();
     let Operator::Einsum(attributes) = &einsum.operator else { return None };
     let [_, _] = einsum.inputs[..] else { return None };
     let (slot, matrix, layout) = [1, 0].into_iter().find_map(|slot| {
-        let shape = sizes(editor.model.graph.fact(einsum.inputs[slot]))?;
+        let shape = sizes(rewriter.model.graph.fact(einsum.inputs[slot]))?;
         let large = shape.iter().product::<usize>() >= LARGE;
-        let x = editor.model.graph.fact(einsum.inputs[1 - slot]);
+        let x = rewriter.model.graph.fact(einsum.inputs[1 - slot]);
         let layout = Layout::of(&attributes.expression, slot, &shape, x).filter(|_| large)?;
-        Some((slot, matrix(editor, einsum.inputs[slot], &layout)?, layout))
+        Some((slot, matrix(rewriter, einsum.inputs[slot], &layout)?, layout))
     })?;
     let mut x = einsum.inputs[1 - slot];
-    let real = |outlet| editor.model.graph.fact(outlet).dtype == DType::F32;
+    let real = |outlet| rewriter.model.graph.fact(outlet).dtype == DType::F32;
     let result = Outlet { node: index as u32, slot: 0 };
     (real(x) && real(result)).then_some(())?;
 
     let name = einsum.name;
-    let mut shape = editor.model.graph.fact(x).shape.clone();
+    let mut shape = rewriter.model.graph.fact(x).shape.clone();
     let last = shape.len() - 1;
     let depth = shape.remove(layout.summed);
     if layout.summed != last {
         shape.push(depth);
         let operator = Operator::MoveAxis((layout.summed as u32, last as u32));
-        x = add(editor, format!("{name}.rows"), operator, &[x], &shape);
+        x = add(rewriter, format!("{name}.rows"), operator, &[x], &shape);
         shape.pop();
     }
-    let integers = editor.add_constant(format!("{name}.weights"), matrix.integers);
+    let integers = rewriter.add_constant(format!("{name}.weights"), matrix.integers);
     let inputs = [x, integers, matrix.scale, matrix.zero_point];
     shape.push(Dim::Value(matrix.columns as i64));
     let operator = Operator::DynamicMatMul(DynamicMatMul { per_row: true });
@@ -101,7 +101,7 @@ fn replace(editor: &mut Editor, index: usize) -> Option<()> {
         true => name.clone(),
         false => format!("{name}.product"),
     };
-    let mut y = add(editor, product, operator, &inputs, &shape);
+    let mut y = add(rewriter, product, operator, &inputs, &shape);
     for (number, operator) in layout.moves.iter().enumerate() {
         match operator {
             Operator::RemoveAxis(axis) => drop(shape.remove(*axis as usize)),
@@ -116,29 +116,29 @@ fn replace(editor: &mut Editor, index: usize) -> Option<()> {
             true => name.clone(),
             false => format!("{name}.order.{number}"),
         };
-        y = add(editor, name, operator.clone(), &[y], &shape);
+        y = add(rewriter, name, operator.clone(), &[y], &shape);
     }
-    editor.redirect(result, y);
+    rewriter.redirect(result, y);
     Some(())
 }
 
 fn add(
-    editor: &mut Editor,
+    rewriter: &mut Rewriter,
     name: String,
     operator: Operator,
     inputs: &[Outlet],
     shape: &[Dim],
 ) -> Outlet {
     let outputs = vec![Fact { dtype: DType::F32, shape: shape.into() }];
-    editor.add(Node { name, operator, inputs: inputs.into(), outputs })
+    rewriter.add(Node { name, operator, inputs: inputs.into(), outputs })
 }
 
 fn sizes(fact: &Fact) -> Option<Vec<usize>> {
     fact.shape.iter().map(|dim| usize::try_from(dim.value()?).ok()).collect()
 }
 
-fn tensor(editor: &Editor, outlet: Outlet) -> Option<&Tensor> {
-    match editor.constant(outlet)? {
+fn tensor(rewriter: &Rewriter, outlet: Outlet) -> Option<&Tensor> {
+    match rewriter.constant(outlet)? {
         Constant::Tensor(tensor) => Some(tensor),
         Constant::Stored(_) | Constant::Dims { .. } => None,
     }
@@ -200,18 +200,18 @@ impl Layout {
 }
 
 /// Returns the integers of a dequantized matrix.
-fn matrix(editor: &Editor, outlet: Outlet, layout: &Layout) -> Option<Matrix> {
-    let node = editor.node(editor.resolve(outlet).node as usize);
+fn matrix(rewriter: &Rewriter, outlet: Outlet, layout: &Layout) -> Option<Matrix> {
+    let node = rewriter.node(rewriter.resolve(outlet).node as usize);
     let Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis }) = node.operator
     else {
         return None;
     };
     let [integers, scale, zero_point] = node.inputs[..] else { return None };
-    let integers = tensor(editor, integers)?;
+    let integers = tensor(rewriter, integers)?;
     axis.is_none_or(|axis| axis as usize == layout.columns).then_some(())?;
     let (columns, depth) = (integers.shape()[layout.columns], integers.shape()[layout.depth]);
     for parameter in [scale, zero_point] {
-        let elements = tensor(editor, parameter)?.len();
+        let elements = tensor(rewriter, parameter)?.len();
         (elements == 1 || elements == columns).then_some(())?;
     }
     let transposed = layout.columns < layout.depth;
@@ -234,15 +234,15 @@ fn ordered<T: Copy>(values: &[T], columns: usize, transposed: bool) -> Vec<T> {
 }
 
 /// Fuses an addition of a constant per column into a matmul without bias that nothing else reads.
-fn add_bias(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) -> Option<()> {
-    let sum = editor.node(index).clone();
+fn add_bias(rewriter: &mut Rewriter, index: usize, uses: &HashMap<Outlet, usize>) -> Option<()> {
+    let sum = rewriter.node(index).clone();
     let Operator::Binary(Binary::Add) = sum.operator else { return None };
-    let inputs: Vec<Outlet> = sum.inputs.iter().map(|x| editor.resolve(*x)).collect();
+    let inputs: Vec<Outlet> = sum.inputs.iter().map(|x| rewriter.resolve(*x)).collect();
     let [a, b] = inputs[..] else { return None };
     let [(product, bias)] = [(a, b), (b, a)]
         .into_iter()
         .filter(|(product, _)| {
-            let node = editor.node(product.node as usize);
+            let node = rewriter.node(product.node as usize);
             matches!(node.operator, Operator::DynamicMatMul(_)) && node.inputs.len() == 4
         })
         .collect::<Vec<_>>()[..]
@@ -250,17 +250,18 @@ fn add_bias(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) ->
         return None;
     };
     (uses.get(&product) == Some(&1)).then_some(())?;
-    let bias = tensor(editor, bias)?;
-    let columns = usize::try_from(editor.model.graph.fact(product).shape.last()?.value()?).ok()?;
+    let bias = tensor(rewriter, bias)?;
+    let columns =
+        usize::try_from(rewriter.model.graph.fact(product).shape.last()?.value()?).ok()?;
     let last = bias.shape().last() == Some(&columns) && bias.len() == columns;
     (last && bias.dtype() == DType::F32).then_some(())?;
     let bias = Tensor::new(&[columns], bias.to_f32())?;
-    let mut node = editor.node(product.node as usize).clone();
+    let mut node = rewriter.node(product.node as usize).clone();
     let name = format!("{}.bias", node.name);
-    node.inputs.push(editor.add_constant(name, Constant::Tensor(bias.into())));
+    node.inputs.push(rewriter.add_constant(name, Constant::Tensor(bias.into())));
     node.name = sum.name;
-    let y = editor.add(node);
-    editor.redirect(Outlet { node: index as u32, slot: 0 }, y);
+    let y = rewriter.add(node);
+    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, y);
     Some(())
 }
 
@@ -315,7 +316,7 @@ mod tests {
             };
             let model = net.finish(&[&y]);
             let (model, _) = matrices::store(model, MatrixStorage::Int8, None);
-            let (dynamic, replaced) = multiply(model.clone());
+            let (dynamic, replaced) = quantize_matmuls(model.clone());
             assert_eq!(dynamic.graph.check(), Ok(()), "{expression}");
             assert_eq!(replaced, 1, "{expression}");
             let left = |node: &Node| {
@@ -345,9 +346,10 @@ mod tests {
         // These are not fused: one is not per column, and the matmul of both has two readers.
         let b = net.binary(Binary::Add, &z, &row);
         let c = net.binary(Binary::Add, &z, &bias);
-        let (dynamic, replaced) =
-            multiply(matrices::store(net.finish(&[&a, &b, &c]), MatrixStorage::Int8, None).0);
-        let fused = fuse(dynamic.clone());
+        let (dynamic, replaced) = quantize_matmuls(
+            matrices::store(net.finish(&[&a, &b, &c]), MatrixStorage::Int8, None).0,
+        );
+        let fused = fuse_biases(dynamic.clone());
         assert_eq!((replaced, fused.graph.check()), (2, Ok(())));
         let adds = |node: &Node| node.operator == Operator::Binary(Binary::Add);
         assert_eq!((count(&dynamic, adds), count(&fused, adds)), (3, 2));
@@ -372,7 +374,7 @@ mod tests {
             let matrix = net.noise(&matrix);
             let y = product(&mut net, expression, &x, &matrix, &shape);
             let (model, _) = matrices::store(net.finish(&[&y]), MatrixStorage::Int8, None);
-            assert_eq!(multiply(model).1, 0, "{expression}");
+            assert_eq!(quantize_matmuls(model).1, 0, "{expression}");
         }
     }
 }

@@ -6,34 +6,34 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Binary, DequantizeBlocks, DequantizeLinear, Dim, Fact, Gather};
 use hardtack_bundle::graph::{Node, Operator, Outlet};
 
-use crate::graph::rewriter::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// Moves gathers before the dequantization of their table. The results are bit-identical.
-pub(crate) fn in_integers(model: Model) -> Model {
-    let mut editor = Editor::new(model);
-    for index in 0..editor.model.graph.nodes.len() {
-        if rearrange(&mut editor, index).is_none() {
-            rearrange_blocks(&mut editor, index);
+pub(crate) fn gather_integers(model: Model) -> Model {
+    let mut rewriter = Rewriter::new(model);
+    for index in 0..rewriter.model.graph.nodes.len() {
+        if rearrange(&mut rewriter, index).is_none() {
+            rearrange_blocks(&mut rewriter, index);
         }
     }
-    editor.finish()
+    rewriter.finish()
 }
 
 /// Rearranges a gather from a table with one scale per row and zero points of 0.
-fn rearrange(editor: &mut Editor, index: usize) -> Option<()> {
-    let gather = editor.node(index).clone();
+fn rearrange(rewriter: &mut Rewriter, index: usize) -> Option<()> {
+    let gather = rewriter.node(index).clone();
     let Operator::Gather(Gather { axis: 0, output_dtype: None }) = gather.operator else {
         return None;
     };
     let [table, indices] = gather.inputs[..] else { return None };
-    let dequantize = editor.node(table.node as usize).clone();
+    let dequantize = rewriter.node(table.node as usize).clone();
     let Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis: Some(0) }) =
         dequantize.operator
     else {
         return None;
     };
     let [integers, scales, zeros] = dequantize.inputs[..] else { return None };
-    let constants = [integers, scales, zeros].map(|outlet| editor.constant(outlet));
+    let constants = [integers, scales, zeros].map(|outlet| rewriter.constant(outlet));
     let [
         Some(Constant::Tensor(values)),
         Some(Constant::Tensor(steps)),
@@ -52,7 +52,7 @@ fn rearrange(editor: &mut Editor, index: usize) -> Option<()> {
     let [fact] = &gather.outputs[..] else { return None };
     let (fact, looked_up) = (fact.clone(), fact.shape.len().checked_sub(rest.len())?);
     let mut add = |suffix: &str, operator, inputs: &[Outlet], dtype, shape: &[Dim]| {
-        editor.add(Node {
+        rewriter.add(Node {
             name: format!("{}.{suffix}", gather.name),
             operator,
             inputs: inputs.into(),
@@ -70,24 +70,24 @@ fn rearrange(editor: &mut Editor, index: usize) -> Option<()> {
         let operator = Operator::AddAxis(axis as u32);
         scale = add(&format!("scales.{axis}"), operator, &[scale], DType::F32, &shape);
     }
-    let product = editor.add(Node {
+    let product = rewriter.add(Node {
         name: gather.name,
         operator: Operator::Binary(Binary::Multiply),
         inputs: vec![reals, scale],
         outputs: vec![fact],
     });
-    editor.redirect(Outlet { node: index as u32, slot: 0 }, product);
+    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, product);
     Some(())
 }
 
 /// Rearranges a gather from a table with scales per block.
-fn rearrange_blocks(editor: &mut Editor, index: usize) -> Option<()> {
-    let gather = editor.node(index).clone();
+fn rearrange_blocks(rewriter: &mut Rewriter, index: usize) -> Option<()> {
+    let gather = rewriter.node(index).clone();
     let Operator::Gather(Gather { axis: 0, output_dtype: None }) = gather.operator else {
         return None;
     };
     let [table, indices] = gather.inputs[..] else { return None };
-    let dequantize = editor.node(table.node as usize).clone();
+    let dequantize = rewriter.node(table.node as usize).clone();
     let Operator::DequantizeBlocks(blocks) = &dequantize.operator else { return None };
     let [integers, scales, zeros] = dequantize.inputs[..] else { return None };
     let [fact] = &gather.outputs[..] else { return None };
@@ -96,12 +96,12 @@ fn rearrange_blocks(editor: &mut Editor, index: usize) -> Option<()> {
     (blocks.axis > 0).then_some(())?;
 
     let mut rows = |suffix: &str, from: Outlet| {
-        let Fact { dtype, shape } = editor.model.graph.fact(editor.resolve(from)).clone();
+        let Fact { dtype, shape } = rewriter.model.graph.fact(rewriter.resolve(from)).clone();
         if shape.len() < rank {
             return from;
         }
         let shape = fact.shape[..=before].iter().chain(&shape[1..]).cloned().collect();
-        editor.add(Node {
+        rewriter.add(Node {
             name: format!("{}.{suffix}", gather.name),
             operator: Operator::Gather(Gather { axis: 0, output_dtype: None }),
             inputs: vec![from, indices],
@@ -113,8 +113,8 @@ fn rearrange_blocks(editor: &mut Editor, index: usize) -> Option<()> {
     let axis = blocks.axis + before as u32;
     let operator = Operator::DequantizeBlocks(DequantizeBlocks { axis, ..blocks.clone() });
     let name = gather.name.clone();
-    let reals = editor.add(Node { name, operator, inputs, outputs: gather.outputs.clone() });
-    editor.redirect(Outlet { node: index as u32, slot: 0 }, reals);
+    let reals = rewriter.add(Node { name, operator, inputs, outputs: gather.outputs.clone() });
+    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, reals);
     Some(())
 }
 
@@ -153,14 +153,14 @@ mod tests {
         let model = looked_up(0);
         let samples = vec![vec![noise(&[3, 2], 5)]];
         let before = parity::outputs(&model, &samples).unwrap();
-        let after = in_integers(model);
+        let after = gather_integers(model);
         assert!(!dequantizes(&after));
         assert_eq!(parity::outputs(&after, &samples).unwrap(), before);
     }
 
     #[test]
     fn tables_with_nonzero_zero_points_are_left_unchanged() {
-        assert!(dequantizes(&in_integers(looked_up(1))));
+        assert!(dequantizes(&gather_integers(looked_up(1))));
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
         let model = net.finish(&[&sum]);
         let samples = vec![vec![noise(&[3, 4], 5)]];
         let before = parity::outputs(&model, &samples).unwrap();
-        let after = in_integers(model);
+        let after = gather_integers(model);
         let looked_up = |node: &Node| matches!(node.operator, Operator::Gather(_));
         assert_eq!(after.graph.nodes.iter().filter(|node| looked_up(node)).count(), 3);
         assert_eq!(parity::outputs(&after, &samples).unwrap(), before);

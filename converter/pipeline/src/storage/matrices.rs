@@ -15,7 +15,7 @@ use hardtack_bundle::graph::{KernelLayout, Node, Operator};
 
 use super::blocks::{BLOCK, Blocks};
 use super::compact;
-use crate::graph::rewriter::{self, Editor};
+use crate::graph::rewriter::{self, Rewriter};
 use crate::graph::shape::fact;
 use crate::options::MatrixStorage;
 use crate::quantize::rounding::bit_allocation::{self, Spent};
@@ -25,11 +25,11 @@ use crate::quantize::rounding::gptq;
 pub(super) const LARGE: usize = 4096;
 
 /// The maximum integer of a spatial convolution kernel: 11 bits with sign.
-const SLIDING: i16 = 1023;
+const SPATIAL_MAX: i16 = 1023;
 
 /// The step of a spatial convolution kernel relative to other matrices under bit allocation: three
 /// bits finer, like 11 bits compared with 8.
-const FINER: f32 = 0.125;
+const SPATIAL_STEP: f32 = 0.125;
 
 /// A constant matrix in a graph.
 struct Matrix {
@@ -44,7 +44,7 @@ struct Matrix {
     shape: Vec<usize>,
     values: Vec<f32>,
     /// Whether it is a spatial convolution kernel, larger than one position.
-    slides: bool,
+    is_spatial: bool,
 }
 
 /// The integers of a matrix, with the operator that dequantizes them.
@@ -58,15 +58,15 @@ struct Stored {
 /// With `bits`, steps are coarser, for an average entropy of `bits` per weight. With `bits` or
 /// 4-bit storage, integer matrices are re-quantized; otherwise they stay unchanged.
 pub(crate) fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>) -> (Model, usize) {
-    let narrow = storage == MatrixStorage::Int4;
+    let int4 = storage == MatrixStorage::Int4;
     let mut matrices = Vec::new();
     for body in rewriter::graphs(&model) {
-        matrices.extend(find(&model, body, narrow || bits.is_some()));
+        matrices.extend(find(&model, body, int4 || bits.is_some()));
     }
     if matrices.is_empty() {
         return (model, 0);
     }
-    let steps = bits.filter(|_| !narrow).map(|bits| {
+    let steps = bits.filter(|_| !int4).map(|bits| {
         let layers: Vec<Spent> =
             matrices.iter().map(|matrix| Spent::alone(&matrix.values)).collect();
         bit_allocation::spread(&layers, bits)
@@ -74,9 +74,9 @@ pub(crate) fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>)
     let count = matrices.len();
     let mut replaced: HashMap<Option<usize>, HashMap<usize, Vec<Node>>> = HashMap::new();
     for (index, matrix) in matrices.into_iter().enumerate() {
-        let stored = match matrix.blocks.filter(|_| narrow) {
-            Some(axis) => matrix.in_blocks(axis),
-            None => matrix.in_rows(steps.as_ref().map(|steps| steps[index])),
+        let stored = match matrix.blocks.filter(|_| int4) {
+            Some(axis) => matrix.to_int4(axis),
+            None => matrix.to_int8(steps.as_ref().map(|steps| steps[index])),
         };
         let name = rewriter::graph(&model, matrix.body).nodes[matrix.node].name.clone();
         let mut nodes: Vec<Node> = Vec::new();
@@ -94,7 +94,7 @@ pub(crate) fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>)
     for (body, nodes) in replaced {
         rewriter::replace(rewriter::graph_mut(&mut model, body), nodes);
     }
-    (Editor::new(model).finish(), count)
+    (Rewriter::new(model).finish(), count)
 }
 
 /// Adds a constant to the model and returns a node that produces it.
@@ -137,18 +137,18 @@ fn find(model: &Model, body: Option<usize>, integers: bool) -> Vec<Matrix> {
         let axis = axes.next()??;
         axes.all(|other| other == Some(axis)).then_some(())?;
         let values = match &node.operator {
-            Operator::Constant(index) => reals(model, *index)?,
+            Operator::Constant(index) => float_elements(model, *index)?,
             Operator::DequantizeLinear(attributes) if integers => {
                 dequantized(model, graph, node, attributes)?
             }
             _ => return None,
         };
-        let slides = readers.get(&index)?.iter().any(|(node, _)| slides(node));
+        let is_spatial = readers.get(&index)?.iter().any(|(node, _)| is_spatial(node));
         let longest = (0..shape.len()).filter(|other| Some(*other) != axis);
         let longest = longest.max_by_key(|other| shape[*other]);
-        let blocks = longest.filter(|other| !slides && shape[*other] >= BLOCK);
+        let blocks = longest.filter(|other| !is_spatial && shape[*other] >= BLOCK);
         let finite = values.iter().all(|value| value.is_finite());
-        finite.then_some(Matrix { body, node: index, axis, blocks, shape, values, slides })
+        finite.then_some(Matrix { body, node: index, axis, blocks, shape, values, is_spatial })
     };
     graph.nodes.iter().enumerate().filter_map(matrix).collect()
 }
@@ -175,7 +175,7 @@ fn channels(node: &Node, slot: usize, shape: &[usize]) -> Option<Option<usize>> 
 }
 
 /// Returns whether a node is a convolution with a kernel larger than one position.
-fn slides(node: &Node) -> bool {
+fn is_spatial(node: &Node) -> bool {
     match &node.operator {
         Operator::Conv(conv) => conv.window.kernel.iter().any(|size| *size > 1),
         _ => false,
@@ -190,7 +190,7 @@ fn tensor(model: &Model, index: u32) -> Option<&Tensor> {
 }
 
 /// Returns the elements of a float constant of any width.
-fn reals(model: &Model, index: u32) -> Option<Vec<f32>> {
+fn float_elements(model: &Model, index: u32) -> Option<Vec<f32>> {
     tensor(model, index).map(Tensor::to_f32)
 }
 
@@ -208,7 +208,7 @@ fn dequantized(
         });
     let (x, scales, zeros) = (inputs.next()??, inputs.next()??, inputs.next()??);
     matches!(x.data(), Data::I8(_) | Data::U8(_) | Data::I16(_)).then_some(())?;
-    compact::packed(x).is_none().then_some(())?;
+    compact::pack_nibbles(x).is_none().then_some(())?;
     let inner = match attributes.axis {
         None => x.len(),
         Some(axis) => x.shape().get(axis as usize + 1..)?.iter().product(),
@@ -222,9 +222,9 @@ fn dequantized(
 }
 
 impl Matrix {
-    /// Quantizes to [−127, 127], or to ±[`SLIDING`] for a spatial kernel, with one scale per
+    /// Quantizes to [−127, 127], or to ±[`SPATIAL_MAX`] for a spatial kernel, with one scale per
     /// output channel. `step` is the minimum scale.
-    fn in_rows(&self, step: Option<f32>) -> Stored {
+    fn to_int8(&self, step: Option<f32>) -> Stored {
         let (channels, inner) = match self.axis {
             None => (1, self.values.len()),
             Some(axis) => (self.shape[axis], self.shape[axis + 1..].iter().product()),
@@ -236,15 +236,15 @@ impl Matrix {
         let sizes = vec![1.0; self.values.len() / channels];
         let finest = |row: &[f32]| {
             let greatest = row.iter().fold(0f32, |greatest, weight| greatest.max(weight.abs()));
-            let scale = (greatest / f32::from(SLIDING)).max(step.unwrap_or(0.0) * FINER);
+            let scale = (greatest / f32::from(SPATIAL_MAX)).max(step.unwrap_or(0.0) * SPATIAL_STEP);
             if scale > 0.0 { scale } else { 1.0 }
         };
-        let scale = |row: &Vec<f32>| match self.slides {
+        let scale = |row: &Vec<f32>| match self.is_spatial {
             true => finest(row),
             false => gptq::step_of(row, &sizes, 0.0, step),
         };
         let scales: Vec<f32> = rows.iter().map(scale).collect();
-        let most = if self.slides { SLIDING } else { i16::from(i8::MAX) };
+        let most = if self.is_spatial { SPATIAL_MAX } else { i16::from(i8::MAX) };
         let integer = |(index, value): (usize, &f32)| {
             let steps = f64::from(*value) / f64::from(scales[index / inner % channels]);
             steps.round_ties_even().clamp(f64::from(-most), f64::from(most)) as i16
@@ -267,7 +267,7 @@ impl Matrix {
     }
 
     /// Quantizes to 4 bits, in blocks along an axis.
-    fn in_blocks(&self, axis: usize) -> Stored {
+    fn to_int4(&self, axis: usize) -> Stored {
         let Blocks { integers, scales, zeros } = Blocks::round(&self.values, &self.shape, axis);
         let mut shape = self.shape.clone();
         shape[axis] = shape[axis].div_ceil(BLOCK);

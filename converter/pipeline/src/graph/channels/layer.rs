@@ -4,7 +4,7 @@ use hardtack::Model;
 use hardtack_bundle::graph::{Conv, KernelLayout, Outlet};
 
 use super::{KEPT, Unit, channel_axis};
-use crate::graph::constants::real;
+use crate::graph::constants::float_tensor;
 
 /// A convolution, or a matmul of a value with a constant matrix.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Layer {
 pub(crate) fn convolution(model: &Model, index: usize, conv: &Conv) -> Option<(Layer, usize)> {
     let node = &model.graph.nodes[index];
     let [input, kernel, _] = node.inputs[..] else { return None };
-    let rank = real(model, kernel)?.shape().len();
+    let rank = float_tensor(model, kernel)?.shape().len();
     let axes = match conv.kernel_layout {
         KernelLayout::Oihw => (0, 1),
         KernelLayout::Ohwi => (0, rank - 1),
@@ -83,12 +83,13 @@ pub(crate) fn matrix_product(
     let (sides, result) = expression.split_once("->")?;
     let (left, right) = sides.split_once(',')?;
     let [a, b] = node.inputs[..] else { return None };
-    let (value, value_axes, weights, matrix_axes) = match (real(model, a), real(model, b)) {
-        (None, Some(_)) => (a, left, 1, right),
-        (Some(_), None) => (b, right, 0, left),
-        _ => return None,
-    };
-    let shape = real(model, node.inputs[weights])?.shape();
+    let (value, value_axes, weights, matrix_axes) =
+        match (float_tensor(model, a), float_tensor(model, b)) {
+            (None, Some(_)) => (a, left, 1, right),
+            (Some(_), None) => (b, right, 0, left),
+            _ => return None,
+        };
+    let shape = float_tensor(model, node.inputs[weights])?.shape();
     let place = |axes: &str, axis: char| axes.chars().position(|other| other == axis);
     let (mut summed, mut new) = (None, None);
     for (axis, name) in matrix_axes.chars().enumerate() {

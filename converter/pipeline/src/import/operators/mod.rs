@@ -15,7 +15,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 
 /// The domain of this crate's custom operators.
-pub(crate) const OWN_DOMAIN: &str = "hardtack";
+pub(crate) const CUSTOM_DOMAIN: &str = "hardtack";
 /// The custom operator, with the inputs of [`hardtack_bundle::graph::TreeEnsemble`].
 pub(crate) const TREE_ENSEMBLE: &str = "HardtackTreeEnsemble";
 /// The custom operator, with the inputs x, matrix, scale of the matrix and its zero point.

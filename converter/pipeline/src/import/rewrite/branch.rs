@@ -38,7 +38,7 @@ pub(crate) fn inline_branches(
         }
     }
     if inlined > 0 {
-        context.tell(format!(
+        context.note(format!(
             "{inlined} If nodes have constant conditions and are replaced by the branch taken"
         ));
     }

@@ -42,13 +42,13 @@ fn blocked(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let reals = dequantize(&x, &scale, zero_point.as_ref(), axis, block)
         .ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
     if matches!(x.data(), Data::I8(_) | Data::U8(_)) {
-        emit.context.tell(KEPT.into());
+        emit.context.note(KEPT.into());
         return Ok(false);
     }
     let reals = emit.constant("reals", &reals);
     let output = node.wanted(0).ok_or_else(|| node.wrong("it has no output"))?;
     emit.last("Identity", &[&reals], output, vec![]);
-    emit.context.tell(REAL.into());
+    emit.context.note(REAL.into());
     Ok(true)
 }
 
@@ -114,12 +114,12 @@ fn packed_product(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErr
     let attributes = vec![int("axis", 0), int("block_size", block as i64)];
     let matrix = match zeros.data() {
         Data::U8(_) => {
-            emit.context.tell(KEPT.into());
+            emit.context.note(KEPT.into());
             emit.node("DequantizeLinear", &inputs.each_ref().map(String::as_str), attributes)
         }
         // Zero points that are not integers.
         _ => {
-            emit.context.tell(REAL.into());
+            emit.context.note(REAL.into());
             let reals = dequantize(&integers, &scales, Some(&zeros), 0, block);
             let reals = reals.ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
             emit.constant("matrix", &reals)

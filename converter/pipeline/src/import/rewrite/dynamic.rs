@@ -10,7 +10,7 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 use super::emit::Context;
 use super::tidy::reads;
 use crate::import::node::Node;
-use crate::import::operators::{DYNAMIC_MAT_MUL, OWN_DOMAIN};
+use crate::import::operators::{CUSTOM_DOMAIN, DYNAMIC_MAT_MUL};
 use crate::import::tensor;
 
 /// A dynamically quantized matmul, as the names of its inputs and output.
@@ -237,7 +237,7 @@ fn emit(
     };
     graph.node[index] = NodeProto {
         name: base.clone(),
-        domain: OWN_DOMAIN.into(),
+        domain: CUSTOM_DOMAIN.into(),
         op_type: DYNAMIC_MAT_MUL.into(),
         input: vec![product.x, product.matrix, product.scale, zero_point],
         output: vec![sum.clone()],
@@ -252,7 +252,7 @@ fn emit(
             ..NodeProto::default()
         });
     }
-    context.tell("dynamically quantized matmuls are converted to single INT8 operators".into());
+    context.note("dynamically quantized matmuls are converted to single INT8 operators".into());
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Context {
     }
 
     /// Adds a sentence to the report, unless it is already there.
-    pub(crate) fn tell(&mut self, sentence: String) {
+    pub(crate) fn note(&mut self, sentence: String) {
         if !self.report.contains(&sentence) {
             self.report.push(sentence);
         }

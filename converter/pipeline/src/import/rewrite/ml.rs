@@ -8,7 +8,7 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::NodeProto;
 
 use super::emit::Emit;
-use super::scores::{DOMAIN, Labels, Transform, input, output, told, two_classes};
+use super::scores::{DOMAIN, Labels, Transform, input, keep_labels, output, two_classes};
 use crate::import::ImportError;
 use crate::import::node::{Node, int};
 
@@ -35,7 +35,7 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
         "ZipMap" => {
             emit.context.labels = node.texts("classlabels_strings");
             let sentence = "ZipMap is removed: the output is the scores of all classes";
-            emit.context.tell(sentence.into());
+            emit.context.note(sentence.into());
             emit.last("Identity", &[input(node)?], output(node)?, vec![]);
         }
         "FeatureVectorizer" => {
@@ -192,7 +192,7 @@ fn text_labels(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportErro
     let index = node.given(1).ok_or_else(|| node.wrong("its second input is missing"))?;
     emit.last("Cast", &[index], output(node)?, vec![int("to", 7)]);
     let texts = texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
-    told(emit, texts, output(node)?);
+    keep_labels(emit, texts, output(node)?);
     Ok(true)
 }
 
@@ -208,7 +208,7 @@ fn label_encoder(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErro
             return Err(node.wrong("string values require the keys 0, 1, 2 and so on"));
         }
         emit.last("Identity", &[input(node)?], output(node)?, vec![]);
-        told(emit, texts, output(node)?);
+        keep_labels(emit, texts, output(node)?);
         return Ok(());
     }
     let (values, default): (Data, Tensor) = match node.floats("values_floats") {

@@ -103,14 +103,14 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
             let a = required(node, 0)?.to_owned();
             let b = dequantize(node, emit, [1, 2, 3], -1)?;
             let sentence = "activations of dynamic quantization stay in float";
-            emit.context.tell(sentence.into());
+            emit.context.note(sentence.into());
             matmul_bias(node, emit, &a, &b, 4)?;
         }
         "DynamicQuantizeLinear" => dynamic(node, emit)?,
         _ => return Ok(false),
     }
     let sentence = "operators on quantized tensors are converted to QDQ form";
-    emit.context.tell(sentence.into());
+    emit.context.note(sentence.into());
     Ok(true)
 }
 

@@ -133,7 +133,7 @@ impl Labels {
             Labels::Integers(_) => emit.last("ArgMax", &[scores], output, attributes),
             Labels::Texts(labels) => {
                 emit.last("ArgMax", &[scores], output, attributes);
-                told(emit, labels.clone(), output);
+                keep_labels(emit, labels.clone(), output);
             }
         }
         Ok(())
@@ -141,7 +141,7 @@ impl Labels {
 }
 
 /// Records the string labels of an output that becomes a class index.
-pub(crate) fn told(emit: &mut Emit<'_>, labels: Vec<String>, output: &str) {
+pub(crate) fn keep_labels(emit: &mut Emit<'_>, labels: Vec<String>, output: &str) {
     emit.context.labels = labels;
-    emit.context.tell(format!("output {output:?} is the class index instead of the class name"));
+    emit.context.note(format!("output {output:?} is the class index instead of the class name"));
 }

@@ -10,7 +10,7 @@ use tract_onnx::pb::NodeProto;
 use super::emit::Emit;
 use super::scores::{DOMAIN, Labels, Transform, input, output, two_classes};
 use crate::import::node::{Node, int};
-use crate::import::operators::{OWN_DOMAIN, TREE_ENSEMBLE};
+use crate::import::operators::{CUSTOM_DOMAIN, TREE_ENSEMBLE};
 use crate::import::{ImportError, tensor};
 
 /// Rewrites TreeEnsembleClassifier and TreeEnsembleRegressor.
@@ -149,7 +149,7 @@ fn ensemble(
     push("base", base.into());
     let y = emit.context.fresh(&format!("{}.trees", node.label()));
     emit.whole(NodeProto {
-        domain: OWN_DOMAIN.into(),
+        domain: CUSTOM_DOMAIN.into(),
         op_type: TREE_ENSEMBLE.into(),
         input: inputs,
         output: vec![y.clone()],

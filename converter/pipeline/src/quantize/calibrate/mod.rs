@@ -17,9 +17,9 @@ use super::statistics::second_order;
 use super::weights::{Rounded, Values};
 use crate::activations::Observer;
 use crate::error::Error;
+use crate::offloaded_model::ModelSource;
 use crate::options::quantize::{QuantizeOptions, RangeMethod, Rounding, Sparsity};
-use crate::samples::{Source, each};
-use crate::spilled_model::ModelSource;
+use crate::samples::{SampleSource, each};
 
 /// Collects a histogram of every observed value over all samples.
 ///
@@ -28,7 +28,7 @@ use crate::spilled_model::ModelSource;
 pub(super) fn statistics(
     observer: &mut Observer<'_>,
     graph: &Graph,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Statistics, Error> {
     let mut histograms: HashMap<Outlet, Histogram> = HashMap::new();
@@ -108,23 +108,23 @@ impl Calibration {
         model: &dyn ModelSource,
         regions: &[Region],
         histograms: HashMap<Outlet, Histogram>,
-        samples: &dyn Source,
+        samples: &dyn SampleSource,
         settings: &QuantizeOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibration, Error> {
-        let awake = model.load()?;
-        let ranges = ranges(&awake, &histograms, settings);
+        let loaded = model.load()?;
+        let ranges = ranges(&loaded, &histograms, settings);
         let weights = match settings.rounding {
             Rounding::Nearest => HashMap::new(),
             Rounding::Adaptive => {
                 let layers = regions.iter().flat_map(|region| region.nodes.iter().copied());
                 let layers: Vec<usize> = layers.collect();
                 let steps = match settings.weight_bits {
-                    Some(bits) => bit_allocation::steps(&awake, &layers, &histograms, bits),
+                    Some(bits) => bit_allocation::steps(&loaded, &layers, &histograms, bits),
                     None => HashMap::new(),
                 };
                 let choices = (&steps, settings.sparsity, settings.palette);
-                drop(awake);
+                drop(loaded);
                 weights(model, &layers, &ranges, choices, samples, progress)?
             }
         };
@@ -167,7 +167,7 @@ fn weights(
     layers: &[usize],
     ranges: &HashMap<Outlet, Chosen>,
     (steps, sparsity, palette): (&HashMap<usize, f32>, Option<Sparsity>, Option<usize>),
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<HashMap<usize, Rounded>, Error> {
     let mut weights = HashMap::new();

@@ -12,7 +12,7 @@ use hardtack_bundle::graph::{
 use crate::graph::channels::{
     Channels, KEPT, Layer, Layout, Unit, convolution, matrix_product, rearranged,
 };
-use crate::graph::constants::real;
+use crate::graph::constants::float_tensor;
 
 /// Where factors that do not pass through x · sigmoid(x) are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Returns one row per output channel, ordered by input channel, then kernel element.
     pub(crate) fn rows(&self, model: &Model) -> Vec<Vec<f32>> {
-        real(model, self.kernel)
+        float_tensor(model, self.kernel)
             .and_then(|kernel| rows(kernel, self.axes.0, self.axes.1))
             .unwrap_or_default()
     }
@@ -127,7 +127,7 @@ fn can_split(model: &Model, gate: &Gate) -> bool {
     let Operator::Conv(conv) = &nodes[index].operator else { return false };
     let read = nodes.iter().flat_map(|node| &node.inputs).chain(&model.graph.outputs);
     let outputs = conv.window.output_channels as usize;
-    let bias = nodes[index].inputs.get(2).and_then(|bias| real(model, *bias));
+    let bias = nodes[index].inputs.get(2).and_then(|bias| float_tensor(model, *bias));
     conv.groups == 1
         && convolution(model, index, conv).is_some()
         && bias.is_some_and(|bias| bias.len() == outputs && bias.shape().contains(&outputs))
@@ -232,7 +232,7 @@ impl Flow {
     fn conv(&mut self, model: &Model, index: usize, conv: &Conv) -> Option<Layout> {
         let (layer, inputs) = convolution(model, index, conv)?;
         let outputs = layer.makes.len();
-        let bias = real(model, model.graph.nodes[index].inputs[2])?;
+        let bias = float_tensor(model, model.graph.nodes[index].inputs[2])?;
         let bias_axis = bias.shape().iter().position(|size| *size == outputs)?;
         let depthwise = layer.groups > 1 && layer.groups == inputs && layer.groups == outputs;
         if bias.len() != outputs || (layer.groups != 1 && !depthwise) {
@@ -253,7 +253,7 @@ impl Flow {
         self.scaled(layer.node, layer.weights, read_axis, &read, true);
         self.scaled(layer.node, layer.weights, output_axis, &made, false);
         let (input, kernel) = (layer.input, layer.kernel(model));
-        real(model, kernel)?;
+        float_tensor(model, kernel)?;
         let axes = (output_axis, (!depthwise).then_some(input_axis));
         let makes = made.clone();
         self.readers.push(Reader { units: read, makes, input, kernel, axes, depthwise });
@@ -270,7 +270,7 @@ impl Flow {
             _ => return None,
         };
         let layout = self.channels.layout(value)?.clone();
-        let constant = real(model, other);
+        let constant = float_tensor(model, other);
         match kind {
             Binary::Multiply if value != other => {
                 self.channels.keep(other);

@@ -18,10 +18,10 @@ use hardtack_bundle::graph::{Binary, Node, Operator};
 
 use self::flow::{Flow, Gate, Gates, Scaled};
 use crate::error::Error;
-use crate::graph::constants::real;
-use crate::graph::rewriter::Editor;
-use crate::samples::Source;
-use crate::spilled_model::{ModelSource as _, OffloadedModel};
+use crate::graph::constants::float_tensor;
+use crate::graph::rewriter::Rewriter;
+use crate::offloaded_model::{ModelSource as _, OffloadedModel};
+use crate::samples::SampleSource;
 
 pub(super) use self::split::whole_name;
 
@@ -32,63 +32,63 @@ pub(super) use self::split::whole_name;
 /// Returns an error if the model cannot be run on a sample.
 pub(super) fn equalize(
     model: Model,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     gates: Gates,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Model, Error> {
     let flow = flow::follow(&model, gates);
-    let resting = OffloadedModel::new(model)?;
-    let seen = statistics::observe(&resting, &flow, samples, progress)?;
-    let model = resting.load()?;
+    let offloaded = OffloadedModel::new(model)?;
+    let seen = statistics::observe(&offloaded, &flow, samples, progress)?;
+    let model = offloaded.load()?;
     let factors = choose::factors(&model, &flow, &seen);
     Ok(apply(model, &flow, &factors))
 }
 
 /// Multiplies the channels of each unit by its factor.
 fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
-    let mut editor = Editor::new(model);
+    let mut rewriter = Rewriter::new(model);
     for Scaled { node, input, layout, divided } in &flow.scaled {
         let of = |unit: &usize| if *divided { 1.0 / factors[*unit] } else { factors[*unit] };
         let along: Vec<f32> = layout.units.iter().map(of).collect();
         if along.iter().all(|factor| *factor == 1.0) {
             continue;
         }
-        let outlet = editor.node(*node).inputs[*input];
-        let Some(tensor) = real(&editor.model, outlet) else { continue };
+        let outlet = rewriter.node(*node).inputs[*input];
+        let Some(tensor) = float_tensor(&rewriter.model, outlet) else { continue };
         let within: usize = tensor.shape()[layout.axis + 1..].iter().product();
         let values = tensor.as_f32().unwrap_or_default().iter().enumerate();
         let values: Vec<f32> =
             values.map(|(at, value)| value * along[at / within % along.len()]).collect();
         let Some(tensor) = Tensor::new(tensor.shape(), Data::F32(values)) else { continue };
-        let name = editor.node(outlet.node as usize).name.clone();
-        let constant = editor.add_constant(name, Constant::Tensor(tensor.into()));
-        editor.model.graph.nodes[*node].inputs[*input] = constant;
+        let name = rewriter.node(outlet.node as usize).name.clone();
+        let constant = rewriter.add_constant(name, Constant::Tensor(tensor.into()));
+        rewriter.model.graph.nodes[*node].inputs[*input] = constant;
     }
     for gate in &flow.gates {
-        unscale(&mut editor, flow, gate, factors);
+        unscale(&mut rewriter, flow, gate, factors);
     }
     for gate in &flow.split {
-        split::split(&mut editor, flow, gate, factors);
+        split::split(&mut rewriter, flow, gate, factors);
     }
-    editor.finish()
+    rewriter.finish()
 }
 
 /// Divides the factors out of the channels that a sigmoid reads.
-fn unscale(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
+fn unscale(rewriter: &mut Rewriter, flow: &Flow, gate: &Gate, factors: &[f32]) {
     let Some(layout) = flow.channels.layout(gate.x) else { return };
     let back: Vec<f32> = layout.units.iter().map(|unit| 1.0 / factors[*unit]).collect();
     if back.iter().all(|factor| *factor == 1.0) {
         return;
     }
-    let node = editor.node(gate.sigmoid).clone();
+    let node = rewriter.node(gate.sigmoid).clone();
     let mut shape = vec![1; node.outputs[0].shape.len()];
     shape[layout.axis] = back.len();
     let Some(back) = Tensor::new(&shape, Data::F32(back)) else { return };
     let name = format!("{}.unscaled", node.name);
-    let back = editor.add_constant(format!("{name}.factors"), Constant::Tensor(back.into()));
+    let back = rewriter.add_constant(format!("{name}.factors"), Constant::Tensor(back.into()));
     let operator = Operator::Binary(Binary::Multiply);
-    let plain = editor.add(Node { name, operator, inputs: vec![gate.x, back], ..node });
-    editor.model.graph.nodes[gate.sigmoid].inputs[0] = plain;
+    let plain = rewriter.add(Node { name, operator, inputs: vec![gate.x, back], ..node });
+    rewriter.model.graph.nodes[gate.sigmoid].inputs[0] = plain;
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use hardtack_bundle::graph::{Binary, Conv, Dim, Node, Operator, Outlet, Slice, U
 
 use super::flow::{Flow, Gate};
 use crate::graph::channels::convolution;
-use crate::graph::constants::real;
-use crate::graph::rewriter::Editor;
+use crate::graph::constants::float_tensor;
+use crate::graph::rewriter::Rewriter;
 
 /// Separates the name of a layer from the number of its part.
 const PART: &str = "/channels-from-";
@@ -18,7 +18,7 @@ pub(crate) fn whole_name(name: &str) -> &str {
 }
 
 /// Splits a layer by the factors of its gate's channels, and multiplies each part by its factor.
-pub(super) fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
+pub(super) fn split(rewriter: &mut Rewriter, flow: &Flow, gate: &Gate, factors: &[f32]) {
     let product = Outlet { node: gate.product as u32, slot: 0 };
     let Some(layout) = flow.channels.layout(product) else { return };
     let of = |channel: &usize| factors[layout.units[*channel]];
@@ -33,7 +33,7 @@ pub(super) fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f3
     for level in &levels {
         let channels: Vec<usize> =
             (0..layout.units.len()).filter(|channel| of(channel) == *level).collect();
-        let part = part(editor, gate, axis, &channels, *level);
+        let part = part(rewriter, gate, axis, &channels, *level);
         let part = part.expect("it can be split");
         parts.push((channels, part));
     }
@@ -44,41 +44,41 @@ pub(super) fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f3
         let (channels, part) = parts.iter().find(belongs).expect("each channel has a part");
         let start = channels.partition_point(|channel| *channel < first);
         let run = channels[start..].iter().zip(first..).take_while(|(a, b)| **a == *b).count();
-        let name = format!("{}.{first}", editor.node(gate.product).name);
+        let name = format!("{}.{first}", rewriter.node(gate.product).name);
         let (start, end) = (Dim::Value(start as i64), Dim::Value((start + run) as i64));
         let operator = Operator::Slice(Slice { axis: axis as u32, start, end });
-        let mut fact = editor.node(part.node as usize).outputs[0].clone();
+        let mut fact = rewriter.node(part.node as usize).outputs[0].clone();
         fact.shape[axis] = Dim::Value(run as i64);
-        runs.push(editor.add(Node { name, operator, inputs: vec![*part], outputs: vec![fact] }));
+        runs.push(rewriter.add(Node { name, operator, inputs: vec![*part], outputs: vec![fact] }));
         first += run;
     }
     // The product becomes the concatenation, so that its readers read the parts.
-    let node = &mut editor.model.graph.nodes[gate.product];
+    let node = &mut rewriter.model.graph.nodes[gate.product];
     (node.operator, node.inputs) = (Operator::Concat(axis as u32), runs);
 }
 
 /// Adds a copy of the layer and its gate with only these output channels, times a factor.
 fn part(
-    editor: &mut Editor,
+    rewriter: &mut Rewriter,
     gate: &Gate,
     axis: usize,
     channels: &[usize],
     factor: f32,
 ) -> Option<Outlet> {
-    let layer = editor.node(gate.x.node as usize).clone();
+    let layer = rewriter.node(gate.x.node as usize).clone();
     let Operator::Conv(conv) = &layer.operator else { return None };
-    let (read, _) = convolution(&editor.model, gate.x.node as usize, conv)?;
+    let (read, _) = convolution(&rewriter.model, gate.x.node as usize, conv)?;
     let nodes = [gate.x.node as usize, gate.sigmoid, gate.product];
-    let part = |index| format!("{}{PART}{}", editor.node(index).name, channels[0]);
+    let part = |index| format!("{}{PART}{}", rewriter.node(index).name, channels[0]);
     let [name, sigmoid, product] = nodes.map(part);
-    let kernel = taken(real(&editor.model, layer.inputs[1])?, read.axes.0, channels)?;
-    let bias = real(&editor.model, layer.inputs[2])?;
+    let kernel = taken(float_tensor(&rewriter.model, layer.inputs[1])?, read.axes.0, channels)?;
+    let bias = float_tensor(&rewriter.model, layer.inputs[2])?;
     let along = bias.shape().iter().position(|size| *size == bias.len())?;
     let bias = taken(bias, along, channels)?;
     let rank = layer.outputs[0].shape.len();
     let by = Tensor::new(&vec![1; rank], vec![factor])?;
     let mut constant = |part: &str, tensor: Tensor| {
-        editor.add_constant(format!("{name}.{part}"), Constant::Tensor(tensor.into()))
+        rewriter.add_constant(format!("{name}.{part}"), Constant::Tensor(tensor.into()))
     };
     let [kernel, bias, by] =
         [("kernel", kernel), ("bias", bias), ("factor", by)].map(|(part, of)| constant(part, of));
@@ -86,7 +86,7 @@ fn part(
     let mut fact = layer.outputs[0].clone();
     fact.shape[axis] = Dim::Value(channels.len() as i64);
     let mut add = |name: String, operator: Operator, inputs: Vec<Outlet>| {
-        editor.add(Node { name, operator, inputs, outputs: vec![fact.clone()] })
+        rewriter.add(Node { name, operator, inputs, outputs: vec![fact.clone()] })
     };
     let mut window = conv.window.clone();
     window.output_channels = channels.len() as _;

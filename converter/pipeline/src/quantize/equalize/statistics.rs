@@ -7,9 +7,9 @@ use hardtack_bundle::graph::Outlet;
 use super::flow::{self, Flow};
 use crate::activations::Observer;
 use crate::error::Error;
+use crate::offloaded_model::ModelSource;
 use crate::quantize::scale::Range;
-use crate::samples::{self, Source};
-use crate::spilled_model::ModelSource;
+use crate::samples::{self, SampleSource};
 
 /// The number of elements kept per value, over all samples.
 const KEPT_ELEMENTS: usize = 1 << 14;
@@ -33,7 +33,7 @@ pub(super) struct Seen {
 pub(super) fn observe(
     model: &dyn ModelSource,
     flow: &Flow,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<HashMap<Outlet, Seen>, Error> {
     let known = |(index, layout): (usize, &Option<_>)| {

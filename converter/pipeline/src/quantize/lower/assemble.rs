@@ -4,7 +4,7 @@ use hardtack::{Model, Program};
 use hardtack_bundle::graph::{Node, Operator, Outlet};
 
 use super::Lowered;
-use crate::graph::rewriter::Editor;
+use crate::graph::rewriter::Rewriter;
 use crate::quantize::calibrate::Calibration;
 use crate::quantize::partition::{self, Int16Nodes, Refused, Region};
 
@@ -31,10 +31,10 @@ pub(crate) fn lower(
 
 /// Replaces each partition by its program.
 pub(crate) fn assemble(model: Model, regions: &[Region], lowered: Vec<Lowered>) -> Model {
-    let mut editor = Editor::new(model);
+    let mut rewriter = Rewriter::new(model);
     for (region, lowered) in regions.iter().zip(lowered) {
-        let index = editor.model.programs.len();
-        let graph = &editor.model.graph;
+        let index = rewriter.model.programs.len();
+        let graph = &rewriter.model.graph;
         let last = region.nodes.last().map(|last| graph.nodes[*last].name.as_str());
         let program = Node {
             name: format!("{}.int8", last.unwrap_or("program")),
@@ -42,15 +42,15 @@ pub(crate) fn assemble(model: Model, regions: &[Region], lowered: Vec<Lowered>) 
             outputs: lowered.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
             inputs: lowered.inputs.clone(),
         };
-        editor.model.programs.push(Program {
+        rewriter.model.programs.push(Program {
             code: lowered.built.code.into(),
             weights: lowered.built.weights.into(),
             packing: None,
         });
-        let node = editor.add(program).node;
+        let node = rewriter.add(program).node;
         for (slot, outlet) in lowered.outputs.iter().enumerate() {
-            editor.redirect(*outlet, Outlet { node, slot: slot as u32 });
+            rewriter.redirect(*outlet, Outlet { node, slot: slot as u32 });
         }
     }
-    editor.finish()
+    rewriter.finish()
 }

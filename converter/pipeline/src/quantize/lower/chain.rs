@@ -5,8 +5,8 @@ use hardtack::Data;
 use hardtack_bundle::graph::{Binary, Operator, Outlet};
 
 use super::Lowering;
-use crate::graph::constants::{is_constant, keeps_elements, reals};
-use crate::graph::outlet;
+use crate::graph::constants::{float_elements, is_constant, keeps_elements};
+use crate::graph::first_output;
 use crate::quantize::scale::{Quantization, Range};
 
 /// Operations that are computed in one step.
@@ -78,7 +78,7 @@ impl Lowering<'_> {
 
     /// Returns the only reader of a node's value, if it is in the partition and not yet fused.
     fn only_reader(&self, index: usize) -> Option<usize> {
-        match self.uses.get(&outlet(index)).map(Vec::as_slice) {
+        match self.uses.get(&first_output(index)).map(Vec::as_slice) {
             Some([Some(reader)]) => {
                 let free =
                     self.region.nodes.contains(reader) && !self.absorbed.contains_key(reader);
@@ -110,7 +110,7 @@ impl Lowering<'_> {
                 let Some((channels, axis, _)) = sums.filter(|_| chain.residual.is_none()) else {
                     return false;
                 };
-                let before = outlet(chain.last);
+                let before = first_output(chain.last);
                 let other = node.inputs.iter().copied().find(|input| *input != before);
                 let Some(other) = other.filter(|other| is_constant(self.model, *other)) else {
                     return false;
@@ -132,7 +132,7 @@ impl Lowering<'_> {
             }
             Operator::Binary(Binary::Add) => {
                 let Some((channels, axis, values)) = sums else { return false };
-                let before = outlet(chain.last);
+                let before = first_output(chain.last);
                 let Some(other) = node.inputs.iter().copied().find(|input| *input != before) else {
                     return false;
                 };
@@ -164,7 +164,7 @@ impl Lowering<'_> {
         channels: usize,
         axis: usize,
     ) -> Option<Vec<f32>> {
-        let values = reals(self.model, constant)?;
+        let values = float_elements(self.model, constant)?;
         if values.len() == 1 {
             return Some(vec![values[0]; channels]);
         }
@@ -182,7 +182,7 @@ impl Lowering<'_> {
             let operator = &self.model.graph.nodes[reader].operator;
             match operator {
                 Operator::QuantizeLinear(_) => return self.stated(reader),
-                _ if keeps_elements(operator) => value = outlet(reader),
+                _ if keeps_elements(operator) => value = first_output(reader),
                 _ => return None,
             }
         }
@@ -203,7 +203,7 @@ impl Lowering<'_> {
     /// Returns the scale and zero point of a chain's result: from a pre-quantized source, else from
     /// calibration, else `follows`, which is derived from the chain's inputs.
     pub(super) fn result(&self, chain: &Chain, follows: Quantization) -> Quantization {
-        let known = chain.stated.or_else(|| self.quantization(outlet(chain.last)).ok());
+        let known = chain.stated.or_else(|| self.quantization(first_output(chain.last)).ok());
         known.unwrap_or(follows)
     }
 

@@ -9,8 +9,8 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::Outlet;
 
 use super::{Lowering, refused};
-use crate::graph::constants::{is_constant, reals};
-use crate::graph::outlet;
+use crate::graph::constants::{float_elements, is_constant};
+use crate::graph::first_output;
 use crate::quantize::function;
 use crate::quantize::scale::{Quantization, Range};
 
@@ -26,7 +26,7 @@ impl Lowering<'_> {
     /// Records a node as a unary function. Returns `false` if it is not one.
     pub(super) fn function(&mut self, index: usize) -> Result<bool, String> {
         let node = &self.model.graph.nodes[index];
-        let shape = self.fact_shape(outlet(index))?;
+        let shape = self.fact_shape(first_output(index))?;
         let mut of = None;
         for input in &node.inputs {
             if is_constant(self.model, *input) {
@@ -45,7 +45,7 @@ impl Lowering<'_> {
             return Err("it computes with integers".into());
         }
         let results = self.evaluate(index, of)?;
-        self.functions.insert(outlet(index), Function { of, results });
+        self.functions.insert(first_output(index), Function { of, results });
         Ok(true)
     }
 
@@ -63,7 +63,8 @@ impl Lowering<'_> {
             } else if let Some(function) = self.functions.get(input) {
                 Some(function.results.clone())
             } else {
-                let values = reals(self.model, *input).ok_or("its constant is not float")?;
+                let values =
+                    float_elements(self.model, *input).ok_or("its constant is not float")?;
                 Tensor::new(&[1], values)
             };
             inputs.push(tensor.ok_or("its constant is not a scalar")?);

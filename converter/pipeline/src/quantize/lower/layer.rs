@@ -10,7 +10,7 @@ use super::chain::{Allow, Chain};
 use super::int16::Halves;
 use super::strided_view::View;
 use super::{Lowering, refused};
-use crate::graph::outlet;
+use crate::graph::first_output;
 use crate::quantize::scale::Quantization;
 use crate::quantize::weights::linear::{Linear, ONE_PIXEL};
 use crate::quantize::weights::{Quantized, Rounded, Values, Weights};
@@ -38,7 +38,7 @@ impl Lowering<'_> {
     /// Emits a layer, or defers it to the last node of its chain.
     fn begin(&mut self, index: usize, layer: Linear) -> Result<(), String> {
         let (channels, axis) = (layer.channels, layer.axis);
-        let values = self.wide(outlet(index)).is_none();
+        let values = self.wide(first_output(index)).is_none();
         let chain = self.chain(index, Allow::Sums { channels, axis, values });
         self.absorb(&chain);
         let (last, waiting) = (chain.last, Waiting { chain, layer });
@@ -67,7 +67,7 @@ impl Lowering<'_> {
         offset: Vec<f32>,
     ) -> Result<(), String> {
         let channels = factor.len();
-        let rank = self.fact_shape(outlet(index))?.len();
+        let rank = self.fact_shape(first_output(index))?.len();
         let mut order: Vec<usize> = (0..rank).filter(|other| *other != axis).collect();
         order.push(axis);
         let layer = Linear {
@@ -87,7 +87,7 @@ impl Lowering<'_> {
 
     fn compute(&mut self, waiting: Waiting) -> Result<(), String> {
         let Waiting { chain, mut layer } = waiting;
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         if let Some(factors) = &chain.factors {
             layer.bias.iter_mut().zip(factors).for_each(|(bias, factor)| *bias *= factor);
             layer.weights.multiply(factors);
@@ -134,7 +134,7 @@ impl Lowering<'_> {
         read: Quantization,
         quantized: &Quantized,
     ) -> Result<(), String> {
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         let residual = match chain.residual {
             Some(residual) => Some(self.dense(residual, &layer.output_order)?),
             None => None,

@@ -26,8 +26,8 @@ use self::strided_view::{Source, View};
 use super::calibrate::Calibration;
 use super::partition::{Int16Nodes, Region};
 use super::scale::Quantization;
-use crate::graph::constants::{self, is_constant, reads};
-use crate::graph::outlet;
+use crate::graph::constants::{self, is_constant, variable_inputs};
+use crate::graph::first_output;
 use crate::graph::shape::sample_shape;
 use crate::report::WeightsReport;
 
@@ -190,7 +190,7 @@ impl<'a> Lowering<'a> {
 
     /// Returns the tensor of a constant.
     fn constant(&self, outlet: Outlet) -> Option<&'a hardtack::Tensor> {
-        constants::constant(self.model, outlet)
+        constants::tensor(self.model, outlet)
     }
 
     fn scalar(&self, outlet: Outlet) -> Option<f32> {
@@ -202,7 +202,7 @@ impl<'a> Lowering<'a> {
 
     /// Returns the first input of a node that is not a constant.
     fn operand(&self, index: usize) -> Result<Outlet, String> {
-        reads(self.model, index).next().ok_or("it reads only constants".into())
+        variable_inputs(self.model, index).next().ok_or("it reads only constants".into())
     }
 
     /// Returns a view of a value in int8 tensors.
@@ -369,9 +369,10 @@ impl<'a> Lowering<'a> {
         let inside = |use_: &Option<usize>| use_.is_some_and(|i| self.region.nodes.contains(&i));
         let mut outputs = Vec::new();
         for &index in &self.region.nodes {
-            let leaves = self.uses.get(&outlet(index)).is_some_and(|uses| !uses.iter().all(inside));
+            let leaves =
+                self.uses.get(&first_output(index)).is_some_and(|uses| !uses.iter().all(inside));
             if leaves {
-                outputs.push(outlet(index));
+                outputs.push(first_output(index));
             }
         }
         for &output in &outputs {

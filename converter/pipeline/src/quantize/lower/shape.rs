@@ -7,14 +7,14 @@ use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
 
 use super::strided_view::{Piece, Source, View};
 use super::{Lowering, SCATTERED, refused};
-use crate::graph::outlet;
+use crate::graph::first_output;
 use crate::quantize::scale::Quantization;
 
 impl Lowering<'_> {
     /// Lowers a node whose value is a view of its input.
     pub(super) fn rearrange(&mut self, index: usize) -> Result<(), String> {
         let node = &self.model.graph.nodes[index];
-        let shape = self.fact_shape(outlet(index))?;
+        let shape = self.fact_shape(first_output(index))?;
         let view = match &node.operator {
             Operator::Concat(axis) => self.concat(index, *axis as usize)?,
             Operator::AddAxis(0) | Operator::RemoveAxis(0) => {
@@ -60,7 +60,7 @@ impl Lowering<'_> {
         if view.shape != shape {
             return Err("its shape does not match its attributes".into());
         }
-        self.views.insert(outlet(index), view);
+        self.views.insert(first_output(index), view);
         Ok(())
     }
 
@@ -148,21 +148,23 @@ impl Lowering<'_> {
     pub(super) fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
         let value = self.model.graph.nodes[index].inputs[0];
-        if !self.views.contains_key(&value) && self.look_up(value, Some((outlet(index), stated)))? {
+        if !self.views.contains_key(&value)
+            && self.look_up(value, Some((first_output(index), stated)))?
+        {
             return Ok(());
         }
         let view = self.view(value)?;
         if self.shared_quantization(&view) == Some(stated) {
-            self.views.insert(outlet(index), view);
+            self.views.insert(first_output(index), view);
             return Ok(());
         }
         if let Some(view) = self.by_tables(index, &view, stated)? {
-            self.views.insert(outlet(index), view);
+            self.views.insert(first_output(index), view);
             return Ok(());
         }
         let order = view.order();
         let id = self.gather(self.name(index), &view, &order, stated)?;
-        self.written(outlet(index), id, &order)
+        self.written(first_output(index), id, &order)
     }
 
     /// Requantizes the tensors of a view by lookup tables, which round exactly as the source does
@@ -204,12 +206,12 @@ impl Lowering<'_> {
         if view.pieces.iter().all(|piece| matches!(piece.source, Source::Port(_))) {
             let order = view.order();
             let id = self.gather(self.name(index), &view, &order, stated)?;
-            return self.written(outlet(index), id, &order);
+            return self.written(first_output(index), id, &order);
         }
         if self.shared_quantization(&view) != Some(stated) {
             return Err("its scale differs from the one its input was quantized with".into());
         }
-        self.views.insert(outlet(index), view);
+        self.views.insert(first_output(index), view);
         Ok(())
     }
 }

@@ -6,22 +6,22 @@ use hardtack_bundle::graph::{MaxPool, Pad, PadMode, Padding, SumPool};
 use super::chain::Allow;
 use super::strided_view::Source;
 use super::{Lowering, SCATTERED, refused};
-use crate::graph::outlet;
+use crate::graph::first_output;
 use crate::quantize::weights::linear::{engine_window, image_order};
 
 impl Lowering<'_> {
     pub(super) fn max_pool(&mut self, index: usize, pool: &MaxPool) -> Result<(), String> {
         let input = self.operand(index)?;
         let before = self.fact_shape(input)?;
-        let after = self.fact_shape(outlet(index))?;
+        let after = self.fact_shape(first_output(index))?;
         let window = engine_window(&pool.window, &before, &after)?;
         let order = image_order(pool.window.layout, before.len())?;
         let from = self.dense(input, &order)?;
         let quantization = self.quantization_of(from);
-        let to = self.tensor(outlet(index), &order, quantization)?;
+        let to = self.tensor(first_output(index), &order, quantization)?;
         let full = hardtack_engine::program::Clamp::FULL;
         self.builder.max_pool(self.name(index), from, to, window, full);
-        self.written(outlet(index), to, &order)
+        self.written(first_output(index), to, &order)
     }
 
     pub(super) fn sum_pool(&mut self, index: usize, pool: &SumPool) -> Result<(), String> {
@@ -33,13 +33,13 @@ impl Lowering<'_> {
         }
         let input = self.operand(index)?;
         let before = self.fact_shape(input)?;
-        let after = self.fact_shape(outlet(index))?;
+        let after = self.fact_shape(first_output(index))?;
         let window = engine_window(&pool.window, &before, &after)?;
         let order = image_order(pool.window.layout, before.len())?;
         let from = self.dense(input, &order)?;
         let chain = self.chain(index, Allow::Limits);
         self.absorb(&chain);
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         let quantization = self.result(&chain, self.quantization_of(from));
         let to = self.tensor(last, &order, quantization)?;
         let clamp = quantization.clamp(chain.limits);
@@ -66,7 +66,7 @@ impl Lowering<'_> {
         let (value, quantization) = match (border.data(), shared) {
             (Data::F32(value), Some(shared)) if value[..] == [0.0] => (0.0, shared),
             (Data::F32(value), _) if value.len() == 1 => {
-                (value[0], self.quantization(outlet(index))?)
+                (value[0], self.quantization(first_output(index))?)
             }
             (Data::I8(value), Some(shared)) if value.len() == 1 => (shared.real(value[0]), shared),
             (Data::U8(value), Some(shared)) if value.len() == 1 => {
@@ -74,7 +74,7 @@ impl Lowering<'_> {
             }
             _ => return Err("its padding value is not supported".into()),
         };
-        let to = self.tensor(outlet(index), &order, quantization)?;
+        let to = self.tensor(first_output(index), &order, quantization)?;
         let name = self.name(index);
         self.builder.fill(name, to, value).map_err(refused)?;
         let border: Vec<(usize, usize)> =
@@ -88,6 +88,6 @@ impl Lowering<'_> {
             }
             .map_err(refused)?;
         }
-        self.written(outlet(index), to, &order)
+        self.written(first_output(index), to, &order)
     }
 }

@@ -12,9 +12,9 @@ use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder as _};
 use crate::activations::Observer;
 use crate::error::Error;
 use crate::graph::shape::{sample_shape, strides};
+use crate::offloaded_model::ModelSource;
 use crate::quantize::weights::linear::Linear;
-use crate::samples::{Source, each};
-use crate::spilled_model::ModelSource;
+use crate::samples::{SampleSource, each};
 
 /// The maximum size of a Gram matrix. A longer row of weights is split into blocks without products
 /// between them, so that memory grows linearly with its length.
@@ -49,25 +49,25 @@ pub(crate) struct Group {
 pub(crate) fn measure(
     model: &dyn ModelSource,
     layers: &[usize],
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
     mut done: impl FnMut(usize, Linear, Vec<Group>),
 ) -> Result<(), Error> {
     let linear = |model: &Model, index: usize| Linear::of(model, index).ok();
-    let awake = model.load()?;
-    let inputs = layers.iter().filter_map(|index| linear(&awake, *index)).map(|l| l.input);
+    let loaded = model.load()?;
+    let inputs = layers.iter().filter_map(|index| linear(&loaded, *index)).map(|l| l.input);
     let mut observer = Observer::new(model, inputs);
-    drop(awake);
+    drop(loaded);
     let mut waiting: Vec<usize> = layers.iter().copied().rev().collect();
     let weights = weight_bytes(model.graph());
     let most = (weights - LEFT.min(weights / 2)).max(HELD);
     while !waiting.is_empty() {
-        let awake = model.load()?;
+        let loaded = model.load()?;
         let mut gathering: HashMap<usize, Gathering> = HashMap::new();
         let mut held = 0;
         while let Some(index) = waiting.pop() {
             let gathered =
-                linear(&awake, index).and_then(|l| Gathering::new(&awake, &l, samples.count()));
+                linear(&loaded, index).and_then(|l| Gathering::new(&loaded, &l, samples.count()));
             let Some(gathered) = gathered else { continue };
             held += gathered.bytes();
             gathering.insert(index, gathered);
@@ -75,7 +75,7 @@ pub(crate) fn measure(
                 break;
             }
         }
-        drop(awake);
+        drop(loaded);
         observer.only(gathering.values().map(|gathered| gathered.input).collect());
         for (number, sample) in each(samples).enumerate() {
             observer.run(&sample?, |outlet, _, value| {
@@ -86,7 +86,7 @@ pub(crate) fn measure(
             })?;
             progress(number + 1, samples.count());
         }
-        observer.rest();
+        observer.unload();
         let mut measured: Vec<(usize, Gathering)> = gathering.into_iter().collect();
         measured.sort_by_key(|(index, _)| *index);
         for (index, gathered) in measured {

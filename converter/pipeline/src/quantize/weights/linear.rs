@@ -5,8 +5,8 @@ use hardtack_bundle::graph::{self, Conv, Einsum, ImageLayout, Operator, Outlet, 
 use hardtack_engine::program::Window;
 
 use super::Weights;
-use crate::graph::constants::{is_constant, reals};
-use crate::graph::outlet;
+use crate::graph::constants::{float_elements, is_constant};
+use crate::graph::first_output;
 use crate::graph::shape::sample_shape;
 
 /// A layer expressed as a convolution of a value whose axes are reordered, with rows first and
@@ -60,14 +60,14 @@ impl Linear {
         let node = &model.graph.nodes[index];
         let [input, kernel, bias] = node.inputs[..] else { return Err("it has no bias".into()) };
         let before = shape(model, input)?;
-        let after = shape(model, outlet(index))?;
+        let after = shape(model, first_output(index))?;
         let order = image_order(conv.window.layout, before.len())?;
         let window = engine_window(&conv.window, &before, &after)?;
         let channels = conv.window.output_channels as usize;
         let spatial = conv.window.kernel.iter().map(|size| *size as usize).product();
         let weights = Weights::of_kernel(model, kernel, conv.kernel_layout, channels, spatial)
             .ok_or("its weights are not constant")?;
-        let bias = reals(model, bias).ok_or("its bias is not constant")?;
+        let bias = float_elements(model, bias).ok_or("its bias is not constant")?;
         let bias = if bias.len() == 1 { vec![bias[0]; channels] } else { bias };
         let axis = match conv.window.layout {
             ImageLayout::Nchw | ImageLayout::Chw => 0,

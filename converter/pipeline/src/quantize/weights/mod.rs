@@ -9,7 +9,7 @@ use hardtack::Model;
 use hardtack_bundle::graph::{KernelLayout, Operator, Outlet};
 
 use crate::error::Error;
-use crate::graph::constants::{constant, dequantized, reals};
+use crate::graph::constants::{dequantized, float_elements, tensor};
 use crate::report::WeightsReport;
 
 /// The weights of a layer, ordered by output channel, kernel row, kernel column, and input channel
@@ -98,7 +98,7 @@ pub(super) fn finite(model: &Model, nodes: impl Iterator<Item = usize>) -> Resul
     for index in nodes {
         let node = &model.graph.nodes[index];
         for input in &node.inputs {
-            let Some(values) = constant(model, *input).and_then(hardtack::Tensor::as_f32) else {
+            let Some(values) = tensor(model, *input).and_then(hardtack::Tensor::as_f32) else {
                 continue;
             };
             // Limits of a clamp may be infinite, weights may not.
@@ -173,7 +173,7 @@ impl Weights {
         if let Some(integer) = Self::kept(model, outlet, channels, o, places()) {
             return Some(Weights { depth, inputs, values: integer });
         }
-        let source = reals(model, outlet)?;
+        let source = float_elements(model, outlet)?;
         let mut values = Vec::with_capacity(source.len());
         for at in places() {
             values.push(*source.get(at)?);

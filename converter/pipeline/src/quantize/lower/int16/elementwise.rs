@@ -4,7 +4,7 @@ use hardtack_bundle::graph::{Binary, Outlet};
 use hardtack_engine::program::{Clamp, TensorId};
 
 use super::{HALF_STEPS, Halves, Low, STEPS};
-use crate::graph::outlet;
+use crate::graph::first_output;
 use crate::quantize::lower::{Lowering, refused};
 use crate::quantize::scale::{Quantization, Range};
 
@@ -132,7 +132,7 @@ impl Lowering<'_> {
         for halves in halves {
             terms.push(self.rescaled(name, halves, to, steps)?);
         }
-        let high = self.tensor(outlet(index), &order, to)?;
+        let high = self.tensor(first_output(index), &order, to)?;
         let low = self.builder.tensor(name, self.dims_of(high), to.scale / steps, 0);
         let lows = terms.iter().filter_map(|term| term.low.map(|low| low.tensor));
         let lows: Vec<TensorId> = lows.collect();
@@ -144,7 +144,7 @@ impl Lowering<'_> {
             .map_err(refused)?;
         }
         let reach = Range { low: -to.scale, high: to.scale };
-        self.written_wide(outlet(index), high, Low { tensor: low, reach }, &order)
+        self.written_wide(first_output(index), high, Low { tensor: low, reach }, &order)
     }
 }
 

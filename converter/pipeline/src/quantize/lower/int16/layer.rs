@@ -7,7 +7,7 @@ use hardtack_engine::Layer;
 use hardtack_engine::program::{Clamp, TensorId};
 
 use super::{HALF_STEPS, Halves, Low, STEPS};
-use crate::graph::outlet;
+use crate::graph::first_output;
 use crate::quantize::lower::chain::Chain;
 use crate::quantize::lower::{Lowering, dims, refused};
 use crate::quantize::scale::{Quantization, Range};
@@ -30,7 +30,7 @@ impl Lowering<'_> {
         input: Halves,
         quantized: &Quantized,
     ) -> Result<(), String> {
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         let name = self.name(chain.last);
         let wide = if chain.stated.is_none() { self.wide(last) } else { None };
         let to = match (wide, chain.stated) {
@@ -133,7 +133,7 @@ impl Lowering<'_> {
         };
         let limits = chain.absorbed.iter().filter(limit).count();
         let open = chain.absorbed.len().checked_sub(limits + 1);
-        let sum = outlet(open.map_or(layer.node, |open| chain.absorbed[open]));
+        let sum = first_output(open.map_or(layer.node, |open| chain.absorbed[open]));
         let seen = self.calibration.ranges.get(&sum)?.wide;
         let range = Range { low: seen.low - added.high, high: seen.high - added.low };
         Some((Quantization::of(range), limits > 0))
@@ -150,7 +150,7 @@ impl Lowering<'_> {
         added: Range,
         two: (Quantization, bool),
     ) -> Result<(), String> {
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         let name = self.name(chain.last);
         let (to, limited) = two;
         let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;

@@ -18,7 +18,7 @@ use hardtack_engine::program::{Clamp, TensorId, Walk};
 use super::strided_view::{Source, View};
 use super::{Lowering, dims, refused};
 use crate::graph::constants::keeps_elements;
-use crate::graph::outlet;
+use crate::graph::first_output;
 use crate::quantize::partition::Region;
 use crate::quantize::scale::{Quantization, Range};
 
@@ -62,7 +62,8 @@ pub(super) fn carried(
                 region.nodes.contains(&reader) && (layer(reader) || carried.contains(&reader))
             })
         };
-        let read = uses.get(&outlet(index)).is_some_and(|readers| readers.iter().any(reads_all));
+        let read =
+            uses.get(&first_output(index)).is_some_and(|readers| readers.iter().any(reads_all));
         let operator = &model.graph.nodes[index].operator;
         let can = match operator {
             Operator::Conv(_) | Operator::Einsum(_) | Operator::Unary(_) => asked(index),

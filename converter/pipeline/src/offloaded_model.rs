@@ -9,7 +9,7 @@ use hardtack_bundle::graph::{Graph, Operator};
 
 use crate::error::Error;
 use crate::graph::constants::keeps_elements;
-use crate::samples::{Source as _, Spool};
+use crate::samples::{SampleSource as _, Spool};
 
 /// A model whose weights are in memory or offloaded.
 pub(crate) trait ModelSource {
@@ -51,7 +51,7 @@ pub(crate) struct OffloadedModel {
     /// The model with an empty placeholder for each offloaded constant.
     model: Model,
     /// The indices of the offloaded constants, in the order of the spool.
-    waiting: Vec<usize>,
+    offloaded: Vec<usize>,
     spool: Spool,
 }
 
@@ -62,17 +62,17 @@ impl OffloadedModel {
     /// Returns an error if the temporary file cannot be written.
     pub(crate) fn new(mut model: Model) -> Result<OffloadedModel, Error> {
         let mut spool = Spool::new()?;
-        let mut waiting = Vec::new();
+        let mut offloaded = Vec::new();
         for (index, constant) in model.constants.iter_mut().enumerate() {
             let Constant::Tensor(tensor) = constant else { continue };
             if tensor.len() * tensor.dtype().size().unwrap_or(0) < LARGE {
                 continue;
             }
             spool.push([&**tensor])?;
-            waiting.push(index);
+            offloaded.push(index);
             *constant = Constant::Dims { shape: Vec::new(), values: Vec::new() };
         }
-        Ok(OffloadedModel { model, waiting, spool })
+        Ok(OffloadedModel { model, offloaded, spool })
     }
 
     /// Returns the integer programs.
@@ -81,10 +81,10 @@ impl OffloadedModel {
     }
 
     /// Loads the model with the offloaded constants for which `wanted` returns true.
-    fn with(&self, wanted: impl Fn(usize) -> bool) -> Result<Model, Error> {
+    fn load_with(&self, wanted: impl Fn(usize) -> bool) -> Result<Model, Error> {
         let mut model = self.model.clone();
-        let waiting = self.waiting.iter().enumerate();
-        for (place, index) in waiting.filter(|(_, index)| wanted(**index)) {
+        let offloaded = self.offloaded.iter().enumerate();
+        for (place, index) in offloaded.filter(|(_, index)| wanted(**index)) {
             let tensor = self.spool.sample(place)?.into_owned().pop();
             let tensor = tensor.expect("one was written");
             model.constants[*index] = Constant::Tensor(Arc::new(tensor));
@@ -94,7 +94,7 @@ impl OffloadedModel {
 }
 
 /// Returns the indices of the constants that a node's inputs are computed from.
-fn constants(graph: &Graph, node: usize) -> HashSet<usize> {
+fn constants_of(graph: &Graph, node: usize) -> HashSet<usize> {
     let (mut found, mut nodes) = (HashSet::new(), vec![node]);
     while let Some(node) = nodes.pop() {
         for input in &graph.nodes[node].inputs {
@@ -116,12 +116,12 @@ impl ModelSource for OffloadedModel {
     }
 
     fn load(&self) -> Result<Model, Error> {
-        self.with(|_| true)
+        self.load_with(|_| true)
     }
 
     fn load_layer(&self, layer: usize) -> Result<Model, Error> {
-        let constants = constants(&self.model.graph, layer);
-        self.with(|index| constants.contains(&index))
+        let needed = constants_of(&self.model.graph, layer);
+        self.load_with(|index| needed.contains(&index))
     }
 }
 
@@ -137,15 +137,15 @@ mod tests {
         let x = net.conv(&x, 16, &[3, 3], |_| {});
         let x = net.conv(&x, 16, &[3, 3], |_| {});
         let model = net.finish(&[&x]);
-        let resting = OffloadedModel::new(model.clone()).unwrap();
-        assert!(!resting.waiting.is_empty() && resting.model != model);
-        assert_eq!(resting.load().unwrap(), model);
+        let model_on_disk = OffloadedModel::new(model.clone()).unwrap();
+        assert!(!model_on_disk.offloaded.is_empty() && model_on_disk.model != model);
+        assert_eq!(model_on_disk.load().unwrap(), model);
         // For the last layer, only its own weights are loaded.
         let last = model.graph.outputs[0].node as usize;
         let kernel = model.graph.nodes[last].inputs[1].node as usize;
         let Operator::Constant(kernel) = model.graph.nodes[kernel].operator else { panic!() };
-        let woken = resting.load_layer(last).unwrap();
-        assert_eq!(woken.constants[kernel as usize], model.constants[kernel as usize]);
-        assert_ne!(woken.constants, model.constants);
+        let loaded = model_on_disk.load_layer(last).unwrap();
+        assert_eq!(loaded.constants[kernel as usize], model.constants[kernel as usize]);
+        assert_ne!(loaded.constants, model.constants);
     }
 }
