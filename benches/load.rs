@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use hardtack::{Bundle, Extent, Session, Tensor};
-use hardtack_converter::{Options, Silent, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, convert};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::Factoid as _;
 use tract_onnx::tract_hir::internal::DimLike as _;
@@ -36,8 +36,8 @@ fn compare(model: &str) {
     let folder = assets.join("models").join(model);
     let onnx = shared::source(&folder, scratch.path()).expect("the model");
     let tack = scratch.path().join("model.tack");
-    let options = Options { set: shared::settings(model), ..Options::default() };
-    convert(&onnx, &tack, &options, &mut Silent).expect("a bundle");
+    let options = ConvertOptions { set: shared::settings(model), ..ConvertOptions::default() };
+    convert(&onnx, &tack, &options, &mut NoProgress).expect("a bundle");
 
     let mut open = Vec::new();
     for _ in 0..1000 {

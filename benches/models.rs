@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use hardtack::{Bundle, Session, Tensor};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, Silent, arrays, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, arrays, convert};
 use shared::labelled::{spec_path, task, top1};
 use shared::{Checked, assets, check_outputs, model_names, settings};
 
@@ -64,16 +64,16 @@ fn row(assets: &Path, name: &str) -> Result<String, String> {
         });
         set.extend(sizes.map(|sizes| (input.to_string(), sizes)));
     }
-    let mut options = Options {
+    let mut options = ConvertOptions {
         set,
         preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         samples: 100,
-        ..Options::default()
+        ..ConvertOptions::default()
     };
 
     let f32_path = scratch.path().join("f32.tack");
-    let report = convert(&source, &f32_path, &options, &mut Silent).map_err(|e| text(&e))?;
+    let report = convert(&source, &f32_path, &options, &mut NoProgress).map_err(|e| text(&e))?;
     let f32_bytes = report.bundle_bytes;
     let began = Instant::now();
     let bundle = Bundle::open(&f32_path).map_err(|e| text(&e))?;
@@ -91,7 +91,7 @@ fn row(assets: &Path, name: &str) -> Result<String, String> {
         options.int8 = true;
         options.calibration = Some(data.join(task.calibration));
         let int8_path = scratch.path().join("int8.tack");
-        match convert(&source, &int8_path, &options, &mut Silent) {
+        match convert(&source, &int8_path, &options, &mut NoProgress) {
             Err(error) => int8_result = error.to_string(),
             Ok(report) => {
                 int8_bytes = format!(

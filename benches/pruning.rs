@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use hardtack::{Bundle, Extent, Session, Tensor};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, PruneTarget, Report, Silent, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, PruneTarget, Report, convert};
 use shared::labelled::{Top1, spec_path, task, top1};
 
 const NETWORKS: [&str; 2] = ["cifar_resnet14", "cifar_mobilenetv2s"];
@@ -65,18 +65,18 @@ fn row(assets: &Path, name: &str, part: f64) -> Result<String, String> {
         let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
         let source =
             shared::source(&assets.join("models").join(name), scratch.path()).ok_or("skipped")?;
-        let options = Options {
+        let options = ConvertOptions {
             preprocess: spec.preprocess.clone(),
             postprocess: spec.postprocess,
             samples: SAMPLES,
             calibration: int8.then(|| data.join(task.calibration)),
             int8,
             prune_channels,
-            ..Options::default()
+            ..ConvertOptions::default()
         };
         let output = scratch.path().join("model.tack");
-        let report =
-            convert(&source, &output, &options, &mut Silent).map_err(|error| error.to_string())?;
+        let report = convert(&source, &output, &options, &mut NoProgress)
+            .map_err(|error| error.to_string())?;
         let bundle = Bundle::open(&output).map_err(|error| error.to_string())?;
         let mut session = Session::new(&bundle).map_err(|error| error.to_string())?;
         let top1 = top1(&bundle, &mut session, &data.join(task.evaluation))?;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use hardtack::process::{Postprocessor, Preprocessor};
 use hardtack::{Bundle, Session};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, Silent, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, convert};
 
 fn main() -> anyhow::Result<()> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -19,13 +19,13 @@ fn main() -> anyhow::Result<()> {
 
     // On the development machine: convert the model.
     let settings = Spec::read(&examples.join("specs/mobilenet_v1.toml"))?;
-    let options = Options {
+    let options = ConvertOptions {
         preprocess: settings.preprocess,
         postprocess: settings.postprocess,
         labels: settings.labels,
-        ..Options::default()
+        ..ConvertOptions::default()
     };
-    convert(&model.join("mobilenet_v1_0.25_128.onnx"), &bundle_path, &options, &mut Silent)?;
+    convert(&model.join("mobilenet_v1_0.25_128.onnx"), &bundle_path, &options, &mut NoProgress)?;
 
     // In the app: everything that the app needs is in the bundle.
     let bundle = Bundle::open(&bundle_path)?;

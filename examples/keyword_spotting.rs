@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use hardtack::process::{Postprocessor, Preprocessor};
 use hardtack::{Bundle, Session, Tensor};
 use hardtack_converter::spec::{self, Spec};
-use hardtack_converter::{Options, Silent, arrays, convert, samples};
+use hardtack_converter::{ConvertOptions, NoProgress, arrays, convert, samples};
 
 fn main() -> anyhow::Result<()> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -23,16 +23,16 @@ fn main() -> anyhow::Result<()> {
     let labels = spec::read_labels(&data.join("labels.txt"))?;
 
     println!("1. convert   kws_dscnn.onnx → {}", bundle_path.display());
-    let options = Options {
+    let options = ConvertOptions {
         int8: true,
         calibration: Some(data.join("calibration.npz")),
         calibration_preprocess: features.preprocess.clone(),
         preprocess: recordings.preprocess,
         postprocess: recordings.postprocess,
         labels,
-        ..Options::default()
+        ..ConvertOptions::default()
     };
-    let report = convert(&data.join("kws_dscnn.onnx"), &bundle_path, &options, &mut Silent)?;
+    let report = convert(&data.join("kws_dscnn.onnx"), &bundle_path, &options, &mut NoProgress)?;
     for stage in &report.stages {
         let parity = stage.parity.map_or(String::new(), |p| format!("  differs by {p:.1e}"));
         println!(

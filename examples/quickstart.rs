@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use hardtack::{Bundle, Session, Tensor};
-use hardtack_converter::{Options, Silent, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, convert};
 
 fn main() -> anyhow::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/keyword_spotting");
@@ -13,7 +13,7 @@ fn main() -> anyhow::Result<()> {
     let output = bundles.path().join("quickstart.tack");
 
     // On the development machine: convert ONNX to a bundle.
-    convert(&folder.join("kws_dscnn.onnx"), &output, &Options::default(), &mut Silent)?;
+    convert(&folder.join("kws_dscnn.onnx"), &output, &ConvertOptions::default(), &mut NoProgress)?;
 
     // On the device: map the file, verify its digests, and run the model.
     let bundle = Bundle::open(&output)?;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use hardtack::process::Preprocessor;
 use hardtack::{Bundle, Session, SessionOptions};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Silent, convert};
+use hardtack_converter::{NoProgress, convert};
 
 fn main() -> anyhow::Result<()> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -20,13 +20,13 @@ fn main() -> anyhow::Result<()> {
     // On the development machine: convert the model. A fixed sample rate resolves all branches of
     // the network.
     let bind = |name: &str, value: &str| (name.to_string(), value.to_string());
-    let options = hardtack_converter::Options {
+    let options = hardtack_converter::ConvertOptions {
         set: vec![bind("sr", "16000"), bind("input", "1x576"), bind("state", "2x1x128")],
         states: vec![bind("stateN", "state")],
         preprocess: Spec::read(&examples.join("specs/silero_vad.toml"))?.preprocess,
-        ..hardtack_converter::Options::default()
+        ..hardtack_converter::ConvertOptions::default()
     };
-    convert(&folder.join("silero_vad.onnx"), &bundle_path, &options, &mut Silent)?;
+    convert(&folder.join("silero_vad.onnx"), &bundle_path, &options, &mut NoProgress)?;
 
     // On the device: run the frames of an audio stream.
     let bundle = Bundle::open(&bundle_path)?;

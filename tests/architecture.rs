@@ -1,7 +1,12 @@
-//! Checks the allowed dependencies between crates, from their manifests.
+//! Checks the allowed dependencies between crates, from their manifests, and between modules, from
+//! the paths in their sources.
+
+mod imports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+use imports::Imports;
 
 /// Each crate of the workspace, with the workspace crates that it may depend on.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -46,6 +51,84 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("memmap2", &["hardtack"]),
     ("anyhow", &["hardtack-cli"]),
     ("clap", &["hardtack-cli"]),
+];
+
+/// The top-level modules of the converter. Each may import only modules before it.
+const CONVERTER: &[&str] = &[
+    "contained_path",
+    "spec",
+    "progress",
+    "process",
+    "atomic_file",
+    "arrays",
+    "import",
+    "guard",
+    "error",
+    "options",
+    "report",
+    "graph",
+    "model_limits",
+    "samples",
+    "spilled_model",
+    "activations",
+    "fold",
+    "quantize",
+    "storage",
+    "parity",
+    "prune",
+    "emit",
+    "convert",
+];
+
+/// The modules of `quantize` in the converter, in the same order.
+const QUANTIZE: &[&str] = &[
+    "scale",
+    "weights",
+    "statistics",
+    "rounding",
+    "function",
+    "fuse",
+    "equalize",
+    "partition",
+    "calibrate",
+    "lower",
+    "layer_error",
+    "mixed_precision",
+    "arena",
+    "integer_io",
+];
+
+/// The files of each crate that may import each other in a cycle: tables that refer to the functions
+/// in them, and types with functions that need each other.
+const CYCLES: &[(&str, &[&[&str]])] = &[
+    ("runtime/bundle", &[&["error", "header", "section"]]),
+    (
+        "runtime/kernels",
+        &[
+            &["arch::arm::dsp", "table"],
+            // The kernel tables, and the kernels of each instruction set.
+            &["arch", "strided"],
+            &["dynamic", "operation", "rounding"],
+            &["scalar::conv", "scalar::depthwise"],
+        ],
+    ),
+    (
+        "runtime/engine",
+        &[&["check", "code", "packed"], &["execute", "run"], &["lower::layout", "lower::walk"]],
+    ),
+    (
+        "runtime/session",
+        &[
+            &["bundle", "model"],
+            // The table of operators, and how each is loaded and saved.
+            &["float::load", "float::operators", "float::save"],
+            &["float::ops::branch", "float::ops::nested"],
+            &["floating", "session"],
+        ],
+    ),
+    ("runtime/transport", &[&["prior", "weights"]]),
+    ("runtime/capi", &[&["pointer", "status"], &["classify", "session"]]),
+    ("converter/cli", &[&["arguments", "gates"], &["bench", "profile"]]),
 ];
 
 fn manifests() -> BTreeMap<String, toml::Table> {
@@ -139,4 +222,51 @@ fn only_the_memory_map_of_the_session_is_unsafe() {
     let mut found = Vec::new();
     visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime/session/src"), &mut found);
     assert_eq!(found, ["map.rs"]);
+}
+
+/// Checks that each module in `order`, a child of `parent`, imports only modules before it.
+fn check_order(imports: &Imports, parent: &str, order: &[&str]) {
+    let place = |module: &str| {
+        let path = module.strip_prefix(parent)?.trim_start_matches("::");
+        let child = path.split("::").next().filter(|child| !child.is_empty())?;
+        let place = order.iter().position(|known| *known == child);
+        Some(place.unwrap_or_else(|| panic!("{module} is not in the order of modules")))
+    };
+    for (from, to) in imports.edges() {
+        if let (Some(a), Some(b)) = (place(from), place(to)) {
+            assert!(b <= a, "{from} must not import {to}: {} comes after {}", order[b], order[a]);
+        }
+    }
+}
+
+#[test]
+fn converter_modules_import_only_earlier_modules() {
+    let imports = Imports::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("converter/pipeline"));
+    check_order(&imports, "", CONVERTER);
+    check_order(&imports, "quantize", QUANTIZE);
+}
+
+#[test]
+fn modules_import_each_other_in_no_unlisted_cycle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["bundle", "transport", "kernels", "engine", "session", "runner", "capi"]
+        .map(|name| format!("runtime/{name}"))
+        .into_iter()
+        .chain(["targets", "converter/pipeline", "converter/cli"].map(str::to_owned))
+    {
+        let listed = CYCLES.iter().find(|(name, _)| *name == folder).map_or(&[][..], |(_, c)| c);
+        for cycle in Imports::of(&root.join(&folder)).cycles() {
+            let within = |group: &&[&str]| {
+                let member = |module: &&String| {
+                    group.iter().any(|name| {
+                        module
+                            .strip_prefix(name)
+                            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+                    })
+                };
+                cycle.iter().all(|module| member(&module))
+            };
+            assert!(listed.iter().any(|group| within(group)), "cycle in {folder}: {cycle:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 mod shared;
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::{Options, Silent, arrays, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, arrays, convert};
 use shared::applications::topics;
 
 #[test]
@@ -14,8 +14,8 @@ fn sentences_keep_their_topics() {
     let folder = assets.join("models/minilm_l6_v2_w8");
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");
-    let options = Options { dynamic: true, ..Options::default() };
-    let report = convert(&folder.join("model.onnx"), &output, &options, &mut Silent).unwrap();
+    let options = ConvertOptions { dynamic: true, ..ConvertOptions::default() };
+    let report = convert(&folder.join("model.onnx"), &output, &options, &mut NoProgress).unwrap();
     let in_float = report.warnings.iter().find(|warning| warning.contains("runs in float"));
     assert_eq!(in_float, None);
     let bundle = Bundle::open(&output).unwrap();

@@ -3,9 +3,9 @@
 mod shared;
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::quantize::Int16;
+use hardtack_converter::Int16;
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, Silent, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, convert};
 use shared::labelled::{Top1, answers, spec_path, task, top1};
 
 /// Files of at least this size in bytes consist mostly of weights.
@@ -19,17 +19,17 @@ fn both(name: &str, weight_bits: Option<f64>) -> (Top1, Top1, f64) {
     let scratch = tempfile::tempdir().unwrap();
     let source = assets.join("models").join(name).join("model.onnx");
     let spec = Spec::read(&spec_path(task.spec)).unwrap();
-    let mut options = Options {
+    let mut options = ConvertOptions {
         preprocess: spec.preprocess,
         postprocess: spec.postprocess,
         samples: 100,
-        ..Options::default()
+        ..ConvertOptions::default()
     };
     let data = assets.join("data");
     let evaluation = data.join(task.evaluation);
 
     let output = scratch.path().join("model.tack");
-    convert(&source, &output, &options, &mut Silent).unwrap();
+    convert(&source, &output, &options, &mut NoProgress).unwrap();
     let bundle = Bundle::open(&output).unwrap();
     let float = top1(&bundle, &mut Session::new(&bundle).unwrap(), &evaluation).unwrap();
 
@@ -37,7 +37,7 @@ fn both(name: &str, weight_bits: Option<f64>) -> (Top1, Top1, f64) {
     options.calibration = Some(data.join(task.calibration));
     options.quantize.weight_bits = weight_bits.or(Some(8.0));
     options.transport = Some(scratch.path().join("model.tackz"));
-    let report = convert(&source, &output, &options, &mut Silent).unwrap();
+    let report = convert(&source, &output, &options, &mut NoProgress).unwrap();
     assert!(report.float_nodes.is_empty(), "{name}: {:?}", report.float_nodes);
     assert!(!report.layers.is_empty(), "{name}");
     if report.source_bytes >= LARGE {
@@ -88,17 +88,17 @@ fn outputs(name: &str, int16: Int16) -> (f64, u64) {
     let scratch = tempfile::tempdir().unwrap();
     let source = assets.join("models").join(name).join("model.onnx");
     let spec = Spec::read(&spec_path(task.spec)).unwrap();
-    let mut options = Options {
+    let mut options = ConvertOptions {
         preprocess: spec.preprocess,
         postprocess: spec.postprocess,
         samples: 50,
-        ..Options::default()
+        ..ConvertOptions::default()
     };
     let data = assets.join("data");
     let evaluation = data.join(task.evaluation);
     let output = scratch.path().join("model.tack");
-    let given = |options: &Options| {
-        let report = convert(&source, &output, options, &mut Silent).unwrap();
+    let given = |options: &ConvertOptions| {
+        let report = convert(&source, &output, options, &mut NoProgress).unwrap();
         assert!(report.float_nodes.is_empty(), "{name}: {:?}", report.float_nodes);
         let bundle = Bundle::open(&output).unwrap();
         let mut session = Session::new(&bundle).unwrap();

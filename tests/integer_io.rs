@@ -6,19 +6,19 @@ use hardtack::process::{Preprocessor, reals};
 use hardtack::{Bundle, Session, Tensor};
 use hardtack_bundle::DType;
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, Silent, arrays, convert, samples};
+use hardtack_converter::{ConvertOptions, NoProgress, arrays, convert, samples};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/keyword_spotting").join(name)
 }
 
-fn options() -> Options {
+fn options() -> ConvertOptions {
     let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/specs/keyword_features.toml");
-    Options {
+    ConvertOptions {
         int8: true,
         calibration: Some(data("calibration.npz")),
         preprocess: Spec::read(&spec).unwrap().preprocess,
-        ..Options::default()
+        ..ConvertOptions::default()
     }
 }
 
@@ -27,8 +27,8 @@ fn integer_inputs_and_outputs_match_float_ones() {
     let scratch = tempfile::tempdir().unwrap();
     let bundles = [false, true].map(|integer_io| {
         let output = scratch.path().join(format!("{integer_io}.tack"));
-        let options = Options { integer_io, ..options() };
-        convert(&data("kws_dscnn.onnx"), &output, &options, &mut Silent).unwrap();
+        let options = ConvertOptions { integer_io, ..options() };
+        convert(&data("kws_dscnn.onnx"), &output, &options, &mut NoProgress).unwrap();
         Bundle::open(&output).unwrap()
     });
     let (_, x) = &arrays::read_npz(&data("evaluation.npz")).unwrap()[0];
@@ -61,8 +61,8 @@ fn integer_inputs_and_outputs_match_float_ones() {
 fn integer_io_requires_int8() {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("none.tack");
-    let options = Options { int8: false, calibration: None, integer_io: true, ..options() };
-    let error = convert(&data("kws_dscnn.onnx"), &output, &options, &mut Silent).unwrap_err();
+    let options = ConvertOptions { int8: false, calibration: None, integer_io: true, ..options() };
+    let error = convert(&data("kws_dscnn.onnx"), &output, &options, &mut NoProgress).unwrap_err();
     assert_eq!(error.to_string(), "--integer-io requires INT8; add --int8");
     assert!(!output.exists());
 }

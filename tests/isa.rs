@@ -7,9 +7,9 @@ mod shared;
 use std::path::Path;
 
 use hardtack::{Bundle, Isa, Outputs, Packing, Session, SessionOptions};
-use hardtack_converter::quantize::Int16;
+use hardtack_converter::Int16;
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Silent, convert};
+use hardtack_converter::{NoProgress, convert};
 use shared::labelled::{spec_path, task};
 
 /// Returns the instruction sets of this processor. Panics if a required one is missing.
@@ -50,9 +50,9 @@ fn agrees_on_all(name: &str, bundle: &Bundle) {
 }
 
 /// Returns options for the INT8 conversion of a network of the assets, with few samples.
-fn options(name: &str, assets: &Path) -> hardtack_converter::Options {
+fn options(name: &str, assets: &Path) -> hardtack_converter::ConvertOptions {
     let task = task(name).expect("a network with a task");
-    let mut options = hardtack_converter::Options {
+    let mut options = hardtack_converter::ConvertOptions {
         int8: true,
         calibration: Some(assets.join("data").join(task.calibration)),
         samples: 4,
@@ -110,7 +110,7 @@ fn networks_agree_on_every_instruction_set() {
         let mut bundles = Vec::new();
         for packing in [Isa::detect().packing(), None] {
             options.packing = packing;
-            convert(&source, &output, &options, &mut Silent).unwrap();
+            convert(&source, &output, &options, &mut NoProgress).unwrap();
             // A mapped bundle has packed weights that are aligned to 64 bytes.
             let bundle = Bundle::open(&output).unwrap();
             let options = SessionOptions::default();
@@ -127,7 +127,7 @@ fn networks_agree_on_every_instruction_set() {
         // The form for microcontrollers, with integer inputs and outputs.
         options.integer_io = true;
         let output = kept.join(format!("{name}_i8.tack"));
-        convert(&source, &output, &options, &mut Silent).unwrap();
+        convert(&source, &output, &options, &mut NoProgress).unwrap();
         agrees_on_all(name, &Bundle::open(&output).unwrap());
     }
 }
@@ -153,7 +153,7 @@ fn int16_networks_agree_on_every_instruction_set() {
             options.packing = packing;
             options.integer_io = packing.is_none();
             let output = kept.join(format!("{name}_{form}16_i8.tack"));
-            convert(&source, &output, &options, &mut Silent).unwrap();
+            convert(&source, &output, &options, &mut NoProgress).unwrap();
             let bundle = Bundle::open(&output).unwrap();
             agrees_on_all(&format!("{name} with 16 bits, {form}, {packing:?}"), &bundle);
             if packing.is_some() {
@@ -187,7 +187,7 @@ fn an_arena_limit_does_not_change_results() {
         for arena_limit in [None, Some(limit)] {
             options.arena_limit = arena_limit;
             let output = scratch.path().join("model.tack");
-            let report = convert(&source, &output, &options, &mut Silent).unwrap();
+            let report = convert(&source, &output, &options, &mut NoProgress).unwrap();
             let bundle = Bundle::read(&output).unwrap();
             let session = Session::new(&bundle).unwrap();
             assert_eq!(session.arena_bytes() as u64, report.arena_bytes);
@@ -202,7 +202,7 @@ fn an_arena_limit_does_not_change_results() {
         // Nothing is written if the limit cannot be met.
         options.arena_limit = Some(1000);
         let output = scratch.path().join("none.tack");
-        let error = convert(&source, &output, &options, &mut Silent).unwrap_err();
+        let error = convert(&source, &output, &options, &mut NoProgress).unwrap_err();
         assert!(error.to_string().contains("limited to 1000 bytes"), "{error}");
         assert!(!output.exists());
     }

@@ -6,7 +6,7 @@ mod shared;
 use std::path::Path;
 
 use hardtack::{Bundle, Session, Tensor};
-use hardtack_converter::{Options, Silent, arrays, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, arrays, convert};
 use shared::{Checked, assets, check_outputs, model_names, settings};
 
 /// Converts a model and runs all its vectors. Returns the largest difference relative to the
@@ -15,7 +15,7 @@ fn check(name: &str) -> Result<Option<Checked>, String> {
     let folder = assets().expect("the caller checked").join("models").join(name);
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let Some(source) = shared::source(&folder, scratch.path()) else { return Ok(None) };
-    let mut options = Options { set: settings(name), ..Options::default() };
+    let mut options = ConvertOptions { set: settings(name), ..ConvertOptions::default() };
     let vectors = shared::vectors(&folder)
         .iter()
         .map(|path| arrays::read_npz(path).map_err(|error| error.to_string()))
@@ -38,11 +38,11 @@ fn run(
     model: &str,
     source: &Path,
     scratch: &Path,
-    options: &Options,
+    options: &ConvertOptions,
     vectors: &[Vec<(String, Tensor)>],
 ) -> Result<Checked, String> {
     let output = scratch.join("model.tack");
-    convert(source, &output, options, &mut Silent).map_err(|error| error.to_string())?;
+    convert(source, &output, options, &mut NoProgress).map_err(|error| error.to_string())?;
     let source_bytes = std::fs::metadata(source).map_err(|error| error.to_string())?.len();
     let bundle_bytes = std::fs::metadata(&output).map_err(|error| error.to_string())?.len();
     // A bundle has digests, a manifest and golden vectors in addition to the ONNX file, and

@@ -4,7 +4,7 @@ mod shared;
 
 use hardtack::{Bundle, Session};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, PruneTarget, Silent, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, PruneTarget, convert};
 use shared::labelled::{Top1, spec_path, task, top1};
 
 /// The fraction of the MACs to prune.
@@ -21,21 +21,21 @@ fn pruned_and_float(name: &str) -> (Top1, Top1) {
     let spec = Spec::read(&spec_path(task.spec)).unwrap();
     let data = assets.join("data");
     let evaluation = data.join(task.evaluation);
-    let mut options = Options {
+    let mut options = ConvertOptions {
         preprocess: spec.preprocess,
         postprocess: spec.postprocess,
         samples: 300,
-        ..Options::default()
+        ..ConvertOptions::default()
     };
     let output = scratch.path().join("model.tack");
-    convert(&source, &output, &options, &mut Silent).unwrap();
+    convert(&source, &output, &options, &mut NoProgress).unwrap();
     let bundle = Bundle::open(&output).unwrap();
     let float = top1(&bundle, &mut Session::new(&bundle).unwrap(), &evaluation).unwrap();
 
     options.int8 = true;
     options.calibration = Some(data.join(task.calibration));
     options.prune_channels = Some(PruneTarget::Macs(MACS));
-    let report = convert(&source, &output, &options, &mut Silent).unwrap();
+    let report = convert(&source, &output, &options, &mut NoProgress).unwrap();
     let pruned = report.pruned.expect("pruning is enabled");
     assert!(pruned.after.macs <= (1.0 - MACS) * pruned.before.macs, "{name}: {pruned:?}");
     assert!(pruned.after.bytes < pruned.before.bytes, "{name}: {pruned:?}");
@@ -61,9 +61,12 @@ fn pruning_three_tenths_of_the_macs_costs_little() {
 
 #[test]
 fn pruning_requires_calibration_data() {
-    let options = Options { prune_channels: Some(PruneTarget::Macs(MACS)), ..Options::default() };
+    let options = ConvertOptions {
+        prune_channels: Some(PruneTarget::Macs(MACS)),
+        ..ConvertOptions::default()
+    };
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");
-    let refused = convert("no.onnx".as_ref(), &output, &options, &mut Silent);
+    let refused = convert("no.onnx".as_ref(), &output, &options, &mut NoProgress);
     assert!(refused.unwrap_err().to_string().contains("--calibrate"));
 }

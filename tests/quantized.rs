@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::{Options, Report, Silent, arrays, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, Report, arrays, convert};
 
 /// The result of a conversion, and the difference of the output from ONNX Runtime's.
 struct Run {
@@ -28,7 +28,8 @@ fn run(name: &str) -> Run {
     };
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");
-    let report = convert(&file("onnx"), &output, &Options::default(), &mut Silent).unwrap();
+    let report =
+        convert(&file("onnx"), &output, &ConvertOptions::default(), &mut NoProgress).unwrap();
     let arrays = arrays::read_npz(&file("npz")).unwrap();
     let array = |wanted: &str| &arrays.iter().find(|(name, _)| name == wanted).unwrap().1;
 
@@ -130,7 +131,7 @@ fn four_bit_weights_are_stored_in_four_bits() {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");
     let source = folder.join("blocks.onnx");
-    convert(&source, &output, &Options::default(), &mut Silent).unwrap();
+    convert(&source, &output, &ConvertOptions::default(), &mut NoProgress).unwrap();
     let graph = Bundle::open(&output).unwrap().container().unwrap().graph().unwrap().unwrap();
     let count = |name: &str| graph.nodes.iter().filter(|n| n.operator.name() == name).count();
     // Of six matrices, one has 8-bit weights and one has a scale per column. One has enough zero

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use hardtack::{Bundle, Isa, Session, SessionOptions};
 use hardtack_bundle::{Digest, Family};
-use hardtack_converter::quantize::Settings;
+use hardtack_converter::QuantizeOptions;
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{Options, Silent, convert};
+use hardtack_converter::{ConvertOptions, NoProgress, convert};
 use hardtack_engine::{Program, SparseLayer};
 use shared::labelled::{spec_path, task};
 
@@ -29,14 +29,16 @@ fn sparse_storage_is_smaller_and_does_not_change_results() {
         [("mlperf_tiny_ad_autoencoder", "2:4", 0.66), ("mlperf_tiny_ic_resnet8", "75%", 0.41)]
     {
         let task = task(name).expect("a network with a task");
-        let quantize =
-            Settings { sparsity: Some(sparsity.parse().unwrap()), ..Settings::default() };
-        let mut options = Options {
+        let quantize = QuantizeOptions {
+            sparsity: Some(sparsity.parse().unwrap()),
+            ..QuantizeOptions::default()
+        };
+        let mut options = ConvertOptions {
             int8: true,
             calibration: Some(assets.join("data").join(task.calibration)),
             samples: 4,
             quantize,
-            ..SessionOptions::default()
+            ..ConvertOptions::default()
         };
         if !task.spec.is_empty() {
             let spec = Spec::read(&spec_path(task.spec)).unwrap();
@@ -46,7 +48,7 @@ fn sparse_storage_is_smaller_and_does_not_change_results() {
         let mut made = |file: &str, dense: bool, integer_io: bool| {
             (options.dense, options.integer_io) = (dense, integer_io);
             let output = kept.join(format!("{name}_{file}.tack"));
-            convert(&source, &output, &options, &mut Silent).unwrap();
+            convert(&source, &output, &options, &mut NoProgress).unwrap();
             Bundle::read(&output).unwrap()
         };
         let sparse = made("sparse", false, false);

@@ -6,7 +6,7 @@ mod shared;
 use std::path::Path;
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::{MatrixStorage, Options, Report, Silent, convert};
+use hardtack_converter::{ConvertOptions, MatrixStorage, NoProgress, Report, convert};
 use shared::applications::{denoised, distortion, recording, speech};
 
 /// The size in bytes of an ONNX file with only Silero's network for 16 kHz. The file of the
@@ -14,12 +14,12 @@ use shared::applications::{denoised, distortion, recording, speech};
 const FLOAT_BYTES: f64 = 1_248_281.0;
 
 /// Converts and opens a network.
-fn open(model: &Path, options: &Options) -> (Report, Session) {
+fn open(model: &Path, options: &ConvertOptions) -> (Report, Session) {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");
     let transport = options.weights.map(|_| scratch.path().join("model.tackz"));
-    let options = Options { transport, ..options.clone() };
-    let report = convert(model, &output, &options, &mut Silent).unwrap();
+    let options = ConvertOptions { transport, ..options.clone() };
+    let report = convert(model, &output, &options, &mut NoProgress).unwrap();
     let bundle = Bundle::open(&output).unwrap();
     let mut session = Session::new(&bundle).unwrap();
     assert!(hardtack::golden::check(&bundle, &mut session).unwrap().holds());
@@ -39,8 +39,9 @@ impl Heard {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/voice_detection");
         let model = folder.join("silero_vad.onnx");
         let sound = recording(&folder.join("speech_6s.wav")).unwrap();
-        let float = Options { set: shared::settings("silero_vad"), ..Options::default() };
-        let integers = Options { weights: Some(weights), ..float.clone() };
+        let float =
+            ConvertOptions { set: shared::settings("silero_vad"), ..ConvertOptions::default() };
+        let integers = ConvertOptions { weights: Some(weights), ..float.clone() };
         let (mut before, (report, mut after)) = (open(&model, &float).1, open(&model, &integers));
         let [before, after] =
             [&mut before, &mut after].map(|session| speech(session, &sound).unwrap());
@@ -86,7 +87,7 @@ fn six_bits_per_weight_keep_the_quality_of_speech() {
     };
     let sounds = ["noisy_snr0_16k.wav", "clean_16k.wav"]
         .map(|name| recording(&assets.join("data/speech").join(name)).unwrap());
-    let clarity = |options: &Options| {
+    let clarity = |options: &ConvertOptions| {
         let models = ["dtln_model_1", "dtln_model_2"]
             .map(|name| open(&assets.join("models").join(name).join("model.onnx"), options));
         let shipped: u64 = models.iter().filter_map(|(report, _)| report.transport_bytes).sum();
@@ -95,8 +96,9 @@ fn six_bits_per_weight_keep_the_quality_of_speech() {
         let clear = denoised(&mut networks, &sounds[0]).unwrap();
         (distortion(&clear, &sounds[1]), shipped as f64 / source as f64)
     };
-    let (float, _) = clarity(&Options::default());
-    let mut options = Options { weights: Some(MatrixStorage::Int8), ..Options::default() };
+    let (float, _) = clarity(&ConvertOptions::default());
+    let mut options =
+        ConvertOptions { weights: Some(MatrixStorage::Int8), ..ConvertOptions::default() };
     options.matrix_bits = Some(6.0);
     let (bytes, part) = clarity(&options);
     assert!(float > 13.0, "{float} dB");

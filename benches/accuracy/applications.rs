@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use hardtack::{Bundle, Session};
-use hardtack_converter::quantize::Settings;
-use hardtack_converter::{MatrixStorage, Options, Report, Silent, convert};
+use hardtack_converter::QuantizeOptions;
+use hardtack_converter::{ConvertOptions, MatrixStorage, NoProgress, Report, convert};
 
 use crate::shared::applications::{denoised, distortion, recording, speech, topics};
 
@@ -16,7 +16,7 @@ const MINILM_FLOAT_BYTES: u64 = 4 * 22_669_586;
 
 /// The quantization options.
 pub struct Way {
-    pub settings: Settings,
+    pub settings: QuantizeOptions,
     pub weights: MatrixStorage,
     pub dynamic: bool,
 }
@@ -58,26 +58,27 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn open(&self, model: &str, options: &Options) -> Result<(Report, Session), String> {
+    fn open(&self, model: &str, options: &ConvertOptions) -> Result<(Report, Session), String> {
         let model = self.assets.join("models").join(model);
         let output = self.scratch.join("model.tack");
-        let report = convert(&model, &output, options, &mut Silent).map_err(|e| e.to_string())?;
+        let report =
+            convert(&model, &output, options, &mut NoProgress).map_err(|e| e.to_string())?;
         let bundle = Bundle::open(&output).map_err(|error| error.to_string())?;
         Ok((report, Session::new(&bundle).map_err(|error| error.to_string())?))
     }
 
     fn float(&self, model: &str) -> Result<Session, String> {
-        Ok(self.open(model, &Options::default())?.1)
+        Ok(self.open(model, &ConvertOptions::default())?.1)
     }
 
     /// Opens a model with its large matrices as integers.
     fn integer(&self, model: &str, cost: &mut Cost) -> Result<Session, String> {
-        let options = Options {
+        let options = ConvertOptions {
             weights: Some(self.way.weights),
             dynamic: self.way.dynamic,
             matrix_bits: self.way.settings.weight_bits,
             transport: Some(self.scratch.join("model.tackz")),
-            ..Options::default()
+            ..ConvertOptions::default()
         };
         let (report, session) = self.open(model, &options)?;
         cost.add(&report);

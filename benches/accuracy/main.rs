@@ -20,9 +20,9 @@ use std::path::Path;
 use applications::{APPLICATIONS, Way};
 use hardtack::process::Preprocessor;
 use hardtack::{Bundle, Session, Tensor};
-use hardtack_converter::quantize::{Equalize, Int16, Method, Rounding, Settings};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{MatrixStorage, Options, Silent, arrays, convert, samples};
+use hardtack_converter::{ConvertOptions, MatrixStorage, NoProgress, arrays, convert, samples};
+use hardtack_converter::{Equalize, Int16, QuantizeOptions, RangeMethod, Rounding};
 use shared::labelled::{Answers, answers, spec_path, task};
 
 /// The measured networks.
@@ -84,7 +84,7 @@ fn main() {
 /// Parses the options, in the form `--name=value`. Returns the first option that is unknown or
 /// malformed as an error.
 fn way(arguments: &[String]) -> Result<Way, &String> {
-    let mut settings = Settings::default();
+    let mut settings = QuantizeOptions::default();
     let mut weights = MatrixStorage::Int8;
     let mut dynamic = false;
     // Cargo passes `--bench` to every benchmark.
@@ -98,7 +98,7 @@ fn way(arguments: &[String]) -> Result<Way, &String> {
         let percent = || value.strip_suffix('%')?.parse::<f64>().ok().map(|part| part / 100.0);
         match name {
             "--ranges" => {
-                let named = Method::ALL.into_iter().find(|method| method.name() == value);
+                let named = RangeMethod::ALL.into_iter().find(|method| method.name() == value);
                 settings.method = named.ok_or(argument)?;
             }
             "--rounding" if value == "nearest" => settings.rounding = Rounding::Nearest,
@@ -126,7 +126,7 @@ fn way(arguments: &[String]) -> Result<Way, &String> {
     Ok(Way { settings, weights, dynamic })
 }
 
-fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String> {
+fn row(assets: &Path, name: &str, settings: &QuantizeOptions) -> Result<String, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let source =
         shared::source(&assets.join("models").join(name), scratch.path()).ok_or("skipped")?;
@@ -135,17 +135,17 @@ fn row(assets: &Path, name: &str, settings: &Settings) -> Result<String, String>
         "" => None,
         spec => Some(Spec::read(&spec_path(spec)).map_err(|error| error.to_string())?),
     };
-    let mut options = Options {
+    let mut options = ConvertOptions {
         preprocess: spec.as_ref().and_then(|spec| spec.preprocess.clone()),
         postprocess: spec.as_ref().and_then(|spec| spec.postprocess),
         transport: Some(scratch.path().join("model.tackz")),
-        ..Options::default()
+        ..ConvertOptions::default()
     };
     let data = assets.join("data");
     let output = scratch.path().join("model.tack");
-    let open = |options: &Options| {
-        let report =
-            convert(&source, &output, options, &mut Silent).map_err(|error| error.to_string())?;
+    let open = |options: &ConvertOptions| {
+        let report = convert(&source, &output, options, &mut NoProgress)
+            .map_err(|error| error.to_string())?;
         let bundle = Bundle::open(&output).map_err(|error| error.to_string())?;
         let session = Session::new(&bundle).map_err(|error| error.to_string())?;
         Ok::<_, String>((report, bundle, session))

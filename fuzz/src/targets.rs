@@ -189,8 +189,8 @@ pub fn onnx_convert(bytes: &[u8]) {
     let model = folder.path().join("model.onnx");
     std::fs::write(&model, bytes).expect("room for it");
     let output = folder.path().join("model.tack");
-    let options = hardtack_converter::Options { guarded: false, ..Default::default() };
-    let mut silent = hardtack_converter::Silent;
+    let options = hardtack_converter::ConvertOptions { guarded: false, ..Default::default() };
+    let mut silent = hardtack_converter::NoProgress;
     if hardtack_converter::convert(&model, &output, &options, &mut silent).is_ok() {
         let bundle = Bundle::read(&output).expect("the converter writes bundles");
         bundle.verify().expect("the converter writes valid bundles");

@@ -1,38 +1,37 @@
 //! The emit stage: writes a model and its metadata as a bundle.
 
-use hardtack::{Constant, Data, Model, Tensor, family_of};
+use hardtack::{Constant, Model, Tensor, family_of};
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
-use hardtack_bundle::graph::{Dim, Graph, Operator};
+use hardtack_bundle::graph::{Dim, Graph};
 use hardtack_bundle::manifest::{self, Entry, Figure, Manifest, Provenance, State};
 use hardtack_bundle::{ALIGNMENT, DType, Digest, Sealed, SectionKind, Writer};
 use hardtack_engine::Builder;
 
 use crate::error::Error;
-use crate::import::Source;
-use crate::options::{FloatStorage, Options};
-use crate::ports::Ports;
+use crate::graph::io::Signature;
+use crate::graph::summary::needs_float;
+use crate::import::SourceFile;
+use crate::options::{ConvertOptions, FloatStorage};
 use crate::report::{FigureReport, FloatNode};
 use crate::samples::{self, Samples};
 
-/// Constants of fewer elements stay f32: halving them saves too little.
-const HALVED_FROM: usize = 64;
 /// Stored inputs of test vectors take at most one part in `GOLDEN_PART` of the model's size.
 const GOLDEN_PART: u64 = 48;
 /// The maximum number of elements stored of a test vector's output.
 const GOLDEN_ELEMENTS: usize = 256;
 
 /// The metadata and test vectors of a bundle.
-pub struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     /// Whether the float graph is already simplified for loading.
     pub prepared: bool,
     /// The name of the model.
     pub name: &'a str,
     /// The inputs and outputs of the model.
-    pub ports: &'a Ports,
+    pub signature: &'a Signature,
     /// The ONNX file that was converted.
-    pub source: &'a Source,
+    pub source: &'a SourceFile,
     /// The options of the conversion.
-    pub options: &'a Options,
+    pub options: &'a ConvertOptions,
     /// The measurements for the manifest.
     pub figures: &'a [FigureReport],
     /// The nodes that stay in float.
@@ -51,7 +50,7 @@ pub struct Contents<'a> {
 ///
 /// # Errors
 /// Returns an error if the model does not fit the format.
-pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Error> {
+pub(crate) fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Error> {
     let Model { mut graph, constants, programs } = model;
     let constants = lay_out(&mut graph, constants);
     let mut writer = Writer::new();
@@ -96,34 +95,6 @@ pub fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'static>, Er
     let (samples, outputs) = contents.golden;
     writer.section(SectionKind::Golden, golden(contents, !needs_float, samples, outputs)?)?;
     Ok(writer.seal()?)
-}
-
-/// Rounds the large f32 constants of a model to `storage`, except those that would overflow f16.
-pub fn halve(mut model: Model, storage: FloatStorage) -> Model {
-    if storage == FloatStorage::F32 {
-        return model;
-    }
-    for (constant, record) in model.constants.iter_mut().zip(&mut model.graph.constants) {
-        let Constant::Tensor(tensor) = constant else { continue };
-        let Data::F32(values) = tensor.data() else { continue };
-        if values.len() < HALVED_FROM {
-            continue;
-        }
-        let data: Data = match storage {
-            FloatStorage::F16 => {
-                let halves: Vec<_> = values.iter().map(|x| half::f16::from_f32(*x)).collect();
-                if halves.iter().zip(values).any(|(h, x)| h.is_infinite() && x.is_finite()) {
-                    continue;
-                }
-                halves.into()
-            }
-            _ => values.iter().map(|x| half::bf16::from_f32(*x)).collect::<Vec<_>>().into(),
-        };
-        let halved = Tensor::new(tensor.shape(), data).expect("as many elements as before");
-        *constant = Constant::Tensor(halved.into());
-        record.stored = storage.dtype();
-    }
-    model
 }
 
 /// Writes the shape, type, offset and length of each constant to the graph's records, and returns
@@ -180,7 +151,7 @@ fn counted(nodes: &[FloatNode]) -> Vec<(String, String)> {
 }
 
 /// Returns the options recorded in the manifest, as (name, value).
-fn option_texts(options: &Options) -> Vec<(String, String)> {
+fn option_texts(options: &ConvertOptions) -> Vec<(String, String)> {
     let mut texts: Vec<(String, String)> =
         options.set.iter().map(|(name, value)| ("set".into(), format!("{name}={value}"))).collect();
     if options.int8 {
@@ -233,12 +204,14 @@ fn manifest<'a>(
         Error::Options(format!("the model has more than {limit} {what}, the limit of a bundle"))
     };
     let mut inputs = heapless::Vec::new();
-    for port in &contents.ports.inputs {
-        inputs.push(port.port()?).map_err(|_| too_many("inputs", manifest::MAX_PORTS))?;
+    for port in &contents.signature.inputs {
+        inputs.push(port.manifest_port()?).map_err(|_| too_many("inputs", manifest::MAX_PORTS))?;
     }
     let mut outputs = heapless::Vec::new();
-    for port in &contents.ports.outputs {
-        outputs.push(port.port()?).map_err(|_| too_many("outputs", manifest::MAX_PORTS))?;
+    for port in &contents.signature.outputs {
+        outputs
+            .push(port.manifest_port()?)
+            .map_err(|_| too_many("outputs", manifest::MAX_PORTS))?;
     }
     let entries = |texts: &'a [(String, String)], what| {
         let mut entries = heapless::Vec::new();
@@ -276,22 +249,12 @@ fn manifest<'a>(
     })
 }
 
-/// Returns whether running the graph needs the float runtime: whether it is anything other than
-/// inputs and a single integer program.
-pub fn needs_float(graph: &Graph) -> bool {
-    let programs =
-        graph.nodes.iter().filter(|n| matches!(n.operator, Operator::Program(_))).count();
-    let others =
-        graph.nodes.iter().any(|n| !matches!(n.operator, Operator::Program(_) | Operator::Input));
-    programs != 1 || others
-}
-
 fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MAX_PORTS }>, Error> {
     let mut states = heapless::Vec::new();
     for (output, input) in &contents.options.states {
-        let find = |name: &str, ports: &[crate::ports::OwnedPort], what: &str| {
-            ports.iter().position(|port| port.name == name).ok_or_else(|| {
-                let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+        let find = |name: &str, signature: &[crate::graph::io::Endpoint], what: &str| {
+            signature.iter().position(|port| port.name == name).ok_or_else(|| {
+                let names: Vec<&str> = signature.iter().map(|port| port.name.as_str()).collect();
                 Error::Options(format!(
                     "--state {output}={input}: the model has no {what} {name:?}; it has {}",
                     names.join(", ")
@@ -299,8 +262,8 @@ fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MA
             })
         };
         let state = State {
-            output: find(output, &contents.ports.outputs, "output")? as u8,
-            input: find(input, &contents.ports.inputs, "input")? as u8,
+            output: find(output, &contents.signature.outputs, "output")? as u8,
+            input: find(input, &contents.signature.inputs, "input")? as u8,
         };
         states.push(state).map_err(|_| Error::Options("too many --state pairs".into()))?;
     }
@@ -333,8 +296,8 @@ fn golden(
             (_, Some((step, bytes))) => Content::Sampled { step: *step as u64, bytes },
             _ => Content::Stored(&bytes[position]),
         };
-        let ports = contents.ports.inputs.iter().chain(&contents.ports.outputs);
-        let tensors: Vec<GoldenTensor<'_>> = ports
+        let signature = contents.signature.inputs.iter().chain(&contents.signature.outputs);
+        let tensors: Vec<GoldenTensor<'_>> = signature
             .zip(inputs.iter().chain(outputs))
             .enumerate()
             .map(|(position, (port, tensor))| GoldenTensor {
@@ -370,7 +333,10 @@ fn sampled(output: &Tensor) -> Option<(usize, Vec<u8>)> {
 ///
 /// # Errors
 /// Returns an error if the samples cannot be read from the temporary file.
-pub fn affordable(samples: &dyn samples::Source, model_bytes: u64) -> Result<usize, Error> {
+pub(crate) fn affordable(
+    samples: &dyn samples::SampleSource,
+    model_bytes: u64,
+) -> Result<usize, Error> {
     let first = samples.sample(0)?;
     let bytes: usize = first.iter().map(|t| t.len() * t.dtype().size().unwrap_or(1)).sum();
     let budget = (model_bytes / GOLDEN_PART) as usize;

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::guard;
-use crate::whole::WriteError;
+use crate::atomic_file::WriteError;
+use crate::process::{cause, memory_bytes};
 
 /// The error type of [`convert`](crate::convert()).
 ///
 /// # Examples
 ///
 /// ```
-/// use hardtack_converter::{Error, Options, Silent, convert};
+/// use hardtack_converter::{Error, ConvertOptions, NoProgress, convert};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
@@ -20,9 +20,9 @@ use crate::whole::WriteError;
 /// # }
 /// # std::env::set_current_dir(&folder)?;
 /// // INT8 needs calibration data.
-/// let options = Options { int8: true, ..Options::default() };
-/// let error = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut Silent);
-/// assert!(matches!(error, Err(Error::Options(_))));
+/// let options = ConvertOptions { int8: true, ..ConvertOptions::default() };
+/// let error = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut NoProgress);
+/// assert!(matches!(error, Err(Error::ConvertOptions(_))));
 /// assert!(!std::fs::exists("kws.tack")?);
 /// # Ok(())
 /// # }
@@ -91,7 +91,7 @@ pub enum Error {
     #[error(
         "calibration data or weights cannot be kept in a temporary file: {source}; free space in \
          {folder}, or set TMPDIR to another folder",
-        folder = crate::guard::temporary_folder().display()
+        folder = crate::process::worker::temporary_folder().display()
     )]
     Spool {
         /// The cause.
@@ -127,7 +127,7 @@ pub enum Error {
          ({operator}), and the limit is {:.1e}; give the inputs smaller shapes with --set",
         *macs as f64, *limit as f64
     )]
-    Work {
+    TooManyMacs {
         /// The node with the most MACs.
         node: String,
         /// The operator of that node.
@@ -193,8 +193,8 @@ impl From<hardtack::float::Error> for Error {
     fn from(error: hardtack::float::Error) -> Error {
         match &error {
             // tract panics if an allocation fails; only the message distinguishes that panic.
-            hardtack::float::Error::Panic { problem, .. } if guard::is_about_memory(problem) => {
-                Error::OutOfMemory { limit: guard::memory_bytes() }
+            hardtack::float::Error::Panic { problem, .. } if cause::is_about_memory(problem) => {
+                Error::OutOfMemory { limit: memory_bytes() }
             }
             _ => Error::Run(error),
         }

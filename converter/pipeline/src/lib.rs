@@ -1,42 +1,42 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
+mod activations;
 pub mod arrays;
-pub mod spec;
-
-mod channels;
+mod atomic_file;
+mod contained_path;
 mod convert;
-mod edit;
 mod emit;
 mod error;
 mod fold;
+mod graph;
 pub mod guard;
 pub mod import;
-mod inside;
-mod narrow;
-mod observe;
+mod model_limits;
+mod offloaded_model;
 mod options;
-mod outline;
 mod parity;
-mod ports;
+mod process;
+mod progress;
 mod prune;
-pub mod quantize;
+mod quantize;
 mod report;
-mod resting;
 pub mod samples;
-mod shape;
+pub mod spec;
+mod storage;
 #[cfg(test)]
 mod testing;
-mod whole;
-mod work;
 
+pub use atomic_file::{AtomicFile, WriteError, check_output, write_file};
 pub use convert::convert;
 pub use error::Error;
-pub use options::{FloatStorage, MatrixStorage, Options};
-pub use ports::Ports;
-pub use prune::{GroupReport, PruneReport, PruneTarget};
+pub use graph::io::Signature;
+pub use options::prune::PruneTarget;
+pub use options::quantize::{Equalize, Int16, QuantizeOptions, RangeMethod, Rounding, Sparsity};
+pub use options::{ConvertOptions, FloatStorage, MatrixStorage};
+pub use progress::{NoProgress, Progress};
 pub use report::{
-    FigureReport, FloatNode, GraphNode, LayerReport, Progress, RangeReport, Report, Silent, Spread,
-    StageReport, WeightsReport,
+    FigureReport, FloatNode, GraphNode, GroupReport, HistogramReport, LayerReport, Price,
+    PruneReport, RangeReport, Report, StageReport, WeightsReport,
 };
-pub use whole::{WholeFile, WriteError, check_output, write_file};

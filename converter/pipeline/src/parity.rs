@@ -4,11 +4,11 @@ use hardtack::float::FloatModel;
 use hardtack::{Constant, Data, Tensor};
 
 use crate::error::Error;
-use crate::guard;
-use crate::quantize::dynamic;
-use crate::resting::{Resting, Sleeper};
-use crate::samples::{Source, each};
-use crate::work;
+use crate::model_limits;
+use crate::offloaded_model::{ModelSource, OffloadedModel};
+use crate::process::activity;
+use crate::samples::{SampleSource, each};
+use crate::storage::dynamic;
 
 /// The tolerance of an output element, as a fraction of its value.
 const RELATIVE: f64 = 1e-3;
@@ -17,7 +17,7 @@ const OF_RANGE: f64 = 1e-4;
 
 /// The difference between two sets of outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// The largest absolute difference of an element, as a fraction of the original output's range.
     pub of_range: f64,
     /// Whether some element exceeds the tolerance for rounding.
@@ -27,7 +27,7 @@ pub struct Difference {
 impl Difference {
     /// Compares the outputs of one sample. The difference is infinite for tensors of another shape
     /// or type, and for NaN where the original has none.
-    pub fn of(original: &[Tensor], other: &[Tensor]) -> Difference {
+    pub(crate) fn of(original: &[Tensor], other: &[Tensor]) -> Difference {
         let mut worst = Difference::default();
         if original.len() != other.len() {
             return Difference { of_range: f64::INFINITY, differs: true };
@@ -65,7 +65,7 @@ impl Difference {
     }
 
     /// Returns the worse of two differences.
-    pub fn max(self, other: Difference) -> Difference {
+    pub(crate) fn max(self, other: Difference) -> Difference {
         Difference {
             of_range: self.of_range.max(other.of_range),
             differs: self.differs || other.differs,
@@ -77,7 +77,10 @@ impl Difference {
 ///
 /// # Errors
 /// Returns an error if the model cannot be loaded or run.
-pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tensor>>, Error> {
+pub(crate) fn outputs(
+    model: &dyn ModelSource,
+    samples: &dyn SampleSource,
+) -> Result<Vec<Vec<Tensor>>, Error> {
     let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
     let mut all = Vec::new();
     for sample in each(samples) {
@@ -86,9 +89,9 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
         if plan.as_ref().is_none_or(|(planned, _)| *planned != shapes) {
             // Only one plan at a time is in memory.
             drop(plan.take());
-            work::check(model.graph(), &shapes)?;
+            model_limits::check(model.graph(), &shapes)?;
             let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-            let loaded = FloatModel::load(&model.awake()?, false)?;
+            let loaded = FloatModel::load(&model.load()?, false)?;
             let fresh = loaded.into_plan(&views)?;
             plan = Some((shapes, fresh));
         }
@@ -97,7 +100,7 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
         plan.reset()?;
         all.push(plan.run(&sample.iter().collect::<Vec<_>>())?);
     }
-    guard::note("");
+    activity::note("");
     Ok(all)
 }
 
@@ -110,15 +113,15 @@ pub fn outputs(model: &dyn Sleeper, samples: &dyn Source) -> Result<Vec<Vec<Tens
 ///
 /// # Errors
 /// Returns an error if the model cannot be loaded or run.
-pub fn sensitivity(
-    model: &dyn Sleeper,
-    samples: &dyn Source,
+pub(crate) fn sensitivity(
+    model: &dyn ModelSource,
+    samples: &dyn SampleSource,
     outputs_of_samples: &[Vec<Tensor>],
 ) -> Result<Difference, Error> {
     let inputs = each(samples).map(|sample| Ok(sample?.into_owned()));
     let mut inputs = inputs.collect::<Result<Vec<Vec<Tensor>>, Error>>()?;
     inputs.iter_mut().flatten().for_each(disturb);
-    let mut weights = model.awake()?;
+    let mut weights = model.load()?;
     let of_products = dynamic::constants(model.graph());
     for (index, constant) in weights.constants.iter_mut().enumerate() {
         if let Constant::Tensor(tensor) = constant
@@ -130,7 +133,8 @@ pub fn sensitivity(
         }
     }
     let by_inputs = compare(outputs_of_samples, &outputs(model, &inputs)?);
-    let by_weights = compare(outputs_of_samples, &outputs(&Resting::new(weights)?, samples)?);
+    let by_weights =
+        compare(outputs_of_samples, &outputs(&OffloadedModel::new(weights)?, samples)?);
     Ok(by_inputs.max(by_weights))
 }
 
@@ -146,7 +150,7 @@ fn disturb(tensor: &mut Tensor) {
 const DISTURBANCE: f32 = 1.0 / (1 << 20) as f32;
 
 /// Returns the worst difference over all samples.
-pub fn compare(original: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> Difference {
+pub(crate) fn compare(original: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> Difference {
     original
         .iter()
         .zip(other)

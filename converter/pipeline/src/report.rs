@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::prune::PruneReport;
-use crate::quantize::Method;
+use crate::options::quantize::RangeMethod;
 
 /// One stage of the pipeline.
 #[derive(Clone, Debug, Serialize)]
@@ -51,14 +50,14 @@ pub struct LayerReport {
     /// The quantization range. `None` in a pre-quantized model.
     pub range: Option<RangeReport>,
     /// The histogram of the values over the calibration data, if they were observed.
-    pub spread: Option<Spread>,
+    pub spread: Option<HistogramReport>,
     /// The weights of the layer, if the tensor is the output of one.
     pub weights: Option<WeightsReport>,
 }
 
 /// A histogram of a tensor's values.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Spread {
+pub struct HistogramReport {
     /// The minimum and maximum value.
     pub seen: [f32; 2],
     /// The number of values that are exactly 0. They are not in `counts`.
@@ -107,7 +106,7 @@ pub struct RangeReport {
     /// The bits of an integer: 8, or 16 as two i8 tensors.
     pub bits: u32,
     /// The calibration method that chose the range.
-    pub method: Method,
+    pub method: RangeMethod,
 }
 
 /// The result of a conversion.
@@ -115,7 +114,7 @@ pub struct RangeReport {
 /// # Examples
 ///
 /// ```
-/// use hardtack_converter::{Options, Silent, convert};
+/// use hardtack_converter::{ConvertOptions, NoProgress, convert};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
@@ -124,8 +123,8 @@ pub struct RangeReport {
 /// #     std::fs::copy(format!("{data}/{name}"), folder.path().join(name))?;
 /// # }
 /// # std::env::set_current_dir(&folder)?;
-/// let options = Options::default();
-/// let report = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut Silent)?;
+/// let options = ConvertOptions::default();
+/// let report = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut NoProgress)?;
 /// for stage in &report.stages {
 ///     println!("{}: {} nodes, {:.1} ms", stage.name, stage.nodes, 1e3 * stage.seconds);
 /// }
@@ -181,52 +180,41 @@ pub struct FigureReport {
     pub source: String,
 }
 
-/// Receives progress updates during a conversion.
-///
-/// # Examples
-///
-/// Collect the names of the stages:
-///
-/// ```
-/// use hardtack_converter::{Options, Progress, convert};
-///
-/// struct Stages(Vec<&'static str>);
-///
-/// impl Progress for Stages {
-///     fn stage(&mut self, name: &'static str) {
-///         self.0.push(name);
-///     }
-///
-///     fn step(&mut self, done: usize, of: usize) {
-///         println!("{done} of {of}");
-///     }
-/// }
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
-/// # let folder = tempfile::tempdir()?;
-/// # for name in ["kws_dscnn.onnx", "calibration.npz"] {
-/// #     std::fs::copy(format!("{data}/{name}"), folder.path().join(name))?;
-/// # }
-/// # std::env::set_current_dir(&folder)?;
-/// let mut stages = Stages(Vec::new());
-/// convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &Options::default(), &mut stages)?;
-/// assert_eq!(stages.0[..3], ["import", "samples", "fold"]);
-/// # Ok(())
-/// # }
-/// ```
-pub trait Progress {
-    /// Called when a stage begins.
-    fn stage(&mut self, name: &'static str);
-    /// Called when `done` of `of` parts of the stage are complete.
-    fn step(&mut self, done: usize, of: usize);
+/// The result of pruning.
+#[derive(Clone, Debug, Serialize)]
+pub struct PruneReport {
+    /// The groups that lost channels.
+    pub groups: Vec<GroupReport>,
+    /// The cost of all layers before pruning.
+    pub before: Price,
+    /// The cost of all layers after pruning.
+    pub after: Price,
+    /// The remaining fraction of the inference time, if latency was the target.
+    pub latency: Option<f64>,
+    /// A warning for the user.
+    #[serde(skip)]
+    pub warning: Option<String>,
 }
 
-/// Discards progress updates.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
+/// A group of channels that pass through the same values.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupReport {
+    /// The name of the layer that computes them.
+    pub name: String,
+    /// The number of channels before pruning.
+    pub before: usize,
+    /// The number of channels after pruning.
+    pub after: usize,
+    /// The squared error of a refitted layer that reads them, as a fraction of its output's
+    /// variance, averaged over these layers.
+    pub error: f64,
+}
 
-impl Progress for Silent {
-    fn stage(&mut self, _: &'static str) {}
-    fn step(&mut self, _: usize, _: usize) {}
+/// The MACs of one inference, and the bytes of f32 weights and biases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Price {
+    /// The number of MACs.
+    pub macs: f64,
+    /// The bytes of weights and biases as f32.
+    pub bytes: f64,
 }

@@ -5,80 +5,80 @@ use hardtack_bundle::DType;
 use hardtack_bundle::golden::Generator;
 use hardtack_bundle::graph::*;
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// Returns an f32 tensor of random numbers from −1 to 1.
-pub fn noise(shape: &[usize], seed: u64) -> Tensor {
+pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
     let generator = Generator { seed, low: -1.0, high: 1.0 };
     hardtack::golden::generate(DType::F32, shape, &generator).expect("a small tensor")
 }
 
 fn fact(shape: &[usize]) -> Fact {
-    crate::shape::fact(DType::F32, shape)
+    crate::graph::shape::fact(DType::F32, shape)
 }
 
 /// A builder of graphs whose values have fixed shapes.
-pub struct Net {
-    pub editor: Editor,
+pub(crate) struct Net {
+    pub(crate) rewriter: Rewriter,
     seed: u64,
 }
 
 /// A value of the graph, with its shape.
 #[derive(Clone)]
-pub struct Value {
-    pub outlet: Outlet,
-    pub shape: Vec<usize>,
+pub(crate) struct Value {
+    pub(crate) outlet: Outlet,
+    pub(crate) shape: Vec<usize>,
 }
 
 impl Net {
-    pub fn new() -> Net {
-        Net { editor: Editor::new(Model::default()), seed: 1 }
+    pub(crate) fn new() -> Net {
+        Net { rewriter: Rewriter::new(Model::default()), seed: 1 }
     }
 
-    pub fn input(&mut self, shape: &[usize]) -> Value {
-        let name = format!("input{}", self.editor.model.graph.inputs.len());
+    pub(crate) fn input(&mut self, shape: &[usize]) -> Value {
+        let name = format!("input{}", self.rewriter.model.graph.inputs.len());
         let node =
             Node { name, operator: Operator::Input, inputs: vec![], outputs: vec![fact(shape)] };
-        let outlet = self.editor.add(node);
-        self.editor.model.graph.inputs.push(outlet.node);
+        let outlet = self.rewriter.add(node);
+        self.rewriter.model.graph.inputs.push(outlet.node);
         Value { outlet, shape: shape.into() }
     }
 
-    pub fn constant(&mut self, tensor: Tensor) -> Value {
+    pub(crate) fn constant(&mut self, tensor: Tensor) -> Value {
         let shape = tensor.shape().to_vec();
-        let name = format!("constant{}", self.editor.model.graph.nodes.len());
-        let outlet = self.editor.add_constant(name, Constant::Tensor(tensor.into()));
+        let name = format!("constant{}", self.rewriter.model.graph.nodes.len());
+        let outlet = self.rewriter.add_constant(name, Constant::Tensor(tensor.into()));
         Value { outlet, shape }
     }
 
-    pub fn noise(&mut self, shape: &[usize]) -> Value {
+    pub(crate) fn noise(&mut self, shape: &[usize]) -> Value {
         self.seed += 1;
         self.constant(noise(shape, self.seed))
     }
 
-    pub fn scalar(&mut self, value: f32, rank: usize) -> Value {
+    pub(crate) fn scalar(&mut self, value: f32, rank: usize) -> Value {
         self.constant(Tensor::new(&vec![1; rank], vec![value]).unwrap())
     }
 
-    pub fn node(&mut self, operator: Operator, inputs: &[&Value], shape: &[usize]) -> Value {
-        let name = format!("{}{}", operator.name(), self.editor.model.graph.nodes.len());
+    pub(crate) fn node(&mut self, operator: Operator, inputs: &[&Value], shape: &[usize]) -> Value {
+        let name = format!("{}{}", operator.name(), self.rewriter.model.graph.nodes.len());
         let inputs = inputs.iter().map(|value| value.outlet).collect();
-        let outlet = self.editor.add(Node { name, operator, inputs, outputs: vec![fact(shape)] });
+        let outlet = self.rewriter.add(Node { name, operator, inputs, outputs: vec![fact(shape)] });
         Value { outlet, shape: shape.into() }
     }
 
-    pub fn binary(&mut self, kind: Binary, a: &Value, b: &Value) -> Value {
+    pub(crate) fn binary(&mut self, kind: Binary, a: &Value, b: &Value) -> Value {
         let shape: Vec<usize> = a.shape.iter().zip(&b.shape).map(|(a, b)| *a.max(b)).collect();
         self.node(Operator::Binary(kind), &[a, b], &shape)
     }
 
-    pub fn unary(&mut self, kind: Unary, x: &Value) -> Value {
+    pub(crate) fn unary(&mut self, kind: Unary, x: &Value) -> Value {
         self.node(Operator::Unary(kind), &[x], &x.shape.clone())
     }
 
     /// Adds a convolution of NCHW images or NCW signals with this number of output channels.
     /// `change` may modify its attributes.
-    pub fn conv(
+    pub(crate) fn conv(
         &mut self,
         x: &Value,
         channels: usize,
@@ -105,21 +105,21 @@ impl Net {
     }
 
     /// Adds a pointwise convolution, which starts a quantizable partition.
-    pub fn begin(&mut self, x: &Value) -> Value {
+    pub(crate) fn begin(&mut self, x: &Value) -> Value {
         let kernel = vec![1; x.shape.len() - 2];
         self.conv(x, x.shape[1], &kernel, |_| {})
     }
 
-    pub fn finish(mut self, outputs: &[&Value]) -> Model {
-        let graph = &mut self.editor.model.graph;
+    pub(crate) fn finish(mut self, outputs: &[&Value]) -> Model {
+        let graph = &mut self.rewriter.model.graph;
         graph.outputs = outputs.iter().map(|value| value.outlet).collect();
         graph.output_names = (0..outputs.len()).map(|index| format!("output{index}")).collect();
-        self.editor.finish()
+        self.rewriter.finish()
     }
 }
 
 /// Returns the output shape of a window.
-pub fn windowed(x: &Value, window: &Window) -> Vec<usize> {
+pub(crate) fn windowed(x: &Value, window: &Window) -> Vec<usize> {
     let mut shape = vec![x.shape[0], window.output_channels as usize];
     for axis in 0..window.kernel.len() {
         let size = x.shape[2 + axis];

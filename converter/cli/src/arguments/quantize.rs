@@ -1,7 +1,7 @@
 //! The command-line options that choose how a network is quantized.
 
 use clap::Args;
-use hardtack_converter::quantize::{Equalize, Int16, Method, Rounding, Settings, Sparsity};
+use hardtack_converter::{Equalize, Int16, QuantizeOptions, RangeMethod, Rounding, Sparsity};
 
 use super::percent;
 
@@ -14,7 +14,7 @@ pub struct Quantize {
     /// METHOD is min-max, moving-average, percentile, entropy, mse or auto. auto chooses for each
     /// tensor the method with the smallest error.
     #[arg(long, value_name = "METHOD", default_value = "auto", value_parser = method)]
-    pub ranges: Method,
+    pub ranges: RangeMethod,
     /// Scale the channels of activations to similar ranges by HOW: auto or off.
     ///
     /// Cross-layer equalization: auto scales only where that reduces the error on the calibration
@@ -68,8 +68,8 @@ pub struct Quantize {
 
 impl Quantize {
     /// Returns the settings for the converter.
-    pub fn settings(&self) -> Settings {
-        Settings {
+    pub fn settings(&self) -> QuantizeOptions {
+        QuantizeOptions {
             method: self.ranges,
             equalize: self.equalize,
             rounding: self.rounding,
@@ -128,10 +128,10 @@ fn rounding(name: &str) -> Result<Rounding, String> {
     }
 }
 
-fn method(name: &str) -> Result<Method, String> {
-    let methods = || [Method::Auto].into_iter().chain(Method::ALL);
+fn method(name: &str) -> Result<RangeMethod, String> {
+    let methods = || [RangeMethod::Auto].into_iter().chain(RangeMethod::ALL);
     methods().find(|method| method.name() == name).ok_or_else(|| {
-        let names: Vec<&str> = methods().map(Method::name).collect();
+        let names: Vec<&str> = methods().map(RangeMethod::name).collect();
         format!("unknown method; use one of {}", names.join(", "))
     })
 }

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Read as _, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use hardtack_converter::{WholeFile, WriteError, check_output};
+use hardtack_converter::{AtomicFile, WriteError, check_output};
 
 use super::{print, say_lines, write_out};
 
@@ -73,7 +73,7 @@ fn advised(error: WriteError) -> anyhow::Error {
 /// An output that appears only when it is complete.
 pub enum Output {
     /// A file.
-    File(Box<WholeFile>),
+    File(Box<AtomicFile>),
     /// Standard output. A temporary file holds the bytes until they are complete.
     Stdout(File),
 }
@@ -85,7 +85,7 @@ impl Output {
     /// When the file cannot be created.
     pub fn new(path: &Path) -> anyhow::Result<Output> {
         if !is_stdout(path) {
-            return Ok(Output::File(WholeFile::new(path).map_err(advised)?.into()));
+            return Ok(Output::File(AtomicFile::new(path).map_err(advised)?.into()));
         }
         let file = tempfile::tempfile().context("cannot create a temporary file")?;
         Ok(Output::Stdout(file))

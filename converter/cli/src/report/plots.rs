@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use hardtack_converter::{RangeReport, Spread, WeightsReport};
+use hardtack_converter::{HistogramReport, RangeReport, WeightsReport};
 
 use crate::output::escaped;
 
@@ -129,7 +129,7 @@ fn tallest(counts: &[u64]) -> f64 {
 }
 
 /// Draws the histogram of a tensor and its quantized range.
-pub fn spread(spread: &Spread, range: Option<&RangeReport>) -> anyhow::Result<String> {
+pub fn spread(spread: &HistogramReport, range: Option<&RangeReport>) -> anyhow::Result<String> {
     let [low, high] = spread.seen.map(f64::from);
     let high = if high > low { high } else { low + 1.0 };
     let top = tallest(&spread.counts);
@@ -250,9 +250,9 @@ mod tests {
 
     #[test]
     fn a_histogram_shows_both_ends_of_the_quantized_range() {
-        let spread_of = Spread { seen: [-1.0, 3.0], zeros: 2, counts: vec![5, 0, 100, 1] };
+        let spread_of = HistogramReport { seen: [-1.0, 3.0], zeros: 2, counts: vec![5, 0, 100, 1] };
         let plain = spread(&spread_of, None).unwrap();
-        let method = hardtack_converter::quantize::Method::Mse;
+        let method = hardtack_converter::RangeMethod::Mse;
         let range = RangeReport { seen: [-1.0, 3.0], covered: [-1.0, 2.0], bits: 8, method };
         let covered = spread(&spread_of, Some(&range)).unwrap();
         assert_eq!(plain.matches("#D55E00").count(), 0);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn constant_and_empty_data_can_be_drawn() {
-        let nothing = Spread { seen: [0.0, 0.0], zeros: 9, counts: vec![0; 4] };
+        let nothing = HistogramReport { seen: [0.0, 0.0], zeros: 9, counts: vec![0; 4] };
         assert!(spread(&nothing, None).is_ok());
         assert!(bars("none", ("x", "y"), &[]).is_ok() && bars("zero", ("x", "y"), &[0.0]).is_ok());
         for points in [&[][..], &[(0.0, 0.0)]] {

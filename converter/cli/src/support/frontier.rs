@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use hardtack_converter::{Options, Progress, convert};
+use hardtack_converter::{ConvertOptions, Progress, convert};
 use serde::Serialize;
 
 use crate::output::{bytes, table};
@@ -31,7 +31,7 @@ pub struct Point {
 /// If a conversion or an evaluation fails.
 pub fn measure(
     model: &Path,
-    options: &Options,
+    options: &ConvertOptions,
     baseline: &Baseline,
     weight_bits: &[f64],
     progress: &mut dyn Progress,
@@ -42,7 +42,7 @@ pub fn measure(
     let packed = folder.path().join("point.tackz");
     let mut points = Vec::new();
     for bits in weight_bits {
-        let mut options = Options { transport: Some(packed.clone()), ..options.clone() };
+        let mut options = ConvertOptions { transport: Some(packed.clone()), ..options.clone() };
         options.quantize.weight_bits = Some(*bits);
         options.matrix_bits = Some(*bits);
         let report = convert(model, &bundle, &options, progress)?;

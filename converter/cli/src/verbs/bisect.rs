@@ -2,7 +2,7 @@
 
 use anyhow::{anyhow, bail};
 use hardtack_converter::spec::Spec;
-use hardtack_converter::{LayerReport, Options, convert};
+use hardtack_converter::{ConvertOptions, LayerReport, convert};
 use serde_json::json;
 
 use crate::arguments::{Bisect, MaxError};
@@ -22,7 +22,7 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
         );
     }
     let spec = arguments.pre.as_deref().map(Spec::read).transpose()?;
-    let options = Options {
+    let options = ConvertOptions {
         int8: true,
         set: arguments.set.clone(),
         calibration: Some(arguments.calibrate.clone()),
@@ -32,7 +32,7 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
         preprocess: spec.and_then(|spec| spec.preprocess),
         guarded: true,
         import_limits: arguments.limits.of_import(),
-        ..Options::default()
+        ..ConvertOptions::default()
     };
     let folder = temporary()?;
     let bundle = folder.path().join("bisected.tack");

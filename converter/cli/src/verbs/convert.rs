@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use hardtack_converter::guard;
 use hardtack_converter::import::ImportError;
-use hardtack_converter::quantize::{Rounding, Settings};
 use hardtack_converter::spec::{self, Spec};
-use hardtack_converter::{Error, FloatStorage, MatrixStorage, Options, Progress, Report};
+use hardtack_converter::{ConvertOptions, Error, FloatStorage, MatrixStorage, Progress, Report};
+use hardtack_converter::{QuantizeOptions, Rounding};
 use serde_json::json;
 
 use crate::arguments::{Convert, Float, MaxError, Weights};
@@ -108,7 +108,7 @@ struct Converted {
 /// fraction), converts again with smaller and smaller output errors.
 fn converted(
     arguments: &Convert,
-    options: &Options,
+    options: &ConvertOptions,
     keep: Option<f64>,
     aside: Option<&StagedOutput>,
     quiet: bool,
@@ -178,8 +178,8 @@ pub fn temporary() -> anyhow::Result<tempfile::TempDir> {
 }
 
 /// Returns the options of the same conversion without quantization, pruning and packing.
-fn in_float(options: &Options) -> Options {
-    Options {
+fn in_float(options: &ConvertOptions) -> ConvertOptions {
+    ConvertOptions {
         int8: false,
         integer_io: false,
         arena_limit: None,
@@ -191,7 +191,7 @@ fn in_float(options: &Options) -> Options {
         samples: options.samples.min(1),
         prune_channels: None,
         transport: None,
-        quantize: Settings::default(),
+        quantize: QuantizeOptions::default(),
         ..options.clone()
     }
 }
@@ -202,7 +202,7 @@ fn is_refusal(error: &Error) -> bool {
         Error::Import(ImportError::Stopped(stopped)) => stopped.cause.is_the_model(),
         Error::Parity { .. }
         | Error::Input { .. }
-        | Error::Work { .. }
+        | Error::TooManyMacs { .. }
         | Error::Memory { .. }
         | Error::OutOfMemory { .. }
         | Error::Run(_) => true,
@@ -242,7 +242,7 @@ fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
 }
 
 /// Returns the options of the converter.
-fn options(arguments: &Convert) -> anyhow::Result<Options> {
+fn options(arguments: &Convert) -> anyhow::Result<ConvertOptions> {
     let spec = arguments.pre.as_deref().map(Spec::read).transpose()?;
     let calibration = arguments.calibrate_pre.as_deref().map(Spec::read).transpose()?;
     let labels = match (&arguments.labels, &spec) {
@@ -263,7 +263,7 @@ fn options(arguments: &Convert) -> anyhow::Result<Options> {
     });
     let matrix_bits = quantize.weight_bits;
     // 8 bits is the full resolution: nothing to allocate.
-    Ok(Options {
+    Ok(ConvertOptions {
         name: arguments.name.clone(),
         version: arguments.model_version.clone(),
         set: arguments.set.clone(),

@@ -13,7 +13,7 @@ const ALIGNMENT: usize = 64;
 
 /// The element type, order and shape of an array.
 #[derive(Debug, PartialEq)]
-pub struct Header {
+pub(super) struct Header {
     pub dtype: DType,
     /// Whether the most significant byte of an element comes first.
     pub big_endian: bool,
@@ -24,7 +24,7 @@ pub struct Header {
 
 /// Why an array cannot be read, as a phrase that follows the array's name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub(super) enum Problem {
     /// The element type is not supported, for example text.
     #[error("{0}")]
     Elements(String),
@@ -47,7 +47,7 @@ impl From<&str> for Problem {
 
 impl Header {
     /// Returns the header for the bytes of [`Tensor::to_bytes`].
-    pub fn of(tensor: &Tensor) -> Header {
+    pub(super) fn of(tensor: &Tensor) -> Header {
         Header {
             dtype: tensor.dtype(),
             big_endian: false,
@@ -57,12 +57,12 @@ impl Header {
     }
 
     /// Returns the size of all elements in bytes, or `None` on overflow.
-    pub fn length(&self) -> Option<usize> {
+    pub(super) fn length(&self) -> Option<usize> {
         self.shape.iter().try_fold(self.dtype.size()?, |n, dim| n.checked_mul(*dim))
     }
 
     /// Reads a header up to the first element.
-    pub fn read(reader: &mut impl Read) -> Result<Header, Problem> {
+    pub(super) fn read(reader: &mut impl Read) -> Result<Header, Problem> {
         let mut take = |length: usize| {
             let mut bytes = vec![0; length];
             reader.read_exact(&mut bytes).map(|()| bytes).map_err(|_| "ends within its header")
@@ -141,7 +141,7 @@ impl Header {
     }
 
     /// Formats the header in format version 1.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let kind = match self.dtype {
             DType::Bool => "|b1",
             DType::I8 => "|i1",

@@ -12,14 +12,13 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use hardtack::{Data, Tensor};
+use header::{Header, Problem};
 use thiserror::Error;
 use zip::write::SimpleFileOptions;
 
+use crate::atomic_file::{AtomicFile, WriteError};
+
 pub use archive::{Archive, Description};
-
-use header::{Header, Problem};
-
-use crate::whole::{WholeFile, WriteError};
 
 /// The error type of array files.
 #[derive(Debug, Error)]
@@ -123,7 +122,7 @@ pub fn write_npz<'a>(
     path: &Path,
     arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<(), Error> {
-    let mut file = WholeFile::new(path)?;
+    let mut file = AtomicFile::new(path)?;
     write_npz_to(&mut file, arrays)
         .map_err(|source| WriteError::Write { path: path.into(), source })?;
     Ok(file.put()?)

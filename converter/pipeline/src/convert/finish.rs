@@ -7,16 +7,16 @@ use hardtack_bundle::graph::Graph;
 use hardtack_bundle::{DType, Sealed};
 
 use super::prepare::Prepared;
-use super::{DRAWS, Work, size};
+use super::{Conversion, NOISE_MULTIPLE, size};
+use crate::atomic_file::AtomicFile;
 use crate::emit::{self, Contents};
 use crate::error::Error;
+use crate::offloaded_model::ModelSource as _;
 use crate::report::Report;
-use crate::resting::Sleeper as _;
 use crate::samples::{First, Samples};
-use crate::whole::WholeFile;
-use crate::{parity, quantize};
+use crate::{parity, storage};
 
-impl Work<'_> {
+impl Conversion<'_> {
     pub(super) fn emit(
         &mut self,
         prepared: Prepared,
@@ -24,7 +24,7 @@ impl Work<'_> {
     ) -> Result<Sealed<'static>, Error> {
         let began = self.begin("emit");
         let source = self.source.as_ref().expect("imported before");
-        let affordable = match samples.are_real() {
+        let affordable = match samples.are_user_data() {
             true => emit::affordable(&*samples.inputs, size(&prepared.model).1)?,
             false => 1,
         };
@@ -40,15 +40,17 @@ impl Work<'_> {
         let outputs = parity::outputs(&prepared.model, &few)?;
         // Dynamic quantization amplifies rounding: a different summation order can select a
         // different integer.
-        let rounding = match quantize::dynamic::constants(prepared.model.graph()).is_empty() {
+        let rounding = match storage::dynamic::constants(prepared.model.graph()).is_empty() {
             true => 0.0,
-            false => DRAWS * parity::sensitivity(&prepared.model, &few, &outputs)?.of_range,
+            false => {
+                NOISE_MULTIPLE * parity::sensitivity(&prepared.model, &few, &outputs)?.of_range
+            }
         };
         let (nodes, size) = (prepared.model.graph().nodes.len(), size(&prepared.model));
         let contents = Contents {
             prepared: prepared.prepared,
             name: &self.name,
-            ports: self.ports(),
+            signature: self.signature(),
             source,
             options: &self.options,
             figures: &self.figures,
@@ -57,7 +59,7 @@ impl Work<'_> {
             golden: (golden, &outputs),
             rounding,
         };
-        let bundle = emit::emit(prepared.model.awake()?, &contents)?;
+        let bundle = emit::emit(prepared.model.load()?, &contents)?;
         self.digest = bundle.root().to_string();
         self.end_of("emit", began, (nodes, size), None);
         Ok(bundle)
@@ -65,7 +67,7 @@ impl Work<'_> {
 
     /// Generates one sample within the range of the first calibration sample.
     fn generated(&self, graph: &Graph, samples: &Samples) -> Result<Samples, Error> {
-        let mut random = Samples::drawn(graph, 1)?;
+        let mut random = Samples::generated(graph, 1)?;
         let mut inputs = Vec::new();
         let real = samples.inputs.sample(0)?;
         let rules = random.generators[0].iter_mut().zip(&graph.inputs);
@@ -79,8 +81,8 @@ impl Work<'_> {
                     generator.high += 1.0;
                 }
             }
-            let drawn = hardtack::golden::generate(real.dtype(), real.shape(), generator);
-            inputs.push(drawn.ok_or_else(|| Error::Input {
+            let generated = hardtack::golden::generate(real.dtype(), real.shape(), generator);
+            inputs.push(generated.ok_or_else(|| Error::Input {
                 input: graph.nodes[*input as usize].name.clone(),
                 shape: real.shape().into(),
             })?);
@@ -94,12 +96,12 @@ impl Work<'_> {
             let path = path.to_path_buf();
             move |source| Error::Write { path, source }
         };
-        let mut file = WholeFile::new(output)?;
+        let mut file = AtomicFile::new(output)?;
         bundle.write(|piece| file.write_all(piece)).map_err(failed(output))?;
         let mut transport_bytes = None;
         // Write both files completely before either is renamed into place.
         if let Some(path) = &self.options.transport {
-            let mut beside = WholeFile::new(path)?;
+            let mut beside = AtomicFile::new(path)?;
             let packed = hardtack_transport::pack(&bundle.to_bytes())?;
             beside.write_all(&packed).map_err(failed(path))?;
             transport_bytes = Some(packed.len() as u64);

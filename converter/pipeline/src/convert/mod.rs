@@ -12,22 +12,22 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Graph, Node, Operator};
 
 use crate::error::Error;
-use crate::guard;
-use crate::import::{self, ImportOptions, Source};
-use crate::options::{MatrixStorage, Options};
+use crate::graph::io::Signature;
+use crate::import::{self, ImportOptions, SourceFile};
+use crate::offloaded_model::{ModelSource as _, OffloadedModel};
+use crate::options::{ConvertOptions, MatrixStorage};
 use crate::parity::{self, Difference};
-use crate::ports::Ports;
-use crate::prune::{self, PruneReport};
+use crate::progress::Progress;
 use crate::report::{
-    FigureReport, FloatNode, GraphNode, LayerReport, Progress, Report, StageReport,
+    FigureReport, FloatNode, GraphNode, LayerReport, PruneReport, Report, StageReport,
 };
-use crate::resting::{Resting, Sleeper as _};
-use crate::samples::{First, Samples, Source as _};
+use crate::samples::{First, SampleSource as _, Samples};
+use crate::{guard, prune};
 
 /// The number of samples on which the outputs of stages are compared.
-const COMPARED: usize = 4;
+const COMPARED_SAMPLES: usize = 4;
 /// A stage may change outputs by at most this multiple of the measured rounding noise.
-const DRAWS: f64 = 4.0;
+const NOISE_MULTIPLE: f64 = 4.0;
 
 /// Converts the ONNX file `source` into the bundle `output`.
 ///
@@ -43,7 +43,7 @@ const DRAWS: f64 = 4.0;
 /// # Examples
 ///
 /// ```
-/// use hardtack_converter::{Options, Silent, convert};
+/// use hardtack_converter::{ConvertOptions, NoProgress, convert};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
@@ -53,7 +53,7 @@ const DRAWS: f64 = 4.0;
 /// # }
 /// # std::env::set_current_dir(&folder)?;
 /// let (source, output) = ("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref());
-/// let report = convert(source, output, &Options::default(), &mut Silent)?;
+/// let report = convert(source, output, &ConvertOptions::default(), &mut NoProgress)?;
 /// println!("{} bytes of ONNX became {} bytes", report.source_bytes, report.bundle_bytes);
 /// assert!(std::fs::exists("kws.tack")?);
 /// # Ok(())
@@ -62,32 +62,32 @@ const DRAWS: f64 = 4.0;
 pub fn convert(
     source: &Path,
     output: &Path,
-    options: &Options,
+    options: &ConvertOptions,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
-    let mut work = Work::new(source, options, progress)?;
-    let original = work.import()?;
-    let mut samples = work.samples(&original)?;
-    let folded = work.fold(original, &samples)?;
-    let pruned = work.prune(folded, &samples)?;
-    let quantized = work.quantize(pruned, &mut samples)?;
-    let prepared = work.prepare(quantized, &samples)?;
-    let bundle = work.emit(prepared, &samples)?;
-    work.write(output, &bundle)
+    let mut conversion = Conversion::new(source, options, progress)?;
+    let original = conversion.import()?;
+    let mut samples = conversion.samples(&original)?;
+    let folded = conversion.fold(original, &samples)?;
+    let pruned = conversion.prune(folded, &samples)?;
+    let quantized = conversion.quantize(pruned, &mut samples)?;
+    let prepared = conversion.prepare(quantized, &samples)?;
+    let bundle = conversion.emit(prepared, &samples)?;
+    conversion.write(output, &bundle)
 }
 
 /// The state of a conversion between its stages.
-struct Work<'a> {
+struct Conversion<'a> {
     path: &'a Path,
-    options: Options,
+    options: ConvertOptions,
     progress: &'a mut dyn Progress,
     name: String,
-    source: Option<Source>,
-    ports: Option<Ports>,
+    source: Option<SourceFile>,
+    signature: Option<Signature>,
     /// The imported model's outputs on the compared samples.
     expected: Vec<Vec<Tensor>>,
     /// The outputs on the same samples after the last stage, if they are known.
-    given: Option<Vec<Vec<Tensor>>>,
+    last_outputs: Option<Vec<Vec<Tensor>>>,
     stages: Vec<StageReport>,
     figures: Vec<FigureReport>,
     pruned: Option<PruneReport>,
@@ -100,12 +100,12 @@ struct Work<'a> {
     warnings: Vec<String>,
 }
 
-impl<'a> Work<'a> {
+impl<'a> Conversion<'a> {
     fn new(
         path: &'a Path,
-        options: &Options,
+        options: &ConvertOptions,
         progress: &'a mut dyn Progress,
-    ) -> Result<Work<'a>, Error> {
+    ) -> Result<Conversion<'a>, Error> {
         if options.int8 && options.calibration.is_none() {
             return Err(Error::Options(
                 "INT8 needs calibration data: give --calibrate an .npz file, or a folder of \
@@ -128,15 +128,15 @@ impl<'a> Work<'a> {
         let name = options.name.clone().unwrap_or_else(|| {
             path.file_stem().map_or("model".into(), |stem| stem.to_string_lossy().into())
         });
-        Ok(Work {
+        Ok(Conversion {
             path,
             options: options.resolved(),
             progress,
             name,
             source: None,
-            ports: None,
+            signature: None,
             expected: Vec::new(),
-            given: None,
+            last_outputs: None,
             stages: Vec::new(),
             figures: Vec::new(),
             pruned: None,
@@ -150,7 +150,7 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn import(&mut self) -> Result<Resting, Error> {
+    fn import(&mut self) -> Result<OffloadedModel, Error> {
         let began = self.begin("import");
         let settings = ImportOptions { set: self.options.set.clone() };
         let imported = if self.options.guarded {
@@ -158,18 +158,19 @@ impl<'a> Work<'a> {
         } else {
             import::import(self.path, &settings)?
         };
-        self.ports = Some(Ports::of(&imported.model.graph, self.options.preprocess.as_ref()));
+        self.signature =
+            Some(Signature::of(&imported.model.graph, self.options.preprocess.as_ref()));
         if self.options.labels.is_empty() {
             self.options.labels = imported.source.labels.clone();
         }
         self.source = Some(imported.source);
-        let model = Resting::new(imported.model)?;
+        let model = OffloadedModel::new(imported.model)?;
         self.end("import", began, &model, None);
         Ok(model)
     }
 
     /// Reads or generates the samples, and computes the imported model's outputs on them.
-    fn samples(&mut self, original: &Resting) -> Result<Samples, Error> {
+    fn samples(&mut self, original: &OffloadedModel) -> Result<Samples, Error> {
         self.progress.stage("samples");
         let samples = match &self.options.calibration {
             Some(path) => self.read(path, self.options.samples, original.graph())?,
@@ -178,69 +179,78 @@ impl<'a> Work<'a> {
         if self.options.int8 {
             samples.check_calibration()?;
         }
-        self.expected = parity::outputs(original, &compared(&samples))?;
+        self.expected = parity::outputs(original, &compared_samples(&samples))?;
         Ok(samples)
     }
 
     /// Reads data for the model's inputs and pre-processes it.
     fn read(&self, path: &Path, limit: usize, graph: &Graph) -> Result<Samples, Error> {
-        let ports = self.ports();
-        let input = ports.inputs.first().ok_or_else(|| {
+        let signature = self.signature();
+        let input = signature.inputs.first().ok_or_else(|| {
             Error::Options("the model has no input, so it cannot read calibration data".into())
         })?;
-        let port = input.port()?;
+        let port = input.manifest_port()?;
         let own = self.options.calibration_preprocess.as_ref();
         let preprocessor = match own.or(self.options.preprocess.as_ref()) {
             Some(preprocess) => Preprocessor::new(preprocess.clone(), &port)?,
             None => Preprocessor::identity(&port),
         };
-        Samples::read(path, limit, graph, ports, &preprocessor)
+        Samples::read(path, limit, graph, signature, &preprocessor)
     }
 
-    fn fold(&mut self, original: Resting, samples: &Samples) -> Result<Resting, Error> {
+    fn fold(
+        &mut self,
+        original: OffloadedModel,
+        samples: &Samples,
+    ) -> Result<OffloadedModel, Error> {
         let began = self.begin("fold");
-        let folded = Resting::new(crate::fold::fold(self.ready(original.awake()?)))?;
-        let (difference, given) = self.keeps_numbers("fold", &self.expected, &folded, samples)?;
-        self.given = Some(given);
-        self.figure("parity of fold", difference, samples);
+        let folded = OffloadedModel::new(crate::fold::fold(self.without_blocks(original.load()?)))?;
+        let (difference, last_outputs) =
+            self.check_parity("fold", &self.expected, &folded, samples)?;
+        self.last_outputs = Some(last_outputs);
+        self.record_figure("parity of fold", difference, samples);
         self.end("fold", began, &folded, Some(difference));
         Ok(folded)
     }
 
     /// Dequantizes block-quantized weights if later stages change or quantize the model: they do
     /// not support per-block scales.
-    fn ready(&self, model: Model) -> Model {
+    fn without_blocks(&self, model: Model) -> Model {
         let changes = self.options.int8 || self.options.prune_channels.is_some();
-        match changes || model.graph.nodes.iter().any(states_scales) {
+        match changes || model.graph.nodes.iter().any(is_prequantized) {
             true => crate::fold::real_blocks(model),
             false => model,
         }
     }
 
-    fn prune(&mut self, model: Resting, samples: &Samples) -> Result<Resting, Error> {
+    fn prune(&mut self, model: OffloadedModel, samples: &Samples) -> Result<OffloadedModel, Error> {
         let Some(target) = self.options.prune_channels else { return Ok(model) };
         let began = self.begin("prune");
         let progress = &mut *self.progress;
         let (pruned, report) = prune::prune(
-            &model.awake()?,
+            &model.load()?,
             &*samples.inputs,
             target,
             self.options.int8,
             &mut |done, of| progress.step(done, of),
         )?;
-        let pruned = Resting::new(pruned)?;
-        let got = parity::outputs(&pruned, &compared(samples))?;
+        let pruned = OffloadedModel::new(pruned)?;
+        let got = parity::outputs(&pruned, &compared_samples(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
-        self.given = Some(got);
-        self.figure("largest difference by pruning, of the output's range", difference, samples);
+        self.last_outputs = Some(got);
+        self.record_figure(
+            "largest difference by pruning, of the output's range",
+            difference,
+            samples,
+        );
         self.warnings.extend(report.warning.clone());
         self.pruned = Some(report);
         self.end("prune", began, &pruned, Some(difference));
         Ok(pruned)
     }
 
-    fn ports(&self) -> &Ports {
-        self.ports.as_ref().expect("imported before")
+    fn signature(&self) -> &Signature {
+        self.signature.as_ref().expect("imported before")
     }
 
     fn begin(&mut self, stage: &'static str) -> Instant {
@@ -248,7 +258,13 @@ impl<'a> Work<'a> {
         Instant::now()
     }
 
-    fn end(&mut self, name: &'static str, began: Instant, model: &Resting, parity: Option<f64>) {
+    fn end(
+        &mut self,
+        name: &'static str,
+        began: Instant,
+        model: &OffloadedModel,
+        parity: Option<f64>,
+    ) {
         self.end_of(name, began, (model.graph().nodes.len(), size(model)), parity);
     }
 
@@ -274,20 +290,20 @@ impl<'a> Work<'a> {
     ///
     /// # Errors
     /// Returns [`Error::Parity`] if rounding does not explain the difference.
-    fn keeps_numbers(
+    fn check_parity(
         &self,
         stage: &'static str,
         before: &[Vec<Tensor>],
-        model: &Resting,
+        model: &OffloadedModel,
         samples: &Samples,
     ) -> Result<(f64, Vec<Vec<Tensor>>), Error> {
-        let few = compared(samples);
+        let few = compared_samples(samples);
         let after = parity::outputs(model, &few)?;
         let Difference { of_range, differs } = parity::compare(before, &after);
         // Some inputs make some models very sensitive to rounding, and summation order differs
         // between processors. The measured sensitivity is a single random draw.
-        let explained =
-            !differs || of_range <= DRAWS * parity::sensitivity(model, &few, &after)?.of_range;
+        let explained = !differs
+            || of_range <= NOISE_MULTIPLE * parity::sensitivity(model, &few, &after)?.of_range;
         if explained {
             return Ok((of_range, after));
         }
@@ -299,26 +315,26 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn figure(&mut self, name: &str, value: f64, samples: &Samples) {
+    fn record_figure(&mut self, name: &str, value: f64, samples: &Samples) {
         self.figures.push(FigureReport {
             name: name.into(),
             value,
-            samples: compared(samples).count() as u32,
+            samples: compared_samples(samples).count() as u32,
             source: samples.source.clone(),
         });
     }
 }
 
-fn states_scales(node: &Node) -> bool {
+fn is_prequantized(node: &Node) -> bool {
     matches!(node.operator, Operator::QuantizeLinear(_))
 }
 
-fn compared(samples: &Samples) -> First<'_> {
-    First(&*samples.inputs, COMPARED)
+fn compared_samples(samples: &Samples) -> First<'_> {
+    First(&*samples.inputs, COMPARED_SAMPLES)
 }
 
 /// Returns the number of elements in constant tensors, and the bytes of constants and programs.
-fn size(model: &Resting) -> (u64, u64) {
+fn size(model: &OffloadedModel) -> (u64, u64) {
     let (mut parameters, mut bytes) = (0, 0);
     for constant in &model.graph().constants {
         // Symbolic dimensions have no size.

@@ -3,43 +3,46 @@
 use hardtack::Model;
 use hardtack_bundle::graph::Graph;
 
-use super::{Work, compared};
-use crate::emit;
+use super::{Conversion, compared_samples};
 use crate::error::Error;
-use crate::narrow::narrow;
+use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::{FloatStorage, MatrixStorage};
-use crate::resting::{Resting, Sleeper as _};
 use crate::samples::Samples;
-use crate::{parity, quantize};
+use crate::storage::compact::compact;
+use crate::{parity, storage};
 
 /// A model, and whether its graph is already simplified for loading.
 pub(super) struct Prepared {
-    pub(super) model: Resting,
+    pub(super) model: OffloadedModel,
     pub(super) prepared: bool,
 }
 
-impl Work<'_> {
+impl Conversion<'_> {
     /// Converts float weights to the requested storage types, and applies the graph simplifications
     /// that do not depend on the target machine.
-    pub(super) fn prepare(&mut self, model: Resting, samples: &Samples) -> Result<Prepared, Error> {
+    pub(super) fn prepare(
+        &mut self,
+        model: OffloadedModel,
+        samples: &Samples,
+    ) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
-        let before = match self.given.take() {
-            Some(given) => given,
-            None => parity::outputs(&model, &compared(samples))?,
+        let before = match self.last_outputs.take() {
+            Some(last_outputs) => last_outputs,
+            None => parity::outputs(&model, &compared_samples(samples))?,
         };
-        let (model, mut stored) = match self.multiplies(model.graph()) {
+        let (model, mut stored) = match self.is_dynamic(model.graph()) {
             true => {
-                let (model, stored) = self.multiply(model.awake()?);
-                (Resting::new(model)?, stored)
+                let (model, stored) = self.quantize_dynamically(model.load()?);
+                (OffloadedModel::new(model)?, stored)
             }
             false => (model, Vec::new()),
         };
         let products = match stored.is_empty() {
             true => None,
-            false => Some(parity::outputs(&model, &compared(samples))?),
+            false => Some(parity::outputs(&model, &compared_samples(samples))?),
         };
-        let prepared = match hardtack::float::prepare(model.awake()?) {
-            Ok(simpler) => Prepared { model: Resting::new(simpler)?, prepared: true },
+        let prepared = match hardtack::float::prepare(model.load()?) {
+            Ok(simpler) => Prepared { model: OffloadedModel::new(simpler)?, prepared: true },
             Err(error) => {
                 self.warnings.push(format!(
                     "the graph could not be simplified and is stored as imported, so loading takes \
@@ -49,50 +52,50 @@ impl Work<'_> {
             }
         };
         let products = products.as_ref().unwrap_or(&before);
-        let (difference, _) = self.keeps_numbers("prepare", products, &prepared.model, samples)?;
-        let mut model = prepared.model.awake()?;
+        let (difference, _) = self.check_parity("prepare", products, &prepared.model, samples)?;
+        let mut model = prepared.model.load()?;
         if self.options.float != FloatStorage::F32 {
-            model = emit::halve(model, self.options.float);
+            model = storage::half_precision::to_16_bits(model, self.options.float);
             stored.push(self.options.float.dtype().name());
         }
         let matrices = self.options.matrices();
         if matrices != MatrixStorage::Float {
             // With dynamic quantization, `multiply` has already allocated the bits.
             let bits = self.options.matrix_bits().filter(|_| !self.options.dynamic);
-            let (with_integers, count) = quantize::matrices::store(model, matrices, bits);
+            let (with_integers, count) = storage::matrices::store(model, matrices, bits);
             model = with_integers;
             stored.extend((count > 0).then_some(matrices.name()));
         }
-        let model = Resting::new(narrow(quantize::lookup::in_integers(model)))?;
+        let model = OffloadedModel::new(compact(storage::gather::gather_integers(model)))?;
         let prepared = Prepared { model, ..prepared };
         let mut of_range = difference;
         if !stored.is_empty() {
-            let after = parity::outputs(&prepared.model, &compared(samples))?;
+            let after = parity::outputs(&prepared.model, &compared_samples(samples))?;
             of_range = parity::compare(&before, &after).of_range;
             let name = format!(
                 "largest difference by {} weights, of the output's range",
                 stored.join(" and ")
             );
-            self.figure(&name, of_range, samples);
+            self.record_figure(&name, of_range, samples);
         }
         self.end("prepare", began, &prepared.model, Some(of_range));
         Ok(prepared)
     }
 
     /// Returns whether the source or the user asks for dynamic quantization.
-    pub(super) fn multiplies(&self, graph: &Graph) -> bool {
-        self.options.dynamic || !quantize::dynamic::constants(graph).is_empty()
+    pub(super) fn is_dynamic(&self, graph: &Graph) -> bool {
+        self.options.dynamic || !storage::dynamic::constants(graph).is_empty()
     }
 
     /// Applies dynamic quantization if requested, and fuses biases into all dynamically quantized
     /// matmuls. Returns the name of their weights, if there are any. This must precede graph
     /// simplification, which would hide matmuls.
-    fn multiply(&mut self, mut model: Model) -> (Model, Vec<&'static str>) {
+    fn quantize_dynamically(&mut self, mut model: Model) -> (Model, Vec<&'static str>) {
         let mut stored = Vec::new();
         if self.options.dynamic {
             let bits = self.options.matrix_bits();
-            let (with_integers, _) = quantize::matrices::store(model, MatrixStorage::Int8, bits);
-            let (with_products, count) = quantize::dynamic::multiply(with_integers);
+            let (with_integers, _) = storage::matrices::store(model, MatrixStorage::Int8, bits);
+            let (with_products, count) = storage::dynamic::quantize_matmuls(with_integers);
             model = with_products;
             if count > 0 {
                 stored.push("dynamically multiplied");
@@ -101,6 +104,6 @@ impl Work<'_> {
                 self.warnings.push(sentence.into());
             }
         }
-        (quantize::dynamic::fuse(model), stored)
+        (storage::dynamic::fuse_biases(model), stored)
     }
 }

@@ -2,26 +2,26 @@
 
 use hardtack_bundle::graph::{Node, Operator};
 
-use super::{Work, compared, states_scales};
+use super::{Conversion, compared_samples, is_prequantized};
 use crate::error::Error;
+use crate::graph::summary::graph_summary;
+use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::MatrixStorage;
-use crate::outline::outline;
 use crate::report::FloatNode;
-use crate::resting::{Resting, Sleeper as _};
 use crate::samples::{First, Samples};
 use crate::{parity, quantize};
 
 /// The maximum number of samples on which the error of each layer is measured.
-const MEASURED: usize = 8;
+const MEASURED_SAMPLES: usize = 8;
 
-impl Work<'_> {
+impl Conversion<'_> {
     pub(super) fn quantize(
         &mut self,
-        model: Resting,
+        model: OffloadedModel,
         samples: &mut Samples,
-    ) -> Result<Resting, Error> {
+    ) -> Result<OffloadedModel, Error> {
         // A pre-quantized (QDQ or QOperator) model is lowered even without --int8.
-        if !self.options.int8 && !model.graph().nodes.iter().any(states_scales) {
+        if !self.options.int8 && !model.graph().nodes.iter().any(is_prequantized) {
             if self.options.integer_io {
                 return Err(Error::Options("--integer-io requires INT8; add --int8".into()));
             }
@@ -31,7 +31,7 @@ impl Work<'_> {
                 return Err(Error::Options(format!("--{name} requires INT8; add --int8")));
             }
             let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
-            let dynamic = self.multiplies(model.graph());
+            let dynamic = self.is_dynamic(model.graph());
             if !dynamic && model.graph().nodes.iter().any(integers) {
                 self.warnings.push(
                     "the model has integer weights but no activation scales, so it runs in float; \
@@ -39,22 +39,22 @@ impl Work<'_> {
                         .into(),
                 );
             }
-            self.graph = outline(&model.awake()?, |_| None);
+            self.graph = graph_summary(&model.load()?, |_| None);
             return Ok(model);
         }
         let began = self.begin("quantize");
         let measured = match &self.options.measure {
-            Some(path) => Some(self.read(path, MEASURED, model.graph())?.inputs),
+            Some(path) => Some(self.read(path, MEASURED_SAMPLES, model.graph())?.inputs),
             None => None,
         };
-        let measured = First(&**measured.as_ref().unwrap_or(&samples.inputs), MEASURED);
+        let measured = First(&**measured.as_ref().unwrap_or(&samples.inputs), MEASURED_SAMPLES);
         let progress = &mut *self.progress;
         let mut step = |done, of| progress.step(done, of);
-        let (real, settings) = (samples.are_real(), &self.options.quantize);
-        let awake = model.awake()?;
+        let (real, settings) = (samples.are_user_data(), &self.options.quantize);
+        let loaded = model.load()?;
         drop(model);
         let mut quantized =
-            quantize::quantize(awake, &*samples.inputs, &measured, real, settings, &mut step)?;
+            quantize::quantize(loaded, &*samples.inputs, &measured, real, settings, &mut step)?;
         let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {
@@ -65,17 +65,18 @@ impl Work<'_> {
             })?;
         }
         self.arena_bytes = quantize::arena::bytes(programs, packing);
-        let told = |nodes: Vec<quantize::Told>| -> Vec<FloatNode> {
-            let told = nodes.into_iter();
-            told.map(|told| FloatNode {
-                node: told.node,
-                operator: told.operator,
-                reason: told.reason,
-            })
-            .collect()
+        let float_nodes = |nodes: Vec<quantize::NodeReason>| -> Vec<FloatNode> {
+            let float_nodes = nodes.into_iter();
+            float_nodes
+                .map(|float_nodes| FloatNode {
+                    node: float_nodes.node,
+                    operator: float_nodes.operator,
+                    reason: float_nodes.reason,
+                })
+                .collect()
         };
-        self.float_nodes = told(quantized.left_in_float);
-        self.int16_nodes = told(quantized.int16);
+        self.float_nodes = float_nodes(quantized.left_in_float);
+        self.int16_nodes = float_nodes(quantized.int16);
         self.layers = quantized.layers;
         self.graph = quantized.graph;
         self.warnings.extend(quantized.warnings);
@@ -98,19 +99,23 @@ impl Work<'_> {
                 first.reason,
             ));
         }
-        let mut model = Resting::new(quantized.model)?;
-        let got = parity::outputs(&model, &compared(samples))?;
+        let mut model = OffloadedModel::new(quantized.model)?;
+        let got = parity::outputs(&model, &compared_samples(samples))?;
         let difference = parity::compare(&self.expected, &got);
-        self.given = Some(got);
-        self.figure("largest INT8 difference, of the output's range", difference.of_range, samples);
+        self.last_outputs = Some(got);
+        self.record_figure(
+            "largest INT8 difference, of the output's range",
+            difference.of_range,
+            samples,
+        );
         if self.options.integer_io {
-            let ports = self.ports.as_mut().expect("imported before");
-            let few = compared(samples);
-            let mut awake = model.awake()?;
-            let integers = quantize::integer_io::integer_io(&mut awake, ports, &few)?;
-            model = Resting::new(awake)?;
+            let signature = self.signature.as_mut().expect("imported before");
+            let few = compared_samples(samples);
+            let mut loaded = model.load()?;
+            let integers = quantize::integer_io::integer_io(&mut loaded, signature, &few)?;
+            model = OffloadedModel::new(loaded)?;
             samples.inputs = Box::new(integers);
-            self.given = None;
+            self.last_outputs = None;
         }
         self.end("quantize", began, &model, Some(difference.of_range));
         Ok(model)

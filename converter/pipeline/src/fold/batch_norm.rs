@@ -6,18 +6,18 @@ use std::collections::HashMap;
 use hardtack::{Constant, Data, Tensor};
 use hardtack_bundle::graph::{Binary, Conv, ImageLayout, KernelLayout, Operator, Outlet};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// Fuses all such nodes. Returns their number.
-pub fn merge(editor: &mut Editor) -> usize {
+pub(super) fn merge(rewriter: &mut Rewriter) -> usize {
     let mut merged = 0;
-    let mut uses = editor.uses();
-    for index in 0..editor.model.graph.nodes.len() {
+    let mut uses = rewriter.uses();
+    for index in 0..rewriter.model.graph.nodes.len() {
         let here = Outlet { node: index as u32, slot: 0 };
-        if editor.resolve(here) != here {
+        if rewriter.resolve(here) != here {
             continue;
         }
-        if let Some(conv) = merge_one(editor, index, &uses) {
+        if let Some(conv) = merge_one(rewriter, index, &uses) {
             // Readers of the node now read the convolution.
             let count = uses.get(&here).copied().unwrap_or(0);
             uses.insert(conv, count);
@@ -35,30 +35,34 @@ struct Affine {
 
 /// Fuses a node if possible. Returns the output of the new convolution. `uses` counts the readers
 /// of each value.
-fn merge_one(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) -> Option<Outlet> {
-    let node = editor.node(index);
+fn merge_one(
+    rewriter: &mut Rewriter,
+    index: usize,
+    uses: &HashMap<Outlet, usize>,
+) -> Option<Outlet> {
+    let node = rewriter.node(index);
     let Operator::Binary(kind) = node.operator else { return None };
     let [left, right] = node.inputs[..] else { return None };
-    let (left, right) = (editor.resolve(left), editor.resolve(right));
+    let (left, right) = (rewriter.resolve(left), rewriter.resolve(right));
     let commutes = matches!(kind, Binary::Add | Binary::Multiply);
     let is_conv =
-        |outlet: Outlet| matches!(editor.node(outlet.node as usize).operator, Operator::Conv(_));
+        |outlet: Outlet| matches!(rewriter.node(outlet.node as usize).operator, Operator::Conv(_));
     let (value, constant) = match () {
         _ if is_conv(left) => (left, right),
         _ if is_conv(right) && commutes => (right, left),
         _ => return None,
     };
-    let conv = editor.node(value.node as usize);
+    let conv = rewriter.node(value.node as usize);
     let Operator::Conv(attributes) = &conv.operator else { return None };
     let attributes = attributes.clone();
     if node.outputs[0] != conv.outputs[0] || uses.get(&value) != Some(&1) {
         return None;
     }
     let channels = attributes.window.output_channels as usize;
-    let operand = per_channel(f32s(editor, constant)?, &attributes, conv.outputs[0].shape.len())?;
+    let operand = per_channel(f32s(rewriter, constant)?, &attributes, conv.outputs[0].shape.len())?;
     let affine = affine(kind, &operand)?;
     let [input, kernel, bias] = conv.inputs[..] else { return None };
-    let (kernel, bias) = (f32s(editor, kernel)?, f32s(editor, bias)?);
+    let (kernel, bias) = (f32s(rewriter, kernel)?, f32s(rewriter, bias)?);
     let bias: Vec<f32> = (0..channels)
         .map(|c| {
             let bias = bias.as_f32().expect("f32")[if bias.len() == 1 { 0 } else { c }];
@@ -67,18 +71,18 @@ fn merge_one(editor: &mut Editor, index: usize, uses: &HashMap<Outlet, usize>) -
         .collect();
     let kernel = scaled(kernel, attributes.kernel_layout, &affine.factor)?;
     let (name, mut merged) = (conv.name.clone(), conv.clone());
-    let kernel = editor.add_constant(format!("{name}.kernel"), kernel);
+    let kernel = rewriter.add_constant(format!("{name}.kernel"), kernel);
     let bias = Tensor::new(&[channels], bias)?;
-    let bias = editor.add_constant(format!("{name}.bias"), Constant::Tensor(bias.into()));
+    let bias = rewriter.add_constant(format!("{name}.bias"), Constant::Tensor(bias.into()));
     merged.inputs = vec![input, kernel, bias];
-    let merged = editor.add(merged);
-    editor.redirect(Outlet { node: index as u32, slot: 0 }, merged);
+    let merged = rewriter.add(merged);
+    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, merged);
     Some(merged)
 }
 
 /// Returns the tensor of a value if it is an f32 constant.
-fn f32s(editor: &Editor, outlet: Outlet) -> Option<&Tensor> {
-    match editor.constant(outlet)? {
+fn f32s(rewriter: &Rewriter, outlet: Outlet) -> Option<&Tensor> {
+    match rewriter.constant(outlet)? {
         Constant::Tensor(tensor) if matches!(tensor.data(), Data::F32(_)) => Some(tensor),
         _ => None,
     }

@@ -3,48 +3,50 @@
 use hardtack::Constant;
 use hardtack_bundle::graph::{Fact, Node, Operator, Outlet};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// The size in bytes up to which folded outputs may be larger than the inputs.
 const ALLOWANCE: usize = 1 << 16;
 
 /// Folds all nodes that can be folded. Returns their number.
-pub fn fold(editor: &mut Editor) -> usize {
-    compute(editor, foldable, ALLOWANCE)
+pub(super) fn fold(rewriter: &mut Rewriter) -> usize {
+    compute(rewriter, foldable, ALLOWANCE)
 }
 
 /// Evaluates the nodes that `chosen` selects and that read only constants. A node is skipped if its
 /// outputs take more than `allowance` bytes and more bytes than its inputs. Returns the number of
 /// evaluated nodes.
-pub fn compute(
-    editor: &mut Editor,
-    chosen: impl Fn(&Editor, &Node) -> bool,
+pub(super) fn compute(
+    rewriter: &mut Rewriter,
+    chosen: impl Fn(&Rewriter, &Node) -> bool,
     allowance: usize,
 ) -> usize {
     let mut folded = 0;
-    for index in 0..editor.model.graph.nodes.len() {
-        let node = editor.node(index);
-        if node.inputs.is_empty() || !chosen(editor, node) {
+    for index in 0..rewriter.model.graph.nodes.len() {
+        let node = rewriter.node(index);
+        if node.inputs.is_empty() || !chosen(rewriter, node) {
             continue;
         }
         let Some(inputs) = node
             .inputs
             .iter()
-            .map(|outlet| editor.constant(*outlet).cloned())
+            .map(|outlet| rewriter.constant(*outlet).cloned())
             .collect::<Option<Vec<_>>>()
         else {
             continue;
         };
-        if stated_bytes(editor, index) > inputs.iter().map(bytes).sum::<usize>().max(allowance) {
+        if stated_bytes(rewriter, index) > inputs.iter().map(bytes).sum::<usize>().max(allowance) {
             continue;
         }
         let (node, name) = (node.clone(), node.name.clone());
         // A node that cannot be evaluated here stays in the graph.
-        let Ok(values) = hardtack::float::evaluate(&editor.model, &node, &inputs) else { continue };
+        let Ok(values) = hardtack::float::evaluate(&rewriter.model, &node, &inputs) else {
+            continue;
+        };
         for (slot, value) in values.into_iter().enumerate() {
             let name = if slot == 0 { name.clone() } else { format!("{name}.{slot}") };
-            let constant = editor.add_constant(name, value);
-            editor.redirect(Outlet { node: index as u32, slot: slot as u32 }, constant);
+            let constant = rewriter.add_constant(name, value);
+            rewriter.redirect(Outlet { node: index as u32, slot: slot as u32 }, constant);
         }
         folded += 1;
     }
@@ -53,7 +55,7 @@ pub fn compute(
 
 /// Returns whether a node may be folded. A dequantization stays if its integers are smaller than
 /// its output, as for weights, but not for their i32 bias.
-fn foldable(editor: &Editor, node: &Node) -> bool {
+fn foldable(rewriter: &Rewriter, node: &Node) -> bool {
     let size = |fact: &Fact| fact.dtype.size().unwrap_or(8);
     match node.operator {
         Operator::Input
@@ -62,7 +64,7 @@ fn foldable(editor: &Editor, node: &Node) -> bool {
         | Operator::Scan(_)
         | Operator::If(_) => false,
         Operator::DequantizeLinear(_) | Operator::DequantizeBlocks(_) => {
-            let read = editor.model.graph.fact(editor.resolve(node.inputs[0]));
+            let read = rewriter.model.graph.fact(rewriter.resolve(node.inputs[0]));
             size(read) >= size(&node.outputs[0])
         }
         _ => true,
@@ -78,8 +80,8 @@ fn bytes(constant: &Constant) -> usize {
 }
 
 /// Returns the bytes of a node's outputs, counting dynamic dimensions as 1.
-fn stated_bytes(editor: &Editor, index: usize) -> usize {
-    let facts = editor.node(index).outputs.iter();
+fn stated_bytes(rewriter: &Rewriter, index: usize) -> usize {
+    let facts = rewriter.node(index).outputs.iter();
     facts
         .map(|fact| {
             let size = fact.dtype.size().unwrap_or(8);

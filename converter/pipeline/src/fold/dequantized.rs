@@ -4,42 +4,42 @@
 use hardtack::Constant;
 use hardtack_bundle::graph::{DequantizeLinear, Fact, Node, Operator, Outlet};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// Moves all such transpositions. Returns their number.
-pub fn rearrange(editor: &mut Editor) -> usize {
+pub(super) fn rearrange(rewriter: &mut Rewriter) -> usize {
     let mut moved = 0;
-    for index in 0..editor.model.graph.nodes.len() {
+    for index in 0..rewriter.model.graph.nodes.len() {
         let here = Outlet { node: index as u32, slot: 0 };
-        if editor.resolve(here) == here && rearrange_one(editor, index).is_some() {
+        if rewriter.resolve(here) == here && rearrange_one(rewriter, index).is_some() {
             moved += 1;
         }
     }
     moved
 }
 
-fn rearrange_one(editor: &mut Editor, index: usize) -> Option<()> {
-    let node = editor.node(index).clone();
+fn rearrange_one(rewriter: &mut Rewriter, index: usize) -> Option<()> {
+    let node = rewriter.node(index).clone();
     let Operator::MoveAxis((from, to)) = node.operator else { return None };
-    let reals = editor.resolve(node.inputs[0]);
-    let dequantize = editor.node(reals.node as usize).clone();
+    let reals = rewriter.resolve(node.inputs[0]);
+    let dequantize = rewriter.node(reals.node as usize).clone();
     let Operator::DequantizeLinear(attributes) = &dequantize.operator else { return None };
-    let integers = editor.resolve(dequantize.inputs[0]);
-    matches!(editor.constant(integers)?, Constant::Tensor(_)).then_some(())?;
+    let integers = rewriter.resolve(dequantize.inputs[0]);
+    matches!(rewriter.constant(integers)?, Constant::Tensor(_)).then_some(())?;
     let rest = &dequantize.inputs[1..];
-    rest.iter().all(|outlet| editor.constant(*outlet).is_some()).then_some(())?;
+    rest.iter().all(|outlet| rewriter.constant(*outlet).is_some()).then_some(())?;
 
-    let fact = Fact { dtype: editor.model.graph.fact(integers).dtype, ..node.outputs[0].clone() };
+    let fact = Fact { dtype: rewriter.model.graph.fact(integers).dtype, ..node.outputs[0].clone() };
     let name = format!("{}.integers", node.name);
     let moved =
-        editor.add(Node { name, inputs: vec![integers], outputs: vec![fact], ..node.clone() });
+        rewriter.add(Node { name, inputs: vec![integers], outputs: vec![fact], ..node.clone() });
     let axis = attributes.axis.map(|axis| after_move(axis, from, to));
     let attributes = DequantizeLinear { axis, ..attributes.clone() };
     let mut inputs = vec![moved];
     inputs.extend(rest);
     let operator = Operator::DequantizeLinear(attributes);
-    let moved = editor.add(Node { name: node.name, operator, inputs, outputs: node.outputs });
-    editor.redirect(Outlet { node: index as u32, slot: 0 }, moved);
+    let moved = rewriter.add(Node { name: node.name, operator, inputs, outputs: node.outputs });
+    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, moved);
     Some(())
 }
 

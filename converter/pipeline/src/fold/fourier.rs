@@ -9,44 +9,44 @@ use hardtack_bundle::graph::{
     Stft,
 };
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// The maximum deviation of a kernel from sines and cosines, as a fraction of the window's maximum.
 const ROUNDING: f64 = 1e-5;
 
 /// Replaces all such convolutions. Returns their number.
-pub fn recognize(editor: &mut Editor) -> usize {
-    let nodes = 0..editor.model.graph.nodes.len();
+pub(super) fn recognize(rewriter: &mut Rewriter) -> usize {
+    let nodes = 0..rewriter.model.graph.nodes.len();
     let convolutions: Vec<usize> = nodes
         .filter(|index| {
             let here = Outlet { node: *index as u32, slot: 0 };
-            matches!(editor.node(*index).operator, Operator::Conv(_))
-                && editor.resolve(here) == here
+            matches!(rewriter.node(*index).operator, Operator::Conv(_))
+                && rewriter.resolve(here) == here
         })
         .collect();
-    convolutions.into_iter().filter_map(|index| transform(editor, index)).count()
+    convolutions.into_iter().filter_map(|index| transform(rewriter, index)).count()
 }
 
-fn transform(editor: &mut Editor, index: usize) -> Option<()> {
-    let node = editor.node(index);
+fn transform(rewriter: &mut Rewriter, index: usize) -> Option<()> {
+    let node = rewriter.node(index);
     let Operator::Conv(conv) = &node.operator else { return None };
     let [input, kernel, bias] = node.inputs[..] else { return None };
     let frame = frame(conv)?;
-    let window = window(f32s(editor, kernel)?, frame)?;
-    if f32s(editor, bias)?.iter().any(|bias| *bias != 0.0) {
+    let window = window(f32s(rewriter, kernel)?, frame)?;
+    if f32s(rewriter, bias)?.iter().any(|bias| *bias != 0.0) {
         return None;
     }
     let [stride] = conv.window.strides[..] else { return None };
     let (name, result) = (node.name.clone(), node.outputs[0].clone());
     let [batch, _, frames] = &result.shape[..] else { return None };
     let (batch, frames) = (batch.clone(), frames.clone());
-    let input = editor.resolve(input);
-    let length = editor.model.graph.fact(input).shape.get(2)?.clone();
+    let input = rewriter.resolve(input);
+    let length = rewriter.model.graph.fact(input).shape.get(2)?.clone();
 
     let window = Constant::Tensor(Tensor::new(&[frame], window)?.into());
-    let window = added(editor, format!("{name}.window"), window)?;
+    let window = added(rewriter, format!("{name}.window"), window)?;
     let zero = Constant::Tensor(Tensor::new(&[], vec![0f32])?.into());
-    let zero = added(editor, format!("{name}.zero"), zero)?;
+    let zero = added(rewriter, format!("{name}.zero"), zero)?;
     let one = || Dim::Value(1);
     let size = |size: usize| Dim::Value(size as i64);
     let bins = frame / 2 + 1;
@@ -99,14 +99,14 @@ fn transform(editor: &mut Editor, index: usize) -> Option<()> {
     ];
     let mut last = input;
     for (suffix, operator, shape) in steps {
-        last = editor.add(Node {
+        last = rewriter.add(Node {
             name: format!("{name}.{suffix}"),
             operator,
             inputs: vec![last],
             outputs: vec![Fact { dtype: result.dtype, shape }],
         });
     }
-    editor.redirect(Outlet { node: index as u32, slot: 0 }, last);
+    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, last);
     Some(())
 }
 
@@ -143,17 +143,17 @@ fn window(kernel: &[f32], frame: usize) -> Option<Vec<f32>> {
 }
 
 /// Adds a constant and returns its index.
-fn added(editor: &mut Editor, name: String, constant: Constant) -> Option<u32> {
-    let outlet = editor.add_constant(name, constant);
-    match editor.node(outlet.node as usize).operator {
+fn added(rewriter: &mut Rewriter, name: String, constant: Constant) -> Option<u32> {
+    let outlet = rewriter.add_constant(name, constant);
+    match rewriter.node(outlet.node as usize).operator {
         Operator::Constant(index) => Some(index),
         _ => None,
     }
 }
 
 /// Returns the values of an f32 constant.
-fn f32s(editor: &Editor, outlet: Outlet) -> Option<&[f32]> {
-    match editor.constant(outlet)? {
+fn f32s(rewriter: &Rewriter, outlet: Outlet) -> Option<&[f32]> {
+    match rewriter.constant(outlet)? {
         Constant::Tensor(tensor) => match tensor.data() {
             Data::F32(values) => Some(values),
             _ => None,

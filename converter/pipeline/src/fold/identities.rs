@@ -2,27 +2,27 @@
 
 use hardtack_bundle::graph::{Dim, Node, Operator, Outlet};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// Removes all identity nodes. Returns their number.
-pub fn drop(editor: &mut Editor) -> usize {
+pub(super) fn drop(rewriter: &mut Rewriter) -> usize {
     let mut dropped = 0;
-    for index in 0..editor.model.graph.nodes.len() {
-        let node = editor.node(index);
+    for index in 0..rewriter.model.graph.nodes.len() {
+        let node = rewriter.node(index);
         let here = Outlet { node: index as u32, slot: 0 };
-        if editor.resolve(here) != here || !gives_what_it_reads(editor, node) {
+        if rewriter.resolve(here) != here || !gives_what_it_reads(rewriter, node) {
             continue;
         }
         let input = node.inputs[0];
-        editor.redirect(here, input);
+        rewriter.redirect(here, input);
         dropped += 1;
     }
     dropped
 }
 
-fn gives_what_it_reads(editor: &Editor, node: &Node) -> bool {
+fn gives_what_it_reads(rewriter: &Rewriter, node: &Node) -> bool {
     let Some(input) = node.inputs.first() else { return false };
-    let before = editor.model.graph.fact(editor.resolve(*input));
+    let before = rewriter.model.graph.fact(rewriter.resolve(*input));
     let same_fact = node.outputs.len() == 1 && *before == node.outputs[0];
     match &node.operator {
         Operator::Cast(_) | Operator::Broadcast(_) => same_fact,

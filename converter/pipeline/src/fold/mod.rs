@@ -10,21 +10,21 @@ mod identities;
 use hardtack::Model;
 use hardtack_bundle::graph::{Node, Operator};
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// The maximum number of rounds: one rewrite may enable another.
 const ROUNDS: usize = 8;
 
 /// Folds a model. Its outputs stay the same up to rounding.
-pub fn fold(mut model: Model) -> Model {
+pub(crate) fn fold(mut model: Model) -> Model {
     for _ in 0..ROUNDS {
-        let mut editor = Editor::new(model);
-        let changes = constants::fold(&mut editor)
-            + identities::drop(&mut editor)
-            + dequantized::rearrange(&mut editor)
-            + batch_norm::merge(&mut editor)
-            + fourier::recognize(&mut editor);
-        model = editor.finish();
+        let mut rewriter = Rewriter::new(model);
+        let changes = constants::fold(&mut rewriter)
+            + identities::drop(&mut rewriter)
+            + dequantized::rearrange(&mut rewriter)
+            + batch_norm::merge(&mut rewriter)
+            + fourier::recognize(&mut rewriter);
+        model = rewriter.finish();
         if changes == 0 {
             break;
         }
@@ -33,11 +33,11 @@ pub fn fold(mut model: Model) -> Model {
 }
 
 /// Dequantizes block-quantized weights to f32, which every stage can change.
-pub fn real_blocks(model: Model) -> Model {
-    let mut editor = Editor::new(model);
+pub(crate) fn real_blocks(model: Model) -> Model {
+    let mut rewriter = Rewriter::new(model);
     let blocks = |node: &Node| matches!(node.operator, Operator::DequantizeBlocks(_));
-    constants::compute(&mut editor, |_, node| blocks(node), usize::MAX);
-    editor.finish()
+    constants::compute(&mut rewriter, |_, node| blocks(node), usize::MAX);
+    rewriter.finish()
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
         let y = net.conv(&x, 18, &[16], |conv| conv.window.strides = vec![8]);
         let kernel = net.constant(Tensor::new(&[18, 1, 16], basis).unwrap());
         let bias = net.constant(Tensor::new(&[18], vec![0f32; 18]).unwrap());
-        let inputs = &mut net.editor.model.graph.nodes[y.outlet.node as usize].inputs;
+        let inputs = &mut net.rewriter.model.graph.nodes[y.outlet.node as usize].inputs;
         (inputs[1], inputs[2]) = (kernel.outlet, bias.outlet);
         let y = net.unary(Unary::Abs, &y);
         net.finish(&[&y])

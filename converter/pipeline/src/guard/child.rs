@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
-use super::ends::Cause;
-use super::importing::on_thread;
-use super::worker::{PLACE, limit, watch_parent};
-use super::{Limits, place, transfer};
+use super::panics::on_thread;
+use super::transfer;
 use crate::import::{ImportError, ImportOptions, import};
+use crate::process::cause::Cause;
+use crate::process::worker::{PLACE, limit, watch_parent};
+use crate::process::{Limits, activity};
 
 /// The exit code if the result cannot be written.
 pub(super) const NOT_WRITTEN: i32 = 3;
@@ -61,15 +62,15 @@ impl Request {
             self.limits.seconds.saturating_add(1),
         );
         watch_parent(self.parent);
-        place::keep_in(&self.result.with_file_name(PLACE))?;
-        let _ = place::set_logger(Box::new(Nothing), LevelFilter::Off);
+        activity::keep_in(&self.result.with_file_name(PLACE))?;
+        let _ = activity::set_logger(Box::new(Nothing), LevelFilter::Off);
         std::panic::set_hook(Box::new(|_| {}));
         let panicked = |message: String| Cause::of_panic(&message, &self.limits);
         let mut imported = on_thread(|| import(&self.model, &self.options), panicked);
         if let Err(ImportError::Stopped(stopped)) = &mut imported {
-            stopped.place = place::last(&self.result.with_file_name(PLACE));
+            stopped.place = activity::last(&self.result.with_file_name(PLACE));
         }
-        place::note("returning the result");
+        activity::note("returning the result");
         transfer::write(&self.result, &imported)
     }
 }

@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::{CLEAN, WATCHED_EVERY};
+use super::CLEAN;
+use crate::process::WATCHED_EVERY;
 
 /// The number of attempts to remove the files, and the pause between attempts: the files may still
 /// be in use.
@@ -73,7 +74,7 @@ pub(super) struct Cleaner {
 
 impl Cleaner {
     /// Starts a cleaner process.
-    pub fn start(leftovers: &Leftovers) -> io::Result<Cleaner> {
+    pub(super) fn start(leftovers: &Leftovers) -> io::Result<Cleaner> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(CLEAN).arg(&leftovers.folder).arg(&leftovers.mark).args(&leftovers.places);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -83,7 +84,7 @@ impl Cleaner {
     }
 
     /// Makes the cleaner remove the files and waits for it. The supervised process must have ended.
-    pub fn finish(mut self) {
+    pub(super) fn finish(mut self) {
         if let Some(mut pipe) = self.process.stdin.take() {
             let _ = pipe.write_all(&[ENDED]);
         }

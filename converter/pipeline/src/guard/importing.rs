@@ -1,20 +1,18 @@
 //! Imports a model in a child process, or on a thread if the program does not support children.
 
 use std::io::Read;
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ends::{Cause, Stopped, panic_message};
-use super::worker::PLACE;
-use super::{IMPORT, INSTALLED, Limits, child, place, temporary_folder, transfer};
+use super::panics::on_thread;
+use super::{IMPORT, INSTALLED, child, transfer};
 use crate::import::{ImportError, ImportOptions, Imported, import};
-
-/// The stack size of the import thread in bytes, enough for deeply nested expressions.
-const STACK: usize = 64 << 20;
+use crate::process::cause::{Cause, Stopped};
+use crate::process::worker::{PLACE, temporary_folder};
+use crate::process::{Limits, activity};
 
 /// Imports a file in a child process; see [the module's documentation](super).
 ///
@@ -50,26 +48,6 @@ pub fn import_guarded(
     }
 }
 
-/// Runs an import on a thread with a large stack, and turns a panic into an error.
-pub(super) fn on_thread(
-    import: impl FnOnce() -> Result<Imported, ImportError> + Send,
-    panicked: impl FnOnce(String) -> Cause + Send,
-) -> Result<Imported, ImportError> {
-    let guarded = || {
-        std::panic::catch_unwind(AssertUnwindSafe(import)).unwrap_or_else(|panic| {
-            let cause = panicked(panic_message(&*panic));
-            Err(ImportError::Stopped(Stopped { cause, place: String::new() }))
-        })
-    };
-    thread::scope(|scope| {
-        let builder = thread::Builder::new().name("import".into()).stack_size(STACK);
-        builder.spawn_scoped(scope, guarded)?.join().unwrap_or_else(|panic| {
-            let cause = Cause::Panic { message: panic_message(&*panic) };
-            Err(ImportError::Stopped(Stopped { cause, place: String::new() }))
-        })
-    })
-}
-
 fn in_process(
     path: &Path,
     options: &ImportOptions,
@@ -102,7 +80,7 @@ fn in_process(
         Some(status) => Cause::of(status, &words, limits),
         None => Cause::Time { seconds: limits.seconds },
     };
-    Err(ImportError::Stopped(Stopped { cause, place: place::last(&noted) }))
+    Err(ImportError::Stopped(Stopped { cause, place: activity::last(&noted) }))
 }
 
 /// Waits for a process. If the time limit expires, kills it and returns `None`.
@@ -130,20 +108,4 @@ fn last_words(mut stream: impl Read) -> String {
     let _ = stream.by_ref().take(KEPT).read_to_end(&mut words);
     let _ = std::io::copy(&mut stream, &mut std::io::sink());
     String::from_utf8_lossy(&words).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn panics_become_errors() {
-        let cause = |message: String| Cause::Panic { message };
-        let error = on_thread(|| panic!("no such {}", "axis"), cause).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the import was stopped: the model breaks an assumption of the converter (no such axis); \
-             check it with onnx.checker, and report it if it is valid"
-        );
-    }
 }

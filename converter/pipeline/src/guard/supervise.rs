@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cleaner::{Cleaner, Leftovers};
-use super::ends::{Cause, Stopped, is_last_word};
-use super::worker::{self, EVENT, LINE_END, PLACE, Worker};
-use super::{Limits, SUPERVISED, place};
+use crate::process::cause::{Cause, Stopped, is_last_word};
+use crate::process::worker::{self, EVENT, LINE_END, PLACE, Worker};
+use crate::process::{Limits, SUPERVISED, activity};
 
 /// How long the supervisor waits for output before it checks the process and the time.
 const TICK: Duration = Duration::from_millis(20);
@@ -252,7 +252,7 @@ impl Watched {
             (true, None, None) => Cause::of(status, &String::from_utf8_lossy(&words), limits),
         };
         listen(Event::Finished);
-        let doing = place::last(&leftovers.folder.join(PLACE));
+        let doing = activity::last(&leftovers.folder.join(PLACE));
         let place = match (doing.is_empty(), self.stage.is_empty()) {
             (true, true) => String::new(),
             (true, false) => format!("in stage {:?}", self.stage),

@@ -20,7 +20,7 @@ const DIMS: u8 = 2;
 const MAX_RANK: u64 = crate::import::limits::MAX_RANK as u64;
 
 /// Writes an import result to a file.
-pub fn write(path: &Path, result: &Result<Imported, ImportError>) -> io::Result<()> {
+pub(super) fn write(path: &Path, result: &Result<Imported, ImportError>) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     match result {
         Ok(imported) => {
@@ -70,7 +70,7 @@ fn block(file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Reads and validates an import result from a file.
-pub fn read(path: &Path) -> io::Result<Result<Imported, ImportError>> {
+pub(super) fn read(path: &Path) -> io::Result<Result<Imported, ImportError>> {
     let mut file = BufReader::new(File::open(path)?);
     match read_byte(&mut file)? {
         REFUSED => {
@@ -158,7 +158,7 @@ fn malformed() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::{Source, UnsupportedOperator};
+    use crate::import::{SourceFile, UnsupportedOperator};
     use hardtack_bundle::graph;
 
     fn imported() -> Imported {
@@ -177,7 +177,7 @@ mod tests {
         };
         let dims = Constant::Dims { shape: vec![1], values: vec![Dim::symbol(0)] };
         let constants = vec![Constant::Tensor(Arc::new(tensor)), dims];
-        let source = Source {
+        let source = SourceFile {
             digest: [7; 32],
             bytes: 9,
             opset: 13,

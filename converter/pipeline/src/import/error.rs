@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::guard::Stopped;
+use crate::process::cause::Stopped;
 
 /// The error type of imports.
 #[derive(Debug, Error, Serialize, Deserialize)]

@@ -5,34 +5,34 @@ use hardtack_bundle::graph::Graph;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::ImportError;
-use super::rewrite::node::Node;
+use super::node::Node;
 
 /// The maximum number of nodes of a model, including subgraphs and functions. The largest real
 /// models have a few thousand.
 const MAX_NODES: usize = 20_000;
 /// The maximum number of nodes after rewriting.
-pub const MAX_REWRITTEN: usize = 2 * MAX_NODES;
+pub(crate) const MAX_REWRITTEN: usize = 2 * MAX_NODES;
 /// The maximum number of constant tensors.
 const MAX_TENSORS: usize = 50_000;
 /// The maximum number of inputs or outputs of a node.
 const MAX_VALUES: usize = 4096;
 /// The maximum number of `If` conditions that are evaluated.
-pub const MAX_BRANCHES: usize = 1024;
+pub(crate) const MAX_BRANCHES: usize = 1024;
 /// The maximum rank of a value.
-pub const MAX_RANK: usize = 64;
+pub(crate) const MAX_RANK: usize = 64;
 
 /// Checks the size of a model as read from its file.
-pub fn check(model: &ModelProto) -> Result<(), ImportError> {
+pub(crate) fn check(model: &ModelProto) -> Result<(), ImportError> {
     check_up_to(model, MAX_NODES)
 }
 
 /// Checks the size of a model after rewriting.
-pub fn check_rewritten(model: &ModelProto) -> Result<(), ImportError> {
+pub(crate) fn check_rewritten(model: &ModelProto) -> Result<(), ImportError> {
     check_up_to(model, MAX_REWRITTEN)
 }
 
 /// Checks the ranks of the values in an imported graph.
-pub fn check_ranks(graph: &Graph) -> Result<(), ImportError> {
+pub(crate) fn check_ranks(graph: &Graph) -> Result<(), ImportError> {
     let bodies = graph.bodies.iter().flat_map(|body| &body.nodes);
     for node in graph.nodes.iter().chain(bodies) {
         if let Some(fact) = node.outputs.iter().find(|fact| fact.shape.len() > MAX_RANK) {
@@ -55,7 +55,7 @@ fn check_up_to(model: &ModelProto, nodes: usize) -> Result<(), ImportError> {
 }
 
 /// Counts nodes and the nodes of their subgraphs.
-pub fn count(nodes: &[NodeProto]) -> usize {
+pub(crate) fn count(nodes: &[NodeProto]) -> usize {
     let graphs = nodes
         .iter()
         .flat_map(|node| &node.attribute)

@@ -6,6 +6,7 @@
 
 mod error;
 pub(crate) mod limits;
+mod node;
 mod operators;
 mod proto;
 mod rewrite;
@@ -18,10 +19,9 @@ use std::path::Path;
 use hardtack::{Constant, Model};
 use serde::{Deserialize, Serialize};
 
-pub use error::{ImportError, UnsupportedOperator};
+use crate::process::activity::STAGE;
 
-/// The target of the log records that name the current step of the import.
-pub(crate) const STAGE: &str = "hardtack_converter::import";
+pub use error::{ImportError, UnsupportedOperator};
 
 /// The options of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +41,12 @@ pub struct Imported {
     /// The graph with its constants. Inputs, outputs and named nodes keep their names.
     pub model: Model,
     /// The description of the file.
-    pub source: Source,
+    pub source: SourceFile,
 }
 
 /// The description of an ONNX file and of its import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub struct SourceFile {
     /// The SHA-256 digest of the file, followed by the bytes of its external tensors.
     pub digest: [u8; 32],
     /// The number of those bytes.
@@ -90,7 +90,7 @@ pub struct Source {
 /// ```
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     log::trace!(target: STAGE, "reading the file");
-    let proto::Source { model: mut source, digest, bytes } = proto::read(path)?;
+    let proto::SourceFile { model: mut source, digest, bytes } = proto::read(path)?;
     limits::check(&source)?;
     let nodes = source.graph.as_ref().map_or(0, |graph| graph.node.len()) as u64;
     log::trace!(target: STAGE, "rewriting the graph");
@@ -105,7 +105,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportEr
     let producer = format!("{} {}", source.producer_name, source.producer_version);
     let model = translate::translate(source)?;
     limits::check_ranks(&model.graph)?;
-    let source = Source {
+    let source = SourceFile {
         digest,
         bytes,
         opset: u32::try_from(context.opset).unwrap_or(0),

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
-use super::rewrite::node::Node;
+use super::node::Node;
 use super::{ImportError, tensor};
-use crate::inside::{self, Outside};
+use crate::contained_path::{self, Outside};
 
 /// The maximum size of a file in bytes, which is the limit of protobuf.
 const MAX_FILE: u64 = 1 << 31;
@@ -19,7 +19,7 @@ const MAX_FILE: u64 = 1 << 31;
 const MAX_EXTERNAL: u64 = 1 << 34;
 
 /// A model as read from its file, with the elements of all tensors in `raw_data`.
-pub struct Source {
+pub(super) struct SourceFile {
     pub model: ModelProto,
     /// The SHA-256 digest of the file, followed by the bytes of external tensors.
     pub digest: [u8; 32],
@@ -28,7 +28,7 @@ pub struct Source {
 }
 
 /// Reads a model and checks its tensors.
-pub fn read(path: &Path) -> Result<Source, ImportError> {
+pub(super) fn read(path: &Path) -> Result<SourceFile, ImportError> {
     let io =
         |error: std::io::Error| ImportError::Read { path: path.into(), problem: error.to_string() };
     let file = std::fs::File::open(path).map_err(io)?;
@@ -62,7 +62,7 @@ pub fn read(path: &Path) -> Result<Source, ImportError> {
         each_node_tensor(&mut function.node, &mut |tensor| complete(tensor, &mut external))?;
     }
     let bytes = length + external.bytes;
-    Ok(Source { model, digest: external.digest.finalize().into(), bytes })
+    Ok(SourceFile { model, digest: external.digest.finalize().into(), bytes })
 }
 
 /// Checks that a model's tensors fit in the memory limit, before external tensors are read. During
@@ -86,7 +86,7 @@ fn affordable(
     for function in &mut model.functions {
         each_node_tensor(&mut function.node, &mut measure)?;
     }
-    let (bytes, memory_bytes) = (length.saturating_add(beside), crate::guard::memory_bytes());
+    let (bytes, memory_bytes) = (length.saturating_add(beside), crate::process::memory_bytes());
     if beside > MAX_EXTERNAL || bytes > memory_bytes / 2 {
         return Err(ImportError::TooMuchData { path: path.into(), bytes, memory_bytes });
     }
@@ -243,7 +243,7 @@ impl External<'_> {
 
     /// Resolves a location to a path, which must be in the model's folder after following links.
     fn resolve(&self, location: &str) -> Result<PathBuf, String> {
-        inside::resolve(self.folder, Path::new(location)).map_err(|error| match error {
+        contained_path::resolve(self.folder, Path::new(location)).map_err(|error| match error {
             Outside::Elsewhere => format!("{location:?} is not in the model's folder"),
             Outside::Unreadable(error) => format!("{location:?} cannot be read: {error}"),
         })
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn tensors_larger_than_memory_are_not_read() {
         let folder = tempfile::tempdir().unwrap();
-        let length = crate::guard::memory_bytes();
+        let length = crate::process::memory_bytes();
         // A sparse file takes no disk space.
         let file = std::fs::File::create(folder.path().join("hole.bin")).unwrap();
         file.set_len(length).unwrap();

@@ -6,7 +6,7 @@ use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
 /// Returns the element type of an ONNX type number, if it is supported.
-pub fn dtype_of(number: i32) -> Option<DType> {
+pub(super) fn dtype_of(number: i32) -> Option<DType> {
     Some(match DataType::try_from(number).ok()? {
         DataType::Bool => DType::Bool,
         DataType::Int8 => DType::I8,
@@ -26,7 +26,7 @@ pub fn dtype_of(number: i32) -> Option<DType> {
 }
 
 /// Returns the ONNX type number of an element type.
-pub fn number_of(dtype: DType) -> i32 {
+pub(super) fn number_of(dtype: DType) -> i32 {
     let kind = match dtype {
         DType::Bool => DataType::Bool,
         DType::I8 => DataType::Int8,
@@ -50,7 +50,7 @@ pub fn number_of(dtype: DType) -> i32 {
 ///
 /// # Errors
 /// Returns a phrase that follows the tensor's name.
-pub fn normalize(proto: &mut TensorProto) -> Result<(), String> {
+pub(super) fn normalize(proto: &mut TensorProto) -> Result<(), String> {
     if proto.data_type == DataType::String as i32 {
         let elements = elements(&proto.dims)?;
         return if elements == proto.string_data.len() {
@@ -118,13 +118,13 @@ fn unpack(proto: &mut TensorProto) -> Result<(), String> {
 }
 
 /// Converts a normalized protobuf tensor; `None` for strings.
-pub fn load(proto: &TensorProto) -> Option<Tensor> {
+pub(super) fn load(proto: &TensorProto) -> Option<Tensor> {
     let shape: Option<Vec<usize>> = proto.dims.iter().map(|dim| (*dim).try_into().ok()).collect();
     Tensor::from_bytes(dtype_of(proto.data_type)?, &shape?, &proto.raw_data)
 }
 
 /// Converts a tensor to a normalized protobuf tensor.
-pub fn store(name: &str, tensor: &Tensor) -> TensorProto {
+pub(super) fn store(name: &str, tensor: &Tensor) -> TensorProto {
     TensorProto {
         name: name.into(),
         dims: tensor.shape().iter().map(|dim| *dim as i64).collect(),

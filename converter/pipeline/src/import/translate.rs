@@ -10,10 +10,11 @@ use tract_onnx::model::ParseResult;
 use tract_onnx::pb::ModelProto;
 
 use super::error::{ImportError, UnsupportedOperator};
-use super::{STAGE, operators};
+use super::operators;
+use crate::process::activity::STAGE;
 
 /// Translates a rewritten model. The protobuf's tensors are freed before the result's are created.
-pub fn translate(proto: ModelProto) -> Result<Model, ImportError> {
+pub(super) fn translate(proto: ModelProto) -> Result<Model, ImportError> {
     // The shapes of inner values in files are often wrong. Use them only if inference fails.
     let typed = match typed(&proto, true) {
         Ok(typed) => typed,
@@ -27,7 +28,7 @@ pub fn translate(proto: ModelProto) -> Result<Model, ImportError> {
 }
 
 /// Returns the value of a graph's only output if it is a boolean that does not depend on inputs.
-pub fn constant_output(proto: &ModelProto) -> Option<bool> {
+pub(super) fn constant_output(proto: &ModelProto) -> Option<bool> {
     let evaluate = || -> TractResult<Option<bool>> {
         let mut model = parse(proto, true)?;
         model.analyse(false)?;

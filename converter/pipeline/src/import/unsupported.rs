@@ -4,10 +4,9 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::GraphProto;
 
 use super::error::UnsupportedOperator;
-use super::rewrite::dynamic::DYNAMIC_MAT_MUL;
-use super::rewrite::ml;
-use super::rewrite::node::Node;
-use super::rewrite::trees::{OWN_DOMAIN, TREE_ENSEMBLE};
+use super::node::Node;
+use super::operators::{CUSTOM_DOMAIN, DYNAMIC_MAT_MUL, TREE_ENSEMBLE};
+use super::rewrite::scores;
 
 /// The operators of `com.microsoft` that tract reads with the semantics of that domain.
 const MICROSOFT: &[&str] = &[
@@ -22,7 +21,7 @@ const MICROSOFT: &[&str] = &[
 ];
 
 /// Returns the unsupported operators of a graph and its subgraphs, in order of appearance.
-pub fn find(graph: &GraphProto, onnx: &Onnx) -> Vec<UnsupportedOperator> {
+pub(super) fn find(graph: &GraphProto, onnx: &Onnx) -> Vec<UnsupportedOperator> {
     let mut found = Vec::new();
     visit(graph, onnx, &mut found);
     found
@@ -37,9 +36,9 @@ fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) 
                 onnx.op_register.0.contains_key(name)
                     && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE | DYNAMIC_MAT_MUL)
             }
-            ml::DOMAIN => name == "ArrayFeatureExtractor",
+            scores::DOMAIN => name == "ArrayFeatureExtractor",
             "com.microsoft" => MICROSOFT.contains(&name),
-            domain => domain == OWN_DOMAIN && matches!(name, TREE_ENSEMBLE | DYNAMIC_MAT_MUL),
+            domain => domain == CUSTOM_DOMAIN && matches!(name, TREE_ENSEMBLE | DYNAMIC_MAT_MUL),
         };
         if !known {
             let operator = node.operator();

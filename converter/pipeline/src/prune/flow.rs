@@ -4,13 +4,14 @@
 use hardtack::Model;
 use hardtack_bundle::graph::{Conv, Dim, Operator, Outlet};
 
-use crate::channels::{
-    Channels, Layer, Layout, Unit, convolution, matrix_product, real, rearranged, size,
+use crate::graph::channels::{
+    Channels, Layer, Layout, Unit, convolution, matrix_product, rearranged, size,
 };
+use crate::graph::constants::float_tensor;
 
 /// A constant that is sliced when units are removed.
 #[derive(Clone, Debug)]
-pub struct Cut {
+pub(super) struct Cut {
     /// The index of the node that reads it.
     pub node: usize,
     /// The index of the node's input.
@@ -21,7 +22,7 @@ pub struct Cut {
 
 /// The channels, sliceable constants and layers of a graph.
 #[derive(Debug, Default)]
-pub struct Flow {
+pub(super) struct Flow {
     /// The channels of each value.
     pub channels: Channels,
     /// The constants that depend on channels.
@@ -31,7 +32,7 @@ pub struct Flow {
 }
 
 /// Tracks the channels of a model.
-pub fn follow(model: &Model) -> Flow {
+pub(super) fn follow(model: &Model) -> Flow {
     let mut flow = Flow::default();
     for index in 0..model.graph.nodes.len() {
         let layout = flow.through(model, index);
@@ -52,7 +53,7 @@ pub fn follow(model: &Model) -> Flow {
 
 impl Flow {
     /// Returns the number of units.
-    pub fn units(&self) -> usize {
+    pub(super) fn units(&self) -> usize {
         self.channels.units()
     }
 
@@ -80,7 +81,7 @@ impl Flow {
             }
             Operator::Resize(resize) => {
                 let scales = node.inputs.get(resize.scales_input? as usize)?;
-                let scales = real(model, *scales)?.as_f32()?;
+                let scales = float_tensor(model, *scales)?.as_f32()?;
                 only().filter(|at| scales.get(at.axis) == Some(&1.0))
             }
             Operator::Pad(pad) => only().filter(|at| pad.pads.get(at.axis) == Some(&(0, 0))),
@@ -116,7 +117,7 @@ impl Flow {
             self.cut(index, layer.weights, layer.axes.1, &read);
         }
         self.cut(index, layer.weights, layer.axes.0, &made);
-        let bias = real(model, model.graph.nodes[index].inputs[2])?;
+        let bias = float_tensor(model, model.graph.nodes[index].inputs[2])?;
         if bias.len() == outputs {
             let axis = bias.shape().iter().position(|size| *size == outputs)?;
             self.cut(index, 2, axis, &made);
@@ -148,7 +149,7 @@ impl Flow {
                 Some(other) => self.channels.join(&layout, &other)?,
                 None if size == Some(1) && count != 1 => {}
                 None if is_constant(model, *outlet) && size == Some(count) => {
-                    real(model, *outlet)?;
+                    float_tensor(model, *outlet)?;
                     self.cut(index, input, layout.axis, &layout.units);
                 }
                 None => return None,

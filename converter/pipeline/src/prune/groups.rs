@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use hardtack::Model;
 
 use super::flow::Flow;
-use crate::channels::{KEPT, Unit};
+use crate::graph::channels::{KEPT, Unit};
 
 /// Units of which any may be removed while others stay.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub(super) struct Group {
     /// The name of the first node whose output has them.
     pub name: String,
     /// The units.
@@ -20,7 +20,7 @@ pub struct Group {
 
 /// Returns the groups of a model, in the order of its nodes. All units of a group occur in the same
 /// values, so no value loses all its channels while the group keeps a unit.
-pub fn groups(model: &Model, flow: &Flow) -> Vec<Group> {
+pub(super) fn groups(model: &Model, flow: &Flow) -> Vec<Group> {
     let mut within: Vec<Vec<usize>> = vec![Vec::new(); flow.units()];
     for (node, layout) in flow.channels.layouts().iter().enumerate() {
         for unit in layout.iter().flat_map(|layout| &layout.units) {

@@ -15,10 +15,11 @@ use super::groups::Group;
 use super::matrix::{add_products, cholesky, dot, inverse, solve};
 use super::moments::{Centred, Moments};
 use super::patches::Channelwise;
-use crate::channels::{Layer, Unit, real};
+use crate::activations::Observer;
 use crate::error::Error;
-use crate::observe::Observer;
-use crate::samples::{Source, each};
+use crate::graph::channels::{Layer, Unit};
+use crate::graph::constants::float_tensor;
+use crate::samples::{SampleSource, each};
 
 /// The maximum number of positions used per sample.
 const PLACES: usize = 256;
@@ -26,7 +27,7 @@ const PLACES: usize = 256;
 const RIDGE: f64 = 1e-3;
 
 /// The removal order of a group's units, and the resulting error.
-pub struct Curve {
+pub(super) struct Curve {
     /// The units, in the order of removal.
     pub order: Vec<Unit>,
     /// Element `n` is the error after the first `n` units are removed: the sum over the layers that
@@ -38,10 +39,10 @@ pub struct Curve {
 ///
 /// # Errors
 /// Returns an error if the model cannot be run on a sample.
-pub fn covariances(
+pub(super) fn covariances(
     model: &Model,
     layers: &[&Layer],
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize),
 ) -> Result<HashMap<Outlet, Centred>, Error> {
     let mut observer = Observer::new(model, layers.iter().map(|layer| layer.input));
@@ -63,13 +64,13 @@ pub fn covariances(
 }
 
 /// Returns at most `most` positions, evenly spaced, with another offset for each sample.
-pub fn spread(places: usize, most: usize, sample: usize) -> impl Iterator<Item = usize> {
+pub(super) fn spread(places: usize, most: usize, sample: usize) -> impl Iterator<Item = usize> {
     let step = places.div_ceil(most.max(1)).max(1);
     (sample * 7 % step..places).step_by(step)
 }
 
 /// Computes the removal order and errors of a group's channels by greedy elimination.
-pub fn curve(
+pub(super) fn curve(
     model: &Model,
     flow: &Flow,
     group: &Group,
@@ -111,7 +112,7 @@ struct Reader {
 impl Reader {
     fn new(model: &Model, layer: &Layer, covariance: &Centred) -> Option<Reader> {
         let inputs = layer.reads.len();
-        let kernel = Channelwise::of(real(model, layer.kernel(model))?, layer.axes.1)?;
+        let kernel = Channelwise::of(float_tensor(model, layer.kernel(model))?, layer.axes.1)?;
         let rows: Vec<f32> = (0..kernel.places()).flat_map(|place| kernel.at(place)).collect();
         let mut weights = vec![0.0; inputs * inputs];
         add_products(&rows, &rows, (inputs, inputs), &mut weights);

@@ -6,8 +6,9 @@ use hardtack::float::{FloatModel, FloatPlan};
 use hardtack::{Model, Tensor};
 
 use crate::error::Error;
-use crate::quantize::{self, Rounding, Settings};
-use crate::samples::{First, Source};
+use crate::options::quantize::{QuantizeOptions, Rounding};
+use crate::quantize;
+use crate::samples::{First, SampleSource};
 
 /// The number of calibration samples for a model that is only timed.
 const RANGES: usize = 4;
@@ -17,9 +18,9 @@ const TIME: Duration = Duration::from_millis(800);
 const TURN: usize = 8;
 
 /// The original model, planned and ready to compare with.
-pub struct Stopwatch<'s> {
+pub(super) struct Stopwatch<'s> {
     int8: bool,
-    samples: &'s dyn Source,
+    samples: &'s dyn SampleSource,
     original: FloatPlan,
 }
 
@@ -28,7 +29,11 @@ impl<'s> Stopwatch<'s> {
     ///
     /// # Errors
     /// Returns an error if the model cannot be quantized or planned.
-    pub fn new(model: &Model, int8: bool, samples: &'s dyn Source) -> Result<Self, Error> {
+    pub(super) fn new(
+        model: &Model,
+        int8: bool,
+        samples: &'s dyn SampleSource,
+    ) -> Result<Self, Error> {
         let original = plan(model, int8, samples)?;
         Ok(Stopwatch { int8, samples, original })
     }
@@ -38,7 +43,7 @@ impl<'s> Stopwatch<'s> {
     ///
     /// # Errors
     /// Returns an error if the model cannot be run.
-    pub fn part(&mut self, model: &Model) -> Result<f64, Error> {
+    pub(super) fn part(&mut self, model: &Model) -> Result<f64, Error> {
         let mut other = plan(model, self.int8, self.samples)?;
         let sample = self.samples.sample(0)?;
         let inputs: Vec<&Tensor> = sample.iter().collect();
@@ -57,11 +62,12 @@ impl<'s> Stopwatch<'s> {
     }
 }
 
-fn plan(model: &Model, int8: bool, samples: &dyn Source) -> Result<FloatPlan, Error> {
+fn plan(model: &Model, int8: bool, samples: &dyn SampleSource) -> Result<FloatPlan, Error> {
     let quantized = if int8 {
         let (few, none) = (First(samples, RANGES), First(samples, 0));
         // Only the time matters, so use the fastest weight rounding.
-        let settings = Settings { rounding: Rounding::Nearest, ..Settings::default() };
+        let settings =
+            QuantizeOptions { rounding: Rounding::Nearest, ..QuantizeOptions::default() };
         Some(quantize::quantize(model.clone(), &few, &none, true, &settings, &mut |_, _| {})?.model)
     } else {
         None

@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 
 /// Returns the lower triangle `L` such that `L·Lᵀ` is the matrix, or `None` if the matrix is not
 /// positive definite.
-pub fn cholesky(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
+pub(super) fn cholesky(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
     for row in 0..size {
         let (above, rest) = matrix.split_at_mut(row * size);
         let current = &mut rest[..size];
@@ -27,7 +27,7 @@ pub fn cholesky(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
 }
 
 /// Solves `L·Lᵀ·x = b` in place.
-pub fn solve(lower: &[f64], b: &mut [f64]) {
+pub(super) fn solve(lower: &[f64], b: &mut [f64]) {
     let size = b.len();
     for row in 0..size {
         let known = dot(&lower[row * size..][..row], &b[..row]);
@@ -41,7 +41,7 @@ pub fn solve(lower: &[f64], b: &mut [f64]) {
 }
 
 /// Returns the inverse of a matrix from its Cholesky factor.
-pub fn inverse(lower: &[f64], size: usize) -> Vec<f64> {
+pub(super) fn inverse(lower: &[f64], size: usize) -> Vec<f64> {
     let mut inverse = vec![0.0; size * size];
     for (row, line) in inverse.chunks_exact_mut(size).enumerate() {
         line[row] = 1.0;
@@ -51,7 +51,7 @@ pub fn inverse(lower: &[f64], size: usize) -> Vec<f64> {
 }
 
 /// Returns the dot product, with four partial accumulators.
-pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut parts = [0.0; 4];
     let (a, b) = (a.chunks_exact(4), b.chunks_exact(4));
     let rest: f64 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
@@ -65,7 +65,7 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// Adds `leftᵀ·right` to `sums`, an `m` by `n` matrix. `left` has rows of `m` elements, and `right`
 /// has the same number of rows of `n` elements.
-pub fn add_products(left: &[f32], right: &[f32], (m, n): (usize, usize), sums: &mut [f64]) {
+pub(super) fn add_products(left: &[f32], right: &[f32], (m, n): (usize, usize), sums: &mut [f64]) {
     if m == 0 || n == 0 {
         return;
     }

@@ -15,19 +15,16 @@ mod shrink;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use hardtack::Model;
-use serde::Serialize;
 
 use self::cost::Cost;
 use self::latency::Stopwatch;
 use self::reconstruct::Refit;
 use self::search::Search;
 use crate::error::Error;
-use crate::samples::Source;
-
-pub use self::cost::Price;
+use crate::options::prune::PruneTarget;
+use crate::report::{GroupReport, PruneReport};
+use crate::samples::SampleSource;
 
 /// The minimum number of output positions per weight of an output channel. With fewer, a refitted
 /// layer overfits the samples.
@@ -35,81 +32,14 @@ const PLACES: f64 = 2.0;
 /// The minimum additional fraction of MACs removed in each attempt to reach a latency.
 const STEP: f64 = 0.01;
 
-/// The target of pruning: the fraction to remove, from 0 to 1.
-///
-/// # Examples
-///
-/// Remove half of the MACs of a model:
-///
-/// ```
-/// use hardtack_converter::{Options, PruneTarget};
-///
-/// let options = Options {
-///     prune_channels: Some(PruneTarget::Macs(0.5)),
-///     calibration: Some("calibration.npz".into()),
-///     ..Options::default()
-/// };
-/// assert_eq!(options.prune_channels.unwrap().to_string(), "macs=50%");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum PruneTarget {
-    /// The fraction of the layers' MACs.
-    Macs(f64),
-    /// The fraction of the layers' weight bytes, as f32.
-    Bytes(f64),
-    /// The fraction of the inference time on this machine, in INT8 if the conversion quantizes.
-    Latency(f64),
-}
-
-impl fmt::Display for PruneTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, part) = match self {
-            PruneTarget::Macs(part) => ("macs", part),
-            PruneTarget::Bytes(part) => ("bytes", part),
-            PruneTarget::Latency(part) => ("latency", part),
-        };
-        write!(f, "{what}={}%", 100.0 * part)
-    }
-}
-
-/// A group of channels that pass through the same values.
-#[derive(Clone, Debug, Serialize)]
-pub struct GroupReport {
-    /// The name of the layer that computes them.
-    pub name: String,
-    /// The number of channels before pruning.
-    pub before: usize,
-    /// The number of channels after pruning.
-    pub after: usize,
-    /// The squared error of a refitted layer that reads them, as a fraction of its output's
-    /// variance, averaged over these layers.
-    pub error: f64,
-}
-
-/// The result of pruning.
-#[derive(Clone, Debug, Serialize)]
-pub struct PruneReport {
-    /// The groups that lost channels.
-    pub groups: Vec<GroupReport>,
-    /// The cost of all layers before pruning.
-    pub before: Price,
-    /// The cost of all layers after pruning.
-    pub after: Price,
-    /// The remaining fraction of the inference time, if latency was the target.
-    pub latency: Option<f64>,
-    /// A warning for the user.
-    #[serde(skip)]
-    pub warning: Option<String>,
-}
-
 /// Prunes a model, based on its activations on calibration samples. `progress` is called with the
 /// number of completed steps and the number of all steps.
 ///
 /// # Errors
 /// Returns an error if the target cannot be reached, or if the model cannot be run.
-pub fn prune(
+pub(crate) fn prune(
     model: &Model,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     target: PruneTarget,
     int8: bool,
     progress: &mut dyn FnMut(usize, usize),
@@ -120,7 +50,7 @@ pub fn prune(
     let mut readers: Vec<usize> = groups.iter().flat_map(|group| group.readers.clone()).collect();
     readers.sort();
     readers.dedup();
-    let readers: Vec<&crate::channels::Layer> =
+    let readers: Vec<&crate::graph::channels::Layer> =
         readers.iter().map(|layer| &flow.layers[*layer]).collect();
     let covariances = importance::covariances(model, &readers, samples, &mut |done| {
         progress(done, samples.count());

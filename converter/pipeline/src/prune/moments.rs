@@ -6,7 +6,7 @@ use super::matrix::{add_products, cholesky};
 const ROWS: usize = 256;
 
 /// Accumulates moments of pairs of vectors `x` and `y`.
-pub struct Moments {
+pub(super) struct Moments {
     /// The number of elements of x and of y.
     pub size: (usize, usize),
     count: f64,
@@ -19,7 +19,7 @@ pub struct Moments {
 
 impl Moments {
     /// Creates an accumulator for vectors of these sizes.
-    pub fn new(size: (usize, usize)) -> Moments {
+    pub(super) fn new(size: (usize, usize)) -> Moments {
         Moments {
             size,
             count: 0.0,
@@ -32,7 +32,7 @@ impl Moments {
     }
 
     /// Adds a pair. `append` appends the elements of x and y to its two arguments.
-    pub fn add(&mut self, append: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>)) {
+    pub(super) fn add(&mut self, append: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>)) {
         append(&mut self.waiting.0, &mut self.waiting.1);
         self.count += 1.0;
         if self.waiting.0.len() >= ROWS * self.size.0.max(1) {
@@ -54,7 +54,7 @@ impl Moments {
     }
 
     /// Returns the moments about the means if `centred`, or else about 0.
-    pub fn finish(mut self, centred: bool) -> Centred {
+    pub(super) fn finish(mut self, centred: bool) -> Centred {
         self.multiply();
         let ((m, n), count) = (self.size, self.count.max(1.0));
         let mean = |sums: &[f64]| -> Vec<f64> {
@@ -77,7 +77,7 @@ impl Moments {
 }
 
 /// Moments, normalized by the number of pairs.
-pub struct Centred {
+pub(super) struct Centred {
     /// The number of elements of x and of y.
     pub size: (usize, usize),
     /// The number of pairs.
@@ -95,7 +95,7 @@ pub struct Centred {
 impl Centred {
     /// Returns the Cholesky factor of `xx`, with `ridge` times the diagonal's mean added to the
     /// diagonal.
-    pub fn factor(&self, ridge: f64) -> Option<Vec<f64>> {
+    pub(super) fn factor(&self, ridge: f64) -> Option<Vec<f64>> {
         let size = self.size.0;
         let mut matrix = self.xx.clone();
         let mean = (0..size).map(|i| matrix[i * size + i]).sum::<f64>() / size.max(1) as f64;

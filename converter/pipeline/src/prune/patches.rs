@@ -3,11 +3,11 @@
 use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Padding, Window};
 
-use crate::channels::{Layer, channel_axis};
-use crate::shape::strides;
+use crate::graph::channels::{Layer, channel_axis};
+use crate::graph::shape::strides;
 
 /// A tensor's elements, indexed by position and channel.
-pub struct Channelwise<'t> {
+pub(super) struct Channelwise<'t> {
     values: &'t [f32],
     shape: Vec<usize>,
     strides: Vec<usize>,
@@ -16,19 +16,19 @@ pub struct Channelwise<'t> {
 
 impl<'t> Channelwise<'t> {
     /// Creates a view of a tensor. Returns `None` if it is not f32 or has no such axis.
-    pub fn of(tensor: &'t Tensor, axis: usize) -> Option<Channelwise<'t>> {
+    pub(super) fn of(tensor: &'t Tensor, axis: usize) -> Option<Channelwise<'t>> {
         Channelwise::new(tensor.shape(), tensor.as_f32()?, axis)
     }
 
     /// Creates a view of values with this shape. Returns `None` if there is no such axis.
-    pub fn new(shape: &[usize], values: &'t [f32], axis: usize) -> Option<Channelwise<'t>> {
+    pub(super) fn new(shape: &[usize], values: &'t [f32], axis: usize) -> Option<Channelwise<'t>> {
         let shape = shape.to_vec();
         let strides = strides(&shape);
         (axis < shape.len()).then_some(Channelwise { values, shape, strides, axis })
     }
 
     /// Returns the number of positions.
-    pub fn places(&self) -> usize {
+    pub(super) fn places(&self) -> usize {
         self.values.len() / self.shape[self.axis].max(1)
     }
 
@@ -43,7 +43,7 @@ impl<'t> Channelwise<'t> {
     }
 
     /// Returns the values of all channels at a position.
-    pub fn at(&self, place: usize) -> impl Iterator<Item = f32> + '_ {
+    pub(super) fn at(&self, place: usize) -> impl Iterator<Item = f32> + '_ {
         let coordinates = self.coordinates(place);
         let first: usize = coordinates.iter().zip(&self.strides).map(|(at, step)| at * step).sum();
         let step = self.strides[self.axis];
@@ -52,7 +52,7 @@ impl<'t> Channelwise<'t> {
 }
 
 /// The im2col patches of a layer's input: by input channel, then by element of the window.
-pub struct Patches<'t> {
+pub(super) struct Patches<'t> {
     input: Channelwise<'t>,
     output: Channelwise<'t>,
     /// The window parameters of each spatial axis.
@@ -70,7 +70,7 @@ struct Slide {
 impl<'t> Patches<'t> {
     /// Creates the patches of a layer's input for each position of its output. Returns `None` if
     /// the tensors are not f32 or lack the channel axis.
-    pub fn new(
+    pub(super) fn new(
         model: &Model,
         layer: &Layer,
         input: &'t Tensor,
@@ -86,12 +86,12 @@ impl<'t> Patches<'t> {
     }
 
     /// Returns the number of output positions.
-    pub fn places(&self) -> usize {
+    pub(super) fn places(&self) -> usize {
         self.output.places()
     }
 
     /// Appends the patch of an output position.
-    pub fn append(&self, place: usize, patch: &mut Vec<f32>) {
+    pub(super) fn append(&self, place: usize, patch: &mut Vec<f32>) {
         if self.slides.is_empty() {
             // All axes but the channel axis are the same as the output's, so positions match.
             patch.extend(self.input.at(place));

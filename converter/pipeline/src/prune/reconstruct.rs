@@ -11,12 +11,13 @@ use super::importance::spread;
 use super::matrix::{dot, solve};
 use super::moments::{Centred, Moments};
 use super::patches::{Channelwise, Patches};
-use crate::channels::{Layer, real};
-use crate::edit::Editor;
+use crate::activations::Observer;
 use crate::error::Error;
-use crate::observe::Observer;
-use crate::samples::{Source, each};
-use crate::shape::strides;
+use crate::graph::channels::Layer;
+use crate::graph::constants::float_tensor;
+use crate::graph::rewriter::Rewriter;
+use crate::graph::shape::strides;
+use crate::samples::{SampleSource, each};
 
 /// The number of output positions used per weight of an output channel.
 const PLACES: usize = 32;
@@ -25,7 +26,7 @@ const RIDGE: f64 = 1e-2;
 
 /// The result of refitting one layer.
 #[derive(Debug)]
-pub struct Refit {
+pub(super) struct Refit {
     /// The index of the layer in [`Flow::layers`].
     pub layer: usize,
     /// The squared error of the layer's output, as a fraction of its variance.
@@ -38,12 +39,12 @@ pub struct Refit {
 ///
 /// # Errors
 /// Returns an error if a model cannot be run on a sample.
-pub fn reconstruct(
+pub(super) fn reconstruct(
     original: &Model,
     flow: &Flow,
     kept: &[bool],
     mut pruned: Model,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Model, Vec<Refit>), Error> {
     let lost = |layer: &Layer| layer.reads.iter().any(|unit| !kept[*unit]);
@@ -87,9 +88,11 @@ struct Fitted {
 }
 
 impl Pair<'_> {
-    fn fit(&self, samples: &dyn Source) -> Result<Option<Fitted>, Error> {
+    fn fit(&self, samples: &dyn SampleSource) -> Result<Option<Fitted>, Error> {
         let (before, after) = (self.before, self.after);
-        let Some(kernel) = real(self.pruned, after.kernel(self.pruned)) else { return Ok(None) };
+        let Some(kernel) = float_tensor(self.pruned, after.kernel(self.pruned)) else {
+            return Ok(None);
+        };
         let outputs = after.makes.len();
         let inputs = kernel.len() / outputs.max(1);
         let mut first = Observer::new(self.original, [before.output()]);
@@ -137,14 +140,15 @@ impl Pair<'_> {
 
     /// Returns the pruned model with the new weights.
     fn with(&self, fitted: Fitted) -> Model {
-        let mut editor = Editor::new(self.pruned.clone());
-        let kernel = real(self.pruned, self.after.kernel(self.pruned)).expect("fitted before");
+        let mut rewriter = Rewriter::new(self.pruned.clone());
+        let kernel =
+            float_tensor(self.pruned, self.after.kernel(self.pruned)).expect("fitted before");
         let mut values = vec![0f32; kernel.len()];
         let places = places(kernel.shape(), self.after.axes);
         places.iter().zip(&fitted.rows).for_each(|(place, weight)| values[*place] = *weight as f32);
-        set(&mut editor, (self.after.node, self.after.weights), kernel.shape(), values);
+        set(&mut rewriter, (self.after.node, self.after.weights), kernel.shape(), values);
         if let Some((node, input)) = self.bias() {
-            let old = real(self.pruned, self.pruned.graph.nodes[node].inputs[input]);
+            let old = float_tensor(self.pruned, self.pruned.graph.nodes[node].inputs[input]);
             let old = old.expect("found to be constant");
             let is_conv = node == self.after.node;
             let value = |(channel, offset): (usize, &f64)| {
@@ -156,17 +160,17 @@ impl Pair<'_> {
             };
             let values: Vec<f32> = fitted.offset.iter().enumerate().map(value).collect();
             let shape = if old.len() == 1 { vec![values.len()] } else { old.shape().to_vec() };
-            set(&mut editor, (node, input), &shape, values);
+            set(&mut rewriter, (node, input), &shape, values);
         }
-        editor.finish()
+        rewriter.finish()
     }
 }
 
-fn set(editor: &mut Editor, (node, input): (usize, usize), shape: &[usize], values: Vec<f32>) {
-    let name = format!("{}.{input}.fitted", editor.node(node).name);
+fn set(rewriter: &mut Rewriter, (node, input): (usize, usize), shape: &[usize], values: Vec<f32>) {
+    let name = format!("{}.{input}.fitted", rewriter.node(node).name);
     let tensor = Tensor::new(shape, Data::F32(values)).expect("as many as before");
-    let constant = editor.add_constant(name, Constant::Tensor(tensor.into()));
-    editor.model.graph.nodes[node].inputs[input] = constant;
+    let constant = rewriter.add_constant(name, Constant::Tensor(tensor.into()));
+    rewriter.model.graph.nodes[node].inputs[input] = constant;
 }
 
 /// Returns the offsets of a kernel's weights, by output channel, input channel and window element.
@@ -189,7 +193,7 @@ fn bias(model: &Model, layer: &Layer) -> Option<(usize, usize)> {
         return Some((layer.node, 2));
     }
     let (node, input) = added(model, layer.output())?;
-    let constant = real(model, model.graph.nodes[node].inputs[input])?;
+    let constant = float_tensor(model, model.graph.nodes[node].inputs[input])?;
     let channels = constant.shape().get(layer.channel_axes.1) == Some(&layer.makes.len());
     (channels && constant.len() == layer.makes.len()).then_some((node, input))
 }

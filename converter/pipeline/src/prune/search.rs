@@ -1,9 +1,10 @@
 //! Chooses how many channels each group loses, by greedy search for the lowest loss per saved cost.
 
-use super::cost::{Cost, Price};
+use super::cost::Cost;
 use super::flow::Flow;
 use super::groups::Group;
 use super::importance::Curve;
+use crate::report::Price;
 
 /// Groups of at least twice this many channels keep a multiple of it, as kernels process that many
 /// channels at once.
@@ -14,7 +15,7 @@ const LEAST: f64 = 0.5;
 const AHEAD: usize = 4;
 
 /// The state of the search.
-pub struct Search<'a> {
+pub(super) struct Search<'a> {
     flow: &'a Flow,
     groups: &'a [Group],
     curves: &'a [Curve],
@@ -28,7 +29,7 @@ pub struct Search<'a> {
 
 impl<'a> Search<'a> {
     /// Starts with all units kept. `measure` selects the cost to reduce.
-    pub fn new(
+    pub(super) fn new(
         flow: &'a Flow,
         groups: &'a [Group],
         curves: &'a [Curve],
@@ -44,7 +45,7 @@ impl<'a> Search<'a> {
     ///
     /// # Errors
     /// Returns the largest fraction that can be removed.
-    pub fn without(mut self, part: f64) -> Result<Vec<bool>, f64> {
+    pub(super) fn without(mut self, part: f64) -> Result<Vec<bool>, f64> {
         let all = self.price(&self.kept);
         let goal = all * (1.0 - part);
         while self.price(&self.kept) > goal {

@@ -4,36 +4,37 @@ use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Operator};
 
 use super::flow::Flow;
-use crate::channels::{Layout, real};
-use crate::edit::Editor;
+use crate::graph::channels::Layout;
+use crate::graph::constants::float_tensor;
+use crate::graph::rewriter::Rewriter;
 
 /// Removes the units that are not kept. The result computes the same as the original with these
 /// channels set to 0 in the inputs of layers.
-pub fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
+pub(super) fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
     let left = |layout: &Layout| layout.units.iter().filter(|unit| kept[**unit]).count();
-    let mut editor = Editor::new(model.clone());
+    let mut rewriter = Rewriter::new(model.clone());
     for (index, node) in model.graph.nodes.iter().enumerate() {
         let before = node.inputs.first().and_then(|outlet| flow.channels.layout(*outlet));
         let after = flow.channels.layouts()[index].as_ref();
-        let operator = &mut editor.model.graph.nodes[index].operator;
+        let operator = &mut rewriter.model.graph.nodes[index].operator;
         resize(operator, before, after, kept);
         if let Some(layout) = after {
             let dim = Dim::Value(left(layout) as i64);
-            editor.model.graph.nodes[index].outputs[0].shape[layout.axis] = dim;
+            rewriter.model.graph.nodes[index].outputs[0].shape[layout.axis] = dim;
         }
     }
     for cut in &flow.cuts {
         if left(&cut.layout) == cut.layout.units.len() {
             continue;
         }
-        let outlet = editor.node(cut.node).inputs[cut.input];
-        let tensor = real(&editor.model, outlet).expect("only these are cut");
+        let outlet = rewriter.node(cut.node).inputs[cut.input];
+        let tensor = float_tensor(&rewriter.model, outlet).expect("only these are cut");
         let smaller = sliced(tensor, &cut.layout, kept);
-        let name = format!("{}.{}.kept", editor.node(cut.node).name, cut.input);
-        let constant = editor.add_constant(name, Constant::Tensor(smaller.into()));
-        editor.model.graph.nodes[cut.node].inputs[cut.input] = constant;
+        let name = format!("{}.{}.kept", rewriter.node(cut.node).name, cut.input);
+        let constant = rewriter.add_constant(name, Constant::Tensor(smaller.into()));
+        rewriter.model.graph.nodes[cut.node].inputs[cut.input] = constant;
     }
-    editor.finish()
+    rewriter.finish()
 }
 
 /// Updates an operator's attributes to the remaining sizes.
@@ -95,7 +96,7 @@ fn resize(operator: &mut Operator, before: Option<&Layout>, after: Option<&Layou
 }
 
 /// Removes the elements of a tensor whose units are not kept.
-pub fn sliced(tensor: &Tensor, layout: &Layout, kept: &[bool]) -> Tensor {
+pub(super) fn sliced(tensor: &Tensor, layout: &Layout, kept: &[bool]) -> Tensor {
     let mut shape = tensor.shape().to_vec();
     let within: usize = shape[layout.axis + 1..].iter().product();
     let values = tensor.as_f32().expect("only f32 is cut");

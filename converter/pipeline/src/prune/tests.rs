@@ -1,7 +1,6 @@
 //! Tests that a pruned model computes the same as the original with the removed channels set to 0.
 
 use std::io::Write as _;
-
 use std::path::Path;
 
 use hardtack::{Constant, Model, Tensor};
@@ -10,12 +9,13 @@ use hardtack_bundle::graph::*;
 
 use super::flow::{Flow, follow};
 use super::groups::{Group, groups};
+use super::prune;
 use super::shrink::shrink;
-use super::{PruneTarget, prune};
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 use crate::import::ImportOptions;
+use crate::options::prune::PruneTarget;
 use crate::parity;
-use crate::samples::{Samples, Source};
+use crate::samples::{SampleSource, Samples};
 use crate::testing::{Net, Value, noise};
 
 /// Keeps every other channel of each group.
@@ -29,10 +29,12 @@ fn every_other(flow: &Flow, groups: &[Group]) -> Vec<bool> {
 
 /// Sets the weights of the channels that are not kept to 0.
 fn masked(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
-    let mut editor = Editor::new(model.clone());
+    let mut rewriter = Rewriter::new(model.clone());
     for layer in flow.layers.iter().filter(|layer| layer.groups == 1) {
-        let outlet = editor.node(layer.node).inputs[layer.weights];
-        let Some(Constant::Tensor(kernel)) = editor.constant(outlet) else { panic!("no weights") };
+        let outlet = rewriter.node(layer.node).inputs[layer.weights];
+        let Some(Constant::Tensor(kernel)) = rewriter.constant(outlet) else {
+            panic!("no weights")
+        };
         let shape = kernel.shape().to_vec();
         let within: usize = shape[layer.axes.1 + 1..].iter().product();
         let mut values = kernel.to_f32();
@@ -42,14 +44,14 @@ fn masked(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
             }
         }
         let kernel = Constant::Tensor(Tensor::new(&shape, values).unwrap().into());
-        let kernel = editor.add_constant(format!("masked{}", layer.node), kernel);
-        editor.model.graph.nodes[layer.node].inputs[layer.weights] = kernel;
+        let kernel = rewriter.add_constant(format!("masked{}", layer.node), kernel);
+        rewriter.model.graph.nodes[layer.node].inputs[layer.weights] = kernel;
     }
-    editor.finish()
+    rewriter.finish()
 }
 
 /// Checks that the pruned model matches the masked one. Returns the size of each group.
-fn shrinks(model: &Model, samples: &dyn Source) -> Vec<usize> {
+fn shrinks(model: &Model, samples: &dyn SampleSource) -> Vec<usize> {
     let flow = follow(model);
     let groups = groups(model, &flow);
     let kept = every_other(&flow, &groups);
@@ -209,7 +211,7 @@ fn removed_duplicate_channels_are_compensated() {
     let kernel = net.constant(Tensor::new(&[8, 3, 3, 3], [half.clone(), half].concat()).unwrap());
     let bias = net.constant(Tensor::new(&[8], vec![0.25f32; 8]).unwrap());
     let begun = net.conv(&x, 8, &[3, 3], |_| {});
-    let operator = net.editor.node(begun.outlet.node as usize).operator.clone();
+    let operator = net.rewriter.node(begun.outlet.node as usize).operator.clone();
     let y = net.node(operator, &[&x, &kernel, &bias], &begun.shape);
     let y = net.unary(Unary::Sigmoid, &y);
     let y = net.conv(&y, 4, &[3, 3], |_| {});
@@ -249,7 +251,7 @@ fn real_networks_shrink() {
         }
         let imported = crate::import::import(&path, &ImportOptions::default()).unwrap();
         let model = crate::fold::fold(imported.model);
-        let samples = Samples::drawn(&model.graph, 1).unwrap();
+        let samples = Samples::generated(&model.graph, 1).unwrap();
         let found = shrinks(&model, &*samples.inputs);
         println!("{name}: {found:?}");
         assert_eq!(!found.is_empty(), groups, "{name}");

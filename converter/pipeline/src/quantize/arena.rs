@@ -7,7 +7,7 @@ use hardtack_engine::{BuildError, Builder, Plan};
 const ATTEMPTS: usize = 24;
 
 /// Returns the total arena bytes of programs, for kernels with this weight packing.
-pub fn bytes(programs: &[Program], packing: Option<Packing>) -> u64 {
+pub(crate) fn bytes(programs: &[Program], packing: Option<Packing>) -> u64 {
     programs.iter().map(|program| one(program, packing)).sum()
 }
 
@@ -20,7 +20,11 @@ fn one(program: &Program, packing: Option<Packing>) -> u64 {
 ///
 /// # Errors
 /// Returns the smallest total found if it exceeds the limit.
-pub fn limit(programs: &mut [Program], packing: Option<Packing>, limit: u64) -> Result<(), u64> {
+pub(crate) fn limit(
+    programs: &mut [Program],
+    packing: Option<Packing>,
+    limit: u64,
+) -> Result<(), u64> {
     let all = bytes(programs, packing);
     if all <= limit {
         return Ok(());

@@ -3,15 +3,14 @@
 use hardtack::{Constant, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Fact, Node, Operator, Outlet};
 
-use super::region::is_constant;
-use super::weights::reals;
+use crate::graph::constants::{float_elements, is_constant};
 
 /// The number of points that a function is sampled at; it is interpolated linearly between them.
 const POINTS: usize = 1 << 13;
 
 /// Evaluates a node on these inputs, each of one element or `count` elements. Returns an error if
 /// the result does not have `count` elements.
-pub fn evaluate(
+pub(super) fn evaluate(
     model: &Model,
     index: usize,
     inputs: Vec<Tensor>,
@@ -30,7 +29,7 @@ pub fn evaluate(
 }
 
 /// Returns the operations that are element-wise functions of this value alone, in execution order.
-pub fn of(model: &Model, value: Outlet) -> Vec<usize> {
+pub(super) fn of(model: &Model, value: Outlet) -> Vec<usize> {
     let graph = &model.graph;
     let mut nodes: Vec<usize> = Vec::new();
     for (index, node) in graph.nodes.iter().enumerate().skip(value.node as usize + 1) {
@@ -51,7 +50,7 @@ pub fn of(model: &Model, value: Outlet) -> Vec<usize> {
 }
 
 /// A function of one variable, sampled at evenly spaced points.
-pub struct Function {
+pub(super) struct Function {
     low: f64,
     step: f64,
     results: Vec<f32>,
@@ -60,7 +59,12 @@ pub struct Function {
 impl Function {
     /// Returns the composed function of all readers of `value`, sampled from `low` to `high`, or
     /// `None` if they do not form exactly one function.
-    pub fn of_readers(model: &Model, value: Outlet, low: f32, high: f32) -> Option<Function> {
+    pub(super) fn of_readers(
+        model: &Model,
+        value: Outlet,
+        low: f32,
+        high: f32,
+    ) -> Option<Function> {
         let graph = &model.graph;
         let nodes = of(model, value);
         let inside = |outlet: &Outlet| *outlet == value || nodes.contains(&(outlet.node as usize));
@@ -83,7 +87,7 @@ impl Function {
                 let known = results.iter().find(|(outlet, _)| outlet == input);
                 match known {
                     Some((_, tensor)) => Some(tensor.clone()),
-                    None => Tensor::new(&[1], reals(model, *input)?),
+                    None => Tensor::new(&[1], float_elements(model, *input)?),
                 }
             });
             let inputs: Option<Vec<Tensor>> = inputs.collect();
@@ -96,7 +100,7 @@ impl Function {
     }
 
     /// Returns the interpolated value at `x`, which is clamped to the sampled range.
-    pub fn at(&self, x: f64) -> f64 {
+    pub(super) fn at(&self, x: f64) -> f64 {
         let place = ((x - self.low) / self.step).clamp(0.0, (POINTS - 1) as f64);
         let index = (place as usize).min(POINTS - 2);
         let (left, right) = (f64::from(self.results[index]), f64::from(self.results[index + 1]));

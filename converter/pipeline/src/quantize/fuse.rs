@@ -5,38 +5,38 @@ use hardtack_bundle::graph::{
     Binary, ImageLayout, MaxPool, Node, Operator, Outlet, Padding, Reduce, Reducer, SumPool, Window,
 };
 
-use crate::edit::Editor;
+use crate::graph::rewriter::Rewriter;
 
 /// Replaces a whole-image sum divided by its element count with an average pool, and a whole-image
 /// maximum with a max pool. The float results stay the same.
-pub fn fuse(editor: &mut Editor) {
-    for index in 0..editor.model.graph.nodes.len() {
-        let fused = mean(editor, index).or_else(|| maximum(editor, index));
+pub(super) fn fuse(rewriter: &mut Rewriter) {
+    for index in 0..rewriter.model.graph.nodes.len() {
+        let fused = mean(rewriter, index).or_else(|| maximum(rewriter, index));
         if let Some(node) = fused {
-            let fused = editor.add(node);
-            editor.redirect(Outlet { node: index as u32, slot: 0 }, fused);
+            let fused = rewriter.add(node);
+            rewriter.redirect(Outlet { node: index as u32, slot: 0 }, fused);
         }
     }
 }
 
-fn operands(editor: &Editor, index: usize) -> Option<[Outlet; 2]> {
-    match editor.node(index).inputs[..] {
-        [left, right] => Some([editor.resolve(left), editor.resolve(right)]),
+fn operands(rewriter: &Rewriter, index: usize) -> Option<[Outlet; 2]> {
+    match rewriter.node(index).inputs[..] {
+        [left, right] => Some([rewriter.resolve(left), rewriter.resolve(right)]),
         _ => None,
     }
 }
 
-fn mean(editor: &Editor, index: usize) -> Option<Node> {
-    let node = editor.node(index);
+fn mean(rewriter: &Rewriter, index: usize) -> Option<Node> {
+    let node = rewriter.node(index);
     let Operator::Binary(kind @ (Binary::Divide | Binary::Multiply)) = node.operator else {
         return None;
     };
-    let [sum, count] = operands(editor, index)?;
-    let Operator::Reduce(reduce) = &editor.node(sum.node as usize).operator else { return None };
-    let x = editor.resolve(editor.node(sum.node as usize).inputs[0]);
-    let window = whole_image(editor, reduce, x)?;
+    let [sum, count] = operands(rewriter, index)?;
+    let Operator::Reduce(reduce) = &rewriter.node(sum.node as usize).operator else { return None };
+    let x = rewriter.resolve(rewriter.node(sum.node as usize).inputs[0]);
+    let window = whole_image(rewriter, reduce, x)?;
     let elements = window.kernel[0] as f32 * window.kernel[1] as f32;
-    let Constant::Tensor(divisor) = editor.constant(count)? else { return None };
+    let Constant::Tensor(divisor) = rewriter.constant(count)? else { return None };
     let &[divisor] = divisor.as_f32()? else { return None };
     let divides = match kind {
         Binary::Divide => divisor == elements,
@@ -49,18 +49,18 @@ fn mean(editor: &Editor, index: usize) -> Option<Node> {
     Some(Node { operator, inputs: vec![x], ..node.clone() })
 }
 
-fn maximum(editor: &Editor, index: usize) -> Option<Node> {
-    let node = editor.node(index);
+fn maximum(rewriter: &Rewriter, index: usize) -> Option<Node> {
+    let node = rewriter.node(index);
     let Operator::Reduce(reduce) = &node.operator else { return None };
-    let x = editor.resolve(node.inputs[0]);
-    let window = whole_image(editor, reduce, x)?;
+    let x = rewriter.resolve(node.inputs[0]);
+    let window = whole_image(rewriter, reduce, x)?;
     let operator = Operator::MaxPool(MaxPool { window, index_dtype: None });
     (reduce.reducer == Reducer::Maximum).then(|| Node { operator, inputs: vec![x], ..node.clone() })
 }
 
 /// Returns the pooling window that covers the image, if `reduce` reduces exactly its spatial axes.
-fn whole_image(editor: &Editor, reduce: &Reduce, x: Outlet) -> Option<Window> {
-    let shape = &editor.model.graph.fact(x).shape;
+fn whole_image(rewriter: &Rewriter, reduce: &Reduce, x: Outlet) -> Option<Window> {
+    let shape = &rewriter.model.graph.fact(x).shape;
     let layout = match (&reduce.axes[..], shape.len()) {
         ([2, 3], 4) => ImageLayout::Nchw,
         ([1, 2], 4) => ImageLayout::Nhwc,

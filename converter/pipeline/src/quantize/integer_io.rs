@@ -8,20 +8,20 @@ use hardtack_bundle::graph::Operator;
 use hardtack_bundle::manifest::Quantization;
 use hardtack_engine::Builder;
 
-use crate::emit::needs_float;
 use crate::error::Error;
-use crate::ports::Ports;
-use crate::samples::{Source, each};
+use crate::graph::io::Signature;
+use crate::graph::summary::needs_float;
+use crate::samples::{SampleSource, each};
 
 /// Changes the float inputs and outputs of a model to integers, in the model and in the manifest's
 /// description of them. Returns the samples with such inputs.
 ///
 /// # Errors
 /// Returns an error if parts of the model stay in float, or an input or output has several scales.
-pub fn integer_io(
+pub(crate) fn integer_io(
     model: &mut Model,
-    ports: &mut Ports,
-    samples: &dyn Source,
+    signature: &mut Signature,
+    samples: &dyn SampleSource,
 ) -> Result<Vec<Vec<Tensor>>, Error> {
     let (false, [program]) = (needs_float(&model.graph), &model.programs[..]) else {
         return Err(Error::Options(
@@ -46,23 +46,23 @@ pub fn integer_io(
     for (port, outlet) in (0..).zip(model.graph.nodes[node].inputs.clone()) {
         let index = model.graph.inputs.iter().position(|input| *input == outlet.node);
         let index = index.expect("a program reads inputs where it is the only one");
-        let owned = &mut ports.inputs[index];
-        if owned.is_real() {
+        let endpoint = &mut signature.inputs[index];
+        if endpoint.is_real() {
             model.graph.nodes[outlet.node as usize].outputs[0].dtype = DType::I8;
             let quantization = parsed.input_quantization(port).map(quantization);
-            owned.quantize(quantization.ok_or_else(|| several(&owned.name))?);
-            let integers = owned.port()?;
+            endpoint.quantize(quantization.ok_or_else(|| several(&endpoint.name))?);
+            let integers = endpoint.manifest_port()?;
             let preprocessor = Preprocessor::identity(&integers);
             for sample in &mut samples {
                 sample[index] = preprocessor.array(&sample[index])?;
             }
         }
     }
-    for (owned, outlet) in ports.outputs.iter_mut().zip(&model.graph.outputs) {
-        if owned.is_real() {
+    for (endpoint, outlet) in signature.outputs.iter_mut().zip(&model.graph.outputs) {
+        if endpoint.is_real() {
             model.graph.nodes[node].outputs[outlet.slot as usize].dtype = DType::I8;
             let quantization = parsed.output_quantization(outlet.slot as u16).map(quantization);
-            owned.quantize(quantization.ok_or_else(|| several(&owned.name))?);
+            endpoint.quantize(quantization.ok_or_else(|| several(&endpoint.name))?);
         }
     }
     let parts = Builder::of(&parsed).expect("its weights are not packed").integer_ports();

@@ -4,7 +4,7 @@ use hardtack_engine::program::Clamp;
 
 /// An affine mapping of integers to floats: `float = (integer − zero_point) · scale`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quantization {
+pub(super) struct Quantization {
     /// The float difference between two adjacent integers.
     pub scale: f32,
     /// The integer that represents 0.
@@ -13,7 +13,7 @@ pub struct Quantization {
 
 /// The minimum and maximum of a tensor's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Range {
+pub(crate) struct Range {
     /// The minimum.
     pub low: f32,
     /// The maximum.
@@ -22,16 +22,16 @@ pub struct Range {
 
 impl Range {
     /// The range of no values.
-    pub const NONE: Range = Range { low: f32::INFINITY, high: f32::NEG_INFINITY };
+    pub(crate) const NONE: Range = Range { low: f32::INFINITY, high: f32::NEG_INFINITY };
 
     /// Clamps both ends to `limits`.
-    pub fn within(self, limits: Range) -> Range {
+    pub(crate) fn within(self, limits: Range) -> Range {
         let limited = |value: f32| value.max(limits.low).min(limits.high);
         Range { low: limited(self.low), high: limited(self.high) }
     }
 
     /// Extends the range to these values, ignoring those that are not finite.
-    pub fn extended(self, values: &[f32]) -> Range {
+    pub(crate) fn extended(self, values: &[f32]) -> Range {
         values.iter().filter(|value| value.is_finite()).fold(self, |range, value| Range {
             low: range.low.min(*value),
             high: range.high.max(*value),
@@ -41,7 +41,7 @@ impl Range {
 
 impl Quantization {
     /// Returns the smallest scale whose integers cover the range and 0.
-    pub fn of(range: Range) -> Quantization {
+    pub(super) fn of(range: Range) -> Quantization {
         let (low, high) = (range.low.min(0.0), range.high.max(0.0));
         let scale = (f64::from(high) - f64::from(low)) / 255.0;
         // The values are all zero, or too small to matter.
@@ -53,23 +53,23 @@ impl Quantization {
     }
 
     /// Dequantizes an integer.
-    pub fn real(self, integer: i8) -> f32 {
+    pub(super) fn real(self, integer: i8) -> f32 {
         f32::from(i16::from(integer) - i16::from(self.zero_point)) * self.scale
     }
 
     /// Returns the range that the integers cover.
-    pub fn range(self) -> Range {
+    pub(super) fn range(self) -> Range {
         Range { low: self.real(i8::MIN), high: self.real(i8::MAX) }
     }
 
     /// Quantizes a float to the nearest integer, saturating.
-    pub fn integer(self, real: f32) -> i8 {
+    pub(super) fn integer(self, real: f32) -> i8 {
         let integer = (f64::from(real) / f64::from(self.scale)).round_ties_even();
         (integer + f64::from(self.zero_point)) as i8
     }
 
     /// Returns the integer limits that correspond to float limits.
-    pub fn clamp(self, limits: Range) -> Clamp {
+    pub(super) fn clamp(self, limits: Range) -> Clamp {
         Clamp { low: self.integer(limits.low), high: self.integer(limits.high) }
     }
 }

@@ -4,10 +4,10 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
-use super::{Equalize, Int16, Quantized, Rounding, Settings, mixed, quantize};
-use crate::LayerReport;
-use crate::parity;
+use super::{Quantized, mixed_precision, quantize};
+use crate::options::quantize::{Equalize, Int16, QuantizeOptions, Rounding};
 use crate::testing::{Net, Value, noise, windowed};
+use crate::{LayerReport, parity};
 
 /// Quantizes a model on random samples. Returns the largest difference relative to the range.
 fn both(model: &Model) -> (Quantized, f64) {
@@ -22,7 +22,7 @@ fn both(model: &Model) -> (Quantized, f64) {
         })
         .collect();
     let float = parity::outputs(model, &samples).unwrap();
-    let settings = Settings::default();
+    let settings = QuantizeOptions::default();
     let quantized =
         quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
     let integer = parity::outputs(&quantized.model, &samples).unwrap();
@@ -235,7 +235,8 @@ fn operators_that_only_move_elements() {
     });
     after_a_layer("padding", |net, x| {
         let zero = net.constant(Tensor::scalar(0.25f32));
-        let Operator::Constant(index) = net.editor.node(zero.outlet.node as usize).operator else {
+        let Operator::Constant(index) = net.rewriter.node(zero.outlet.node as usize).operator
+        else {
             unreachable!("just made");
         };
         let pads = vec![(0, 0), (0, 0), (1, 2), (0, 3)];
@@ -347,7 +348,7 @@ fn scales_of_a_pre_quantized_model_are_kept() {
         let zero = net.constant(Tensor::scalar(100u8));
         let quantize = QuantizeLinear { dtype: DType::U8, axis: None };
         let q = net.node(Operator::QuantizeLinear(quantize), &[x, &scale, &zero], &x.shape);
-        let node = &mut net.editor.model.graph.nodes[q.outlet.node as usize];
+        let node = &mut net.rewriter.model.graph.nodes[q.outlet.node as usize];
         node.outputs[0].dtype = DType::U8;
         let dequantize = DequantizeLinear { dtype: DType::F32, axis: None };
         net.node(Operator::DequantizeLinear(dequantize), &[&q, &scale, &zero], &x.shape)
@@ -379,7 +380,7 @@ fn three_layers() -> Model {
     net.finish(&[&x])
 }
 
-fn with(settings: &Settings) -> Result<Quantized, crate::Error> {
+fn with(settings: &QuantizeOptions) -> Result<Quantized, crate::Error> {
     let samples: Vec<Vec<Tensor>> = (0..6).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
     quantize(three_layers(), &samples, &samples, true, settings, &mut |_, _| {})
 }
@@ -389,32 +390,35 @@ fn nodes_stay_in_float_by_name() {
     let model = three_layers();
     let convolution = model.graph.nodes.iter().find(|n| matches!(n.operator, Operator::Conv(_)));
     let name = convolution.unwrap().name.clone();
-    let settings = Settings { keep_float: vec![name.clone()], ..Settings::default() };
+    let settings = QuantizeOptions { keep_float: vec![name.clone()], ..QuantizeOptions::default() };
     let quantized = with(&settings).unwrap();
     let kept: Vec<&str> = quantized.left_in_float.iter().map(|left| left.node.as_str()).collect();
     assert_eq!(kept.len(), 2, "{kept:?}");
     assert!(kept.contains(&name.as_str()));
-    let settings = Settings { keep_float: vec!["no such node".into()], ..Settings::default() };
+    let settings =
+        QuantizeOptions { keep_float: vec!["no such node".into()], ..QuantizeOptions::default() };
     assert!(with(&settings).err().unwrap().to_string().contains("no such node"));
 }
 
 #[test]
 fn layers_use_int16_or_float_to_meet_the_error_budget() {
-    let whole = with(&Settings::default()).unwrap();
+    let whole = with(&QuantizeOptions::default()).unwrap();
     assert!(whole.left_in_float.is_empty());
     let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
     let float = parity::outputs(&three_layers(), &samples).unwrap();
-    let error =
-        |model: &Model| mixed::relative_error(&float, &parity::outputs(model, &samples).unwrap());
+    let error = |model: &Model| {
+        mixed_precision::relative_error(&float, &parity::outputs(model, &samples).unwrap())
+    };
     let budget = 0.8 * error(&whole.model);
-    let settings = Settings { max_error: Some(budget), ..Settings::default() };
+    let settings = QuantizeOptions { max_error: Some(budget), ..QuantizeOptions::default() };
     let mix = with(&settings).unwrap();
     assert!(error(&mix.model) <= budget);
     let told: Vec<_> = mix.left_in_float.iter().chain(&mix.int16).collect();
     assert!(!mix.model.programs.is_empty() && !told.is_empty());
     assert!(told.iter().all(|told| told.reason.contains("error")));
     // Values enter and leave programs in int8, so only float can be this accurate.
-    let exact = with(&Settings { max_error: Some(1e-6), ..Settings::default() }).unwrap();
+    let exact =
+        with(&QuantizeOptions { max_error: Some(1e-6), ..QuantizeOptions::default() }).unwrap();
     assert!(error(&exact.model) <= 1e-6 && !exact.left_in_float.is_empty());
 }
 
@@ -434,9 +438,10 @@ fn weights_that_are_not_finite_are_reported() {
         }
     }
     let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
-    let error = quantize(model, &samples, &samples, true, &Settings::default(), &mut |_, _| {})
-        .err()
-        .unwrap();
+    let error =
+        quantize(model, &samples, &samples, true, &QuantizeOptions::default(), &mut |_, _| {})
+            .err()
+            .unwrap();
     assert!(error.to_string().contains("NaN"), "{error}");
 }
 
@@ -515,7 +520,8 @@ fn int16_activations_are_nearly_exact() {
             // Equalization would move the weights off their steps.
             let equalize = Equalize::Off;
             let rounding = Rounding::Nearest;
-            let settings = Settings { int16, rounding, equalize, ..Settings::default() };
+            let settings =
+                QuantizeOptions { int16, rounding, equalize, ..QuantizeOptions::default() };
             let quantized =
                 quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {})
                     .unwrap();
@@ -537,14 +543,14 @@ fn int16_layers_are_chosen_by_name() {
     let convolution = model.graph.nodes.iter().find(|n| matches!(n.operator, Operator::Conv(_)));
     let name = convolution.unwrap().name.clone();
     let int16 = Int16::Nodes(vec![name.clone()]);
-    let quantized = with(&Settings { int16, ..Settings::default() }).unwrap();
+    let quantized = with(&QuantizeOptions { int16, ..QuantizeOptions::default() }).unwrap();
     let [told] = &quantized.int16[..] else { panic!("one layer uses int16") };
     assert_eq!(told.node, name);
     let bits = |layer: &LayerReport| layer.range.unwrap().bits;
     let wide: Vec<&LayerReport> = quantized.layers.iter().filter(|l| bits(l) == 16).collect();
     assert!(!wide.is_empty() && wide.len() < quantized.layers.len());
     assert!(wide.iter().all(|layer| layer.range.unwrap().covered == layer.range.unwrap().seen));
-    let whole = with(&Settings::default()).unwrap();
+    let whole = with(&QuantizeOptions::default()).unwrap();
     let steps = |quantized: &Quantized| {
         let program = &quantized.model.programs[0];
         let program =
@@ -554,20 +560,20 @@ fn int16_layers_are_chosen_by_name() {
     // The layer's low tensor, and its contribution to the next layer.
     assert_eq!(steps(&quantized), steps(&whole) + 2);
     let int16 = Int16::Nodes(vec!["no such node".into()]);
-    let error = with(&Settings { int16, ..Settings::default() }).err().unwrap();
+    let error = with(&QuantizeOptions { int16, ..QuantizeOptions::default() }).err().unwrap();
     assert!(error.to_string().contains("--int16"), "{error}");
 }
 
 #[test]
 fn any_number_of_named_nodes_is_one_option() {
     let nodes: Vec<String> = (0..50).map(|index| format!("node{index}")).collect();
-    let settings = Settings {
+    let settings = QuantizeOptions {
         int16: Int16::Nodes(nodes.clone()),
         keep_float: nodes.clone(),
-        ..Settings::default()
+        ..QuantizeOptions::default()
     };
     let all = nodes.join(", ");
     let texts = settings.texts();
     assert_eq!(texts, ["int16", "keep-float"].map(|name| (name.into(), all.clone())));
-    assert!(Settings::default().texts().is_empty());
+    assert!(QuantizeOptions::default().texts().is_empty());
 }

@@ -7,11 +7,11 @@ use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use hardtack::Tensor;
 use hardtack_bundle::DType;
 
-use super::Source;
+use super::SampleSource;
 use crate::error::Error;
 
 /// Pre-processed samples in a temporary file, which is removed when this process ends.
-pub struct Spool {
+pub(crate) struct Spool {
     file: File,
     /// The location of each input of each sample.
     samples: Vec<Vec<Place>>,
@@ -30,7 +30,7 @@ impl Spool {
     ///
     /// # Errors
     /// Returns [`Error::Spool`] if the temporary file cannot be created.
-    pub fn new() -> Result<Spool, Error> {
+    pub(crate) fn new() -> Result<Spool, Error> {
         let file = tempfile::tempfile().map_err(failed)?;
         Ok(Spool { file, samples: Vec::new(), length: 0 })
     }
@@ -39,7 +39,10 @@ impl Spool {
     ///
     /// # Errors
     /// Returns [`Error::Spool`] if the file cannot be written.
-    pub fn push<'t>(&mut self, inputs: impl IntoIterator<Item = &'t Tensor>) -> Result<(), Error> {
+    pub(crate) fn push<'t>(
+        &mut self,
+        inputs: impl IntoIterator<Item = &'t Tensor>,
+    ) -> Result<(), Error> {
         let mut places = Vec::new();
         let write = || -> io::Result<()> {
             self.file.seek(SeekFrom::Start(self.length))?;
@@ -59,7 +62,7 @@ impl Spool {
     }
 }
 
-impl Source for Spool {
+impl SampleSource for Spool {
     fn count(&self) -> usize {
         self.samples.len()
     }

@@ -14,9 +14,9 @@ fn graph() -> Graph {
 
 fn read(path: &Path, limit: usize) -> Result<Samples, Error> {
     let graph = graph();
-    let ports = Ports::of(&graph, None);
-    let preprocessor = Preprocessor::identity(&ports.inputs[0].port()?);
-    Samples::read(path, limit, &graph, &ports, &preprocessor)
+    let signature = Signature::of(&graph, None);
+    let preprocessor = Preprocessor::identity(&signature.inputs[0].manifest_port()?);
+    Samples::read(path, limit, &graph, &signature, &preprocessor)
 }
 
 /// Writes an archive of u8 arrays: name, shape in the header, and number of elements actually
@@ -49,7 +49,7 @@ fn arrays_without_a_matching_input_are_not_read() {
 #[test]
 fn arrays_of_the_wrong_shape_are_rejected_before_reading() {
     let folder = tempfile::tempdir().unwrap();
-    let name = Ports::of(&graph(), None).inputs[0].name.clone();
+    let name = Signature::of(&graph(), None).inputs[0].name.clone();
     for (array, shape, count, told) in [
         ("x", "(2, 5)", 10, "takes the shape [1, 4], but got [5]"),
         ("x", "(2, 0)", 0, "has no elements"),

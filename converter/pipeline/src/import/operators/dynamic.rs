@@ -9,7 +9,7 @@ use super::Read;
 
 /// Reads the operator that [`rewrite::dynamic`](crate::import::rewrite::dynamic) emits. It has one
 /// scale for all of x.
-pub fn read(_: &ParsingContext, _: &NodeProto) -> Read {
+pub(super) fn read(_: &ParsingContext, _: &NodeProto) -> Read {
     Ok((expand(Dynamic(DynamicMatMul::new(false))), vec![]))
 }
 

@@ -7,7 +7,7 @@ use tract_onnx::pb::NodeProto;
 use super::Read;
 
 /// Reads Flatten.
-pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
+pub(super) fn read(_: &ParsingContext, node: &NodeProto) -> Read {
     Ok((expand(Flatten { axis: node.get_attr_opt("axis")?.unwrap_or(1) }), vec![]))
 }
 

@@ -14,14 +14,18 @@ use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 
-use super::rewrite::dynamic::DYNAMIC_MAT_MUL;
-use super::rewrite::trees::TREE_ENSEMBLE;
+/// The domain of this crate's custom operators.
+pub(crate) const CUSTOM_DOMAIN: &str = "hardtack";
+/// The custom operator, with the inputs of [`hardtack_bundle::graph::TreeEnsemble`].
+pub(crate) const TREE_ENSEMBLE: &str = "HardtackTreeEnsemble";
+/// The custom operator, with the inputs x, matrix, scale of the matrix and its zero point.
+pub(crate) const DYNAMIC_MAT_MUL: &str = "HardtackDynamicMatMul";
 
 /// The result of reading an operator.
 type Read = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// Returns tract's ONNX reader with this crate's operators registered.
-pub fn onnx() -> Onnx {
+pub(super) fn onnx() -> Onnx {
     let mut onnx = tract_onnx::onnx();
     let register = &mut onnx.op_register;
     register.insert("QuantizeLinear", quantization::quantize);

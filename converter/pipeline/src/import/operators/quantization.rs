@@ -9,12 +9,12 @@ use tract_onnx::pb::NodeProto;
 use super::Read;
 
 /// Reads QuantizeLinear.
-pub fn quantize(_: &ParsingContext, node: &NodeProto) -> Read {
+pub(super) fn quantize(_: &ParsingContext, node: &NodeProto) -> Read {
     Ok((expand(Quantization::read(node, true)?), vec![]))
 }
 
 /// Reads DequantizeLinear.
-pub fn dequantize(_: &ParsingContext, node: &NodeProto) -> Read {
+pub(super) fn dequantize(_: &ParsingContext, node: &NodeProto) -> Read {
     Ok((expand(Quantization::read(node, false)?), vec![]))
 }
 

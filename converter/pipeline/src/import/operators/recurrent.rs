@@ -14,7 +14,7 @@ use tract_onnx::pb::NodeProto;
 use super::Read;
 
 /// Reads an LSTM, GRU or RNN node.
-pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
+pub(super) fn read(_: &ParsingContext, node: &NodeProto) -> Read {
     let (kind, usual): (Kind, &[&str]) = match &*node.op_type {
         "LSTM" => (Kind::Lstm, &["Sigmoid", "Tanh", "Tanh"]),
         "GRU" => {

@@ -12,7 +12,7 @@ use super::Read;
 const LARGEST_SCALE: f32 = (1 << 24) as f32;
 
 /// Reads Resize.
-pub fn read(context: &ParsingContext, node: &NodeProto) -> Read {
+pub(super) fn read(context: &ParsingContext, node: &NodeProto) -> Read {
     let coordinates = match node.get_attr_opt("coordinate_transformation_mode")? {
         None | Some("half_pixel") => CoordinateTransform::HalfPixel,
         Some("align_corners") => CoordinateTransform::AlignCorners,

@@ -9,7 +9,7 @@ use tract_onnx::pb::NodeProto;
 use super::Read;
 
 /// Reads the operator that [`rewrite::trees`](crate::import::rewrite::trees) emits.
-pub fn read(_: &ParsingContext, node: &NodeProto) -> Read {
+pub(super) fn read(_: &ParsingContext, node: &NodeProto) -> Read {
     let aggregate = match node.get_attr::<i64>("aggregate")? {
         0 => TreeAggregate::Sum,
         1 => TreeAggregate::Average,

@@ -23,7 +23,7 @@ use crate::import::{ImportError, tensor};
 const BATCH: &str = "batch";
 
 /// Applies settings in order, then names the remaining dynamic dimensions.
-pub fn bind(
+pub(crate) fn bind(
     graph: &mut GraphProto,
     settings: &[(String, String)],
     context: &mut Context,
@@ -124,7 +124,7 @@ fn set_value(
     let name = graph.input.remove(index).name;
     let constant = scalar.reshape(&shape).ok_or_else(wrong)?;
     graph.initializer.push(tensor::store(&name, &constant));
-    context.tell(format!("input {name:?} is the constant {value}"));
+    context.note(format!("input {name:?} is the constant {value}"));
     Ok(())
 }
 

@@ -5,12 +5,15 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 use super::emit::Context;
-use super::node::Node;
 use crate::import::limits::MAX_BRANCHES;
+use crate::import::node::Node;
 use crate::import::{ImportError, translate};
 
 /// Evaluates and inlines all such `If` nodes, until nothing changes.
-pub fn inline_branches(model: &mut ModelProto, context: &mut Context) -> Result<(), ImportError> {
+pub(crate) fn inline_branches(
+    model: &mut ModelProto,
+    context: &mut Context,
+) -> Result<(), ImportError> {
     let mut undecided: HashSet<String> = HashSet::new();
     let (mut inlined, mut decided) = (0, 0);
     while let Some(graph) = &model.graph {
@@ -35,7 +38,7 @@ pub fn inline_branches(model: &mut ModelProto, context: &mut Context) -> Result<
         }
     }
     if inlined > 0 {
-        context.tell(format!(
+        context.note(format!(
             "{inlined} If nodes have constant conditions and are replaced by the branch taken"
         ));
     }

@@ -7,7 +7,7 @@ use hardtack::{Data, Tensor};
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use super::emit::{Context, Emit};
-use super::node::{Node, int};
+use crate::import::node::{Node, int};
 use crate::import::{ImportError, tensor};
 
 /// The supported integer widths of `MatMulNBits`, which are packed into bytes.
@@ -18,7 +18,7 @@ const KEPT: &str = "weights with a scale per block keep their integers and scale
 const REAL: &str = "weights with a scale per block are stored as floats";
 
 /// Rewrites blocked DequantizeLinear and `com.microsoft::MatMulNBits`.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     match node.op_type.as_str() {
         "DequantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => blocked(node, emit),
@@ -42,13 +42,13 @@ fn blocked(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let reals = dequantize(&x, &scale, zero_point.as_ref(), axis, block)
         .ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
     if matches!(x.data(), Data::I8(_) | Data::U8(_)) {
-        emit.context.tell(KEPT.into());
+        emit.context.note(KEPT.into());
         return Ok(false);
     }
     let reals = emit.constant("reals", &reals);
     let output = node.wanted(0).ok_or_else(|| node.wrong("it has no output"))?;
     emit.last("Identity", &[&reals], output, vec![]);
-    emit.context.tell(REAL.into());
+    emit.context.note(REAL.into());
     Ok(true)
 }
 
@@ -114,12 +114,12 @@ fn packed_product(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErr
     let attributes = vec![int("axis", 0), int("block_size", block as i64)];
     let matrix = match zeros.data() {
         Data::U8(_) => {
-            emit.context.tell(KEPT.into());
+            emit.context.note(KEPT.into());
             emit.node("DequantizeLinear", &inputs.each_ref().map(String::as_str), attributes)
         }
         // Zero points that are not integers.
         _ => {
-            emit.context.tell(REAL.into());
+            emit.context.note(REAL.into());
             let reals = dequantize(&integers, &scales, Some(&zeros), 0, block);
             let reals = reals.ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
             emit.constant("matrix", &reals)
@@ -207,7 +207,7 @@ fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Packed> {
 }
 
 /// Replaces dequantized constants by f32 constants in the parameters of batch normalizations.
-pub fn parameters(graph: &mut GraphProto, context: &mut Context) {
+pub(crate) fn parameters(graph: &mut GraphProto, context: &mut Context) {
     let constants: HashMap<&str, &TensorProto> =
         graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let constant =

@@ -8,13 +8,10 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use super::emit::Context;
-use super::node::Node;
 use super::tidy::reads;
-use super::trees::OWN_DOMAIN;
+use crate::import::node::Node;
+use crate::import::operators::{CUSTOM_DOMAIN, DYNAMIC_MAT_MUL};
 use crate::import::tensor;
-
-/// The custom operator, with the inputs x, matrix, scale of the matrix and its zero point.
-pub const DYNAMIC_MAT_MUL: &str = "HardtackDynamicMatMul";
 
 /// A dynamically quantized matmul, as the names of its inputs and output.
 struct Product {
@@ -32,7 +29,7 @@ struct Product {
 ///   a Mul with the product of both scales
 /// - `com.microsoft::MatMulIntegerToFloat` of the same inputs
 /// - `com.microsoft::DynamicQuantizeMatMul`
-pub fn rewrite(graph: &mut GraphProto, context: &mut Context) {
+pub(crate) fn rewrite(graph: &mut GraphProto, context: &mut Context) {
     for node in &mut graph.node {
         for attribute in &mut node.attribute {
             let graphs = attribute.g.iter_mut().chain(&mut attribute.graphs);
@@ -240,7 +237,7 @@ fn emit(
     };
     graph.node[index] = NodeProto {
         name: base.clone(),
-        domain: OWN_DOMAIN.into(),
+        domain: CUSTOM_DOMAIN.into(),
         op_type: DYNAMIC_MAT_MUL.into(),
         input: vec![product.x, product.matrix, product.scale, zero_point],
         output: vec![sum.clone()],
@@ -255,14 +252,14 @@ fn emit(
             ..NodeProto::default()
         });
     }
-    context.tell("dynamically quantized matmuls are converted to single INT8 operators".into());
+    context.note("dynamically quantized matmuls are converted to single INT8 operators".into());
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::int;
     use super::super::testing::{context, graph, node};
     use super::*;
+    use crate::import::node::int;
     use tract_onnx::pb::ValueInfoProto;
 
     /// Rewrites the output of quantize_dynamic after `change`. Returns the resulting operators.

@@ -6,12 +6,12 @@ use hardtack::{Data, Tensor};
 use hardtack_bundle::DType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
-use super::node::{int, ints};
 use crate::import::limits::MAX_REWRITTEN;
+use crate::import::node::{int, ints};
 use crate::import::{ImportError, tensor};
 
 /// Model-wide state that all rewrites share.
-pub struct Context {
+pub(crate) struct Context {
     /// The version of the standard operator set.
     pub opset: i64,
     /// The rewrites that were made, one sentence each.
@@ -26,7 +26,7 @@ pub struct Context {
 
 impl Context {
     /// Creates the context of a model.
-    pub fn of(model: &ModelProto) -> Context {
+    pub(crate) fn of(model: &ModelProto) -> Context {
         let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
         let opset = model.opset_import.iter().find(|import| standard(&import.domain));
         let mut names = HashSet::new();
@@ -43,7 +43,7 @@ impl Context {
     }
 
     /// Returns an unused name: `base`, with a number appended if it is in use.
-    pub fn fresh(&mut self, base: &str) -> String {
+    pub(crate) fn fresh(&mut self, base: &str) -> String {
         if self.names.insert(base.to_owned()) {
             return base.to_owned();
         }
@@ -59,7 +59,7 @@ impl Context {
     }
 
     /// Adds a sentence to the report, unless it is already there.
-    pub fn tell(&mut self, sentence: String) {
+    pub(crate) fn note(&mut self, sentence: String) {
         if !self.report.contains(&sentence) {
             self.report.push(sentence);
         }
@@ -79,14 +79,14 @@ fn collect_names(graph: &GraphProto, names: &mut HashSet<String>) {
 }
 
 /// The constants visible to a node: those of its graph and of the enclosing graphs.
-pub struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     here: HashMap<&'a str, &'a TensorProto>,
     around: Option<&'a Scope<'a>>,
 }
 
 impl Scope<'_> {
     /// Returns a constant as protobuf.
-    pub fn proto(&self, name: &str) -> Option<&TensorProto> {
+    pub(crate) fn proto(&self, name: &str) -> Option<&TensorProto> {
         match self.here.get(name) {
             Some(tensor) => Some(tensor),
             None => self.around?.proto(name),
@@ -94,18 +94,18 @@ impl Scope<'_> {
     }
 
     /// Returns a numeric constant.
-    pub fn tensor(&self, name: &str) -> Option<Tensor> {
+    pub(crate) fn tensor(&self, name: &str) -> Option<Tensor> {
         self.proto(name).and_then(tensor::load)
     }
 
     /// Returns the elements of a constant as f32.
-    pub fn reals(&self, name: &str) -> Option<Vec<f32>> {
+    pub(crate) fn reals(&self, name: &str) -> Option<Vec<f32>> {
         self.tensor(name).map(|tensor| tensor.to_f32())
     }
 }
 
 /// Collects the nodes and constants that replace one node.
-pub struct Emit<'a> {
+pub(crate) struct Emit<'a> {
     /// The model-wide state.
     pub context: &'a mut Context,
     /// The constants visible to the node.
@@ -117,14 +117,14 @@ pub struct Emit<'a> {
 
 impl Emit<'_> {
     /// Adds a constant and returns its name.
-    pub fn constant(&mut self, suffix: &str, value: &Tensor) -> String {
+    pub(crate) fn constant(&mut self, suffix: &str, value: &Tensor) -> String {
         let name = self.context.fresh(&format!("{}.{suffix}", self.base));
         self.initializers.push(tensor::store(&name, value));
         name
     }
 
     /// Adds a constant vector, or a scalar if it has one element, and returns its name.
-    pub fn vector<T>(&mut self, suffix: &str, values: Vec<T>) -> String
+    pub(crate) fn vector<T>(&mut self, suffix: &str, values: Vec<T>) -> String
     where
         Vec<T>: Into<Data>,
     {
@@ -135,13 +135,13 @@ impl Emit<'_> {
     }
 
     /// Adds a constant i64 vector of rank 1 and returns its name.
-    pub fn list(&mut self, suffix: &str, values: &[i64]) -> String {
+    pub(crate) fn list(&mut self, suffix: &str, values: &[i64]) -> String {
         let tensor = Tensor::new(&[values.len()], values.to_vec());
         self.constant(suffix, &tensor.expect("as many elements as the shape says"))
     }
 
     /// Adds a node with one new output and returns the output's name.
-    pub fn node(
+    pub(crate) fn node(
         &mut self,
         operator: &str,
         inputs: &[&str],
@@ -154,7 +154,7 @@ impl Emit<'_> {
     }
 
     /// Adds a node whose output has the given name, usually one of the replaced node.
-    pub fn last(
+    pub(crate) fn last(
         &mut self,
         operator: &str,
         inputs: &[&str],
@@ -171,7 +171,7 @@ impl Emit<'_> {
     }
 
     /// Adds a node. An empty name is replaced by that of the first output.
-    pub fn whole(&mut self, mut node: NodeProto) {
+    pub(crate) fn whole(&mut self, mut node: NodeProto) {
         if node.name.is_empty() {
             let first = node.output.first().map_or("", String::as_str);
             let base = if first.is_empty() { self.base.clone() } else { first.to_owned() };
@@ -181,12 +181,12 @@ impl Emit<'_> {
     }
 
     /// Adds a Cast and returns its output.
-    pub fn cast(&mut self, input: &str, dtype: DType) -> String {
+    pub(crate) fn cast(&mut self, input: &str, dtype: DType) -> String {
         self.node("Cast", &[input], vec![int("to", tensor::number_of(dtype) as i64)])
     }
 
     /// Adds a reduction that keeps the reduced axes with size 1, and returns its output.
-    pub fn reduce(&mut self, operator: &str, input: &str, axes: &[i64]) -> String {
+    pub(crate) fn reduce(&mut self, operator: &str, input: &str, axes: &[i64]) -> String {
         let changed = if operator == "ReduceSum" { 13 } else { 18 };
         if self.context.opset >= changed {
             let axes = self.list("axes", axes);
@@ -199,10 +199,10 @@ impl Emit<'_> {
 
 /// A rewrite of one node. It returns `true` after emitting a replacement, or `false` to keep the
 /// node, which it may have modified.
-pub type NodeRewrite = dyn Fn(&mut NodeProto, &mut Emit<'_>) -> Result<bool, ImportError>;
+pub(crate) type NodeRewrite = dyn Fn(&mut NodeProto, &mut Emit<'_>) -> Result<bool, ImportError>;
 
 /// Applies a rewrite to each node of a graph and of its subgraphs, innermost first.
-pub fn rewrite_nodes(
+pub(crate) fn rewrite_nodes(
     graph: &mut GraphProto,
     context: &mut Context,
     rewrite: &NodeRewrite,
@@ -225,7 +225,7 @@ fn rewrite_in(
                 rewrite_in(inner, context, Some(&scope), rewrite)?;
             }
         }
-        let base = super::node::Node::label(&node).to_owned();
+        let base = crate::import::node::Node::label(&node).to_owned();
         let mut emit = Emit { context, scope: &scope, base, nodes: vec![], initializers: vec![] };
         if rewrite(&mut node, &mut emit)? {
             graph.node.append(&mut emit.nodes);

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use tract_onnx::pb::{FunctionProto, GraphProto, ModelProto, NodeProto};
 
 use super::emit::Context;
-use super::node::Node;
+use crate::import::node::Node;
 use crate::import::{ImportError, limits};
 
 /// The maximum nesting depth of calls.
 const MAX_DEPTH: usize = 32;
 
 /// Inlines all calls of the model's functions.
-pub fn inline_functions(model: &mut ModelProto, context: &mut Context) -> Result<(), ImportError> {
+pub(crate) fn inline_functions(
+    model: &mut ModelProto,
+    context: &mut Context,
+) -> Result<(), ImportError> {
     let functions = std::mem::take(&mut model.functions);
     if functions.is_empty() {
         return Ok(());
@@ -183,9 +186,9 @@ fn rename(
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::float;
     use super::super::testing::{graph, model, node};
     use super::*;
+    use crate::import::node::float;
     use tract_onnx::pb::AttributeProto;
 
     fn leaky() -> FunctionProto {

@@ -4,8 +4,8 @@ use hardtack::Tensor;
 use tract_onnx::pb::NodeProto;
 
 use super::emit::Emit;
-use super::node::{Node, ints, tensor as tensor_attribute};
 use super::sizes::short;
+use crate::import::node::{Node, ints, tensor as tensor_attribute};
 use crate::import::{ImportError, tensor};
 
 /// The maximum rank of a tensor.
@@ -16,7 +16,7 @@ const VALUE_BITS: u32 = 30;
 const CONSTANT_BITS: u32 = 27;
 
 /// Checks one node, and rewrites it if possible.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     axes(node)?;
     if !matches!(node.domain.as_str(), "" | "ai.onnx") {
         return Ok(false);
@@ -205,9 +205,9 @@ fn explicit_and_automatic(node: &NodeProto) -> Result<bool, ImportError> {
 #[cfg(test)]
 mod tests {
     use super::super::emit::{Context, rewrite_nodes};
-    use super::super::node::{float, int, text};
     use super::super::testing::{graph, model, node};
     use super::*;
+    use crate::import::node::{float, int, text};
 
     #[test]
     fn ignored_features_are_rejected() {

@@ -4,11 +4,11 @@ use hardtack::Tensor;
 use tract_onnx::pb::NodeProto;
 
 use super::emit::Emit;
-use super::node::{Node, tensor as tensor_attribute, text};
+use crate::import::node::{Node, tensor as tensor_attribute, text};
 use crate::import::{ImportError, tensor};
 
 /// Rewrites one node.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     if !node.domain.is_empty() && node.domain != "ai.onnx" {
         return Ok(false);
     }
@@ -81,9 +81,9 @@ fn resize(node: &mut NodeProto, emit: &mut Emit<'_>) {
 #[cfg(test)]
 mod tests {
     use super::super::emit::{Context, rewrite_nodes};
-    use super::super::node::{Node, int, ints};
     use super::super::testing::{graph, model, node};
     use super::*;
+    use crate::import::node::{Node, int, ints};
     use tract_onnx::pb::GraphProto;
 
     fn rewritten(node: NodeProto, opset: i64) -> Result<GraphProto, ImportError> {

@@ -8,14 +8,12 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::NodeProto;
 
 use super::emit::Emit;
-use super::node::{Node, int};
+use super::scores::{DOMAIN, Labels, Transform, input, keep_labels, output, two_classes};
 use crate::import::ImportError;
-
-/// The domain of these operators.
-pub const DOMAIN: &str = "ai.onnx.ml";
+use crate::import::node::{Node, int};
 
 /// Rewrites one operator, except ensembles of trees.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     if node.domain != DOMAIN {
         return Ok(false);
@@ -37,7 +35,7 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         "ZipMap" => {
             emit.context.labels = node.texts("classlabels_strings");
             let sentence = "ZipMap is removed: the output is the scores of all classes";
-            emit.context.tell(sentence.into());
+            emit.context.note(sentence.into());
             emit.last("Identity", &[input(node)?], output(node)?, vec![]);
         }
         "FeatureVectorizer" => {
@@ -53,14 +51,6 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-pub fn input(node: &NodeProto) -> Result<&str, ImportError> {
-    node.given(0).ok_or_else(|| node.wrong("its input is missing"))
-}
-
-pub fn output(node: &NodeProto) -> Result<&str, ImportError> {
-    node.wanted(0).ok_or_else(|| node.wrong("its output is missing"))
 }
 
 fn scaler(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
@@ -193,133 +183,6 @@ fn affine(
     Ok(emit.node("Add", &[&y, &intercepts], vec![]))
 }
 
-/// The transformation of scores.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Transform {
-    None,
-    Softmax,
-    Logistic,
-}
-
-impl Transform {
-    /// Reads the attribute `post_transform`.
-    pub fn of(node: &NodeProto) -> Result<Transform, ImportError> {
-        match node.text("post_transform").unwrap_or("NONE") {
-            "NONE" => Ok(Transform::None),
-            "SOFTMAX" => Ok(Transform::Softmax),
-            "LOGISTIC" => Ok(Transform::Logistic),
-            other => Err(node.wrong(format!(
-                "post_transform {other} is not supported; use NONE, SOFTMAX or LOGISTIC"
-            ))),
-        }
-    }
-
-    /// Emits the transformation of scores of shape `[n, classes]`.
-    pub fn last(
-        self,
-        node: &NodeProto,
-        emit: &mut Emit<'_>,
-        scores: &str,
-        output: &str,
-    ) -> Result<(), ImportError> {
-        match self {
-            Transform::None => emit.last("Identity", &[scores], output, vec![]),
-            Transform::Softmax => emit.last("Softmax", &[scores], output, vec![int("axis", 1)]),
-            Transform::Logistic => emit.last("Sigmoid", &[scores], output, vec![]),
-        }
-        if output.is_empty() { Err(node.wrong("its output is missing")) } else { Ok(()) }
-    }
-}
-
-/// Emits label and scores of a binary classifier from the score `s` of the second class. The first
-/// class's score is `-s` if the threshold is 0, and `1 - s` otherwise.
-pub fn two_classes(
-    node: &NodeProto,
-    emit: &mut Emit<'_>,
-    score: &str,
-    transform: Transform,
-    threshold: f32,
-    labels: &Labels,
-) -> Result<(), ImportError> {
-    let complement = |emit: &mut Emit<'_>, p: &str| {
-        let one = emit.constant("one", &Tensor::scalar(1f32));
-        emit.node("Sub", &[&one, p], vec![])
-    };
-    let axis = || vec![int("axis", 1)];
-    let first = match threshold {
-        0.0 => emit.node("Neg", &[score], vec![]),
-        _ => complement(emit, score),
-    };
-    let both = emit.node("Concat", &[&first, score], axis());
-    labels.choose(node, emit, &both)?;
-    let Some(output) = node.wanted(1) else { return Ok(()) };
-    match transform {
-        Transform::Logistic => {
-            let second = emit.node("Sigmoid", &[score], vec![]);
-            let first = complement(emit, &second);
-            emit.last("Concat", &[&first, &second], output, axis());
-            Ok(())
-        }
-        other => other.last(node, emit, &both, output),
-    }
-}
-
-/// The classes of a classifier.
-pub enum Labels {
-    Integers(Vec<i64>),
-    Texts(Vec<String>),
-}
-
-impl Labels {
-    /// Reads the labels of a classifier. `integers` is the name of the attribute of integer labels.
-    pub fn of(node: &NodeProto, integers: &str) -> Result<Labels, ImportError> {
-        let labels = match (node.ints(integers), node.texts("classlabels_strings")) {
-            ([], texts) if !texts.is_empty() => Labels::Texts(texts),
-            (integers, _) => Labels::Integers(integers.into()),
-        };
-        if labels.len() == 0 { Err(node.wrong("it has no labels")) } else { Ok(labels) }
-    }
-
-    /// Returns the number of classes.
-    pub fn len(&self) -> usize {
-        match self {
-            Labels::Integers(labels) => labels.len(),
-            Labels::Texts(labels) => labels.len(),
-        }
-    }
-
-    /// Emits the node's first output: the label of the greatest score. `scores` has shape
-    /// `[n, classes]`.
-    pub fn choose(
-        &self,
-        node: &NodeProto,
-        emit: &mut Emit<'_>,
-        scores: &str,
-    ) -> Result<(), ImportError> {
-        let Some(output) = node.wanted(0) else { return Ok(()) };
-        let attributes = vec![int("axis", 1), int("keepdims", 0)];
-        match self {
-            Labels::Integers(labels) if !labels.iter().copied().eq(0..labels.len() as i64) => {
-                let index = emit.node("ArgMax", &[scores], attributes);
-                let labels = emit.list("labels", labels);
-                emit.last("Gather", &[&labels, &index], output, vec![int("axis", 0)]);
-            }
-            Labels::Integers(_) => emit.last("ArgMax", &[scores], output, attributes),
-            Labels::Texts(labels) => {
-                emit.last("ArgMax", &[scores], output, attributes);
-                told(emit, labels.clone(), output);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Records the string labels of an output that becomes a class index.
-fn told(emit: &mut Emit<'_>, labels: Vec<String>, output: &str) {
-    emit.context.labels = labels;
-    emit.context.tell(format!("output {output:?} is the class index instead of the class name"));
-}
-
 /// Rewrites a lookup in a table of strings: the index itself becomes the output.
 fn text_labels(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let table = emit.scope.proto(input(node)?);
@@ -329,7 +192,7 @@ fn text_labels(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportErro
     let index = node.given(1).ok_or_else(|| node.wrong("its second input is missing"))?;
     emit.last("Cast", &[index], output(node)?, vec![int("to", 7)]);
     let texts = texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
-    told(emit, texts, output(node)?);
+    keep_labels(emit, texts, output(node)?);
     Ok(true)
 }
 
@@ -345,7 +208,7 @@ fn label_encoder(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErro
             return Err(node.wrong("string values require the keys 0, 1, 2 and so on"));
         }
         emit.last("Identity", &[input(node)?], output(node)?, vec![]);
-        told(emit, texts, output(node)?);
+        keep_labels(emit, texts, output(node)?);
         return Ok(());
     }
     let (values, default): (Data, Tensor) = match node.floats("values_floats") {

@@ -1,29 +1,29 @@
 //! Protobuf rewrites: features that tract does not support, or computes wrongly, are replaced by
 //! equivalent nodes, or rejected with an error that gives a remedy.
 
-pub mod bind;
-pub mod branch;
-pub mod dequantized;
-pub mod dynamic;
-pub mod emit;
-pub mod functions;
-pub mod ignored;
-pub mod legacy;
-pub mod ml;
-pub mod node;
-pub mod quantized;
-pub mod recurrent;
-pub mod sizes;
-pub mod svm;
+pub(super) mod bind;
+pub(super) mod branch;
+pub(super) mod dequantized;
+pub(super) mod dynamic;
+pub(super) mod emit;
+pub(super) mod functions;
+pub(super) mod ignored;
+pub(super) mod legacy;
+pub(super) mod ml;
+pub(super) mod quantized;
+pub(super) mod recurrent;
+pub(super) mod scores;
+pub(super) mod sizes;
+pub(super) mod svm;
 #[cfg(test)]
-pub mod testing;
-pub mod tidy;
-pub mod trees;
+pub(super) mod testing;
+pub(super) mod tidy;
+pub(super) mod trees;
 
+use emit::{Context, NodeRewrite, rewrite_nodes};
 use tract_onnx::pb::{ModelProto, OperatorSetIdProto};
 
 use super::ImportError;
-use emit::{Context, NodeRewrite, rewrite_nodes};
 
 /// The operator set version of models that do not name one.
 const DEFAULT_OPSET: i64 = 13;
@@ -42,7 +42,7 @@ const REWRITES: &[&NodeRewrite] = &[
 ];
 
 /// Applies all rewrites to a model. `settings` are the names and values of `--set`.
-pub fn rewrite(
+pub(super) fn rewrite(
     model: &mut ModelProto,
     settings: &[(String, String)],
 ) -> Result<Context, ImportError> {

@@ -6,11 +6,11 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::{AttributeProto, NodeProto};
 
 use super::emit::Emit;
-use super::node::{Node, float, int, ints};
 use crate::import::ImportError;
+use crate::import::node::{Node, float, int, ints};
 
 /// Rewrites the QLinear… operators of ONNX and `com.microsoft`, and operators on plain integers.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     match node.op_type.as_str() {
         "QLinearConv" => {
@@ -103,14 +103,14 @@ pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, Import
             let a = required(node, 0)?.to_owned();
             let b = dequantize(node, emit, [1, 2, 3], -1)?;
             let sentence = "activations of dynamic quantization stay in float";
-            emit.context.tell(sentence.into());
+            emit.context.note(sentence.into());
             matmul_bias(node, emit, &a, &b, 4)?;
         }
         "DynamicQuantizeLinear" => dynamic(node, emit)?,
         _ => return Ok(false),
     }
     let sentence = "operators on quantized tensors are converted to QDQ form";
-    emit.context.tell(sentence.into());
+    emit.context.note(sentence.into());
     Ok(true)
 }
 
@@ -262,7 +262,10 @@ fn dynamic(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
 }
 
 /// Splits the fused float operators of `com.microsoft` into their parts.
-pub fn rewrite_fused(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite_fused(
+    node: &mut NodeProto,
+    emit: &mut Emit<'_>,
+) -> Result<bool, ImportError> {
     let node = &*node;
     if node.domain != "com.microsoft" {
         return Ok(false);

@@ -9,7 +9,7 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::{NodeProto, TensorProto};
 
 use super::emit::Emit;
-use super::node::{Node, ints, tensor as tensor_attribute, text};
+use crate::import::node::{Node, ints, tensor as tensor_attribute, text};
 use crate::import::{ImportError, tensor};
 
 /// The time axis of the inputs and outputs in layout 0.
@@ -17,7 +17,7 @@ const TIME: i64 = 0;
 
 /// Rewrites one recurrent layer. [`operators::recurrent`](crate::import::operators) reads its
 /// activations.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     if !matches!(node.op_type.as_str(), "LSTM" | "GRU" | "RNN") || !node.domain.is_empty() {
         return Ok(false);
     }
@@ -137,7 +137,7 @@ fn zeros(
     let batch = emit.node("Gather", &[&shape, &one], vec![]);
     let directions = emit.list("directions", &[directions]);
     let hidden = emit.list("hidden", &[hidden]);
-    let axis = super::node::int("axis", 0);
+    let axis = crate::import::node::int("axis", 0);
     let shape = emit.node("Concat", &[&directions, &batch, &hidden], vec![axis]);
     let dtype = tensor::dtype_of(data_type).unwrap_or(DType::F32);
     let zero = Tensor::zeros(dtype, &[1])

@@ -4,8 +4,8 @@ use hardtack::{Data, Tensor};
 use tract_onnx::pb::NodeProto;
 
 use super::emit::Emit;
-use super::node::Node;
 use crate::import::ImportError;
+use crate::import::node::Node;
 
 /// The maximum length of a list of sizes, pads or positions.
 const LONGEST: i64 = 1024;
@@ -42,7 +42,7 @@ fn operands(operator: &str) -> &'static [usize] {
 }
 
 /// Checks one node. Never rewrites it.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     if !matches!(node.domain.as_str(), "" | "ai.onnx" | "com.microsoft") {
         return Ok(false);
     }
@@ -90,7 +90,7 @@ fn is_from_the_end(
 }
 
 /// Returns a constant if it has at most [`LONGEST`] elements.
-pub fn short(emit: &Emit<'_>, name: &str) -> Option<Tensor> {
+pub(crate) fn short(emit: &Emit<'_>, name: &str) -> Option<Tensor> {
     let dims = &emit.scope.proto(name)?.dims;
     let length = dims.iter().try_fold(1i64, |all, dim| all.checked_mul(*dim))?;
     (length <= LONGEST).then(|| emit.scope.tensor(name))?
@@ -99,9 +99,9 @@ pub fn short(emit: &Emit<'_>, name: &str) -> Option<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::super::emit::{Context, rewrite_nodes};
-    use super::super::node::{int, ints};
     use super::super::testing::{graph, model, node};
     use super::*;
+    use crate::import::node::{int, ints};
 
     /// Returns the error for a node that may read these constants; empty if there is none.
     fn problem(node: NodeProto) -> String {

@@ -5,12 +5,12 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::NodeProto;
 
 use super::emit::Emit;
-use super::ml::{Transform, input, output};
-use super::node::Node;
+use super::scores::{Transform, input, output};
 use crate::import::ImportError;
+use crate::import::node::Node;
 
 /// Rewrites SVMRegressor as `kernel(x, support vectors) · coefficients + rho`.
-pub fn regressor(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+pub(crate) fn regressor(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
     let supports = node.int("n_supports").unwrap_or(0);
     let rho = node.floats("rho").first().copied().unwrap_or(0.0);
     if node.int("one_class").unwrap_or(0) != 0 {

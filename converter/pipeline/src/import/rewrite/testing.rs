@@ -13,12 +13,12 @@ use super::emit::Context;
 use crate::import::tensor;
 
 /// Creates the context of an empty model of operator set 13.
-pub fn context() -> Context {
+pub(crate) fn context() -> Context {
     Context::of(&model(GraphProto::default()))
 }
 
 /// Creates a model of operator set 13.
-pub fn model(graph: GraphProto) -> ModelProto {
+pub(crate) fn model(graph: GraphProto) -> ModelProto {
     let import = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
     ModelProto {
         ir_version: 8,
@@ -29,7 +29,7 @@ pub fn model(graph: GraphProto) -> ModelProto {
 }
 
 /// Creates a graph. Its inputs are f32 tensors of the given dimensions.
-pub fn graph(
+pub(crate) fn graph(
     inputs: &[(&str, &[&str])],
     nodes: Vec<NodeProto>,
     constants: &[(&str, Tensor)],
@@ -49,7 +49,7 @@ pub fn graph(
 }
 
 /// Creates an input. A dimension is a size, a name, or empty.
-pub fn input(name: &str, dtype: DType, dims: &[&str]) -> ValueInfoProto {
+pub(crate) fn input(name: &str, dtype: DType, dims: &[&str]) -> ValueInfoProto {
     let dim = |text: &&str| Dimension {
         value: (!text.is_empty()).then(|| match text.parse() {
             Ok(size) => dimension::Value::DimValue(size),
@@ -70,7 +70,7 @@ pub fn input(name: &str, dtype: DType, dims: &[&str]) -> ValueInfoProto {
 
 /// Creates a node named after its first output. The operator is `domain::Operator` for domains
 /// other than the standard one.
-pub fn node(
+pub(crate) fn node(
     operator: &str,
     inputs: &[&str],
     outputs: &[&str],

@@ -6,14 +6,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use hardtack::Tensor;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
-use super::node::Node;
+use crate::import::node::Node;
 use crate::import::{ImportError, tensor};
 
 /// The maximum nesting depth of subgraphs.
 const MAX_DEPTH: usize = 16;
 
 /// Checks and normalizes a graph and its subgraphs.
-pub fn tidy(graph: &mut GraphProto) -> Result<(), ImportError> {
+pub(crate) fn tidy(graph: &mut GraphProto) -> Result<(), ImportError> {
     tidy_in(graph, None, 0)
 }
 
@@ -122,7 +122,7 @@ fn tidy_in(
 }
 
 /// Returns the names that a node and its subgraphs read from the enclosing graph.
-pub fn reads(node: &NodeProto) -> HashSet<String> {
+pub(crate) fn reads(node: &NodeProto) -> HashSet<String> {
     let mut names: HashSet<String> =
         node.input.iter().filter(|input| !input.is_empty()).cloned().collect();
     for attribute in &node.attribute {
@@ -182,9 +182,9 @@ fn constant(node: &NodeProto) -> Option<TensorProto> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::float;
     use super::super::testing::{graph, node};
     use super::*;
+    use crate::import::node::float;
 
     #[test]
     fn nodes_are_sorted_and_constants_become_initializers() {

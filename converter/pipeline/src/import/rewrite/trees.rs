@@ -8,17 +8,13 @@ use hardtack_bundle::graph::{TreeAggregate, TreeTest};
 use tract_onnx::pb::NodeProto;
 
 use super::emit::Emit;
-use super::ml::{DOMAIN, Labels, Transform, input, output, two_classes};
-use super::node::{Node, int};
+use super::scores::{DOMAIN, Labels, Transform, input, output, two_classes};
+use crate::import::node::{Node, int};
+use crate::import::operators::{CUSTOM_DOMAIN, TREE_ENSEMBLE};
 use crate::import::{ImportError, tensor};
 
-/// The domain of this crate's custom operators.
-pub const OWN_DOMAIN: &str = "hardtack";
-/// The custom operator, with the inputs of [`hardtack_bundle::graph::TreeEnsemble`].
-pub const TREE_ENSEMBLE: &str = "HardtackTreeEnsemble";
-
 /// Rewrites TreeEnsembleClassifier and TreeEnsembleRegressor.
-pub fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     if node.domain != DOMAIN {
         return Ok(false);
@@ -153,7 +149,7 @@ fn ensemble(
     push("base", base.into());
     let y = emit.context.fresh(&format!("{}.trees", node.label()));
     emit.whole(NodeProto {
-        domain: OWN_DOMAIN.into(),
+        domain: CUSTOM_DOMAIN.into(),
         op_type: TREE_ENSEMBLE.into(),
         input: inputs,
         output: vec![y.clone()],

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hardtack::Model;
-use hardtack_bundle::graph::{Binary, Graph, Operator, Outlet};
+use hardtack_bundle::graph::Outlet;
 
-use super::super::scale::{Quantization, Range};
-use super::flow::{Flow, Reader};
-use super::seen::Seen;
-use crate::channels::{KEPT, Unit};
+use super::flow::{Flow, Reader, judged};
+use super::statistics::Seen;
+use crate::graph::channels::{KEPT, Unit};
+use crate::quantize::scale::{Quantization, Range};
 
 /// Exponents of a channel's range in its factor (SmoothQuant's α); the weights take the rest.
 const ALPHAS: [f32; 3] = [1.0, 0.75, 0.5];
@@ -27,7 +27,7 @@ const LEVEL: f32 = 16.0;
 const COVERED: [f32; 6] = [1.0, 0.85, 0.7, 0.55, 0.4, 0.25];
 
 /// Returns the factor of each unit.
-pub fn factors(model: &Model, flow: &Flow, seen: &HashMap<Outlet, Seen>) -> Vec<f32> {
+pub(super) fn factors(model: &Model, flow: &Flow, seen: &HashMap<Outlet, Seen>) -> Vec<f32> {
     let judge = Judge::new(model, flow, seen);
     let mut factors = vec![1f32; flow.units()];
     for group in judge.groups() {
@@ -62,39 +62,6 @@ struct Layer<'a> {
     loud: Vec<f64>,
     /// The sensitivity to an error of each output channel; these sum to 1.
     share: Vec<f64>,
-}
-
-/// Returns the scalable values that steps round, each with x if it is x · sigmoid(x).
-pub fn judged(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
-    let mut readers: HashMap<Outlet, Vec<usize>> = HashMap::new();
-    for (index, node) in graph.nodes.iter().enumerate() {
-        node.inputs.iter().for_each(|input| readers.entry(*input).or_default().push(index));
-    }
-    let values = flow.channels.layouts().iter().enumerate().filter_map(|(index, layout)| {
-        let outlet = Outlet { node: index as u32, slot: 0 };
-        let rounds = matches!(
-            graph.nodes[index].operator,
-            Operator::Conv(_)
-                | Operator::Einsum(_)
-                | Operator::Binary(_)
-                | Operator::Unary(_)
-                | Operator::SumPool(_)
-                | Operator::Concat(_)
-        );
-        // Operations directly after a layer are fused into it.
-        let inside = match readers.get(&outlet).map(Vec::as_slice) {
-            Some([reader]) => matches!(
-                graph.nodes[*reader].operator,
-                Operator::Binary(Binary::Add | Binary::Maximum | Binary::Minimum)
-            ),
-            Some([_, _]) => flow.gates.iter().any(|gate| gate.x == outlet),
-            _ => false,
-        };
-        let x = flow.gates.iter().find(|gate| gate.product == index).map(|gate| gate.x);
-        let counts = rounds && !inside && layout.as_ref()?.units.iter().any(|unit| *unit != KEPT);
-        counts.then_some((outlet, x))
-    });
-    values.collect()
 }
 
 struct Judge<'a> {

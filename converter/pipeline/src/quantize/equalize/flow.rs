@@ -2,16 +2,29 @@
 //! outputs: those that one layer produces and others read, with only operations in between that a
 //! factor passes through.
 
-use hardtack::{Data, Model};
-use hardtack_bundle::graph::{Binary, Conv, Node, Operator, Outlet, PadMode, Reducer, Unary};
+use std::collections::HashMap;
 
-use super::{Gates, split};
-use crate::channels::{
-    Channels, Layer, Layout, Unit, convolution, matrix_product, real, rearranged,
+use hardtack::{Data, Model};
+use hardtack_bundle::graph::{
+    Binary, Conv, Graph, Node, Operator, Outlet, PadMode, Reducer, Unary,
 };
 
+use crate::graph::channels::{
+    Channels, KEPT, Layer, Layout, Unit, convolution, matrix_product, rearranged,
+};
+use crate::graph::constants::float_tensor;
+
+/// Where factors that do not pass through x · sigmoid(x) are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gates {
+    /// Before it; the sigmoid reads unscaled channels.
+    Within,
+    /// After it; the layer before it is split by the factors of its channels.
+    Behind,
+}
+
 /// A constant whose elements are multiplied or divided by their channels' factors.
-pub struct Scaled {
+pub(crate) struct Scaled {
     /// The index of the node that reads it.
     pub node: usize,
     /// The index of the node's input.
@@ -23,7 +36,7 @@ pub struct Scaled {
 }
 
 /// A layer that reads channels.
-pub struct Reader {
+pub(crate) struct Reader {
     /// The unit of each input channel.
     pub units: Vec<Unit>,
     /// The unit of each output channel.
@@ -40,15 +53,15 @@ pub struct Reader {
 
 impl Reader {
     /// Returns one row per output channel, ordered by input channel, then kernel element.
-    pub fn rows(&self, model: &Model) -> Vec<Vec<f32>> {
-        real(model, self.kernel)
+    pub(crate) fn rows(&self, model: &Model) -> Vec<Vec<f32>> {
+        float_tensor(model, self.kernel)
             .and_then(|kernel| rows(kernel, self.axes.0, self.axes.1))
             .unwrap_or_default()
     }
 }
 
 /// x · sigmoid(x). A factor passes through the first x only.
-pub struct Gate {
+pub(crate) struct Gate {
     /// The value x.
     pub x: Outlet,
     /// The node of the sigmoid.
@@ -58,9 +71,9 @@ pub struct Gate {
 }
 
 /// The channels of a graph. Channels of one unit share one factor; that of
-/// [`KEPT`](crate::channels::KEPT) is 1.
+/// [`KEPT`](crate::graph::channels::KEPT) is 1.
 #[derive(Default)]
-pub struct Flow {
+pub(crate) struct Flow {
     /// The channel layout of each value.
     pub channels: Channels,
     /// The constants that absorb the factors.
@@ -74,12 +87,12 @@ pub struct Flow {
 }
 
 /// Finds the channels of a model.
-pub fn follow(model: &Model, begin: Gates) -> Flow {
+pub(crate) fn follow(model: &Model, begin: Gates) -> Flow {
     let gates = gates(model);
     let mut flow = match begin {
         Gates::Within => Flow { gates, ..Flow::default() },
         Gates::Behind => {
-            let can = |gate: &Gate| split::can(model, gate);
+            let can = |gate: &Gate| can_split(model, gate);
             Flow { split: gates.into_iter().filter(can).collect(), ..Flow::default() }
         }
     };
@@ -106,6 +119,54 @@ pub fn follow(model: &Model, begin: Gates) -> Flow {
     flow
 }
 
+/// Returns whether the layer before a gate can be split: a convolution of one group that only the
+/// gate reads.
+fn can_split(model: &Model, gate: &Gate) -> bool {
+    let nodes = &model.graph.nodes;
+    let index = gate.x.node as usize;
+    let Operator::Conv(conv) = &nodes[index].operator else { return false };
+    let read = nodes.iter().flat_map(|node| &node.inputs).chain(&model.graph.outputs);
+    let outputs = conv.window.output_channels as usize;
+    let bias = nodes[index].inputs.get(2).and_then(|bias| float_tensor(model, *bias));
+    conv.groups == 1
+        && convolution(model, index, conv).is_some()
+        && bias.is_some_and(|bias| bias.len() == outputs && bias.shape().contains(&outputs))
+        && read.filter(|outlet| **outlet == gate.x).count() == 2
+}
+
+/// Returns the scalable values that steps round, each with x if it is x · sigmoid(x).
+pub(crate) fn judged(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
+    let mut readers: HashMap<Outlet, Vec<usize>> = HashMap::new();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|input| readers.entry(*input).or_default().push(index));
+    }
+    let values = flow.channels.layouts().iter().enumerate().filter_map(|(index, layout)| {
+        let outlet = Outlet { node: index as u32, slot: 0 };
+        let rounds = matches!(
+            graph.nodes[index].operator,
+            Operator::Conv(_)
+                | Operator::Einsum(_)
+                | Operator::Binary(_)
+                | Operator::Unary(_)
+                | Operator::SumPool(_)
+                | Operator::Concat(_)
+        );
+        // Operations directly after a layer are fused into it.
+        let inside = match readers.get(&outlet).map(Vec::as_slice) {
+            Some([reader]) => matches!(
+                graph.nodes[*reader].operator,
+                Operator::Binary(Binary::Add | Binary::Maximum | Binary::Minimum)
+            ),
+            Some([_, _]) => flow.gates.iter().any(|gate| gate.x == outlet),
+            _ => false,
+        };
+        let x = flow.gates.iter().find(|gate| gate.product == index).map(|gate| gate.x);
+        let counts = rounds && !inside && layout.as_ref()?.units.iter().any(|unit| *unit != KEPT);
+        counts.then_some((outlet, x))
+    });
+    values.collect()
+}
+
 fn gates(model: &Model) -> Vec<Gate> {
     let nodes = &model.graph.nodes;
     let mut read = vec![0; nodes.len()];
@@ -130,7 +191,7 @@ fn gates(model: &Model) -> Vec<Gate> {
 
 impl Flow {
     /// Returns the number of units.
-    pub fn units(&self) -> usize {
+    pub(crate) fn units(&self) -> usize {
         self.channels.units()
     }
 
@@ -171,7 +232,7 @@ impl Flow {
     fn conv(&mut self, model: &Model, index: usize, conv: &Conv) -> Option<Layout> {
         let (layer, inputs) = convolution(model, index, conv)?;
         let outputs = layer.makes.len();
-        let bias = real(model, model.graph.nodes[index].inputs[2])?;
+        let bias = float_tensor(model, model.graph.nodes[index].inputs[2])?;
         let bias_axis = bias.shape().iter().position(|size| *size == outputs)?;
         let depthwise = layer.groups > 1 && layer.groups == inputs && layer.groups == outputs;
         if bias.len() != outputs || (layer.groups != 1 && !depthwise) {
@@ -192,7 +253,7 @@ impl Flow {
         self.scaled(layer.node, layer.weights, read_axis, &read, true);
         self.scaled(layer.node, layer.weights, output_axis, &made, false);
         let (input, kernel) = (layer.input, layer.kernel(model));
-        real(model, kernel)?;
+        float_tensor(model, kernel)?;
         let axes = (output_axis, (!depthwise).then_some(input_axis));
         let makes = made.clone();
         self.readers.push(Reader { units: read, makes, input, kernel, axes, depthwise });
@@ -209,7 +270,7 @@ impl Flow {
             _ => return None,
         };
         let layout = self.channels.layout(value)?.clone();
-        let constant = real(model, other);
+        let constant = float_tensor(model, other);
         match kind {
             Binary::Multiply if value != other => {
                 self.channels.keep(other);
@@ -251,7 +312,7 @@ impl Flow {
 fn rows(tensor: &hardtack::Tensor, first: usize, second: Option<usize>) -> Option<Vec<Vec<f32>>> {
     let Data::F32(values) = tensor.data() else { return None };
     let shape = tensor.shape();
-    let strides = crate::shape::strides(shape);
+    let strides = crate::graph::shape::strides(shape);
     let along = |index: u32, axis: usize| index as usize / strides[axis] % shape[axis];
     let mut order: Vec<u32> = (0..u32::try_from(values.len()).ok()?).collect();
     // All keys differ, and an unstable sort needs no extra memory.

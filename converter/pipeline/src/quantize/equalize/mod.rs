@@ -9,103 +9,96 @@
 //! so where values may be int16, the layer before it is split instead.
 
 mod choose;
-mod flow;
-mod seen;
+pub(super) mod flow;
 mod split;
+mod statistics;
 
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Node, Operator};
 
-use self::flow::{Flow, Gate, Scaled};
-pub use self::split::whole_name;
-use crate::channels::real;
-use crate::edit::Editor;
+use self::flow::{Flow, Gate, Gates, Scaled};
 use crate::error::Error;
-use crate::resting::{Resting, Sleeper as _};
-use crate::samples::Source;
+use crate::graph::constants::float_tensor;
+use crate::graph::rewriter::Rewriter;
+use crate::offloaded_model::{ModelSource as _, OffloadedModel};
+use crate::samples::SampleSource;
 
-/// Where factors that do not pass through x · sigmoid(x) are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gates {
-    /// Before it; the sigmoid reads unscaled channels.
-    Within,
-    /// After it; the layer before it is split by the factors of its channels.
-    Behind,
-}
+pub(super) use self::split::whole_name;
 
 /// Scales the channels of a model where that reduces the estimated error. `progress` is called with
 /// the number of processed samples and their total.
 ///
 /// # Errors
 /// Returns an error if the model cannot be run on a sample.
-pub fn equalize(
+pub(super) fn equalize(
     model: Model,
-    samples: &dyn Source,
+    samples: &dyn SampleSource,
     gates: Gates,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Model, Error> {
     let flow = flow::follow(&model, gates);
-    let resting = Resting::new(model)?;
-    let seen = seen::observe(&resting, &flow, samples, progress)?;
-    let model = resting.awake()?;
+    let offloaded = OffloadedModel::new(model)?;
+    let seen = statistics::observe(&offloaded, &flow, samples, progress)?;
+    let model = offloaded.load()?;
     let factors = choose::factors(&model, &flow, &seen);
     Ok(apply(model, &flow, &factors))
 }
 
 /// Multiplies the channels of each unit by its factor.
 fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
-    let mut editor = Editor::new(model);
+    let mut rewriter = Rewriter::new(model);
     for Scaled { node, input, layout, divided } in &flow.scaled {
         let of = |unit: &usize| if *divided { 1.0 / factors[*unit] } else { factors[*unit] };
         let along: Vec<f32> = layout.units.iter().map(of).collect();
         if along.iter().all(|factor| *factor == 1.0) {
             continue;
         }
-        let outlet = editor.node(*node).inputs[*input];
-        let Some(tensor) = real(&editor.model, outlet) else { continue };
+        let outlet = rewriter.node(*node).inputs[*input];
+        let Some(tensor) = float_tensor(&rewriter.model, outlet) else { continue };
         let within: usize = tensor.shape()[layout.axis + 1..].iter().product();
         let values = tensor.as_f32().unwrap_or_default().iter().enumerate();
         let values: Vec<f32> =
             values.map(|(at, value)| value * along[at / within % along.len()]).collect();
         let Some(tensor) = Tensor::new(tensor.shape(), Data::F32(values)) else { continue };
-        let name = editor.node(outlet.node as usize).name.clone();
-        let constant = editor.add_constant(name, Constant::Tensor(tensor.into()));
-        editor.model.graph.nodes[*node].inputs[*input] = constant;
+        let name = rewriter.node(outlet.node as usize).name.clone();
+        let constant = rewriter.add_constant(name, Constant::Tensor(tensor.into()));
+        rewriter.model.graph.nodes[*node].inputs[*input] = constant;
     }
     for gate in &flow.gates {
-        unscale(&mut editor, flow, gate, factors);
+        unscale(&mut rewriter, flow, gate, factors);
     }
     for gate in &flow.split {
-        split::split(&mut editor, flow, gate, factors);
+        split::split(&mut rewriter, flow, gate, factors);
     }
-    editor.finish()
+    rewriter.finish()
 }
 
 /// Divides the factors out of the channels that a sigmoid reads.
-fn unscale(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
+fn unscale(rewriter: &mut Rewriter, flow: &Flow, gate: &Gate, factors: &[f32]) {
     let Some(layout) = flow.channels.layout(gate.x) else { return };
     let back: Vec<f32> = layout.units.iter().map(|unit| 1.0 / factors[*unit]).collect();
     if back.iter().all(|factor| *factor == 1.0) {
         return;
     }
-    let node = editor.node(gate.sigmoid).clone();
+    let node = rewriter.node(gate.sigmoid).clone();
     let mut shape = vec![1; node.outputs[0].shape.len()];
     shape[layout.axis] = back.len();
     let Some(back) = Tensor::new(&shape, Data::F32(back)) else { return };
     let name = format!("{}.unscaled", node.name);
-    let back = editor.add_constant(format!("{name}.factors"), Constant::Tensor(back.into()));
+    let back = rewriter.add_constant(format!("{name}.factors"), Constant::Tensor(back.into()));
     let operator = Operator::Binary(Binary::Multiply);
-    let plain = editor.add(Node { name, operator, inputs: vec![gate.x, back], ..node });
-    editor.model.graph.nodes[gate.sigmoid].inputs[0] = plain;
+    let plain = rewriter.add(Node { name, operator, inputs: vec![gate.x, back], ..node });
+    rewriter.model.graph.nodes[gate.sigmoid].inputs[0] = plain;
 }
 
 #[cfg(test)]
 mod tests {
     use hardtack_bundle::graph::*;
 
-    use super::super::{Equalize, Int16, Settings, quantize};
+    use super::super::quantize;
     use super::*;
-    use crate::channels::KEPT;
+    use crate::graph::channels::KEPT;
+    use crate::options::quantize::{Equalize, Int16, QuantizeOptions};
     use crate::parity;
     use crate::testing::{Net, Value, noise, windowed};
 
@@ -231,7 +224,7 @@ mod tests {
             let float = parity::outputs(&model, &samples).unwrap();
             let error = |equalize| {
                 let int16 = if int16 { Int16::All } else { Int16::default() };
-                let settings = Settings { equalize, int16, ..Settings::default() };
+                let settings = QuantizeOptions { equalize, int16, ..QuantizeOptions::default() };
                 let model = model.clone();
                 let quantized =
                     quantize(model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
@@ -251,20 +244,24 @@ mod tests {
         let model = uneven(true);
         let layer = model.graph.nodes.iter().find(|n| matches!(n.operator, Operator::Conv(_)));
         let name = layer.unwrap().name.clone();
-        let of = |settings: Settings| {
+        let of = |settings: QuantizeOptions| {
             quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {}).unwrap()
         };
-        let wide = of(Settings { int16: Int16::Nodes(vec![name.clone()]), ..Settings::default() });
+        let wide = of(QuantizeOptions {
+            int16: Int16::Nodes(vec![name.clone()]),
+            ..QuantizeOptions::default()
+        });
         assert!(wide.int16.len() > 1);
         assert!(wide.int16.iter().all(|told| told.node != name && whole_name(&told.node) == name));
         // The error suggests the layer's name in the source file, not those of its parts.
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
-        let settings = Settings { int16, ..Settings::default() };
+        let settings = QuantizeOptions { int16, ..QuantizeOptions::default() };
         let unknown = quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {});
         let sentence = unknown.err().unwrap().to_string();
         assert!(sentence.contains(&format!("(similar names: {name})")), "{sentence}");
         let keep_float = vec![name.clone()];
-        let float = of(Settings { keep_float, int16: Int16::All, ..Settings::default() });
+        let float =
+            of(QuantizeOptions { keep_float, int16: Int16::All, ..QuantizeOptions::default() });
         let kept = float.left_in_float.iter().filter(|told| told.operator == "Conv");
         assert_eq!(kept.count(), wide.int16.len());
     }

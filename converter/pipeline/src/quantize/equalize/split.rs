@@ -1,38 +1,24 @@
 //! Splits a layer and the x · sigmoid(x) after it into several, one for the output channels of each
 //! factor, so that small channels have a scale of their own from the start.
 
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::{Constant, Data, Tensor};
 use hardtack_bundle::graph::{Binary, Conv, Dim, Node, Operator, Outlet, Slice, Unary};
 
 use super::flow::{Flow, Gate};
-use crate::channels::{convolution, real};
-use crate::edit::Editor;
+use crate::graph::channels::convolution;
+use crate::graph::constants::float_tensor;
+use crate::graph::rewriter::Rewriter;
 
 /// Separates the name of a layer from the number of its part.
 const PART: &str = "/channels-from-";
 
 /// Returns the name of the whole layer, given its name or that of a part.
-pub fn whole_name(name: &str) -> &str {
+pub(crate) fn whole_name(name: &str) -> &str {
     name.split_once(PART).map_or(name, |(whole, _)| whole)
 }
 
-/// Returns whether the layer before a gate can be split: a convolution of one group that only the
-/// gate reads.
-pub fn can(model: &Model, gate: &Gate) -> bool {
-    let nodes = &model.graph.nodes;
-    let index = gate.x.node as usize;
-    let Operator::Conv(conv) = &nodes[index].operator else { return false };
-    let read = nodes.iter().flat_map(|node| &node.inputs).chain(&model.graph.outputs);
-    let outputs = conv.window.output_channels as usize;
-    let bias = nodes[index].inputs.get(2).and_then(|bias| real(model, *bias));
-    conv.groups == 1
-        && convolution(model, index, conv).is_some()
-        && bias.is_some_and(|bias| bias.len() == outputs && bias.shape().contains(&outputs))
-        && read.filter(|outlet| **outlet == gate.x).count() == 2
-}
-
 /// Splits a layer by the factors of its gate's channels, and multiplies each part by its factor.
-pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
+pub(super) fn split(rewriter: &mut Rewriter, flow: &Flow, gate: &Gate, factors: &[f32]) {
     let product = Outlet { node: gate.product as u32, slot: 0 };
     let Some(layout) = flow.channels.layout(product) else { return };
     let of = |channel: &usize| factors[layout.units[*channel]];
@@ -47,7 +33,7 @@ pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
     for level in &levels {
         let channels: Vec<usize> =
             (0..layout.units.len()).filter(|channel| of(channel) == *level).collect();
-        let part = part(editor, gate, axis, &channels, *level);
+        let part = part(rewriter, gate, axis, &channels, *level);
         let part = part.expect("it can be split");
         parts.push((channels, part));
     }
@@ -58,41 +44,41 @@ pub fn split(editor: &mut Editor, flow: &Flow, gate: &Gate, factors: &[f32]) {
         let (channels, part) = parts.iter().find(belongs).expect("each channel has a part");
         let start = channels.partition_point(|channel| *channel < first);
         let run = channels[start..].iter().zip(first..).take_while(|(a, b)| **a == *b).count();
-        let name = format!("{}.{first}", editor.node(gate.product).name);
+        let name = format!("{}.{first}", rewriter.node(gate.product).name);
         let (start, end) = (Dim::Value(start as i64), Dim::Value((start + run) as i64));
         let operator = Operator::Slice(Slice { axis: axis as u32, start, end });
-        let mut fact = editor.node(part.node as usize).outputs[0].clone();
+        let mut fact = rewriter.node(part.node as usize).outputs[0].clone();
         fact.shape[axis] = Dim::Value(run as i64);
-        runs.push(editor.add(Node { name, operator, inputs: vec![*part], outputs: vec![fact] }));
+        runs.push(rewriter.add(Node { name, operator, inputs: vec![*part], outputs: vec![fact] }));
         first += run;
     }
     // The product becomes the concatenation, so that its readers read the parts.
-    let node = &mut editor.model.graph.nodes[gate.product];
+    let node = &mut rewriter.model.graph.nodes[gate.product];
     (node.operator, node.inputs) = (Operator::Concat(axis as u32), runs);
 }
 
 /// Adds a copy of the layer and its gate with only these output channels, times a factor.
 fn part(
-    editor: &mut Editor,
+    rewriter: &mut Rewriter,
     gate: &Gate,
     axis: usize,
     channels: &[usize],
     factor: f32,
 ) -> Option<Outlet> {
-    let layer = editor.node(gate.x.node as usize).clone();
+    let layer = rewriter.node(gate.x.node as usize).clone();
     let Operator::Conv(conv) = &layer.operator else { return None };
-    let (read, _) = convolution(&editor.model, gate.x.node as usize, conv)?;
+    let (read, _) = convolution(&rewriter.model, gate.x.node as usize, conv)?;
     let nodes = [gate.x.node as usize, gate.sigmoid, gate.product];
-    let part = |index| format!("{}{PART}{}", editor.node(index).name, channels[0]);
+    let part = |index| format!("{}{PART}{}", rewriter.node(index).name, channels[0]);
     let [name, sigmoid, product] = nodes.map(part);
-    let kernel = taken(real(&editor.model, layer.inputs[1])?, read.axes.0, channels)?;
-    let bias = real(&editor.model, layer.inputs[2])?;
+    let kernel = taken(float_tensor(&rewriter.model, layer.inputs[1])?, read.axes.0, channels)?;
+    let bias = float_tensor(&rewriter.model, layer.inputs[2])?;
     let along = bias.shape().iter().position(|size| *size == bias.len())?;
     let bias = taken(bias, along, channels)?;
     let rank = layer.outputs[0].shape.len();
     let by = Tensor::new(&vec![1; rank], vec![factor])?;
     let mut constant = |part: &str, tensor: Tensor| {
-        editor.add_constant(format!("{name}.{part}"), Constant::Tensor(tensor.into()))
+        rewriter.add_constant(format!("{name}.{part}"), Constant::Tensor(tensor.into()))
     };
     let [kernel, bias, by] =
         [("kernel", kernel), ("bias", bias), ("factor", by)].map(|(part, of)| constant(part, of));
@@ -100,7 +86,7 @@ fn part(
     let mut fact = layer.outputs[0].clone();
     fact.shape[axis] = Dim::Value(channels.len() as i64);
     let mut add = |name: String, operator: Operator, inputs: Vec<Outlet>| {
-        editor.add(Node { name, operator, inputs, outputs: vec![fact.clone()] })
+        rewriter.add(Node { name, operator, inputs, outputs: vec![fact.clone()] })
     };
     let mut window = conv.window.clone();
     window.output_channels = channels.len() as _;

@@ -4,13 +4,13 @@
 use hardtack::Data;
 use hardtack_bundle::graph::{Binary, Operator, Outlet};
 
-use super::super::region::is_constant;
-use super::super::scale::{Quantization, Range};
-use super::super::weights::{keeps_elements, reals};
-use super::{Lowering, outlet};
+use super::Lowering;
+use crate::graph::constants::{float_elements, is_constant, keeps_elements};
+use crate::graph::first_output;
+use crate::quantize::scale::{Quantization, Range};
 
 /// Operations that are computed in one step.
-pub struct Chain {
+pub(super) struct Chain {
     /// The node whose value the chain produces.
     pub last: usize,
     /// The factor of each output channel, applied first.
@@ -29,7 +29,7 @@ pub struct Chain {
 
 /// The operations that a chain may contain.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Allow {
+pub(super) enum Allow {
     /// Limits and a pre-quantized scale.
     Limits,
     /// Also factors, bias and addition.
@@ -45,7 +45,7 @@ pub enum Allow {
 
 impl Lowering<'_> {
     /// Returns the chain that begins at a node.
-    pub fn chain(&self, head: usize, allow: Allow) -> Chain {
+    pub(super) fn chain(&self, head: usize, allow: Allow) -> Chain {
         let open = Range { low: f32::NEG_INFINITY, high: f32::INFINITY };
         let mut chain = Chain {
             last: head,
@@ -78,7 +78,7 @@ impl Lowering<'_> {
 
     /// Returns the only reader of a node's value, if it is in the partition and not yet fused.
     fn only_reader(&self, index: usize) -> Option<usize> {
-        match self.uses.get(&outlet(index)).map(Vec::as_slice) {
+        match self.uses.get(&first_output(index)).map(Vec::as_slice) {
             Some([Some(reader)]) => {
                 let free =
                     self.region.nodes.contains(reader) && !self.absorbed.contains_key(reader);
@@ -110,7 +110,7 @@ impl Lowering<'_> {
                 let Some((channels, axis, _)) = sums.filter(|_| chain.residual.is_none()) else {
                     return false;
                 };
-                let before = outlet(chain.last);
+                let before = first_output(chain.last);
                 let other = node.inputs.iter().copied().find(|input| *input != before);
                 let Some(other) = other.filter(|other| is_constant(self.model, *other)) else {
                     return false;
@@ -132,7 +132,7 @@ impl Lowering<'_> {
             }
             Operator::Binary(Binary::Add) => {
                 let Some((channels, axis, values)) = sums else { return false };
-                let before = outlet(chain.last);
+                let before = first_output(chain.last);
                 let Some(other) = node.inputs.iter().copied().find(|input| *input != before) else {
                     return false;
                 };
@@ -158,8 +158,13 @@ impl Lowering<'_> {
     }
 
     /// Returns one element of a constant per channel. The axis excludes the batch.
-    pub fn per_channel(&self, constant: Outlet, channels: usize, axis: usize) -> Option<Vec<f32>> {
-        let values = reals(self.model, constant)?;
+    pub(super) fn per_channel(
+        &self,
+        constant: Outlet,
+        channels: usize,
+        axis: usize,
+    ) -> Option<Vec<f32>> {
+        let values = float_elements(self.model, constant)?;
         if values.len() == 1 {
             return Some(vec![values[0]; channels]);
         }
@@ -171,20 +176,20 @@ impl Lowering<'_> {
 
     /// Returns the scale and zero point that a pre-quantized source defines for a value, if only
     /// operations that keep its elements lie in between.
-    pub fn stated_ahead(&self, mut value: Outlet) -> Option<Quantization> {
+    pub(super) fn stated_ahead(&self, mut value: Outlet) -> Option<Quantization> {
         loop {
             let [Some(reader)] = self.uses.get(&value)?[..] else { return None };
             let operator = &self.model.graph.nodes[reader].operator;
             match operator {
                 Operator::QuantizeLinear(_) => return self.stated(reader),
-                _ if keeps_elements(operator) => value = outlet(reader),
+                _ if keeps_elements(operator) => value = first_output(reader),
                 _ => return None,
             }
         }
     }
 
     /// Returns the scale and zero point of a QuantizeLinear or DequantizeLinear node.
-    pub fn stated(&self, index: usize) -> Option<Quantization> {
+    pub(super) fn stated(&self, index: usize) -> Option<Quantization> {
         let [_, scale, zero_point] = self.model.graph.nodes[index].inputs[..] else { return None };
         let &[scale] = self.constant(scale)?.as_f32()? else { return None };
         let zero_point = match self.constant(zero_point)?.data() {
@@ -197,13 +202,13 @@ impl Lowering<'_> {
 
     /// Returns the scale and zero point of a chain's result: from a pre-quantized source, else from
     /// calibration, else `follows`, which is derived from the chain's inputs.
-    pub fn result(&self, chain: &Chain, follows: Quantization) -> Quantization {
-        let known = chain.stated.or_else(|| self.quantization(outlet(chain.last)).ok());
+    pub(super) fn result(&self, chain: &Chain, follows: Quantization) -> Quantization {
+        let known = chain.stated.or_else(|| self.quantization(first_output(chain.last)).ok());
         known.unwrap_or(follows)
     }
 
     /// Marks the nodes of a chain as fused into its first node.
-    pub fn absorb(&mut self, chain: &Chain) {
+    pub(super) fn absorb(&mut self, chain: &Chain) {
         for node in &chain.absorbed {
             self.absorbed.insert(*node, chain.last);
         }

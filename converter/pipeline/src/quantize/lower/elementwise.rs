@@ -3,16 +3,17 @@
 use hardtack_bundle::graph::{Binary, Outlet, Softmax};
 use hardtack_engine::Layer;
 
-use super::super::lattice::{Source, View};
-use super::super::region::is_constant;
-use super::super::scale::{Quantization, Range};
-use super::super::weights::{Weights, reals};
 use super::chain::Allow;
-use super::linear::ONE_PIXEL;
-use super::{Lowering, dims, outlet, refused};
+use super::strided_view::{Source, View};
+use super::{Lowering, dims, refused};
+use crate::graph::constants::{float_elements, is_constant};
+use crate::graph::first_output;
+use crate::quantize::scale::{Quantization, Range};
+use crate::quantize::weights::Weights;
+use crate::quantize::weights::linear::ONE_PIXEL;
 
 impl Lowering<'_> {
-    pub fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
+    pub(super) fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
         let [left, right] = self.model.graph.nodes[index].inputs[..] else {
             return Err("it does not have two inputs".into());
         };
@@ -34,7 +35,7 @@ impl Lowering<'_> {
         mut a: Outlet,
         mut b: Outlet,
     ) -> Result<(), String> {
-        let shape = self.fact_shape(outlet(index))?;
+        let shape = self.fact_shape(first_output(index))?;
         if self.fact_shape(a)? != shape && matches!(kind, Binary::Add | Binary::Multiply) {
             std::mem::swap(&mut a, &mut b);
         }
@@ -44,7 +45,7 @@ impl Lowering<'_> {
         if !matches!(kind, Binary::Add | Binary::Subtract | Binary::Multiply) {
             return Err("it has no INT8 form for two computed operands".into());
         }
-        if let (Some(wide), Binary::Add | Binary::Subtract) = (self.wide(outlet(index)), kind)
+        if let (Some(wide), Binary::Add | Binary::Subtract) = (self.wide(first_output(index)), kind)
             && self.fact_shape(b)? == shape
         {
             return self.wide_sum(index, [a, b], kind, wide);
@@ -67,7 +68,7 @@ impl Lowering<'_> {
         };
         let chain = self.chain(index, Allow::Limits);
         self.absorb(&chain);
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         let follows = {
             let (a, b) =
                 (self.quantization_of(first).range(), self.quantization_of(second).range());
@@ -94,8 +95,8 @@ impl Lowering<'_> {
         constant: Outlet,
         constant_first: bool,
     ) -> Result<(), String> {
-        let numbers = reals(self.model, constant).ok_or("its constant is not float")?;
-        let shape = self.fact_shape(outlet(index))?;
+        let numbers = float_elements(self.model, constant).ok_or("its constant is not float")?;
+        let shape = self.fact_shape(first_output(index))?;
         if self.fact_shape(value)? != shape {
             return Err("its computed operand is broadcast".into());
         }
@@ -138,7 +139,7 @@ impl Lowering<'_> {
         offset: Vec<f32>,
     ) -> Result<(), String> {
         let chain = self.chain(index, Allow::Limits);
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         let quantization = chain.stated.or_else(|| self.stated_ahead(last));
         let quantization = quantization.ok_or("its constant varies by position")?;
         self.absorb(&chain);
@@ -177,7 +178,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {
+    pub(super) fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {
         if softmax.logarithm {
             return Err("the logarithm of a softmax needs more than 8 bits".into());
         }
@@ -198,9 +199,9 @@ impl Lowering<'_> {
         order.push(axis);
         let from = self.dense(value, &order)?;
         let whole = Quantization { scale: 1.0 / 256.0, zero_point: -128 };
-        let to = self.tensor(outlet(index), &order, whole)?;
+        let to = self.tensor(first_output(index), &order, whole)?;
         self.builder.softmax(self.name(index), from, to).map_err(refused)?;
-        self.written(outlet(index), to, &order)
+        self.written(first_output(index), to, &order)
     }
 }
 

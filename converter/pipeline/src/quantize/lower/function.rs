@@ -8,14 +8,14 @@ use hardtack::Tensor;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::Outlet;
 
-use super::super::function;
-use super::super::region::is_constant;
-use super::super::scale::{Quantization, Range};
-use super::super::weights::reals;
-use super::{Lowering, outlet, refused};
+use super::{Lowering, refused};
+use crate::graph::constants::{float_elements, is_constant};
+use crate::graph::first_output;
+use crate::quantize::function;
+use crate::quantize::scale::{Quantization, Range};
 
 /// A unary function, evaluated at every integer of its input.
-pub struct Function {
+pub(super) struct Function {
     /// The input value.
     pub of: Outlet,
     /// The results at the points of the input, in the order of `Lowering::points`.
@@ -24,9 +24,9 @@ pub struct Function {
 
 impl Lowering<'_> {
     /// Records a node as a unary function. Returns `false` if it is not one.
-    pub fn function(&mut self, index: usize) -> Result<bool, String> {
+    pub(super) fn function(&mut self, index: usize) -> Result<bool, String> {
         let node = &self.model.graph.nodes[index];
-        let shape = self.fact_shape(outlet(index))?;
+        let shape = self.fact_shape(first_output(index))?;
         let mut of = None;
         for input in &node.inputs {
             if is_constant(self.model, *input) {
@@ -45,7 +45,7 @@ impl Lowering<'_> {
             return Err("it computes with integers".into());
         }
         let results = self.evaluate(index, of)?;
-        self.functions.insert(outlet(index), Function { of, results });
+        self.functions.insert(first_output(index), Function { of, results });
         Ok(true)
     }
 
@@ -63,7 +63,8 @@ impl Lowering<'_> {
             } else if let Some(function) = self.functions.get(input) {
                 Some(function.results.clone())
             } else {
-                let values = reals(self.model, *input).ok_or("its constant is not float")?;
+                let values =
+                    float_elements(self.model, *input).ok_or("its constant is not float")?;
                 Tensor::new(&[1], values)
             };
             inputs.push(tensor.ok_or("its constant is not a scalar")?);
@@ -73,7 +74,7 @@ impl Lowering<'_> {
 
     /// Emits the lookup table of a value, if it is a function. `stated` is the QuantizeLinear
     /// output that reads it, and its scale; if given, the table writes that instead.
-    pub fn look_up(
+    pub(super) fn look_up(
         &mut self,
         value: Outlet,
         stated: Option<(Outlet, Quantization)>,

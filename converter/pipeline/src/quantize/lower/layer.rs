@@ -6,23 +6,24 @@ use hardtack_bundle::graph::Outlet;
 use hardtack_engine::Layer;
 use hardtack_engine::program::Window;
 
-use super::super::lattice::View;
-use super::super::scale::Quantization;
-use super::super::weights::{Quantized, Rounded, Values, Weights};
 use super::chain::{Allow, Chain};
-use super::linear::{Linear, ONE_PIXEL};
-use super::wide::Halves;
-use super::{Lowering, outlet, refused};
+use super::int16::Halves;
+use super::strided_view::View;
+use super::{Lowering, refused};
+use crate::graph::first_output;
+use crate::quantize::scale::Quantization;
+use crate::quantize::weights::linear::{Linear, ONE_PIXEL};
+use crate::quantize::weights::{Quantized, Rounded, Values, Weights};
 
 /// A layer to be emitted at the last node of its chain, when all values that it reads exist.
-pub struct Waiting {
+pub(super) struct Waiting {
     chain: Chain,
     layer: Linear,
 }
 
 impl Lowering<'_> {
     /// Lowers a convolution or matmul, with pre-rounded weights if calibration has them.
-    pub fn layer(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn layer(&mut self, index: usize) -> Result<(), String> {
         let mut layer = Linear::of(self.model, index)?;
         if let Some(Rounded { weights, scales, bias }) = self.calibration.weights.get(&index) {
             layer.weights.values = {
@@ -37,7 +38,7 @@ impl Lowering<'_> {
     /// Emits a layer, or defers it to the last node of its chain.
     fn begin(&mut self, index: usize, layer: Linear) -> Result<(), String> {
         let (channels, axis) = (layer.channels, layer.axis);
-        let values = self.wide(outlet(index)).is_none();
+        let values = self.wide(first_output(index)).is_none();
         let chain = self.chain(index, Allow::Sums { channels, axis, values });
         self.absorb(&chain);
         let (last, waiting) = (chain.last, Waiting { chain, layer });
@@ -49,7 +50,7 @@ impl Lowering<'_> {
     }
 
     /// Emits the layer that was deferred to this node, if there is one.
-    pub fn last_of_a_chain(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn last_of_a_chain(&mut self, index: usize) -> Result<(), String> {
         match self.waiting.remove(&index) {
             Some(waiting) => self.compute(waiting),
             None => Ok(()),
@@ -57,7 +58,7 @@ impl Lowering<'_> {
     }
 
     /// Lowers a factor and an offset per channel as a 1×1 depthwise convolution.
-    pub fn affine(
+    pub(super) fn affine(
         &mut self,
         index: usize,
         input: Outlet,
@@ -66,7 +67,7 @@ impl Lowering<'_> {
         offset: Vec<f32>,
     ) -> Result<(), String> {
         let channels = factor.len();
-        let rank = self.fact_shape(outlet(index))?.len();
+        let rank = self.fact_shape(first_output(index))?.len();
         let mut order: Vec<usize> = (0..rank).filter(|other| *other != axis).collect();
         order.push(axis);
         let layer = Linear {
@@ -86,7 +87,7 @@ impl Lowering<'_> {
 
     fn compute(&mut self, waiting: Waiting) -> Result<(), String> {
         let Waiting { chain, mut layer } = waiting;
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         if let Some(factors) = &chain.factors {
             layer.bias.iter_mut().zip(factors).for_each(|(bias, factor)| *bias *= factor);
             layer.weights.multiply(factors);
@@ -133,7 +134,7 @@ impl Lowering<'_> {
         read: Quantization,
         quantized: &Quantized,
     ) -> Result<(), String> {
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         let residual = match chain.residual {
             Some(residual) => Some(self.dense(residual, &layer.output_order)?),
             None => None,

@@ -1,37 +1,40 @@
 //! Lowers a partition to a program of the engine.
 
+pub(super) mod assemble;
 mod chain;
 mod elementwise;
 mod function;
+mod int16;
 mod layer;
-pub mod linear;
 mod resize;
 mod shape;
-mod wide;
+pub(super) mod strided_view;
 mod window;
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack::{Constant, Model};
+use hardtack::Model;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Node, Operator, Outlet};
 use hardtack_engine::program::{PortType, TensorId};
 use hardtack_engine::{BuildError, Builder, Built};
 
 use self::function::Function;
+use self::int16::{Halves, Low};
 use self::layer::Waiting;
-use self::wide::{Halves, Low};
-use super::Int16Nodes;
+use self::strided_view::{Source, View};
 use super::calibrate::Calibration;
-use super::lattice::{Source, View};
-use super::region::{Region, is_constant, reads, sample_shape};
+use super::partition::{Int16Nodes, Region};
 use super::scale::Quantization;
+use crate::graph::constants::{self, is_constant, variable_inputs};
+use crate::graph::first_output;
+use crate::graph::shape::sample_shape;
 use crate::report::WeightsReport;
 
 const SCATTERED: &str = "its layout needs more than 6 strided dimensions";
 
 /// The program of a partition, and the values of the model it relates to.
-pub struct Lowered {
+pub(super) struct Lowered {
     /// The program.
     pub built: Built,
     /// The value that each input port reads.
@@ -43,7 +46,7 @@ pub struct Lowered {
 }
 
 /// A value that a step writes.
-pub struct Written {
+pub(super) struct Written {
     /// The value in the float model.
     pub outlet: Outlet,
     /// The index of the step.
@@ -57,7 +60,7 @@ pub struct Written {
 }
 
 /// A node that cannot be lowered.
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The index of the node.
     pub node: usize,
     /// The reason, as a phrase without a final period.
@@ -68,14 +71,14 @@ pub struct Refusal {
 ///
 /// # Errors
 /// Returns the first node that cannot be lowered.
-pub fn lower(
+pub(super) fn lower(
     model: &Model,
     region: &Region,
     calibration: &Calibration,
     int16: &Int16Nodes,
 ) -> Result<Lowered, Refusal> {
     let uses = uses(model);
-    let carried = wide::carried(model, region, &uses, |index| int16.contains_key(&index));
+    let carried = int16::carried(model, region, &uses, |index| int16.contains_key(&index));
     let mut lowering = Lowering {
         model,
         calibration,
@@ -151,11 +154,6 @@ fn refused(error: BuildError) -> String {
     error.to_string()
 }
 
-/// Returns the first output of a node.
-fn outlet(index: usize) -> Outlet {
-    Outlet { node: index as u32, slot: 0 }
-}
-
 impl<'a> Lowering<'a> {
     fn node(&mut self, index: usize) -> Result<(), String> {
         let node = &self.model.graph.nodes[index];
@@ -192,13 +190,7 @@ impl<'a> Lowering<'a> {
 
     /// Returns the tensor of a constant.
     fn constant(&self, outlet: Outlet) -> Option<&'a hardtack::Tensor> {
-        match self.model.graph.nodes[outlet.node as usize].operator {
-            Operator::Constant(index) => match self.model.constants.get(index as usize)? {
-                Constant::Tensor(tensor) => Some(tensor),
-                Constant::Stored(_) | Constant::Dims { .. } => None,
-            },
-            _ => None,
-        }
+        constants::tensor(self.model, outlet)
     }
 
     fn scalar(&self, outlet: Outlet) -> Option<f32> {
@@ -210,7 +202,7 @@ impl<'a> Lowering<'a> {
 
     /// Returns the first input of a node that is not a constant.
     fn operand(&self, index: usize) -> Result<Outlet, String> {
-        reads(self.model, index).next().ok_or("it reads only constants".into())
+        variable_inputs(self.model, index).next().ok_or("it reads only constants".into())
     }
 
     /// Returns a view of a value in int8 tensors.
@@ -377,9 +369,10 @@ impl<'a> Lowering<'a> {
         let inside = |use_: &Option<usize>| use_.is_some_and(|i| self.region.nodes.contains(&i));
         let mut outputs = Vec::new();
         for &index in &self.region.nodes {
-            let leaves = self.uses.get(&outlet(index)).is_some_and(|uses| !uses.iter().all(inside));
+            let leaves =
+                self.uses.get(&first_output(index)).is_some_and(|uses| !uses.iter().all(inside));
             if leaves {
-                outputs.push(outlet(index));
+                outputs.push(first_output(index));
             }
         }
         for &output in &outputs {

@@ -4,14 +4,15 @@ use hardtack::Data;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation, Resize};
 use hardtack_kernels::Sample;
 
-use super::wide::{Halves, Low};
-use super::{Lowering, outlet, refused};
+use super::int16::{Halves, Low};
+use super::{Lowering, refused};
+use crate::graph::first_output;
 
 /// Interpolation weights are in units of one part in this many.
 const UNIT: f64 = 2048.0;
 
 impl Lowering<'_> {
-    pub fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), String> {
+    pub(super) fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), String> {
         let node = &self.model.graph.nodes[index];
         let given = |input: Option<u32>| {
             let outlet = input.and_then(|input| node.inputs.get(input as usize));
@@ -25,7 +26,7 @@ impl Lowering<'_> {
         }
         debug_assert!(sizes.is_none_or(|sizes| matches!(sizes.data(), Data::I64(_))));
         let before = self.fact_shape(node.inputs[0])?;
-        let after = self.fact_shape(outlet(index))?;
+        let after = self.fact_shape(first_output(index))?;
         let samples = (0..before.len())
             .map(|axis| {
                 let (before, after) = (before[axis], after[axis]);
@@ -37,9 +38,9 @@ impl Lowering<'_> {
         self.interpolate(index, &before, &after, samples)
     }
 
-    pub fn upsample(&mut self, index: usize, factors: &[u64]) -> Result<(), String> {
+    pub(super) fn upsample(&mut self, index: usize, factors: &[u64]) -> Result<(), String> {
         let before = self.fact_shape(self.operand(index)?)?;
-        let after = self.fact_shape(outlet(index))?;
+        let after = self.fact_shape(first_output(index))?;
         let samples = factors.iter().skip(1).zip(&before).map(|(factor, size)| {
             let nearest = |at: u64| {
                 let first = (at / factor) as u16;
@@ -77,7 +78,7 @@ impl Lowering<'_> {
         };
         let mut resized = |from| {
             let quantization = self.quantization_of(from);
-            let to = self.tensor(outlet(index), &order, quantization)?;
+            let to = self.tensor(first_output(index), &order, quantization)?;
             let resize = self.builder.resize(self.name(index), from, to, &rows, &columns);
             resize.map_err(refused).map(|()| to)
         };
@@ -85,9 +86,9 @@ impl Lowering<'_> {
         match halves.low {
             Some(low) => {
                 let low = Low { tensor: resized(low.tensor)?, ..low };
-                self.written_wide(outlet(index), high, low, &order)
+                self.written_wide(first_output(index), high, low, &order)
             }
-            None => self.written(outlet(index), high, &order),
+            None => self.written(first_output(index), high, &order),
         }
     }
 }

@@ -5,15 +5,16 @@ use std::ops::Range;
 use hardtack::Data;
 use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
 
-use super::super::lattice::{Piece, Source, View};
-use super::super::scale::Quantization;
-use super::{Lowering, SCATTERED, outlet, refused};
+use super::strided_view::{Piece, Source, View};
+use super::{Lowering, SCATTERED, refused};
+use crate::graph::first_output;
+use crate::quantize::scale::Quantization;
 
 impl Lowering<'_> {
     /// Lowers a node whose value is a view of its input.
-    pub fn rearrange(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn rearrange(&mut self, index: usize) -> Result<(), String> {
         let node = &self.model.graph.nodes[index];
-        let shape = self.fact_shape(outlet(index))?;
+        let shape = self.fact_shape(first_output(index))?;
         let view = match &node.operator {
             Operator::Concat(axis) => self.concat(index, *axis as usize)?,
             Operator::AddAxis(0) | Operator::RemoveAxis(0) => {
@@ -59,12 +60,12 @@ impl Lowering<'_> {
         if view.shape != shape {
             return Err("its shape does not match its attributes".into());
         }
-        self.views.insert(outlet(index), view);
+        self.views.insert(first_output(index), view);
         Ok(())
     }
 
     /// Returns a changed view of a value, or of its dense copy if the chunks do not allow that.
-    pub fn of_view(
+    pub(super) fn of_view(
         &mut self,
         value: Outlet,
         change: impl Fn(&View) -> Option<View>,
@@ -144,24 +145,26 @@ impl Lowering<'_> {
     }
 
     /// Lowers a QuantizeLinear that is not fused into the operation before it.
-    pub fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
         let value = self.model.graph.nodes[index].inputs[0];
-        if !self.views.contains_key(&value) && self.look_up(value, Some((outlet(index), stated)))? {
+        if !self.views.contains_key(&value)
+            && self.look_up(value, Some((first_output(index), stated)))?
+        {
             return Ok(());
         }
         let view = self.view(value)?;
         if self.shared_quantization(&view) == Some(stated) {
-            self.views.insert(outlet(index), view);
+            self.views.insert(first_output(index), view);
             return Ok(());
         }
         if let Some(view) = self.by_tables(index, &view, stated)? {
-            self.views.insert(outlet(index), view);
+            self.views.insert(first_output(index), view);
             return Ok(());
         }
         let order = view.order();
         let id = self.gather(self.name(index), &view, &order, stated)?;
-        self.written(outlet(index), id, &order)
+        self.written(first_output(index), id, &order)
     }
 
     /// Requantizes the tensors of a view by lookup tables, which round exactly as the source does
@@ -197,18 +200,18 @@ impl Lowering<'_> {
     }
 
     /// Lowers a DequantizeLinear: reads its input's integers with their scale.
-    pub fn dequantize_linear(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn dequantize_linear(&mut self, index: usize) -> Result<(), String> {
         let stated = self.stated(index).ok_or("its scales vary along an axis")?;
         let view = self.view(self.model.graph.nodes[index].inputs[0])?;
         if view.pieces.iter().all(|piece| matches!(piece.source, Source::Port(_))) {
             let order = view.order();
             let id = self.gather(self.name(index), &view, &order, stated)?;
-            return self.written(outlet(index), id, &order);
+            return self.written(first_output(index), id, &order);
         }
         if self.shared_quantization(&view) != Some(stated) {
             return Err("its scale differs from the one its input was quantized with".into());
         }
-        self.views.insert(outlet(index), view);
+        self.views.insert(first_output(index), view);
         Ok(())
     }
 }

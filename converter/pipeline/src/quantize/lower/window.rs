@@ -1,75 +1,30 @@
 //! Lowers pooling and padding, and converts windows to the engine's geometry.
 
 use hardtack::{Constant, Data};
-use hardtack_bundle::graph::{self, ImageLayout, MaxPool, Pad, PadMode, Padding, SumPool};
-use hardtack_engine::program::Window;
+use hardtack_bundle::graph::{MaxPool, Pad, PadMode, Padding, SumPool};
 
-use super::super::lattice::Source;
 use super::chain::Allow;
-use super::{Lowering, SCATTERED, outlet, refused};
-
-/// Returns the order in which images of this layout are stored, with rows first and channels last.
-/// Axes exclude the batch.
-pub fn image_order(layout: ImageLayout, rank: usize) -> Result<Vec<usize>, String> {
-    match (layout, rank) {
-        (ImageLayout::Nchw, 3) => Ok(vec![1, 2, 0]),
-        (ImageLayout::Nchw, 2) => Ok(vec![1, 0]),
-        (ImageLayout::Nhwc, 3) => Ok(vec![0, 1, 2]),
-        (ImageLayout::Nhwc, 2) => Ok(vec![0, 1]),
-        _ => Err("its input is neither 1-D nor 2-D with channels and a batch".into()),
-    }
-}
-
-/// Converts a window of the graph to one of the engine. A 1-D signal is an image of one row. The
-/// shapes exclude the batch.
-pub fn engine_window(
-    window: &graph::Window,
-    before: &[usize],
-    after: &[usize],
-) -> Result<Window, String> {
-    let first = match window.layout {
-        ImageLayout::Nchw | ImageLayout::Chw => 1,
-        ImageLayout::Nhwc | ImageLayout::Hwc => 0,
-    };
-    let spatial = window.kernel.len();
-    let missing = 2usize.checked_sub(spatial).ok_or("its windows have more than two dimensions")?;
-    let mut engine = Window { kernel: [1; 2], stride: [1; 2], dilation: [1; 2], pad: [0; 2] };
-    let size = |number: u32| u16::try_from(number).map_err(|_| "its window is too large");
-    for axis in 0..spatial {
-        let place = missing + axis;
-        engine.kernel[place] = size(window.kernel[axis])?;
-        engine.stride[place] = size(window.strides[axis])?;
-        engine.dilation[place] = size(window.dilations[axis])?;
-        let (input, output) = (before[first + axis], after[first + axis]);
-        let reach = (window.kernel[axis] as usize - 1) * window.dilations[axis] as usize + 1;
-        let covered = (output - 1) * window.strides[axis] as usize + reach;
-        let total = covered.saturating_sub(input) as u32;
-        engine.pad[place] = size(match &window.padding {
-            Padding::Valid => 0,
-            Padding::Explicit(begin, _) | Padding::ExplicitCeil(begin, _) => begin[axis],
-            Padding::SameUpper => total / 2,
-            Padding::SameLower => total.div_ceil(2),
-        })?;
-    }
-    Ok(engine)
-}
+use super::strided_view::Source;
+use super::{Lowering, SCATTERED, refused};
+use crate::graph::first_output;
+use crate::quantize::weights::linear::{engine_window, image_order};
 
 impl Lowering<'_> {
-    pub fn max_pool(&mut self, index: usize, pool: &MaxPool) -> Result<(), String> {
+    pub(super) fn max_pool(&mut self, index: usize, pool: &MaxPool) -> Result<(), String> {
         let input = self.operand(index)?;
         let before = self.fact_shape(input)?;
-        let after = self.fact_shape(outlet(index))?;
+        let after = self.fact_shape(first_output(index))?;
         let window = engine_window(&pool.window, &before, &after)?;
         let order = image_order(pool.window.layout, before.len())?;
         let from = self.dense(input, &order)?;
         let quantization = self.quantization_of(from);
-        let to = self.tensor(outlet(index), &order, quantization)?;
+        let to = self.tensor(first_output(index), &order, quantization)?;
         let full = hardtack_engine::program::Clamp::FULL;
         self.builder.max_pool(self.name(index), from, to, window, full);
-        self.written(outlet(index), to, &order)
+        self.written(first_output(index), to, &order)
     }
 
-    pub fn sum_pool(&mut self, index: usize, pool: &SumPool) -> Result<(), String> {
+    pub(super) fn sum_pool(&mut self, index: usize, pool: &SumPool) -> Result<(), String> {
         if !pool.average {
             return Err("a sum pool that does not average has no INT8 form".into());
         }
@@ -78,13 +33,13 @@ impl Lowering<'_> {
         }
         let input = self.operand(index)?;
         let before = self.fact_shape(input)?;
-        let after = self.fact_shape(outlet(index))?;
+        let after = self.fact_shape(first_output(index))?;
         let window = engine_window(&pool.window, &before, &after)?;
         let order = image_order(pool.window.layout, before.len())?;
         let from = self.dense(input, &order)?;
         let chain = self.chain(index, Allow::Limits);
         self.absorb(&chain);
-        let last = outlet(chain.last);
+        let last = first_output(chain.last);
         let quantization = self.result(&chain, self.quantization_of(from));
         let to = self.tensor(last, &order, quantization)?;
         let clamp = quantization.clamp(chain.limits);
@@ -94,7 +49,7 @@ impl Lowering<'_> {
         self.written(last, to, &order)
     }
 
-    pub fn pad(&mut self, index: usize, pad: &Pad) -> Result<(), String> {
+    pub(super) fn pad(&mut self, index: usize, pad: &Pad) -> Result<(), String> {
         let PadMode::Constant(constant) = pad.mode else {
             return Err("its padding mode is not constant".into());
         };
@@ -111,7 +66,7 @@ impl Lowering<'_> {
         let (value, quantization) = match (border.data(), shared) {
             (Data::F32(value), Some(shared)) if value[..] == [0.0] => (0.0, shared),
             (Data::F32(value), _) if value.len() == 1 => {
-                (value[0], self.quantization(outlet(index))?)
+                (value[0], self.quantization(first_output(index))?)
             }
             (Data::I8(value), Some(shared)) if value.len() == 1 => (shared.real(value[0]), shared),
             (Data::U8(value), Some(shared)) if value.len() == 1 => {
@@ -119,7 +74,7 @@ impl Lowering<'_> {
             }
             _ => return Err("its padding value is not supported".into()),
         };
-        let to = self.tensor(outlet(index), &order, quantization)?;
+        let to = self.tensor(first_output(index), &order, quantization)?;
         let name = self.name(index);
         self.builder.fill(name, to, value).map_err(refused)?;
         let border: Vec<(usize, usize)> =
@@ -133,6 +88,6 @@ impl Lowering<'_> {
             }
             .map_err(refused)?;
         }
-        self.written(outlet(index), to, &order)
+        self.written(first_output(index), to, &order)
     }
 }

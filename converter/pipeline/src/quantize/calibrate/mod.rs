@@ -1,0 +1,184 @@
+//! Calibration: collects activation statistics and chooses ranges and weights from them.
+
+pub(super) mod range;
+
+use std::collections::{HashMap, HashSet};
+
+use hardtack::Model;
+use hardtack_bundle::graph::{Graph, Node, Operator, Outlet};
+
+use self::range::Chosen;
+use super::function::Function;
+use super::partition::Region;
+use super::rounding::{bit_allocation, gptq};
+use super::scale::Range;
+use super::statistics::histogram::Histogram;
+use super::statistics::second_order;
+use super::weights::{Rounded, Values};
+use crate::activations::Observer;
+use crate::error::Error;
+use crate::offloaded_model::ModelSource;
+use crate::options::quantize::{QuantizeOptions, RangeMethod, Rounding, Sparsity};
+use crate::samples::{SampleSource, each};
+
+/// Collects a histogram of every observed value over all samples.
+///
+/// # Errors
+/// Returns an error if the model cannot be run on a sample or a value is not finite.
+pub(super) fn statistics(
+    observer: &mut Observer<'_>,
+    graph: &Graph,
+    samples: &dyn SampleSource,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Statistics, Error> {
+    let mut histograms: HashMap<Outlet, Histogram> = HashMap::new();
+    let mut half: HashMap<Outlet, Range> = HashMap::new();
+    for (index, sample) in each(samples).enumerate() {
+        if index == samples.count() / 2 {
+            half = histograms.iter().map(|(outlet, seen)| (*outlet, seen.range())).collect();
+        }
+        let mut infinite = None;
+        observer.run(&sample?, |outlet, _, values| {
+            if infinite.is_some() {
+                return;
+            }
+            match values.iter().find(|value| !value.is_finite()) {
+                Some(value) => infinite = Some((outlet, *value)),
+                None => histograms.entry(outlet).or_default().add(values),
+            }
+        })?;
+        if let Some((outlet, value)) = infinite {
+            let node = graph.nodes[outlet.node as usize].name.clone();
+            return Err(Error::NotFinite { node, value, sample: index });
+        }
+        progress(index + 1, samples.count());
+    }
+    let grew = |(outlet, histogram): &(&Outlet, &Histogram)| {
+        let (now, before) = (histogram.range(), half.get(outlet).copied());
+        before.is_none_or(|before| now.high - now.low > GROWTH * (before.high - before.low))
+    };
+    let unstable = histograms.iter().filter(grew).count();
+    Ok(Statistics { histograms, unstable })
+}
+
+/// A range is unstable if the second half of the samples widens it by more than this factor.
+const GROWTH: f32 = 1.1;
+
+/// The distribution of a model's activations.
+pub(super) struct Statistics {
+    /// The histogram of each observed value.
+    pub histograms: HashMap<Outlet, Histogram>,
+    /// The number of ranges that grew by more than 10 % in the second half of the samples.
+    pub unstable: usize,
+}
+
+/// A warning is issued if at least one range in this many is unstable.
+const UNSTABLE: usize = 5;
+
+impl Statistics {
+    /// Returns a warning if many ranges were still growing in the second half of the samples.
+    pub(super) fn warning(&self, samples: usize) -> Option<String> {
+        let (unstable, ranges) = (self.unstable, self.histograms.len());
+        (unstable * UNSTABLE >= ranges).then(|| {
+            format!(
+                "{unstable} of {ranges} ranges grew by more than 10 % in the second half of the \
+                 {samples} calibration samples, so new data may be clipped; use more samples"
+            )
+        })
+    }
+}
+
+/// The result of calibrating a model.
+#[derive(Default)]
+pub(super) struct Calibration {
+    /// The histogram of each observed value.
+    pub histograms: HashMap<Outlet, Histogram>,
+    /// The range chosen for each observed value.
+    pub ranges: HashMap<Outlet, Chosen>,
+    /// The pre-rounded weights of layers, by node index; layers without an entry round to nearest.
+    pub weights: HashMap<usize, Rounded>,
+}
+
+impl Calibration {
+    /// Chooses ranges and weights for the partitions of a model.
+    ///
+    /// # Errors
+    /// Returns an error if the model cannot be run on a sample.
+    pub(super) fn new(
+        model: &dyn ModelSource,
+        regions: &[Region],
+        histograms: HashMap<Outlet, Histogram>,
+        samples: &dyn SampleSource,
+        settings: &QuantizeOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Calibration, Error> {
+        let loaded = model.load()?;
+        let ranges = ranges(&loaded, &histograms, settings);
+        let weights = match settings.rounding {
+            Rounding::Nearest => HashMap::new(),
+            Rounding::Adaptive => {
+                let layers = regions.iter().flat_map(|region| region.nodes.iter().copied());
+                let layers: Vec<usize> = layers.collect();
+                let steps = match settings.weight_bits {
+                    Some(bits) => bit_allocation::steps(&loaded, &layers, &histograms, bits),
+                    None => HashMap::new(),
+                };
+                let choices = (&steps, settings.sparsity, settings.palette);
+                drop(loaded);
+                weights(model, &layers, &ranges, choices, samples, progress)?
+            }
+        };
+        Ok(Calibration { histograms, ranges, weights })
+    }
+}
+
+/// Chooses the range of each observed value.
+fn ranges(
+    model: &Model,
+    histograms: &HashMap<Outlet, Histogram>,
+    settings: &QuantizeOptions,
+) -> HashMap<Outlet, Chosen> {
+    let method = settings.method;
+    // The largest values of model outputs and softmax inputs matter most: they are not clipped.
+    let mut answers: HashSet<Outlet> = model.graph.outputs.iter().copied().collect();
+    let softmax = |node: &&Node| matches!(node.operator, Operator::Softmax(_));
+    answers.extend(model.graph.nodes.iter().filter(softmax).flat_map(|node| &node.inputs));
+    let choose = |(outlet, histogram): (&Outlet, &Histogram)| {
+        if method == RangeMethod::Auto && answers.contains(outlet) {
+            return (*outlet, range::choose(histogram, RangeMethod::MinMax, None));
+        }
+        let Range { low, high } = histogram.range();
+        let function = Function::of_readers(model, *outlet, low.min(0.0), high.max(0.0));
+        let at = function.as_ref().map(|function| move |x: f64| function.at(x));
+        let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
+        let chosen = range::choose(histogram, method, transfer);
+        let wide = match settings.may_have_16_bits() {
+            true => range::wide(histogram, transfer),
+            false => chosen.wide,
+        };
+        (*outlet, Chosen { wide, ..chosen })
+    };
+    histograms.iter().map(choose).collect()
+}
+
+/// Rounds the weights of all layers to minimize the error of their outputs.
+fn weights(
+    model: &dyn ModelSource,
+    layers: &[usize],
+    ranges: &HashMap<Outlet, Chosen>,
+    (steps, sparsity, palette): (&HashMap<usize, f32>, Option<Sparsity>, Option<usize>),
+    samples: &dyn SampleSource,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<HashMap<usize, Rounded>, Error> {
+    let mut weights = HashMap::new();
+    second_order::measure(model, layers, samples, progress, |index, linear, groups| {
+        if let Values::Real(values) = &linear.weights.values {
+            let noise = ranges.get(&linear.input).map_or(0.0, |chosen| chosen.error);
+            let step = steps.get(&index).copied();
+            // Depthwise layers are not pruned: each channel has only a few weights.
+            let sparsity = sparsity.filter(|_| linear.groups == 1);
+            weights.insert(index, gptq::round(values, &groups, noise, step, sparsity, palette));
+        }
+    })?;
+    Ok(weights)
+}

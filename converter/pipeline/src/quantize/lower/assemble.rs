@@ -1,0 +1,56 @@
+//! Replaces the partitions of a calibrated model by programs.
+
+use hardtack::{Model, Program};
+use hardtack_bundle::graph::{Node, Operator, Outlet};
+
+use super::Lowered;
+use crate::graph::rewriter::Rewriter;
+use crate::quantize::calibrate::Calibration;
+use crate::quantize::partition::{self, Int16Nodes, Refused, Region};
+
+/// Lowers every partition, with int16 activations for the nodes `int16`. A node that cannot be
+/// lowered is added to `refused` and stays in float; the graph is then partitioned again.
+pub(crate) fn lower(
+    model: &Model,
+    calibration: &Calibration,
+    int16: &Int16Nodes,
+    refused: &mut Refused,
+) -> (Vec<Region>, Vec<Lowered>) {
+    loop {
+        let regions = partition::regions(model, refused);
+        let lowered: Result<Vec<Lowered>, _> =
+            regions.iter().map(|region| super::lower(model, region, calibration, int16)).collect();
+        match lowered {
+            Ok(lowered) => return (regions, lowered),
+            Err(refusal) => {
+                refused.insert(refusal.node, refusal.reason);
+            }
+        }
+    }
+}
+
+/// Replaces each partition by its program.
+pub(crate) fn assemble(model: Model, regions: &[Region], lowered: Vec<Lowered>) -> Model {
+    let mut rewriter = Rewriter::new(model);
+    for (region, lowered) in regions.iter().zip(lowered) {
+        let index = rewriter.model.programs.len();
+        let graph = &rewriter.model.graph;
+        let last = region.nodes.last().map(|last| graph.nodes[*last].name.as_str());
+        let program = Node {
+            name: format!("{}.int8", last.unwrap_or("program")),
+            operator: Operator::Program(index as u32),
+            outputs: lowered.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
+            inputs: lowered.inputs.clone(),
+        };
+        rewriter.model.programs.push(Program {
+            code: lowered.built.code.into(),
+            weights: lowered.built.weights.into(),
+            packing: None,
+        });
+        let node = rewriter.add(program).node;
+        for (slot, outlet) in lowered.outputs.iter().enumerate() {
+            rewriter.redirect(*outlet, Outlet { node, slot: slot as u32 });
+        }
+    }
+    rewriter.finish()
+}

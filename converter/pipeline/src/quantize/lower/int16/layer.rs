@@ -1,0 +1,241 @@
+//! Lowers layers with an int16 input or output.
+
+use std::borrow::Cow;
+
+use hardtack_bundle::graph::{Binary, Operator};
+use hardtack_engine::Layer;
+use hardtack_engine::program::{Clamp, TensorId};
+
+use super::{HALF_STEPS, Halves, Low, STEPS};
+use crate::graph::first_output;
+use crate::quantize::lower::chain::Chain;
+use crate::quantize::lower::{Lowering, dims, refused};
+use crate::quantize::scale::{Quantization, Range};
+use crate::quantize::weights::Quantized;
+use crate::quantize::weights::linear::Linear;
+
+/// With fewer low steps than this, the low input's contribution is too large for one int8 tensor.
+const FEWEST_STEPS: f32 = 48.0;
+/// Preferred numbers of depthwise channels to join to one group.
+const JOINED: [u32; 3] = [8, 4, 2];
+/// The bound of a sum of many terms, in standard deviations: 1 in 100 000 sums exceed it.
+const DEVIATIONS: f32 = 4.5;
+
+impl Lowering<'_> {
+    /// Emits a convolution with an int16 input or output.
+    pub(crate) fn wide_layer(
+        &mut self,
+        layer: &Linear,
+        chain: &Chain,
+        input: Halves,
+        quantized: &Quantized,
+    ) -> Result<(), String> {
+        let last = first_output(chain.last);
+        let name = self.name(chain.last);
+        let wide = if chain.stated.is_none() { self.wide(last) } else { None };
+        let to = match (wide, chain.stated) {
+            (Some(wide), _) => wide,
+            (None, Some(stated)) => stated,
+            (None, None) => self.quantization(last)?,
+        };
+        let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
+        let channels = [self.dims_of(input.high)[2], dims[2]];
+        // Each step sets its own output.
+        let nothing = TensorId::MAX;
+        let base = Layer {
+            input: input.high,
+            output: nothing,
+            window: layer.window,
+            groups: layer.groups,
+            weights: &quantized.weights,
+            weight_scales: &quantized.scales,
+            bias: &quantized.bias,
+            residual: None,
+            clamp: to.clamp(chain.limits),
+        };
+        // The contribution of the input's low tensor.
+        let none = Range { low: 0.0, high: 0.0 };
+        let added = input.low.map_or(none, |low| spread(low.reach, quantized));
+        let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
+        if let (Some(low), Some(_)) = (input.low, wide)
+            && steps < FEWEST_STEPS
+            && let Some(two) = self.scale_of_two(layer, chain, added)
+            && two.0.scale / HALF_STEPS < to.scale / steps / 2.0
+        {
+            return self.layer_of_two(layer, chain, base, low.tensor, added, two);
+        }
+        let residual = match input.low {
+            Some(low) => {
+                let Quantization { scale, zero_point } = Quantization::of(added);
+                let output = self.builder.tensor(name, dims, scale, zero_point);
+                let bias = &vec![0; quantized.bias.len()];
+                let layer = Layer { input: low.tensor, output, bias, clamp: Clamp::FULL, ..base };
+                self.builder.conv(name, &layer).map_err(refused)?;
+                Some(output)
+            }
+            None => None,
+        };
+        if wide.is_none() {
+            let output = self.tensor(last, &layer.output_order, to)?;
+            self.conv_with(name, &Layer { output, residual, ..base }, channels, false)?;
+            return self.written(last, output, &layer.output_order);
+        }
+
+        // With limits, the high tensor is rounded down, so the remainder is never negative and can
+        // be limited too: below the minimum high integer it is 0, above the maximum a whole step.
+        let open = [chain.limits.low, chain.limits.high].iter().all(|limit| limit.is_infinite());
+        let scale = to.scale / steps;
+        let mut bias = quantized.bias.clone();
+        let mut clamp = base.clamp;
+        let reach = if open {
+            Range { low: -to.scale / 2.0, high: to.scale / 2.0 }
+        } else {
+            let input_scale = self.quantization_of(input.high).scale;
+            for (bias, weight_scale) in bias.iter_mut().zip(&quantized.scales) {
+                *bias -= (0.5 * to.scale / (input_scale * weight_scale)).round() as i32;
+            }
+            if chain.limits.high.is_finite() {
+                clamp.high = clamp.high.saturating_sub(1).max(clamp.low);
+            }
+            Range { low: 0.0, high: to.scale }
+        };
+        let high = self.tensor(last, &layer.output_order, to)?;
+        let rounded = Layer { output: high, residual, bias: &bias, clamp, ..base };
+        self.conv_with(name, &rounded, channels, false)?;
+        let zero = |least: f32| (-126.0 - least / scale).round().clamp(-128.0, 127.0) as i8;
+        let low_zero = if open { 0 } else { -128 };
+        let limits =
+            if open { Clamp::FULL } else { Clamp { low: -128, high: (steps as i32 - 128) as i8 } };
+        let low = self.builder.tensor(name, dims, scale, low_zero);
+        let less = |output, clamp| Layer { output, residual: Some(high), clamp, ..base };
+        match residual {
+            None => self.conv_with(name, &less(low, limits), channels, true)?,
+            Some(residual) => {
+                let rest = self.builder.tensor(name, dims, scale, zero(reach.low - added.high));
+                self.conv_with(name, &less(rest, Clamp::FULL), channels, true)?;
+                self.builder.add(name, [rest, residual], low, limits).map_err(refused)?;
+            }
+        }
+        self.written_wide(last, high, Low { tensor: low, reach }, &layer.output_order)
+    }
+
+    /// Returns the scale of a layer's result before its limits and without the contribution of the
+    /// low input, and whether there are limits.
+    fn scale_of_two(
+        &self,
+        layer: &Linear,
+        chain: &Chain,
+        added: Range,
+    ) -> Option<(Quantization, bool)> {
+        let limit = |index: &&usize| {
+            let operator = &self.model.graph.nodes[**index].operator;
+            matches!(operator, Operator::Binary(Binary::Maximum | Binary::Minimum))
+        };
+        let limits = chain.absorbed.iter().filter(limit).count();
+        let open = chain.absorbed.len().checked_sub(limits + 1);
+        let sum = first_output(open.map_or(layer.node, |open| chain.absorbed[open]));
+        let seen = self.calibration.ranges.get(&sum)?.wide;
+        let range = Range { low: seen.low - added.high, high: seen.high - added.low };
+        Some((Quantization::of(range), limits > 0))
+    }
+
+    /// Convolves the high and the low input to int16 each and adds the results. Used if the low
+    /// contribution is too large for one int8 tensor.
+    fn layer_of_two(
+        &mut self,
+        layer: &Linear,
+        chain: &Chain,
+        base: Layer<'_>,
+        low: TensorId,
+        added: Range,
+        two: (Quantization, bool),
+    ) -> Result<(), String> {
+        let last = first_output(chain.last);
+        let name = self.name(chain.last);
+        let (to, limited) = two;
+        let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
+        let scale = to.scale / HALF_STEPS;
+        let middle = (added.low + added.high) / (2.0 * to.scale);
+        let zero_points = [to.zero_point, (-middle).round() as i8];
+        let none = vec![0; base.bias.len()];
+        let mut halves = Vec::new();
+        for (input, bias, zero_point) in
+            [(base.input, base.bias, zero_points[0]), (low, &none[..], zero_points[1])]
+        {
+            let high = self.builder.tensor(name, dims, to.scale, zero_point);
+            let rest = self.builder.tensor(name, dims, scale, 0);
+            let layer = Layer { input, output: high, bias, clamp: Clamp::FULL, ..base };
+            self.builder.conv(name, &layer).map_err(refused)?;
+            let layer = Layer { output: rest, residual: Some(high), ..layer };
+            self.conv_with(name, &layer, [self.dims_of(input)[2], dims[2]], true)?;
+            halves.push([high, rest]);
+        }
+        let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
+        let rest = self.builder.tensor(name, dims, scale, 0);
+        let [of_high, of_low] = halves[..] else { return Err("it has no int16 parts".into()) };
+        for (part, output) in [(0, high), (1, rest)] {
+            let parts = [of_high[part], of_low[part]];
+            self.builder.add(name, parts, output, Clamp::FULL).map_err(refused)?;
+        }
+        let reach = Range { low: -to.scale, high: to.scale };
+        let low = Low { tensor: rest, reach };
+        if !limited {
+            return self.written_wide(last, high, low, &layer.output_order);
+        }
+        let halves = Halves { high, low: Some(low) };
+        let points = self.points(halves);
+        let limited = points.iter().map(|x| x.max(chain.limits.low).min(chain.limits.high));
+        let limited: Vec<f32> = limited.collect();
+        let to = self.wide(last).ok_or("its int16 range was not calibrated")?;
+        self.wide_function(last, halves, &limited, &layer.output_order, to)
+    }
+
+    /// Emits a convolution whose residual is added, or subtracted if `less`.
+    fn conv_with(
+        &mut self,
+        name: &str,
+        layer: &Layer<'_>,
+        [input, output]: [u32; 2],
+        less: bool,
+    ) -> Result<(), String> {
+        let (weights, groups) = joined(layer, input, output);
+        let layer = Layer { weights: &weights, groups, ..*layer };
+        match less {
+            true => self.builder.conv_less(name, &layer),
+            false => self.builder.conv(name, &layer),
+        }
+        .map_err(refused)
+    }
+}
+
+/// Returns a range that nearly always covers the layer's sums, over inputs in `reach`.
+fn spread(reach: Range, layer: &Quantized) -> Range {
+    let depth = layer.weights.len() / layer.scales.len().max(1);
+    let mean = (reach.low + reach.high) / 2.0;
+    let deviation = DEVIATIONS * (reach.high - reach.low) / 12f32.sqrt();
+    let rows = layer.weights.chunks_exact(depth.max(1)).zip(&layer.scales);
+    rows.fold(Range { low: 0.0, high: 0.0 }, |range, (row, scale)| {
+        let sum = |f: fn(f32) -> f32| row.iter().map(|w| f(f32::from(*w) * scale)).sum::<f32>();
+        let all = sum(f32::abs) * (reach.high - reach.low) / 2.0;
+        let (centre, aside) = (mean * sum(|w| w), (deviation * sum(|w| w * w).sqrt()).min(all));
+        range.extended(&[centre - aside, centre + aside])
+    })
+}
+
+/// Returns the weights and groups of a layer. Depthwise kernels take no residual, so a depthwise
+/// layer with one joins channels to larger groups, filled with zeros, which run faster.
+fn joined<'a>(layer: &Layer<'a>, inputs: u32, outputs: u32) -> (Cow<'a, [i8]>, u32) {
+    let groups = layer.groups;
+    let alone = groups == inputs && groups == outputs && layer.residual.is_some();
+    let size = *JOINED.iter().find(|size| alone && groups.is_multiple_of(**size)).unwrap_or(&1);
+    if size == 1 {
+        return (layer.weights.into(), groups);
+    }
+    let taps = layer.weights.len() / outputs as usize;
+    let size = size as usize;
+    let mut weights = vec![0; layer.weights.len() * size];
+    for (index, weight) in layer.weights.iter().enumerate() {
+        weights[index * size + index / taps % size] = *weight;
+    }
+    (weights.into(), groups / size as u32)
+}

@@ -1,0 +1,252 @@
+//! int16 values, stored as two int8 tensors: a high one, and a low one that holds the rounding
+//! error of the high one. Their sum is the value.
+//!
+//! All steps use int8. A convolution runs twice: to the high tensor, and with that subtracted to
+//! the low one. Accumulators are exact, so the second run finds what the first rounded away. A
+//! third run adds the contribution of the input's low tensor. A function is a table over the high
+//! integers, a table of its rounding errors, and the low integers times the function's slope.
+
+mod elementwise;
+mod layer;
+
+use std::collections::{HashMap, HashSet};
+
+use hardtack::Model;
+use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack_engine::program::{Clamp, TensorId, Walk};
+
+use super::strided_view::{Source, View};
+use super::{Lowering, dims, refused};
+use crate::graph::constants::keeps_elements;
+use crate::graph::first_output;
+use crate::quantize::partition::Region;
+use crate::quantize::scale::{Quantization, Range};
+
+/// The maximum number of integer steps of a low tensor. The rest of 256 is headroom for rounding.
+const STEPS: f32 = 252.0;
+/// The same for each of two low tensors that are added.
+const HALF_STEPS: f32 = STEPS / 2.0;
+
+/// The low tensor of an int16 value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Low {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// The minimum and maximum float that it holds.
+    pub reach: Range,
+}
+
+/// A dense value: int16, or int8 if `low` is `None`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Halves {
+    /// The value rounded to int8; more coarsely if low tensors were added without a carry.
+    pub high: TensorId,
+    /// The low tensor.
+    pub low: Option<Low>,
+}
+
+/// Returns the nodes with int16 values: those requested, if a reader uses all bits.
+pub(super) fn carried(
+    model: &Model,
+    region: &Region,
+    uses: &HashMap<Outlet, Vec<Option<usize>>>,
+    asked: impl Fn(usize) -> bool,
+) -> HashSet<usize> {
+    let mut carried = HashSet::new();
+    let layer = |node: usize| {
+        matches!(model.graph.nodes[node].operator, Operator::Conv(_) | Operator::Einsum(_))
+    };
+    for &index in region.nodes.iter().rev() {
+        let reads_all = |reader: &Option<usize>| {
+            reader.is_some_and(|reader| {
+                region.nodes.contains(&reader) && (layer(reader) || carried.contains(&reader))
+            })
+        };
+        let read =
+            uses.get(&first_output(index)).is_some_and(|readers| readers.iter().any(reads_all));
+        let operator = &model.graph.nodes[index].operator;
+        let can = match operator {
+            Operator::Conv(_) | Operator::Einsum(_) | Operator::Unary(_) => asked(index),
+            // A sum is int16 if one of its terms was requested.
+            Operator::Binary(_) => {
+                let read = &model.graph.nodes[index].inputs;
+                asked(index) || read.iter().any(|term| asked(term.node as usize))
+            }
+            Operator::Concat(_)
+            | Operator::MoveAxis(_)
+            | Operator::Slice(_)
+            | Operator::Downsample(_)
+            | Operator::StridedSlice(_)
+            | Operator::NearestUpsample(_)
+            | Operator::Resize(_) => true,
+            _ => keeps_elements(operator),
+        };
+        if read && can {
+            carried.insert(index);
+        }
+    }
+    carried
+}
+
+impl Lowering<'_> {
+    /// Returns the scale and zero point of a value's high tensor, if the value is to be int16. The
+    /// int16 range clips only what does not affect the function that reads the value.
+    pub(super) fn wide(&self, value: Outlet) -> Option<Quantization> {
+        let carried = self.carried.contains(&(value.node as usize));
+        let stated = !carried || self.stated_ahead(value).is_some();
+        let chosen = (!stated).then(|| self.calibration.ranges.get(&value))??;
+        Some(Quantization::of(chosen.wide))
+    }
+
+    /// Returns a value as dense tensors that store its axes in this order, with all of its bits.
+    pub(super) fn halves(&mut self, value: Outlet, order: &[usize]) -> Result<Halves, String> {
+        let view = self.whole_view(value)?;
+        let Some(tensors) = self.wide_tensors(&view) else {
+            return Ok(Halves { high: self.dense(value, order)?, low: None });
+        };
+        let key = (value, order.to_vec());
+        if let Some(known) = self.wide_dense.get(&key) {
+            return Ok(*known);
+        }
+        let dims = dims(&view.shape, order)?;
+        let whole = view.whole_tensor(order).filter(|id| self.dims_of(*id) == dims);
+        let halves = match whole {
+            Some(high) => Halves { high, low: self.lows.get(&high).copied() },
+            None => self.gather_halves(value, &view, &tensors, order)?,
+        };
+        self.wide_dense.insert(key, halves);
+        Ok(halves)
+    }
+
+    /// Returns the tensors of a view, if one of them has a low tensor.
+    pub(super) fn wide_tensors(&self, view: &View) -> Option<Vec<TensorId>> {
+        let low = |id: &TensorId| self.lows.contains_key(id);
+        view.tensors().filter(|tensors| tensors.iter().any(low))
+    }
+
+    /// Copies all chunks of a view to one high and one low tensor.
+    fn gather_halves(
+        &mut self,
+        value: Outlet,
+        view: &View,
+        tensors: &[TensorId],
+        order: &[usize],
+    ) -> Result<Halves, String> {
+        let name = self.name(value.node as usize);
+        let parts: Vec<Halves> = tensors
+            .iter()
+            .map(|id| Halves { high: *id, low: self.lows.get(id).copied() })
+            .collect();
+        let scales = |halves: &Halves| {
+            let low = halves.low?;
+            Some((self.quantization_of(halves.high), self.quantization_of(low.tensor)))
+        };
+        let first = scales(&parts[0]);
+        let shared = first.is_some() && parts.iter().all(|part| scales(part) == first);
+        let parts = if shared {
+            parts
+        } else {
+            let target = match self.calibration.ranges.get(&value) {
+                Some(chosen) => Quantization::of(chosen.wide),
+                None => return Err("it joins int16 values without a calibrated range".into()),
+            };
+            parts
+                .into_iter()
+                .map(|part| self.rescaled(name, part, target, STEPS))
+                .collect::<Result<Vec<_>, _>>()?
+        };
+        let lows: Vec<Low> = parts.iter().filter_map(|part| part.low).collect();
+        let map = |to: &dyn Fn(usize) -> TensorId| {
+            let place =
+                |id: TensorId| to(tensors.iter().position(|other| *other == id).unwrap_or(0));
+            view.redirected(place)
+        };
+        let (highs, low_view) = (map(&|i| parts[i].high), map(&|i| lows[i].tensor));
+        let high = self.gather(name, &highs, order, self.quantization_of(parts[0].high))?;
+        let low = self.gather(name, &low_view, order, self.quantization_of(lows[0].tensor))?;
+        let reach = lows
+            .iter()
+            .fold(Range::NONE, |reach, low| reach.extended(&[low.reach.low, low.reach.high]));
+        let low = Low { tensor: low, reach };
+        self.lows.insert(high, low);
+        Ok(Halves { high, low: Some(low) })
+    }
+
+    /// Returns the value at another scale, with `steps` low steps per high step.
+    fn rescaled(
+        &mut self,
+        name: &str,
+        from: Halves,
+        to: Quantization,
+        steps: f32,
+    ) -> Result<Halves, String> {
+        let key = (from.high, to.scale.to_bits(), to.zero_point, steps.to_bits());
+        if let Some(known) = self.rescaled.get(&key) {
+            return Ok(*known);
+        }
+        let dims = self.dims_of(from.high);
+        let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
+        let low = self.builder.tensor(name, dims, to.scale / steps, 0);
+        match from.low {
+            None => {
+                self.builder.copy(name, from.high, high, self.every(from.high)).map_err(refused)?;
+                self.builder
+                    .subtract(name, [from.high, high], low, Clamp::FULL)
+                    .map_err(refused)?;
+            }
+            Some(given) => {
+                let Range { low: least, high: greatest } = given.reach;
+                let half = to.scale / 2.0;
+                let rest = Quantization::of(Range { low: -greatest - half, high: half - least });
+                let rest = self.builder.tensor(name, dims, rest.scale, rest.zero_point);
+                self.builder
+                    .add(name, [from.high, given.tensor], high, Clamp::FULL)
+                    .map_err(refused)?;
+                self.builder
+                    .subtract(name, [from.high, high], rest, Clamp::FULL)
+                    .map_err(refused)?;
+                self.builder.add(name, [rest, given.tensor], low, Clamp::FULL).map_err(refused)?;
+            }
+        }
+        let reach = Range { low: -to.scale / 2.0, high: to.scale / 2.0 };
+        let halves = Halves { high, low: Some(Low { tensor: low, reach }) };
+        self.rescaled.insert(key, halves);
+        Ok(halves)
+    }
+
+    /// Returns the int8 tensor of a value: the sum of the high and low tensors if it is int16.
+    pub(super) fn narrowed(&mut self, id: TensorId) -> Result<TensorId, String> {
+        let Some(low) = self.lows.get(&id).copied() else { return Ok(id) };
+        if let Some(known) = self.narrow.get(&id) {
+            return Ok(*known);
+        }
+        let Quantization { scale, zero_point } = self.quantization_of(id);
+        let sum = self.builder.tensor("", self.dims_of(id), scale, zero_point);
+        self.builder.add("", [id, low.tensor], sum, Clamp::FULL).map_err(refused)?;
+        self.narrow.insert(id, sum);
+        Ok(sum)
+    }
+
+    /// Records that the last step wrote the low tensor of a value.
+    pub(super) fn written_wide(
+        &mut self,
+        value: Outlet,
+        high: TensorId,
+        low: Low,
+        order: &[usize],
+    ) -> Result<(), String> {
+        self.lows.insert(high, low);
+        let view = View::dense(Source::Tensor(high), &self.fact_shape(value)?, order);
+        self.note(value, view, Some(low.tensor));
+        Ok(())
+    }
+
+    fn dims_of(&self, id: TensorId) -> [u32; 3] {
+        let tensor = self.builder.get(id).expect("tensors are created before they are used");
+        [tensor.height, tensor.width, tensor.channels]
+    }
+
+    fn every(&self, id: TensorId) -> Walk {
+        Walk::contiguous(self.dims_of(id).iter().product())
+    }
+}

@@ -1,0 +1,275 @@
+//! Mixed precision: chooses which layers use int16 activations or stay in float to meet an error
+//! budget, by measured error and run time.
+
+use std::time::Instant;
+
+use hardtack::float::{FloatModel, FloatPlan};
+use hardtack::{Model, Tensor};
+use hardtack_bundle::graph::{Operator, Outlet};
+
+use super::calibrate::Calibration;
+use super::function;
+use super::lower::assemble;
+use super::partition::{self, Int16Nodes, Refused};
+use crate::error::Error;
+use crate::samples::{First, SampleSource, each};
+
+/// The number of samples on which error and time are measured.
+const MEASURED: usize = 4;
+/// The number of inferences per sample, of which the fastest counts.
+const RUNS: usize = 2;
+/// The number of layers that are tried in a cheaper form again after the search.
+const GIVEN_BACK: usize = 24;
+
+/// The measured error and time of a mix.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    /// The error of the worst output: the RMS difference divided by the RMS of the float output.
+    error: f64,
+    /// Seconds per inference.
+    seconds: f64,
+}
+
+/// The number format of a layer and the element-wise ops that follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Int8,
+    /// INT8 weights with int16 activations.
+    Int16,
+    Float,
+}
+
+/// The measurements with one layer quantized and all others in float.
+struct Alone {
+    /// The layer in int8.
+    int8: Measured,
+    /// The layer in int16; `None` if int16 everywhere meets the budget.
+    int16: Option<Measured>,
+}
+
+/// Moves layers to int16, and to float where that is not enough, until the error is at most
+/// `budget`. Records the reason for each.
+///
+/// # Errors
+/// Returns an error if the model cannot be run, or no mix meets the budget.
+pub(super) fn search(
+    model: &Model,
+    calibration: &Calibration,
+    (int16, refused): (&mut Int16Nodes, &mut Refused),
+    samples: &dyn SampleSource,
+    budget: f64,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(), Error> {
+    let samples = &First(samples, MEASURED);
+    let mut search = Search { model, calibration, samples, float: Vec::new() };
+    let (outputs, float_seconds) = search.run(model)?;
+    search.float = outputs;
+    let integer = search.measure(int16, refused, [].into_iter())?;
+    if integer.error <= budget {
+        return Ok(());
+    }
+    let layers: Vec<usize> = partition::regions(model, refused)
+        .iter()
+        .flat_map(|region| region.nodes.clone())
+        .filter(|index| {
+            matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
+        })
+        .collect();
+    // Each layer with the element-wise ops that follow it.
+    let groups: Vec<Vec<usize>> =
+        layers.iter().map(|layer| with_followers(model, *layer)).collect();
+    let count = groups.len();
+    let measure = |forms: &[Form]| {
+        let nodes = groups.iter().map(Vec::as_slice);
+        search.measure(int16, refused, nodes.zip(forms.iter().copied()))
+    };
+    let alone = |layer: usize, form: Form| {
+        let mut forms = vec![Form::Float; count];
+        forms[layer] = form;
+        measure(&forms)
+    };
+    let narrow = measure(&vec![Form::Int16; count])?.error > budget;
+    let steps = count * (1 + usize::from(narrow));
+    let mut alones = Vec::new();
+    for layer in 0..count {
+        progress(alones.len() * steps / count, steps);
+        let int16 = narrow.then(|| alone(layer, Form::Int16)).transpose()?;
+        alones.push(Alone { int8: alone(layer, Form::Int8)?, int16 });
+    }
+    // Errors of layers are nearly independent, so their squares add up. A layer alone often saves
+    // no time, because its values are converted before and after it; next to others it does.
+    let usual = float_seconds / count.max(1) as f64;
+    let worth = |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
+    let first = |of: &dyn Fn(&Alone) -> f64| {
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by(|a, b| of(&alones[*b]).total_cmp(&of(&alones[*a])));
+        order
+    };
+    let for_float = first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8)));
+    let for_int16 = first(&|alone| worth(&alone.int8));
+    // `float` layers in float, `wide` of the others in int16, and the rest in int8.
+    let mix = |float: usize, wide: usize| {
+        let mut forms = vec![Form::Int8; count];
+        for_float[..float].iter().for_each(|layer| forms[*layer] = Form::Float);
+        let others = for_int16.iter().filter(|layer| !for_float[..float].contains(layer));
+        others.take(wide).for_each(|layer| forms[*layer] = Form::Int16);
+        forms
+    };
+    let float = match narrow {
+        true => fewest(0..count, budget, |float| measure(&mix(float, count)))?,
+        false => 0,
+    };
+    let wide = fewest(0..count - float, budget, |wide| measure(&mix(float, wide)))?;
+    let mut forms = mix(float, wide);
+    let mut reached = measure(&forms)?;
+    if reached.error > budget {
+        return Err(Error::Options(format!(
+            "--max-error {:.2} %: the error is still {:.2} % with all layers in float; \
+             allow a larger error",
+            100.0 * budget,
+            100.0 * reached.error
+        )));
+    }
+    // The last layers of each order need their form least.
+    let last = for_float[..float].iter().rev().chain(for_int16.iter().rev());
+    let last: Vec<usize> = last.copied().filter(|layer| forms[*layer] != Form::Int8).collect();
+    for layer in last.into_iter().take(GIVEN_BACK) {
+        let cheaper: &[Form] = match forms[layer] {
+            Form::Float => &[Form::Int8, Form::Int16],
+            _ => &[Form::Int8],
+        };
+        for form in cheaper {
+            let kept = std::mem::replace(&mut forms[layer], *form);
+            let measured = measure(&forms)?;
+            if measured.error <= budget {
+                reached = measured;
+                break;
+            }
+            forms[layer] = kept;
+        }
+    }
+    let percent = |error: f64| format!("{:.2} %", 100.0 * error);
+    for ((nodes, alone), form) in groups.iter().zip(&alones).zip(forms) {
+        let reason = format!(
+            "int8 in this layer alone causes an output error of {}{} and saves {:.0} µs per run; \
+             the chosen mix has an error of {} at {:.0} µs per run, instead of {} at {:.0} µs",
+            percent(alone.int8.error),
+            alone.int16.map_or(String::new(), |wide| format!(" (int16: {})", percent(wide.error))),
+            1e6 * (float_seconds - alone.int8.seconds).max(0.0),
+            percent(reached.error),
+            1e6 * reached.seconds,
+            percent(integer.error),
+            1e6 * integer.seconds,
+        );
+        for node in nodes {
+            match form {
+                Form::Int8 => continue,
+                Form::Int16 => int16.insert(*node, reason.clone()),
+                Form::Float => refused.insert(*node, reason.clone()),
+            };
+        }
+    }
+    Ok(())
+}
+
+/// Returns the smallest number that meets the budget, or the end of the range if none does.
+fn fewest(
+    numbers: std::ops::Range<usize>,
+    budget: f64,
+    measure: impl Fn(usize) -> Result<Measured, Error>,
+) -> Result<usize, Error> {
+    let (mut least, mut enough) = (numbers.start, numbers.end);
+    while least < enough {
+        let middle = usize::midpoint(least, enough);
+        match measure(middle)?.error <= budget {
+            true => enough = middle,
+            false => least = middle + 1,
+        }
+    }
+    Ok(enough)
+}
+
+/// Returns a layer and the element-wise ops that follow it.
+pub(super) fn with_followers(model: &Model, layer: usize) -> Vec<usize> {
+    let value = Outlet { node: layer as u32, slot: 0 };
+    std::iter::once(layer).chain(function::of(model, value)).collect()
+}
+
+/// Measures mixes of one model.
+struct Search<'a> {
+    model: &'a Model,
+    calibration: &'a Calibration,
+    samples: &'a dyn SampleSource,
+    /// The outputs of the float model on each sample.
+    float: Vec<Vec<Tensor>>,
+}
+
+impl Search<'_> {
+    /// Measures the mix in which these nodes have other forms than chosen so far.
+    fn measure<'n>(
+        &self,
+        int16: &Int16Nodes,
+        refused: &Refused,
+        forms: impl Iterator<Item = (&'n [usize], Form)>,
+    ) -> Result<Measured, Error> {
+        let (mut int16, mut refused) = (int16.clone(), refused.clone());
+        for (nodes, form) in forms {
+            let told = nodes.iter().map(|node| (*node, String::new()));
+            match form {
+                Form::Int8 => {}
+                Form::Int16 => int16.extend(told),
+                Form::Float => refused.extend(told),
+            }
+        }
+        let (regions, lowered) =
+            assemble::lower(self.model, self.calibration, &int16, &mut refused);
+        let mixed = assemble::assemble(self.model.clone(), &regions, lowered);
+        let (outputs, seconds) = self.run(&mixed)?;
+        Ok(Measured { error: relative_error(&self.float, &outputs), seconds })
+    }
+
+    /// Returns the outputs on each sample and the average seconds per inference.
+    fn run(&self, model: &Model) -> Result<(Vec<Vec<Tensor>>, f64), Error> {
+        let loaded = FloatModel::load(model, false)?;
+        let (mut all, mut seconds) = (Vec::new(), 0.0);
+        let mut planned: Option<FloatPlan> = None;
+        for sample in each(self.samples) {
+            let sample = sample?;
+            let shapes: Vec<&[usize]> = sample.iter().map(Tensor::shape).collect();
+            let plan = planned.take().filter(|plan| plan.input_shapes() == shapes);
+            let plan = planned.insert(match plan {
+                Some(plan) => plan,
+                None => loaded.plan(&shapes)?,
+            });
+            let inputs: Vec<&Tensor> = sample.iter().collect();
+            let mut fastest = f64::INFINITY;
+            let mut outputs = Vec::new();
+            for _ in 0..RUNS {
+                plan.reset()?;
+                let began = Instant::now();
+                outputs = plan.run(&inputs)?;
+                fastest = fastest.min(began.elapsed().as_secs_f64());
+            }
+            all.push(outputs);
+            seconds += fastest / self.samples.count() as f64;
+        }
+        Ok((all, seconds))
+    }
+}
+
+/// Returns the error of the worst output over all samples: the RMS difference divided by the RMS
+/// of the original.
+pub(super) fn relative_error(original: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
+    let outputs = original.first().map_or(0, Vec::len);
+    let of = |output: usize| {
+        let (mut signal, mut noise) = (0.0, 0.0);
+        for (a, b) in original.iter().zip(other) {
+            for (a, b) in a[output].to_f32().iter().zip(b[output].to_f32()) {
+                signal += f64::from(*a).powi(2);
+                noise += f64::from(*a - b).powi(2);
+            }
+        }
+        (noise / signal.max(f64::MIN_POSITIVE)).sqrt()
+    };
+    (0..outputs).map(of).fold(0.0, f64::max)
+}
