@@ -23,7 +23,7 @@ fn step(
     state: &mut Tensor,
 ) -> Result<Vec<f32>, String> {
     let names = [0, 1].map(|input| session.inputs()[input].name.clone());
-    let value = Tensor::new(shape, values).ok_or("the values do not match the shape")?;
+    let value = Tensor::new(shape, values).map_err(|error| error.to_string())?;
     let outputs = session.run(&[(&names[0], &value), (&names[1], state)]);
     let outputs = outputs.map_err(|error| error.to_string())?;
     *state = outputs[1].1.clone();

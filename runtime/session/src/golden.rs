@@ -238,8 +238,9 @@ pub fn generate(dtype: DType, shape: &[usize], generator: &Generator) -> Option<
         DType::BF16 => Tensor::new(shape, real.map(bf16::from_f32).collect::<Vec<_>>()),
         DType::F32 => Tensor::new(shape, real.collect::<Vec<_>>()),
         DType::F64 => Tensor::new(shape, real.map(f64::from).collect::<Vec<_>>()),
-        DType::Dim => None,
+        DType::Dim => return None,
     }
+    .ok()
 }
 
 /// Returns whether type, shape and every bit are equal. Any NaN equals any other: which NaN a

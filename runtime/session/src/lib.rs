@@ -63,7 +63,7 @@ pub use outputs::Outputs;
 pub use port::{Extent, Port, Ports, State};
 pub use profile::OperationTime;
 pub use session::{Session, SessionOptions};
-pub use tensor::{Data, Tensor};
+pub use tensor::{Data, ShapeError, Tensor};
 pub use view::{View, ViewMut};
 
 /// Compiles the example of the workspace's README.

@@ -1,5 +1,7 @@
 //! A tensor in memory: element type, shape and elements.
 
+use std::fmt;
+
 use half::{bf16, f16};
 use hardtack_bundle::DType;
 
@@ -69,6 +71,30 @@ macro_rules! for_data {
     };
 }
 
+/// The number of elements is not the product of the dimensions.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("shape {shape:?} has {} elements, but {given} were given", Count(*expected))]
+pub struct ShapeError {
+    /// The shape.
+    pub shape: Vec<usize>,
+    /// The product of the dimensions; `None` if it does not fit a `usize`.
+    pub expected: Option<usize>,
+    /// The number of elements that were given.
+    pub given: usize,
+}
+
+/// A number of elements that may be too large to count.
+struct Count(Option<usize>);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(count) => count.fmt(f),
+            None => f.write_str("too many"),
+        }
+    }
+}
+
 /// A tensor in memory.
 ///
 /// # Examples
@@ -82,7 +108,8 @@ macro_rules! for_data {
 /// assert_eq!(tensor.reshape(&[6]).unwrap().shape(), [6]);
 ///
 /// // The number of elements must match the shape.
-/// assert_eq!(Tensor::new(&[2, 2], vec![0u8; 3]), None);
+/// let error = Tensor::new(&[2, 2], vec![0u8; 3]).unwrap_err();
+/// assert_eq!(error.to_string(), "shape [2, 2] has 4 elements, but 3 were given");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
@@ -93,11 +120,15 @@ pub struct Tensor {
 impl Tensor {
     /// Creates a tensor of `shape`, outermost dimension first, from row-major elements.
     ///
-    /// Returns `None` if the number of elements is not the product of the dimensions.
-    pub fn new(shape: &[usize], data: impl Into<Data>) -> Option<Tensor> {
+    /// # Errors
+    /// Returns an error if the number of elements is not the product of the dimensions.
+    pub fn new(shape: &[usize], data: impl Into<Data>) -> Result<Tensor, ShapeError> {
         let data = data.into();
-        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
-        (for_data!(&data, v => v.len()) == elements).then(|| Tensor { shape: shape.into(), data })
+        let given = for_data!(&data, v => v.len());
+        match shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) {
+            Some(expected) if expected == given => Ok(Tensor { shape: shape.into(), data }),
+            expected => Err(ShapeError { shape: shape.into(), expected, given }),
+        }
     }
 
     /// Creates a tensor of one element with no dimensions.
@@ -175,8 +206,11 @@ impl Tensor {
         }
     }
 
-    /// Returns the tensor with another shape, or `None` if the number of elements differs.
-    pub fn reshape(self, shape: &[usize]) -> Option<Tensor> {
+    /// Returns the tensor with another shape.
+    ///
+    /// # Errors
+    /// Returns an error if the number of elements differs.
+    pub fn reshape(self, shape: &[usize]) -> Result<Tensor, ShapeError> {
         Tensor::new(shape, self.data)
     }
 
@@ -280,7 +314,7 @@ impl Tensor {
             DType::F64 => read!(f64),
             DType::Dim => return None,
         };
-        Tensor::new(shape, data)
+        Tensor::new(shape, data).ok()
     }
 
     /// Returns the elements as little-endian bytes.

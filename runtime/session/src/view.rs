@@ -116,7 +116,7 @@ macro_rules! views {
             /// differs.
             pub(crate) fn to_tensor(self, shape: &[usize]) -> Option<crate::Tensor> {
                 match self {
-                    $(View::$variant(elements) => crate::Tensor::new(shape, elements.to_vec()),)*
+                    $(View::$variant(elements) => crate::Tensor::new(shape, elements.to_vec()).ok(),)*
                 }
             }
 

@@ -72,7 +72,7 @@ fn merge_one(
     let kernel = scaled(kernel, attributes.kernel_layout, &affine.factor)?;
     let (name, mut merged) = (conv.name.clone(), conv.clone());
     let kernel = rewriter.add_constant(format!("{name}.kernel"), kernel);
-    let bias = Tensor::new(&[channels], bias)?;
+    let bias = Tensor::new(&[channels], bias).ok()?;
     let bias = rewriter.add_constant(format!("{name}.bias"), Constant::Tensor(bias.into()));
     merged.inputs = vec![input, kernel, bias];
     let merged = rewriter.add(merged);
@@ -134,5 +134,5 @@ fn scaled(kernel: &Tensor, layout: KernelLayout, factor: &[f64]) -> Option<Const
     }
     let scaled: Vec<f32> =
         values.iter().enumerate().map(|(i, w)| (*w as f64 * factor[channel(i)]) as f32).collect();
-    Some(Constant::Tensor(Tensor::new(kernel.shape(), scaled)?.into()))
+    Some(Constant::Tensor(Tensor::new(kernel.shape(), scaled).ok()?.into()))
 }

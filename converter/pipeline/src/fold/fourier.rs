@@ -43,9 +43,9 @@ fn transform(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let input = rewriter.resolve(input);
     let length = rewriter.model.graph.fact(input).shape.get(2)?.clone();
 
-    let window = Constant::Tensor(Tensor::new(&[frame], window)?.into());
+    let window = Constant::Tensor(Tensor::new(&[frame], window).ok()?.into());
     let window = added(rewriter, format!("{name}.window"), window)?;
-    let zero = Constant::Tensor(Tensor::new(&[], vec![0f32])?.into());
+    let zero = Constant::Tensor(Tensor::new(&[], vec![0f32]).ok()?.into());
     let zero = added(rewriter, format!("{name}.zero"), zero)?;
     let one = || Dim::Value(1);
     let size = |size: usize| Dim::Value(size as i64);

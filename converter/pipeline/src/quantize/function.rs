@@ -81,13 +81,13 @@ impl Function {
         }
         let points = (0..POINTS).map(|i| (f64::from(low) + i as f64 * step) as f32);
         let mut results: Vec<(Outlet, Tensor)> =
-            vec![(value, Tensor::new(&[POINTS], points.collect::<Vec<f32>>())?)];
+            vec![(value, Tensor::new(&[POINTS], points.collect::<Vec<f32>>()).ok()?)];
         for index in nodes {
             let inputs = graph.nodes[index].inputs.iter().map(|input| {
                 let known = results.iter().find(|(outlet, _)| outlet == input);
                 match known {
                     Some((_, tensor)) => Some(tensor.clone()),
-                    None => Tensor::new(&[1], float_elements(model, *input)?),
+                    None => Tensor::new(&[1], float_elements(model, *input)?).ok(),
                 }
             });
             let inputs: Option<Vec<Tensor>> = inputs.collect();

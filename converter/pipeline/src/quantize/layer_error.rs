@@ -223,7 +223,7 @@ fn run<'l>(
             let tensor = program.tensor(id)?;
             let integers = tensor.in_arena(arena)?.to_vec();
             let (scale, zero_point) = (f64::from(tensor.scale), f64::from(tensor.zero_point));
-            Some((Part { scale, zero_point }, Tensor::new(&[integers.len()], integers)?))
+            Some((Part { scale, zero_point }, Tensor::new(&[integers.len()], integers).ok()?))
         };
         let high = view.tensors().and_then(|tensors| part(*tensors.first()?));
         let (Some((high, integers)), Ok(())) = (high, &spooled) else { return };

@@ -83,10 +83,10 @@ fn to_16_bits(tensor: &Tensor) -> Option<Tensor> {
     let wide: Vec<bf16> = reals.iter().map(|real| bf16::from_f32(*real)).collect();
     let fine: Vec<f16> = reals.iter().map(|real| f16::from_f32(*real)).collect();
     if wide.iter().zip(reals).all(|(half, real)| half.to_f32() == *real) {
-        return Tensor::new(tensor.shape(), wide);
+        return Tensor::new(tensor.shape(), wide).ok();
     }
     let exact = fine.iter().zip(reals).all(|(half, real)| half.to_f32() == *real);
-    exact.then(|| Tensor::new(tensor.shape(), fine))?
+    exact.then(|| Tensor::new(tensor.shape(), fine))?.ok()
 }
 
 /// Returns the constant nodes of a graph as (node index, constant index).

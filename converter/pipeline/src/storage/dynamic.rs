@@ -220,7 +220,7 @@ fn matrix(rewriter: &Rewriter, outlet: Outlet, layout: &Layout) -> Option<Matrix
         Data::U8(values) => ordered(values, columns, transposed).into(),
         _ => return None,
     };
-    let integers = Constant::Tensor(Tensor::new(&[depth, columns], data)?.into());
+    let integers = Constant::Tensor(Tensor::new(&[depth, columns], data).ok()?.into());
     Some(Matrix { columns, integers, scale, zero_point })
 }
 
@@ -255,7 +255,7 @@ fn add_bias(rewriter: &mut Rewriter, index: usize, uses: &HashMap<Outlet, usize>
         usize::try_from(rewriter.model.graph.fact(product).shape.last()?.value()?).ok()?;
     let last = bias.shape().last() == Some(&columns) && bias.len() == columns;
     (last && bias.dtype() == DType::F32).then_some(())?;
-    let bias = Tensor::new(&[columns], bias.to_f32())?;
+    let bias = Tensor::new(&[columns], bias.to_f32()).ok()?;
     let mut node = rewriter.node(product.node as usize).clone();
     let name = format!("{}.bias", node.name);
     node.inputs.push(rewriter.add_constant(name, Constant::Tensor(bias.into())));

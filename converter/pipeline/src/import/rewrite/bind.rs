@@ -122,7 +122,7 @@ fn set_value(
         }
     };
     let name = graph.input.remove(index).name;
-    let constant = scalar.reshape(&shape).ok_or_else(wrong)?;
+    let constant = scalar.reshape(&shape).map_err(|_| wrong())?;
     graph.initializer.push(tensor::store(&name, &constant));
     context.note(format!("input {name:?} is the constant {value}"));
     Ok(())

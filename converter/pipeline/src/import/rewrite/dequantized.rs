@@ -93,7 +93,7 @@ fn dequantize(
         let at = place(index);
         (value - zero(at)) * scale[at]
     });
-    Tensor::new(shape, values.collect::<Vec<f32>>())
+    Tensor::new(shape, values.collect::<Vec<f32>>()).ok()
 }
 
 /// Rewrites `MatMulNBits`: a matmul with a matrix of packed integers, in blocks along the depth K.
@@ -196,11 +196,11 @@ fn packed_matrix(node: &NodeProto, emit: &Emit<'_>) -> Option<Packed> {
         }
     }
     Some(Packed {
-        integers: Tensor::new(&[depth, columns], integers)?,
-        scales: Tensor::new(&[blocks, columns], scales)?,
+        integers: Tensor::new(&[depth, columns], integers).ok()?,
+        scales: Tensor::new(&[blocks, columns], scales).ok()?,
         zeros: match node.given(3) {
-            None => Tensor::new(&[], zeros)?,
-            Some(_) => Tensor::new(&[blocks, columns], zeros)?,
+            None => Tensor::new(&[], zeros).ok()?,
+            Some(_) => Tensor::new(&[blocks, columns], zeros).ok()?,
         },
         block,
     })
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!((integers.dtype(), zeros.dtype()), (DType::U8, DType::U8));
         let expected = vec![0f32, -3.0, 1.0, 0.0, 14.0, 8.0, -16.0, -28.0];
         let matrix = dequantize(integers, scales, Some(zeros), 0, 2);
-        assert_eq!(matrix, Tensor::new(&[4, 2], expected));
+        assert_eq!(matrix, Tensor::new(&[4, 2], expected).ok());
         let wrong = rewritten(product(400), &constants).unwrap_err();
         assert!(wrong.to_string().contains("are packed"), "{wrong}");
     }

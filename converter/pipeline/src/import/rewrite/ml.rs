@@ -222,7 +222,7 @@ fn label_encoder(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErro
         }
     };
     let values = Tensor::new(&[keys.len()], values);
-    let values = values.ok_or_else(|| node.wrong("it does not have one value for each key"))?;
+    let values = values.map_err(|_| node.wrong("it does not have one value for each key"))?;
     const MAX_KEYS: usize = 256;
     if keys.len() > MAX_KEYS {
         return Err(node.wrong(format!("it has {} keys; the maximum is {MAX_KEYS}", keys.len())));

@@ -170,10 +170,10 @@ fn constant(node: &NodeProto) -> Option<TensorProto> {
         Tensor::scalar(value)
     } else if node.attribute("value_ints").is_some() {
         let values = node.ints("value_ints");
-        Tensor::new(&[values.len()], values.to_vec())?
+        Tensor::new(&[values.len()], values.to_vec()).ok()?
     } else if node.attribute("value_floats").is_some() {
         let values = node.floats("value_floats");
-        Tensor::new(&[values.len()], values.to_vec())?
+        Tensor::new(&[values.len()], values.to_vec()).ok()?
     } else {
         return None;
     };

@@ -59,7 +59,7 @@ fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
         let values = tensor.as_f32().unwrap_or_default().iter().enumerate();
         let values: Vec<f32> =
             values.map(|(at, value)| value * along[at / within % along.len()]).collect();
-        let Some(tensor) = Tensor::new(tensor.shape(), Data::F32(values)) else { continue };
+        let Ok(tensor) = Tensor::new(tensor.shape(), Data::F32(values)) else { continue };
         let name = rewriter.node(outlet.node as usize).name.clone();
         let constant = rewriter.add_constant(name, Constant::Tensor(tensor.into()));
         rewriter.model.graph.nodes[*node].inputs[*input] = constant;
@@ -83,7 +83,7 @@ fn unscale(rewriter: &mut Rewriter, flow: &Flow, gate: &Gate, factors: &[f32]) {
     let node = rewriter.node(gate.sigmoid).clone();
     let mut shape = vec![1; node.outputs[0].shape.len()];
     shape[layout.axis] = back.len();
-    let Some(back) = Tensor::new(&shape, Data::F32(back)) else { return };
+    let Ok(back) = Tensor::new(&shape, Data::F32(back)) else { return };
     let name = format!("{}.unscaled", node.name);
     let back = rewriter.add_constant(format!("{name}.factors"), Constant::Tensor(back.into()));
     let operator = Operator::Binary(Binary::Multiply);

@@ -76,7 +76,7 @@ fn part(
     let along = bias.shape().iter().position(|size| *size == bias.len())?;
     let bias = taken(bias, along, channels)?;
     let rank = layer.outputs[0].shape.len();
-    let by = Tensor::new(&vec![1; rank], vec![factor])?;
+    let by = Tensor::new(&vec![1; rank], vec![factor]).ok()?;
     let mut constant = |part: &str, tensor: Tensor| {
         rewriter.add_constant(format!("{name}.{part}"), Constant::Tensor(tensor.into()))
     };
@@ -113,5 +113,5 @@ fn taken(tensor: &Tensor, axis: usize, channels: &[usize]) -> Option<Tensor> {
     });
     let mut taken = shape.to_vec();
     taken[axis] = channels.len();
-    Tensor::new(&taken, Data::F32(values.copied().collect()))
+    Tensor::new(&taken, Data::F32(values.copied().collect())).ok()
 }

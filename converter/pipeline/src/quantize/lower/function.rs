@@ -59,13 +59,13 @@ impl Lowering<'_> {
         let mut inputs = Vec::new();
         for input in &node.inputs {
             let tensor = if *input == of {
-                Tensor::new(&[count], points.clone())
+                Tensor::new(&[count], points.clone()).ok()
             } else if let Some(function) = self.functions.get(input) {
                 Some(function.results.clone())
             } else {
                 let values =
                     float_elements(self.model, *input).ok_or("its constant is not float")?;
-                Tensor::new(&[1], values)
+                Tensor::new(&[1], values).ok()
             };
             inputs.push(tensor.ok_or("its constant is not a scalar")?);
         }
