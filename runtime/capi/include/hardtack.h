@@ -79,7 +79,7 @@ typedef struct HardtackCanceller HardtackCanceller;
 // A model loaded for this machine, with the results of its last inference.
 typedef struct HardtackSession HardtackSession;
 
-// The options of a session. Initialize them with `hardtack_options`.
+// The options of a session. Initialize them with `hardtack_options()`.
 typedef struct HardtackOptions {
   // The size of this struct in bytes. A newer library with more options reads only this many.
   size_t size;
@@ -238,9 +238,18 @@ const char *hardtack_bundle_label(const struct HardtackBundle *bundle, size_t in
 // `bundle` is NULL or an open bundle, and is not used afterwards.
 void hardtack_bundle_free(struct HardtackBundle *bundle);
 
-// Returns the default options: one thread, no kept states, the best instruction set, and the
-// default limits.
-struct HardtackOptions hardtack_options(void);
+// Initializes options with the defaults: one thread, no kept states, the best instruction set, and
+// the default limits. C and C++ call `hardtack_options()` instead.
+//
+// The caller passes the size of the struct that it was compiled with, so a newer library writes no
+// more than that, and options that an older library does not have are set to zero.
+//
+// @param options  the options
+// @param size     the size of `HardtackOptions` in bytes
+//
+// # Safety
+// `options` is NULL, or `size` bytes can be written there.
+enum HardtackStatus hardtack_options_init(struct HardtackOptions *options, size_t size);
 
 // Creates a session: loads the model of a bundle for this machine.
 //
@@ -410,3 +419,13 @@ enum HardtackStatus hardtack_session_classify(struct HardtackSession *session,
 #endif  // __cplusplus
 
 #endif  /* HARDTACK_H */
+
+/**
+ * Returns the default options: one thread, no kept states, the best instruction set, and the default
+ * limits.
+ */
+static inline struct HardtackOptions hardtack_options(void) {
+  struct HardtackOptions options;
+  hardtack_options_init(&options, sizeof options);
+  return options;
+}

@@ -202,7 +202,7 @@ impl Case {
             clamp: self.clamp,
         };
         let mut output = vec![0; output_shape.elements()];
-        (hardtack_kernels::Kernels::SCALAR.conv)(&conv, &mut output);
+        (hardtack_kernels::ReferenceKernels::SCALAR.conv)(&conv, &mut output);
         output
     }
 
