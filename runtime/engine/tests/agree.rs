@@ -10,7 +10,7 @@ use guarded::Guarded;
 use hardtack_engine::program::*;
 use hardtack_engine::{Aligned, BuildError, Builder, Executor, Input, Layer, Output, Program};
 use hardtack_kernels::packed::Packing;
-use hardtack_kernels::strided::{Parallel, ReferenceKernels as Tables};
+use hardtack_kernels::strided::{Kernels as Tables, Parallel};
 use hardtack_kernels::{Isa, ReferenceKernels, Sample};
 use proptest::collection::vec;
 use proptest::prelude::*;

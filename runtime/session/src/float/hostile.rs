@@ -15,7 +15,7 @@ use tract_core::internal::*;
 use super::error::catch;
 use super::load::{Context, Loader, Purpose};
 use super::tensors::{dtype_to_tract, to_tract};
-use super::{Error, FloatModel, operators};
+use super::{Error, FloatModel, translate};
 use crate::backend::Backend;
 use crate::{Constant, Data, Model, Tensor as Ours};
 
