@@ -32,7 +32,7 @@ struct Measured {
 
 /// The number format of a layer and the element-wise ops that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum NumberFormat {
     Int8,
     /// INT8 weights with int16 activations.
     Int16,
@@ -40,7 +40,7 @@ enum Form {
 }
 
 /// The measurements with one layer quantized and all others in float.
-struct Alone {
+struct LayerAlone {
     /// The layer in int8.
     int8: Measured,
     /// The layer in int16; `None` if int16 everywhere meets the budget.
@@ -68,9 +68,9 @@ pub(super) fn search(
     if integer.error <= budget {
         return Ok(());
     }
-    let layers: Vec<usize> = partition::regions(model, refused)
+    let layers: Vec<usize> = partition::partitions(model, refused)
         .iter()
-        .flat_map(|region| region.nodes.clone())
+        .flat_map(|partition| partition.nodes.clone())
         .filter(|index| {
             matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
         })
@@ -79,49 +79,50 @@ pub(super) fn search(
     let groups: Vec<Vec<usize>> =
         layers.iter().map(|layer| with_followers(model, *layer)).collect();
     let count = groups.len();
-    let measure = |forms: &[Form]| {
+    let measure = |formats: &[NumberFormat]| {
         let nodes = groups.iter().map(Vec::as_slice);
-        search.measure(int16, refused, nodes.zip(forms.iter().copied()))
+        search.measure(int16, refused, nodes.zip(formats.iter().copied()))
     };
-    let alone = |layer: usize, form: Form| {
-        let mut forms = vec![Form::Float; count];
-        forms[layer] = form;
-        measure(&forms)
+    let alone = |layer: usize, format: NumberFormat| {
+        let mut formats = vec![NumberFormat::Float; count];
+        formats[layer] = format;
+        measure(&formats)
     };
-    let narrow = measure(&vec![Form::Int16; count])?.error > budget;
-    let steps = count * (1 + usize::from(narrow));
+    let int16_exceeds = measure(&vec![NumberFormat::Int16; count])?.error > budget;
+    let steps = count * (1 + usize::from(int16_exceeds));
     let mut alones = Vec::new();
     for layer in 0..count {
         progress(alones.len() * steps / count, steps);
-        let int16 = narrow.then(|| alone(layer, Form::Int16)).transpose()?;
-        alones.push(Alone { int8: alone(layer, Form::Int8)?, int16 });
+        let int16 = int16_exceeds.then(|| alone(layer, NumberFormat::Int16)).transpose()?;
+        alones.push(LayerAlone { int8: alone(layer, NumberFormat::Int8)?, int16 });
     }
     // Errors of layers are nearly independent, so their squares add up. A layer alone often saves
     // no time, because its values are converted before and after it; next to others it does.
     let usual = float_seconds / count.max(1) as f64;
     let worth = |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
-    let first = |of: &dyn Fn(&Alone) -> f64| {
+    let first = |of: &dyn Fn(&LayerAlone) -> f64| {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by(|a, b| of(&alones[*b]).total_cmp(&of(&alones[*a])));
         order
     };
     let for_float = first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8)));
     let for_int16 = first(&|alone| worth(&alone.int8));
-    // `float` layers in float, `wide` of the others in int16, and the rest in int8.
-    let mix = |float: usize, wide: usize| {
-        let mut forms = vec![Form::Int8; count];
-        for_float[..float].iter().for_each(|layer| forms[*layer] = Form::Float);
+    // `float` layers in float, `int16_count` of the others in int16, and the rest in int8.
+    let mix = |float: usize, int16_count: usize| {
+        let mut formats = vec![NumberFormat::Int8; count];
+        for_float[..float].iter().for_each(|layer| formats[*layer] = NumberFormat::Float);
         let others = for_int16.iter().filter(|layer| !for_float[..float].contains(layer));
-        others.take(wide).for_each(|layer| forms[*layer] = Form::Int16);
-        forms
+        others.take(int16_count).for_each(|layer| formats[*layer] = NumberFormat::Int16);
+        formats
     };
-    let float = match narrow {
+    let float = match int16_exceeds {
         true => fewest(0..count, budget, |float| measure(&mix(float, count)))?,
         false => 0,
     };
-    let wide = fewest(0..count - float, budget, |wide| measure(&mix(float, wide)))?;
-    let mut forms = mix(float, wide);
-    let mut reached = measure(&forms)?;
+    let int16_count =
+        fewest(0..count - float, budget, |int16_count| measure(&mix(float, int16_count)))?;
+    let mut formats = mix(float, int16_count);
+    let mut reached = measure(&formats)?;
     if reached.error > budget {
         return Err(Error::Options(format!(
             "--max-error {:.2} %: the error is still {:.2} % with all layers in float; \
@@ -132,29 +133,32 @@ pub(super) fn search(
     }
     // The last layers of each order need their form least.
     let last = for_float[..float].iter().rev().chain(for_int16.iter().rev());
-    let last: Vec<usize> = last.copied().filter(|layer| forms[*layer] != Form::Int8).collect();
+    let last: Vec<usize> =
+        last.copied().filter(|layer| formats[*layer] != NumberFormat::Int8).collect();
     for layer in last.into_iter().take(GIVEN_BACK) {
-        let cheaper: &[Form] = match forms[layer] {
-            Form::Float => &[Form::Int8, Form::Int16],
-            _ => &[Form::Int8],
+        let cheaper: &[NumberFormat] = match formats[layer] {
+            NumberFormat::Float => &[NumberFormat::Int8, NumberFormat::Int16],
+            _ => &[NumberFormat::Int8],
         };
-        for form in cheaper {
-            let kept = std::mem::replace(&mut forms[layer], *form);
-            let measured = measure(&forms)?;
+        for format in cheaper {
+            let kept = std::mem::replace(&mut formats[layer], *format);
+            let measured = measure(&formats)?;
             if measured.error <= budget {
                 reached = measured;
                 break;
             }
-            forms[layer] = kept;
+            formats[layer] = kept;
         }
     }
     let percent = |error: f64| format!("{:.2} %", 100.0 * error);
-    for ((nodes, alone), form) in groups.iter().zip(&alones).zip(forms) {
+    for ((nodes, alone), format) in groups.iter().zip(&alones).zip(formats) {
         let reason = format!(
             "int8 in this layer alone causes an output error of {}{} and saves {:.0} µs per run; \
              the chosen mix has an error of {} at {:.0} µs per run, instead of {} at {:.0} µs",
             percent(alone.int8.error),
-            alone.int16.map_or(String::new(), |wide| format!(" (int16: {})", percent(wide.error))),
+            alone
+                .int16
+                .map_or(String::new(), |int16| format!(" (int16: {})", percent(int16.error))),
             1e6 * (float_seconds - alone.int8.seconds).max(0.0),
             percent(reached.error),
             1e6 * reached.seconds,
@@ -162,10 +166,10 @@ pub(super) fn search(
             1e6 * integer.seconds,
         );
         for node in nodes {
-            match form {
-                Form::Int8 => continue,
-                Form::Int16 => int16.insert(*node, reason.clone()),
-                Form::Float => refused.insert(*node, reason.clone()),
+            match format {
+                NumberFormat::Int8 => continue,
+                NumberFormat::Int16 => int16.insert(*node, reason.clone()),
+                NumberFormat::Float => refused.insert(*node, reason.clone()),
             };
         }
     }
@@ -210,20 +214,20 @@ impl Search<'_> {
         &self,
         int16: &Int16Nodes,
         refused: &Refused,
-        forms: impl Iterator<Item = (&'n [usize], Form)>,
+        formats: impl Iterator<Item = (&'n [usize], NumberFormat)>,
     ) -> Result<Measured, Error> {
         let (mut int16, mut refused) = (int16.clone(), refused.clone());
-        for (nodes, form) in forms {
+        for (nodes, format) in formats {
             let told = nodes.iter().map(|node| (*node, String::new()));
-            match form {
-                Form::Int8 => {}
-                Form::Int16 => int16.extend(told),
-                Form::Float => refused.extend(told),
+            match format {
+                NumberFormat::Int8 => {}
+                NumberFormat::Int16 => int16.extend(told),
+                NumberFormat::Float => refused.extend(told),
             }
         }
-        let (regions, lowered) =
+        let (partitions, lowered) =
             assemble::lower(self.model, self.calibration, &int16, &mut refused);
-        let mixed = assemble::assemble(self.model.clone(), &regions, lowered);
+        let mixed = assemble::assemble(self.model.clone(), &partitions, lowered);
         let (outputs, seconds) = self.run(&mixed)?;
         Ok(Measured { error: relative_error(&self.float, &outputs), seconds })
     }

@@ -11,7 +11,7 @@ use crate::graph::shape::sample_shape;
 
 /// A partition: nodes that become one program, in execution order.
 #[derive(Debug)]
-pub(super) struct Region {
+pub(super) struct Partition {
     /// The indices of the nodes.
     pub nodes: Vec<usize>,
 }
@@ -34,7 +34,7 @@ pub(super) fn follows_others(reason: &str) -> bool {
 
 /// The role of a node in a partition.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum NodeKind {
     /// Has weights. A partition needs at least one.
     Layer,
     /// Defines the scale of a value (QDQ).
@@ -45,15 +45,15 @@ enum Role {
 
 /// Partitions the nodes that are not in `refused`. Adds nodes without an integer form, or without
 /// a use for it, to `refused`.
-pub(super) fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
+pub(super) fn partitions(model: &Model, refused: &mut Refused) -> Vec<Partition> {
     let nodes = &model.graph.nodes;
-    let mut roles: Vec<Option<Role>> = (0..nodes.len())
+    let mut kinds: Vec<Option<NodeKind>> = (0..nodes.len())
         .map(|index| {
             if refused.contains_key(&index) {
                 return None;
             }
-            match role(model, index) {
-                Ok(role) => role,
+            match kind(model, index) {
+                Ok(kind) => kind,
                 Err(reason) => {
                     refused.insert(index, reason);
                     None
@@ -61,19 +61,19 @@ pub(super) fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
             }
         })
         .collect();
-    trim(model, &mut roles, refused);
-    let levels = levels(model, &roles);
-    let mut regions: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
-    for (index, role) in roles.iter().enumerate() {
-        if role.is_some() {
+    drop_nodes_with_float_readers(model, &mut kinds, refused);
+    let depths = depths(model, &kinds);
+    let mut partitions: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
+    for (index, kind) in kinds.iter().enumerate() {
+        if kind.is_some() {
             let batch = format!("{:?}", nodes[index].outputs[0].shape[0]);
-            regions.entry((levels[index], batch)).or_default().push(index);
+            partitions.entry((depths[index], batch)).or_default().push(index);
         }
     }
     let mut kept = Vec::new();
-    for nodes in regions.into_values() {
-        if nodes.iter().any(|index| roles[*index] == Some(Role::Layer)) {
-            kept.push(Region { nodes });
+    for nodes in partitions.into_values() {
+        if nodes.iter().any(|index| kinds[*index] == Some(NodeKind::Layer)) {
+            kept.push(Partition { nodes });
             continue;
         }
         for index in nodes {
@@ -84,13 +84,13 @@ pub(super) fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
 }
 
 /// Returns the role of a node, `None` if it computes nothing, or the reason why it is unsupported.
-fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
+fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, String> {
     let node = &model.graph.nodes[index];
-    let role = match &node.operator {
+    let kind = match &node.operator {
         Operator::Input | Operator::Constant(_) | Operator::Program(_) => return Ok(None),
         _ if is_constant(model, Outlet { node: index as u32, slot: 0 }) => return Ok(None),
-        Operator::Conv(_) | Operator::Einsum(_) => Role::Layer,
-        Operator::QuantizeLinear(_) | Operator::DequantizeLinear(_) => Role::Scale,
+        Operator::Conv(_) | Operator::Einsum(_) => NodeKind::Layer,
+        Operator::QuantizeLinear(_) | Operator::DequantizeLinear(_) => NodeKind::Scale,
         Operator::Binary(_)
         | Operator::Unary(_)
         | Operator::Select
@@ -108,7 +108,7 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
         | Operator::StridedSlice(_)
         | Operator::Downsample(_)
         | Operator::Concat(_)
-        | Operator::Pad(_) => Role::Other,
+        | Operator::Pad(_) => NodeKind::Other,
         _ => return Err("the operator has no INT8 form".into()),
     };
     let [fact] = &node.outputs[..] else { return Err("it has several outputs".into()) };
@@ -129,12 +129,16 @@ fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
             });
         }
     }
-    Ok((!read.is_empty()).then_some(role))
+    Ok((!read.is_empty()).then_some(kind))
 }
 
 /// Removes nodes that only feed float operations: quantizing them costs accuracy and saves
 /// nothing.
-fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
+fn drop_nodes_with_float_readers(
+    model: &Model,
+    kinds: &mut [Option<NodeKind>],
+    refused: &mut Refused,
+) {
     let nodes = &model.graph.nodes;
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
@@ -145,9 +149,9 @@ fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
     for index in (0..nodes.len()).rev() {
         let only_float = !readers[index].is_empty()
             && !returned[index]
-            && readers[index].iter().all(|reader| roles[*reader].is_none());
-        if roles[index] == Some(Role::Other) && only_float {
-            roles[index] = None;
+            && readers[index].iter().all(|reader| kinds[*reader].is_none());
+        if kinds[index] == Some(NodeKind::Other) && only_float {
+            kinds[index] = None;
             refused.insert(index, NO_READER.into());
         }
     }
@@ -155,15 +159,15 @@ fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
 
 /// Returns the maximum number of transitions from float to integers on a path to each node. Nodes
 /// of one level can run in one program.
-fn levels(model: &Model, roles: &[Option<Role>]) -> Vec<usize> {
-    let mut levels = vec![0; roles.len()];
-    for index in 0..roles.len() {
-        let integer = roles[index].is_some();
-        let level = |outlet: Outlet| {
+fn depths(model: &Model, kinds: &[Option<NodeKind>]) -> Vec<usize> {
+    let mut depths = vec![0; kinds.len()];
+    for index in 0..kinds.len() {
+        let integer = kinds[index].is_some();
+        let depth = |outlet: Outlet| {
             let before = outlet.node as usize;
-            levels[before] + usize::from(integer && roles[before].is_none())
+            depths[before] + usize::from(integer && kinds[before].is_none())
         };
-        levels[index] = variable_inputs(model, index).map(level).max().unwrap_or(0);
+        depths[index] = variable_inputs(model, index).map(depth).max().unwrap_or(0);
     }
-    levels
+    depths
 }

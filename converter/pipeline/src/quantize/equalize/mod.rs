@@ -16,7 +16,7 @@ mod statistics;
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Node, Operator};
 
-use self::flow::{Flow, Gate, Gates, Scaled};
+use self::flow::{FactorPlacement, Flow, Gate, Scaled};
 use crate::error::Error;
 use crate::graph::constants::float_tensor;
 use crate::graph::rewriter::Rewriter;
@@ -33,14 +33,14 @@ pub(super) use self::split::whole_name;
 pub(super) fn equalize(
     model: Model,
     samples: &dyn SampleSource,
-    gates: Gates,
+    placement: FactorPlacement,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Model, Error> {
-    let flow = flow::follow(&model, gates);
+    let flow = flow::follow(&model, placement);
     let offloaded = OffloadedModel::new(model)?;
-    let seen = statistics::observe(&offloaded, &flow, samples, progress)?;
+    let statistics = statistics::observe(&offloaded, &flow, samples, progress)?;
     let model = offloaded.load()?;
-    let factors = choose::factors(&model, &flow, &seen);
+    let factors = choose::factors(&model, &flow, &statistics);
     Ok(apply(model, &flow, &factors))
 }
 
@@ -161,8 +161,10 @@ mod tests {
         let model = network();
         let samples = vec![vec![noise(&[2, 3, 8, 8], 7)], vec![noise(&[2, 3, 8, 8], 8)]];
         let before = parity::outputs(&model, &samples).unwrap();
-        for (gates, mark) in [(Gates::Within, ".unscaled"), (Gates::Behind, ".scaled")] {
-            let flow = flow::follow(&model, gates);
+        for (placement, mark) in
+            [(FactorPlacement::BeforeGate, ".unscaled"), (FactorPlacement::AfterGate, ".scaled")]
+        {
+            let flow = flow::follow(&model, placement);
             let free = flow.scaled.iter().flat_map(|scaled| &scaled.layout.units);
             let mut free: Vec<usize> = free.copied().filter(|unit| *unit != KEPT).collect();
             free.sort_unstable();
@@ -177,7 +179,7 @@ mod tests {
             }
             let scaled = apply(model.clone(), &flow, &factors);
             let after = parity::outputs(&scaled, &samples).unwrap();
-            assert!(parity::compare(&before, &after).of_range < 1e-5, "{gates:?}");
+            assert!(parity::compare(&before, &after).of_range < 1e-5, "{placement:?}");
             // Limits and outputs have no factor, and a sigmoid reads unscaled channels.
             assert!(scaled.graph.nodes.iter().any(|node| node.name.ends_with(mark)));
         }
@@ -252,7 +254,7 @@ mod tests {
             ..QuantizeOptions::default()
         });
         assert!(wide.int16.len() > 1);
-        assert!(wide.int16.iter().all(|told| told.node != name && whole_name(&told.node) == name));
+        assert!(wide.int16.iter().all(|node| node.node != name && whole_name(&node.node) == name));
         // The error suggests the layer's name in the source file, not those of its parts.
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
         let settings = QuantizeOptions { int16, ..QuantizeOptions::default() };
@@ -262,7 +264,7 @@ mod tests {
         let keep_float = vec![name.clone()];
         let float =
             of(QuantizeOptions { keep_float, int16: Int16::All, ..QuantizeOptions::default() });
-        let kept = float.left_in_float.iter().filter(|told| told.operator == "Conv");
+        let kept = float.left_in_float.iter().filter(|node| node.operator == "Conv");
         assert_eq!(kept.count(), wide.int16.len());
     }
 
@@ -276,7 +278,8 @@ mod tests {
         let model = net.finish(&[&x]);
         let samples: Vec<Vec<Tensor>> =
             (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
-        let same = equalize(model.clone(), &samples, Gates::Within, &mut |_, _| {}).unwrap();
+        let same =
+            equalize(model.clone(), &samples, FactorPlacement::BeforeGate, &mut |_, _| {}).unwrap();
         let outputs = |model| parity::outputs(model, &samples).unwrap();
         assert_eq!(outputs(&model), outputs(&same));
     }

@@ -4,7 +4,7 @@ use hardtack_bundle::graph::{Binary, Outlet, Softmax};
 use hardtack_engine::Layer;
 
 use super::chain::Allow;
-use super::strided_view::{Source, View};
+use super::strided_view::{Storage, StridedView};
 use super::{Lowering, dims, refused};
 use crate::graph::constants::{float_elements, is_constant};
 use crate::graph::first_output;
@@ -21,14 +21,14 @@ impl Lowering<'_> {
             return Ok(());
         }
         match (is_constant(self.model, left), is_constant(self.model, right)) {
-            (false, false) => self.of_two(index, kind, left, right),
+            (false, false) => self.two_operands(index, kind, left, right),
             (false, true) => self.with_constant(index, kind, left, right, false),
             (true, false) => self.with_constant(index, kind, right, left, true),
             (true, true) => Err("it reads only constants".into()),
         }
     }
 
-    fn of_two(
+    fn two_operands(
         &mut self,
         index: usize,
         kind: Binary,
@@ -45,12 +45,13 @@ impl Lowering<'_> {
         if !matches!(kind, Binary::Add | Binary::Subtract | Binary::Multiply) {
             return Err("it has no INT8 form for two computed operands".into());
         }
-        if let (Some(wide), Binary::Add | Binary::Subtract) = (self.wide(first_output(index)), kind)
+        if let (Some(int16), Binary::Add | Binary::Subtract) =
+            (self.int16_quantization(first_output(index)), kind)
             && self.fact_shape(b)? == shape
         {
-            return self.wide_sum(index, [a, b], kind, wide);
+            return self.int16_sum(index, [a, b], kind, int16);
         }
-        let order = self.whole_view(a)?.order();
+        let order = self.high_view(a)?.order();
         let first = self.dense(a, &order)?;
         let small = self.fact_shape(b)?;
         let channels = *order.last().ok_or("its operands have no axes")?;
@@ -67,7 +68,7 @@ impl Lowering<'_> {
             self.gather(self.name(index), &repeated, &order, quantization)?
         };
         let chain = self.chain(index, Allow::Limits);
-        self.absorb(&chain);
+        self.fuse(&chain);
         let last = first_output(chain.last);
         let follows = {
             let (a, b) =
@@ -101,8 +102,8 @@ impl Lowering<'_> {
             return Err("its computed operand is broadcast".into());
         }
         let fact = self.model.graph.fact(constant);
-        let wide = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
-        let axis = (0..shape.len()).find(wide);
+        let fits = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
+        let axis = (0..shape.len()).find(fits);
         let numbers = match axis {
             Some(_) => numbers,
             None => {
@@ -124,7 +125,7 @@ impl Lowering<'_> {
             _ => return Err("it has no INT8 form with a non-scalar constant".into()),
         };
         match axis {
-            Some(axis) => self.affine(index, value, axis, factor, offset),
+            Some(axis) => self.scale_and_shift(index, value, axis, factor, offset),
             None => self.by_element(index, value, factor, offset),
         }
     }
@@ -140,9 +141,9 @@ impl Lowering<'_> {
     ) -> Result<(), String> {
         let chain = self.chain(index, Allow::Limits);
         let last = first_output(chain.last);
-        let quantization = chain.stated.or_else(|| self.stated_ahead(last));
+        let quantization = chain.prequantized.or_else(|| self.prequantized_after(last));
         let quantization = quantization.ok_or("its constant varies by position")?;
-        self.absorb(&chain);
+        self.fuse(&chain);
         let count = factor.len();
         let view = self.view(value)?;
         let read = self.quantization_of_view(value, &view)?;
@@ -173,7 +174,7 @@ impl Lowering<'_> {
             )
             .map_err(refused)?;
         let shape = self.fact_shape(last)?;
-        let flat = View::dense(Source::Tensor(output), &[count], &[0]);
+        let flat = StridedView::dense(Storage::Tensor(output), &[count], &[0]);
         self.views.insert(last, flat.reshape(&shape));
         Ok(())
     }

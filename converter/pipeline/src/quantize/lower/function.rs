@@ -52,9 +52,9 @@ impl Lowering<'_> {
     /// Evaluates a node at all points of the value that it is a function of.
     fn evaluate(&mut self, index: usize, of: Outlet) -> Result<Tensor, String> {
         let node = &self.model.graph.nodes[index];
-        let order = self.whole_view(of)?.order();
-        let halves = self.halves(of, &order)?;
-        let points = self.points(halves);
+        let order = self.high_view(of)?.order();
+        let tensors = self.int16_tensors_of(of, &order)?;
+        let points = self.points(tensors);
         let count = points.len();
         let mut inputs = Vec::new();
         for input in &node.inputs {
@@ -72,26 +72,26 @@ impl Lowering<'_> {
         function::evaluate(self.model, index, inputs, count)
     }
 
-    /// Emits the lookup table of a value, if it is a function. `stated` is the QuantizeLinear
+    /// Emits the lookup table of a value, if it is a function. `prequantized` is the QuantizeLinear
     /// output that reads it, and its scale; if given, the table writes that instead.
     pub(super) fn look_up(
         &mut self,
         value: Outlet,
-        stated: Option<(Outlet, Quantization)>,
+        prequantized: Option<(Outlet, Quantization)>,
     ) -> Result<bool, String> {
         let Some(function) = self.functions.get(&value) else { return Ok(false) };
         let of = function.of;
         let results = function.results.as_f32().ok_or("its result is not float")?.to_vec();
-        let order = self.whole_view(of)?.order();
-        if let (None, Some(wide)) = (stated, self.wide(value)) {
-            let of = self.halves(of, &order)?;
-            self.wide_function(value, of, &results, &order, wide)?;
+        let order = self.high_view(of)?.order();
+        if let (None, Some(int16)) = (prequantized, self.int16_quantization(value)) {
+            let of = self.int16_tensors_of(of, &order)?;
+            self.int16_function(value, of, &results, &order, int16)?;
             return Ok(true);
         }
         let from = self.dense(of, &order)?;
         let read = self.quantization_of(from);
-        let (written, quantization) = match stated {
-            Some(stated) => stated,
+        let (written, quantization) = match prequantized {
+            Some(prequantized) => prequantized,
             None => {
                 (value, self.quantization(value).unwrap_or_else(|_| follows(read, &results[..256])))
             }

@@ -4,7 +4,7 @@ use hardtack::Data;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation, Resize};
 use hardtack_kernels::Sample;
 
-use super::int16::{Halves, Low};
+use super::int16::{Int16Tensors, LowTensor};
 use super::{Lowering, refused};
 use crate::graph::first_output;
 
@@ -30,8 +30,8 @@ impl Lowering<'_> {
         let samples = (0..before.len())
             .map(|axis| {
                 let (before, after) = (before[axis], after[axis]);
-                let stated = scales.and_then(|scales| scales.get(axis + 1)).copied();
-                let ratio = stated.map_or(after as f64 / before as f64, f64::from);
+                let scale = scales.and_then(|scales| scales.get(axis + 1)).copied();
+                let ratio = scale.map_or(after as f64 / before as f64, f64::from);
                 along(resize, before, after, ratio)
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -72,9 +72,9 @@ impl Lowering<'_> {
         let value = self.model.graph.nodes[index].inputs[0];
         // Nearest-neighbor resizing only copies elements, so it applies to each int16 tensor alone.
         let repeated = rows.iter().chain(&columns).all(|sample| sample.weight == 0);
-        let halves = match repeated && self.carried.contains(&index) {
-            true => self.halves(value, &order)?,
-            false => Halves { high: self.dense(value, &order)?, low: None },
+        let tensors = match repeated && self.int16_nodes.contains(&index) {
+            true => self.int16_tensors_of(value, &order)?,
+            false => Int16Tensors { high: self.dense(value, &order)?, low: None },
         };
         let mut resized = |from| {
             let quantization = self.quantization_of(from);
@@ -82,11 +82,11 @@ impl Lowering<'_> {
             let resize = self.builder.resize(self.name(index), from, to, &rows, &columns);
             resize.map_err(refused).map(|()| to)
         };
-        let high = resized(halves.high)?;
-        match halves.low {
+        let high = resized(tensors.high)?;
+        match tensors.low {
             Some(low) => {
-                let low = Low { tensor: resized(low.tensor)?, ..low };
-                self.written_wide(first_output(index), high, low, &order)
+                let low = LowTensor { tensor: resized(low.tensor)?, ..low };
+                self.written_int16(first_output(index), high, low, &order)
             }
             None => self.written(first_output(index), high, &order),
         }

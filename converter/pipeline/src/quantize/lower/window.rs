@@ -4,7 +4,7 @@ use hardtack::{Constant, Data};
 use hardtack_bundle::graph::{MaxPool, Pad, PadMode, Padding, SumPool};
 
 use super::chain::Allow;
-use super::strided_view::Source;
+use super::strided_view::Storage;
 use super::{Lowering, SCATTERED, refused};
 use crate::graph::first_output;
 use crate::quantize::weights::linear::{engine_window, image_order};
@@ -38,7 +38,7 @@ impl Lowering<'_> {
         let order = image_order(pool.window.layout, before.len())?;
         let from = self.dense(input, &order)?;
         let chain = self.chain(index, Allow::Limits);
-        self.absorb(&chain);
+        self.fuse(&chain);
         let last = first_output(chain.last);
         let quantization = self.result(&chain, self.quantization_of(from));
         let to = self.tensor(last, &order, quantization)?;
@@ -80,11 +80,11 @@ impl Lowering<'_> {
         let border: Vec<(usize, usize)> =
             pad.pads[1..].iter().map(|(b, a)| (*b as usize, *a as usize)).collect();
         let padded = view.within(&border).ok_or(SCATTERED)?;
-        let walks = padded.walks(&order).ok_or(SCATTERED)?;
-        for (source, walk) in walks {
+        let copies = padded.copies(&order).ok_or(SCATTERED)?;
+        for (source, walk) in copies {
             match source {
-                Source::Port(port) => self.builder.quantize(name, port, to, walk),
-                Source::Tensor(from) => self.builder.copy(name, from, to, walk),
+                Storage::Port(port) => self.builder.quantize(name, port, to, walk),
+                Storage::Tensor(from) => self.builder.copy(name, from, to, walk),
             }
             .map_err(refused)?;
         }

@@ -51,7 +51,7 @@ impl Linear {
     pub(crate) fn of(model: &Model, index: usize) -> Result<Linear, String> {
         match &model.graph.nodes[index].operator {
             Operator::Conv(conv) => Self::convolution(model, index, conv),
-            Operator::Einsum(einsum) => Self::product(model, index, einsum),
+            Operator::Einsum(einsum) => Self::matmul(model, index, einsum),
             _ => Err("it has no weights".into()),
         }
     }
@@ -88,7 +88,7 @@ impl Linear {
     }
 
     /// Returns a matmul with a constant matrix as a 1×1 convolution.
-    fn product(model: &Model, index: usize, einsum: &Einsum) -> Result<Linear, String> {
+    fn matmul(model: &Model, index: usize, einsum: &Einsum) -> Result<Linear, String> {
         let node = &model.graph.nodes[index];
         let general = || "it is not a matmul with one constant matrix".to_string();
         let (sides, result) = einsum.expression.split_once("->").ok_or_else(general)?;

@@ -6,7 +6,7 @@ use hardtack_bundle::graph::{Binary, Operator};
 use hardtack_engine::Layer;
 use hardtack_engine::program::{Clamp, TensorId};
 
-use super::{HALF_STEPS, Halves, Low, STEPS};
+use super::{HALF_STEPS, Int16Tensors, LowTensor, STEPS};
 use crate::graph::first_output;
 use crate::quantize::lower::chain::Chain;
 use crate::quantize::lower::{Lowering, dims, refused};
@@ -23,19 +23,19 @@ const DEVIATIONS: f32 = 4.5;
 
 impl Lowering<'_> {
     /// Emits a convolution with an int16 input or output.
-    pub(crate) fn wide_layer(
+    pub(crate) fn int16_layer(
         &mut self,
         layer: &Linear,
         chain: &Chain,
-        input: Halves,
+        input: Int16Tensors,
         quantized: &Quantized,
     ) -> Result<(), String> {
         let last = first_output(chain.last);
         let name = self.name(chain.last);
-        let wide = if chain.stated.is_none() { self.wide(last) } else { None };
-        let to = match (wide, chain.stated) {
-            (Some(wide), _) => wide,
-            (None, Some(stated)) => stated,
+        let int16 = if chain.prequantized.is_none() { self.int16_quantization(last) } else { None };
+        let to = match (int16, chain.prequantized) {
+            (Some(int16), _) => int16,
+            (None, Some(prequantized)) => prequantized,
             (None, None) => self.quantization(last)?,
         };
         let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
@@ -57,7 +57,7 @@ impl Lowering<'_> {
         let none = Range { low: 0.0, high: 0.0 };
         let added = input.low.map_or(none, |low| spread(low.reach, quantized));
         let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
-        if let (Some(low), Some(_)) = (input.low, wide)
+        if let (Some(low), Some(_)) = (input.low, int16)
             && steps < FEWEST_STEPS
             && let Some(two) = self.scale_of_two(layer, chain, added)
             && two.0.scale / HALF_STEPS < to.scale / steps / 2.0
@@ -75,7 +75,7 @@ impl Lowering<'_> {
             }
             None => None,
         };
-        if wide.is_none() {
+        if int16.is_none() {
             let output = self.tensor(last, &layer.output_order, to)?;
             self.conv_with(name, &Layer { output, residual, ..base }, channels, false)?;
             return self.written(last, output, &layer.output_order);
@@ -116,7 +116,7 @@ impl Lowering<'_> {
                 self.builder.add(name, [rest, residual], low, limits).map_err(refused)?;
             }
         }
-        self.written_wide(last, high, Low { tensor: low, reach }, &layer.output_order)
+        self.written_int16(last, high, LowTensor { tensor: low, reach }, &layer.output_order)
     }
 
     /// Returns the scale of a layer's result before its limits and without the contribution of the
@@ -131,10 +131,10 @@ impl Lowering<'_> {
             let operator = &self.model.graph.nodes[**index].operator;
             matches!(operator, Operator::Binary(Binary::Maximum | Binary::Minimum))
         };
-        let limits = chain.absorbed.iter().filter(limit).count();
-        let open = chain.absorbed.len().checked_sub(limits + 1);
-        let sum = first_output(open.map_or(layer.node, |open| chain.absorbed[open]));
-        let seen = self.calibration.ranges.get(&sum)?.wide;
+        let limits = chain.fused.iter().filter(limit).count();
+        let open = chain.fused.len().checked_sub(limits + 1);
+        let sum = first_output(open.map_or(layer.node, |open| chain.fused[open]));
+        let seen = self.calibration.ranges.get(&sum)?.int16_range;
         let range = Range { low: seen.low - added.high, high: seen.high - added.low };
         Some((Quantization::of(range), limits > 0))
     }
@@ -158,7 +158,7 @@ impl Lowering<'_> {
         let middle = (added.low + added.high) / (2.0 * to.scale);
         let zero_points = [to.zero_point, (-middle).round() as i8];
         let none = vec![0; base.bias.len()];
-        let mut halves = Vec::new();
+        let mut tensors = Vec::new();
         for (input, bias, zero_point) in
             [(base.input, base.bias, zero_points[0]), (low, &none[..], zero_points[1])]
         {
@@ -168,26 +168,26 @@ impl Lowering<'_> {
             self.builder.conv(name, &layer).map_err(refused)?;
             let layer = Layer { output: rest, residual: Some(high), ..layer };
             self.conv_with(name, &layer, [self.dims_of(input)[2], dims[2]], true)?;
-            halves.push([high, rest]);
+            tensors.push([high, rest]);
         }
         let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
         let rest = self.builder.tensor(name, dims, scale, 0);
-        let [of_high, of_low] = halves[..] else { return Err("it has no int16 parts".into()) };
+        let [of_high, of_low] = tensors[..] else { return Err("it has no int16 parts".into()) };
         for (part, output) in [(0, high), (1, rest)] {
             let parts = [of_high[part], of_low[part]];
             self.builder.add(name, parts, output, Clamp::FULL).map_err(refused)?;
         }
         let reach = Range { low: -to.scale, high: to.scale };
-        let low = Low { tensor: rest, reach };
+        let low = LowTensor { tensor: rest, reach };
         if !limited {
-            return self.written_wide(last, high, low, &layer.output_order);
+            return self.written_int16(last, high, low, &layer.output_order);
         }
-        let halves = Halves { high, low: Some(low) };
-        let points = self.points(halves);
+        let tensors = Int16Tensors { high, low: Some(low) };
+        let points = self.points(tensors);
         let limited = points.iter().map(|x| x.max(chain.limits.low).min(chain.limits.high));
         let limited: Vec<f32> = limited.collect();
-        let to = self.wide(last).ok_or("its int16 range was not calibrated")?;
-        self.wide_function(last, halves, &limited, &layer.output_order, to)
+        let to = self.int16_quantization(last).ok_or("its int16 range was not calibrated")?;
+        self.int16_function(last, tensors, &limited, &layer.output_order, to)
     }
 
     /// Emits a convolution whose residual is added, or subtracted if `less`.
