@@ -74,7 +74,7 @@ pub struct SourceFile {
 /// Panics on some malformed files; [`crate::guard::import_guarded`] turns that into an error.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     log::trace!(target: STAGE, "reading the file");
-    let proto::SourceFile { model: mut source, digest, bytes } = proto::read(path)?;
+    let proto::ModelFile { model: mut source, digest, bytes } = proto::read(path)?;
     limits::check(&source)?;
     let nodes = source.graph.as_ref().map_or(0, |graph| graph.node.len()) as u64;
     log::trace!(target: STAGE, "rewriting the graph");

@@ -8,9 +8,10 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use super::calibrate::Calibration;
+use super::float_reason::{FloatReason, FormatChoice, Int16Reason};
 use super::function;
 use super::lower::assemble;
-use super::partition::{self, Int16Nodes, Refused};
+use super::partition::{self, FloatReasons, Int16Nodes};
 use crate::error::Error;
 use crate::samples::{First, SampleSource, each};
 
@@ -55,7 +56,7 @@ struct LayerAlone {
 pub(super) fn search(
     model: &Model,
     calibration: &Calibration,
-    (int16, refused): (&mut Int16Nodes, &mut Refused),
+    (int16, float_reasons): (&mut Int16Nodes, &mut FloatReasons),
     samples: &dyn SampleSource,
     budget: f64,
     progress: &mut dyn FnMut(usize, usize),
@@ -64,11 +65,11 @@ pub(super) fn search(
     let mut search = Search { model, calibration, samples, float: Vec::new() };
     let (outputs, float_seconds) = search.run(model)?;
     search.float = outputs;
-    let integer = search.measure(int16, refused, [].into_iter())?;
+    let integer = search.measure(int16, float_reasons, [].into_iter())?;
     if integer.error <= budget {
         return Ok(());
     }
-    let layers: Vec<usize> = partition::partitions(model, refused)
+    let layers: Vec<usize> = partition::partitions(model, float_reasons)
         .iter()
         .flat_map(|partition| partition.nodes.clone())
         .filter(|index| {
@@ -81,7 +82,7 @@ pub(super) fn search(
     let count = groups.len();
     let measure = |formats: &[NumberFormat]| {
         let nodes = groups.iter().map(Vec::as_slice);
-        search.measure(int16, refused, nodes.zip(formats.iter().copied()))
+        search.measure(int16, float_reasons, nodes.zip(formats.iter().copied()))
     };
     let alone = |layer: usize, format: NumberFormat| {
         let mut formats = vec![NumberFormat::Float; count];
@@ -150,26 +151,21 @@ pub(super) fn search(
             formats[layer] = kept;
         }
     }
-    let percent = |error: f64| format!("{:.2} %", 100.0 * error);
     for ((nodes, alone), format) in groups.iter().zip(&alones).zip(formats) {
-        let reason = format!(
-            "int8 in this layer alone causes an output error of {}{} and saves {:.0} µs per run; \
-             the chosen mix has an error of {} at {:.0} µs per run, instead of {} at {:.0} µs",
-            percent(alone.int8.error),
-            alone
-                .int16
-                .map_or(String::new(), |int16| format!(" (int16: {})", percent(int16.error))),
-            1e6 * (float_seconds - alone.int8.seconds).max(0.0),
-            percent(reached.error),
-            1e6 * reached.seconds,
-            percent(integer.error),
-            1e6 * integer.seconds,
-        );
+        let choice = FormatChoice {
+            int8_error: alone.int8.error,
+            int16_error: alone.int16.map(|int16| int16.error),
+            saved_seconds: float_seconds - alone.int8.seconds,
+            mix: (reached.error, reached.seconds),
+            int8: (integer.error, integer.seconds),
+        };
         for node in nodes {
             match format {
-                NumberFormat::Int8 => continue,
-                NumberFormat::Int16 => int16.insert(*node, reason.clone()),
-                NumberFormat::Float => refused.insert(*node, reason.clone()),
+                NumberFormat::Int8 => {}
+                NumberFormat::Int16 => drop(int16.insert(*node, Int16Reason::ErrorBudget(choice))),
+                NumberFormat::Float => {
+                    drop(float_reasons.insert(*node, FloatReason::ErrorBudget(choice)))
+                }
             };
         }
     }
@@ -213,20 +209,24 @@ impl Search<'_> {
     fn measure<'n>(
         &self,
         int16: &Int16Nodes,
-        refused: &Refused,
+        float_reasons: &FloatReasons,
         formats: impl Iterator<Item = (&'n [usize], NumberFormat)>,
     ) -> Result<Measured, Error> {
-        let (mut int16, mut refused) = (int16.clone(), refused.clone());
+        let (mut int16, mut float_reasons) = (int16.clone(), float_reasons.clone());
         for (nodes, format) in formats {
-            let told = nodes.iter().map(|node| (*node, String::new()));
+            let nodes = nodes.iter().copied();
             match format {
                 NumberFormat::Int8 => {}
-                NumberFormat::Int16 => int16.extend(told),
-                NumberFormat::Float => refused.extend(told),
+                NumberFormat::Int16 => {
+                    int16.extend(nodes.map(|node| (node, Int16Reason::Requested)))
+                }
+                NumberFormat::Float => {
+                    float_reasons.extend(nodes.map(|node| (node, FloatReason::KeepFloat)))
+                }
             }
         }
         let (partitions, lowered) =
-            assemble::lower(self.model, self.calibration, &int16, &mut refused);
+            assemble::lower(self.model, self.calibration, &int16, &mut float_reasons);
         let mixed = assemble::assemble(self.model.clone(), &partitions, lowered);
         let (outputs, seconds) = self.run(&mixed)?;
         Ok(Measured { error: relative_error(&self.float, &outputs), seconds })

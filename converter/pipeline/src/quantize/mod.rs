@@ -9,6 +9,7 @@
 pub(crate) mod arena;
 mod calibrate;
 mod equalize;
+pub(crate) mod float_reason;
 mod function;
 mod fuse;
 pub(crate) mod integer_io;
@@ -27,8 +28,9 @@ use hardtack::Model;
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use self::calibrate::Calibration;
+use self::float_reason::{FloatReason, Int16Reason};
 use self::lower::assemble;
-use self::partition::{Int16Nodes, Refused};
+use self::partition::{FloatReasons, Int16Nodes};
 use crate::activations::Observer;
 use crate::error::Error;
 use crate::graph::constants::variable_inputs;
@@ -96,9 +98,9 @@ pub(crate) fn quantize(
         model = equalize::equalize(model, samples, placement, progress)?;
     }
 
-    let mut refused = kept(&model, &settings.keep_float)?;
+    let mut float_reasons = kept(&model, &settings.keep_float)?;
     let mut int16 = int16_nodes(&model, &settings.int16)?;
-    let partitions = partition::partitions(&model, &mut refused);
+    let partitions = partition::partitions(&model, &mut float_reasons);
     let within = partitions.iter().flat_map(|partition| &partition.nodes);
     let values = within.flat_map(|index| {
         let made = Outlet { node: *index as u32, slot: 0 };
@@ -125,15 +127,15 @@ pub(crate) fn quantize(
     };
     let model = offloaded.load()?;
     if let Some(budget) = settings.max_error {
-        let forms = (&mut int16, &mut refused);
+        let forms = (&mut int16, &mut float_reasons);
         mixed_precision::search(&model, &calibration, forms, samples, budget, progress)?;
     }
 
-    let (partitions, lowered) = assemble::lower(&model, &calibration, &int16, &mut refused);
+    let (partitions, lowered) = assemble::lower(&model, &calibration, &int16, &mut float_reasons);
     let graph = graph_summary(&model, |index| {
         partitions.iter().position(|partition| partition.nodes.contains(&index))
     });
-    let left_in_float = left_in_float(&model, &refused);
+    let left_in_float = left_in_float(&model, &float_reasons);
     let int16 = match settings.int16 {
         Int16::All => Vec::new(),
         Int16::Nodes(_) => int16_layers(&model, &int16),
@@ -158,9 +160,9 @@ pub(crate) fn quantize(
 }
 
 /// Returns the nodes that the user keeps in float, and the unary element-wise ops that follow them.
-fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
+fn kept(model: &Model, names: &[String]) -> Result<FloatReasons, Error> {
     let nodes = named(model, "--keep-float", names)?;
-    Ok(nodes.into_iter().map(|node| (node, "kept in float by --keep-float".into())).collect())
+    Ok(nodes.into_iter().map(|node| (node, FloatReason::KeepFloat)).collect())
 }
 
 fn int16_nodes(model: &Model, int16: &Int16) -> Result<Int16Nodes, Error> {
@@ -168,7 +170,7 @@ fn int16_nodes(model: &Model, int16: &Int16) -> Result<Int16Nodes, Error> {
         Int16::All => (0..model.graph.nodes.len()).collect(),
         Int16::Nodes(names) => named(model, "--int16", names)?,
     };
-    Ok(nodes.into_iter().map(|node| (node, "requested by --int16".into())).collect())
+    Ok(nodes.into_iter().map(|node| (node, Int16Reason::Requested)).collect())
 }
 
 /// Returns the indices of the nodes with these names, and the unary element-wise ops after them.
@@ -209,9 +211,9 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
     Ok(found)
 }
 
-fn left_in_float(model: &Model, refused: &Refused) -> Vec<NodeReason> {
-    let mut left: Vec<(&usize, &String)> = refused.iter().collect();
-    left.sort_by_key(|(index, reason)| (partition::follows_others(reason), **index));
+fn left_in_float(model: &Model, float_reasons: &FloatReasons) -> Vec<NodeReason> {
+    let mut left: Vec<(&usize, &_)> = float_reasons.iter().collect();
+    left.sort_by_key(|(index, reason)| (reason.follows_others(), **index));
     left.into_iter().map(|(index, reason)| node_reason(model, *index, reason)).collect()
 }
 
@@ -219,14 +221,13 @@ fn left_in_float(model: &Model, refused: &Refused) -> Vec<NodeReason> {
 fn int16_layers(model: &Model, int16: &Int16Nodes) -> Vec<NodeReason> {
     let operator = |index: &usize| &model.graph.nodes[*index].operator;
     let layer = |index: &usize| matches!(operator(index), Operator::Conv(_) | Operator::Einsum(_));
-    let mut layers: Vec<(&usize, &String)> =
-        int16.iter().filter(|(index, _)| layer(index)).collect();
+    let mut layers: Vec<(&usize, &_)> = int16.iter().filter(|(index, _)| layer(index)).collect();
     layers.sort_by_key(|(index, _)| **index);
     layers.into_iter().map(|(index, reason)| node_reason(model, *index, reason)).collect()
 }
 
-fn node_reason(model: &Model, index: usize, reason: &str) -> NodeReason {
+fn node_reason(model: &Model, index: usize, reason: &impl ToString) -> NodeReason {
     let node = &model.graph.nodes[index];
     let (name, operator) = (node.name.clone(), node.operator.name().into());
-    NodeReason { node: name, operator, reason: reason.into() }
+    NodeReason { node: name, operator, reason: reason.to_string() }
 }

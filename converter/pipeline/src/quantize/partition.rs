@@ -8,6 +8,7 @@ use hardtack_bundle::graph::{Dim, Operator, Outlet};
 
 use crate::graph::constants::{is_constant, variable_inputs};
 use crate::graph::shape::sample_shape;
+use crate::quantize::float_reason::{FloatReason, Int16Reason};
 
 /// A partition: nodes that become one program, in execution order.
 #[derive(Debug)]
@@ -17,20 +18,10 @@ pub(super) struct Partition {
 }
 
 /// The reason why a node is unsupported and stays in float, by node index.
-pub(super) type Refused = HashMap<usize, String>;
+pub(super) type FloatReasons = HashMap<usize, FloatReason>;
 
 /// Indices of the nodes with int16 activations, and the reason for each.
-pub(super) type Int16Nodes = HashMap<usize, String>;
-
-/// Reason for a node that has an integer form, but no layer in its partition.
-const NO_LAYER: &str = "no layer with weights is in its partition";
-/// Reason for a node that has an integer form, but only float readers.
-const NO_READER: &str = "only float operations read it";
-
-/// Returns whether a node stays in float only because other nodes do.
-pub(super) fn follows_others(reason: &str) -> bool {
-    [NO_LAYER, NO_READER].contains(&reason)
-}
+pub(super) type Int16Nodes = HashMap<usize, Int16Reason>;
 
 /// The role of a node in a partition.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,25 +34,25 @@ enum NodeKind {
     Other,
 }
 
-/// Partitions the nodes that are not in `refused`. Adds nodes without an integer form, or without
-/// a use for it, to `refused`.
-pub(super) fn partitions(model: &Model, refused: &mut Refused) -> Vec<Partition> {
+/// Partitions the nodes that are not in `float_reasons`. Adds nodes without an integer form, or without
+/// a use for it, to `float_reasons`.
+pub(super) fn partitions(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Partition> {
     let nodes = &model.graph.nodes;
     let mut kinds: Vec<Option<NodeKind>> = (0..nodes.len())
         .map(|index| {
-            if refused.contains_key(&index) {
+            if float_reasons.contains_key(&index) {
                 return None;
             }
             match kind(model, index) {
                 Ok(kind) => kind,
                 Err(reason) => {
-                    refused.insert(index, reason);
+                    float_reasons.insert(index, reason);
                     None
                 }
             }
         })
         .collect();
-    drop_nodes_with_float_readers(model, &mut kinds, refused);
+    drop_nodes_with_float_readers(model, &mut kinds, float_reasons);
     let depths = depths(model, &kinds);
     let mut partitions: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
     for (index, kind) in kinds.iter().enumerate() {
@@ -77,14 +68,14 @@ pub(super) fn partitions(model: &Model, refused: &mut Refused) -> Vec<Partition>
             continue;
         }
         for index in nodes {
-            refused.insert(index, NO_LAYER.into());
+            float_reasons.insert(index, FloatReason::NoLayer);
         }
     }
     kept
 }
 
 /// Returns the role of a node, `None` if it computes nothing, or the reason why it is unsupported.
-fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, String> {
+fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, FloatReason> {
     let node = &model.graph.nodes[index];
     let kind = match &node.operator {
         Operator::Input | Operator::Constant(_) | Operator::Program(_) => return Ok(None),
@@ -109,23 +100,23 @@ fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, String> {
         | Operator::Downsample(_)
         | Operator::Concat(_)
         | Operator::Pad(_) => NodeKind::Other,
-        _ => return Err("the operator has no INT8 form".into()),
+        _ => return Err(FloatReason::UnsupportedOperator),
     };
-    let [fact] = &node.outputs[..] else { return Err("it has several outputs".into()) };
-    let batch = fact.shape.first().ok_or("it has no batch dimension")?;
+    let [fact] = &node.outputs[..] else { return Err(FloatReason::SeveralOutputs) };
+    let batch = fact.shape.first().ok_or(FloatReason::NoBatch)?;
     let read: Vec<Outlet> = variable_inputs(model, index).collect();
     for fact in read.iter().map(|outlet| model.graph.fact(*outlet)).chain([fact]) {
         // Bool occurs inside fused unary element-wise ops.
         if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8 | DType::Bool) {
-            return Err(format!("data type {} has no INT8 form", fact.dtype));
+            return Err(FloatReason::DataType(fact.dtype));
         }
         if fact.shape.first() != Some(batch) {
-            return Err("it changes the batch dimension, over which a program is repeated".into());
+            return Err(FloatReason::BatchChanged);
         }
         if sample_shape(fact).is_none() {
             return Err(match fact.shape.iter().skip(1).find(|dim| dim.value().is_none()) {
-                Some(Dim::Expression(_)) => "a dimension is dynamic: bind it with --set".into(),
-                _ => "it has no elements".to_string(),
+                Some(Dim::Expression(_)) => FloatReason::DynamicDimension,
+                _ => FloatReason::NoElements,
             });
         }
     }
@@ -137,7 +128,7 @@ fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, String> {
 fn drop_nodes_with_float_readers(
     model: &Model,
     kinds: &mut [Option<NodeKind>],
-    refused: &mut Refused,
+    float_reasons: &mut FloatReasons,
 ) {
     let nodes = &model.graph.nodes;
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
@@ -152,7 +143,7 @@ fn drop_nodes_with_float_readers(
             && readers[index].iter().all(|reader| kinds[*reader].is_none());
         if kinds[index] == Some(NodeKind::Other) && only_float {
             kinds[index] = None;
-            refused.insert(index, NO_READER.into());
+            float_reasons.insert(index, FloatReason::NoReader);
         }
     }
 }

@@ -6,26 +6,26 @@ use hardtack_bundle::graph::{Node, Operator, Outlet};
 use super::Lowered;
 use crate::graph::rewriter::Rewriter;
 use crate::quantize::calibrate::Calibration;
-use crate::quantize::partition::{self, Int16Nodes, Partition, Refused};
+use crate::quantize::partition::{self, FloatReasons, Int16Nodes, Partition};
 
 /// Lowers every partition, with int16 activations for the nodes `int16`. A node that cannot be
-/// lowered is added to `refused` and stays in float; the graph is then partitioned again.
+/// lowered is added to `float_reasons` and stays in float; the graph is then partitioned again.
 pub(crate) fn lower(
     model: &Model,
     calibration: &Calibration,
     int16: &Int16Nodes,
-    refused: &mut Refused,
+    float_reasons: &mut FloatReasons,
 ) -> (Vec<Partition>, Vec<Lowered>) {
     loop {
-        let partitions = partition::partitions(model, refused);
+        let partitions = partition::partitions(model, float_reasons);
         let lowered: Result<Vec<Lowered>, _> = partitions
             .iter()
             .map(|partition| super::lower(model, partition, calibration, int16))
             .collect();
         match lowered {
             Ok(lowered) => return (partitions, lowered),
-            Err(refusal) => {
-                refused.insert(refusal.node, refusal.reason);
+            Err(error) => {
+                float_reasons.insert(error.node, error.reason);
             }
         }
     }

@@ -5,17 +5,18 @@ use hardtack_engine::Layer;
 
 use super::chain::Allow;
 use super::strided_view::{Storage, StridedView};
-use super::{Lowering, dims, refused};
+use super::{Lowering, dims};
 use crate::graph::constants::{float_elements, is_constant};
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::scale::{Quantization, Range};
 use crate::quantize::weights::Weights;
 use crate::quantize::weights::linear::ONE_PIXEL;
 
 impl Lowering<'_> {
-    pub(super) fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
+    pub(super) fn binary(&mut self, index: usize, kind: Binary) -> Result<(), FloatReason> {
         let [left, right] = self.model.graph.nodes[index].inputs[..] else {
-            return Err("it does not have two inputs".into());
+            return Err(FloatReason::NotTwoInputs);
         };
         if self.function(index)? {
             return Ok(());
@@ -24,7 +25,7 @@ impl Lowering<'_> {
             (false, false) => self.two_operands(index, kind, left, right),
             (false, true) => self.with_constant(index, kind, left, right, false),
             (true, false) => self.with_constant(index, kind, right, left, true),
-            (true, true) => Err("it reads only constants".into()),
+            (true, true) => Err(FloatReason::OnlyConstants),
         }
     }
 
@@ -34,16 +35,16 @@ impl Lowering<'_> {
         kind: Binary,
         mut a: Outlet,
         mut b: Outlet,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let shape = self.fact_shape(first_output(index))?;
         if self.fact_shape(a)? != shape && matches!(kind, Binary::Add | Binary::Multiply) {
             std::mem::swap(&mut a, &mut b);
         }
         if self.fact_shape(a)? != shape {
-            return Err("both operands are broadcast".into());
+            return Err(FloatReason::BothBroadcast);
         }
         if !matches!(kind, Binary::Add | Binary::Subtract | Binary::Multiply) {
-            return Err("it has no INT8 form for two computed operands".into());
+            return Err(FloatReason::TwoComputedOperands);
         }
         if let (Some(int16), Binary::Add | Binary::Subtract) =
             (self.int16_quantization(first_output(index)), kind)
@@ -54,7 +55,7 @@ impl Lowering<'_> {
         let order = self.high_view(a)?.order();
         let first = self.dense(a, &order)?;
         let small = self.fact_shape(b)?;
-        let channels = *order.last().ok_or("its operands have no axes")?;
+        let channels = *order.last().ok_or(FloatReason::NoAxes)?;
         let per_channel = small
             .iter()
             .enumerate()
@@ -63,7 +64,7 @@ impl Lowering<'_> {
             self.dense(b, &order)?
         } else {
             let repeated =
-                self.view(b)?.broadcast(&shape).ok_or("its broadcast operand is not strided")?;
+                self.view(b)?.broadcast(&shape).ok_or(FloatReason::BroadcastNotStrided)?;
             let quantization = self.quantization_of_view(b, &repeated)?;
             self.gather(self.name(index), &repeated, &order, quantization)?
         };
@@ -84,7 +85,7 @@ impl Lowering<'_> {
             Binary::Subtract => self.builder.subtract(name, operands, to, clamp),
             _ => self.builder.multiply(name, operands, to, clamp),
         }
-        .map_err(refused)?;
+        .map_err(FloatReason::Build)?;
         self.written(last, to, &order)
     }
 
@@ -95,11 +96,11 @@ impl Lowering<'_> {
         value: Outlet,
         constant: Outlet,
         constant_first: bool,
-    ) -> Result<(), String> {
-        let numbers = float_elements(self.model, constant).ok_or("its constant is not float")?;
+    ) -> Result<(), FloatReason> {
+        let numbers = float_elements(self.model, constant).ok_or(FloatReason::ConstantNotFloat)?;
         let shape = self.fact_shape(first_output(index))?;
         if self.fact_shape(value)? != shape {
-            return Err("its computed operand is broadcast".into());
+            return Err(FloatReason::ComputedBroadcast);
         }
         let fact = self.model.graph.fact(constant);
         let fits = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
@@ -109,7 +110,7 @@ impl Lowering<'_> {
             None => {
                 let dims = fact.shape.iter().skip(1).map(|dim| dim.value().unwrap_or(0) as usize);
                 repeated(&numbers, &dims.collect::<Vec<_>>(), &shape)
-                    .ok_or("its constant varies along the batch")?
+                    .ok_or(FloatReason::ConstantAlongBatch)?
             }
         };
         let (ones, zeros) = (vec![1.0; numbers.len()], vec![0.0; numbers.len()]);
@@ -122,7 +123,7 @@ impl Lowering<'_> {
             (Binary::Divide, false) if numbers.iter().all(|x| *x != 0.0) => {
                 (each(|x| 1.0 / x), zeros)
             }
-            _ => return Err("it has no INT8 form with a non-scalar constant".into()),
+            _ => return Err(FloatReason::NonScalarConstant),
         };
         match axis {
             Some(axis) => self.scale_and_shift(index, value, axis, factor, offset),
@@ -138,11 +139,11 @@ impl Lowering<'_> {
         value: Outlet,
         factor: Vec<f32>,
         offset: Vec<f32>,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let chain = self.chain(index, Allow::Limits);
         let last = first_output(chain.last);
         let quantization = chain.prequantized.or_else(|| self.prequantized_after(last));
-        let quantization = quantization.ok_or("its constant varies by position")?;
+        let quantization = quantization.ok_or(FloatReason::ConstantByPosition)?;
         self.fuse(&chain);
         let count = factor.len();
         let view = self.view(value)?;
@@ -172,16 +173,16 @@ impl Lowering<'_> {
                     clamp: quantization.clamp(chain.limits),
                 },
             )
-            .map_err(refused)?;
+            .map_err(FloatReason::Build)?;
         let shape = self.fact_shape(last)?;
         let flat = StridedView::dense(Storage::Tensor(output), &[count], &[0]);
         self.views.insert(last, flat.reshape(&shape));
         Ok(())
     }
 
-    pub(super) fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {
+    pub(super) fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), FloatReason> {
         if softmax.logarithm {
-            return Err("the logarithm of a softmax needs more than 8 bits".into());
+            return Err(FloatReason::SoftmaxLogarithm);
         }
         let value = self.operand(index)?;
         let shape = self.fact_shape(value)?;
@@ -190,10 +191,10 @@ impl Lowering<'_> {
         let axis = match axes[..] {
             [axis] => axis,
             [] => shape.len() - 1,
-            _ => return Err("it has more than one axis".into()),
+            _ => return Err(FloatReason::SoftmaxAxes),
         };
         if softmax.axes.contains(&0) {
-            return Err("its axis is the batch".into());
+            return Err(FloatReason::SoftmaxOverBatch);
         }
         let mut order: Vec<usize> = self.view(value)?.order();
         order.retain(|other| *other != axis);
@@ -201,7 +202,7 @@ impl Lowering<'_> {
         let from = self.dense(value, &order)?;
         let whole = Quantization { scale: 1.0 / 256.0, zero_point: -128 };
         let to = self.tensor(first_output(index), &order, whole)?;
-        self.builder.softmax(self.name(index), from, to).map_err(refused)?;
+        self.builder.softmax(self.name(index), from, to).map_err(FloatReason::Build)?;
         self.written(first_output(index), to, &order)
     }
 }

@@ -6,11 +6,12 @@ use hardtack_bundle::graph::Outlet;
 use hardtack_engine::Layer;
 use hardtack_engine::program::Window;
 
+use super::Lowering;
 use super::chain::{Allow, Chain};
 use super::int16::Int16Tensors;
 use super::strided_view::StridedView;
-use super::{Lowering, refused};
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::scale::Quantization;
 use crate::quantize::weights::linear::{Linear, ONE_PIXEL};
 use crate::quantize::weights::{Quantized, Rounded, Values, Weights};
@@ -23,7 +24,7 @@ pub(super) struct Deferred {
 
 impl Lowering<'_> {
     /// Lowers a convolution or matmul, with pre-rounded weights if calibration has them.
-    pub(super) fn layer(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn layer(&mut self, index: usize) -> Result<(), FloatReason> {
         let mut layer = Linear::of(self.model, index)?;
         if let Some(Rounded { weights, scales, bias }) = self.calibration.weights.get(&index) {
             layer.weights.values = {
@@ -36,7 +37,7 @@ impl Lowering<'_> {
     }
 
     /// Emits a layer, or defers it to the last node of its chain.
-    fn begin(&mut self, index: usize, layer: Linear) -> Result<(), String> {
+    fn begin(&mut self, index: usize, layer: Linear) -> Result<(), FloatReason> {
         let (channels, axis) = (layer.channels, layer.axis);
         let values = self.int16_quantization(first_output(index)).is_none();
         let chain = self.chain(index, Allow::Sums { channels, axis, values });
@@ -50,7 +51,7 @@ impl Lowering<'_> {
     }
 
     /// Emits the layer that was deferred to this node, if there is one.
-    pub(super) fn emit_deferred(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn emit_deferred(&mut self, index: usize) -> Result<(), FloatReason> {
         match self.deferred.remove(&index) {
             Some(deferred) => self.compute(deferred),
             None => Ok(()),
@@ -65,7 +66,7 @@ impl Lowering<'_> {
         axis: usize,
         factor: Vec<f32>,
         offset: Vec<f32>,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let channels = factor.len();
         let rank = self.fact_shape(first_output(index))?.len();
         let mut order: Vec<usize> = (0..rank).filter(|other| *other != axis).collect();
@@ -85,7 +86,7 @@ impl Lowering<'_> {
         self.begin(index, layer)
     }
 
-    fn compute(&mut self, deferred: Deferred) -> Result<(), String> {
+    fn compute(&mut self, deferred: Deferred) -> Result<(), FloatReason> {
         let Deferred { chain, mut layer } = deferred;
         let last = first_output(chain.last);
         if let Some(factors) = &chain.factors {
@@ -136,7 +137,7 @@ impl Lowering<'_> {
         chain: &Chain,
         read: Quantization,
         quantized: &Quantized,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let residual = match chain.residual {
             Some(residual) => Some(self.dense(residual, &layer.output_order)?),
@@ -156,7 +157,7 @@ impl Lowering<'_> {
                 let view = match doubled(&mut window, order, layer.groups, &view, copies) {
                     Some(view) => view,
                     None => {
-                        let axis = *order.last().ok_or("its input has no channels")?;
+                        let axis = *order.last().ok_or(FloatReason::NoChannels)?;
                         let groups = layer.groups as usize;
                         self.changed_view(layer.input, |view| repeated(view, axis, groups, copies))?
                     }
@@ -179,7 +180,7 @@ impl Lowering<'_> {
                     clamp: quantization.clamp(chain.limits),
                 },
             )
-            .map_err(refused)?;
+            .map_err(FloatReason::Build)?;
         self.written(last, output, &layer.output_order)
     }
 }

@@ -29,9 +29,8 @@ use super::scale::Quantization;
 use crate::graph::constants::{self, is_constant, variable_inputs};
 use crate::graph::first_output;
 use crate::graph::shape::sample_shape;
+use crate::quantize::float_reason::FloatReason;
 use crate::report::WeightsReport;
-
-const SCATTERED: &str = "its layout needs more than 6 strided dimensions";
 
 /// The program of a partition, and the values of the model it relates to.
 pub(super) struct Lowered {
@@ -60,11 +59,11 @@ pub(super) struct Written {
 }
 
 /// A node that cannot be lowered.
-pub(super) struct Refusal {
+pub(super) struct LowerError {
     /// The index of the node.
     pub node: usize,
-    /// The reason, as a phrase without a final period.
-    pub reason: String,
+    /// The reason.
+    pub reason: FloatReason,
 }
 
 /// Lowers a partition to a program, with int16 activations for the nodes `int16`.
@@ -76,7 +75,7 @@ pub(super) fn lower(
     partition: &Partition,
     calibration: &Calibration,
     int16: &Int16Nodes,
-) -> Result<Lowered, Refusal> {
+) -> Result<Lowered, LowerError> {
     let uses = uses(model);
     let int16_nodes =
         int16::int16_nodes(model, partition, &uses, |index| int16.contains_key(&index));
@@ -101,7 +100,7 @@ pub(super) fn lower(
     };
     for &index in &partition.nodes {
         let lowered = lowering.node(index);
-        lowered.map_err(|reason| Refusal { node: index, reason })?;
+        lowered.map_err(|reason| LowerError { node: index, reason })?;
     }
     lowering.finish()
 }
@@ -150,13 +149,8 @@ fn uses(model: &Model) -> HashMap<Outlet, Vec<Option<usize>>> {
     uses
 }
 
-/// Returns the text of an engine error.
-fn refused(error: BuildError) -> String {
-    error.to_string()
-}
-
 impl<'a> Lowering<'a> {
-    fn node(&mut self, index: usize) -> Result<(), String> {
+    fn node(&mut self, index: usize) -> Result<(), FloatReason> {
         let node = &self.model.graph.nodes[index];
         if self.fused.contains_key(&index) {
             return self.emit_deferred(index);
@@ -166,7 +160,7 @@ impl<'a> Lowering<'a> {
             Operator::Binary(kind) => self.binary(index, *kind),
             Operator::Unary(_) | Operator::Select => match self.function(index)? {
                 true => Ok(()),
-                false => Err("it is not a unary element-wise op".into()),
+                false => Err(FloatReason::NotElementWise),
             },
             Operator::MaxPool(pool) => self.max_pool(index, pool),
             Operator::SumPool(pool) => self.sum_pool(index, pool),
@@ -180,9 +174,8 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn fact_shape(&self, outlet: Outlet) -> Result<Vec<usize>, String> {
-        sample_shape(self.model.graph.fact(outlet))
-            .ok_or("a dimension is dynamic: bind it with --set".into())
+    fn fact_shape(&self, outlet: Outlet) -> Result<Vec<usize>, FloatReason> {
+        sample_shape(self.model.graph.fact(outlet)).ok_or(FloatReason::DynamicDimension)
     }
 
     fn name(&self, index: usize) -> &'a str {
@@ -202,12 +195,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns the first input of a node that is not a constant.
-    fn operand(&self, index: usize) -> Result<Outlet, String> {
-        variable_inputs(self.model, index).next().ok_or("it reads only constants".into())
+    fn operand(&self, index: usize) -> Result<Outlet, FloatReason> {
+        variable_inputs(self.model, index).next().ok_or(FloatReason::OnlyConstants)
     }
 
     /// Returns a view of a value in int8 tensors.
-    fn view(&mut self, outlet: Outlet) -> Result<StridedView, String> {
+    fn view(&mut self, outlet: Outlet) -> Result<StridedView, FloatReason> {
         let view = self.high_view(outlet)?;
         let mut int8 = HashMap::new();
         for chunk in &view.chunks {
@@ -220,7 +213,7 @@ impl<'a> Lowering<'a> {
 
     /// Returns a view of a value, of the high tensors if it is int16. A value computed outside the
     /// partition becomes an input port.
-    fn high_view(&mut self, outlet: Outlet) -> Result<StridedView, String> {
+    fn high_view(&mut self, outlet: Outlet) -> Result<StridedView, FloatReason> {
         if let Some(view) = self.views.get(&outlet) {
             return Ok(view.clone());
         }
@@ -228,18 +221,18 @@ impl<'a> Lowering<'a> {
             return self.high_view(outlet);
         }
         if is_constant(self.model, outlet) {
-            return Err("it reads a constant where INT8 needs a computed value".into());
+            return Err(FloatReason::ConstantRead);
         }
         let made_by = &self.model.graph.nodes[outlet.node as usize].operator;
         let element = match (self.model.graph.fact(outlet).dtype, made_by) {
             (DType::F32, _) => PortType::F32,
             (DType::I8, Operator::Input) => PortType::I8,
             (DType::U8, Operator::Input) => PortType::U8,
-            _ => return Err("it reads integers that a float operation computes".into()),
+            _ => return Err(FloatReason::FloatIntegersRead),
         };
         let shape = self.fact_shape(outlet)?;
         let elements: usize = shape.iter().product();
-        let elements = elements.try_into().map_err(|_| "its input is too large")?;
+        let elements = elements.try_into().map_err(|_| FloatReason::InputTooLarge)?;
         let port = self.builder.input(element, elements);
         self.inputs.push(outlet);
         let order: Vec<usize> = (0..shape.len()).collect();
@@ -249,16 +242,13 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns the scale and zero point of a value: from a pre-quantized source, else by its range.
-    fn quantization(&self, outlet: Outlet) -> Result<Quantization, String> {
+    fn quantization(&self, outlet: Outlet) -> Result<Quantization, FloatReason> {
         if let Some(prequantized) = self.prequantized_after(outlet) {
             return Ok(prequantized);
         }
         match self.calibration.ranges.get(&outlet) {
             Some(chosen) => Ok(Quantization::of(chosen.range)),
-            None => Err(format!(
-                "the model has no scale for {:?}, and no calibration data was given to choose one",
-                self.name(outlet.node as usize)
-            )),
+            None => Err(FloatReason::NoScale(self.name(outlet.node as usize).into())),
         }
     }
 
@@ -280,7 +270,7 @@ impl<'a> Lowering<'a> {
         &self,
         outlet: Outlet,
         view: &StridedView,
-    ) -> Result<Quantization, String> {
+    ) -> Result<Quantization, FloatReason> {
         match self.shared_quantization(view) {
             Some(shared) => Ok(shared),
             None => self.quantization(outlet),
@@ -293,7 +283,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns a value as a dense int8 tensor that stores its axes in this order, outermost first.
-    fn dense(&mut self, outlet: Outlet, order: &[usize]) -> Result<TensorId, String> {
+    fn dense(&mut self, outlet: Outlet, order: &[usize]) -> Result<TensorId, FloatReason> {
         let key = (outlet, order.to_vec());
         if let Some(id) = self.dense.get(&key) {
             return Ok(*id);
@@ -328,16 +318,16 @@ impl<'a> Lowering<'a> {
         view: &StridedView,
         order: &[usize],
         quantization: Quantization,
-    ) -> Result<TensorId, String> {
+    ) -> Result<TensorId, FloatReason> {
         let Quantization { scale, zero_point } = quantization;
         let id = self.builder.tensor(name, dims(&view.shape, order)?, scale, zero_point);
-        let copies = view.copies(order).ok_or(SCATTERED)?;
+        let copies = view.copies(order).ok_or(FloatReason::Scattered)?;
         for (source, walk) in copies {
             match source {
                 Storage::Port(port) => self.builder.quantize(name, port, id, walk),
                 Storage::Tensor(from) => self.builder.copy(name, from, id, walk),
             }
-            .map_err(refused)?;
+            .map_err(FloatReason::Build)?;
         }
         Ok(id)
     }
@@ -348,7 +338,7 @@ impl<'a> Lowering<'a> {
         outlet: Outlet,
         order: &[usize],
         quantization: Quantization,
-    ) -> Result<TensorId, String> {
+    ) -> Result<TensorId, FloatReason> {
         let shape = self.fact_shape(outlet)?;
         let Quantization { scale, zero_point } = quantization;
         let name = self.name(outlet.node as usize);
@@ -356,7 +346,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Records that the last step wrote a value.
-    fn written(&mut self, outlet: Outlet, id: TensorId, order: &[usize]) -> Result<(), String> {
+    fn written(
+        &mut self,
+        outlet: Outlet,
+        id: TensorId,
+        order: &[usize],
+    ) -> Result<(), FloatReason> {
         let view = StridedView::dense(Storage::Tensor(id), &self.fact_shape(outlet)?, order);
         self.dense.insert((outlet, order.to_vec()), id);
         self.note(outlet, view, None);
@@ -370,7 +365,7 @@ impl<'a> Lowering<'a> {
         self.values.push(Written { outlet, step, view, low, weights: None });
     }
 
-    fn finish(mut self) -> Result<Lowered, Refusal> {
+    fn finish(mut self) -> Result<Lowered, LowerError> {
         let inside = |use_: &Option<usize>| use_.is_some_and(|i| self.partition.nodes.contains(&i));
         let mut outputs = Vec::new();
         for &index in &self.partition.nodes {
@@ -382,8 +377,8 @@ impl<'a> Lowering<'a> {
         }
         for &output in &outputs {
             let node = output.node as usize;
-            let refusal = |reason: String| Refusal { node, reason };
-            self.write_output(output).map_err(refusal)?;
+            let error = |reason: FloatReason| LowerError { node, reason };
+            self.write_output(output).map_err(error)?;
         }
         let first = self.partition.nodes[0];
         let built = self.builder.finish().map_err(|error| {
@@ -395,31 +390,31 @@ impl<'a> Lowering<'a> {
                 _ => false,
             };
             let node = self.partition.nodes.iter().find(named).copied().unwrap_or(first);
-            Refusal { node, reason: error.to_string() }
+            LowerError { node, reason: error.into() }
         })?;
         Ok(Lowered { built, inputs: self.inputs, outputs, values: self.values })
     }
 
     /// Writes a value to an output port.
-    fn write_output(&mut self, outlet: Outlet) -> Result<(), String> {
+    fn write_output(&mut self, outlet: Outlet) -> Result<(), FloatReason> {
         let node: &Node = &self.model.graph.nodes[outlet.node as usize];
         let mut view = self.view(outlet)?;
         if view.chunks.iter().any(|chunk| matches!(chunk.source, Storage::Port(_))) {
-            return Err("it only rearranges an input".into());
+            return Err(FloatReason::OnlyRearranged);
         }
         let element = match node.outputs[0].dtype {
             DType::I8 => PortType::I8,
             DType::U8 => PortType::U8,
             _ => PortType::F32,
         };
-        let elements = view.len().try_into().map_err(|_| "its output is too large")?;
+        let elements = view.len().try_into().map_err(|_| FloatReason::OutputTooLarge)?;
         let port = self.builder.output(element, elements);
         if view.output_copies().is_none() {
             let order = view.order();
             let id = self.dense(outlet, &order)?;
             view = StridedView::dense(Storage::Tensor(id), &view.shape, &order);
         }
-        let copies = view.output_copies().ok_or(SCATTERED)?;
+        let copies = view.output_copies().ok_or(FloatReason::Scattered)?;
         for (source, walk) in copies {
             if let Storage::Tensor(id) = source {
                 self.builder.dequantize(&node.name, id, port, walk);
@@ -430,9 +425,9 @@ impl<'a> Lowering<'a> {
 }
 
 /// Returns the height, width and channels of a tensor that stores a shape's axes in this order.
-fn dims(shape: &[usize], order: &[usize]) -> Result<[u32; 3], String> {
+fn dims(shape: &[usize], order: &[usize]) -> Result<[u32; 3], FloatReason> {
     let stored: Vec<usize> = order.iter().map(|axis| shape[*axis]).collect();
-    let size = |elements: usize| u32::try_from(elements).map_err(|_| "it is too large".to_string());
+    let size = |elements: usize| u32::try_from(elements).map_err(|_| FloatReason::TooLarge);
     let (channels, rest) = match stored.split_last() {
         Some((channels, rest)) => (*channels, rest),
         None => (1, &[][..]),

@@ -5,22 +5,21 @@ use std::ops::Range;
 use hardtack::Data;
 use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
 
+use super::Lowering;
 use super::strided_view::{Chunk, Storage, StridedView};
-use super::{Lowering, SCATTERED, refused};
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::scale::Quantization;
 
 impl Lowering<'_> {
     /// Lowers a node whose value is a view of its input.
-    pub(super) fn rearrange(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn rearrange(&mut self, index: usize) -> Result<(), FloatReason> {
         let node = &self.model.graph.nodes[index];
         let shape = self.fact_shape(first_output(index))?;
         let view = match &node.operator {
             Operator::Concat(axis) => self.concat(index, *axis as usize)?,
             Operator::AddAxis(0) | Operator::RemoveAxis(0) => {
-                return Err(
-                    "it changes the batch dimension, over which a program is repeated".into()
-                );
+                return Err(FloatReason::BatchChanged);
             }
             Operator::AddAxis(_) | Operator::RemoveAxis(_) => {
                 self.high_view(node.inputs[0])?.reshape(&shape)
@@ -38,7 +37,7 @@ impl Lowering<'_> {
             Operator::Slice(slice) if slice.axis > 0 => {
                 let (start, end) = (slice.start.value(), slice.end.value());
                 let (Some(start), Some(end)) = (start, end) else {
-                    return Err("its range is not constant".into());
+                    return Err(FloatReason::SliceRange);
                 };
                 let axis = slice.axis as usize - 1;
                 let range = start as usize..end as usize;
@@ -52,13 +51,11 @@ impl Lowering<'_> {
             }
             Operator::StridedSlice(slice) => self.strided(index, slice)?,
             _ => {
-                return Err(
-                    "it changes the batch dimension, over which a program is repeated".into()
-                );
+                return Err(FloatReason::BatchChanged);
             }
         };
         if view.shape != shape {
-            return Err("its shape does not match its attributes".into());
+            return Err(FloatReason::ShapeMismatch);
         }
         self.views.insert(first_output(index), view);
         Ok(())
@@ -69,25 +66,25 @@ impl Lowering<'_> {
         &mut self,
         value: Outlet,
         change: impl Fn(&StridedView) -> Option<StridedView>,
-    ) -> Result<StridedView, String> {
+    ) -> Result<StridedView, FloatReason> {
         let view = self.high_view(value)?;
         if let Some(changed) = change(&view) {
             return Ok(changed);
         }
         let copy = self.copy(value)?;
-        change(&copy).ok_or(SCATTERED.into())
+        change(&copy).ok_or(FloatReason::Scattered)
     }
 
     /// Returns a view of a dense copy of a value, in the axis order of its largest chunk.
-    fn copy(&mut self, value: Outlet) -> Result<StridedView, String> {
+    fn copy(&mut self, value: Outlet) -> Result<StridedView, FloatReason> {
         let view = self.view(value)?;
         let order = view.order();
         let id = self.dense(value, &order)?;
         Ok(StridedView::dense(super::Storage::Tensor(id), &view.shape, &order))
     }
 
-    fn concat(&mut self, index: usize, axis: usize) -> Result<StridedView, String> {
-        let axis = axis.checked_sub(1).ok_or("it concatenates along the batch")?;
+    fn concat(&mut self, index: usize, axis: usize) -> Result<StridedView, FloatReason> {
+        let axis = axis.checked_sub(1).ok_or(FloatReason::BatchConcatenated)?;
         let inputs = &self.model.graph.nodes[index].inputs;
         let views: Vec<StridedView> =
             inputs.iter().map(|x| self.high_view(*x)).collect::<Result<_, _>>()?;
@@ -96,18 +93,18 @@ impl Lowering<'_> {
         }
         let views: Vec<StridedView> =
             inputs.iter().map(|x| self.copy(*x)).collect::<Result<_, _>>()?;
-        StridedView::concat(&views, axis).ok_or(SCATTERED.into())
+        StridedView::concat(&views, axis).ok_or(FloatReason::Scattered)
     }
 
-    fn strided(&mut self, index: usize, slice: &StridedSlice) -> Result<StridedView, String> {
+    fn strided(&mut self, index: usize, slice: &StridedSlice) -> Result<StridedView, FloatReason> {
         let node = &self.model.graph.nodes[index];
         let shape = self.fact_shape(node.inputs[0])?;
-        let integers = |input: usize| -> Result<Vec<i64>, String> {
+        let integers = |input: usize| -> Result<Vec<i64>, FloatReason> {
             let tensor = node.inputs.get(input).and_then(|outlet| self.constant(*outlet));
             match tensor.map(hardtack::Tensor::data) {
                 Some(Data::I64(values)) => Ok(values.clone()),
                 Some(Data::I32(values)) => Ok(values.iter().map(|v| i64::from(*v)).collect()),
-                _ => Err("its ranges are not constant".into()),
+                _ => Err(FloatReason::SliceRanges),
             }
         };
         let (starts, ends) = (integers(1)?, integers(2)?);
@@ -120,16 +117,16 @@ impl Lowering<'_> {
             None => vec![1; starts.len()],
         };
         if slice.shrink_axis_mask != 0 {
-            return Err("it removes axes while it slices".into());
+            return Err(FloatReason::SliceRemovesAxes);
         }
         let mut cuts: Vec<(usize, Range<usize>, usize)> = Vec::new();
         for place in 0..starts.len() {
             let rank = shape.len() as i64 + 1;
             let axis = if axes[place] < 0 { axes[place] + rank } else { axes[place] };
-            let axis = usize::try_from(axis - 1).map_err(|_| "it slices the batch")?;
-            let size = *shape.get(axis).ok_or("it slices an axis that does not exist")? as i64;
+            let axis = usize::try_from(axis - 1).map_err(|_| FloatReason::BatchSliced)?;
+            let size = *shape.get(axis).ok_or(FloatReason::SliceAxis)? as i64;
             let step = usize::try_from(steps[place]).ok().filter(|step| *step > 0);
-            let step = step.ok_or("its step is not positive")?;
+            let step = step.ok_or(FloatReason::SliceStep)?;
             let bound = |at: i64| (if at < 0 { at + size } else { at }).clamp(0, size) as usize;
             let open = |mask: i64| place < 64 && mask >> place & 1 == 1;
             let start = if open(slice.begin_mask) { 0 } else { bound(starts[place]) };
@@ -146,8 +143,8 @@ impl Lowering<'_> {
     }
 
     /// Lowers a QuantizeLinear that is not fused into the operation before it.
-    pub(super) fn quantize_linear(&mut self, index: usize) -> Result<(), String> {
-        let prequantized = self.prequantized(index).ok_or("its scales vary along an axis")?;
+    pub(super) fn quantize_linear(&mut self, index: usize) -> Result<(), FloatReason> {
+        let prequantized = self.prequantized(index).ok_or(FloatReason::ScalesPerAxis)?;
         let value = self.model.graph.nodes[index].inputs[0];
         if !self.views.contains_key(&value)
             && self.look_up(value, Some((first_output(index), prequantized)))?
@@ -175,7 +172,7 @@ impl Lowering<'_> {
         index: usize,
         view: &StridedView,
         prequantized: Quantization,
-    ) -> Result<Option<StridedView>, String> {
+    ) -> Result<Option<StridedView>, FloatReason> {
         let tensor = |chunk: &Chunk| match chunk.source {
             Storage::Tensor(id) => Some(id),
             Storage::Port(_) => None,
@@ -192,7 +189,7 @@ impl Lowering<'_> {
             let to = self.builder.get(from).expect("views refer to existing tensors");
             let dims = [to.height, to.width, to.channels];
             let to = self.builder.tensor(name, dims, prequantized.scale, prequantized.zero_point);
-            self.builder.lookup(name, from, to, |real| real).map_err(refused)?;
+            self.builder.lookup(name, from, to, |real| real).map_err(FloatReason::Build)?;
             let chunks =
                 view.chunks.iter_mut().filter(|chunk| chunk.source == Storage::Tensor(from));
             chunks.for_each(|chunk| chunk.source = Storage::Tensor(to));
@@ -201,8 +198,8 @@ impl Lowering<'_> {
     }
 
     /// Lowers a DequantizeLinear: reads its input's integers with their scale.
-    pub(super) fn dequantize_linear(&mut self, index: usize) -> Result<(), String> {
-        let prequantized = self.prequantized(index).ok_or("its scales vary along an axis")?;
+    pub(super) fn dequantize_linear(&mut self, index: usize) -> Result<(), FloatReason> {
+        let prequantized = self.prequantized(index).ok_or(FloatReason::ScalesPerAxis)?;
         let view = self.view(self.model.graph.nodes[index].inputs[0])?;
         if view.chunks.iter().all(|chunk| matches!(chunk.source, Storage::Port(_))) {
             let order = view.order();
@@ -210,7 +207,7 @@ impl Lowering<'_> {
             return self.written(first_output(index), id, &order);
         }
         if self.shared_quantization(&view) != Some(prequantized) {
-            return Err("its scale differs from the one its input was quantized with".into());
+            return Err(FloatReason::OtherScale);
         }
         self.views.insert(first_output(index), view);
         Ok(())

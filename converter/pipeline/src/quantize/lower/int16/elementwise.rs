@@ -5,7 +5,8 @@ use hardtack_engine::program::{Clamp, TensorId};
 
 use super::{HALF_STEPS, Int16Tensors, LowTensor, STEPS};
 use crate::graph::first_output;
-use crate::quantize::lower::{Lowering, refused};
+use crate::quantize::float_reason::FloatReason;
+use crate::quantize::lower::Lowering;
 use crate::quantize::scale::{Quantization, Range};
 
 /// The number of low values at which functions are sampled.
@@ -69,7 +70,7 @@ impl Lowering<'_> {
         results: &[f32],
         order: &[usize],
         to: Quantization,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let name = self.name(value.node as usize);
         let read = self.quantization_of(of.high);
         let place = |real: f32| {
@@ -82,7 +83,9 @@ impl Lowering<'_> {
             Some(low) => lines(results, low.reach),
             None => results.iter().map(|result| Line { at: *result, slope: 0.0 }).collect(),
         };
-        self.builder.lookup(name, of.high, high, |x| lines[place(x)].at).map_err(refused)?;
+        self.builder
+            .lookup(name, of.high, high, |x| lines[place(x)].at)
+            .map_err(FloatReason::Build)?;
         let lost = |x: f32| {
             let y = lines[place(x)].at;
             if y.is_finite() { y - to.real(to.integer(y)) } else { 0.0 }
@@ -91,7 +94,7 @@ impl Lowering<'_> {
         let Some(low) = of.low else {
             let reach = Range { low: -half, high: half };
             let rest = self.builder.tensor(name, dims, to.scale / STEPS, 0);
-            self.builder.lookup(name, of.high, rest, lost).map_err(refused)?;
+            self.builder.lookup(name, of.high, rest, lost).map_err(FloatReason::Build)?;
             return self.written_int16(value, high, LowTensor { tensor: rest, reach }, order);
         };
         let steepest = lines.iter().fold(0f32, |steepest, line| steepest.max(line.slope.abs()));
@@ -103,10 +106,14 @@ impl Lowering<'_> {
         let moved = self.builder.tensor(name, dims, symmetric(farthest), 0);
         let rest = self.builder.tensor(name, dims, scale, 0);
         let sum = self.builder.tensor(name, dims, scale, 0);
-        self.builder.lookup(name, of.high, rest, lost).map_err(refused)?;
-        self.builder.lookup(name, of.high, slopes, |x| lines[place(x)].slope).map_err(refused)?;
-        self.builder.multiply(name, [slopes, low.tensor], moved, Clamp::FULL).map_err(refused)?;
-        self.builder.add(name, [rest, moved], sum, Clamp::FULL).map_err(refused)?;
+        self.builder.lookup(name, of.high, rest, lost).map_err(FloatReason::Build)?;
+        self.builder
+            .lookup(name, of.high, slopes, |x| lines[place(x)].slope)
+            .map_err(FloatReason::Build)?;
+        self.builder
+            .multiply(name, [slopes, low.tensor], moved, Clamp::FULL)
+            .map_err(FloatReason::Build)?;
+        self.builder.add(name, [rest, moved], sum, Clamp::FULL).map_err(FloatReason::Build)?;
         self.written_int16(value, high, LowTensor { tensor: sum, reach }, order)
     }
 
@@ -117,7 +124,7 @@ impl Lowering<'_> {
         [a, b]: [Outlet; 2],
         kind: Binary,
         to: Quantization,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let name = self.name(index);
         let order = self.high_view(a)?.order();
         let steps = HALF_STEPS;
@@ -143,7 +150,7 @@ impl Lowering<'_> {
                 Binary::Subtract => self.builder.subtract(name, from, to, Clamp::FULL),
                 _ => self.builder.add(name, from, to, Clamp::FULL),
             }
-            .map_err(refused)?;
+            .map_err(FloatReason::Build)?;
         }
         let reach = Range { low: -to.scale, high: to.scale };
         self.written_int16(first_output(index), high, LowTensor { tensor: low, reach }, &order)

@@ -8,8 +8,9 @@ use hardtack_engine::program::{Clamp, TensorId};
 
 use super::{HALF_STEPS, Int16Tensors, LowTensor, STEPS};
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::lower::chain::Chain;
-use crate::quantize::lower::{Lowering, dims, refused};
+use crate::quantize::lower::{Lowering, dims};
 use crate::quantize::scale::{Quantization, Range};
 use crate::quantize::weights::Quantized;
 use crate::quantize::weights::linear::Linear;
@@ -29,7 +30,7 @@ impl Lowering<'_> {
         chain: &Chain,
         input: Int16Tensors,
         quantized: &Quantized,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let name = self.name(chain.last);
         let int16 = if chain.prequantized.is_none() { self.int16_quantization(last) } else { None };
@@ -70,7 +71,7 @@ impl Lowering<'_> {
                 let output = self.builder.tensor(name, dims, scale, zero_point);
                 let bias = &vec![0; quantized.bias.len()];
                 let layer = Layer { input: low.tensor, output, bias, clamp: Clamp::FULL, ..base };
-                self.builder.conv(name, &layer).map_err(refused)?;
+                self.builder.conv(name, &layer).map_err(FloatReason::Build)?;
                 Some(output)
             }
             None => None,
@@ -113,7 +114,9 @@ impl Lowering<'_> {
             Some(residual) => {
                 let rest = self.builder.tensor(name, dims, scale, zero(reach.low - added.high));
                 self.conv_with(name, &less(rest, Clamp::FULL), channels, true)?;
-                self.builder.add(name, [rest, residual], low, limits).map_err(refused)?;
+                self.builder
+                    .add(name, [rest, residual], low, limits)
+                    .map_err(FloatReason::Build)?;
             }
         }
         self.written_int16(last, high, LowTensor { tensor: low, reach }, &layer.output_order)
@@ -149,7 +152,7 @@ impl Lowering<'_> {
         low: TensorId,
         added: Range,
         two: (Quantization, bool),
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let name = self.name(chain.last);
         let (to, limited) = two;
@@ -165,17 +168,17 @@ impl Lowering<'_> {
             let high = self.builder.tensor(name, dims, to.scale, zero_point);
             let rest = self.builder.tensor(name, dims, scale, 0);
             let layer = Layer { input, output: high, bias, clamp: Clamp::FULL, ..base };
-            self.builder.conv(name, &layer).map_err(refused)?;
+            self.builder.conv(name, &layer).map_err(FloatReason::Build)?;
             let layer = Layer { output: rest, residual: Some(high), ..layer };
             self.conv_with(name, &layer, [self.dims_of(input)[2], dims[2]], true)?;
             tensors.push([high, rest]);
         }
         let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
         let rest = self.builder.tensor(name, dims, scale, 0);
-        let [of_high, of_low] = tensors[..] else { return Err("it has no int16 parts".into()) };
+        let [of_high, of_low] = tensors[..] else { return Err(FloatReason::NoInt16Parts) };
         for (part, output) in [(0, high), (1, rest)] {
             let parts = [of_high[part], of_low[part]];
-            self.builder.add(name, parts, output, Clamp::FULL).map_err(refused)?;
+            self.builder.add(name, parts, output, Clamp::FULL).map_err(FloatReason::Build)?;
         }
         let reach = Range { low: -to.scale, high: to.scale };
         let low = LowTensor { tensor: rest, reach };
@@ -186,7 +189,7 @@ impl Lowering<'_> {
         let points = self.points(tensors);
         let limited = points.iter().map(|x| x.max(chain.limits.low).min(chain.limits.high));
         let limited: Vec<f32> = limited.collect();
-        let to = self.int16_quantization(last).ok_or("its int16 range was not calibrated")?;
+        let to = self.int16_quantization(last).ok_or(FloatReason::NoInt16Range)?;
         self.int16_function(last, tensors, &limited, &layer.output_order, to)
     }
 
@@ -197,14 +200,14 @@ impl Lowering<'_> {
         layer: &Layer<'_>,
         [input, output]: [u32; 2],
         less: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let (weights, groups) = joined(layer, input, output);
         let layer = Layer { weights: &weights, groups, ..*layer };
         match less {
             true => self.builder.conv_less(name, &layer),
             false => self.builder.conv(name, &layer),
         }
-        .map_err(refused)
+        .map_err(FloatReason::Build)
     }
 }
 

@@ -16,9 +16,10 @@ use hardtack_bundle::graph::{Operator, Outlet};
 use hardtack_engine::program::{Clamp, TensorId, Walk};
 
 use super::strided_view::{Storage, StridedView};
-use super::{Lowering, dims, refused};
+use super::{Lowering, dims};
 use crate::graph::constants::keeps_elements;
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::partition::Partition;
 use crate::quantize::scale::{Quantization, Range};
 
@@ -104,7 +105,7 @@ impl Lowering<'_> {
         &mut self,
         value: Outlet,
         order: &[usize],
-    ) -> Result<Int16Tensors, String> {
+    ) -> Result<Int16Tensors, FloatReason> {
         let view = self.high_view(value)?;
         let Some(tensors) = self.int16_tensors(&view) else {
             return Ok(Int16Tensors { high: self.dense(value, order)?, low: None });
@@ -136,7 +137,7 @@ impl Lowering<'_> {
         view: &StridedView,
         tensors: &[TensorId],
         order: &[usize],
-    ) -> Result<Int16Tensors, String> {
+    ) -> Result<Int16Tensors, FloatReason> {
         let name = self.name(value.node as usize);
         let parts: Vec<Int16Tensors> = tensors
             .iter()
@@ -153,7 +154,7 @@ impl Lowering<'_> {
         } else {
             let target = match self.calibration.ranges.get(&value) {
                 Some(chosen) => Quantization::of(chosen.int16_range),
-                None => return Err("it joins int16 values without a calibrated range".into()),
+                None => return Err(FloatReason::NoJoinedInt16Range),
             };
             parts
                 .into_iter()
@@ -185,7 +186,7 @@ impl Lowering<'_> {
         from: Int16Tensors,
         to: Quantization,
         steps: f32,
-    ) -> Result<Int16Tensors, String> {
+    ) -> Result<Int16Tensors, FloatReason> {
         let key = (from.high, to.scale.to_bits(), to.zero_point, steps.to_bits());
         if let Some(known) = self.rescaled.get(&key) {
             return Ok(*known);
@@ -195,10 +196,12 @@ impl Lowering<'_> {
         let low = self.builder.tensor(name, dims, to.scale / steps, 0);
         match from.low {
             None => {
-                self.builder.copy(name, from.high, high, self.every(from.high)).map_err(refused)?;
+                self.builder
+                    .copy(name, from.high, high, self.every(from.high))
+                    .map_err(FloatReason::Build)?;
                 self.builder
                     .subtract(name, [from.high, high], low, Clamp::FULL)
-                    .map_err(refused)?;
+                    .map_err(FloatReason::Build)?;
             }
             Some(given) => {
                 let Range { low: least, high: greatest } = given.reach;
@@ -207,11 +210,13 @@ impl Lowering<'_> {
                 let rest = self.builder.tensor(name, dims, rest.scale, rest.zero_point);
                 self.builder
                     .add(name, [from.high, given.tensor], high, Clamp::FULL)
-                    .map_err(refused)?;
+                    .map_err(FloatReason::Build)?;
                 self.builder
                     .subtract(name, [from.high, high], rest, Clamp::FULL)
-                    .map_err(refused)?;
-                self.builder.add(name, [rest, given.tensor], low, Clamp::FULL).map_err(refused)?;
+                    .map_err(FloatReason::Build)?;
+                self.builder
+                    .add(name, [rest, given.tensor], low, Clamp::FULL)
+                    .map_err(FloatReason::Build)?;
             }
         }
         let reach = Range { low: -to.scale / 2.0, high: to.scale / 2.0 };
@@ -221,14 +226,14 @@ impl Lowering<'_> {
     }
 
     /// Returns the int8 tensor of a value: the sum of the high and low tensors if it is int16.
-    pub(super) fn to_int8(&mut self, id: TensorId) -> Result<TensorId, String> {
+    pub(super) fn to_int8(&mut self, id: TensorId) -> Result<TensorId, FloatReason> {
         let Some(low) = self.low_tensors.get(&id).copied() else { return Ok(id) };
         if let Some(known) = self.rounded_to_int8.get(&id) {
             return Ok(*known);
         }
         let Quantization { scale, zero_point } = self.quantization_of(id);
         let sum = self.builder.tensor("", self.dims_of(id), scale, zero_point);
-        self.builder.add("", [id, low.tensor], sum, Clamp::FULL).map_err(refused)?;
+        self.builder.add("", [id, low.tensor], sum, Clamp::FULL).map_err(FloatReason::Build)?;
         self.rounded_to_int8.insert(id, sum);
         Ok(sum)
     }
@@ -240,7 +245,7 @@ impl Lowering<'_> {
         high: TensorId,
         low: LowTensor,
         order: &[usize],
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         self.low_tensors.insert(high, low);
         let view = StridedView::dense(Storage::Tensor(high), &self.fact_shape(value)?, order);
         self.note(value, view, Some(low.tensor));
