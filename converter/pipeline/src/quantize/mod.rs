@@ -28,6 +28,7 @@ use hardtack::Model;
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use self::calibrate::Calibration;
+use self::equalize::Parts;
 use self::float_reason::{FloatReason, Int16Reason};
 use self::lower::assemble;
 use self::partition::{FloatReasons, Int16Nodes};
@@ -89,17 +90,17 @@ pub(crate) fn quantize(
     settings.check()?;
     let mut rewriter = Rewriter::new(model);
     fuse::fuse(&mut rewriter);
-    let mut model = rewriter.finish();
+    let (mut model, mut parts) = (rewriter.finish(), Parts::new());
     if calibration && settings.equalize == Equalize::Auto {
         let placement = match settings.may_use_int16() {
             true => equalize::flow::FactorPlacement::AfterGate,
             false => equalize::flow::FactorPlacement::BeforeGate,
         };
-        model = equalize::equalize(model, samples, placement, progress)?;
+        (model, parts) = equalize::equalize(model, samples, placement, progress)?;
     }
 
-    let mut float_reasons = kept(&model, &settings.keep_float)?;
-    let mut int16 = int16_nodes(&model, &settings.int16)?;
+    let mut float_reasons = kept(&model, &parts, &settings.keep_float)?;
+    let mut int16 = int16_nodes(&model, &parts, &settings.int16)?;
     let partitions = partition::partitions(&model, &mut float_reasons);
     let within = partitions.iter().flat_map(|partition| &partition.nodes);
     let values = within.flat_map(|index| {
@@ -160,28 +161,35 @@ pub(crate) fn quantize(
 }
 
 /// Returns the nodes that the user keeps in float, and the unary element-wise ops that follow them.
-fn kept(model: &Model, names: &[String]) -> Result<FloatReasons, Error> {
-    let nodes = named(model, "--keep-float", names)?;
+fn kept(model: &Model, parts: &Parts, names: &[String]) -> Result<FloatReasons, Error> {
+    let nodes = named(model, parts, "--keep-float", names)?;
     Ok(nodes.into_iter().map(|node| (node, FloatReason::KeepFloat)).collect())
 }
 
-fn int16_nodes(model: &Model, int16: &Int16) -> Result<Int16Nodes, Error> {
+fn int16_nodes(model: &Model, parts: &Parts, int16: &Int16) -> Result<Int16Nodes, Error> {
     let nodes = match int16 {
         Int16::All => (0..model.graph.nodes.len()).collect(),
-        Int16::Nodes(names) => named(model, "--int16", names)?,
+        Int16::Nodes(names) => named(model, parts, "--int16", names)?,
     };
     Ok(nodes.into_iter().map(|node| (node, Int16Reason::Requested)).collect())
 }
 
-/// Returns the indices of the nodes with these names, and the unary element-wise ops after them.
-fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Error> {
+/// Returns the indices of the nodes with these names, and the unary element-wise ops after them. All
+/// parts of a split layer have its name.
+fn named(
+    model: &Model,
+    parts: &Parts,
+    option: &str,
+    names: &[String],
+) -> Result<Vec<usize>, Error> {
+    let whole_name = |name| parts.get(name).map_or(name, String::as_str);
     let mut found = Vec::new();
     for name in names {
         let nodes = &model.graph.nodes;
         let named = |index: &usize| {
             let node = &nodes[*index];
             let constant = matches!(node.operator, Operator::Constant(_));
-            node.name == *name || (!constant && equalize::whole_name(&node.name) == name)
+            node.name == *name || (!constant && whole_name(&node.name) == name)
         };
         let before = found.len();
         for index in (0..nodes.len()).filter(named) {
@@ -189,7 +197,7 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
         }
         if found.len() == before {
             let others = nodes.iter().filter(|n| !matches!(n.operator, Operator::Constant(_)));
-            let others = others.map(|node| equalize::whole_name(&node.name));
+            let others = others.map(|node| whole_name(&node.name));
             let mut similar: Vec<&str> = others
                 .filter(|other| {
                     let (a, b) = (other.to_lowercase(), name.to_lowercase());

@@ -23,9 +23,10 @@ use crate::graph::rewriter::Rewriter;
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::samples::SampleSource;
 
-pub(super) use self::split::whole_name;
+pub(super) use self::split::Parts;
 
-/// Scales the channels of a model where that reduces the estimated error. `progress` is called with
+/// Scales the channels of a model where that reduces the estimated error. Also returns the parts of
+/// split layers. `progress` is called with
 /// the number of processed samples and their total.
 ///
 /// # Errors
@@ -35,7 +36,7 @@ pub(super) fn equalize(
     samples: &dyn SampleSource,
     placement: FactorPlacement,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Model, Error> {
+) -> Result<(Model, Parts), Error> {
     let flow = flow::follow(&model, placement);
     let offloaded = OffloadedModel::new(model)?;
     let statistics = statistics::observe(&offloaded, &flow, samples, progress)?;
@@ -44,8 +45,8 @@ pub(super) fn equalize(
     Ok(apply(model, &flow, &factors))
 }
 
-/// Multiplies the channels of each unit by its factor.
-fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
+/// Multiplies the channels of each unit by its factor. Also returns the parts of split layers.
+fn apply(model: Model, flow: &Flow, factors: &[f32]) -> (Model, Parts) {
     let mut rewriter = Rewriter::new(model);
     for Scaled { node, input, layout, divided } in &flow.scaled {
         let of = |unit: &usize| if *divided { 1.0 / factors[*unit] } else { factors[*unit] };
@@ -67,10 +68,11 @@ fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
     for gate in &flow.gates {
         unscale(&mut rewriter, flow, gate, factors);
     }
+    let mut parts = Parts::new();
     for gate in &flow.split {
-        split::split(&mut rewriter, flow, gate, factors);
+        split::split(&mut rewriter, flow, gate, factors, &mut parts);
     }
-    rewriter.finish()
+    (rewriter.finish(), parts)
 }
 
 /// Divides the factors out of the channels that a sigmoid reads.
@@ -177,7 +179,7 @@ mod tests {
                 // Two of four channels share a factor, and so a part where a layer is split.
                 factors[*unit] = [0.03, 7.0, 0.03, 1.0, 19.0][index % 5];
             }
-            let scaled = apply(model.clone(), &flow, &factors);
+            let (scaled, _) = apply(model.clone(), &flow, &factors);
             let after = parity::outputs(&scaled, &samples).unwrap();
             assert!(parity::compare(&before, &after).of_range < 1e-5, "{placement:?}");
             // Limits and outputs have no factor, and a sigmoid reads unscaled channels.
@@ -254,7 +256,7 @@ mod tests {
             ..QuantizeOptions::default()
         });
         assert!(wide.int16.len() > 1);
-        assert!(wide.int16.iter().all(|node| node.node != name && whole_name(&node.node) == name));
+        assert!(wide.int16.iter().all(|node| node.node != name && node.node.starts_with(&name)));
         // The error suggests the layer's name in the source file, not those of its parts.
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
         let settings = QuantizeOptions { int16, ..QuantizeOptions::default() };
@@ -278,7 +280,7 @@ mod tests {
         let model = net.finish(&[&x]);
         let samples: Vec<Vec<Tensor>> =
             (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
-        let same =
+        let (same, _) =
             equalize(model.clone(), &samples, FactorPlacement::BeforeGate, &mut |_, _| {}).unwrap();
         let outputs = |model| parity::outputs(model, &samples).unwrap();
         assert_eq!(outputs(&model), outputs(&same));
