@@ -90,6 +90,7 @@ const QUANTIZE: &[&str] = &[
     "function",
     "fuse",
     "equalize",
+    "operators",
     "partition",
     "calibrate",
     "lower",

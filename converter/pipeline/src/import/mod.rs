@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::process::activity::STAGE;
 
 pub use error::{ImportError, UnsupportedOperator};
+#[cfg(test)]
+pub(crate) use unsupported::operator_names;
 
 /// The options of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ pub(crate) mod integer_io;
 mod layer_error;
 mod lower;
 mod mixed_precision;
+mod operators;
 mod partition;
 pub(crate) mod rounding;
 mod scale;

@@ -6,6 +6,7 @@ use hardtack::Model;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Operator, Outlet};
 
+use super::operators::{NodeKind, integer_form};
 use crate::graph::constants::{is_constant, variable_inputs};
 use crate::graph::shape::sample_shape;
 use crate::quantize::float_reason::{FloatReason, Int16Reason};
@@ -22,17 +23,6 @@ pub(super) type FloatReasons = HashMap<usize, FloatReason>;
 
 /// Indices of the nodes with int16 activations, and the reason for each.
 pub(super) type Int16Nodes = HashMap<usize, Int16Reason>;
-
-/// The role of a node in a partition.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum NodeKind {
-    /// Has weights. A partition needs at least one.
-    Layer,
-    /// Defines the scale of a value (QDQ).
-    Scale,
-    /// Any other node with an integer form.
-    Other,
-}
 
 /// Partitions the nodes that are not in `float_reasons`. Adds nodes without an integer form, or without
 /// a use for it, to `float_reasons`.
@@ -80,27 +70,7 @@ fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, FloatReason> {
     let kind = match &node.operator {
         Operator::Input | Operator::Constant(_) | Operator::Program(_) => return Ok(None),
         _ if is_constant(model, Outlet { node: index as u32, slot: 0 }) => return Ok(None),
-        Operator::Conv(_) | Operator::Einsum(_) => NodeKind::Layer,
-        Operator::QuantizeLinear(_) | Operator::DequantizeLinear(_) => NodeKind::Scale,
-        Operator::Binary(_)
-        | Operator::Unary(_)
-        | Operator::Select
-        | Operator::MaxPool(_)
-        | Operator::SumPool(_)
-        | Operator::Softmax(_)
-        | Operator::Resize(_)
-        | Operator::NearestUpsample(_)
-        | Operator::AddAxis(_)
-        | Operator::RemoveAxis(_)
-        | Operator::MoveAxis(_)
-        | Operator::Reshape(_)
-        | Operator::Broadcast(_)
-        | Operator::Slice(_)
-        | Operator::StridedSlice(_)
-        | Operator::Downsample(_)
-        | Operator::Concat(_)
-        | Operator::Pad(_) => NodeKind::Other,
-        _ => return Err(FloatReason::UnsupportedOperator),
+        operator => integer_form(operator).ok_or(FloatReason::UnsupportedOperator)?.kind,
     };
     let [fact] = &node.outputs[..] else { return Err(FloatReason::SeveralOutputs) };
     let batch = fact.shape.first().ok_or(FloatReason::NoBatch)?;

@@ -17,9 +17,9 @@ use hardtack_engine::program::{Clamp, TensorId, Walk};
 
 use super::strided_view::{Storage, StridedView};
 use super::{Lowering, dims};
-use crate::graph::constants::keeps_elements;
 use crate::graph::first_output;
 use crate::quantize::float_reason::FloatReason;
+use crate::quantize::operators::{Int16Form, integer_form};
 use crate::quantize::partition::Partition;
 use crate::quantize::scale::{Quantization, Range};
 
@@ -66,22 +66,14 @@ pub(super) fn int16_nodes(
         };
         let read =
             uses.get(&first_output(index)).is_some_and(|readers| readers.iter().any(reads_all));
-        let operator = &model.graph.nodes[index].operator;
-        let can = match operator {
-            Operator::Conv(_) | Operator::Einsum(_) | Operator::Unary(_) => asked(index),
-            // A sum is int16 if one of its terms was requested.
-            Operator::Binary(_) => {
-                let read = &model.graph.nodes[index].inputs;
-                asked(index) || read.iter().any(|term| asked(term.node as usize))
+        let node = &model.graph.nodes[index];
+        let can = match integer_form(&node.operator).map(|form| form.int16) {
+            None | Some(Int16Form::Rounded) => false,
+            Some(Int16Form::Requested) => asked(index),
+            Some(Int16Form::OfTerm) => {
+                asked(index) || node.inputs.iter().any(|term| asked(term.node as usize))
             }
-            Operator::Concat(_)
-            | Operator::MoveAxis(_)
-            | Operator::Slice(_)
-            | Operator::Downsample(_)
-            | Operator::StridedSlice(_)
-            | Operator::NearestUpsample(_)
-            | Operator::Resize(_) => true,
-            _ => keeps_elements(operator),
+            Some(Int16Form::Kept) => true,
         };
         if read && can {
             int16_nodes.insert(index);
