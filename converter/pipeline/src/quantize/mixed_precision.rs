@@ -69,88 +69,15 @@ pub(super) fn search(
     if integer.error <= budget {
         return Ok(());
     }
-    let layers: Vec<usize> = partition::partitions(model, float_reasons)
-        .iter()
-        .flat_map(|partition| partition.nodes.clone())
-        .filter(|index| {
-            matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
-        })
-        .collect();
-    // Each layer with the element-wise ops that follow it.
-    let groups: Vec<Vec<usize>> =
-        layers.iter().map(|layer| with_followers(model, *layer)).collect();
-    let count = groups.len();
+    let groups = groups(model, float_reasons);
     let measure = |formats: &[NumberFormat]| {
         let nodes = groups.iter().map(Vec::as_slice);
         search.measure(int16, float_reasons, nodes.zip(formats.iter().copied()))
     };
-    let alone = |layer: usize, format: NumberFormat| {
-        let mut formats = vec![NumberFormat::Float; count];
-        formats[layer] = format;
-        measure(&formats)
-    };
-    let int16_exceeds = measure(&vec![NumberFormat::Int16; count])?.error > budget;
-    let steps = count * (1 + usize::from(int16_exceeds));
-    let mut alones = Vec::new();
-    for layer in 0..count {
-        progress(alones.len() * steps / count, steps);
-        let int16 = int16_exceeds.then(|| alone(layer, NumberFormat::Int16)).transpose()?;
-        alones.push(LayerAlone { int8: alone(layer, NumberFormat::Int8)?, int16 });
-    }
-    // Errors of layers are nearly independent, so their squares add up. A layer alone often saves
-    // no time, because its values are converted before and after it; next to others it does.
-    let usual = float_seconds / count.max(1) as f64;
-    let worth = |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
-    let first = |of: &dyn Fn(&LayerAlone) -> f64| {
-        let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by(|a, b| of(&alones[*b]).total_cmp(&of(&alones[*a])));
-        order
-    };
-    let for_float = first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8)));
-    let for_int16 = first(&|alone| worth(&alone.int8));
-    // `float` layers in float, `int16_count` of the others in int16, and the rest in int8.
-    let mix = |float: usize, int16_count: usize| {
-        let mut formats = vec![NumberFormat::Int8; count];
-        for_float[..float].iter().for_each(|layer| formats[*layer] = NumberFormat::Float);
-        let others = for_int16.iter().filter(|layer| !for_float[..float].contains(layer));
-        others.take(int16_count).for_each(|layer| formats[*layer] = NumberFormat::Int16);
-        formats
-    };
-    let float = match int16_exceeds {
-        true => fewest(0..count, budget, |float| measure(&mix(float, count)))?,
-        false => 0,
-    };
-    let int16_count =
-        fewest(0..count - float, budget, |int16_count| measure(&mix(float, int16_count)))?;
-    let mut formats = mix(float, int16_count);
-    let mut reached = measure(&formats)?;
-    if reached.error > budget {
-        return Err(Error::Options(format!(
-            "--max-error {:.2} %: the error is still {:.2} % with all layers in float; \
-             allow a larger error",
-            100.0 * budget,
-            100.0 * reached.error
-        )));
-    }
-    // The last layers of each order need their form least.
-    let last = for_float[..float].iter().rev().chain(for_int16.iter().rev());
-    let last: Vec<usize> =
-        last.copied().filter(|layer| formats[*layer] != NumberFormat::Int8).collect();
-    for layer in last.into_iter().take(GIVEN_BACK) {
-        let cheaper: &[NumberFormat] = match formats[layer] {
-            NumberFormat::Float => &[NumberFormat::Int8, NumberFormat::Int16],
-            _ => &[NumberFormat::Int8],
-        };
-        for format in cheaper {
-            let kept = std::mem::replace(&mut formats[layer], *format);
-            let measured = measure(&formats)?;
-            if measured.error <= budget {
-                reached = measured;
-                break;
-            }
-            formats[layer] = kept;
-        }
-    }
+    let int16_exceeds = measure(&vec![NumberFormat::Int16; groups.len()])?.error > budget;
+    let alones = alones(groups.len(), int16_exceeds, &measure, progress)?;
+    let orders = Orders::of(&alones, float_seconds);
+    let (formats, reached) = fitted(&orders, int16_exceeds, budget, &measure)?;
     for ((nodes, alone), format) in groups.iter().zip(&alones).zip(formats) {
         let choice = FormatChoice {
             int8_error: alone.int8.error,
@@ -170,6 +97,125 @@ pub(super) fn search(
         }
     }
     Ok(())
+}
+
+/// Returns each layer of the partitions with the element-wise ops that follow it.
+fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Vec<usize>> {
+    let layer = |index: &usize| {
+        matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
+    };
+    let partitions = partition::partitions(model, float_reasons);
+    let layers = partitions.iter().flat_map(|partition| partition.nodes.clone()).filter(layer);
+    layers.map(|layer| with_followers(model, layer)).collect()
+}
+
+/// Measures mixes with a number format for each layer.
+type Measure<'m> = dyn Fn(&[NumberFormat]) -> Result<Measured, Error> + 'm;
+
+/// Measures each layer alone in int8, and in int16 if that does not meet the budget everywhere.
+fn alones(
+    count: usize,
+    int16_exceeds: bool,
+    measure: &Measure<'_>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<LayerAlone>, Error> {
+    let alone = |layer: usize, format: NumberFormat| {
+        let mut formats = vec![NumberFormat::Float; count];
+        formats[layer] = format;
+        measure(&formats)
+    };
+    let steps = count * (1 + usize::from(int16_exceeds));
+    let mut alones = Vec::new();
+    for layer in 0..count {
+        progress(alones.len() * steps / count, steps);
+        let int16 = int16_exceeds.then(|| alone(layer, NumberFormat::Int16)).transpose()?;
+        alones.push(LayerAlone { int8: alone(layer, NumberFormat::Int8)?, int16 });
+    }
+    Ok(alones)
+}
+
+/// The orders in which layers leave int8, those that need it most first.
+struct Orders {
+    /// The order in which layers become float.
+    float: Vec<usize>,
+    /// The order in which layers become int16.
+    int16: Vec<usize>,
+}
+
+impl Orders {
+    fn of(alones: &[LayerAlone], float_seconds: f64) -> Orders {
+        // Errors of layers are nearly independent, so their squares add up. A layer alone often
+        // saves no time, because its values are converted before and after it; next to others it
+        // does.
+        let usual = float_seconds / alones.len().max(1) as f64;
+        let worth =
+            |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
+        let first = |of: &dyn Fn(&LayerAlone) -> f64| {
+            let mut order: Vec<usize> = (0..alones.len()).collect();
+            order.sort_by(|a, b| of(&alones[*b]).total_cmp(&of(&alones[*a])));
+            order
+        };
+        Orders {
+            float: first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8))),
+            int16: first(&|alone| worth(&alone.int8)),
+        }
+    }
+
+    /// Returns the mix with `float` layers in float, `int16` of the others in int16, and the rest
+    /// in int8.
+    fn mix(&self, float: usize, int16: usize) -> Vec<NumberFormat> {
+        let mut formats = vec![NumberFormat::Int8; self.float.len()];
+        self.float[..float].iter().for_each(|layer| formats[*layer] = NumberFormat::Float);
+        let others = self.int16.iter().filter(|layer| !self.float[..float].contains(layer));
+        others.take(int16).for_each(|layer| formats[*layer] = NumberFormat::Int16);
+        formats
+    }
+}
+
+/// Returns the mix with the fewest layers in float and then in int16 that meets the budget, after
+/// layers that do not need their format are moved to a cheaper one.
+fn fitted(
+    orders: &Orders,
+    int16_exceeds: bool,
+    budget: f64,
+    measure: &Measure<'_>,
+) -> Result<(Vec<NumberFormat>, Measured), Error> {
+    let count = orders.float.len();
+    let float = match int16_exceeds {
+        true => fewest(0..count, budget, |float| measure(&orders.mix(float, count)))?,
+        false => 0,
+    };
+    let int16 = fewest(0..count - float, budget, |int16| measure(&orders.mix(float, int16)))?;
+    let mut formats = orders.mix(float, int16);
+    let mut reached = measure(&formats)?;
+    if reached.error > budget {
+        return Err(Error::Options(format!(
+            "--max-error {:.2} %: the error is still {:.2} % with all layers in float; \
+             allow a larger error",
+            100.0 * budget,
+            100.0 * reached.error
+        )));
+    }
+    // The last layers of each order need their format least.
+    let last = orders.float[..float].iter().rev().chain(orders.int16.iter().rev());
+    let last: Vec<usize> =
+        last.copied().filter(|layer| formats[*layer] != NumberFormat::Int8).collect();
+    for layer in last.into_iter().take(GIVEN_BACK) {
+        let cheaper: &[NumberFormat] = match formats[layer] {
+            NumberFormat::Float => &[NumberFormat::Int8, NumberFormat::Int16],
+            _ => &[NumberFormat::Int8],
+        };
+        for format in cheaper {
+            let kept = std::mem::replace(&mut formats[layer], *format);
+            let measured = measure(&formats)?;
+            if measured.error <= budget {
+                reached = measured;
+                break;
+            }
+            formats[layer] = kept;
+        }
+    }
+    Ok((formats, reached))
 }
 
 /// Returns the smallest number that meets the budget, or the end of the range if none does.

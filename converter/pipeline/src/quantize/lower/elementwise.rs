@@ -84,8 +84,7 @@ impl Lowering<'_> {
             Binary::Add => self.builder.add(name, operands, to, clamp),
             Binary::Subtract => self.builder.subtract(name, operands, to, clamp),
             _ => self.builder.multiply(name, operands, to, clamp),
-        }
-        .map_err(FloatReason::Build)?;
+        }?;
         self.written(last, to, &order)
     }
 
@@ -158,22 +157,20 @@ impl Lowering<'_> {
             zero_point,
         );
         let quantized = Weights::factors(factor).quantize(read.scale, &offset);
-        self.builder
-            .conv(
-                name,
-                &Layer {
-                    input,
-                    output,
-                    window: ONE_PIXEL,
-                    groups: count as u32,
-                    weights: &quantized.weights,
-                    weight_scales: &quantized.scales,
-                    bias: &quantized.bias,
-                    residual: None,
-                    clamp: quantization.clamp(chain.limits),
-                },
-            )
-            .map_err(FloatReason::Build)?;
+        self.builder.conv(
+            name,
+            &Layer {
+                input,
+                output,
+                window: ONE_PIXEL,
+                groups: count as u32,
+                weights: &quantized.weights,
+                weight_scales: &quantized.scales,
+                bias: &quantized.bias,
+                residual: None,
+                clamp: quantization.clamp(chain.limits),
+            },
+        )?;
         let shape = self.fact_shape(last)?;
         let flat = StridedView::dense(Storage::Tensor(output), &[count], &[0]);
         self.views.insert(last, flat.reshape(&shape));
@@ -202,7 +199,7 @@ impl Lowering<'_> {
         let from = self.dense(value, &order)?;
         let whole = Quantization { scale: 1.0 / 256.0, zero_point: -128 };
         let to = self.tensor(first_output(index), &order, whole)?;
-        self.builder.softmax(self.name(index), from, to).map_err(FloatReason::Build)?;
+        self.builder.softmax(self.name(index), from, to)?;
         self.written(first_output(index), to, &order)
     }
 }

@@ -99,12 +99,10 @@ impl Lowering<'_> {
         };
         let to = self.tensor(written, &order, quantization)?;
         let Quantization { scale, zero_point } = read;
-        self.builder
-            .lookup(self.name(written.node as usize), from, to, |real| {
-                let place = (real / scale).round() as i32 + i32::from(zero_point) + 128;
-                results[place.clamp(0, 255) as usize]
-            })
-            .map_err(FloatReason::Build)?;
+        self.builder.lookup(self.name(written.node as usize), from, to, |real| {
+            let place = (real / scale).round() as i32 + i32::from(zero_point) + 128;
+            results[place.clamp(0, 255) as usize]
+        })?;
         self.written(written, to, &order)?;
         Ok(true)
     }

@@ -165,22 +165,20 @@ impl Lowering<'_> {
                 self.gather(self.name(last.node as usize), &view, order, read)?
             }
         };
-        self.builder
-            .conv(
-                self.name(last.node as usize),
-                &Layer {
-                    input,
-                    output,
-                    window,
-                    groups: layer.groups,
-                    weights: &quantized.weights,
-                    weight_scales: &quantized.scales,
-                    bias: &quantized.bias,
-                    residual,
-                    clamp: quantization.clamp(chain.limits),
-                },
-            )
-            .map_err(FloatReason::Build)?;
+        self.builder.conv(
+            self.name(last.node as usize),
+            &Layer {
+                input,
+                output,
+                window,
+                groups: layer.groups,
+                weights: &quantized.weights,
+                weight_scales: &quantized.scales,
+                bias: &quantized.bias,
+                residual,
+                clamp: quantization.clamp(chain.limits),
+            },
+        )?;
         self.written(last, output, &layer.output_order)
     }
 }

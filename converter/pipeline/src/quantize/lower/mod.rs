@@ -326,8 +326,7 @@ impl<'a> Lowering<'a> {
             match source {
                 Storage::Port(port) => self.builder.quantize(name, port, id, walk),
                 Storage::Tensor(from) => self.builder.copy(name, from, id, walk),
-            }
-            .map_err(FloatReason::Build)?;
+            }?;
         }
         Ok(id)
     }

@@ -189,7 +189,7 @@ impl Lowering<'_> {
             let to = self.builder.get(from).expect("views refer to existing tensors");
             let dims = [to.height, to.width, to.channels];
             let to = self.builder.tensor(name, dims, prequantized.scale, prequantized.zero_point);
-            self.builder.lookup(name, from, to, |real| real).map_err(FloatReason::Build)?;
+            self.builder.lookup(name, from, to, |real| real)?;
             let chunks =
                 view.chunks.iter_mut().filter(|chunk| chunk.source == Storage::Tensor(from));
             chunks.for_each(|chunk| chunk.source = Storage::Tensor(to));

@@ -46,9 +46,7 @@ impl Lowering<'_> {
         let clamp = quantization.clamp(chain.limits);
         let include = pool.count_include_pad;
         let name = self.name(index);
-        self.builder
-            .average_pool(name, from, to, window, include, clamp)
-            .map_err(FloatReason::Build)?;
+        self.builder.average_pool(name, from, to, window, include, clamp)?;
         self.written(last, to, &order)
     }
 
@@ -79,7 +77,7 @@ impl Lowering<'_> {
         };
         let to = self.tensor(first_output(index), &order, quantization)?;
         let name = self.name(index);
-        self.builder.fill(name, to, value).map_err(FloatReason::Build)?;
+        self.builder.fill(name, to, value)?;
         let border: Vec<(usize, usize)> =
             pad.pads[1..].iter().map(|(b, a)| (*b as usize, *a as usize)).collect();
         let padded = view.within(&border).ok_or(FloatReason::Scattered)?;
@@ -88,8 +86,7 @@ impl Lowering<'_> {
             match source {
                 Storage::Port(port) => self.builder.quantize(name, port, to, walk),
                 Storage::Tensor(from) => self.builder.copy(name, from, to, walk),
-            }
-            .map_err(FloatReason::Build)?;
+            }?;
         }
         self.written(first_output(index), to, &order)
     }

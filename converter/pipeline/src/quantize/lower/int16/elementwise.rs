@@ -83,9 +83,7 @@ impl Lowering<'_> {
             Some(low) => lines(results, low.reach),
             None => results.iter().map(|result| Line { at: *result, slope: 0.0 }).collect(),
         };
-        self.builder
-            .lookup(name, of.high, high, |x| lines[place(x)].at)
-            .map_err(FloatReason::Build)?;
+        self.builder.lookup(name, of.high, high, |x| lines[place(x)].at)?;
         let lost = |x: f32| {
             let y = lines[place(x)].at;
             if y.is_finite() { y - to.real(to.integer(y)) } else { 0.0 }
@@ -94,7 +92,7 @@ impl Lowering<'_> {
         let Some(low) = of.low else {
             let reach = Range { low: -half, high: half };
             let rest = self.builder.tensor(name, dims, to.scale / STEPS, 0);
-            self.builder.lookup(name, of.high, rest, lost).map_err(FloatReason::Build)?;
+            self.builder.lookup(name, of.high, rest, lost)?;
             return self.written_int16(value, high, LowTensor { tensor: rest, reach }, order);
         };
         let steepest = lines.iter().fold(0f32, |steepest, line| steepest.max(line.slope.abs()));
@@ -106,14 +104,10 @@ impl Lowering<'_> {
         let moved = self.builder.tensor(name, dims, symmetric(farthest), 0);
         let rest = self.builder.tensor(name, dims, scale, 0);
         let sum = self.builder.tensor(name, dims, scale, 0);
-        self.builder.lookup(name, of.high, rest, lost).map_err(FloatReason::Build)?;
-        self.builder
-            .lookup(name, of.high, slopes, |x| lines[place(x)].slope)
-            .map_err(FloatReason::Build)?;
-        self.builder
-            .multiply(name, [slopes, low.tensor], moved, Clamp::FULL)
-            .map_err(FloatReason::Build)?;
-        self.builder.add(name, [rest, moved], sum, Clamp::FULL).map_err(FloatReason::Build)?;
+        self.builder.lookup(name, of.high, rest, lost)?;
+        self.builder.lookup(name, of.high, slopes, |x| lines[place(x)].slope)?;
+        self.builder.multiply(name, [slopes, low.tensor], moved, Clamp::FULL)?;
+        self.builder.add(name, [rest, moved], sum, Clamp::FULL)?;
         self.written_int16(value, high, LowTensor { tensor: sum, reach }, order)
     }
 
@@ -149,8 +143,7 @@ impl Lowering<'_> {
             match kind {
                 Binary::Subtract => self.builder.subtract(name, from, to, Clamp::FULL),
                 _ => self.builder.add(name, from, to, Clamp::FULL),
-            }
-            .map_err(FloatReason::Build)?;
+            }?;
         }
         let reach = Range { low: -to.scale, high: to.scale };
         self.written_int16(first_output(index), high, LowTensor { tensor: low, reach }, &order)

@@ -66,14 +66,7 @@ impl Lowering<'_> {
             return self.layer_of_two(layer, chain, base, low.tensor, added, two);
         }
         let residual = match input.low {
-            Some(low) => {
-                let Quantization { scale, zero_point } = Quantization::of(added);
-                let output = self.builder.tensor(name, dims, scale, zero_point);
-                let bias = &vec![0; quantized.bias.len()];
-                let layer = Layer { input: low.tensor, output, bias, clamp: Clamp::FULL, ..base };
-                self.builder.conv(name, &layer).map_err(FloatReason::Build)?;
-                Some(output)
-            }
+            Some(low) => Some(self.low_contribution(name, dims, low.tensor, added, base)?),
             None => None,
         };
         if int16.is_none() {
@@ -82,24 +75,10 @@ impl Lowering<'_> {
             return self.written(last, output, &layer.output_order);
         }
 
-        // With limits, the high tensor is rounded down, so the remainder is never negative and can
-        // be limited too: below the minimum high integer it is 0, above the maximum a whole step.
         let open = [chain.limits.low, chain.limits.high].iter().all(|limit| limit.is_infinite());
         let scale = to.scale / steps;
-        let mut bias = quantized.bias.clone();
-        let mut clamp = base.clamp;
-        let reach = if open {
-            Range { low: -to.scale / 2.0, high: to.scale / 2.0 }
-        } else {
-            let input_scale = self.quantization_of(input.high).scale;
-            for (bias, weight_scale) in bias.iter_mut().zip(&quantized.scales) {
-                *bias -= (0.5 * to.scale / (input_scale * weight_scale)).round() as i32;
-            }
-            if chain.limits.high.is_finite() {
-                clamp.high = clamp.high.saturating_sub(1).max(clamp.low);
-            }
-            Range { low: 0.0, high: to.scale }
-        };
+        let input_scale = self.quantization_of(input.high).scale;
+        let (bias, clamp, reach) = high_rounding(chain, quantized, base.clamp, to, input_scale);
         let high = self.tensor(last, &layer.output_order, to)?;
         let rounded = Layer { output: high, residual, bias: &bias, clamp, ..base };
         self.conv_with(name, &rounded, channels, false)?;
@@ -114,12 +93,27 @@ impl Lowering<'_> {
             Some(residual) => {
                 let rest = self.builder.tensor(name, dims, scale, zero(reach.low - added.high));
                 self.conv_with(name, &less(rest, Clamp::FULL), channels, true)?;
-                self.builder
-                    .add(name, [rest, residual], low, limits)
-                    .map_err(FloatReason::Build)?;
+                self.builder.add(name, [rest, residual], low, limits)?;
             }
         }
         self.written_int16(last, high, LowTensor { tensor: low, reach }, &layer.output_order)
+    }
+
+    /// Convolves the low input without the bias, to a tensor that is added to the high result.
+    fn low_contribution(
+        &mut self,
+        name: &str,
+        dims: [u32; 3],
+        input: TensorId,
+        added: Range,
+        base: Layer<'_>,
+    ) -> Result<TensorId, FloatReason> {
+        let Quantization { scale, zero_point } = Quantization::of(added);
+        let output = self.builder.tensor(name, dims, scale, zero_point);
+        let bias = &vec![0; base.bias.len()];
+        let layer = Layer { input, output, bias, clamp: Clamp::FULL, ..base };
+        self.builder.conv(name, &layer)?;
+        Ok(output)
     }
 
     /// Returns the scale of a layer's result before its limits and without the contribution of the
@@ -168,7 +162,7 @@ impl Lowering<'_> {
             let high = self.builder.tensor(name, dims, to.scale, zero_point);
             let rest = self.builder.tensor(name, dims, scale, 0);
             let layer = Layer { input, output: high, bias, clamp: Clamp::FULL, ..base };
-            self.builder.conv(name, &layer).map_err(FloatReason::Build)?;
+            self.builder.conv(name, &layer)?;
             let layer = Layer { output: rest, residual: Some(high), ..layer };
             self.conv_with(name, &layer, [self.dims_of(input)[2], dims[2]], true)?;
             tensors.push([high, rest]);
@@ -178,7 +172,7 @@ impl Lowering<'_> {
         let [of_high, of_low] = tensors[..] else { return Err(FloatReason::NoInt16Parts) };
         for (part, output) in [(0, high), (1, rest)] {
             let parts = [of_high[part], of_low[part]];
-            self.builder.add(name, parts, output, Clamp::FULL).map_err(FloatReason::Build)?;
+            self.builder.add(name, parts, output, Clamp::FULL)?;
         }
         let reach = Range { low: -to.scale, high: to.scale };
         let low = LowTensor { tensor: rest, reach };
@@ -209,6 +203,33 @@ impl Lowering<'_> {
         }
         .map_err(FloatReason::Build)
     }
+}
+
+/// Returns the bias and limits of the high tensor, and the range of what its rounding leaves.
+///
+/// With limits, the high tensor is rounded down, so the remainder is never negative and can be
+/// limited too: below the minimum high integer it is 0, above the maximum a whole step.
+fn high_rounding(
+    chain: &Chain,
+    quantized: &Quantized,
+    mut clamp: Clamp,
+    to: Quantization,
+    input_scale: f32,
+) -> (Vec<i32>, Clamp, Range) {
+    let open = [chain.limits.low, chain.limits.high].iter().all(|limit| limit.is_infinite());
+    let mut bias = quantized.bias.clone();
+    let reach = if open {
+        Range { low: -to.scale / 2.0, high: to.scale / 2.0 }
+    } else {
+        for (bias, weight_scale) in bias.iter_mut().zip(&quantized.scales) {
+            *bias -= (0.5 * to.scale / (input_scale * weight_scale)).round() as i32;
+        }
+        if chain.limits.high.is_finite() {
+            clamp.high = clamp.high.saturating_sub(1).max(clamp.low);
+        }
+        Range { low: 0.0, high: to.scale }
+    };
+    (bias, clamp, reach)
 }
 
 /// Returns a range that nearly always covers the layer's sums, over inputs in `reach`.

@@ -188,27 +188,17 @@ impl Lowering<'_> {
         let low = self.builder.tensor(name, dims, to.scale / steps, 0);
         match from.low {
             None => {
-                self.builder
-                    .copy(name, from.high, high, self.every(from.high))
-                    .map_err(FloatReason::Build)?;
-                self.builder
-                    .subtract(name, [from.high, high], low, Clamp::FULL)
-                    .map_err(FloatReason::Build)?;
+                self.builder.copy(name, from.high, high, self.every(from.high))?;
+                self.builder.subtract(name, [from.high, high], low, Clamp::FULL)?;
             }
             Some(given) => {
                 let Range { low: least, high: greatest } = given.reach;
                 let half = to.scale / 2.0;
                 let rest = Quantization::of(Range { low: -greatest - half, high: half - least });
                 let rest = self.builder.tensor(name, dims, rest.scale, rest.zero_point);
-                self.builder
-                    .add(name, [from.high, given.tensor], high, Clamp::FULL)
-                    .map_err(FloatReason::Build)?;
-                self.builder
-                    .subtract(name, [from.high, high], rest, Clamp::FULL)
-                    .map_err(FloatReason::Build)?;
-                self.builder
-                    .add(name, [rest, given.tensor], low, Clamp::FULL)
-                    .map_err(FloatReason::Build)?;
+                self.builder.add(name, [from.high, given.tensor], high, Clamp::FULL)?;
+                self.builder.subtract(name, [from.high, high], rest, Clamp::FULL)?;
+                self.builder.add(name, [rest, given.tensor], low, Clamp::FULL)?;
             }
         }
         let reach = Range { low: -to.scale / 2.0, high: to.scale / 2.0 };
@@ -225,7 +215,7 @@ impl Lowering<'_> {
         }
         let Quantization { scale, zero_point } = self.quantization_of(id);
         let sum = self.builder.tensor("", self.dims_of(id), scale, zero_point);
-        self.builder.add("", [id, low.tensor], sum, Clamp::FULL).map_err(FloatReason::Build)?;
+        self.builder.add("", [id, low.tensor], sum, Clamp::FULL)?;
         self.rounded_to_int8.insert(id, sum);
         Ok(sum)
     }
