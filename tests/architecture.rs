@@ -69,7 +69,7 @@ const CONVERTER: &[&str] = &[
     "graph",
     "model_limits",
     "samples",
-    "spilled_model",
+    "offloaded_model",
     "activations",
     "fold",
     "quantize",
@@ -82,6 +82,7 @@ const CONVERTER: &[&str] = &[
 
 /// The modules of `quantize` in the converter, in the same order.
 const QUANTIZE: &[&str] = &[
+    "float_reason",
     "scale",
     "weights",
     "statistics",
@@ -89,6 +90,7 @@ const QUANTIZE: &[&str] = &[
     "function",
     "fuse",
     "equalize",
+    "operators",
     "partition",
     "calibrate",
     "lower",

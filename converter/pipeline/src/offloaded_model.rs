@@ -75,6 +75,22 @@ impl OffloadedModel {
         Ok(OffloadedModel { model, offloaded, spool })
     }
 
+    /// Loads the model and removes the temporary file.
+    ///
+    /// # Errors
+    /// Returns an error if the weights cannot be read from the temporary file.
+    pub(crate) fn into_model(self) -> Result<Model, Error> {
+        self.load()
+    }
+
+    /// Loads the model, changes it and offloads the result.
+    ///
+    /// # Errors
+    /// Returns an error if a temporary file cannot be read or written.
+    pub(crate) fn map(self, change: impl FnOnce(Model) -> Model) -> Result<OffloadedModel, Error> {
+        OffloadedModel::new(change(self.into_model()?))
+    }
+
     /// Returns the integer programs.
     pub(crate) fn programs(&self) -> &[Program] {
         &self.model.programs

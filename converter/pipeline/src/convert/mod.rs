@@ -22,7 +22,7 @@ use crate::report::{
     FigureReport, FloatNode, GraphNode, LayerReport, PruneReport, Report, StageReport,
 };
 use crate::samples::{First, SampleSource as _, Samples};
-use crate::{guard, prune};
+use crate::{fold, guard, prune};
 
 /// The number of samples on which the outputs of stages are compared.
 const COMPARED_SAMPLES: usize = 4;
@@ -204,7 +204,7 @@ impl<'a> Conversion<'a> {
         samples: &Samples,
     ) -> Result<OffloadedModel, Error> {
         let began = self.begin("fold");
-        let folded = OffloadedModel::new(crate::fold::fold(self.without_blocks(original.load()?)))?;
+        let folded = original.map(|model| fold::fold(self.without_blocks(model)))?;
         let (difference, last_outputs) =
             self.check_parity("fold", &self.expected, &folded, samples)?;
         self.last_outputs = Some(last_outputs);
@@ -218,7 +218,7 @@ impl<'a> Conversion<'a> {
     fn without_blocks(&self, model: Model) -> Model {
         let changes = self.options.int8 || self.options.prune_channels.is_some();
         match changes || model.graph.nodes.iter().any(is_prequantized) {
-            true => crate::fold::real_blocks(model),
+            true => fold::real_blocks(model),
             false => model,
         }
     }

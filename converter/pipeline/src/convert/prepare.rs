@@ -27,50 +27,24 @@ impl Conversion<'_> {
     ) -> Result<Prepared, Error> {
         let began = self.begin("prepare");
         let before = match self.last_outputs.take() {
-            Some(last_outputs) => last_outputs,
+            Some(outputs) => outputs,
             None => parity::outputs(&model, &compared_samples(samples))?,
         };
-        let (model, mut stored) = match self.is_dynamic(model.graph()) {
-            true => {
-                let (model, stored) = self.quantize_dynamically(model.load()?);
-                (OffloadedModel::new(model)?, stored)
-            }
-            false => (model, Vec::new()),
+        let mut stored = Vec::new();
+        let model = match self.is_dynamic(model.graph()) {
+            true => model.map(|model| self.quantize_dynamically(model, &mut stored))?,
+            false => model,
         };
-        let products = match stored.is_empty() {
+        let dynamic = match stored.is_empty() {
             true => None,
             false => Some(parity::outputs(&model, &compared_samples(samples))?),
         };
-        let prepared = match hardtack::float::prepare(model.load()?) {
-            Ok(simpler) => Prepared { model: OffloadedModel::new(simpler)?, prepared: true },
-            Err(error) => {
-                self.warnings.push(format!(
-                    "the graph could not be simplified and is stored as imported, so loading takes \
-                     longer ({error})"
-                ));
-                Prepared { model, prepared: false }
-            }
-        };
-        let products = products.as_ref().unwrap_or(&before);
-        let (difference, _) = self.check_parity("prepare", products, &prepared.model, samples)?;
-        let mut model = prepared.model.load()?;
-        if self.options.float != FloatStorage::F32 {
-            model = storage::half_precision::to_16_bits(model, self.options.float);
-            stored.push(self.options.float.dtype().name());
-        }
-        let matrices = self.options.matrices();
-        if matrices != MatrixStorage::Float {
-            // With dynamic quantization, `multiply` has already allocated the bits.
-            let bits = self.options.matrix_bits().filter(|_| !self.options.dynamic);
-            let (with_integers, count) = storage::matrices::store(model, matrices, bits);
-            model = with_integers;
-            stored.extend((count > 0).then_some(matrices.name()));
-        }
-        let model = OffloadedModel::new(compact(storage::gather::gather_integers(model)))?;
-        let prepared = Prepared { model, ..prepared };
-        let mut of_range = difference;
+        let Prepared { model, prepared } = self.simplify(model)?;
+        let expected = dynamic.as_ref().unwrap_or(&before);
+        let (mut of_range, _) = self.check_parity("prepare", expected, &model, samples)?;
+        let model = model.map(|model| self.store(model, &mut stored))?;
         if !stored.is_empty() {
-            let after = parity::outputs(&prepared.model, &compared_samples(samples))?;
+            let after = parity::outputs(&model, &compared_samples(samples))?;
             of_range = parity::compare(&before, &after).of_range;
             let name = format!(
                 "largest difference by {} weights, of the output's range",
@@ -78,8 +52,39 @@ impl Conversion<'_> {
             );
             self.record_figure(&name, of_range, samples);
         }
-        self.end("prepare", began, &prepared.model, Some(of_range));
-        Ok(prepared)
+        self.end("prepare", began, &model, Some(of_range));
+        Ok(Prepared { model, prepared })
+    }
+
+    /// Simplifies the float graph for loading, or keeps it with a warning if that is impossible.
+    fn simplify(&mut self, model: OffloadedModel) -> Result<Prepared, Error> {
+        match hardtack::float::prepare(model.load()?) {
+            Ok(simpler) => Ok(Prepared { model: OffloadedModel::new(simpler)?, prepared: true }),
+            Err(error) => {
+                self.warnings.push(format!(
+                    "the graph could not be simplified and is stored as imported, so loading takes \
+                     longer ({error})"
+                ));
+                Ok(Prepared { model, prepared: false })
+            }
+        }
+    }
+
+    /// Converts float weights to their storage types. Appends the names of the types to `stored`.
+    fn store(&self, mut model: Model, stored: &mut Vec<&'static str>) -> Model {
+        if self.options.float != FloatStorage::F32 {
+            model = storage::half_precision::to_16_bits(model, self.options.float);
+            stored.push(self.options.float.dtype().name());
+        }
+        let matrices = self.options.matrices();
+        if matrices != MatrixStorage::Float {
+            // Dynamic quantization has already allocated the bits.
+            let bits = self.options.matrix_bits().filter(|_| !self.options.dynamic);
+            let (with_integers, count) = storage::matrices::store(model, matrices, bits);
+            model = with_integers;
+            stored.extend((count > 0).then_some(matrices.name()));
+        }
+        compact(storage::gather::gather_integers(model))
     }
 
     /// Returns whether the source or the user asks for dynamic quantization.
@@ -88,22 +93,21 @@ impl Conversion<'_> {
     }
 
     /// Applies dynamic quantization if requested, and fuses biases into all dynamically quantized
-    /// matmuls. Returns the name of their weights, if there are any. This must precede graph
-    /// simplification, which would hide matmuls.
-    fn quantize_dynamically(&mut self, mut model: Model) -> (Model, Vec<&'static str>) {
-        let mut stored = Vec::new();
+    /// matmuls. Appends the name of their weights to `stored`, if there are any. This must precede
+    /// graph simplification, which would hide matmuls.
+    fn quantize_dynamically(&mut self, mut model: Model, stored: &mut Vec<&'static str>) -> Model {
         if self.options.dynamic {
             let bits = self.options.matrix_bits();
             let (with_integers, _) = storage::matrices::store(model, MatrixStorage::Int8, bits);
-            let (with_products, count) = storage::dynamic::quantize_matmuls(with_integers);
-            model = with_products;
+            let (dynamic, count) = storage::dynamic::quantize_matmuls(with_integers);
+            model = dynamic;
             if count > 0 {
                 stored.push("dynamically multiplied");
             } else {
-                let sentence = "--dynamic: the model has no matmul with a large constant matrix";
-                self.warnings.push(sentence.into());
+                let warning = "--dynamic: the model has no matmul with a large constant matrix";
+                self.warnings.push(warning.into());
             }
         }
-        (storage::dynamic::fuse_biases(model), stored)
+        storage::dynamic::fuse_biases(model)
     }
 }

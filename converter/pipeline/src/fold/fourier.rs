@@ -47,58 +47,9 @@ fn transform(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let window = added(rewriter, format!("{name}.window"), window)?;
     let zero = Constant::Tensor(Tensor::new(&[], vec![0f32]).ok()?.into());
     let zero = added(rewriter, format!("{name}.zero"), zero)?;
-    let one = || Dim::Value(1);
-    let size = |size: usize| Dim::Value(size as i64);
-    let bins = frame / 2 + 1;
-    // Append imaginary parts of 0, transform, and move both parts to the channel axis.
-    let steps: [(&str, Operator, Vec<Dim>); 8] = [
-        ("parts", Operator::AddAxis(3), vec![batch.clone(), one(), length.clone(), one()]),
-        (
-            "complex",
-            Operator::Pad(Pad {
-                pads: vec![(0, 0), (0, 0), (0, 0), (0, 1)],
-                mode: PadMode::Constant(zero),
-            }),
-            vec![batch.clone(), one(), length, size(2)],
-        ),
-        (
-            "transform",
-            Operator::Stft(Stft {
-                axis: 2,
-                frame: frame as u64,
-                stride: u64::from(stride),
-                window: Some(window),
-            }),
-            vec![batch.clone(), one(), frames.clone(), size(frame), size(2)],
-        ),
-        (
-            "bins",
-            Operator::Slice(Slice { axis: 3, start: size(0), end: size(bins) }),
-            vec![batch.clone(), one(), frames.clone(), size(bins), size(2)],
-        ),
-        (
-            "apart",
-            Operator::MoveAxis((4, 1)),
-            vec![batch.clone(), size(2), one(), frames.clone(), size(bins)],
-        ),
-        (
-            "plain",
-            Operator::RemoveAxis(2),
-            vec![batch.clone(), size(2), frames.clone(), size(bins)],
-        ),
-        ("moved", Operator::MoveAxis((2, 3)), vec![batch, size(2), size(bins), frames]),
-        (
-            "joined",
-            Operator::Reshape(Reshape {
-                axis: 1,
-                from: vec![size(2), size(bins)],
-                to: vec![size(2 * bins)],
-            }),
-            result.shape.clone(),
-        ),
-    ];
+    let parts = Parts { frame, stride, window, zero, batch, length, frames };
     let mut last = input;
-    for (suffix, operator, shape) in steps {
+    for (suffix, operator, shape) in parts.steps(&result.shape) {
         last = rewriter.add(Node {
             name: format!("{name}.{suffix}"),
             operator,
@@ -108,6 +59,79 @@ fn transform(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     }
     rewriter.redirect(Outlet { node: index as u32, slot: 0 }, last);
     Some(())
+}
+
+/// What a transform consists of.
+struct Parts {
+    /// The number of samples of a frame.
+    frame: usize,
+    stride: u32,
+    /// The index of the constant with the window.
+    window: u32,
+    /// The index of the constant 0.
+    zero: u32,
+    batch: Dim,
+    /// The number of samples.
+    length: Dim,
+    /// The number of frames.
+    frames: Dim,
+}
+
+impl Parts {
+    /// Returns the operators of the transform, each with its name and the shape of its output.
+    fn steps(self, result: &[Dim]) -> [(&'static str, Operator, Vec<Dim>); 8] {
+        let Parts { frame, stride, window, zero, batch, length, frames } = self;
+        let one = || Dim::Value(1);
+        let size = |size: usize| Dim::Value(size as i64);
+        let bins = frame / 2 + 1;
+        // Append imaginary parts of 0, transform, and move both parts to the channel axis.
+        [
+            ("parts", Operator::AddAxis(3), vec![batch.clone(), one(), length.clone(), one()]),
+            (
+                "complex",
+                Operator::Pad(Pad {
+                    pads: vec![(0, 0), (0, 0), (0, 0), (0, 1)],
+                    mode: PadMode::Constant(zero),
+                }),
+                vec![batch.clone(), one(), length, size(2)],
+            ),
+            (
+                "transform",
+                Operator::Stft(Stft {
+                    axis: 2,
+                    frame: frame as u64,
+                    stride: u64::from(stride),
+                    window: Some(window),
+                }),
+                vec![batch.clone(), one(), frames.clone(), size(frame), size(2)],
+            ),
+            (
+                "bins",
+                Operator::Slice(Slice { axis: 3, start: size(0), end: size(bins) }),
+                vec![batch.clone(), one(), frames.clone(), size(bins), size(2)],
+            ),
+            (
+                "apart",
+                Operator::MoveAxis((4, 1)),
+                vec![batch.clone(), size(2), one(), frames.clone(), size(bins)],
+            ),
+            (
+                "plain",
+                Operator::RemoveAxis(2),
+                vec![batch.clone(), size(2), frames.clone(), size(bins)],
+            ),
+            ("moved", Operator::MoveAxis((2, 3)), vec![batch, size(2), size(bins), frames]),
+            (
+                "joined",
+                Operator::Reshape(Reshape {
+                    axis: 1,
+                    from: vec![size(2), size(bins)],
+                    to: vec![size(2 * bins)],
+                }),
+                result.to_vec(),
+            ),
+        ]
+    }
 }
 
 /// Returns the frame length of a convolution with the shape of a transform.

@@ -328,20 +328,20 @@ mod tests {
     use super::*;
 
     /// Returns the events for these lines of a child's stderr, and the child's final state.
-    fn heard(written: &[&str]) -> (Vec<String>, Watched) {
+    fn received(written: &[&str]) -> (Vec<String>, Watched) {
         let child = Command::new(std::env::current_exe().unwrap());
         let child = { child }.arg("--list").stdout(Stdio::null()).spawn().unwrap();
         let mut watched = Watched::new(child);
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         let mut listen = |event: Event<'_>| {
-            heard.push(match event {
+            received.push(match event {
                 Event::Text(text) => String::from_utf8(text.into()).unwrap(),
                 event => format!("{event:?}"),
             });
         };
         written.iter().for_each(|line| watched.line(line.as_bytes(), &mut listen));
         watched.child.wait().unwrap();
-        (heard, watched)
+        (received, watched)
     }
 
     #[test]
@@ -354,10 +354,10 @@ mod tests {
             "\u{1e}error a.onnx: one\u{1f}two\n",
             "warning: stage\n",
         ];
-        let (heard, watched) = heard(&lines);
+        let (received, watched) = received(&lines);
         let error = r#"Error("a.onnx: one\ntwo")"#;
         assert_eq!(
-            heard,
+            received,
             [r#"Stage("fold")"#, "Step(3, 10)", "Finished", error, "warning: stage\n"]
         );
         assert_eq!(watched.stage, "fold");
@@ -367,9 +367,9 @@ mod tests {
     fn last_words_are_held_back_until_more_text_follows() {
         let bomb = "memory allocation of 9 bytes failed\n";
         let frame = "   0: std::alloc::rust_oom\n";
-        let (words, watched) = heard(&["\n", bomb, frame]);
+        let (words, watched) = received(&["\n", bomb, frame]);
         assert!(words.is_empty() && watched.words == format!("\n{bomb}{frame}").as_bytes());
-        let (words, watched) = heard(&["\n", "words\n"]);
+        let (words, watched) = received(&["\n", "words\n"]);
         assert!(words == ["\nwords\n"] && watched.words.is_empty());
     }
 

@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::process::activity::STAGE;
 
 pub use error::{ImportError, UnsupportedOperator};
+#[cfg(test)]
+pub(crate) use unsupported::operator_names;
 
 /// The options of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +92,7 @@ pub struct SourceFile {
 /// ```
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     log::trace!(target: STAGE, "reading the file");
-    let proto::SourceFile { model: mut source, digest, bytes } = proto::read(path)?;
+    let proto::ModelFile { model: mut source, digest, bytes } = proto::read(path)?;
     limits::check(&source)?;
     let nodes = source.graph.as_ref().map_or(0, |graph| graph.node.len()) as u64;
     log::trace!(target: STAGE, "rewriting the graph");

@@ -19,7 +19,7 @@ const MAX_FILE: u64 = 1 << 31;
 const MAX_EXTERNAL: u64 = 1 << 34;
 
 /// A model as read from its file, with the elements of all tensors in `raw_data`.
-pub(super) struct SourceFile {
+pub(super) struct ModelFile {
     pub model: ModelProto,
     /// The SHA-256 digest of the file, followed by the bytes of external tensors.
     pub digest: [u8; 32],
@@ -28,7 +28,7 @@ pub(super) struct SourceFile {
 }
 
 /// Reads a model and checks its tensors.
-pub(super) fn read(path: &Path) -> Result<SourceFile, ImportError> {
+pub(super) fn read(path: &Path) -> Result<ModelFile, ImportError> {
     let io =
         |error: std::io::Error| ImportError::Read { path: path.into(), problem: error.to_string() };
     let file = std::fs::File::open(path).map_err(io)?;
@@ -62,7 +62,7 @@ pub(super) fn read(path: &Path) -> Result<SourceFile, ImportError> {
         each_node_tensor(&mut function.node, &mut |tensor| complete(tensor, &mut external))?;
     }
     let bytes = length + external.bytes;
-    Ok(SourceFile { model, digest: external.digest.finalize().into(), bytes })
+    Ok(ModelFile { model, digest: external.digest.finalize().into(), bytes })
 }
 
 /// Checks that a model's tensors fit in the memory limit, before external tensors are read. During

@@ -20,6 +20,23 @@ const MICROSOFT: &[&str] = &[
     "SkipSimplifiedLayerNormalization",
 ];
 
+/// Returns whether an operator of the default domain can be read.
+fn is_read(onnx: &Onnx, name: &str) -> bool {
+    // tract registers these without a domain, but they belong to other domains.
+    onnx.op_register.0.contains_key(name)
+        && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE | DYNAMIC_MAT_MUL)
+}
+
+/// Returns the sorted names of the operators of the default domain that can be read.
+#[cfg(test)]
+pub(crate) fn operator_names() -> Vec<String> {
+    let onnx = super::operators::onnx();
+    let names = onnx.op_register.0.keys().map(|name| name.to_string());
+    let mut names: Vec<String> = names.filter(|name| is_read(&onnx, name)).collect();
+    names.sort();
+    names
+}
+
 /// Returns the unsupported operators of a graph and its subgraphs, in order of appearance.
 pub(super) fn find(graph: &GraphProto, onnx: &Onnx) -> Vec<UnsupportedOperator> {
     let mut found = Vec::new();
@@ -31,11 +48,7 @@ fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) 
     for node in &graph.node {
         let name = node.op_type.as_str();
         let known = match node.domain.as_str() {
-            // tract registers these without a domain, but they belong to other domains.
-            "" | "ai.onnx" => {
-                onnx.op_register.0.contains_key(name)
-                    && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE | DYNAMIC_MAT_MUL)
-            }
+            "" | "ai.onnx" => is_read(onnx, name),
             scores::DOMAIN => name == "ArrayFeatureExtractor",
             "com.microsoft" => MICROSOFT.contains(&name),
             domain => domain == CUSTOM_DOMAIN && matches!(name, TREE_ENSEMBLE | DYNAMIC_MAT_MUL),

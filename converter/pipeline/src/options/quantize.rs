@@ -73,7 +73,7 @@ impl QuantizeOptions {
     }
 
     /// Returns whether a value may be int16.
-    pub fn may_have_16_bits(&self) -> bool {
+    pub fn may_use_int16(&self) -> bool {
         self.int16 != Int16::default() || self.max_error.is_some()
     }
 

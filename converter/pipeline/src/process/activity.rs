@@ -172,12 +172,12 @@ mod tests {
     #[test]
     fn tract_log_records_name_the_node() {
         let name = "mm";
-        let told = |words: fmt::Arguments<'_>| doing(&words);
-        assert_eq!(told(format_args!("Creating node {name}")).unwrap(), "reading node mm");
-        let step = told(format_args!("Running step {}, node #3 {name:?} MatMul", 7));
+        let activity = |words: fmt::Arguments<'_>| doing(&words);
+        assert_eq!(activity(format_args!("Creating node {name}")).unwrap(), "reading node mm");
+        let step = activity(format_args!("Running step {}, node #3 {name:?} MatMul", 7));
         assert_eq!(step.unwrap(), "running node #3 \"mm\" MatMul");
-        assert_eq!(told(format_args!("  use input {name:?}")), None);
-        assert_eq!(told(format_args!("Run")), None);
+        assert_eq!(activity(format_args!("  use input {name:?}")), None);
+        assert_eq!(activity(format_args!("Run")), None);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use hardtack_bundle::graph::Outlet;
 use super::flow::Flow;
 use super::groups::Group;
 use super::matrix::{add_products, cholesky, dot, inverse, solve};
-use super::moments::{Centred, Moments};
 use super::patches::Channelwise;
+use super::second_order::{Covariance, SecondOrder};
 use crate::activations::Observer;
 use crate::error::Error;
 use crate::graph::channels::{Layer, Unit};
@@ -44,23 +44,26 @@ pub(super) fn covariances(
     layers: &[&Layer],
     samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize),
-) -> Result<HashMap<Outlet, Centred>, Error> {
+) -> Result<HashMap<Outlet, Covariance>, Error> {
     let mut observer = Observer::new(model, layers.iter().map(|layer| layer.input));
-    let mut moments: HashMap<Outlet, Moments> = HashMap::new();
+    let mut second_order: HashMap<Outlet, SecondOrder> = HashMap::new();
     for (index, sample) in each(samples).enumerate() {
         observer.run(&sample?, |outlet, shape, values| {
             let Some(layer) = layers.iter().find(|layer| layer.input == outlet) else { return };
             let size = (layer.reads.len(), 0);
             let axis = layer.channel_axes.0;
             let Some(input) = Channelwise::new(shape, values, axis) else { return };
-            let moments = moments.entry(outlet).or_insert_with(|| Moments::new(size));
+            let second_order = second_order.entry(outlet).or_insert_with(|| SecondOrder::new(size));
             for place in spread(input.places(), PLACES, index) {
-                moments.add(|x, _| x.extend(input.at(place)));
+                second_order.add(|x, _| x.extend(input.at(place)));
             }
         })?;
         progress(index + 1);
     }
-    Ok(moments.into_iter().map(|(outlet, moments)| (outlet, moments.finish(true))).collect())
+    Ok(second_order
+        .into_iter()
+        .map(|(outlet, second_order)| (outlet, second_order.finish(true)))
+        .collect())
 }
 
 /// Returns at most `most` positions, evenly spaced, with another offset for each sample.
@@ -74,7 +77,7 @@ pub(super) fn curve(
     model: &Model,
     flow: &Flow,
     group: &Group,
-    covariances: &HashMap<Outlet, Centred>,
+    covariances: &HashMap<Outlet, Covariance>,
 ) -> Option<Curve> {
     let mut readers = group
         .readers
@@ -110,7 +113,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(model: &Model, layer: &Layer, covariance: &Centred) -> Option<Reader> {
+    fn new(model: &Model, layer: &Layer, covariance: &Covariance) -> Option<Reader> {
         let inputs = layer.reads.len();
         let kernel = Channelwise::of(float_tensor(model, layer.kernel(model))?, layer.axes.1)?;
         let rows: Vec<f32> = (0..kernel.places()).flat_map(|place| kernel.at(place)).collect();

@@ -7,10 +7,10 @@ mod groups;
 mod importance;
 mod latency;
 mod matrix;
-mod moments;
 mod patches;
 mod reconstruct;
 mod search;
+mod second_order;
 mod shrink;
 #[cfg(test)]
 mod tests;

@@ -9,8 +9,8 @@ use hardtack_bundle::graph::{Binary, Operator, Outlet};
 use super::flow::{Flow, follow};
 use super::importance::spread;
 use super::matrix::{dot, solve};
-use super::moments::{Centred, Moments};
 use super::patches::{Channelwise, Patches};
+use super::second_order::{Covariance, SecondOrder};
 use crate::activations::Observer;
 use crate::error::Error;
 use crate::graph::channels::Layer;
@@ -97,7 +97,7 @@ impl Pair<'_> {
         let inputs = kernel.len() / outputs.max(1);
         let mut first = Observer::new(self.original, [before.output()]);
         let mut second = Observer::new(self.pruned, [after.output(), after.input]);
-        let mut moments = Moments::new((inputs, outputs));
+        let mut second_order = SecondOrder::new((inputs, outputs));
         let places = (PLACES * inputs).div_ceil(samples.count());
         for (index, sample) in each(samples).enumerate() {
             let sample = sample?;
@@ -115,15 +115,15 @@ impl Pair<'_> {
                 return Ok(None);
             };
             for place in spread(patches.places(), places, index) {
-                moments.add(|x, y| {
+                second_order.add(|x, y| {
                     patches.append(place, x);
                     let both = wanted.at(place).zip(&before.makes);
                     y.extend(both.filter(|(_, unit)| self.kept[**unit]).map(|(value, _)| value));
                 });
             }
         }
-        let moments = moments.finish(self.bias().is_some());
-        Ok(solved(&moments, &self.rows(kernel)))
+        let second_order = second_order.finish(self.bias().is_some());
+        Ok(solved(&second_order, &self.rows(kernel)))
     }
 
     /// Returns the weights in rows of output channels, ordered by input channel and window element.
@@ -212,15 +212,15 @@ fn added(model: &Model, outlet: Outlet) -> Option<(usize, usize)> {
 
 /// Solves for the rows that best reproduce the wanted outputs, starting from `old`. Returns `None`
 /// if the system cannot be solved.
-fn solved(moments: &Centred, old: &[f64]) -> Option<Fitted> {
-    let (inputs, outputs) = moments.size;
-    let places = moments.count / inputs.max(1) as f64;
-    let factor = moments.factor(RIDGE)?;
+fn solved(second_order: &Covariance, old: &[f64]) -> Option<Fitted> {
+    let (inputs, outputs) = second_order.size;
+    let places = second_order.count / inputs.max(1) as f64;
+    let factor = second_order.factor(RIDGE)?;
     let mut rows = old.to_vec();
     let mut explained = 0.0;
     for (output, row) in rows.chunks_exact_mut(inputs).enumerate() {
-        let wanted = |input: usize| moments.xy[input * outputs + output];
-        let line = |input: usize| &moments.xx[input * inputs..][..inputs];
+        let wanted = |input: usize| second_order.xy[input * outputs + output];
+        let line = |input: usize| &second_order.xx[input * inputs..][..inputs];
         let mut change: Vec<f64> =
             (0..inputs).map(|input| wanted(input) - dot(line(input), row)).collect();
         solve(&factor, &mut change);
@@ -232,8 +232,8 @@ fn solved(moments: &Centred, old: &[f64]) -> Option<Fitted> {
     if !rows.iter().all(|weight| weight.is_finite()) {
         return None;
     }
-    let offset = |(row, mean): (&[f64], &f64)| mean - dot(row, &moments.means.0);
-    let offset = rows.chunks_exact(inputs).zip(&moments.means.1).map(offset).collect();
-    let error = (moments.yy - explained).max(0.0) / moments.yy.max(f64::MIN_POSITIVE);
+    let offset = |(row, mean): (&[f64], &f64)| mean - dot(row, &second_order.means.0);
+    let offset = rows.chunks_exact(inputs).zip(&second_order.means.1).map(offset).collect();
+    let error = (second_order.yy - explained).max(0.0) / second_order.yy.max(f64::MIN_POSITIVE);
     Some(Fitted { rows, offset, error, places })
 }

@@ -4,6 +4,7 @@ use hardtack::{Constant, Model, Tensor};
 use hardtack_bundle::graph::{Dim, Fact, Node, Operator, Outlet};
 
 use crate::graph::constants::{float_elements, is_constant};
+use crate::quantize::float_reason::FloatReason;
 
 /// The number of points that a function is sampled at; it is interpolated linearly between them.
 const POINTS: usize = 1 << 13;
@@ -15,16 +16,16 @@ pub(super) fn evaluate(
     index: usize,
     inputs: Vec<Tensor>,
     count: usize,
-) -> Result<Tensor, String> {
+) -> Result<Tensor, FloatReason> {
     let node = &model.graph.nodes[index];
     let inputs: Vec<Constant> =
         inputs.into_iter().map(|tensor| Constant::Tensor(tensor.into())).collect();
     let fact = Fact { dtype: node.outputs[0].dtype, shape: vec![Dim::Value(count as i64)] };
     let probe = Node { outputs: vec![fact], ..node.clone() };
     let results = hardtack::float::evaluate(model, &probe, &inputs);
-    match results.map_err(|error| error.to_string())?.into_iter().next() {
+    match results.map_err(|error| FloatReason::Evaluation(error.to_string()))?.into_iter().next() {
         Some(Constant::Tensor(tensor)) if tensor.len() == count => Ok((*tensor).clone()),
-        _ => Err("it is not a unary element-wise op".into()),
+        _ => Err(FloatReason::NotElementWise),
     }
 }
 

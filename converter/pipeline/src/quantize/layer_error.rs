@@ -10,7 +10,7 @@ use hardtack_kernels::ReferenceKernels;
 
 use super::calibrate::Calibration;
 use super::function::Function;
-use super::lower::strided_view::View;
+use super::lower::strided_view::StridedView;
 use super::lower::{Lowered, Written};
 use super::scale::Range;
 use crate::activations::Observer;
@@ -89,7 +89,7 @@ pub(super) fn measure(
                 spread: calibration
                     .histograms
                     .get(&written.outlet)
-                    .map(|values| values.spread(PARTS)),
+                    .map(|values| values.report(PARTS)),
                 weights: written.weights.clone(),
             })
         })
@@ -125,7 +125,7 @@ fn parse(lowered: &Lowered) -> Program<&[u8]> {
 /// The integers that a step wrote on one sample.
 struct Integers<'l> {
     outlet: &'l Outlet,
-    view: &'l View,
+    view: &'l StridedView,
     /// The index of the integers in the spill file.
     place: usize,
     high: Part,

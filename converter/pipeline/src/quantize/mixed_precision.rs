@@ -8,9 +8,10 @@ use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use super::calibrate::Calibration;
+use super::float_reason::{FloatReason, FormatChoice, Int16Reason};
 use super::function;
 use super::lower::assemble;
-use super::partition::{self, Int16Nodes, Refused};
+use super::partition::{self, FloatReasons, Int16Nodes};
 use crate::error::Error;
 use crate::samples::{First, SampleSource, each};
 
@@ -32,7 +33,7 @@ struct Measured {
 
 /// The number format of a layer and the element-wise ops that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum NumberFormat {
     Int8,
     /// INT8 weights with int16 activations.
     Int16,
@@ -40,7 +41,7 @@ enum Form {
 }
 
 /// The measurements with one layer quantized and all others in float.
-struct Alone {
+struct LayerAlone {
     /// The layer in int8.
     int8: Measured,
     /// The layer in int16; `None` if int16 everywhere meets the budget.
@@ -55,7 +56,7 @@ struct Alone {
 pub(super) fn search(
     model: &Model,
     calibration: &Calibration,
-    (int16, refused): (&mut Int16Nodes, &mut Refused),
+    (int16, float_reasons): (&mut Int16Nodes, &mut FloatReasons),
     samples: &dyn SampleSource,
     budget: f64,
     progress: &mut dyn FnMut(usize, usize),
@@ -64,64 +65,129 @@ pub(super) fn search(
     let mut search = Search { model, calibration, samples, float: Vec::new() };
     let (outputs, float_seconds) = search.run(model)?;
     search.float = outputs;
-    let integer = search.measure(int16, refused, [].into_iter())?;
+    let integer = search.measure(int16, float_reasons, [].into_iter())?;
     if integer.error <= budget {
         return Ok(());
     }
-    let layers: Vec<usize> = partition::regions(model, refused)
-        .iter()
-        .flat_map(|region| region.nodes.clone())
-        .filter(|index| {
-            matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
-        })
-        .collect();
-    // Each layer with the element-wise ops that follow it.
-    let groups: Vec<Vec<usize>> =
-        layers.iter().map(|layer| with_followers(model, *layer)).collect();
-    let count = groups.len();
-    let measure = |forms: &[Form]| {
+    let groups = groups(model, float_reasons);
+    let measure = |formats: &[NumberFormat]| {
         let nodes = groups.iter().map(Vec::as_slice);
-        search.measure(int16, refused, nodes.zip(forms.iter().copied()))
+        search.measure(int16, float_reasons, nodes.zip(formats.iter().copied()))
     };
-    let alone = |layer: usize, form: Form| {
-        let mut forms = vec![Form::Float; count];
-        forms[layer] = form;
-        measure(&forms)
+    let int16_exceeds = measure(&vec![NumberFormat::Int16; groups.len()])?.error > budget;
+    let alones = alones(groups.len(), int16_exceeds, &measure, progress)?;
+    let orders = Orders::of(&alones, float_seconds);
+    let (formats, reached) = fitted(&orders, int16_exceeds, budget, &measure)?;
+    for ((nodes, alone), format) in groups.iter().zip(&alones).zip(formats) {
+        let choice = FormatChoice {
+            int8_error: alone.int8.error,
+            int16_error: alone.int16.map(|int16| int16.error),
+            saved_seconds: float_seconds - alone.int8.seconds,
+            mix: (reached.error, reached.seconds),
+            int8: (integer.error, integer.seconds),
+        };
+        for node in nodes {
+            match format {
+                NumberFormat::Int8 => {}
+                NumberFormat::Int16 => drop(int16.insert(*node, Int16Reason::ErrorBudget(choice))),
+                NumberFormat::Float => {
+                    drop(float_reasons.insert(*node, FloatReason::ErrorBudget(choice)))
+                }
+            };
+        }
+    }
+    Ok(())
+}
+
+/// Returns each layer of the partitions with the element-wise ops that follow it.
+fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Vec<usize>> {
+    let layer = |index: &usize| {
+        matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
     };
-    let narrow = measure(&vec![Form::Int16; count])?.error > budget;
-    let steps = count * (1 + usize::from(narrow));
+    let partitions = partition::partitions(model, float_reasons);
+    let layers = partitions.iter().flat_map(|partition| partition.nodes.clone()).filter(layer);
+    layers.map(|layer| with_followers(model, layer)).collect()
+}
+
+/// Measures mixes with a number format for each layer.
+type Measure<'m> = dyn Fn(&[NumberFormat]) -> Result<Measured, Error> + 'm;
+
+/// Measures each layer alone in int8, and in int16 if that does not meet the budget everywhere.
+fn alones(
+    count: usize,
+    int16_exceeds: bool,
+    measure: &Measure<'_>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<LayerAlone>, Error> {
+    let alone = |layer: usize, format: NumberFormat| {
+        let mut formats = vec![NumberFormat::Float; count];
+        formats[layer] = format;
+        measure(&formats)
+    };
+    let steps = count * (1 + usize::from(int16_exceeds));
     let mut alones = Vec::new();
     for layer in 0..count {
         progress(alones.len() * steps / count, steps);
-        let int16 = narrow.then(|| alone(layer, Form::Int16)).transpose()?;
-        alones.push(Alone { int8: alone(layer, Form::Int8)?, int16 });
+        let int16 = int16_exceeds.then(|| alone(layer, NumberFormat::Int16)).transpose()?;
+        alones.push(LayerAlone { int8: alone(layer, NumberFormat::Int8)?, int16 });
     }
-    // Errors of layers are nearly independent, so their squares add up. A layer alone often saves
-    // no time, because its values are converted before and after it; next to others it does.
-    let usual = float_seconds / count.max(1) as f64;
-    let worth = |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
-    let first = |of: &dyn Fn(&Alone) -> f64| {
-        let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by(|a, b| of(&alones[*b]).total_cmp(&of(&alones[*a])));
-        order
-    };
-    let for_float = first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8)));
-    let for_int16 = first(&|alone| worth(&alone.int8));
-    // `float` layers in float, `wide` of the others in int16, and the rest in int8.
-    let mix = |float: usize, wide: usize| {
-        let mut forms = vec![Form::Int8; count];
-        for_float[..float].iter().for_each(|layer| forms[*layer] = Form::Float);
-        let others = for_int16.iter().filter(|layer| !for_float[..float].contains(layer));
-        others.take(wide).for_each(|layer| forms[*layer] = Form::Int16);
-        forms
-    };
-    let float = match narrow {
-        true => fewest(0..count, budget, |float| measure(&mix(float, count)))?,
+    Ok(alones)
+}
+
+/// The orders in which layers leave int8, those that need it most first.
+struct Orders {
+    /// The order in which layers become float.
+    float: Vec<usize>,
+    /// The order in which layers become int16.
+    int16: Vec<usize>,
+}
+
+impl Orders {
+    fn of(alones: &[LayerAlone], float_seconds: f64) -> Orders {
+        // Errors of layers are nearly independent, so their squares add up. A layer alone often
+        // saves no time, because its values are converted before and after it; next to others it
+        // does.
+        let usual = float_seconds / alones.len().max(1) as f64;
+        let worth =
+            |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
+        let first = |of: &dyn Fn(&LayerAlone) -> f64| {
+            let mut order: Vec<usize> = (0..alones.len()).collect();
+            order.sort_by(|a, b| of(&alones[*b]).total_cmp(&of(&alones[*a])));
+            order
+        };
+        Orders {
+            float: first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8))),
+            int16: first(&|alone| worth(&alone.int8)),
+        }
+    }
+
+    /// Returns the mix with `float` layers in float, `int16` of the others in int16, and the rest
+    /// in int8.
+    fn mix(&self, float: usize, int16: usize) -> Vec<NumberFormat> {
+        let mut formats = vec![NumberFormat::Int8; self.float.len()];
+        self.float[..float].iter().for_each(|layer| formats[*layer] = NumberFormat::Float);
+        let others = self.int16.iter().filter(|layer| !self.float[..float].contains(layer));
+        others.take(int16).for_each(|layer| formats[*layer] = NumberFormat::Int16);
+        formats
+    }
+}
+
+/// Returns the mix with the fewest layers in float and then in int16 that meets the budget, after
+/// layers that do not need their format are moved to a cheaper one.
+fn fitted(
+    orders: &Orders,
+    int16_exceeds: bool,
+    budget: f64,
+    measure: &Measure<'_>,
+) -> Result<(Vec<NumberFormat>, Measured), Error> {
+    let count = orders.float.len();
+    let float = match int16_exceeds {
+        true => fewest(0..count, budget, |float| measure(&orders.mix(float, count)))?,
         false => 0,
     };
-    let wide = fewest(0..count - float, budget, |wide| measure(&mix(float, wide)))?;
-    let mut forms = mix(float, wide);
-    let mut reached = measure(&forms)?;
+    let int16 = fewest(0..count - float, budget, |int16| measure(&orders.mix(float, int16)))?;
+    let mut formats = orders.mix(float, int16);
+    let mut reached = measure(&formats)?;
     if reached.error > budget {
         return Err(Error::Options(format!(
             "--max-error {:.2} %: the error is still {:.2} % with all layers in float; \
@@ -130,46 +196,26 @@ pub(super) fn search(
             100.0 * reached.error
         )));
     }
-    // The last layers of each order need their form least.
-    let last = for_float[..float].iter().rev().chain(for_int16.iter().rev());
-    let last: Vec<usize> = last.copied().filter(|layer| forms[*layer] != Form::Int8).collect();
+    // The last layers of each order need their format least.
+    let last = orders.float[..float].iter().rev().chain(orders.int16.iter().rev());
+    let last: Vec<usize> =
+        last.copied().filter(|layer| formats[*layer] != NumberFormat::Int8).collect();
     for layer in last.into_iter().take(GIVEN_BACK) {
-        let cheaper: &[Form] = match forms[layer] {
-            Form::Float => &[Form::Int8, Form::Int16],
-            _ => &[Form::Int8],
+        let cheaper: &[NumberFormat] = match formats[layer] {
+            NumberFormat::Float => &[NumberFormat::Int8, NumberFormat::Int16],
+            _ => &[NumberFormat::Int8],
         };
-        for form in cheaper {
-            let kept = std::mem::replace(&mut forms[layer], *form);
-            let measured = measure(&forms)?;
+        for format in cheaper {
+            let kept = std::mem::replace(&mut formats[layer], *format);
+            let measured = measure(&formats)?;
             if measured.error <= budget {
                 reached = measured;
                 break;
             }
-            forms[layer] = kept;
+            formats[layer] = kept;
         }
     }
-    let percent = |error: f64| format!("{:.2} %", 100.0 * error);
-    for ((nodes, alone), form) in groups.iter().zip(&alones).zip(forms) {
-        let reason = format!(
-            "int8 in this layer alone causes an output error of {}{} and saves {:.0} µs per run; \
-             the chosen mix has an error of {} at {:.0} µs per run, instead of {} at {:.0} µs",
-            percent(alone.int8.error),
-            alone.int16.map_or(String::new(), |wide| format!(" (int16: {})", percent(wide.error))),
-            1e6 * (float_seconds - alone.int8.seconds).max(0.0),
-            percent(reached.error),
-            1e6 * reached.seconds,
-            percent(integer.error),
-            1e6 * integer.seconds,
-        );
-        for node in nodes {
-            match form {
-                Form::Int8 => continue,
-                Form::Int16 => int16.insert(*node, reason.clone()),
-                Form::Float => refused.insert(*node, reason.clone()),
-            };
-        }
-    }
-    Ok(())
+    Ok((formats, reached))
 }
 
 /// Returns the smallest number that meets the budget, or the end of the range if none does.
@@ -209,21 +255,25 @@ impl Search<'_> {
     fn measure<'n>(
         &self,
         int16: &Int16Nodes,
-        refused: &Refused,
-        forms: impl Iterator<Item = (&'n [usize], Form)>,
+        float_reasons: &FloatReasons,
+        formats: impl Iterator<Item = (&'n [usize], NumberFormat)>,
     ) -> Result<Measured, Error> {
-        let (mut int16, mut refused) = (int16.clone(), refused.clone());
-        for (nodes, form) in forms {
-            let told = nodes.iter().map(|node| (*node, String::new()));
-            match form {
-                Form::Int8 => {}
-                Form::Int16 => int16.extend(told),
-                Form::Float => refused.extend(told),
+        let (mut int16, mut float_reasons) = (int16.clone(), float_reasons.clone());
+        for (nodes, format) in formats {
+            let nodes = nodes.iter().copied();
+            match format {
+                NumberFormat::Int8 => {}
+                NumberFormat::Int16 => {
+                    int16.extend(nodes.map(|node| (node, Int16Reason::Requested)))
+                }
+                NumberFormat::Float => {
+                    float_reasons.extend(nodes.map(|node| (node, FloatReason::KeepFloat)))
+                }
             }
         }
-        let (regions, lowered) =
-            assemble::lower(self.model, self.calibration, &int16, &mut refused);
-        let mixed = assemble::assemble(self.model.clone(), &regions, lowered);
+        let (partitions, lowered) =
+            assemble::lower(self.model, self.calibration, &int16, &mut float_reasons);
+        let mixed = assemble::assemble(self.model.clone(), &partitions, lowered);
         let (outputs, seconds) = self.run(&mixed)?;
         Ok(Measured { error: relative_error(&self.float, &outputs), seconds })
     }

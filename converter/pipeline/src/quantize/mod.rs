@@ -9,12 +9,14 @@
 pub(crate) mod arena;
 mod calibrate;
 mod equalize;
+pub(crate) mod float_reason;
 mod function;
 mod fuse;
 pub(crate) mod integer_io;
 mod layer_error;
 mod lower;
 mod mixed_precision;
+mod operators;
 mod partition;
 pub(crate) mod rounding;
 mod scale;
@@ -27,8 +29,10 @@ use hardtack::Model;
 use hardtack_bundle::graph::{Operator, Outlet};
 
 use self::calibrate::Calibration;
+use self::equalize::Parts;
+use self::float_reason::{FloatReason, Int16Reason};
 use self::lower::assemble;
-use self::partition::{Int16Nodes, Refused};
+use self::partition::{FloatReasons, Int16Nodes};
 use crate::activations::Observer;
 use crate::error::Error;
 use crate::graph::constants::variable_inputs;
@@ -87,25 +91,28 @@ pub(crate) fn quantize(
     settings.check()?;
     let mut rewriter = Rewriter::new(model);
     fuse::fuse(&mut rewriter);
-    let mut model = rewriter.finish();
+    let (mut model, mut parts) = (rewriter.finish(), Parts::new());
     if calibration && settings.equalize == Equalize::Auto {
-        let gates = match settings.may_have_16_bits() {
-            true => equalize::flow::Gates::Behind,
-            false => equalize::flow::Gates::Within,
+        let placement = match settings.may_use_int16() {
+            true => equalize::flow::FactorPlacement::AfterGate,
+            false => equalize::flow::FactorPlacement::BeforeGate,
         };
-        model = equalize::equalize(model, samples, gates, progress)?;
+        (model, parts) = equalize::equalize(model, samples, placement, progress)?;
     }
 
-    let mut refused = kept(&model, &settings.keep_float)?;
-    let mut int16 = wide(&model, &settings.int16)?;
-    let regions = partition::regions(&model, &mut refused);
-    let within = regions.iter().flat_map(|region| &region.nodes);
+    let mut float_reasons = kept(&model, &parts, &settings.keep_float)?;
+    let mut int16 = int16_nodes(&model, &parts, &settings.int16)?;
+    let partitions = partition::partitions(&model, &mut float_reasons);
+    let within = partitions.iter().flat_map(|partition| &partition.nodes);
     let values = within.flat_map(|index| {
         let made = Outlet { node: *index as u32, slot: 0 };
         variable_inputs(&model, *index).chain([made])
     });
     let values: Vec<Outlet> = values.collect();
-    weights::finite(&model, regions.iter().flat_map(|region| region.nodes.iter().copied()))?;
+    weights::finite(
+        &model,
+        partitions.iter().flat_map(|partition| partition.nodes.iter().copied()),
+    )?;
     let offloaded = OffloadedModel::new(model)?;
     let mut observer = Observer::new(&offloaded, values);
     let mut warnings = Vec::new();
@@ -116,30 +123,30 @@ pub(crate) fn quantize(
             observer.unload();
             warnings.extend(statistics.warning(samples.count()));
             let histograms = statistics.histograms;
-            Calibration::new(&offloaded, &regions, histograms, samples, settings, progress)?
+            Calibration::new(&offloaded, &partitions, histograms, samples, settings, progress)?
         }
         false => Calibration::default(),
     };
     let model = offloaded.load()?;
     if let Some(budget) = settings.max_error {
-        let forms = (&mut int16, &mut refused);
+        let forms = (&mut int16, &mut float_reasons);
         mixed_precision::search(&model, &calibration, forms, samples, budget, progress)?;
     }
 
-    let (regions, lowered) = assemble::lower(&model, &calibration, &int16, &mut refused);
+    let (partitions, lowered) = assemble::lower(&model, &calibration, &int16, &mut float_reasons);
     let graph = graph_summary(&model, |index| {
-        regions.iter().position(|region| region.nodes.contains(&index))
+        partitions.iter().position(|partition| partition.nodes.contains(&index))
     });
-    let left_in_float = left_in_float(&model, &refused);
+    let left_in_float = left_in_float(&model, &float_reasons);
     let int16 = match settings.int16 {
         Int16::All => Vec::new(),
-        Int16::Nodes(_) => of_16_bits(&model, &int16),
+        Int16::Nodes(_) => int16_layers(&model, &int16),
     };
-    let within = regions.iter().flat_map(|region| &region.nodes);
-    let greatest: Vec<i32> =
-        within.map(|index| weights::greatest_integer(&model, *index)).collect();
-    let rounded_weights = greatest.iter().filter(|size| **size > weights::WIDEST).count();
-    let nine_bits = greatest.iter().filter(|size| (128..=weights::WIDEST).contains(size)).count();
+    let within = partitions.iter().flat_map(|partition| &partition.nodes);
+    let greatest: Vec<i32> = within.map(|index| weights::max_magnitude(&model, *index)).collect();
+    let rounded_weights = greatest.iter().filter(|size| **size > weights::MAX_MAGNITUDE).count();
+    let nine_bits =
+        greatest.iter().filter(|size| (128..=weights::MAX_MAGNITUDE).contains(size)).count();
     if nine_bits > 0 {
         warnings.push(format!(
             "the weights of {nine_bits} layers need 9 bits after their zero points are subtracted \
@@ -150,33 +157,40 @@ pub(crate) fn quantize(
     calibration.weights.clear();
     let layers = layer_error::measure(&offloaded, &lowered, &calibration, &mut observer, measured)?;
     drop((calibration, observer));
-    let model = assemble::assemble(offloaded.load()?, &regions, lowered);
+    let model = assemble::assemble(offloaded.load()?, &partitions, lowered);
     Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, int16, warnings })
 }
 
 /// Returns the nodes that the user keeps in float, and the unary element-wise ops that follow them.
-fn kept(model: &Model, names: &[String]) -> Result<Refused, Error> {
-    let nodes = named(model, "--keep-float", names)?;
-    Ok(nodes.into_iter().map(|node| (node, "kept in float by --keep-float".into())).collect())
+fn kept(model: &Model, parts: &Parts, names: &[String]) -> Result<FloatReasons, Error> {
+    let nodes = named(model, parts, "--keep-float", names)?;
+    Ok(nodes.into_iter().map(|node| (node, FloatReason::KeepFloat)).collect())
 }
 
-fn wide(model: &Model, int16: &Int16) -> Result<Int16Nodes, Error> {
+fn int16_nodes(model: &Model, parts: &Parts, int16: &Int16) -> Result<Int16Nodes, Error> {
     let nodes = match int16 {
         Int16::All => (0..model.graph.nodes.len()).collect(),
-        Int16::Nodes(names) => named(model, "--int16", names)?,
+        Int16::Nodes(names) => named(model, parts, "--int16", names)?,
     };
-    Ok(nodes.into_iter().map(|node| (node, "requested by --int16".into())).collect())
+    Ok(nodes.into_iter().map(|node| (node, Int16Reason::Requested)).collect())
 }
 
-/// Returns the indices of the nodes with these names, and the unary element-wise ops after them.
-fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Error> {
+/// Returns the indices of the nodes with these names, and the unary element-wise ops after them. All
+/// parts of a split layer have its name.
+fn named(
+    model: &Model,
+    parts: &Parts,
+    option: &str,
+    names: &[String],
+) -> Result<Vec<usize>, Error> {
+    let whole_name = |name| parts.get(name).map_or(name, String::as_str);
     let mut found = Vec::new();
     for name in names {
         let nodes = &model.graph.nodes;
         let named = |index: &usize| {
             let node = &nodes[*index];
             let constant = matches!(node.operator, Operator::Constant(_));
-            node.name == *name || (!constant && equalize::whole_name(&node.name) == name)
+            node.name == *name || (!constant && whole_name(&node.name) == name)
         };
         let before = found.len();
         for index in (0..nodes.len()).filter(named) {
@@ -184,21 +198,21 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
         }
         if found.len() == before {
             let others = nodes.iter().filter(|n| !matches!(n.operator, Operator::Constant(_)));
-            let others = others.map(|node| equalize::whole_name(&node.name));
-            let mut alike: Vec<&str> = others
+            let others = others.map(|node| whole_name(&node.name));
+            let mut similar: Vec<&str> = others
                 .filter(|other| {
                     let (a, b) = (other.to_lowercase(), name.to_lowercase());
                     a.contains(&b) || b.contains(&a)
                 })
                 .collect();
-            alike.dedup();
-            alike.truncate(5);
+            similar.dedup();
+            similar.truncate(5);
             return Err(Error::Options(format!(
                 "{option} {name:?}: the model has no node with this name{}; `hardtack inspect \
                  --nodes` lists the nodes of a float bundle",
-                match alike[..] {
+                match similar[..] {
                     [] => String::new(),
-                    _ => format!(" (similar names: {})", alike.join(", ")),
+                    _ => format!(" (similar names: {})", similar.join(", ")),
                 }
             )));
         }
@@ -206,24 +220,23 @@ fn named(model: &Model, option: &str, names: &[String]) -> Result<Vec<usize>, Er
     Ok(found)
 }
 
-fn left_in_float(model: &Model, refused: &Refused) -> Vec<NodeReason> {
-    let mut left: Vec<(&usize, &String)> = refused.iter().collect();
-    left.sort_by_key(|(index, reason)| (partition::follows_others(reason), **index));
-    left.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
+fn left_in_float(model: &Model, float_reasons: &FloatReasons) -> Vec<NodeReason> {
+    let mut left: Vec<(&usize, &_)> = float_reasons.iter().collect();
+    left.sort_by_key(|(index, reason)| (reason.follows_others(), **index));
+    left.into_iter().map(|(index, reason)| node_reason(model, *index, reason)).collect()
 }
 
 /// Returns the layers among the int16 nodes, in execution order.
-fn of_16_bits(model: &Model, int16: &Int16Nodes) -> Vec<NodeReason> {
+fn int16_layers(model: &Model, int16: &Int16Nodes) -> Vec<NodeReason> {
     let operator = |index: &usize| &model.graph.nodes[*index].operator;
     let layer = |index: &usize| matches!(operator(index), Operator::Conv(_) | Operator::Einsum(_));
-    let mut layers: Vec<(&usize, &String)> =
-        int16.iter().filter(|(index, _)| layer(index)).collect();
+    let mut layers: Vec<(&usize, &_)> = int16.iter().filter(|(index, _)| layer(index)).collect();
     layers.sort_by_key(|(index, _)| **index);
-    layers.into_iter().map(|(index, reason)| told(model, *index, reason)).collect()
+    layers.into_iter().map(|(index, reason)| node_reason(model, *index, reason)).collect()
 }
 
-fn told(model: &Model, index: usize, reason: &str) -> NodeReason {
+fn node_reason(model: &Model, index: usize, reason: &impl ToString) -> NodeReason {
     let node = &model.graph.nodes[index];
     let (name, operator) = (node.name.clone(), node.operator.name().into());
-    NodeReason { node: name, operator, reason: reason.into() }
+    NodeReason { node: name, operator, reason: reason.to_string() }
 }

@@ -6,135 +6,100 @@ use hardtack::Model;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Operator, Outlet};
 
+use super::operators::{NodeKind, integer_form};
 use crate::graph::constants::{is_constant, variable_inputs};
 use crate::graph::shape::sample_shape;
+use crate::quantize::float_reason::{FloatReason, Int16Reason};
 
 /// A partition: nodes that become one program, in execution order.
 #[derive(Debug)]
-pub(super) struct Region {
+pub(super) struct Partition {
     /// The indices of the nodes.
     pub nodes: Vec<usize>,
 }
 
 /// The reason why a node is unsupported and stays in float, by node index.
-pub(super) type Refused = HashMap<usize, String>;
+pub(super) type FloatReasons = HashMap<usize, FloatReason>;
 
 /// Indices of the nodes with int16 activations, and the reason for each.
-pub(super) type Int16Nodes = HashMap<usize, String>;
+pub(super) type Int16Nodes = HashMap<usize, Int16Reason>;
 
-/// Reason for a node that has an integer form, but no layer in its partition.
-const NO_LAYER: &str = "no layer with weights is in its partition";
-/// Reason for a node that has an integer form, but only float readers.
-const NO_READER: &str = "only float operations read it";
-
-/// Returns whether a node stays in float only because other nodes do.
-pub(super) fn follows_others(reason: &str) -> bool {
-    [NO_LAYER, NO_READER].contains(&reason)
-}
-
-/// The role of a node in a partition.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// Has weights. A partition needs at least one.
-    Layer,
-    /// Defines the scale of a value (QDQ).
-    Scale,
-    /// Any other node with an integer form.
-    Other,
-}
-
-/// Partitions the nodes that are not in `refused`. Adds nodes without an integer form, or without
-/// a use for it, to `refused`.
-pub(super) fn regions(model: &Model, refused: &mut Refused) -> Vec<Region> {
+/// Partitions the nodes that are not in `float_reasons`. Adds nodes without an integer form, or without
+/// a use for it, to `float_reasons`.
+pub(super) fn partitions(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Partition> {
     let nodes = &model.graph.nodes;
-    let mut roles: Vec<Option<Role>> = (0..nodes.len())
+    let mut kinds: Vec<Option<NodeKind>> = (0..nodes.len())
         .map(|index| {
-            if refused.contains_key(&index) {
+            if float_reasons.contains_key(&index) {
                 return None;
             }
-            match role(model, index) {
-                Ok(role) => role,
+            match kind(model, index) {
+                Ok(kind) => kind,
                 Err(reason) => {
-                    refused.insert(index, reason);
+                    float_reasons.insert(index, reason);
                     None
                 }
             }
         })
         .collect();
-    trim(model, &mut roles, refused);
-    let levels = levels(model, &roles);
-    let mut regions: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
-    for (index, role) in roles.iter().enumerate() {
-        if role.is_some() {
+    drop_nodes_with_float_readers(model, &mut kinds, float_reasons);
+    let depths = depths(model, &kinds);
+    let mut partitions: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
+    for (index, kind) in kinds.iter().enumerate() {
+        if kind.is_some() {
             let batch = format!("{:?}", nodes[index].outputs[0].shape[0]);
-            regions.entry((levels[index], batch)).or_default().push(index);
+            partitions.entry((depths[index], batch)).or_default().push(index);
         }
     }
     let mut kept = Vec::new();
-    for nodes in regions.into_values() {
-        if nodes.iter().any(|index| roles[*index] == Some(Role::Layer)) {
-            kept.push(Region { nodes });
+    for nodes in partitions.into_values() {
+        if nodes.iter().any(|index| kinds[*index] == Some(NodeKind::Layer)) {
+            kept.push(Partition { nodes });
             continue;
         }
         for index in nodes {
-            refused.insert(index, NO_LAYER.into());
+            float_reasons.insert(index, FloatReason::NoLayer);
         }
     }
     kept
 }
 
 /// Returns the role of a node, `None` if it computes nothing, or the reason why it is unsupported.
-fn role(model: &Model, index: usize) -> Result<Option<Role>, String> {
+fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, FloatReason> {
     let node = &model.graph.nodes[index];
-    let role = match &node.operator {
+    let kind = match &node.operator {
         Operator::Input | Operator::Constant(_) | Operator::Program(_) => return Ok(None),
         _ if is_constant(model, Outlet { node: index as u32, slot: 0 }) => return Ok(None),
-        Operator::Conv(_) | Operator::Einsum(_) => Role::Layer,
-        Operator::QuantizeLinear(_) | Operator::DequantizeLinear(_) => Role::Scale,
-        Operator::Binary(_)
-        | Operator::Unary(_)
-        | Operator::Select
-        | Operator::MaxPool(_)
-        | Operator::SumPool(_)
-        | Operator::Softmax(_)
-        | Operator::Resize(_)
-        | Operator::NearestUpsample(_)
-        | Operator::AddAxis(_)
-        | Operator::RemoveAxis(_)
-        | Operator::MoveAxis(_)
-        | Operator::Reshape(_)
-        | Operator::Broadcast(_)
-        | Operator::Slice(_)
-        | Operator::StridedSlice(_)
-        | Operator::Downsample(_)
-        | Operator::Concat(_)
-        | Operator::Pad(_) => Role::Other,
-        _ => return Err("the operator has no INT8 form".into()),
+        operator => integer_form(operator).ok_or(FloatReason::UnsupportedOperator)?.kind,
     };
-    let [fact] = &node.outputs[..] else { return Err("it has several outputs".into()) };
-    let batch = fact.shape.first().ok_or("it has no batch dimension")?;
+    let [fact] = &node.outputs[..] else { return Err(FloatReason::SeveralOutputs) };
+    let batch = fact.shape.first().ok_or(FloatReason::NoBatch)?;
     let read: Vec<Outlet> = variable_inputs(model, index).collect();
     for fact in read.iter().map(|outlet| model.graph.fact(*outlet)).chain([fact]) {
         // Bool occurs inside fused unary element-wise ops.
         if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8 | DType::Bool) {
-            return Err(format!("data type {} has no INT8 form", fact.dtype));
+            return Err(FloatReason::DataType(fact.dtype));
         }
         if fact.shape.first() != Some(batch) {
-            return Err("it changes the batch dimension, over which a program is repeated".into());
+            return Err(FloatReason::BatchChanged);
         }
         if sample_shape(fact).is_none() {
             return Err(match fact.shape.iter().skip(1).find(|dim| dim.value().is_none()) {
-                Some(Dim::Expression(_)) => "a dimension is dynamic: bind it with --set".into(),
-                _ => "it has no elements".to_string(),
+                Some(Dim::Expression(_)) => FloatReason::DynamicDimension,
+                _ => FloatReason::NoElements,
             });
         }
     }
-    Ok((!read.is_empty()).then_some(role))
+    Ok((!read.is_empty()).then_some(kind))
 }
 
 /// Removes nodes that only feed float operations: quantizing them costs accuracy and saves
 /// nothing.
-fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
+fn drop_nodes_with_float_readers(
+    model: &Model,
+    kinds: &mut [Option<NodeKind>],
+    float_reasons: &mut FloatReasons,
+) {
     let nodes = &model.graph.nodes;
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
@@ -145,25 +110,25 @@ fn trim(model: &Model, roles: &mut [Option<Role>], refused: &mut Refused) {
     for index in (0..nodes.len()).rev() {
         let only_float = !readers[index].is_empty()
             && !returned[index]
-            && readers[index].iter().all(|reader| roles[*reader].is_none());
-        if roles[index] == Some(Role::Other) && only_float {
-            roles[index] = None;
-            refused.insert(index, NO_READER.into());
+            && readers[index].iter().all(|reader| kinds[*reader].is_none());
+        if kinds[index] == Some(NodeKind::Other) && only_float {
+            kinds[index] = None;
+            float_reasons.insert(index, FloatReason::NoReader);
         }
     }
 }
 
 /// Returns the maximum number of transitions from float to integers on a path to each node. Nodes
 /// of one level can run in one program.
-fn levels(model: &Model, roles: &[Option<Role>]) -> Vec<usize> {
-    let mut levels = vec![0; roles.len()];
-    for index in 0..roles.len() {
-        let integer = roles[index].is_some();
-        let level = |outlet: Outlet| {
+fn depths(model: &Model, kinds: &[Option<NodeKind>]) -> Vec<usize> {
+    let mut depths = vec![0; kinds.len()];
+    for index in 0..kinds.len() {
+        let integer = kinds[index].is_some();
+        let depth = |outlet: Outlet| {
             let before = outlet.node as usize;
-            levels[before] + usize::from(integer && roles[before].is_none())
+            depths[before] + usize::from(integer && kinds[before].is_none())
         };
-        levels[index] = variable_inputs(model, index).map(level).max().unwrap_or(0);
+        depths[index] = variable_inputs(model, index).map(depth).max().unwrap_or(0);
     }
-    levels
+    depths
 }

@@ -413,9 +413,9 @@ fn layers_use_int16_or_float_to_meet_the_error_budget() {
     let settings = QuantizeOptions { max_error: Some(budget), ..QuantizeOptions::default() };
     let mix = with(&settings).unwrap();
     assert!(error(&mix.model) <= budget);
-    let told: Vec<_> = mix.left_in_float.iter().chain(&mix.int16).collect();
-    assert!(!mix.model.programs.is_empty() && !told.is_empty());
-    assert!(told.iter().all(|told| told.reason.contains("error")));
+    let node: Vec<_> = mix.left_in_float.iter().chain(&mix.int16).collect();
+    assert!(!mix.model.programs.is_empty() && !node.is_empty());
+    assert!(node.iter().all(|node| node.reason.contains("error")));
     // Values enter and leave programs in int8, so only float can be this accurate.
     let exact =
         with(&QuantizeOptions { max_error: Some(1e-6), ..QuantizeOptions::default() }).unwrap();
@@ -544,8 +544,8 @@ fn int16_layers_are_chosen_by_name() {
     let name = convolution.unwrap().name.clone();
     let int16 = Int16::Nodes(vec![name.clone()]);
     let quantized = with(&QuantizeOptions { int16, ..QuantizeOptions::default() }).unwrap();
-    let [told] = &quantized.int16[..] else { panic!("one layer uses int16") };
-    assert_eq!(told.node, name);
+    let [node] = &quantized.int16[..] else { panic!("one layer uses int16") };
+    assert_eq!(node.node, name);
     let bits = |layer: &LayerReport| layer.range.unwrap().bits;
     let wide: Vec<&LayerReport> = quantized.layers.iter().filter(|l| bits(l) == 16).collect();
     assert!(!wide.is_empty() && wide.len() < quantized.layers.len());

@@ -50,7 +50,7 @@ fn arrays_without_a_matching_input_are_not_read() {
 fn arrays_of_the_wrong_shape_are_rejected_before_reading() {
     let folder = tempfile::tempdir().unwrap();
     let name = Signature::of(&graph(), None).inputs[0].name.clone();
-    for (array, shape, count, told) in [
+    for (array, shape, count, expected) in [
         ("x", "(2, 5)", 10, "takes the shape [1, 4], but got [5]"),
         ("x", "(2, 0)", 0, "has no elements"),
         ("x", "()", 1, "is a scalar"),
@@ -60,7 +60,7 @@ fn arrays_of_the_wrong_shape_are_rejected_before_reading() {
     ] {
         let path = archive(folder.path(), &[(array, shape, count)]);
         let error = read(&path, 9).err().unwrap().to_string();
-        assert!(error.contains(told), "{told}: {error}");
+        assert!(error.contains(expected), "{expected}: {error}");
     }
 }
 

@@ -132,8 +132,9 @@ fn labels_outside_the_folder_are_rejected() {
     for name in names {
         std::fs::write(&spec, format!("[classify]\nlabels = {name:?}")).unwrap();
         let message = Spec::read(&spec).unwrap_err().to_string();
-        let told = format!("spec.toml:2: [classify] `labels` names {name:?}, which is outside the");
-        assert!(message.contains(&told) && message.contains("--labels"), "{message}");
+        let expected =
+            format!("spec.toml:2: [classify] `labels` names {name:?}, which is outside the");
+        assert!(message.contains(&expected) && message.contains("--labels"), "{message}");
     }
     std::fs::write(&spec, "[classify]\nlabels = \".\"").unwrap();
     let message = Spec::read(&spec).unwrap_err().to_string();

@@ -18,7 +18,7 @@ use super::compact;
 use crate::graph::rewriter::{self, Rewriter};
 use crate::graph::shape::fact;
 use crate::options::MatrixStorage;
-use crate::quantize::rounding::bit_allocation::{self, Spent};
+use crate::quantize::rounding::bit_allocation::{self, AllocatedLayer};
 use crate::quantize::rounding::gptq;
 
 /// The minimum elements of a matrix. Smaller ones save less than their scales and nodes cost.
@@ -67,9 +67,9 @@ pub(crate) fn store(mut model: Model, storage: MatrixStorage, bits: Option<f64>)
         return (model, 0);
     }
     let steps = bits.filter(|_| !int4).map(|bits| {
-        let layers: Vec<Spent> =
-            matrices.iter().map(|matrix| Spent::alone(&matrix.values)).collect();
-        bit_allocation::spread(&layers, bits)
+        let layers: Vec<AllocatedLayer> =
+            matrices.iter().map(|matrix| AllocatedLayer::of_matrix(&matrix.values)).collect();
+        bit_allocation::allocate(&layers, bits)
     });
     let count = matrices.len();
     let mut replaced: HashMap<Option<usize>, HashMap<usize, Vec<Node>>> = HashMap::new();

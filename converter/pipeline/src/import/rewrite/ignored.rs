@@ -23,136 +23,23 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
     }
     let opset = emit.context.opset;
     match node.op_type.as_str() {
-        "BatchNormalization" => {
-            let training = if opset >= 14 {
-                node.int("training_mode") == Some(1)
-            } else {
-                node.output.iter().skip(1).any(|output| !output.is_empty())
-            };
-            if training {
-                return Err(
-                    node.wrong("training_mode=1 is not supported; export the model for inference")
-                );
-            }
-            node.output.truncate(1);
-            emit.whole(node.clone());
-            Ok(true)
-        }
-        "AveragePool" | "MaxPool" => {
-            if node.text("auto_pad") == Some("VALID") && node.int("ceil_mode") == Some(1) {
-                let pads = vec![0; 2 * node.ints("kernel_shape").len()];
-                node.attribute.retain(|a| a.name != "auto_pad" && a.name != "pads");
-                node.attribute.push(ints("pads", &pads));
-                emit.whole(node.clone());
-                return Ok(true);
-            }
-            explicit_and_automatic(node)
-        }
+        "BatchNormalization" => batch_normalization(node, emit),
+        "AveragePool" | "MaxPool" => pool(node, emit),
         "Conv" | "ConvTranspose" => explicit_and_automatic(node),
-        "Pad" => {
-            let constant = node.given(1).and_then(|pads| short(emit, pads));
-            let negative = |pads: &[f32]| pads.iter().any(|pad| *pad < 0.0);
-            if constant.is_some_and(|pads| negative(&pads.to_f32()))
-                || node.ints("pads").iter().any(|pad| *pad < 0)
-            {
-                return Err(node.wrong("negative pads are not supported; use Slice"));
-            }
-            Ok(false)
-        }
-        "ConstantOfShape" | "Expand" | "Tile" => {
-            let shape = node.given(if node.op_type == "ConstantOfShape" { 0 } else { 1 });
-            let shape = shape.and_then(|shape| short(emit, shape));
-            let shape = shape.map_or_else(Vec::new, |shape| shape.to_f32());
-            if node.op_type != "Expand" && shape.iter().any(|size| *size < 0.0) {
-                return Err(node.wrong("its output has a negative size"));
-            }
-            let of_constant = || node.given(0).is_some_and(|name| emit.scope.proto(name).is_some());
-            let constant = node.op_type == "ConstantOfShape" || of_constant();
-            let bits = if constant { CONSTANT_BITS } else { VALUE_BITS };
-            let elements = shape.iter().map(|size| f64::from(*size)).product::<f64>();
-            at_most(node, elements.abs(), bits)?;
-            Ok(false)
-        }
-        "Range" => {
-            let bound = |index| {
-                node.given(index).and_then(|name| short(emit, name)).map(|bound| bound.to_f32())
-            };
-            if let (Some(start), Some(end), Some(step)) = (bound(0), bound(1), bound(2))
-                && let ([start], [end], [step]) = (&start[..], &end[..], &step[..])
-            {
-                let elements = (*end as f64 - *start as f64) / *step as f64;
-                at_most(node, elements, CONSTANT_BITS)?;
-            }
-            Ok(false)
-        }
+        "Pad" => pad(node, emit),
+        "ConstantOfShape" | "Expand" | "Tile" => expanded(node, emit),
+        "Range" => range(node, emit),
         "Cast" => match node.int("to").and_then(|to| tensor::dtype_of(to.try_into().ok()?)) {
             Some(_) => Ok(false),
             None => Err(node.wrong("it casts to an unsupported type")),
         },
-        "Swish" => {
-            let alpha = node.float("alpha").unwrap_or(1.0);
-            if alpha == 1.0 {
-                return Ok(false);
-            }
-            let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
-            let alpha = emit.constant("alpha", &Tensor::scalar(alpha));
-            let inner = emit.node("Mul", &[x, &alpha], vec![]);
-            let gate = emit.node("Sigmoid", &[&inner], vec![]);
-            emit.last("Mul", &[x, &gate], y, vec![]);
-            Ok(true)
-        }
-        "Resize" => {
-            let text = |name: &str| node.text(name).unwrap_or("");
-            let problem = if node.int("antialias").unwrap_or(0) != 0 {
-                "antialias=1 is not supported; export with antialias=0"
-            } else if !matches!(text("keep_aspect_ratio_policy"), "" | "stretch") {
-                "keep_aspect_ratio_policy is not supported; export with explicit sizes"
-            } else if text("coordinate_transformation_mode") == "tf_crop_and_resize" {
-                "tf_crop_and_resize is not supported; use Slice and Resize"
-            } else {
-                return Ok(false);
-            };
-            Err(node.wrong(problem))
-        }
+        "Swish" => swish(node, emit),
+        "Resize" => resize(node),
         "SpaceToDepth" if !matches!(node.text("mode"), None | Some("DCR")) => {
             Err(node.wrong("only mode DCR is supported"))
         }
-        "Dropout" => {
-            if let Some(flag) = node.given(2) {
-                let flag = short(emit, flag).map(|flag| flag.to_f32());
-                if flag.is_none_or(|flag| flag != [0.0]) {
-                    return Err(node
-                        .wrong("training mode is not supported; export the model for inference"));
-                }
-            }
-            let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
-            emit.last("Identity", &[x], y, vec![]);
-            if let Some(mask) = node.wanted(1) {
-                let shape = emit.node("Shape", &[x], vec![]);
-                let kept = tensor_attribute("value", tensor::store("", &Tensor::scalar(true)));
-                emit.last("ConstantOfShape", &[&shape], mask, vec![kept]);
-            }
-            Ok(true)
-        }
-        "Celu" => {
-            // tract's Celu gives wrong values in f16.
-            let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
-            let mut constant = |name: &str, value: f32| {
-                let value = emit.constant(name, &Tensor::scalar(value));
-                emit.node("CastLike", &[&value, x], vec![])
-            };
-            let zero = constant("zero", 0.0);
-            let one = constant("one", 1.0);
-            let alpha = constant("alpha", node.float("alpha").unwrap_or(1.0));
-            let above = emit.node("Max", &[x, &zero], vec![]);
-            let exponent = emit.node("Div", &[x, &alpha], vec![]);
-            let power = emit.node("Exp", &[&exponent], vec![]);
-            let power = emit.node("Sub", &[&power, &one], vec![]);
-            let below = emit.node("Mul", &[&power, &alpha], vec![]);
-            let below = emit.node("Min", &[&below, &zero], vec![]);
-            emit.last("Add", &[&above, &below], y, vec![]);
-            Ok(true)
-        }
+        "Dropout" => dropout(node, emit),
+        "Celu" => celu(node, emit),
         "Split" => {
             let outputs = node.output.len() as i64;
             match node.int("num_outputs") {
@@ -174,6 +61,143 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
         }
         _ => Ok(false),
     }
+}
+
+/// Rejects training, and drops the outputs of training.
+fn batch_normalization(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let training = if emit.context.opset >= 14 {
+        node.int("training_mode") == Some(1)
+    } else {
+        node.output.iter().skip(1).any(|output| !output.is_empty())
+    };
+    if training {
+        return Err(node.wrong("training_mode=1 is not supported; export the model for inference"));
+    }
+    node.output.truncate(1);
+    emit.whole(node.clone());
+    Ok(true)
+}
+
+/// Gives a pool with `ceil_mode` and `auto_pad=VALID` explicit pads.
+fn pool(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    if node.text("auto_pad") == Some("VALID") && node.int("ceil_mode") == Some(1) {
+        let pads = vec![0; 2 * node.ints("kernel_shape").len()];
+        node.attribute.retain(|a| a.name != "auto_pad" && a.name != "pads");
+        node.attribute.push(ints("pads", &pads));
+        emit.whole(node.clone());
+        return Ok(true);
+    }
+    explicit_and_automatic(node)
+}
+
+/// Rejects negative pads.
+fn pad(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let constant = node.given(1).and_then(|pads| short(emit, pads));
+    let negative = |pads: &[f32]| pads.iter().any(|pad| *pad < 0.0);
+    if constant.is_some_and(|pads| negative(&pads.to_f32()))
+        || node.ints("pads").iter().any(|pad| *pad < 0)
+    {
+        return Err(node.wrong("negative pads are not supported; use Slice"));
+    }
+    Ok(false)
+}
+
+/// Rejects values of negative or excessive size.
+fn expanded(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let shape = node.given(if node.op_type == "ConstantOfShape" { 0 } else { 1 });
+    let shape = shape.and_then(|shape| short(emit, shape));
+    let shape = shape.map_or_else(Vec::new, |shape| shape.to_f32());
+    if node.op_type != "Expand" && shape.iter().any(|size| *size < 0.0) {
+        return Err(node.wrong("its output has a negative size"));
+    }
+    let of_constant = || node.given(0).is_some_and(|name| emit.scope.proto(name).is_some());
+    let constant = node.op_type == "ConstantOfShape" || of_constant();
+    let bits = if constant { CONSTANT_BITS } else { VALUE_BITS };
+    let elements = shape.iter().map(|size| f64::from(*size)).product::<f64>();
+    at_most(node, elements.abs(), bits)?;
+    Ok(false)
+}
+
+/// Rejects constants of excessive size.
+fn range(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let bound =
+        |index| node.given(index).and_then(|name| short(emit, name)).map(|bound| bound.to_f32());
+    if let (Some(start), Some(end), Some(step)) = (bound(0), bound(1), bound(2))
+        && let ([start], [end], [step]) = (&start[..], &end[..], &step[..])
+    {
+        let elements = (*end as f64 - *start as f64) / *step as f64;
+        at_most(node, elements, CONSTANT_BITS)?;
+    }
+    Ok(false)
+}
+
+/// Rewrites a Swish with an alpha other than 1.
+fn swish(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let alpha = node.float("alpha").unwrap_or(1.0);
+    if alpha == 1.0 {
+        return Ok(false);
+    }
+    let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
+    let alpha = emit.constant("alpha", &Tensor::scalar(alpha));
+    let inner = emit.node("Mul", &[x, &alpha], vec![]);
+    let gate = emit.node("Sigmoid", &[&inner], vec![]);
+    emit.last("Mul", &[x, &gate], y, vec![]);
+    Ok(true)
+}
+
+/// Rejects attributes that have no equivalent.
+fn resize(node: &NodeProto) -> Result<bool, ImportError> {
+    let text = |name: &str| node.text(name).unwrap_or("");
+    let problem = if node.int("antialias").unwrap_or(0) != 0 {
+        "antialias=1 is not supported; export with antialias=0"
+    } else if !matches!(text("keep_aspect_ratio_policy"), "" | "stretch") {
+        "keep_aspect_ratio_policy is not supported; export with explicit sizes"
+    } else if text("coordinate_transformation_mode") == "tf_crop_and_resize" {
+        "tf_crop_and_resize is not supported; use Slice and Resize"
+    } else {
+        return Ok(false);
+    };
+    Err(node.wrong(problem))
+}
+
+/// Rejects training, and rewrites Dropout as Identity.
+fn dropout(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    if let Some(flag) = node.given(2) {
+        let flag = short(emit, flag).map(|flag| flag.to_f32());
+        if flag.is_none_or(|flag| flag != [0.0]) {
+            return Err(
+                node.wrong("training mode is not supported; export the model for inference")
+            );
+        }
+    }
+    let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
+    emit.last("Identity", &[x], y, vec![]);
+    if let Some(mask) = node.wanted(1) {
+        let shape = emit.node("Shape", &[x], vec![]);
+        let kept = tensor_attribute("value", tensor::store("", &Tensor::scalar(true)));
+        emit.last("ConstantOfShape", &[&shape], mask, vec![kept]);
+    }
+    Ok(true)
+}
+
+/// Rewrites Celu, for which tract gives wrong values in f16.
+fn celu(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
+    let mut constant = |name: &str, value: f32| {
+        let value = emit.constant(name, &Tensor::scalar(value));
+        emit.node("CastLike", &[&value, x], vec![])
+    };
+    let zero = constant("zero", 0.0);
+    let one = constant("one", 1.0);
+    let alpha = constant("alpha", node.float("alpha").unwrap_or(1.0));
+    let above = emit.node("Max", &[x, &zero], vec![]);
+    let exponent = emit.node("Div", &[x, &alpha], vec![]);
+    let power = emit.node("Exp", &[&exponent], vec![]);
+    let power = emit.node("Sub", &[&power, &one], vec![]);
+    let below = emit.node("Mul", &[&power, &alpha], vec![]);
+    let below = emit.node("Min", &[&below, &zero], vec![]);
+    emit.last("Add", &[&above, &below], y, vec![]);
+    Ok(true)
 }
 
 /// Rejects axes beyond the maximum rank, which make tract loop for minutes.

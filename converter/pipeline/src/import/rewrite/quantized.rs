@@ -13,29 +13,13 @@ use crate::import::node::{Node, float, int, ints};
 pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let node = &*node;
     match node.op_type.as_str() {
-        "QLinearConv" => {
-            let x = dequantize(node, emit, [0, 1, 2], 0)?;
-            let w = dequantize(node, emit, [3, 4, 5], 0)?;
-            let mut inputs = vec![x, w];
-            if let Some(bias) = node.given(8) {
-                inputs.push(dequantize_bias(node, emit, bias, [1, 4])?);
-            }
-            finish(node, emit, "Conv", &inputs, plain(node, &[]), [6, 7])?;
-        }
+        "QLinearConv" => convolution(node, emit)?,
         "QLinearMatMul" => {
             let inputs =
                 [dequantize(node, emit, [0, 1, 2], -2)?, dequantize(node, emit, [3, 4, 5], -1)?];
             finish(node, emit, "MatMul", &inputs, vec![], [6, 7])?;
         }
-        "QGemm" => {
-            let a = dequantize(node, emit, [0, 1, 2], 0)?;
-            let axis = if node.int("transB") == Some(1) { 0 } else { 1 };
-            let mut inputs = vec![a, dequantize(node, emit, [3, 4, 5], axis)?];
-            if let Some(bias) = node.given(6) {
-                inputs.push(dequantize_bias(node, emit, bias, [1, 4])?);
-            }
-            finish(node, emit, "Gemm", &inputs, plain(node, &[]), [7, 8])?;
-        }
+        "QGemm" => gemm(node, emit)?,
         "QLinearAdd" | "QLinearMul" => {
             let inputs =
                 [dequantize(node, emit, [0, 1, 2], 0)?, dequantize(node, emit, [3, 4, 5], 0)?];
@@ -63,37 +47,8 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
         | "QLinearSigmoid"
         | "QLinearLeakyRelu"
         | "QLinearSoftmax"
-        | "QLinearReduceMean" => {
-            let operator = &node.op_type["QLinear".len()..];
-            let x = dequantize(node, emit, [0, 1, 2], 0)?;
-            let attributes = plain(node, &["channels_last", "opset"]);
-            if node.int("channels_last").unwrap_or(0) != 0 {
-                let x = emit.node("Transpose", &[&x], vec![ints("perm", &[0, 3, 1, 2])]);
-                let y = emit.node(operator, &[&x], attributes);
-                let last = vec![ints("perm", &[0, 2, 3, 1])];
-                finish(node, emit, "Transpose", &[y], last, [3, 4])?;
-            } else if operator == "Softmax" {
-                softmax(node, emit, x)?;
-            } else {
-                finish(node, emit, operator, &[x], attributes, [3, 4])?;
-            }
-        }
-        "MatMulInteger" | "ConvInteger" => {
-            let columns = if node.op_type == "ConvInteger" { 0 } else { -1 };
-            let mut inputs = Vec::new();
-            for (index, zero_point, axis) in [(0, 2, -2), (1, 3, columns)] {
-                let points = node.given(zero_point).and_then(|name| emit.scope.tensor(name));
-                let count = points.map_or(1, |points| points.len());
-                let unit = emit.vector("one", vec![1f32; count]);
-                let mut from = vec![required(node, index)?.to_owned(), unit];
-                from.extend(node.given(zero_point).map(str::to_owned));
-                inputs.push(dequantize_named(emit, &from, axis));
-            }
-            let operator = node.op_type.trim_end_matches("Integer");
-            let y = emit.node(operator, &strs(&inputs), plain(node, &[]));
-            let y = emit.node("Round", &[&y], vec![]);
-            emit.last("Cast", &[&y], required_output(node)?, vec![to(DType::I32)]);
-        }
+        | "QLinearReduceMean" => one_input(node, emit)?,
+        "MatMulInteger" | "ConvInteger" => integer_arithmetic(node, emit)?,
         "MatMulIntegerToFloat" => {
             let a = dequantize(node, emit, [0, 2, 4], -2)?;
             let b = dequantize(node, emit, [1, 3, 5], -1)?;
@@ -112,6 +67,65 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
     let sentence = "operators on quantized tensors are converted to QDQ form";
     emit.context.note(sentence.into());
     Ok(true)
+}
+
+/// Rewrites QLinearConv.
+fn convolution(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let x = dequantize(node, emit, [0, 1, 2], 0)?;
+    let w = dequantize(node, emit, [3, 4, 5], 0)?;
+    let mut inputs = vec![x, w];
+    if let Some(bias) = node.given(8) {
+        inputs.push(dequantize_bias(node, emit, bias, [1, 4])?);
+    }
+    finish(node, emit, "Conv", &inputs, plain(node, &[]), [6, 7])
+}
+
+/// Rewrites QGemm.
+fn gemm(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let a = dequantize(node, emit, [0, 1, 2], 0)?;
+    let axis = if node.int("transB") == Some(1) { 0 } else { 1 };
+    let mut inputs = vec![a, dequantize(node, emit, [3, 4, 5], axis)?];
+    if let Some(bias) = node.given(6) {
+        inputs.push(dequantize_bias(node, emit, bias, [1, 4])?);
+    }
+    finish(node, emit, "Gemm", &inputs, plain(node, &[]), [7, 8])
+}
+
+/// Rewrites an operator with one quantized input, and images with channels last.
+fn one_input(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let operator = &node.op_type["QLinear".len()..];
+    let x = dequantize(node, emit, [0, 1, 2], 0)?;
+    let attributes = plain(node, &["channels_last", "opset"]);
+    if node.int("channels_last").unwrap_or(0) != 0 {
+        let x = emit.node("Transpose", &[&x], vec![ints("perm", &[0, 3, 1, 2])]);
+        let y = emit.node(operator, &[&x], attributes);
+        let last = vec![ints("perm", &[0, 2, 3, 1])];
+        finish(node, emit, "Transpose", &[y], last, [3, 4])?;
+    } else if operator == "Softmax" {
+        softmax(node, emit, x)?;
+    } else {
+        finish(node, emit, operator, &[x], attributes, [3, 4])?;
+    }
+    Ok(())
+}
+
+/// Rewrites an operator on plain integers.
+fn integer_arithmetic(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
+    let columns = if node.op_type == "ConvInteger" { 0 } else { -1 };
+    let mut inputs = Vec::new();
+    for (index, zero_point, axis) in [(0, 2, -2), (1, 3, columns)] {
+        let points = node.given(zero_point).and_then(|name| emit.scope.tensor(name));
+        let count = points.map_or(1, |points| points.len());
+        let unit = emit.vector("one", vec![1f32; count]);
+        let mut from = vec![required(node, index)?.to_owned(), unit];
+        from.extend(node.given(zero_point).map(str::to_owned));
+        inputs.push(dequantize_named(emit, &from, axis));
+    }
+    let operator = node.op_type.trim_end_matches("Integer");
+    let y = emit.node(operator, &strs(&inputs), plain(node, &[]));
+    let y = emit.node("Round", &[&y], vec![]);
+    emit.last("Cast", &[&y], required_output(node)?, vec![to(DType::I32)]);
+    Ok(())
 }
 
 /// Rewrites a Softmax with the semantics of the operator set in its `opset` attribute: before 13,

@@ -48,6 +48,37 @@ fn tidy_in(
         }
     }
 
+    let (sources, givers) = definitions(graph)?;
+    let known = |name: &str| {
+        let here = sources.contains(name) || givers.contains_key(name);
+        here || around.is_some_and(|around| around.has(name))
+    };
+    for output in &graph.output {
+        if !known(&output.name) {
+            return malformed(format!("its output {:?} is not defined", output.name));
+        }
+    }
+
+    let order = order(graph, &givers, known)?;
+    let names = sources.iter().chain(givers.keys()).map(|name| (*name).to_owned()).collect();
+    let inner = Scope { names, around };
+    let mut nodes: Vec<Option<NodeProto>> =
+        std::mem::take(&mut graph.node).into_iter().map(Some).collect();
+    graph.node = order.iter().filter_map(|index| nodes[*index].take()).collect();
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        for nested in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            tidy_in(nested, Some(&inner), depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// The names of initializers and inputs, and the node that outputs each other name.
+type Definitions<'g> = (HashSet<&'g str>, HashMap<&'g str, usize>);
+
+/// Returns what defines each name of a graph.
+fn definitions(graph: &GraphProto) -> Result<Definitions<'_>, ImportError> {
+    let malformed = |problem: String| Err(ImportError::Malformed(problem));
     let mut sources: HashSet<&str> = HashSet::new();
     for initializer in &graph.initializer {
         if !sources.insert(&initializer.name) {
@@ -66,16 +97,16 @@ fn tidy_in(
             }
         }
     }
-    let known = |name: &str| {
-        let here = sources.contains(name) || givers.contains_key(name);
-        here || around.is_some_and(|around| around.has(name))
-    };
-    for output in &graph.output {
-        if !known(&output.name) {
-            return malformed(format!("its output {:?} is not defined", output.name));
-        }
-    }
+    Ok((sources, givers))
+}
 
+/// Returns the nodes of a graph in topological order.
+fn order(
+    graph: &GraphProto,
+    givers: &HashMap<&str, usize>,
+    known: impl Fn(&str) -> bool,
+) -> Result<Vec<usize>, ImportError> {
+    let malformed = |problem: String| Err(ImportError::Malformed(problem));
     let mut waits: Vec<usize> = vec![0; graph.node.len()];
     let mut readers: Vec<Vec<usize>> = vec![vec![]; graph.node.len()];
     for (index, node) in graph.node.iter().enumerate() {
@@ -107,18 +138,7 @@ fn tidy_in(
     if order.len() != graph.node.len() {
         return malformed("its nodes form a cycle".into());
     }
-
-    let names = sources.iter().chain(givers.keys()).map(|name| (*name).to_owned()).collect();
-    let inner = Scope { names, around };
-    let mut nodes: Vec<Option<NodeProto>> =
-        std::mem::take(&mut graph.node).into_iter().map(Some).collect();
-    graph.node = order.iter().filter_map(|index| nodes[*index].take()).collect();
-    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        for nested in attribute.g.iter_mut().chain(&mut attribute.graphs) {
-            tidy_in(nested, Some(&inner), depth + 1)?;
-        }
-    }
-    Ok(())
+    Ok(order)
 }
 
 /// Returns the names that a node and its subgraphs read from the enclosing graph.

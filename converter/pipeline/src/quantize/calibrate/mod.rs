@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use hardtack::Model;
 use hardtack_bundle::graph::{Graph, Node, Operator, Outlet};
 
-use self::range::Chosen;
+use self::range::ChosenRange;
 use super::function::Function;
-use super::partition::Region;
+use super::partition::Partition;
 use super::rounding::{bit_allocation, gptq};
 use super::scale::Range;
 use super::statistics::histogram::Histogram;
@@ -94,7 +94,7 @@ pub(super) struct Calibration {
     /// The histogram of each observed value.
     pub histograms: HashMap<Outlet, Histogram>,
     /// The range chosen for each observed value.
-    pub ranges: HashMap<Outlet, Chosen>,
+    pub ranges: HashMap<Outlet, ChosenRange>,
     /// The pre-rounded weights of layers, by node index; layers without an entry round to nearest.
     pub weights: HashMap<usize, Rounded>,
 }
@@ -106,7 +106,7 @@ impl Calibration {
     /// Returns an error if the model cannot be run on a sample.
     pub(super) fn new(
         model: &dyn ModelSource,
-        regions: &[Region],
+        partitions: &[Partition],
         histograms: HashMap<Outlet, Histogram>,
         samples: &dyn SampleSource,
         settings: &QuantizeOptions,
@@ -117,7 +117,8 @@ impl Calibration {
         let weights = match settings.rounding {
             Rounding::Nearest => HashMap::new(),
             Rounding::Adaptive => {
-                let layers = regions.iter().flat_map(|region| region.nodes.iter().copied());
+                let layers =
+                    partitions.iter().flat_map(|partition| partition.nodes.iter().copied());
                 let layers: Vec<usize> = layers.collect();
                 let steps = match settings.weight_bits {
                     Some(bits) => bit_allocation::steps(&loaded, &layers, &histograms, bits),
@@ -137,7 +138,7 @@ fn ranges(
     model: &Model,
     histograms: &HashMap<Outlet, Histogram>,
     settings: &QuantizeOptions,
-) -> HashMap<Outlet, Chosen> {
+) -> HashMap<Outlet, ChosenRange> {
     let method = settings.method;
     // The largest values of model outputs and softmax inputs matter most: they are not clipped.
     let mut answers: HashSet<Outlet> = model.graph.outputs.iter().copied().collect();
@@ -152,11 +153,11 @@ fn ranges(
         let at = function.as_ref().map(|function| move |x: f64| function.at(x));
         let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
         let chosen = range::choose(histogram, method, transfer);
-        let wide = match settings.may_have_16_bits() {
-            true => range::wide(histogram, transfer),
-            false => chosen.wide,
+        let int16_range = match settings.may_use_int16() {
+            true => range::choose_int16(histogram, transfer),
+            false => chosen.int16_range,
         };
-        (*outlet, Chosen { wide, ..chosen })
+        (*outlet, ChosenRange { int16_range, ..chosen })
     };
     histograms.iter().map(choose).collect()
 }
@@ -165,14 +166,14 @@ fn ranges(
 fn weights(
     model: &dyn ModelSource,
     layers: &[usize],
-    ranges: &HashMap<Outlet, Chosen>,
+    ranges: &HashMap<Outlet, ChosenRange>,
     (steps, sparsity, palette): (&HashMap<usize, f32>, Option<Sparsity>, Option<usize>),
     samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<HashMap<usize, Rounded>, Error> {
     let mut weights = HashMap::new();
     second_order::measure(model, layers, samples, progress, |index, linear, groups| {
-        if let Values::Real(values) = &linear.weights.values {
+        if let Values::Float(values) = &linear.weights.values {
             let noise = ranges.get(&linear.input).map_or(0.0, |chosen| chosen.error);
             let step = steps.get(&index).copied();
             // Depthwise layers are not pruned: each channel has only a few weights.

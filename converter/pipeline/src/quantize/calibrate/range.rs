@@ -13,28 +13,28 @@ const TRIED: u32 = 64;
 
 /// The ranges chosen for a tensor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Chosen {
+pub(crate) struct ChosenRange {
     /// The minimum and maximum of the observed values.
     pub seen: Range,
     /// The range that int8 covers.
     pub range: Range,
     /// The range that int16 covers. It clips only values that do not affect the function that reads
     /// them.
-    pub wide: Range,
+    pub int16_range: Range,
     /// The method that chose `range`.
     pub method: RangeMethod,
     /// The mean squared error of `range`.
     pub error: f64,
 }
 
-impl Chosen {
+impl ChosenRange {
     /// Returns the range of an int16 (`wide`) or int8 value, for the report.
-    pub(crate) fn report(&self, wide: bool) -> RangeReport {
+    pub(crate) fn report(&self, int16: bool) -> RangeReport {
         let pair = |range: Range| [range.low, range.high];
-        let (covered, method, bits) = match wide {
+        let (covered, method, bits) = match int16 {
             false => (self.range, self.method, 8),
-            true if self.wide == self.seen => (self.wide, RangeMethod::MinMax, 16),
-            true => (self.wide, RangeMethod::Mse, 16),
+            true if self.int16_range == self.seen => (self.int16_range, RangeMethod::MinMax, 16),
+            true => (self.int16_range, RangeMethod::Mse, 16),
         };
         RangeReport { seen: pair(self.seen), covered: pair(covered), bits, method }
     }
@@ -44,18 +44,22 @@ impl Chosen {
 pub(crate) type Transfer<'a> = Option<&'a dyn Fn(f64) -> f64>;
 
 /// Chooses the int8 range of a tensor.
-pub(crate) fn choose(histogram: &Histogram, method: RangeMethod, transfer: Transfer<'_>) -> Chosen {
-    let judge = Judge::new(histogram, transfer);
+pub(crate) fn choose(
+    histogram: &Histogram,
+    method: RangeMethod,
+    transfer: Transfer<'_>,
+) -> ChosenRange {
+    let errors = RangeErrors::new(histogram, transfer);
     let of = |method| {
         let range = match method {
             RangeMethod::MinMax | RangeMethod::Auto => histogram.range(),
-            RangeMethod::MovingAverage => histogram.moving(),
-            RangeMethod::Percentile => judge.percentile(),
-            RangeMethod::Entropy => judge.entropy(histogram.range()),
-            RangeMethod::Mse => least(histogram.range(), |range| judge.error(range)),
+            RangeMethod::MovingAverage => histogram.moving_average(),
+            RangeMethod::Percentile => errors.percentile(),
+            RangeMethod::Entropy => errors.entropy(histogram.range()),
+            RangeMethod::Mse => least(histogram.range(), |range| errors.error(range)),
         };
         let seen = histogram.range();
-        Chosen { seen, range, wide: seen, method, error: judge.error(range) }
+        ChosenRange { seen, range, int16_range: seen, method, error: errors.error(range) }
     };
     if method != RangeMethod::Auto {
         return of(method);
@@ -65,18 +69,18 @@ pub(crate) fn choose(histogram: &Histogram, method: RangeMethod, transfer: Trans
 }
 
 /// Chooses the int16 range of a tensor.
-pub(crate) fn wide(histogram: &Histogram, transfer: Transfer<'_>) -> Range {
+pub(crate) fn choose_int16(histogram: &Histogram, transfer: Transfer<'_>) -> Range {
     match transfer {
         Some(f) => {
-            let judge = Judge::new(histogram, transfer);
-            least(histogram.range(), |range| judge.wide_error(range, f))
+            let errors = RangeErrors::new(histogram, transfer);
+            least(histogram.range(), |range| errors.int16_error(range, f))
         }
         None => histogram.range(),
     }
 }
 
 /// Evaluates ranges of one tensor.
-struct Judge<'a> {
+struct RangeErrors<'a> {
     bins: Vec<Bin>,
     /// The number of values, including zeros.
     total: f64,
@@ -86,15 +90,15 @@ struct Judge<'a> {
     results: Vec<f64>,
 }
 
-impl<'a> Judge<'a> {
-    fn new(histogram: &Histogram, transfer: Transfer<'a>) -> Judge<'a> {
+impl<'a> RangeErrors<'a> {
+    fn new(histogram: &Histogram, transfer: Transfer<'a>) -> RangeErrors<'a> {
         let bins: Vec<Bin> = histogram.bins().collect();
         let total = bins.iter().map(|bin| bin.count).sum::<f64>() + histogram.zeros() as f64;
         let results = match transfer {
             Some(f) => bins.iter().map(|bin| f(bin.centre)).collect(),
             None => Vec::new(),
         };
-        Judge { bins, total: total.max(1.0), width: histogram.width(), transfer, results }
+        RangeErrors { bins, total: total.max(1.0), width: histogram.width(), transfer, results }
     }
 
     /// Returns the mean squared error of a value, after `transfer` if there is one.
@@ -144,7 +148,7 @@ impl<'a> Judge<'a> {
 
     /// Returns the mean squared error of an int16 value after `f`, which is interpolated linearly
     /// between the levels of the high byte.
-    fn wide_error(&self, range: Range, f: &dyn Fn(f64) -> f64) -> f64 {
+    fn int16_error(&self, range: Range, f: &dyn Fn(f64) -> f64) -> f64 {
         let quantization = Quantization::of(range);
         let step = f64::from(quantization.scale);
         let zero = f64::from(quantization.zero_point);
@@ -294,8 +298,8 @@ mod tests {
         let histogram = bell(&[-60.0, -50.0, 40.0]);
         let silu = |x: f64| x / (1.0 + (-x).exp());
         let seen = histogram.range();
-        assert_eq!(wide(&histogram, None), seen);
-        let gated = wide(&histogram, Some(&silu));
+        assert_eq!(choose_int16(&histogram, None), seen);
+        let gated = choose_int16(&histogram, Some(&silu));
         assert!(gated.low > -20.0 && gated.low < -5.0 && gated.high == seen.high, "{gated:?}");
     }
 

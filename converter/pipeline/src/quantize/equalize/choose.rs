@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use hardtack::Model;
 use hardtack_bundle::graph::Outlet;
 
-use super::flow::{Flow, Reader, judged};
-use super::statistics::Seen;
+use super::flow::{Flow, Reader, estimated_values};
+use super::statistics::ChannelStatistics;
 use crate::graph::channels::{KEPT, Unit};
 use crate::quantize::scale::{Quantization, Range};
 
@@ -27,11 +27,15 @@ const LEVEL: f32 = 16.0;
 const COVERED: [f32; 6] = [1.0, 0.85, 0.7, 0.55, 0.4, 0.25];
 
 /// Returns the factor of each unit.
-pub(super) fn factors(model: &Model, flow: &Flow, seen: &HashMap<Outlet, Seen>) -> Vec<f32> {
-    let judge = Judge::new(model, flow, seen);
+pub(super) fn factors(
+    model: &Model,
+    flow: &Flow,
+    statistics: &HashMap<Outlet, ChannelStatistics>,
+) -> Vec<f32> {
+    let estimator = Estimator::new(model, flow, statistics);
     let mut factors = vec![1f32; flow.units()];
-    for group in judge.groups() {
-        judge.improve(&group, &mut factors);
+    for group in estimator.groups() {
+        estimator.improve(&group, &mut factors);
     }
     factors
 }
@@ -39,9 +43,9 @@ pub(super) fn factors(model: &Model, flow: &Flow, seen: &HashMap<Outlet, Seen>) 
 /// A value that a step rounds.
 struct Rounded<'a> {
     units: &'a [Unit],
-    seen: &'a Seen,
+    statistics: &'a ChannelStatistics,
     /// The statistics of x, if the value is x · sigmoid(x).
-    gated: Option<&'a Seen>,
+    gated: Option<&'a ChannelStatistics>,
 }
 
 /// Units that occur in the same values. Their factors are chosen together.
@@ -59,12 +63,12 @@ struct Layer<'a> {
     rows: Vec<Vec<f32>>,
     square: &'a [f64],
     /// The energy (mean square) of each output channel.
-    loud: Vec<f64>,
+    energy: Vec<f64>,
     /// The sensitivity to an error of each output channel; these sum to 1.
-    share: Vec<f64>,
+    sensitivity: Vec<f64>,
 }
 
-struct Judge<'a> {
+struct Estimator<'a> {
     flow: &'a Flow,
     /// Units whose factors are applied by splitting a layer.
     split: HashSet<Unit>,
@@ -74,49 +78,58 @@ struct Judge<'a> {
     weight: Vec<f64>,
 }
 
-impl<'a> Judge<'a> {
-    fn new(model: &Model, flow: &'a Flow, seen: &'a HashMap<Outlet, Seen>) -> Judge<'a> {
+impl<'a> Estimator<'a> {
+    fn new(
+        model: &Model,
+        flow: &'a Flow,
+        statistics: &'a HashMap<Outlet, ChannelStatistics>,
+    ) -> Estimator<'a> {
         let mut layers = Vec::new();
         let mut weight = vec![0.0; flow.units()];
         // The share of each unit in the energy of the layers that read it.
-        let mut heard = vec![0.0; flow.units()];
+        let mut energy_share = vec![0.0; flow.units()];
         for reader in flow.readers.iter().rev() {
-            let Some(square) = seen.get(&reader.input).map(|seen| &seen.square[..]) else {
+            let Some(square) =
+                statistics.get(&reader.input).map(|statistics| &statistics.square[..])
+            else {
                 continue;
             };
             let rows = reader.rows(model);
-            let loud = rows.iter().enumerate().map(|(output, row)| {
+            let energy = rows.iter().enumerate().map(|(output, row)| {
                 each(reader, output, row).map(|(at, w)| w * w * square[at]).sum::<f64>().max(1e-20)
             });
-            let loud: Vec<f64> = loud.collect();
-            let mut share: Vec<f64> = reader.makes.iter().map(|unit| heard[*unit]).collect();
-            let all: f64 = share.iter().sum();
-            let even = 1.0 / share.len().max(1) as f64;
+            let energy: Vec<f64> = energy.collect();
+            let mut sensitivity: Vec<f64> =
+                reader.makes.iter().map(|unit| energy_share[*unit]).collect();
+            let all: f64 = sensitivity.iter().sum();
+            let even = 1.0 / sensitivity.len().max(1) as f64;
             let known = all > 0.0 && reader.makes.iter().all(|unit| *unit != KEPT);
-            share.iter_mut().for_each(|share| *share = if known { *share / all } else { even });
+            sensitivity.iter_mut().for_each(|sensitivity| {
+                *sensitivity = if known { *sensitivity / all } else { even }
+            });
             for (output, row) in rows.iter().enumerate() {
                 for (at, w) in each(reader, output, row) {
-                    let part = share[output] * w * w / loud[output];
+                    let part = sensitivity[output] * w * w / energy[output];
                     weight[reader.units[at]] += part;
-                    heard[reader.units[at]] += part * square[at];
+                    energy_share[reader.units[at]] += part * square[at];
                 }
             }
-            layers.push(Layer { reader, rows, square, loud, share });
+            layers.push(Layer { reader, rows, square, energy, sensitivity });
         }
-        let values = judged(&model.graph, flow).into_iter().filter_map(|(value, x)| {
+        let values = estimated_values(&model.graph, flow).into_iter().filter_map(|(value, x)| {
             let units = &flow.channels.layout(value)?.units;
             let gated = match x {
-                Some(x) => Some(seen.get(&x)?),
+                Some(x) => Some(statistics.get(&x)?),
                 None => None,
             };
-            Some(Rounded { units, seen: seen.get(&value)?, gated })
+            Some(Rounded { units, statistics: statistics.get(&value)?, gated })
         });
         let split = flow
             .split
             .iter()
             .filter_map(|gate| flow.channels.layout(Outlet { node: gate.product as u32, slot: 0 }));
         let split = split.flat_map(|layout| &layout.units).copied().collect();
-        Judge { flow, split, values: values.collect(), layers, weight }
+        Estimator { flow, split, values: values.collect(), layers, weight }
     }
 
     fn groups(&self) -> Vec<Group> {
@@ -173,7 +186,7 @@ impl<'a> Judge<'a> {
         // The range of each unit, relative to the range of its values; the maximum over all values.
         let mut size = vec![0f32; factors.len()];
         for value in group.values.iter().map(|value| &self.values[*value]) {
-            let greatest = value.seen.greatest();
+            let greatest = value.statistics.greatest();
             let all = value.units.iter().zip(&greatest).map(|(unit, range)| factors[*unit] * range);
             let all = all.fold(0f32, f32::max);
             for (unit, range) in value.units.iter().zip(&greatest) {
@@ -206,13 +219,13 @@ impl<'a> Judge<'a> {
     /// Returns the largest weight that reads each unit, relative to its output channel's RMS.
     fn greatest_weights(&self, group: &Group) -> Vec<f32> {
         let mut greatest = vec![1e-3f32; self.flow.units()];
-        for Layer { reader, rows, loud, .. } in
+        for Layer { reader, rows, energy, .. } in
             group.layers.iter().map(|layer| &self.layers[*layer])
         {
-            for (output, (row, loud)) in rows.iter().zip(loud).enumerate() {
+            for (output, (row, energy)) in rows.iter().zip(energy).enumerate() {
                 for (at, w) in each(reader, output, row) {
                     let unit = reader.units[at];
-                    let part = (w.abs() / loud.max(1e-20).sqrt()) as f32;
+                    let part = (w.abs() / energy.max(1e-20).sqrt()) as f32;
                     greatest[unit] = greatest[unit].max(part);
                 }
             }
@@ -229,11 +242,11 @@ impl<'a> Judge<'a> {
     }
 
     fn of_value(&self, value: usize, factors: &[f32]) -> f64 {
-        let Rounded { units, seen, gated } = &self.values[value];
+        let Rounded { units, statistics, gated } = &self.values[value];
         let along: Vec<f32> = units.iter().map(|unit| factors[*unit]).collect();
         let errors = match gated {
-            Some(x) => of_gate(x, seen, &along),
-            None => of_plain(seen, &along),
+            Some(x) => of_gate(x, statistics, &along),
+            None => of_plain(statistics, &along),
         };
         let parts = units.iter().zip(&along).zip(errors);
         let parts = parts
@@ -256,22 +269,23 @@ fn each(reader: &Reader, output: usize, row: &[f32]) -> impl Iterator<Item = (us
 
 /// Returns the estimated output error that the rounding of a layer's weights causes.
 fn of_weights(layer: &Layer<'_>, factors: &[f32]) -> f64 {
-    let Layer { reader, rows, square, loud, share } = layer;
+    let Layer { reader, rows, square, energy, sensitivity } = layer;
     let factor = |at: usize| f64::from(factors[reader.units[at]]);
     let input: f64 = (0..reader.units.len()).map(|at| factor(at).powi(2) * square[at]).sum();
     let of_row = |(output, row): (usize, &Vec<f32>)| {
         let greatest =
             each(reader, output, row).fold(0f64, |most, (at, w)| most.max(w.abs() / factor(at)));
         let taps = row.len() / reader.units.len().max(1);
-        share[output] * (greatest / 127.0).powi(2) / 12.0 * input * taps as f64 / loud[output]
+        sensitivity[output] * (greatest / 127.0).powi(2) / 12.0 * input * taps as f64
+            / energy[output]
     };
     rows.iter().enumerate().map(of_row).sum()
 }
 
 /// Returns the sampled positions and the total range, with each channel times its factor.
-fn scaled(seen: &Seen, along: &[f32]) -> (Vec<f32>, Range) {
-    let values = seen.places.iter().zip(along.iter().cycle()).map(|(x, factor)| x * factor);
-    let ranges = seen.ranges.iter().zip(along);
+fn scaled(statistics: &ChannelStatistics, along: &[f32]) -> (Vec<f32>, Range) {
+    let values = statistics.places.iter().zip(along.iter().cycle()).map(|(x, factor)| x * factor);
+    let ranges = statistics.ranges.iter().zip(along);
     let range = ranges.fold(Range::NONE, |all, (range, factor)| {
         all.extended(&[range.low * factor, range.high * factor])
     });
@@ -315,14 +329,14 @@ fn means(errors: impl Iterator<Item = f32>, channels: usize) -> Vec<f64> {
 }
 
 /// Returns the mean squared error of each scaled channel of a value with one scale.
-fn of_plain(seen: &Seen, along: &[f32]) -> Vec<f64> {
-    let (values, range) = scaled(seen, along);
+fn of_plain(statistics: &ChannelStatistics, along: &[f32]) -> Vec<f64> {
+    let (values, range) = scaled(statistics, along);
     let scale = fitted(&values, range, |x| x);
     means(values.iter().map(|x| rounded(scale, *x) - x), along.len())
 }
 
 /// The same for x · sigmoid(x): computed by a lookup table if all factors are 1, else as a product.
-fn of_gate(x: &Seen, y: &Seen, along: &[f32]) -> Vec<f64> {
+fn of_gate(x: &ChannelStatistics, y: &ChannelStatistics, along: &[f32]) -> Vec<f64> {
     let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
     let (values, range) = scaled(x, along);
     let (results, result_range) = scaled(y, along);

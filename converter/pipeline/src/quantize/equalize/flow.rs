@@ -16,11 +16,11 @@ use crate::graph::constants::float_tensor;
 
 /// Where factors that do not pass through x · sigmoid(x) are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gates {
+pub(crate) enum FactorPlacement {
     /// Before it; the sigmoid reads unscaled channels.
-    Within,
+    BeforeGate,
     /// After it; the layer before it is split by the factors of its channels.
-    Behind,
+    AfterGate,
 }
 
 /// A constant whose elements are multiplied or divided by their channels' factors.
@@ -87,11 +87,11 @@ pub(crate) struct Flow {
 }
 
 /// Finds the channels of a model.
-pub(crate) fn follow(model: &Model, begin: Gates) -> Flow {
+pub(crate) fn follow(model: &Model, placement: FactorPlacement) -> Flow {
     let gates = gates(model);
-    let mut flow = match begin {
-        Gates::Within => Flow { gates, ..Flow::default() },
-        Gates::Behind => {
+    let mut flow = match placement {
+        FactorPlacement::BeforeGate => Flow { gates, ..Flow::default() },
+        FactorPlacement::AfterGate => {
             let can = |gate: &Gate| can_split(model, gate);
             Flow { split: gates.into_iter().filter(can).collect(), ..Flow::default() }
         }
@@ -135,7 +135,7 @@ fn can_split(model: &Model, gate: &Gate) -> bool {
 }
 
 /// Returns the scalable values that steps round, each with x if it is x · sigmoid(x).
-pub(crate) fn judged(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
+pub(crate) fn estimated_values(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
     let mut readers: HashMap<Outlet, Vec<usize>> = HashMap::new();
     for (index, node) in graph.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|input| readers.entry(*input).or_default().push(index));

@@ -16,16 +16,17 @@ mod statistics;
 use hardtack::{Constant, Data, Model, Tensor};
 use hardtack_bundle::graph::{Binary, Node, Operator};
 
-use self::flow::{Flow, Gate, Gates, Scaled};
+use self::flow::{FactorPlacement, Flow, Gate, Scaled};
 use crate::error::Error;
 use crate::graph::constants::float_tensor;
 use crate::graph::rewriter::Rewriter;
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::samples::SampleSource;
 
-pub(super) use self::split::whole_name;
+pub(super) use self::split::Parts;
 
-/// Scales the channels of a model where that reduces the estimated error. `progress` is called with
+/// Scales the channels of a model where that reduces the estimated error. Also returns the parts of
+/// split layers. `progress` is called with
 /// the number of processed samples and their total.
 ///
 /// # Errors
@@ -33,19 +34,19 @@ pub(super) use self::split::whole_name;
 pub(super) fn equalize(
     model: Model,
     samples: &dyn SampleSource,
-    gates: Gates,
+    placement: FactorPlacement,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Model, Error> {
-    let flow = flow::follow(&model, gates);
+) -> Result<(Model, Parts), Error> {
+    let flow = flow::follow(&model, placement);
     let offloaded = OffloadedModel::new(model)?;
-    let seen = statistics::observe(&offloaded, &flow, samples, progress)?;
+    let statistics = statistics::observe(&offloaded, &flow, samples, progress)?;
     let model = offloaded.load()?;
-    let factors = choose::factors(&model, &flow, &seen);
+    let factors = choose::factors(&model, &flow, &statistics);
     Ok(apply(model, &flow, &factors))
 }
 
-/// Multiplies the channels of each unit by its factor.
-fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
+/// Multiplies the channels of each unit by its factor. Also returns the parts of split layers.
+fn apply(model: Model, flow: &Flow, factors: &[f32]) -> (Model, Parts) {
     let mut rewriter = Rewriter::new(model);
     for Scaled { node, input, layout, divided } in &flow.scaled {
         let of = |unit: &usize| if *divided { 1.0 / factors[*unit] } else { factors[*unit] };
@@ -67,10 +68,11 @@ fn apply(model: Model, flow: &Flow, factors: &[f32]) -> Model {
     for gate in &flow.gates {
         unscale(&mut rewriter, flow, gate, factors);
     }
+    let mut parts = Parts::new();
     for gate in &flow.split {
-        split::split(&mut rewriter, flow, gate, factors);
+        split::split(&mut rewriter, flow, gate, factors, &mut parts);
     }
-    rewriter.finish()
+    (rewriter.finish(), parts)
 }
 
 /// Divides the factors out of the channels that a sigmoid reads.
@@ -161,8 +163,10 @@ mod tests {
         let model = network();
         let samples = vec![vec![noise(&[2, 3, 8, 8], 7)], vec![noise(&[2, 3, 8, 8], 8)]];
         let before = parity::outputs(&model, &samples).unwrap();
-        for (gates, mark) in [(Gates::Within, ".unscaled"), (Gates::Behind, ".scaled")] {
-            let flow = flow::follow(&model, gates);
+        for (placement, mark) in
+            [(FactorPlacement::BeforeGate, ".unscaled"), (FactorPlacement::AfterGate, ".scaled")]
+        {
+            let flow = flow::follow(&model, placement);
             let free = flow.scaled.iter().flat_map(|scaled| &scaled.layout.units);
             let mut free: Vec<usize> = free.copied().filter(|unit| *unit != KEPT).collect();
             free.sort_unstable();
@@ -175,9 +179,9 @@ mod tests {
                 // Two of four channels share a factor, and so a part where a layer is split.
                 factors[*unit] = [0.03, 7.0, 0.03, 1.0, 19.0][index % 5];
             }
-            let scaled = apply(model.clone(), &flow, &factors);
+            let (scaled, _) = apply(model.clone(), &flow, &factors);
             let after = parity::outputs(&scaled, &samples).unwrap();
-            assert!(parity::compare(&before, &after).of_range < 1e-5, "{gates:?}");
+            assert!(parity::compare(&before, &after).of_range < 1e-5, "{placement:?}");
             // Limits and outputs have no factor, and a sigmoid reads unscaled channels.
             assert!(scaled.graph.nodes.iter().any(|node| node.name.ends_with(mark)));
         }
@@ -252,7 +256,7 @@ mod tests {
             ..QuantizeOptions::default()
         });
         assert!(wide.int16.len() > 1);
-        assert!(wide.int16.iter().all(|told| told.node != name && whole_name(&told.node) == name));
+        assert!(wide.int16.iter().all(|node| node.node != name && node.node.starts_with(&name)));
         // The error suggests the layer's name in the source file, not those of its parts.
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
         let settings = QuantizeOptions { int16, ..QuantizeOptions::default() };
@@ -262,7 +266,7 @@ mod tests {
         let keep_float = vec![name.clone()];
         let float =
             of(QuantizeOptions { keep_float, int16: Int16::All, ..QuantizeOptions::default() });
-        let kept = float.left_in_float.iter().filter(|told| told.operator == "Conv");
+        let kept = float.left_in_float.iter().filter(|node| node.operator == "Conv");
         assert_eq!(kept.count(), wide.int16.len());
     }
 
@@ -276,7 +280,8 @@ mod tests {
         let model = net.finish(&[&x]);
         let samples: Vec<Vec<Tensor>> =
             (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
-        let same = equalize(model.clone(), &samples, Gates::Within, &mut |_, _| {}).unwrap();
+        let (same, _) =
+            equalize(model.clone(), &samples, FactorPlacement::BeforeGate, &mut |_, _| {}).unwrap();
         let outputs = |model| parity::outputs(model, &samples).unwrap();
         assert_eq!(outputs(&model), outputs(&same));
     }

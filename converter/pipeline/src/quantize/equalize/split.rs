@@ -1,6 +1,8 @@
 //! Splits a layer and the x · sigmoid(x) after it into several, one for the output channels of each
 //! factor, so that small channels have a scale of their own from the start.
 
+use std::collections::HashMap;
+
 use hardtack::{Constant, Data, Tensor};
 use hardtack_bundle::graph::{Binary, Conv, Dim, Node, Operator, Outlet, Slice, Unary};
 
@@ -9,16 +11,17 @@ use crate::graph::channels::convolution;
 use crate::graph::constants::float_tensor;
 use crate::graph::rewriter::Rewriter;
 
-/// Separates the name of a layer from the number of its part.
-const PART: &str = "/channels-from-";
-
-/// Returns the name of the whole layer, given its name or that of a part.
-pub(crate) fn whole_name(name: &str) -> &str {
-    name.split_once(PART).map_or(name, |(whole, _)| whole)
-}
+/// For each node of a split layer, by its name, the name of the node that it is a part of.
+pub(crate) type Parts = HashMap<String, String>;
 
 /// Splits a layer by the factors of its gate's channels, and multiplies each part by its factor.
-pub(super) fn split(rewriter: &mut Rewriter, flow: &Flow, gate: &Gate, factors: &[f32]) {
+pub(super) fn split(
+    rewriter: &mut Rewriter,
+    flow: &Flow,
+    gate: &Gate,
+    factors: &[f32],
+    names: &mut Parts,
+) {
     let product = Outlet { node: gate.product as u32, slot: 0 };
     let Some(layout) = flow.channels.layout(product) else { return };
     let of = |channel: &usize| factors[layout.units[*channel]];
@@ -33,7 +36,7 @@ pub(super) fn split(rewriter: &mut Rewriter, flow: &Flow, gate: &Gate, factors: 
     for level in &levels {
         let channels: Vec<usize> =
             (0..layout.units.len()).filter(|channel| of(channel) == *level).collect();
-        let part = part(rewriter, gate, axis, &channels, *level);
+        let part = part(rewriter, gate, axis, (&channels, *level), names);
         let part = part.expect("it can be split");
         parts.push((channels, part));
     }
@@ -62,15 +65,19 @@ fn part(
     rewriter: &mut Rewriter,
     gate: &Gate,
     axis: usize,
-    channels: &[usize],
-    factor: f32,
+    (channels, factor): (&[usize], f32),
+    names: &mut Parts,
 ) -> Option<Outlet> {
     let layer = rewriter.node(gate.x.node as usize).clone();
     let Operator::Conv(conv) = &layer.operator else { return None };
     let (read, _) = convolution(&rewriter.model, gate.x.node as usize, conv)?;
     let nodes = [gate.x.node as usize, gate.sigmoid, gate.product];
-    let part = |index| format!("{}{PART}{}", rewriter.node(index).name, channels[0]);
-    let [name, sigmoid, product] = nodes.map(part);
+    let [name, sigmoid, product] = nodes.map(|index| {
+        let whole = rewriter.node(index).name.clone();
+        let part = format!("{whole}/channels-from-{}", channels[0]);
+        names.insert(part.clone(), whole);
+        part
+    });
     let kernel = taken(float_tensor(&rewriter.model, layer.inputs[1])?, read.axes.0, channels)?;
     let bias = float_tensor(&rewriter.model, layer.inputs[2])?;
     let along = bias.shape().iter().position(|size| *size == bias.len())?;
@@ -95,6 +102,9 @@ fn part(
     let multiply = || Operator::Binary(Binary::Multiply);
     let sigmoid = add(sigmoid, Operator::Unary(Unary::Sigmoid), vec![x]);
     let scaled = format!("{product}.scaled");
+    if let Some(whole) = names.get(&product).cloned() {
+        names.insert(scaled.clone(), whole);
+    }
     let product = add(product, multiply(), vec![x, sigmoid]);
     Some(match factor {
         1.0 => product,

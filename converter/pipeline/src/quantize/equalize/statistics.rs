@@ -16,7 +16,7 @@ const KEPT_ELEMENTS: usize = 1 << 14;
 
 /// The statistics of the channels of one value.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct ChannelStatistics {
     /// The minimum and maximum of each channel, over every second sample.
     pub ranges: Vec<Range>,
     /// The mean square of each channel.
@@ -35,39 +35,39 @@ pub(super) fn observe(
     flow: &Flow,
     samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<HashMap<Outlet, Seen>, Error> {
+) -> Result<HashMap<Outlet, ChannelStatistics>, Error> {
     let known = |(index, layout): (usize, &Option<_>)| {
         layout.as_ref().map(|_| Outlet { node: index as u32, slot: 0 })
     };
     let outlets = flow.channels.layouts().iter().enumerate().filter_map(known);
     let mut observer = Observer::new(model, outlets);
     // Positions are kept only for values whose rounding error is estimated.
-    let judged = flow::judged(model.graph(), flow).into_iter();
-    let judged: HashSet<Outlet> =
-        judged.flat_map(|(value, x)| x.into_iter().chain([value])).collect();
-    let mut seen: HashMap<Outlet, Seen> = HashMap::new();
+    let estimated = flow::estimated_values(model.graph(), flow).into_iter();
+    let estimated: HashSet<Outlet> =
+        estimated.flat_map(|(value, x)| x.into_iter().chain([value])).collect();
+    let mut statistics: HashMap<Outlet, ChannelStatistics> = HashMap::new();
     let count = samples.count();
     for (number, sample) in samples::each(samples).enumerate() {
         observer.run(&sample?, |outlet, shape, values| {
             let Some(layout) = flow.channels.layout(outlet) else { return };
             let channels = layout.units.len();
-            let seen = seen.entry(outlet).or_default();
-            let wanted = match judged.contains(&outlet) {
+            let statistics = statistics.entry(outlet).or_default();
+            let wanted = match estimated.contains(&outlet) {
                 true => (KEPT_ELEMENTS / channels).max(64).div_ceil(count.div_ceil(2)),
                 false => 0,
             };
             let within = shape[layout.axis + 1..].iter().product();
-            seen.add(values, within, channels, wanted, number);
+            statistics.add(values, within, channels, wanted, number);
         })?;
         progress(number + 1, count);
     }
-    for seen in seen.values_mut() {
-        seen.square.iter_mut().for_each(|sum| *sum /= count as f64);
+    for statistics in statistics.values_mut() {
+        statistics.square.iter_mut().for_each(|sum| *sum /= count as f64);
     }
-    Ok(seen)
+    Ok(statistics)
 }
 
-impl Seen {
+impl ChannelStatistics {
     /// Returns the largest magnitude of each channel.
     pub(super) fn greatest(&self) -> Vec<f32> {
         self.ranges.iter().map(|range| range.high.max(-range.low).max(0.0)).collect()

@@ -6,36 +6,38 @@ use hardtack_bundle::graph::{Node, Operator, Outlet};
 use super::Lowered;
 use crate::graph::rewriter::Rewriter;
 use crate::quantize::calibrate::Calibration;
-use crate::quantize::partition::{self, Int16Nodes, Refused, Region};
+use crate::quantize::partition::{self, FloatReasons, Int16Nodes, Partition};
 
 /// Lowers every partition, with int16 activations for the nodes `int16`. A node that cannot be
-/// lowered is added to `refused` and stays in float; the graph is then partitioned again.
+/// lowered is added to `float_reasons` and stays in float; the graph is then partitioned again.
 pub(crate) fn lower(
     model: &Model,
     calibration: &Calibration,
     int16: &Int16Nodes,
-    refused: &mut Refused,
-) -> (Vec<Region>, Vec<Lowered>) {
+    float_reasons: &mut FloatReasons,
+) -> (Vec<Partition>, Vec<Lowered>) {
     loop {
-        let regions = partition::regions(model, refused);
-        let lowered: Result<Vec<Lowered>, _> =
-            regions.iter().map(|region| super::lower(model, region, calibration, int16)).collect();
+        let partitions = partition::partitions(model, float_reasons);
+        let lowered: Result<Vec<Lowered>, _> = partitions
+            .iter()
+            .map(|partition| super::lower(model, partition, calibration, int16))
+            .collect();
         match lowered {
-            Ok(lowered) => return (regions, lowered),
-            Err(refusal) => {
-                refused.insert(refusal.node, refusal.reason);
+            Ok(lowered) => return (partitions, lowered),
+            Err(error) => {
+                float_reasons.insert(error.node, error.reason);
             }
         }
     }
 }
 
 /// Replaces each partition by its program.
-pub(crate) fn assemble(model: Model, regions: &[Region], lowered: Vec<Lowered>) -> Model {
+pub(crate) fn assemble(model: Model, partitions: &[Partition], lowered: Vec<Lowered>) -> Model {
     let mut rewriter = Rewriter::new(model);
-    for (region, lowered) in regions.iter().zip(lowered) {
+    for (partition, lowered) in partitions.iter().zip(lowered) {
         let index = rewriter.model.programs.len();
         let graph = &rewriter.model.graph;
-        let last = region.nodes.last().map(|last| graph.nodes[*last].name.as_str());
+        let last = partition.nodes.last().map(|last| graph.nodes[*last].name.as_str());
         let program = Node {
             name: format!("{}.int8", last.unwrap_or("program")),
             operator: Operator::Program(index as u32),

@@ -22,9 +22,9 @@ pub(super) struct Chain {
     /// The limits of the result.
     pub limits: Range,
     /// The scale and zero point of the result, if the source is pre-quantized.
-    pub stated: Option<Quantization>,
+    pub prequantized: Option<Quantization>,
     /// The nodes after the first.
-    pub absorbed: Vec<usize>,
+    pub fused: Vec<usize>,
 }
 
 /// The operations that a chain may contain.
@@ -53,8 +53,8 @@ impl Lowering<'_> {
             bias: Vec::new(),
             residual: None,
             limits: open,
-            stated: None,
-            absorbed: Vec::new(),
+            prequantized: None,
+            fused: Vec::new(),
         };
         while let Some(next) = self.only_reader(chain.last) {
             let limited = chain.limits != open;
@@ -67,9 +67,9 @@ impl Lowering<'_> {
             if !self.append(&mut chain, next, sums) {
                 break;
             }
-            chain.absorbed.push(next);
+            chain.fused.push(next);
             chain.last = next;
-            if chain.stated.is_some() {
+            if chain.prequantized.is_some() {
                 break;
             }
         }
@@ -81,7 +81,7 @@ impl Lowering<'_> {
         match self.uses.get(&first_output(index)).map(Vec::as_slice) {
             Some([Some(reader)]) => {
                 let free =
-                    self.region.nodes.contains(reader) && !self.absorbed.contains_key(reader);
+                    self.partition.nodes.contains(reader) && !self.fused.contains_key(reader);
                 free.then_some(*reader)
             }
             _ => None,
@@ -93,8 +93,8 @@ impl Lowering<'_> {
         let node = &self.model.graph.nodes[next];
         match node.operator {
             Operator::QuantizeLinear(_) => {
-                chain.stated = self.stated(next);
-                chain.stated.is_some()
+                chain.prequantized = self.prequantized(next);
+                chain.prequantized.is_some()
             }
             Operator::Binary(kind @ (Binary::Maximum | Binary::Minimum)) => {
                 let limit = node.inputs.iter().find_map(|input| self.scalar(*input));
@@ -176,12 +176,12 @@ impl Lowering<'_> {
 
     /// Returns the scale and zero point that a pre-quantized source defines for a value, if only
     /// operations that keep its elements lie in between.
-    pub(super) fn stated_ahead(&self, mut value: Outlet) -> Option<Quantization> {
+    pub(super) fn prequantized_after(&self, mut value: Outlet) -> Option<Quantization> {
         loop {
             let [Some(reader)] = self.uses.get(&value)?[..] else { return None };
             let operator = &self.model.graph.nodes[reader].operator;
             match operator {
-                Operator::QuantizeLinear(_) => return self.stated(reader),
+                Operator::QuantizeLinear(_) => return self.prequantized(reader),
                 _ if keeps_elements(operator) => value = first_output(reader),
                 _ => return None,
             }
@@ -189,7 +189,7 @@ impl Lowering<'_> {
     }
 
     /// Returns the scale and zero point of a QuantizeLinear or DequantizeLinear node.
-    pub(super) fn stated(&self, index: usize) -> Option<Quantization> {
+    pub(super) fn prequantized(&self, index: usize) -> Option<Quantization> {
         let [_, scale, zero_point] = self.model.graph.nodes[index].inputs[..] else { return None };
         let &[scale] = self.constant(scale)?.as_f32()? else { return None };
         let zero_point = match self.constant(zero_point)?.data() {
@@ -203,14 +203,14 @@ impl Lowering<'_> {
     /// Returns the scale and zero point of a chain's result: from a pre-quantized source, else from
     /// calibration, else `follows`, which is derived from the chain's inputs.
     pub(super) fn result(&self, chain: &Chain, follows: Quantization) -> Quantization {
-        let known = chain.stated.or_else(|| self.quantization(first_output(chain.last)).ok());
+        let known = chain.prequantized.or_else(|| self.quantization(first_output(chain.last)).ok());
         known.unwrap_or(follows)
     }
 
     /// Marks the nodes of a chain as fused into its first node.
-    pub(super) fn absorb(&mut self, chain: &Chain) {
-        for node in &chain.absorbed {
-            self.absorbed.insert(*node, chain.last);
+    pub(super) fn fuse(&mut self, chain: &Chain) {
+        for node in &chain.fused {
+            self.fused.insert(*node, chain.last);
         }
     }
 }

@@ -4,56 +4,58 @@ use hardtack_bundle::graph::{Binary, Outlet, Softmax};
 use hardtack_engine::Layer;
 
 use super::chain::Allow;
-use super::strided_view::{Source, View};
-use super::{Lowering, dims, refused};
+use super::strided_view::{Storage, StridedView};
+use super::{Lowering, dims};
 use crate::graph::constants::{float_elements, is_constant};
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::scale::{Quantization, Range};
 use crate::quantize::weights::Weights;
 use crate::quantize::weights::linear::ONE_PIXEL;
 
 impl Lowering<'_> {
-    pub(super) fn binary(&mut self, index: usize, kind: Binary) -> Result<(), String> {
+    pub(super) fn binary(&mut self, index: usize, kind: Binary) -> Result<(), FloatReason> {
         let [left, right] = self.model.graph.nodes[index].inputs[..] else {
-            return Err("it does not have two inputs".into());
+            return Err(FloatReason::NotTwoInputs);
         };
         if self.function(index)? {
             return Ok(());
         }
         match (is_constant(self.model, left), is_constant(self.model, right)) {
-            (false, false) => self.of_two(index, kind, left, right),
+            (false, false) => self.two_operands(index, kind, left, right),
             (false, true) => self.with_constant(index, kind, left, right, false),
             (true, false) => self.with_constant(index, kind, right, left, true),
-            (true, true) => Err("it reads only constants".into()),
+            (true, true) => Err(FloatReason::OnlyConstants),
         }
     }
 
-    fn of_two(
+    fn two_operands(
         &mut self,
         index: usize,
         kind: Binary,
         mut a: Outlet,
         mut b: Outlet,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let shape = self.fact_shape(first_output(index))?;
         if self.fact_shape(a)? != shape && matches!(kind, Binary::Add | Binary::Multiply) {
             std::mem::swap(&mut a, &mut b);
         }
         if self.fact_shape(a)? != shape {
-            return Err("both operands are broadcast".into());
+            return Err(FloatReason::BothBroadcast);
         }
         if !matches!(kind, Binary::Add | Binary::Subtract | Binary::Multiply) {
-            return Err("it has no INT8 form for two computed operands".into());
+            return Err(FloatReason::TwoComputedOperands);
         }
-        if let (Some(wide), Binary::Add | Binary::Subtract) = (self.wide(first_output(index)), kind)
+        if let (Some(int16), Binary::Add | Binary::Subtract) =
+            (self.int16_quantization(first_output(index)), kind)
             && self.fact_shape(b)? == shape
         {
-            return self.wide_sum(index, [a, b], kind, wide);
+            return self.int16_sum(index, [a, b], kind, int16);
         }
-        let order = self.whole_view(a)?.order();
+        let order = self.high_view(a)?.order();
         let first = self.dense(a, &order)?;
         let small = self.fact_shape(b)?;
-        let channels = *order.last().ok_or("its operands have no axes")?;
+        let channels = *order.last().ok_or(FloatReason::NoAxes)?;
         let per_channel = small
             .iter()
             .enumerate()
@@ -62,12 +64,12 @@ impl Lowering<'_> {
             self.dense(b, &order)?
         } else {
             let repeated =
-                self.view(b)?.broadcast(&shape).ok_or("its broadcast operand is not strided")?;
+                self.view(b)?.broadcast(&shape).ok_or(FloatReason::BroadcastNotStrided)?;
             let quantization = self.quantization_of_view(b, &repeated)?;
             self.gather(self.name(index), &repeated, &order, quantization)?
         };
         let chain = self.chain(index, Allow::Limits);
-        self.absorb(&chain);
+        self.fuse(&chain);
         let last = first_output(chain.last);
         let follows = {
             let (a, b) =
@@ -82,8 +84,7 @@ impl Lowering<'_> {
             Binary::Add => self.builder.add(name, operands, to, clamp),
             Binary::Subtract => self.builder.subtract(name, operands, to, clamp),
             _ => self.builder.multiply(name, operands, to, clamp),
-        }
-        .map_err(refused)?;
+        }?;
         self.written(last, to, &order)
     }
 
@@ -94,21 +95,21 @@ impl Lowering<'_> {
         value: Outlet,
         constant: Outlet,
         constant_first: bool,
-    ) -> Result<(), String> {
-        let numbers = float_elements(self.model, constant).ok_or("its constant is not float")?;
+    ) -> Result<(), FloatReason> {
+        let numbers = float_elements(self.model, constant).ok_or(FloatReason::ConstantNotFloat)?;
         let shape = self.fact_shape(first_output(index))?;
         if self.fact_shape(value)? != shape {
-            return Err("its computed operand is broadcast".into());
+            return Err(FloatReason::ComputedBroadcast);
         }
         let fact = self.model.graph.fact(constant);
-        let wide = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
-        let axis = (0..shape.len()).find(wide);
+        let fits = |axis: &usize| fact.shape[axis + 1].value() == Some(numbers.len() as i64);
+        let axis = (0..shape.len()).find(fits);
         let numbers = match axis {
             Some(_) => numbers,
             None => {
                 let dims = fact.shape.iter().skip(1).map(|dim| dim.value().unwrap_or(0) as usize);
                 repeated(&numbers, &dims.collect::<Vec<_>>(), &shape)
-                    .ok_or("its constant varies along the batch")?
+                    .ok_or(FloatReason::ConstantAlongBatch)?
             }
         };
         let (ones, zeros) = (vec![1.0; numbers.len()], vec![0.0; numbers.len()]);
@@ -121,10 +122,10 @@ impl Lowering<'_> {
             (Binary::Divide, false) if numbers.iter().all(|x| *x != 0.0) => {
                 (each(|x| 1.0 / x), zeros)
             }
-            _ => return Err("it has no INT8 form with a non-scalar constant".into()),
+            _ => return Err(FloatReason::NonScalarConstant),
         };
         match axis {
-            Some(axis) => self.affine(index, value, axis, factor, offset),
+            Some(axis) => self.scale_and_shift(index, value, axis, factor, offset),
             None => self.by_element(index, value, factor, offset),
         }
     }
@@ -137,12 +138,12 @@ impl Lowering<'_> {
         value: Outlet,
         factor: Vec<f32>,
         offset: Vec<f32>,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let chain = self.chain(index, Allow::Limits);
         let last = first_output(chain.last);
-        let quantization = chain.stated.or_else(|| self.stated_ahead(last));
-        let quantization = quantization.ok_or("its constant varies by position")?;
-        self.absorb(&chain);
+        let quantization = chain.prequantized.or_else(|| self.prequantized_after(last));
+        let quantization = quantization.ok_or(FloatReason::ConstantByPosition)?;
+        self.fuse(&chain);
         let count = factor.len();
         let view = self.view(value)?;
         let read = self.quantization_of_view(value, &view)?;
@@ -156,31 +157,29 @@ impl Lowering<'_> {
             zero_point,
         );
         let quantized = Weights::factors(factor).quantize(read.scale, &offset);
-        self.builder
-            .conv(
-                name,
-                &Layer {
-                    input,
-                    output,
-                    window: ONE_PIXEL,
-                    groups: count as u32,
-                    weights: &quantized.weights,
-                    weight_scales: &quantized.scales,
-                    bias: &quantized.bias,
-                    residual: None,
-                    clamp: quantization.clamp(chain.limits),
-                },
-            )
-            .map_err(refused)?;
+        self.builder.conv(
+            name,
+            &Layer {
+                input,
+                output,
+                window: ONE_PIXEL,
+                groups: count as u32,
+                weights: &quantized.weights,
+                weight_scales: &quantized.scales,
+                bias: &quantized.bias,
+                residual: None,
+                clamp: quantization.clamp(chain.limits),
+            },
+        )?;
         let shape = self.fact_shape(last)?;
-        let flat = View::dense(Source::Tensor(output), &[count], &[0]);
+        let flat = StridedView::dense(Storage::Tensor(output), &[count], &[0]);
         self.views.insert(last, flat.reshape(&shape));
         Ok(())
     }
 
-    pub(super) fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), String> {
+    pub(super) fn softmax(&mut self, index: usize, softmax: &Softmax) -> Result<(), FloatReason> {
         if softmax.logarithm {
-            return Err("the logarithm of a softmax needs more than 8 bits".into());
+            return Err(FloatReason::SoftmaxLogarithm);
         }
         let value = self.operand(index)?;
         let shape = self.fact_shape(value)?;
@@ -189,10 +188,10 @@ impl Lowering<'_> {
         let axis = match axes[..] {
             [axis] => axis,
             [] => shape.len() - 1,
-            _ => return Err("it has more than one axis".into()),
+            _ => return Err(FloatReason::SoftmaxAxes),
         };
         if softmax.axes.contains(&0) {
-            return Err("its axis is the batch".into());
+            return Err(FloatReason::SoftmaxOverBatch);
         }
         let mut order: Vec<usize> = self.view(value)?.order();
         order.retain(|other| *other != axis);
@@ -200,7 +199,7 @@ impl Lowering<'_> {
         let from = self.dense(value, &order)?;
         let whole = Quantization { scale: 1.0 / 256.0, zero_point: -128 };
         let to = self.tensor(first_output(index), &order, whole)?;
-        self.builder.softmax(self.name(index), from, to).map_err(refused)?;
+        self.builder.softmax(self.name(index), from, to)?;
         self.written(first_output(index), to, &order)
     }
 }

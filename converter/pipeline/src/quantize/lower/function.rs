@@ -8,9 +8,10 @@ use hardtack::Tensor;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::Outlet;
 
-use super::{Lowering, refused};
+use super::Lowering;
 use crate::graph::constants::{float_elements, is_constant};
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::function;
 use crate::quantize::scale::{Quantization, Range};
 
@@ -24,7 +25,7 @@ pub(super) struct Function {
 
 impl Lowering<'_> {
     /// Records a node as a unary function. Returns `false` if it is not one.
-    pub(super) fn function(&mut self, index: usize) -> Result<bool, String> {
+    pub(super) fn function(&mut self, index: usize) -> Result<bool, FloatReason> {
         let node = &self.model.graph.nodes[index];
         let shape = self.fact_shape(first_output(index))?;
         let mut of = None;
@@ -40,9 +41,9 @@ impl Lowering<'_> {
                 return Ok(false);
             }
         }
-        let of = of.ok_or("it reads only constants")?;
+        let of = of.ok_or(FloatReason::OnlyConstants)?;
         if self.model.graph.fact(of).dtype != DType::F32 {
-            return Err("it computes with integers".into());
+            return Err(FloatReason::IntegerArithmetic);
         }
         let results = self.evaluate(index, of)?;
         self.functions.insert(first_output(index), Function { of, results });
@@ -50,11 +51,11 @@ impl Lowering<'_> {
     }
 
     /// Evaluates a node at all points of the value that it is a function of.
-    fn evaluate(&mut self, index: usize, of: Outlet) -> Result<Tensor, String> {
+    fn evaluate(&mut self, index: usize, of: Outlet) -> Result<Tensor, FloatReason> {
         let node = &self.model.graph.nodes[index];
-        let order = self.whole_view(of)?.order();
-        let halves = self.halves(of, &order)?;
-        let points = self.points(halves);
+        let order = self.high_view(of)?.order();
+        let tensors = self.int16_tensors_of(of, &order)?;
+        let points = self.points(tensors);
         let count = points.len();
         let mut inputs = Vec::new();
         for input in &node.inputs {
@@ -64,46 +65,44 @@ impl Lowering<'_> {
                 Some(function.results.clone())
             } else {
                 let values =
-                    float_elements(self.model, *input).ok_or("its constant is not float")?;
+                    float_elements(self.model, *input).ok_or(FloatReason::ConstantNotFloat)?;
                 Tensor::new(&[1], values).ok()
             };
-            inputs.push(tensor.ok_or("its constant is not a scalar")?);
+            inputs.push(tensor.ok_or(FloatReason::ConstantNotScalar)?);
         }
         function::evaluate(self.model, index, inputs, count)
     }
 
-    /// Emits the lookup table of a value, if it is a function. `stated` is the QuantizeLinear
+    /// Emits the lookup table of a value, if it is a function. `prequantized` is the QuantizeLinear
     /// output that reads it, and its scale; if given, the table writes that instead.
     pub(super) fn look_up(
         &mut self,
         value: Outlet,
-        stated: Option<(Outlet, Quantization)>,
-    ) -> Result<bool, String> {
+        prequantized: Option<(Outlet, Quantization)>,
+    ) -> Result<bool, FloatReason> {
         let Some(function) = self.functions.get(&value) else { return Ok(false) };
         let of = function.of;
-        let results = function.results.as_f32().ok_or("its result is not float")?.to_vec();
-        let order = self.whole_view(of)?.order();
-        if let (None, Some(wide)) = (stated, self.wide(value)) {
-            let of = self.halves(of, &order)?;
-            self.wide_function(value, of, &results, &order, wide)?;
+        let results = function.results.as_f32().ok_or(FloatReason::ResultNotFloat)?.to_vec();
+        let order = self.high_view(of)?.order();
+        if let (None, Some(int16)) = (prequantized, self.int16_quantization(value)) {
+            let of = self.int16_tensors_of(of, &order)?;
+            self.int16_function(value, of, &results, &order, int16)?;
             return Ok(true);
         }
         let from = self.dense(of, &order)?;
         let read = self.quantization_of(from);
-        let (written, quantization) = match stated {
-            Some(stated) => stated,
+        let (written, quantization) = match prequantized {
+            Some(prequantized) => prequantized,
             None => {
                 (value, self.quantization(value).unwrap_or_else(|_| follows(read, &results[..256])))
             }
         };
         let to = self.tensor(written, &order, quantization)?;
         let Quantization { scale, zero_point } = read;
-        self.builder
-            .lookup(self.name(written.node as usize), from, to, |real| {
-                let place = (real / scale).round() as i32 + i32::from(zero_point) + 128;
-                results[place.clamp(0, 255) as usize]
-            })
-            .map_err(refused)?;
+        self.builder.lookup(self.name(written.node as usize), from, to, |real| {
+            let place = (real / scale).round() as i32 + i32::from(zero_point) + 128;
+            results[place.clamp(0, 255) as usize]
+        })?;
         self.written(written, to, &order)?;
         Ok(true)
     }

@@ -6,24 +6,25 @@ use hardtack_bundle::graph::Outlet;
 use hardtack_engine::Layer;
 use hardtack_engine::program::Window;
 
+use super::Lowering;
 use super::chain::{Allow, Chain};
-use super::int16::Halves;
-use super::strided_view::View;
-use super::{Lowering, refused};
+use super::int16::Int16Tensors;
+use super::strided_view::StridedView;
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::scale::Quantization;
 use crate::quantize::weights::linear::{Linear, ONE_PIXEL};
 use crate::quantize::weights::{Quantized, Rounded, Values, Weights};
 
 /// A layer to be emitted at the last node of its chain, when all values that it reads exist.
-pub(super) struct Waiting {
+pub(super) struct Deferred {
     chain: Chain,
     layer: Linear,
 }
 
 impl Lowering<'_> {
     /// Lowers a convolution or matmul, with pre-rounded weights if calibration has them.
-    pub(super) fn layer(&mut self, index: usize) -> Result<(), String> {
+    pub(super) fn layer(&mut self, index: usize) -> Result<(), FloatReason> {
         let mut layer = Linear::of(self.model, index)?;
         if let Some(Rounded { weights, scales, bias }) = self.calibration.weights.get(&index) {
             layer.weights.values = {
@@ -36,36 +37,36 @@ impl Lowering<'_> {
     }
 
     /// Emits a layer, or defers it to the last node of its chain.
-    fn begin(&mut self, index: usize, layer: Linear) -> Result<(), String> {
+    fn begin(&mut self, index: usize, layer: Linear) -> Result<(), FloatReason> {
         let (channels, axis) = (layer.channels, layer.axis);
-        let values = self.wide(first_output(index)).is_none();
+        let values = self.int16_quantization(first_output(index)).is_none();
         let chain = self.chain(index, Allow::Sums { channels, axis, values });
-        self.absorb(&chain);
-        let (last, waiting) = (chain.last, Waiting { chain, layer });
+        self.fuse(&chain);
+        let (last, deferred) = (chain.last, Deferred { chain, layer });
         if last == index {
-            return self.compute(waiting);
+            return self.compute(deferred);
         }
-        self.waiting.insert(last, waiting);
+        self.deferred.insert(last, deferred);
         Ok(())
     }
 
     /// Emits the layer that was deferred to this node, if there is one.
-    pub(super) fn last_of_a_chain(&mut self, index: usize) -> Result<(), String> {
-        match self.waiting.remove(&index) {
-            Some(waiting) => self.compute(waiting),
+    pub(super) fn emit_deferred(&mut self, index: usize) -> Result<(), FloatReason> {
+        match self.deferred.remove(&index) {
+            Some(deferred) => self.compute(deferred),
             None => Ok(()),
         }
     }
 
     /// Lowers a factor and an offset per channel as a 1×1 depthwise convolution.
-    pub(super) fn affine(
+    pub(super) fn scale_and_shift(
         &mut self,
         index: usize,
         input: Outlet,
         axis: usize,
         factor: Vec<f32>,
         offset: Vec<f32>,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let channels = factor.len();
         let rank = self.fact_shape(first_output(index))?.len();
         let mut order: Vec<usize> = (0..rank).filter(|other| *other != axis).collect();
@@ -85,8 +86,8 @@ impl Lowering<'_> {
         self.begin(index, layer)
     }
 
-    fn compute(&mut self, waiting: Waiting) -> Result<(), String> {
-        let Waiting { chain, mut layer } = waiting;
+    fn compute(&mut self, deferred: Deferred) -> Result<(), FloatReason> {
+        let Deferred { chain, mut layer } = deferred;
         let last = first_output(chain.last);
         if let Some(factors) = &chain.factors {
             layer.bias.iter_mut().zip(factors).for_each(|(bias, factor)| *bias *= factor);
@@ -95,14 +96,14 @@ impl Lowering<'_> {
         for more in &chain.bias {
             layer.bias.iter_mut().zip(more).for_each(|(bias, more)| *bias += more);
         }
-        let whole = self.whole_view(layer.input)?;
-        let of_16_bits = chain.residual.is_none() && self.wide_tensors(&whole).is_some();
-        let halves = match of_16_bits {
-            true => Some(self.halves(layer.input, &layer.input_order)?),
+        let whole = self.high_view(layer.input)?;
+        let of_16_bits = chain.residual.is_none() && self.int16_tensors(&whole).is_some();
+        let tensors = match of_16_bits {
+            true => Some(self.int16_tensors_of(layer.input, &layer.input_order)?),
             false => None,
         };
-        let read = match halves {
-            Some(halves) => self.quantization_of(halves.high),
+        let read = match tensors {
+            Some(tensors) => self.quantization_of(tensors.high),
             None => {
                 let view = self.view(layer.input)?;
                 self.quantization_of_view(layer.input, &view)?
@@ -110,16 +111,19 @@ impl Lowering<'_> {
         };
         let weights = std::mem::replace(&mut layer.weights, Weights::factors(Vec::new()));
         let quantized = weights.quantize(read.scale, &layer.bias);
-        let gives_16_bits =
-            chain.residual.is_none() && chain.stated.is_none() && self.wide(last).is_some();
-        if quantized.copies.is_empty() && (halves.is_some() || gives_16_bits) {
-            let input = match halves {
-                Some(halves) => halves,
-                None => Halves { high: self.dense(layer.input, &layer.input_order)?, low: None },
+        let gives_16_bits = chain.residual.is_none()
+            && chain.prequantized.is_none()
+            && self.int16_quantization(last).is_some();
+        if quantized.copies.is_empty() && (tensors.is_some() || gives_16_bits) {
+            let input = match tensors {
+                Some(tensors) => tensors,
+                None => {
+                    Int16Tensors { high: self.dense(layer.input, &layer.input_order)?, low: None }
+                }
             };
-            self.wide_layer(&layer, &chain, input, &quantized)?;
+            self.int16_layer(&layer, &chain, input, &quantized)?;
         } else {
-            self.narrow_layer(&layer, &chain, read, &quantized)?;
+            self.int8_layer(&layer, &chain, read, &quantized)?;
         }
         if let Some(written) = self.values.last_mut() {
             written.weights = Some(quantized.report());
@@ -127,20 +131,20 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn narrow_layer(
+    fn int8_layer(
         &mut self,
         layer: &Linear,
         chain: &Chain,
         read: Quantization,
         quantized: &Quantized,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let residual = match chain.residual {
             Some(residual) => Some(self.dense(residual, &layer.output_order)?),
             None => None,
         };
-        let quantization = match chain.stated {
-            Some(stated) => stated,
+        let quantization = match chain.prequantized {
+            Some(prequantized) => prequantized,
             None => self.quantization(last)?,
         };
         let output = self.tensor(last, &layer.output_order, quantization)?;
@@ -153,30 +157,28 @@ impl Lowering<'_> {
                 let view = match doubled(&mut window, order, layer.groups, &view, copies) {
                     Some(view) => view,
                     None => {
-                        let axis = *order.last().ok_or("its input has no channels")?;
+                        let axis = *order.last().ok_or(FloatReason::NoChannels)?;
                         let groups = layer.groups as usize;
-                        self.of_view(layer.input, |view| repeated(view, axis, groups, copies))?
+                        self.changed_view(layer.input, |view| repeated(view, axis, groups, copies))?
                     }
                 };
                 self.gather(self.name(last.node as usize), &view, order, read)?
             }
         };
-        self.builder
-            .conv(
-                self.name(last.node as usize),
-                &Layer {
-                    input,
-                    output,
-                    window,
-                    groups: layer.groups,
-                    weights: &quantized.weights,
-                    weight_scales: &quantized.scales,
-                    bias: &quantized.bias,
-                    residual,
-                    clamp: quantization.clamp(chain.limits),
-                },
-            )
-            .map_err(refused)?;
+        self.builder.conv(
+            self.name(last.node as usize),
+            &Layer {
+                input,
+                output,
+                window,
+                groups: layer.groups,
+                weights: &quantized.weights,
+                weight_scales: &quantized.scales,
+                bias: &quantized.bias,
+                residual,
+                clamp: quantization.clamp(chain.limits),
+            },
+        )?;
         self.written(last, output, &layer.output_order)
     }
 }
@@ -187,9 +189,9 @@ fn doubled(
     window: &mut Window,
     order: &[usize],
     groups: u32,
-    view: &View,
+    view: &StridedView,
     copies: &[Range<usize>],
-) -> Option<View> {
+) -> Option<StridedView> {
     let [.., columns, channels] = *order else { return None };
     let times = copies.len() + 1;
     if view.shape[channels] != groups as usize || window.dilation[1] != 1 {
@@ -209,14 +211,19 @@ fn doubled(
 }
 
 /// Returns a view in which each group of channels is followed by copies of these channel ranges.
-fn repeated(view: &View, axis: usize, groups: usize, copies: &[Range<usize>]) -> Option<View> {
+fn repeated(
+    view: &StridedView,
+    axis: usize,
+    groups: usize,
+    copies: &[Range<usize>],
+) -> Option<StridedView> {
     let shape = &view.shape;
     let grouped = [&shape[..axis], &[groups, shape[axis] / groups], &shape[axis + 1..]].concat();
     let grouped = view.clone().reshape(&grouped);
     let copies = copies.iter().map(|channels| grouped.slice(axis + 1, channels.clone(), 1));
-    let parts: Vec<View> =
+    let parts: Vec<StridedView> =
         [Some(grouped.clone())].into_iter().chain(copies).collect::<Option<_>>()?;
-    let joined = View::concat(&parts, axis + 1)?;
+    let joined = StridedView::concat(&parts, axis + 1)?;
     let channels = groups * joined.shape[axis + 1];
     let shape = [&shape[..axis], &[channels], &shape[axis + 1..]].concat();
     Some(joined.reshape(&shape))

@@ -20,18 +20,17 @@ use hardtack_engine::program::{PortType, TensorId};
 use hardtack_engine::{BuildError, Builder, Built};
 
 use self::function::Function;
-use self::int16::{Halves, Low};
-use self::layer::Waiting;
-use self::strided_view::{Source, View};
+use self::int16::{Int16Tensors, LowTensor};
+use self::layer::Deferred;
+use self::strided_view::{Storage, StridedView};
 use super::calibrate::Calibration;
-use super::partition::{Int16Nodes, Region};
+use super::partition::{Int16Nodes, Partition};
 use super::scale::Quantization;
 use crate::graph::constants::{self, is_constant, variable_inputs};
 use crate::graph::first_output;
 use crate::graph::shape::sample_shape;
+use crate::quantize::float_reason::FloatReason;
 use crate::report::WeightsReport;
-
-const SCATTERED: &str = "its layout needs more than 6 strided dimensions";
 
 /// The program of a partition, and the values of the model it relates to.
 pub(super) struct Lowered {
@@ -52,7 +51,7 @@ pub(super) struct Written {
     /// The index of the step.
     pub step: usize,
     /// The view of its elements; of the high tensor if the value is int16.
-    pub view: View,
+    pub view: StridedView,
     /// The low tensor, if the value is int16.
     pub low: Option<TensorId>,
     /// Statistics of the layer's weights, if a layer produces the value.
@@ -60,11 +59,11 @@ pub(super) struct Written {
 }
 
 /// A node that cannot be lowered.
-pub(super) struct Refusal {
+pub(super) struct LowerError {
     /// The index of the node.
     pub node: usize,
-    /// The reason, as a phrase without a final period.
-    pub reason: String,
+    /// The reason.
+    pub reason: FloatReason,
 }
 
 /// Lowers a partition to a program, with int16 activations for the nodes `int16`.
@@ -73,34 +72,35 @@ pub(super) struct Refusal {
 /// Returns the first node that cannot be lowered.
 pub(super) fn lower(
     model: &Model,
-    region: &Region,
+    partition: &Partition,
     calibration: &Calibration,
     int16: &Int16Nodes,
-) -> Result<Lowered, Refusal> {
+) -> Result<Lowered, LowerError> {
     let uses = uses(model);
-    let carried = int16::carried(model, region, &uses, |index| int16.contains_key(&index));
+    let int16_nodes =
+        int16::int16_nodes(model, partition, &uses, |index| int16.contains_key(&index));
     let mut lowering = Lowering {
         model,
         calibration,
-        region,
+        partition,
         uses,
-        carried,
-        absorbed: HashMap::new(),
+        int16_nodes,
+        fused: HashMap::new(),
         builder: Builder::new(),
         functions: HashMap::new(),
         views: HashMap::new(),
         dense: HashMap::new(),
-        lows: HashMap::new(),
-        wide_dense: HashMap::new(),
+        low_tensors: HashMap::new(),
+        int16_dense: HashMap::new(),
         rescaled: HashMap::new(),
-        narrow: HashMap::new(),
-        waiting: HashMap::new(),
+        rounded_to_int8: HashMap::new(),
+        deferred: HashMap::new(),
         inputs: Vec::new(),
         values: Vec::new(),
     };
-    for &index in &region.nodes {
+    for &index in &partition.nodes {
         let lowered = lowering.node(index);
-        lowered.map_err(|reason| Refusal { node: index, reason })?;
+        lowered.map_err(|reason| LowerError { node: index, reason })?;
     }
     lowering.finish()
 }
@@ -109,29 +109,29 @@ pub(super) fn lower(
 struct Lowering<'a> {
     model: &'a Model,
     calibration: &'a Calibration,
-    region: &'a Region,
+    partition: &'a Partition,
     /// The nodes that read each value; `None` stands for the model's output.
     uses: HashMap<Outlet, Vec<Option<usize>>>,
     /// Nodes whose values are int16, if calibration ranges exist.
-    carried: HashSet<usize>,
+    int16_nodes: HashSet<usize>,
     /// Nodes that are fused into another node, and the last node of that node's chain.
-    absorbed: HashMap<usize, usize>,
+    fused: HashMap<usize, usize>,
     builder: Builder,
     /// Unary functions whose lookup tables are built only when a step needs them.
     functions: HashMap<Outlet, Function>,
-    views: HashMap<Outlet, View>,
+    views: HashMap<Outlet, StridedView>,
     /// Dense int8 copies of values, by value and axis order.
     dense: HashMap<(Outlet, Vec<usize>), TensorId>,
     /// The low tensor of each int16 high tensor.
-    lows: HashMap<TensorId, Low>,
+    low_tensors: HashMap<TensorId, LowTensor>,
     /// Dense copies of values with all bits, by value and axis order.
-    wide_dense: HashMap<(Outlet, Vec<usize>), Halves>,
+    int16_dense: HashMap<(Outlet, Vec<usize>), Int16Tensors>,
     /// Copies of int16 tensors at other scales.
-    rescaled: HashMap<(TensorId, u32, i8, u32), Halves>,
+    rescaled: HashMap<(TensorId, u32, i8, u32), Int16Tensors>,
     /// Copies of int16 tensors rounded to int8.
-    narrow: HashMap<TensorId, TensorId>,
+    rounded_to_int8: HashMap<TensorId, TensorId>,
     /// Layers to be emitted at the last node of their chain, by that node.
-    waiting: HashMap<usize, Waiting>,
+    deferred: HashMap<usize, Deferred>,
     inputs: Vec<Outlet>,
     values: Vec<Written>,
 }
@@ -149,23 +149,18 @@ fn uses(model: &Model) -> HashMap<Outlet, Vec<Option<usize>>> {
     uses
 }
 
-/// Returns the text of an engine error.
-fn refused(error: BuildError) -> String {
-    error.to_string()
-}
-
 impl<'a> Lowering<'a> {
-    fn node(&mut self, index: usize) -> Result<(), String> {
+    fn node(&mut self, index: usize) -> Result<(), FloatReason> {
         let node = &self.model.graph.nodes[index];
-        if self.absorbed.contains_key(&index) {
-            return self.last_of_a_chain(index);
+        if self.fused.contains_key(&index) {
+            return self.emit_deferred(index);
         }
         match &node.operator {
             Operator::Conv(_) | Operator::Einsum(_) => self.layer(index),
             Operator::Binary(kind) => self.binary(index, *kind),
             Operator::Unary(_) | Operator::Select => match self.function(index)? {
                 true => Ok(()),
-                false => Err("it is not a unary element-wise op".into()),
+                false => Err(FloatReason::NotElementWise),
             },
             Operator::MaxPool(pool) => self.max_pool(index, pool),
             Operator::SumPool(pool) => self.sum_pool(index, pool),
@@ -179,9 +174,8 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn fact_shape(&self, outlet: Outlet) -> Result<Vec<usize>, String> {
-        sample_shape(self.model.graph.fact(outlet))
-            .ok_or("a dimension is dynamic: bind it with --set".into())
+    fn fact_shape(&self, outlet: Outlet) -> Result<Vec<usize>, FloatReason> {
+        sample_shape(self.model.graph.fact(outlet)).ok_or(FloatReason::DynamicDimension)
     }
 
     fn name(&self, index: usize) -> &'a str {
@@ -201,71 +195,68 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns the first input of a node that is not a constant.
-    fn operand(&self, index: usize) -> Result<Outlet, String> {
-        variable_inputs(self.model, index).next().ok_or("it reads only constants".into())
+    fn operand(&self, index: usize) -> Result<Outlet, FloatReason> {
+        variable_inputs(self.model, index).next().ok_or(FloatReason::OnlyConstants)
     }
 
     /// Returns a view of a value in int8 tensors.
-    fn view(&mut self, outlet: Outlet) -> Result<View, String> {
-        let view = self.whole_view(outlet)?;
-        let mut narrowed = HashMap::new();
-        for piece in &view.pieces {
-            if let Source::Tensor(id) = piece.source {
-                narrowed.insert(id, self.narrowed(id)?);
+    fn view(&mut self, outlet: Outlet) -> Result<StridedView, FloatReason> {
+        let view = self.high_view(outlet)?;
+        let mut int8 = HashMap::new();
+        for chunk in &view.chunks {
+            if let Storage::Tensor(id) = chunk.source {
+                int8.insert(id, self.to_int8(id)?);
             }
         }
-        Ok(view.redirected(|id| narrowed[&id]))
+        Ok(view.redirected(|id| int8[&id]))
     }
 
     /// Returns a view of a value, of the high tensors if it is int16. A value computed outside the
     /// partition becomes an input port.
-    fn whole_view(&mut self, outlet: Outlet) -> Result<View, String> {
+    fn high_view(&mut self, outlet: Outlet) -> Result<StridedView, FloatReason> {
         if let Some(view) = self.views.get(&outlet) {
             return Ok(view.clone());
         }
         if self.look_up(outlet, None)? {
-            return self.whole_view(outlet);
+            return self.high_view(outlet);
         }
         if is_constant(self.model, outlet) {
-            return Err("it reads a constant where INT8 needs a computed value".into());
+            return Err(FloatReason::ConstantRead);
         }
         let made_by = &self.model.graph.nodes[outlet.node as usize].operator;
         let element = match (self.model.graph.fact(outlet).dtype, made_by) {
             (DType::F32, _) => PortType::F32,
             (DType::I8, Operator::Input) => PortType::I8,
             (DType::U8, Operator::Input) => PortType::U8,
-            _ => return Err("it reads integers that a float operation computes".into()),
+            _ => return Err(FloatReason::FloatIntegersRead),
         };
         let shape = self.fact_shape(outlet)?;
         let elements: usize = shape.iter().product();
-        let elements = elements.try_into().map_err(|_| "its input is too large")?;
+        let elements = elements.try_into().map_err(|_| FloatReason::InputTooLarge)?;
         let port = self.builder.input(element, elements);
         self.inputs.push(outlet);
         let order: Vec<usize> = (0..shape.len()).collect();
-        let view = View::dense(Source::Port(port), &shape, &order);
+        let view = StridedView::dense(Storage::Port(port), &shape, &order);
         self.views.insert(outlet, view.clone());
         Ok(view)
     }
 
     /// Returns the scale and zero point of a value: from a pre-quantized source, else by its range.
-    fn quantization(&self, outlet: Outlet) -> Result<Quantization, String> {
-        if let Some(stated) = self.stated_ahead(outlet) {
-            return Ok(stated);
+    fn quantization(&self, outlet: Outlet) -> Result<Quantization, FloatReason> {
+        if let Some(prequantized) = self.prequantized_after(outlet) {
+            return Ok(prequantized);
         }
         match self.calibration.ranges.get(&outlet) {
             Some(chosen) => Ok(Quantization::of(chosen.range)),
-            None => Err(format!(
-                "the model has no scale for {:?}, and no calibration data was given to choose one",
-                self.name(outlet.node as usize)
-            )),
+            None => Err(FloatReason::NoScale(self.name(outlet.node as usize).into())),
         }
     }
 
     /// Returns the scale and zero point that all chunks of a view share.
-    fn shared_quantization(&self, view: &View) -> Option<Quantization> {
+    fn shared_quantization(&self, view: &StridedView) -> Option<Quantization> {
         let mut shared = None;
-        for piece in &view.pieces {
-            let Source::Tensor(id) = piece.source else { return None };
+        for chunk in &view.chunks {
+            let Storage::Tensor(id) = chunk.source else { return None };
             let own = self.quantization_of(id);
             if *shared.get_or_insert(own) != own {
                 return None;
@@ -275,7 +266,11 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns the scale and zero point for a dense copy of a value's view.
-    fn quantization_of_view(&self, outlet: Outlet, view: &View) -> Result<Quantization, String> {
+    fn quantization_of_view(
+        &self,
+        outlet: Outlet,
+        view: &StridedView,
+    ) -> Result<Quantization, FloatReason> {
         match self.shared_quantization(view) {
             Some(shared) => Ok(shared),
             None => self.quantization(outlet),
@@ -288,15 +283,15 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns a value as a dense int8 tensor that stores its axes in this order, outermost first.
-    fn dense(&mut self, outlet: Outlet, order: &[usize]) -> Result<TensorId, String> {
+    fn dense(&mut self, outlet: Outlet, order: &[usize]) -> Result<TensorId, FloatReason> {
         let key = (outlet, order.to_vec());
         if let Some(id) = self.dense.get(&key) {
             return Ok(*id);
         }
-        let view = self.whole_view(outlet)?;
-        if self.wide_tensors(&view).is_some() {
-            let whole = self.halves(outlet, order)?.high;
-            return self.narrowed(whole);
+        let view = self.high_view(outlet)?;
+        if self.int16_tensors(&view).is_some() {
+            let whole = self.int16_tensors_of(outlet, order)?.high;
+            return self.to_int8(whole);
         }
         let view = self.view(outlet)?;
         let dims = dims(&view.shape, order)?;
@@ -320,19 +315,18 @@ impl<'a> Lowering<'a> {
     fn gather(
         &mut self,
         name: &str,
-        view: &View,
+        view: &StridedView,
         order: &[usize],
         quantization: Quantization,
-    ) -> Result<TensorId, String> {
+    ) -> Result<TensorId, FloatReason> {
         let Quantization { scale, zero_point } = quantization;
         let id = self.builder.tensor(name, dims(&view.shape, order)?, scale, zero_point);
-        let walks = view.walks(order).ok_or(SCATTERED)?;
-        for (source, walk) in walks {
+        let copies = view.copies(order).ok_or(FloatReason::Scattered)?;
+        for (source, walk) in copies {
             match source {
-                Source::Port(port) => self.builder.quantize(name, port, id, walk),
-                Source::Tensor(from) => self.builder.copy(name, from, id, walk),
-            }
-            .map_err(refused)?;
+                Storage::Port(port) => self.builder.quantize(name, port, id, walk),
+                Storage::Tensor(from) => self.builder.copy(name, from, id, walk),
+            }?;
         }
         Ok(id)
     }
@@ -343,7 +337,7 @@ impl<'a> Lowering<'a> {
         outlet: Outlet,
         order: &[usize],
         quantization: Quantization,
-    ) -> Result<TensorId, String> {
+    ) -> Result<TensorId, FloatReason> {
         let shape = self.fact_shape(outlet)?;
         let Quantization { scale, zero_point } = quantization;
         let name = self.name(outlet.node as usize);
@@ -351,24 +345,29 @@ impl<'a> Lowering<'a> {
     }
 
     /// Records that the last step wrote a value.
-    fn written(&mut self, outlet: Outlet, id: TensorId, order: &[usize]) -> Result<(), String> {
-        let view = View::dense(Source::Tensor(id), &self.fact_shape(outlet)?, order);
+    fn written(
+        &mut self,
+        outlet: Outlet,
+        id: TensorId,
+        order: &[usize],
+    ) -> Result<(), FloatReason> {
+        let view = StridedView::dense(Storage::Tensor(id), &self.fact_shape(outlet)?, order);
         self.dense.insert((outlet, order.to_vec()), id);
         self.note(outlet, view, None);
         Ok(())
     }
 
     /// Records where the last step wrote a value.
-    fn note(&mut self, outlet: Outlet, view: View, low: Option<TensorId>) {
+    fn note(&mut self, outlet: Outlet, view: StridedView, low: Option<TensorId>) {
         self.views.insert(outlet, view.clone());
         let step = self.builder.step_count() - 1;
         self.values.push(Written { outlet, step, view, low, weights: None });
     }
 
-    fn finish(mut self) -> Result<Lowered, Refusal> {
-        let inside = |use_: &Option<usize>| use_.is_some_and(|i| self.region.nodes.contains(&i));
+    fn finish(mut self) -> Result<Lowered, LowerError> {
+        let inside = |use_: &Option<usize>| use_.is_some_and(|i| self.partition.nodes.contains(&i));
         let mut outputs = Vec::new();
-        for &index in &self.region.nodes {
+        for &index in &self.partition.nodes {
             let leaves =
                 self.uses.get(&first_output(index)).is_some_and(|uses| !uses.iter().all(inside));
             if leaves {
@@ -377,10 +376,10 @@ impl<'a> Lowering<'a> {
         }
         for &output in &outputs {
             let node = output.node as usize;
-            let refusal = |reason: String| Refusal { node, reason };
-            self.exit(output).map_err(refusal)?;
+            let error = |reason: FloatReason| LowerError { node, reason };
+            self.write_output(output).map_err(error)?;
         }
-        let first = self.region.nodes[0];
+        let first = self.partition.nodes[0];
         let built = self.builder.finish().map_err(|error| {
             // Attribute the error to the node that it names, else to the first node.
             let named = |index: &&usize| match &error {
@@ -389,34 +388,34 @@ impl<'a> Lowering<'a> {
                 }
                 _ => false,
             };
-            let node = self.region.nodes.iter().find(named).copied().unwrap_or(first);
-            Refusal { node, reason: error.to_string() }
+            let node = self.partition.nodes.iter().find(named).copied().unwrap_or(first);
+            LowerError { node, reason: error.into() }
         })?;
         Ok(Lowered { built, inputs: self.inputs, outputs, values: self.values })
     }
 
     /// Writes a value to an output port.
-    fn exit(&mut self, outlet: Outlet) -> Result<(), String> {
+    fn write_output(&mut self, outlet: Outlet) -> Result<(), FloatReason> {
         let node: &Node = &self.model.graph.nodes[outlet.node as usize];
         let mut view = self.view(outlet)?;
-        if view.pieces.iter().any(|piece| matches!(piece.source, Source::Port(_))) {
-            return Err("it only rearranges an input".into());
+        if view.chunks.iter().any(|chunk| matches!(chunk.source, Storage::Port(_))) {
+            return Err(FloatReason::OnlyRearranged);
         }
         let element = match node.outputs[0].dtype {
             DType::I8 => PortType::I8,
             DType::U8 => PortType::U8,
             _ => PortType::F32,
         };
-        let elements = view.len().try_into().map_err(|_| "its output is too large")?;
+        let elements = view.len().try_into().map_err(|_| FloatReason::OutputTooLarge)?;
         let port = self.builder.output(element, elements);
-        if view.exits().is_none() {
+        if view.output_copies().is_none() {
             let order = view.order();
             let id = self.dense(outlet, &order)?;
-            view = View::dense(Source::Tensor(id), &view.shape, &order);
+            view = StridedView::dense(Storage::Tensor(id), &view.shape, &order);
         }
-        let exits = view.exits().ok_or(SCATTERED)?;
-        for (source, walk) in exits {
-            if let Source::Tensor(id) = source {
+        let copies = view.output_copies().ok_or(FloatReason::Scattered)?;
+        for (source, walk) in copies {
+            if let Storage::Tensor(id) = source {
                 self.builder.dequantize(&node.name, id, port, walk);
             }
         }
@@ -425,9 +424,9 @@ impl<'a> Lowering<'a> {
 }
 
 /// Returns the height, width and channels of a tensor that stores a shape's axes in this order.
-fn dims(shape: &[usize], order: &[usize]) -> Result<[u32; 3], String> {
+fn dims(shape: &[usize], order: &[usize]) -> Result<[u32; 3], FloatReason> {
     let stored: Vec<usize> = order.iter().map(|axis| shape[*axis]).collect();
-    let size = |elements: usize| u32::try_from(elements).map_err(|_| "it is too large".to_string());
+    let size = |elements: usize| u32::try_from(elements).map_err(|_| FloatReason::TooLarge);
     let (channels, rest) = match stored.split_last() {
         Some((channels, rest)) => (*channels, rest),
         None => (1, &[][..]),

@@ -4,15 +4,16 @@ use hardtack::Data;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation, Resize};
 use hardtack_kernels::Sample;
 
-use super::int16::{Halves, Low};
-use super::{Lowering, refused};
+use super::Lowering;
+use super::int16::{Int16Tensors, LowTensor};
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 
 /// Interpolation weights are in units of one part in this many.
 const UNIT: f64 = 2048.0;
 
 impl Lowering<'_> {
-    pub(super) fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), String> {
+    pub(super) fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), FloatReason> {
         let node = &self.model.graph.nodes[index];
         let given = |input: Option<u32>| {
             let outlet = input.and_then(|input| node.inputs.get(input as usize));
@@ -22,7 +23,7 @@ impl Lowering<'_> {
         let sizes = given(resize.sizes_input);
         let scales = given(resize.scales_input).and_then(|tensor| tensor.as_f32());
         if sizes.is_none() && scales.is_none() {
-            return Err("its output size is not constant".into());
+            return Err(FloatReason::ResizeSize);
         }
         debug_assert!(sizes.is_none_or(|sizes| matches!(sizes.data(), Data::I64(_))));
         let before = self.fact_shape(node.inputs[0])?;
@@ -30,15 +31,15 @@ impl Lowering<'_> {
         let samples = (0..before.len())
             .map(|axis| {
                 let (before, after) = (before[axis], after[axis]);
-                let stated = scales.and_then(|scales| scales.get(axis + 1)).copied();
-                let ratio = stated.map_or(after as f64 / before as f64, f64::from);
+                let scale = scales.and_then(|scales| scales.get(axis + 1)).copied();
+                let ratio = scale.map_or(after as f64 / before as f64, f64::from);
                 along(resize, before, after, ratio)
             })
             .collect::<Result<Vec<_>, _>>()?;
         self.interpolate(index, &before, &after, samples)
     }
 
-    pub(super) fn upsample(&mut self, index: usize, factors: &[u64]) -> Result<(), String> {
+    pub(super) fn upsample(&mut self, index: usize, factors: &[u64]) -> Result<(), FloatReason> {
         let before = self.fact_shape(self.operand(index)?)?;
         let after = self.fact_shape(first_output(index))?;
         let samples = factors.iter().skip(1).zip(&before).map(|(factor, size)| {
@@ -59,12 +60,12 @@ impl Lowering<'_> {
         before: &[usize],
         after: &[usize],
         mut samples: Vec<Vec<Sample>>,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         if before.len() != 3 || before[0] != after[0] {
-            return Err("it resizes other axes than height and width".into());
+            return Err(FloatReason::ResizeAxes);
         }
         if before.iter().chain(after).any(|size| *size > usize::from(u16::MAX)) {
-            return Err("the image is too large".into());
+            return Err(FloatReason::ImageTooLarge);
         }
         let order = [1, 2, 0];
         let columns = samples.remove(2);
@@ -72,21 +73,21 @@ impl Lowering<'_> {
         let value = self.model.graph.nodes[index].inputs[0];
         // Nearest-neighbor resizing only copies elements, so it applies to each int16 tensor alone.
         let repeated = rows.iter().chain(&columns).all(|sample| sample.weight == 0);
-        let halves = match repeated && self.carried.contains(&index) {
-            true => self.halves(value, &order)?,
-            false => Halves { high: self.dense(value, &order)?, low: None },
+        let tensors = match repeated && self.int16_nodes.contains(&index) {
+            true => self.int16_tensors_of(value, &order)?,
+            false => Int16Tensors { high: self.dense(value, &order)?, low: None },
         };
         let mut resized = |from| {
             let quantization = self.quantization_of(from);
             let to = self.tensor(first_output(index), &order, quantization)?;
             let resize = self.builder.resize(self.name(index), from, to, &rows, &columns);
-            resize.map_err(refused).map(|()| to)
+            resize.map_err(FloatReason::Build).map(|()| to)
         };
-        let high = resized(halves.high)?;
-        match halves.low {
+        let high = resized(tensors.high)?;
+        match tensors.low {
             Some(low) => {
-                let low = Low { tensor: resized(low.tensor)?, ..low };
-                self.written_wide(first_output(index), high, low, &order)
+                let low = LowTensor { tensor: resized(low.tensor)?, ..low };
+                self.written_int16(first_output(index), high, low, &order)
             }
             None => self.written(first_output(index), high, &order),
         }
@@ -95,7 +96,12 @@ impl Lowering<'_> {
 
 /// Returns the source positions and weight of each output position along an axis. Coordinates are
 /// those of the ONNX Resize operator.
-fn along(resize: &Resize, before: usize, after: usize, ratio: f64) -> Result<Vec<Sample>, String> {
+fn along(
+    resize: &Resize,
+    before: usize,
+    after: usize,
+    ratio: f64,
+) -> Result<Vec<Sample>, FloatReason> {
     let coordinate = |at: usize| {
         let at = at as f64;
         match resize.coordinates {
@@ -133,7 +139,7 @@ fn along(resize: &Resize, before: usize, after: usize, ratio: f64) -> Result<Vec
                 let second = (first as usize + 1).min(last) as u16;
                 Ok(Sample { first: first as u16, second, weight })
             }
-            Interpolation::Cubic => Err("cubic interpolation has no INT8 form".to_string()),
+            Interpolation::Cubic => Err(FloatReason::ResizeCubic),
         }
     };
     (0..after).map(sample).collect()

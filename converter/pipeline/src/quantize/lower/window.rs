@@ -3,14 +3,15 @@
 use hardtack::{Constant, Data};
 use hardtack_bundle::graph::{MaxPool, Pad, PadMode, Padding, SumPool};
 
+use super::Lowering;
 use super::chain::Allow;
-use super::strided_view::Source;
-use super::{Lowering, SCATTERED, refused};
+use super::strided_view::Storage;
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::weights::linear::{engine_window, image_order};
 
 impl Lowering<'_> {
-    pub(super) fn max_pool(&mut self, index: usize, pool: &MaxPool) -> Result<(), String> {
+    pub(super) fn max_pool(&mut self, index: usize, pool: &MaxPool) -> Result<(), FloatReason> {
         let input = self.operand(index)?;
         let before = self.fact_shape(input)?;
         let after = self.fact_shape(first_output(index))?;
@@ -24,12 +25,12 @@ impl Lowering<'_> {
         self.written(first_output(index), to, &order)
     }
 
-    pub(super) fn sum_pool(&mut self, index: usize, pool: &SumPool) -> Result<(), String> {
+    pub(super) fn sum_pool(&mut self, index: usize, pool: &SumPool) -> Result<(), FloatReason> {
         if !pool.average {
-            return Err("a sum pool that does not average has no INT8 form".into());
+            return Err(FloatReason::SumPool);
         }
         if pool.count_include_pad && matches!(pool.window.padding, Padding::ExplicitCeil(..)) {
-            return Err("its windows reach beyond the padding".into());
+            return Err(FloatReason::PoolBeyondPadding);
         }
         let input = self.operand(index)?;
         let before = self.fact_shape(input)?;
@@ -38,26 +39,26 @@ impl Lowering<'_> {
         let order = image_order(pool.window.layout, before.len())?;
         let from = self.dense(input, &order)?;
         let chain = self.chain(index, Allow::Limits);
-        self.absorb(&chain);
+        self.fuse(&chain);
         let last = first_output(chain.last);
         let quantization = self.result(&chain, self.quantization_of(from));
         let to = self.tensor(last, &order, quantization)?;
         let clamp = quantization.clamp(chain.limits);
         let include = pool.count_include_pad;
         let name = self.name(index);
-        self.builder.average_pool(name, from, to, window, include, clamp).map_err(refused)?;
+        self.builder.average_pool(name, from, to, window, include, clamp)?;
         self.written(last, to, &order)
     }
 
-    pub(super) fn pad(&mut self, index: usize, pad: &Pad) -> Result<(), String> {
+    pub(super) fn pad(&mut self, index: usize, pad: &Pad) -> Result<(), FloatReason> {
         let PadMode::Constant(constant) = pad.mode else {
-            return Err("its padding mode is not constant".into());
+            return Err(FloatReason::PadMode);
         };
         let Some(Constant::Tensor(border)) = self.model.constants.get(constant as usize) else {
-            return Err("its padding value is not a constant".into());
+            return Err(FloatReason::PadNotConstant);
         };
         if pad.pads.first() != Some(&(0, 0)) {
-            return Err("it pads the batch dimension, over which a program is repeated".into());
+            return Err(FloatReason::BatchPadded);
         }
         let input = self.operand(index)?;
         let view = self.view(input)?;
@@ -72,21 +73,20 @@ impl Lowering<'_> {
             (Data::U8(value), Some(shared)) if value.len() == 1 => {
                 (shared.real((value[0] ^ 0x80) as i8), shared)
             }
-            _ => return Err("its padding value is not supported".into()),
+            _ => return Err(FloatReason::PadValue),
         };
         let to = self.tensor(first_output(index), &order, quantization)?;
         let name = self.name(index);
-        self.builder.fill(name, to, value).map_err(refused)?;
+        self.builder.fill(name, to, value)?;
         let border: Vec<(usize, usize)> =
             pad.pads[1..].iter().map(|(b, a)| (*b as usize, *a as usize)).collect();
-        let padded = view.within(&border).ok_or(SCATTERED)?;
-        let walks = padded.walks(&order).ok_or(SCATTERED)?;
-        for (source, walk) in walks {
+        let padded = view.within(&border).ok_or(FloatReason::Scattered)?;
+        let copies = padded.copies(&order).ok_or(FloatReason::Scattered)?;
+        for (source, walk) in copies {
             match source {
-                Source::Port(port) => self.builder.quantize(name, port, to, walk),
-                Source::Tensor(from) => self.builder.copy(name, from, to, walk),
-            }
-            .map_err(refused)?;
+                Storage::Port(port) => self.builder.quantize(name, port, to, walk),
+                Storage::Tensor(from) => self.builder.copy(name, from, to, walk),
+            }?;
         }
         self.written(first_output(index), to, &order)
     }

@@ -23,13 +23,13 @@ const HALVINGS: usize = 40;
 const SAMPLED: usize = 1 << 16;
 
 /// The weights of one layer in a bit allocation.
-pub(crate) struct Spent {
+pub(crate) struct AllocatedLayer {
     /// All weights, or a strided sample of them.
     weights: Vec<f32>,
     /// The number of weights in the layer.
     count: usize,
     /// The step at which the rounding noise in the layer's output equals the output's energy.
-    loud: f64,
+    unit_step: f64,
 }
 
 /// Returns the step of each layer's weights, by node index, for an average entropy of `bits` per
@@ -40,18 +40,19 @@ pub(crate) fn steps(
     histograms: &HashMap<Outlet, Histogram>,
     bits: f64,
 ) -> HashMap<usize, f32> {
-    let (nodes, layers): (Vec<usize>, Vec<Spent>) = layers
+    let (nodes, layers): (Vec<usize>, Vec<AllocatedLayer>) = layers
         .iter()
-        .filter_map(|node| Some((*node, Spent::of_layer(model, *node, histograms)?)))
+        .filter_map(|node| Some((*node, AllocatedLayer::of_layer(model, *node, histograms)?)))
         .unzip();
-    nodes.into_iter().zip(spread(&layers, bits)).collect()
+    nodes.into_iter().zip(allocate(&layers, bits)).collect()
 }
 
 /// Returns the step of each layer for an average entropy of `bits` per weight.
-pub(crate) fn spread(layers: &[Spent], bits: f64) -> Vec<f32> {
+pub(crate) fn allocate(layers: &[AllocatedLayer], bits: f64) -> Vec<f32> {
     let count: usize = layers.iter().map(|layer| layer.count).sum();
-    let step =
-        |layer: &Spent, noise: f64| layer.loud * (noise * layer.count as f64 / count as f64).sqrt();
+    let step = |layer: &AllocatedLayer, noise: f64| {
+        layer.unit_step * (noise * layer.count as f64 / count as f64).sqrt()
+    };
     let mean = |noise: f64| {
         let all = layers
             .iter()
@@ -70,30 +71,34 @@ pub(crate) fn spread(layers: &[Spent], bits: f64) -> Vec<f32> {
     layers.iter().map(|layer| step(layer, high.exp()) as f32).collect()
 }
 
-impl Spent {
+impl AllocatedLayer {
     fn of_layer(
         model: &Model,
         node: usize,
         histograms: &HashMap<Outlet, Histogram>,
-    ) -> Option<Spent> {
+    ) -> Option<AllocatedLayer> {
         let linear = Linear::of(model, node).ok()?;
-        let Values::Real(weights) = linear.weights.values else { return None };
+        let Values::Float(weights) = linear.weights.values else { return None };
         let output = histograms.get(&Outlet { node: node as u32, slot: 0 })?.mean_square();
         let input = histograms.get(&linear.input)?.mean_square();
         // Rounding adds an error of variance step²/12 to each weight.
         let unit = linear.weights.depth as f64 * input / 12.0;
-        let loud = (output / unit.max(f64::MIN_POSITIVE)).sqrt();
+        let unit_step = (output / unit.max(f64::MIN_POSITIVE)).sqrt();
         let count = weights.len();
-        (loud.is_finite() && loud > 0.0).then_some(Spent { weights, count, loud })
+        (unit_step.is_finite() && unit_step > 0.0).then_some(AllocatedLayer {
+            weights,
+            count,
+            unit_step,
+        })
     }
 
     /// A matrix with unknown inputs, which are assumed uncorrelated and of equal energy.
-    pub(crate) fn alone(weights: &[f32]) -> Spent {
+    pub(crate) fn of_matrix(weights: &[f32]) -> AllocatedLayer {
         let count = weights.len();
         let squares: f64 = weights.iter().map(|weight| f64::from(*weight).powi(2)).sum();
-        let loud = (12.0 * squares / count as f64).sqrt().max(f64::from(f32::MIN_POSITIVE));
+        let unit_step = (12.0 * squares / count as f64).sqrt().max(f64::from(f32::MIN_POSITIVE));
         let weights = weights.iter().copied().step_by(count.div_ceil(SAMPLED) | 1).collect();
-        Spent { weights, count, loud }
+        AllocatedLayer { weights, count, unit_step }
     }
 }
 

@@ -10,7 +10,7 @@
 use super::palette::Palette;
 use super::sparsity;
 use crate::options::quantize::Sparsity;
-use crate::quantize::statistics::second_order::{BLOCK, Group};
+use crate::quantize::statistics::second_order::{BLOCK, InputStatistics};
 use crate::quantize::weights::{self, Rounded};
 
 /// Damping of the Hessian: the fraction of the mean square input that is added to its diagonal, so
@@ -28,7 +28,7 @@ const LEAST_STEP: f64 = 0.6;
 /// of all rows. `palette` is the maximum number of distinct integers.
 pub(crate) fn round(
     values: &[f32],
-    groups: &[Group],
+    groups: &[InputStatistics],
     noise: f64,
     step: Option<f32>,
     sparsity: Option<Sparsity>,
@@ -76,7 +76,7 @@ pub(crate) fn round(
 }
 
 /// Returns the mean square of each weight's input.
-fn diagonal(group: &Group) -> Vec<f64> {
+fn diagonal(group: &InputStatistics) -> Vec<f64> {
     let squares = group.products.iter().flat_map(|products| {
         let size = products.len().isqrt();
         (0..size).map(move |at| f64::from(products[at * size + at]))
@@ -101,7 +101,7 @@ pub(crate) fn step_of(row: &[f32], sizes: &[f64], noise: f64, least: Option<f32>
 }
 
 /// Chooses the allowed integers of a layer's weights, with each row scaled to ±127.
-fn palette_of(values: &[f32], groups: &[Group], noise: f64, count: usize) -> Palette {
+fn palette_of(values: &[f32], groups: &[InputStatistics], noise: f64, count: usize) -> Palette {
     let depth = groups[0].mean.len();
     let rows = values.len() / depth / groups.len();
     let each = groups.iter().zip(values.chunks_exact(rows * depth)).flat_map(|(group, values)| {
@@ -241,9 +241,9 @@ mod tests {
     use super::*;
 
     /// Returns statistics of three inputs: the first two nearly equal, the third uncorrelated.
-    fn group() -> Group {
+    fn group() -> InputStatistics {
         let products = vec![1.0, 0.99, 0.0, 0.99, 1.0, 0.0, 0.0, 0.0, 1.0];
-        Group { mean: vec![0.5, 0.5, 0.0], products: vec![products] }
+        InputStatistics { mean: vec![0.5, 0.5, 0.0], products: vec![products] }
     }
 
     /// Returns the mean squared output error of the integers.

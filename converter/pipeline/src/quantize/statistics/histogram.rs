@@ -116,7 +116,7 @@ impl Histogram {
     }
 
     /// Returns the exponential moving average of each sample's minimum and maximum.
-    pub(crate) fn moving(&self) -> Range {
+    pub(crate) fn moving_average(&self) -> Range {
         self.moving
     }
 
@@ -139,7 +139,7 @@ impl Histogram {
     }
 
     /// Returns the histogram in `parts` bins, for the report.
-    pub(crate) fn spread(&self, parts: usize) -> HistogramReport {
+    pub(crate) fn report(&self, parts: usize) -> HistogramReport {
         let (low, high) = (f64::from(self.range.low), f64::from(self.range.high));
         let mut counts = vec![0; parts];
         for bin in self.bins() {
@@ -181,7 +181,7 @@ mod tests {
     fn a_spread_counts_every_nonzero_value() {
         let mut histogram = Histogram::default();
         histogram.add(&[-1.0, -0.9, 0.0, 0.0, 0.1, 3.0]);
-        let spread = histogram.spread(4);
+        let spread = histogram.report(4);
         assert_eq!(
             spread,
             HistogramReport { seen: [-1.0, 3.0], zeros: 2, counts: vec![2, 1, 0, 1] }
@@ -193,7 +193,7 @@ mod tests {
         let mut histogram = Histogram::default();
         histogram.add(&[0.0, 1.0]);
         histogram.add(&[-1.0, 11.0]);
-        let Range { low, high } = histogram.moving();
+        let Range { low, high } = histogram.moving_average();
         assert!((low + 0.1).abs() < 1e-6 && (high - 2.0).abs() < 1e-6);
     }
 }

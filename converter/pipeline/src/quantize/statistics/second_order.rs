@@ -34,7 +34,7 @@ const PANEL: usize = 128;
 
 /// Statistics of the inputs of one group of a layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Group {
+pub(crate) struct InputStatistics {
     /// The mean input of each weight, in the order of [`Weights`](super::weights::Weights).
     pub mean: Vec<f64>,
     /// The Gram matrix of each block of [`BLOCK`] inputs, row-major.
@@ -51,7 +51,7 @@ pub(crate) fn measure(
     layers: &[usize],
     samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
-    mut done: impl FnMut(usize, Linear, Vec<Group>),
+    mut done: impl FnMut(usize, Linear, Vec<InputStatistics>),
 ) -> Result<(), Error> {
     let linear = |model: &Model, index: usize| Linear::of(model, index).ok();
     let loaded = model.load()?;
@@ -63,34 +63,34 @@ pub(crate) fn measure(
     let most = (weights - LEFT.min(weights / 2)).max(HELD);
     while !waiting.is_empty() {
         let loaded = model.load()?;
-        let mut gathering: HashMap<usize, Gathering> = HashMap::new();
+        let mut accumulators: HashMap<usize, Accumulator> = HashMap::new();
         let mut held = 0;
         while let Some(index) = waiting.pop() {
-            let gathered =
-                linear(&loaded, index).and_then(|l| Gathering::new(&loaded, &l, samples.count()));
-            let Some(gathered) = gathered else { continue };
-            held += gathered.bytes();
-            gathering.insert(index, gathered);
+            let accumulator =
+                linear(&loaded, index).and_then(|l| Accumulator::new(&loaded, &l, samples.count()));
+            let Some(accumulator) = accumulator else { continue };
+            held += accumulator.bytes();
+            accumulators.insert(index, accumulator);
             if held >= most {
                 break;
             }
         }
         drop(loaded);
-        observer.only(gathering.values().map(|gathered| gathered.input).collect());
+        observer.only(accumulators.values().map(|accumulator| accumulator.input).collect());
         for (number, sample) in each(samples).enumerate() {
             observer.run(&sample?, |outlet, _, value| {
-                let readers = gathering.values_mut();
+                let readers = accumulators.values_mut();
                 readers
-                    .filter(|gathered| gathered.input == outlet)
-                    .for_each(|gathered| gathered.add(value, number));
+                    .filter(|accumulator| accumulator.input == outlet)
+                    .for_each(|accumulator| accumulator.add(value, number));
             })?;
             progress(number + 1, samples.count());
         }
         observer.unload();
-        let mut measured: Vec<(usize, Gathering)> = gathering.into_iter().collect();
+        let mut measured: Vec<(usize, Accumulator)> = accumulators.into_iter().collect();
         measured.sort_by_key(|(index, _)| *index);
-        for (index, gathered) in measured {
-            let groups = gathered.finish();
+        for (index, accumulator) in measured {
+            let groups = accumulator.finish();
             // The loaded weights are dropped again before `done` is called.
             let layer = linear(&model.load_layer(index)?, index);
             if let Some(layer) = layer {
@@ -109,7 +109,7 @@ fn weight_bytes(graph: &Graph) -> usize {
 }
 
 /// A layer whose statistics are being collected.
-struct Gathering {
+struct Accumulator {
     input: Outlet,
     /// The order in which the layer reads the axes of its input.
     order: Vec<usize>,
@@ -125,7 +125,7 @@ struct Gathering {
     /// The number of windows taken per sample.
     per_sample: usize,
     rows: usize,
-    groups: Vec<Sums>,
+    groups: Vec<GroupSums>,
     /// Windows not yet multiplied, each with the inputs of all groups.
     batch: Vec<f32>,
     waiting: usize,
@@ -133,14 +133,14 @@ struct Gathering {
 
 /// The sums of one group.
 #[derive(Clone)]
-struct Sums {
+struct GroupSums {
     inputs: Vec<f64>,
     /// The products of each block of [`BLOCK`] inputs.
-    products: Vec<Products>,
+    products: Vec<GramSums>,
 }
 
-impl Gathering {
-    fn new(model: &Model, linear: &Linear, samples: usize) -> Option<Gathering> {
+impl Accumulator {
+    fn new(model: &Model, linear: &Linear, samples: usize) -> Option<Accumulator> {
         let shape = sample_shape(model.graph.fact(linear.input))?;
         let ordered: Vec<usize> = linear.input_order.iter().map(|axis| shape[*axis]).collect();
         let (channels, rest) = ordered.split_last()?;
@@ -155,13 +155,13 @@ impl Gathering {
             room.div_ceil(window.stride[axis] as usize).max(1)
         });
         let blocks = (0..depth).step_by(BLOCK);
-        let group = Sums {
+        let group = GroupSums {
             inputs: vec![0.0; depth],
-            products: blocks.map(|from| Products::new((depth - from).min(BLOCK))).collect(),
+            products: blocks.map(|from| GramSums::new((depth - from).min(BLOCK))).collect(),
         };
         let groups = vec![group; linear.groups as usize];
         let per_sample = ROWS.div_ceil(samples.max(1)).min(places[0] * places[1]);
-        Some(Gathering {
+        Some(Accumulator {
             input: linear.input,
             order: linear.input_order.clone(),
             window: linear.window,
@@ -249,10 +249,10 @@ impl Gathering {
         self.batch.clear();
     }
 
-    fn finish(mut self) -> Vec<Group> {
+    fn finish(mut self) -> Vec<InputStatistics> {
         self.multiply();
         let rows = self.rows.max(1) as f64;
-        let mean = |sums: Sums| Group {
+        let mean = |sums: GroupSums| InputStatistics {
             mean: sums.inputs.iter().map(|sum| sum / rows).collect(),
             products: sums.products.into_iter().map(|products| products.mean(rows)).collect(),
         };
@@ -262,17 +262,17 @@ impl Gathering {
 
 /// Sums of the products of all pairs of columns.
 #[derive(Clone)]
-struct Products {
+struct GramSums {
     size: usize,
     /// The panels of the upper triangle, each row-major.
     sums: Vec<f32>,
 }
 
-impl Products {
-    fn new(size: usize) -> Products {
+impl GramSums {
+    fn new(size: usize) -> GramSums {
         let rows = |from: usize| (size - from).min(PANEL);
         let elements = (0..size).step_by(PANEL).map(|from| rows(from) * (size - from)).sum();
-        Products { size, sums: vec![0.0; elements] }
+        GramSums { size, sums: vec![0.0; elements] }
     }
 
     /// Returns each panel's first row, which is also its first column, and its sums.
@@ -351,7 +351,7 @@ mod tests {
         // More columns than one panel, and a stride larger than a row.
         let (size, stride, count) = (PANEL + 5, PANEL + 9, 7);
         let rows: Vec<f32> = (0..stride * count).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();
-        let mut products = Products::new(size);
+        let mut products = GramSums::new(size);
         products.add(&rows, stride, count);
         products.add(&rows, stride, count);
         let mean = products.mean(2.0);

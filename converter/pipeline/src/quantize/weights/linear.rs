@@ -8,6 +8,7 @@ use super::Weights;
 use crate::graph::constants::{float_elements, is_constant};
 use crate::graph::first_output;
 use crate::graph::shape::sample_shape;
+use crate::quantize::float_reason::FloatReason;
 
 /// A layer expressed as a convolution of a value whose axes are reordered, with rows first and
 /// channels last.
@@ -38,9 +39,8 @@ pub(crate) struct Linear {
 pub(crate) const ONE_PIXEL: Window =
     Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
 
-fn shape(model: &Model, outlet: Outlet) -> Result<Vec<usize>, String> {
-    sample_shape(model.graph.fact(outlet))
-        .ok_or("a dimension is dynamic: bind it with --set".into())
+fn shape(model: &Model, outlet: Outlet) -> Result<Vec<usize>, FloatReason> {
+    sample_shape(model.graph.fact(outlet)).ok_or(FloatReason::DynamicDimension)
 }
 
 impl Linear {
@@ -48,17 +48,17 @@ impl Linear {
     ///
     /// # Errors
     /// Returns the reason why the node is not such a layer.
-    pub(crate) fn of(model: &Model, index: usize) -> Result<Linear, String> {
+    pub(crate) fn of(model: &Model, index: usize) -> Result<Linear, FloatReason> {
         match &model.graph.nodes[index].operator {
             Operator::Conv(conv) => Self::convolution(model, index, conv),
-            Operator::Einsum(einsum) => Self::product(model, index, einsum),
-            _ => Err("it has no weights".into()),
+            Operator::Einsum(einsum) => Self::matmul(model, index, einsum),
+            _ => Err(FloatReason::NoWeights),
         }
     }
 
-    fn convolution(model: &Model, index: usize, conv: &Conv) -> Result<Linear, String> {
+    fn convolution(model: &Model, index: usize, conv: &Conv) -> Result<Linear, FloatReason> {
         let node = &model.graph.nodes[index];
-        let [input, kernel, bias] = node.inputs[..] else { return Err("it has no bias".into()) };
+        let [input, kernel, bias] = node.inputs[..] else { return Err(FloatReason::NoBias) };
         let before = shape(model, input)?;
         let after = shape(model, first_output(index))?;
         let order = image_order(conv.window.layout, before.len())?;
@@ -66,8 +66,8 @@ impl Linear {
         let channels = conv.window.output_channels as usize;
         let spatial = conv.window.kernel.iter().map(|size| *size as usize).product();
         let weights = Weights::of_kernel(model, kernel, conv.kernel_layout, channels, spatial)
-            .ok_or("its weights are not constant")?;
-        let bias = float_elements(model, bias).ok_or("its bias is not constant")?;
+            .ok_or(FloatReason::WeightsNotConstant)?;
+        let bias = float_elements(model, bias).ok_or(FloatReason::BiasNotConstant)?;
         let bias = if bias.len() == 1 { vec![bias[0]; channels] } else { bias };
         let axis = match conv.window.layout {
             ImageLayout::Nchw | ImageLayout::Chw => 0,
@@ -88,9 +88,9 @@ impl Linear {
     }
 
     /// Returns a matmul with a constant matrix as a 1×1 convolution.
-    fn product(model: &Model, index: usize, einsum: &Einsum) -> Result<Linear, String> {
+    fn matmul(model: &Model, index: usize, einsum: &Einsum) -> Result<Linear, FloatReason> {
         let node = &model.graph.nodes[index];
-        let general = || "it is not a matmul with one constant matrix".to_string();
+        let general = || FloatReason::NotMatmul;
         let (sides, result) = einsum.expression.split_once("->").ok_or_else(general)?;
         let (left, right) = sides.split_once(',').ok_or_else(general)?;
         let [a, b] = node.inputs[..] else { return Err(general()) };
@@ -130,7 +130,7 @@ impl Linear {
         let strides = [sizes[1], 1];
         let by = |axis: usize| (sizes[axis], strides[axis]);
         let weights = Weights::of_matrix(model, matrix, by(k_axis), by(1 - k_axis))
-            .ok_or("its weights are not constant")?;
+            .ok_or(FloatReason::WeightsNotConstant)?;
         let channels = sizes[1 - k_axis];
         Ok(Linear {
             node: index,
@@ -149,13 +149,13 @@ impl Linear {
 
 /// Returns the order in which images of this layout are stored, with rows first and channels last.
 /// Axes exclude the batch.
-pub(crate) fn image_order(layout: ImageLayout, rank: usize) -> Result<Vec<usize>, String> {
+pub(crate) fn image_order(layout: ImageLayout, rank: usize) -> Result<Vec<usize>, FloatReason> {
     match (layout, rank) {
         (ImageLayout::Nchw, 3) => Ok(vec![1, 2, 0]),
         (ImageLayout::Nchw, 2) => Ok(vec![1, 0]),
         (ImageLayout::Nhwc, 3) => Ok(vec![0, 1, 2]),
         (ImageLayout::Nhwc, 2) => Ok(vec![0, 1]),
-        _ => Err("its input is neither 1-D nor 2-D with channels and a batch".into()),
+        _ => Err(FloatReason::ImageRank),
     }
 }
 
@@ -165,15 +165,15 @@ pub(crate) fn engine_window(
     window: &graph::Window,
     before: &[usize],
     after: &[usize],
-) -> Result<Window, String> {
+) -> Result<Window, FloatReason> {
     let first = match window.layout {
         ImageLayout::Nchw | ImageLayout::Chw => 1,
         ImageLayout::Nhwc | ImageLayout::Hwc => 0,
     };
     let spatial = window.kernel.len();
-    let missing = 2usize.checked_sub(spatial).ok_or("its windows have more than two dimensions")?;
+    let missing = 2usize.checked_sub(spatial).ok_or(FloatReason::WindowRank)?;
     let mut engine = Window { kernel: [1; 2], stride: [1; 2], dilation: [1; 2], pad: [0; 2] };
-    let size = |number: u32| u16::try_from(number).map_err(|_| "its window is too large");
+    let size = |number: u32| u16::try_from(number).map_err(|_| FloatReason::WindowTooLarge);
     for axis in 0..spatial {
         let place = missing + axis;
         engine.kernel[place] = size(window.kernel[axis])?;

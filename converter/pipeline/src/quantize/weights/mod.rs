@@ -26,8 +26,8 @@ pub(super) struct Weights {
 /// Weights as the source stores them.
 pub(super) enum Values {
     /// Float weights, not yet quantized.
-    Real(Vec<f32>),
-    /// Integers within ±[`WIDEST`], and the scale of each output channel.
+    Float(Vec<f32>),
+    /// Integers within ±[`MAX_MAGNITUDE`], and the scale of each output channel.
     Integer(Vec<i16>, Vec<f32>),
     /// One float per output channel. Its integer is chosen together with the scale.
     Factor(Vec<f32>),
@@ -82,7 +82,7 @@ impl Quantized {
 const LARGEST_BIAS: f64 = (1 << 24) as f64;
 
 /// The maximum magnitude of a byte minus its zero point.
-pub(super) const WIDEST: i32 = 255;
+pub(super) const MAX_MAGNITUDE: i32 = 255;
 
 /// The minimum integer of a factor. It keeps the scale at most twice the finest one.
 const LEAST_FACTOR: i16 = 64;
@@ -116,7 +116,7 @@ pub(super) fn finite(model: &Model, nodes: impl Iterator<Item = usize>) -> Resul
 }
 
 /// Returns the maximum magnitude of a layer's own integer weights without zero points, else 0.
-pub(super) fn greatest_integer(model: &Model, index: usize) -> i32 {
+pub(super) fn max_magnitude(model: &Model, index: usize) -> i32 {
     let node = &model.graph.nodes[index];
     let inputs = match &node.operator {
         Operator::Conv(_) => &node.inputs[1..2],
@@ -170,7 +170,7 @@ impl Weights {
                 })
             })
         };
-        if let Some(integer) = Self::kept(model, outlet, channels, o, places()) {
+        if let Some(integer) = Self::source_integers(model, outlet, channels, o, places()) {
             return Some(Weights { depth, inputs, values: integer });
         }
         let source = float_elements(model, outlet)?;
@@ -178,11 +178,11 @@ impl Weights {
         for at in places() {
             values.push(*source.get(at)?);
         }
-        Some(Weights { depth, inputs, values: Values::Real(values) })
+        Some(Weights { depth, inputs, values: Values::Float(values) })
     }
 
     /// Returns the source's integers if they fit and have one scale or one per output channel.
-    fn kept(
+    fn source_integers(
         model: &Model,
         outlet: Outlet,
         channels: usize,
@@ -196,7 +196,7 @@ impl Weights {
         }
         let within = |at: usize| {
             let weight = *integers.values.get(at)?;
-            (weight.abs() <= WIDEST).then_some(weight as i16)
+            (weight.abs() <= MAX_MAGNITUDE).then_some(weight as i16)
         };
         let values = places.map(within).collect::<Option<Vec<i16>>>()?;
         let scales = if scales.len() == 1 { vec![scales[0]; channels] } else { scales };
@@ -205,8 +205,8 @@ impl Weights {
 
     /// Returns float weights, ordered by output channel.
     #[cfg(test)]
-    pub(super) fn real(values: Vec<f32>, depth: usize) -> Weights {
-        Weights { depth, inputs: depth, values: Values::Real(values) }
+    pub(super) fn float(values: Vec<f32>, depth: usize) -> Weights {
+        Weights { depth, inputs: depth, values: Values::Float(values) }
     }
 
     /// Returns weights that are one factor per output channel.
@@ -217,7 +217,7 @@ impl Weights {
     /// Multiplies each output channel by its factor.
     pub(super) fn multiply(&mut self, factors: &[f32]) {
         match &mut self.values {
-            Values::Real(weights) => {
+            Values::Float(weights) => {
                 for (row, factor) in weights.chunks_exact_mut(self.depth).zip(factors) {
                     row.iter_mut().for_each(|weight| *weight *= factor);
                 }
@@ -257,7 +257,7 @@ impl Weights {
         let (weights, scales) = match self.values {
             Values::Integer(weights, scales) => with_room((weights, scales)),
             Values::Factor(values) => with_room(factors(&values, input_scale, bias)),
-            Values::Real(values) => {
+            Values::Float(values) => {
                 let mut weights = Vec::with_capacity(values.len());
                 let mut scales = Vec::with_capacity(bias.len());
                 for (row, bias) in values.chunks_exact(depth).zip(bias) {
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn weights_on_a_grid_are_exact() {
         let row: Vec<f32> = [3, -6, 0, 90, 33].iter().map(|steps| *steps as f32 * 0.0173).collect();
-        let quantized = Weights::real(row.clone(), 5).quantize(0.1, &[0.0]);
+        let quantized = Weights::float(row.clone(), 5).quantize(0.1, &[0.0]);
         let back: Vec<f32> =
             quantized.weights.iter().map(|weight| *weight as f32 * quantized.scales[0]).collect();
         assert!(back.iter().zip(&row).all(|(a, b)| (a - b).abs() < 1e-6), "{back:?}");
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn each_channel_uses_its_whole_range() {
-        let weights = Weights::real(vec![0.51, -1.0, 0.0101, 0.02], 2);
+        let weights = Weights::float(vec![0.51, -1.0, 0.0101, 0.02], 2);
         let quantized = weights.quantize(0.1, &[1.0, 0.0]);
         assert_eq!(quantized.weights, [65, -127, 64, 127]);
         assert!((quantized.scales[1] - 0.02 / 127.0).abs() < 1e-9);
@@ -386,10 +386,10 @@ mod tests {
         weights.multiply(&[-3.0, 0.1, 0.0]);
         let Values::Integer(integers, scales) = weights.values else { panic!("other values") };
         assert_eq!((integers, scales), (vec![-100, 128, 5, 6, 0, 0], vec![1.5, 0.05, 1.0]));
-        let mut weights = Weights::real(vec![1.0, 2.0, 3.0, 4.0], 2);
+        let mut weights = Weights::float(vec![1.0, 2.0, 3.0, 4.0], 2);
         weights.multiply(&[-1.0, 2.0]);
         assert!(
-            matches!(&weights.values, Values::Real(values) if *values == [-1.0, -2.0, 6.0, 8.0])
+            matches!(&weights.values, Values::Float(values) if *values == [-1.0, -2.0, 6.0, 8.0])
         );
     }
 
@@ -408,9 +408,9 @@ mod tests {
 
     #[test]
     fn a_large_bias_makes_the_steps_coarser() {
-        let quantized = Weights::real(vec![1e-6, -1e-6], 2).quantize(0.01, &[1000.0]);
+        let quantized = Weights::float(vec![1e-6, -1e-6], 2).quantize(0.01, &[1000.0]);
         assert!(quantized.bias[0].abs() <= 1 << 24);
-        let quantized = Weights::real(vec![0.0, 0.0], 2).quantize(0.01, &[0.0]);
+        let quantized = Weights::float(vec![0.0, 0.0], 2).quantize(0.01, &[0.0]);
         assert_eq!((quantized.weights, quantized.bias), (vec![0, 0], vec![0]));
     }
 }

@@ -63,11 +63,11 @@ mod tests {
             (vec![1, 2, 3, -200, 5, 254, 7, 8], 4, vec![(1, 4)]),
             (vec![255, 0, -255, 9, 1, 1], 3, vec![(0, 3), (0, 3)]),
         ] {
-            let (narrow, copies) = split(weights.clone(), inputs);
+            let (parts, copies) = split(weights.clone(), inputs);
             let ends: Vec<_> = copies.iter().map(|range| (range.start, range.end)).collect();
             assert_eq!(ends, expected);
-            assert_eq!(sums(&narrow, inputs, &copies), weights);
-            assert!(narrow.iter().all(|weight| *weight != i8::MIN));
+            assert_eq!(sums(&parts, inputs, &copies), weights);
+            assert!(parts.iter().all(|weight| *weight != i8::MIN));
         }
     }
 }

@@ -3,9 +3,10 @@
 use hardtack_bundle::graph::{Binary, Outlet};
 use hardtack_engine::program::{Clamp, TensorId};
 
-use super::{HALF_STEPS, Halves, Low, STEPS};
+use super::{HALF_STEPS, Int16Tensors, LowTensor, STEPS};
 use crate::graph::first_output;
-use crate::quantize::lower::{Lowering, refused};
+use crate::quantize::float_reason::FloatReason;
+use crate::quantize::lower::Lowering;
 use crate::quantize::scale::{Quantization, Range};
 
 /// The number of low values at which functions are sampled.
@@ -53,7 +54,7 @@ fn lines(results: &[f32], reach: Range) -> Vec<Line> {
 impl Lowering<'_> {
     /// Returns the floats at which functions of a value are evaluated: its high integers in
     /// ascending order. For int16, these follow again with each of the sampled low values added.
-    pub(crate) fn points(&self, of: Halves) -> Vec<f32> {
+    pub(crate) fn points(&self, of: Int16Tensors) -> Vec<f32> {
         let read = self.quantization_of(of.high);
         let added = of.low.map(|low| added(low.reach));
         let shifts = std::iter::once(0.0).chain(added.into_iter().flatten());
@@ -62,14 +63,14 @@ impl Lowering<'_> {
     }
 
     /// Lowers a function to an int16 value, given its results at the points of its input.
-    pub(crate) fn wide_function(
+    pub(crate) fn int16_function(
         &mut self,
         value: Outlet,
-        of: Halves,
+        of: Int16Tensors,
         results: &[f32],
         order: &[usize],
         to: Quantization,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let name = self.name(value.node as usize);
         let read = self.quantization_of(of.high);
         let place = |real: f32| {
@@ -82,7 +83,7 @@ impl Lowering<'_> {
             Some(low) => lines(results, low.reach),
             None => results.iter().map(|result| Line { at: *result, slope: 0.0 }).collect(),
         };
-        self.builder.lookup(name, of.high, high, |x| lines[place(x)].at).map_err(refused)?;
+        self.builder.lookup(name, of.high, high, |x| lines[place(x)].at)?;
         let lost = |x: f32| {
             let y = lines[place(x)].at;
             if y.is_finite() { y - to.real(to.integer(y)) } else { 0.0 }
@@ -91,8 +92,8 @@ impl Lowering<'_> {
         let Some(low) = of.low else {
             let reach = Range { low: -half, high: half };
             let rest = self.builder.tensor(name, dims, to.scale / STEPS, 0);
-            self.builder.lookup(name, of.high, rest, lost).map_err(refused)?;
-            return self.written_wide(value, high, Low { tensor: rest, reach }, order);
+            self.builder.lookup(name, of.high, rest, lost)?;
+            return self.written_int16(value, high, LowTensor { tensor: rest, reach }, order);
         };
         let steepest = lines.iter().fold(0f32, |steepest, line| steepest.max(line.slope.abs()));
         let farthest = low.reach.high.max(-low.reach.low) * steepest;
@@ -103,48 +104,49 @@ impl Lowering<'_> {
         let moved = self.builder.tensor(name, dims, symmetric(farthest), 0);
         let rest = self.builder.tensor(name, dims, scale, 0);
         let sum = self.builder.tensor(name, dims, scale, 0);
-        self.builder.lookup(name, of.high, rest, lost).map_err(refused)?;
-        self.builder.lookup(name, of.high, slopes, |x| lines[place(x)].slope).map_err(refused)?;
-        self.builder.multiply(name, [slopes, low.tensor], moved, Clamp::FULL).map_err(refused)?;
-        self.builder.add(name, [rest, moved], sum, Clamp::FULL).map_err(refused)?;
-        self.written_wide(value, high, Low { tensor: sum, reach }, order)
+        self.builder.lookup(name, of.high, rest, lost)?;
+        self.builder.lookup(name, of.high, slopes, |x| lines[place(x)].slope)?;
+        self.builder.multiply(name, [slopes, low.tensor], moved, Clamp::FULL)?;
+        self.builder.add(name, [rest, moved], sum, Clamp::FULL)?;
+        self.written_int16(value, high, LowTensor { tensor: sum, reach }, order)
     }
 
     /// Lowers a sum or difference of two values of the same shape, each int16 or int8, to int16.
-    pub(crate) fn wide_sum(
+    pub(crate) fn int16_sum(
         &mut self,
         index: usize,
         [a, b]: [Outlet; 2],
         kind: Binary,
         to: Quantization,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let name = self.name(index);
-        let order = self.whole_view(a)?.order();
+        let order = self.high_view(a)?.order();
         let steps = HALF_STEPS;
-        let halves = [self.halves(a, &order)?, self.halves(b, &order)?];
+        let tensors = [self.int16_tensors_of(a, &order)?, self.int16_tensors_of(b, &order)?];
         // The terms may have a larger range than the sum.
-        let reach = halves.iter().fold(to.range(), |reach, halves| {
-            let Range { low, high } = self.quantization_of(halves.high).range();
+        let reach = tensors.iter().fold(to.range(), |reach, tensors| {
+            let Range { low, high } = self.quantization_of(tensors.high).range();
             reach.extended(&[low, high])
         });
         let to = Quantization::of(reach);
         let mut terms = Vec::new();
-        for halves in halves {
-            terms.push(self.rescaled(name, halves, to, steps)?);
+        for tensors in tensors {
+            terms.push(self.rescaled(name, tensors, to, steps)?);
         }
         let high = self.tensor(first_output(index), &order, to)?;
         let low = self.builder.tensor(name, self.dims_of(high), to.scale / steps, 0);
-        let lows = terms.iter().filter_map(|term| term.low.map(|low| low.tensor));
-        let lows: Vec<TensorId> = lows.collect();
-        for (from, to) in [([terms[0].high, terms[1].high], high), ([lows[0], lows[1]], low)] {
+        let low_tensors = terms.iter().filter_map(|term| term.low.map(|low| low.tensor));
+        let low_tensors: Vec<TensorId> = low_tensors.collect();
+        for (from, to) in
+            [([terms[0].high, terms[1].high], high), ([low_tensors[0], low_tensors[1]], low)]
+        {
             match kind {
                 Binary::Subtract => self.builder.subtract(name, from, to, Clamp::FULL),
                 _ => self.builder.add(name, from, to, Clamp::FULL),
-            }
-            .map_err(refused)?;
+            }?;
         }
         let reach = Range { low: -to.scale, high: to.scale };
-        self.written_wide(first_output(index), high, Low { tensor: low, reach }, &order)
+        self.written_int16(first_output(index), high, LowTensor { tensor: low, reach }, &order)
     }
 }
 

@@ -6,10 +6,11 @@ use hardtack_bundle::graph::{Binary, Operator};
 use hardtack_engine::Layer;
 use hardtack_engine::program::{Clamp, TensorId};
 
-use super::{HALF_STEPS, Halves, Low, STEPS};
+use super::{HALF_STEPS, Int16Tensors, LowTensor, STEPS};
 use crate::graph::first_output;
+use crate::quantize::float_reason::FloatReason;
 use crate::quantize::lower::chain::Chain;
-use crate::quantize::lower::{Lowering, dims, refused};
+use crate::quantize::lower::{Lowering, dims};
 use crate::quantize::scale::{Quantization, Range};
 use crate::quantize::weights::Quantized;
 use crate::quantize::weights::linear::Linear;
@@ -23,19 +24,19 @@ const DEVIATIONS: f32 = 4.5;
 
 impl Lowering<'_> {
     /// Emits a convolution with an int16 input or output.
-    pub(crate) fn wide_layer(
+    pub(crate) fn int16_layer(
         &mut self,
         layer: &Linear,
         chain: &Chain,
-        input: Halves,
+        input: Int16Tensors,
         quantized: &Quantized,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let name = self.name(chain.last);
-        let wide = if chain.stated.is_none() { self.wide(last) } else { None };
-        let to = match (wide, chain.stated) {
-            (Some(wide), _) => wide,
-            (None, Some(stated)) => stated,
+        let int16 = if chain.prequantized.is_none() { self.int16_quantization(last) } else { None };
+        let to = match (int16, chain.prequantized) {
+            (Some(int16), _) => int16,
+            (None, Some(prequantized)) => prequantized,
             (None, None) => self.quantization(last)?,
         };
         let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
@@ -57,7 +58,7 @@ impl Lowering<'_> {
         let none = Range { low: 0.0, high: 0.0 };
         let added = input.low.map_or(none, |low| spread(low.reach, quantized));
         let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
-        if let (Some(low), Some(_)) = (input.low, wide)
+        if let (Some(low), Some(_)) = (input.low, int16)
             && steps < FEWEST_STEPS
             && let Some(two) = self.scale_of_two(layer, chain, added)
             && two.0.scale / HALF_STEPS < to.scale / steps / 2.0
@@ -65,40 +66,19 @@ impl Lowering<'_> {
             return self.layer_of_two(layer, chain, base, low.tensor, added, two);
         }
         let residual = match input.low {
-            Some(low) => {
-                let Quantization { scale, zero_point } = Quantization::of(added);
-                let output = self.builder.tensor(name, dims, scale, zero_point);
-                let bias = &vec![0; quantized.bias.len()];
-                let layer = Layer { input: low.tensor, output, bias, clamp: Clamp::FULL, ..base };
-                self.builder.conv(name, &layer).map_err(refused)?;
-                Some(output)
-            }
+            Some(low) => Some(self.low_contribution(name, dims, low.tensor, added, base)?),
             None => None,
         };
-        if wide.is_none() {
+        if int16.is_none() {
             let output = self.tensor(last, &layer.output_order, to)?;
             self.conv_with(name, &Layer { output, residual, ..base }, channels, false)?;
             return self.written(last, output, &layer.output_order);
         }
 
-        // With limits, the high tensor is rounded down, so the remainder is never negative and can
-        // be limited too: below the minimum high integer it is 0, above the maximum a whole step.
         let open = [chain.limits.low, chain.limits.high].iter().all(|limit| limit.is_infinite());
         let scale = to.scale / steps;
-        let mut bias = quantized.bias.clone();
-        let mut clamp = base.clamp;
-        let reach = if open {
-            Range { low: -to.scale / 2.0, high: to.scale / 2.0 }
-        } else {
-            let input_scale = self.quantization_of(input.high).scale;
-            for (bias, weight_scale) in bias.iter_mut().zip(&quantized.scales) {
-                *bias -= (0.5 * to.scale / (input_scale * weight_scale)).round() as i32;
-            }
-            if chain.limits.high.is_finite() {
-                clamp.high = clamp.high.saturating_sub(1).max(clamp.low);
-            }
-            Range { low: 0.0, high: to.scale }
-        };
+        let input_scale = self.quantization_of(input.high).scale;
+        let (bias, clamp, reach) = high_rounding(chain, quantized, base.clamp, to, input_scale);
         let high = self.tensor(last, &layer.output_order, to)?;
         let rounded = Layer { output: high, residual, bias: &bias, clamp, ..base };
         self.conv_with(name, &rounded, channels, false)?;
@@ -113,10 +93,27 @@ impl Lowering<'_> {
             Some(residual) => {
                 let rest = self.builder.tensor(name, dims, scale, zero(reach.low - added.high));
                 self.conv_with(name, &less(rest, Clamp::FULL), channels, true)?;
-                self.builder.add(name, [rest, residual], low, limits).map_err(refused)?;
+                self.builder.add(name, [rest, residual], low, limits)?;
             }
         }
-        self.written_wide(last, high, Low { tensor: low, reach }, &layer.output_order)
+        self.written_int16(last, high, LowTensor { tensor: low, reach }, &layer.output_order)
+    }
+
+    /// Convolves the low input without the bias, to a tensor that is added to the high result.
+    fn low_contribution(
+        &mut self,
+        name: &str,
+        dims: [u32; 3],
+        input: TensorId,
+        added: Range,
+        base: Layer<'_>,
+    ) -> Result<TensorId, FloatReason> {
+        let Quantization { scale, zero_point } = Quantization::of(added);
+        let output = self.builder.tensor(name, dims, scale, zero_point);
+        let bias = &vec![0; base.bias.len()];
+        let layer = Layer { input, output, bias, clamp: Clamp::FULL, ..base };
+        self.builder.conv(name, &layer)?;
+        Ok(output)
     }
 
     /// Returns the scale of a layer's result before its limits and without the contribution of the
@@ -131,10 +128,10 @@ impl Lowering<'_> {
             let operator = &self.model.graph.nodes[**index].operator;
             matches!(operator, Operator::Binary(Binary::Maximum | Binary::Minimum))
         };
-        let limits = chain.absorbed.iter().filter(limit).count();
-        let open = chain.absorbed.len().checked_sub(limits + 1);
-        let sum = first_output(open.map_or(layer.node, |open| chain.absorbed[open]));
-        let seen = self.calibration.ranges.get(&sum)?.wide;
+        let limits = chain.fused.iter().filter(limit).count();
+        let open = chain.fused.len().checked_sub(limits + 1);
+        let sum = first_output(open.map_or(layer.node, |open| chain.fused[open]));
+        let seen = self.calibration.ranges.get(&sum)?.int16_range;
         let range = Range { low: seen.low - added.high, high: seen.high - added.low };
         Some((Quantization::of(range), limits > 0))
     }
@@ -149,7 +146,7 @@ impl Lowering<'_> {
         low: TensorId,
         added: Range,
         two: (Quantization, bool),
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let name = self.name(chain.last);
         let (to, limited) = two;
@@ -158,36 +155,36 @@ impl Lowering<'_> {
         let middle = (added.low + added.high) / (2.0 * to.scale);
         let zero_points = [to.zero_point, (-middle).round() as i8];
         let none = vec![0; base.bias.len()];
-        let mut halves = Vec::new();
+        let mut tensors = Vec::new();
         for (input, bias, zero_point) in
             [(base.input, base.bias, zero_points[0]), (low, &none[..], zero_points[1])]
         {
             let high = self.builder.tensor(name, dims, to.scale, zero_point);
             let rest = self.builder.tensor(name, dims, scale, 0);
             let layer = Layer { input, output: high, bias, clamp: Clamp::FULL, ..base };
-            self.builder.conv(name, &layer).map_err(refused)?;
+            self.builder.conv(name, &layer)?;
             let layer = Layer { output: rest, residual: Some(high), ..layer };
             self.conv_with(name, &layer, [self.dims_of(input)[2], dims[2]], true)?;
-            halves.push([high, rest]);
+            tensors.push([high, rest]);
         }
         let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
         let rest = self.builder.tensor(name, dims, scale, 0);
-        let [of_high, of_low] = halves[..] else { return Err("it has no int16 parts".into()) };
+        let [of_high, of_low] = tensors[..] else { return Err(FloatReason::NoInt16Parts) };
         for (part, output) in [(0, high), (1, rest)] {
             let parts = [of_high[part], of_low[part]];
-            self.builder.add(name, parts, output, Clamp::FULL).map_err(refused)?;
+            self.builder.add(name, parts, output, Clamp::FULL)?;
         }
         let reach = Range { low: -to.scale, high: to.scale };
-        let low = Low { tensor: rest, reach };
+        let low = LowTensor { tensor: rest, reach };
         if !limited {
-            return self.written_wide(last, high, low, &layer.output_order);
+            return self.written_int16(last, high, low, &layer.output_order);
         }
-        let halves = Halves { high, low: Some(low) };
-        let points = self.points(halves);
+        let tensors = Int16Tensors { high, low: Some(low) };
+        let points = self.points(tensors);
         let limited = points.iter().map(|x| x.max(chain.limits.low).min(chain.limits.high));
         let limited: Vec<f32> = limited.collect();
-        let to = self.wide(last).ok_or("its int16 range was not calibrated")?;
-        self.wide_function(last, halves, &limited, &layer.output_order, to)
+        let to = self.int16_quantization(last).ok_or(FloatReason::NoInt16Range)?;
+        self.int16_function(last, tensors, &limited, &layer.output_order, to)
     }
 
     /// Emits a convolution whose residual is added, or subtracted if `less`.
@@ -197,15 +194,42 @@ impl Lowering<'_> {
         layer: &Layer<'_>,
         [input, output]: [u32; 2],
         less: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloatReason> {
         let (weights, groups) = joined(layer, input, output);
         let layer = Layer { weights: &weights, groups, ..*layer };
         match less {
             true => self.builder.conv_less(name, &layer),
             false => self.builder.conv(name, &layer),
         }
-        .map_err(refused)
+        .map_err(FloatReason::Build)
     }
+}
+
+/// Returns the bias and limits of the high tensor, and the range of what its rounding leaves.
+///
+/// With limits, the high tensor is rounded down, so the remainder is never negative and can be
+/// limited too: below the minimum high integer it is 0, above the maximum a whole step.
+fn high_rounding(
+    chain: &Chain,
+    quantized: &Quantized,
+    mut clamp: Clamp,
+    to: Quantization,
+    input_scale: f32,
+) -> (Vec<i32>, Clamp, Range) {
+    let open = [chain.limits.low, chain.limits.high].iter().all(|limit| limit.is_infinite());
+    let mut bias = quantized.bias.clone();
+    let reach = if open {
+        Range { low: -to.scale / 2.0, high: to.scale / 2.0 }
+    } else {
+        for (bias, weight_scale) in bias.iter_mut().zip(&quantized.scales) {
+            *bias -= (0.5 * to.scale / (input_scale * weight_scale)).round() as i32;
+        }
+        if chain.limits.high.is_finite() {
+            clamp.high = clamp.high.saturating_sub(1).max(clamp.low);
+        }
+        Range { low: 0.0, high: to.scale }
+    };
+    (bias, clamp, reach)
 }
 
 /// Returns a range that nearly always covers the layer's sums, over inputs in `reach`.

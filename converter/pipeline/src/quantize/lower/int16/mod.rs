@@ -15,11 +15,12 @@ use hardtack::Model;
 use hardtack_bundle::graph::{Operator, Outlet};
 use hardtack_engine::program::{Clamp, TensorId, Walk};
 
-use super::strided_view::{Source, View};
-use super::{Lowering, dims, refused};
-use crate::graph::constants::keeps_elements;
+use super::strided_view::{Storage, StridedView};
+use super::{Lowering, dims};
 use crate::graph::first_output;
-use crate::quantize::partition::Region;
+use crate::quantize::float_reason::FloatReason;
+use crate::quantize::operators::{Int16Form, integer_form};
+use crate::quantize::partition::Partition;
 use crate::quantize::scale::{Quantization, Range};
 
 /// The maximum number of integer steps of a low tensor. The rest of 256 is headroom for rounding.
@@ -29,7 +30,7 @@ const HALF_STEPS: f32 = STEPS / 2.0;
 
 /// The low tensor of an int16 value.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Low {
+pub(super) struct LowTensor {
     /// The tensor.
     pub tensor: TensorId,
     /// The minimum and maximum float that it holds.
@@ -38,108 +39,105 @@ pub(super) struct Low {
 
 /// A dense value: int16, or int8 if `low` is `None`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Halves {
+pub(super) struct Int16Tensors {
     /// The value rounded to int8; more coarsely if low tensors were added without a carry.
     pub high: TensorId,
     /// The low tensor.
-    pub low: Option<Low>,
+    pub low: Option<LowTensor>,
 }
 
 /// Returns the nodes with int16 values: those requested, if a reader uses all bits.
-pub(super) fn carried(
+pub(super) fn int16_nodes(
     model: &Model,
-    region: &Region,
+    partition: &Partition,
     uses: &HashMap<Outlet, Vec<Option<usize>>>,
     asked: impl Fn(usize) -> bool,
 ) -> HashSet<usize> {
-    let mut carried = HashSet::new();
+    let mut int16_nodes = HashSet::new();
     let layer = |node: usize| {
         matches!(model.graph.nodes[node].operator, Operator::Conv(_) | Operator::Einsum(_))
     };
-    for &index in region.nodes.iter().rev() {
+    for &index in partition.nodes.iter().rev() {
         let reads_all = |reader: &Option<usize>| {
             reader.is_some_and(|reader| {
-                region.nodes.contains(&reader) && (layer(reader) || carried.contains(&reader))
+                partition.nodes.contains(&reader)
+                    && (layer(reader) || int16_nodes.contains(&reader))
             })
         };
         let read =
             uses.get(&first_output(index)).is_some_and(|readers| readers.iter().any(reads_all));
-        let operator = &model.graph.nodes[index].operator;
-        let can = match operator {
-            Operator::Conv(_) | Operator::Einsum(_) | Operator::Unary(_) => asked(index),
-            // A sum is int16 if one of its terms was requested.
-            Operator::Binary(_) => {
-                let read = &model.graph.nodes[index].inputs;
-                asked(index) || read.iter().any(|term| asked(term.node as usize))
+        let node = &model.graph.nodes[index];
+        let can = match integer_form(&node.operator).map(|form| form.int16) {
+            None | Some(Int16Form::Rounded) => false,
+            Some(Int16Form::Requested) => asked(index),
+            Some(Int16Form::OfTerm) => {
+                asked(index) || node.inputs.iter().any(|term| asked(term.node as usize))
             }
-            Operator::Concat(_)
-            | Operator::MoveAxis(_)
-            | Operator::Slice(_)
-            | Operator::Downsample(_)
-            | Operator::StridedSlice(_)
-            | Operator::NearestUpsample(_)
-            | Operator::Resize(_) => true,
-            _ => keeps_elements(operator),
+            Some(Int16Form::Kept) => true,
         };
         if read && can {
-            carried.insert(index);
+            int16_nodes.insert(index);
         }
     }
-    carried
+    int16_nodes
 }
 
 impl Lowering<'_> {
     /// Returns the scale and zero point of a value's high tensor, if the value is to be int16. The
     /// int16 range clips only what does not affect the function that reads the value.
-    pub(super) fn wide(&self, value: Outlet) -> Option<Quantization> {
-        let carried = self.carried.contains(&(value.node as usize));
-        let stated = !carried || self.stated_ahead(value).is_some();
-        let chosen = (!stated).then(|| self.calibration.ranges.get(&value))??;
-        Some(Quantization::of(chosen.wide))
+    pub(super) fn int16_quantization(&self, value: Outlet) -> Option<Quantization> {
+        let is_int16 = self.int16_nodes.contains(&(value.node as usize));
+        let prequantized = !is_int16 || self.prequantized_after(value).is_some();
+        let chosen = (!prequantized).then(|| self.calibration.ranges.get(&value))??;
+        Some(Quantization::of(chosen.int16_range))
     }
 
     /// Returns a value as dense tensors that store its axes in this order, with all of its bits.
-    pub(super) fn halves(&mut self, value: Outlet, order: &[usize]) -> Result<Halves, String> {
-        let view = self.whole_view(value)?;
-        let Some(tensors) = self.wide_tensors(&view) else {
-            return Ok(Halves { high: self.dense(value, order)?, low: None });
+    pub(super) fn int16_tensors_of(
+        &mut self,
+        value: Outlet,
+        order: &[usize],
+    ) -> Result<Int16Tensors, FloatReason> {
+        let view = self.high_view(value)?;
+        let Some(tensors) = self.int16_tensors(&view) else {
+            return Ok(Int16Tensors { high: self.dense(value, order)?, low: None });
         };
         let key = (value, order.to_vec());
-        if let Some(known) = self.wide_dense.get(&key) {
+        if let Some(known) = self.int16_dense.get(&key) {
             return Ok(*known);
         }
         let dims = dims(&view.shape, order)?;
         let whole = view.whole_tensor(order).filter(|id| self.dims_of(*id) == dims);
-        let halves = match whole {
-            Some(high) => Halves { high, low: self.lows.get(&high).copied() },
-            None => self.gather_halves(value, &view, &tensors, order)?,
+        let tensors = match whole {
+            Some(high) => Int16Tensors { high, low: self.low_tensors.get(&high).copied() },
+            None => self.gather_int16(value, &view, &tensors, order)?,
         };
-        self.wide_dense.insert(key, halves);
-        Ok(halves)
+        self.int16_dense.insert(key, tensors);
+        Ok(tensors)
     }
 
     /// Returns the tensors of a view, if one of them has a low tensor.
-    pub(super) fn wide_tensors(&self, view: &View) -> Option<Vec<TensorId>> {
-        let low = |id: &TensorId| self.lows.contains_key(id);
+    pub(super) fn int16_tensors(&self, view: &StridedView) -> Option<Vec<TensorId>> {
+        let low = |id: &TensorId| self.low_tensors.contains_key(id);
         view.tensors().filter(|tensors| tensors.iter().any(low))
     }
 
     /// Copies all chunks of a view to one high and one low tensor.
-    fn gather_halves(
+    fn gather_int16(
         &mut self,
         value: Outlet,
-        view: &View,
+        view: &StridedView,
         tensors: &[TensorId],
         order: &[usize],
-    ) -> Result<Halves, String> {
+    ) -> Result<Int16Tensors, FloatReason> {
         let name = self.name(value.node as usize);
-        let parts: Vec<Halves> = tensors
+        let parts: Vec<Int16Tensors> = tensors
             .iter()
-            .map(|id| Halves { high: *id, low: self.lows.get(id).copied() })
+            .map(|id| Int16Tensors { high: *id, low: self.low_tensors.get(id).copied() })
             .collect();
-        let scales = |halves: &Halves| {
-            let low = halves.low?;
-            Some((self.quantization_of(halves.high), self.quantization_of(low.tensor)))
+        let scales = |part: &Int16Tensors| {
+            let low = part.low?;
+            Some((self.quantization_of(part.high), self.quantization_of(low.tensor)))
         };
         let first = scales(&parts[0]);
         let shared = first.is_some() && parts.iter().all(|part| scales(part) == first);
@@ -147,39 +145,40 @@ impl Lowering<'_> {
             parts
         } else {
             let target = match self.calibration.ranges.get(&value) {
-                Some(chosen) => Quantization::of(chosen.wide),
-                None => return Err("it joins int16 values without a calibrated range".into()),
+                Some(chosen) => Quantization::of(chosen.int16_range),
+                None => return Err(FloatReason::NoJoinedInt16Range),
             };
             parts
                 .into_iter()
                 .map(|part| self.rescaled(name, part, target, STEPS))
                 .collect::<Result<Vec<_>, _>>()?
         };
-        let lows: Vec<Low> = parts.iter().filter_map(|part| part.low).collect();
+        let low_tensors: Vec<LowTensor> = parts.iter().filter_map(|part| part.low).collect();
         let map = |to: &dyn Fn(usize) -> TensorId| {
             let place =
                 |id: TensorId| to(tensors.iter().position(|other| *other == id).unwrap_or(0));
             view.redirected(place)
         };
-        let (highs, low_view) = (map(&|i| parts[i].high), map(&|i| lows[i].tensor));
+        let (highs, low_view) = (map(&|i| parts[i].high), map(&|i| low_tensors[i].tensor));
         let high = self.gather(name, &highs, order, self.quantization_of(parts[0].high))?;
-        let low = self.gather(name, &low_view, order, self.quantization_of(lows[0].tensor))?;
-        let reach = lows
+        let low =
+            self.gather(name, &low_view, order, self.quantization_of(low_tensors[0].tensor))?;
+        let reach = low_tensors
             .iter()
             .fold(Range::NONE, |reach, low| reach.extended(&[low.reach.low, low.reach.high]));
-        let low = Low { tensor: low, reach };
-        self.lows.insert(high, low);
-        Ok(Halves { high, low: Some(low) })
+        let low = LowTensor { tensor: low, reach };
+        self.low_tensors.insert(high, low);
+        Ok(Int16Tensors { high, low: Some(low) })
     }
 
     /// Returns the value at another scale, with `steps` low steps per high step.
     fn rescaled(
         &mut self,
         name: &str,
-        from: Halves,
+        from: Int16Tensors,
         to: Quantization,
         steps: f32,
-    ) -> Result<Halves, String> {
+    ) -> Result<Int16Tensors, FloatReason> {
         let key = (from.high, to.scale.to_bits(), to.zero_point, steps.to_bits());
         if let Some(known) = self.rescaled.get(&key) {
             return Ok(*known);
@@ -189,54 +188,48 @@ impl Lowering<'_> {
         let low = self.builder.tensor(name, dims, to.scale / steps, 0);
         match from.low {
             None => {
-                self.builder.copy(name, from.high, high, self.every(from.high)).map_err(refused)?;
-                self.builder
-                    .subtract(name, [from.high, high], low, Clamp::FULL)
-                    .map_err(refused)?;
+                self.builder.copy(name, from.high, high, self.every(from.high))?;
+                self.builder.subtract(name, [from.high, high], low, Clamp::FULL)?;
             }
             Some(given) => {
                 let Range { low: least, high: greatest } = given.reach;
                 let half = to.scale / 2.0;
                 let rest = Quantization::of(Range { low: -greatest - half, high: half - least });
                 let rest = self.builder.tensor(name, dims, rest.scale, rest.zero_point);
-                self.builder
-                    .add(name, [from.high, given.tensor], high, Clamp::FULL)
-                    .map_err(refused)?;
-                self.builder
-                    .subtract(name, [from.high, high], rest, Clamp::FULL)
-                    .map_err(refused)?;
-                self.builder.add(name, [rest, given.tensor], low, Clamp::FULL).map_err(refused)?;
+                self.builder.add(name, [from.high, given.tensor], high, Clamp::FULL)?;
+                self.builder.subtract(name, [from.high, high], rest, Clamp::FULL)?;
+                self.builder.add(name, [rest, given.tensor], low, Clamp::FULL)?;
             }
         }
         let reach = Range { low: -to.scale / 2.0, high: to.scale / 2.0 };
-        let halves = Halves { high, low: Some(Low { tensor: low, reach }) };
-        self.rescaled.insert(key, halves);
-        Ok(halves)
+        let tensors = Int16Tensors { high, low: Some(LowTensor { tensor: low, reach }) };
+        self.rescaled.insert(key, tensors);
+        Ok(tensors)
     }
 
     /// Returns the int8 tensor of a value: the sum of the high and low tensors if it is int16.
-    pub(super) fn narrowed(&mut self, id: TensorId) -> Result<TensorId, String> {
-        let Some(low) = self.lows.get(&id).copied() else { return Ok(id) };
-        if let Some(known) = self.narrow.get(&id) {
+    pub(super) fn to_int8(&mut self, id: TensorId) -> Result<TensorId, FloatReason> {
+        let Some(low) = self.low_tensors.get(&id).copied() else { return Ok(id) };
+        if let Some(known) = self.rounded_to_int8.get(&id) {
             return Ok(*known);
         }
         let Quantization { scale, zero_point } = self.quantization_of(id);
         let sum = self.builder.tensor("", self.dims_of(id), scale, zero_point);
-        self.builder.add("", [id, low.tensor], sum, Clamp::FULL).map_err(refused)?;
-        self.narrow.insert(id, sum);
+        self.builder.add("", [id, low.tensor], sum, Clamp::FULL)?;
+        self.rounded_to_int8.insert(id, sum);
         Ok(sum)
     }
 
     /// Records that the last step wrote the low tensor of a value.
-    pub(super) fn written_wide(
+    pub(super) fn written_int16(
         &mut self,
         value: Outlet,
         high: TensorId,
-        low: Low,
+        low: LowTensor,
         order: &[usize],
-    ) -> Result<(), String> {
-        self.lows.insert(high, low);
-        let view = View::dense(Source::Tensor(high), &self.fact_shape(value)?, order);
+    ) -> Result<(), FloatReason> {
+        self.low_tensors.insert(high, low);
+        let view = StridedView::dense(Storage::Tensor(high), &self.fact_shape(value)?, order);
         self.note(value, view, Some(low.tensor));
         Ok(())
     }

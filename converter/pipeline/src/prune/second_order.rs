@@ -6,7 +6,7 @@ use super::matrix::{add_products, cholesky};
 const ROWS: usize = 256;
 
 /// Accumulates moments of pairs of vectors `x` and `y`.
-pub(super) struct Moments {
+pub(super) struct SecondOrder {
     /// The number of elements of x and of y.
     pub size: (usize, usize),
     count: f64,
@@ -17,10 +17,10 @@ pub(super) struct Moments {
     waiting: (Vec<f32>, Vec<f32>),
 }
 
-impl Moments {
+impl SecondOrder {
     /// Creates an accumulator for vectors of these sizes.
-    pub(super) fn new(size: (usize, usize)) -> Moments {
-        Moments {
+    pub(super) fn new(size: (usize, usize)) -> SecondOrder {
+        SecondOrder {
             size,
             count: 0.0,
             sum: (vec![0.0; size.0], vec![0.0; size.1]),
@@ -54,7 +54,7 @@ impl Moments {
     }
 
     /// Returns the moments about the means if `centred`, or else about 0.
-    pub(super) fn finish(mut self, centred: bool) -> Centred {
+    pub(super) fn finish(mut self, centred: bool) -> Covariance {
         self.multiply();
         let ((m, n), count) = (self.size, self.count.max(1.0));
         let mean = |sums: &[f64]| -> Vec<f64> {
@@ -72,12 +72,12 @@ impl Moments {
         about(&mut self.xx, &means.0, m);
         about(&mut self.xy, &means.1, n);
         let yy = self.yy / count - means.1.iter().map(|mean| mean * mean).sum::<f64>();
-        Centred { size: self.size, count: self.count, means, xx: self.xx, xy: self.xy, yy }
+        Covariance { size: self.size, count: self.count, means, xx: self.xx, xy: self.xy, yy }
     }
 }
 
 /// Moments, normalized by the number of pairs.
-pub(super) struct Centred {
+pub(super) struct Covariance {
     /// The number of elements of x and of y.
     pub size: (usize, usize),
     /// The number of pairs.
@@ -92,7 +92,7 @@ pub(super) struct Centred {
     pub yy: f64,
 }
 
-impl Centred {
+impl Covariance {
     /// Returns the Cholesky factor of `xx`, with `ridge` times the diagonal's mean added to the
     /// diagonal.
     pub(super) fn factor(&self, ridge: f64) -> Option<Vec<f64>> {
