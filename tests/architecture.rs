@@ -100,8 +100,8 @@ const QUANTIZE: &[&str] = &[
     "integer_io",
 ];
 
-/// The files of each crate that may import each other in a cycle: tables that refer to the functions
-/// in them, and types with functions that need each other.
+/// The files of each crate that may import each other in a cycle: tables that refer to the
+/// functions in them, and types with functions that need each other.
 const CYCLES: &[(&str, &[&[&str]])] = &[
     ("runtime/bundle", &[&["error", "header", "section"]]),
     (
@@ -116,21 +116,25 @@ const CYCLES: &[(&str, &[&[&str]])] = &[
     ),
     (
         "runtime/engine",
-        &[&["check", "code", "packed"], &["execute", "run"], &["lower::layout", "lower::walk"]],
+        &[
+            &["check", "code", "packed"],
+            &["reference::run", "reference::steps"],
+            &["prepared::lower::layout", "prepared::lower::walk"],
+        ],
     ),
     (
         "runtime/session",
         &[
             &["bundle", "model"],
             // The table of operators, and how each is loaded and saved.
-            &["float::load", "float::operators", "float::save"],
-            &["float::ops::branch", "float::ops::nested"],
+            &["float::load", "float::translate", "float::save"],
+            &["float::custom_ops::branch", "float::custom_ops::nested"],
             &["floating", "session"],
         ],
     ),
     ("runtime/transport", &[&["prior", "weights"]]),
     ("runtime/capi", &[&["pointer", "status"], &["classify", "session"]]),
-    ("converter/cli", &[&["arguments", "gates"], &["bench", "profile"]]),
+    ("converter/cli", &[&["arguments", "support::gates"], &["verbs::bench", "support::profile"]]),
 ];
 
 fn manifests() -> BTreeMap<String, toml::Table> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hardtack::process::{Preprocessor, reals};
+use hardtack::process::{Preprocessor, dequantize};
 use hardtack::{Bundle, Session, Tensor};
 use hardtack_bundle::DType;
 use hardtack_converter::spec::Spec;
@@ -43,7 +43,7 @@ fn integer_inputs_and_outputs_match_float_ones() {
         let answers = samples.iter().map(|sample| {
             let given = preprocessor.array(sample).unwrap();
             let answer = &session.run(&[(input.name, &given)]).unwrap()[0].1;
-            (given.dtype(), reals(answer, output.quantization))
+            (given.dtype(), dequantize(answer, output.quantization))
         });
         answers.collect::<Vec<_>>()
     });

@@ -29,7 +29,8 @@
 /// # }
 /// # std::env::set_current_dir(&folder)?;
 /// let mut stages = Stages(Vec::new());
-/// convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &ConvertOptions::default(), &mut stages)?;
+/// let (onnx, bundle) = ("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref());
+/// convert(onnx, bundle, &ConvertOptions::default(), &mut stages)?;
 /// assert_eq!(stages.0[..3], ["import", "samples", "fold"]);
 /// # Ok(())
 /// # }

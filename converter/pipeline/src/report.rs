@@ -124,7 +124,8 @@ pub struct RangeReport {
 /// # }
 /// # std::env::set_current_dir(&folder)?;
 /// let options = ConvertOptions::default();
-/// let report = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut NoProgress)?;
+/// let (onnx, bundle) = ("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref());
+/// let report = convert(onnx, bundle, &options, &mut NoProgress)?;
 /// for stage in &report.stages {
 ///     println!("{}: {} nodes, {:.1} ms", stage.name, stage.nodes, 1e3 * stage.seconds);
 /// }

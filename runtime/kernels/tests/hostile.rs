@@ -386,9 +386,9 @@ fn matmuls_survive_invalid_arguments() {
             let mut scratch = Guarded::new(needed.min(1 << 22).saturating_add_signed(less));
             let mut output = Guarded::new(4 * elements(rows, columns));
             // SAFETY: all bit patterns are valid f32.
-            let (_, reals, _) = unsafe { output.bytes().align_to_mut::<f32>() };
+            let (_, floats, _) = unsafe { output.bytes().align_to_mut::<f32>() };
             let done = catch_unwind(AssertUnwindSafe(|| {
-                product.run(kernels, &input, reals, scratch.bytes(), &parallel);
+                product.run(kernels, &input, floats, scratch.bytes(), &parallel);
             }));
             count(4, done.is_ok());
         }

@@ -88,9 +88,9 @@ fn on(kernels: &Kernels, case: &Case) -> Vec<f32> {
     // Followed by a guard page.
     let mut output = Guarded::new(4 * case.rows * case.matrix.columns);
     // SAFETY: all bit patterns are valid f32.
-    let (_, reals, _) = unsafe { output.bytes().align_to_mut::<f32>() };
-    operation.run(kernels, &case.input, reals, scratch.bytes(), &Backwards(case.threads));
-    reals.to_vec()
+    let (_, floats, _) = unsafe { output.bytes().align_to_mut::<f32>() };
+    operation.run(kernels, &case.input, floats, scratch.bytes(), &Backwards(case.threads));
+    floats.to_vec()
 }
 
 /// Returns the kernels that this processor supports. Panics if one that `HARDTACK_REQUIRE_ISA`

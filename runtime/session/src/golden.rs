@@ -255,7 +255,7 @@ fn identical(a: &Tensor, b: &Tensor) -> bool {
     }
     let size = a.dtype().size().unwrap_or(1);
     let bits = a_bytes.chunks(size).zip(b_bytes.chunks(size)).map(|(a, b)| a == b);
-    let mut numbers = reals(a).into_iter().zip(reals(b)).zip(bits);
+    let mut numbers = floats(a).into_iter().zip(floats(b)).zip(bits);
     numbers.all(|((a, b), same)| same || a.is_nan() && b.is_nan())
 }
 
@@ -264,7 +264,7 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return f64::INFINITY;
     }
-    let pairs = reals(a).into_iter().zip(reals(b));
+    let pairs = floats(a).into_iter().zip(floats(b));
     pairs.map(|(a, b)| distance(a, b)).fold(0.0, f64::max)
 }
 
@@ -276,7 +276,7 @@ fn distance(a: f64, b: f64) -> f64 {
     if distance.is_nan() { f64::INFINITY } else { distance }
 }
 
-fn reals(tensor: &Tensor) -> Vec<f64> {
+fn floats(tensor: &Tensor) -> Vec<f64> {
     trait Real: Copy {
         fn real(self) -> f64;
     }

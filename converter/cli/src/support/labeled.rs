@@ -111,7 +111,7 @@ pub fn measure(
                 answers.push(best);
             }
             Truth::Values(truth) => {
-                let result = hardtack::process::reals(result, output.quantization);
+                let result = hardtack::process::dequantize(result, output.quantization);
                 if result.len() != truth.len() {
                     bail!(
                         "{}: y has {} values, but the output has {}",

@@ -21,8 +21,8 @@ pub(super) fn rearrange(rewriter: &mut Rewriter) -> usize {
 fn rearrange_one(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let node = rewriter.node(index).clone();
     let Operator::MoveAxis((from, to)) = node.operator else { return None };
-    let reals = rewriter.resolve(node.inputs[0]);
-    let dequantize = rewriter.node(reals.node as usize).clone();
+    let floats = rewriter.resolve(node.inputs[0]);
+    let dequantize = rewriter.node(floats.node as usize).clone();
     let Operator::DequantizeLinear(attributes) = &dequantize.operator else { return None };
     let integers = rewriter.resolve(dequantize.inputs[0]);
     matches!(rewriter.constant(integers)?, Constant::Tensor(_)).then_some(())?;

@@ -38,7 +38,8 @@ const FULL_BITS: f64 = 8.0;
 /// # }
 /// # std::env::set_current_dir(&folder)?;
 /// let options = ConvertOptions { float: FloatStorage::F16, ..ConvertOptions::default() };
-/// let report = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut NoProgress)?;
+/// let (onnx, bundle) = ("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref());
+/// let report = convert(onnx, bundle, &options, &mut NoProgress)?;
 /// assert!(report.bundle_bytes < report.source_bytes);
 /// # Ok(())
 /// # }
@@ -119,7 +120,8 @@ impl MatrixStorage {
 /// #   preprocess,
 ///     ..ConvertOptions::default()
 /// };
-/// let report = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut NoProgress)?;
+/// let (onnx, bundle) = ("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref());
+/// let report = convert(onnx, bundle, &options, &mut NoProgress)?;
 /// assert!(report.float_nodes.is_empty());
 /// assert!(report.bundle_bytes < report.source_bytes / 2);
 /// # Ok(())
@@ -145,7 +147,7 @@ impl MatrixStorage {
 /// };
 /// convert("silero_vad.onnx".as_ref(), "vad.tack".as_ref(), &options, &mut NoProgress)?;
 ///
-/// let options = hardtack::ConvertOptions { keep_state: true, ..hardtack::ConvertOptions::default() };
+/// let options = hardtack::SessionOptions { keep_state: true, ..Default::default() };
 /// let mut session = Session::with_options(&Bundle::open("vad.tack")?, options)?;
 /// let silence = Tensor::new(&[1, 576], vec![0.0f32; 576]).unwrap();
 /// let outputs = session.run(&[("input", &silence)])?;
@@ -178,7 +180,8 @@ pub struct ConvertOptions {
     pub quantize: quantize::QuantizeOptions,
     /// The storage type of float weights.
     pub float: FloatStorage,
-    /// The storage type of float layers' large matrices; `None` lets [`ConvertOptions::matrices`] choose.
+    /// The storage type of float layers' large matrices; `None` lets
+    /// [`ConvertOptions::matrices`] choose.
     pub weights: Option<MatrixStorage>,
     /// Dynamic quantization: whether matmuls with these matrices run in INT8, with activations
     /// quantized at run time.
@@ -279,8 +282,8 @@ impl ConvertOptions {
         self.quantize.sparsity.is_some() && !self.dense
     }
 
-    /// Returns the average bits per weight of [`ConvertOptions::matrices`] if they are INT8 and the target
-    /// is below 8.
+    /// Returns the average bits per weight of [`ConvertOptions::matrices`] if they are INT8 and the
+    /// target is below 8.
     pub fn matrix_bits(&self) -> Option<f64> {
         let default = self.transport.as_ref().map(|_| COMPRESSED_MATRIX_BITS);
         let bits = self.matrix_bits.or(default).filter(|bits| *bits < FULL_BITS);

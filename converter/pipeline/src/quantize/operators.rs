@@ -1,4 +1,5 @@
-//! The operators of the graph that have an INT8 form. `docs/operators.md` is generated from this table.
+//! The operators of the graph that have an INT8 form. `docs/operators.md` is generated from this
+//! table.
 
 use hardtack_bundle::graph::Operator;
 

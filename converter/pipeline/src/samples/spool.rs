@@ -93,9 +93,9 @@ mod tests {
     #[test]
     fn samples_round_trip_in_any_order() {
         let sample = |seed: usize| {
-            let reals: Vec<f32> = (0..6).map(|i| (i * seed) as f32 - 0.5).collect();
+            let floats: Vec<f32> = (0..6).map(|i| (i * seed) as f32 - 0.5).collect();
             let integers = vec![seed as i64, -1];
-            [Tensor::new(&[1, 2, 3], reals).unwrap(), Tensor::new(&[2], integers).unwrap()]
+            [Tensor::new(&[1, 2, 3], floats).unwrap(), Tensor::new(&[2], integers).unwrap()]
         };
         let mut spool = Spool::new().unwrap();
         (0..5).for_each(|seed| spool.push(&sample(seed)).unwrap());

@@ -16,7 +16,8 @@ pub(crate) trait Products {
     fn add<'a, const P: usize>(row: Row<'a>, windows: &[[i16; P]], sums: &mut [i32; P]) -> Row<'a>;
 }
 
-/// Runs a convolution with sparse weights: see [`ReferenceKernels::sparse`](crate::ReferenceKernels::sparse).
+/// Runs a convolution with sparse weights: see
+/// [`ReferenceKernels::sparse`](crate::ReferenceKernels::sparse).
 pub fn sparse(conv: &Conv<'_>, output: &mut [i8]) {
     sparse_by::<Portable>(conv, output);
 }

@@ -63,7 +63,7 @@ use crate::packed::Packing;
 pub(crate) use conv::Block as ConvBlock;
 pub(crate) use depthwise::Rows as DepthwiseRows;
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) use product::reals;
+pub(crate) use product::floats;
 pub(crate) use product::{ProductKernels, Row as ProductRow};
 pub(crate) use window::ResizeRow;
 

@@ -64,8 +64,8 @@ impl Shared {
     }
 
     /// Creates a pointer to the bytes of an f32 buffer.
-    pub(super) fn of_reals(reals: &mut [f32]) -> Self {
-        Self(reals.as_mut_ptr().cast())
+    pub(super) fn of_reals(floats: &mut [f32]) -> Self {
+        Self(floats.as_mut_ptr().cast())
     }
 
     /// Returns the address at byte offset `offset`.

@@ -227,7 +227,7 @@ impl Product<'_> {
 /// `block.pixels`, and `N` must be its width.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(never)]
-pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: &[i32; N]) {
+pub(crate) unsafe fn floats<const N: usize>(block: &Block, pixel: usize, sums: &[i32; N]) {
     // SAFETY: by the contract of `Block`, `weights` starts with `N` biases and `N` scales and is
     // aligned to 64, `rows` has an element for `pixel`, and `addends` has `N` elements.
     let (row, columns, scales, addends) = unsafe {
@@ -235,16 +235,16 @@ pub(crate) unsafe fn reals<const N: usize>(block: &Block, pixel: usize, sums: &[
         let columns = block.weights.cast::<[i32; N]>().read();
         (*block.rows.add(pixel), columns, scales, block.addends.cast::<[f32; N]>().read())
     };
-    let mut reals = [0f32; N];
+    let mut floats = [0f32; N];
     for i in 0..N {
         let sum = sums[i].wrapping_sub(row.zero.wrapping_mul(columns[i]));
-        reals[i] = sum as f32 * (row.scale * scales[i]) + addends[i];
+        floats[i] = sum as f32 * (row.scale * scales[i]) + addends[i];
     }
     // SAFETY: by the contract of `Block`, `output_offsets` has an element for `pixel`, and
     // `channels` f32 are writable at that offset of `output`.
     unsafe {
         let output = block.output.add(*block.output_offsets.add(pixel) as usize);
-        let bytes = reals.as_ptr().cast::<u8>();
+        let bytes = floats.as_ptr().cast::<u8>();
         output.copy_from_nonoverlapping(bytes, 4 * block.channels.min(N));
     }
 }

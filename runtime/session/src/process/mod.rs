@@ -58,7 +58,7 @@ use hardtack_bundle::process::Preprocess;
 
 pub use check::check;
 pub use error::Error;
-pub use post::{Class, Postprocessor, reals};
+pub use post::{Class, Postprocessor, dequantize};
 
 use crate::Tensor;
 use input::Target;

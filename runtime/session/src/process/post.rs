@@ -78,7 +78,7 @@ impl<'a> Postprocessor<'a> {
         if output.len() == 1 && !is_float(output.dtype()) && self.quantization.is_none() {
             return self.class(to_i64(output.data())[0], skip.into(), count);
         }
-        let mut scores = reals(output, self.quantization);
+        let mut scores = dequantize(output, self.quantization);
         if softmax {
             probabilities(&mut scores);
         }
@@ -110,14 +110,14 @@ impl<'a> Postprocessor<'a> {
 ///
 /// ```
 /// use hardtack::Tensor;
-/// use hardtack::process::reals;
+/// use hardtack::process::dequantize;
 /// use hardtack_bundle::manifest::Quantization;
 ///
 /// let scores = Tensor::new(&[3], vec![-128i8, 0, 127]).unwrap();
 /// let quantization = Quantization { scale: 1.0 / 256.0, zero_point: -128 };
-/// assert_eq!(reals(&scores, Some(quantization)), [0.0, 0.5, 255.0 / 256.0]);
+/// assert_eq!(dequantize(&scores, Some(quantization)), [0.0, 0.5, 255.0 / 256.0]);
 /// ```
-pub fn reals(output: &Tensor, quantization: Option<Quantization>) -> Vec<f32> {
+pub fn dequantize(output: &Tensor, quantization: Option<Quantization>) -> Vec<f32> {
     let mut values = output.to_f32();
     if let Some(Quantization { scale, zero_point }) = quantization
         && !is_float(output.dtype())

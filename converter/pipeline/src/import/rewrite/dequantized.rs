@@ -39,15 +39,15 @@ fn blocked(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let zero_point = constant(2);
     let block = usize::try_from(node.int("block_size").unwrap_or(0)).unwrap_or(0);
     let axis = node.int("axis").unwrap_or(1);
-    let reals = dequantize(&x, &scale, zero_point.as_ref(), axis, block)
+    let floats = dequantize(&x, &scale, zero_point.as_ref(), axis, block)
         .ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
     if matches!(x.data(), Data::I8(_) | Data::U8(_)) {
         emit.context.note(KEPT.into());
         return Ok(false);
     }
-    let reals = emit.constant("reals", &reals);
+    let floats = emit.constant("reals", &floats);
     let output = node.wanted(0).ok_or_else(|| node.wrong("it has no output"))?;
-    emit.last("Identity", &[&reals], output, vec![]);
+    emit.last("Identity", &[&floats], output, vec![]);
     emit.context.note(REAL.into());
     Ok(true)
 }
@@ -120,9 +120,9 @@ fn packed_product(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErr
         // Zero points that are not integers.
         _ => {
             emit.context.note(REAL.into());
-            let reals = dequantize(&integers, &scales, Some(&zeros), 0, block);
-            let reals = reals.ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
-            emit.constant("matrix", &reals)
+            let floats = dequantize(&integers, &scales, Some(&zeros), 0, block);
+            let floats = floats.ok_or_else(|| node.wrong("its scales do not fit its blocks"))?;
+            emit.constant("matrix", &floats)
         }
     };
     let output = node.wanted(0).ok_or_else(|| node.wrong("it has no output"))?;
@@ -212,7 +212,7 @@ pub(crate) fn parameters(graph: &mut GraphProto, context: &mut Context) {
         graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let constant =
         |node: &NodeProto, index| tensor::load(constants.get(node.given(index)?).copied()?);
-    let reals = |node: &NodeProto| {
+    let floats = |node: &NodeProto| {
         (node.op_type == "DequantizeLinear").then_some(())?;
         let zero_point = constant(node, 2);
         let axis = node.int("axis").unwrap_or(1);
@@ -221,14 +221,14 @@ pub(crate) fn parameters(graph: &mut GraphProto, context: &mut Context) {
     let known: HashMap<String, Tensor> = graph
         .node
         .iter()
-        .filter_map(|node| Some((node.wanted(0)?.to_owned(), reals(node)?)))
-        .filter(|(_, reals)| reals.shape().len() == 1)
+        .filter_map(|node| Some((node.wanted(0)?.to_owned(), floats(node)?)))
+        .filter(|(_, floats)| floats.shape().len() == 1)
         .collect();
     for node in graph.node.iter_mut().filter(|node| node.op_type == "BatchNormalization") {
         for input in node.input.iter_mut().skip(1) {
-            if let Some(reals) = known.get(input) {
+            if let Some(floats) = known.get(input) {
                 *input = context.fresh(&format!("{input}.reals"));
-                graph.initializer.push(tensor::store(input, reals));
+                graph.initializer.push(tensor::store(input, floats));
             }
         }
     }
@@ -264,16 +264,16 @@ mod tests {
             let inputs: Vec<&str> = constants.iter().map(|(name, _)| *name).collect();
             rewritten(node("DequantizeLinear", &inputs, &["y"], attributes), constants)
         };
-        let reals = blocked(&[("w", w.clone()), ("s", scales.clone())]).unwrap();
-        assert_eq!(reals, [tensor(&[3, 2], &[0.5, -20.0, 1.5, 40.0, -10.0, 6.0])]);
+        let floats = blocked(&[("w", w.clone()), ("s", scales.clone())]).unwrap();
+        assert_eq!(floats, [tensor(&[3, 2], &[0.5, -20.0, 1.5, 40.0, -10.0, 6.0])]);
         let bytes = Tensor::new(&[3, 2], vec![1i8, -2, 3, 4, -5, 6]).unwrap();
         let kept = blocked(&[("w", bytes.clone()), ("s", scales.clone())]).unwrap();
         assert_eq!(kept, [], "8-bit integers keep their scales");
         let wrong = blocked(&[("w", bytes), ("s", tensor(&[3, 2], &[1.0; 6]))]);
         assert!(wrong.unwrap_err().to_string().contains("do not fit its blocks"));
         let zeros = Tensor::new(&[2, 2], vec![1i16, 0, 0, 6]).unwrap();
-        let reals = blocked(&[("w", w.clone()), ("s", scales), ("z", zeros)]).unwrap();
-        assert_eq!(reals, [tensor(&[3, 2], &[0.0, -20.0, 1.0, 40.0, -10.0, 0.0])]);
+        let floats = blocked(&[("w", w.clone()), ("s", scales), ("z", zeros)]).unwrap();
+        assert_eq!(floats, [tensor(&[3, 2], &[0.0, -20.0, 1.0, 40.0, -10.0, 0.0])]);
         let wrong = blocked(&[("w", w), ("s", tensor(&[3, 2], &[1.0; 6]))]).unwrap_err();
         assert!(wrong.to_string().contains("do not fit its blocks"), "{wrong}");
     }

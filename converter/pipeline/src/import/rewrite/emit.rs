@@ -99,7 +99,7 @@ impl Scope<'_> {
     }
 
     /// Returns the elements of a constant as f32.
-    pub(crate) fn reals(&self, name: &str) -> Option<Vec<f32>> {
+    pub(crate) fn floats(&self, name: &str) -> Option<Vec<f32>> {
         self.tensor(name).map(|tensor| tensor.to_f32())
     }
 }

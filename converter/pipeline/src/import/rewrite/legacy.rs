@@ -72,7 +72,7 @@ fn resize(node: &mut NodeProto, emit: &mut Emit<'_>) {
     }
     if node.attribute("nearest_mode").is_none() {
         // Before opset 11, upsampling rounds down, and downsampling rounds up.
-        let scales = node.given(1).and_then(|name| emit.scope.reals(name));
+        let scales = node.given(1).and_then(|name| emit.scope.floats(name));
         let reduces = scales.is_some_and(|scales| scales.iter().any(|scale| *scale < 1.0));
         node.attribute.push(text("nearest_mode", if reduces { "ceil" } else { "floor" }));
     }

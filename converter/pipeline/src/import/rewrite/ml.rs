@@ -71,9 +71,9 @@ fn scaler(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
 
 fn imputer(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
     let x = input(node)?;
-    let reals = node.floats("imputed_value_floats").to_vec();
+    let floats = node.floats("imputed_value_floats").to_vec();
     let integers = node.ints("imputed_value_int64s").to_vec();
-    let (missing, values) = if !reals.is_empty() {
+    let (missing, values) = if !floats.is_empty() {
         let replaced = node.float("replaced_value_float").unwrap_or(0.0);
         let missing = if replaced.is_nan() {
             emit.node("IsNaN", &[x], vec![])
@@ -81,7 +81,7 @@ fn imputer(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> {
             let replaced = emit.constant("replaced", &Tensor::scalar(replaced));
             emit.node("Equal", &[x, &replaced], vec![])
         };
-        (missing, emit.vector("imputed", reals))
+        (missing, emit.vector("imputed", floats))
     } else if !integers.is_empty() {
         let replaced = Tensor::scalar(node.int("replaced_value_int64").unwrap_or(0));
         let replaced = emit.constant("replaced", &replaced);
@@ -216,9 +216,9 @@ fn label_encoder(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErro
             let default = Tensor::scalar(node.int("default_int64").unwrap_or(-1));
             (node.ints("values_int64s").to_vec().into(), default)
         }
-        reals => {
+        floats => {
             let default = Tensor::scalar(node.float("default_float").unwrap_or(-0.0));
-            (reals.to_vec().into(), default)
+            (floats.to_vec().into(), default)
         }
     };
     let values = Tensor::new(&[keys.len()], values);

@@ -192,7 +192,7 @@ fn dequantize_bias(
     scales: [usize; 2],
 ) -> Result<String, ImportError> {
     let scale = |index| {
-        emit.scope.reals(required(node, index)?).map_or_else(
+        emit.scope.floats(required(node, index)?).map_or_else(
             || Err(node.wrong("its scales must be constants if it has a bias")),
             Ok::<Vec<f32>, ImportError>,
         )

@@ -30,7 +30,7 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
                 other => return Err(node.wrong(format!("aggregate_function {other} is not known"))),
             };
             let leaves = Leaves::read(node, "target")?;
-            let base = reals(node, "base_values");
+            let base = floats(node, "base_values");
             let y = ensemble(node, emit, &leaves, targets, aggregate, base)?;
             Transform::of(node)?.last(node, emit, &y, output(node)?)?;
         }
@@ -44,7 +44,7 @@ fn classifier(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportError> 
     let labels = Labels::of(node, "classlabels_int64s")?;
     let transform = Transform::of(node)?;
     let mut leaves = Leaves::read(node, "class")?;
-    let base = reals(node, "base_values");
+    let base = floats(node, "base_values");
     let same = leaves.targets.windows(2).all(|pair| pair[0] == pair[1]);
     if labels.len() == 2 && same && base.len() < 2 {
         // A binary classifier with one score. It is a probability if no weight is negative.
@@ -72,7 +72,7 @@ struct Leaves {
 impl Leaves {
     fn read(node: &NodeProto, prefix: &str) -> Result<Leaves, ImportError> {
         let list = |name: &str| node.ints(&format!("{prefix}_{name}"));
-        let weights = reals(node, &format!("{prefix}_weights"));
+        let weights = floats(node, &format!("{prefix}_weights"));
         let (trees, nodes, ids) = (list("treeids"), list("nodeids"), list("ids"));
         if [nodes.len(), ids.len(), weights.len()] != [trees.len(); 3] {
             return Err(node.wrong(format!("its lists {prefix}_… have different lengths")));
@@ -88,7 +88,7 @@ impl Leaves {
 }
 
 /// Returns a list of floats from a list or tensor attribute, with f64 rounded to f32.
-fn reals(node: &NodeProto, name: &str) -> Vec<f32> {
+fn floats(node: &NodeProto, name: &str) -> Vec<f32> {
     match node.tensor(&format!("{name}_as_tensor")).and_then(tensor::load) {
         Some(tensor) => tensor.to_f32(),
         None => node.floats(name).to_vec(),
@@ -182,7 +182,7 @@ impl Trees {
         let exact = node.tensor("nodes_values_as_tensor").and_then(tensor::load);
         let thresholds: Vec<f64> = match exact.as_ref().map(Tensor::data) {
             Some(Data::F64(values)) => values.clone(),
-            Some(_) | None => reals(node, "nodes_values").iter().map(|v| *v as f64).collect(),
+            Some(_) | None => floats(node, "nodes_values").iter().map(|v| *v as f64).collect(),
         };
         let count = trees.len();
         let lengths =

@@ -1,7 +1,7 @@
 //! Convolution in tiles of up to four pixels × 16 columns.
 
 use super::{Vec128, load, store};
-use crate::strided::{ConvBlock, reals};
+use crate::strided::{ConvBlock, floats};
 
 /// The number of columns of a block.
 pub(crate) const WIDTH: usize = 16;
@@ -93,7 +93,7 @@ pub(crate) unsafe fn epilogue<Q: Vec128, const P: usize, const REAL: bool>(
                 for j in 0..4 {
                     Q::write(sums[i][j], row.as_mut_ptr().add(4 * j));
                 }
-                reals(block, first + i, &row);
+                floats(block, first + i, &row);
             }
             return;
         }

@@ -9,7 +9,8 @@ use crate::Conv;
 use crate::scalar::{Products, sparse_by};
 use crate::sparse::{Row, WORD, word};
 
-/// Runs a convolution with sparse weights: see [`ReferenceKernels::sparse`](crate::ReferenceKernels::sparse).
+/// Runs a convolution with sparse weights: see
+/// [`ReferenceKernels::sparse`](crate::ReferenceKernels::sparse).
 pub(super) fn sparse(conv: &Conv<'_>, output: &mut [i8]) {
     sparse_by::<BitByBit>(conv, output);
 }

@@ -11,7 +11,7 @@ use crate::Isa;
 use crate::packed::Packing;
 use crate::packed::depthwise::ROWS;
 use crate::strided::{
-    ConvBlock, DepthwiseRows, Epilogue, Kernels, ProductKernels, portable, reals,
+    ConvBlock, DepthwiseRows, Epilogue, Kernels, ProductKernels, floats, portable,
 };
 
 /// The number of columns or channels of a block.
@@ -154,7 +154,7 @@ unsafe fn pixels<const REAL: bool>(block: &ConvBlock) {
             }
             if REAL {
                 let sums = core::array::from_fn(|c| parts[2 * c].wrapping_add(parts[2 * c + 1]));
-                reals::<WIDTH>(block, index, &sums);
+                floats::<WIDTH>(block, index, &sums);
                 continue;
             }
             if !block.residual.is_null() {

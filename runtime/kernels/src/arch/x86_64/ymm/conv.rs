@@ -66,7 +66,7 @@ pub(super) unsafe fn tile<D: Dot, const V: usize, const P: usize, const REAL: bo
             let scales = [_mm256_castsi256_ps(scales[0]), _mm256_castsi256_ps(scales[V - 1])];
             for (i, sums) in sums.into_iter().enumerate() {
                 let sums = [sums[0], sums[V - 1]];
-                reals(block, first + i, sums, [bias[0], bias[V - 1]], scales);
+                floats(block, first + i, sums, [bias[0], bias[V - 1]], scales);
             }
             return;
         }
@@ -135,7 +135,7 @@ unsafe fn epilogue(block: &ConvBlock, pixel: usize, mut sums: [[__m256; 2]; 2], 
 /// The CPU features and the contract of [`ConvBlock`] with `rows`. The block must have more than
 /// `pixel` pixels.
 #[inline(always)]
-unsafe fn reals(
+unsafe fn floats(
     block: &ConvBlock,
     pixel: usize,
     sums: [__m256i; 2],
@@ -147,18 +147,18 @@ unsafe fn reals(
     unsafe {
         let row = *block.rows.add(pixel);
         let (zero, scale) = (_mm256_set1_epi32(row.zero), _mm256_set1_ps(row.scale));
-        let mut reals = [0f32; WIDTH];
+        let mut floats = [0f32; WIDTH];
         for j in 0..2 {
             let sum = _mm256_sub_epi32(sums[j], _mm256_mullo_epi32(zero, columns[j]));
             let real = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scale, scales[j]));
             let addend = _mm256_loadu_ps(block.addends.add(8 * j));
-            _mm256_storeu_ps(reals.as_mut_ptr().add(8 * j), _mm256_add_ps(real, addend));
+            _mm256_storeu_ps(floats.as_mut_ptr().add(8 * j), _mm256_add_ps(real, addend));
         }
         let output = block.output.add(*block.output_offsets.add(pixel) as usize).cast::<f32>();
         if block.channels == WIDTH {
-            output.copy_from_nonoverlapping(reals.as_ptr(), WIDTH);
+            output.copy_from_nonoverlapping(floats.as_ptr(), WIDTH);
         } else {
-            output.copy_from_nonoverlapping(reals.as_ptr(), block.channels);
+            output.copy_from_nonoverlapping(floats.as_ptr(), block.channels);
         }
     }
 }
