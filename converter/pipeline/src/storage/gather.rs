@@ -62,7 +62,7 @@ fn rearrange(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let shape = &fact.shape[..];
     let take = Operator::Gather(Gather { axis: 0, output_dtype: None });
     let taken = add("integers", take.clone(), &[integers, indices], DType::I8, shape);
-    let reals = add("reals", Operator::Cast(DType::F32), &[taken], DType::F32, shape);
+    let floats = add("reals", Operator::Cast(DType::F32), &[taken], DType::F32, shape);
     let mut shape = shape[..looked_up].to_vec();
     let mut scale = add("scales", take, &[scales, indices], DType::F32, &shape);
     for axis in looked_up..fact.shape.len() {
@@ -73,7 +73,7 @@ fn rearrange(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let product = rewriter.add(Node {
         name: gather.name,
         operator: Operator::Binary(Binary::Multiply),
-        inputs: vec![reals, scale],
+        inputs: vec![floats, scale],
         outputs: vec![fact],
     });
     rewriter.redirect(Outlet { node: index as u32, slot: 0 }, product);
@@ -113,8 +113,8 @@ fn rearrange_blocks(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let axis = blocks.axis + before as u32;
     let operator = Operator::DequantizeBlocks(DequantizeBlocks { axis, ..blocks.clone() });
     let name = gather.name.clone();
-    let reals = rewriter.add(Node { name, operator, inputs, outputs: gather.outputs.clone() });
-    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, reals);
+    let floats = rewriter.add(Node { name, operator, inputs, outputs: gather.outputs.clone() });
+    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, floats);
     Some(())
 }
 
@@ -135,10 +135,10 @@ mod tests {
         let zeros = net.constant(Tensor::new(&[2], vec![zero; 2]).unwrap());
         let dequantize = DequantizeLinear { dtype: DType::F32, axis: Some(0) };
         let operator = Operator::DequantizeLinear(dequantize);
-        let reals = net.node(operator, &[&table, &scales, &zeros], &[2, 2]);
+        let floats = net.node(operator, &[&table, &scales, &zeros], &[2, 2]);
         let rows = net.constant(Tensor::new(&[3], vec![1i64, 0, 1]).unwrap());
         let gather = Gather { axis: 0, output_dtype: None };
-        let taken = net.node(Operator::Gather(gather), &[&reals, &rows], &[3, 2]);
+        let taken = net.node(Operator::Gather(gather), &[&floats, &rows], &[3, 2]);
         let sum = net.binary(Binary::Add, &x, &taken);
         net.finish(&[&sum])
     }
@@ -173,10 +173,10 @@ mod tests {
         let zeros = net.constant(Tensor::new(&[2, 2], vec![8u8, 0, 3, 15]).unwrap());
         let dequantize = DequantizeBlocks { dtype: DType::F32, axis: 1, block: 3 };
         let operator = Operator::DequantizeBlocks(dequantize);
-        let reals = net.node(operator, &[&table, &scales, &zeros], &[2, 4]);
+        let floats = net.node(operator, &[&table, &scales, &zeros], &[2, 4]);
         let rows = net.constant(Tensor::new(&[3], vec![1i64, 0, 1]).unwrap());
         let gather = Gather { axis: 0, output_dtype: None };
-        let taken = net.node(Operator::Gather(gather), &[&reals, &rows], &[3, 4]);
+        let taken = net.node(Operator::Gather(gather), &[&floats, &rows], &[3, 4]);
         let sum = net.binary(Binary::Add, &x, &taken);
         let model = net.finish(&[&sum]);
         let samples = vec![vec![noise(&[3, 4], 5)]];
