@@ -114,11 +114,11 @@ fn constants_of(graph: &Graph, node: usize) -> HashSet<usize> {
     let (mut found, mut nodes) = (HashSet::new(), vec![node]);
     while let Some(node) = nodes.pop() {
         for input in &graph.nodes[node].inputs {
-            let giver = input.node as usize;
-            match &graph.nodes[giver].operator {
+            let producer = input.node as usize;
+            match &graph.nodes[producer].operator {
                 Operator::Constant(index) => drop(found.insert(*index as usize)),
-                Operator::DequantizeLinear(_) => nodes.push(giver),
-                operator if keeps_elements(operator) => nodes.push(giver),
+                Operator::DequantizeLinear(_) => nodes.push(producer),
+                operator if keeps_elements(operator) => nodes.push(producer),
                 _ => {}
             }
         }

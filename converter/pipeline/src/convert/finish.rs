@@ -101,11 +101,11 @@ impl Conversion<'_> {
         let mut transport_bytes = None;
         // Write both files completely before either is renamed into place.
         if let Some(path) = &self.options.transport {
-            let mut beside = AtomicFile::new(path)?;
+            let mut compressed = AtomicFile::new(path)?;
             let packed = hardtack_transport::pack(&bundle.to_bytes())?;
-            beside.write_all(&packed).map_err(failed(path))?;
+            compressed.write_all(&packed).map_err(failed(path))?;
             transport_bytes = Some(packed.len() as u64);
-            beside.put()?;
+            compressed.put()?;
         }
         file.put()?;
         let source = self.source.expect("imported before");

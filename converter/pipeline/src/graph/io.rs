@@ -129,7 +129,7 @@ impl Endpoint {
     }
 
     /// Returns whether the element type is f32.
-    pub fn is_real(&self) -> bool {
+    pub fn is_float(&self) -> bool {
         self.dtype == DType::F32
     }
 

@@ -129,11 +129,11 @@ impl Rewriter {
 fn order(graph: &Graph) -> Vec<usize> {
     let count = graph.nodes.len();
     let mut needed = vec![false; count];
-    let mut waiting: Vec<usize> = graph.outputs.iter().map(|o| o.node as usize).collect();
-    waiting.extend(graph.inputs.iter().map(|node| *node as usize));
-    while let Some(index) = waiting.pop() {
+    let mut pending: Vec<usize> = graph.outputs.iter().map(|o| o.node as usize).collect();
+    pending.extend(graph.inputs.iter().map(|node| *node as usize));
+    while let Some(index) = pending.pop() {
         if !std::mem::replace(&mut needed[index], true) {
-            waiting.extend(graph.nodes[index].inputs.iter().map(|o| o.node as usize));
+            pending.extend(graph.nodes[index].inputs.iter().map(|o| o.node as usize));
         }
     }
     let mut placed = vec![false; count];
@@ -223,17 +223,17 @@ fn keep_named_constants(mut model: Model) -> Model {
     let contents = std::mem::take(&mut model.constants);
     let mut place: HashMap<u32, u32> = HashMap::new();
     let mut kept: Vec<u32> = Vec::new();
-    let mut known: HashMap<u64, Vec<u32>> = HashMap::new();
+    let mut by_hash: HashMap<u64, Vec<u32>> = HashMap::new();
     let mut keep = |index: &mut u32| {
         let old = *index;
         *index = *place.entry(old).or_insert_with(|| {
-            let alike = known.entry(fingerprint(&contents[old as usize])).or_default();
+            let same_hash = by_hash.entry(fingerprint(&contents[old as usize])).or_default();
             let same = |at: &&u32| contents[kept[**at as usize] as usize] == contents[old as usize];
-            if let Some(at) = alike.iter().find(same) {
+            if let Some(at) = same_hash.iter().find(same) {
                 return *at;
             }
             kept.push(old);
-            alike.push(kept.len() as u32 - 1);
+            same_hash.push(kept.len() as u32 - 1);
             kept.len() as u32 - 1
         });
     };

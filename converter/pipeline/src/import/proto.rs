@@ -73,10 +73,10 @@ fn affordable(
     length: u64,
     external: &External<'_>,
 ) -> Result<(), ImportError> {
-    let mut beside = 0u64;
+    let mut external_bytes = 0u64;
     let mut measure = |tensor: &mut TensorProto| {
         if is_external(tensor) {
-            beside = beside.saturating_add(external.place(tensor)?.length);
+            external_bytes = external_bytes.saturating_add(external.place(tensor)?.length);
         }
         Ok(())
     };
@@ -86,8 +86,9 @@ fn affordable(
     for function in &mut model.functions {
         each_node_tensor(&mut function.node, &mut measure)?;
     }
-    let (bytes, memory_bytes) = (length.saturating_add(beside), crate::process::memory_bytes());
-    if beside > MAX_EXTERNAL || bytes > memory_bytes / 2 {
+    let (bytes, memory_bytes) =
+        (length.saturating_add(external_bytes), crate::process::memory_bytes());
+    if external_bytes > MAX_EXTERNAL || bytes > memory_bytes / 2 {
         return Err(ImportError::TooMuchData { path: path.into(), bytes, memory_bytes });
     }
     Ok(())

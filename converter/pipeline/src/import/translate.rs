@@ -74,12 +74,12 @@ fn typed_or(proto: &ModelProto, first: TractError) -> Result<TypedModel, ImportE
         } else {
             ""
         };
-        ImportError::Graph { problem: format!("{}{advice}", sentence(&first)) }
+        ImportError::Graph { problem: format!("{}{advice}", message(&first)) }
     })
 }
 
 /// Joins the chain of an error's causes, without repetitions.
-fn sentence(error: &TractError) -> String {
+fn message(error: &TractError) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string().trim().replace('\n', " ");

@@ -29,10 +29,10 @@ pub(super) fn groups(model: &Model, flow: &Flow) -> Vec<Group> {
             }
         }
     }
-    let mut alike: BTreeMap<&[usize], Vec<Unit>> = BTreeMap::new();
+    let mut by_nodes: BTreeMap<&[usize], Vec<Unit>> = BTreeMap::new();
     for (unit, nodes) in within.iter().enumerate() {
         if unit != KEPT && !nodes.is_empty() {
-            alike.entry(nodes).or_default().push(unit);
+            by_nodes.entry(nodes).or_default().push(unit);
         }
     }
     let group = |(nodes, units): (&[usize], Vec<Unit>)| {
@@ -46,6 +46,6 @@ pub(super) fn groups(model: &Model, flow: &Flow) -> Vec<Group> {
             units,
         }
     };
-    let groups = alike.into_iter().map(group);
+    let groups = by_nodes.into_iter().map(group);
     groups.filter(|group| group.units.len() > 1 && !group.readers.is_empty()).collect()
 }

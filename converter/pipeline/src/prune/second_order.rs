@@ -14,7 +14,7 @@ pub(super) struct SecondOrder {
     xx: Vec<f64>,
     xy: Vec<f64>,
     yy: f64,
-    waiting: (Vec<f32>, Vec<f32>),
+    queued: (Vec<f32>, Vec<f32>),
 }
 
 impl SecondOrder {
@@ -27,21 +27,21 @@ impl SecondOrder {
             xx: vec![0.0; size.0 * size.0],
             xy: vec![0.0; size.0 * size.1],
             yy: 0.0,
-            waiting: (Vec::new(), Vec::new()),
+            queued: (Vec::new(), Vec::new()),
         }
     }
 
     /// Adds a pair. `append` appends the elements of x and y to its two arguments.
     pub(super) fn add(&mut self, append: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>)) {
-        append(&mut self.waiting.0, &mut self.waiting.1);
+        append(&mut self.queued.0, &mut self.queued.1);
         self.count += 1.0;
-        if self.waiting.0.len() >= ROWS * self.size.0.max(1) {
+        if self.queued.0.len() >= ROWS * self.size.0.max(1) {
             self.multiply();
         }
     }
 
     fn multiply(&mut self) {
-        let (x, y) = (std::mem::take(&mut self.waiting.0), std::mem::take(&mut self.waiting.1));
+        let (x, y) = (std::mem::take(&mut self.queued.0), std::mem::take(&mut self.queued.1));
         let (m, n) = self.size;
         for (sums, values) in [(&mut self.sum.0, &x), (&mut self.sum.1, &y)] {
             for row in values.chunks_exact(sums.len().max(1)) {

@@ -47,7 +47,7 @@ pub(crate) fn integer_io(
         let index = model.graph.inputs.iter().position(|input| *input == outlet.node);
         let index = index.expect("a program reads inputs where it is the only one");
         let endpoint = &mut signature.inputs[index];
-        if endpoint.is_real() {
+        if endpoint.is_float() {
             model.graph.nodes[outlet.node as usize].outputs[0].dtype = DType::I8;
             let quantization = parsed.input_quantization(port).map(quantization);
             endpoint.quantize(quantization.ok_or_else(|| several(&endpoint.name))?);
@@ -59,7 +59,7 @@ pub(crate) fn integer_io(
         }
     }
     for (endpoint, outlet) in signature.outputs.iter_mut().zip(&model.graph.outputs) {
-        if endpoint.is_real() {
+        if endpoint.is_float() {
             model.graph.nodes[node].outputs[outlet.slot as usize].dtype = DType::I8;
             let quantization = parsed.output_quantization(outlet.slot as u16).map(quantization);
             endpoint.quantize(quantization.ok_or_else(|| several(&endpoint.name))?);

@@ -331,7 +331,7 @@ mod tests {
 
     fn document() -> String {
         let general: String = GENERAL.iter().map(|reason| format!("- {reason}\n")).collect();
-        let mut text = format!(
+        let mut text = String::from(
             "# Operators\n\n\
              `hardtack convert` translates the operators of an ONNX file to those of the bundle \
              format. All of them\nrun in float. This table lists which have an INT8 form, what \
@@ -341,7 +341,7 @@ mod tests {
              This page is generated: `HARDTACK_UPDATE=1 cargo test -p hardtack-converter \
              operators` writes it.\n\n\
              | Operator | from ONNX | float | INT8 | int16 | dynamic | a node stays in float if |\n\
-             |---|---|---|---|---|---|---|\n"
+             |---|---|---|---|---|---|---|\n",
         );
         for (operator, onnx) in ONNX {
             text += &row(operator, onnx);

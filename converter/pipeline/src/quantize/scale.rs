@@ -53,24 +53,24 @@ impl Quantization {
     }
 
     /// Dequantizes an integer.
-    pub(super) fn real(self, integer: i8) -> f32 {
+    pub(super) fn dequantize(self, integer: i8) -> f32 {
         f32::from(i16::from(integer) - i16::from(self.zero_point)) * self.scale
     }
 
     /// Returns the range that the integers cover.
     pub(super) fn range(self) -> Range {
-        Range { low: self.real(i8::MIN), high: self.real(i8::MAX) }
+        Range { low: self.dequantize(i8::MIN), high: self.dequantize(i8::MAX) }
     }
 
     /// Quantizes a float to the nearest integer, saturating.
-    pub(super) fn integer(self, real: f32) -> i8 {
+    pub(super) fn quantize(self, real: f32) -> i8 {
         let integer = (f64::from(real) / f64::from(self.scale)).round_ties_even();
         (integer + f64::from(self.zero_point)) as i8
     }
 
     /// Returns the integer limits that correspond to float limits.
     pub(super) fn clamp(self, limits: Range) -> Clamp {
-        Clamp { low: self.integer(limits.low), high: self.integer(limits.high) }
+        Clamp { low: self.quantize(limits.low), high: self.quantize(limits.high) }
     }
 }
 
@@ -82,9 +82,9 @@ mod tests {
     fn both_ends_and_zero_are_integers() {
         for (low, high) in [(-1.0, 3.0), (0.0, 6.0), (2.0, 5.0), (-7.0, -1.0)] {
             let quantization = Quantization::of(Range { low, high });
-            assert_eq!(quantization.integer(0.0), quantization.zero_point);
-            assert!(quantization.integer(high.max(0.0)) >= 126, "{low} to {high}");
-            assert!(quantization.integer(low.min(0.0)) <= -127, "{low} to {high}");
+            assert_eq!(quantization.quantize(0.0), quantization.zero_point);
+            assert!(quantization.quantize(high.max(0.0)) >= 126, "{low} to {high}");
+            assert!(quantization.quantize(low.min(0.0)) <= -127, "{low} to {high}");
         }
     }
 

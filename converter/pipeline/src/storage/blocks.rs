@@ -109,12 +109,12 @@ mod tests {
         let (size, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
         let blocks = size.div_ceil(BLOCK);
         assert_eq!(scales.len(), weights.len() / size * blocks);
-        let real = |(index, integer): (usize, &u8)| {
+        let float = |(index, integer): (usize, &u8)| {
             let (row, at) = (index / (size * inner), index / inner % size);
             let block = (row * blocks + at / BLOCK) * inner + index % inner;
             (f32::from(*integer) - f32::from(zeros[block])) * scales[block]
         };
-        let floats = integers.iter().enumerate().map(real);
+        let floats = integers.iter().enumerate().map(float);
         let error: f64 = floats.zip(weights).map(|(a, b)| f64::from(a - b).powi(2)).sum();
         let signal: f64 = weights.iter().map(|weight| f64::from(*weight).powi(2)).sum();
         10.0 * (signal / error).log10()

@@ -80,12 +80,12 @@ pub(crate) fn pack_nibbles(tensor: &Tensor) -> Option<Vec<u8>> {
 /// Converts an f32 tensor to bf16 or f16 if that is exact.
 fn to_16_bits(tensor: &Tensor) -> Option<Tensor> {
     let floats = tensor.as_f32()?;
-    let wide: Vec<bf16> = floats.iter().map(|real| bf16::from_f32(*real)).collect();
-    let fine: Vec<f16> = floats.iter().map(|real| f16::from_f32(*real)).collect();
-    if wide.iter().zip(floats).all(|(half, real)| half.to_f32() == *real) {
+    let wide: Vec<bf16> = floats.iter().map(|float| bf16::from_f32(*float)).collect();
+    let fine: Vec<f16> = floats.iter().map(|float| f16::from_f32(*float)).collect();
+    if wide.iter().zip(floats).all(|(half, float)| half.to_f32() == *float) {
         return Tensor::new(tensor.shape(), wide).ok();
     }
-    let exact = fine.iter().zip(floats).all(|(half, real)| half.to_f32() == *real);
+    let exact = fine.iter().zip(floats).all(|(half, float)| half.to_f32() == *float);
     exact.then(|| Tensor::new(tensor.shape(), fine))?.ok()
 }
 

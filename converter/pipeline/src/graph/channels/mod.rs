@@ -75,8 +75,8 @@ impl Channels {
 
     /// Ties the channels of two values pairwise. Returns `None` if their axes or sizes differ.
     pub(crate) fn join(&mut self, a: &Layout, b: &Layout) -> Option<()> {
-        let alike = a.axis == b.axis && a.units.len() == b.units.len();
-        alike.then(|| a.units.iter().zip(&b.units).for_each(|(a, b)| self.unite(*a, *b)))
+        let matches_axis = a.axis == b.axis && a.units.len() == b.units.len();
+        matches_axis.then(|| a.units.iter().zip(&b.units).for_each(|(a, b)| self.unite(*a, *b)))
     }
 
     /// Marks the channels of a value as [`KEPT`].

@@ -48,7 +48,7 @@ pub(crate) fn inline_branches(
 /// Returns the value of a condition if it is constant for the given input shapes.
 fn evaluate(model: &ModelProto, condition: &str) -> Option<bool> {
     let graph = model.graph.as_ref()?;
-    let giver: HashMap<&str, usize> = graph
+    let producer: HashMap<&str, usize> = graph
         .node
         .iter()
         .enumerate()
@@ -59,7 +59,7 @@ fn evaluate(model: &ModelProto, condition: &str) -> Option<bool> {
     let mut stack = vec![condition];
     while let Some(name) = stack.pop() {
         names.insert(name);
-        if let Some(index) = giver.get(name)
+        if let Some(index) = producer.get(name)
             && needed.insert(*index)
         {
             stack.extend(graph.node[*index].input.iter().map(String::as_str));

@@ -50,10 +50,10 @@ pub(crate) fn rewrite(graph: &mut GraphProto, context: &mut Context) {
 /// Removes the parts of rewritten matmuls that are now unused, and the parts that only those used.
 fn remove_unread(graph: &mut GraphProto) {
     const PARTS: [&str; 4] = ["MatMulInteger", "Cast", "Mul", "DynamicQuantizeLinear"];
-    let mut givers: HashMap<String, usize> = HashMap::new();
+    let mut producers: HashMap<String, usize> = HashMap::new();
     let mut readers: HashMap<String, usize> = HashMap::new();
     for (index, node) in graph.node.iter().enumerate() {
-        givers.extend(node.output.iter().map(|name| (name.clone(), index)));
+        producers.extend(node.output.iter().map(|name| (name.clone(), index)));
         reads(node).into_iter().for_each(|name| *readers.entry(name).or_default() += 1);
     }
     for output in &graph.output {
@@ -72,7 +72,7 @@ fn remove_unread(graph: &mut GraphProto) {
         for name in reads(node) {
             let count = readers.entry(name.clone()).or_default();
             *count = count.saturating_sub(1);
-            waiting.extend(givers.get(&name));
+            waiting.extend(producers.get(&name));
         }
     }
     let mut removed = removed.into_iter();
@@ -82,16 +82,16 @@ fn remove_unread(graph: &mut GraphProto) {
 /// The index of a graph in which matmuls are searched.
 struct Reader<'g> {
     graph: &'g GraphProto,
-    givers: HashMap<&'g str, usize>,
+    producers: HashMap<&'g str, usize>,
     readers: HashMap<&'g str, Vec<usize>>,
     constants: HashMap<&'g str, &'g TensorProto>,
 }
 
 impl<'g> Reader<'g> {
     fn of(graph: &'g GraphProto) -> Self {
-        let (mut givers, mut readers) = (HashMap::new(), HashMap::<&str, Vec<usize>>::new());
+        let (mut producers, mut readers) = (HashMap::new(), HashMap::<&str, Vec<usize>>::new());
         for (index, node) in graph.node.iter().enumerate() {
-            givers.extend(node.output.iter().map(|output| (output.as_str(), index)));
+            producers.extend(node.output.iter().map(|output| (output.as_str(), index)));
             for input in &node.input {
                 readers.entry(input).or_default().push(index);
             }
@@ -102,7 +102,7 @@ impl<'g> Reader<'g> {
         }
         let constants = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
         let constants = constants.collect();
-        Self { graph, givers, readers, constants }
+        Self { graph, producers, readers, constants }
     }
 
     fn find(&self) -> Vec<(usize, Product)> {
@@ -149,7 +149,7 @@ impl<'g> Reader<'g> {
         (cast.int("to")? == i64::from(tensor::number_of(DType::F32))).then_some(())?;
         let (last, multiply) = self.only_reader(cast.wanted(0)?, "Mul")?;
         let both = multiply.input.iter().find(|input| input.as_str() != cast.output[0])?;
-        let scales = self.giver(both, "Mul")?;
+        let scales = self.producer(both, "Mul")?;
         let [a, b] = &scales.input[..] else { return None };
         let (of_x, scale) = if self.constants.contains_key(b.as_str()) { (a, b) } else { (b, a) };
         let product = Product {
@@ -163,8 +163,8 @@ impl<'g> Reader<'g> {
         Some((last, product))
     }
 
-    fn giver(&self, name: &str, operator: &str) -> Option<&'g NodeProto> {
-        let node = &self.graph.node[*self.givers.get(name)?];
+    fn producer(&self, name: &str, operator: &str) -> Option<&'g NodeProto> {
+        let node = &self.graph.node[*self.producers.get(name)?];
         (node.op_type == operator).then_some(node)
     }
 
@@ -182,7 +182,7 @@ impl<'g> Reader<'g> {
         scale: Option<&str>,
         zero_point: Option<&str>,
     ) -> Option<String> {
-        let node = self.giver(integers, "DynamicQuantizeLinear")?;
+        let node = self.producer(integers, "DynamicQuantizeLinear")?;
         let same = node.wanted(0) == Some(integers)
             && scale.is_some_and(|name| node.wanted(1) == Some(name))
             && zero_point.is_some_and(|name| node.wanted(2) == Some(name));

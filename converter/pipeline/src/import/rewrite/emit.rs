@@ -59,9 +59,9 @@ impl Context {
     }
 
     /// Adds a sentence to the report, unless it is already there.
-    pub(crate) fn note(&mut self, sentence: String) {
-        if !self.report.contains(&sentence) {
-            self.report.push(sentence);
+    pub(crate) fn note(&mut self, message: String) {
+        if !self.report.contains(&message) {
+            self.report.push(message);
         }
     }
 }

@@ -34,8 +34,8 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
         "SVMRegressor" => super::svm::regressor(node, emit)?,
         "ZipMap" => {
             emit.context.labels = node.texts("classlabels_strings");
-            let sentence = "ZipMap is removed: the output is the scores of all classes";
-            emit.context.note(sentence.into());
+            let message = "ZipMap is removed: the output is the scores of all classes";
+            emit.context.note(message.into());
             emit.last("Identity", &[input(node)?], output(node)?, vec![]);
         }
         "FeatureVectorizer" => {

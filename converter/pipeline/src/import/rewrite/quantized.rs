@@ -57,15 +57,15 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
         "DynamicQuantizeMatMul" => {
             let a = required(node, 0)?.to_owned();
             let b = dequantize(node, emit, [1, 2, 3], -1)?;
-            let sentence = "activations of dynamic quantization stay in float";
-            emit.context.note(sentence.into());
+            let message = "activations of dynamic quantization stay in float";
+            emit.context.note(message.into());
             matmul_bias(node, emit, &a, &b, 4)?;
         }
         "DynamicQuantizeLinear" => dynamic(node, emit)?,
         _ => return Ok(false),
     }
-    let sentence = "operators on quantized tensors are converted to QDQ form";
-    emit.context.note(sentence.into());
+    let message = "operators on quantized tensors are converted to QDQ form";
+    emit.context.note(message.into());
     Ok(true)
 }
 

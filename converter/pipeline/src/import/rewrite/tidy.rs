@@ -48,9 +48,9 @@ fn tidy_in(
         }
     }
 
-    let (sources, givers) = definitions(graph)?;
+    let (sources, producers) = definitions(graph)?;
     let known = |name: &str| {
-        let here = sources.contains(name) || givers.contains_key(name);
+        let here = sources.contains(name) || producers.contains_key(name);
         here || around.is_some_and(|around| around.has(name))
     };
     for output in &graph.output {
@@ -59,8 +59,8 @@ fn tidy_in(
         }
     }
 
-    let order = order(graph, &givers, known)?;
-    let names = sources.iter().chain(givers.keys()).map(|name| (*name).to_owned()).collect();
+    let order = order(graph, &producers, known)?;
+    let names = sources.iter().chain(producers.keys()).map(|name| (*name).to_owned()).collect();
     let inner = Scope { names, around };
     let mut nodes: Vec<Option<NodeProto>> =
         std::mem::take(&mut graph.node).into_iter().map(Some).collect();
@@ -86,28 +86,28 @@ fn definitions(graph: &GraphProto) -> Result<Definitions<'_>, ImportError> {
         }
     }
     sources.extend(graph.input.iter().map(|input| input.name.as_str()));
-    let mut givers: HashMap<&str, usize> = HashMap::new();
+    let mut producers: HashMap<&str, usize> = HashMap::new();
     for (index, node) in graph.node.iter().enumerate() {
         if node.output.iter().all(String::is_empty) {
             return malformed(format!("node {:?} ({}) has no output", node.name, node.op_type));
         }
         for output in node.output.iter().filter(|output| !output.is_empty()) {
-            if sources.contains(output.as_str()) || givers.insert(output, index).is_some() {
+            if sources.contains(output.as_str()) || producers.insert(output, index).is_some() {
                 return malformed(format!("tensor {output:?} is defined twice"));
             }
         }
     }
-    Ok((sources, givers))
+    Ok((sources, producers))
 }
 
 /// Returns the nodes of a graph in topological order.
 fn order(
     graph: &GraphProto,
-    givers: &HashMap<&str, usize>,
+    producers: &HashMap<&str, usize>,
     known: impl Fn(&str) -> bool,
 ) -> Result<Vec<usize>, ImportError> {
     let malformed = |problem: String| Err(ImportError::Malformed(problem));
-    let mut waits: Vec<usize> = vec![0; graph.node.len()];
+    let mut missing: Vec<usize> = vec![0; graph.node.len()];
     let mut readers: Vec<Vec<usize>> = vec![vec![]; graph.node.len()];
     for (index, node) in graph.node.iter().enumerate() {
         for name in reads(node) {
@@ -118,19 +118,20 @@ fn order(
                     node.op_type
                 ));
             }
-            if let Some(giver) = givers.get(name.as_str()) {
-                readers[*giver].push(index);
-                waits[index] += 1;
+            if let Some(producer) = producers.get(name.as_str()) {
+                readers[*producer].push(index);
+                missing[index] += 1;
             }
         }
     }
-    let mut ready: VecDeque<usize> = (0..waits.len()).filter(|index| waits[*index] == 0).collect();
-    let mut order = Vec::with_capacity(waits.len());
+    let mut ready: VecDeque<usize> =
+        (0..missing.len()).filter(|index| missing[*index] == 0).collect();
+    let mut order = Vec::with_capacity(missing.len());
     while let Some(index) = ready.pop_front() {
         order.push(index);
         for reader in &readers[index] {
-            waits[*reader] -= 1;
-            if waits[*reader] == 0 {
+            missing[*reader] -= 1;
+            if missing[*reader] == 0 {
                 ready.push_back(*reader);
             }
         }

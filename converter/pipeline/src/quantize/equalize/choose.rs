@@ -141,10 +141,10 @@ impl<'a> Estimator<'a> {
                 }
             }
         }
-        let mut alike: BTreeMap<&[usize], Vec<Unit>> = BTreeMap::new();
+        let mut by_values: BTreeMap<&[usize], Vec<Unit>> = BTreeMap::new();
         for (unit, values) in within.iter().enumerate() {
             if unit != KEPT && !values.is_empty() && self.weight[unit] > 0.0 {
-                alike.entry(values).or_default().push(unit);
+                by_values.entry(values).or_default().push(unit);
             }
         }
         let reads = |layer: &&Layer<'_>, units: &[Unit]| {
@@ -161,7 +161,7 @@ impl<'a> Estimator<'a> {
                 .collect(),
             units,
         };
-        alike.into_iter().filter(|(_, units)| units.len() > 1).map(group).collect()
+        by_values.into_iter().filter(|(_, units)| units.len() > 1).map(group).collect()
     }
 
     /// Uses the best factors for a group if they reduce the error enough.
@@ -296,9 +296,10 @@ fn scaled(statistics: &ChannelStatistics, along: &[f32]) -> (Vec<f32>, Range) {
 fn fitted(values: &[f32], range: Range, transfer: impl Fn(f32) -> f32) -> Quantization {
     let wanted: Vec<f32> = values.iter().map(|x| transfer(*x)).collect();
     let error = |quantization: &Quantization| {
-        let table: Vec<f32> = (i8::MIN..=i8::MAX).map(|i| transfer(quantization.real(i))).collect();
+        let table: Vec<f32> =
+            (i8::MIN..=i8::MAX).map(|i| transfer(quantization.dequantize(i))).collect();
         let off = |(x, wanted): (&f32, &f32)| {
-            let integer = quantization.integer(*x);
+            let integer = quantization.quantize(*x);
             f64::from(table[(i16::from(integer) + 128) as usize] - wanted).powi(2)
         };
         values.iter().zip(&wanted).map(off).sum::<f64>()
@@ -315,7 +316,7 @@ fn fitted(values: &[f32], range: Range, transfer: impl Fn(f32) -> f32) -> Quanti
 }
 
 fn rounded(quantization: Quantization, x: f32) -> f32 {
-    quantization.real(quantization.integer(x))
+    quantization.dequantize(quantization.quantize(x))
 }
 
 /// Returns the mean squared error of each channel.

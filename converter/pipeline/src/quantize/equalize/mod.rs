@@ -261,8 +261,8 @@ mod tests {
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
         let settings = QuantizeOptions { int16, ..QuantizeOptions::default() };
         let unknown = quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {});
-        let sentence = unknown.err().unwrap().to_string();
-        assert!(sentence.contains(&format!("(similar names: {name})")), "{sentence}");
+        let message = unknown.err().unwrap().to_string();
+        assert!(message.contains(&format!("(similar names: {name})")), "{message}");
         let keep_float = vec![name.clone()];
         let float =
             of(QuantizeOptions { keep_float, int16: Int16::All, ..QuantizeOptions::default() });

@@ -112,8 +112,8 @@ impl Lowering<'_> {
 /// covers all results.
 fn follows(read: Quantization, results: &[f32]) -> Quantization {
     let reached = Range::NONE.extended(results);
-    let limits = (i8::MIN..=i8::MAX)
-        .zip(results)
-        .all(|(integer, result)| *result == read.real(integer).max(reached.low).min(reached.high));
+    let limits = (i8::MIN..=i8::MAX).zip(results).all(|(integer, result)| {
+        *result == read.dequantize(integer).max(reached.low).min(reached.high)
+    });
     if limits { read } else { Quantization::of(reached) }
 }

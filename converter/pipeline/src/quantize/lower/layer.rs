@@ -31,7 +31,7 @@ impl Lowering<'_> {
                 let weights = weights.iter().map(|weight| i16::from(*weight)).collect();
                 Values::Integer(weights, scales.clone())
             };
-            layer.bias.iter_mut().zip(bias).for_each(|(bias, lacking)| *bias += lacking);
+            layer.bias.iter_mut().zip(bias).for_each(|(bias, missing)| *bias += missing);
         }
         self.begin(index, layer)
     }

@@ -205,7 +205,7 @@ impl<'a> Lowering<'a> {
         let mut int8 = HashMap::new();
         for chunk in &view.chunks {
             if let Storage::Tensor(id) = chunk.source {
-                int8.insert(id, self.to_int8(id)?);
+                int8.insert(id, self.rounded(id)?);
             }
         }
         Ok(view.redirected(|id| int8[&id]))
@@ -291,7 +291,7 @@ impl<'a> Lowering<'a> {
         let view = self.high_view(outlet)?;
         if self.int16_tensors(&view).is_some() {
             let whole = self.int16_tensors_of(outlet, order)?.high;
-            return self.to_int8(whole);
+            return self.rounded(whole);
         }
         let view = self.view(outlet)?;
         let dims = dims(&view.shape, order)?;

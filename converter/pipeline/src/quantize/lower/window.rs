@@ -69,9 +69,11 @@ impl Lowering<'_> {
             (Data::F32(value), _) if value.len() == 1 => {
                 (value[0], self.quantization(first_output(index))?)
             }
-            (Data::I8(value), Some(shared)) if value.len() == 1 => (shared.real(value[0]), shared),
+            (Data::I8(value), Some(shared)) if value.len() == 1 => {
+                (shared.dequantize(value[0]), shared)
+            }
             (Data::U8(value), Some(shared)) if value.len() == 1 => {
-                (shared.real((value[0] ^ 0x80) as i8), shared)
+                (shared.dequantize((value[0] ^ 0x80) as i8), shared)
             }
             _ => return Err(FloatReason::PadValue),
         };

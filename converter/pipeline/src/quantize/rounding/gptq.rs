@@ -60,14 +60,15 @@ pub(crate) fn round(
                 solver.round(&values[at.clone()], *scale, kept, &nearest, &mut integers[at]);
             }
         }
-        for ((real, row), scale) in
+        for ((weights, row), scale) in
             values.chunks_exact(depth).zip(integers.chunks_exact(depth)).zip(&scales)
         {
             // The mean output error of the rounded weights.
-            let lacking = real.iter().zip(row).zip(&group.mean).map(|((real, integer), mean)| {
-                (f64::from(*real) - f64::from(*integer) * f64::from(*scale)) * mean
-            });
-            rounded.bias.push(lacking.sum::<f64>() as f32);
+            let missing =
+                weights.iter().zip(row).zip(&group.mean).map(|((weight, integer), mean)| {
+                    (f64::from(*weight) - f64::from(*integer) * f64::from(*scale)) * mean
+                });
+            rounded.bias.push(missing.sum::<f64>() as f32);
         }
         rounded.weights.extend(integers);
         rounded.scales.extend(scales);
@@ -290,12 +291,12 @@ mod tests {
         integers.sort_unstable();
         integers.dedup();
         assert!(integers.len() <= 4, "{integers:?}");
-        let real = rounded
+        let weights = rounded
             .weights
             .iter()
             .enumerate()
             .map(|(at, w)| f32::from(*w) * rounded.scales[at / 3]);
-        let off: f32 = real.zip(&values).map(|(a, b)| (a - b).powi(2)).sum();
+        let off: f32 = weights.zip(&values).map(|(a, b)| (a - b).powi(2)).sum();
         let all: f32 = values.iter().map(|w| w * w).sum();
         assert!(off < 0.2 * all, "{off} {all}");
     }

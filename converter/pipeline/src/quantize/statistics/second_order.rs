@@ -58,14 +58,14 @@ pub(crate) fn measure(
     let inputs = layers.iter().filter_map(|index| linear(&loaded, *index)).map(|l| l.input);
     let mut observer = Observer::new(model, inputs);
     drop(loaded);
-    let mut waiting: Vec<usize> = layers.iter().copied().rev().collect();
+    let mut layers_left: Vec<usize> = layers.iter().copied().rev().collect();
     let weights = weight_bytes(model.graph());
     let most = (weights - LEFT.min(weights / 2)).max(HELD);
-    while !waiting.is_empty() {
+    while !layers_left.is_empty() {
         let loaded = model.load()?;
         let mut accumulators: HashMap<usize, Accumulator> = HashMap::new();
         let mut held = 0;
-        while let Some(index) = waiting.pop() {
+        while let Some(index) = layers_left.pop() {
             let accumulator =
                 linear(&loaded, index).and_then(|l| Accumulator::new(&loaded, &l, samples.count()));
             let Some(accumulator) = accumulator else { continue };
@@ -128,7 +128,7 @@ struct Accumulator {
     groups: Vec<GroupSums>,
     /// Windows not yet multiplied, each with the inputs of all groups.
     batch: Vec<f32>,
-    waiting: usize,
+    queued: usize,
 }
 
 /// The sums of one group.
@@ -173,15 +173,15 @@ impl Accumulator {
             rows: 0,
             groups,
             batch: Vec::new(),
-            waiting: 0,
+            queued: 0,
         })
     }
 
     /// Returns the bytes of products, and of the windows kept between two samples.
     fn bytes(&self) -> usize {
         let products = self.groups.iter().flat_map(|group| &group.products);
-        let waiting = self.per_sample.min(BATCH) * self.groups.len() * self.depth;
-        4 * (products.map(|products| products.sums.len()).sum::<usize>() + waiting)
+        let queued = self.per_sample.min(BATCH) * self.groups.len() * self.depth;
+        4 * (products.map(|products| products.sums.len()).sum::<usize>() + queued)
     }
 
     /// Adds evenly spread windows of the first sample of a batch, at positions that vary by sample.
@@ -193,8 +193,8 @@ impl Accumulator {
         for taken in 0..self.per_sample {
             let at = (taken * all / self.per_sample + number * 7) % all;
             self.window(&image, at / self.places[1], at % self.places[1]);
-            self.waiting += 1;
-            if self.waiting == BATCH {
+            self.queued += 1;
+            if self.queued == BATCH {
                 self.multiply();
             }
         }
@@ -212,7 +212,7 @@ impl Accumulator {
             place.checked_sub(window.pad[axis] as usize).filter(|place| *place < size)
         };
         let taps = [window.kernel[0] as usize, window.kernel[1] as usize];
-        let row = self.waiting * self.groups.len() * depth;
+        let row = self.queued * self.groups.len() * depth;
         self.batch.resize(row + self.groups.len() * depth, 0.0);
         for tap in 0..taps[0] * taps[1] {
             let (line, column) =
@@ -230,7 +230,7 @@ impl Accumulator {
 
     /// Adds the products of the windows in the batch.
     fn multiply(&mut self) {
-        if self.waiting == 0 {
+        if self.queued == 0 {
             return;
         }
         let depth = self.depth;
@@ -241,11 +241,11 @@ impl Accumulator {
                 group.inputs.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
             }
             for (block, products) in group.products.iter_mut().enumerate() {
-                products.add(&rows[block * BLOCK..], stride, self.waiting);
+                products.add(&rows[block * BLOCK..], stride, self.queued);
             }
         }
-        self.rows += self.waiting;
-        self.waiting = 0;
+        self.rows += self.queued;
+        self.queued = 0;
         self.batch.clear();
     }
 

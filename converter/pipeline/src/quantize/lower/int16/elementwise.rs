@@ -36,10 +36,10 @@ fn lines(results: &[f32], reach: Range) -> Vec<Line> {
         let points = || shifts.iter().zip(ys);
         let (mut mean, mut rise, mut run) = (0f64, 0f64, 0f64);
         for (shift, y) in points() {
-            let aside = f64::from(shift - middle);
+            let offset = f64::from(shift - middle);
             mean += f64::from(y) / PARTS as f64;
-            rise += aside * f64::from(y);
-            run += aside * aside;
+            rise += offset * f64::from(y);
+            run += offset * offset;
         }
         let slope = rise / run;
         let at = mean - slope * f64::from(middle);
@@ -58,7 +58,7 @@ impl Lowering<'_> {
         let read = self.quantization_of(of.high);
         let added = of.low.map(|low| added(low.reach));
         let shifts = std::iter::once(0.0).chain(added.into_iter().flatten());
-        let all = |shift| (i8::MIN..=i8::MAX).map(move |integer| read.real(integer) + shift);
+        let all = |shift| (i8::MIN..=i8::MAX).map(move |integer| read.dequantize(integer) + shift);
         shifts.flat_map(all).collect()
     }
 
@@ -86,7 +86,7 @@ impl Lowering<'_> {
         self.builder.lookup(name, of.high, high, |x| lines[place(x)].at)?;
         let lost = |x: f32| {
             let y = lines[place(x)].at;
-            if y.is_finite() { y - to.real(to.integer(y)) } else { 0.0 }
+            if y.is_finite() { y - to.dequantize(to.quantize(y)) } else { 0.0 }
         };
         let half = to.scale / 2.0;
         let Some(low) = of.low else {
@@ -163,12 +163,12 @@ mod tests {
     #[test]
     fn lines_fit_the_function_between_integers() {
         let around = Range { low: -0.5, high: 0.5 };
-        let beside = Range { low: 0.0, high: 1.0 };
+        let above = Range { low: 0.0, high: 1.0 };
         // A linear function is fitted exactly, also if its kink is at an integer.
         for line in lines(&results(around, |x| 3.0 * x - 1.0), around).iter().skip(1) {
             assert!((line.slope - 3.0).abs() < 1e-4);
         }
-        let relu = lines(&results(beside, |x| x.max(0.0)), beside);
+        let relu = lines(&results(above, |x| x.max(0.0)), above);
         assert!(relu[..128].iter().all(|line| line.at.abs() + line.slope.abs() < 1e-6));
         assert!(relu[128..].iter().enumerate().all(|(x, line)| {
             (line.at - x as f32).abs() < 1e-4 && (line.slope - 1.0).abs() < 1e-4

@@ -56,14 +56,14 @@ impl Lowering<'_> {
         };
         // The contribution of the input's low tensor.
         let none = Range { low: 0.0, high: 0.0 };
-        let added = input.low.map_or(none, |low| spread(low.reach, quantized));
+        let added = input.low.map_or(none, |low| sum_range(low.reach, quantized));
         let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
         if let (Some(low), Some(_)) = (input.low, int16)
             && steps < FEWEST_STEPS
-            && let Some(two) = self.scale_of_two(layer, chain, added)
-            && two.0.scale / HALF_STEPS < to.scale / steps / 2.0
+            && let Some(of_two) = self.scale_of_two(layer, chain, added)
+            && of_two.0.scale / HALF_STEPS < to.scale / steps / 2.0
         {
-            return self.layer_of_two(layer, chain, base, low.tensor, added, two);
+            return self.layer_of_two(layer, chain, base, low.tensor, added, of_two);
         }
         let residual = match input.low {
             Some(low) => Some(self.low_contribution(name, dims, low.tensor, added, base)?),
@@ -145,11 +145,11 @@ impl Lowering<'_> {
         base: Layer<'_>,
         low: TensorId,
         added: Range,
-        two: (Quantization, bool),
+        of_two: (Quantization, bool),
     ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let name = self.name(chain.last);
-        let (to, limited) = two;
+        let (to, limited) = of_two;
         let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
         let scale = to.scale / HALF_STEPS;
         let middle = (added.low + added.high) / (2.0 * to.scale);
@@ -233,7 +233,7 @@ fn high_rounding(
 }
 
 /// Returns a range that nearly always covers the layer's sums, over inputs in `reach`.
-fn spread(reach: Range, layer: &Quantized) -> Range {
+fn sum_range(reach: Range, layer: &Quantized) -> Range {
     let depth = layer.weights.len() / layer.scales.len().max(1);
     let mean = (reach.low + reach.high) / 2.0;
     let deviation = DEVIATIONS * (reach.high - reach.low) / 12f32.sqrt();
@@ -241,8 +241,9 @@ fn spread(reach: Range, layer: &Quantized) -> Range {
     rows.fold(Range { low: 0.0, high: 0.0 }, |range, (row, scale)| {
         let sum = |f: fn(f32) -> f32| row.iter().map(|w| f(f32::from(*w) * scale)).sum::<f32>();
         let all = sum(f32::abs) * (reach.high - reach.low) / 2.0;
-        let (centre, aside) = (mean * sum(|w| w), (deviation * sum(|w| w * w).sqrt()).min(all));
-        range.extended(&[centre - aside, centre + aside])
+        let (centre, spread_of_sum) =
+            (mean * sum(|w| w), (deviation * sum(|w| w * w).sqrt()).min(all));
+        range.extended(&[centre - spread_of_sum, centre + spread_of_sum])
     })
 }
 

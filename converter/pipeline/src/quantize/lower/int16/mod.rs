@@ -208,7 +208,7 @@ impl Lowering<'_> {
     }
 
     /// Returns the int8 tensor of a value: the sum of the high and low tensors if it is int16.
-    pub(super) fn to_int8(&mut self, id: TensorId) -> Result<TensorId, FloatReason> {
+    pub(super) fn rounded(&mut self, id: TensorId) -> Result<TensorId, FloatReason> {
         let Some(low) = self.low_tensors.get(&id).copied() else { return Ok(id) };
         if let Some(known) = self.rounded_to_int8.get(&id) {
             return Ok(*known);
