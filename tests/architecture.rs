@@ -100,8 +100,8 @@ const QUANTIZE: &[&str] = &[
     "integer_io",
 ];
 
-/// The files of each crate that may import each other in a cycle: tables that refer to the functions
-/// in them, and types with functions that need each other.
+/// The files of each crate that may import each other in a cycle: tables that refer to the
+/// functions in them, and types with functions that need each other.
 const CYCLES: &[(&str, &[&[&str]])] = &[
     ("runtime/bundle", &[&["error", "header", "section"]]),
     (

@@ -8,8 +8,8 @@ use hardtack_converter::spec::Spec;
 use hardtack_converter::{ConvertOptions, NoProgress, Report, convert};
 use shared::labelled::{Top1, spec_path, task, top1};
 
-/// Converts a network of the shared assets, with weights of 8 bits unless the settings say otherwise.
-/// Returns the report and the top-1 accuracy on labeled data.
+/// Converts a network of the shared assets, with weights of 8 bits unless the settings say
+/// otherwise. Returns the report and the top-1 accuracy on labeled data.
 fn quantized(name: &str, samples: usize, mut quantize: QuantizeOptions) -> Option<(Report, Top1)> {
     let Some(assets) = shared::assets() else {
         return None;

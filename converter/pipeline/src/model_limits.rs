@@ -13,8 +13,8 @@ const MOST_WORK: u64 = 1 << 43;
 /// Checks that a model can be run on inputs of these shapes within the limits.
 ///
 /// # Errors
-/// Returns [`Error::TooManyMacs`], which names the node with the most MACs, or [`Error::Memory`], which
-/// names a node over the memory limit.
+/// Returns [`Error::TooManyMacs`], which names the node with the most MACs, or [`Error::Memory`],
+/// which names a node over the memory limit.
 pub(crate) fn check(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(), Error> {
     let counter = Counter::of_shapes(graph, shapes, 0);
     let limit = memory_bytes();

@@ -99,7 +99,8 @@ pub struct ConvertOptions {
     pub quantize: quantize::QuantizeOptions,
     /// The storage type of float weights.
     pub float: FloatStorage,
-    /// The storage type of float layers' large matrices; `None` lets [`ConvertOptions::matrices`] choose.
+    /// The storage type of float layers' large matrices; `None` lets [`ConvertOptions::matrices`]
+    /// choose.
     pub weights: Option<MatrixStorage>,
     /// Dynamic quantization: whether matmuls with these matrices run in INT8, with activations
     /// quantized at run time.
@@ -190,8 +191,8 @@ impl ConvertOptions {
         self.quantize.sparsity.is_some() && !self.dense
     }
 
-    /// Returns the average bits per weight of [`ConvertOptions::matrices`] if they are INT8 and the target
-    /// is below 8.
+    /// Returns the average bits per weight of [`ConvertOptions::matrices`] if they are INT8 and the
+    /// target is below 8.
     pub fn matrix_bits(&self) -> Option<f64> {
         let default = self.transport.as_ref().map(|_| COMPRESSED_MATRIX_BITS);
         let bits = self.matrix_bits.or(default).filter(|bits| *bits < FULL_BITS);

@@ -1,5 +1,5 @@
-//! Why a node stays in float or has int16 activations: one variant for each reason, with its text in
-//! the report.
+//! Why a node stays in float or has int16 activations: one variant for each reason, with its text
+//! in the report.
 
 use std::fmt;
 

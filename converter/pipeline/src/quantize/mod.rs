@@ -175,8 +175,8 @@ fn int16_nodes(model: &Model, parts: &Parts, int16: &Int16) -> Result<Int16Nodes
     Ok(nodes.into_iter().map(|node| (node, Int16Reason::Requested)).collect())
 }
 
-/// Returns the indices of the nodes with these names, and the unary element-wise ops after them. All
-/// parts of a split layer have its name.
+/// Returns the indices of the nodes with these names, and the unary element-wise ops after them.
+/// All parts of a split layer have its name.
 fn named(
     model: &Model,
     parts: &Parts,

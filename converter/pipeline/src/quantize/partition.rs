@@ -24,8 +24,8 @@ pub(super) type FloatReasons = HashMap<usize, FloatReason>;
 /// Indices of the nodes with int16 activations, and the reason for each.
 pub(super) type Int16Nodes = HashMap<usize, Int16Reason>;
 
-/// Partitions the nodes that are not in `float_reasons`. Adds nodes without an integer form, or without
-/// a use for it, to `float_reasons`.
+/// Partitions the nodes that are not in `float_reasons`. Adds nodes without an integer form, or
+/// without a use for it, to `float_reasons`.
 pub(super) fn partitions(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Partition> {
     let nodes = &model.graph.nodes;
     let mut kinds: Vec<Option<NodeKind>> = (0..nodes.len())

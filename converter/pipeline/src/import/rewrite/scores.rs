@@ -1,5 +1,5 @@
-//! What operators of classic machine learning (`ai.onnx.ml`) share: class labels, and the transforms
-//! of scores.
+//! What operators of classic machine learning (`ai.onnx.ml`) share: class labels, and the
+//! transforms of scores.
 
 use hardtack::Tensor;
 use tract_onnx::pb::NodeProto;
