@@ -105,7 +105,7 @@ pub enum RangeMethod {
 }
 
 impl RangeMethod {
-    /// All methods except [`Auto`](Method::Auto).
+    /// All methods except [`Auto`](RangeMethod::Auto).
     pub const ALL: [RangeMethod; 5] = [
         RangeMethod::MinMax,
         RangeMethod::MovingAverage,
