@@ -32,8 +32,8 @@ pub enum WriteError {
 }
 
 /// An output file that is replaced atomically. The bytes go to a temporary file in the same folder,
-/// and [`put`](WholeFile::put) renames it into place. If the value is dropped before, the temporary
-/// file is removed and an existing file is unchanged.
+/// and [`put`](AtomicFile::put) renames it into place. If the value is dropped before, the
+/// temporary file is removed and an existing file is unchanged.
 ///
 /// On Linux, the temporary file has no name (`O_TMPFILE`) if the file system supports that, so
 /// nothing is left behind even if the process is killed.

@@ -131,7 +131,7 @@ pub enum RangeMethod {
 }
 
 impl RangeMethod {
-    /// All methods except [`Auto`](Method::Auto).
+    /// All methods except [`Auto`](RangeMethod::Auto).
     pub const ALL: [RangeMethod; 5] = [
         RangeMethod::MinMax,
         RangeMethod::MovingAverage,

@@ -155,7 +155,8 @@ pub fn unfinished_prefix() -> &'static str {
     worker().map_or(".hardtack-", |worker| &worker.mark)
 }
 
-/// Sends an error to the supervisor, which reports it as an [`Event::Error`](super::Event::Error).
+/// Sends an error to the supervisor, which reports it as an
+/// [`Event::Error`](crate::guard::Event::Error).
 pub fn send_error(text: &str) {
     send("error", text);
 }

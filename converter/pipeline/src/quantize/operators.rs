@@ -329,43 +329,51 @@ mod tests {
         format!("| {operator} | {onnx} | yes | {int8} | {int16} | {dynamic} | {reasons} |\n")
     }
 
-    fn document() -> String {
-        let general: String = GENERAL.iter().map(|reason| format!("- {reason}\n")).collect();
-        let mut text = String::from(
-            "# Operators\n\n\
-             `hardtack convert` translates the operators of an ONNX file to those of the bundle \
-             format. All of them\nrun in float. This table lists which have an INT8 form, what \
-             `--int16` and `--dynamic` do, and why a\nsingle node may stay in float nevertheless. \
-             The conversion report lists the float nodes of your model,\neach with its reason. \
-             `ReduceMean` and `ReduceMax` over the whole image become pools.\n\n\
-             This page is generated: `HARDTACK_UPDATE=1 cargo test -p hardtack-converter \
-             operators` writes it.\n\n\
-             | Operator | from ONNX | float | INT8 | int16 | dynamic | a node stays in float if |\n\
-             |---|---|---|---|---|---|---|\n",
-        );
-        for (operator, onnx) in ONNX {
-            text += &row(operator, onnx);
-        }
-        text += "\nAny node stays in float for one of these reasons, too:\n\n";
-        text += &general;
-        text += "\n`--weights` stores the large constant matrices of Conv, Einsum and Gather in 8 or 4 \
-                 bits; see\n[weight-only quantization](quantization.md#weight-only-quantization).\n\n\
-                 ## ONNX operators that are read\n\n\
-                 A model with another operator is rejected before the conversion, unless the \
-                 import rewrites it. Some\nof these are rejected for attributes or shapes that \
-                 the bundle format cannot represent; the error names\nthe node.\n\n";
-        let mut line = String::new();
-        let names = crate::import::operator_names();
-        for (index, name) in names.iter().enumerate() {
-            let end = if index + 1 == names.len() { "." } else { "," };
-            if line.len() + name.len() + 2 > 100 {
-                text += line.trim_end();
-                text += "\n";
-                line.clear();
+    /// Wraps words at 100 columns.
+    fn wrapped(text: &str) -> String {
+        let (mut lines, mut line) = (String::new(), String::new());
+        for word in text.split_whitespace() {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > 100 {
+                lines += &std::mem::take(&mut line);
+                lines.push('\n');
             }
-            line += &format!("{name}{end} ");
+            line += if line.is_empty() { "" } else { " " };
+            line += word;
         }
-        text + line.trim_end() + "\n"
+        lines + &line + "\n\n"
+    }
+
+    fn document() -> String {
+        let mut text = String::from("# Operators\n\n");
+        text += &wrapped(
+            "`hardtack convert` translates the operators of an ONNX file to those of the bundle \
+             format. All of them run in float. This table lists which have an INT8 form, what \
+             `--int16` and `--dynamic` do, and why a single node may stay in float nevertheless. \
+             The conversion report lists the float nodes of your model, each with its reason. \
+             `ReduceMean` and `ReduceMax` over the whole image become pools.",
+        );
+        text += &wrapped(
+            "This page is generated: `HARDTACK_UPDATE=1 cargo test -p hardtack-converter \
+             operators` writes it.",
+        );
+        text += "| Operator | from ONNX | float | INT8 | int16 | dynamic | stays in float if |\n\
+                 |---|---|---|---|---|---|---|\n";
+        ONNX.iter().for_each(|(operator, onnx)| text += &row(operator, onnx));
+        text += "\nAny node stays in float for one of these reasons, too:\n\n";
+        GENERAL.iter().for_each(|reason| text += &format!("- {reason}\n"));
+        text += "\n";
+        text += &wrapped(
+            "`--weights` stores the large constant matrices of Conv, Einsum and Gather in 8 or 4 \
+             bits; see [weight-only quantization](quantization.md#weight-only-quantization).",
+        );
+        text += "## ONNX operators that are read\n\n";
+        text += &wrapped(
+            "A model with another operator is rejected before the conversion, unless the import \
+             rewrites it. Some of these are rejected for attributes or shapes that the bundle \
+             format cannot represent; the error names the node.",
+        );
+        text += &wrapped(&(crate::import::operator_names().join(", ") + "."));
+        text.trim_end().to_owned() + "\n"
     }
 
     #[test]

@@ -35,7 +35,8 @@ const PANEL: usize = 128;
 /// Statistics of the inputs of one group of a layer.
 #[derive(Clone, Debug)]
 pub(crate) struct InputStatistics {
-    /// The mean input of each weight, in the order of [`Weights`](super::weights::Weights).
+    /// The mean input of each weight, in the order of
+    /// [`Weights`](crate::quantize::weights::Weights).
     pub mean: Vec<f64>,
     /// The Gram matrix of each block of [`BLOCK`] inputs, row-major.
     pub products: Vec<Vec<f32>>,
