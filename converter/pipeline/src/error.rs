@@ -22,7 +22,7 @@ use crate::process::{cause, memory_bytes};
 /// // INT8 needs calibration data.
 /// let options = ConvertOptions { int8: true, ..ConvertOptions::default() };
 /// let error = convert("kws_dscnn.onnx".as_ref(), "kws.tack".as_ref(), &options, &mut NoProgress);
-/// assert!(matches!(error, Err(Error::ConvertOptions(_))));
+/// assert!(matches!(error, Err(Error::Options(_))));
 /// assert!(!std::fs::exists("kws.tack")?);
 /// # Ok(())
 /// # }

@@ -273,7 +273,7 @@ impl Iterator for RawSteps<'_> {
 ///
 /// ```
 /// use hardtack_engine::{Input, Output, Program};
-/// use hardtack_kernels::Kernels;
+/// use hardtack_kernels::ReferenceKernels;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let file = "/../../tests/frozen/programs/kws_dscnn_i8.tack";
@@ -284,7 +284,7 @@ impl Iterator for RawSteps<'_> {
 /// let mut arena = vec![0i8; program.arena_bytes()];
 /// let (features, mut scores) = ([0i8; 490], [0i8; 12]);
 /// let outputs = &mut [Output::I8(&mut scores)];
-/// program.run(&Kernels::NATIVE, &mut arena, &[Input::I8(&features)], outputs)?;
+/// program.run(&ReferenceKernels::NATIVE, &mut arena, &[Input::I8(&features)], outputs)?;
 /// assert!(scores.iter().any(|score| *score > -128));
 /// # Ok(())
 /// # }

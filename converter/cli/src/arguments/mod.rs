@@ -14,8 +14,9 @@ pub use self::convert::{Bisect, Convert, Float, GateArguments, LimitArguments, W
 pub use self::limits::SessionLimits;
 pub use self::quantize::{MaxError, Quantize};
 
-const EXIT_CODES: &str = "Exit codes: 0 = success, 1 = negative result (a bundle was refused, a \
-check failed, or a model cannot be converted), 2 = error.\nResults go to stdout, messages to stderr.";
+const EXIT_CODES: &str = "Exit codes: 0 = success, 1 = negative result (verify, compress or decompress \
+refused a bundle, a check or a gate failed, or a model cannot be converted), 2 = any other error.\n\
+Results go to stdout, messages to stderr.";
 
 /// Convert ONNX models to bundles; inspect, check and run bundles.
 #[derive(Parser)]

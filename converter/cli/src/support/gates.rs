@@ -101,7 +101,7 @@ impl Gates {
         gates.latency = arguments.max_latency.or(gates.latency);
         if gates.drop.is_some() && !evaluates {
             bail!(
-                "max-drop needs labeled data; give --evaluate a file with the arrays x and y, or a \
+                "--max-drop needs labeled data; give --evaluate a file with the arrays x and y, or a \
                  folder with a subfolder for each class"
             );
         }
@@ -192,12 +192,12 @@ impl Gates {
                 missed.push(Missed { what, advice });
             }
         };
-        size("the bundle", self.size, Some(report.bundle_bytes), SMALLER);
+        size("the bundle", self.size, Some(report.bundle_bytes), smaller(report));
         size("the compressed bundle", self.transport, report.transport_bytes, SMALLER_TRANSPORT);
         size("the arena", self.arena, Some(report.arena_bytes), LESS_MEMORY);
         let drop = comparison.and_then(Comparison::drop);
         if self.drop.is_some() && drop.is_none() {
-            bail!("max-drop needs labeled data with classes, but y has values");
+            bail!("--max-drop needs labeled data with classes, but y has values");
         }
         if let (Some(limit), Some(drop)) = (self.drop, drop)
             && drop > limit + 1e-12
@@ -255,7 +255,7 @@ impl Earlier {
         let mut missed = Vec::new();
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let sizes = [
-            ("the bundle", "bundle_bytes", report.bundle_bytes, SMALLER),
+            ("the bundle", "bundle_bytes", report.bundle_bytes, smaller(report)),
             ("the arena", "arena_bytes", report.arena_bytes, LESS_MEMORY),
         ];
         for (what, key, is, advice) in sizes {
@@ -284,7 +284,14 @@ impl Earlier {
     }
 }
 
-const SMALLER: &str = "try --int8, --prune-channels bytes=20%, or --float f16 for float layers";
+/// Returns the advice for a bundle that is too large.
+fn smaller(report: &Report) -> &'static str {
+    match report.layers.is_empty() {
+        true => "try --int8, --prune-channels bytes=20%, or --float f16 for float layers",
+        false => "try --prune-channels bytes=20%, or --float f16 for float layers",
+    }
+}
+
 const SMALLER_TRANSPORT: &str = "try --weight-bits 4, or --prune-channels bytes=20%";
 const LESS_MEMORY: &str = "try --arena-limit, a smaller input, or --prune-channels macs=20%";
 const MORE_ACCURATE: &str = "try more calibration samples, --ranges min-max, or --max-error auto, \

@@ -49,7 +49,8 @@ pub fn text(report: &Report, arguments: &Convert) -> String {
                 format!("{:.3}", layer.largest),
             ]
         });
-        text += &format!("\n{} layers, those with the largest error first:\n", layers.len());
+        let shown = layers.len().min(WORST);
+        text += &format!("\n{shown} of {} layers, largest error first:\n", layers.len());
         text += &table(["layer", "SQNR dB", "cosine", "max error"], rows);
     }
     for (nodes, what) in [

@@ -76,7 +76,7 @@ fn told(bundle: &Bundle, report: &golden::Report, as_json: bool) -> anyhow::Resu
             let verdict = if output.holds { "passed" } else { "FAILED" };
             [output.name.clone(), difference, allowed, verdict.into()]
         });
-        text += &format!("vectors    {} were run on this machine\n\n", report.cases);
+        text += &format!("vectors    {} run on this machine\n\n", report.cases);
         text += &table(["output", "difference", "allowed", ""], rows);
         print(&text);
     }

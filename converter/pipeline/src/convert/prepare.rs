@@ -98,10 +98,11 @@ impl Conversion<'_> {
     fn quantize_dynamically(&mut self, mut model: Model, stored: &mut Vec<&'static str>) -> Model {
         if self.options.dynamic {
             let bits = self.options.matrix_bits();
-            let (with_integers, _) = storage::matrices::store(model, MatrixStorage::Int8, bits);
+            let (with_integers, _) =
+                storage::matrices::store(model.clone(), MatrixStorage::Int8, bits);
             let (dynamic, count) = storage::dynamic::quantize_matmuls(with_integers);
-            model = dynamic;
             if count > 0 {
+                model = dynamic;
                 stored.push("dynamically multiplied");
             } else {
                 let warning = "--dynamic: the model has no matmul with a large constant matrix";

@@ -32,16 +32,16 @@ pub struct Endpoint {
 /// # Examples
 ///
 /// ```
-/// use hardtack_converter::Ports;
+/// use hardtack_converter::Signature;
 /// use hardtack_converter::import::{ImportOptions, import};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/keyword_spotting");
 /// # std::env::set_current_dir(data)?;
 /// let imported = import("kws_dscnn.onnx".as_ref(), &ImportOptions::default())?;
-/// let ports = Ports::of(&imported.model.graph, None);
-/// assert_eq!(ports.inputs[0].name, "mfcc");
-/// assert_eq!(ports.outputs[0].name, "probs");
+/// let signature = Signature::of(&imported.model.graph, None);
+/// assert_eq!(signature.inputs[0].name, "mfcc");
+/// assert_eq!(signature.outputs[0].name, "probs");
 /// # Ok(())
 /// # }
 /// ```

@@ -10,7 +10,6 @@ use crate::error::Error;
 /// # Examples
 ///
 /// ```
-/// use hardtack_converter::ConvertOptions;
 /// use hardtack_converter::{ConvertOptions, QuantizeOptions, RangeMethod};
 ///
 /// let quantize = QuantizeOptions {

@@ -174,7 +174,7 @@ impl Samples {
     /// # std::env::set_current_dir(data)?;
     /// let imported = import("kws_dscnn.onnx".as_ref(), &ImportOptions::default())?;
     /// let samples = Samples::random(&imported.model.graph)?;
-    /// assert!(!samples.are_real());
+    /// assert!(!samples.are_user_data());
     /// assert_eq!(samples.inputs.sample(0)?[0].shape(), [1, 49, 10, 1]);
     /// # Ok(())
     /// # }

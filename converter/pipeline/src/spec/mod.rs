@@ -52,7 +52,7 @@
 //! deviation = 1.7102703
 //! ```
 //!
-//! [`Spec::parse`] returns the types that [`Options`](crate::Options) takes:
+//! [`Spec::parse`] returns the types that [`ConvertOptions`](crate::ConvertOptions) takes:
 //!
 //! ```
 //! use hardtack_bundle::process::{Postprocess, Preprocess};

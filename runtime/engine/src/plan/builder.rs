@@ -27,7 +27,7 @@ const ALIGNMENT: u64 = 16;
 /// ```
 /// use hardtack_engine::program::{PortType, Walk};
 /// use hardtack_engine::{Builder, Input, Output, Program};
-/// use hardtack_kernels::Kernels;
+/// use hardtack_kernels::ReferenceKernels;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut builder = Builder::new();
@@ -42,7 +42,7 @@ const ALIGNMENT: u64 = 16;
 /// let program = Program::parse(&built.code, &built.weights)?;
 /// let (mut arena, mut result) = (vec![0; built.plan.arena_bytes as usize], [0.0; 2]);
 /// let (inputs, outputs) = ([Input::F32(&[-3.0, 1.5])], &mut [Output::F32(&mut result)]);
-/// program.run(&Kernels::SCALAR, &mut arena, &inputs, outputs)?;
+/// program.run(&ReferenceKernels::SCALAR, &mut arena, &inputs, outputs)?;
 /// assert_eq!(result, [3.0, 1.5]);
 /// # Ok(())
 /// # }

@@ -75,7 +75,7 @@ impl Builder {
     /// # let program = Program::parse(&built.code, &built.weights)?;
     /// # let (mut arena, mut result) = (vec![0; program.arena_bytes()], [0.0]);
     /// # let outputs = &mut [Output::F32(&mut result)];
-    /// # let kernels = &hardtack_kernels::Kernels::SCALAR;
+    /// # let kernels = &hardtack_kernels::ReferenceKernels::SCALAR;
     /// # program.run(kernels, &mut arena, &[Input::F32(&[3.0, 1.0])], outputs)?;
     /// # assert_eq!(result, [5.0]);
     /// # Ok(())

@@ -79,7 +79,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     /// ```
     /// use hardtack_engine::program::Step;
     /// use hardtack_engine::{Input, Output, Program};
-    /// use hardtack_kernels::Kernels;
+    /// use hardtack_kernels::ReferenceKernels;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let file = "/../../tests/frozen/programs/kws_dscnn_i8.tack";
@@ -98,8 +98,8 @@ impl<B: AsRef<[u8]>> Program<B> {
     ///         written += 1;
     ///     }
     /// };
-    /// program.run_observed(&Kernels::SCALAR, &mut arena, &inputs, outputs, &mut observer)?;
-    /// assert!(written > 10);
+    /// program.run_observed(&ReferenceKernels::SCALAR, &mut arena, &inputs, outputs, &mut
+    /// observer)?; assert!(written > 10);
     /// # Ok(())
     /// # }
     /// ```

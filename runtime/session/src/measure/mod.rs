@@ -4,14 +4,14 @@
 //! use std::time::Instant;
 //!
 //! use hardtack::measure::Subject;
-//! use hardtack::{Bundle, Options};
+//! use hardtack::{Bundle, SessionOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
 //! # std::env::set_current_dir(folder)?;
 //! let began = Instant::now();
 //! let bundle = Bundle::open("kws_dscnn.tack")?;
-//! let mut subject = Subject::new(&bundle, Options::default(), began)?;
+//! let mut subject = Subject::new(&bundle, SessionOptions::default(), began)?;
 //! let measurement = subject.measure(Some(20))?;
 //! println!("{:.3} ms with {}", measurement.percentile_ms(0.5), measurement.isa);
 //! assert_eq!(measurement.times.len(), 20);
