@@ -4,7 +4,7 @@
 
 use hardtack_bundle::{Bundle, Family};
 use hardtack_engine::{Input, Output, Program};
-use hardtack_kernels::Kernels;
+use hardtack_kernels::ReferenceKernels;
 
 #[cfg(target_os = "none")]
 pub mod board;
