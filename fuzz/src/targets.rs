@@ -19,9 +19,9 @@ use super::sealed::seal;
 
 /// The limits of sessions, so that limits are tested too.
 const LIMITS: Limits = Limits::NONE
-    .with_memory_bytes(64 << 20)
-    .with_operations(1 << 26)
-    .with_run_time(Duration::from_secs(2));
+    .with_memory_bytes(16 << 20)
+    .with_operations(1 << 22)
+    .with_run_time(Duration::from_millis(200));
 
 /// Reads the bytes as a bundle and as a list of sections, in memory and as a stream, with every
 /// section.
@@ -220,11 +220,17 @@ pub fn audio(bytes: &[u8]) {
         stride: 320,
         frames: 49,
         spectrum: Spectrum::Magnitude,
-        feature: AudioFeature::Samples,
+        feature: AudioFeature::Mfcc {
+            bands: 40,
+            low_hz: 20.0,
+            high_hz: 4000.0,
+            floor: 1e-6,
+            coefficients: 10,
+        },
         mean: 0.0,
         deviation: 1.0,
     };
-    preprocess(Preprocess::Audio(audio), &[1, 16_000 - 160], bytes);
+    preprocess(Preprocess::Audio(audio), &[1, 49, 10, 1], bytes);
 }
 
 /// Computes the inputs of a model from the bytes.
@@ -236,7 +242,7 @@ fn preprocess(process: Preprocess, shape: &[u64], bytes: &[u8]) {
         layout: hardtack_bundle::manifest::Layout::Plain,
         quantization: None,
     };
-    let Ok(preprocessor) = Preprocessor::new(process, &port) else { return };
+    let preprocessor = Preprocessor::new(process, &port).expect("a valid pre-processing");
     if let Ok(inputs) = preprocessor.bytes(bytes) {
         let elements: usize = shape.iter().map(|size| *size as usize).product();
         for input in inputs.take(100) {

@@ -13,14 +13,14 @@ mod sparse;
 
 use core::arch::asm;
 
-use crate::{Conv, Kernels};
+use crate::{Conv, ReferenceKernels};
 
 /// The reference kernels, with convolutions replaced by those of this module.
-pub(crate) const KERNELS: Kernels = Kernels {
+pub(crate) const KERNELS: ReferenceKernels = ReferenceKernels {
     conv,
     #[cfg(feature = "sparse")]
     sparse: sparse::sparse,
-    ..Kernels::SCALAR
+    ..ReferenceKernels::SCALAR
 };
 
 fn conv(conv: &Conv<'_>, output: &mut [i8]) {
@@ -28,7 +28,7 @@ fn conv(conv: &Conv<'_>, output: &mut [i8]) {
         return dense::dense(conv, output);
     }
     if !depthwise::depthwise(conv, output) {
-        (Kernels::SCALAR.conv)(conv, output);
+        (ReferenceKernels::SCALAR.conv)(conv, output);
     }
 }
 
