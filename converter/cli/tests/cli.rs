@@ -33,6 +33,19 @@ fn keywords(folder: &TempDir) -> PathBuf {
 }
 
 #[test]
+fn dynamic_quantization_of_a_model_without_large_matmuls_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = file("examples/data/keyword_spotting/kws_dscnn.onnx");
+    let [plain, dynamic] = ["plain.tack", "dynamic.tack"].map(|name| folder.path().join(name));
+    let converted = hardtack([&"convert", &model, &"-o", &dynamic, &"--dynamic"]);
+    assert_eq!(converted.code, 0, "{}", converted.stderr);
+    assert!(converted.stderr.contains("no matmul with a large constant matrix"));
+    assert_eq!(hardtack([&"convert", &model, &"-o", &plain, &"--weights", &"int8"]).code, 0);
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    assert!(size(&dynamic).abs_diff(size(&plain)) < 256);
+}
+
+#[test]
 fn a_network_is_converted_inspected_verified_evaluated_and_measured() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = keywords(&folder);
