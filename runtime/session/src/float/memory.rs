@@ -4,12 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tract_core::internal::*;
+use tract_core::ops::konst::Const;
+use tract_core::ops::matmul::pack::{DynPackedExoticFact, OptMatMulPack};
 use tract_core::tract_linalg::mmm::PackedExoticFact;
 
 use super::custom_ops::EngineProgram;
-
-/// The maximum number of bytes of an element of a packed matrix.
-const PACKED_ELEMENT: u64 = 4;
 
 /// Returns the number of bytes of constants, of arenas of integer programs, and of the values that
 /// are alive at the same time while a plan runs. Saturates. Values of unknown size do not count.
@@ -40,8 +39,12 @@ pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
     let mut freed = vec![0u64; order.len() + 1];
     let (mut alive, mut peak) = (0u64, 0u64);
     for (step, node) in order.iter().enumerate() {
-        let outputs = model.node(*node).outputs.iter().map(|output| bytes(&output.fact));
-        let made = outputs.fold(0u64, u64::saturating_add);
+        let node_of_step = model.node(*node);
+        let outputs = node_of_step.outputs.iter().map(|output| bytes(&output.fact));
+        let made = match is_lazy(node_of_step) {
+            true => 0,
+            false => outputs.fold(0u64, u64::saturating_add),
+        };
         freed[last[*node]] = freed[last[*node]].saturating_add(made);
         alive = alive.saturating_add(made);
         peak = peak.max(alive);
@@ -50,15 +53,48 @@ pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
     constants.saturating_add(peak)
 }
 
-/// Returns the size of a value in bytes, or 0 if it is unknown. Saturates.
+/// Returns whether an operation only refers to the elements of its input: the matrix of a
+/// convolution that tract gathers while it multiplies.
+fn is_lazy(node: &TypedNode) -> bool {
+    let is_packed = |output: &Outlet<TypedFact>| {
+        output.fact.exotic_fact().is_some_and(|fact| fact.is::<DynPackedExoticFact>())
+    };
+    node.outputs.iter().any(is_packed) && !node.op_is::<OptMatMulPack>() && !node.op_is::<Const>()
+}
+
+/// Returns the size of a value in bytes, without the padding of packed matrices, or 0 if it is
+/// unknown. Saturates.
 fn bytes(fact: &TypedFact) -> u64 {
-    if let Some(packed) =
-        fact.exotic_fact().and_then(|fact| fact.downcast_ref::<PackedExoticFact>())
-    {
-        let mn = packed.mn.as_i64().map_or(0, |mn| mn.max(0) as u64);
-        return mn.saturating_mul(packed.k as u64).saturating_mul(PACKED_ELEMENT);
-    }
-    let size = fact.datum_type.size_of() as u64;
+    let size = |dim: &TDim| dim.as_i64().map_or(0, |dim| dim.max(0) as u64);
+    // The shape of packed matrices is that of the batch.
+    let matrix = match fact.exotic_fact() {
+        Some(exotic) => {
+            if let Some(packed) = exotic.downcast_ref::<PackedExoticFact>() {
+                (packed.k as u64).saturating_mul(size(&packed.mn))
+            } else if let Some(packed) = exotic.downcast_ref::<DynPackedExoticFact>() {
+                size(&packed.k).saturating_mul(size(&packed.mn))
+            } else {
+                1
+            }
+        }
+        None => 1,
+    };
     let Some(shape) = fact.shape.as_concrete() else { return 0 };
-    shape.iter().fold(size, |bytes, dim| bytes.saturating_mul(*dim as u64))
+    let element = matrix.saturating_mul(fact.datum_type.size_of() as u64);
+    shape.iter().fold(element, |bytes, dim| bytes.saturating_mul(*dim as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_matrices_count_for_each_element_of_the_batch() {
+        let packed = |k: TDim| DynPackedExoticFact { k, mn: 5.to_dim(), packers: vec![] };
+        assert_eq!(bytes(&f32::fact([2, 3])), 24);
+        assert_eq!(bytes(&f32::fact([2]).with_exotic_fact(packed(3.to_dim()))), 2 * 3 * 5 * 4);
+        assert_eq!(bytes(&f64::fact([2]).with_exotic_fact(packed(3.to_dim()))), 2 * 3 * 5 * 8);
+        let scope = SymbolScope::default();
+        assert_eq!(bytes(&f32::fact([2]).with_exotic_fact(packed(scope.sym("s").to_dim()))), 0);
+    }
 }

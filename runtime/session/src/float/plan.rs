@@ -176,8 +176,8 @@ impl FloatModel {
         let dtypes = self.inputs.iter().map(|fact| dtype_to_tract(fact.dtype)).collect();
         let names = self.model.graph.inputs.iter();
         let names = names.map(|index| self.model.graph.nodes[*index as usize].name.clone());
-        let (names, operations) = (names.collect(), self.operations(&self.bind(shapes)?));
-        Ok(FloatPlan { names, plan, state, dtypes, input_shapes, operations })
+        let operations = self.operations(&self.bind(shapes)?);
+        Ok(FloatPlan { names: names.collect(), plan, state, dtypes, input_shapes, operations })
     }
 
     fn build(
