@@ -171,6 +171,23 @@ fn inputs_are_not_overwritten() {
         assert_eq!(ran.code, 2);
         assert!(ran.stderr.contains("is also an input"), "{}", ran.stderr);
     }
+    // Data files too, and the samples of a folder, but not other files there.
+    let data = place.at("data.npz");
+    let samples = place.at("samples");
+    fs::create_dir(&samples).unwrap();
+    let (sample, other) = (samples.join("cat.png"), samples.join("old.tack"));
+    for path in [&data, &sample, &other] {
+        fs::write(path, "content").unwrap();
+    }
+    for (calibrate, output, is_input) in
+        [(&data, &data, true), (&samples, &sample, true), (&samples, &other, false)]
+    {
+        let ran =
+            hardtack([&"convert", &model, &"-o", output, &"--int8", &"--calibrate", calibrate]);
+        assert_ne!(ran.code, 0);
+        assert_eq!(ran.stderr.contains("is also an input"), is_input, "{}", ran.stderr);
+        assert_eq!(fs::read_to_string(output).unwrap(), "content");
+    }
     let out = place.at("out.tack");
     let ran = hardtack([&"convert", &model, &"-o", &out, &"--transport", &out]);
     assert!(ran.code == 2 && ran.stderr.contains("is given for two outputs"), "{}", ran.stderr);

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Read as _, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use hardtack_converter::{AtomicFile, WriteError, check_output};
+use hardtack_converter::{AtomicFile, WriteError, check_output, samples};
 
 use super::{print, say_lines, write_out};
 
@@ -16,8 +16,8 @@ pub fn is_stdout(path: &Path) -> bool {
 }
 
 /// Checks the outputs of a command before it starts any work. Each must be a regular file or a new
-/// name in an existing folder; no two may be the same file, and none may be an input or a file in a
-/// folder of inputs.
+/// name in an existing folder; no two may be the same file, and none may be an input or a sample in
+/// a folder of samples.
 ///
 /// # Errors
 /// When an output fails a check. Nothing has been written.
@@ -46,16 +46,23 @@ pub fn check(outputs: &[&Path], inputs: &[&Path], as_json: bool) -> anyhow::Resu
         if files[..index].iter().any(is_there) {
             bail!("{}: is given for two outputs; give a different file for each", path.display());
         }
-        let is_read =
-            |input: &&Path| input.canonicalize().is_ok_and(|input| place.starts_with(input));
-        if inputs.iter().any(is_read) {
+        if inputs.iter().any(|input| reads(input, &place)) {
             bail!("{}: is also an input; give the output another name", path.display());
         }
     }
     Ok(())
 }
 
-/// The folder of a file that does not exist yet, and its name.
+/// Returns whether an input is this file, or a folder with this file among its samples.
+fn reads(input: &Path, file: &Path) -> bool {
+    let is_file = |path: &Path| path.canonicalize().is_ok_and(|path| path == file);
+    match input.is_dir() {
+        true => samples::files(input).is_ok_and(|files| files.iter().any(|path| is_file(path))),
+        false => is_file(input),
+    }
+}
+
+/// Returns the folder of a file that does not exist yet, and its name.
 fn new_place(path: &Path) -> (PathBuf, Option<&OsStr>) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
