@@ -129,7 +129,6 @@ const CYCLES: &[(&str, &[&[&str]])] = &[
             // The table of operators, and how each is loaded and saved.
             &["float::load", "float::translate", "float::save"],
             &["float::custom_ops::branch", "float::custom_ops::nested"],
-            &["floating", "session"],
         ],
     ),
     ("runtime/transport", &[&["prior", "weights"]]),

@@ -1,9 +1,11 @@
-//! Matches the inputs and outputs that a caller gives with those of a model.
+//! Matches the inputs and outputs of a model with those that a caller gives, and with its graph.
 
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::Graph;
 use hardtack_bundle::manifest::MAX_PORTS;
 
 use crate::error::Role;
-use crate::port::{Extent, Port};
+use crate::port::{Extent, Port, Ports};
 use crate::{Error, Tensor};
 
 /// One optional value for each input, or each output, of a model.
@@ -165,4 +167,50 @@ mod tests {
         assert_eq!(shape(&[], 1), Some(vec![]));
         assert_eq!(shape(&[None, Some(usize::MAX), Some(2)], 8), None);
     }
+}
+
+/// Checks that the inputs and outputs match those of a graph, that their names are unique and that
+/// each state joins an input and an output of the same type.
+pub(crate) fn check(ports: &Ports, graph: &Graph) -> Result<(), Error> {
+    let misfit = |problem: String| Err(Error::Manifest { problem });
+    let inputs: Vec<_> = graph
+        .inputs
+        .iter()
+        .filter_map(|input| graph.nodes.get(*input as usize)?.outputs.first())
+        .collect();
+    let fact = |outlet: &hardtack_bundle::graph::Outlet| {
+        graph.nodes.get(outlet.node as usize)?.outputs.get(outlet.slot as usize)
+    };
+    let outputs: Vec<_> = graph.outputs.iter().filter_map(fact).collect();
+    for (role, ports, facts) in
+        [(Role::Input, &ports.inputs, inputs), (Role::Output, &ports.outputs, outputs)]
+    {
+        if ports.len() != facts.len() || ports.len() > MAX_PORTS {
+            let (listed, held) = (ports.len(), facts.len());
+            return misfit(format!("it lists {listed} {role}s, but the graph has {held}"));
+        }
+        for (index, (port, fact)) in ports.iter().zip(facts).enumerate() {
+            let fits = |(extent, dim): (&Extent, &hardtack_bundle::graph::Dim)| match extent {
+                Extent::Fixed(size) => dim.value().is_none_or(|value| value == *size as i64),
+                Extent::Named(_) => dim.value().is_none(),
+            };
+            let same = port.dtype == fact.dtype
+                && port.dtype != DType::Dim
+                && port.shape.len() == fact.shape.len()
+                && port.shape.iter().zip(&fact.shape).all(fits);
+            if !same {
+                return misfit(format!("{role} {port} has a different type or shape in the graph"));
+            }
+            if ports[..index].iter().any(|other| other.name == port.name) {
+                return misfit(format!("two {role}s are named {:?}", port.name));
+            }
+        }
+    }
+    for state in &ports.states {
+        let pair = (ports.inputs.get(state.input), ports.outputs.get(state.output));
+        if !matches!(pair, (Some(input), Some(output)) if input.dtype == output.dtype) {
+            return misfit("a state must join an input and an output of the same type".into());
+        }
+    }
+    Ok(())
 }

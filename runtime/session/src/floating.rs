@@ -8,8 +8,7 @@ use crate::float::{FloatModel, FloatPlan};
 use crate::limits::Control;
 use crate::port::Ports;
 use crate::profile::OperationTime;
-use crate::session::fillable;
-use crate::state::{StatePolicy, States};
+use crate::state::{StatePolicy, States, fillable};
 use crate::{Error, Limits, Model, Tensor};
 
 /// The maximum number of plans that are kept.

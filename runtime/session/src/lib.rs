@@ -38,6 +38,7 @@ pub mod float;
 mod floating;
 pub mod golden;
 mod integer;
+mod integer_run;
 mod limits;
 mod map;
 pub mod measure;

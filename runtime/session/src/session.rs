@@ -1,13 +1,9 @@
 //! A session: a model loaded for this machine, with its arena and state.
 
-use std::array;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::Graph;
-use hardtack_bundle::manifest::MAX_PORTS;
-use hardtack_engine::{NoHook, Observer};
+use hardtack_engine::NoHook;
 use hardtack_kernels::Isa;
 
 use crate::backend::Backend;
@@ -16,10 +12,11 @@ use crate::error::Role;
 #[cfg(feature = "float")]
 use crate::floating::FloatRunner;
 use crate::integer::{Integer, expect_length};
+use crate::integer_run::IntegerRun;
 use crate::limits::{Canceller, Control, Limits};
-use crate::port::{Extent, Port, Ports};
-use crate::profile::{OperationTime, Stopwatch};
-use crate::state::{StatePolicy, States, zeros};
+use crate::port::{Port, Ports};
+use crate::profile::OperationTime;
+use crate::state::{StatePolicy, States};
 use crate::{Bundle, Error, Model, Outputs, Tensor, View, ViewMut};
 
 /// Options of a [`Session`].
@@ -165,7 +162,7 @@ impl Session {
         prepared: bool,
         options: SessionOptions,
     ) -> Result<Session, Error> {
-        check(&ports, &model.graph)?;
+        binding::check(&ports, &model.graph)?;
         let backend = Backend::new(options.isa, options.threads)?;
         let runner = match Integer::new(model, &ports, &options.limits, &backend)? {
             Ok(integer) => Runner::Integer(Box::new(integer), vec![None; ports.outputs.len()]),
@@ -499,143 +496,6 @@ impl Session {
     }
 }
 
-/// One inference of a model that is a single integer program.
-struct IntegerRun<'s> {
-    integer: &'s mut Integer,
-    spare: &'s mut [Option<Tensor>],
-    ports: &'s Ports,
-    states: &'s mut States,
-    state_policy: StatePolicy,
-    control: Control,
-}
-
-impl<'s> IntegerRun<'s> {
-    fn run_tensors(
-        self,
-        given: &Slots<&Tensor>,
-        times: Option<&mut Vec<OperationTime>>,
-    ) -> Result<(Vec<Tensor>, usize), Error> {
-        let ports = self.ports;
-        self.require(given)?;
-        let shapes: Vec<_> =
-            given[..ports.inputs.len()].iter().map(|tensor| tensor.map(Tensor::shape)).collect();
-        let shapes = self.integer.output_shapes(ports, &shapes)?;
-        let given = array::from_fn(|index| given[index].and_then(View::of));
-        let samples = self.check_lengths(&given, &shapes)?;
-        let pairs = ports.outputs.iter().zip(&shapes);
-        let mut outputs: Vec<Tensor> =
-            pairs.map(|(port, shape)| zeros(port, shape)).collect::<Result<_, _>>()?;
-        let mut tensors = outputs.iter_mut();
-        let wanted = array::from_fn(|_| tensors.next().and_then(ViewMut::of));
-        match times {
-            None => self.run(given, wanted, &mut NoHook)?,
-            Some(times) => {
-                let mut stopwatch = Stopwatch::default();
-                let mut operations: Vec<OperationTime> = self
-                    .integer
-                    .step_kinds()
-                    .enumerate()
-                    .map(|(index, kind)| OperationTime {
-                        name: self.integer.step_name(index).to_owned(),
-                        operator: kind.into(),
-                        duration: Duration::ZERO,
-                        products: self.integer.products(index),
-                    })
-                    .collect();
-                self.run(given, wanted, &mut stopwatch)?;
-                for (operation, duration) in operations.iter_mut().zip(stopwatch.times()) {
-                    operation.duration = duration;
-                }
-                times.append(&mut operations);
-            }
-        }
-        Ok((outputs, samples))
-    }
-
-    /// Checks that outputs of these shapes have the number of elements that the program writes.
-    /// Called before they are allocated. Returns the number of samples.
-    fn check_lengths(
-        &self,
-        given: &Slots<View<'_>>,
-        shapes: &[Vec<usize>],
-    ) -> Result<usize, Error> {
-        let samples = self.integer.samples(self.ports, given)?;
-        for (index, (port, shape)) in self.ports.outputs.iter().zip(shapes).enumerate() {
-            let expected = samples.saturating_mul(self.integer.output_elements(index));
-            let stated = shape.iter().fold(1, |all: usize, size| all.saturating_mul(*size));
-            expect_length(Role::Output, port, expected, stated)?;
-        }
-        Ok(samples)
-    }
-
-    /// Checks that every input that the program reads is given or can be filled from a state.
-    fn require<T>(&self, given: &Slots<T>) -> Result<(), Error> {
-        for (index, port) in self.ports.inputs.iter().enumerate() {
-            if given[index].is_none() && self.integer.input_elements(index).is_some() {
-                fillable(self.ports, index, port, self.state_policy)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn run(
-        self,
-        given: Slots<View<'_>>,
-        mut wanted: Slots<ViewMut<'s>>,
-        observer: &mut impl Observer,
-    ) -> Result<(), Error> {
-        let IntegerRun { integer, spare, ports, states, state_policy, control } = self;
-        let samples = integer.samples(ports, &given)?;
-        for (index, (port, view)) in ports.inputs.iter().zip(&given).enumerate() {
-            let (None, Some(elements)) = (view, integer.input_elements(index)) else { continue };
-            if let Some(state) = ports.state_of_input(index) {
-                states.prepare(state, port, &[samples.saturating_mul(elements)], state_policy)?;
-            }
-        }
-        for (index, (port, spare)) in ports.outputs.iter().zip(spare).enumerate() {
-            let elements = samples.saturating_mul(integer.output_elements(index));
-            match &wanted[index] {
-                Some(view) => expect_length(Role::Output, port, elements, view.len())?,
-                None => {
-                    if spare.as_ref().is_none_or(|spare| spare.len() != elements) {
-                        *spare = Some(zeros(port, &[elements])?);
-                    }
-                    wanted[index] = spare.as_mut().and_then(ViewMut::of);
-                }
-            }
-        }
-        {
-            let view = |index: usize| {
-                let state = || View::of(states.tensor(ports.state_of_input(index)?)?);
-                given[index].or_else(state)
-            };
-            let inputs: Slots<View<'_>> = array::from_fn(view);
-            integer.run(samples, &inputs, &mut wanted, &control, observer)?;
-        }
-        if state_policy == StatePolicy::Kept {
-            states.keep_views(ports, &wanted);
-        }
-        Ok(())
-    }
-}
-
-/// Returns the index of the state that fills an input which the caller omitted.
-pub(crate) fn fillable(
-    ports: &Ports,
-    input: usize,
-    port: &Port,
-    state_policy: StatePolicy,
-) -> Result<usize, Error> {
-    match (ports.state_of_input(input), state_policy) {
-        (None, _) => Err(binding::missing(Role::Input, port, "")),
-        (Some(_), StatePolicy::Refused) => {
-            let hint = "; it is a state: pass it, or set `SessionOptions::keep_state`";
-            Err(binding::missing(Role::Input, port, hint))
-        }
-        (Some(state), _) => Ok(state),
-    }
-}
-
 fn check_types<T>(
     role: Role,
     ports: &[Port],
@@ -646,52 +506,6 @@ fn check_types<T>(
         if let Some(given) = value.as_ref().map(&dtype).filter(|dtype| *dtype != port.dtype) {
             let (name, expected) = (port.name.clone(), port.dtype);
             return Err(Error::DType { role, name, expected, given });
-        }
-    }
-    Ok(())
-}
-
-/// Checks that the inputs and outputs match those of a graph, that their names are unique and that
-/// each state joins an input and an output of the same type.
-fn check(ports: &Ports, graph: &Graph) -> Result<(), Error> {
-    let misfit = |problem: String| Err(Error::Manifest { problem });
-    let inputs: Vec<_> = graph
-        .inputs
-        .iter()
-        .filter_map(|input| graph.nodes.get(*input as usize)?.outputs.first())
-        .collect();
-    let fact = |outlet: &hardtack_bundle::graph::Outlet| {
-        graph.nodes.get(outlet.node as usize)?.outputs.get(outlet.slot as usize)
-    };
-    let outputs: Vec<_> = graph.outputs.iter().filter_map(fact).collect();
-    for (role, ports, facts) in
-        [(Role::Input, &ports.inputs, inputs), (Role::Output, &ports.outputs, outputs)]
-    {
-        if ports.len() != facts.len() || ports.len() > MAX_PORTS {
-            let (listed, held) = (ports.len(), facts.len());
-            return misfit(format!("it lists {listed} {role}s, but the graph has {held}"));
-        }
-        for (index, (port, fact)) in ports.iter().zip(facts).enumerate() {
-            let fits = |(extent, dim): (&Extent, &hardtack_bundle::graph::Dim)| match extent {
-                Extent::Fixed(size) => dim.value().is_none_or(|value| value == *size as i64),
-                Extent::Named(_) => dim.value().is_none(),
-            };
-            let same = port.dtype == fact.dtype
-                && port.dtype != DType::Dim
-                && port.shape.len() == fact.shape.len()
-                && port.shape.iter().zip(&fact.shape).all(fits);
-            if !same {
-                return misfit(format!("{role} {port} has a different type or shape in the graph"));
-            }
-            if ports[..index].iter().any(|other| other.name == port.name) {
-                return misfit(format!("two {role}s are named {:?}", port.name));
-            }
-        }
-    }
-    for state in &ports.states {
-        let pair = (ports.inputs.get(state.input), ports.outputs.get(state.output));
-        if !matches!(pair, (Some(input), Some(output)) if input.dtype == output.dtype) {
-            return misfit("a state must join an input and an output of the same type".into());
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The states that a session keeps between inferences.
 
-use crate::binding::Slots;
+use crate::binding::{self, Slots};
+use crate::error::Role;
 use crate::port::{Port, Ports};
 use crate::{Error, Tensor, View, ViewMut};
 
@@ -98,4 +99,21 @@ pub(crate) fn zeros(port: &Port, shape: &[usize]) -> Result<Tensor, Error> {
     let fits = |bytes: u64| Vec::<u8>::new().try_reserve_exact(bytes as usize).is_ok();
     let fits = bytes.is_some_and(|bytes| bytes < FREE || fits(bytes));
     fits.then(|| Tensor::zeros(port.dtype, shape)).flatten().ok_or_else(too_large)
+}
+
+/// Returns the index of the state that fills an input which the caller omitted.
+pub(crate) fn fillable(
+    ports: &Ports,
+    input: usize,
+    port: &Port,
+    state_policy: StatePolicy,
+) -> Result<usize, Error> {
+    match (ports.state_of_input(input), state_policy) {
+        (None, _) => Err(binding::missing(Role::Input, port, "")),
+        (Some(_), StatePolicy::Refused) => {
+            let hint = "; it is a state: pass it, or set `SessionOptions::keep_state`";
+            Err(binding::missing(Role::Input, port, hint))
+        }
+        (Some(state), _) => Ok(state),
+    }
 }
