@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     let features = Spec::read(&examples.join("specs/keyword_features.toml"))?;
     let labels = spec::read_labels(&data.join("labels.txt"))?;
 
-    println!("1. convert   kws_dscnn.onnx → {}", bundle_path.display());
+    println!("1. convert   kws_dscnn.onnx → keywords.tack");
     let options = ConvertOptions {
         int8: true,
         calibration: Some(data.join("calibration.npz")),

@@ -31,15 +31,15 @@ fn supervise(case: &str) {
     let seconds = if case == "hang" { 1 } else { 60 };
     let limits = Limits { memory_bytes: MEMORY, seconds };
     let outputs = vec![std::env::temp_dir().join("model.tack")];
-    let mut heard = Vec::new();
+    let mut events = Vec::new();
     let mut listen = |event: Event<'_>| {
-        heard.push(match event {
+        events.push(match event {
             Event::Text(text) => String::from_utf8_lossy(text).into_owned(),
             event => format!("{event:?}"),
         });
     };
     let ended = guard::supervised(&Supervision { limits, outputs }, &mut listen, || work(case));
-    println!("{:?}\n{}", ended.unwrap(), heard.concat());
+    println!("{:?}\n{}", ended.unwrap(), events.concat());
 }
 
 /// The work of the supervised process.
@@ -92,10 +92,10 @@ fn start(case: &str, folder: &Path) -> Command {
 fn outcome(case: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = start(case, folder.path()).output().unwrap();
-    let (told, words) = (String::from_utf8_lossy(&output.stdout), output.stderr);
-    assert!(output.status.success() && words.is_empty(), "{case}: {told}");
+    let (stdout, words) = (String::from_utf8_lossy(&output.stdout), output.stderr);
+    assert!(output.status.success() && words.is_empty(), "{case}: {stdout}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{case} leaves files");
-    told.into_owned()
+    stdout.into_owned()
 }
 
 fn test() {

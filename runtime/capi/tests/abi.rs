@@ -129,7 +129,7 @@ fn errors_are_reported_and_nothing_is_written() {
         assert_eq!(hardtack_session_run(session, null(), 1), Status::Argument);
         assert_eq!(hardtack_session_run(session, null(), 0), Status::Mismatch);
         let bytes = [0u8; 490];
-        for (given, status, told) in [
+        for (given, status, message) in [
             (tensor(HardtackType::U8, &bytes), Status::Mismatch, "elements of type i8"),
             (tensor(HardtackType::I8, &bytes[..489]), Status::Mismatch, "489 elements"),
             (HardtackTensor { rank: 9, dtype: 2, ..NOTHING }, Status::Argument, "9 dimensions"),
@@ -146,8 +146,8 @@ fn errors_are_reported_and_nothing_is_written() {
                 "no input",
             ),
         ] {
-            assert_eq!(hardtack_session_run(session, &given, 1), status, "{told}: {}", last());
-            assert!(last().contains(told), "{told}: {}", last());
+            assert_eq!(hardtack_session_run(session, &given, 1), status, "{message}: {}", last());
+            assert!(last().contains(message), "{message}: {}", last());
         }
         let mut port = std::mem::zeroed();
         assert_eq!(hardtack_session_input(session, 1, &mut port), Status::Argument);

@@ -34,14 +34,17 @@ fn a_bundle_is_measured() {
 
 #[test]
 fn errors_are_reported() {
-    let (code, _, told) = runner(&["--isa", "z80"], &frozen());
+    let (code, _, message) = runner(&["--isa", "z80"], &frozen());
     assert_eq!(code, Some(2));
-    assert!(told.starts_with("z80 is not an instruction set; use one of avx512vnni"), "{told}");
-    let (code, _, told) = runner(&["--threads", "0"], &frozen());
-    assert_eq!((code, told.trim()), (Some(2), "0 is not a positive integer"));
-    let (code, _, told) = runner(&[], Path::new("absent.tack"));
+    assert!(
+        message.starts_with("z80 is not an instruction set; use one of avx512vnni"),
+        "{message}"
+    );
+    let (code, _, message) = runner(&["--threads", "0"], &frozen());
+    assert_eq!((code, message.trim()), (Some(2), "0 is not a positive integer"));
+    let (code, _, message) = runner(&[], Path::new("absent.tack"));
     assert_eq!(code, Some(1));
-    assert!(told.starts_with("absent.tack: cannot be read"), "{told}");
+    assert!(message.starts_with("absent.tack: cannot be read"), "{message}");
 
     let folder = std::env::temp_dir().join(format!("hardtack-runner-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -50,8 +53,8 @@ fn errors_are_reported() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&damaged, bytes).unwrap();
-    let (code, said, told) = runner(&[], &damaged);
+    let (code, said, message) = runner(&[], &damaged);
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!((code, said.as_str()), (Some(1), ""));
-    assert!(told.contains("damaged.tack"), "{told}");
+    assert!(message.contains("damaged.tack"), "{message}");
 }

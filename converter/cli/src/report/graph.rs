@@ -13,7 +13,7 @@ pub struct Shape {
     /// The text in the box.
     pub label: String,
     /// The tooltip.
-    pub told: String,
+    pub details: String,
     /// The CSS class.
     pub class: &'static str,
     /// The indices of the nodes that it reads.
@@ -87,7 +87,7 @@ pub fn draw(shapes: &[Shape], label: &str) -> String {
             "<g class=\"{}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.0}\" width=\"{:.1}\" \
              height=\"{HEIGHT:.0}\" rx=\"5\"/><text x=\"{:.1}\" y=\"{:.0}\">{}</text></g>",
             shape.class,
-            escaped(&shape.told),
+            escaped(&shape.details),
             place.x - place.width / 2.0,
             top(place),
             place.width,
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     fn shape(label: &str, reads: &[usize]) -> Shape {
-        Shape { label: label.into(), told: label.into(), class: "float", reads: reads.into() }
+        Shape { label: label.into(), details: label.into(), class: "float", reads: reads.into() }
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Latency {
     }
 
     /// Describes how the latency was measured.
-    pub fn told(&self) -> String {
+    pub fn summary(&self) -> String {
         let Measurement { isa, threads, times, .. } = &self.measurement;
         let several = if *threads == 1 { "" } else { "s" };
         format!("median of {} inferences, {isa} on {threads} thread{several}", times.len())
@@ -61,7 +61,7 @@ impl Latency {
              <div class=\"two\">\n<figure><figcaption>Each operation</figcaption>{}</figure>\n\
              <div><h3>By operator</h3>\n{}</div>\n</div>\n<h3>Slowest operations</h3>\n{}",
             self.median(),
-            self.told(),
+            self.summary(),
             total / 1e3,
             plots::bars("time of each operation", ("operation, in execution order", "µs"), &times)?,
             meters(kinds, total),

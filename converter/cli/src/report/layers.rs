@@ -113,7 +113,7 @@ fn step(range: &RangeReport) -> f32 {
     (high.max(0.0) - low.min(0.0)) / (2f32.powi(range.bits as i32) - 1.0)
 }
 
-/// Returns an entry of the definition list.
+/// Returns an entry of the list of terms.
 fn term(name: &str, value: &str) -> String {
     format!("<div><dt>{name}</dt><dd>{value}</dd></div>")
 }

@@ -117,7 +117,7 @@ fn headline(report: &Report, comparison: Option<&Comparison>, latency: &Latency)
     if report.arena_bytes > 0 {
         tile("arena", &bytes(report.arena_bytes), "activations of the integer programs");
     }
-    tile("latency", &format!("{:.3} ms", latency.median()), &latency.told());
+    tile("latency", &format!("{:.3} ms", latency.median()), &latency.summary());
     html += "</div>\n";
     html += &format!("<p class=\"digest\">root digest {}</p>\n", escaped(&report.digest));
     for warning in &report.warnings {

@@ -77,18 +77,18 @@ fn steps(program: &IntegerProgram) -> Vec<Shape> {
         let reads = step.reads().filter_map(|tensor| writers.get(&tensor)).flatten().copied();
         let reads: Vec<usize> = reads.collect();
         let name = program.step_name(index).unwrap_or_default();
-        let told = format!("step {index}, {} {}", step.kind(), plain(name));
+        let details = format!("step {index}, {} {}", step.kind(), plain(name));
         let parts = (step.kind(), step.writes().or_else(|| step.reads().next()));
         let at = match boxes.get(&parts) {
             Some(at) if reads.iter().all(|read| read < at) => {
                 let shape = &mut shapes[*at];
                 shape.reads.extend(reads);
-                shape.told += &format!("\n{told}");
+                shape.details += &format!("\n{details}");
                 counts[*at] += 1;
                 *at
             }
             _ => {
-                shapes.push(Shape { label: step.kind().into(), told, class: "int8", reads });
+                shapes.push(Shape { label: step.kind().into(), details, class: "int8", reads });
                 counts.push(1);
                 shapes.len() - 1
             }
@@ -109,7 +109,7 @@ fn steps(program: &IntegerProgram) -> Vec<Shape> {
 }
 
 /// Returns the tooltip of a node: where it runs, and the reason if it stays in float.
-fn told(node: &GraphNode, reasons: &HashMap<&str, &str>) -> String {
+fn details(node: &GraphNode, reasons: &HashMap<&str, &str>) -> String {
     let place = match (node.program, reasons.get(node.name.as_str())) {
         (Some(program), _) => format!("integer program {program}"),
         (None, Some(reason)) => format!("float: {reason}"),
@@ -140,9 +140,9 @@ fn before(report: &Report) -> Vec<Shape> {
     let groups = chains(&report.graph, one_by_one);
     shapes(&report.graph, &groups, |members| {
         let nodes = || members.iter().map(|index| &report.graph[*index]);
-        let told: Vec<String> = nodes().map(|node| told(node, &reasons)).collect();
+        let details: Vec<String> = nodes().map(|node| details(node, &reasons)).collect();
         let names: Vec<&str> = nodes().map(|node| node.operator.as_str()).collect();
-        (names.join(" · "), told.join("\n"))
+        (names.join(" · "), details.join("\n"))
     })
 }
 
@@ -155,13 +155,13 @@ fn after(report: &Report) -> Vec<Shape> {
     });
     shapes(&report.graph, &groups, |members| {
         let nodes = || members.iter().map(|index| &report.graph[*index]);
-        let told: Vec<String> = nodes().map(|node| told(node, &reasons)).collect();
+        let details: Vec<String> = nodes().map(|node| details(node, &reasons)).collect();
         let names: Vec<&str> = nodes().map(|node| node.operator.as_str()).collect();
         match report.graph[members[0]].program {
             Some(program) => {
-                (format!("program {program} · {} ops", members.len()), told.join("\n"))
+                (format!("program {program} · {} ops", members.len()), details.join("\n"))
             }
-            None => (names.join(" · "), told.join("\n")),
+            None => (names.join(" · "), details.join("\n")),
         }
     })
 }
@@ -221,13 +221,13 @@ fn shapes(
         // Programs and float chains feed each other in one direction only.
         let at = left.iter().position(ready).unwrap_or(0);
         let group = left.remove(at);
-        let (mut text, told) = label(&members[&group]);
+        let (mut text, details) = label(&members[&group]);
         if text.chars().count() > LABEL {
             text = text.chars().take(LABEL - 1).chain(['…']).collect();
         }
         let reads = reads(group).iter().filter_map(|read| places.get(read).copied()).collect();
         places.insert(group, shapes.len());
-        shapes.push(Shape { label: text, told, class: class(&graph[group]), reads });
+        shapes.push(Shape { label: text, details, class: class(&graph[group]), reads });
     }
     shapes
 }
@@ -254,15 +254,15 @@ mod tests {
         let labels = |shapes: Vec<Shape>| -> Vec<String> {
             shapes.into_iter().map(|shape| shape.label).collect()
         };
-        let told = |members: &[usize]| {
+        let details = |members: &[usize]| {
             let names: Vec<&str> = members.iter().map(|i| graph[*i].operator.as_str()).collect();
             (names.join("+"), String::new())
         };
         let each = chains(&graph, |index| (class(&graph[index]), None));
-        let shown = labels(shapes(&graph, &each, told));
+        let shown = labels(shapes(&graph, &each, details));
         assert_eq!(shown, ["Input", "Conv+Maximum", "TopK+Cast", "Conv"]);
         let whole = chains(&graph, |index| (class(&graph[index]), graph[index].program));
-        let shown = shapes(&graph, &whole, told);
+        let shown = shapes(&graph, &whole, details);
         assert_eq!(shown[2].reads, [1]);
         assert_eq!(labels(shown), ["Input", "Conv+Maximum+Conv", "TopK+Cast"]);
     }

@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn axes_have_short_numbers() {
-        let told = [0.0, 0.125, 12.0, 2500.0, 1e4, 3e6, -0.001].map(|value| short(&value));
-        assert_eq!(told, ["0", "0.125", "12", "2500", "10k", "3M", "-1e-3"]);
+        let texts = [0.0, 0.125, 12.0, 2500.0, 1e4, 3e6, -0.001].map(|value| short(&value));
+        assert_eq!(texts, ["0", "0.125", "12", "2500", "10k", "3M", "-1e-3"]);
         assert_eq!([power(&2.0), power(&0.5), power(&-0.3)], ["100", "", ""]);
     }
 

@@ -11,7 +11,7 @@ use crate::output::plain;
 use crate::support::labeled::{self, Found, Sample, Truth};
 
 /// The maximum number of changed samples in the text report.
-const TOLD: usize = 10;
+const MOST_LISTED: usize = 10;
 
 /// The results of the float model on labeled data.
 pub struct Baseline {
@@ -225,13 +225,13 @@ impl Comparison {
             self.count(Change::Lost),
             self.count(Change::Other),
         );
-        for Changed { sample, change, truth, float, bundle } in changed.iter().take(TOLD) {
+        for Changed { sample, change, truth, float, bundle } in changed.iter().take(MOST_LISTED) {
             let change = change.name();
             let line = format!("{sample}: label {truth}, float {float}, bundle {bundle}");
             text += &format!("  {change:6}  {}\n", plain(&line));
         }
-        if changed.len() > TOLD {
-            text += &format!("  … and {} more (--json lists all)\n", changed.len() - TOLD);
+        if changed.len() > MOST_LISTED {
+            text += &format!("  … and {} more (--json lists all)\n", changed.len() - MOST_LISTED);
         }
         text
     }

@@ -26,7 +26,7 @@ pub fn verify(arguments: &Verify, as_json: bool) -> anyhow::Result<Answer> {
         return refuse(&anyhow::Error::new(error).context(path.display().to_string()));
     }
     match vectors(&bundle, arguments) {
-        Ok(report) => told(&bundle, &report, as_json),
+        Ok(report) => answer(&bundle, &report, as_json),
         Err(error) => refuse(&error.context(path.display().to_string())),
     }
 }
@@ -39,7 +39,7 @@ fn vectors(bundle: &Bundle, arguments: &Verify) -> anyhow::Result<golden::Report
 }
 
 /// Prints the result.
-fn told(bundle: &Bundle, report: &golden::Report, as_json: bool) -> anyhow::Result<Answer> {
+fn answer(bundle: &Bundle, report: &golden::Report, as_json: bool) -> anyhow::Result<Answer> {
     let sections = bundle.container()?.sections().count();
     if as_json {
         let outputs: Vec<_> = report

@@ -100,7 +100,7 @@ impl Remote {
             .spawn()
             .with_context(|| format!("{address}: cannot start {}", way.program()))?;
         let answers = lines(lease.stdout.take().expect("it is a pipe"));
-        let said = heard(lease.stderr.take().expect("it is a pipe"));
+        let said = read_in_background(lease.stderr.take().expect("it is a pipe"));
         let began = Instant::now();
         let answer = || answers.recv_timeout(timeout.saturating_sub(began.elapsed())).ok();
         let (Some(processor), Some(folder)) = (answer(), answer()) else {
@@ -164,8 +164,8 @@ impl Remote {
         let input = input.to_vec();
         // Ignore a closed pipe: the command reports its own error.
         std::thread::spawn(move || drop(stdin.write_all(&input)));
-        let stdout = heard(child.stdout.take().expect("it is a pipe"));
-        let stderr = heard(child.stderr.take().expect("it is a pipe"));
+        let stdout = read_in_background(child.stdout.take().expect("it is a pipe"));
+        let stderr = read_in_background(child.stderr.take().expect("it is a pipe"));
         let began = Instant::now();
         let status = loop {
             if let Some(status) = child.try_wait()? {
@@ -205,7 +205,7 @@ struct Said {
 }
 
 /// Reads a stream in the background, up to [`MAX_OUTPUT`] bytes, and then closes it.
-fn heard(stream: impl Read + Send + 'static) -> Receiver<Said> {
+fn read_in_background(stream: impl Read + Send + 'static) -> Receiver<Said> {
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || {
         let mut bytes = Vec::new();

@@ -119,8 +119,8 @@ pub fn junit(name: &str, measured: &Value, verdict: Option<&Verdict>) -> String 
     let p50 = number(measured, "/latency_ms/p50").unwrap_or(0.0) / 1e3;
     let mut cases = Vec::new();
     if let Some(golden) = measured["golden"].as_str() {
-        let told = word(measured, "/checked");
-        cases.push(("test vectors", 0.0, (golden != "equal").then(|| told.to_owned())));
+        let details = word(measured, "/checked");
+        cases.push(("test vectors", 0.0, (golden != "equal").then(|| details.to_owned())));
     }
     let slower = verdict.filter(|verdict| !verdict.holds()).map(Verdict::sentence);
     cases.push(("latency", p50, slower));
@@ -180,8 +180,8 @@ mod tests {
         let table = markdown("a.tack", &measured, None);
         assert!(table.contains("| pi@board | neon | 1 | 2.500 |"), "{table}");
         assert!(table.contains("❌ test vectors different"), "{table}");
-        let told = text(&measured);
-        assert!(told.contains("600 MHz before, 1500 after of 1500"), "{told}");
-        assert!(told.contains("throttled by heat"), "{told}");
+        let details = text(&measured);
+        assert!(details.contains("600 MHz before, 1500 after of 1500"), "{details}");
+        assert!(details.contains("throttled by heat"), "{details}");
     }
 }
