@@ -11,7 +11,9 @@ use crate::binding::{self, Sizes, Slots, slots};
 use crate::error::Role;
 #[cfg(feature = "float")]
 use crate::floating::FloatRunner;
-use crate::integer::{Integer, expect_length};
+use crate::integer::Integer;
+#[cfg(feature = "float")]
+use crate::integer::expect_length;
 use crate::integer_run::IntegerRun;
 use crate::limits::{Canceller, Control, Limits};
 use crate::port::{Port, Ports};
