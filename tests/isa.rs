@@ -6,7 +6,8 @@ mod shared;
 
 use std::path::Path;
 
-use hardtack::{Bundle, Isa, Outputs, Packing, Session, SessionOptions};
+use hardtack::internal::Packing;
+use hardtack::{Bundle, Isa, Outputs, Session, SessionOptions};
 use hardtack_converter::Int16;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{NoProgress, convert};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use hardtack::Tensor;
 use hardtack::float::{FloatModel, ObservedPlan};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack_bundle::graph::{Operator, ValueId};
 
 use crate::error::Error;
 use crate::offloaded_model::ModelSource;
@@ -13,10 +13,10 @@ use crate::offloaded_model::ModelSource;
 /// A float model with the observed values as its outputs.
 pub(crate) struct Observer<'m> {
     model: &'m dyn ModelSource,
-    observed: Vec<Outlet>,
-    inputs: Vec<Outlet>,
+    observed: Vec<ValueId>,
+    inputs: Vec<ValueId>,
     /// The subset of `observed` that is reported; `None` reports all.
-    only: Option<HashSet<Outlet>>,
+    only: Option<HashSet<ValueId>>,
     plan: Option<ObservedPlan>,
 }
 
@@ -25,18 +25,18 @@ impl<'m> Observer<'m> {
     /// weights are loaded only while a plan is made.
     pub(crate) fn new(
         model: &'m dyn ModelSource,
-        outlets: impl IntoIterator<Item = Outlet>,
+        value_ids: impl IntoIterator<Item = ValueId>,
     ) -> Observer<'m> {
         let graph = model.graph();
-        let mut observed: Vec<Outlet> = outlets.into_iter().collect();
+        let mut observed: Vec<ValueId> = value_ids.into_iter().collect();
         observed.sort();
         observed.dedup();
-        observed.retain(|outlet| {
-            let node = &graph.nodes[outlet.node as usize];
-            node.outputs[outlet.slot as usize].dtype == DType::F32
+        observed.retain(|value_id| {
+            let node = &graph.nodes[value_id.node as usize];
+            node.outputs[value_id.output as usize].dtype == DType::F32
                 && !matches!(node.operator, Operator::Input | Operator::Constant(_))
         });
-        let inputs = graph.inputs.iter().map(|node| Outlet { node: *node, slot: 0 }).collect();
+        let inputs = graph.inputs.iter().map(|node| ValueId { node: *node, output: 0 }).collect();
         Observer { model, observed, inputs, only: None, plan: None }
     }
 
@@ -62,7 +62,7 @@ impl<'m> Observer<'m> {
     pub(crate) fn run(
         &mut self,
         sample: &[Tensor],
-        mut observe: impl FnMut(Outlet, &[usize], &[f32]),
+        mut observe: impl FnMut(ValueId, &[usize], &[f32]),
     ) -> Result<(), Error> {
         let shapes: Vec<&[usize]> = sample.iter().map(Tensor::shape).collect();
         let planned = self.plan.take().filter(|plan| plan.input_shapes() == shapes);
@@ -87,12 +87,13 @@ impl<'m> Observer<'m> {
     pub(crate) fn values(
         &mut self,
         sample: &[Tensor],
-        wanted: impl Fn(Outlet) -> bool,
-    ) -> Result<HashMap<Outlet, Tensor>, Error> {
+        wanted: impl Fn(ValueId) -> bool,
+    ) -> Result<HashMap<ValueId, Tensor>, Error> {
         let mut values = HashMap::new();
-        self.run(sample, |outlet, shape, elements| {
-            if wanted(outlet) {
-                values.extend(Tensor::new(shape, elements.to_vec()).map(|tensor| (outlet, tensor)));
+        self.run(sample, |value_id, shape, elements| {
+            if wanted(value_id) {
+                values
+                    .extend(Tensor::new(shape, elements.to_vec()).map(|tensor| (value_id, tensor)));
             }
         })?;
         Ok(values)
@@ -100,8 +101,8 @@ impl<'m> Observer<'m> {
 
     /// Restricts the observer to these values, and runs only the parts of the model that they need.
     /// The values stay bit-exact, as tract optimizes the model for all originally observed values.
-    pub(crate) fn only(&mut self, outlets: HashSet<Outlet>) {
-        self.only = Some(outlets);
+    pub(crate) fn only(&mut self, value_ids: HashSet<ValueId>) {
+        self.only = Some(value_ids);
         self.unload();
     }
 

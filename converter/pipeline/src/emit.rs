@@ -1,6 +1,7 @@
 //! The emit stage: writes a model and its metadata as a bundle.
 
-use hardtack::{Constant, Model, Tensor, family_of};
+use hardtack::Tensor;
+use hardtack::internal::{Constant, Model, family_of};
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
 use hardtack_bundle::graph::{Dim, Graph};
 use hardtack_bundle::manifest::{self, Entry, Figure, Manifest, Provenance, State};

@@ -41,7 +41,7 @@ pub(crate) fn check(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(), Error> {
 mod tests {
     use hardtack_bundle::DType;
     use hardtack_bundle::graph::{
-        Dim, Einsum, Operator, Outlet, Scan, ScanInput, ScanOutput, ScanSlice, Unary,
+        Dim, Einsum, Operator, Scan, ScanInput, ScanOutput, ScanSlice, Unary, ValueId,
     };
 
     use super::*;
@@ -112,7 +112,7 @@ mod tests {
         let step = body.unary(Unary::Exp, &step);
         let mut model = net.finish(&[&y]);
         model.graph.bodies = vec![body.finish(&[&step]).graph];
-        model.graph.nodes[y.outlet.node as usize].operator = Operator::Scan(scan);
+        model.graph.nodes[y.value_id.node as usize].operator = Operator::Scan(scan);
         assert_eq!(costs(&model.graph, &[]), [100 * 8 + 800]);
     }
 
@@ -123,8 +123,8 @@ mod tests {
         let y = net.unary(Unary::Exp, &x);
         let mut graph = net.finish(&[&y]).graph;
         graph.symbols = vec!["batch".into()];
-        for outlet in [x.outlet, y.outlet] {
-            let Outlet { node, slot } = outlet;
+        for value_id in [x.value_id, y.value_id] {
+            let ValueId { node, output: slot } = value_id;
             graph.nodes[node as usize].outputs[slot as usize].shape[0] = Dim::symbol(0);
         }
         assert_eq!(costs(&graph, &[vec![50, 8]]), [400]);

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use hardtack::{Constant, Model, Program};
+use hardtack::internal::{Constant, Model, Program};
 use hardtack_bundle::graph::{Graph, Operator};
 
 use crate::error::Error;

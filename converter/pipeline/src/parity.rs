@@ -1,7 +1,8 @@
 //! Compares the outputs of two models.
 
 use hardtack::float::FloatModel;
-use hardtack::{Constant, Data, Tensor};
+use hardtack::internal::Constant;
+use hardtack::{Data, Tensor};
 
 use crate::error::Error;
 use crate::model_limits;

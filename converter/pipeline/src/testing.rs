@@ -1,6 +1,7 @@
 //! Builds small graphs for tests.
 
-use hardtack::{Constant, Model, Tensor};
+use hardtack::Tensor;
+use hardtack::internal::{Constant, Model};
 use hardtack_bundle::DType;
 use hardtack_bundle::golden::Generator;
 use hardtack_bundle::graph::*;
@@ -26,7 +27,7 @@ pub(crate) struct Net {
 /// A value of the graph, with its shape.
 #[derive(Clone)]
 pub(crate) struct Value {
-    pub(crate) outlet: Outlet,
+    pub(crate) value_id: ValueId,
     pub(crate) shape: Vec<usize>,
 }
 
@@ -39,16 +40,16 @@ impl Net {
         let name = format!("input{}", self.rewriter.model.graph.inputs.len());
         let node =
             Node { name, operator: Operator::Input, inputs: vec![], outputs: vec![fact(shape)] };
-        let outlet = self.rewriter.add(node);
-        self.rewriter.model.graph.inputs.push(outlet.node);
-        Value { outlet, shape: shape.into() }
+        let value_id = self.rewriter.add(node);
+        self.rewriter.model.graph.inputs.push(value_id.node);
+        Value { value_id, shape: shape.into() }
     }
 
     pub(crate) fn constant(&mut self, tensor: Tensor) -> Value {
         let shape = tensor.shape().to_vec();
         let name = format!("constant{}", self.rewriter.model.graph.nodes.len());
-        let outlet = self.rewriter.add_constant(name, Constant::Tensor(tensor.into()));
-        Value { outlet, shape }
+        let value_id = self.rewriter.add_constant(name, Constant::Tensor(tensor.into()));
+        Value { value_id, shape }
     }
 
     pub(crate) fn noise(&mut self, shape: &[usize]) -> Value {
@@ -62,9 +63,10 @@ impl Net {
 
     pub(crate) fn node(&mut self, operator: Operator, inputs: &[&Value], shape: &[usize]) -> Value {
         let name = format!("{}{}", operator.name(), self.rewriter.model.graph.nodes.len());
-        let inputs = inputs.iter().map(|value| value.outlet).collect();
-        let outlet = self.rewriter.add(Node { name, operator, inputs, outputs: vec![fact(shape)] });
-        Value { outlet, shape: shape.into() }
+        let inputs = inputs.iter().map(|value| value.value_id).collect();
+        let value_id =
+            self.rewriter.add(Node { name, operator, inputs, outputs: vec![fact(shape)] });
+        Value { value_id, shape: shape.into() }
     }
 
     pub(crate) fn binary(&mut self, kind: Binary, a: &Value, b: &Value) -> Value {
@@ -112,7 +114,7 @@ impl Net {
 
     pub(crate) fn finish(mut self, outputs: &[&Value]) -> Model {
         let graph = &mut self.rewriter.model.graph;
-        graph.outputs = outputs.iter().map(|value| value.outlet).collect();
+        graph.outputs = outputs.iter().map(|value| value.value_id).collect();
         graph.output_names = (0..outputs.len()).map(|index| format!("output{index}")).collect();
         self.rewriter.finish()
     }

@@ -80,7 +80,7 @@ fn operator_mut(graph: &mut Graph, id: u16) -> &mut Node {
 fn inconsistent_graphs_are_rejected() {
     let cases: &[(&str, Damage)] = &[
         ("a later input", |g| g.nodes[1].inputs[0].node = 1),
-        ("an unknown slot", |g| g.nodes[1].inputs[0].slot = 1),
+        ("an unknown output", |g| g.nodes[1].inputs[0].output = 1),
         ("an input that is none", |g| g.inputs[0] = 1),
         ("an input beyond the nodes", |g| g.inputs[0] = u32::MAX),
         ("an output beyond the nodes", |g| g.outputs[0].node = u32::MAX),
@@ -118,7 +118,7 @@ fn inconsistent_graphs_are_rejected() {
             Operator::Scan(scan) => scan.inputs.push(ScanInput::Full),
             _ => unreachable!(),
         }),
-        ("a scan with an unknown slot", |g| match &mut operator_mut(g, 70).operator {
+        ("a scan with an unknown output", |g| match &mut operator_mut(g, 70).operator {
             Operator::Scan(scan) => scan.outputs[0].last_value = Some(1),
             _ => unreachable!(),
         }),
@@ -214,12 +214,12 @@ fn graphs() -> impl Strategy<Value = Graph> {
         graph.nodes.truncate(1);
         graph.bodies.clear();
         for (name, operator, input, outputs) in drawn {
-            let input = Outlet { node: input.index(graph.nodes.len()) as u32, slot: 0 };
+            let input = ValueId { node: input.index(graph.nodes.len()) as u32, output: 0 };
             let operator = operators[operator.index(operators.len())].clone();
             graph.nodes.push(Node { name, operator, inputs: vec![input], outputs });
         }
         let last = graph.nodes.len() as u32 - 1;
-        graph.outputs = vec![Outlet { node: last, slot: 0 }];
+        graph.outputs = vec![ValueId { node: last, output: 0 }];
         graph.output_names.truncate(1);
         graph.nodes.last_mut().unwrap().operator = Operator::Tile(tile);
         graph

@@ -23,7 +23,7 @@ pub(crate) fn program(code: &[u8], weights: Section<'_>) -> Result<Header, Progr
         return Err(ProgramError::Arena(header.arena_bytes));
     }
     weights.check_length(header.weights_bytes)?;
-    let mut checker = Checker { code, section: weights, layers: [None; Strip::SHARES] };
+    let mut checker = Checker { code, section: weights, layers: [None; RowTile::LONGEST_REUSE] };
     for id in 0..header.tensors {
         checker
             .tensor_record(id)
@@ -72,7 +72,7 @@ struct Checker<'a> {
     code: Code<'a>,
     section: Section<'a>,
     /// The last convolutions and row tiles, the most recent first.
-    layers: [Option<Layer>; Strip::SHARES],
+    layers: [Option<Layer>; RowTile::LONGEST_REUSE],
 }
 
 /// Everything that determines the packed weights of a convolution. A row tile can reuse the
@@ -137,11 +137,11 @@ impl<'a> Checker<'a> {
             Step::Dequantize(step) => self.dequantize(step),
             Step::Conv(conv) => {
                 let rows = self.tensor(conv.output)?.height;
-                self.conv(&Strip::whole(*conv, rows), false)
+                self.conv(&RowTile::whole(*conv, rows), false)
             }
-            Step::Strip(strip) => self.conv(strip, false),
+            Step::RowTile(tile) => self.conv(tile, false),
             #[cfg(feature = "sparse")]
-            Step::Sparse(strip) => self.conv(strip, true),
+            Step::Sparse(tile) => self.conv(tile, true),
             Step::Add(step) => {
                 scale(step.scale_a.abs(), TERM_SCALE_BITS)?;
                 scale(step.scale_b.abs(), TERM_SCALE_BITS)?;
@@ -171,7 +171,7 @@ impl<'a> Checker<'a> {
             Step::Move(step) => {
                 let (input, output) = (self.tensor(step.input)?, self.tensor(step.output)?);
                 step.scale.map_or(Ok(()), |value| scale(value, TERM_SCALE_BITS))?;
-                walk(&step.walk, input.elements(), output.elements())
+                copy(&step.copy, input.elements(), output.elements())
             }
             Step::Fill(step) => self.tensor(step.output).map(drop),
             Step::Resize(step) => self.resize(step),
@@ -182,20 +182,20 @@ impl<'a> Checker<'a> {
     fn quantize(&self, step: &Quantize) -> Result<(), Problem> {
         let port = self.code.input(step.port).ok_or(Problem::NoPort(step.port))?;
         ensure(SCALES.contains(&step.inverse_scale), Problem::Scale)?;
-        walk(&step.walk, port.elements, self.tensor(step.output)?.elements())
+        copy(&step.copy, port.elements, self.tensor(step.output)?.elements())
     }
 
     fn dequantize(&self, step: &Dequantize) -> Result<(), Problem> {
         let port = self.code.output(step.port).ok_or(Problem::NoPort(step.port))?;
-        walk(&step.walk, self.tensor(step.input)?.elements(), port.elements)
+        copy(&step.copy, self.tensor(step.input)?.elements(), port.elements)
     }
 
-    fn conv(&mut self, strip: &Strip, sparse: bool) -> Result<(), Problem> {
-        let step = &strip.conv;
+    fn conv(&mut self, tile: &RowTile, sparse: bool) -> Result<(), Problem> {
+        let step = &tile.conv;
         let whole = self.tensor(step.output)?;
-        let input = strip.input(&self.tensor(step.input)?).ok_or(Problem::Rows)?;
-        let output = strip.output(&whole).ok_or(Problem::Rows)?;
-        ensure(strip.skip == 0 || step.window.pad[0] == 0, Problem::Rows)?;
+        let input = tile.input(&self.tensor(step.input)?).ok_or(Problem::Rows)?;
+        let output = tile.output(&whole).ok_or(Problem::Rows)?;
+        ensure(tile.skipped_rows == 0 || step.window.pad[0] == 0, Problem::Rows)?;
         clamp(step.clamp)?;
         window(&step.window, &input, &output)?;
         let (groups, channels) = (step.groups, output.channels);
@@ -214,7 +214,7 @@ impl<'a> Checker<'a> {
         self.span(step.scales, 4 * u64::from(channels))?;
         ensure(step.accumulator_bits <= 32, Problem::Attributes)?;
         let layer = Layer::new(step, &input, channels, sparse);
-        let shared = match strip.shares {
+        let shared = match tile.reuse_weights_of {
             0 => Some(layer),
             back => self.layers.get(usize::from(back) - 1).copied().flatten(),
         };
@@ -229,7 +229,7 @@ impl<'a> Checker<'a> {
                     .all(|value| is_scale(f32::from_bits(value)))
             }
             Section::Packed(packed, cursor) => {
-                let (shape, range) = cursor.conv(strip, input.channels, channels);
+                let (shape, range) = cursor.conv(tile, input.channels, channels);
                 let layer = slice(packed, range).ok_or(Problem::OutsideWeights)?;
                 shape.all_scales(cursor.packing(), layer, is_scale)
             }
@@ -380,20 +380,20 @@ fn clamp(clamp: Clamp) -> Result<(), Problem> {
 
 /// Checks that a strided copy stays within `source` source elements and `target` destination
 /// elements, and copies no more elements than the larger of the two has.
-fn walk(walk: &Walk, source: u32, target: u32) -> Result<(), Problem> {
+fn copy(copy: &CopyLayout, source: u32, target: u32) -> Result<(), Problem> {
     let last = |offset: u32, strides: &[u32; 6]| {
-        walk.dims.iter().zip(strides).try_fold(u64::from(offset), |last, (&dim, &stride)| {
+        copy.dims.iter().zip(strides).try_fold(u64::from(offset), |last, (&dim, &stride)| {
             let along = u64::from(dim.checked_sub(1)?).checked_mul(stride.into())?;
             last.checked_add(along)
         })
     };
     let inside = |last: Option<u64>, size: u32| last.is_some_and(|last| last < size.into());
-    let count = walk.dims.iter().try_fold(1u32, |count, &dim| count.checked_mul(dim));
+    let count = copy.dims.iter().try_fold(1u32, |count, &dim| count.checked_mul(dim));
     ensure(
-        inside(last(walk.source_offset, &walk.source_strides), source)
-            && inside(last(walk.target_offset, &walk.target_strides), target)
+        inside(last(copy.source_offset, &copy.source_strides), source)
+            && inside(last(copy.target_offset, &copy.target_strides), target)
             && count.is_some_and(|count| count <= source.max(target)),
-        Problem::Walk,
+        Problem::CopyLayout,
     )
 }
 

@@ -175,7 +175,7 @@ pub enum Problem {
     Quantization,
     /// A strided copy exceeds its source or destination, or has too many elements.
     #[error("its strided copy exceeds its source or destination")]
-    Walk,
+    CopyLayout,
     /// A table has an entry that is out of range.
     #[error("its table has an entry that is out of range")]
     Table,

@@ -3,7 +3,7 @@
 use hardtack_kernels::{Isa, strided};
 
 use crate::packed;
-use crate::program::{Port, PortType, Step, Tensor, Walk, Window};
+use crate::program::{CopyLayout, Port, PortType, Step, Tensor, Window};
 use crate::{Program, ProgramError};
 
 /// The bytes of a decoded and lowered step, rounded up.
@@ -23,19 +23,20 @@ impl<B: AsRef<[u8]>> Program<B> {
             let kernel = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
             kernel.saturating_mul(output.elements().into())
         };
-        let copied =
-            |walk: &Walk| walk.dims.iter().fold(1, |all: u64, &dim| all.saturating_mul(dim.into()));
-        if let Some(strip) = step.strip(tensor) {
-            let (input, output) = (tensor(strip.conv.input), tensor(strip.conv.output));
-            let rows = Tensor { height: strip.rows, ..output };
-            let depth = u64::from(input.channels / strip.conv.groups);
-            return window(&strip.conv.window, &rows).saturating_mul(depth);
+        let copied = |copy: &CopyLayout| {
+            copy.dims.iter().fold(1, |all: u64, &dim| all.saturating_mul(dim.into()))
+        };
+        if let Some(tile) = step.tile(tensor) {
+            let (input, output) = (tensor(tile.conv.input), tensor(tile.conv.output));
+            let rows = Tensor { height: tile.rows, ..output };
+            let depth = u64::from(input.channels / tile.conv.groups);
+            return window(&tile.conv.window, &rows).saturating_mul(depth);
         }
         match step {
             Step::MaxPool(step) => window(&step.window, &tensor(step.output)),
             Step::AveragePool(step) => window(&step.window, &tensor(step.output)),
-            Step::Quantize(step) => copied(&step.walk),
-            Step::Dequantize(step) => copied(&step.walk),
+            Step::Quantize(step) => copied(&step.copy),
+            Step::Dequantize(step) => copied(&step.copy),
             step => {
                 let named = step.reads().chain(step.writes());
                 named.map(|id| u64::from(tensor(id).elements())).fold(0, u64::saturating_add)

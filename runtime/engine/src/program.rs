@@ -89,15 +89,15 @@ pub struct Port {
 /// Transpose a matrix of 2 × 3 elements:
 ///
 /// ```
-/// use hardtack_engine::program::Walk;
+/// use hardtack_engine::program::CopyLayout;
 ///
-/// let walk = Walk::gather(&[3, 2], 0, &[1, 3]).unwrap();
+/// let walk = CopyLayout::gather(&[3, 2], 0, &[1, 3]).unwrap();
 /// assert_eq!(walk.dims, [1, 1, 1, 1, 3, 2]);
 /// assert_eq!(walk.source_strides[4..], [1, 3]);
 /// assert_eq!(walk.target_strides[4..], [2, 1]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Walk {
+pub struct CopyLayout {
     /// The number of elements along each dimension.
     pub dims: [u32; 6],
     /// The index of the first source element.
@@ -110,7 +110,7 @@ pub struct Walk {
     pub target_strides: [u32; 6],
 }
 
-impl Walk {
+impl CopyLayout {
     /// Copies the first `count` elements of the source to the start of the destination.
     pub const fn contiguous(count: u32) -> Self {
         let strides = [0, 0, 0, 0, 0, 1];
@@ -129,9 +129,9 @@ impl Walk {
     /// Returns `None` for more than six dimensions, for slices of different lengths, and for
     /// sizes that exceed u32.
     pub fn gather(dims: &[u32], source_offset: u32, source_strides: &[u32]) -> Option<Self> {
-        let mut walk = Self { source_offset, ..Self::contiguous(1) };
-        walk.source_strides = [0; 6];
-        walk.target_strides = [0; 6];
+        let mut copy = Self { source_offset, ..Self::contiguous(1) };
+        copy.source_strides = [0; 6];
+        copy.target_strides = [0; 6];
         if dims.len() > 6 || dims.len() != source_strides.len() {
             return None;
         }
@@ -140,14 +140,14 @@ impl Walk {
         for (&dim, &stride) in dims.iter().zip(source_strides).rev() {
             if dim != 1 {
                 let joined = place < 6
-                    && walk.source_strides[place].checked_mul(walk.dims[place]) == Some(stride);
+                    && copy.source_strides[place].checked_mul(copy.dims[place]) == Some(stride);
                 if joined {
-                    walk.dims[place] = walk.dims[place].checked_mul(dim)?;
+                    copy.dims[place] = copy.dims[place].checked_mul(dim)?;
                 } else {
                     place -= 1;
-                    walk.dims[place] = dim;
-                    walk.source_strides[place] = stride;
-                    walk.target_strides[place] = target_stride;
+                    copy.dims[place] = dim;
+                    copy.source_strides[place] = stride;
+                    copy.target_strides[place] = target_stride;
                 }
             }
             target_stride = target_stride.checked_mul(dim)?;
@@ -155,7 +155,7 @@ impl Walk {
         if place == 6 {
             return Some(Self { source_offset, ..Self::contiguous(1) });
         }
-        Some(walk)
+        Some(copy)
     }
 
     /// Returns the copy in the opposite direction: source and destination swapped.
@@ -238,41 +238,42 @@ pub struct Conv {
     pub clamp: Clamp,
 }
 
-/// Attributes of [`Step::Strip`]: a row tile of a convolution. Depth-first execution in row tiles
+/// Attributes of [`Step::RowTile`]: a row tile of a convolution. Depth-first execution in row tiles
 /// keeps only a part of the intermediate tensors in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Strip {
-    /// The convolution. Its window starts at input row `skip`.
+pub struct RowTile {
+    /// The convolution. Its window starts after the skipped input rows.
     pub conv: Conv,
     /// The number of input rows to skip; 0 if the window has padding above.
-    pub skip: u32,
+    pub skipped_rows: u32,
     /// The first output row to compute, and the first row of the residual to add.
-    pub first: u32,
+    pub first_row: u32,
     /// The number of output rows to compute.
     pub rows: u32,
-    /// The distance back to the convolution or row tile whose packed weights this one reuses, at
-    /// most [`Strip::SHARES`]; 0 if it has its own. The n-th convolution before it has distance n.
-    pub shares: u8,
+    /// The distance back to the convolution or row tile whose packed weights this one reuses, at most
+    /// [`RowTile::LONGEST_REUSE`]; 0 if it has its own. The n-th convolution before it has distance
+    /// n.
+    pub reuse_weights_of: u8,
 }
 
-impl Strip {
+impl RowTile {
     /// The largest distance back to a convolution whose packed weights can be reused.
-    pub const SHARES: usize = 8;
+    pub const LONGEST_REUSE: usize = 8;
 
     /// Returns the row tile that covers a whole convolution with `rows` output rows.
     pub(crate) fn whole(conv: Conv, rows: u32) -> Self {
-        Self { conv, skip: 0, first: 0, rows, shares: 0 }
+        Self { conv, skipped_rows: 0, first_row: 0, rows, reuse_weights_of: 0 }
     }
 
     /// Returns the input without the skipped rows, or `None` if no row is left.
     pub(crate) fn input(&self, whole: &Tensor) -> Option<Tensor> {
-        whole.rows(self.skip, whole.height.checked_sub(self.skip)?)
+        whole.rows(self.skipped_rows, whole.height.checked_sub(self.skipped_rows)?)
     }
 
     /// Returns the rows of the output (or residual) that the tile computes, or `None` if the
     /// tensor has fewer rows.
     pub(crate) fn output(&self, whole: &Tensor) -> Option<Tensor> {
-        whole.rows(self.first, self.rows)
+        whole.rows(self.first_row, self.rows)
     }
 }
 
@@ -365,7 +366,7 @@ pub struct Move {
     /// The output tensor, which may be written in part.
     pub output: TensorId,
     /// The strided copy from the input to the output.
-    pub walk: Walk,
+    pub copy: CopyLayout,
     /// The scale of the input divided by the output's, with at most 15 significant bits:
     /// `rne((x − z_in) · scale) + z_out`. `None` copies the integers unchanged.
     pub scale: Option<f32>,
@@ -420,7 +421,7 @@ pub struct Quantize {
     /// The reciprocal of the tensor's scale.
     pub inverse_scale: f32,
     /// The strided copy from the program input to the tensor.
-    pub walk: Walk,
+    pub copy: CopyLayout,
 }
 
 /// Attributes of [`Step::Dequantize`]: `(x − z) · scale`. Integer outputs are copied; 128 is added
@@ -432,7 +433,7 @@ pub struct Dequantize {
     /// The index of the program output.
     pub port: u16,
     /// The strided copy from the tensor to the program output.
-    pub walk: Walk,
+    pub copy: CopyLayout,
 }
 
 /// One operation of a program.
@@ -464,10 +465,10 @@ pub enum Step {
     /// Computes a softmax over channels.
     Softmax(Softmax),
     /// Computes a row tile of a convolution.
-    Strip(Strip),
+    RowTile(RowTile),
     /// Computes a whole convolution or a row tile of one with sparse weights. In the family `mcu`
     /// they have the encoding of [`sparse`](hardtack_kernels::sparse), with one row per output
     /// channel in the order of [`Conv::weights`], without padding. Never depthwise.
     #[cfg(feature = "sparse")]
-    Sparse(Strip),
+    Sparse(RowTile),
 }

@@ -67,7 +67,7 @@ table! {
     10 Fill 1
     11 Resize 1
     12 Softmax 1
-    13 Strip 1
+    13 RowTile 1
     #[cfg(feature = "sparse")] 14 Sparse 1
 }
 
@@ -77,11 +77,11 @@ impl Step {
         let (first, second) = match self {
             Self::Quantize(_) | Self::Fill(_) => (None, None),
             Self::Dequantize(step) => (Some(step.input), None),
-            Self::Conv(conv) | Self::Strip(Strip { conv, .. }) => {
+            Self::Conv(conv) | Self::RowTile(RowTile { conv, .. }) => {
                 (Some(conv.input), conv.residual.map(|residual| residual.tensor))
             }
             #[cfg(feature = "sparse")]
-            Self::Sparse(Strip { conv, .. }) => {
+            Self::Sparse(RowTile { conv, .. }) => {
                 (Some(conv.input), conv.residual.map(|residual| residual.tensor))
             }
             Self::Add(step) => (Some(step.a), Some(step.b)),
@@ -102,7 +102,7 @@ impl Step {
         let conv = |conv: &Conv| [Some(conv.weights), Some(conv.bias), Some(conv.scales)];
         let spans = match self {
             Self::Conv(step) => conv(step),
-            Self::Strip(step) => conv(&step.conv),
+            Self::RowTile(step) => conv(&step.conv),
             #[cfg(feature = "sparse")]
             Self::Sparse(step) => conv(&step.conv),
             Self::Lookup(step) => [Some(step.table), None, None],
@@ -125,9 +125,9 @@ impl Step {
         match self {
             Self::Quantize(step) => Some(step.output),
             Self::Dequantize(_) => None,
-            Self::Conv(conv) | Self::Strip(Strip { conv, .. }) => Some(conv.output),
+            Self::Conv(conv) | Self::RowTile(RowTile { conv, .. }) => Some(conv.output),
             #[cfg(feature = "sparse")]
-            Self::Sparse(Strip { conv, .. }) => Some(conv.output),
+            Self::Sparse(RowTile { conv, .. }) => Some(conv.output),
             Self::Add(step) => Some(step.output),
             Self::Multiply(step) => Some(step.output),
             Self::MaxPool(step) => Some(step.output),
@@ -142,12 +142,12 @@ impl Step {
 
     /// Returns a convolution step as a row tile, which covers all rows for [`Step::Conv`]. `None`
     /// for other steps. `tensor` looks up a tensor.
-    pub(crate) fn strip(&self, tensor: impl Fn(TensorId) -> Tensor) -> Option<Strip> {
+    pub(crate) fn tile(&self, tensor: impl Fn(TensorId) -> Tensor) -> Option<RowTile> {
         match self {
-            Self::Conv(conv) => Some(Strip::whole(*conv, tensor(conv.output).height)),
-            Self::Strip(strip) => Some(*strip),
+            Self::Conv(conv) => Some(RowTile::whole(*conv, tensor(conv.output).height)),
+            Self::RowTile(tile) => Some(*tile),
             #[cfg(feature = "sparse")]
-            Self::Sparse(strip) => Some(*strip),
+            Self::Sparse(tile) => Some(*tile),
             _ => None,
         }
     }

@@ -95,16 +95,16 @@ impl Net<'_> {
             4 => {
                 let output = self.tensor([channels, width, height]);
                 let strides = [1, channels, width * channels];
-                let walk = Walk::gather(&[channels, width, height], 0, &strides).unwrap();
-                self.builder.copy("", input, output, walk).unwrap();
+                let copy = CopyLayout::gather(&[channels, width, height], 0, &strides).unwrap();
+                self.builder.copy("", input, output, copy).unwrap();
             }
             5 => {
                 // Rows of padding above and below: fill first, then write the interior.
                 let output = self.tensor([height + 2, width, channels]);
                 self.builder.fill("", output, 0.3).unwrap();
                 let to = width * channels;
-                let walk = Walk { target_offset: to, ..Walk::contiguous(elements) };
-                self.builder.copy("", input, output, walk).unwrap();
+                let copy = CopyLayout { target_offset: to, ..CopyLayout::contiguous(elements) };
+                self.builder.copy("", input, output, copy).unwrap();
             }
             6 => {
                 let output = self.tensor([1, 1, elements]);
@@ -244,15 +244,15 @@ fn begin(shape: [u32; 3], numbers: &[u32]) -> Net<'_> {
     let x = builder.tensor("x", shape, 0.02, -3);
     // The program input is in CHW order.
     let strides = [width, 1, width * height];
-    let walk = Walk::gather(&shape, 0, &strides).unwrap();
-    builder.quantize("x", port, x, walk).unwrap();
+    let copy = CopyLayout::gather(&shape, 0, &strides).unwrap();
+    builder.quantize("x", port, x, copy).unwrap();
     Net { builder, choices: Choices { numbers, next: 0 }, tensors: vec![(x, shape)] }
 }
 
 fn leave(builder: &mut Builder, (id, shape): (TensorId, [u32; 3])) {
     let elements = shape.iter().product();
     let port = builder.output(PortType::I8, elements);
-    builder.dequantize("y", id, port, Walk::contiguous(elements));
+    builder.dequantize("y", id, port, CopyLayout::contiguous(elements));
 }
 
 fn picture(numbers: &[u32], shape: [u32; 3]) -> Vec<f32> {
@@ -324,7 +324,7 @@ proptest! {
         let input = picture(&numbers, shape);
         let expected = defined(&program, &input);
         let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
-        prop_assert!(program.steps().any(|step| matches!(step, Step::Strip(_))));
+        prop_assert!(program.steps().any(|step| matches!(step, Step::RowTile(_))));
         prop_assert_eq!(&defined(&program, &input), &expected);
         for isa in supported() {
             prop_assert_eq!(&executed(&program, isa, threads, &input), &expected, "{}", isa);

@@ -24,7 +24,7 @@ fn a_tiny_program_matches_the_result_computed_by_hand() {
     let port_out = b.output(PortType::F32, 8);
     let x = b.tensor("x", [2, 2, 1], 0.5, 1);
     let y = b.tensor("y", [2, 2, 2], 0.25, -10);
-    b.quantize("in", port_in, x, Walk::contiguous(4)).unwrap();
+    b.quantize("in", port_in, x, CopyLayout::contiguous(4)).unwrap();
     let layer = Layer {
         input: x,
         output: y,
@@ -37,7 +37,7 @@ fn a_tiny_program_matches_the_result_computed_by_hand() {
         clamp: Clamp { low: -128, high: 9 },
     };
     b.conv("conv", &layer).unwrap();
-    b.dequantize("out", y, port_out, Walk::contiguous(8));
+    b.dequantize("out", y, port_out, CopyLayout::contiguous(8));
     let built = b.finish().unwrap();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
 
@@ -77,15 +77,15 @@ fn all_executors_agree_and_ignore_the_previous_arena_contents() {
     let inputs = &[Input::F32(&input)];
     let define = |leftover: i8| {
         let mut arena = vec![leftover; program.arena_bytes() + 5];
-        let (mut shares, mut image) = ([0.0; 4], [0; 32]);
-        let outputs = &mut [Output::F32(&mut shares), Output::U8(&mut image)];
+        let (mut reuse_weights_of, mut image) = ([0.0; 4], [0; 32]);
+        let outputs = &mut [Output::F32(&mut reuse_weights_of), Output::U8(&mut image)];
         program.run(&ReferenceKernels::SCALAR, &mut arena, inputs, outputs).unwrap();
         assert!(arena[program.arena_bytes()..].iter().all(|&x| x == leftover));
-        (shares, image)
+        (reuse_weights_of, image)
     };
-    let (shares, image) = define(0);
-    assert_eq!((shares, image), define(-77));
-    assert!((shares.iter().sum::<f32>() - 1.0).abs() < 0.02, "{shares:?}");
+    let (reuse_weights_of, image) = define(0);
+    assert_eq!((reuse_weights_of, image), define(-77));
+    assert!((reuse_weights_of.iter().sum::<f32>() - 1.0).abs() < 0.02, "{reuse_weights_of:?}");
     assert!(image.iter().any(|&x| x != image[0]));
 
     for &isa in Isa::ALL {
@@ -107,7 +107,7 @@ fn all_executors_agree_and_ignore_the_previous_arena_contents() {
                 let (mut again, mut image_again) = ([0.0; 4], [0; 32]);
                 let outputs = &mut [Output::F32(&mut again), Output::U8(&mut image_again)];
                 executor.run(&Alone, &mut arena, inputs, outputs).unwrap();
-                assert_eq!((again, image_again), (shares, image), "{isa} {packing:?}");
+                assert_eq!((again, image_again), (reuse_weights_of, image), "{isa} {packing:?}");
                 let beyond = &arena[executor.arena_bytes()..];
                 assert!(beyond.iter().all(|&x| x == leftover));
             }
@@ -142,8 +142,8 @@ fn integer_inputs_and_outputs_are_copied() {
     let ports = [PortType::I8, PortType::U8].map(|kind| (b.input(kind, 3), b.output(kind, 3)));
     for (from, to) in ports {
         let x = b.tensor("x", [1, 1, 3], 0.1, 7);
-        b.quantize("in", from, x, Walk::contiguous(3)).unwrap();
-        b.dequantize("out", x, to, Walk::contiguous(3));
+        b.quantize("in", from, x, CopyLayout::contiguous(3)).unwrap();
+        b.dequantize("out", x, to, CopyLayout::contiguous(3));
     }
     let built = b.finish().unwrap();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
@@ -196,9 +196,9 @@ fn run_rejects_arenas_inputs_and_outputs_that_do_not_fit() {
         program.run(&ReferenceKernels::SCALAR, arena, inputs, outputs)
     };
     let input = [0.0; 48];
-    let (mut shares, mut image) = ([0.0; 4], [0u8; 32]);
+    let (mut reuse_weights_of, mut image) = ([0.0; 4], [0u8; 32]);
     let length = arena.len();
-    let outputs = &mut [Output::F32(&mut shares), Output::U8(&mut image)];
+    let outputs = &mut [Output::F32(&mut reuse_weights_of), Output::U8(&mut image)];
     assert_eq!(
         run(&mut arena[1..], &[Input::F32(&input)], outputs),
         Err(RunError::Arena { needed: length, given: length - 1 })
@@ -276,7 +276,7 @@ fn accumulators_at_the_limit_do_not_overflow() {
     let port_out = b.output(PortType::I8, 1);
     let x = b.tensor("x", [1, 1, depth], 1.0, -128);
     let y = b.tensor("y", [1, 1, 1], 2.0_f32.powi(25), 0);
-    b.quantize("in", port_in, x, Walk::contiguous(depth)).unwrap();
+    b.quantize("in", port_in, x, CopyLayout::contiguous(depth)).unwrap();
     let layer = Layer {
         input: x,
         output: y,
@@ -289,7 +289,7 @@ fn accumulators_at_the_limit_do_not_overflow() {
         clamp: Clamp::FULL,
     };
     b.conv("conv", &layer).unwrap();
-    b.dequantize("out", y, port_out, Walk::contiguous(1));
+    b.dequantize("out", y, port_out, CopyLayout::contiguous(1));
     let built = b.finish().unwrap();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
     let mut arena = vec![0; program.arena_bytes()];

@@ -8,7 +8,7 @@ use hardtack_kernels::strided::Alone;
 use hardtack_kernels::{Isa, ReferenceKernels};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sample::{every_step, sparse, strips};
+use sample::{every_step, row_tiles, sparse};
 
 /// Parses a program and runs it if it is valid. Returns whether it is.
 fn survives(code: &[u8], weights: &[u8]) -> bool {
@@ -76,14 +76,14 @@ fn runs(program: Program<&[u8]>) -> bool {
 
 #[test]
 fn no_single_wrong_byte_causes_a_panic() {
-    for built in [every_step(), strips(), sparse()] {
+    for built in [every_step(), row_tiles(), sparse()] {
         single_bytes(&built.code, &built.weights, survives);
     }
 }
 
 #[test]
 fn no_single_wrong_byte_of_a_packed_program_causes_a_panic() {
-    for built in [every_step(), strips(), sparse()] {
+    for built in [every_step(), row_tiles(), sparse()] {
         let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
         let packed = program.pack(Isa::detect().packing()).unwrap();
         single_bytes(&built.code, packed.bytes(), |code, weights| {
@@ -151,7 +151,7 @@ fn malformed_sparse_weights_are_rejected() {
         .steps()
         .enumerate()
         .find_map(|(index, step)| match step {
-            Step::Sparse(strip) => Some((index as u32, strip.conv)),
+            Step::Sparse(tile) => Some((index as u32, tile.conv)),
             _ => None,
         })
         .unwrap();
@@ -210,7 +210,7 @@ proptest! {
         weight_changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
         program in 0..3,
     ) {
-        let built = [every_step, strips, sparse][program as usize]();
+        let built = [every_step, row_tiles, sparse][program as usize]();
         let (mut code, mut weights) = (built.code, built.weights);
         for (index, value) in changes {
             let index = index.index(code.len());

@@ -36,8 +36,8 @@ mod isa;
 mod operation;
 mod rounding;
 mod scalar;
+mod strided_copy;
 mod table;
-mod walk;
 
 pub use accumulator::{AccumulatorBound, AccumulatorOverflow, prove_accumulator};
 pub use dynamic::{Affine, Ranges};
@@ -52,5 +52,5 @@ pub use rounding::{
     Requantize, SCALE_BITS, TERM_SCALE_BITS, is_significant, round_half_even, round_significant,
 };
 pub use scalar::product;
+pub use strided_copy::StridedCopy;
 pub use table::ReferenceKernels;
-pub use walk::StridedCopy;

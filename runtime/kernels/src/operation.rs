@@ -193,7 +193,7 @@ pub struct Move<'a> {
     /// The input tensor.
     pub input: &'a [i8],
     /// The strided copy from the input to the output.
-    pub walk: StridedCopy,
+    pub copy: StridedCopy,
     /// The scale of the input divided by the output's, with at most 15 significant bits.
     pub scale: Option<f32>,
     /// The zero point of the input.
@@ -265,7 +265,7 @@ pub struct Quantize<'a> {
     /// The float input.
     pub input: &'a [f32],
     /// The strided copy from the input to the output.
-    pub walk: StridedCopy,
+    pub copy: StridedCopy,
     /// The reciprocal of the output's scale.
     pub inverse_scale: f32,
     /// The zero point of the output.
@@ -278,7 +278,7 @@ pub struct Dequantize<'a> {
     /// The input tensor.
     pub input: &'a [i8],
     /// The strided copy from the input to the output.
-    pub walk: StridedCopy,
+    pub copy: StridedCopy,
     /// The scale of the input.
     pub scale: f32,
     /// The zero point of the input.

@@ -224,7 +224,7 @@ fn convolutions_survive_invalid_arguments() {
             let mut weights = Guarded::new(WEIGHTS);
             let weights = weights.bytes();
             weights.fill(0x5a);
-            conv.products();
+            conv.macs();
             let done = attempt((&output, size, channels), |arena| {
                 conv.run(kernels, arena, weights, &parallel);
             })?;
@@ -263,7 +263,7 @@ fn depthwise_convolutions_survive_invalid_arguments() {
             let mut weights = Guarded::new(WEIGHTS);
             let weights = weights.bytes();
             weights.fill(0x5a);
-            conv.products();
+            conv.macs();
             let done = attempt((&output, size, shape.channels), |arena| {
                 conv.run(kernels, arena, weights, &parallel);
             })?;

@@ -7,7 +7,8 @@ use hardtack_engine::{Executor, ProgramError};
 use hardtack_kernels::Isa;
 use hardtack_kernels::strided::{Kernels, Pool};
 
-use crate::{Bytes, Error, Exceeded, Limits, Program};
+use crate::model::Program;
+use crate::{Bytes, Error, Exceeded, Limits};
 
 /// An instruction set and a thread pool.
 #[derive(Debug)]
@@ -90,8 +91,8 @@ impl Backend {
         let kernels = Kernels::for_isa(self.isa)?;
         let measure = || {
             let began = Instant::now();
-            let products = kernels.peak(100_000);
-            products as f64 / began.elapsed().as_secs_f64()
+            let macs = kernels.peak(100_000);
+            macs as f64 / began.elapsed().as_secs_f64()
         };
         // Take the best of 10 measurements: other processes may use the processor for a while.
         (0..10).map(|_| measure()).reduce(f64::max)

@@ -178,8 +178,8 @@ pub(crate) fn check(ports: &Ports, graph: &Graph) -> Result<(), Error> {
         .iter()
         .filter_map(|input| graph.nodes.get(*input as usize)?.outputs.first())
         .collect();
-    let fact = |outlet: &hardtack_bundle::graph::Outlet| {
-        graph.nodes.get(outlet.node as usize)?.outputs.get(outlet.slot as usize)
+    let fact = |value_id: &hardtack_bundle::graph::ValueId| {
+        graph.nodes.get(value_id.node as usize)?.outputs.get(value_id.output as usize)
     };
     let outputs: Vec<_> = graph.outputs.iter().filter_map(fact).collect();
     for (role, ports, facts) in

@@ -11,7 +11,8 @@ use hardtack_bundle::{Digest, Family, Golden, Labels, Manifest, Section, Section
 
 use hardtack_kernels::packed::Packing;
 
-use crate::{Bytes, Error, Program, map};
+use crate::model::Program;
+use crate::{Bytes, Error, map};
 
 /// An open bundle. Clones are cheap and share the bytes, which stay alive as long as a session
 /// created from the bundle needs them.
@@ -348,7 +349,8 @@ impl Bundle {
 /// # Examples
 ///
 /// ```
-/// use hardtack::{Isa, Packing, family_of, packing_of};
+/// use hardtack::Isa;
+/// use hardtack::internal::{Packing, family_of, packing_of};
 ///
 /// let family = family_of(Isa::Avx2.packing());
 /// assert_eq!(family.name(), "x86-ymm");

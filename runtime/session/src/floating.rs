@@ -6,10 +6,11 @@ use crate::backend::Backend;
 use crate::binding::{Sizes, Slots};
 use crate::float::{FloatModel, FloatPlan};
 use crate::limits::Control;
+use crate::model::Model;
 use crate::port::Ports;
 use crate::profile::OperationTime;
 use crate::state::{StatePolicy, States, fillable};
-use crate::{Error, Limits, Model, Tensor};
+use crate::{Error, Limits, Tensor};
 
 /// The maximum number of plans that are kept.
 const PLANS: usize = 8;
@@ -89,7 +90,7 @@ impl FloatRunner {
                     name: node.name,
                     operator: node.operator,
                     duration: node.duration,
-                    products: 0,
+                    macs: 0,
                 }));
                 outputs
             }

@@ -7,7 +7,7 @@ use hardtack_engine::{NoHook, Observer};
 
 use crate::binding::Slots;
 use crate::error::Role;
-use crate::integer::{Integer, expect_length};
+use crate::integer_model::{IntegerModel, expect_length};
 use crate::limits::Control;
 use crate::port::Ports;
 use crate::profile::{OperationTime, Stopwatch};
@@ -16,7 +16,7 @@ use crate::{Error, Tensor, View, ViewMut};
 
 /// One inference of a model that is a single integer program.
 pub(crate) struct IntegerRun<'s> {
-    pub(crate) integer: &'s mut Integer,
+    pub(crate) integer: &'s mut IntegerModel,
     pub(crate) spare: &'s mut [Option<Tensor>],
     pub(crate) ports: &'s Ports,
     pub(crate) states: &'s mut States,
@@ -54,7 +54,7 @@ impl<'s> IntegerRun<'s> {
                         name: self.integer.step_name(index).to_owned(),
                         operator: kind.into(),
                         duration: Duration::ZERO,
-                        products: self.integer.products(index),
+                        macs: self.integer.macs(index),
                     })
                     .collect();
                 self.run(given, wanted, &mut stopwatch)?;

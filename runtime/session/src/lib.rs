@@ -33,11 +33,12 @@ mod bundle;
 mod bytes;
 mod error;
 #[cfg(feature = "float")]
+#[doc(hidden)]
 pub mod float;
 #[cfg(feature = "float")]
 mod floating;
 pub mod golden;
-mod integer;
+mod integer_model;
 mod integer_run;
 mod limits;
 mod map;
@@ -52,20 +53,28 @@ mod state;
 mod tensor;
 mod view;
 
-pub use bundle::{Bundle, family_of, packing_of};
+pub use bundle::Bundle;
 pub use bytes::Bytes;
 pub use error::{Error, Role};
 pub use hardtack_bundle::DType;
 pub use hardtack_kernels::Isa;
-pub use hardtack_kernels::packed::Packing;
 pub use limits::{Canceller, Exceeded, Limits, Resource, Stopped};
-pub use model::{Constant, Model, Program, Stored};
 pub use outputs::Outputs;
 pub use port::{Extent, Port, Ports, State};
 pub use profile::OperationTime;
 pub use session::{Session, SessionOptions};
 pub use tensor::{Data, ShapeError, Tensor};
 pub use view::{View, ViewMut};
+
+/// The parts of a bundle in memory, for the converter and the command. No part of the stable
+/// interface.
+#[doc(hidden)]
+pub mod internal {
+    pub use hardtack_kernels::packed::Packing;
+
+    pub use crate::bundle::{family_of, packing_of};
+    pub use crate::model::{Constant, Model, Program, Stored};
+}
 
 /// Compiles the example of the workspace's README.
 #[cfg(doctest)]

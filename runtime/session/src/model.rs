@@ -70,7 +70,8 @@ impl Stored {
 /// # Examples
 ///
 /// ```
-/// use hardtack::{Bundle, Model};
+/// use hardtack::Bundle;
+/// use hardtack::internal::Model;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
@@ -116,7 +117,8 @@ impl Program {
 /// ```
 /// use std::collections::BTreeMap;
 ///
-/// use hardtack::{Bundle, Model};
+/// use hardtack::Bundle;
+/// use hardtack::internal::Model;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");

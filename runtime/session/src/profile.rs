@@ -15,7 +15,7 @@ pub struct OperationTime {
     pub duration: Duration,
     /// The number of multiply-accumulates for one sample, if this is a layer of an integer program;
     /// otherwise 0.
-    pub products: u64,
+    pub macs: u64,
 }
 
 /// Measures the steps of an integer program, summed over the samples of a batch.

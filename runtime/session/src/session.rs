@@ -11,15 +11,16 @@ use crate::binding::{self, Sizes, Slots, slots};
 use crate::error::Role;
 #[cfg(feature = "float")]
 use crate::floating::FloatRunner;
-use crate::integer::Integer;
+use crate::integer_model::IntegerModel;
 #[cfg(feature = "float")]
-use crate::integer::expect_length;
+use crate::integer_model::expect_length;
 use crate::integer_run::IntegerRun;
 use crate::limits::{Canceller, Control, Limits};
+use crate::model::Model;
 use crate::port::{Port, Ports};
 use crate::profile::OperationTime;
 use crate::state::{StatePolicy, States};
-use crate::{Bundle, Error, Model, Outputs, Tensor, View, ViewMut};
+use crate::{Bundle, Error, Outputs, Tensor, View, ViewMut};
 
 /// Options of a [`Session`].
 ///
@@ -102,7 +103,7 @@ pub struct Session {
 
 enum Runner {
     /// The engine alone. The tensors receive the outputs that the caller does not ask for.
-    Integer(Box<Integer>, Vec<Option<Tensor>>),
+    Integer(Box<IntegerModel>, Vec<Option<Tensor>>),
     #[cfg(feature = "float")]
     Float(Box<FloatRunner>),
 }
@@ -141,7 +142,8 @@ impl Session {
     /// Change a model in memory before it runs, here the name of a node:
     ///
     /// ```
-    /// use hardtack::{Bundle, Model, SessionOptions, Ports, Session};
+    /// use hardtack::{Bundle, SessionOptions, Ports, Session};
+    /// use hardtack::internal::Model;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/frozen/programs");
@@ -157,6 +159,7 @@ impl Session {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(hidden)]
     pub fn from_model(
         model: &Model,
         ports: Ports,
@@ -166,7 +169,7 @@ impl Session {
     ) -> Result<Session, Error> {
         binding::check(&ports, &model.graph)?;
         let backend = Backend::new(options.isa, options.threads)?;
-        let runner = match Integer::new(model, &ports, &options.limits, &backend)? {
+        let runner = match IntegerModel::new(model, &ports, &options.limits, &backend)? {
             Ok(integer) => Runner::Integer(Box::new(integer), vec![None; ports.outputs.len()]),
             #[cfg(feature = "float")]
             Err(_) => Runner::Float(Box::new(FloatRunner::new(
@@ -177,7 +180,7 @@ impl Session {
             )?)),
             #[cfg(not(feature = "float"))]
             Err(foreign) => {
-                let crate::integer::NonIntegerNode { node, operator } = foreign;
+                let crate::integer_model::NonIntegerNode { node, operator } = foreign;
                 return Err(Error::NeedsFloat { node, operator });
             }
         };

@@ -22,16 +22,16 @@ impl Case {
         let mut sketch = Sketch::default();
         let shape = |t: &Tensor| t.shape().iter().map(|size| *size as i64).collect::<Vec<_>>();
         let mut inputs = vec![self.x.clone()];
-        let mut outlets = vec![sketch.input(self.x.dtype(), &shape(&self.x))];
+        let mut value_ids = vec![sketch.input(self.x.dtype(), &shape(&self.x))];
         for operand in &self.operands {
-            outlets.push(if constant {
+            value_ids.push(if constant {
                 sketch.constant(operand.clone())
             } else {
                 inputs.push(operand.clone());
                 sketch.input(operand.dtype(), &shape(operand))
             });
         }
-        let node = sketch.node(self.operator.clone(), &outlets, self.outputs.clone());
+        let node = sketch.node(self.operator.clone(), &value_ids, self.outputs.clone());
         sketch.output(node);
         sketch.run(&inputs)
     }

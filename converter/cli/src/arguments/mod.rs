@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use hardtack::{Isa, Packing, family_of};
+use hardtack::Isa;
+use hardtack::internal::{Packing, family_of};
 
 pub use self::convert::{Bisect, Convert, Float, GateArguments, LimitArguments, Weights};
 pub use self::limits::SessionLimits;

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use hardtack::{Bundle, Packing, packing_of};
+use hardtack::Bundle;
+use hardtack::internal::{Packing, packing_of};
 use hardtack_engine::{Placement, Plan, Program};
 use serde_json::{Value, json};
 

@@ -40,7 +40,7 @@ impl Profile {
             durations.sort();
             operation.duration = durations[durations.len() / 2];
         }
-        let has_layers = operations.iter().any(|operation| operation.products > 0);
+        let has_layers = operations.iter().any(|operation| operation.macs > 0);
         let peak = if has_layers { session.measure_peak() } else { None };
         Ok(Profile { operations, peak: peak.map(|peak| peak * threads as f64 / 1e9) })
     }
@@ -54,7 +54,7 @@ impl Profile {
     /// GMAC/s and the fraction of the peak rate.
     pub fn json(&self) -> Value {
         let operation = |operation: &OperationTime| {
-            let rate = rate(operation.products, operation.duration);
+            let rate = rate(operation.macs, operation.duration);
             json!({
                 "name": operation.name,
                 "operator": operation.operator,
@@ -72,12 +72,12 @@ impl Profile {
         let mut kinds = BTreeMap::<&str, (usize, Duration, u64)>::new();
         for operation in &self.operations {
             let kind = kinds.entry(&operation.operator).or_default();
-            *kind = (kind.0 + 1, kind.1 + operation.duration, kind.2 + operation.products);
+            *kind = (kind.0 + 1, kind.1 + operation.duration, kind.2 + operation.macs);
         }
         let mut kinds: Vec<_> = kinds.into_iter().collect();
         kinds.sort_by_key(|(_, (_, duration, _))| std::cmp::Reverse(*duration));
-        let rows = kinds.iter().map(|(kind, (count, duration, products))| {
-            let [time, part, rate, of_peak] = self.figures(*duration, total, *products);
+        let rows = kinds.iter().map(|(kind, (count, duration, macs))| {
+            let [time, part, rate, of_peak] = self.figures(*duration, total, *macs);
             [kind.to_string(), count.to_string(), time, part, rate, of_peak]
         });
         let titles = ["kind", "count", "ms", "share", "GMAC/s", "of peak"];
@@ -85,8 +85,8 @@ impl Profile {
         let mut slowest: Vec<_> = self.operations.iter().collect();
         slowest.sort_by_key(|operation| std::cmp::Reverse(operation.duration));
         let rows = slowest.iter().take(SLOWEST).map(|operation| {
-            let (duration, products) = (operation.duration, operation.products);
-            let [time, part, rate, of_peak] = self.figures(duration, total, products);
+            let (duration, macs) = (operation.duration, operation.macs);
+            let [time, part, rate, of_peak] = self.figures(duration, total, macs);
             [operation.name.clone(), operation.operator.clone(), time, part, rate, of_peak]
         });
         let titles = ["operation", "kind", "ms", "share", "GMAC/s", "of peak"];
@@ -101,9 +101,9 @@ impl Profile {
 
     /// Formats the time in ms, its share of the total, the rate in GMAC/s and its share of the
     /// peak.
-    fn figures(&self, duration: Duration, total: Duration, products: u64) -> [String; 4] {
+    fn figures(&self, duration: Duration, total: Duration, macs: u64) -> [String; 4] {
         let part = 100.0 * duration.as_secs_f64() / total.as_secs_f64().max(1e-12);
-        let rate = rate(products, duration);
+        let rate = rate(macs, duration);
         let of_peak = rate.zip(self.peak).map(|(rate, peak)| 100.0 * rate / peak);
         [
             format!("{:.3}", ms(duration)),
@@ -115,6 +115,6 @@ impl Profile {
 }
 
 /// Returns the rate in GMAC/s of an operation with multiply-accumulates.
-fn rate(products: u64, duration: Duration) -> Option<f64> {
-    (products > 0).then(|| products as f64 / duration.as_secs_f64().max(1e-12) / 1e9)
+fn rate(macs: u64, duration: Duration) -> Option<f64> {
+    (macs > 0).then(|| macs as f64 / duration.as_secs_f64().max(1e-12) / 1e9)
 }

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::anyhow;
-use hardtack::{Bundle, Isa, Port, family_of};
+use hardtack::internal::family_of;
+use hardtack::{Bundle, Isa, Port};
 use hardtack_bundle::Family;
 use hardtack_bundle::graph::{Graph, Operator};
 use hardtack_bundle::manifest::Manifest;
@@ -156,9 +157,9 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
         let input = manifest.inputs[usize::from(state.input)].name;
         line("state", format!("{output} is fed back into {input}"));
     }
-    let products = operators_of(bundle)?.get("DynamicMatMul").copied().unwrap_or(0);
+    let matmuls = operators_of(bundle)?.get("DynamicMatMul").copied().unwrap_or(0);
     let runs = match (manifest.needs_float, manifest.arena_bytes) {
-        (true, 0) if products > 0 => format!("in float, with {products} matmuls in INT8"),
+        (true, 0) if matmuls > 0 => format!("in float, with {matmuls} matmuls in INT8"),
         (false, arena) => format!("in integers, with an arena of {}", bytes(arena)),
         (true, 0) => "in float".into(),
         (true, arena) => format!("in float and in integers, with an arena of {}", bytes(arena)),

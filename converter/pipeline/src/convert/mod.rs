@@ -7,8 +7,9 @@ mod quantize;
 use std::path::Path;
 use std::time::Instant;
 
+use hardtack::Tensor;
+use hardtack::internal::Model;
 use hardtack::process::Preprocessor;
-use hardtack::{Model, Tensor};
 use hardtack_bundle::graph::{Graph, Node, Operator};
 
 use crate::error::Error;

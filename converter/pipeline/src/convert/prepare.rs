@@ -1,6 +1,6 @@
 //! The prepare stage: converts float weights to their storage types and simplifies the float graph.
 
-use hardtack::Model;
+use hardtack::internal::Model;
 use hardtack_bundle::graph::Graph;
 
 use super::{Conversion, compared_samples};

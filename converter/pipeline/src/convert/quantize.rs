@@ -1,6 +1,6 @@
 //! The quantize stage: lowers the parts of the model that can run in integers to integer programs.
 
-use hardtack::Model;
+use hardtack::internal::Model;
 use hardtack_bundle::graph::{Node, Operator};
 
 use super::{Conversion, compared_samples, is_prequantized};

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use hardtack::{Constant, Data, Tensor};
-use hardtack_bundle::graph::{Binary, Conv, ImageLayout, KernelLayout, Operator, Outlet};
+use hardtack::internal::Constant;
+use hardtack::{Data, Tensor};
+use hardtack_bundle::graph::{Binary, Conv, ImageLayout, KernelLayout, Operator, ValueId};
 
 use crate::graph::rewriter::Rewriter;
 
@@ -13,7 +14,7 @@ pub(super) fn merge(rewriter: &mut Rewriter) -> usize {
     let mut merged = 0;
     let mut uses = rewriter.uses();
     for index in 0..rewriter.model.graph.nodes.len() {
-        let here = Outlet { node: index as u32, slot: 0 };
+        let here = ValueId { node: index as u32, output: 0 };
         if rewriter.resolve(here) != here {
             continue;
         }
@@ -38,15 +39,16 @@ struct Affine {
 fn merge_one(
     rewriter: &mut Rewriter,
     index: usize,
-    uses: &HashMap<Outlet, usize>,
-) -> Option<Outlet> {
+    uses: &HashMap<ValueId, usize>,
+) -> Option<ValueId> {
     let node = rewriter.node(index);
     let Operator::Binary(kind) = node.operator else { return None };
     let [left, right] = node.inputs[..] else { return None };
     let (left, right) = (rewriter.resolve(left), rewriter.resolve(right));
     let commutes = matches!(kind, Binary::Add | Binary::Multiply);
-    let is_conv =
-        |outlet: Outlet| matches!(rewriter.node(outlet.node as usize).operator, Operator::Conv(_));
+    let is_conv = |value_id: ValueId| {
+        matches!(rewriter.node(value_id.node as usize).operator, Operator::Conv(_))
+    };
     let (value, constant) = match () {
         _ if is_conv(left) => (left, right),
         _ if is_conv(right) && commutes => (right, left),
@@ -76,13 +78,13 @@ fn merge_one(
     let bias = rewriter.add_constant(format!("{name}.bias"), Constant::Tensor(bias.into()));
     merged.inputs = vec![input, kernel, bias];
     let merged = rewriter.add(merged);
-    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, merged);
+    rewriter.redirect(ValueId { node: index as u32, output: 0 }, merged);
     Some(merged)
 }
 
 /// Returns the tensor of a value if it is an f32 constant.
-fn f32s(rewriter: &Rewriter, outlet: Outlet) -> Option<&Tensor> {
-    match rewriter.constant(outlet)? {
+fn f32s(rewriter: &Rewriter, value_id: ValueId) -> Option<&Tensor> {
+    match rewriter.constant(value_id)? {
         Constant::Tensor(tensor) if matches!(tensor.data(), Data::F32(_)) => Some(tensor),
         _ => None,
     }

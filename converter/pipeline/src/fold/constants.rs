@@ -1,7 +1,7 @@
 //! Constant folding: replaces nodes that read only constants by their values.
 
-use hardtack::Constant;
-use hardtack_bundle::graph::{Fact, Node, Operator, Outlet};
+use hardtack::internal::Constant;
+use hardtack_bundle::graph::{Fact, Node, Operator, ValueId};
 
 use crate::graph::rewriter::Rewriter;
 
@@ -30,7 +30,7 @@ pub(super) fn compute(
         let Some(inputs) = node
             .inputs
             .iter()
-            .map(|outlet| rewriter.constant(*outlet).cloned())
+            .map(|value_id| rewriter.constant(*value_id).cloned())
             .collect::<Option<Vec<_>>>()
         else {
             continue;
@@ -46,7 +46,7 @@ pub(super) fn compute(
         for (slot, value) in values.into_iter().enumerate() {
             let name = if slot == 0 { name.clone() } else { format!("{name}.{slot}") };
             let constant = rewriter.add_constant(name, value);
-            rewriter.redirect(Outlet { node: index as u32, slot: slot as u32 }, constant);
+            rewriter.redirect(ValueId { node: index as u32, output: slot as u32 }, constant);
         }
         folded += 1;
     }

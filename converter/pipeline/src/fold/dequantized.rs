@@ -1,8 +1,8 @@
 //! Moves transpositions of dequantized weights before the dequantization, so that they apply to the
 //! integers and layers read the dequantization directly.
 
-use hardtack::Constant;
-use hardtack_bundle::graph::{DequantizeLinear, Fact, Node, Operator, Outlet};
+use hardtack::internal::Constant;
+use hardtack_bundle::graph::{DequantizeLinear, Fact, Node, Operator, ValueId};
 
 use crate::graph::rewriter::Rewriter;
 
@@ -10,7 +10,7 @@ use crate::graph::rewriter::Rewriter;
 pub(super) fn rearrange(rewriter: &mut Rewriter) -> usize {
     let mut moved = 0;
     for index in 0..rewriter.model.graph.nodes.len() {
-        let here = Outlet { node: index as u32, slot: 0 };
+        let here = ValueId { node: index as u32, output: 0 };
         if rewriter.resolve(here) == here && rearrange_one(rewriter, index).is_some() {
             moved += 1;
         }
@@ -27,7 +27,7 @@ fn rearrange_one(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let integers = rewriter.resolve(dequantize.inputs[0]);
     matches!(rewriter.constant(integers)?, Constant::Tensor(_)).then_some(())?;
     let rest = &dequantize.inputs[1..];
-    rest.iter().all(|outlet| rewriter.constant(*outlet).is_some()).then_some(())?;
+    rest.iter().all(|value_id| rewriter.constant(*value_id).is_some()).then_some(())?;
 
     let fact = Fact { dtype: rewriter.model.graph.fact(integers).dtype, ..node.outputs[0].clone() };
     let name = format!("{}.integers", node.name);
@@ -39,7 +39,7 @@ fn rearrange_one(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     inputs.extend(rest);
     let operator = Operator::DequantizeLinear(attributes);
     let moved = rewriter.add(Node { name: node.name, operator, inputs, outputs: node.outputs });
-    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, moved);
+    rewriter.redirect(ValueId { node: index as u32, output: 0 }, moved);
     Some(())
 }
 

@@ -3,10 +3,11 @@
 
 use std::f64::consts::TAU;
 
-use hardtack::{Constant, Data, Tensor};
+use hardtack::internal::Constant;
+use hardtack::{Data, Tensor};
 use hardtack_bundle::graph::{
-    Conv, Dim, Fact, KernelLayout, Node, Operator, Outlet, Pad, PadMode, Padding, Reshape, Slice,
-    Stft,
+    Conv, Dim, Fact, KernelLayout, Node, Operator, Pad, PadMode, Padding, Reshape, Slice, Stft,
+    ValueId,
 };
 
 use crate::graph::rewriter::Rewriter;
@@ -19,7 +20,7 @@ pub(super) fn recognize(rewriter: &mut Rewriter) -> usize {
     let nodes = 0..rewriter.model.graph.nodes.len();
     let convolutions: Vec<usize> = nodes
         .filter(|index| {
-            let here = Outlet { node: *index as u32, slot: 0 };
+            let here = ValueId { node: *index as u32, output: 0 };
             matches!(rewriter.node(*index).operator, Operator::Conv(_))
                 && rewriter.resolve(here) == here
         })
@@ -57,7 +58,7 @@ fn transform(rewriter: &mut Rewriter, index: usize) -> Option<()> {
             outputs: vec![Fact { dtype: result.dtype, shape }],
         });
     }
-    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, last);
+    rewriter.redirect(ValueId { node: index as u32, output: 0 }, last);
     Some(())
 }
 
@@ -168,16 +169,16 @@ fn window(kernel: &[f32], frame: usize) -> Option<Vec<f32>> {
 
 /// Adds a constant and returns its index.
 fn added(rewriter: &mut Rewriter, name: String, constant: Constant) -> Option<u32> {
-    let outlet = rewriter.add_constant(name, constant);
-    match rewriter.node(outlet.node as usize).operator {
+    let value_id = rewriter.add_constant(name, constant);
+    match rewriter.node(value_id.node as usize).operator {
         Operator::Constant(index) => Some(index),
         _ => None,
     }
 }
 
 /// Returns the values of an f32 constant.
-fn f32s(rewriter: &Rewriter, outlet: Outlet) -> Option<&[f32]> {
-    match rewriter.constant(outlet)? {
+fn f32s(rewriter: &Rewriter, value_id: ValueId) -> Option<&[f32]> {
+    match rewriter.constant(value_id)? {
         Constant::Tensor(tensor) => match tensor.data() {
             Data::F32(values) => Some(values),
             _ => None,

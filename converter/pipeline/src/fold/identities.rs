@@ -1,6 +1,6 @@
 //! Removes nodes whose output equals their input.
 
-use hardtack_bundle::graph::{Dim, Node, Operator, Outlet};
+use hardtack_bundle::graph::{Dim, Node, Operator, ValueId};
 
 use crate::graph::rewriter::Rewriter;
 
@@ -9,7 +9,7 @@ pub(super) fn drop(rewriter: &mut Rewriter) -> usize {
     let mut dropped = 0;
     for index in 0..rewriter.model.graph.nodes.len() {
         let node = rewriter.node(index);
-        let here = Outlet { node: index as u32, slot: 0 };
+        let here = ValueId { node: index as u32, output: 0 };
         if rewriter.resolve(here) != here || !gives_what_it_reads(rewriter, node) {
             continue;
         }

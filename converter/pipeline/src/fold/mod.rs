@@ -7,7 +7,7 @@ mod dequantized;
 mod fourier;
 mod identities;
 
-use hardtack::Model;
+use hardtack::internal::Model;
 use hardtack_bundle::graph::{Node, Operator};
 
 use crate::graph::rewriter::Rewriter;
@@ -42,7 +42,8 @@ pub(crate) fn real_blocks(model: Model) -> Model {
 
 #[cfg(test)]
 mod tests {
-    use hardtack::{Constant, Tensor};
+    use hardtack::Tensor;
+    use hardtack::internal::Constant;
     use hardtack_bundle::DType;
     use hardtack_bundle::graph::{
         Binary, DequantizeBlocks, DequantizeLinear, KernelLayout, Padding, Unary,
@@ -128,8 +129,8 @@ mod tests {
         let y = net.conv(&x, 18, &[16], |conv| conv.window.strides = vec![8]);
         let kernel = net.constant(Tensor::new(&[18, 1, 16], basis).unwrap());
         let bias = net.constant(Tensor::new(&[18], vec![0f32; 18]).unwrap());
-        let inputs = &mut net.rewriter.model.graph.nodes[y.outlet.node as usize].inputs;
-        (inputs[1], inputs[2]) = (kernel.outlet, bias.outlet);
+        let inputs = &mut net.rewriter.model.graph.nodes[y.value_id.node as usize].inputs;
+        (inputs[1], inputs[2]) = (kernel.value_id, bias.value_id);
         let y = net.unary(Unary::Abs, &y);
         net.finish(&[&y])
     }

@@ -1,11 +1,12 @@
 //! Constant values of a graph, and their elements.
 
-use hardtack::{Constant, Data, Model, Tensor};
-use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack::internal::{Constant, Model};
+use hardtack::{Data, Tensor};
+use hardtack_bundle::graph::{Operator, ValueId};
 
 /// Returns whether a value is constant.
-pub(crate) fn is_constant(model: &Model, outlet: Outlet) -> bool {
-    let node = &model.graph.nodes[outlet.node as usize];
+pub(crate) fn is_constant(model: &Model, value_id: ValueId) -> bool {
+    let node = &model.graph.nodes[value_id.node as usize];
     match node.operator {
         Operator::Constant(_) => true,
         Operator::DequantizeLinear(_) => node.inputs.iter().all(|x| is_constant(model, *x)),
@@ -17,9 +18,9 @@ pub(crate) fn is_constant(model: &Model, outlet: Outlet) -> bool {
 pub(crate) fn variable_inputs<'m>(
     model: &'m Model,
     index: usize,
-) -> impl Iterator<Item = Outlet> + 'm {
+) -> impl Iterator<Item = ValueId> + 'm {
     let read = model.graph.nodes[index].inputs.iter().copied();
-    read.filter(|outlet| !is_constant(model, *outlet))
+    read.filter(|value_id| !is_constant(model, *value_id))
 }
 
 /// Returns whether an operator keeps its input's elements and their order.
@@ -28,8 +29,8 @@ pub(crate) fn keeps_elements(operator: &Operator) -> bool {
 }
 
 /// Returns the tensor of a value if it is a constant.
-pub(crate) fn tensor(model: &Model, outlet: Outlet) -> Option<&Tensor> {
-    match model.graph.nodes[outlet.node as usize].operator {
+pub(crate) fn tensor(model: &Model, value_id: ValueId) -> Option<&Tensor> {
+    match model.graph.nodes[value_id.node as usize].operator {
         Operator::Constant(index) => match model.constants.get(index as usize)? {
             Constant::Tensor(tensor) => Some(tensor),
             Constant::Stored(_) | Constant::Dims { .. } => None,
@@ -39,23 +40,23 @@ pub(crate) fn tensor(model: &Model, outlet: Outlet) -> Option<&Tensor> {
 }
 
 /// Returns the elements of a float constant or of dequantized constant integers.
-pub(crate) fn float_elements(model: &Model, outlet: Outlet) -> Option<Vec<f32>> {
-    let node = &model.graph.nodes[outlet.node as usize];
+pub(crate) fn float_elements(model: &Model, value_id: ValueId) -> Option<Vec<f32>> {
+    let node = &model.graph.nodes[value_id.node as usize];
     if keeps_elements(&node.operator) {
         return float_elements(model, node.inputs[0]);
     }
-    if let Some(tensor) = tensor(model, outlet) {
+    if let Some(tensor) = tensor(model, value_id) {
         return Some(tensor.as_f32()?.to_vec());
     }
-    let (integers, scales) = dequantized(model, outlet)?;
+    let (integers, scales) = dequantized(model, value_id)?;
     let per_scale = integers.values.len() / (integers.outer * scales.len());
     let scale = |index: usize| scales[(index / per_scale) % scales.len()];
     Some(integers.values.iter().enumerate().map(|(i, v)| *v as f32 * scale(i)).collect())
 }
 
 /// Returns the tensor of a value if it is an f32 constant.
-pub(crate) fn float_tensor(model: &Model, outlet: Outlet) -> Option<&Tensor> {
-    match model.graph.nodes[outlet.node as usize].operator {
+pub(crate) fn float_tensor(model: &Model, value_id: ValueId) -> Option<&Tensor> {
+    match model.graph.nodes[value_id.node as usize].operator {
         Operator::Constant(index) => match model.constants.get(index as usize)? {
             Constant::Tensor(tensor) if matches!(tensor.data(), Data::F32(_)) => Some(tensor),
             _ => None,
@@ -75,9 +76,9 @@ pub(crate) struct DequantizedIntegers {
 /// Returns constant integers that are dequantized, minus their zero points, and their scales.
 pub(crate) fn dequantized(
     model: &Model,
-    outlet: Outlet,
+    value_id: ValueId,
 ) -> Option<(DequantizedIntegers, Vec<f32>)> {
-    let node = &model.graph.nodes[outlet.node as usize];
+    let node = &model.graph.nodes[value_id.node as usize];
     let Operator::DequantizeLinear(attributes) = &node.operator else { return None };
     let [x, scale, zero_point] = node.inputs[..] else { return None };
     let x = tensor(model, x)?;

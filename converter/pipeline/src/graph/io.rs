@@ -79,7 +79,7 @@ impl Signature {
         Signature {
             inputs: inputs.collect(),
             outputs: outputs
-                .map(|(outlet, name)| port(name, graph.fact(*outlet), Layout::Plain))
+                .map(|(value_id, name)| port(name, graph.fact(*value_id), Layout::Plain))
                 .collect(),
             symbols: graph.symbols.clone(),
         }

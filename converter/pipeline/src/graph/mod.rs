@@ -8,9 +8,9 @@ pub(crate) mod rewriter;
 pub(crate) mod shape;
 pub(crate) mod summary;
 
-use hardtack_bundle::graph::Outlet;
+use hardtack_bundle::graph::ValueId;
 
 /// Returns the first output of a node.
-pub(crate) fn first_output(index: usize) -> Outlet {
-    Outlet { node: index as u32, slot: 0 }
+pub(crate) fn first_output(index: usize) -> ValueId {
+    ValueId { node: index as u32, output: 0 }
 }

@@ -3,15 +3,15 @@
 
 use std::collections::HashMap;
 
-use hardtack::{Constant, Model};
+use hardtack::internal::{Constant, Model};
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, Outlet, PadMode};
+use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, PadMode, ValueId};
 
 /// A model under modification.
 pub(crate) struct Rewriter {
     /// The model. Nodes are appended at the end, and may read any other node.
     pub model: Model,
-    redirected: HashMap<Outlet, Outlet>,
+    redirected: HashMap<ValueId, ValueId>,
 }
 
 impl Rewriter {
@@ -26,30 +26,30 @@ impl Rewriter {
     }
 
     /// Follows the redirections of a value to its current replacement.
-    pub(crate) fn resolve(&self, mut outlet: Outlet) -> Outlet {
-        while let Some(next) = self.redirected.get(&outlet) {
-            outlet = *next;
+    pub(crate) fn resolve(&self, mut value_id: ValueId) -> ValueId {
+        while let Some(next) = self.redirected.get(&value_id) {
+            value_id = *next;
         }
-        outlet
+        value_id
     }
 
     /// Makes all readers of `from` read `to` instead. Does nothing if that would form a cycle.
-    pub(crate) fn redirect(&mut self, from: Outlet, to: Outlet) {
+    pub(crate) fn redirect(&mut self, from: ValueId, to: ValueId) {
         if self.resolve(to) != from {
             self.redirected.insert(from, to);
         }
     }
 
     /// Returns the content of a value if it is a constant.
-    pub(crate) fn constant(&self, outlet: Outlet) -> Option<&Constant> {
-        match self.model.graph.nodes[self.resolve(outlet).node as usize].operator {
+    pub(crate) fn constant(&self, value_id: ValueId) -> Option<&Constant> {
+        match self.model.graph.nodes[self.resolve(value_id).node as usize].operator {
             Operator::Constant(index) => self.model.constants.get(index as usize),
             _ => None,
         }
     }
 
     /// Adds a constant and its node. Returns the node's output.
-    pub(crate) fn add_constant(&mut self, name: String, constant: Constant) -> Outlet {
+    pub(crate) fn add_constant(&mut self, name: String, constant: Constant) -> ValueId {
         let (dtype, shape): (DType, &[usize]) = match &constant {
             Constant::Tensor(tensor) => (tensor.dtype(), tensor.shape()),
             Constant::Stored(stored) => (stored.dtype(), stored.shape()),
@@ -75,18 +75,18 @@ impl Rewriter {
     }
 
     /// Adds a node. Returns its first output.
-    pub(crate) fn add(&mut self, node: Node) -> Outlet {
+    pub(crate) fn add(&mut self, node: Node) -> ValueId {
         self.model.graph.nodes.push(node);
-        Outlet { node: self.model.graph.nodes.len() as u32 - 1, slot: 0 }
+        ValueId { node: self.model.graph.nodes.len() as u32 - 1, output: 0 }
     }
 
     /// Counts the uses of each value, by nodes and as a graph output.
-    pub(crate) fn uses(&self) -> HashMap<Outlet, usize> {
+    pub(crate) fn uses(&self) -> HashMap<ValueId, usize> {
         let mut uses = HashMap::new();
         let graph = &self.model.graph;
         let read = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
-        for outlet in read {
-            *uses.entry(self.resolve(*outlet)).or_default() += 1;
+        for value_id in read {
+            *uses.entry(self.resolve(*value_id)).or_default() += 1;
         }
         uses
     }
@@ -95,17 +95,17 @@ impl Rewriter {
     /// Equal constants are merged.
     pub(crate) fn finish(self) -> Model {
         let Rewriter { model, redirected } = self;
-        let resolve = |mut outlet: Outlet| {
-            while let Some(next) = redirected.get(&outlet) {
-                outlet = *next;
+        let resolve = |mut value_id: ValueId| {
+            while let Some(next) = redirected.get(&value_id) {
+                value_id = *next;
             }
-            outlet
+            value_id
         };
         let Model { mut graph, constants, programs } = model;
         for node in &mut graph.nodes {
-            node.inputs.iter_mut().for_each(|outlet| *outlet = resolve(*outlet));
+            node.inputs.iter_mut().for_each(|value_id| *value_id = resolve(*value_id));
         }
-        graph.outputs.iter_mut().for_each(|outlet| *outlet = resolve(*outlet));
+        graph.outputs.iter_mut().for_each(|value_id| *value_id = resolve(*value_id));
 
         let order = order(&graph);
         let mut place = vec![u32::MAX; graph.nodes.len()];
@@ -115,7 +115,7 @@ impl Rewriter {
             place[index] = graph.nodes.len() as u32;
             graph.nodes.push(old[index].take().expect("each node is placed once"));
         }
-        let moved = |outlet: &mut Outlet| outlet.node = place[outlet.node as usize];
+        let moved = |value_id: &mut ValueId| value_id.node = place[value_id.node as usize];
         graph.nodes.iter_mut().flat_map(|node| &mut node.inputs).for_each(moved);
         graph.outputs.iter_mut().for_each(moved);
         graph.inputs.iter_mut().for_each(|node| *node = place[*node as usize]);
@@ -145,9 +145,9 @@ fn order(graph: &Graph) -> Vec<usize> {
                 continue;
             }
             match graph.nodes[index].inputs.get(input) {
-                Some(outlet) => {
+                Some(value_id) => {
                     stack.push((index, input + 1));
-                    stack.push((outlet.node as usize, 0));
+                    stack.push((value_id.node as usize, 0));
                 }
                 None => {
                     placed[index] = true;
@@ -272,7 +272,7 @@ pub(crate) fn replace(graph: &mut Graph, mut runs: HashMap<usize, Vec<Node>>) {
         if let Some(mut run) = runs.remove(&index) {
             let first = nodes.len() as u32;
             if let Some(last) = run.pop() {
-                let inputs = (first..).take(run.len()).map(|node| Outlet { node, slot: 0 });
+                let inputs = (first..).take(run.len()).map(|node| ValueId { node, output: 0 });
                 let last = Node { inputs: inputs.collect(), ..last };
                 nodes.extend(run.into_iter().chain([last]));
             }
@@ -284,7 +284,7 @@ pub(crate) fn replace(graph: &mut Graph, mut runs: HashMap<usize, Vec<Node>>) {
     }
     graph.nodes = nodes;
     graph.inputs.iter_mut().for_each(|node| *node = place[*node as usize]);
-    graph.outputs.iter_mut().for_each(|outlet| outlet.node = place[outlet.node as usize]);
+    graph.outputs.iter_mut().for_each(|value_id| value_id.node = place[value_id.node as usize]);
 }
 
 /// Hashes the content of a constant. Constants with NaN never compare equal, so they are not

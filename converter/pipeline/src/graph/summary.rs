@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use hardtack::Model;
-use hardtack_bundle::graph::{Graph, Operator, Outlet};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{Graph, Operator, ValueId};
 
 use super::constants::is_constant;
 use crate::report::GraphNode;
@@ -18,7 +18,7 @@ pub(crate) fn graph_summary(
     let mut graph = Vec::new();
     for (index, node) in model.graph.nodes.iter().enumerate() {
         let index = index as u32;
-        if is_constant(model, Outlet { node: index, slot: 0 }) {
+        if is_constant(model, ValueId { node: index, output: 0 }) {
             continue;
         }
         places.insert(index, graph.len());

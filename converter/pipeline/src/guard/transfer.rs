@@ -5,7 +5,8 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use hardtack::{Constant, Model, Tensor};
+use hardtack::Tensor;
+use hardtack::internal::{Constant, Model};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Graph};
 

@@ -16,7 +16,7 @@ mod unsupported;
 
 use std::path::Path;
 
-use hardtack::{Constant, Model};
+use hardtack::internal::{Constant, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::process::activity::STAGE;

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use hardtack::Model;
+use hardtack::internal::Model;
 use tract_core::ops::cast::cast;
 use tract_hir::internal::*;
 use tract_onnx::model::ParseResult;

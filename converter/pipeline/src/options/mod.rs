@@ -5,7 +5,7 @@ pub(crate) mod quantize;
 
 use std::path::PathBuf;
 
-use hardtack::Packing;
+use hardtack::internal::Packing;
 use hardtack_bundle::DType;
 use hardtack_bundle::process::{Postprocess, Preprocess};
 

@@ -1,6 +1,6 @@
 //! The cost of layers, in MACs and bytes.
 
-use hardtack::Model;
+use hardtack::internal::Model;
 
 use super::flow::Flow;
 use crate::graph::channels::Unit;

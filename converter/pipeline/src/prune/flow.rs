@@ -1,8 +1,8 @@
 //! Tracks the channels of each value through the graph, operator by operator. Unsupported operators
 //! keep the channels of their inputs.
 
-use hardtack::Model;
-use hardtack_bundle::graph::{Conv, Dim, Operator, Outlet};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{Conv, Dim, Operator, ValueId};
 
 use crate::graph::channels::{
     Channels, Layer, Layout, Unit, convolution, matrix_product, rearranged, size,
@@ -37,11 +37,14 @@ pub(super) fn follow(model: &Model) -> Flow {
     for index in 0..model.graph.nodes.len() {
         let layout = flow.through(model, index);
         if layout.is_none() {
-            model.graph.nodes[index].inputs.iter().for_each(|outlet| flow.channels.keep(*outlet));
+            model.graph.nodes[index]
+                .inputs
+                .iter()
+                .for_each(|value_id| flow.channels.keep(*value_id));
         }
         flow.channels.push(layout);
     }
-    model.graph.outputs.iter().for_each(|outlet| flow.channels.keep(*outlet));
+    model.graph.outputs.iter().for_each(|value_id| flow.channels.keep(*value_id));
     let settle = flow.channels.settle();
     flow.cuts.iter_mut().for_each(|cut| settle(&mut cut.layout.units));
     for layer in &mut flow.layers {
@@ -141,15 +144,16 @@ impl Flow {
     /// Ties the channels of all operands. Constant operands are sliced along with them.
     fn elementwise(&mut self, model: &Model, index: usize) -> Option<Layout> {
         let node = &model.graph.nodes[index];
-        let layout = node.inputs.iter().find_map(|outlet| self.channels.layout(*outlet))?.clone();
+        let layout =
+            node.inputs.iter().find_map(|value_id| self.channels.layout(*value_id))?.clone();
         let count = layout.units.len();
-        for (input, outlet) in node.inputs.iter().enumerate() {
-            let size = size(model, *outlet, layout.axis);
-            match self.channels.layout(*outlet).cloned() {
+        for (input, value_id) in node.inputs.iter().enumerate() {
+            let size = size(model, *value_id, layout.axis);
+            match self.channels.layout(*value_id).cloned() {
                 Some(other) => self.channels.join(&layout, &other)?,
                 None if size == Some(1) && count != 1 => {}
-                None if is_constant(model, *outlet) && size == Some(count) => {
-                    float_tensor(model, *outlet)?;
+                None if is_constant(model, *value_id) && size == Some(count) => {
+                    float_tensor(model, *value_id)?;
                     self.cut(index, input, layout.axis, &layout.units);
                 }
                 None => return None,
@@ -163,6 +167,6 @@ impl Flow {
     }
 }
 
-fn is_constant(model: &Model, outlet: Outlet) -> bool {
-    matches!(model.graph.nodes[outlet.node as usize].operator, Operator::Constant(_))
+fn is_constant(model: &Model, value_id: ValueId) -> bool {
+    matches!(model.graph.nodes[value_id.node as usize].operator, Operator::Constant(_))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hardtack::Model;
+use hardtack::internal::Model;
 
 use super::flow::Flow;
 use crate::graph::channels::{KEPT, Unit};

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 
-use hardtack::Model;
-use hardtack_bundle::graph::Outlet;
+use hardtack::internal::Model;
+use hardtack_bundle::graph::ValueId;
 
 use super::flow::Flow;
 use super::groups::Group;
@@ -44,16 +44,17 @@ pub(super) fn covariances(
     layers: &[&Layer],
     samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize),
-) -> Result<HashMap<Outlet, Covariance>, Error> {
+) -> Result<HashMap<ValueId, Covariance>, Error> {
     let mut observer = Observer::new(model, layers.iter().map(|layer| layer.input));
-    let mut second_order: HashMap<Outlet, SecondOrder> = HashMap::new();
+    let mut second_order: HashMap<ValueId, SecondOrder> = HashMap::new();
     for (index, sample) in each(samples).enumerate() {
-        observer.run(&sample?, |outlet, shape, values| {
-            let Some(layer) = layers.iter().find(|layer| layer.input == outlet) else { return };
+        observer.run(&sample?, |value_id, shape, values| {
+            let Some(layer) = layers.iter().find(|layer| layer.input == value_id) else { return };
             let size = (layer.reads.len(), 0);
             let axis = layer.channel_axes.0;
             let Some(input) = Channelwise::new(shape, values, axis) else { return };
-            let second_order = second_order.entry(outlet).or_insert_with(|| SecondOrder::new(size));
+            let second_order =
+                second_order.entry(value_id).or_insert_with(|| SecondOrder::new(size));
             for place in spread(input.places(), PLACES, index) {
                 second_order.add(|x, _| x.extend(input.at(place)));
             }
@@ -62,7 +63,7 @@ pub(super) fn covariances(
     }
     Ok(second_order
         .into_iter()
-        .map(|(outlet, second_order)| (outlet, second_order.finish(true)))
+        .map(|(value_id, second_order)| (value_id, second_order.finish(true)))
         .collect())
 }
 
@@ -77,7 +78,7 @@ pub(super) fn curve(
     model: &Model,
     flow: &Flow,
     group: &Group,
-    covariances: &HashMap<Outlet, Covariance>,
+    covariances: &HashMap<ValueId, Covariance>,
 ) -> Option<Curve> {
     let mut readers = group
         .readers

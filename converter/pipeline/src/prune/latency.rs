@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use hardtack::Tensor;
 use hardtack::float::{FloatModel, FloatPlan};
-use hardtack::{Model, Tensor};
+use hardtack::internal::Model;
 
 use crate::error::Error;
 use crate::options::quantize::{QuantizeOptions, Rounding};

@@ -15,7 +15,7 @@ mod shrink;
 #[cfg(test)]
 mod tests;
 
-use hardtack::Model;
+use hardtack::internal::Model;
 
 use self::cost::Cost;
 use self::latency::Stopwatch;

@@ -1,6 +1,7 @@
 //! Access to tensors by position and channel, and im2col patches of a layer's input.
 
-use hardtack::{Model, Tensor};
+use hardtack::Tensor;
+use hardtack::internal::Model;
 use hardtack_bundle::graph::{Operator, Padding, Window};
 
 use crate::graph::channels::{Layer, channel_axis};

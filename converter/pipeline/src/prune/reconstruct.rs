@@ -3,8 +3,9 @@
 //!
 //! He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 2017.
 
-use hardtack::{Constant, Data, Model, Tensor};
-use hardtack_bundle::graph::{Binary, Operator, Outlet};
+use hardtack::internal::{Constant, Model};
+use hardtack::{Data, Tensor};
+use hardtack_bundle::graph::{Binary, Operator, ValueId};
 
 use super::flow::{Flow, follow};
 use super::importance::spread;
@@ -101,7 +102,7 @@ impl Pair<'_> {
         let places = (PLACES * inputs).div_ceil(samples.count());
         for (index, sample) in each(samples).enumerate() {
             let sample = sample?;
-            let wanted = first.values(&sample, |outlet| outlet == before.output())?;
+            let wanted = first.values(&sample, |value_id| value_id == before.output())?;
             let given = second.values(&sample, |_| true)?;
             let (Some(wanted), Some(input), Some(output)) =
                 (wanted.get(&before.output()), given.get(&after.input), given.get(&after.output()))
@@ -199,13 +200,13 @@ fn bias(model: &Model, layer: &Layer) -> Option<(usize, usize)> {
 }
 
 /// Returns the addition that is the only reader of a value, and the index of its other operand.
-fn added(model: &Model, outlet: Outlet) -> Option<(usize, usize)> {
+fn added(model: &Model, value_id: ValueId) -> Option<(usize, usize)> {
     let graph = &model.graph;
     let mut readers = graph.nodes.iter().enumerate().flat_map(|(index, node)| {
-        let reads = node.inputs.iter().enumerate().filter(|(_, input)| **input == outlet);
+        let reads = node.inputs.iter().enumerate().filter(|(_, input)| **input == value_id);
         reads.map(move |(at, _)| (index, at))
     });
-    let (node, at) = readers.next().filter(|_| !graph.outputs.contains(&outlet))?;
+    let (node, at) = readers.next().filter(|_| !graph.outputs.contains(&value_id))?;
     let sum = graph.nodes[node].operator == Operator::Binary(Binary::Add);
     (readers.next().is_none() && sum).then_some((node, 1 - at))
 }

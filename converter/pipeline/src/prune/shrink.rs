@@ -1,6 +1,7 @@
 //! Removes channels from a graph.
 
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::internal::{Constant, Model};
+use hardtack::{Data, Tensor};
 use hardtack_bundle::graph::{Dim, Operator};
 
 use super::flow::Flow;
@@ -14,7 +15,7 @@ pub(super) fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
     let left = |layout: &Layout| layout.units.iter().filter(|unit| kept[**unit]).count();
     let mut rewriter = Rewriter::new(model.clone());
     for (index, node) in model.graph.nodes.iter().enumerate() {
-        let before = node.inputs.first().and_then(|outlet| flow.channels.layout(*outlet));
+        let before = node.inputs.first().and_then(|value_id| flow.channels.layout(*value_id));
         let after = flow.channels.layouts()[index].as_ref();
         let operator = &mut rewriter.model.graph.nodes[index].operator;
         resize(operator, before, after, kept);
@@ -27,8 +28,8 @@ pub(super) fn shrink(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
         if left(&cut.layout) == cut.layout.units.len() {
             continue;
         }
-        let outlet = rewriter.node(cut.node).inputs[cut.input];
-        let tensor = float_tensor(&rewriter.model, outlet).expect("only these are cut");
+        let value_id = rewriter.node(cut.node).inputs[cut.input];
+        let tensor = float_tensor(&rewriter.model, value_id).expect("only these are cut");
         let smaller = sliced(tensor, &cut.layout, kept);
         let name = format!("{}.{}.kept", rewriter.node(cut.node).name, cut.input);
         let constant = rewriter.add_constant(name, Constant::Tensor(smaller.into()));

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use hardtack::{Constant, Model, Tensor};
+use hardtack::Tensor;
+use hardtack::internal::{Constant, Model};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
@@ -31,8 +32,8 @@ fn every_other(flow: &Flow, groups: &[Group]) -> Vec<bool> {
 fn masked(model: &Model, flow: &Flow, kept: &[bool]) -> Model {
     let mut rewriter = Rewriter::new(model.clone());
     for layer in flow.layers.iter().filter(|layer| layer.groups == 1) {
-        let outlet = rewriter.node(layer.node).inputs[layer.weights];
-        let Some(Constant::Tensor(kernel)) = rewriter.constant(outlet) else {
+        let value_id = rewriter.node(layer.node).inputs[layer.weights];
+        let Some(Constant::Tensor(kernel)) = rewriter.constant(value_id) else {
             panic!("no weights")
         };
         let shape = kernel.shape().to_vec();
@@ -211,7 +212,7 @@ fn removed_duplicate_channels_are_compensated() {
     let kernel = net.constant(Tensor::new(&[8, 3, 3, 3], [half.clone(), half].concat()).unwrap());
     let bias = net.constant(Tensor::new(&[8], vec![0.25f32; 8]).unwrap());
     let begun = net.conv(&x, 8, &[3, 3], |_| {});
-    let operator = net.rewriter.node(begun.outlet.node as usize).operator.clone();
+    let operator = net.rewriter.node(begun.value_id.node as usize).operator.clone();
     let y = net.node(operator, &[&x, &kernel, &bias], &begun.shape);
     let y = net.unary(Unary::Sigmoid, &y);
     let y = net.conv(&y, 4, &[3, 3], |_| {});

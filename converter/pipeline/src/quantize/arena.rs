@@ -1,6 +1,7 @@
 //! Fits integer programs into an arena of limited size.
 
-use hardtack::{Bytes, Packing, Program};
+use hardtack::Bytes;
+use hardtack::internal::{Packing, Program};
 use hardtack_engine::{BuildError, Builder, Plan};
 
 /// The number of lowered limits to try when halos and gaps make a program exceed its share.

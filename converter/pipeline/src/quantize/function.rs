@@ -1,7 +1,8 @@
 //! Unary element-wise functions, composed of any number of operators.
 
-use hardtack::{Constant, Model, Tensor};
-use hardtack_bundle::graph::{Dim, Fact, Node, Operator, Outlet};
+use hardtack::Tensor;
+use hardtack::internal::{Constant, Model};
+use hardtack_bundle::graph::{Dim, Fact, Node, Operator, ValueId};
 
 use crate::graph::constants::{float_elements, is_constant};
 use crate::quantize::float_reason::FloatReason;
@@ -30,12 +31,12 @@ pub(super) fn evaluate(
 }
 
 /// Returns the operations that are element-wise functions of this value alone, in execution order.
-pub(super) fn of(model: &Model, value: Outlet) -> Vec<usize> {
+pub(super) fn of(model: &Model, value: ValueId) -> Vec<usize> {
     let graph = &model.graph;
     let mut nodes: Vec<usize> = Vec::new();
     for (index, node) in graph.nodes.iter().enumerate().skip(value.node as usize + 1) {
-        let known = |input: &Outlet| *input == value || nodes.contains(&(input.node as usize));
-        let number = |input: &Outlet| {
+        let known = |input: &ValueId| *input == value || nodes.contains(&(input.node as usize));
+        let number = |input: &ValueId| {
             is_constant(model, *input)
                 && graph.fact(*input).shape.iter().all(|dim| dim.value() == Some(1))
         };
@@ -62,17 +63,18 @@ impl Function {
     /// `None` if they do not form exactly one function.
     pub(super) fn of_readers(
         model: &Model,
-        value: Outlet,
+        value: ValueId,
         low: f32,
         high: f32,
     ) -> Option<Function> {
         let graph = &model.graph;
         let nodes = of(model, value);
-        let inside = |outlet: &Outlet| *outlet == value || nodes.contains(&(outlet.node as usize));
+        let inside =
+            |value_id: &ValueId| *value_id == value || nodes.contains(&(value_id.node as usize));
         // The values that other nodes read, or that are outputs of the model.
         let others = (0..graph.nodes.len()).filter(|index| !nodes.contains(index));
         let read = others.flat_map(|index| &graph.nodes[index].inputs).chain(&graph.outputs);
-        let mut ends: Vec<Outlet> = read.filter(|outlet| inside(outlet)).copied().collect();
+        let mut ends: Vec<ValueId> = read.filter(|value_id| inside(value_id)).copied().collect();
         ends.sort();
         ends.dedup();
         let [end] = ends[..] else { return None };
@@ -81,11 +83,11 @@ impl Function {
             return None;
         }
         let points = (0..POINTS).map(|i| (f64::from(low) + i as f64 * step) as f32);
-        let mut results: Vec<(Outlet, Tensor)> =
+        let mut results: Vec<(ValueId, Tensor)> =
             vec![(value, Tensor::new(&[POINTS], points.collect::<Vec<f32>>()).ok()?)];
         for index in nodes {
             let inputs = graph.nodes[index].inputs.iter().map(|input| {
-                let known = results.iter().find(|(outlet, _)| outlet == input);
+                let known = results.iter().find(|(value_id, _)| value_id == input);
                 match known {
                     Some((_, tensor)) => Some(tensor.clone()),
                     None => Tensor::new(&[1], float_elements(model, *input)?).ok(),
@@ -93,9 +95,9 @@ impl Function {
             });
             let inputs: Option<Vec<Tensor>> = inputs.collect();
             let made = evaluate(model, index, inputs?, POINTS).ok()?;
-            results.push((Outlet { node: index as u32, slot: 0 }, made));
+            results.push((ValueId { node: index as u32, output: 0 }, made));
         }
-        let (_, results) = results.into_iter().find(|(outlet, _)| *outlet == end)?;
+        let (_, results) = results.into_iter().find(|(value_id, _)| *value_id == end)?;
         let results = results.as_f32()?.to_vec();
         results.iter().all(|y| y.is_finite()).then_some(Function { low: low.into(), step, results })
     }

@@ -1,8 +1,9 @@
 //! Replaces patterns of operators by a single operator, so that fewer values are rounded.
 
-use hardtack::Constant;
+use hardtack::internal::Constant;
 use hardtack_bundle::graph::{
-    Binary, ImageLayout, MaxPool, Node, Operator, Outlet, Padding, Reduce, Reducer, SumPool, Window,
+    Binary, ImageLayout, MaxPool, Node, Operator, Padding, Reduce, Reducer, SumPool, ValueId,
+    Window,
 };
 
 use crate::graph::rewriter::Rewriter;
@@ -14,12 +15,12 @@ pub(super) fn fuse(rewriter: &mut Rewriter) {
         let fused = mean(rewriter, index).or_else(|| maximum(rewriter, index));
         if let Some(node) = fused {
             let fused = rewriter.add(node);
-            rewriter.redirect(Outlet { node: index as u32, slot: 0 }, fused);
+            rewriter.redirect(ValueId { node: index as u32, output: 0 }, fused);
         }
     }
 }
 
-fn operands(rewriter: &Rewriter, index: usize) -> Option<[Outlet; 2]> {
+fn operands(rewriter: &Rewriter, index: usize) -> Option<[ValueId; 2]> {
     match rewriter.node(index).inputs[..] {
         [left, right] => Some([rewriter.resolve(left), rewriter.resolve(right)]),
         _ => None,
@@ -59,7 +60,7 @@ fn maximum(rewriter: &Rewriter, index: usize) -> Option<Node> {
 }
 
 /// Returns the pooling window that covers the image, if `reduce` reduces exactly its spatial axes.
-fn whole_image(rewriter: &Rewriter, reduce: &Reduce, x: Outlet) -> Option<Window> {
+fn whole_image(rewriter: &Rewriter, reduce: &Reduce, x: ValueId) -> Option<Window> {
     let shape = &rewriter.model.graph.fact(x).shape;
     let layout = match (&reduce.axes[..], shape.len()) {
         ([2, 3], 4) => ImageLayout::Nchw,

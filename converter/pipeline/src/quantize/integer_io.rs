@@ -1,8 +1,9 @@
 //! Makes a model take and return the integers of its program, as usual on microcontrollers: an
 //! element is one byte, and the device converts nothing.
 
+use hardtack::Tensor;
+use hardtack::internal::{Model, Program};
 use hardtack::process::Preprocessor;
-use hardtack::{Model, Program, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::Operator;
 use hardtack_bundle::manifest::Quantization;
@@ -43,12 +44,12 @@ pub(crate) fn integer_io(
     let samples = each(samples).map(|sample| Ok(sample?.into_owned()));
     let mut samples = samples.collect::<Result<Vec<Vec<Tensor>>, Error>>()?;
     // The program's inputs and outputs have the order of its node's inputs and outputs.
-    for (port, outlet) in (0..).zip(model.graph.nodes[node].inputs.clone()) {
-        let index = model.graph.inputs.iter().position(|input| *input == outlet.node);
+    for (port, value_id) in (0..).zip(model.graph.nodes[node].inputs.clone()) {
+        let index = model.graph.inputs.iter().position(|input| *input == value_id.node);
         let index = index.expect("a program reads inputs where it is the only one");
         let endpoint = &mut signature.inputs[index];
         if endpoint.is_float() {
-            model.graph.nodes[outlet.node as usize].outputs[0].dtype = DType::I8;
+            model.graph.nodes[value_id.node as usize].outputs[0].dtype = DType::I8;
             let quantization = parsed.input_quantization(port).map(quantization);
             endpoint.quantize(quantization.ok_or_else(|| several(&endpoint.name))?);
             let integers = endpoint.manifest_port()?;
@@ -58,10 +59,10 @@ pub(crate) fn integer_io(
             }
         }
     }
-    for (endpoint, outlet) in signature.outputs.iter_mut().zip(&model.graph.outputs) {
+    for (endpoint, value_id) in signature.outputs.iter_mut().zip(&model.graph.outputs) {
         if endpoint.is_float() {
-            model.graph.nodes[node].outputs[outlet.slot as usize].dtype = DType::I8;
-            let quantization = parsed.output_quantization(outlet.slot as u16).map(quantization);
+            model.graph.nodes[node].outputs[value_id.output as usize].dtype = DType::I8;
+            let quantization = parsed.output_quantization(value_id.output as u16).map(quantization);
             endpoint.quantize(quantization.ok_or_else(|| several(&endpoint.name))?);
         }
     }

@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack::{Data, Model, Tensor};
-use hardtack_bundle::graph::Outlet;
+use hardtack::internal::Model;
+use hardtack::{Data, Tensor};
+use hardtack_bundle::graph::ValueId;
 use hardtack_engine::program::Step;
 use hardtack_engine::{Input, Output, Program};
 use hardtack_kernels::ReferenceKernels;
@@ -42,25 +43,25 @@ pub(super) fn measure(
     observer: &mut Observer<'_>,
     samples: &dyn SampleSource,
 ) -> Result<Vec<LayerReport>, Error> {
-    let mut sums: HashMap<Outlet, Sums> = HashMap::new();
+    let mut sums: HashMap<ValueId, Sums> = HashMap::new();
     let functions = functions(&model.load()?, lowered, calibration);
-    let read: HashSet<Outlet> = lowered.iter().flat_map(|l| l.inputs.iter().copied()).collect();
+    let read: HashSet<ValueId> = lowered.iter().flat_map(|l| l.inputs.iter().copied()).collect();
     for sample in each(samples) {
         let sample = sample?;
         // The integers are computed first and spilled to a file until the float values are known.
-        let inputs = observer.values(&sample, |outlet| read.contains(&outlet))?;
-        let mut integers: HashMap<Outlet, Vec<Integers<'_>>> = HashMap::new();
+        let inputs = observer.values(&sample, |value_id| read.contains(&value_id))?;
+        let mut integers: HashMap<ValueId, Vec<Integers<'_>>> = HashMap::new();
         let mut spool = Spool::new()?;
         for program in lowered {
             for written in run(program, &inputs, &mut spool)? {
-                integers.entry(*written.outlet).or_default().push(written);
+                integers.entry(*written.value_id).or_default().push(written);
             }
         }
         drop(inputs);
         let mut compared = Ok(());
-        observer.run(&sample, |outlet, _, values| {
-            let Some(integers) = integers.remove(&outlet) else { return };
-            let (sums, function) = (sums.entry(outlet).or_default(), functions.get(&outlet));
+        observer.run(&sample, |value_id, _, values| {
+            let Some(integers) = integers.remove(&value_id) else { return };
+            let (sums, function) = (sums.entry(value_id).or_default(), functions.get(&value_id));
             for integers in integers {
                 if compared.is_ok() {
                     compared = integers.compare(&spool, values, function, sums);
@@ -75,20 +76,20 @@ pub(super) fn measure(
     });
     Ok(written
         .filter_map(|(written, kind)| {
-            let sums = sums.get(&written.outlet)?;
+            let sums = sums.get(&written.value_id)?;
             Some(LayerReport {
-                name: model.graph().nodes[written.outlet.node as usize].name.clone(),
+                name: model.graph().nodes[written.value_id.node as usize].name.clone(),
                 kind: kind.into(),
                 sqnr_db: 10.0 * (sums.signal.max(1e-30) / sums.noise.max(1e-30)).log10(),
                 cosine: sums.product / (sums.signal * sums.quantized).sqrt().max(1e-30),
                 largest: sums.largest,
                 range: calibration
                     .ranges
-                    .get(&written.outlet)
+                    .get(&written.value_id)
                     .map(|chosen| chosen.report(written.low.is_some())),
                 spread: calibration
                     .histograms
-                    .get(&written.outlet)
+                    .get(&written.value_id)
                     .map(|values| values.report(PARTS)),
                 weights: written.weights.clone(),
             })
@@ -102,12 +103,12 @@ fn functions(
     model: &Model,
     lowered: &[Lowered],
     calibration: &Calibration,
-) -> HashMap<Outlet, Function> {
+) -> HashMap<ValueId, Function> {
     let written = lowered.iter().flat_map(|program| &program.values);
     let function = |written: &Written| {
-        let Range { low, high } = calibration.ranges.get(&written.outlet)?.seen;
-        let function = Function::of_readers(model, written.outlet, low.min(0.0), high.max(0.0))?;
-        Some((written.outlet, function))
+        let Range { low, high } = calibration.ranges.get(&written.value_id)?.seen;
+        let function = Function::of_readers(model, written.value_id, low.min(0.0), high.max(0.0))?;
+        Some((written.value_id, function))
     };
     written.filter_map(function).collect()
 }
@@ -124,7 +125,7 @@ fn parse(lowered: &Lowered) -> Program<&[u8]> {
 
 /// The integers that a step wrote on one sample.
 struct Integers<'l> {
-    outlet: &'l Outlet,
+    value_id: &'l ValueId,
     view: &'l StridedView,
     /// The index of the integers in the spill file.
     place: usize,
@@ -182,7 +183,7 @@ impl Integers<'_> {
 /// to a file. Returns an empty list if an input of the program was not observed.
 fn run<'l>(
     lowered: &'l Lowered,
-    values: &HashMap<Outlet, Tensor>,
+    values: &HashMap<ValueId, Tensor>,
     spool: &mut Spool,
 ) -> Result<Vec<Integers<'l>>, Error> {
     let program = parse(lowered);
@@ -190,8 +191,8 @@ fn run<'l>(
         .inputs
         .iter()
         .zip(program.inputs())
-        .map(|(outlet, port)| {
-            let values = values.get(outlet)?.as_f32()?;
+        .map(|(value_id, port)| {
+            let values = values.get(value_id)?.as_f32()?;
             Some(Input::F32(values.get(..port.elements as usize)?))
         })
         .collect();
@@ -218,7 +219,7 @@ fn run<'l>(
     let mut all = Vec::new();
     let mut spooled = Ok(());
     let mut observer = |index: usize, _: &Step, arena: &[i8]| {
-        let Some(Written { outlet, view, low, .. }) = written.get(&index) else { return };
+        let Some(Written { value_id, view, low, .. }) = written.get(&index) else { return };
         let part = |id| {
             let tensor = program.tensor(id)?;
             let integers = tensor.in_arena(arena)?.to_vec();
@@ -230,7 +231,7 @@ fn run<'l>(
         let (low, fine) = low.and_then(part).unzip();
         let place = spool.count();
         spooled = spool.push([&integers].into_iter().chain(&fine));
-        all.push(Integers { outlet, view, place, high, low });
+        all.push(Integers { value_id, view, place, high, low });
     };
     let mut arena = vec![0i8; program.arena_bytes()];
     program

@@ -3,9 +3,10 @@
 
 use std::time::Instant;
 
+use hardtack::Tensor;
 use hardtack::float::{FloatModel, FloatPlan};
-use hardtack::{Model, Tensor};
-use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{Operator, ValueId};
 
 use super::calibrate::Calibration;
 use super::float_reason::{FloatReason, FormatChoice, Int16Reason};
@@ -237,7 +238,7 @@ fn fewest(
 
 /// Returns a layer and the element-wise ops that follow it.
 pub(super) fn with_followers(model: &Model, layer: usize) -> Vec<usize> {
-    let value = Outlet { node: layer as u32, slot: 0 };
+    let value = ValueId { node: layer as u32, output: 0 };
     std::iter::once(layer).chain(function::of(model, value)).collect()
 }
 

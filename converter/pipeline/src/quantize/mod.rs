@@ -25,8 +25,8 @@ mod statistics;
 mod tests;
 mod weights;
 
-use hardtack::Model;
-use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{Operator, ValueId};
 
 use self::calibrate::Calibration;
 use self::equalize::Parts;
@@ -105,10 +105,10 @@ pub(crate) fn quantize(
     let partitions = partition::partitions(&model, &mut float_reasons);
     let within = partitions.iter().flat_map(|partition| &partition.nodes);
     let values = within.flat_map(|index| {
-        let made = Outlet { node: *index as u32, slot: 0 };
+        let made = ValueId { node: *index as u32, output: 0 };
         variable_inputs(&model, *index).chain([made])
     });
-    let values: Vec<Outlet> = values.collect();
+    let values: Vec<ValueId> = values.collect();
     weights::finite(
         &model,
         partitions.iter().flat_map(|partition| partition.nodes.iter().copied()),

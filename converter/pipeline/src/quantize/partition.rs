@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hardtack::Model;
+use hardtack::internal::Model;
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{Dim, Operator, Outlet};
+use hardtack_bundle::graph::{Dim, Operator, ValueId};
 
 use super::operators::{NodeKind, integer_form};
 use crate::graph::constants::{is_constant, variable_inputs};
@@ -69,13 +69,13 @@ fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, FloatReason> {
     let node = &model.graph.nodes[index];
     let kind = match &node.operator {
         Operator::Input | Operator::Constant(_) | Operator::Program(_) => return Ok(None),
-        _ if is_constant(model, Outlet { node: index as u32, slot: 0 }) => return Ok(None),
+        _ if is_constant(model, ValueId { node: index as u32, output: 0 }) => return Ok(None),
         operator => integer_form(operator).ok_or(FloatReason::UnsupportedOperator)?.kind,
     };
     let [fact] = &node.outputs[..] else { return Err(FloatReason::SeveralOutputs) };
     let batch = fact.shape.first().ok_or(FloatReason::NoBatch)?;
-    let read: Vec<Outlet> = variable_inputs(model, index).collect();
-    for fact in read.iter().map(|outlet| model.graph.fact(*outlet)).chain([fact]) {
+    let read: Vec<ValueId> = variable_inputs(model, index).collect();
+    for fact in read.iter().map(|value_id| model.graph.fact(*value_id)).chain([fact]) {
         // Bool occurs inside fused unary element-wise ops.
         if !matches!(fact.dtype, DType::F32 | DType::I8 | DType::U8 | DType::Bool) {
             return Err(FloatReason::DataType(fact.dtype));
@@ -103,10 +103,10 @@ fn drop_nodes_with_float_readers(
     let nodes = &model.graph.nodes;
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
-        node.inputs.iter().for_each(|outlet| readers[outlet.node as usize].push(index));
+        node.inputs.iter().for_each(|value_id| readers[value_id.node as usize].push(index));
     }
     let mut returned = vec![false; nodes.len()];
-    model.graph.outputs.iter().for_each(|outlet| returned[outlet.node as usize] = true);
+    model.graph.outputs.iter().for_each(|value_id| returned[value_id.node as usize] = true);
     for index in (0..nodes.len()).rev() {
         let only_float = !readers[index].is_empty()
             && !returned[index]
@@ -124,8 +124,8 @@ fn depths(model: &Model, kinds: &[Option<NodeKind>]) -> Vec<usize> {
     let mut depths = vec![0; kinds.len()];
     for index in 0..kinds.len() {
         let integer = kinds[index].is_some();
-        let depth = |outlet: Outlet| {
-            let before = outlet.node as usize;
+        let depth = |value_id: ValueId| {
+            let before = value_id.node as usize;
             depths[before] + usize::from(integer && kinds[before].is_none())
         };
         depths[index] = variable_inputs(model, index).map(depth).max().unwrap_or(0);

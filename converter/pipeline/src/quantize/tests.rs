@@ -1,6 +1,7 @@
 //! Compares every operator with an INT8 form with the float model.
 
-use hardtack::{Model, Tensor};
+use hardtack::Tensor;
+use hardtack::internal::Model;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
@@ -235,7 +236,7 @@ fn operators_that_only_move_elements() {
     });
     after_a_layer("padding", |net, x| {
         let zero = net.constant(Tensor::scalar(0.25f32));
-        let Operator::Constant(index) = net.rewriter.node(zero.outlet.node as usize).operator
+        let Operator::Constant(index) = net.rewriter.node(zero.value_id.node as usize).operator
         else {
             unreachable!("just made");
         };
@@ -348,7 +349,7 @@ fn scales_of_a_pre_quantized_model_are_kept() {
         let zero = net.constant(Tensor::scalar(100u8));
         let quantize = QuantizeLinear { dtype: DType::U8, axis: None };
         let q = net.node(Operator::QuantizeLinear(quantize), &[x, &scale, &zero], &x.shape);
-        let node = &mut net.rewriter.model.graph.nodes[q.outlet.node as usize];
+        let node = &mut net.rewriter.model.graph.nodes[q.value_id.node as usize];
         node.outputs[0].dtype = DType::U8;
         let dequantize = DequantizeLinear { dtype: DType::F32, axis: None };
         net.node(Operator::DequantizeLinear(dequantize), &[&q, &scale, &zero], &x.shape)
@@ -426,14 +427,15 @@ fn layers_use_int16_or_float_to_meet_the_error_budget() {
 fn weights_that_are_not_finite_are_reported() {
     let mut model = three_layers();
     for constant in &mut model.constants {
-        if let hardtack::Constant::Tensor(tensor) = constant
+        if let hardtack::internal::Constant::Tensor(tensor) = constant
             && tensor.shape().len() == 4
             && tensor.len() > 1
         {
             let mut values = tensor.as_f32().unwrap().to_vec();
             values[3] = f32::NAN;
-            *constant =
-                hardtack::Constant::Tensor(Tensor::new(tensor.shape(), values).unwrap().into());
+            *constant = hardtack::internal::Constant::Tensor(
+                Tensor::new(tensor.shape(), values).unwrap().into(),
+            );
             break;
         }
     }
@@ -484,7 +486,7 @@ fn many_layers(limited: bool) -> Model {
 /// Makes weights exact multiples of a step, so that only activations are rounded.
 fn with_exact_weights(mut model: Model) -> Model {
     for constant in &mut model.constants {
-        if let hardtack::Constant::Tensor(tensor) = constant
+        if let hardtack::internal::Constant::Tensor(tensor) = constant
             && tensor.shape().len() == 4
             && tensor.len() > 1
         {
@@ -495,7 +497,7 @@ fn with_exact_weights(mut model: Model) -> Model {
             values.chunks_exact_mut(depth).for_each(|row| row[0] = 1.0);
             values.iter_mut().for_each(|weight| *weight *= 1.5 / (depth as f32).sqrt());
             let tensor = Tensor::new(tensor.shape(), values).unwrap();
-            *constant = hardtack::Constant::Tensor(tensor.into());
+            *constant = hardtack::internal::Constant::Tensor(tensor.into());
         }
     }
     model

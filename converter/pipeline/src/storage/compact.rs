@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use half::{bf16, f16};
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::internal::{Constant, Model};
+use hardtack::{Data, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Fact, Graph, Node, Operator};
 

@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::internal::{Constant, Model};
+use hardtack::{Data, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Binary, DequantizeLinear, Dim, DynamicMatMul, Fact, Graph, Node};
-use hardtack_bundle::graph::{Operator, Outlet};
+use hardtack_bundle::graph::{Operator, ValueId};
 use hardtack_kernels::Product;
 
 use super::matrices::LARGE;
@@ -16,8 +17,8 @@ use crate::graph::rewriter::Rewriter;
 struct Matrix {
     columns: usize,
     integers: Constant,
-    scale: Outlet,
-    zero_point: Outlet,
+    scale: ValueId,
+    zero_point: ValueId,
 }
 
 /// A contraction expressed as a matmul of rows and columns.
@@ -47,7 +48,7 @@ pub(crate) fn constants(graph: &Graph) -> HashSet<u32> {
     let of_graph = |graph: &'_ Graph| -> Vec<u32> {
         let products =
             graph.nodes.iter().filter(|n| matches!(n.operator, Operator::DynamicMatMul(_)));
-        let constant = |outlet: &Outlet| match graph.nodes[outlet.node as usize].operator {
+        let constant = |value_id: &ValueId| match graph.nodes[value_id.node as usize].operator {
             Operator::Constant(index) => Some(index),
             _ => None,
         };
@@ -79,8 +80,8 @@ fn replace(rewriter: &mut Rewriter, index: usize) -> Option<()> {
         Some((slot, matrix(rewriter, einsum.inputs[slot], &layout)?, layout))
     })?;
     let mut x = einsum.inputs[1 - slot];
-    let real = |outlet| rewriter.model.graph.fact(outlet).dtype == DType::F32;
-    let result = Outlet { node: index as u32, slot: 0 };
+    let real = |value_id| rewriter.model.graph.fact(value_id).dtype == DType::F32;
+    let result = ValueId { node: index as u32, output: 0 };
     (real(x) && real(result)).then_some(())?;
 
     let name = einsum.name;
@@ -126,9 +127,9 @@ fn add(
     rewriter: &mut Rewriter,
     name: String,
     operator: Operator,
-    inputs: &[Outlet],
+    inputs: &[ValueId],
     shape: &[Dim],
-) -> Outlet {
+) -> ValueId {
     let outputs = vec![Fact { dtype: DType::F32, shape: shape.into() }];
     rewriter.add(Node { name, operator, inputs: inputs.into(), outputs })
 }
@@ -137,8 +138,8 @@ fn sizes(fact: &Fact) -> Option<Vec<usize>> {
     fact.shape.iter().map(|dim| usize::try_from(dim.value()?).ok()).collect()
 }
 
-fn tensor(rewriter: &Rewriter, outlet: Outlet) -> Option<&Tensor> {
-    match rewriter.constant(outlet)? {
+fn tensor(rewriter: &Rewriter, value_id: ValueId) -> Option<&Tensor> {
+    match rewriter.constant(value_id)? {
         Constant::Tensor(tensor) => Some(tensor),
         Constant::Stored(_) | Constant::Dims { .. } => None,
     }
@@ -200,8 +201,8 @@ impl Layout {
 }
 
 /// Returns the integers of a dequantized matrix.
-fn matrix(rewriter: &Rewriter, outlet: Outlet, layout: &Layout) -> Option<Matrix> {
-    let node = rewriter.node(rewriter.resolve(outlet).node as usize);
+fn matrix(rewriter: &Rewriter, value_id: ValueId, layout: &Layout) -> Option<Matrix> {
+    let node = rewriter.node(rewriter.resolve(value_id).node as usize);
     let Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis }) = node.operator
     else {
         return None;
@@ -234,10 +235,10 @@ fn ordered<T: Copy>(values: &[T], columns: usize, transposed: bool) -> Vec<T> {
 }
 
 /// Fuses an addition of a constant per column into a matmul without bias that nothing else reads.
-fn add_bias(rewriter: &mut Rewriter, index: usize, uses: &HashMap<Outlet, usize>) -> Option<()> {
+fn add_bias(rewriter: &mut Rewriter, index: usize, uses: &HashMap<ValueId, usize>) -> Option<()> {
     let sum = rewriter.node(index).clone();
     let Operator::Binary(Binary::Add) = sum.operator else { return None };
-    let inputs: Vec<Outlet> = sum.inputs.iter().map(|x| rewriter.resolve(*x)).collect();
+    let inputs: Vec<ValueId> = sum.inputs.iter().map(|x| rewriter.resolve(*x)).collect();
     let [a, b] = inputs[..] else { return None };
     let [(product, bias)] = [(a, b), (b, a)]
         .into_iter()
@@ -261,7 +262,7 @@ fn add_bias(rewriter: &mut Rewriter, index: usize, uses: &HashMap<Outlet, usize>
     node.inputs.push(rewriter.add_constant(name, Constant::Tensor(bias.into())));
     node.name = sum.name;
     let y = rewriter.add(node);
-    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, y);
+    rewriter.redirect(ValueId { node: index as u32, output: 0 }, y);
     Some(())
 }
 

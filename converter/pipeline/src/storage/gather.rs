@@ -1,10 +1,11 @@
 //! Gathers from integer tables: rows are gathered first and then dequantized, so the table stays in
 //! integers at run time.
 
-use hardtack::{Constant, Data, Model};
+use hardtack::Data;
+use hardtack::internal::{Constant, Model};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Binary, DequantizeBlocks, DequantizeLinear, Dim, Fact, Gather};
-use hardtack_bundle::graph::{Node, Operator, Outlet};
+use hardtack_bundle::graph::{Node, Operator, ValueId};
 
 use crate::graph::rewriter::Rewriter;
 
@@ -33,7 +34,7 @@ fn rearrange(rewriter: &mut Rewriter, index: usize) -> Option<()> {
         return None;
     };
     let [integers, scales, zeros] = dequantize.inputs[..] else { return None };
-    let constants = [integers, scales, zeros].map(|outlet| rewriter.constant(outlet));
+    let constants = [integers, scales, zeros].map(|value_id| rewriter.constant(value_id));
     let [
         Some(Constant::Tensor(values)),
         Some(Constant::Tensor(steps)),
@@ -51,7 +52,7 @@ fn rearrange(rewriter: &mut Rewriter, index: usize) -> Option<()> {
 
     let [fact] = &gather.outputs[..] else { return None };
     let (fact, looked_up) = (fact.clone(), fact.shape.len().checked_sub(rest.len())?);
-    let mut add = |suffix: &str, operator, inputs: &[Outlet], dtype, shape: &[Dim]| {
+    let mut add = |suffix: &str, operator, inputs: &[ValueId], dtype, shape: &[Dim]| {
         rewriter.add(Node {
             name: format!("{}.{suffix}", gather.name),
             operator,
@@ -76,7 +77,7 @@ fn rearrange(rewriter: &mut Rewriter, index: usize) -> Option<()> {
         inputs: vec![floats, scale],
         outputs: vec![fact],
     });
-    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, product);
+    rewriter.redirect(ValueId { node: index as u32, output: 0 }, product);
     Some(())
 }
 
@@ -95,7 +96,7 @@ fn rearrange_blocks(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let before = fact.shape.len().checked_sub(rank)?;
     (blocks.axis > 0).then_some(())?;
 
-    let mut rows = |suffix: &str, from: Outlet| {
+    let mut rows = |suffix: &str, from: ValueId| {
         let Fact { dtype, shape } = rewriter.model.graph.fact(rewriter.resolve(from)).clone();
         if shape.len() < rank {
             return from;
@@ -114,7 +115,7 @@ fn rearrange_blocks(rewriter: &mut Rewriter, index: usize) -> Option<()> {
     let operator = Operator::DequantizeBlocks(DequantizeBlocks { axis, ..blocks.clone() });
     let name = gather.name.clone();
     let floats = rewriter.add(Node { name, operator, inputs, outputs: gather.outputs.clone() });
-    rewriter.redirect(Outlet { node: index as u32, slot: 0 }, floats);
+    rewriter.redirect(ValueId { node: index as u32, output: 0 }, floats);
     Some(())
 }
 

@@ -1,6 +1,7 @@
 //! Stores float weights in 16 bits.
 
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::internal::{Constant, Model};
+use hardtack::{Data, Tensor};
 
 use crate::options::FloatStorage;
 

@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::internal::{Constant, Model};
+use hardtack::{Data, Tensor};
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{self, DequantizeBlocks, DequantizeLinear, Fact, Graph};
 use hardtack_bundle::graph::{KernelLayout, Node, Operator};
@@ -123,7 +124,8 @@ fn find(model: &Model, body: Option<usize>, integers: bool) -> Vec<Matrix> {
             readers.entry(input.node as usize).or_default().push((node, slot));
         }
     }
-    let returned = |index: usize| graph.outputs.iter().any(|outlet| outlet.node as usize == index);
+    let returned =
+        |index: usize| graph.outputs.iter().any(|value_id| value_id.node as usize == index);
     let matrix = |(index, node): (usize, &Node)| {
         let [Fact { dtype: DType::F32, shape }] = &node.outputs[..] else { return None };
         let shape: Vec<usize> = shape
@@ -202,7 +204,7 @@ fn dequantized(
     attributes: &DequantizeLinear,
 ) -> Option<Vec<f32>> {
     let mut inputs =
-        node.inputs.iter().map(|outlet| match graph.nodes[outlet.node as usize].operator {
+        node.inputs.iter().map(|value_id| match graph.nodes[value_id.node as usize].operator {
             Operator::Constant(index) => tensor(model, index),
             _ => None,
         });
@@ -285,7 +287,7 @@ fn filled(shape: &[usize], data: impl Into<Data>) -> Tensor {
 
 #[cfg(test)]
 mod tests {
-    use hardtack_bundle::graph::{Binary, Einsum, Gather, If, Outlet, Unary};
+    use hardtack_bundle::graph::{Binary, Einsum, Gather, If, Unary, ValueId};
 
     use super::*;
     use crate::parity;
@@ -423,7 +425,7 @@ mod tests {
         let other = Graph {
             nodes: vec![product.nodes[product.inputs[0] as usize].clone()],
             inputs: vec![0],
-            outputs: vec![Outlet { node: 0, slot: 0 }],
+            outputs: vec![ValueId { node: 0, output: 0 }],
             ..product.clone()
         };
         let last = product.outputs[0].node as usize;
@@ -435,13 +437,13 @@ mod tests {
             outputs: vec![fact(DType::Bool, &[])],
         };
         let input = other.nodes[0].clone();
-        let inputs = vec![Outlet { node: 0, slot: 0 }, Outlet { node: 1, slot: 0 }];
+        let inputs = vec![ValueId { node: 0, output: 0 }, ValueId { node: 1, output: 0 }];
         let operator = Operator::If(branch);
         let choice =
             Node { name: "choice".into(), operator, inputs, ..product.nodes[last].clone() };
         model.graph.nodes = vec![condition, input, choice];
         model.graph.inputs = vec![0, 1];
-        model.graph.outputs = vec![Outlet { node: 2, slot: 0 }];
+        model.graph.outputs = vec![ValueId { node: 2, output: 0 }];
         model.graph.bodies = vec![product, other];
         let (stored, count) = store(model.clone(), INT8, None);
         assert_eq!((count, stored.graph.check()), (1, Ok(())));

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Constant, Fact, Graph, Node, Operator, Outlet};
+use super::{Constant, Fact, Graph, Node, Operator, ValueId};
 
 /// Why a graph was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +85,7 @@ struct StoredNode {
     id: u16,
     version: u8,
     attributes: Vec<u8>,
-    inputs: Vec<Outlet>,
+    inputs: Vec<ValueId>,
     outputs: Vec<Fact>,
 }
 
@@ -93,7 +93,7 @@ struct StoredNode {
 struct StoredGraph {
     nodes: Vec<StoredNode>,
     inputs: Vec<u32>,
-    outputs: Vec<Outlet>,
+    outputs: Vec<ValueId>,
     output_names: Vec<String>,
 }
 

@@ -6,7 +6,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Constant, Dim, Graph, GraphError, Node, Operator, Outlet, PadMode};
+use super::{Constant, Dim, Graph, GraphError, Node, Operator, PadMode, ValueId};
 
 /// The maximum nesting depth of bodies, so that code may visit them recursively.
 const LIMIT_NESTING: u8 = 16;
@@ -118,7 +118,7 @@ fn check_nodes(
     if !graph.inputs.iter().all(input) {
         return Err(invalid("", "an input of the graph is not an input node"));
     }
-    if !graph.outputs.iter().all(|outlet| gives(&graph.nodes, outlet)) {
+    if !graph.outputs.iter().all(|value| gives(&graph.nodes, value)) {
         return Err(invalid("", "an output of the graph is not the output of a node"));
     }
     if graph.output_names.len() != graph.outputs.len() {
@@ -141,10 +141,7 @@ fn check_node(
     let constants = bodies.graph.constants.len();
     let constant = |index: &u32| (*index as usize) < constants;
 
-    require(
-        node.inputs.iter().all(|outlet| gives(&graph.nodes[..index], outlet)),
-        NO_EARLIER_VALUE,
-    )?;
+    require(node.inputs.iter().all(|value| gives(&graph.nodes[..index], value)), NO_EARLIER_VALUE)?;
     match &node.operator {
         Operator::Constant(index) => require(constant(index), NO_CONSTANT)?,
         Operator::Pad(pad) => match &pad.mode {
@@ -164,10 +161,9 @@ fn check_node(
             let lengths = scan.inputs.len() == body.inputs.len()
                 && scan.inputs.len() == inputs
                 && scan.outputs.len() == body.outputs.len();
-            let slots = scan
-                .outputs
-                .iter()
-                .all(|of| of.slices.iter().map(|(slot, _)| slot).chain(&of.last_value).all(output));
+            let slots = scan.outputs.iter().all(|of| {
+                of.slices.iter().map(|(output, _)| output).chain(&of.last_value).all(output)
+            });
             require(lengths && slots, BODY_PORTS)?;
         }
         Operator::If(branch) => {
@@ -190,9 +186,9 @@ fn check_node(
     require(sound, BAD_DIM)
 }
 
-/// Returns whether `outlet` is an output of one of `nodes`.
-fn gives(nodes: &[Node], outlet: &Outlet) -> bool {
-    nodes.get(outlet.node as usize).is_some_and(|node| (outlet.slot as usize) < node.outputs.len())
+/// Returns whether `value` is an output of one of `nodes`.
+fn gives(nodes: &[Node], value: &ValueId) -> bool {
+    nodes.get(value.node as usize).is_some_and(|node| (value.output as usize) < node.outputs.len())
 }
 
 fn fits(constant: &Constant, section: u64) -> bool {

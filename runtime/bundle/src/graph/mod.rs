@@ -33,11 +33,11 @@ pub struct Fact {
 
 /// A value of the graph: one output of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Outlet {
+pub struct ValueId {
     /// The index of the node in [`Graph::nodes`].
     pub node: u32,
     /// The output index: which output of the node.
-    pub slot: u32,
+    pub output: u32,
 }
 
 /// One operation. Its inputs are always values of earlier nodes.
@@ -48,7 +48,7 @@ pub struct Node {
     /// The operator and its attributes.
     pub operator: Operator,
     /// The input values, in the order that the operator defines.
-    pub inputs: Vec<Outlet>,
+    pub inputs: Vec<ValueId>,
     /// The element type and shape of each output.
     pub outputs: Vec<Fact>,
 }
@@ -78,7 +78,7 @@ pub struct Constant {
 ///
 /// ```
 /// use hardtack_bundle::DType;
-/// use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, Outlet, Unary};
+/// use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, ValueId, Unary};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let node = |name: &str, operator, inputs| Node {
@@ -87,7 +87,7 @@ pub struct Constant {
 ///     inputs,
 ///     outputs: vec![Fact { dtype: DType::F32, shape: vec![Dim::symbol(0), Dim::Value(3)] }],
 /// };
-/// let [x, y] = [0, 1].map(|node| Outlet { node, slot: 0 });
+/// let [x, y] = [0, 1].map(|node| ValueId { node, output: 0 });
 /// let graph = Graph {
 ///     symbols: vec!["batch".into()],
 ///     nodes: vec![
@@ -115,7 +115,7 @@ pub struct Graph {
     /// The indices of the [`Operator::Input`] nodes, in the order of the model's inputs.
     pub inputs: Vec<u32>,
     /// The output values of the model, in order.
-    pub outputs: Vec<Outlet>,
+    pub outputs: Vec<ValueId>,
     /// The names of [`Graph::outputs`], in the same order.
     pub output_names: Vec<String>,
     /// The bodies of loops and branches, to which operators refer by index. Only the outermost
@@ -129,8 +129,8 @@ impl Graph {
     /// Returns the element type and shape of a value.
     ///
     /// # Panics
-    /// Panics if `outlet` is not a value of this graph.
-    pub fn fact(&self, outlet: Outlet) -> &Fact {
-        &self.nodes[outlet.node as usize].outputs[outlet.slot as usize]
+    /// Panics if `value` is not a value of this graph.
+    pub fn fact(&self, value: ValueId) -> &Fact {
+        &self.nodes[value.node as usize].outputs[value.output as usize]
     }
 }

@@ -291,7 +291,7 @@ fn fact() -> Fact {
 }
 
 fn node(name: &str, operator: Operator, inputs: &[u32]) -> Node {
-    let inputs = inputs.iter().map(|node| Outlet { node: *node, slot: 0 }).collect();
+    let inputs = inputs.iter().map(|node| ValueId { node: *node, output: 0 }).collect();
     Node { name: name.into(), operator, inputs, outputs: vec![fact()] }
 }
 
@@ -300,7 +300,7 @@ fn body() -> Graph {
     Graph {
         nodes: vec![node("x", Operator::Input, &[])],
         inputs: vec![0],
-        outputs: vec![Outlet { node: 0, slot: 0 }],
+        outputs: vec![ValueId { node: 0, output: 0 }],
         output_names: vec!["y".into()],
         ..Graph::default()
     }
@@ -369,7 +369,7 @@ pub fn graph() -> Graph {
         ],
         nodes,
         inputs: vec![0],
-        outputs: vec![Outlet { node: last, slot: 0 }, Outlet { node: 0, slot: 0 }],
+        outputs: vec![ValueId { node: last, output: 0 }, ValueId { node: 0, output: 0 }],
         output_names: vec!["result".into(), "echo".into()],
         bodies,
     }

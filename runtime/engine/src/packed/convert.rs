@@ -96,12 +96,12 @@ fn pieces(code: Code<'_>, packing: Packing) -> Pieces {
     let (mut layers, mut all_tables) = (Vec::new(), Vec::new());
     let mut cursor = Cursor::new(packing);
     for (index, step) in (0..).zip(code.steps().flatten()) {
-        if let Some(strip) = step.strip(tensor) {
-            let conv = strip.conv;
+        if let Some(tile) = step.tile(tensor) {
+            let conv = tile.conv;
             let input = tensor(conv.input);
             let (inputs, outputs) = (input.channels, tensor(conv.output).channels);
-            let (shape, range) = cursor.conv(&strip, inputs, outputs);
-            if strip.shares == 0 {
+            let (shape, range) = cursor.conv(&tile, inputs, outputs);
+            if tile.reuse_weights_of == 0 {
                 layers.push(Layer {
                     conv,
                     shape,
@@ -137,9 +137,9 @@ pub(crate) fn length(code: Code<'_>, packing: Packing) -> Result<u64, ProgramErr
     let tensor = |id| code.tensor(id).expect("tensors of steps were checked");
     let mut cursor = Cursor::new(packing);
     for step in code.steps().flatten() {
-        if let Some(strip) = step.strip(tensor) {
-            let (input, output) = (tensor(strip.conv.input), tensor(strip.conv.output));
-            cursor.conv(&strip, input.channels, output.channels);
+        if let Some(tile) = step.tile(tensor) {
+            let (input, output) = (tensor(tile.conv.input), tensor(tile.conv.output));
+            cursor.conv(&tile, input.channels, output.channels);
         }
         for table in tables(&step) {
             cursor.table(table);

@@ -76,7 +76,7 @@ pub(crate) struct Cursor {
     packing: Packing,
     next: u64,
     /// The start and end of the last convolutions and row tiles, the most recent first.
-    layers: [(u64, u64); Strip::SHARES],
+    layers: [(u64, u64); RowTile::LONGEST_REUSE],
     /// Packed weights need an allocator. Without one no cursor can be created, and the compiler
     /// removes all code that uses one.
     #[cfg(not(feature = "alloc"))]
@@ -90,7 +90,7 @@ pub(crate) type Range = core::ops::Range<u64>;
 impl Cursor {
     #[cfg(feature = "alloc")]
     pub(crate) fn new(packing: Packing) -> Self {
-        Self { packing, next: 0, layers: [(0, 0); Strip::SHARES] }
+        Self { packing, next: 0, layers: [(0, 0); RowTile::LONGEST_REUSE] }
     }
 
     pub(crate) fn packing(&self) -> Packing {
@@ -112,9 +112,9 @@ impl Cursor {
 
     /// Returns the shape and range of the next convolution. A row tile that reuses the weights of
     /// an earlier layer has the range of that layer.
-    pub(crate) fn conv(&mut self, strip: &Strip, inputs: u32, outputs: u32) -> (Shape, Range) {
-        let shape = Shape::of(&strip.conv, inputs, outputs);
-        let range = match strip.shares {
+    pub(crate) fn conv(&mut self, tile: &RowTile, inputs: u32, outputs: u32) -> (Shape, Range) {
+        let shape = Shape::of(&tile.conv, inputs, outputs);
+        let range = match tile.reuse_weights_of {
             0 => self.take(shape.bytes(self.packing).map_or(u64::MAX, |bytes| bytes as u64)),
             back => {
                 let shared = self.layers.get(usize::from(back) - 1).copied();

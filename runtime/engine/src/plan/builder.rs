@@ -34,9 +34,9 @@ const ALIGNMENT: u64 = 16;
 /// let (input, output) = (builder.input(PortType::F32, 2), builder.output(PortType::F32, 2));
 /// let x = builder.tensor("x", [1, 1, 2], 0.5, 0);
 /// let y = builder.tensor("y", [1, 1, 2], 0.25, -128);
-/// builder.quantize("x", input, x, Walk::contiguous(2))?;
+/// builder.quantize("x", input, x, CopyLayout::contiguous(2))?;
 /// builder.lookup("abs", x, y, f32::abs)?;
-/// builder.dequantize("y", y, output, Walk::contiguous(2));
+/// builder.dequantize("y", y, output, CopyLayout::contiguous(2));
 /// let built = builder.finish()?;
 ///
 /// let program = Program::parse(&built.code, &built.weights)?;

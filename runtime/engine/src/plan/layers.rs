@@ -57,7 +57,7 @@ impl Builder {
     /// let x = builder.tensor("x", [1, 1, 2], 0.1, 0);
     /// let y = builder.tensor("y", [1, 1, 1], 0.5, 0);
     /// # let (input, output) = (builder.input(PortType::F32, 2), builder.output(PortType::F32, 1));
-    /// # builder.quantize("x", input, x, Walk::contiguous(2))?;
+    /// # builder.quantize("x", input, x, CopyLayout::contiguous(2))?;
     /// let layer = Layer {
     ///     input: x,
     ///     output: y,
@@ -70,7 +70,7 @@ impl Builder {
     ///     clamp: Clamp::FULL,
     /// };
     /// builder.conv("y", &layer)?;
-    /// # builder.dequantize("y", y, output, Walk::contiguous(1));
+    /// # builder.dequantize("y", y, output, CopyLayout::contiguous(1));
     /// # let built = builder.finish()?;
     /// # let program = Program::parse(&built.code, &built.weights)?;
     /// # let (mut arena, mut result) = (vec![0; program.arena_bytes()], [0.0]);
@@ -256,12 +256,12 @@ impl Builder {
         name: &str,
         input: TensorId,
         output: TensorId,
-        walk: Walk,
+        copy: CopyLayout,
     ) -> Result<(), BuildError> {
         let (from, to) = (self.tensor_of(name, input)?, self.tensor_of(name, output)?);
         let same = from.scale == to.scale && from.zero_point == to.zero_point;
         let scale = (!same).then(|| term_scale(from.scale, to.scale));
-        self.step(name, Step::Move(Move { input, output, walk, scale }));
+        self.step(name, Step::Move(Move { input, output, copy, scale }));
         Ok(())
     }
 
@@ -311,16 +311,16 @@ impl Builder {
         name: &str,
         port: u16,
         output: TensorId,
-        walk: Walk,
+        copy: CopyLayout,
     ) -> Result<(), BuildError> {
         let inverse_scale = 1.0 / self.tensor_of(name, output)?.scale;
-        self.step(name, Step::Quantize(Quantize { port, output, inverse_scale, walk }));
+        self.step(name, Step::Quantize(Quantize { port, output, inverse_scale, copy }));
         Ok(())
     }
 
     /// Adds a strided copy from a tensor to program output `port`, which dequantizes to f32.
-    pub fn dequantize(&mut self, name: &str, input: TensorId, port: u16, walk: Walk) {
-        self.step(name, Step::Dequantize(Dequantize { input, port, walk }));
+    pub fn dequantize(&mut self, name: &str, input: TensorId, port: u16, copy: CopyLayout) {
+        self.step(name, Step::Dequantize(Dequantize { input, port, copy }));
     }
 
     fn tensor_of(&self, step: &str, id: TensorId) -> Result<Tensor, BuildError> {

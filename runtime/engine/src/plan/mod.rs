@@ -5,8 +5,8 @@ mod error;
 mod layers;
 mod lifetime;
 mod place;
+mod row_tiles;
 mod sparse;
-mod strips;
 mod weights;
 
 pub use builder::{Builder, Built};

@@ -8,7 +8,7 @@ use super::weights::Pool;
 use super::{BuildError, Builder};
 use crate::Program;
 use crate::check::{depth, is_depthwise, weights_bytes};
-use crate::program::{Span, Step, Strip, Tensor, TensorId};
+use crate::program::{RowTile, Span, Step, Tensor, TensorId};
 
 /// Weights are stored sparse only if the encoding takes less than this fraction of the dense bytes.
 /// Smaller savings are not worth the cost of decoding.
@@ -26,10 +26,10 @@ impl Builder {
         let tensor = |id| self.tensors.get(usize::from(id)).map(|(_, tensor)| *tensor);
         for (_, step) in &mut self.steps {
             let mut form = None;
-            if let Some(strip) = whole_or_strip(step, tensor)
-                && let Some(bytes) = without_zeros(&strip, &old, tensor)
+            if let Some(tile) = whole_or_strip(step, tensor)
+                && let Some(bytes) = without_zeros(&tile, &old, tensor)
             {
-                *step = Step::Sparse(strip);
+                *step = Step::Sparse(tile);
                 form = Some(bytes);
             }
             for span in spans(step) {
@@ -59,7 +59,7 @@ impl<B: AsRef<[u8]>> Program<B> {
     /// Returns the layers with sparse weights.
     pub fn sparse_layers(&self) -> impl Iterator<Item = SparseLayer> {
         self.steps().enumerate().filter_map(|(step, of)| {
-            let Step::Sparse(Strip { conv, shares: 0, .. }) = of else { return None };
+            let Step::Sparse(RowTile { conv, reuse_weights_of: 0, .. }) = of else { return None };
             let (inputs, outputs) =
                 (self.tensor(conv.input)?.channels, self.tensor(conv.output)?.channels);
             let dense_bytes = weights_bytes(&conv.window, conv.groups, inputs, outputs);
@@ -69,21 +69,21 @@ impl<B: AsRef<[u8]>> Program<B> {
 }
 
 /// Returns a convolution with dense weights as a row tile; `None` for other steps.
-fn whole_or_strip(step: &Step, tensor: impl Fn(TensorId) -> Option<Tensor>) -> Option<Strip> {
+fn whole_or_strip(step: &Step, tensor: impl Fn(TensorId) -> Option<Tensor>) -> Option<RowTile> {
     match step {
-        Step::Conv(conv) => Some(Strip::whole(*conv, tensor(conv.output)?.height)),
-        Step::Strip(strip) => Some(*strip),
+        Step::Conv(conv) => Some(RowTile::whole(*conv, tensor(conv.output)?.height)),
+        Step::RowTile(tile) => Some(*tile),
         _ => None,
     }
 }
 
 /// Returns the sparse encoding of the weights if it saves enough.
 fn without_zeros(
-    strip: &Strip,
+    tile: &RowTile,
     weights: &[u8],
     tensor: impl Fn(TensorId) -> Option<Tensor>,
 ) -> Option<Vec<u8>> {
-    let conv = &strip.conv;
+    let conv = &tile.conv;
     let (inputs, outputs) = (tensor(conv.input)?.channels, tensor(conv.output)?.channels);
     if is_depthwise(conv.groups, inputs, outputs) {
         return None;
@@ -100,7 +100,9 @@ fn without_zeros(
 /// Returns the weight ranges of a step. The weights of a convolution come first.
 fn spans(step: &mut Step) -> impl Iterator<Item = &mut Span> {
     let spans = match step {
-        Step::Conv(conv) | Step::Strip(Strip { conv, .. }) | Step::Sparse(Strip { conv, .. }) => {
+        Step::Conv(conv)
+        | Step::RowTile(RowTile { conv, .. })
+        | Step::Sparse(RowTile { conv, .. }) => {
             [Some(&mut conv.weights), Some(&mut conv.bias), Some(&mut conv.scales)]
         }
         Step::Lookup(step) => [Some(&mut step.table), None, None],

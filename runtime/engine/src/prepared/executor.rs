@@ -125,10 +125,10 @@ impl<B: AsRef<[u8]>> Executor<B> {
 
     /// Returns the multiply-accumulates (MACs) of step `index`. Only convolutions count; always 0
     /// with the reference kernels.
-    pub fn products(&self, index: usize) -> u64 {
+    pub fn macs(&self, index: usize) -> u64 {
         let Some((_, lowered)) = &self.lowered else { return 0 };
         let of_step = lowered.operations.iter().filter(|(step, _)| *step as usize == index);
-        of_step.map(|(_, operation)| KernelContext::products(operation)).sum()
+        of_step.map(|(_, operation)| KernelContext::macs(operation)).sum()
     }
 
     /// Runs one inference on one sample, split over the threads of `parallel`. The previous

@@ -32,12 +32,12 @@ impl<'a> ReferenceContext<'a> {
             Step::Dequantize(step) => {
                 self.dequantize(step, arena, &mut outputs[usize::from(step.port)]);
             }
-            Step::Conv(_) | Step::Strip(_) => {
-                let strip = step.strip(|id| self.tensor(id)).expect("it is a convolution");
-                self.conv(&strip, self.kernels.conv, arena);
+            Step::Conv(_) | Step::RowTile(_) => {
+                let tile = step.tile(|id| self.tensor(id)).expect("it is a convolution");
+                self.conv(&tile, self.kernels.conv, arena);
             }
             #[cfg(feature = "sparse")]
-            Step::Sparse(strip) => self.conv(strip, self.kernels.sparse, arena),
+            Step::Sparse(tile) => self.conv(tile, self.kernels.sparse, arena),
             Step::Add(step) => self.add(step, arena),
             Step::Multiply(step) => self.multiply(step, arena),
             Step::MaxPool(step) => self.max_pool(step, arena),
@@ -66,47 +66,47 @@ impl<'a> ReferenceContext<'a> {
     fn quantize(&self, step: &Quantize, arena: &mut [i8], input: &Input<'_>) {
         let tensor = self.tensor(step.output);
         let output = &mut arena[arena::range(&tensor)];
-        let walk = walk(&step.walk);
+        let copy = copy(&step.copy);
         match *input {
             Input::F32(input) => {
                 let (inverse_scale, zero_point) = (step.inverse_scale, tensor.zero_point);
-                let step = kernels::Quantize { input, walk, inverse_scale, zero_point };
+                let step = kernels::Quantize { input, copy, inverse_scale, zero_point };
                 (self.kernels.quantize)(&step, output);
             }
-            Input::I8(input) => self.exchange(input, walk, output),
-            Input::U8(input) => offset_bytes(&walk, input, bytemuck::cast_slice_mut(output)),
+            Input::I8(input) => self.exchange(input, copy, output),
+            Input::U8(input) => offset_bytes(&copy, input, bytemuck::cast_slice_mut(output)),
         }
     }
 
     /// Copies i8 values between an input or output and a tensor.
-    fn exchange(&self, input: &[i8], walk: kernels::StridedCopy, output: &mut [i8]) {
-        let copy = kernels::Move { input, walk, scale: None, zero_point: 0, output_zero_point: 0 };
-        (self.kernels.copy)(&copy, output);
+    fn exchange(&self, input: &[i8], copy: kernels::StridedCopy, output: &mut [i8]) {
+        let moved = kernels::Move { input, copy, scale: None, zero_point: 0, output_zero_point: 0 };
+        (self.kernels.copy)(&moved, output);
     }
 
     fn dequantize(&self, step: &Dequantize, arena: &[i8], output: &mut Output<'_>) {
         let tensor = self.tensor(step.input);
         let input = &arena[arena::range(&tensor)];
-        let walk = walk(&step.walk);
+        let copy = copy(&step.copy);
         match output {
             Output::F32(output) => {
                 let Tensor { scale, zero_point, .. } = tensor;
-                let step = kernels::Dequantize { input, walk, scale, zero_point };
+                let step = kernels::Dequantize { input, copy, scale, zero_point };
                 (self.kernels.dequantize)(&step, output);
             }
-            Output::I8(output) => self.exchange(input, walk, output),
-            Output::U8(output) => offset_bytes(&walk, bytemuck::cast_slice(input), output),
+            Output::I8(output) => self.exchange(input, copy, output),
+            Output::U8(output) => offset_bytes(&copy, bytemuck::cast_slice(input), output),
         }
     }
 
-    fn conv(&self, strip: &Strip, kernel: ConvKernel, arena: &mut [i8]) {
+    fn conv(&self, tile: &RowTile, kernel: ConvKernel, arena: &mut [i8]) {
         const CHECKED: &str = "row tiles were checked";
-        let step = &strip.conv;
-        let input = strip.input(&self.tensor(step.input)).expect(CHECKED);
-        let output = strip.output(&self.tensor(step.output)).expect(CHECKED);
+        let step = &tile.conv;
+        let input = tile.input(&self.tensor(step.input)).expect(CHECKED);
+        let output = tile.output(&self.tensor(step.output)).expect(CHECKED);
         let (target, around) = arena::split(arena, &output);
         let residual = step.residual.map(|residual| {
-            let tensor = strip.output(&self.tensor(residual.tensor)).expect(CHECKED);
+            let tensor = tile.output(&self.tensor(residual.tensor)).expect(CHECKED);
             kernels::Residual {
                 values: around.tensor(&tensor),
                 zero_point: tensor.zero_point,
@@ -196,14 +196,14 @@ impl<'a> ReferenceContext<'a> {
     fn copy(&self, step: &Move, arena: &mut [i8]) {
         let (input, output) = (self.tensor(step.input), self.tensor(step.output));
         let (target, around) = arena::split(arena, &output);
-        let copy = kernels::Move {
+        let moved = kernels::Move {
             input: around.tensor(&input),
-            walk: walk(&step.walk),
+            copy: copy(&step.copy),
             scale: step.scale,
             zero_point: input.zero_point,
             output_zero_point: output.zero_point,
         };
-        (self.kernels.copy)(&copy, target);
+        (self.kernels.copy)(&moved, target);
     }
 
     fn resize(&self, step: &Resize, arena: &mut [i8]) {
@@ -247,13 +247,13 @@ pub(crate) fn window(window: &Window) -> kernels::Window {
     }
 }
 
-pub(crate) fn walk(walk: &Walk) -> kernels::StridedCopy {
+pub(crate) fn copy(copy: &CopyLayout) -> kernels::StridedCopy {
     kernels::StridedCopy {
-        dims: walk.dims.map(|dim| dim as usize),
-        source_offset: walk.source_offset as usize,
-        source_strides: walk.source_strides.map(|stride| stride as usize),
-        target_offset: walk.target_offset as usize,
-        target_strides: walk.target_strides.map(|stride| stride as usize),
+        dims: copy.dims.map(|dim| dim as usize),
+        source_offset: copy.source_offset as usize,
+        source_strides: copy.source_strides.map(|stride| stride as usize),
+        target_offset: copy.target_offset as usize,
+        target_strides: copy.target_strides.map(|stride| stride as usize),
     }
 }
 
@@ -264,6 +264,6 @@ pub(crate) fn clamp(clamp: Clamp) -> kernels::Clamp {
 /// Copies between a tensor and a u8 input or output by inverting the highest bit, which adds or
 /// subtracts 128. Not inlined, so that both directions share the code.
 #[inline(never)]
-fn offset_bytes(walk: &kernels::StridedCopy, from: &[u8], to: &mut [u8]) {
-    walk.apply(from, to, |byte| byte ^ 0x80);
+fn offset_bytes(copy: &kernels::StridedCopy, from: &[u8], to: &mut [u8]) {
+    copy.apply(from, to, |byte| byte ^ 0x80);
 }

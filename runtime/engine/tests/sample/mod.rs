@@ -34,10 +34,10 @@ pub fn every_step() -> Built {
     let gated = b.tensor("gated", [4, 4, 2], 0.05, 2);
     let vector = b.tensor("vector", [1, 1, 36], 0.05, 2);
     let logits = b.tensor("logits", [1, 1, 4], 0.1, 5);
-    let shares = b.tensor("shares", [1, 1, 4], 1.0 / 256.0, -128);
+    let reuse_weights_of = b.tensor("shares", [1, 1, 4], 1.0 / 256.0, -128);
 
-    let walk = Walk::gather(&[4, 4, 3], 0, &[4, 1, 16]).unwrap();
-    b.quantize("picture", picture, x, walk).unwrap();
+    let copy = CopyLayout::gather(&[4, 4, 3], 0, &[4, 1, 16]).unwrap();
+    b.quantize("picture", picture, x, copy).unwrap();
     let stem_weights = weights(2 * 9 * 3);
     let layer = Layer {
         input: x,
@@ -67,12 +67,13 @@ pub fn every_step() -> Built {
     let samples: Vec<Sample> = (0..8).map(|i| sample(i / 2, (i / 2 + 1).min(3), 1024)).collect();
     b.resize("large", sum, large, &samples, &samples).unwrap();
     b.max_pool("pooled", large, pooled, window(2, 2, 0), Clamp::FULL);
-    b.dequantize("image", pooled, image, Walk::contiguous(32));
+    b.dequantize("image", pooled, image, CopyLayout::contiguous(32));
     b.average_pool("mean", pooled, mean, window(4, 1, 0), false, Clamp::FULL).unwrap();
     b.lookup("gate", mean, gate, |x| 1.0 / (1.0 + (-x).exp())).unwrap();
     b.multiply("gated", [pooled, gate], gated, Clamp::FULL).unwrap();
     b.fill("vector", vector, 0.5).unwrap();
-    b.copy("vector", gated, vector, Walk { target_offset: 4, ..Walk::contiguous(32) }).unwrap();
+    b.copy("vector", gated, vector, CopyLayout { target_offset: 4, ..CopyLayout::contiguous(32) })
+        .unwrap();
     let dense_weights = weights(4 * 36);
     let layer = Layer {
         input: vector,
@@ -86,13 +87,13 @@ pub fn every_step() -> Built {
         clamp: Clamp::FULL,
     };
     b.conv("logits", &layer).unwrap();
-    b.softmax("shares", logits, shares).unwrap();
-    b.dequantize("probabilities", shares, probabilities, Walk::contiguous(4));
+    b.softmax("shares", logits, reuse_weights_of).unwrap();
+    b.dequantize("probabilities", reuse_weights_of, probabilities, CopyLayout::contiguous(4));
     b.finish().unwrap()
 }
 
 /// An inverted residual block in row tiles.
-pub fn strips() -> Built {
+pub fn row_tiles() -> Built {
     in_strips(&block(window(1, 1, 0), 1), 800)
 }
 
@@ -109,7 +110,7 @@ pub fn sparse() -> Built {
 fn in_strips(block: &Builder, arena: u64) -> Built {
     let built = block.clone().limit_arena(arena).finish().unwrap();
     let program = Program::parse(&built.code[..], &built.weights[..]).unwrap();
-    assert!(program.steps().filter(|step| matches!(step, Step::Strip(_))).count() >= 6);
+    assert!(program.steps().filter(|step| matches!(step, Step::RowTile(_))).count() >= 6);
     built
 }
 
@@ -118,7 +119,7 @@ fn block(first_window: Window, one_of: usize) -> Builder {
     let mut b = Builder::new();
     let [input, output] = [b.input(PortType::I8, 192), b.output(PortType::I8, 192)];
     let x = b.tensor("x", [8, 6, 4], 0.05, -3);
-    b.quantize("in", input, x, Walk::contiguous(192)).unwrap();
+    b.quantize("in", input, x, CopyLayout::contiguous(192)).unwrap();
     let mut last = x;
     for (name, of, groups, shape) in [
         ("expand", first_window, 1, [8, 6, 12]),
@@ -146,6 +147,6 @@ fn block(first_window: Window, one_of: usize) -> Builder {
         b.conv(name, &layer).unwrap();
         last = tensor;
     }
-    b.dequantize("out", last, output, Walk::contiguous(192));
+    b.dequantize("out", last, output, CopyLayout::contiguous(192));
     b
 }

@@ -5,11 +5,11 @@ use crate::{Clamp, Move, Requantize};
 /// Runs a [`Move`].
 pub fn copy(step: &Move<'_>, output: &mut [i8]) {
     match step.scale {
-        None => step.walk.copy(step.input, output),
+        None => step.copy.copy(step.input, output),
         Some(scale) => {
             let zero_point = i32::from(step.zero_point);
             let requantize = Requantize::new(step.output_zero_point, Clamp::FULL);
-            step.walk.apply(step.input, output, |x| {
+            step.copy.apply(step.input, output, |x| {
                 requantize.apply((i32::from(x) - zero_point) as f32 * scale)
             });
         }
@@ -23,7 +23,7 @@ mod tests {
 
     #[test]
     fn copies_with_and_without_a_scale() {
-        let walk = StridedCopy {
+        let strides = StridedCopy {
             dims: [1, 1, 1, 1, 1, 3],
             source_offset: 1,
             source_strides: [0, 0, 0, 0, 0, 1],
@@ -32,7 +32,7 @@ mod tests {
         };
         let plain = Move {
             input: &[9, -128, 1, 127],
-            walk,
+            copy: strides,
             scale: None,
             zero_point: 1,
             output_zero_point: -10,

@@ -5,7 +5,7 @@ use crate::{Clamp, Dequantize, Quantize, Requantize};
 /// Runs a [`Quantize`].
 pub fn quantize(step: &Quantize<'_>, output: &mut [i8]) {
     let requantize = Requantize::new(step.zero_point, Clamp::FULL);
-    step.walk.apply(step.input, output, |x: f32| {
+    step.copy.apply(step.input, output, |x: f32| {
         let x = if x.is_nan() { 0.0 } else { x };
         requantize.apply(x * step.inverse_scale)
     });
@@ -14,7 +14,7 @@ pub fn quantize(step: &Quantize<'_>, output: &mut [i8]) {
 /// Runs a [`Dequantize`].
 pub fn dequantize(step: &Dequantize<'_>, output: &mut [f32]) {
     let zero_point = i32::from(step.zero_point);
-    step.walk.apply(step.input, output, |x: i8| (i32::from(x) - zero_point) as f32 * step.scale);
+    step.copy.apply(step.input, output, |x: i8| (i32::from(x) - zero_point) as f32 * step.scale);
 }
 
 #[cfg(test)]
@@ -46,7 +46,7 @@ mod tests {
             f32::NAN,
             f32::MIN_POSITIVE / 2.0,
         ];
-        let step = Quantize { input: &input, walk: row(10), inverse_scale: 2.0, zero_point: -3 };
+        let step = Quantize { input: &input, copy: row(10), inverse_scale: 2.0, zero_point: -3 };
         let mut output = [99; 10];
         quantize(&step, &mut output);
         // 0.5 rounds to 0, 1.5 to 2, −0.5 to 0.
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn dequantized_values_are_multiples_of_the_scale() {
-        let step = Dequantize { input: &[-128, 0, 127], walk: row(3), scale: 0.5, zero_point: 127 };
+        let step = Dequantize { input: &[-128, 0, 127], copy: row(3), scale: 0.5, zero_point: 127 };
         let mut output = [0.0; 3];
         dequantize(&step, &mut output);
         assert_eq!(output, [-127.5, -63.5, 0.0]);

@@ -164,11 +164,11 @@ impl Conv {
     }
 
     /// Returns the multiply-accumulates (MACs) of the convolution. Saturates.
-    pub fn products(&self) -> u64 {
+    pub fn macs(&self) -> u64 {
         let Dense { groups, outputs, runs, run } = self.plan.shape;
         let [rows, columns] = self.plan.size;
         let counts = [rows, columns, groups, outputs, runs, run];
-        counts.into_iter().fold(1, |products, count| products.saturating_mul(count as u64))
+        counts.into_iter().fold(1, |macs, count| macs.saturating_mul(count as u64))
     }
 
     /// Runs the convolution.
@@ -190,7 +190,7 @@ impl Conv {
         let arena = Shared::new(arena);
         // Cannot overflow: every pixel writes its own bytes of the arena.
         let pixels = self.plan.size[0] * self.plan.size[1];
-        let parallel = if self.products() < WORTHWHILE { &Alone } else { parallel };
+        let parallel = if self.macs() < WORTHWHILE { &Alone } else { parallel };
         let parts = parallel.threads().max(1);
         let enough = UNIT.saturating_mul(parts);
         // Split by the larger operand, so that each thread reads only a part of it.

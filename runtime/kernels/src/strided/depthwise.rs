@@ -139,10 +139,10 @@ impl Depthwise {
     }
 
     /// Returns the multiply-accumulates (MACs) of the convolution. Saturates.
-    pub fn products(&self) -> u64 {
+    pub fn macs(&self) -> u64 {
         let ([rows, columns], shape) = (self.plan.size, self.plan.shape);
         let counts = [rows, columns, shape.channels, shape.kernel[0], shape.kernel[1]];
-        counts.into_iter().fold(1, |products, count| products.saturating_mul(count as u64))
+        counts.into_iter().fold(1, |macs, count| macs.saturating_mul(count as u64))
     }
 
     /// Runs the convolution.
@@ -162,7 +162,7 @@ impl Depthwise {
         assert!(weights.as_ptr().addr().is_multiple_of(64), "weights must be aligned to 64 bytes");
         let arena = Shared::new(arena);
         let [rows, columns] = self.plan.size;
-        let parts = if self.products() < WORTHWHILE { 1 } else { parallel.threads() };
+        let parts = if self.macs() < WORTHWHILE { 1 } else { parallel.threads() };
         let parts = parts.clamp(1, rows);
         let bytes = columns.saturating_mul(self.plan.stride[0]).saturating_mul(self.window_step[1]);
         let height = (AT_ONCE / bytes.max(1)).max(1);

@@ -13,7 +13,7 @@ const RUN: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantize {
     /// The strided copy from the input to the arena.
-    pub walk: StridedCopy,
+    pub copy: StridedCopy,
     /// The reciprocal of the output's scale.
     pub inverse_scale: f32,
     /// The zero point of the output.
@@ -27,11 +27,11 @@ impl Quantize {
     /// If the strided copy exceeds the input or the arena.
     pub fn run(&self, kernels: &Kernels, input: &[f32], arena: &mut [u8]) {
         let requantize = Requantize::new(self.zero_point, Clamp::FULL);
-        let (walk, scale) = (&self.walk, self.inverse_scale);
-        let planes = walk.dims[5];
-        let interleaves = walk.source_strides[4] == 1
-            && walk.target_strides[5] == 1
-            && walk.target_strides[4] == planes
+        let (copy, scale) = (&self.copy, self.inverse_scale);
+        let planes = copy.dims[5];
+        let interleaves = copy.source_strides[4] == 1
+            && copy.target_strides[5] == 1
+            && copy.target_strides[4] == planes
             && planes <= 4;
         let quantize = |input: &[f32], output: &mut [u8]| {
             // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
@@ -39,8 +39,8 @@ impl Quantize {
         };
         if interleaves {
             // CHW to HWC: quantize a run of each plane, then interleave the planes.
-            let (count, plane) = (walk.dims[4], walk.source_strides[5]);
-            walk.outer(2).for_each_run(|from, to| {
+            let (count, plane) = (copy.dims[4], copy.source_strides[5]);
+            copy.outer(2).for_each_run(|from, to| {
                 let mut runs = [[0u8; RUN]; 4];
                 for start in (0..count).step_by(RUN) {
                     let length = RUN.min(count - start);
@@ -54,14 +54,14 @@ impl Quantize {
                     unsafe { (kernels.interleave)(&runs, planes, output) }
                 }
             });
-        } else if walk.source_strides[5] == 1 && walk.target_strides[5] == 1 {
-            let count = walk.dims[5];
-            walk.outer(1).for_each_run(|from, to| {
+        } else if copy.source_strides[5] == 1 && copy.target_strides[5] == 1 {
+            let count = copy.dims[5];
+            copy.outer(1).for_each_run(|from, to| {
                 quantize(&input[from..from + count], &mut arena[to..to + count]);
             });
         } else {
             let offset_mask = kernels.packing().activation_offset() as u8;
-            walk.apply(input, arena, |x: f32| {
+            copy.apply(input, arena, |x: f32| {
                 let x = if x.is_nan() { 0.0 } else { x };
                 requantize.apply(x * scale) as u8 ^ offset_mask
             });
@@ -73,7 +73,7 @@ impl Quantize {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dequantize {
     /// The strided copy from the arena to the output.
-    pub walk: StridedCopy,
+    pub copy: StridedCopy,
     /// The scale of the input.
     pub scale: f32,
     /// The zero point of the input.
@@ -89,7 +89,7 @@ impl Dequantize {
         let (offset_mask, zero_point) =
             (kernels.packing().activation_offset() as u8, i32::from(self.zero_point));
         let real = |x: u8| (i32::from((x ^ offset_mask) as i8) - zero_point) as f32 * self.scale;
-        self.walk.apply(arena, output, real);
+        self.copy.apply(arena, output, real);
     }
 }
 
@@ -97,7 +97,7 @@ impl Dequantize {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Move {
     /// The strided copy, with offsets relative to `input.start` and `output.start`.
-    pub walk: StridedCopy,
+    pub copy: StridedCopy,
     /// The byte range of the input in the arena.
     pub input: Range<usize>,
     /// The byte range of the output in the arena.
@@ -114,15 +114,15 @@ impl Move {
     pub fn run(&self, kernels: &Kernels, arena: &mut [u8]) {
         let (around, output) = Around::split(arena, self.output.clone());
         let input = around.bytes(self.input.clone());
-        let walk = &self.walk;
-        let runs = walk.source_strides[5] == 1 && walk.target_strides[5] == 1;
-        let count = walk.dims[5];
+        let copy = &self.copy;
+        let runs = copy.source_strides[5] == 1 && copy.target_strides[5] == 1;
+        let count = copy.dims[5];
         match &self.linear {
-            None if runs => walk.outer(1).for_each_run(|from, to| {
+            None if runs => copy.outer(1).for_each_run(|from, to| {
                 output[to..to + count].copy_from_slice(&input[from..from + count]);
             }),
-            None => walk.apply(input, output, |x| x),
-            Some(linear) if runs => walk.outer(1).for_each_run(|from, to| {
+            None => copy.apply(input, output, |x| x),
+            Some(linear) if runs => copy.outer(1).for_each_run(|from, to| {
                 let (input, output) = (&input[from..from + count], &mut output[to..to + count]);
                 // SAFETY: a `Kernels` table exists only if the CPU supports its instruction set.
                 unsafe { (kernels.rescale)(linear, input, output) }
@@ -131,7 +131,7 @@ impl Move {
                 let offset_mask = kernels.packing().activation_offset() as u8;
                 let requantize = Requantize::new(linear.output_zero_point, Clamp::FULL);
                 let zero_point = i32::from(linear.zero_point);
-                walk.apply(input, output, |x: u8| {
+                copy.apply(input, output, |x: u8| {
                     let value = i32::from((x ^ offset_mask) as i8) - zero_point;
                     requantize.apply(value as f32 * linear.scale) as u8 ^ offset_mask
                 });
@@ -203,7 +203,7 @@ impl Fill {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes {
     /// The strided copy.
-    pub walk: StridedCopy,
+    pub copy: StridedCopy,
     /// The XOR mask.
     pub offset_mask: u8,
 }
@@ -214,6 +214,6 @@ impl Bytes {
     /// # Panics
     /// If the copy exceeds `source` or `target`.
     pub fn run(&self, source: &[u8], target: &mut [u8]) {
-        self.walk.apply(source, target, |x| x ^ self.offset_mask);
+        self.copy.apply(source, target, |x| x ^ self.offset_mask);
     }
 }

@@ -158,8 +158,8 @@ impl Product<'_> {
         let (rows, own) = (terms.len(), ProductKernels::of(kernels));
         let Matrix { depth, columns } = self.matrix;
         let blocks = self.matrix.dense().blocks(kernels.packing()).count();
-        let products = rows.saturating_mul(depth).saturating_mul(columns);
-        let parallel = if products < WORTHWHILE { &Alone } else { parallel };
+        let macs = rows.saturating_mul(depth).saturating_mul(columns);
+        let parallel = if macs < WORTHWHILE { &Alone } else { parallel };
         let parts = parallel.threads().max(1);
         let enough = UNIT.saturating_mul(parts);
         let by_blocks = blocks >= parts && rows < enough;

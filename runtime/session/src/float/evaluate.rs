@@ -13,8 +13,9 @@ use super::plan::{check, engines};
 use super::save::save;
 use super::tensors::{constant_to_tract, from_tract};
 use super::translate;
+use crate::Limits;
 use crate::backend::Backend;
-use crate::{Constant, Limits, Model};
+use crate::model::{Constant, Model};
 
 /// Simplifies a model independently of the machine, so that planning it is fast. Constants that are
 /// stored as integers or in half precision stay so unless an operation needs another type. The

@@ -9,7 +9,7 @@ mod window;
 use std::sync::Arc;
 
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{self, Binary, Dim, Fact, Graph, Node, Operator, Outlet, Unary};
+use hardtack_bundle::graph::{self, Binary, Dim, Fact, Graph, Node, Operator, Unary, ValueId};
 use tract_core::internal::*;
 
 use super::error::catch;
@@ -17,7 +17,8 @@ use super::load::{Context, Loader, Purpose};
 use super::tensors::{dtype_to_tract, to_tract};
 use super::{Error, FloatModel, translate};
 use crate::backend::Backend;
-use crate::{Constant, Data, Model, Tensor as Ours};
+use crate::model::{Constant, Model};
+use crate::{Data, Tensor as Ours};
 
 /// Sizes of axes: those at which kernels change behavior, and others.
 const SIZES: [i64; 14] = [0, 1, 1, 1, 2, 2, 3, 4, 5, 7, 8, 16, 17, 33];
@@ -68,7 +69,7 @@ struct Maker {
     random: Random,
     graph: Graph,
     constants: Vec<Constant>,
-    values: Vec<(Outlet, TypedFact)>,
+    values: Vec<(ValueId, TypedFact)>,
     /// The number of operators that were added.
     added: usize,
 }
@@ -185,26 +186,26 @@ impl Maker {
         self.constants.len() as u32 - 1
     }
 
-    fn push(&mut self, operator: Operator, inputs: &[Outlet], outputs: Vec<Fact>) -> u32 {
+    fn push(&mut self, operator: Operator, inputs: &[ValueId], outputs: Vec<Fact>) -> u32 {
         let node = self.graph.nodes.len() as u32;
         let name = format!("node {node}");
         self.graph.nodes.push(Node { name, operator, inputs: inputs.to_vec(), outputs });
         node
     }
 
-    fn constant(&mut self, tensor: Ours) -> Outlet {
+    fn constant(&mut self, tensor: Ours) -> ValueId {
         let shape = tensor.shape().iter().map(|size| Dim::Value(*size as i64)).collect();
         let stated = Fact { dtype: tensor.dtype(), shape };
         let known = to_tract(&tensor).expect("tract has these types").into_arc_tensor();
         let index = self.store(tensor);
-        let outlet =
-            Outlet { node: self.push(Operator::Constant(index), &[], vec![stated]), slot: 0 };
-        self.values.push((outlet, TypedFact::try_from(known).expect("it is a constant")));
-        outlet
+        let value_id =
+            ValueId { node: self.push(Operator::Constant(index), &[], vec![stated]), output: 0 };
+        self.values.push((value_id, TypedFact::try_from(known).expect("it is a constant")));
+        value_id
     }
 
     /// Adds an input or a constant.
-    fn fresh(&mut self, dtype: DType, shape: &[i64]) -> Outlet {
+    fn fresh(&mut self, dtype: DType, shape: &[i64]) -> ValueId {
         if self.random.one_in(3) {
             let tensor = self.tensor(dtype, shape);
             return self.constant(tensor);
@@ -212,18 +213,22 @@ impl Maker {
         let stated = Fact { dtype, shape: shape.iter().map(|size| Dim::Value(*size)).collect() };
         let node = self.push(Operator::Input, &[], vec![stated]);
         self.graph.inputs.push(node);
-        let outlet = Outlet { node, slot: 0 };
-        self.values.push((outlet, dtype_to_tract(dtype).fact(shape)));
-        outlet
+        let value_id = ValueId { node, output: 0 };
+        self.values.push((value_id, dtype_to_tract(dtype).fact(shape)));
+        value_id
     }
 
     /// Returns a value of this type and shape, preferably an existing one.
-    fn value(&mut self, dtype: DType, shape: &[i64]) -> Outlet {
+    fn value(&mut self, dtype: DType, shape: &[i64]) -> ValueId {
         let wanted = dtype_to_tract(dtype).fact(shape);
         let same =
             |fact: &TypedFact| fact.datum_type == wanted.datum_type && fact.shape == wanted.shape;
-        let there: Vec<Outlet> =
-            self.values.iter().filter(|(_, fact)| same(fact)).map(|(outlet, _)| *outlet).collect();
+        let there: Vec<ValueId> = self
+            .values
+            .iter()
+            .filter(|(_, fact)| same(fact))
+            .map(|(value_id, _)| *value_id)
+            .collect();
         if there.is_empty() || self.random.one_in(3) {
             return self.fresh(dtype, shape);
         }
@@ -231,7 +236,7 @@ impl Maker {
     }
 
     /// Returns a recent value, or a new one.
-    fn any(&mut self) -> (Outlet, TypedFact) {
+    fn any(&mut self) -> (ValueId, TypedFact) {
         if self.values.is_empty() || self.random.one_in(4) {
             let (dtype, rank) = (self.dtype(), self.random.below(5));
             let shape = self.shape(rank);
@@ -244,21 +249,21 @@ impl Maker {
     }
 
     /// Returns a value of type f32 and of this rank.
-    fn real(&mut self, rank: usize) -> (Outlet, Vec<i64>) {
+    fn real(&mut self, rank: usize) -> (ValueId, Vec<i64>) {
         let fits = |fact: &TypedFact| fact.datum_type == DatumType::F32 && fact.rank() == rank;
         let there = self.values.iter().rev().find(|(_, fact)| fits(fact)).cloned();
-        if let Some((outlet, fact)) = there.filter(|_| self.random.one_in(2)) {
-            return (outlet, dims(&fact));
+        if let Some((value_id, fact)) = there.filter(|_| self.random.one_in(2)) {
+            return (value_id, dims(&fact));
         }
         let shape = self.shape(rank);
         (self.fresh(DType::F32, &shape), shape)
     }
 
     /// Adds an operator if the loader accepts it.
-    fn add(&mut self, operator: Operator, inputs: &[Outlet]) {
+    fn add(&mut self, operator: Operator, inputs: &[ValueId]) {
         let facts: Vec<TypedFact> = inputs
             .iter()
-            .filter_map(|input| self.values.iter().find(|(outlet, _)| outlet == input))
+            .filter_map(|input| self.values.iter().find(|(value_id, _)| value_id == input))
             .map(|(_, fact)| fact.clone())
             .collect();
         let node =
@@ -297,7 +302,7 @@ impl Maker {
             .collect();
         let node = self.push(node.operator, inputs, outputs);
         for (slot, fact) in stated.into_iter().enumerate() {
-            self.values.push((Outlet { node, slot: slot as u32 }, fact));
+            self.values.push((ValueId { node, output: slot as u32 }, fact));
         }
         self.added += 1;
     }
@@ -375,7 +380,7 @@ impl Maker {
                 if !self.random.0.wrapping_mul(node as u64 + 1).is_multiple_of(3)
                     || node + 1 == self.graph.nodes.len()
                 {
-                    self.graph.outputs.push(Outlet { node: node as u32, slot });
+                    self.graph.outputs.push(ValueId { node: node as u32, output: slot });
                     self.graph.output_names.push(format!("{node}.{slot}"));
                 }
             }

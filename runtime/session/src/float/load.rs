@@ -17,8 +17,8 @@ use super::dims::{Symbols, check_dims};
 use super::error::{Error, Problem, catch, require};
 use super::tensors::{constant_to_tract, dtype_to_tract};
 use super::translate;
-use crate::Model;
 use crate::backend::Backend;
+use crate::model::Model;
 
 /// A node is evaluated while loading if all of its inputs are constants of fewer elements than
 /// this. tract uses the same threshold.
@@ -133,7 +133,7 @@ impl<'m> Loader<'m> {
         target.outputs = graph
             .outputs
             .iter()
-            .map(|outlet| outlets[outlet.node as usize][outlet.slot as usize])
+            .map(|outlet| outlets[outlet.node as usize][outlet.output as usize])
             .collect();
         inputs.sort();
         inputs.dedup();
@@ -191,7 +191,7 @@ impl<'m> Loader<'m> {
         let inputs: TVec<OutletId> = node
             .inputs
             .iter()
-            .map(|outlet| outlets[outlet.node as usize][outlet.slot as usize])
+            .map(|outlet| outlets[outlet.node as usize][outlet.output as usize])
             .collect();
         let operation = self.operation(target, node, &inputs)?;
         if let Some(values) = operation.values {

@@ -20,7 +20,8 @@ use super::tensors::{dtype_to_tract, from_tract, to_tract};
 use super::work::Counter;
 use crate::backend::{Backend, NotReady};
 use crate::limits::Control;
-use crate::{Constant, Limits, Model, Tensor as Ours};
+use crate::model::{Constant, Model};
+use crate::{Limits, Tensor as Ours};
 
 #[cfg(feature = "export")]
 pub use observe::ObservedPlan;

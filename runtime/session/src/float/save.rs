@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, Outlet};
+use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, ValueId};
 use tract_core::internal::*;
 use tract_core::ops::identity::Identity;
 use tract_core::ops::konst::Const;
@@ -13,7 +13,7 @@ use super::dims::SymbolNames;
 use super::error::{Error, Problem, guard};
 use super::tensors::{dtype_from_tract, from_tract};
 use super::translate;
-use crate::{Constant, Model, Program};
+use crate::model::{Constant, Model, Program};
 
 /// How to save an operation that is defined in another crate.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,7 +138,7 @@ impl Saver<'_> {
         let sources: Vec<usize> = model.inputs.iter().map(|input| input.node).collect();
         let rest = order.into_iter().filter(|id| !sources.contains(id));
         let mut graph = Graph { inputs: (0..sources.len() as u32).collect(), ..Graph::default() };
-        let mut outlets: HashMap<OutletId, Outlet> = HashMap::new();
+        let mut outlets: HashMap<OutletId, ValueId> = HashMap::new();
         for id in sources.iter().copied().chain(rest) {
             let node = &model.nodes[id];
             if let Err(problem) = self.node(model, node, &mut graph, &mut outlets) {
@@ -161,7 +161,7 @@ impl Saver<'_> {
         model: &TypedModel,
         node: &TypedNode,
         graph: &mut Graph,
-        outlets: &mut HashMap<OutletId, Outlet>,
+        outlets: &mut HashMap<OutletId, ValueId>,
     ) -> Result<(), Problem> {
         let known = match self.identify(model, node)? {
             Known::Identity => {
@@ -182,13 +182,13 @@ impl Saver<'_> {
                 (Operator::Input, vec![])
             }
         };
-        let mut inputs: Vec<Outlet> =
+        let mut inputs: Vec<ValueId> =
             node.inputs.iter().filter_map(|input| outlets.get(input).copied()).collect();
         for (suffix, tensor) in added {
             let fact = TypedFact::shape_and_dt_of(&tensor);
             let constant = self.constant(&tensor.into_arc_tensor())?;
             let (Some(index), Some(fact)) = (constant, self.fact(&fact)) else { continue };
-            inputs.push(Outlet { node: graph.nodes.len() as u32, slot: 0 });
+            inputs.push(ValueId { node: graph.nodes.len() as u32, output: 0 });
             graph.nodes.push(Node {
                 name: format!("{}.{suffix}", node.name),
                 operator: Operator::Constant(index),
@@ -197,7 +197,7 @@ impl Saver<'_> {
             });
         }
         for slot in 0..node.outputs.len() {
-            let outlet = Outlet { node: graph.nodes.len() as u32, slot: slot as u32 };
+            let outlet = ValueId { node: graph.nodes.len() as u32, output: slot as u32 };
             outlets.insert(OutletId::new(node.id, slot), outlet);
         }
         graph.nodes.push(Node {

@@ -5,7 +5,8 @@ use tract_core::internal::*;
 
 use super::dims::Symbols;
 use super::error::Problem;
-use crate::{Constant, Data, Tensor as Ours};
+use crate::model::Constant;
+use crate::{Data, Tensor as Ours};
 
 /// Converts an element type to tract. bf16, which tract lacks, becomes f32.
 pub(super) fn dtype_to_tract(dtype: DType) -> DatumType {

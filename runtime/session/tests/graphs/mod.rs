@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use hardtack::float::{Error, FloatModel};
-use hardtack::{Constant, DType, Data, Model, Tensor};
-use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, Outlet};
+use hardtack::internal::{Constant, Model};
+use hardtack::{DType, Data, Tensor};
+use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, ValueId};
 
 /// A graph under construction, with its constants.
 #[derive(Clone, Default)]
@@ -30,7 +31,7 @@ where
 
 impl Sketch {
     /// Adds an input to the graph.
-    pub fn input(&mut self, dtype: DType, shape: &[i64]) -> Outlet {
+    pub fn input(&mut self, dtype: DType, shape: &[i64]) -> ValueId {
         self.graph.inputs.push(self.graph.nodes.len() as u32);
         self.node(Operator::Input, &[], vec![fact(dtype, shape)])
     }
@@ -49,7 +50,7 @@ impl Sketch {
     }
 
     /// Adds a node that returns a constant.
-    pub fn constant(&mut self, tensor: Tensor) -> Outlet {
+    pub fn constant(&mut self, tensor: Tensor) -> ValueId {
         let shape: Vec<i64> = tensor.shape().iter().map(|size| *size as i64).collect();
         let stated = fact(tensor.dtype(), &shape);
         let index = self.store(tensor);
@@ -57,7 +58,7 @@ impl Sketch {
     }
 
     /// Adds a node and returns its first output.
-    pub fn node(&mut self, operator: Operator, inputs: &[Outlet], outputs: Vec<Fact>) -> Outlet {
+    pub fn node(&mut self, operator: Operator, inputs: &[ValueId], outputs: Vec<Fact>) -> ValueId {
         let node = self.graph.nodes.len() as u32;
         self.graph.nodes.push(Node {
             name: format!("node {node}"),
@@ -65,14 +66,14 @@ impl Sketch {
             inputs: inputs.to_vec(),
             outputs,
         });
-        Outlet { node, slot: 0 }
+        ValueId { node, output: 0 }
     }
 
     /// Makes all outputs of a node outputs of the graph.
-    pub fn output(&mut self, of: Outlet) {
+    pub fn output(&mut self, of: ValueId) {
         let outputs = self.graph.nodes[of.node as usize].outputs.len() as u32;
         for slot in 0..outputs {
-            self.graph.outputs.push(Outlet { node: of.node, slot });
+            self.graph.outputs.push(ValueId { node: of.node, output: slot });
             self.graph.output_names.push(format!("output {}", self.graph.outputs.len()));
         }
     }

@@ -2,10 +2,10 @@
 #![allow(dead_code, reason = "each test uses only part of this module")]
 
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
-use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, Outlet};
+use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, ValueId};
 use hardtack_bundle::manifest::{Extent, Layout, Manifest, Port, Provenance, State};
 use hardtack_bundle::{DType, Family, SectionKind, Writer};
-use hardtack_engine::program::{Clamp, PortType, Walk};
+use hardtack_engine::program::{Clamp, CopyLayout, PortType};
 use hardtack_engine::{Builder, Built};
 
 /// Creates an input or output without quantization.
@@ -65,11 +65,11 @@ pub fn graph(manifest: &Manifest<'_>) -> Graph {
     graph.nodes.push(Node {
         name: "region".into(),
         operator: Operator::Program(0),
-        inputs: graph.inputs.iter().map(|node| Outlet { node: *node, slot: 0 }).collect(),
+        inputs: graph.inputs.iter().map(|node| ValueId { node: *node, output: 0 }).collect(),
         outputs: manifest.outputs.iter().map(fact).collect(),
     });
     for (slot, port) in (0..).zip(&manifest.outputs) {
-        graph.outputs.push(Outlet { node: program, slot });
+        graph.outputs.push(ValueId { node: program, output: slot });
         graph.output_names.push(port.name.into());
     }
     graph
@@ -97,9 +97,9 @@ pub fn relu() -> Writer<'static> {
     let (x, y) = (b.input(PortType::F32, 4), b.output(PortType::F32, 4));
     let input = b.tensor("x", [1, 1, 4], 0.5, 0);
     let output = b.tensor("y", [1, 1, 4], 0.5, 0);
-    b.quantize("quantize", x, input, Walk::contiguous(4)).unwrap();
+    b.quantize("quantize", x, input, CopyLayout::contiguous(4)).unwrap();
     b.lookup("relu", input, output, |x| x.max(0.0)).unwrap();
-    b.dequantize("dequantize", output, y, Walk::contiguous(4));
+    b.dequantize("dequantize", output, y, CopyLayout::contiguous(4));
     let mut writer = writer(&manifest, &b.finish().unwrap());
 
     let bytes = |values: [f32; 4]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
@@ -133,10 +133,10 @@ pub fn counter() -> Writer<'static> {
     let (y, next) = (b.output(PortType::I8, 4), b.output(PortType::I8, 4));
     let inputs = [b.tensor("x", [1, 1, 4], 1.0, 0), b.tensor("sum", [1, 1, 4], 1.0, 0)];
     let output = b.tensor("y", [1, 1, 4], 1.0, 0);
-    b.quantize("x", x, inputs[0], Walk::contiguous(4)).unwrap();
-    b.quantize("sum", sum, inputs[1], Walk::contiguous(4)).unwrap();
+    b.quantize("x", x, inputs[0], CopyLayout::contiguous(4)).unwrap();
+    b.quantize("sum", sum, inputs[1], CopyLayout::contiguous(4)).unwrap();
     b.add("add", inputs, output, Clamp::FULL).unwrap();
-    b.dequantize("y", output, y, Walk::contiguous(4));
-    b.dequantize("next", output, next, Walk::contiguous(4));
+    b.dequantize("y", output, y, CopyLayout::contiguous(4));
+    b.dequantize("next", output, next, CopyLayout::contiguous(4));
     writer(&manifest, &b.finish().unwrap())
 }

@@ -1,7 +1,7 @@
 //! A common form of convolutions and matmuls: weights applied to patches of a value.
 
-use hardtack::Model;
-use hardtack_bundle::graph::{Conv, KernelLayout, Outlet};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{Conv, KernelLayout, ValueId};
 
 use super::{KEPT, Unit, channel_axis};
 use crate::graph::constants::float_tensor;
@@ -12,7 +12,7 @@ pub(crate) struct Layer {
     /// The index of the node.
     pub node: usize,
     /// The input activation.
-    pub input: Outlet,
+    pub input: ValueId,
     /// The index of the weights among the node's inputs.
     pub weights: usize,
     /// The axes of the weights: output channels, then input channels.
@@ -29,12 +29,12 @@ pub(crate) struct Layer {
 
 impl Layer {
     /// Returns the output value.
-    pub(crate) fn output(&self) -> Outlet {
-        Outlet { node: self.node as u32, slot: 0 }
+    pub(crate) fn output(&self) -> ValueId {
+        ValueId { node: self.node as u32, output: 0 }
     }
 
     /// Returns the value of the weights.
-    pub(crate) fn kernel(&self, model: &Model) -> Outlet {
+    pub(crate) fn kernel(&self, model: &Model) -> ValueId {
         model.graph.nodes[self.node].inputs[self.weights]
     }
 }

@@ -4,8 +4,8 @@
 mod layer;
 mod layout;
 
-use hardtack::Model;
-use hardtack_bundle::graph::Outlet;
+use hardtack::internal::Model;
+use hardtack_bundle::graph::ValueId;
 
 pub(crate) use self::layer::{Layer, convolution, matrix_product};
 pub(crate) use self::layout::{Layout, channel_axis, rearranged};
@@ -44,8 +44,8 @@ impl Channels {
     }
 
     /// Returns the channels of a value, if they are known.
-    pub(crate) fn layout(&self, outlet: Outlet) -> Option<&Layout> {
-        (outlet.slot == 0).then(|| self.layouts[outlet.node as usize].as_ref())?
+    pub(crate) fn layout(&self, value_id: ValueId) -> Option<&Layout> {
+        (value_id.output == 0).then(|| self.layouts[value_id.node as usize].as_ref())?
     }
 
     /// Returns the number of units, including [`KEPT`].
@@ -80,21 +80,21 @@ impl Channels {
     }
 
     /// Marks the channels of a value as [`KEPT`].
-    pub(crate) fn keep(&mut self, outlet: Outlet) {
-        if let Some(layout) = self.layout(outlet).cloned() {
+    pub(crate) fn keep(&mut self, value_id: ValueId) {
+        if let Some(layout) = self.layout(value_id).cloned() {
             layout.units.iter().for_each(|unit| self.unite(KEPT, *unit));
         }
     }
 
     /// Returns the units of the `count` channels that a layer sums over. If the value's channels
     /// are unknown or not along `axis`, they are marked as [`KEPT`].
-    pub(crate) fn read(&mut self, outlet: Outlet, axis: usize, count: usize) -> Vec<Unit> {
-        match self.layout(outlet) {
+    pub(crate) fn read(&mut self, value_id: ValueId, axis: usize, count: usize) -> Vec<Unit> {
+        match self.layout(value_id) {
             Some(layout) if layout.axis == axis && layout.units.len() == count => {
                 layout.units.clone()
             }
             _ => {
-                self.keep(outlet);
+                self.keep(value_id);
                 vec![KEPT; count]
             }
         }
@@ -104,11 +104,11 @@ impl Channels {
     pub(crate) fn concat(
         &mut self,
         model: &Model,
-        values: &[Outlet],
+        values: &[ValueId],
         axis: usize,
     ) -> Option<Layout> {
         let tracked: Vec<Option<Layout>> =
-            values.iter().map(|outlet| self.layout(*outlet).cloned()).collect();
+            values.iter().map(|value_id| self.layout(*value_id).cloned()).collect();
         if tracked.iter().flatten().any(|layout| layout.axis != axis) {
             let all: Vec<Layout> = tracked.into_iter().collect::<Option<_>>()?;
             let first = all.first()?.clone();
@@ -116,10 +116,10 @@ impl Channels {
             return Some(first);
         }
         let mut units = Vec::new();
-        for (outlet, layout) in values.iter().zip(tracked) {
+        for (value_id, layout) in values.iter().zip(tracked) {
             match layout {
                 Some(layout) => units.extend(layout.units),
-                None => units.extend(std::iter::repeat_n(KEPT, size(model, *outlet, axis)?)),
+                None => units.extend(std::iter::repeat_n(KEPT, size(model, *value_id, axis)?)),
             }
         }
         Some(Layout { axis, units })
@@ -138,6 +138,6 @@ impl Channels {
 }
 
 /// Returns the size of a value along an axis, if it is fixed.
-pub(crate) fn size(model: &Model, outlet: Outlet, axis: usize) -> Option<usize> {
-    usize::try_from(model.graph.fact(outlet).shape.get(axis)?.value()?).ok()
+pub(crate) fn size(model: &Model, value_id: ValueId, axis: usize) -> Option<usize> {
+    usize::try_from(model.graph.fact(value_id).shape.get(axis)?.value()?).ok()
 }

@@ -4,8 +4,8 @@ pub(super) mod range;
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack::Model;
-use hardtack_bundle::graph::{Graph, Node, Operator, Outlet};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{Graph, Node, Operator, ValueId};
 
 use self::range::ChosenRange;
 use super::function::Function;
@@ -31,30 +31,30 @@ pub(super) fn statistics(
     samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Statistics, Error> {
-    let mut histograms: HashMap<Outlet, Histogram> = HashMap::new();
-    let mut half: HashMap<Outlet, Range> = HashMap::new();
+    let mut histograms: HashMap<ValueId, Histogram> = HashMap::new();
+    let mut half: HashMap<ValueId, Range> = HashMap::new();
     for (index, sample) in each(samples).enumerate() {
         if index == samples.count() / 2 {
-            half = histograms.iter().map(|(outlet, seen)| (*outlet, seen.range())).collect();
+            half = histograms.iter().map(|(value_id, seen)| (*value_id, seen.range())).collect();
         }
         let mut infinite = None;
-        observer.run(&sample?, |outlet, _, values| {
+        observer.run(&sample?, |value_id, _, values| {
             if infinite.is_some() {
                 return;
             }
             match values.iter().find(|value| !value.is_finite()) {
-                Some(value) => infinite = Some((outlet, *value)),
-                None => histograms.entry(outlet).or_default().add(values),
+                Some(value) => infinite = Some((value_id, *value)),
+                None => histograms.entry(value_id).or_default().add(values),
             }
         })?;
-        if let Some((outlet, value)) = infinite {
-            let node = graph.nodes[outlet.node as usize].name.clone();
+        if let Some((value_id, value)) = infinite {
+            let node = graph.nodes[value_id.node as usize].name.clone();
             return Err(Error::NotFinite { node, value, sample: index });
         }
         progress(index + 1, samples.count());
     }
-    let grew = |(outlet, histogram): &(&Outlet, &Histogram)| {
-        let (now, before) = (histogram.range(), half.get(outlet).copied());
+    let grew = |(value_id, histogram): &(&ValueId, &Histogram)| {
+        let (now, before) = (histogram.range(), half.get(value_id).copied());
         before.is_none_or(|before| now.high - now.low > GROWTH * (before.high - before.low))
     };
     let unstable = histograms.iter().filter(grew).count();
@@ -67,7 +67,7 @@ const GROWTH: f32 = 1.1;
 /// The distribution of a model's activations.
 pub(super) struct Statistics {
     /// The histogram of each observed value.
-    pub histograms: HashMap<Outlet, Histogram>,
+    pub histograms: HashMap<ValueId, Histogram>,
     /// The number of ranges that grew by more than 10 % in the second half of the samples.
     pub unstable: usize,
 }
@@ -92,9 +92,9 @@ impl Statistics {
 #[derive(Default)]
 pub(super) struct Calibration {
     /// The histogram of each observed value.
-    pub histograms: HashMap<Outlet, Histogram>,
+    pub histograms: HashMap<ValueId, Histogram>,
     /// The range chosen for each observed value.
-    pub ranges: HashMap<Outlet, ChosenRange>,
+    pub ranges: HashMap<ValueId, ChosenRange>,
     /// The pre-rounded weights of layers, by node index; layers without an entry round to nearest.
     pub weights: HashMap<usize, Rounded>,
 }
@@ -107,7 +107,7 @@ impl Calibration {
     pub(super) fn new(
         model: &dyn ModelSource,
         partitions: &[Partition],
-        histograms: HashMap<Outlet, Histogram>,
+        histograms: HashMap<ValueId, Histogram>,
         samples: &dyn SampleSource,
         settings: &QuantizeOptions,
         progress: &mut dyn FnMut(usize, usize),
@@ -136,20 +136,20 @@ impl Calibration {
 /// Chooses the range of each observed value.
 fn ranges(
     model: &Model,
-    histograms: &HashMap<Outlet, Histogram>,
+    histograms: &HashMap<ValueId, Histogram>,
     settings: &QuantizeOptions,
-) -> HashMap<Outlet, ChosenRange> {
+) -> HashMap<ValueId, ChosenRange> {
     let method = settings.method;
     // The largest values of model outputs and softmax inputs matter most: they are not clipped.
-    let mut answers: HashSet<Outlet> = model.graph.outputs.iter().copied().collect();
+    let mut answers: HashSet<ValueId> = model.graph.outputs.iter().copied().collect();
     let softmax = |node: &&Node| matches!(node.operator, Operator::Softmax(_));
     answers.extend(model.graph.nodes.iter().filter(softmax).flat_map(|node| &node.inputs));
-    let choose = |(outlet, histogram): (&Outlet, &Histogram)| {
-        if method == RangeMethod::Auto && answers.contains(outlet) {
-            return (*outlet, range::choose(histogram, RangeMethod::MinMax, None));
+    let choose = |(value_id, histogram): (&ValueId, &Histogram)| {
+        if method == RangeMethod::Auto && answers.contains(value_id) {
+            return (*value_id, range::choose(histogram, RangeMethod::MinMax, None));
         }
         let Range { low, high } = histogram.range();
-        let function = Function::of_readers(model, *outlet, low.min(0.0), high.max(0.0));
+        let function = Function::of_readers(model, *value_id, low.min(0.0), high.max(0.0));
         let at = function.as_ref().map(|function| move |x: f64| function.at(x));
         let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
         let chosen = range::choose(histogram, method, transfer);
@@ -157,7 +157,7 @@ fn ranges(
             true => range::choose_int16(histogram, transfer),
             false => chosen.int16_range,
         };
-        (*outlet, ChosenRange { int16_range, ..chosen })
+        (*value_id, ChosenRange { int16_range, ..chosen })
     };
     histograms.iter().map(choose).collect()
 }
@@ -166,7 +166,7 @@ fn ranges(
 fn weights(
     model: &dyn ModelSource,
     layers: &[usize],
-    ranges: &HashMap<Outlet, ChosenRange>,
+    ranges: &HashMap<ValueId, ChosenRange>,
     (steps, sparsity, palette): (&HashMap<usize, f32>, Option<Sparsity>, Option<usize>),
     samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),

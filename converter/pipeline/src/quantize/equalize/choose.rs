@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use hardtack::Model;
-use hardtack_bundle::graph::Outlet;
+use hardtack::internal::Model;
+use hardtack_bundle::graph::ValueId;
 
 use super::flow::{Flow, Reader, estimated_values};
 use super::statistics::ChannelStatistics;
@@ -30,7 +30,7 @@ const COVERED: [f32; 6] = [1.0, 0.85, 0.7, 0.55, 0.4, 0.25];
 pub(super) fn factors(
     model: &Model,
     flow: &Flow,
-    statistics: &HashMap<Outlet, ChannelStatistics>,
+    statistics: &HashMap<ValueId, ChannelStatistics>,
 ) -> Vec<f32> {
     let estimator = Estimator::new(model, flow, statistics);
     let mut factors = vec![1f32; flow.units()];
@@ -82,7 +82,7 @@ impl<'a> Estimator<'a> {
     fn new(
         model: &Model,
         flow: &'a Flow,
-        statistics: &'a HashMap<Outlet, ChannelStatistics>,
+        statistics: &'a HashMap<ValueId, ChannelStatistics>,
     ) -> Estimator<'a> {
         let mut layers = Vec::new();
         let mut weight = vec![0.0; flow.units()];
@@ -124,10 +124,9 @@ impl<'a> Estimator<'a> {
             };
             Some(Rounded { units, statistics: statistics.get(&value)?, gated })
         });
-        let split = flow
-            .split
-            .iter()
-            .filter_map(|gate| flow.channels.layout(Outlet { node: gate.product as u32, slot: 0 }));
+        let split = flow.split.iter().filter_map(|gate| {
+            flow.channels.layout(ValueId { node: gate.product as u32, output: 0 })
+        });
         let split = split.flat_map(|layout| &layout.units).copied().collect();
         Estimator { flow, split, values: values.collect(), layers, weight }
     }

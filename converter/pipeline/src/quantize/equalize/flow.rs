@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
-use hardtack::{Data, Model};
+use hardtack::Data;
+use hardtack::internal::Model;
 use hardtack_bundle::graph::{
-    Binary, Conv, Graph, Node, Operator, Outlet, PadMode, Reducer, Unary,
+    Binary, Conv, Graph, Node, Operator, PadMode, Reducer, Unary, ValueId,
 };
 
 use crate::graph::channels::{
@@ -42,9 +43,9 @@ pub(crate) struct Reader {
     /// The unit of each output channel.
     pub makes: Vec<Unit>,
     /// The value it reads.
-    pub input: Outlet,
+    pub input: ValueId,
     /// The weights.
-    pub kernel: Outlet,
+    pub kernel: ValueId,
     /// The axes of output channels and, unless depthwise, of the input channels of a group.
     pub axes: (usize, Option<usize>),
     /// Whether each output channel reads one input channel only.
@@ -63,7 +64,7 @@ impl Reader {
 /// x · sigmoid(x). A factor passes through the first x only.
 pub(crate) struct Gate {
     /// The value x.
-    pub x: Outlet,
+    pub x: ValueId,
     /// The node of the sigmoid.
     pub sigmoid: usize,
     /// The node of the product.
@@ -105,11 +106,14 @@ pub(crate) fn follow(model: &Model, placement: FactorPlacement) -> Flow {
         }
         // A sigmoid reads unscaled channels.
         if layout.is_none() && !flow.gates.iter().any(|gate| gate.sigmoid == index) {
-            model.graph.nodes[index].inputs.iter().for_each(|outlet| flow.channels.keep(*outlet));
+            model.graph.nodes[index]
+                .inputs
+                .iter()
+                .for_each(|value_id| flow.channels.keep(*value_id));
         }
         flow.channels.push(layout);
     }
-    model.graph.outputs.iter().for_each(|outlet| flow.channels.keep(*outlet));
+    model.graph.outputs.iter().for_each(|value_id| flow.channels.keep(*value_id));
     let settle = flow.channels.settle();
     flow.scaled.iter_mut().for_each(|scaled| settle(&mut scaled.layout.units));
     for reader in &mut flow.readers {
@@ -131,17 +135,17 @@ fn can_split(model: &Model, gate: &Gate) -> bool {
     conv.groups == 1
         && convolution(model, index, conv).is_some()
         && bias.is_some_and(|bias| bias.len() == outputs && bias.shape().contains(&outputs))
-        && read.filter(|outlet| **outlet == gate.x).count() == 2
+        && read.filter(|value_id| **value_id == gate.x).count() == 2
 }
 
 /// Returns the scalable values that steps round, each with x if it is x · sigmoid(x).
-pub(crate) fn estimated_values(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Option<Outlet>)> {
-    let mut readers: HashMap<Outlet, Vec<usize>> = HashMap::new();
+pub(crate) fn estimated_values(graph: &Graph, flow: &Flow) -> Vec<(ValueId, Option<ValueId>)> {
+    let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
     for (index, node) in graph.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|input| readers.entry(*input).or_default().push(index));
     }
     let values = flow.channels.layouts().iter().enumerate().filter_map(|(index, layout)| {
-        let outlet = Outlet { node: index as u32, slot: 0 };
+        let value_id = ValueId { node: index as u32, output: 0 };
         let rounds = matches!(
             graph.nodes[index].operator,
             Operator::Conv(_)
@@ -152,17 +156,17 @@ pub(crate) fn estimated_values(graph: &Graph, flow: &Flow) -> Vec<(Outlet, Optio
                 | Operator::Concat(_)
         );
         // Operations directly after a layer are fused into it.
-        let inside = match readers.get(&outlet).map(Vec::as_slice) {
+        let inside = match readers.get(&value_id).map(Vec::as_slice) {
             Some([reader]) => matches!(
                 graph.nodes[*reader].operator,
                 Operator::Binary(Binary::Add | Binary::Maximum | Binary::Minimum)
             ),
-            Some([_, _]) => flow.gates.iter().any(|gate| gate.x == outlet),
+            Some([_, _]) => flow.gates.iter().any(|gate| gate.x == value_id),
             _ => false,
         };
         let x = flow.gates.iter().find(|gate| gate.product == index).map(|gate| gate.x);
         let counts = rounds && !inside && layout.as_ref()?.units.iter().any(|unit| *unit != KEPT);
-        counts.then_some((outlet, x))
+        counts.then_some((value_id, x))
     });
     values.collect()
 }
@@ -171,13 +175,13 @@ fn gates(model: &Model) -> Vec<Gate> {
     let nodes = &model.graph.nodes;
     let mut read = vec![0; nodes.len()];
     let all = nodes.iter().flat_map(|node| &node.inputs).chain(&model.graph.outputs);
-    all.for_each(|outlet| read[outlet.node as usize] += 1);
+    all.for_each(|value_id| read[value_id.node as usize] += 1);
     let gate = |(product, node): (usize, &Node)| {
         let (Operator::Binary(Binary::Multiply), &[a, b]) = (&node.operator, &node.inputs[..])
         else {
             return None;
         };
-        let of = |x: Outlet, gate: Outlet| {
+        let of = |x: ValueId, gate: ValueId| {
             let sigmoid = gate.node as usize;
             let fits = matches!(nodes[sigmoid].operator, Operator::Unary(Unary::Sigmoid))
                 && nodes[sigmoid].inputs == [x]
@@ -217,7 +221,7 @@ impl Flow {
             Operator::Pad(pad) => {
                 let zeros = match pad.mode {
                     PadMode::Constant(index) => match model.constants.get(index as usize)? {
-                        hardtack::Constant::Tensor(tensor) => tensor.as_f32()? == [0.0],
+                        hardtack::internal::Constant::Tensor(tensor) => tensor.as_f32()? == [0.0],
                         _ => false,
                     },
                     PadMode::Reflect | PadMode::Edge => true,
@@ -263,7 +267,7 @@ impl Flow {
     fn elementwise(&mut self, model: &Model, index: usize, kind: Binary) -> Option<Layout> {
         let node = &model.graph.nodes[index];
         let [a, b] = node.inputs[..] else { return None };
-        let whole = |outlet: Outlet| model.graph.fact(outlet).shape == node.outputs[0].shape;
+        let whole = |value_id: ValueId| model.graph.fact(value_id).shape == node.outputs[0].shape;
         let (value, other) = match (self.channels.layout(a), self.channels.layout(b)) {
             (Some(_), _) if whole(a) => (a, b),
             (_, Some(_)) if whole(b) => (b, a),

@@ -13,7 +13,8 @@ pub(super) mod flow;
 mod split;
 mod statistics;
 
-use hardtack::{Constant, Data, Model, Tensor};
+use hardtack::internal::{Constant, Model};
+use hardtack::{Data, Tensor};
 use hardtack_bundle::graph::{Binary, Node, Operator};
 
 use self::flow::{FactorPlacement, Flow, Gate, Scaled};
@@ -54,14 +55,14 @@ fn apply(model: Model, flow: &Flow, factors: &[f32]) -> (Model, Parts) {
         if along.iter().all(|factor| *factor == 1.0) {
             continue;
         }
-        let outlet = rewriter.node(*node).inputs[*input];
-        let Some(tensor) = float_tensor(&rewriter.model, outlet) else { continue };
+        let value_id = rewriter.node(*node).inputs[*input];
+        let Some(tensor) = float_tensor(&rewriter.model, value_id) else { continue };
         let within: usize = tensor.shape()[layout.axis + 1..].iter().product();
         let values = tensor.as_f32().unwrap_or_default().iter().enumerate();
         let values: Vec<f32> =
             values.map(|(at, value)| value * along[at / within % along.len()]).collect();
         let Ok(tensor) = Tensor::new(tensor.shape(), Data::F32(values)) else { continue };
-        let name = rewriter.node(outlet.node as usize).name.clone();
+        let name = rewriter.node(value_id.node as usize).name.clone();
         let constant = rewriter.add_constant(name, Constant::Tensor(tensor.into()));
         rewriter.model.graph.nodes[*node].inputs[*input] = constant;
     }

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use hardtack::{Constant, Data, Tensor};
-use hardtack_bundle::graph::{Binary, Conv, Dim, Node, Operator, Outlet, Slice, Unary};
+use hardtack::internal::Constant;
+use hardtack::{Data, Tensor};
+use hardtack_bundle::graph::{Binary, Conv, Dim, Node, Operator, Slice, Unary, ValueId};
 
 use super::flow::{Flow, Gate};
 use crate::graph::channels::convolution;
@@ -22,7 +23,7 @@ pub(super) fn split(
     factors: &[f32],
     names: &mut Parts,
 ) {
-    let product = Outlet { node: gate.product as u32, slot: 0 };
+    let product = ValueId { node: gate.product as u32, output: 0 };
     let Some(layout) = flow.channels.layout(product) else { return };
     let of = |channel: &usize| factors[layout.units[*channel]];
     let mut levels: Vec<f32> = (0..layout.units.len()).map(|channel| of(&channel)).collect();
@@ -43,7 +44,7 @@ pub(super) fn split(
     // Restore the channel order; adjacent channels of one part share a slice.
     let (mut runs, mut first) = (Vec::new(), 0);
     while first < layout.units.len() {
-        let belongs = |(channels, _): &&(Vec<usize>, Outlet)| channels.contains(&first);
+        let belongs = |(channels, _): &&(Vec<usize>, ValueId)| channels.contains(&first);
         let (channels, part) = parts.iter().find(belongs).expect("each channel has a part");
         let start = channels.partition_point(|channel| *channel < first);
         let run = channels[start..].iter().zip(first..).take_while(|(a, b)| **a == *b).count();
@@ -67,7 +68,7 @@ fn part(
     axis: usize,
     (channels, factor): (&[usize], f32),
     names: &mut Parts,
-) -> Option<Outlet> {
+) -> Option<ValueId> {
     let layer = rewriter.node(gate.x.node as usize).clone();
     let Operator::Conv(conv) = &layer.operator else { return None };
     let (read, _) = convolution(&rewriter.model, gate.x.node as usize, conv)?;
@@ -92,7 +93,7 @@ fn part(
 
     let mut fact = layer.outputs[0].clone();
     fact.shape[axis] = Dim::Value(channels.len() as i64);
-    let mut add = |name: String, operator: Operator, inputs: Vec<Outlet>| {
+    let mut add = |name: String, operator: Operator, inputs: Vec<ValueId>| {
         rewriter.add(Node { name, operator, inputs, outputs: vec![fact.clone()] })
     };
     let mut window = conv.window.clone();

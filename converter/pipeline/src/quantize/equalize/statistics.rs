@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack_bundle::graph::Outlet;
+use hardtack_bundle::graph::ValueId;
 
 use super::flow::{self, Flow};
 use crate::activations::Observer;
@@ -35,24 +35,24 @@ pub(super) fn observe(
     flow: &Flow,
     samples: &dyn SampleSource,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<HashMap<Outlet, ChannelStatistics>, Error> {
+) -> Result<HashMap<ValueId, ChannelStatistics>, Error> {
     let known = |(index, layout): (usize, &Option<_>)| {
-        layout.as_ref().map(|_| Outlet { node: index as u32, slot: 0 })
+        layout.as_ref().map(|_| ValueId { node: index as u32, output: 0 })
     };
-    let outlets = flow.channels.layouts().iter().enumerate().filter_map(known);
-    let mut observer = Observer::new(model, outlets);
+    let value_ids = flow.channels.layouts().iter().enumerate().filter_map(known);
+    let mut observer = Observer::new(model, value_ids);
     // Positions are kept only for values whose rounding error is estimated.
     let estimated = flow::estimated_values(model.graph(), flow).into_iter();
-    let estimated: HashSet<Outlet> =
+    let estimated: HashSet<ValueId> =
         estimated.flat_map(|(value, x)| x.into_iter().chain([value])).collect();
-    let mut statistics: HashMap<Outlet, ChannelStatistics> = HashMap::new();
+    let mut statistics: HashMap<ValueId, ChannelStatistics> = HashMap::new();
     let count = samples.count();
     for (number, sample) in samples::each(samples).enumerate() {
-        observer.run(&sample?, |outlet, shape, values| {
-            let Some(layout) = flow.channels.layout(outlet) else { return };
+        observer.run(&sample?, |value_id, shape, values| {
+            let Some(layout) = flow.channels.layout(value_id) else { return };
             let channels = layout.units.len();
-            let statistics = statistics.entry(outlet).or_default();
-            let wanted = match estimated.contains(&outlet) {
+            let statistics = statistics.entry(value_id).or_default();
+            let wanted = match estimated.contains(&value_id) {
                 true => (KEPT_ELEMENTS / channels).max(64).div_ceil(count.div_ceil(2)),
                 false => 0,
             };

@@ -1,7 +1,7 @@
 //! Replaces the partitions of a calibrated model by programs.
 
-use hardtack::{Model, Program};
-use hardtack_bundle::graph::{Node, Operator, Outlet};
+use hardtack::internal::{Model, Program};
+use hardtack_bundle::graph::{Node, Operator, ValueId};
 
 use super::Lowered;
 use crate::graph::rewriter::Rewriter;
@@ -41,7 +41,7 @@ pub(crate) fn assemble(model: Model, partitions: &[Partition], lowered: Vec<Lowe
         let program = Node {
             name: format!("{}.int8", last.unwrap_or("program")),
             operator: Operator::Program(index as u32),
-            outputs: lowered.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
+            outputs: lowered.outputs.iter().map(|value_id| graph.fact(*value_id).clone()).collect(),
             inputs: lowered.inputs.clone(),
         };
         rewriter.model.programs.push(Program {
@@ -50,8 +50,8 @@ pub(crate) fn assemble(model: Model, partitions: &[Partition], lowered: Vec<Lowe
             packing: None,
         });
         let node = rewriter.add(program).node;
-        for (slot, outlet) in lowered.outputs.iter().enumerate() {
-            rewriter.redirect(*outlet, Outlet { node, slot: slot as u32 });
+        for (output, value_id) in lowered.outputs.iter().enumerate() {
+            rewriter.redirect(*value_id, ValueId { node, output: output as u32 });
         }
     }
     rewriter.finish()

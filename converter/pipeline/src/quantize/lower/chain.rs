@@ -2,7 +2,7 @@
 //! These are channel factors, bias, addition, limits, and the scale of a pre-quantized result.
 
 use hardtack::Data;
-use hardtack_bundle::graph::{Binary, Operator, Outlet};
+use hardtack_bundle::graph::{Binary, Operator, ValueId};
 
 use super::Lowering;
 use crate::graph::constants::{float_elements, is_constant, keeps_elements};
@@ -18,7 +18,7 @@ pub(super) struct Chain {
     /// Biases of the output channels, added after the factors.
     pub bias: Vec<Vec<f32>>,
     /// A value that is added before the limits.
-    pub residual: Option<Outlet>,
+    pub residual: Option<ValueId>,
     /// The limits of the result.
     pub limits: Range,
     /// The scale and zero point of the result, if the source is pre-quantized.
@@ -160,7 +160,7 @@ impl Lowering<'_> {
     /// Returns one element of a constant per channel. The axis excludes the batch.
     pub(super) fn per_channel(
         &self,
-        constant: Outlet,
+        constant: ValueId,
         channels: usize,
         axis: usize,
     ) -> Option<Vec<f32>> {
@@ -176,7 +176,7 @@ impl Lowering<'_> {
 
     /// Returns the scale and zero point that a pre-quantized source defines for a value, if only
     /// operations that keep its elements lie in between.
-    pub(super) fn prequantized_after(&self, mut value: Outlet) -> Option<Quantization> {
+    pub(super) fn prequantized_after(&self, mut value: ValueId) -> Option<Quantization> {
         loop {
             let [Some(reader)] = self.uses.get(&value)?[..] else { return None };
             let operator = &self.model.graph.nodes[reader].operator;

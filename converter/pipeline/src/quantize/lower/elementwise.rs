@@ -1,6 +1,6 @@
 //! Lowers element-wise operations and softmax.
 
-use hardtack_bundle::graph::{Binary, Outlet, Softmax};
+use hardtack_bundle::graph::{Binary, Softmax, ValueId};
 use hardtack_engine::Layer;
 
 use super::chain::Allow;
@@ -33,8 +33,8 @@ impl Lowering<'_> {
         &mut self,
         index: usize,
         kind: Binary,
-        mut a: Outlet,
-        mut b: Outlet,
+        mut a: ValueId,
+        mut b: ValueId,
     ) -> Result<(), FloatReason> {
         let shape = self.fact_shape(first_output(index))?;
         if self.fact_shape(a)? != shape && matches!(kind, Binary::Add | Binary::Multiply) {
@@ -92,8 +92,8 @@ impl Lowering<'_> {
         &mut self,
         index: usize,
         kind: Binary,
-        value: Outlet,
-        constant: Outlet,
+        value: ValueId,
+        constant: ValueId,
         constant_first: bool,
     ) -> Result<(), FloatReason> {
         let numbers = float_elements(self.model, constant).ok_or(FloatReason::ConstantNotFloat)?;
@@ -135,7 +135,7 @@ impl Lowering<'_> {
     fn by_element(
         &mut self,
         index: usize,
-        value: Outlet,
+        value: ValueId,
         factor: Vec<f32>,
         offset: Vec<f32>,
     ) -> Result<(), FloatReason> {

@@ -6,7 +6,7 @@
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::Outlet;
+use hardtack_bundle::graph::ValueId;
 
 use super::Lowering;
 use crate::graph::constants::{float_elements, is_constant};
@@ -18,7 +18,7 @@ use crate::quantize::scale::{Quantization, Range};
 /// A unary function, evaluated at every integer of its input.
 pub(super) struct Function {
     /// The input value.
-    pub of: Outlet,
+    pub of: ValueId,
     /// The results at the points of the input, in the order of `Lowering::points`.
     results: Tensor,
 }
@@ -51,7 +51,7 @@ impl Lowering<'_> {
     }
 
     /// Evaluates a node at all points of the value that it is a function of.
-    fn evaluate(&mut self, index: usize, of: Outlet) -> Result<Tensor, FloatReason> {
+    fn evaluate(&mut self, index: usize, of: ValueId) -> Result<Tensor, FloatReason> {
         let node = &self.model.graph.nodes[index];
         let order = self.high_view(of)?.order();
         let tensors = self.int16_tensors_of(of, &order)?;
@@ -77,8 +77,8 @@ impl Lowering<'_> {
     /// output that reads it, and its scale; if given, the table writes that instead.
     pub(super) fn look_up(
         &mut self,
-        value: Outlet,
-        prequantized: Option<(Outlet, Quantization)>,
+        value: ValueId,
+        prequantized: Option<(ValueId, Quantization)>,
     ) -> Result<bool, FloatReason> {
         let Some(function) = self.functions.get(&value) else { return Ok(false) };
         let of = function.of;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use hardtack_bundle::graph::Outlet;
+use hardtack_bundle::graph::ValueId;
 use hardtack_engine::Layer;
 use hardtack_engine::program::Window;
 
@@ -62,7 +62,7 @@ impl Lowering<'_> {
     pub(super) fn scale_and_shift(
         &mut self,
         index: usize,
-        input: Outlet,
+        input: ValueId,
         axis: usize,
         factor: Vec<f32>,
         offset: Vec<f32>,

@@ -13,9 +13,9 @@ mod window;
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack::Model;
+use hardtack::internal::Model;
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{Node, Operator, Outlet};
+use hardtack_bundle::graph::{Node, Operator, ValueId};
 use hardtack_engine::program::{PortType, TensorId};
 use hardtack_engine::{BuildError, Builder, Built};
 
@@ -37,9 +37,9 @@ pub(super) struct Lowered {
     /// The program.
     pub built: Built,
     /// The value that each input port reads.
-    pub inputs: Vec<Outlet>,
+    pub inputs: Vec<ValueId>,
     /// The value that each output port returns.
-    pub outputs: Vec<Outlet>,
+    pub outputs: Vec<ValueId>,
     /// The values that steps write completely, and how they are stored.
     pub values: Vec<Written>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Lowered {
 /// A value that a step writes.
 pub(super) struct Written {
     /// The value in the float model.
-    pub outlet: Outlet,
+    pub value_id: ValueId,
     /// The index of the step.
     pub step: usize,
     /// The view of its elements; of the high tensor if the value is int16.
@@ -111,40 +111,40 @@ struct Lowering<'a> {
     calibration: &'a Calibration,
     partition: &'a Partition,
     /// The nodes that read each value; `None` stands for the model's output.
-    uses: HashMap<Outlet, Vec<Option<usize>>>,
+    uses: HashMap<ValueId, Vec<Option<usize>>>,
     /// Nodes whose values are int16, if calibration ranges exist.
     int16_nodes: HashSet<usize>,
     /// Nodes that are fused into another node, and the last node of that node's chain.
     fused: HashMap<usize, usize>,
     builder: Builder,
     /// Unary functions whose lookup tables are built only when a step needs them.
-    functions: HashMap<Outlet, Function>,
-    views: HashMap<Outlet, StridedView>,
+    functions: HashMap<ValueId, Function>,
+    views: HashMap<ValueId, StridedView>,
     /// Dense int8 copies of values, by value and axis order.
-    dense: HashMap<(Outlet, Vec<usize>), TensorId>,
+    dense: HashMap<(ValueId, Vec<usize>), TensorId>,
     /// The low tensor of each int16 high tensor.
     low_tensors: HashMap<TensorId, LowTensor>,
     /// Dense copies of values with all bits, by value and axis order.
-    int16_dense: HashMap<(Outlet, Vec<usize>), Int16Tensors>,
+    int16_dense: HashMap<(ValueId, Vec<usize>), Int16Tensors>,
     /// Copies of int16 tensors at other scales.
     rescaled: HashMap<(TensorId, u32, i8, u32), Int16Tensors>,
     /// Copies of int16 tensors rounded to int8.
     rounded_to_int8: HashMap<TensorId, TensorId>,
     /// Layers to be emitted at the last node of their chain, by that node.
     deferred: HashMap<usize, Deferred>,
-    inputs: Vec<Outlet>,
+    inputs: Vec<ValueId>,
     values: Vec<Written>,
 }
 
-fn uses(model: &Model) -> HashMap<Outlet, Vec<Option<usize>>> {
-    let mut uses: HashMap<Outlet, Vec<Option<usize>>> = HashMap::new();
+fn uses(model: &Model) -> HashMap<ValueId, Vec<Option<usize>>> {
+    let mut uses: HashMap<ValueId, Vec<Option<usize>>> = HashMap::new();
     for (index, node) in model.graph.nodes.iter().enumerate() {
-        for outlet in &node.inputs {
-            uses.entry(*outlet).or_default().push(Some(index));
+        for value_id in &node.inputs {
+            uses.entry(*value_id).or_default().push(Some(index));
         }
     }
-    for outlet in &model.graph.outputs {
-        uses.entry(*outlet).or_default().push(None);
+    for value_id in &model.graph.outputs {
+        uses.entry(*value_id).or_default().push(None);
     }
     uses
 }
@@ -174,8 +174,8 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn fact_shape(&self, outlet: Outlet) -> Result<Vec<usize>, FloatReason> {
-        sample_shape(self.model.graph.fact(outlet)).ok_or(FloatReason::DynamicDimension)
+    fn fact_shape(&self, value_id: ValueId) -> Result<Vec<usize>, FloatReason> {
+        sample_shape(self.model.graph.fact(value_id)).ok_or(FloatReason::DynamicDimension)
     }
 
     fn name(&self, index: usize) -> &'a str {
@@ -183,25 +183,25 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns the tensor of a constant.
-    fn constant(&self, outlet: Outlet) -> Option<&'a hardtack::Tensor> {
-        constants::tensor(self.model, outlet)
+    fn constant(&self, value_id: ValueId) -> Option<&'a hardtack::Tensor> {
+        constants::tensor(self.model, value_id)
     }
 
-    fn scalar(&self, outlet: Outlet) -> Option<f32> {
-        match self.constant(outlet)?.as_f32()? {
+    fn scalar(&self, value_id: ValueId) -> Option<f32> {
+        match self.constant(value_id)?.as_f32()? {
             [value] => Some(*value),
             _ => None,
         }
     }
 
     /// Returns the first input of a node that is not a constant.
-    fn operand(&self, index: usize) -> Result<Outlet, FloatReason> {
+    fn operand(&self, index: usize) -> Result<ValueId, FloatReason> {
         variable_inputs(self.model, index).next().ok_or(FloatReason::OnlyConstants)
     }
 
     /// Returns a view of a value in int8 tensors.
-    fn view(&mut self, outlet: Outlet) -> Result<StridedView, FloatReason> {
-        let view = self.high_view(outlet)?;
+    fn view(&mut self, value_id: ValueId) -> Result<StridedView, FloatReason> {
+        let view = self.high_view(value_id)?;
         let mut int8 = HashMap::new();
         for chunk in &view.chunks {
             if let Storage::Tensor(id) = chunk.source {
@@ -213,42 +213,42 @@ impl<'a> Lowering<'a> {
 
     /// Returns a view of a value, of the high tensors if it is int16. A value computed outside the
     /// partition becomes an input port.
-    fn high_view(&mut self, outlet: Outlet) -> Result<StridedView, FloatReason> {
-        if let Some(view) = self.views.get(&outlet) {
+    fn high_view(&mut self, value_id: ValueId) -> Result<StridedView, FloatReason> {
+        if let Some(view) = self.views.get(&value_id) {
             return Ok(view.clone());
         }
-        if self.look_up(outlet, None)? {
-            return self.high_view(outlet);
+        if self.look_up(value_id, None)? {
+            return self.high_view(value_id);
         }
-        if is_constant(self.model, outlet) {
+        if is_constant(self.model, value_id) {
             return Err(FloatReason::ConstantRead);
         }
-        let made_by = &self.model.graph.nodes[outlet.node as usize].operator;
-        let element = match (self.model.graph.fact(outlet).dtype, made_by) {
+        let made_by = &self.model.graph.nodes[value_id.node as usize].operator;
+        let element = match (self.model.graph.fact(value_id).dtype, made_by) {
             (DType::F32, _) => PortType::F32,
             (DType::I8, Operator::Input) => PortType::I8,
             (DType::U8, Operator::Input) => PortType::U8,
             _ => return Err(FloatReason::FloatIntegersRead),
         };
-        let shape = self.fact_shape(outlet)?;
+        let shape = self.fact_shape(value_id)?;
         let elements: usize = shape.iter().product();
         let elements = elements.try_into().map_err(|_| FloatReason::InputTooLarge)?;
         let port = self.builder.input(element, elements);
-        self.inputs.push(outlet);
+        self.inputs.push(value_id);
         let order: Vec<usize> = (0..shape.len()).collect();
         let view = StridedView::dense(Storage::Port(port), &shape, &order);
-        self.views.insert(outlet, view.clone());
+        self.views.insert(value_id, view.clone());
         Ok(view)
     }
 
     /// Returns the scale and zero point of a value: from a pre-quantized source, else by its range.
-    fn quantization(&self, outlet: Outlet) -> Result<Quantization, FloatReason> {
-        if let Some(prequantized) = self.prequantized_after(outlet) {
+    fn quantization(&self, value_id: ValueId) -> Result<Quantization, FloatReason> {
+        if let Some(prequantized) = self.prequantized_after(value_id) {
             return Ok(prequantized);
         }
-        match self.calibration.ranges.get(&outlet) {
+        match self.calibration.ranges.get(&value_id) {
             Some(chosen) => Ok(Quantization::of(chosen.range)),
-            None => Err(FloatReason::NoScale(self.name(outlet.node as usize).into())),
+            None => Err(FloatReason::NoScale(self.name(value_id.node as usize).into())),
         }
     }
 
@@ -268,12 +268,12 @@ impl<'a> Lowering<'a> {
     /// Returns the scale and zero point for a dense copy of a value's view.
     fn quantization_of_view(
         &self,
-        outlet: Outlet,
+        value_id: ValueId,
         view: &StridedView,
     ) -> Result<Quantization, FloatReason> {
         match self.shared_quantization(view) {
             Some(shared) => Ok(shared),
-            None => self.quantization(outlet),
+            None => self.quantization(value_id),
         }
     }
 
@@ -283,17 +283,17 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns a value as a dense int8 tensor that stores its axes in this order, outermost first.
-    fn dense(&mut self, outlet: Outlet, order: &[usize]) -> Result<TensorId, FloatReason> {
-        let key = (outlet, order.to_vec());
+    fn dense(&mut self, value_id: ValueId, order: &[usize]) -> Result<TensorId, FloatReason> {
+        let key = (value_id, order.to_vec());
         if let Some(id) = self.dense.get(&key) {
             return Ok(*id);
         }
-        let view = self.high_view(outlet)?;
+        let view = self.high_view(value_id)?;
         if self.int16_tensors(&view).is_some() {
-            let whole = self.int16_tensors_of(outlet, order)?.high;
+            let whole = self.int16_tensors_of(value_id, order)?.high;
             return self.rounded(whole);
         }
-        let view = self.view(outlet)?;
+        let view = self.view(value_id)?;
         let dims = dims(&view.shape, order)?;
         let whole = view.whole_tensor(order).filter(|id| {
             let tensor = self.builder.get(*id).expect("views refer to existing tensors");
@@ -302,8 +302,8 @@ impl<'a> Lowering<'a> {
         let id = match whole {
             Some(id) => id,
             None => {
-                let quantization = self.quantization_of_view(outlet, &view)?;
-                let name = self.name(outlet.node as usize);
+                let quantization = self.quantization_of_view(value_id, &view)?;
+                let name = self.name(value_id.node as usize);
                 self.gather(name, &view, order, quantization)?
             }
         };
@@ -322,10 +322,10 @@ impl<'a> Lowering<'a> {
         let Quantization { scale, zero_point } = quantization;
         let id = self.builder.tensor(name, dims(&view.shape, order)?, scale, zero_point);
         let copies = view.copies(order).ok_or(FloatReason::Scattered)?;
-        for (source, walk) in copies {
+        for (source, copy) in copies {
             match source {
-                Storage::Port(port) => self.builder.quantize(name, port, id, walk),
-                Storage::Tensor(from) => self.builder.copy(name, from, id, walk),
+                Storage::Port(port) => self.builder.quantize(name, port, id, copy),
+                Storage::Tensor(from) => self.builder.copy(name, from, id, copy),
             }?;
         }
         Ok(id)
@@ -334,34 +334,34 @@ impl<'a> Lowering<'a> {
     /// Creates a tensor for a value that stores its axes in this order.
     fn tensor(
         &mut self,
-        outlet: Outlet,
+        value_id: ValueId,
         order: &[usize],
         quantization: Quantization,
     ) -> Result<TensorId, FloatReason> {
-        let shape = self.fact_shape(outlet)?;
+        let shape = self.fact_shape(value_id)?;
         let Quantization { scale, zero_point } = quantization;
-        let name = self.name(outlet.node as usize);
+        let name = self.name(value_id.node as usize);
         Ok(self.builder.tensor(name, dims(&shape, order)?, scale, zero_point))
     }
 
     /// Records that the last step wrote a value.
     fn written(
         &mut self,
-        outlet: Outlet,
+        value_id: ValueId,
         id: TensorId,
         order: &[usize],
     ) -> Result<(), FloatReason> {
-        let view = StridedView::dense(Storage::Tensor(id), &self.fact_shape(outlet)?, order);
-        self.dense.insert((outlet, order.to_vec()), id);
-        self.note(outlet, view, None);
+        let view = StridedView::dense(Storage::Tensor(id), &self.fact_shape(value_id)?, order);
+        self.dense.insert((value_id, order.to_vec()), id);
+        self.note(value_id, view, None);
         Ok(())
     }
 
     /// Records where the last step wrote a value.
-    fn note(&mut self, outlet: Outlet, view: StridedView, low: Option<TensorId>) {
-        self.views.insert(outlet, view.clone());
+    fn note(&mut self, value_id: ValueId, view: StridedView, low: Option<TensorId>) {
+        self.views.insert(value_id, view.clone());
         let step = self.builder.step_count() - 1;
-        self.values.push(Written { outlet, step, view, low, weights: None });
+        self.values.push(Written { value_id, step, view, low, weights: None });
     }
 
     fn finish(mut self) -> Result<Lowered, LowerError> {
@@ -395,9 +395,9 @@ impl<'a> Lowering<'a> {
     }
 
     /// Writes a value to an output port.
-    fn write_output(&mut self, outlet: Outlet) -> Result<(), FloatReason> {
-        let node: &Node = &self.model.graph.nodes[outlet.node as usize];
-        let mut view = self.view(outlet)?;
+    fn write_output(&mut self, value_id: ValueId) -> Result<(), FloatReason> {
+        let node: &Node = &self.model.graph.nodes[value_id.node as usize];
+        let mut view = self.view(value_id)?;
         if view.chunks.iter().any(|chunk| matches!(chunk.source, Storage::Port(_))) {
             return Err(FloatReason::OnlyRearranged);
         }
@@ -410,13 +410,13 @@ impl<'a> Lowering<'a> {
         let port = self.builder.output(element, elements);
         if view.output_copies().is_none() {
             let order = view.order();
-            let id = self.dense(outlet, &order)?;
+            let id = self.dense(value_id, &order)?;
             view = StridedView::dense(Storage::Tensor(id), &view.shape, &order);
         }
         let copies = view.output_copies().ok_or(FloatReason::Scattered)?;
-        for (source, walk) in copies {
+        for (source, copy) in copies {
             if let Storage::Tensor(id) = source {
-                self.builder.dequantize(&node.name, id, port, walk);
+                self.builder.dequantize(&node.name, id, port, copy);
             }
         }
         Ok(())

@@ -16,8 +16,8 @@ impl Lowering<'_> {
     pub(super) fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), FloatReason> {
         let node = &self.model.graph.nodes[index];
         let given = |input: Option<u32>| {
-            let outlet = input.and_then(|input| node.inputs.get(input as usize));
-            let tensor = outlet.and_then(|outlet| self.constant(*outlet));
+            let value_id = input.and_then(|input| node.inputs.get(input as usize));
+            let tensor = value_id.and_then(|value_id| self.constant(*value_id));
             tensor.filter(|tensor| !tensor.is_empty())
         };
         let sizes = given(resize.sizes_input);

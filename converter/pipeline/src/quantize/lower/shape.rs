@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use hardtack::Data;
-use hardtack_bundle::graph::{Operator, Outlet, StridedSlice};
+use hardtack_bundle::graph::{Operator, StridedSlice, ValueId};
 
 use super::Lowering;
 use super::strided_view::{Chunk, Storage, StridedView};
@@ -64,7 +64,7 @@ impl Lowering<'_> {
     /// Returns a changed view of a value, or of its dense copy if the chunks do not allow that.
     pub(super) fn changed_view(
         &mut self,
-        value: Outlet,
+        value: ValueId,
         change: impl Fn(&StridedView) -> Option<StridedView>,
     ) -> Result<StridedView, FloatReason> {
         let view = self.high_view(value)?;
@@ -76,7 +76,7 @@ impl Lowering<'_> {
     }
 
     /// Returns a view of a dense copy of a value, in the axis order of its largest chunk.
-    fn copy(&mut self, value: Outlet) -> Result<StridedView, FloatReason> {
+    fn copy(&mut self, value: ValueId) -> Result<StridedView, FloatReason> {
         let view = self.view(value)?;
         let order = view.order();
         let id = self.dense(value, &order)?;
@@ -100,7 +100,7 @@ impl Lowering<'_> {
         let node = &self.model.graph.nodes[index];
         let shape = self.fact_shape(node.inputs[0])?;
         let integers = |input: usize| -> Result<Vec<i64>, FloatReason> {
-            let tensor = node.inputs.get(input).and_then(|outlet| self.constant(*outlet));
+            let tensor = node.inputs.get(input).and_then(|value_id| self.constant(*value_id));
             match tensor.map(hardtack::Tensor::data) {
                 Some(Data::I64(values)) => Ok(values.clone()),
                 Some(Data::I32(values)) => Ok(values.iter().map(|v| i64::from(*v)).collect()),

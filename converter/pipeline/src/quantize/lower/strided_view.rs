@@ -4,7 +4,7 @@
 //! only change strides and offsets. Elements are copied only when an operation needs one dense
 //! tensor. Shapes and axes exclude the batch.
 
-use hardtack_engine::program::{TensorId, Walk};
+use hardtack_engine::program::{CopyLayout, TensorId};
 
 use crate::graph::shape::strides;
 
@@ -240,7 +240,7 @@ impl StridedView {
 
     /// Returns, for each chunk, the strided copy from its source to a dense tensor that stores the
     /// axes in this order. Returns `None` if a copy has too many dimensions.
-    pub(crate) fn copies(&self, order: &[usize]) -> Option<Vec<(Storage, Walk)>> {
+    pub(crate) fn copies(&self, order: &[usize]) -> Option<Vec<(Storage, CopyLayout)>> {
         let strides = stored_strides(&self.shape, order);
         self.chunks
             .iter()
@@ -267,7 +267,7 @@ impl StridedView {
     }
 
     /// Returns, for each chunk, the strided copy from its source to a row-major output.
-    pub(crate) fn output_copies(&self) -> Option<Vec<(Storage, Walk)>> {
+    pub(crate) fn output_copies(&self) -> Option<Vec<(Storage, CopyLayout)>> {
         self.chunks.iter().map(|chunk| Some((chunk.source, chunk.copy()?))).collect()
     }
 }
@@ -334,24 +334,24 @@ impl Chunk {
         self
     }
 
-    fn copy(&self) -> Option<Walk> {
-        let mut walk = Walk {
+    fn copy(&self) -> Option<CopyLayout> {
+        let mut copy = CopyLayout {
             dims: [1; 6],
             source_offset: self.source_offset.try_into().ok()?,
             source_strides: [0; 6],
             target_offset: self.target_offset.try_into().ok()?,
             target_strides: [0; 6],
         };
-        let first = walk.dims.len().checked_sub(self.dims.len())?;
+        let first = copy.dims.len().checked_sub(self.dims.len())?;
         for (place, dim) in (first..).zip(&self.dims) {
-            walk.dims[place] = dim.count.try_into().ok()?;
-            walk.source_strides[place] = dim.source.try_into().ok()?;
-            walk.target_strides[place] = dim.target.try_into().ok()?;
+            copy.dims[place] = dim.count.try_into().ok()?;
+            copy.source_strides[place] = dim.source.try_into().ok()?;
+            copy.target_strides[place] = dim.target.try_into().ok()?;
         }
         if self.dims.is_empty() {
-            (walk.source_strides[5], walk.target_strides[5]) = (1, 1);
+            (copy.source_strides[5], copy.target_strides[5]) = (1, 1);
         }
-        Some(walk)
+        Some(copy)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Lowers pooling and padding, and converts windows to the engine's geometry.
 
-use hardtack::{Constant, Data};
+use hardtack::Data;
+use hardtack::internal::Constant;
 use hardtack_bundle::graph::{MaxPool, Pad, PadMode, Padding, SumPool};
 
 use super::Lowering;
@@ -84,10 +85,10 @@ impl Lowering<'_> {
             pad.pads[1..].iter().map(|(b, a)| (*b as usize, *a as usize)).collect();
         let padded = view.within(&border).ok_or(FloatReason::Scattered)?;
         let copies = padded.copies(&order).ok_or(FloatReason::Scattered)?;
-        for (source, walk) in copies {
+        for (source, copy) in copies {
             match source {
-                Storage::Port(port) => self.builder.quantize(name, port, to, walk),
-                Storage::Tensor(from) => self.builder.copy(name, from, to, walk),
+                Storage::Port(port) => self.builder.quantize(name, port, to, copy),
+                Storage::Tensor(from) => self.builder.copy(name, from, to, copy),
             }?;
         }
         self.written(first_output(index), to, &order)

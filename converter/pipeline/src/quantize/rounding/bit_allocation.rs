@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 
-use hardtack::Model;
-use hardtack_bundle::graph::Outlet;
+use hardtack::internal::Model;
+use hardtack_bundle::graph::ValueId;
 
 use crate::quantize::statistics::histogram::Histogram;
 use crate::quantize::weights::Values;
@@ -37,7 +37,7 @@ pub(crate) struct AllocatedLayer {
 pub(crate) fn steps(
     model: &Model,
     layers: &[usize],
-    histograms: &HashMap<Outlet, Histogram>,
+    histograms: &HashMap<ValueId, Histogram>,
     bits: f64,
 ) -> HashMap<usize, f32> {
     let (nodes, layers): (Vec<usize>, Vec<AllocatedLayer>) = layers
@@ -75,11 +75,11 @@ impl AllocatedLayer {
     fn of_layer(
         model: &Model,
         node: usize,
-        histograms: &HashMap<Outlet, Histogram>,
+        histograms: &HashMap<ValueId, Histogram>,
     ) -> Option<AllocatedLayer> {
         let linear = Linear::of(model, node).ok()?;
         let Values::Float(weights) = linear.weights.values else { return None };
-        let output = histograms.get(&Outlet { node: node as u32, slot: 0 })?.mean_square();
+        let output = histograms.get(&ValueId { node: node as u32, output: 0 })?.mean_square();
         let input = histograms.get(&linear.input)?.mean_square();
         // Rounding adds an error of variance step²/12 to each weight.
         let unit = linear.weights.depth as f64 * input / 12.0;

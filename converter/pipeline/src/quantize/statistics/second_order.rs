@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use hardtack::Model;
-use hardtack_bundle::graph::{Graph, Outlet};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{Graph, ValueId};
 use hardtack_engine::program::Window;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder as _};
@@ -79,10 +79,10 @@ pub(crate) fn measure(
         drop(loaded);
         observer.only(accumulators.values().map(|accumulator| accumulator.input).collect());
         for (number, sample) in each(samples).enumerate() {
-            observer.run(&sample?, |outlet, _, value| {
+            observer.run(&sample?, |value_id, _, value| {
                 let readers = accumulators.values_mut();
                 readers
-                    .filter(|accumulator| accumulator.input == outlet)
+                    .filter(|accumulator| accumulator.input == value_id)
                     .for_each(|accumulator| accumulator.add(value, number));
             })?;
             progress(number + 1, samples.count());
@@ -111,7 +111,7 @@ fn weight_bytes(graph: &Graph) -> usize {
 
 /// A layer whose statistics are being collected.
 struct Accumulator {
-    input: Outlet,
+    input: ValueId,
     /// The order in which the layer reads the axes of its input.
     order: Vec<usize>,
     window: Window,

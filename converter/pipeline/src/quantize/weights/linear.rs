@@ -1,7 +1,7 @@
 //! Layers that are linear in a value: convolutions, and matmuls with a constant matrix.
 
-use hardtack::Model;
-use hardtack_bundle::graph::{self, Conv, Einsum, ImageLayout, Operator, Outlet, Padding};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{self, Conv, Einsum, ImageLayout, Operator, Padding, ValueId};
 use hardtack_engine::program::Window;
 
 use super::Weights;
@@ -16,7 +16,7 @@ pub(crate) struct Linear {
     /// The index of the node.
     pub node: usize,
     /// The value it reads.
-    pub input: Outlet,
+    pub input: ValueId,
     /// The order of the input's axes, without the batch.
     pub input_order: Vec<usize>,
     /// The order of the output's axes, without the batch.
@@ -39,8 +39,8 @@ pub(crate) struct Linear {
 pub(crate) const ONE_PIXEL: Window =
     Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad: [0, 0] };
 
-fn shape(model: &Model, outlet: Outlet) -> Result<Vec<usize>, FloatReason> {
-    sample_shape(model.graph.fact(outlet)).ok_or(FloatReason::DynamicDimension)
+fn shape(model: &Model, value_id: ValueId) -> Result<Vec<usize>, FloatReason> {
+    sample_shape(model.graph.fact(value_id)).ok_or(FloatReason::DynamicDimension)
 }
 
 impl Linear {
@@ -94,7 +94,7 @@ impl Linear {
         let (sides, result) = einsum.expression.split_once("->").ok_or_else(general)?;
         let (left, right) = sides.split_once(',').ok_or_else(general)?;
         let [a, b] = node.inputs[..] else { return Err(general()) };
-        let constant = |outlet: Outlet| is_constant(model, outlet);
+        let constant = |value_id: ValueId| is_constant(model, value_id);
         let (value, value_axes, matrix, matrix_axes) = match (constant(a), constant(b)) {
             (false, true) => (a, left, b, right),
             (true, false) => (b, right, a, left),

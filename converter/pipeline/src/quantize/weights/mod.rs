@@ -5,8 +5,8 @@ mod nine_bits;
 
 use std::ops::Range;
 
-use hardtack::Model;
-use hardtack_bundle::graph::{KernelLayout, Operator, Outlet};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{KernelLayout, Operator, ValueId};
 
 use crate::error::Error;
 use crate::graph::constants::{dequantized, float_elements, tensor};
@@ -123,7 +123,7 @@ pub(super) fn max_magnitude(model: &Model, index: usize) -> i32 {
         Operator::Einsum(_) => &node.inputs[..],
         _ => return 0,
     };
-    let weights = inputs.iter().filter_map(|outlet| dequantized(model, *outlet));
+    let weights = inputs.iter().filter_map(|value_id| dequantized(model, *value_id));
     weights.flat_map(|(integers, _)| integers.values).map(i32::abs).max().unwrap_or(0)
 }
 
@@ -131,12 +131,12 @@ impl Weights {
     /// Returns the kernel of a convolution with `channels` output channels.
     pub(super) fn of_kernel(
         model: &Model,
-        outlet: Outlet,
+        value_id: ValueId,
         layout: KernelLayout,
         channels: usize,
         spatial: usize,
     ) -> Option<Weights> {
-        let elements = model.graph.fact(outlet).shape.iter().map(|dim| dim.value());
+        let elements = model.graph.fact(value_id).shape.iter().map(|dim| dim.value());
         let elements: usize = elements.map(|dim| dim.map(|d| d as usize)).product::<Option<_>>()?;
         let inputs = elements.checked_div(channels * spatial)?;
         // Strides of the output channel, kernel element and input channel in the source.
@@ -145,22 +145,22 @@ impl Weights {
             KernelLayout::Ohwi => [inputs * spatial, inputs, 1],
             KernelLayout::Hwio => [1, inputs * channels, channels],
         };
-        Self::gather(model, outlet, [(channels, o), (spatial, s), (inputs, i)])
+        Self::gather(model, value_id, [(channels, o), (spatial, s), (inputs, i)])
     }
 
     /// Returns a matrix with `inputs` rows and `outputs` columns at these strides.
     pub(super) fn of_matrix(
         model: &Model,
-        outlet: Outlet,
+        value_id: ValueId,
         (inputs, input_stride): (usize, usize),
         (outputs, output_stride): (usize, usize),
     ) -> Option<Weights> {
-        Self::gather(model, outlet, [(outputs, output_stride), (1, 1), (inputs, input_stride)])
+        Self::gather(model, value_id, [(outputs, output_stride), (1, 1), (inputs, input_stride)])
     }
 
     /// Gathers weights by output channel, kernel element and input channel, each a size and a
     /// stride.
-    fn gather(model: &Model, outlet: Outlet, by: [(usize, usize); 3]) -> Option<Weights> {
+    fn gather(model: &Model, value_id: ValueId, by: [(usize, usize); 3]) -> Option<Weights> {
         let [(channels, o), (spatial, s), (inputs, i)] = by;
         let depth = spatial * inputs;
         let places = move || {
@@ -170,10 +170,10 @@ impl Weights {
                 })
             })
         };
-        if let Some(integer) = Self::source_integers(model, outlet, channels, o, places()) {
+        if let Some(integer) = Self::source_integers(model, value_id, channels, o, places()) {
             return Some(Weights { depth, inputs, values: integer });
         }
-        let source = float_elements(model, outlet)?;
+        let source = float_elements(model, value_id)?;
         let mut values = Vec::with_capacity(source.len());
         for at in places() {
             values.push(*source.get(at)?);
@@ -184,12 +184,12 @@ impl Weights {
     /// Returns the source's integers if they fit and have one scale or one per output channel.
     fn source_integers(
         model: &Model,
-        outlet: Outlet,
+        value_id: ValueId,
         channels: usize,
         channel_stride: usize,
         places: impl Iterator<Item = usize>,
     ) -> Option<Values> {
-        let (integers, scales) = dequantized(model, outlet)?;
+        let (integers, scales) = dequantized(model, value_id)?;
         let per_scale = integers.values.len() / (integers.outer * scales.len());
         if scales.len() != 1 && (scales.len() != channels || per_scale != channel_stride) {
             return None;

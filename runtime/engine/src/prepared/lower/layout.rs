@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use hardtack_kernels::Window;
 use hardtack_kernels::strided::{Halo, SLACK, View};
 
-use super::walk::{Side, remap};
+use super::remap::{Side, remap};
 use crate::Program;
 use crate::plan::{Lifetime, Placement, Plan, place, spans};
 use crate::program::{Step, Tensor, TensorId};
@@ -158,12 +158,12 @@ impl Layout {
         let count = program.tensor_count();
         let tensor = |id: TensorId| program.tensor(id).expect("tensors of steps were checked");
         let wanted = |step: &Step| {
-            let strip = step.strip(tensor)?;
-            let window = reference::window(&strip.conv.window);
-            let input = strip.input(&tensor(strip.conv.input))?;
-            let output = strip.output(&tensor(strip.conv.output))?;
+            let tile = step.tile(tensor)?;
+            let window = reference::window(&tile.conv.window);
+            let input = tile.input(&tensor(tile.conv.input))?;
+            let output = tile.output(&tensor(tile.conv.output))?;
             let margins = Margins::of(&window, &input, &output);
-            (!margins.is_empty()).then_some((strip.conv.input, margins))
+            (!margins.is_empty()).then_some((tile.conv.input, margins))
         };
         let mut margins = alloc::vec![Margins::default(); count];
         for (id, more) in steps.iter().filter_map(wanted) {
@@ -173,19 +173,19 @@ impl Layout {
         // Some strided copies cannot skip a halo, and neither can a lookup that changes the shape.
         // Their tensors get no halo.
         let shape = |id: TensorId| Shape::new(&tensor(id), margins[usize::from(id)]);
-        let steps_over = |walk, side, id: TensorId| remap(walk, side, &shape(id));
+        let steps_over = |copy, side, id: TensorId| remap(copy, side, &shape(id));
         let mut flat = alloc::vec![false; count];
         for step in steps {
             let possible = match step {
                 Step::Quantize(step) => {
-                    steps_over(reference::walk(&step.walk), Side::Target, step.output).is_some()
+                    steps_over(reference::copy(&step.copy), Side::Target, step.output).is_some()
                 }
                 Step::Dequantize(step) => {
-                    steps_over(reference::walk(&step.walk), Side::Source, step.input).is_some()
+                    steps_over(reference::copy(&step.copy), Side::Source, step.input).is_some()
                 }
                 Step::Move(step) => {
-                    steps_over(reference::walk(&step.walk), Side::Source, step.input)
-                        .and_then(|walk| steps_over(walk, Side::Target, step.output))
+                    steps_over(reference::copy(&step.copy), Side::Source, step.input)
+                        .and_then(|copy| steps_over(copy, Side::Target, step.output))
                         .is_some()
                 }
                 Step::Lookup(step) => {

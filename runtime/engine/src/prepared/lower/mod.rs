@@ -6,7 +6,7 @@
 
 mod layout;
 mod operation;
-mod walk;
+mod remap;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -17,7 +17,7 @@ use hardtack_kernels::strided::{self, Epilogue, Linear, Pairs, View};
 pub(crate) use self::layout::Layout;
 use self::layout::Placed;
 pub(crate) use self::operation::{KernelContext, Operation};
-use self::walk::{Side, remap};
+use self::remap::{Side, remap};
 use crate::Program;
 use crate::packed::{Cursor, Shape, slice, tables};
 use crate::program::*;
@@ -59,8 +59,8 @@ impl Lowered {
     ) -> Option<(Self, Layout)> {
         let addends_fit = steps.iter().all(|step| match step {
             Step::Conv(Conv { residual: Some(addend), .. })
-            | Step::Strip(Strip { conv: Conv { residual: Some(addend), .. }, .. })
-            | Step::Sparse(Strip { conv: Conv { residual: Some(addend), .. }, .. }) => {
+            | Step::RowTile(RowTile { conv: Conv { residual: Some(addend), .. }, .. })
+            | Step::Sparse(RowTile { conv: Conv { residual: Some(addend), .. }, .. }) => {
                 addend.scale.abs() < ADDEND_SCALE
             }
             _ => true,
@@ -131,8 +131,8 @@ impl Lowering<'_> {
         {
             self.push(index, Operation::Halo(halo));
         }
-        if let Some(strip) = step.strip(|id| self.layout.image(id).tensor) {
-            return self.conv(index, &strip);
+        if let Some(tile) = step.tile(|id| self.layout.image(id).tensor) {
+            return self.conv(index, &tile);
         }
         let mut ranges = [None, None];
         for (range, span) in ranges.iter_mut().zip(tables(step)) {
@@ -141,22 +141,22 @@ impl Lowering<'_> {
         }
         let table = |range: usize| ranges[range].clone().expect("the step has a table");
         let operation: Operation = match step {
-            Step::Conv(_) | Step::Strip(_) | Step::Sparse(_) => return None,
+            Step::Conv(_) | Step::RowTile(_) | Step::Sparse(_) => return None,
             Step::Quantize(step) => {
                 let image = self.layout.image(step.output);
-                let walk = in_arena(&step.walk, Side::Target, image)?;
+                let copy = in_arena(&step.copy, Side::Target, image)?;
                 let Tensor { zero_point, .. } = image.tensor;
                 let inverse_scale = step.inverse_scale;
                 Operation::Quantize(
                     step.port,
-                    strided::Quantize { walk, inverse_scale, zero_point },
+                    strided::Quantize { copy, inverse_scale, zero_point },
                 )
             }
             Step::Dequantize(step) => {
                 let image = self.layout.image(step.input);
-                let walk = in_arena(&step.walk, Side::Source, image)?;
+                let copy = in_arena(&step.copy, Side::Source, image)?;
                 let Tensor { zero_point, scale, .. } = image.tensor;
-                Operation::Dequantize(step.port, strided::Dequantize { walk, scale, zero_point })
+                Operation::Dequantize(step.port, strided::Dequantize { copy, scale, zero_point })
             }
             Step::Add(step) => {
                 let scales = [step.scale_a, step.scale_b];
@@ -245,8 +245,8 @@ impl Lowering<'_> {
         Some(())
     }
 
-    fn conv(&mut self, index: u32, strip: &Strip) -> Option<()> {
-        let step = &strip.conv;
+    fn conv(&mut self, index: u32, tile: &RowTile) -> Option<()> {
+        let step = &tile.conv;
         let output = *self.layout.image(step.output);
         let mut input = *self.layout.image(step.input);
         if let Some(copy) = self.layout.copy(index as usize).copied() {
@@ -258,12 +258,12 @@ impl Lowering<'_> {
             input = copy;
         }
         let (inputs, outputs) = (input.tensor.channels, output.tensor.channels);
-        let (shape, range) = self.cursor.conv(strip, inputs, outputs);
+        let (shape, range) = self.cursor.conv(tile, inputs, outputs);
         let weights = range.start as usize;
         let window = reference::window(&step.window);
-        let view = below(input.window(&window), strip.skip);
+        let view = below(input.window(&window), tile.skipped_rows);
         let (target, size) =
-            (below(output.view(), strip.first), [strip.rows as usize, output.shape.columns]);
+            (below(output.view(), tile.first_row), [tile.rows as usize, output.shape.columns]);
         let epilogue = Epilogue {
             zero_point: self.stored(output.tensor.zero_point),
             low: self.stored(step.clamp.low),
@@ -294,7 +294,7 @@ impl Lowering<'_> {
                 let residual = step.residual.map(|residual| {
                     let image = self.layout.image(residual.tensor);
                     strided::Residual {
-                        view: below(image.view(), strip.first),
+                        view: below(image.view(), tile.first_row),
                         zero_point: self.stored(image.tensor.zero_point),
                         scale: residual.scale,
                     }
@@ -373,15 +373,15 @@ impl Lowering<'_> {
 
     fn copy(&self, step: &Move) -> Option<Operation> {
         let (input, output) = (self.layout.image(step.input), self.layout.image(step.output));
-        let walk = remap(reference::walk(&step.walk), Side::Source, &input.shape)?;
-        let walk = remap(walk, Side::Target, &output.shape)?;
+        let copy = remap(reference::copy(&step.copy), Side::Source, &input.shape)?;
+        let copy = remap(copy, Side::Target, &output.shape)?;
         let linear = step.scale.map(|scale| Linear {
             zero_point: input.tensor.zero_point,
             scale,
             output_zero_point: output.tensor.zero_point,
         });
         let (input, output) = (input.range(), output.range());
-        Some(Operation::Move(strided::Move { walk, input, output, linear }))
+        Some(Operation::Move(strided::Move { copy, input, output, linear }))
     }
 }
 
@@ -392,11 +392,15 @@ fn below(view: View, rows: u32) -> View {
 
 /// Converts a strided copy between a program input or output and a tensor to one between the
 /// input or output and the arena.
-fn in_arena(walk: &Walk, side: Side, image: &Placed) -> Option<hardtack_kernels::StridedCopy> {
-    let mut walk = remap(reference::walk(walk), side, &image.shape)?;
+fn in_arena(
+    copy: &CopyLayout,
+    side: Side,
+    image: &Placed,
+) -> Option<hardtack_kernels::StridedCopy> {
+    let mut copy = remap(reference::copy(copy), side, &image.shape)?;
     match side {
-        Side::Source => walk.source_offset += image.view().offset,
-        Side::Target => walk.target_offset += image.view().offset,
+        Side::Source => copy.source_offset += image.view().offset,
+        Side::Target => copy.target_offset += image.view().offset,
     }
-    Some(walk)
+    Some(copy)
 }

@@ -45,7 +45,7 @@ impl KernelContext<'_> {
         let offset_mask = kernels.packing().activation_offset() as u8;
         match operation {
             Operation::Quantize(port, quantize) => {
-                let bytes = |offset_mask: u8| strided::Bytes { walk: quantize.walk, offset_mask };
+                let bytes = |offset_mask: u8| strided::Bytes { copy: quantize.copy, offset_mask };
                 match inputs[usize::from(*port)] {
                     Input::F32(input) => quantize.run(kernels, input, arena),
                     Input::I8(input) => bytes(offset_mask).run(bytemuck::cast_slice(input), arena),
@@ -53,7 +53,7 @@ impl KernelContext<'_> {
                 }
             }
             Operation::Dequantize(port, dequantize) => {
-                let bytes = |offset_mask: u8| strided::Bytes { walk: dequantize.walk, offset_mask };
+                let bytes = |offset_mask: u8| strided::Bytes { copy: dequantize.copy, offset_mask };
                 match &mut outputs[usize::from(*port)] {
                     Output::F32(output) => dequantize.run(kernels, arena, output),
                     Output::I8(output) => {
@@ -78,10 +78,10 @@ impl KernelContext<'_> {
     }
 
     /// Returns the multiply-accumulates (MACs) of a convolution; 0 for other operations.
-    pub(crate) fn products(operation: &Operation) -> u64 {
+    pub(crate) fn macs(operation: &Operation) -> u64 {
         match operation {
-            Operation::Conv(conv) => conv.products(),
-            Operation::Depthwise(depthwise) => depthwise.products(),
+            Operation::Conv(conv) => conv.macs(),
+            Operation::Depthwise(depthwise) => depthwise.macs(),
             _ => 0,
         }
     }

@@ -319,8 +319,8 @@ mod tests {
         let expected: Vec<f32> = rows
             .flat_map(|row| {
                 [(0.0, 0.5), (255.0, 0.0), (130.0, 1.0)].map(|(zero, bias)| {
-                    let products = row.iter().enumerate().map(|(w, x)| x * (w as f32 - zero));
-                    products.map(f64::from).sum::<f64>() as f32 + bias
+                    let macs = row.iter().enumerate().map(|(w, x)| x * (w as f32 - zero));
+                    macs.map(f64::from).sum::<f64>() as f32 + bias
                 })
             })
             .collect();

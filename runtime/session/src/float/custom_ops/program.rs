@@ -10,8 +10,9 @@ use tract_core::internal::*;
 use crate::backend::{Backend, NotReady};
 use crate::float::run::control;
 use crate::float::work::ProgramWork;
-use crate::integer::Controlled;
-use crate::{Bytes, Limits, Program};
+use crate::integer_model::Controlled;
+use crate::model::Program;
+use crate::{Bytes, Limits};
 
 /// A prepared program and the bytes that it was parsed from.
 pub(in crate::float) struct Engine {

@@ -90,7 +90,7 @@ impl Maker {
     }
 
     /// Reshapes adjacent axes to a random shape of the same volume.
-    fn reshape(&mut self, x: Outlet, shape: &[i64]) {
+    fn reshape(&mut self, x: ValueId, shape: &[i64]) {
         let axis = self.random.below(shape.len() + 1);
         let end = axis + self.random.below(shape.len() - axis + 1);
         let from = &shape[axis..end];
@@ -115,7 +115,7 @@ impl Maker {
         self.add(Operator::Reshape(Reshape { axis: axis as u32, from, to }), &[x]);
     }
 
-    fn strided(&mut self, x: Outlet, rank: usize) {
+    fn strided(&mut self, x: ValueId, rank: usize) {
         let (axes_input, steps_input) = (self.random.one_in(2), self.random.one_in(2));
         let count = self.random.below(rank + 1);
         let list = |maker: &mut Maker| maker.value(DType::I64, &[count as i64]);

@@ -7,7 +7,7 @@ use super::{Maker, dims, dtype_of};
 
 impl Maker {
     /// Returns indices, computed or constant, most of them in range.
-    fn indices(&mut self, shape: &[i64], size: i64) -> Outlet {
+    fn indices(&mut self, shape: &[i64], size: i64) -> ValueId {
         let dtype = if self.random.one_in(6) { DType::I32 } else { DType::I64 };
         if self.random.one_in(3) {
             return self.value(dtype, shape);
@@ -88,7 +88,7 @@ impl Maker {
         }
     }
 
-    fn elements(&mut self, x: Outlet, shape: &[i64], axis: usize, dtype: Option<DType>) {
+    fn elements(&mut self, x: ValueId, shape: &[i64], axis: usize, dtype: Option<DType>) {
         if shape.is_empty() {
             return;
         }
@@ -116,7 +116,7 @@ impl Maker {
     }
 
     /// Gathers by index tuples, or scatters updates of type `dtype`.
-    fn tuples(&mut self, x: Outlet, shape: &[i64], dtype: Option<DType>) {
+    fn tuples(&mut self, x: ValueId, shape: &[i64], dtype: Option<DType>) {
         let length = self.random.below(shape.len() + 1);
         let batch = if dtype.is_none() && self.random.one_in(3) {
             self.random.below(shape.len() - length + 1)

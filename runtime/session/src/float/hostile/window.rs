@@ -33,7 +33,7 @@ impl Maker {
     }
 
     /// Returns an image and a window with its layout.
-    fn image(&mut self) -> (Outlet, Window) {
+    fn image(&mut self) -> (ValueId, Window) {
         let layouts = [ImageLayout::Nchw, ImageLayout::Nhwc, ImageLayout::Chw, ImageLayout::Hwc];
         let layout = self.random.pick(&layouts);
         let batch = matches!(layout, ImageLayout::Nchw | ImageLayout::Nhwc);

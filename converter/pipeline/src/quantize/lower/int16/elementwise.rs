@@ -1,6 +1,6 @@
 //! Lowers unary functions and sums of int16 values.
 
-use hardtack_bundle::graph::{Binary, Outlet};
+use hardtack_bundle::graph::{Binary, ValueId};
 use hardtack_engine::program::{Clamp, TensorId};
 
 use super::{HALF_STEPS, Int16Tensors, LowTensor, STEPS};
@@ -65,7 +65,7 @@ impl Lowering<'_> {
     /// Lowers a function to an int16 value, given its results at the points of its input.
     pub(crate) fn int16_function(
         &mut self,
-        value: Outlet,
+        value: ValueId,
         of: Int16Tensors,
         results: &[f32],
         order: &[usize],
@@ -115,7 +115,7 @@ impl Lowering<'_> {
     pub(crate) fn int16_sum(
         &mut self,
         index: usize,
-        [a, b]: [Outlet; 2],
+        [a, b]: [ValueId; 2],
         kind: Binary,
         to: Quantization,
     ) -> Result<(), FloatReason> {

@@ -11,9 +11,9 @@ mod layer;
 
 use std::collections::{HashMap, HashSet};
 
-use hardtack::Model;
-use hardtack_bundle::graph::{Operator, Outlet};
-use hardtack_engine::program::{Clamp, TensorId, Walk};
+use hardtack::internal::Model;
+use hardtack_bundle::graph::{Operator, ValueId};
+use hardtack_engine::program::{Clamp, CopyLayout, TensorId};
 
 use super::strided_view::{Storage, StridedView};
 use super::{Lowering, dims};
@@ -50,7 +50,7 @@ pub(super) struct Int16Tensors {
 pub(super) fn int16_nodes(
     model: &Model,
     partition: &Partition,
-    uses: &HashMap<Outlet, Vec<Option<usize>>>,
+    uses: &HashMap<ValueId, Vec<Option<usize>>>,
     asked: impl Fn(usize) -> bool,
 ) -> HashSet<usize> {
     let mut int16_nodes = HashSet::new();
@@ -85,7 +85,7 @@ pub(super) fn int16_nodes(
 impl Lowering<'_> {
     /// Returns the scale and zero point of a value's high tensor, if the value is to be int16. The
     /// int16 range clips only what does not affect the function that reads the value.
-    pub(super) fn int16_quantization(&self, value: Outlet) -> Option<Quantization> {
+    pub(super) fn int16_quantization(&self, value: ValueId) -> Option<Quantization> {
         let is_int16 = self.int16_nodes.contains(&(value.node as usize));
         let prequantized = !is_int16 || self.prequantized_after(value).is_some();
         let chosen = (!prequantized).then(|| self.calibration.ranges.get(&value))??;
@@ -95,7 +95,7 @@ impl Lowering<'_> {
     /// Returns a value as dense tensors that store its axes in this order, with all of its bits.
     pub(super) fn int16_tensors_of(
         &mut self,
-        value: Outlet,
+        value: ValueId,
         order: &[usize],
     ) -> Result<Int16Tensors, FloatReason> {
         let view = self.high_view(value)?;
@@ -125,7 +125,7 @@ impl Lowering<'_> {
     /// Copies all chunks of a view to one high and one low tensor.
     fn gather_int16(
         &mut self,
-        value: Outlet,
+        value: ValueId,
         view: &StridedView,
         tensors: &[TensorId],
         order: &[usize],
@@ -223,7 +223,7 @@ impl Lowering<'_> {
     /// Records that the last step wrote the low tensor of a value.
     pub(super) fn written_int16(
         &mut self,
-        value: Outlet,
+        value: ValueId,
         high: TensorId,
         low: LowTensor,
         order: &[usize],
@@ -239,7 +239,7 @@ impl Lowering<'_> {
         [tensor.height, tensor.width, tensor.channels]
     }
 
-    fn every(&self, id: TensorId) -> Walk {
-        Walk::contiguous(self.dims_of(id).iter().product())
+    fn every(&self, id: TensorId) -> CopyLayout {
+        CopyLayout::contiguous(self.dims_of(id).iter().product())
     }
 }

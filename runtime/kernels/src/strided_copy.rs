@@ -47,9 +47,9 @@ impl StridedCopy {
     /// Returns the copy without its innermost `inner` dimensions: each run has one element, the
     /// first of those dimensions.
     pub(crate) fn outer(&self, inner: usize) -> Self {
-        let mut walk = *self;
-        walk.dims[6 - inner..].fill(1);
-        walk
+        let mut copy = *self;
+        copy.dims[6 - inner..].fill(1);
+        copy
     }
 
     /// Copies the elements from `source` to `target`.

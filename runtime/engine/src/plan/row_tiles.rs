@@ -11,12 +11,12 @@ use core::ops::Range;
 
 use super::lifetime::spans;
 use super::{BuildError, Builder};
-use crate::program::{Conv, Step, Strip, Tensor, TensorId};
+use crate::program::{Conv, RowTile, Step, Tensor, TensorId};
 
 /// The length of the longest chain. The row tiles of a step reuse its weights, so the chain must
 /// not exceed the reuse distance.
 const LONGEST: usize = 6;
-const _: () = assert!(LONGEST <= Strip::SHARES);
+const _: () = assert!(LONGEST <= RowTile::LONGEST_REUSE);
 /// The number of attempts. Each one lowers the memory goal, because gaps between tensors can make
 /// the arena larger than the sum of the live tensors.
 const ATTEMPTS: usize = 16;
@@ -47,7 +47,7 @@ struct Cut {
     /// The peak number of live bytes.
     live: u64,
     /// The MACs of all row tiles.
-    products: u64,
+    macs: u64,
 }
 
 impl Link {
@@ -71,7 +71,7 @@ impl Link {
         (start < end).then_some(start..end)
     }
 
-    fn products(&self, rows: &Range<u32>) -> u64 {
+    fn macs(&self, rows: &Range<u32>) -> u64 {
         let [height, width] = self.conv.window.kernel.map(u64::from);
         let depth = height * width * u64::from(self.input.channels / self.conv.groups);
         (rows.len() as u64) * row(&self.output) * depth
@@ -101,29 +101,29 @@ impl Chain {
     }
 
     /// Returns the row ranges of the last step's output, in tiles of `rows` rows.
-    fn strips(&self, rows: u32) -> impl Iterator<Item = Range<u32>> {
+    fn row_tiles(&self, rows: u32) -> impl Iterator<Item = Range<u32>> {
         let height = self.output().height;
         (0..height).step_by(rows as usize).map(move |first| first..height.min(first + rows))
     }
 
     fn cut(self, rows: u32) -> Option<Cut> {
-        let (mut live, mut products) = (0, 0);
-        for strip in self.strips(rows) {
-            let written = self.rows(strip)?;
+        let (mut live, mut macs) = (0, 0);
+        for tile in self.row_tiles(rows) {
+            let written = self.rows(tile)?;
             let between = self.steps.iter().zip(&written).take(self.steps.len() - 1);
             let bytes: Vec<u64> =
                 between.map(|(link, rows)| rows.len() as u64 * row(&link.output)).collect();
             let pairs = bytes.windows(2).map(|pair| pair[0] + pair[1]);
             live = pairs.chain(bytes.iter().copied()).fold(live, u64::max);
             let links = self.steps.iter().zip(&written);
-            products += links.map(|(link, rows)| link.products(rows)).sum::<u64>();
+            macs += links.map(|(link, rows)| link.macs(rows)).sum::<u64>();
         }
-        Some(Cut { live: live + self.around, chain: self, rows, products })
+        Some(Cut { live: live + self.around, chain: self, rows, macs })
     }
 
     /// Returns the MACs of the chain without row tiles.
-    fn products(&self) -> u64 {
-        self.steps.iter().map(|link| link.products(&(0..link.output.height))).sum()
+    fn macs(&self) -> u64 {
+        self.steps.iter().map(|link| link.macs(&(0..link.output.height))).sum()
     }
 }
 
@@ -179,7 +179,7 @@ impl Builder {
                 heights.dedup();
                 for cut in heights.into_iter().filter_map(|rows| chain.clone().cut(rows)) {
                     let key = |cut: &Cut| {
-                        let more = cut.products.saturating_sub(cut.chain.products());
+                        let more = cut.macs.saturating_sub(cut.chain.macs());
                         // Prefer the cut that fits with the least extra work, or else the smallest
                         // one.
                         if cut.live <= goal { (0, more) } else { (cut.live, more) }
@@ -227,41 +227,41 @@ impl Builder {
     /// Replaces a chain by its row tiles.
     fn apply(&mut self, cut: &Cut) {
         let Chain { start, steps: links, .. } = &cut.chain;
-        let mut strips = Vec::new();
-        for (number, strip) in cut.chain.strips(cut.rows).enumerate() {
-            let written = cut.chain.rows(strip).expect("the cut was computed from these rows");
+        let mut row_tiles = Vec::new();
+        for (number, tile) in cut.chain.row_tiles(cut.rows).enumerate() {
+            let written = cut.chain.rows(tile).expect("the cut was computed from these rows");
             // The output of the previous step.
             let mut input = None;
             for (index, (link, rows)) in links.iter().zip(&written).enumerate() {
                 let reach = link.reach(rows);
                 let mut conv = link.conv;
                 conv.window.pad[0] = u16::try_from((-reach.start).max(0)).unwrap_or(0);
-                let mut strip = Strip {
+                let mut tile = RowTile {
                     conv,
-                    skip: 0,
-                    first: 0,
+                    skipped_rows: 0,
+                    first_row: 0,
                     rows: rows.len() as u32,
-                    shares: if number == 0 { 0 } else { links.len() as u8 },
+                    reuse_weights_of: if number == 0 { 0 } else { links.len() as u8 },
                 };
                 match input {
-                    None => strip.skip = u32::try_from(reach.start).unwrap_or(0),
-                    Some(id) => strip.conv.input = id,
+                    None => tile.skipped_rows = u32::try_from(reach.start).unwrap_or(0),
+                    Some(id) => tile.conv.input = id,
                 }
                 if index + 1 == links.len() {
-                    strip.first = rows.start;
+                    tile.first_row = rows.start;
                 } else {
-                    strip.conv.output = self.part(link.conv.output, rows, number == 0);
-                    input = Some(strip.conv.output);
+                    tile.conv.output = self.part(link.conv.output, rows, number == 0);
+                    input = Some(tile.conv.output);
                 }
-                strips.push((self.steps[start + index].0.clone(), Step::Strip(strip)));
+                row_tiles.push((self.steps[start + index].0.clone(), Step::RowTile(tile)));
             }
         }
         // The first row tile reuses the intermediate tensors, with fewer rows.
         for (index, link) in links[..links.len() - 1].iter().enumerate() {
-            let Step::Strip(strip) = strips[index].1 else { continue };
-            self.tensors[usize::from(link.conv.output)].1.height = strip.rows;
+            let Step::RowTile(tile) = row_tiles[index].1 else { continue };
+            self.tensors[usize::from(link.conv.output)].1.height = tile.rows;
         }
-        self.steps.splice(*start..start + links.len(), strips);
+        self.steps.splice(*start..start + links.len(), row_tiles);
     }
 
     /// Adds a tensor for some rows of `whole`, or returns `whole` if `itself` is set.

@@ -16,20 +16,20 @@ pub(super) enum Side {
 /// Adapts a strided copy of a contiguous tensor to an image with gaps between its rows on one
 /// side. Offsets are relative to the first element of the image. Returns `None` if the result
 /// would need more than six dimensions or irregular strides.
-pub(super) fn remap(walk: StridedCopy, side: Side, shape: &Shape) -> Option<StridedCopy> {
+pub(super) fn remap(copy: StridedCopy, side: Side, shape: &Shape) -> Option<StridedCopy> {
     let row = shape.columns * shape.channels;
     let pitch = shape.pitch();
     if row == pitch {
-        return Some(walk);
+        return Some(copy);
     }
     let (offset, strides, others) = match side {
-        Side::Source => (walk.source_offset, walk.source_strides, walk.target_strides),
-        Side::Target => (walk.target_offset, walk.target_strides, walk.source_strides),
+        Side::Source => (copy.source_offset, copy.source_strides, copy.target_strides),
+        Side::Target => (copy.target_offset, copy.target_strides, copy.source_strides),
     };
     // Dimensions: size, stride on this side, stride on the other side.
     let mut dims: Vec<[usize; 3]> = Vec::new();
     let mut last = offset % row;
-    for ((&size, &stride), &other) in walk.dims.iter().zip(&strides).zip(&others) {
+    for ((&size, &stride), &other) in copy.dims.iter().zip(&strides).zip(&others) {
         let mut push = |size: usize, stride: usize, other: usize| {
             if size > 1 {
                 dims.push([size, stride, other]);
@@ -56,7 +56,7 @@ pub(super) fn remap(walk: StridedCopy, side: Side, shape: &Shape) -> Option<Stri
         return None;
     }
     let mut remapped =
-        StridedCopy { dims: [1; 6], source_strides: [0; 6], target_strides: [0; 6], ..walk };
+        StridedCopy { dims: [1; 6], source_strides: [0; 6], target_strides: [0; 6], ..copy };
     let first = 6 - dims.len();
     for (place, [size, stride, other]) in (first..).zip(dims) {
         remapped.dims[place] = size;

@@ -12,11 +12,12 @@ use hardtack_engine::{Aligned, Executor, Input, Observer, Output};
 use crate::backend::Backend;
 use crate::error::Role;
 use crate::limits::{Control, Limits, Stopped};
+use crate::model::Model;
 use crate::port::{Extent, Port, Ports};
-use crate::{Bytes, Error, Model, View, ViewMut};
+use crate::{Bytes, Error, View, ViewMut};
 
 /// A model whose graph consists of its inputs and one program that computes all outputs.
-pub(crate) struct Integer {
+pub(crate) struct IntegerModel {
     executor: Executor<Bytes>,
     backend: Arc<Backend>,
     arena: Aligned,
@@ -51,7 +52,7 @@ impl NonIntegerNode {
     }
 }
 
-impl Integer {
+impl IntegerModel {
     /// Prepares a model that is a single integer program. For any other model, the inner error
     /// names a node that is not part of one.
     pub(crate) fn new(
@@ -59,7 +60,7 @@ impl Integer {
         ports: &Ports,
         limits: &Limits,
         backend: &Arc<Backend>,
-    ) -> Result<Result<Integer, NonIntegerNode>, Error> {
+    ) -> Result<Result<IntegerModel, NonIntegerNode>, Error> {
         let graph = &model.graph;
         let (node, program) = match only_program(graph) {
             Ok(found) => found,
@@ -79,8 +80,8 @@ impl Integer {
         if parsed.inputs().len() != node.inputs.len() {
             return Err(misfit());
         }
-        for (port, outlet) in parsed.inputs().zip(&node.inputs) {
-            let Some(index) = graph.inputs.iter().position(|input| *input == outlet.node) else {
+        for (port, value_id) in parsed.inputs().zip(&node.inputs) {
+            let Some(index) = graph.inputs.iter().position(|input| *input == value_id.node) else {
                 return Ok(Err(NonIntegerNode::of(node)));
             };
             let elements = port.elements as usize;
@@ -92,9 +93,9 @@ impl Integer {
 
         let given: Vec<_> = parsed.outputs().collect();
         let mut outputs: Vec<Place> = Vec::new();
-        for (index, outlet) in graph.outputs.iter().enumerate() {
-            let slot = outlet.slot as usize;
-            let of_program = graph.nodes.get(outlet.node as usize).is_some_and(|own| own == node);
+        for (index, value_id) in graph.outputs.iter().enumerate() {
+            let slot = value_id.output as usize;
+            let of_program = graph.nodes.get(value_id.node as usize).is_some_and(|own| own == node);
             if !of_program || outputs.iter().any(|other| other.index == slot) {
                 return Ok(Err(NonIntegerNode::of(node)));
             }
@@ -112,7 +113,7 @@ impl Integer {
         let (bytes, operations) = (executor.arena_bytes(), executor.program().operations());
         let arena = Aligned::try_zeroed(bytes).ok_or(Error::OutOfMemory { bytes })?;
         let input_fact = |input: &u32| graph.nodes[*input as usize].outputs[0].clone();
-        Ok(Ok(Integer {
+        Ok(Ok(IntegerModel {
             executor,
             backend: backend.clone(),
             arena,
@@ -121,7 +122,11 @@ impl Integer {
             symbols: graph.symbols.len(),
             operations,
             input_facts: graph.inputs.iter().map(input_fact).collect(),
-            output_facts: graph.outputs.iter().map(|outlet| graph.fact(*outlet).clone()).collect(),
+            output_facts: graph
+                .outputs
+                .iter()
+                .map(|value_id| graph.fact(*value_id).clone())
+                .collect(),
         }))
     }
 
@@ -140,8 +145,8 @@ impl Integer {
     }
 
     /// Returns the number of multiply-accumulates in step `index`.
-    pub(crate) fn products(&self, index: usize) -> u64 {
-        self.executor.products(index)
+    pub(crate) fn macs(&self, index: usize) -> u64 {
+        self.executor.macs(index)
     }
 
     /// Returns the name of the node that step `index` implements, or an empty name if unknown.
