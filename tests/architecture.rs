@@ -119,7 +119,7 @@ const CYCLES: &[(&str, &[&[&str]])] = &[
         &[
             &["check", "code", "packed"],
             &["reference::run", "reference::steps"],
-            &["prepared::lower::layout", "prepared::lower::walk"],
+            &["prepared::lower::layout", "prepared::lower::remap"],
         ],
     ),
     (

@@ -2,12 +2,13 @@
 
 mod command;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use command::{file, hardtack};
+use command::{file, hardtack, run};
 
 /// Converts the keyword network to INT8, with features as its input. Returns the bundle.
 fn keywords(folder: &TempDir) -> PathBuf {
@@ -255,6 +256,40 @@ fn a_failed_conversion_leaves_the_existing_file_unchanged() {
     assert!(ran.stderr.contains("[1, 128, 128, 3]"), "{}", ran.stderr);
     assert_eq!(std::fs::read(&output).unwrap(), b"as it was");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing half-written");
+}
+
+#[test]
+fn inputs_that_must_be_fixed_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, output) =
+        (file("examples/data/voice_detection/silero_vad.onnx"), folder.path().join("voice.tack"));
+    let convert = |set: &[&str]| {
+        let mut words: Vec<&OsStr> = vec!["convert".as_ref(), model.as_ref()];
+        words.extend([OsStr::new("-o"), output.as_os_str()]);
+        words.extend(set.iter().flat_map(|text| [OsStr::new("--set"), OsStr::new(text)]));
+        run(&words)
+    };
+    let cases: [(&[&str], &str, &str); 3] = [
+        (
+            &[],
+            "the dynamic shape [2, state_1, 128] of input \"state\" and the unknown value of input \
+             \"sr\"",
+            "--set batch=1 --set input_1=SIZE --set state_1=SIZE --set sr=NUMBER",
+        ),
+        (&["sr=16000", "input=1x576"], "[2, state_1, 128]", "; pass --set state_1=1\n"),
+        (&["input=1x576", "state=2x1x128"], "with the unknown value", "; pass --set sr=NUMBER\n"),
+    ];
+    for (set, unknown, settings) in cases {
+        let ran = convert(set);
+        assert_eq!((ran.code, ran.stderr.lines().count()), (2, 1), "{}", ran.stderr);
+        for word in [unknown, settings, "silero_vad.onnx: the model cannot be converted with"] {
+            assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
+        }
+        assert!(!ran.stderr.contains("LSTM") && !ran.stderr.contains("Sym"), "{}", ran.stderr);
+    }
+    // The names in the message are accepted.
+    let ran = convert(&["sr=16000", "batch=1", "input_1=576", "state_1=1"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
 }
 
 #[test]

@@ -161,6 +161,45 @@ fn calibration_data_without_a_range_are_refused() {
 }
 
 #[test]
+fn options_that_have_no_effect_in_float_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("kws.tack");
+    let [model, pre, data] =
+        [MODEL, SPEC, CALIBRATION].map(|path| file(path).display().to_string());
+    let output = bundle.display().to_string();
+    let float = |more: &[&str]| {
+        command::run(&[&["convert", &model, "-o", &output, "--pre", &pre][..], more].concat())
+    };
+    for (options, named) in [
+        (&["--calibrate", &data][..], "warning: --calibrate: "),
+        (&["--target", "rpi5", "--max-arena", "9KB"], "warning: --target and --max-arena: "),
+        (&["--arena-limit", "16KB"], "warning: --arena-limit: "),
+    ] {
+        let ran = float(options);
+        assert_eq!((ran.code, ran.stderr.lines().count()), (0, 1), "{}", ran.stderr);
+        assert!(ran.stderr.starts_with(named), "{named}: {}", ran.stderr);
+        assert!(ran.stderr.contains("add --int8"), "{named}: {}", ran.stderr);
+    }
+    // Pruning and dynamic quantization use the data.
+    for options in [&["--prune-channels", "macs=10%"][..], &["--dynamic"]] {
+        let ran = float(&[&["--calibrate", &data][..], options].concat());
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert!(!ran.stderr.contains("--int8"), "{}", ran.stderr);
+    }
+    let labeled = labelled(&folder).display().to_string();
+    let gate = ["--max-error", "auto", "--max-drop", "50%", "--evaluate", &labeled];
+    for (options, named) in [
+        (&gate[..], "--max-error requires INT8; add --int8"),
+        (&["--samples", "8"], "--calibrate"),
+        (&["--dense"], "--sparsity"),
+    ] {
+        let ran = float(options);
+        assert_eq!(ran.code, 2, "{named}: {}", ran.stderr);
+        assert!(ran.stderr.contains(named), "{named}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn bisect_finds_the_first_layer_that_deviates() {
     let folder = tempfile::tempdir().unwrap();
     let bisect = |threshold: &str| {

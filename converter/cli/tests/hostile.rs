@@ -1,4 +1,5 @@
-//! Hostile files: names with control characters, compression bombs, and references to other files.
+//! Hostile and unsuitable files: names with control characters, compression bombs, arrays that do
+//! not fit, and references to other files.
 
 mod command;
 
@@ -227,6 +228,42 @@ fn arrays_that_do_not_fit_are_not_read() {
         assert_eq!(ran.code, 2, "{expected}: {}", ran.stderr);
         assert!(ran.stderr.contains(expected), "{expected}: {}", ran.stderr);
     }
+}
+
+#[test]
+fn arrays_of_another_model_are_not_resized_to_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (images, out, one) = (at("images.tack"), at("out.tack"), at("one.npy"));
+    let (words, data) = (file(BUNDLE), file("examples/data/keyword_spotting/evaluation.npz"));
+    let model = file("examples/data/mobilenet_v1/mobilenet_v1_0.25_128.onnx");
+    let pre = file("examples/specs/mobilenet_v1.toml");
+    let converted = hardtack([&"convert", &model, &"-o", &images, &"--pre", &pre]);
+    assert_eq!(converted.code, 0, "{}", converted.stderr);
+    let header = "{'descr': '|i1', 'fortran_order': False, 'shape': (49, 10, 1), }\n";
+    let length = (header.len() as u16).to_le_bytes();
+    let bytes = [&b"\x93NUMPY\x01\x00"[..], &length, header.as_bytes(), &[0; 490]].concat();
+    fs::write(&one, bytes).unwrap();
+    let convert = |option: &str, more: &str| {
+        hardtack([&"convert", &model, &"-o", &out, &"--pre", &pre, &option, &data, &more])
+    };
+    for (ran, name) in [
+        (hardtack([&"eval", &images, &"--data", &data]), "evaluation.npz"),
+        (hardtack([&"eval", &words, &"--data", &data, &"--against", &images]), "evaluation.npz"),
+        (hardtack([&"run", &images, &one]), "one.npy"),
+        (convert("--calibrate", "--int8"), "evaluation.npz"),
+        (convert("--evaluate", "--dynamic"), "evaluation.npz"),
+        (
+            hardtack([&"bisect", &model, &"--pre", &pre, &"--calibrate", &data, &"--input", &one]),
+            "evaluation.npz",
+        ),
+    ] {
+        assert_eq!((ran.code, ran.stderr.lines().count()), (2, 1), "{}", ran.stderr);
+        for word in [name, "shape [49, 10, 1]", "the model expects [128, 128, 3]"] {
+            assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
+        }
+    }
+    assert!(!out.exists());
 }
 
 #[test]

@@ -92,6 +92,20 @@ fn devices_pipes_and_links_to_them_are_not_replaced() {
 }
 
 #[test]
+fn a_missing_folder_is_named() {
+    let place = Place::new();
+    for verb in place.verbs() {
+        let ran = with(&verb, &place.at("no/such/output"));
+        assert_eq!((ran.code, ran.stderr.lines().count()), (2, 1), "{verb:?}: {}", ran.stderr);
+        let folder = place.at("no/such");
+        let expected =
+            format!("/output: the folder {} does not exist; create it", folder.display());
+        assert!(ran.stderr.contains(&expected), "{verb:?}: {}", ran.stderr);
+    }
+    assert!(!place.at("no").exists() && !place.at("other.tack").exists());
+}
+
+#[test]
 fn links_to_files_are_followed_and_kept() {
     let place = Place::new();
     for (index, verb) in place.verbs().into_iter().take(8).enumerate() {

@@ -21,6 +21,14 @@ pub enum WriteError {
         /// The kind of the existing entry, for example "a character device".
         kind: &'static str,
     },
+    /// The folder of the path does not exist.
+    #[error("{}: the folder {} does not exist; create it", path.display(), folder.display())]
+    NoFolder {
+        /// The output path.
+        path: PathBuf,
+        /// The missing folder.
+        folder: PathBuf,
+    },
     /// An I/O error.
     #[error("{}: cannot be written: {source}; an existing file is unchanged", path.display())]
     Write {
@@ -95,7 +103,14 @@ impl Place {
             Some(name) if !ends_with_separator(&end) => name,
             _ => return Err(failed(io::ErrorKind::IsADirectory.into())),
         };
-        let target = fs::canonicalize(folder(&end)).map_err(failed)?.join(name);
+        let folder = folder(&end);
+        let found = fs::canonicalize(folder).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => {
+                WriteError::NoFolder { path: path.into(), folder: folder.into() }
+            }
+            _ => failed(source),
+        })?;
+        let target = found.join(name);
         let replaced = regular(path, fs::symlink_metadata(&target))?;
         Ok(Place { path: path.into(), target, replaced })
     }
@@ -176,8 +191,9 @@ impl AtomicFile {
     /// Creates an empty output for `path`.
     ///
     /// # Errors
-    /// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if
-    /// it is a folder, or if its parent folder is not writable.
+    /// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::NoFolder`]
+    /// if its parent folder does not exist; [`WriteError::Write`] if it is a folder, or if its
+    /// parent folder is not writable.
     pub fn new(path: &Path) -> Result<Self, WriteError> {
         let place = Place::of(path)?;
         let folder = folder(&place.target);
@@ -328,8 +344,8 @@ fn folder(path: &Path) -> &Path {
 /// Checks that `path` can be an output, before the work that produces it.
 ///
 /// # Errors
-/// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::Write`] if it is
-/// a folder, or if its parent folder does not exist.
+/// [`WriteError::NotAFile`] if the path is a device, pipe or socket; [`WriteError::NoFolder`] if
+/// its parent folder does not exist; [`WriteError::Write`] if it is a folder.
 ///
 /// # Examples
 ///

@@ -79,6 +79,14 @@ pub enum Error {
         /// The kind of the existing entry, for example "a character device".
         kind: &'static str,
     },
+    /// The folder of the output path does not exist.
+    #[error("{}: the folder {} does not exist; create it", path.display(), folder.display())]
+    NoFolder {
+        /// The output path.
+        path: PathBuf,
+        /// The missing folder.
+        folder: PathBuf,
+    },
     /// Calibration data does not fit the model.
     #[error("{}: {problem}", path.display())]
     Data {
@@ -184,6 +192,7 @@ impl From<WriteError> for Error {
     fn from(error: WriteError) -> Error {
         match error {
             WriteError::NotAFile { path, kind } => Error::NotAFile { path, kind },
+            WriteError::NoFolder { path, folder } => Error::NoFolder { path, folder },
             WriteError::Write { path, source } => Error::Write { path, source },
         }
     }

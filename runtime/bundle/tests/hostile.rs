@@ -64,6 +64,12 @@ fn shift(bytes: &mut [u8], section: usize, by: i64) {
     field.copy_from_slice(&offset.to_le_bytes());
 }
 
+/// Swaps the records of a section and of the next one.
+fn swap_records(bytes: &mut [u8], section: usize) {
+    let (left, right) = bytes.split_at_mut(record(section + 1));
+    left[record(section)..].swap_with_slice(&mut right[..64]);
+}
+
 fn record(section: usize) -> usize {
     64 + 64 * section
 }
@@ -122,80 +128,78 @@ fn other_files_are_distinguished_from_damaged_bundles() {
     assert_eq!(refused(&seven_bits), Error::TextTransfer);
 }
 
+type Change = fn(&mut Vec<u8>);
+type Expected = fn(&Error) -> bool;
+
+/// Changes to the header or table that break a rule, each with its name and its error.
+const BROKEN_TABLES: &[(&str, Change, Expected)] = &[
+    ("a hole", |b| shift(b, 2, 64), |e| matches!(e, Error::Misplaced { section: 2, .. })),
+    ("an overlap", |b| shift(b, 2, -64), |e| matches!(e, Error::Misplaced { section: 2, .. })),
+    ("no alignment", |b| shift(b, 2, 1), |e| matches!(e, Error::Misplaced { section: 2, .. })),
+    (
+        "an offset beyond the file",
+        |b| b[record(5) + 15] = 0xff,
+        |e| matches!(e, Error::Misplaced { section: 5, .. }),
+    ),
+    ("a length beyond the file", |b| b[record(5) + 18] = 1, |e| matches!(e, Error::Length { .. })),
+    (
+        "a length beyond numbers",
+        |b| b[record(5) + 16..record(5) + 24].fill(0xff),
+        |e| matches!(e, Error::TooLong { section: 5 }),
+    ),
+    (
+        "out of order",
+        |b| swap_records(b, 1),
+        |e| matches!(e, Error::NoProgram { .. } | Error::Order { .. }),
+    ),
+    ("a repeated kind", |b| b[record(4)] = 6, |e| matches!(e, Error::Order { section: 4 })),
+    ("no manifest", |b| b[record(0)] = 0, |e| matches!(e, Error::NoManifest)),
+    ("no sections", |b| b[12] = 0, |e| matches!(e, Error::NoManifest)),
+    (
+        "a gap of programs",
+        |b| b[record(1) + 6] = 1,
+        |e| matches!(e, Error::ProgramGap { section: 1 }),
+    ),
+    (
+        "weights of no program",
+        |b| b[record(2) + 6] = 1,
+        |e| matches!(e, Error::NoProgram { section: 2, program: 1 }),
+    ),
+    (
+        "a reserved flag",
+        |b| b[record(3) + 2] |= 2,
+        |e| matches!(e, Error::ReservedInRecord { section: 3 }),
+    ),
+    (
+        "reserved bytes",
+        |b| b[record(3) + 31] = 1,
+        |e| matches!(e, Error::ReservedInRecord { section: 3 }),
+    ),
+    ("reserved bytes of the header", |b| b[24] = 1, |e| matches!(e, Error::ReservedInHeader)),
+    ("a section too few", |b| b[12] -= 1, |e| matches!(e, Error::Misplaced { section: 0, .. })),
+    ("too many sections", |b| b[13] = 2, |e| matches!(e, Error::TooManySections { .. })),
+    (
+        "slack missing",
+        |b| {
+            b.truncate(b.len() - 64);
+            state_length(b)
+        },
+        |e| matches!(e, Error::Length { .. }),
+    ),
+    (
+        "slack doubled",
+        |b| {
+            b.extend([0; 64]);
+            state_length(b)
+        },
+        |e| matches!(e, Error::Length { .. }),
+    ),
+];
+
 #[test]
 fn tables_that_break_a_rule_are_rejected() {
-    type Change = fn(&mut Vec<u8>);
-    type Expected = fn(&Error) -> bool;
-    let swap: Change = |bytes| {
-        let (program, weights) = (record(1), record(2));
-        let (left, right) = bytes.split_at_mut(weights);
-        left[program..].swap_with_slice(&mut right[..64]);
-    };
-    let cases: &[(&str, Change, Expected)] = &[
-        ("a hole", |b| shift(b, 2, 64), |e| matches!(e, Error::Misplaced { section: 2, .. })),
-        ("an overlap", |b| shift(b, 2, -64), |e| matches!(e, Error::Misplaced { section: 2, .. })),
-        ("no alignment", |b| shift(b, 2, 1), |e| matches!(e, Error::Misplaced { section: 2, .. })),
-        (
-            "an offset beyond the file",
-            |b| b[record(5) + 15] = 0xff,
-            |e| matches!(e, Error::Misplaced { section: 5, .. }),
-        ),
-        (
-            "a length beyond the file",
-            |b| b[record(5) + 18] = 1,
-            |e| matches!(e, Error::Length { .. }),
-        ),
-        (
-            "a length beyond numbers",
-            |b| b[record(5) + 16..record(5) + 24].fill(0xff),
-            |e| matches!(e, Error::TooLong { section: 5 }),
-        ),
-        ("out of order", swap, |e| matches!(e, Error::NoProgram { .. } | Error::Order { .. })),
-        ("a repeated kind", |b| b[record(4)] = 6, |e| matches!(e, Error::Order { section: 4 })),
-        ("no manifest", |b| b[record(0)] = 0, |e| matches!(e, Error::NoManifest)),
-        ("no sections", |b| b[12] = 0, |e| matches!(e, Error::NoManifest)),
-        (
-            "a gap of programs",
-            |b| b[record(1) + 6] = 1,
-            |e| matches!(e, Error::ProgramGap { section: 1 }),
-        ),
-        (
-            "weights of no program",
-            |b| b[record(2) + 6] = 1,
-            |e| matches!(e, Error::NoProgram { section: 2, program: 1 }),
-        ),
-        (
-            "a reserved flag",
-            |b| b[record(3) + 2] |= 2,
-            |e| matches!(e, Error::ReservedInRecord { section: 3 }),
-        ),
-        (
-            "reserved bytes",
-            |b| b[record(3) + 31] = 1,
-            |e| matches!(e, Error::ReservedInRecord { section: 3 }),
-        ),
-        ("reserved bytes of the header", |b| b[24] = 1, |e| matches!(e, Error::ReservedInHeader)),
-        ("a section too few", |b| b[12] -= 1, |e| matches!(e, Error::Misplaced { section: 0, .. })),
-        ("too many sections", |b| b[13] = 2, |e| matches!(e, Error::TooManySections { .. })),
-        (
-            "slack missing",
-            |b| {
-                b.truncate(b.len() - 64);
-                state_length(b)
-            },
-            |e| matches!(e, Error::Length { .. }),
-        ),
-        (
-            "slack doubled",
-            |b| {
-                b.extend([0; 64]);
-                state_length(b)
-            },
-            |e| matches!(e, Error::Length { .. }),
-        ),
-    ];
     let mut failures = Vec::new();
-    for (name, change, expected) in cases {
+    for (name, change, expected) in BROKEN_TABLES {
         let bytes = forged(change);
         let error = refused(&bytes);
         if !expected(&error) || stream(&bytes) != Err(error.clone()) {

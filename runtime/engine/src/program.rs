@@ -250,9 +250,9 @@ pub struct RowTile {
     pub first_row: u32,
     /// The number of output rows to compute.
     pub rows: u32,
-    /// The distance back to the convolution or row tile whose packed weights this one reuses, at most
-    /// [`RowTile::LONGEST_REUSE`]; 0 if it has its own. The n-th convolution before it has distance
-    /// n.
+    /// The distance back to the convolution or row tile whose packed weights this one reuses, at
+    /// most [`RowTile::LONGEST_REUSE`]; 0 if it has its own. The n-th convolution before it has
+    /// distance n.
     pub reuse_weights_of: u8,
 }
 

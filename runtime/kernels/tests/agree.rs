@@ -12,37 +12,28 @@ use hardtack_kernels::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// A naive convolution.
-#[expect(clippy::too_many_arguments)]
-fn naive_conv(
-    g: &Geometry,
-    [inputs, outputs, groups]: [usize; 3],
-    input: &[i8],
-    zero_point: i8,
-    weights: &[i8],
-    bias: &[i32],
-    scales: &[f32],
-    residual: Option<&Residual<'_>>,
-    requantize: &Requantize,
-) -> Vec<i8> {
-    let depth = inputs / groups;
+/// A naive convolution. Each output channel is a row of `weights`; those of `conv` are not used.
+fn naive_conv(g: &Geometry, conv: &Conv<'_>, weights: &[i8]) -> Vec<i8> {
+    let (inputs, outputs) = (conv.input_shape.channels, conv.output_shape.channels);
+    let depth = inputs / conv.groups;
+    let requantize = Requantize::new(conv.output_zero_point, conv.clamp);
     let mut output = Vec::new();
     for row in 0..g.output.0 {
         for column in 0..g.output.1 {
             let positions = positions(g, row, column);
             for channel in 0..outputs {
-                let first = channel / (outputs / groups) * depth;
-                let mut sum = bias[channel];
+                let first = channel / (outputs / conv.groups) * depth;
+                let mut sum = conv.bias[channel];
                 for (tap, position) in positions.iter().enumerate() {
                     let Some((y, x)) = position else { continue };
                     for k in 0..depth {
-                        let value = input[(y * g.input.1 + x) * inputs + first + k];
+                        let value = conv.input[(y * g.input.1 + x) * inputs + first + k];
                         let weight = weights[(channel * positions.len() + tap) * depth + k];
-                        sum += (i32::from(value) - i32::from(zero_point)) * i32::from(weight);
+                        sum += (i32::from(value) - i32::from(conv.zero_point)) * i32::from(weight);
                     }
                 }
-                let mut value = sum as f32 * scales[channel];
-                if let Some(residual) = residual {
+                let mut value = sum as f32 * conv.scales[channel];
+                if let Some(residual) = &conv.residual {
                     let q = i32::from(residual.values[output.len()]);
                     value += (q - i32::from(residual.zero_point)) as f32 * residual.scale;
                 }
@@ -129,19 +120,6 @@ fn check_conv(
         zero_point: zero_points.1,
         scale: round_significant(0.77, 15),
     });
-    let requantize = Requantize::new(zero_points.2, clamp);
-    let expected = naive_conv(
-        g,
-        [inputs, outputs, groups],
-        &input,
-        zero_points.0,
-        &weights,
-        &bias,
-        &scales,
-        residual.as_ref(),
-        &requantize,
-    );
-
     let mut conv = Conv {
         input: &input,
         input_shape: Image { height: g.input.0, width: g.input.1, channels: inputs },
@@ -156,13 +134,8 @@ fn check_conv(
         output_zero_point: zero_points.2,
         clamp,
     };
-    let packed: Vec<i8> = if conv.is_depthwise() {
-        (0..depth).flat_map(|tap| weights.chunks(depth).map(move |row| row[tap])).collect()
-    } else {
-        let padding = depth.next_multiple_of(4) - depth;
-        let padding = std::iter::repeat_n(0, padding);
-        weights.chunks(depth).flat_map(|row| row.iter().copied().chain(padding.clone())).collect()
-    };
+    let expected = naive_conv(g, &conv, &weights);
+    let packed = in_reference_layout(&conv, &weights);
     conv.weights = &packed;
     let mut output = vec![55; expected.len()];
     (ReferenceKernels::SCALAR.conv)(&conv, &mut output);
@@ -174,22 +147,37 @@ fn check_conv(
     #[cfg(feature = "sparse")]
     if !conv.is_depthwise() {
         // The original weights, and with most of them set to 0.
+        check_sparse(&conv, &weights)?;
         let fewer: Vec<i8> =
             weights.iter().map(|&weight| if weight & 3 == 1 { weight } else { 0 }).collect();
-        for weights in [&weights, &fewer] {
-            let padded = depth.next_multiple_of(4);
-            let mut dense = vec![0; outputs * padded];
-            for (to, row) in dense.chunks_mut(padded).zip(weights.chunks(depth)) {
-                to[..depth].copy_from_slice(row);
-            }
-            (ReferenceKernels::SCALAR.conv)(&Conv { weights: &dense, ..conv }, &mut output);
-            let mut form = Vec::new();
-            Sparse::encode(weights.chunks(depth), depth, |byte| form.push(byte));
-            let mut given = vec![55; output.len()];
-            (ReferenceKernels::NATIVE.sparse)(&Conv { weights: &form, ..conv }, &mut given);
-            prop_assert_eq!(&given, &output);
-        }
+        check_sparse(&conv, &fewer)?;
     }
+    Ok(())
+}
+
+/// Orders the weights of a convolution as the reference kernels require. Each output channel is a
+/// row of `weights`.
+fn in_reference_layout(conv: &Conv<'_>, weights: &[i8]) -> Vec<i8> {
+    let depth = conv.depth();
+    if conv.is_depthwise() {
+        (0..depth).flat_map(|tap| weights.chunks(depth).map(move |row| row[tap])).collect()
+    } else {
+        let padding = std::iter::repeat_n(0, depth.next_multiple_of(4) - depth);
+        weights.chunks(depth).flat_map(|row| row.iter().copied().chain(padding.clone())).collect()
+    }
+}
+
+/// Checks that the sparse kernel matches the dense one. Each output channel is a row of `weights`.
+#[cfg(feature = "sparse")]
+fn check_sparse(conv: &Conv<'_>, weights: &[i8]) -> Result<(), TestCaseError> {
+    let dense = in_reference_layout(conv, weights);
+    let mut expected = vec![55; conv.output_shape.elements()];
+    (ReferenceKernels::SCALAR.conv)(&Conv { weights: &dense, ..*conv }, &mut expected);
+    let mut form = Vec::new();
+    Sparse::encode(weights.chunks(conv.depth()), conv.depth(), |byte| form.push(byte));
+    let mut given = vec![55; expected.len()];
+    (ReferenceKernels::NATIVE.sparse)(&Conv { weights: &form, ..*conv }, &mut given);
+    prop_assert_eq!(&given, &expected);
     Ok(())
 }
 

@@ -42,6 +42,11 @@ unsafe impl Parallel for Backwards {
     }
 }
 
+/// Returns the stored activation for an integer.
+fn stored(value: i8, activation_offset: i32) -> u8 {
+    (i32::from(value) + activation_offset) as u8
+}
+
 /// An image in an arena, with a halo and gaps between its rows and pixels.
 struct Place {
     image: Image,
@@ -67,6 +72,10 @@ impl Place {
         View { offset: offset - pad[0] * row - pad[1] * pixel, ..self.view }
     }
 
+    fn size(&self) -> [usize; 2] {
+        [self.image.height, self.image.width]
+    }
+
     fn positions(&self) -> impl Iterator<Item = usize> + '_ {
         let Image { height, width, channels } = self.image;
         (0..height).flat_map(move |y| {
@@ -79,13 +88,21 @@ impl Place {
 
     fn write(&self, arena: &mut [u8], values: &[i8], activation_offset: i32) {
         for (at, &value) in self.positions().zip(values) {
-            arena[at] = (i32::from(value) + activation_offset) as u8;
+            arena[at] = stored(value, activation_offset);
         }
     }
 
     fn read(&self, arena: &[u8], activation_offset: i32) -> Vec<i8> {
         self.positions().map(|at| (i32::from(arena[at]) - activation_offset) as i8).collect()
     }
+}
+
+/// The images of a convolution in one arena.
+struct Places {
+    output: Place,
+    residual: Place,
+    /// The last image in the arena, so that reads past its slack access the guard page.
+    input: Place,
 }
 
 /// A random convolution.
@@ -171,10 +188,20 @@ impl Case {
         cycle(&self.weights, start + self.depth()).split_off(start)
     }
 
+    /// Returns the weights of every output channel.
+    fn rows(&self) -> Vec<Vec<i8>> {
+        (0..self.channels[1]).map(|channel| self.row(channel)).collect()
+    }
+
+    /// Returns the bias and the scale of every output channel.
+    fn bias_and_scales(&self) -> (Vec<i32>, Vec<f32>) {
+        (cycle(&self.bias, self.channels[1]), cycle(&self.scales, self.channels[1]))
+    }
+
     /// Returns the output of the reference implementation.
     fn expected(&self) -> Vec<i8> {
         let [input_shape, output_shape] = self.images();
-        let rows: Vec<Vec<i8>> = (0..self.channels[1]).map(|channel| self.row(channel)).collect();
+        let rows = self.rows();
         let weights: Vec<i8> = if self.is_depthwise() {
             (0..self.depth()).flat_map(|tap| rows.iter().map(move |row| row[tap])).collect()
         } else {
@@ -216,108 +243,131 @@ impl Case {
         self.scales.iter().all(|&scale| scale < 256.0) && (0..self.channels[1]).all(small)
     }
 
-    /// Runs the convolution on packed weights.
-    fn run(&self, kernels: &Kernels, narrow: bool) -> Vec<i8> {
+    /// Chooses the places of the images in an arena.
+    fn places(&self) -> Places {
         let [input, output] = self.images();
         let window = self.geometry.window;
-        let activation_offset = kernels.packing().activation_offset();
-        let stored = |value: i8| (i32::from(value) + activation_offset) as u8;
         let beyond = |axis: usize, input: usize, output: usize| {
             let last = (output - 1) * window.stride[axis];
             let end = last + (window.kernel[axis] - 1) * window.dilation[axis] + 1;
             end.saturating_sub(input + window.pad[axis])
         };
         let after = [beyond(0, input.height, output.height), beyond(1, input.width, output.width)];
-        // The input is last in the arena, so that reads past its slack access the guard page.
         let to = Place::new(64, output, [1, 2], [1, 0], self.gaps[1]);
         let added = Place::new(to.end, output, [0, 1], [0, 0], self.gaps[0]);
         let from = Place::new(added.end, input, window.pad, after, self.gaps[0]);
-        let mut memory = Guarded::new(from.end);
-        let arena = memory.bytes();
-        arena.fill(stored(self.zero_points[0]));
-        from.write(arena, &cycle(&self.input, input.elements()), activation_offset);
-        if let Some((values, ..)) = &self.residual {
-            added.write(arena, &cycle(values, output.elements()), activation_offset);
-        }
-        let before = arena.to_vec();
-        let rows: Vec<Vec<i8>> = (0..self.channels[1]).map(|channel| self.row(channel)).collect();
-        let (bias, scales) =
-            (cycle(&self.bias, self.channels[1]), cycle(&self.scales, self.channels[1]));
-        let terms = Terms { zero_point: self.zero_points[0], bias: &bias, scales: &scales };
-        let epilogue = Epilogue {
+        Places { output: to, residual: added, input: from }
+    }
+
+    fn epilogue(&self, packing: Packing) -> Epilogue {
+        let stored = |value: i8| stored(value, packing.activation_offset());
+        Epilogue {
             zero_point: stored(self.zero_points[1]),
             low: stored(self.clamp.low),
             high: stored(self.clamp.high),
-        };
-        let size = [output.height, output.width];
+        }
+    }
+
+    /// Packs a depthwise convolution. Returns the operation and its weights.
+    fn depthwise(
+        &self,
+        packing: Packing,
+        narrow: bool,
+        places: &Places,
+    ) -> (strided::Depthwise, Guarded) {
+        let window = self.geometry.window;
         let [_, width] = window.kernel;
-        let inputs = input.channels / self.groups;
+        let shape = depthwise::Depthwise { kernel: window.kernel, channels: self.groups };
+        let rows = self.rows();
+        let weight = |channel: usize, y: usize, x: usize| rows[channel][y * width + x];
+        let (bias, scales) = self.bias_and_scales();
+        let terms = Terms { zero_point: self.zero_points[0], bias: &bias, scales: &scales };
+        let mut packed = Guarded::new(shape.bytes(packing).unwrap());
+        shape.pack(packing, &terms, weight, packed.bytes());
+        let plan = strided::DepthwisePlan {
+            input: places.input.window(window.pad),
+            output: places.output.view,
+            size: places.output.size(),
+            stride: window.stride,
+            dilation: window.dilation,
+            shape,
+            weights: 0,
+            epilogue: self.epilogue(packing),
+            narrow,
+        };
+        (strided::Depthwise::new(plan, packing).unwrap(), packed)
+    }
+
+    /// Packs any other convolution. Returns the operation and its weights.
+    fn dense(&self, packing: Packing, narrow: bool, places: &Places) -> (strided::Conv, Guarded) {
+        let window = self.geometry.window;
+        let [height, width] = window.kernel;
+        let inputs = self.channels[0] / self.groups;
+        let joined = self.groups == 1 && window.dilation[1] == 1 && self.gaps[0] == 0;
+        let runs = [height, if joined { 1 } else { width }];
+        let run = if joined { width * inputs } else { inputs };
+        let shape = Dense {
+            groups: self.groups,
+            outputs: self.channels[1] / self.groups,
+            runs: runs[0] * runs[1],
+            run,
+        };
+        let weights: Vec<u8> = self.rows().iter().flatten().map(|&weight| weight as u8).collect();
+        let (bias, scales) = self.bias_and_scales();
+        let terms = Terms { zero_point: self.zero_points[0], bias: &bias, scales: &scales };
+        let mut packed = Guarded::new(shape.bytes(packing).unwrap());
+        shape.pack(packing, &terms, (&weights, shape.runs * run), packed.bytes());
+        let view = places.input.window(window.pad);
+        let plan = strided::ConvPlan {
+            input: View {
+                offset: view.offset,
+                row: window.stride[0] * view.row,
+                pixel: window.stride[1] * view.pixel,
+            },
+            output: places.output.view,
+            size: places.output.size(),
+            runs,
+            run_step: [window.dilation[0] * view.row, window.dilation[1] * view.pixel],
+            group_step: inputs,
+            shape,
+            weights: 0,
+            residual: self.residual.as_ref().map(|(_, zero_point, scale)| strided::Residual {
+                view: places.residual.view,
+                zero_point: stored(*zero_point, packing.activation_offset()),
+                scale: *scale,
+            }),
+            epilogue: self.epilogue(packing),
+            narrow,
+        };
+        (strided::Conv::new(plan, packing).unwrap(), packed)
+    }
+
+    /// Runs the convolution on packed weights.
+    fn run(&self, kernels: &Kernels, narrow: bool) -> Vec<i8> {
+        let packing = kernels.packing();
+        let activation_offset = packing.activation_offset();
+        let [input, output] = self.images();
+        let places = self.places();
+        let mut memory = Guarded::new(places.input.end);
+        let arena = memory.bytes();
+        arena.fill(stored(self.zero_points[0], activation_offset));
+        places.input.write(arena, &cycle(&self.input, input.elements()), activation_offset);
+        if let Some((values, ..)) = &self.residual {
+            places.residual.write(arena, &cycle(values, output.elements()), activation_offset);
+        }
+        let before = arena.to_vec();
         let parallel: &dyn Parallel =
             if self.threads == 1 { &Alone } else { &Backwards(self.threads) };
-        if self.is_depthwise() && self.residual.is_none() && window.kernel[0] <= 8 {
-            let shape = depthwise::Depthwise { kernel: window.kernel, channels: self.groups };
-            let bytes = shape.bytes(kernels.packing()).unwrap();
-            let mut packed = Guarded::new(bytes);
-            let packed = packed.bytes();
-            let weight = |channel: usize, y: usize, x: usize| rows[channel][y * width + x];
-            shape.pack(kernels.packing(), &terms, weight, packed);
-            let plan = strided::DepthwisePlan {
-                input: from.window(window.pad),
-                output: to.view,
-                size,
-                stride: window.stride,
-                dilation: window.dilation,
-                shape,
-                weights: 0,
-                epilogue,
-                narrow,
-            };
-            let operation = strided::Depthwise::new(plan, kernels.packing()).unwrap();
-            operation.run(kernels, arena, packed, parallel);
+        if self.is_depthwise() && self.residual.is_none() && self.geometry.window.kernel[0] <= 8 {
+            let (operation, mut packed) = self.depthwise(packing, narrow, &places);
+            operation.run(kernels, arena, packed.bytes(), parallel);
         } else {
-            let joined = self.groups == 1 && window.dilation[1] == 1 && self.gaps[0] == 0;
-            let runs = [window.kernel[0], if joined { 1 } else { width }];
-            let run = if joined { width * inputs } else { inputs };
-            let shape = Dense {
-                groups: self.groups,
-                outputs: output.channels / self.groups,
-                runs: runs[0] * runs[1],
-                run,
-            };
-            let bytes = shape.bytes(kernels.packing()).unwrap();
-            let mut packed = Guarded::new(bytes);
-            let packed = packed.bytes();
-            let weights: Vec<u8> = rows.iter().flatten().map(|&weight| weight as u8).collect();
-            let stride = shape.runs * run;
-            shape.pack(kernels.packing(), &terms, (&weights, stride), packed);
-            let view = from.window(window.pad);
-            let plan = strided::ConvPlan {
-                input: View {
-                    offset: view.offset,
-                    row: window.stride[0] * view.row,
-                    pixel: window.stride[1] * view.pixel,
-                },
-                output: to.view,
-                size,
-                runs,
-                run_step: [window.dilation[0] * view.row, window.dilation[1] * view.pixel],
-                group_step: inputs,
-                shape,
-                weights: 0,
-                residual: self.residual.as_ref().map(|(_, zero_point, scale)| strided::Residual {
-                    view: added.view,
-                    zero_point: stored(*zero_point),
-                    scale: *scale,
-                }),
-                epilogue,
-                narrow,
-            };
-            let operation = strided::Conv::new(plan, kernels.packing()).unwrap();
-            operation.run(kernels, arena, packed, parallel);
+            let (operation, mut packed) = self.dense(packing, narrow, &places);
+            operation.run(kernels, arena, packed.bytes(), parallel);
         }
-        let result = to.read(arena, activation_offset);
+        let result = places.output.read(arena, activation_offset);
         // Only the output may change.
-        for at in to.positions() {
+        for at in places.output.positions() {
             arena[at] = before[at];
         }
         assert!(arena == before, "bytes outside the output changed");

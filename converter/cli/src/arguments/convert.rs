@@ -65,6 +65,7 @@ pub struct Convert {
     #[arg(
         long,
         value_name = "N",
+        requires = "calibrate",
         default_value_t = 128,
         value_parser = clap::value_parser!(u32).range(1..),
         help_heading = "Input"
@@ -152,7 +153,7 @@ pub struct Convert {
     ///
     /// On a microcontroller, such layers take more flash but usually less time. The speed on other
     /// devices does not change.
-    #[arg(long, help_heading = "Pruning")]
+    #[arg(long, requires = "sparsity", help_heading = "Pruning")]
     pub dense: bool,
     /// Compare the bundle with the float model on the labeled data in FILE.npz or DIR.
     ///

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
-use hardtack::{Bundle, Limits, Tensor};
+use hardtack::{Bundle, DType, Limits, Tensor};
 use hardtack_bundle::manifest::{Extent, Port};
 use hardtack_bundle::process::Postprocess;
 use hardtack_converter::arrays::Archive;
@@ -144,6 +144,25 @@ pub fn read(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     Ok(samples)
 }
 
+/// Checks that a bundle takes the samples that [`read`] read from `path` for another bundle.
+///
+/// # Errors
+/// If the samples are arrays that do not fit the bundle.
+pub fn check(samples: &[Sample], path: &Path, bundle: &Bundle) -> anyhow::Result<()> {
+    match samples.first() {
+        Some(Sample { source: Source::Row(rows, _), .. }) => {
+            check_shape(path, bundle, rows.dtype(), &rows.shape()[1..])
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a bundle takes samples of this element type and shape.
+fn check_shape(path: &Path, bundle: &Bundle, dtype: DType, shape: &[usize]) -> anyhow::Result<()> {
+    let accepted = bundles::preprocessor(bundle)?.accepts_sample(dtype, shape);
+    accepted.with_context(|| format!("{}: samples of x", path.display()))
+}
+
 /// Reads x and y. Checks their shapes against the bundle's ports before reading any elements.
 fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     let mut archive = Archive::open(path)?;
@@ -168,9 +187,7 @@ fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     if count == 0 {
         return Ok(Vec::new());
     }
-    let preprocessor = bundles::preprocessor(bundle)?;
-    let accepted = preprocessor.accepts(x.dtype, &x.shape[1..]);
-    accepted.with_context(|| format!("{}: samples of x", path.display()))?;
+    check_shape(path, bundle, x.dtype, &x.shape[1..])?;
     let product = |sizes: &[usize]| {
         sizes.iter().try_fold(1u64, |n, size| n.checked_mul(*size as u64)).unwrap_or(u64::MAX)
     };

@@ -52,10 +52,12 @@ pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
         judged = Some(StagedOutput::new(arguments, gates.need_transport())?);
     }
     let converted = converted(arguments, &options, keep, judged.as_ref(), as_json);
-    let Converted { report, comparison, frontier } = match converted {
+    let Converted { mut report, comparison, frontier } = match converted {
         Ok(converted) => converted,
         Err(error) => return refusal(path, error.downcast()?, as_json),
     };
+    let unused = unused(arguments, &report);
+    report.warnings.extend(unused);
     if let Some(aside) = judged {
         let missed = gates.missed(&aside.bundle(), &report, comparison.as_ref())?;
         if !missed.is_empty() {
@@ -135,6 +137,9 @@ fn converted(
         None => None,
     };
     let mut report = hardtack_converter::convert(model, output, &options, &mut bar)?;
+    if keep.is_some() && !has_integers(&report) {
+        bail!("--max-error requires INT8; add --int8");
+    }
     let Some((baseline, states_scales)) = baseline else {
         return Ok(Converted { report, comparison: None, frontier: Vec::new() });
     };
@@ -161,6 +166,30 @@ fn converted(
     }
     let frontier = frontier::measure(model, &options, &baseline, &arguments.frontier, &mut bar)?;
     Ok(Converted { report, comparison: Some(comparison), frontier })
+}
+
+/// Returns whether the conversion lowered parts of the model to integer programs.
+fn has_integers(report: &Report) -> bool {
+    report.stages.iter().any(|stage| stage.name == "quantize")
+}
+
+/// Returns a warning if options have no effect because the model stays in float.
+fn unused(arguments: &Convert, report: &Report) -> Option<String> {
+    let Convert { target, arena_limit, gates, .. } = arguments;
+    let options = [
+        ("--target", target.packing.is_some() || target.arena.is_some()),
+        ("--arena-limit", arena_limit.is_some()),
+        ("--max-arena", gates.max_arena.is_some()),
+    ];
+    let given = options.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
+    let given: Vec<&str> = given.collect();
+    if given.is_empty() || has_integers(report) {
+        return None;
+    }
+    Some(format!(
+        "{}: the model stays in float, so this has no effect; add --int8 to quantize it",
+        given.join(" and ")
+    ))
 }
 
 /// Creates a folder for temporary files.
@@ -226,6 +255,7 @@ fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
         | Error::Spec(_)
         | Error::Read { .. }
         | Error::Write { .. }
+        | Error::NoFolder { .. }
         | Error::Data { .. } => return Err(anyhow!(error)),
         _ if error.to_string().contains(&path.display().to_string()) => return Err(anyhow!(error)),
         _ => return Err(anyhow!(error).context(path.display().to_string())),

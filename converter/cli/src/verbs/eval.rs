@@ -1,5 +1,6 @@
 //! `hardtack eval`.
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use crate::arguments::Eval;
@@ -11,11 +12,19 @@ pub fn eval(arguments: &Eval, as_json: bool) -> anyhow::Result<Answer> {
     let bundle = bundles::open(&arguments.bundle)?;
     let labels = labels(&bundle)?;
     let samples = labeled::read(&arguments.data, &bundle)?;
-    let found = measure(&bundle, &arguments.bundle, &samples, arguments.limits.limits())?;
-    let other = match &arguments.against {
+    let limits = arguments.limits.limits();
+    let against = match &arguments.against {
         Some(path) => {
-            Some(measure(&bundles::open(path)?, path, &samples, arguments.limits.limits())?)
+            let other = bundles::open(path)?;
+            let fits = labeled::check(&samples, &arguments.data, &other);
+            fits.with_context(|| path.display().to_string())?;
+            Some((path, other))
         }
+        None => None,
+    };
+    let found = measure(&bundle, &arguments.bundle, &samples, limits)?;
+    let other = match &against {
+        Some((path, other)) => Some(measure(other, path, &samples, limits)?),
         None => None,
     };
     let (mut text, mut result) = summary(&found, &samples);

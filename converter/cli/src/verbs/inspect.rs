@@ -9,7 +9,7 @@ use hardtack::internal::family_of;
 use hardtack::{Bundle, Isa, Port};
 use hardtack_bundle::Family;
 use hardtack_bundle::graph::{Graph, Operator};
-use hardtack_bundle::manifest::Manifest;
+use hardtack_bundle::manifest::{Manifest, Provenance};
 use hardtack_engine::SparseLayer;
 use serde_json::{Value, json};
 
@@ -132,84 +132,125 @@ pub fn operators_of(bundle: &Bundle) -> anyhow::Result<BTreeMap<String, usize>> 
 /// Formats the properties of a bundle, one per line.
 fn head(bundle: &Bundle) -> anyhow::Result<String> {
     let manifest = bundle.manifest()?;
-    let version = bundle.container()?.format_version();
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<12} {}", plain(&value));
-    };
-    let model_version =
-        if manifest.version.is_empty() { String::new() } else { format!(" {}", manifest.version) };
-    line("model", format!("{}{model_version}", manifest.name));
-    line(
-        "size",
-        format!("{} ({} bytes)", bytes(bundle.bytes().len() as u64), bundle.bytes().len()),
-    );
-    line("format", format!("{}.{}", version.major, version.minor));
-    line("root digest", bundle.root().to_string());
-    for port in &manifest.inputs {
-        line("input", Port::of(port).to_string());
+    let mut lines = Lines::default();
+    lines.identity(bundle, &manifest)?;
+    lines.ports(&manifest);
+    lines.execution(bundle, &manifest)?;
+    lines.contents(bundle)?;
+    lines.origin(&manifest.provenance);
+    lines.measurements(&manifest);
+    Ok(lines.text)
+}
+
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Lines {
+    text: String,
+}
+
+impl Lines {
+    fn line(&mut self, name: &str, value: String) {
+        let _ = writeln!(self.text, "{name:<12} {}", plain(&value));
     }
-    for port in &manifest.outputs {
-        line("output", Port::of(port).to_string());
-    }
-    for state in &manifest.states {
-        let output = manifest.outputs[usize::from(state.output)].name;
-        let input = manifest.inputs[usize::from(state.input)].name;
-        line("state", format!("{output} is fed back into {input}"));
-    }
-    let matmuls = operators_of(bundle)?.get("DynamicMatMul").copied().unwrap_or(0);
-    let runs = match (manifest.needs_float, manifest.arena_bytes) {
-        (true, 0) if matmuls > 0 => format!("in float, with {matmuls} matmuls in INT8"),
-        (false, arena) => format!("in integers, with an arena of {}", bytes(arena)),
-        (true, 0) => "in float".into(),
-        (true, arena) => format!("in float and in integers, with an arena of {}", bytes(arena)),
-    };
-    line("runs", runs);
-    let container = bundle.container()?;
-    if container.programs() > 0 {
-        let families: Vec<Family> = container.families(0).collect();
-        let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
-        let isa = Isa::detect();
-        let used = match families.contains(&family_of(isa.packing())) {
-            true => "used in place",
-            false => "repacked when loaded",
+
+    fn identity(&mut self, bundle: &Bundle, manifest: &Manifest<'_>) -> anyhow::Result<()> {
+        let model_version = if manifest.version.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", manifest.version)
         };
-        line("weights", format!("packed for {}; {used} on this machine ({isa})", names.join(", ")));
+        self.line("model", format!("{}{model_version}", manifest.name));
+        let size = bundle.bytes().len();
+        self.line("size", format!("{} ({size} bytes)", bytes(size as u64)));
+        let version = bundle.container()?.format_version();
+        self.line("format", format!("{}.{}", version.major, version.minor));
+        self.line("root digest", bundle.root().to_string());
+        Ok(())
     }
-    if let Some(labels) = bundle.labels()? {
-        let first: Vec<&str> = labels.iter().take(4).collect();
-        let more = if labels.iter().count() > 4 { ", …" } else { "" };
-        line("labels", format!("{}: {}{more}", labels.iter().count(), first.join(", ")));
+
+    /// Appends the inputs, the outputs, and the outputs that are fed back.
+    fn ports(&mut self, manifest: &Manifest<'_>) {
+        for port in &manifest.inputs {
+            self.line("input", Port::of(port).to_string());
+        }
+        for port in &manifest.outputs {
+            self.line("output", Port::of(port).to_string());
+        }
+        for state in &manifest.states {
+            let output = manifest.outputs[usize::from(state.output)].name;
+            let input = manifest.inputs[usize::from(state.input)].name;
+            self.line("state", format!("{output} is fed back into {input}"));
+        }
     }
-    if let Some(process) = bundle.preprocess()? {
-        line("pre-process", serde_json::to_string(&process)?);
+
+    /// Appends the number types that the model runs in, and whether this machine can use the
+    /// packed weights in place.
+    fn execution(&mut self, bundle: &Bundle, manifest: &Manifest<'_>) -> anyhow::Result<()> {
+        let matmuls = operators_of(bundle)?.get("DynamicMatMul").copied().unwrap_or(0);
+        let runs = match (manifest.needs_float, manifest.arena_bytes) {
+            (true, 0) if matmuls > 0 => format!("in float, with {matmuls} matmuls in INT8"),
+            (false, arena) => format!("in integers, with an arena of {}", bytes(arena)),
+            (true, 0) => "in float".into(),
+            (true, arena) => format!("in float and in integers, with an arena of {}", bytes(arena)),
+        };
+        self.line("runs", runs);
+        let container = bundle.container()?;
+        if container.programs() > 0 {
+            let families: Vec<Family> = container.families(0).collect();
+            let names: Vec<&str> = families.iter().map(|family| family.name()).collect();
+            let isa = Isa::detect();
+            let used = match families.contains(&family_of(isa.packing())) {
+                true => "used in place",
+                false => "repacked when loaded",
+            };
+            let names = names.join(", ");
+            self.line("weights", format!("packed for {names}; {used} on this machine ({isa})"));
+        }
+        Ok(())
     }
-    if let Some(process) = bundle.postprocess()? {
-        line("post-process", serde_json::to_string(&process)?);
+
+    /// Appends the labels, the pre- and post-processing, and the number of test vectors.
+    fn contents(&mut self, bundle: &Bundle) -> anyhow::Result<()> {
+        if let Some(labels) = bundle.labels()? {
+            let first: Vec<&str> = labels.iter().take(4).collect();
+            let more = if labels.iter().count() > 4 { ", …" } else { "" };
+            self.line("labels", format!("{}: {}{more}", labels.iter().count(), first.join(", ")));
+        }
+        if let Some(process) = bundle.preprocess()? {
+            self.line("pre-process", serde_json::to_string(&process)?);
+        }
+        if let Some(process) = bundle.postprocess()? {
+            self.line("post-process", serde_json::to_string(&process)?);
+        }
+        let golden = bundle.golden()?.map_or(0, |golden| golden.len());
+        self.line("test vectors", golden.to_string());
+        Ok(())
     }
-    let golden = bundle.golden()?.map_or(0, |golden| golden.len());
-    line("test vectors", golden.to_string());
-    let from = &manifest.provenance;
-    let source = hardtack_bundle::Digest(from.source_digest).to_string();
-    let producer = if from.producer.is_empty() { "unknown producer" } else { from.producer };
-    line(
-        "source",
-        format!("ONNX file of {}, opset {}, by {producer}", bytes(from.source_bytes), from.opset),
-    );
-    line("", format!("SHA-256 {source}"));
-    let options: Vec<String> =
-        from.options.iter().map(|entry| format!("{}={}", entry.name, entry.value)).collect();
-    let options =
-        if options.is_empty() { String::new() } else { format!(" with {}", options.join(" ")) };
-    line("converter", format!("hardtack {}{options}", from.converter));
-    for figure in &manifest.figures {
-        let of = format!("{} {} samples", figure.samples, figure.source);
-        line("measured", format!("{}: {:.2e} ({of})", figure.name, figure.value));
+
+    /// Appends the ONNX file and the converter.
+    fn origin(&mut self, from: &Provenance<'_>) {
+        let source = hardtack_bundle::Digest(from.source_digest).to_string();
+        let producer = if from.producer.is_empty() { "unknown producer" } else { from.producer };
+        let size = bytes(from.source_bytes);
+        self.line("source", format!("ONNX file of {size}, opset {}, by {producer}", from.opset));
+        self.line("", format!("SHA-256 {source}"));
+        let options: Vec<String> =
+            from.options.iter().map(|entry| format!("{}={}", entry.name, entry.value)).collect();
+        let options =
+            if options.is_empty() { String::new() } else { format!(" with {}", options.join(" ")) };
+        self.line("converter", format!("hardtack {}{options}", from.converter));
     }
-    for entry in &manifest.float_operators {
-        line("in float", format!("{} × {}", entry.value, entry.name));
+
+    /// Appends parity and accuracy, and the operators of an INT8 bundle that run in float.
+    fn measurements(&mut self, manifest: &Manifest<'_>) {
+        for figure in &manifest.figures {
+            let of = format!("{} {} samples", figure.samples, figure.source);
+            self.line("measured", format!("{}: {:.2e} ({of})", figure.name, figure.value));
+        }
+        for entry in &manifest.float_operators {
+            self.line("in float", format!("{} × {}", entry.value, entry.name));
+        }
     }
-    Ok(text)
 }
 
 /// Formats the table of sections.

@@ -139,12 +139,12 @@ fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<
     Ok(Answer::Yes)
 }
 
-/// Reads a `.npy` file after checking that the pre-processing accepts its shape.
+/// Reads a `.npy` file after checking that it is a sample of the model.
 fn read_array(path: &Path, preprocessor: &Preprocessor) -> anyhow::Result<Tensor> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let mut archive = Archive::of_array(path, &name);
     if let Some(Description { dtype, shape }) = archive.describe(&name)? {
-        preprocessor.accepts(dtype, &shape).with_context(|| path.display().to_string())?;
+        preprocessor.accepts_sample(dtype, &shape).with_context(|| path.display().to_string())?;
     }
     archive.read(&name)?.with_context(|| format!("{}: contains no array", path.display()))
 }

@@ -23,9 +23,13 @@ fn a_file_is_replaced_atomically() {
     let error = write_file(&taken, b"third").unwrap_err().to_string();
     assert!(error.contains("taken: cannot be written: is a directory"), "{error}");
     assert_eq!(fs::read(taken.join("inside")).unwrap(), b"kept");
-    let error = write_file(&folder.path().join("none/model.tack"), b"x").unwrap_err();
-    assert!(matches!(error, WriteError::Write { .. }));
-    assert!(check_output(&folder.path().join("none/model.tack")).is_err());
+    let missing = folder.path().join("no/such/model.tack");
+    for error in [write_file(&missing, b"x").unwrap_err(), check_output(&missing).unwrap_err()] {
+        let WriteError::NoFolder { folder: named, .. } = &error else { panic!("{error}") };
+        assert_eq!(*named, folder.path().join("no/such"));
+        let expected = "no/such/model.tack: the folder ";
+        assert!(error.to_string().contains(expected), "{error}");
+    }
     assert!(check_output(&path.join("model.tack")).is_err());
     for path in [folder.path().join("new/"), "".into(), folder.path().join("..")] {
         assert!(matches!(check_output(&path), Err(WriteError::Write { .. })), "{path:?}");

@@ -57,10 +57,20 @@ impl Conversion<'_> {
             return Err(Error::Options(format!("--{name} requires INT8; add --int8")));
         }
         let integers = |node: &Node| matches!(node.operator, Operator::DequantizeLinear(_));
-        if !self.is_dynamic(model.graph()) && model.graph().nodes.iter().any(integers) {
+        let is_dynamic = self.is_dynamic(model.graph());
+        if !is_dynamic && model.graph().nodes.iter().any(integers) {
             self.warnings.push(
                 "the model has integer weights but no activation scales, so it runs in float; use \
                  --int8 with --calibrate to measure the scales"
+                    .into(),
+            );
+        } else if !is_dynamic
+            && self.options.calibration.is_some()
+            && self.options.prune_channels.is_none()
+        {
+            self.warnings.push(
+                "--calibrate: the model stays in float, so the data serve only for checks and test \
+                 vectors; add --int8 to quantize it"
                     .into(),
             );
         }

@@ -102,6 +102,14 @@ pub enum ImportError {
         /// A description of the problem, with the node if it is known.
         problem: String,
     },
+    /// The model cannot be converted for every size or value of its inputs.
+    #[error("the model cannot be converted with {unknown}; pass {settings}")]
+    Unbound {
+        /// The dynamic shapes and the unknown values of inputs.
+        unknown: String,
+        /// The `--set` options that bind them.
+        settings: String,
+    },
     /// The import crashed, or exceeded a limit.
     #[error("the import was stopped: {0}")]
     Stopped(Stopped),

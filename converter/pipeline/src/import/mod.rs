@@ -12,6 +12,7 @@ mod proto;
 mod rewrite;
 mod tensor;
 mod translate;
+mod unbound;
 mod unsupported;
 
 use std::path::Path;
@@ -34,6 +35,7 @@ pub struct ImportOptions {
     ///   element
     /// - a named dimension: the value is its size
     /// - `batch`: the value is the size of all unnamed leading dimensions
+    /// - `INPUT_AXIS`, such as `image_2`: the value is the size of another unnamed dimension
     pub set: Vec<(String, String)>,
 }
 

@@ -11,6 +11,7 @@ use tract_onnx::pb::ModelProto;
 
 use super::error::{ImportError, UnsupportedOperator};
 use super::operators;
+use super::unbound::Unbound;
 use crate::process::activity::STAGE;
 
 /// Translates a rewritten model. The protobuf's tensors are freed before the result's are created.
@@ -66,15 +67,22 @@ fn typed(proto: &ModelProto, ignore_value_info: bool) -> TractResult<TypedModel>
     Ok(model)
 }
 
+/// Infers the types with the shapes of inner values in the file, after `first` without them.
 fn typed_or(proto: &ModelProto, first: TractError) -> Result<TypedModel, ImportError> {
     typed(proto, false).map_err(|_| {
-        let open = proto.graph.iter().flat_map(|graph| &graph.input).any(has_open_dimension);
-        let advice = if open {
-            "; it has dynamic dimensions: bind them, for example with --set INPUT=1x3x224x224"
-        } else {
-            ""
+        let problem = message(&first);
+        let inputs = proto.graph.as_ref().map(Unbound::of).unwrap_or_default();
+        // A file that cannot be parsed has another problem than its shapes.
+        if inputs.explain(&problem) && parse(proto, true).is_ok() {
+            log::debug!("{problem}");
+            let (unknown, settings) = (inputs.unknown(), inputs.settings(&problem));
+            return ImportError::Unbound { unknown, settings };
+        }
+        let advice = match inputs.settings(&problem) {
+            settings if settings.is_empty() => String::new(),
+            settings => format!("; it has dynamic dimensions, which {settings} binds"),
         };
-        ImportError::Graph { problem: format!("{}{advice}", message(&first)) }
+        ImportError::Graph { problem: format!("{problem}{advice}") }
     })
 }
 
@@ -88,16 +96,6 @@ fn message(error: &TractError) -> String {
         }
     }
     parts.join(": ")
-}
-
-fn has_open_dimension(input: &tract_onnx::pb::ValueInfoProto) -> bool {
-    use tract_onnx::pb::tensor_shape_proto::dimension::Value;
-    use tract_onnx::pb::type_proto::Value::TensorType;
-    let Some(TensorType(of)) = input.r#type.as_ref().and_then(|of| of.value.as_ref()) else {
-        return false;
-    };
-    let dims = of.shape.iter().flat_map(|shape| &shape.dim);
-    dims.into_iter().any(|dim| !matches!(dim.value, Some(Value::DimValue(_))))
 }
 
 fn save_error(error: hardtack::float::Error) -> ImportError {

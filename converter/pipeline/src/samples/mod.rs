@@ -393,7 +393,7 @@ fn read_arrays(
             )));
         };
         if raw {
-            let accepted = preprocessor.accepts(*dtype, sample);
+            let accepted = preprocessor.accepts_sample(*dtype, sample);
             accepted.map_err(|error| problem(error.to_string()))?;
         } else if fit(sample, &node.outputs[0].shape).is_none() {
             return Err(problem(format!(

@@ -25,7 +25,7 @@ const ALIGNMENT: u64 = 16;
 /// A program that computes `y = |x|`:
 ///
 /// ```
-/// use hardtack_engine::program::{PortType, Walk};
+/// use hardtack_engine::program::{PortType, CopyLayout};
 /// use hardtack_engine::{Builder, Input, Output, Program};
 /// use hardtack_kernels::ReferenceKernels;
 ///

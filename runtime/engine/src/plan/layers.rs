@@ -49,7 +49,7 @@ impl Builder {
     /// ```
     /// use hardtack_engine::program::{Clamp, Window};
     /// use hardtack_engine::{Builder, Layer};
-    /// # use hardtack_engine::program::{PortType, Walk};
+    /// # use hardtack_engine::program::{PortType, CopyLayout};
     /// # use hardtack_engine::{Input, Output, Program};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

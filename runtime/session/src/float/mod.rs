@@ -1,9 +1,9 @@
 //! The adapter to tract. It converts graphs of the bundle's operators to tract models and, for the
 //! converter, back. No other module of the runtime depends on tract.
 //!
-//! [`FloatModel::load`] checks a [`Model`](crate::model::Model), and [`FloatModel::plan`] prepares it for
-//! given input shapes. With the feature `export`, [`save`] converts a tract model to a
-//! [`Model`](crate::model::Model), [`prepare`] simplifies a model ahead of time, and [`evaluate`]
+//! `FloatModel::load` checks a `Model`, and `FloatModel::plan` prepares it for
+//! given input shapes. With the feature `export`, `save` converts a tract model to a
+//! `Model`, `prepare` simplifies a model ahead of time, and `evaluate`
 //! evaluates single nodes.
 
 pub mod custom_ops;

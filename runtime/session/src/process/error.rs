@@ -130,6 +130,20 @@ pub enum Error {
         /// The arrays that the pre-processing takes.
         wanted: String,
     },
+    /// The array does not hold images for the model.
+    #[error(
+        "an array of shape {} and type {dtype} was given, but the model expects {}, or u8 images \
+         of shape [height, width, {}], which are resized",
+        plain(shape), plain(wanted), wanted[2]
+    )]
+    NotImages {
+        /// The shape of the array.
+        shape: Vec<usize>,
+        /// The element type of the array.
+        dtype: DType,
+        /// The height, width and channels of the model's images.
+        wanted: [usize; 3],
+    },
     /// The array has no elements.
     #[error("the array of shape {} has no elements", plain(shape))]
     EmptyArray {

@@ -1,5 +1,6 @@
 //! Images: resizes, reorders channels, normalizes and lays out pixels as the model expects.
 
+use hardtack_bundle::DType;
 use hardtack_bundle::process::{ChannelOrder, Colour, Fit, Image};
 
 use super::Error;
@@ -64,6 +65,26 @@ pub(super) fn pixels(spec: &Image, shape: &[usize]) -> Result<Pixels, Error> {
         return Err(Error::TooManyImages { images: samples, values, limit: MAX_VALUES });
     }
     Ok(Pixels { samples, height, width, channels })
+}
+
+/// Checks that an array holds images of the model's size, or pixels that may be resized to it: u8
+/// with at least the channels of the model. Other types and channels are more likely to be the data
+/// of another model.
+///
+/// # Errors
+/// Returns [`Error::NotImages`] if it holds neither, and the other errors of [`pixels`].
+pub(super) fn check_sample(spec: &Image, dtype: DType, shape: &[usize]) -> Result<(), Error> {
+    let wanted = [spec.height as usize, spec.width as usize, channels(spec.colour)];
+    let refused = || Err(Error::NotImages { shape: shape.into(), dtype, wanted });
+    match pixels(spec, shape) {
+        Ok(Pixels { height, width, channels, .. }) => {
+            let same_size = [height, width] == wanted[..2];
+            let resizable = dtype == DType::U8 && channels >= wanted[2];
+            if same_size || resizable { Ok(()) } else { refused() }
+        }
+        Err(Error::Array { .. }) => refused(),
+        Err(error) => Err(error),
+    }
 }
 
 /// Pre-processes images given as an array of pixels.

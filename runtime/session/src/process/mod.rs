@@ -322,6 +322,59 @@ impl Preprocessor {
         }
     }
 
+    /// Checks whether an array is a sample for this model rather than for another one. Rejects what
+    /// [`Preprocessor::accepts`] rejects. For images, it also rejects arrays of another size,
+    /// except u8 pixels with the channels of the model, which are resized.
+    ///
+    /// Call it for each array of a data set: [`Preprocessor::array`] resizes arrays that are not
+    /// images too.
+    ///
+    /// # Errors
+    /// Returns [`Error::NotImages`] or the errors of [`Preprocessor::accepts`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hardtack::DType;
+    /// use hardtack::process::Preprocessor;
+    /// # use hardtack_bundle::manifest::{Extent, Layout, Port};
+    /// # use hardtack_bundle::process::{ChannelOrder, Colour, Fit, Image, Preprocess};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let process = Preprocess::Image(Image {
+    /// #     height: 128,
+    /// #     width: 128,
+    /// #     fit: Fit::Stretch,
+    /// #     colour: Colour::Rgb,
+    /// #     order: ChannelOrder::Nhwc,
+    /// #     mean: [127.5].into_iter().collect(),
+    /// #     deviation: [127.5].into_iter().collect(),
+    /// # });
+    /// # let input = Port {
+    /// #     name: "image",
+    /// #     dtype: DType::F32,
+    /// #     shape: [1, 128, 128, 3].map(Extent::Fixed).into_iter().collect(),
+    /// #     layout: Layout::Nhwc,
+    /// #     quantization: None,
+    /// # };
+    /// // `process` and `input` come from a bundle for RGB images of 128 × 128 pixels.
+    /// let preprocessor = Preprocessor::new(process, &input)?;
+    /// assert!(preprocessor.accepts_sample(DType::F32, &[128, 128, 3]).is_ok());
+    /// assert!(preprocessor.accepts_sample(DType::U8, &[480, 640, 3]).is_ok());
+    /// // The features of an audio model could be read as a gray image.
+    /// assert!(preprocessor.accepts_sample(DType::I8, &[49, 10, 1]).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn accepts_sample(&self, dtype: DType, shape: &[usize]) -> Result<(), Error> {
+        if let Some(Preprocess::Image(spec)) = &self.process
+            && !shape.contains(&0)
+        {
+            image::check_sample(spec, dtype, shape)?;
+        }
+        self.accepts(dtype, shape)
+    }
+
     #[cfg(feature = "audio")]
     fn recording(
         &self,

@@ -103,6 +103,39 @@ fn shapes_are_checked_without_the_array() {
 }
 
 #[test]
+fn arrays_of_other_models_are_not_samples() {
+    let images = |colour, channels| {
+        let Preprocess::Image(image) = picture(8, 9, ChannelOrder::Nhwc) else { unreachable!() };
+        let process = Preprocess::Image(Image { colour, ..image });
+        Preprocessor::new(process, &port(&[1, 8, 9, channels])).unwrap()
+    };
+    let (rgb, gray) = (images(Colour::Rgb, 3), images(Colour::Gray, 1));
+    let cases: [(&Preprocessor, DType, &[usize], bool); 12] = [
+        (&rgb, DType::F32, &[8, 9, 3], true),
+        (&rgb, DType::I8, &[8, 9], true),
+        (&rgb, DType::U8, &[30, 40, 3], true),
+        (&rgb, DType::U8, &[1, 30, 40, 4], true),
+        (&rgb, DType::U8, &[30, 40, 1], false),
+        (&rgb, DType::F32, &[30, 40, 3], false),
+        (&rgb, DType::I8, &[49, 10, 1], false),
+        (&rgb, DType::F32, &[640], false),
+        (&rgb, DType::U8, &[0, 9, 3], false),
+        (&gray, DType::U8, &[30, 40], true),
+        (&gray, DType::U8, &[30, 40, 3], true),
+        (&gray, DType::I8, &[49, 10, 1], false),
+    ];
+    for (preprocessor, dtype, shape, fits) in cases {
+        let accepted = preprocessor.accepts_sample(dtype, shape);
+        assert_eq!(accepted.is_ok(), fits, "{dtype} {shape:?}");
+    }
+    assert_eq!(
+        rgb.accepts_sample(DType::I8, &[49, 10, 1]).unwrap_err().to_string(),
+        "an array of shape [49, 10, 1] and type i8 was given, but the model expects [8, 9, 3], or \
+         u8 images of shape [height, width, 3], which are resized"
+    );
+}
+
+#[test]
 fn oversized_files_are_rejected() {
     let process = picture(4, 4, ChannelOrder::Nhwc);
     let pictures = Preprocessor::new(process, &port(&[1, 4, 4, 3])).unwrap();

@@ -5,9 +5,9 @@
 //!   An input with one element, of rank 0 or 1, becomes a constant instead: `sr=16000`
 //! - a named dimension: `height=480`
 //! - `batch`: all unnamed leading dimensions of inputs
+//! - `INPUT_AXIS`, such as `image_2`: any other unnamed dimension of an input
 //!
-//! Afterwards, all remaining dynamic dimensions have a name: their own, `batch` for an unnamed
-//! leading dimension, or `INPUT_AXIS` for any other.
+//! Afterwards, all remaining dynamic dimensions have these names.
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -68,10 +68,12 @@ fn set(
         };
     }
     let mut found = false;
-    for dims in graph.input.iter_mut().filter_map(dims_of) {
+    for input in &mut graph.input {
+        let own_name = input.name.clone();
+        let Some(dims) = dims_of(input) else { continue };
         for (axis, dim) in dims.iter_mut().enumerate() {
             let named = matches!(&dim.value, Some(Value::DimParam(param)) if param == name);
-            if named || name == BATCH && axis == 0 && is_nameless(dim) {
+            if named || symbol(&own_name, axis, dim).is_some_and(|symbol| symbol == name) {
                 dim.value = Some(Value::DimValue(size(value)?));
                 found = true;
             }
@@ -206,18 +208,30 @@ fn shape_text(dims: &[Dimension]) -> String {
 
 fn name_open_dimensions(graph: &mut GraphProto) {
     for input in &mut graph.input {
-        let name = identifier(&input.name);
+        let name = input.name.clone();
         let Some(dims) = dims_of(input) else { continue };
         for (axis, dim) in dims.iter_mut().enumerate() {
-            if is_nameless(dim) {
-                let symbol = if axis == 0 { BATCH.into() } else { format!("{name}_{axis}") };
+            if let Some(symbol) = symbol(&name, axis, dim) {
                 dim.value = Some(Value::DimParam(symbol));
-            } else if let Some(Value::DimParam(param)) = &mut dim.value
-                && !param.chars().any(|c| "+-*/()".contains(c))
-            {
-                *param = identifier(param);
             }
         }
+    }
+}
+
+/// Returns the name of a dynamic dimension of an input. `None` if it has a size or an expression.
+fn symbol(input: &str, axis: usize, dim: &Dimension) -> Option<String> {
+    if is_nameless(dim) {
+        return Some(if axis == 0 {
+            BATCH.into()
+        } else {
+            format!("{}_{axis}", identifier(input))
+        });
+    }
+    match &dim.value {
+        Some(Value::DimParam(param)) if !param.contains(['+', '-', '*', '/', '(', ')']) => {
+            Some(identifier(param))
+        }
+        _ => None,
     }
 }
 
@@ -298,6 +312,10 @@ mod tests {
         let graph = graph.unwrap();
         assert_eq!(tensor::load(&graph.initializer[0]), Some(Tensor::scalar(16000i64)));
         assert_eq!(shapes(graph), ["2 40 3", "2 40 5"]);
+        assert_eq!(
+            shapes(bound(&[("y_2", "7")]).unwrap()),
+            ["batch height 3", "batch height 7", ""]
+        );
     }
 
     #[test]

@@ -4,11 +4,12 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use hardtack_kernels::Window;
 use hardtack_kernels::strided::{Halo, SLACK, View};
+use hardtack_kernels::{StridedCopy, Window};
 
 use super::remap::{Side, remap};
 use crate::Program;
+use crate::code::Code;
 use crate::plan::{Lifetime, Placement, Plan, place, spans};
 use crate::program::{Step, Tensor, TensorId};
 use crate::reference;
@@ -143,6 +144,91 @@ impl Placed {
     }
 }
 
+/// The halos of a program's tensors.
+struct Halos<'a> {
+    code: Code<'a>,
+    /// The halo of each tensor.
+    margins: Vec<Margins>,
+    /// Whether each tensor must not have a halo, because a step cannot skip it. A step that needs
+    /// one reads a copy of the tensor.
+    flat: Vec<bool>,
+}
+
+impl<'a> Halos<'a> {
+    /// Chooses the halo of each tensor of a validated program: the largest that a step reads, or
+    /// none if a step cannot skip it.
+    fn new(code: Code<'a>, steps: &[Step]) -> Self {
+        let count = usize::from(code.header.tensors);
+        let margins = alloc::vec![Margins::default(); count];
+        let mut halos = Self { code, margins, flat: alloc::vec![false; count] };
+        for step in steps {
+            if let Some((id, wanted)) = halos.wanted(step) {
+                let margins = &mut halos.margins[usize::from(id)];
+                *margins = margins.max(wanted);
+            }
+        }
+        for step in steps {
+            if !halos.can_skip(step) {
+                for id in step.reads().chain(step.writes()) {
+                    halos.flat[usize::from(id)] = true;
+                }
+            }
+        }
+        for (margins, _) in halos.margins.iter_mut().zip(&halos.flat).filter(|(_, flat)| **flat) {
+            *margins = Margins::default();
+        }
+        halos
+    }
+
+    /// Returns the input of a step and the halo that the step reads around it. `None` if it reads
+    /// no halo.
+    fn wanted(&self, step: &Step) -> Option<(TensorId, Margins)> {
+        let tile = step.tile(|id| self.tensor(id))?;
+        let window = reference::window(&tile.conv.window);
+        let input = tile.input(&self.tensor(tile.conv.input))?;
+        let output = tile.output(&self.tensor(tile.conv.output))?;
+        let margins = Margins::of(&window, &input, &output);
+        (!margins.is_empty()).then_some((tile.conv.input, margins))
+    }
+
+    /// Returns [`Halos::wanted`] if the step reads a copy of its input, because the input must not
+    /// have a halo.
+    fn wanted_copy(&self, step: &Step) -> Option<(TensorId, Margins)> {
+        self.wanted(step).filter(|(id, _)| self.flat[usize::from(*id)])
+    }
+
+    /// Returns whether a step can skip the halos of its tensors. Some strided copies cannot, and
+    /// neither can a lookup that changes the shape.
+    fn can_skip(&self, step: &Step) -> bool {
+        match step {
+            Step::Quantize(step) => {
+                self.remap(reference::copy(&step.copy), Side::Target, step.output).is_some()
+            }
+            Step::Dequantize(step) => {
+                self.remap(reference::copy(&step.copy), Side::Source, step.input).is_some()
+            }
+            Step::Move(step) => self
+                .remap(reference::copy(&step.copy), Side::Source, step.input)
+                .and_then(|copy| self.remap(copy, Side::Target, step.output))
+                .is_some(),
+            Step::Lookup(step) => {
+                let (a, b) = (self.tensor(step.input), self.tensor(step.output));
+                (a.height, a.width, a.channels) == (b.height, b.width, b.channels)
+            }
+            _ => true,
+        }
+    }
+
+    /// Adapts one side of a strided copy to the image of a tensor with its halo.
+    fn remap(&self, copy: StridedCopy, side: Side, id: TensorId) -> Option<StridedCopy> {
+        remap(copy, side, &Shape::new(&self.tensor(id), self.margins[usize::from(id)]))
+    }
+
+    fn tensor(&self, id: TensorId) -> Tensor {
+        self.code.tensor(id).expect("tensors of steps were checked")
+    }
+}
+
 /// The arena layout of a program.
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -155,77 +241,27 @@ pub(crate) struct Layout {
 impl Layout {
     /// Places all images of a program.
     pub(crate) fn new<B: AsRef<[u8]>>(program: &Program<B>, steps: &[Step]) -> Self {
-        let count = program.tensor_count();
-        let tensor = |id: TensorId| program.tensor(id).expect("tensors of steps were checked");
-        let wanted = |step: &Step| {
-            let tile = step.tile(tensor)?;
-            let window = reference::window(&tile.conv.window);
-            let input = tile.input(&tensor(tile.conv.input))?;
-            let output = tile.output(&tensor(tile.conv.output))?;
-            let margins = Margins::of(&window, &input, &output);
-            (!margins.is_empty()).then_some((tile.conv.input, margins))
-        };
-        let mut margins = alloc::vec![Margins::default(); count];
-        for (id, more) in steps.iter().filter_map(wanted) {
-            let margins = &mut margins[usize::from(id)];
-            *margins = margins.max(more);
-        }
-        // Some strided copies cannot skip a halo, and neither can a lookup that changes the shape.
-        // Their tensors get no halo.
-        let shape = |id: TensorId| Shape::new(&tensor(id), margins[usize::from(id)]);
-        let steps_over = |copy, side, id: TensorId| remap(copy, side, &shape(id));
-        let mut flat = alloc::vec![false; count];
-        for step in steps {
-            let possible = match step {
-                Step::Quantize(step) => {
-                    steps_over(reference::copy(&step.copy), Side::Target, step.output).is_some()
-                }
-                Step::Dequantize(step) => {
-                    steps_over(reference::copy(&step.copy), Side::Source, step.input).is_some()
-                }
-                Step::Move(step) => {
-                    steps_over(reference::copy(&step.copy), Side::Source, step.input)
-                        .and_then(|copy| steps_over(copy, Side::Target, step.output))
-                        .is_some()
-                }
-                Step::Lookup(step) => {
-                    let (a, b) = (tensor(step.input), tensor(step.output));
-                    (a.height, a.width, a.channels) == (b.height, b.width, b.channels)
-                }
-                _ => true,
-            };
-            if !possible {
-                for id in step.reads().chain(step.writes()) {
-                    flat[usize::from(id)] = true;
-                }
-            }
-        }
-        for (margins, _) in margins.iter_mut().zip(&flat).filter(|(_, flat)| **flat) {
-            *margins = Margins::default();
-        }
-
+        let halos = Halos::new(program.code(), steps);
         let mut lifetimes = Vec::new();
-        let mut owners = Vec::new();
-        let mut add = |shape: Shape, first: u32, last: u32| {
+        let mut add = |tensor: Tensor, margins: Margins, first: u32, last: u32| {
+            let shape = Shape::new(&tensor, margins);
             let bytes = (shape.bytes() as u64).saturating_add(SLACK as u64);
             lifetimes.push(Lifetime { bytes, first, last });
-            lifetimes.len() - 1
+            (lifetimes.len() - 1, shape, tensor)
         };
-        let spans = spans(count, steps.iter().copied());
+        let spans = spans(program.tensor_count(), steps.iter().copied());
+        let mut owners = Vec::new();
         for (id, span) in (0..).zip(&spans) {
             owners.push(span.map(|(first, last)| {
-                let tensor = tensor(id);
-                let shape = Shape::new(&tensor, margins[usize::from(id)]);
-                (add(shape, first, last), shape, tensor)
+                let tensor = halos.tensor(id);
+                add(tensor, halos.margins[usize::from(id)], first, last)
             }));
         }
         let copied: Vec<_> = (0..)
             .zip(steps)
             .map(|(index, step)| {
-                let (id, margins) = wanted(step).filter(|(id, _)| flat[usize::from(*id)])?;
-                let tensor = tensor(id);
-                let shape = Shape::new(&tensor, margins);
-                Some((add(shape, index, index), shape, tensor))
+                let (id, margins) = halos.wanted_copy(step)?;
+                Some(add(halos.tensor(id), margins, index, index))
             })
             .collect();
 

@@ -115,7 +115,7 @@ struct Lowering<'a> {
     packing: Packing,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
     fn push(&mut self, index: u32, operation: Operation) {
         self.operations.push((index, operation));
     }
@@ -124,40 +124,17 @@ impl Lowering<'_> {
         (i32::from(integer) + self.activation_offset) as u8
     }
 
+    /// Appends the operations of a step. Returns `None` if the kernels do not support it.
     fn step(&mut self, index: u32, step: &Step) -> Option<()> {
-        if let Some(id) = step.writes()
-            && !core::mem::replace(&mut self.has_halo[usize::from(id)], true)
-            && let Some(halo) = self.layout.image(id).halo(self.activation_offset)
-        {
-            self.push(index, Operation::Halo(halo));
-        }
+        self.fill_halo(index, step);
         if let Some(tile) = step.tile(|id| self.layout.image(id).tensor) {
             return self.conv(index, &tile);
         }
-        let mut ranges = [None, None];
-        for (range, span) in ranges.iter_mut().zip(tables(step)) {
-            let table = self.cursor.table(span);
-            *range = Some(table.start as usize..table.end as usize);
-        }
-        let table = |range: usize| ranges[range].clone().expect("the step has a table");
-        let operation: Operation = match step {
+        let [first, second] = self.next_tables(step)?;
+        let operation = match step {
             Step::Conv(_) | Step::RowTile(_) | Step::Sparse(_) => return None,
-            Step::Quantize(step) => {
-                let image = self.layout.image(step.output);
-                let copy = in_arena(&step.copy, Side::Target, image)?;
-                let Tensor { zero_point, .. } = image.tensor;
-                let inverse_scale = step.inverse_scale;
-                Operation::Quantize(
-                    step.port,
-                    strided::Quantize { copy, inverse_scale, zero_point },
-                )
-            }
-            Step::Dequantize(step) => {
-                let image = self.layout.image(step.input);
-                let copy = in_arena(&step.copy, Side::Source, image)?;
-                let Tensor { zero_point, scale, .. } = image.tensor;
-                Operation::Dequantize(step.port, strided::Dequantize { copy, scale, zero_point })
-            }
+            Step::Quantize(step) => self.quantize(step)?,
+            Step::Dequantize(step) => self.dequantize(step)?,
             Step::Add(step) => {
                 let scales = [step.scale_a, step.scale_b];
                 let kind = strided::BinaryKind::Add;
@@ -167,82 +144,126 @@ impl Lowering<'_> {
                 let kind = strided::BinaryKind::Multiply;
                 self.binary(kind, [step.a, step.b, step.output], [step.scale; 2], step.clamp)
             }
-            Step::MaxPool(step) => {
-                let (input, output) =
-                    (self.layout.image(step.input), self.layout.image(step.output));
-                Operation::MaxPool(strided::MaxPool {
-                    input: input.view(),
-                    input_shape: reference::image(&input.tensor),
-                    output: output.view(),
-                    size: output.size(),
-                    window: reference::window(&step.window),
-                    clamp: reference::clamp(step.clamp),
-                })
-            }
-            Step::AveragePool(step) => {
-                let (input, output) =
-                    (self.layout.image(step.input), self.layout.image(step.output));
-                Operation::AveragePool(strided::AveragePool {
-                    input: input.view(),
-                    input_shape: reference::image(&input.tensor),
-                    zero_point: input.tensor.zero_point,
-                    output: output.view(),
-                    size: output.size(),
-                    window: reference::window(&step.window),
-                    scale: step.scale,
-                    count_include_pad: step.count_include_pad,
-                    output_zero_point: output.tensor.zero_point,
-                    clamp: reference::clamp(step.clamp),
-                })
-            }
-            Step::Lookup(step) => {
-                let table: &[u8; 256] = self.packed.get(table(0))?.try_into().ok()?;
-                // Both the index and the entries change from i8 to the stored representation.
-                let offset_mask = self.activation_offset as u8;
-                let stored = core::array::from_fn(|x| {
-                    table[usize::from(x as u8 ^ offset_mask ^ 0x80)] ^ offset_mask
-                });
-                self.unary(strided::UnaryKind::Lookup(stored), step.input, step.output)
-            }
-            Step::Softmax(step) => {
-                let (words, _) = self.packed.get(table(0))?.as_chunks::<4>();
-                let mut table = [0; 256];
-                for (entry, word) in table.iter_mut().zip(words) {
-                    *entry = u32::from_le_bytes(*word);
-                }
-                self.unary(strided::UnaryKind::Softmax(table), step.input, step.output)
-            }
+            Step::MaxPool(step) => self.max_pool(step),
+            Step::AveragePool(step) => self.average_pool(step),
+            Step::Lookup(step) => self.lookup(step, first)?,
+            Step::Softmax(step) => self.softmax(step, first),
             Step::Move(step) => self.copy(step)?,
-            Step::Fill(step) => {
-                let image = self.layout.image(step.output);
-                Operation::Fill(strided::Fill {
-                    image: image.view(),
-                    rows: image.shape.rows,
-                    length: image.shape.columns * image.shape.channels,
-                    value: self.stored(step.value),
-                })
-            }
-            Step::Resize(step) => {
-                let (input, output) =
-                    (self.layout.image(step.input), self.layout.image(step.output));
-                let resize = strided::Resize {
-                    input: input.view(),
-                    input_columns: input.shape.columns,
-                    output: output.view(),
-                    size: output.size(),
-                    channels: output.shape.channels,
-                };
-                // Copied because they are offsets: they must stay valid even if a mapped file that
-                // contains the weights changes after the check.
-                let samples = |index: usize| {
-                    let bytes = self.packed.get(table(index))?;
-                    Some(Box::<[[u8; 8]]>::from(bytes.as_chunks().0))
-                };
-                Operation::Resize(resize, [samples(0)?, samples(1)?])
-            }
+            Step::Fill(step) => self.fill(step),
+            Step::Resize(step) => self.resize(step, [first, second]),
         };
         self.push(index, operation);
         Some(())
+    }
+
+    /// Appends the operation that fills the halo of the tensor that a step writes, unless an
+    /// earlier step has written to it.
+    fn fill_halo(&mut self, index: u32, step: &Step) {
+        if let Some(id) = step.writes()
+            && !core::mem::replace(&mut self.has_halo[usize::from(id)], true)
+            && let Some(halo) = self.layout.image(id).halo(self.activation_offset)
+        {
+            self.push(index, Operation::Halo(halo));
+        }
+    }
+
+    /// Returns the tables of a step that is not a convolution. A table that the step does not have
+    /// is empty. Returns `None` if a table exceeds the packed weights.
+    fn next_tables(&mut self, step: &Step) -> Option<[&'a [u8]; 2]> {
+        let mut found: [&'a [u8]; 2] = [&[]; 2];
+        for (table, span) in found.iter_mut().zip(tables(step)) {
+            *table = slice(self.packed, self.cursor.table(span))?;
+        }
+        Some(found)
+    }
+
+    fn quantize(&self, step: &Quantize) -> Option<Operation> {
+        let image = self.layout.image(step.output);
+        let copy = in_arena(&step.copy, Side::Target, image)?;
+        let zero_point = image.tensor.zero_point;
+        let inverse_scale = step.inverse_scale;
+        let quantize = strided::Quantize { copy, inverse_scale, zero_point };
+        Some(Operation::Quantize(step.port, quantize))
+    }
+
+    fn dequantize(&self, step: &Dequantize) -> Option<Operation> {
+        let image = self.layout.image(step.input);
+        let copy = in_arena(&step.copy, Side::Source, image)?;
+        let Tensor { zero_point, scale, .. } = image.tensor;
+        Some(Operation::Dequantize(step.port, strided::Dequantize { copy, scale, zero_point }))
+    }
+
+    fn max_pool(&self, step: &MaxPool) -> Operation {
+        let (input, output) = (self.layout.image(step.input), self.layout.image(step.output));
+        Operation::MaxPool(strided::MaxPool {
+            input: input.view(),
+            input_shape: reference::image(&input.tensor),
+            output: output.view(),
+            size: output.size(),
+            window: reference::window(&step.window),
+            clamp: reference::clamp(step.clamp),
+        })
+    }
+
+    fn average_pool(&self, step: &AveragePool) -> Operation {
+        let (input, output) = (self.layout.image(step.input), self.layout.image(step.output));
+        Operation::AveragePool(strided::AveragePool {
+            input: input.view(),
+            input_shape: reference::image(&input.tensor),
+            zero_point: input.tensor.zero_point,
+            output: output.view(),
+            size: output.size(),
+            window: reference::window(&step.window),
+            scale: step.scale,
+            count_include_pad: step.count_include_pad,
+            output_zero_point: output.tensor.zero_point,
+            clamp: reference::clamp(step.clamp),
+        })
+    }
+
+    /// Returns `None` if the table does not have 256 entries.
+    fn lookup(&self, step: &Lookup, table: &[u8]) -> Option<Operation> {
+        let table: &[u8; 256] = table.try_into().ok()?;
+        // Both the index and the entries change from i8 to the stored representation.
+        let offset_mask = self.activation_offset as u8;
+        let stored = core::array::from_fn(|x| {
+            table[usize::from(x as u8 ^ offset_mask ^ 0x80)] ^ offset_mask
+        });
+        Some(self.unary(strided::UnaryKind::Lookup(stored), step.input, step.output))
+    }
+
+    fn softmax(&self, step: &Softmax, bytes: &[u8]) -> Operation {
+        let (words, _) = bytes.as_chunks::<4>();
+        let mut table = [0; 256];
+        for (entry, word) in table.iter_mut().zip(words) {
+            *entry = u32::from_le_bytes(*word);
+        }
+        self.unary(strided::UnaryKind::Softmax(table), step.input, step.output)
+    }
+
+    fn fill(&self, step: &Fill) -> Operation {
+        let image = self.layout.image(step.output);
+        Operation::Fill(strided::Fill {
+            image: image.view(),
+            rows: image.shape.rows,
+            length: image.shape.columns * image.shape.channels,
+            value: self.stored(step.value),
+        })
+    }
+
+    fn resize(&self, step: &Resize, [rows, columns]: [&[u8]; 2]) -> Operation {
+        let (input, output) = (self.layout.image(step.input), self.layout.image(step.output));
+        let resize = strided::Resize {
+            input: input.view(),
+            input_columns: input.shape.columns,
+            output: output.view(),
+            size: output.size(),
+            channels: output.shape.channels,
+        };
+        // Copied because they are offsets: they must stay valid even if a mapped file that
+        // contains the weights changes after the check.
+        let samples = |bytes: &[u8]| Box::<[[u8; 8]]>::from(bytes.as_chunks().0);
+        Operation::Resize(resize, [samples(rows), samples(columns)])
     }
 
     fn conv(&mut self, index: u32, tile: &RowTile) -> Option<()> {
