@@ -5,7 +5,7 @@ use tract_core::ops::cnn::{Conv, MaxPool, SumPool};
 use tract_core::ops::scan::Scan;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
-use super::custom_ops::{Check, Fit};
+use super::custom_ops::{Check, Fit, check_fixed, fix_shapes, own_loops};
 use super::twins::{MergeTwins, REPLACED};
 
 /// The number of bytes of new constants after which a pass stops, so that the constants that they
@@ -28,7 +28,9 @@ pub(super) fn ready(model: &mut TypedModel, simplified: bool) -> TractResult<()>
         declutter(model)?;
     }
     check_windows(model)?;
-    optimize(model)
+    own_loops(model)?;
+    optimize(model)?;
+    check_fixed(model)
 }
 
 /// Checks the windows of a decluttered model: decluttering may have moved padding into them.
@@ -48,6 +50,27 @@ fn check_windows(model: &TypedModel) -> TractResult<()> {
         };
         let input = node.inputs.first().context("a window has no input")?;
         Check::windows(&Fit::new(pool, None), model.outlet_fact(*input)?)?;
+    }
+    Ok(())
+}
+
+/// Checks that a patch does not rely on sizes that are no longer known.
+///
+/// A size that is known may be relied upon without another comparison, so it must stay known. tract
+/// considers an unknown size compatible with any other.
+fn check_known(model: &TypedModel, patch: &TypedModelPatch) -> TractResult<()> {
+    let known = |fact: &TypedFact| fact.shape.as_concrete().is_some();
+    let pairs = patch.taps.iter().map(|(inner, outer)| (inner, outer, false));
+    for (inner, outer, shunt) in pairs.chain(patch.shunts.iter().map(|(o, i)| (i, o, true))) {
+        let (inside, outside) = (patch.model.outlet_fact(*inner)?, model.outlet_fact(*outer)?);
+        let (relied, given) = if shunt { (outside, inside) } else { (inside, outside) };
+        ensure!(
+            !known(relied) || known(given),
+            "an optimization of node {:?} relies on the shape {:?}, but it is {:?}",
+            model.node(outer.node).name,
+            relied.shape,
+            given.shape
+        );
     }
     Ok(())
 }
@@ -85,7 +108,11 @@ impl TypedPass for Thrifty {
         if self.made >= MADE {
             return Ok(None);
         }
-        let patch = self.pass.next(session, model)?;
+        let mut patch = self.pass.next(session, model)?;
+        if let Some(patch) = &mut patch {
+            check_known(model, patch)?;
+            fix_shapes(&mut patch.model)?;
+        }
         let outputs = patch.iter().flat_map(|patch| &patch.model.nodes).flat_map(|n| &n.outputs);
         let constants = outputs.filter(|output| output.fact.konst.is_some());
         self.made += constants

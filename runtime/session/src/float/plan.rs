@@ -10,7 +10,7 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact};
 use tract_core::internal::*;
 
-use super::custom_ops::{Engine, check_bodies};
+use super::custom_ops::Engine;
 use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
 use super::memory;
@@ -161,8 +161,7 @@ impl FloatModel {
     /// Optimizes a model for this machine.
     fn optimize(&self, model: &mut TypedModel) -> Result<(), Error> {
         guard("preparing the model", || {
-            ready(model, self.prepared).map_err(tract("optimizing the model"))?;
-            check_bodies(model).map_err(tract("preparing the bodies of loops and branches"))
+            ready(model, self.prepared).map_err(tract("optimizing the model"))
         })
     }
 

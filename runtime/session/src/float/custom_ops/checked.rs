@@ -63,6 +63,8 @@ impl Checked {
     /// Splits into a guard followed by the operation itself.
     fn split(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
         rule_if!(self.check.operands().is_empty());
+        // If all inputs became constant, the guard is never read: its check is done here.
+        self.check.load(&model.node_input_facts(node.id)?)?;
         let mut patch = TypedModelPatch::default();
         let taps = patch.taps(model, &node.inputs)?;
         let guard = Guard { check: self.check.clone() };
@@ -74,7 +76,13 @@ impl Checked {
             }
         }
         let outputs = patch.wire_node(&node.name, self.op.clone(), &inputs)?;
-        for (slot, output) in outputs.into_iter().enumerate() {
+        for (slot, mut output) in outputs.into_iter().enumerate() {
+            let fact = &node.outputs[slot].fact;
+            if patch.outlet_fact(output)?.shape != fact.shape {
+                let name = format!("{}.stated.{slot}", node.name);
+                let stated = Stated { shape: fact.shape.clone() };
+                output = patch.wire_node(name, stated, &[output])?[0];
+            }
             patch.shunt_outside(model, OutletId::new(node.id, slot), output)?;
         }
         patch.obliterate(node.id)?;
@@ -141,6 +149,40 @@ impl TypedOp for Checked {
         node: &TypedNode,
     ) -> TractResult<Option<TypedModelPatch>> {
         self.split(model, node)
+    }
+
+    as_op!();
+}
+
+/// Returns its input unchanged, with the stated shape in place of the one that tract computes.
+///
+/// Operations that were converted or optimized earlier rely on the stated shape. The evaluator
+/// compares the value with it before another operation reads it, and tract does not optimize this
+/// operation away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stated {
+    shape: ShapeFact,
+}
+
+impl Op for Stated {
+    fn name(&self) -> StaticName {
+        "Stated".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Stated {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        Ok(inputs)
+    }
+}
+
+impl TypedOp for Stated {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(inputs[0].datum_type.fact(&*self.shape)))
     }
 
     as_op!();

@@ -1,34 +1,27 @@
-//! Replaces tract's loops and branches with the checked ones of this crate.
+//! Replaces tract's loops with the checked ones of this crate.
 
 use std::sync::Arc;
 
 use tract_core::internal::*;
-use tract_core::ops::logic::IfThenElse;
-use tract_core::ops::scan::OptScan;
+use tract_core::ops::scan::Scan as TractScan;
 
-use super::{Branch, Scan};
+use super::Scan;
+use crate::float::optimize::ready;
 
-/// Replaces every loop and branch of an optimized model, including those in bodies.
-pub(in crate::float) fn check_bodies(model: &mut TypedModel) -> TractResult<()> {
+/// Replaces every loop of a decluttered model. Their bodies are optimized here, because tract would
+/// do so without the checks of this crate.
+pub(in crate::float) fn own_loops(model: &mut TypedModel) -> TractResult<()> {
     for node in &mut model.nodes {
-        let facts = || node.outputs.iter().map(|output| output.fact.clone()).collect();
-        let checked: Option<Box<dyn TypedOp>> = if let Some(scan) = node.op_as::<OptScan>() {
-            Some(Box::new(Scan::new(scan, facts())?))
-        } else if let Some(branch) = node.op_as::<IfThenElse>() {
-            Some(Box::new(Branch::new(branch, facts())?))
-        } else {
-            None
-        };
-        if let Some(checked) = checked {
-            node.op = checked;
-        }
+        let Some(scan) = node.op_as::<TractScan>() else { continue };
+        let facts = node.outputs.iter().map(|output| output.fact.clone()).collect();
+        let mut body = scan.body.clone();
+        ready(&mut body, false)?;
+        node.op = Box::new(Scan::new(scan, TypedSimplePlan::new(body)?, facts)?);
     }
     Ok(())
 }
 
-/// Plans an optimized body after replacing its loops and branches.
-pub(super) fn checked_plan(body: &TypedModel) -> TractResult<Arc<TypedSimplePlan>> {
-    let mut body = body.clone();
-    check_bodies(&mut body)?;
-    TypedSimplePlan::new(body)
+/// Plans the optimized body of a branch.
+pub(super) fn plan(body: &TypedModel) -> TractResult<Arc<TypedSimplePlan>> {
+    TypedSimplePlan::new(body.clone())
 }

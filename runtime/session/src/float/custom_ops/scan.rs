@@ -7,9 +7,8 @@
 use std::sync::Arc;
 
 use tract_core::internal::*;
-use tract_core::ops::scan::{InputMapping, OptScan, OutputMapping, ScanInfo};
+use tract_core::ops::scan::{InputMapping, OutputMapping, Scan as TractScan, ScanInfo};
 
-use super::nested::checked_plan;
 use crate::float::run::{NoWatch, begin, control, run};
 
 /// A loop that is ready to run.
@@ -22,8 +21,13 @@ pub(in crate::float) struct Scan {
 }
 
 impl Scan {
-    /// Creates the loop from tract's. Its outputs have these types and shapes.
-    pub fn new(scan: &OptScan, facts: TVec<TypedFact>) -> TractResult<Scan> {
+    /// Creates the loop from tract's and a plan of its body. Its outputs have these types and
+    /// shapes.
+    pub fn new(
+        scan: &TractScan,
+        plan: Arc<TypedSimplePlan>,
+        facts: TVec<TypedFact>,
+    ) -> TractResult<Scan> {
         let states = scan.input_mapping.iter().filter(|input| input.is_state()).count();
         let carried = scan.output_mapping.iter().filter(|output| output.state).count();
         ensure!(states == carried, "a loop takes {states} states but returns {carried}");
@@ -36,7 +40,7 @@ impl Scan {
             "a loop must assign each output exactly once"
         );
         Ok(Scan {
-            plan: checked_plan(scan.plan.model())?,
+            plan,
             inputs: scan.input_mapping.as_slice().into(),
             outputs: scan.output_mapping.as_slice().into(),
             facts,

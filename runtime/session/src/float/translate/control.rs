@@ -55,7 +55,8 @@ pub(super) fn scan(cx: &Context<'_>, a: &Scan) -> Result<Box<dyn TypedOp>, Probl
 }
 
 /// Checks that each input of the loop matches the body's: equal, or with the chunk size on the
-/// sliced axis.
+/// sliced axis. tract runs a loop of one iteration without its body and does not compare them, so a
+/// size that is known in only one of them is refused.
 fn check_inputs(
     cx: &Context<'_>,
     body: &TypedModel,
@@ -75,7 +76,7 @@ fn check_inputs(
             shape[info.axis] = chunk.to_dim();
         }
         require(
-            fits(taken, given.datum_type, &shape),
+            equals(taken, given.datum_type, &shape),
             "its inputs do not match its body in type or shape",
         )?;
     }
@@ -115,11 +116,16 @@ fn check_outputs(
     for ((input, _), (output, _)) in taken.zip(fed) {
         let (taken, fed) = (body.input_fact(input)?, body.output_fact(output)?);
         require(
-            fits(taken, fed.datum_type, &fed.shape.to_tvec()),
+            equals(taken, fed.datum_type, &fed.shape.to_tvec()),
             "a state that its body returns does not match its input in type or shape",
         )?;
     }
     Ok(())
+}
+
+/// Returns whether a fact has this type and exactly this shape.
+fn equals(fact: &TypedFact, dtype: DatumType, shape: &[TDim]) -> bool {
+    fact.datum_type == dtype && *fact.shape == *shape
 }
 
 /// Returns whether a fact has this type, and this shape as far as the sizes are known.
