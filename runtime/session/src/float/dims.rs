@@ -4,6 +4,7 @@ use hardtack_bundle::graph::{Dim, Token};
 use tract_core::internal::*;
 
 use super::error::Problem;
+use super::measure::{check_dims, check_rank, check_shape};
 
 /// The symbols of a graph, in its order. Each is bound to a number or known to tract by name.
 pub(super) struct Symbols {
@@ -31,13 +32,25 @@ impl Symbols {
         };
         match dim.evaluate(&self.values) {
             Some(value) => Ok(TDim::Val(value)),
-            None => self.tree(tokens).ok_or_else(|| "it has a malformed dimension".into()),
+            None => {
+                let dim = self.tree(tokens).ok_or("it has a malformed dimension")?;
+                check_dims(std::iter::once(std::slice::from_ref(&dim)))?;
+                Ok(dim.simplify())
+            }
         }
     }
 
-    /// Converts all dimensions of a shape or list. They may be negative.
+    /// Converts all dimensions of a list. They may be negative.
     pub fn dims(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
         dims.iter().map(|dim| self.dim(dim)).collect()
+    }
+
+    /// Converts all dimensions of a shape, and checks that tract can multiply them.
+    pub fn shape(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
+        check_rank(dims.len())?;
+        let dims = self.dims(dims)?;
+        check_shape(&dims)?;
+        Ok(dims)
     }
 
     fn tree(&self, tokens: &[Token]) -> Option<TDim> {
@@ -72,64 +85,7 @@ impl Symbols {
             stack.push(value);
         }
         let value = stack.pop()?;
-        check_dims(std::iter::once(std::slice::from_ref(&value))).ok()?;
-        stack.is_empty().then(|| value.simplify())
-    }
-}
-
-/// The maximum number of divisions in a dimension. To simplify a dimension, tract tries a number of
-/// forms that doubles with each division.
-const MOST_DIVISIONS: usize = 16;
-
-/// The maximum nesting of a dimension. tract visits dimensions recursively.
-const MOST_NESTED: usize = 64;
-
-/// Checks that tract can combine the dimensions of these shapes: the dimensions of each shape, and
-/// the dimensions of the same axis of all shapes.
-pub(super) fn check_dims<'d>(shapes: impl Iterator<Item = &'d [TDim]>) -> Result<(), &'static str> {
-    let mut of_axes: TVec<usize> = tvec!();
-    for shape in shapes {
-        let mut of_shape = 0usize;
-        of_axes.resize(of_axes.len().max(shape.len()), 0);
-        for (dim, of_axis) in shape.iter().zip(&mut of_axes) {
-            let (divisions, _) = measure(dim, MOST_NESTED).ok_or("a dimension nests too deeply")?;
-            of_shape = of_shape.saturating_add(divisions);
-            *of_axis = of_axis.saturating_add(divisions);
-        }
-        if of_shape > MOST_DIVISIONS {
-            return Err("a dimension has too many divisions");
-        }
-    }
-    if of_axes.iter().any(|divisions| *divisions > MOST_DIVISIONS) {
-        return Err("a dimension has too many divisions");
-    }
-    Ok(())
-}
-
-/// Returns the number of divisions in a dimension and its nesting, or `None` beyond `most` levels.
-fn measure(dim: &TDim, most: usize) -> Option<(usize, usize)> {
-    let most = most.checked_sub(1)?;
-    let all = |dims: &mut dyn Iterator<Item = &TDim>| {
-        let (mut divisions, mut nested) = (0usize, 0);
-        for dim in dims {
-            let (of_dim, levels) = measure(dim, most)?;
-            divisions = divisions.saturating_add(of_dim);
-            nested = levels.max(nested);
-        }
-        Some((divisions, nested + 1))
-    };
-    match dim {
-        TDim::Val(_) | TDim::Sym(_) => Some((0, 1)),
-        TDim::Add(dims) | TDim::Mul(dims) | TDim::Min(dims) | TDim::Max(dims) => {
-            all(&mut dims.iter())
-        }
-        TDim::Broadcast(dims) => all(&mut dims.iter()),
-        TDim::MulInt(_, dim) => all(&mut std::iter::once(&**dim)),
-        TDim::Ge(left, right) | TDim::Eq(left, right) => all(&mut [&**left, &**right].into_iter()),
-        TDim::Div(dim, _) => {
-            let (divisions, nested) = all(&mut std::iter::once(&**dim))?;
-            Some((divisions + 1, nested))
-        }
+        stack.is_empty().then_some(value)
     }
 }
 

@@ -13,8 +13,9 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
 use super::custom_ops::{Check, Checked, Dequantize, DequantizeBlocks, Engine, Unpack};
-use super::dims::{Symbols, check_dims};
+use super::dims::Symbols;
 use super::error::{Error, Problem, catch, require};
+use super::measure::{bound_elements, check_dims, check_rank, check_shapes};
 use super::tensors::{constant_to_tract, dtype_to_tract};
 use super::translate;
 use crate::backend::Backend;
@@ -102,6 +103,7 @@ impl<'m> Loader<'m> {
         if let Some(tensor) = cell.get() {
             return Ok(tensor.clone());
         }
+        check_rank(entry.shape.len())?;
         let tensor = constant_to_tract(constant, entry.dtype, &self.symbols)?.into_arc_tensor();
         Ok(cell.get_or_init(|| tensor).clone())
     }
@@ -221,15 +223,16 @@ impl<'m> Loader<'m> {
     ) -> Result<Operation, Refusal> {
         let inputs = inputs.iter().map(|input| target.outlet_fact(*input));
         let inputs: TVec<&TypedFact> = inputs.collect::<TractResult<_>>()?;
+        check_shapes(inputs.iter().map(|fact| &*fact.shape))?;
         let op = translate::load(&Context {
             loader: self,
             node,
             inputs: &inputs,
             stated: &node.outputs,
         })?;
-        check_dims(inputs.iter().map(|fact| &*fact.shape))?;
-        let facts = op.output_facts(&inputs)?;
-        check_dims(facts.iter().map(|fact| &*fact.shape))?;
+        let mut facts = op.output_facts(&inputs)?;
+        check_shapes(facts.iter().map(|fact| &*fact.shape))?;
+        facts.iter_mut().for_each(bound_elements);
         self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
         facts.iter().try_for_each(|fact| self.check_size(fact))?;
         let values = match self.nothing(&facts)? {
@@ -286,7 +289,7 @@ impl<'m> Loader<'m> {
     }
 
     fn fact(&self, fact: &Fact) -> Result<TypedFact, Problem> {
-        let shape = self.symbols.dims(&fact.shape)?;
+        let shape = self.symbols.shape(&fact.shape)?;
         require(
             shape.iter().all(|dim| dim.as_i64().is_none_or(|value| value >= 0)),
             "a dimension is negative",
@@ -418,11 +421,6 @@ impl Context<'_> {
         axes.iter().map(|axis| self.axis(*axis, rank)).collect()
     }
 
-    /// Converts dimensions, with the values of bound symbols substituted.
-    pub fn dims(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
-        self.loader.symbols.dims(dims)
-    }
-
     /// Converts a dimension, with the values of bound symbols substituted.
     pub fn dim(&self, dim: &Dim) -> Result<TDim, Problem> {
         self.loader.symbols.dim(dim)
@@ -430,7 +428,7 @@ impl Context<'_> {
 
     /// Converts the dimensions of a shape, none of which may be negative.
     pub fn shape(&self, dims: &[Dim]) -> Result<TVec<TDim>, Problem> {
-        let dims = self.dims(dims)?;
+        let dims = self.loader.symbols.shape(dims)?;
         let negative = dims.iter().any(|dim| dim.as_i64().is_some_and(|value| value < 0));
         require(!negative, "a dimension is negative")?;
         Ok(dims)

@@ -8,12 +8,14 @@
 
 pub mod custom_ops;
 mod dims;
+mod elements;
 mod error;
 #[cfg(feature = "export")]
 mod evaluate;
 #[cfg(test)]
 mod hostile;
 mod load;
+mod measure;
 mod memory;
 mod optimize;
 mod plan;

@@ -6,7 +6,9 @@ use tract_core::ops::scan::Scan;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
 use super::custom_ops::{Check, Fit, check_fixed, fix_shapes, own_loops};
-use super::twins::{MergeTwins, REPLACED};
+use super::elements;
+use super::measure::bound_elements;
+use super::twins;
 
 /// The number of bytes of new constants after which a pass stops, so that the constants that they
 /// replace can be freed.
@@ -77,8 +79,9 @@ fn check_known(model: &TypedModel, patch: &TypedModelPatch) -> TractResult<()> {
 
 fn thrifty(optimizer: Optimizer) -> Optimizer {
     let passes = optimizer.passes.into_iter().map(|pass| match format!("{pass:?}").as_str() {
-        // The type of this pass is private to tract.
-        REPLACED => Box::new(MergeTwins),
+        // The types of these passes are private to tract.
+        twins::REPLACED => Box::new(twins::MergeTwins) as Box<dyn TypedPass>,
+        elements::REPLACED => Box::new(elements::PropagateElements),
         _ => pass,
     });
     let passes = passes.map(|pass| Box::new(Thrifty { pass, made: 0 }) as Box<dyn TypedPass>);
@@ -112,6 +115,9 @@ impl TypedPass for Thrifty {
         if let Some(patch) = &mut patch {
             check_known(model, patch)?;
             fix_shapes(&mut patch.model)?;
+            let nodes = patch.model.nodes.iter_mut();
+            let outputs = nodes.flat_map(|node| &mut node.outputs);
+            outputs.for_each(|output| bound_elements(&mut output.fact));
         }
         let outputs = patch.iter().flat_map(|patch| &patch.model.nodes).flat_map(|n| &n.outputs);
         let constants = outputs.filter(|output| output.fact.konst.is_some());
