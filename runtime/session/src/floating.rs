@@ -81,7 +81,7 @@ impl FloatRunner {
         let input =
             |index: usize| given[index].or_else(|| states.tensor(ports.state_of_input(index)?));
         let inputs: Vec<&Tensor> = (0..ports.inputs.len()).filter_map(input).collect();
-        let plan = self.plan(&inputs)?;
+        let plan = self.plan(&inputs, control)?;
         let outputs = match times {
             None => plan.run_controlled(&inputs, control)?,
             Some(times) => {
@@ -102,7 +102,7 @@ impl FloatRunner {
     }
 
     /// Returns the plan for inputs of these shapes, creating it if necessary.
-    fn plan(&mut self, inputs: &[&Tensor]) -> Result<&mut FloatPlan, Error> {
+    fn plan(&mut self, inputs: &[&Tensor], control: &Control) -> Result<&mut FloatPlan, Error> {
         let fits = |(shapes, _): &(Vec<Vec<usize>>, FloatPlan)| {
             shapes.iter().map(Vec::as_slice).eq(inputs.iter().map(|tensor| tensor.shape()))
         };
@@ -110,7 +110,7 @@ impl FloatRunner {
             Some(found) => self.plans.remove(found),
             None => {
                 let shapes: Vec<&[usize]> = inputs.iter().map(|tensor| tensor.shape()).collect();
-                let plan = self.model.plan(&shapes)?;
+                let plan = self.model.plan_controlled(&shapes, control)?;
                 if self.plans.len() == PLANS {
                     self.plans.remove(0);
                 }

@@ -24,6 +24,11 @@ impl Symbols {
         Symbols { scope, symbols, values }
     }
 
+    /// The value of each symbol that is bound.
+    pub fn values(&self) -> Vec<Option<i64>> {
+        self.values.clone()
+    }
+
     /// Converts a dimension to tract, with the known values substituted.
     pub fn dim(&self, dim: &Dim) -> Result<TDim, Problem> {
         let tokens = match dim {

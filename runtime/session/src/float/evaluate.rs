@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hardtack_bundle::graph::Node;
 use tract_core::internal::*;
 
+use super::budget::Budget;
 use super::dims::{SymbolNames, Symbols};
 use super::error::{Error, Problem, guard, tract};
 use super::load::{Context, Loader, Purpose};
@@ -29,12 +30,13 @@ pub fn prepare(model: Model) -> Result<Model, Error> {
     let backend = Backend::detect();
     let engines = engines(&model, &backend, &Limits::default())?;
     let limit = Limits::default().memory_bytes;
-    let loader = Loader::new(&model, &engines, &backend, &[], Purpose::Save, limit);
+    let budget = Budget::of_memory(limit);
+    let loader = Loader::new(&model, &engines, &backend, &[], Purpose::Save, budget.clone());
     let mut simple = loader.model(None)?;
     let output_names = model.graph.output_names.clone();
     drop(model);
     guard("simplifying the model", || {
-        declutter(&mut simple).map_err(tract("simplifying the model"))
+        declutter(&mut simple, &budget).map_err(tract("simplifying the model"))
     })?;
     let mut saved = save(&simple)?;
     saved.graph.output_names = output_names;
@@ -57,7 +59,8 @@ pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<C
     guard("computing a constant", || {
         let backend = Backend::detect();
         let engines = engines(model, &backend, &Limits::default())?;
-        let loader = Loader::new(model, &engines, &backend, &[], Purpose::Run, limit);
+        let loader =
+            Loader::new(model, &engines, &backend, &[], Purpose::Run, Budget::of_memory(limit));
         run(&loader, node, inputs).map_err(wrong)
     })
 }

@@ -12,6 +12,7 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{self, Binary, Dim, Fact, Graph, Node, Operator, Unary, ValueId};
 use tract_core::internal::*;
 
+use super::budget::Budget;
 use super::error::catch;
 use super::load::{Context, Loader, Purpose};
 use super::tensors::{dtype_to_tract, to_tract};
@@ -77,7 +78,8 @@ struct Maker {
 /// Returns the facts that the loader computes for a node with these inputs.
 fn probe(model: &Model, node: &Node, inputs: &[&TypedFact]) -> Result<Vec<Fact>, String> {
     let backend = Backend::detect();
-    let loader = Loader::new(model, &[], &backend, &[], Purpose::Run, 1 << 24);
+    let budget = Budget::of_memory(1 << 24);
+    let loader = Loader::new(model, &[], &backend, &[], Purpose::Run, budget);
     let facts = catch(|| {
         let context = Context { loader: &loader, node, inputs, stated: &[] };
         let op = translate::load(&context).map_err(|problem| problem.0)?;

@@ -7,23 +7,21 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator};
+use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, ValueId};
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
-use super::custom_ops::{Check, Checked, Dequantize, DequantizeBlocks, Engine, Unpack};
+use super::budget::{Budget, Used};
+use super::custom_ops::{Check, Checked, Engine, Shared};
 use super::dims::Symbols;
 use super::error::{Error, Problem, catch, require};
-use super::measure::{bound_elements, check_dims, check_rank, check_shapes};
+use super::measure::{bound_elements, check_rank, check_shapes};
 use super::tensors::{constant_to_tract, dtype_to_tract};
 use super::translate;
 use crate::backend::Backend;
+use crate::limits::{Exceeded, Stopped};
 use crate::model::Model;
-
-/// A node is evaluated while loading if all of its inputs are constants of fewer elements than
-/// this. tract uses the same threshold.
-const EAGER_ELEMENTS: usize = 16;
 
 /// The purpose that a model is loaded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +42,10 @@ pub(super) struct Loader<'m> {
     pub purpose: Purpose,
     /// The maximum number of bytes of one value.
     pub limit: u64,
+    pub budget: Budget,
+    pub(super) used: Used,
+    /// The matrices of dynamic products.
+    pub shared: Shared,
     constants: Vec<OnceCell<Arc<Tensor>>>,
 }
 
@@ -72,11 +74,13 @@ impl<'m> Loader<'m> {
         backend: &'m Arc<Backend>,
         values: &[Option<i64>],
         purpose: Purpose,
-        limit: u64,
+        budget: Budget,
     ) -> Loader<'m> {
         let symbols = Symbols::new(&model.graph.symbols, values);
         let constants = model.constants.iter().map(|_| OnceCell::new()).collect();
-        Loader { model, engines, backend, symbols, purpose, limit, constants }
+        let (limit, used) = (budget.memory, Used::default());
+        let shared = Shared::default();
+        Loader { model, engines, backend, symbols, purpose, limit, budget, used, shared, constants }
     }
 
     /// Converts the outermost graph. `shapes`, if given, replace the shapes of its inputs.
@@ -109,12 +113,12 @@ impl<'m> Loader<'m> {
     }
 
     fn graph(&self, graph: &Graph, shapes: Option<&[Vec<usize>]>) -> Result<TypedModel, Error> {
-        let mut target = TypedModel { symbols: self.symbols.scope.clone(), ..Default::default() };
-        let mut outlets: Vec<TVec<OutletId>> = Vec::with_capacity(graph.nodes.len());
+        let target = TypedModel { symbols: self.symbols.scope.clone(), ..Default::default() };
+        let mut made = Made { graph, target, outlets: Vec::new(), constant: Vec::new() };
         for (index, node) in graph.nodes.iter().enumerate() {
             let place = graph.inputs.iter().position(|input| *input as usize == index);
             let shape = shapes.zip(place).map(|(shapes, place)| shapes[place].as_slice());
-            let added = catch(|| self.node(&mut target, node, &outlets, shape))
+            let added = catch(|| self.node(&mut made, node, shape))
                 .unwrap_or_else(|message| Err(format!("tract panicked: {message}").into()));
             let added = added.map_err(|problem| match problem {
                 Refusal::Problem(problem) => Error::Node {
@@ -125,9 +129,13 @@ impl<'m> Loader<'m> {
                 Refusal::TooLarge(bytes) => {
                     Error::TooLarge { node: node.name.clone(), bytes, limit: self.limit }
                 }
+                Refusal::Exceeded(exceeded) => Error::Exceeded(exceeded),
+                Refusal::Stopped(stopped) => Error::Stopped(stopped),
             })?;
-            outlets.push(added);
+            made.constant.push(made.is_constant(node));
+            made.outlets.push(added);
         }
+        let Made { mut target, outlets, .. } = made;
         let sources = graph.nodes.iter().filter(|node| node.operator == Operator::Input).count();
         let mut inputs: Vec<OutletId> =
             graph.inputs.iter().map(|input| outlets[*input as usize][0]).collect();
@@ -151,11 +159,12 @@ impl<'m> Loader<'m> {
     /// Adds a node and returns its outputs.
     fn node(
         &self,
-        target: &mut TypedModel,
+        made: &mut Made<'_>,
         node: &Node,
-        outlets: &[TVec<OutletId>],
         shape: Option<&[usize]>,
     ) -> Result<TVec<OutletId>, Refusal> {
+        self.budget.control.check().map_err(Refusal::Stopped)?;
+        let target = &mut made.target;
         match &node.operator {
             Operator::Input => {
                 let [fact] = node.outputs.as_slice() else {
@@ -180,22 +189,17 @@ impl<'m> Loader<'m> {
             }
             _ => {}
         }
-        self.operate(target, node, outlets)
+        self.operate(made, node)
     }
 
     /// Adds a node other than an input or a constant and returns its outputs.
-    fn operate(
-        &self,
-        target: &mut TypedModel,
-        node: &Node,
-        outlets: &[TVec<OutletId>],
-    ) -> Result<TVec<OutletId>, Refusal> {
-        let inputs: TVec<OutletId> = node
-            .inputs
-            .iter()
-            .map(|outlet| outlets[outlet.node as usize][outlet.output as usize])
+    fn operate(&self, made: &mut Made<'_>, node: &Node) -> Result<TVec<OutletId>, Refusal> {
+        let inputs = node.inputs.iter();
+        let inputs: TVec<OutletId> = inputs
+            .map(|outlet| made.outlets[outlet.node as usize][outlet.output as usize])
             .collect();
-        let operation = self.operation(target, node, &inputs)?;
+        let operation = self.operation(made, node, &inputs)?;
+        let target = &mut made.target;
         if let Some(values) = operation.values {
             let mut outlets = tvec!();
             for (slot, value) in values.into_iter().enumerate() {
@@ -217,14 +221,14 @@ impl<'m> Loader<'m> {
     /// Creates the operation of a node for these inputs.
     fn operation(
         &self,
-        target: &TypedModel,
+        made: &Made<'_>,
         node: &Node,
         inputs: &[OutletId],
     ) -> Result<Operation, Refusal> {
-        let inputs = inputs.iter().map(|input| target.outlet_fact(*input));
+        let inputs = inputs.iter().map(|input| made.target.outlet_fact(*input));
         let inputs: TVec<&TypedFact> = inputs.collect::<TractResult<_>>()?;
         check_shapes(inputs.iter().map(|fact| &*fact.shape))?;
-        let op = translate::load(&Context {
+        let mut op = translate::load(&Context {
             loader: self,
             node,
             inputs: &inputs,
@@ -235,57 +239,11 @@ impl<'m> Loader<'m> {
         facts.iter_mut().for_each(bound_elements);
         self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
         facts.iter().try_for_each(|fact| self.check_size(fact))?;
-        let values = match self.nothing(&facts)? {
-            Some(values) => Some(values),
-            None => self.fold(&*op, &inputs)?,
-        };
-        for value in values.iter().flatten().filter(|value| value.datum_type().is_tdim()) {
-            let dims = value.try_as_plain_ram()?;
-            let dims = dims.as_slice::<TDim>()?;
-            for dim in dims {
-                check_dims(std::iter::once(std::slice::from_ref(dim)))?;
-            }
+        let values = self.values(&*op, &inputs, &facts)?;
+        if values.is_none() && self.purpose == Purpose::Run && made.is_constant(node) {
+            op = self.bound_constant(op, (made.graph, node), &inputs, &facts)?;
         }
         Ok(Operation { op, facts, values })
-    }
-
-    /// Returns the outputs of a node if none of them has any element.
-    fn nothing(&self, facts: &[TypedFact]) -> Result<Option<TVec<TValue>>, Problem> {
-        let shapes: Option<Vec<&[usize]>> =
-            facts.iter().map(|fact| fact.shape.as_concrete().filter(|s| s.contains(&0))).collect();
-        let Some(shapes) = shapes.filter(|_| self.purpose == Purpose::Run) else { return Ok(None) };
-        let values = facts
-            .iter()
-            .zip(shapes)
-            .map(|(fact, shape)| Ok(Tensor::zero_dt(fact.datum_type, shape)?.into_tvalue()));
-        values.collect::<Result<_, Problem>>().map(Some)
-    }
-
-    /// Evaluates a node if its inputs are all constant and small, or are to be dequantized.
-    fn fold(
-        &self,
-        op: &dyn TypedOp,
-        inputs: &[&TypedFact],
-    ) -> Result<Option<TVec<TValue>>, Problem> {
-        let Some(values) = inputs.iter().map(|fact| fact.konst.clone()).collect::<Option<Vec<_>>>()
-        else {
-            return Ok(None);
-        };
-        // Dimensions are always computed here, where it is seen how they grow.
-        let small = values.iter().all(|value| value.volume() < EAGER_ELEMENTS)
-            || values.iter().any(|value| value.datum_type().is_tdim());
-        let values: TVec<TValue> = values.into_iter().map(|value| value.into_tvalue()).collect();
-        if op.is::<Dequantize>() || op.is::<DequantizeBlocks>() || op.is::<Unpack>() {
-            if self.purpose != Purpose::Run {
-                return Ok(None);
-            }
-            return Ok(Some(op.eval(&EvalContext::out_of_plan(), values)?));
-        }
-        if values.is_empty() || !small {
-            return Ok(None);
-        }
-        // If the operator cannot be evaluated here, it is evaluated when the model runs.
-        Ok(op.eval_out_of_plan(values).unwrap_or(None))
     }
 
     fn fact(&self, fact: &Fact) -> Result<TypedFact, Problem> {
@@ -343,11 +301,33 @@ impl<'m> Loader<'m> {
     }
 }
 
+/// A graph that is partly converted.
+struct Made<'g> {
+    graph: &'g Graph,
+    target: TypedModel,
+    /// The outputs of each node.
+    outlets: Vec<TVec<OutletId>>,
+    /// Whether each node depends on constants only.
+    constant: Vec<bool>,
+}
+
+impl Made<'_> {
+    /// Returns whether the next node depends on constants only.
+    fn is_constant(&self, node: &Node) -> bool {
+        let constant = |input: &ValueId| self.constant[input.node as usize];
+        node.operator != Operator::Input && node.inputs.iter().all(constant)
+    }
+}
+
 /// The reason why a node was not added.
-enum Refusal {
+pub(super) enum Refusal {
     Problem(Problem),
     /// An output of the node takes this many bytes.
     TooLarge(u64),
+    /// All constants together exceed a limit.
+    Exceeded(Exceeded),
+    /// The inference was stopped early.
+    Stopped(Stopped),
 }
 
 impl<P: Into<Problem>> From<P> for Refusal {

@@ -8,22 +8,49 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::matmul::pack::{DynPackedExoticFact, OptMatMulPack};
 use tract_core::tract_linalg::mmm::PackedExoticFact;
 
-use super::custom_ops::EngineProgram;
+use super::custom_ops::{EngineProgram, Scan, bodies, prepared};
 
 /// Returns the number of bytes of constants, of arenas of integer programs, and of the values that
 /// are alive at the same time while a plan runs. Saturates. Values of unknown size do not count.
 pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
-    let model = plan.model();
+    of_constants(plan.model()).saturating_add(peak(plan))
+}
+
+/// Returns the number of bytes that a model holds between two inferences: constants, prepared
+/// weights, and arenas of integer programs, also those of bodies. Saturates.
+pub(super) fn of_constants(model: &TypedModel) -> u64 {
     let mut seen = HashSet::new();
-    let arenas = model.nodes.iter().filter_map(|node| node.op_as::<EngineProgram>());
-    let mut constants =
-        arenas.map(|program| program.arena_bytes() as u64).fold(0, u64::saturating_add);
-    for fact in model.nodes.iter().flat_map(|node| &node.outputs).map(|output| &output.fact) {
-        let Some(constant) = &fact.konst else { continue };
-        if seen.insert(Arc::as_ptr(constant)) {
-            constants = constants.saturating_add(bytes(fact));
+    held(model, &mut seen)
+}
+
+fn held(model: &TypedModel, seen: &mut HashSet<*const ()>) -> u64 {
+    let mut all = 0u64;
+    for node in &model.nodes {
+        if let Some(program) = node.op_as::<EngineProgram>() {
+            all = all.saturating_add(program.arena_bytes() as u64);
+        }
+        if let Some((pointer, bytes)) = prepared(&*node.op)
+            && seen.insert(pointer)
+        {
+            all = all.saturating_add(bytes);
+        }
+        for body in bodies(&*node.op) {
+            all = all.saturating_add(held(body.model(), seen));
+        }
+        for fact in node.outputs.iter().map(|output| &output.fact) {
+            let Some(constant) = &fact.konst else { continue };
+            if seen.insert(Arc::as_ptr(constant).cast()) {
+                all = all.saturating_add(bytes(fact));
+            }
         }
     }
+    all
+}
+
+/// Returns the number of bytes of the values that are alive at the same time while a plan runs.
+/// Those of a body are alive while its node runs.
+fn peak(plan: &TypedSimplePlan) -> u64 {
+    let model = plan.model();
     let order = plan.order_without_consts();
     let mut last = vec![0usize; model.nodes.len()];
     for (step, node) in order.iter().enumerate() {
@@ -47,10 +74,13 @@ pub(super) fn of_plan(plan: &TypedSimplePlan) -> u64 {
         };
         freed[last[*node]] = freed[last[*node]].saturating_add(made);
         alive = alive.saturating_add(made);
-        peak = peak.max(alive);
+        let inside = bodies(&*node_of_step.op).iter().map(|body| self::peak(body)).max();
+        // A loop holds the slices that it collects until it has stacked them.
+        let stacked = if node_of_step.op_is::<Scan>() { made } else { 0 };
+        peak = peak.max(alive.saturating_add(inside.unwrap_or(0)).saturating_add(stacked));
         alive = alive.saturating_sub(freed[step]);
     }
-    constants.saturating_add(peak)
+    peak
 }
 
 /// Returns whether an operation only refers to the elements of its input: the matrix of a

@@ -6,12 +6,14 @@
 //! `Model`, `prepare` simplifies a model ahead of time, and `evaluate`
 //! evaluates single nodes.
 
+mod budget;
 pub mod custom_ops;
 mod dims;
 mod elements;
 mod error;
 #[cfg(feature = "export")]
 mod evaluate;
+mod fold;
 #[cfg(test)]
 mod hostile;
 mod load;

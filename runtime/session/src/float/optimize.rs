@@ -2,41 +2,42 @@
 
 use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, MaxPool, SumPool};
-use tract_core::ops::scan::Scan;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
+use super::budget::Budget;
 use super::custom_ops::{Check, Fit, check_fixed, fix_shapes, own_loops};
 use super::elements;
 use super::measure::bound_elements;
-use super::twins;
+use super::{memory, twins};
 
 /// The number of bytes of new constants after which a pass stops, so that the constants that they
 /// replace can be freed.
 const MADE: u64 = 1 << 20;
 
 /// Simplifies a model like [`TypedModel::declutter`], with less memory.
-pub(super) fn declutter(model: &mut TypedModel) -> TractResult<()> {
-    thrifty(Optimizer::declutter()).session().optimize(model)
+pub(super) fn declutter(model: &mut TypedModel, budget: &Budget) -> TractResult<()> {
+    thrifty(Optimizer::declutter(), budget).session().optimize(model)
 }
 
 /// Optimizes a model like [`TypedModel::optimize`], with less memory.
-pub(super) fn optimize(model: &mut TypedModel) -> TractResult<()> {
-    model.optimize_with_session(&mut thrifty(Optimizer::codegen()).session())
+fn optimize(model: &mut TypedModel, budget: &Budget) -> TractResult<()> {
+    model.optimize_with_session(&mut thrifty(Optimizer::codegen(), budget).session())
 }
 
 /// Optimizes a model for running. Declutters it first unless `simplified`.
-pub(super) fn ready(model: &mut TypedModel, simplified: bool) -> TractResult<()> {
+pub(super) fn ready(model: &mut TypedModel, simplified: bool, budget: &Budget) -> TractResult<()> {
     if !simplified {
-        declutter(model)?;
+        declutter(model, budget)?;
     }
-    check_windows(model)?;
-    own_loops(model)?;
-    optimize(model)?;
+    check_windows(model, budget)?;
+    own_loops(model, budget)?;
+    optimize(model, budget)?;
     check_fixed(model)
 }
 
-/// Checks the windows of a decluttered model: decluttering may have moved padding into them.
-fn check_windows(model: &TypedModel) -> TractResult<()> {
+/// Checks the windows of a decluttered model: decluttering may have moved padding into them. Their
+/// lists count against the memory limit before tract makes them.
+fn check_windows(model: &TypedModel, budget: &Budget) -> TractResult<()> {
     for node in &model.nodes {
         let pool = if let Some(op) = node.op_as::<Conv>() {
             &op.pool_spec
@@ -45,13 +46,12 @@ fn check_windows(model: &TypedModel) -> TractResult<()> {
         } else if let Some(op) = node.op_as::<SumPool>() {
             &op.pool_spec
         } else {
-            if let Some(scan) = node.op_as::<Scan>() {
-                check_windows(&scan.body)?;
-            }
+            // The windows of a loop are checked when its body is decluttered.
             continue;
         };
         let input = node.inputs.first().context("a window has no input")?;
-        Check::windows(&Fit::new(pool, None), model.outlet_fact(*input)?)?;
+        let bytes = Check::windows(&Fit::new(pool, None), model.outlet_fact(*input)?)?;
+        budget.take_windows(bytes)?;
     }
     Ok(())
 }
@@ -77,29 +77,36 @@ fn check_known(model: &TypedModel, patch: &TypedModelPatch) -> TractResult<()> {
     Ok(())
 }
 
-fn thrifty(optimizer: Optimizer) -> Optimizer {
+fn thrifty(optimizer: Optimizer, budget: &Budget) -> Optimizer {
     let passes = optimizer.passes.into_iter().map(|pass| match format!("{pass:?}").as_str() {
         // The types of these passes are private to tract.
         twins::REPLACED => Box::new(twins::MergeTwins) as Box<dyn TypedPass>,
         elements::REPLACED => Box::new(elements::PropagateElements),
         _ => pass,
     });
-    let passes = passes.map(|pass| Box::new(Thrifty { pass, made: 0 }) as Box<dyn TypedPass>);
+    let passes = passes.map(|pass| {
+        let budget = budget.clone();
+        Box::new(Thrifty { pass, made: 0, started: false, budget }) as Box<dyn TypedPass>
+    });
     Optimizer { passes: passes.collect(), ..optimizer }
 }
 
 /// A pass that stops early after it has created many constants. The session then drops unused nodes
-/// and runs the pass again until it finds nothing to do.
+/// and runs the pass again until it finds nothing to do. Fails if the constants exceed the budget.
 #[derive(Clone, Debug)]
 struct Thrifty {
     pass: Box<dyn TypedPass>,
     /// The number of bytes of constants created since the pass started.
     made: u64,
+    /// Whether the pass has looked at the model.
+    started: bool,
+    budget: Budget,
 }
 
 impl TypedPass for Thrifty {
     fn reset(&mut self) -> TractResult<()> {
         self.made = 0;
+        self.started = false;
         self.pass.reset()
     }
 
@@ -108,8 +115,13 @@ impl TypedPass for Thrifty {
         session: &mut OptimizerSession,
         model: &TypedModel,
     ) -> TractResult<Option<TypedModelPatch>> {
+        self.budget.control.check()?;
         if self.made >= MADE {
             return Ok(None);
+        }
+        if !self.started {
+            self.budget.check_memory(memory::of_constants(model))?;
+            self.started = true;
         }
         let mut patch = self.pass.next(session, model)?;
         if let Some(patch) = &mut patch {

@@ -10,7 +10,8 @@ use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact};
 use tract_core::internal::*;
 
-use super::custom_ops::Engine;
+use super::budget::Budget;
+use super::custom_ops::{Engine, of_trees};
 use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
 use super::memory;
@@ -96,7 +97,7 @@ impl FloatModel {
         };
         // Without dynamic shapes, planning finds every error.
         if !graph.symbols.is_empty() {
-            loaded.build(&[], None)?;
+            loaded.build(&[], None, &loaded.budget(&Control::default()))?;
         }
         Ok(loaded)
     }
@@ -117,9 +118,19 @@ impl FloatModel {
     /// Returns an error if a shape does not match the model, if a symbol would have two values, or
     /// if the model cannot run on such inputs.
     pub fn plan(&self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
-        let mut model = self.shaped(shapes)?;
-        self.optimize(&mut model)?;
-        self.planned(model, shapes)
+        self.plan_controlled(shapes, &Control::default())
+    }
+
+    /// Prepares the model like [`FloatModel::plan`]. `control` may stop it early.
+    pub(crate) fn plan_controlled(
+        &self,
+        shapes: &[&[usize]],
+        control: &Control,
+    ) -> Result<FloatPlan, Error> {
+        let budget = self.budget(control);
+        let mut model = self.shaped(shapes, &budget)?;
+        self.optimize(&mut model, &budget)?;
+        self.planned(model, shapes, &budget)
     }
 
     /// Prepares the model like [`FloatModel::plan`]. Frees the model's constants before the plan
@@ -129,26 +140,27 @@ impl FloatModel {
     /// See [`FloatModel::plan`].
     #[cfg(feature = "export")]
     pub fn into_plan(mut self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
-        let model = self.optimized(shapes)?;
-        self.planned(model, shapes)
+        let budget = self.budget(&Control::default());
+        let model = self.optimized(shapes, &budget)?;
+        self.planned(model, shapes, &budget)
     }
 
     /// Returns the optimized tract model for inputs of these shapes. Afterwards, `self` has no
     /// constants.
     #[cfg(feature = "export")]
-    fn optimized(&mut self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
-        let mut model = self.shaped(shapes)?;
+    fn optimized(&mut self, shapes: &[&[usize]], budget: &Budget) -> Result<TypedModel, Error> {
+        let mut model = self.shaped(shapes, budget)?;
         self.model = Arc::new(Model { constants: Vec::new(), ..Model::clone(&self.model) });
-        self.optimize(&mut model)?;
+        self.optimize(&mut model, budget)?;
         Ok(model)
     }
 
     /// Returns the unoptimized tract model for inputs of these shapes.
-    fn shaped(&self, shapes: &[&[usize]]) -> Result<TypedModel, Error> {
+    fn shaped(&self, shapes: &[&[usize]], budget: &Budget) -> Result<TypedModel, Error> {
         let values = self.bind(shapes)?;
         self.limits.check_operations(self.operations(&values))?;
         let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
-        self.build(&values, Some(&input_shapes))
+        self.build(&values, Some(&input_shapes), budget)
     }
 
     /// The number of element operations of one run with these values of the symbols.
@@ -159,24 +171,31 @@ impl FloatModel {
     }
 
     /// Optimizes a model for this machine.
-    fn optimize(&self, model: &mut TypedModel) -> Result<(), Error> {
+    fn optimize(&self, model: &mut TypedModel, budget: &Budget) -> Result<(), Error> {
         guard("preparing the model", || {
-            ready(model, self.prepared).map_err(tract("optimizing the model"))
+            ready(model, self.prepared, budget).map_err(tract("optimizing the model"))
         })
     }
 
     /// Plans the order of operations of an optimized model.
-    fn planned(&self, model: TypedModel, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
+    fn planned(
+        &self,
+        model: TypedModel,
+        shapes: &[&[usize]],
+        budget: &Budget,
+    ) -> Result<FloatPlan, Error> {
         let input_shapes = shapes.iter().map(|shape| shape.to_vec()).collect();
         let plan = guard("planning the model", || {
             TypedSimplePlan::new(model).map_err(tract("planning the model"))
         })?;
-        self.limits.check_memory(memory::of_plan(&plan))?;
+        budget.check_memory(memory::of_plan(&plan))?;
         let state = spawn(&plan)?;
         let dtypes = self.inputs.iter().map(|fact| dtype_to_tract(fact.dtype)).collect();
         let names = self.model.graph.inputs.iter();
         let names = names.map(|index| self.model.graph.nodes[*index as usize].name.clone());
         let operations = self.operations(&self.bind(shapes)?);
+        let operations = operations.saturating_add(of_trees(plan.model()));
+        self.limits.check_operations(operations)?;
         Ok(FloatPlan { names: names.collect(), plan, state, dtypes, input_shapes, operations })
     }
 
@@ -184,9 +203,14 @@ impl FloatModel {
         &self,
         values: &[Option<i64>],
         shapes: Option<&[Vec<usize>]>,
+        budget: &Budget,
     ) -> Result<TypedModel, Error> {
-        let (limit, backend) = (self.limits.memory_bytes, &self.backend);
-        Loader::new(&self.model, &self.engines, backend, values, Purpose::Run, limit).model(shapes)
+        let (budget, backend) = (budget.clone(), &self.backend);
+        Loader::new(&self.model, &self.engines, backend, values, Purpose::Run, budget).model(shapes)
+    }
+
+    fn budget(&self, control: &Control) -> Budget {
+        Budget::new(control.clone(), self.limits.memory_bytes)
     }
 
     /// Returns the value of each symbol for these input shapes.

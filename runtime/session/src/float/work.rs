@@ -105,14 +105,19 @@ impl<'g> Counter<'g> {
             Operator::ConvTranspose(conv) => {
                 let channels = of_group(conv.window.output_channels, conv.groups);
                 let read = input(0).map_or(0, |fact| self.elements(fact));
-                read.saturating_mul(window(&conv.window.kernel)).saturating_mul(channels)
+                read.saturating_mul(window(&conv.window.kernel))
+                    .saturating_mul(channels)
+                    .saturating_add(written)
             }
             Operator::MaxPool(pool) => written.saturating_mul(window(&pool.window.kernel)),
             Operator::SumPool(pool) => written.saturating_mul(window(&pool.window.kernel)),
             Operator::Lrn(lrn) => written.saturating_mul(u64::from(lrn.size)),
             Operator::Einsum(einsum) => {
                 let facts = node.inputs.iter().map(|input| graph.fact(*input));
-                self.einsum(&einsum.expression, facts).saturating_add(written)
+                // tract multiplies two operands with its kernels, and more one element at a time.
+                let each = if node.inputs.len() > 2 { COSTLY } else { 1 };
+                let products = self.einsum(&einsum.expression, facts).saturating_mul(each);
+                products.saturating_add(written)
             }
             Operator::DynamicMatMul(_) => {
                 let depth = input(0).and_then(|fact| self.dims(fact).last().copied());

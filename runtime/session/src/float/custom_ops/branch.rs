@@ -40,6 +40,13 @@ impl Branch {
     }
 }
 
+impl Branch {
+    /// Returns the plans of its two graphs.
+    pub(super) fn bodies(&self) -> [&TypedSimplePlan; 2] {
+        [&self.yes.plan, &self.no.plan]
+    }
+}
+
 impl PartialEq for Branch {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.yes.plan, &other.yes.plan) && Arc::ptr_eq(&self.no.plan, &other.no.plan)

@@ -209,9 +209,19 @@ impl Check {
         }
     }
 
-    /// Checks the windows of a convolution or pool against the known sizes of its input.
-    pub fn windows(fit: &Fit, input: &TypedFact) -> Result<(), OperandError> {
-        fit.check(&known_sizes(input)).map(drop)
+    /// Checks the windows of a convolution or pool against the known sizes of its input. Returns the
+    /// number of bytes of their lists.
+    pub fn windows(fit: &Fit, input: &TypedFact) -> Result<u64, OperandError> {
+        let sizes = known_sizes(input);
+        fit.check(&sizes).map(|_| fit.listed_bytes(&sizes))
+    }
+
+    /// Returns the number of bytes that tract takes to list the elements of windows.
+    pub fn listed_bytes(&self, inputs: &[TValue]) -> u64 {
+        match self {
+            Check::Window(fit) => inputs.first().map_or(0, |x| fit.listed_bytes(&sizes(x))),
+            _ => 0,
+        }
     }
 
     /// Checks the sizes. Returns whether all relevant sizes were known.

@@ -1,7 +1,7 @@
 //! Dynamic quantization: float matmuls with constant INT8 matrices.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use hardtack_engine::Aligned;
 use hardtack_kernels::packed::product::Matrix;
@@ -19,16 +19,57 @@ pub struct DynamicMatMul {
     /// Whether each row of x has its own scale.
     pub per_row: bool,
     backend: Arc<Backend>,
+    shared: Shared,
+}
+
+/// The matrices that the products of a model have prepared. Products of the same constants share
+/// one. Weak references keep the addresses from being reused.
+#[derive(Clone, Debug, Default)]
+pub(in crate::float) struct Shared(Arc<Mutex<Vec<(Vec<Weak<Tensor>>, Weak<Ready>)>>>);
+
+impl Shared {
+    /// Returns the matrix of these constants, which `prepare` creates if there is none yet.
+    fn matrix(
+        &self,
+        parts: &[Arc<Tensor>],
+        per_row: bool,
+        prepare: impl FnOnce() -> TractResult<Ready>,
+    ) -> TractResult<Arc<Ready>> {
+        let ranges = ranges(per_row);
+        let mut all = self.0.lock().map_err(|_| format_err!("preparing a matrix failed before"))?;
+        let same = |known: &[Weak<Tensor>]| {
+            let pointers = known.iter().map(Weak::as_ptr);
+            pointers.eq(parts.iter().map(Arc::as_ptr))
+        };
+        let known = all.iter().filter(|(known, _)| same(known));
+        let found = known.filter_map(|(_, ready)| ready.upgrade()).find(|r| r.ranges == ranges);
+        if let Some(ready) = found {
+            return Ok(ready);
+        }
+        let ready = Arc::new(prepare()?);
+        all.push((parts.iter().map(Arc::downgrade).collect(), Arc::downgrade(&ready)));
+        Ok(ready)
+    }
+}
+
+fn ranges(per_row: bool) -> Ranges {
+    if per_row { Ranges::Row } else { Ranges::Tensor }
+}
+
+/// Returns where the matrix of a prepared product is, and its size in bytes.
+pub(super) fn prepared(op: &dyn TypedOp) -> Option<(*const (), u64)> {
+    let PackedMatMul(ready) = op.downcast_ref()?;
+    Some((Arc::as_ptr(ready).cast(), ready.bytes()))
 }
 
 impl DynamicMatMul {
     /// Creates the operation for this machine, with one thread.
     pub fn new(per_row: bool) -> Self {
-        Self::on(per_row, &Backend::detect())
+        Self::on(per_row, &Backend::detect(), &Shared::default())
     }
 
-    pub(in crate::float) fn on(per_row: bool, backend: &Arc<Backend>) -> Self {
-        Self { per_row, backend: backend.clone() }
+    pub(in crate::float) fn on(per_row: bool, backend: &Arc<Backend>, shared: &Shared) -> Self {
+        Self { per_row, backend: backend.clone(), shared: shared.clone() }
     }
 }
 
@@ -98,9 +139,11 @@ impl TypedOp for DynamicMatMul {
         node: &TypedNode,
     ) -> TractResult<Option<TypedModelPatch>> {
         let facts = model.node_input_facts(node.id)?;
-        let parts = facts[1..].iter().map(|fact| fact.konst.as_deref()).collect::<Option<Vec<_>>>();
+        let parts = facts[1..].iter().map(|fact| fact.konst.clone()).collect::<Option<Vec<_>>>();
         let parts = parts.context("its matrix is not constant")?;
-        let op = PackedMatMul(Arc::new(Ready::new(self, &parts)?));
+        let tensors: Vec<&Tensor> = parts.iter().map(|part| &**part).collect();
+        let ready = self.shared.matrix(&parts, self.per_row, || Ready::new(self, &tensors))?;
+        let op = PackedMatMul(ready);
         TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some)
     }
 
@@ -236,17 +279,28 @@ impl Ready {
             None => Form::Plain { weights, scales },
             Some(kernels) => {
                 let bytes = matrix.bytes(kernels.packing()).context("its matrix is too large")?;
-                let mut bytes = Aligned::zeroed(bytes);
+                let buffer = Aligned::try_zeroed(bytes);
+                let mut bytes =
+                    buffer.with_context(|| format!("there is no memory for {bytes} bytes"))?;
                 matrix.pack(kernels.packing(), &weights, &scales, bytes.bytes_mut());
                 Form::Packed { kernels, matrix, bytes }
             }
         };
-        let ranges = if op.per_row { Ranges::Row } else { Ranges::Tensor };
+        let ranges = ranges(op.per_row);
         Ok(Ready { depth, repeated, form, bias, ranges, backend: op.backend.clone() })
     }
 
     fn columns(&self) -> usize {
         self.bias.len()
+    }
+
+    /// Returns the size of the matrix in bytes, with all that belongs to it.
+    fn bytes(&self) -> u64 {
+        let matrix = match &self.form {
+            Form::Packed { bytes, .. } => bytes.bytes().len(),
+            Form::Plain { weights, scales } => weights.len() + size_of_val(&scales[..]),
+        };
+        (matrix + size_of_val(&self.repeated[..]) + size_of_val(&self.bias[..])) as u64
     }
 
     fn multiply(&self, x: &Tensor, scratch: &mut Vec<u8>) -> TractResult<TVec<TValue>> {
@@ -299,7 +353,7 @@ mod tests {
     use super::*;
 
     fn run(backend: &Arc<Backend>, x: &Tensor, parts: &[Tensor]) -> Tensor {
-        let op = DynamicMatMul::on(true, backend);
+        let op = DynamicMatMul::on(true, backend, &Shared::default());
         let inputs = std::iter::once(x).chain(parts).map(|t| t.clone().into_tvalue()).collect();
         op.eval(&EvalContext::out_of_plan(), inputs).unwrap().remove(0).into_tensor()
     }

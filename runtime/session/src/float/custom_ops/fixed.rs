@@ -12,6 +12,7 @@ use tract_core::ops::cnn::conv::Im2Col;
 use tract_core::ops::cnn::{MaxPool, SumPool};
 
 use super::check::{Check, Fit};
+use crate::float::run::control;
 
 /// The operations of tract that read or write by pointer with a geometry of their own.
 const FIXED: [&str; 9] = [
@@ -86,17 +87,18 @@ pub(in crate::float) fn check_fixed(model: &mut TypedModel) -> TractResult<()> {
 }
 
 impl Fixed {
-    fn check(&self, inputs: &[TValue], symbols: &SymbolValues) -> TractResult<()> {
+    fn check(&self, inputs: &[TValue], context: &EvalContext) -> TractResult<()> {
         for (input, shape) in inputs.iter().zip(&self.shapes) {
             let same = match shape.as_concrete() {
                 Some(shape) => input.shape() == shape,
-                None => self.follows(input.shape(), shape, symbols),
+                None => self.follows(input.shape(), shape, context.symbols),
             };
             let given = input.shape();
             ensure!(same, "it takes an input of shape {shape:?}, but was given {given:?}");
         }
         if let Some(windows) = &self.windows {
-            windows.run(inputs, symbols)?;
+            windows.run(inputs, context.symbols)?;
+            control(context).check_room(windows.listed_bytes(inputs))?;
         }
         Ok(())
     }
@@ -137,7 +139,7 @@ impl EvalOp for Fixed {
     op_out_of_plan!();
 
     fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        self.check(&inputs, context.symbols)?;
+        self.check(&inputs, context)?;
         self.op.eval(context, inputs)
     }
 }
@@ -156,6 +158,7 @@ mod tests {
     use tract_core::ops::nn::DataFormat;
 
     use super::*;
+    use crate::float::budget::Budget;
     use crate::float::optimize::ready;
 
     fn spec(kernel: &[usize]) -> PoolSpec {
@@ -208,7 +211,7 @@ mod tests {
             }
             let outputs = model.wire_node("y", op, &inputs).unwrap();
             model.select_output_outlets(&outputs).unwrap();
-            ready(&mut model, true).unwrap();
+            ready(&mut model, true, &Budget::of_memory(1 << 30)).unwrap();
             let node = model.nodes.iter().find(|node| node.op_is::<Fixed>()).expect(names[0]);
             assert!(names.contains(&&*node.op.name()), "{names:?} {}", node.op.name());
             let facts = model.node_input_facts(node.id).unwrap();

@@ -11,6 +11,9 @@ use tract_core::ops::scan::{InputMapping, OutputMapping, Scan as TractScan, Scan
 
 use crate::float::run::{NoWatch, begin, control, run};
 
+/// The bytes that a value takes besides its elements.
+const SLICE: usize = 256;
+
 /// A loop that is ready to run.
 #[derive(Clone, Debug)]
 pub(in crate::float) struct Scan {
@@ -45,6 +48,11 @@ impl Scan {
             outputs: scan.output_mapping.as_slice().into(),
             facts,
         })
+    }
+
+    /// Returns the plan of its body.
+    pub(super) fn body(&self) -> &TypedSimplePlan {
+        &self.plan
     }
 
     /// Returns the number of iterations, which must be the same for each sliced input.
@@ -140,7 +148,7 @@ impl OpState for State {
         ensure!(inputs.len() == scan.inputs.len(), "a loop has a different number of inputs");
         let control = control(context);
         begin(body, &control);
-        let memory = control.memory_left();
+        let mut memory = control.memory_left();
         let iterations = scan.iterations(&inputs)?;
         let mut states: Vec<TValue> =
             scan.inputs.iter().zip(&inputs).filter(|(m, _)| m.is_state()).map(second).collect();
@@ -159,14 +167,18 @@ impl OpState for State {
             let given = given.collect::<TractResult<TVec<TValue>>>()?;
             drop(carried);
             last = run(&scan.plan, body, given, &control, &mut NoWatch)?;
-            for ((mapping, value), slices) in scan.outputs.iter().zip(&last).zip(&mut slices) {
+            control.give_back_memory(memory);
+            for (index, (mapping, value)) in scan.outputs.iter().zip(&last).enumerate() {
                 if mapping.scan.is_some() {
-                    slices.push(value.clone());
+                    // A slice stays until the loop ends, and the stacked slices are a copy.
+                    control.take_memory(scan.kept_bytes(index, value)?)?;
+                    slices[index].push(value.clone());
                 }
                 if mapping.state {
                     states.push(value.clone());
                 }
             }
+            memory = control.memory_left();
         }
         scan.gather(context, &slices, &last, &states)
     }
@@ -181,6 +193,15 @@ fn second((_, value): (&InputMapping, &TValue)) -> TValue {
 }
 
 impl Scan {
+    /// Returns the bytes that a collected slice takes until it is stacked, apart from its elements and
+    /// their copy if their number was known when the model was planned.
+    fn kept_bytes(&self, output: usize, value: &TValue) -> TractResult<u64> {
+        let body = self.plan.model();
+        let known = body.output_fact(output)?.shape.as_concrete().is_some();
+        let elements = if known { 0 } else { value.len() * value.datum_type().size_of() };
+        Ok((2 * elements + SLICE) as u64)
+    }
+
     /// Returns the outputs of the loop. `last` holds the body's outputs of the last iteration. If
     /// there was no iteration, `last` is empty and `states` holds the initial states.
     fn gather(

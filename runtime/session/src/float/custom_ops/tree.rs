@@ -1,9 +1,18 @@
 //! Ensembles of decision trees.
 
+mod paths;
+
 use std::sync::Arc;
 
 use hardtack_bundle::graph::{TreeAggregate, TreeTest, TreeTransform};
 use tract_core::internal::*;
+
+use super::nested::bodies;
+use crate::float::run::control;
+use crate::limits::Control;
+
+/// The number of visited nodes after which an inference may stop.
+const STEPS: usize = 1 << 16;
 
 /// An ensemble of decision trees. Its inputs are those of
 /// [`TreeEnsemble`](hardtack_bundle::graph::TreeEnsemble).
@@ -40,10 +49,10 @@ impl Op for TreeEnsemble {
 impl EvalOp for TreeEnsemble {
     op_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         ensure!(inputs.len() == Self::INPUTS, "it takes {} inputs", Self::INPUTS);
         let parts: Vec<&Tensor> = inputs[1..].iter().map(|input| &**input).collect();
-        Forest::new(self, &parts)?.predict(&inputs[0])
+        Forest::new(self, &parts)?.predict(&inputs[0], &control(context))
     }
 }
 
@@ -92,8 +101,8 @@ impl Op for ForestOp {
 impl EvalOp for ForestOp {
     op_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        self.0.predict(&*args_1!(inputs))
+    fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        self.0.predict(&*args_1!(inputs), &control(context))
     }
 }
 
@@ -108,6 +117,24 @@ impl TypedOp for ForestOp {
 fn fact(x: &TypedFact, columns: usize) -> TractResult<TypedFact> {
     ensure!(x.rank() == 2, "its input is not 2-D");
     Ok(f32::fact([x.shape[0].clone(), columns.to_dim()]))
+}
+
+/// Returns where prepared trees are, and their size in bytes.
+pub(super) fn prepared(op: &dyn TypedOp) -> Option<(*const (), u64)> {
+    let ForestOp(forest) = op.downcast_ref()?;
+    Some((Arc::as_ptr(forest).cast(), forest.bytes()))
+}
+
+/// Returns the number of nodes and contributions that the trees of a model visit for all rows. The
+/// rows of a loop count once. Saturates.
+pub(in crate::float) fn of_trees(model: &TypedModel) -> u64 {
+    let of_node = |node: &TypedNode| -> u64 {
+        let inside = bodies(&*node.op).iter().map(|body| of_trees(body.model())).sum();
+        let Some(ForestOp(forest)) = node.op_as() else { return inside };
+        let rows = node.outputs[0].fact.shape[0].as_i64().unwrap_or(1);
+        forest.steps.saturating_mul(rows.max(0) as u64)
+    };
+    model.nodes.iter().map(of_node).fold(0, u64::saturating_add)
 }
 
 /// A node. A leaf has no test, and `yes..no` is then its range of contributions.
@@ -130,6 +157,8 @@ struct Forest {
     base: Vec<f32>,
     features: usize,
     no_negative_weight: bool,
+    /// The maximum number of nodes and contributions that a row visits.
+    steps: u64,
 }
 
 impl Forest {
@@ -180,14 +209,14 @@ impl Forest {
                 no: if is_leaf { range(true) } else { no[index] },
             });
         }
-        ensure_acyclic(&nodes, &roots)?;
+        let steps = paths::steps(&nodes, &roots)?;
         let no_negative_weight = weight.iter().all(|weight| *weight >= 0.0);
         let contributions = target.into_iter().zip(weight).collect();
         let op = op.clone();
-        Ok(Forest { op, nodes, roots, contributions, base, features, no_negative_weight })
+        Ok(Forest { op, nodes, roots, contributions, base, features, no_negative_weight, steps })
     }
 
-    fn predict(&self, x: &Tensor) -> TractResult<TVec<TValue>> {
+    fn predict(&self, x: &Tensor, control: &Control) -> TractResult<TVec<TValue>> {
         let x = x.cast_to::<f32>()?;
         let &[rows, columns] = x.shape() else { bail!("its input is not 2-D") };
         ensure!(columns >= self.features, "it needs {} features, not {columns}", self.features);
@@ -196,17 +225,31 @@ impl Forest {
         let (x, y) = (x.as_slice::<f32>()?, y.as_slice_mut::<f32>()?);
         let mut scores: Vec<Option<f32>> = vec![None; self.op.targets];
         if columns > 0 {
+            let mut steps = 0;
             let rows = x.chunks_exact(columns).zip(y.chunks_exact_mut(self.op.columns()));
             for (x, y) in rows {
-                self.sum(x, &mut scores);
+                self.sum(x, &mut scores, &mut steps, control)?;
                 self.finish(&scores, y);
             }
         }
         Ok(tvec!(output.into_tvalue()))
     }
 
-    /// Combines the leaves that a row reaches; `None` for a target without contributions.
-    fn sum(&self, x: &[f32], scores: &mut [Option<f32>]) {
+    /// Returns the size of the trees in bytes.
+    fn bytes(&self) -> u64 {
+        let lists = size_of_val(&self.nodes[..]) + size_of_val(&self.roots[..]);
+        (lists + size_of_val(&self.contributions[..]) + size_of_val(&self.base[..])) as u64
+    }
+
+    /// Combines the leaves that a row reaches; `None` for a target without contributions. `steps`
+    /// counts the visited nodes since the last check whether the inference must stop.
+    fn sum(
+        &self,
+        x: &[f32],
+        scores: &mut [Option<f32>],
+        steps: &mut usize,
+        control: &Control,
+    ) -> TractResult<()> {
         scores.fill(None);
         for root in &self.roots {
             let mut node = &self.nodes[*root as usize];
@@ -215,6 +258,12 @@ impl Forest {
                 let holds =
                     passes(test, value, node.threshold) || (node.missing_is_true && value.is_nan());
                 node = &self.nodes[if holds { node.yes } else { node.no } as usize];
+                *steps += 1;
+            }
+            *steps += 1 + (node.no - node.yes) as usize;
+            if *steps > STEPS {
+                control.check()?;
+                *steps = 0;
             }
             for (target, weight) in &self.contributions[node.yes as usize..node.no as usize] {
                 let score = &mut scores[*target as usize];
@@ -226,6 +275,7 @@ impl Forest {
                 });
             }
         }
+        Ok(())
     }
 
     fn finish(&self, scores: &[Option<f32>], y: &mut [f32]) {
@@ -275,41 +325,6 @@ fn passes(test: TreeTest, value: f32, threshold: f32) -> bool {
         TreeTest::Equal => value == threshold,
         TreeTest::NotEqual => value != threshold,
     }
-}
-
-/// Checks that no path from a root visits a node twice.
-fn ensure_acyclic(nodes: &[Branch], roots: &[u32]) -> TractResult<()> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Visit {
-        Never,
-        Open,
-        Done,
-    }
-    let mut visits = vec![Visit::Never; nodes.len()];
-    let mut stack: Vec<(u32, bool)> = roots.iter().map(|root| (*root, false)).collect();
-    while let Some((index, leaving)) = stack.pop() {
-        let visit = &mut visits[index as usize];
-        if leaving {
-            *visit = Visit::Done;
-            continue;
-        }
-        match visit {
-            Visit::Done => continue,
-            Visit::Open => bail!("node {index} is part of a cycle"),
-            Visit::Never => *visit = Visit::Open,
-        }
-        stack.push((index, true));
-        let node = nodes[index as usize];
-        if node.test.is_some() {
-            for child in [node.yes, node.no] {
-                ensure!(visits[child as usize] != Visit::Open, "node {index} is part of a cycle");
-                if visits[child as usize] == Visit::Never {
-                    stack.push((child, false));
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn transform(transform: TreeTransform, y: &mut [f32]) {
@@ -432,7 +447,8 @@ mod tests {
         ];
         let x = Tensor::from_shape(&[1, 1], &[0f32]).unwrap();
         let parts: Vec<&Tensor> = parts.iter().collect();
-        let y = Forest::new(&one, &parts).unwrap().predict(&x).unwrap().remove(0);
+        let y =
+            Forest::new(&one, &parts).unwrap().predict(&x, &Control::default()).unwrap().remove(0);
         assert_eq!(*y, Tensor::from_shape(&[1, 2], &[0.25f32, 0.75]).unwrap());
     }
 }

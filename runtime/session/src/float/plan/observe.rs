@@ -29,13 +29,14 @@ impl FloatModel {
         shapes: &[&[usize]],
         wanted: impl Fn(usize) -> bool,
     ) -> Result<ObservedPlan, Error> {
-        let mut model = self.optimized(shapes)?;
+        let budget = self.budget(&Control::default());
+        let mut model = self.optimized(shapes, &budget)?;
         let wanted: Vec<usize> = (0..model.outputs.len()).filter(|index| wanted(*index)).collect();
         model.outputs = wanted.iter().map(|index| model.outputs[*index]).collect();
         model.compact().map_err(tract("removing unobserved operations"))?;
         let outputs = wanted.into_iter().zip(model.outputs.iter().copied()).collect();
         model.outputs = ends(&model)?;
-        Ok(ObservedPlan { plan: self.planned(model, shapes)?, outputs })
+        Ok(ObservedPlan { plan: self.planned(model, shapes, &budget)?, outputs })
     }
 }
 

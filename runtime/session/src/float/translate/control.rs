@@ -159,7 +159,7 @@ pub(super) fn branch(cx: &Context<'_>, a: &If) -> Result<Box<dyn TypedOp>, Probl
         // A plan runs the body of a branch without optimizing it.
         let mut body = body;
         if cx.loader.purpose == Purpose::Run {
-            ready(&mut body, false)?;
+            ready(&mut body, false, &cx.loader.budget)?;
         }
         Ok(body)
     };

@@ -67,7 +67,7 @@ pub(super) fn dynamic_mat_mul(
     cx: &Context<'_>,
     a: &DynamicMatMul,
 ) -> Result<Box<dyn TypedOp>, Problem> {
-    Ok(Box::new(custom_ops::DynamicMatMul::on(a.per_row, cx.loader.backend)))
+    Ok(Box::new(custom_ops::DynamicMatMul::on(a.per_row, cx.loader.backend, &cx.loader.shared)))
 }
 
 /// Checks that x, scale and zero point are given and that `axis` exists.

@@ -9,6 +9,9 @@ use super::{OperandError, Sizes};
 /// the window overlaps the border.
 const MOST_LISTED: u64 = 1 << 24;
 
+/// The number of bytes of a listed window element.
+const LISTED_BYTES: u64 = 32;
+
 /// The maximum number of elements of a padded input, unless the padding multiplies the elements by
 /// at most [`PADDED`]. tract copies the input together with its padding.
 const MOST_PADDED: u64 = 1 << 26;
@@ -61,6 +64,15 @@ impl Fit {
         };
         let axes = (0..pool.kernel_shape.len()).map(axis).collect();
         Fit { first: pool.data_format.h_axis(), axes }
+    }
+
+    /// Returns the number of bytes of the lists of window elements for an input of these sizes.
+    pub(super) fn listed_bytes(&self, shape: &Sizes) -> u64 {
+        let sizes = self.axes.iter().zip(&shape[self.first..]);
+        let listed = sizes.map(|(axis, size)| {
+            (axis.kernel as u64).saturating_mul(size.map_or(1, |size| axis.edges(size)))
+        });
+        listed.fold(LISTED_BYTES, u64::saturating_mul)
     }
 
     /// Checks the sizes of an input. Returns whether all were known.

@@ -1,0 +1,73 @@
+//! What loading and preparing a model may use.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::limits::{Control, Exceeded, Resource};
+
+/// The limits of preparing a model. Clones belong to the same model.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    /// Ends the preparation early.
+    pub control: Control,
+    /// The maximum number of bytes of each value, and of all constants together.
+    pub memory: u64,
+    /// The number of bytes of the lists of window elements.
+    windows: Arc<AtomicU64>,
+}
+
+impl Budget {
+    /// A budget of this much memory, of an inference that `control` may end.
+    pub fn new(control: Control, memory: u64) -> Budget {
+        Budget { control, memory, windows: Arc::default() }
+    }
+
+    /// A budget of this much memory, and no limit of time.
+    pub fn of_memory(memory: u64) -> Budget {
+        Budget::new(Control::default(), memory)
+    }
+
+    /// Adds the bytes of lists of window elements.
+    pub fn take_windows(&self, bytes: u64) -> Result<(), Exceeded> {
+        let all = self.windows.load(Ordering::Relaxed).saturating_add(bytes);
+        self.windows.store(all, Ordering::Relaxed);
+        self.check_memory(0)
+    }
+
+    /// Checks that this many bytes fit, besides the lists of window elements.
+    pub fn check_memory(&self, needed: u64) -> Result<(), Exceeded> {
+        let needed = needed.saturating_add(self.windows.load(Ordering::Relaxed));
+        let (resource, limit) = (Resource::Memory, self.memory);
+        if needed <= limit { Ok(()) } else { Err(Exceeded { resource, needed, limit }) }
+    }
+}
+
+/// What a loader has used of its budget.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    bytes: Cell<u64>,
+    operations: Cell<u64>,
+}
+
+/// The maximum number of operations of nodes that compute constants, apart from those that take few
+/// operations for each element. tract computes constants while it optimizes, where no limit of time
+/// applies.
+const MOST_CONSTANT_OPERATIONS: u64 = 1 << 28;
+
+impl Used {
+    /// Adds the bytes of what is kept until the model is freed.
+    pub fn take_memory(&self, bytes: u64, budget: &Budget) -> Result<(), Exceeded> {
+        self.bytes.set(self.bytes.get().saturating_add(bytes));
+        budget.check_memory(self.bytes.get())
+    }
+
+    /// Adds the operations of a node that computes a constant.
+    pub fn take_operations(&self, operations: u64) -> Result<(), &'static str> {
+        self.operations.set(self.operations.get().saturating_add(operations));
+        match self.operations.get() <= MOST_CONSTANT_OPERATIONS {
+            true => Ok(()),
+            false => Err("it computes a constant in too many operations; convert the model again"),
+        }
+    }
+}
