@@ -200,9 +200,12 @@ fn costly_constants_are_rejected() {
 
 #[test]
 fn the_paths_of_trees_count_as_operations() {
-    let forest = |nodes: u32, roots: usize| {
+    let forest = |nodes: u32, roots: usize, constant: bool| {
         let mut sketch = Sketch::default();
-        let x = sketch.input(DType::F32, &[1, 1]);
+        let mut x = sketch.input(DType::F32, &[1, 1]);
+        if constant {
+            x = sketch.constant(tensor(&[1, 1], &[1f32]));
+        }
         let count = nodes as usize;
         let mut inputs = vec![x];
         for list in [
@@ -230,8 +233,11 @@ fn the_paths_of_trees_count_as_operations() {
         sketch.output(y);
         plan(sketch, &[&[1, 1]], Limits::default().with_operations(1 << 20))
     };
-    forest(100, 100).unwrap();
-    assert!(exceeded(forest(2000, 2000), Resource::Operations) >= 4_000_000);
+    for constant in [false, true] {
+        forest(100, 100, constant).unwrap();
+        let needed = exceeded(forest(2000, 2000, constant), Resource::Operations);
+        assert!(needed >= 4_000_000, "{needed}");
+    }
 }
 
 /// Creates a bundle of a graph without constants.

@@ -31,12 +31,12 @@ pub fn prepare(model: Model) -> Result<Model, Error> {
     let engines = engines(&model, &backend, &Limits::default())?;
     let limit = Limits::default().memory_bytes;
     let budget = Budget::of_memory(limit);
-    let loader = Loader::new(&model, &engines, &backend, &[], Purpose::Save, budget.clone());
+    let loader = Loader::new(&model, &engines, &backend, &[], Purpose::Save, budget);
     let mut simple = loader.model(None)?;
     let output_names = model.graph.output_names.clone();
     drop(model);
     guard("simplifying the model", || {
-        declutter(&mut simple, &budget).map_err(tract("simplifying the model"))
+        declutter(&mut simple, &Budget::of_memory(u64::MAX)).map_err(tract("simplifying the model"))
     })?;
     let mut saved = save(&simple)?;
     saved.graph.output_names = output_names;

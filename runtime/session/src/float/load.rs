@@ -239,10 +239,10 @@ impl<'m> Loader<'m> {
         facts.iter_mut().for_each(bound_elements);
         self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
         facts.iter().try_for_each(|fact| self.check_size(fact))?;
-        let values = self.values(&*op, &inputs, &facts)?;
-        if values.is_none() && self.purpose == Purpose::Run && made.is_constant(node) {
+        if self.purpose == Purpose::Run && made.is_constant(node) {
             op = self.bound_constant(op, (made.graph, node), &inputs, &facts)?;
         }
+        let values = self.values(&*op, &inputs, &facts)?;
         Ok(Operation { op, facts, values })
     }
 

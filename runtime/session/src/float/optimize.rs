@@ -143,3 +143,38 @@ impl TypedPass for Thrifty {
         self.pass.run_direct(model)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tract_core::ops::math;
+
+    use super::*;
+
+    /// A patch may replace an unknown size by a known one, but never rely on an unknown size as if
+    /// it were known.
+    #[test]
+    fn patches_that_rely_on_unknown_sizes_are_refused() {
+        let model = |known: bool| {
+            let mut model = TypedModel::default();
+            let size = if known { 5.to_dim() } else { model.symbols.sym("s").to_dim() };
+            let x = model.add_source("x", f32::fact([size])).unwrap();
+            let y = model.wire_node("y", math::exp(), &[x]).unwrap();
+            model.select_output_outlets(&y).unwrap();
+            (model, x, y[0])
+        };
+        let check = |known: bool, inside: bool| {
+            let (model, x, y) = model(known);
+            let mut patch = TypedModelPatch::default();
+            let tap = patch.tap_model(&model, x).unwrap();
+            let size = if inside { 5.to_dim() } else { model.symbols.sym("s").to_dim() };
+            patch.set_outlet_fact(tap, f32::fact([size])).unwrap();
+            let replaced = patch.wire_node("z", math::exp(), &[tap]).unwrap()[0];
+            patch.shunt_outside(&model, y, replaced).unwrap();
+            check_known(&model, &patch).is_ok()
+        };
+        assert!(check(true, true) && check(false, false));
+        // The tap is believed to be known, or the replacement is unknown.
+        assert!(!check(false, true));
+        assert!(!check(true, false));
+    }
+}
