@@ -23,9 +23,16 @@ pub struct DynamicMatMul {
 }
 
 /// The matrices that the products of a model have prepared. Products of the same constants share
-/// one. Weak references keep the addresses from being reused.
+/// one.
 #[derive(Clone, Debug, Default)]
-pub(in crate::float) struct Shared(Arc<Mutex<Vec<(Vec<Weak<Tensor>>, Weak<Ready>)>>>);
+pub(in crate::float) struct Shared(Arc<Mutex<Vec<Known>>>);
+
+/// A prepared matrix with its constants. Weak references keep the addresses from being reused.
+#[derive(Debug)]
+struct Known {
+    parts: Vec<Weak<Tensor>>,
+    ready: Weak<Ready>,
+}
 
 impl Shared {
     /// Returns the matrix of these constants, which `prepare` creates if there is none yet.
@@ -37,17 +44,15 @@ impl Shared {
     ) -> TractResult<Arc<Ready>> {
         let ranges = ranges(per_row);
         let mut all = self.0.lock().map_err(|_| format_err!("preparing a matrix failed before"))?;
-        let same = |known: &[Weak<Tensor>]| {
-            let pointers = known.iter().map(Weak::as_ptr);
-            pointers.eq(parts.iter().map(Arc::as_ptr))
-        };
-        let known = all.iter().filter(|(known, _)| same(known));
-        let found = known.filter_map(|(_, ready)| ready.upgrade()).find(|r| r.ranges == ranges);
-        if let Some(ready) = found {
+        let same =
+            |known: &&Known| known.parts.iter().map(Weak::as_ptr).eq(parts.iter().map(Arc::as_ptr));
+        let known = all.iter().filter(same).filter_map(|known| known.ready.upgrade());
+        if let Some(ready) = known.into_iter().find(|ready| ready.ranges == ranges) {
             return Ok(ready);
         }
         let ready = Arc::new(prepare()?);
-        all.push((parts.iter().map(Arc::downgrade).collect(), Arc::downgrade(&ready)));
+        let parts = parts.iter().map(Arc::downgrade).collect();
+        all.push(Known { parts, ready: Arc::downgrade(&ready) });
         Ok(ready)
     }
 }

@@ -174,13 +174,16 @@ mod tests {
         }
     }
 
-    fn conv(group: usize, kernel: &[usize]) -> (Box<dyn TypedOp>, Vec<Tensor>) {
+    /// An operation and its constant inputs.
+    type Reader = (Box<dyn TypedOp>, Vec<Tensor>);
+
+    fn conv(group: usize, kernel: &[usize]) -> Reader {
         let (pool_spec, kernel_fmt) = (spec(kernel), KernelFormat::OIHW);
         let op = Box::new(Conv { pool_spec, kernel_fmt, group, q_params: None });
         (op, weights(&[4, 4 / group, kernel[0], kernel[1]]))
     }
 
-    fn deconv(group: usize) -> (Box<dyn TypedOp>, Vec<Tensor>) {
+    fn deconv(group: usize) -> Reader {
         let (pool_spec, kernel_format) = (spec(&[2, 3]), KernelFormat::OIHW);
         let op = Box::new(Deconv { pool_spec, kernel_format, adjustments: tvec!(0, 0), group });
         (op, weights(&[4, 4 / group, 2, 3]))
@@ -195,7 +198,7 @@ mod tests {
     fn operations_with_a_fixed_geometry_refuse_other_shapes() {
         let max = MaxPool { pool_spec: spec(&[2, 2]), with_index_outputs: None };
         let sum = SumPool { pool_spec: spec(&[2, 2]), count_include_pad: false, normalize: false };
-        let cases: Vec<(&[&str], (Box<dyn TypedOp>, Vec<Tensor>))> = vec![
+        let cases: Vec<(&[&str], Reader)> = vec![
             (&["DepthWiseConv"], conv(4, &[1, 3])),
             (&["Im2col", "LazyIm2col"], conv(2, &[1, 3])),
             (&["DirectSpatialConv", "Im2col", "LazyIm2col"], conv(1, &[3, 3])),
