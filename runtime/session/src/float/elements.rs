@@ -1,4 +1,5 @@
-//! Refreshes the expressions that tract keeps for the elements of values, with a limit on their size.
+//! Refreshes the expressions that tract keeps for the elements of values, with a limit on their
+//! size.
 //!
 //! This replaces tract's pass `PropagateUniformTdim`, which has no limit: the expression for the
 //! square of a square of a size has four times as many terms, and so on.

@@ -103,8 +103,8 @@ pub(super) fn check_dims<'d>(shapes: impl Iterator<Item = &'d [TDim]>) -> Result
     Ok(())
 }
 
-/// Removes the expression that tract keeps for the elements of a value if it is large. tract computes
-/// with it, but does not need it.
+/// Removes the expression that tract keeps for the elements of a value if it is large. tract
+/// computes with it, but does not need it.
 pub(super) fn bound_elements(fact: &mut TypedFact) {
     fact.uniform_tdim.take_if(|dim| check_dim(dim).is_err());
 }

@@ -2,10 +2,11 @@
 
 use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, MaxPool, SumPool};
+use tract_core::ops::scan::Scan as TractScan;
 use tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 
 use super::budget::Budget;
-use super::custom_ops::{Check, Fit, check_fixed, fix_shapes, own_loops};
+use super::custom_ops::{Check, Fit, Scan, check_fixed, fix_shapes};
 use super::elements;
 use super::measure::bound_elements;
 use super::{memory, twins};
@@ -33,6 +34,19 @@ pub(super) fn ready(model: &mut TypedModel, simplified: bool, budget: &Budget) -
     own_loops(model, budget)?;
     optimize(model, budget)?;
     check_fixed(model)
+}
+
+/// Replaces tract's loops in a decluttered model with the checked ones of this crate. Their bodies
+/// are optimized here, because tract would do so without the checks of this crate.
+fn own_loops(model: &mut TypedModel, budget: &Budget) -> TractResult<()> {
+    for node in &mut model.nodes {
+        let Some(scan) = node.op_as::<TractScan>() else { continue };
+        let facts = node.outputs.iter().map(|output| output.fact.clone()).collect();
+        let mut body = scan.body.clone();
+        ready(&mut body, false, budget)?;
+        node.op = Box::new(Scan::new(scan, TypedSimplePlan::new(body)?, facts)?);
+    }
+    Ok(())
 }
 
 /// Checks the windows of a decluttered model: decluttering may have moved padding into them. Their

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tract_core::internal::*;
 use tract_core::ops::logic::IfThenElse;
 
-use super::nested::plan;
 use crate::float::run::{NoWatch, begin, control, run};
 
 /// A branch that is ready to run.
@@ -25,7 +24,7 @@ struct Side {
 
 impl Side {
     fn new(body: &TypedModel, inputs: &[usize]) -> TractResult<Side> {
-        Ok(Side { plan: plan(body)?, inputs: inputs.into() })
+        Ok(Side { plan: TypedSimplePlan::new(body.clone())?, inputs: inputs.into() })
     }
 }
 

@@ -209,8 +209,8 @@ impl Check {
         }
     }
 
-    /// Checks the windows of a convolution or pool against the known sizes of its input. Returns the
-    /// number of bytes of their lists.
+    /// Checks the windows of a convolution or pool against the known sizes of its input. Returns
+    /// the number of bytes of their lists.
     pub fn windows(fit: &Fit, input: &TypedFact) -> Result<u64, OperandError> {
         let sizes = known_sizes(input);
         fit.check(&sizes).map(|_| fit.listed_bytes(&sizes))

@@ -30,7 +30,7 @@ pub(super) use fixed::{check_fixed, fix_shapes};
 pub(super) use late::Late;
 pub use lrn::Lrn;
 pub(super) use matmul::check_matmul;
-pub(super) use nested::{bodies, own_loops};
+pub(super) use nested::bodies;
 pub(super) use one_hot::OneHot;
 pub(super) use program::Engine;
 pub use program::EngineProgram;

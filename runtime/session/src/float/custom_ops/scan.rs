@@ -193,8 +193,8 @@ fn second((_, value): (&InputMapping, &TValue)) -> TValue {
 }
 
 impl Scan {
-    /// Returns the bytes that a collected slice takes until it is stacked, apart from its elements and
-    /// their copy if their number was known when the model was planned.
+    /// Returns the bytes that a collected slice takes until it is stacked, apart from its elements
+    /// and their copy if their number was known when the model was planned.
     fn kept_bytes(&self, output: usize, value: &TValue) -> TractResult<u64> {
         let body = self.plan.model();
         let known = body.output_fact(output)?.shape.as_concrete().is_some();
