@@ -24,6 +24,7 @@ impl Budget {
     }
 
     /// A budget of this much memory, and no limit of time.
+    #[cfg(any(test, feature = "export"))]
     pub fn of_memory(memory: u64) -> Budget {
         Budget::new(Control::default(), memory)
     }
