@@ -1,11 +1,12 @@
-//! The fold stage: folds constants, fuses scales and offsets into convolutions, and removes
-//! identities.
+//! The fold stage: folds constants, fuses scales and offsets into convolutions, removes identities
+//! and simplifies channel shuffles.
 
 mod batch_norm;
 mod constants;
 mod dequantized;
 mod fourier;
 mod identities;
+mod shuffles;
 
 use hardtack::internal::Model;
 use hardtack_bundle::graph::{Node, Operator};
@@ -23,7 +24,8 @@ pub(crate) fn fold(mut model: Model) -> Model {
             + identities::drop(&mut rewriter)
             + dequantized::rearrange(&mut rewriter)
             + batch_norm::merge(&mut rewriter)
-            + fourier::recognize(&mut rewriter);
+            + fourier::recognize(&mut rewriter)
+            + shuffles::replace(&mut rewriter);
         model = rewriter.finish();
         if changes == 0 {
             break;
@@ -46,7 +48,8 @@ mod tests {
     use hardtack::internal::Constant;
     use hardtack_bundle::DType;
     use hardtack_bundle::graph::{
-        Binary, DequantizeBlocks, DequantizeLinear, KernelLayout, Padding, Unary,
+        Binary, DequantizeBlocks, DequantizeLinear, Dim, Gather, KernelLayout, Padding, Reshape,
+        Unary,
     };
 
     use super::*;
@@ -84,6 +87,32 @@ mod tests {
             let model = net.finish(&[steps.last().unwrap()]);
             assert_eq!(operations(&keeps_numbers(&model, &[1, 4, 5, 5])), 1, "{groups} groups");
         }
+    }
+
+    #[test]
+    fn a_channel_shuffle_becomes_strided_slices() {
+        let dims = |shape: &[i64]| shape.iter().map(|size| Dim::Value(*size)).collect::<Vec<_>>();
+        let reshape =
+            |from: &[i64], to: &[i64]| Reshape { axis: 0, from: dims(from), to: dims(to) };
+        let mut net = Net::new();
+        let x = net.input(&[1, 8, 3, 3]);
+        let groups = Operator::Reshape(reshape(&[1, 8, 3, 3], &[4, 2, 9]));
+        let groups = net.node(groups, &[&x], &[4, 2, 9]);
+        let swapped = net.node(Operator::MoveAxis((1, 0)), &[&groups], &[2, 4, 9]);
+        let split = Operator::Reshape(reshape(&[2, 4, 9], &[2, 1, 4, 3, 3]));
+        let split = net.node(split, &[&swapped], &[2, 1, 4, 3, 3]);
+        let halves = [0i64, -1].map(|index| {
+            let index = net.constant(Tensor::new(&[], vec![index]).unwrap());
+            let gather = Operator::Gather(Gather { axis: 0, output_dtype: None });
+            let half = net.node(gather, &[&split, &index], &[1, 4, 3, 3]);
+            net.conv(&half, 4, &[1, 1], |_| {})
+        });
+        let model = net.finish(&[&halves[0], &halves[1]]);
+        let folded = keeps_numbers(&model, &[1, 8, 3, 3]);
+        let batches = folded.graph.nodes.iter().filter(|node| node.outputs[0].shape.len() == 4);
+        assert!(batches.clone().all(|node| node.outputs[0].shape[0].value() != Some(2)));
+        // A slice and a downsampling for each half, one of which starts at the first channel.
+        assert!(operations(&folded) <= 6, "{}", operations(&folded));
     }
 
     #[test]
