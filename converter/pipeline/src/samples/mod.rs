@@ -1,6 +1,7 @@
 //! The sample inputs of a conversion: calibration data, or random numbers if there is none.
 
 mod spool;
+mod widen;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -106,8 +107,8 @@ impl Samples {
     /// Checks that activation ranges can be calibrated from the samples.
     ///
     /// # Errors
-    /// Returns [`Error::Options`] if there is only one sample, if an input has the same value in
-    /// all elements of all samples, or if a value is not finite.
+    /// Returns [`Error::Options`] if an input has the same value in all elements of all samples, or
+    /// if a value is not finite.
     ///
     /// # Examples
     ///
@@ -126,13 +127,6 @@ impl Samples {
     /// ```
     pub fn check_calibration(&self) -> Result<(), Error> {
         let refuse = |problem: String| Err(Error::Options(format!("{}: {problem}", self.source)));
-        if self.inputs.count() == 1 {
-            return refuse(
-                "one calibration sample is not enough to determine value ranges; give 100 or more \
-                 that are representative of the model's inputs"
-                    .into(),
-            );
-        }
         // For each input: its first value, and whether any value differs from that.
         let mut seen: Vec<(Option<f32>, bool)> = Vec::new();
         for (index, sample) in each(&*self.inputs).enumerate() {
@@ -417,7 +411,8 @@ fn read_arrays(
             } else {
                 let expected = &graph.nodes[*node as usize].outputs[0].shape;
                 let shape = fit(sample.shape(), expected).expect("compared before");
-                sample.reshape(&shape).expect("a view of it")
+                let sample = sample.reshape(&shape).expect("a view of it");
+                widen::widened(sample, graph.nodes[*node as usize].outputs[0].dtype)
             });
         }
         spool.push(&inputs)?;
