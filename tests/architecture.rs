@@ -95,6 +95,7 @@ const QUANTIZE: &[&str] = &[
     "calibrate",
     "lower",
     "layer_error",
+    "output_error",
     "mixed_precision",
     "arena",
     "integer_io",

@@ -138,7 +138,6 @@ fn calibration_data_without_a_range_are_refused() {
     let mut broken = values[..2 * elements].to_vec();
     broken[7] = f32::NAN;
     let cases = [
-        (written("one.npz", 1, values[..elements].to_vec()), "one calibration sample"),
         (written("zeros.npz", 4, vec![0.0; 4 * elements]), "which gives no value range"),
         (written("nan.npz", 2, broken), "NaN"),
     ];
@@ -148,6 +147,9 @@ fn calibration_data_without_a_range_are_refused() {
         assert!(refused.stderr.contains(expected), "{expected}: {}", refused.stderr);
         assert!(!bundle.exists());
     }
+    let one = convert(&bundle, &written("one.npz", 1, values[..elements].to_vec()), &[]);
+    assert_eq!(one.code, 0, "{}", one.stderr);
+    assert!(one.stderr.contains("few calibration samples (1)"), "{}", one.stderr);
     let nearest = ["--rounding", "nearest", "--sparsity", "2:4"];
     let unfit = convert(&bundle, &file(CALIBRATION), &nearest);
     assert_eq!(unfit.code, 2);

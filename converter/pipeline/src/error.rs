@@ -180,6 +180,22 @@ pub enum Error {
         /// The source of the samples: `random`, or a file name.
         source_name: String,
     },
+    /// The finished bundle cannot be run.
+    #[error(
+        "nothing was written: the bundle cannot be run: {0}; please report this with the model"
+    )]
+    Session(#[source] hardtack::Error),
+    /// The finished bundle does not reproduce its own test vectors.
+    #[error(
+        "nothing was written: the bundle does not reproduce its own test vectors (output \
+         {output:?} differs by {difference:.3e}); please report this with the model"
+    )]
+    TestVectors {
+        /// The name of the output.
+        output: String,
+        /// The largest difference of an element.
+        difference: f64,
+    },
     /// The bundle cannot be compressed.
     #[error("the bundle cannot be compressed: {0}")]
     Transport(#[from] hardtack_transport::PackError),

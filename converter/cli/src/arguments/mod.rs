@@ -345,7 +345,7 @@ mod tests {
             "Output: output transport report name model-version",
             "Target: target arena-limit integer-io",
             "Quantization: int8 dynamic weights float ranges equalize rounding weight-bits palette \
-             keep-float int16 max-error",
+             keep-float int16 max-error strict-int8",
             "Pruning: prune-channels dense sparsity",
             "Evaluation: evaluate frontier",
             "Gates: max-size max-transport max-arena max-drop max-latency gates",
@@ -355,7 +355,8 @@ mod tests {
         let expected = [
             "Options: threshold",
             "Input: input calibrate samples pre set",
-            "Quantization: ranges equalize rounding weight-bits palette keep-float int16 max-error",
+            "Quantization: ranges equalize rounding weight-bits palette keep-float int16 max-error \
+             strict-int8",
             "Pruning: sparsity",
             "Limits: max-memory max-time",
         ];

@@ -11,8 +11,8 @@ use super::percent;
 pub struct Quantize {
     /// Choose activation ranges by METHOD, such as min-max.
     ///
-    /// METHOD is min-max, moving-average, percentile, entropy, mse or auto. auto chooses for each
-    /// tensor the method with the smallest error.
+    /// METHOD is min-max, moving-average, percentile, entropy, mse or auto. auto clips only values
+    /// that do not change a result.
     #[arg(long, value_name = "METHOD", default_value = "auto", value_parser = method)]
     pub ranges: RangeMethod,
     /// Scale the channels of activations to similar ranges by HOW: auto or off.
@@ -60,10 +60,15 @@ pub struct Quantize {
     /// Use 16 bits or float where needed to limit the output error to PERCENT, such as 1%, or auto.
     ///
     /// The error is the RMS difference from the float model, divided by the RMS of its outputs, on
-    /// the calibration data. Layers that remove the most error for their time are chosen first.
-    /// auto tries smaller and smaller errors until the accuracy passes --max-drop.
+    /// the calibration data. Layers that remove the most error for their work are chosen first.
+    /// auto tries smaller and smaller errors until the accuracy passes --max-drop. The default is
+    /// 10% for outputs that are one vector, such as class scores, and 4% for outputs with many
+    /// places, such as boxes or masks. 100% accepts any error.
     #[arg(long, value_name = "PERCENT|auto", value_parser = max_error)]
     pub max_error: Option<MaxError>,
+    /// Fail if INT8 alone is too inaccurate, instead of using 16 bits or float.
+    #[arg(long, conflicts_with = "max_error")]
+    pub strict_int8: bool,
 }
 
 impl Quantize {
@@ -85,6 +90,7 @@ impl Quantize {
                 Some(MaxError::Part(part)) => Some(part),
                 Some(MaxError::Auto) | None => None,
             },
+            strict_int8: self.strict_int8,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use hardtack::{Bundle, Limits, Session, SessionOptions, golden};
 use hardtack_bundle::graph::Graph;
 use hardtack_bundle::{DType, Sealed};
 
@@ -96,6 +97,7 @@ impl Conversion<'_> {
             let path = path.to_path_buf();
             move |source| Error::Write { path, source }
         };
+        verify(bundle)?;
         let mut file = AtomicFile::new(output)?;
         bundle.write(|piece| file.write_all(piece)).map_err(failed(output))?;
         let mut transport_bytes = None;
@@ -126,5 +128,19 @@ impl Conversion<'_> {
             arena_bytes: self.arena_bytes,
             warnings: self.warnings,
         })
+    }
+}
+
+/// Checks that the bundle reproduces its own test vectors, as `hardtack verify` does.
+fn verify(bundle: &Sealed<'_>) -> Result<(), Error> {
+    let bundle = Bundle::from_bytes(bundle.to_bytes()).map_err(Error::Session)?;
+    let options = SessionOptions { limits: Limits::NONE, ..SessionOptions::default() };
+    let mut session = Session::with_options(&bundle, options).map_err(Error::Session)?;
+    let report = golden::check(&bundle, &mut session).map_err(Error::Session)?;
+    match report.outputs.iter().find(|output| !output.holds) {
+        Some(wrong) => {
+            Err(Error::TestVectors { output: wrong.name.clone(), difference: wrong.difference })
+        }
+        None => Ok(()),
     }
 }

@@ -27,6 +27,8 @@ use crate::{fold, guard, prune};
 
 /// The number of samples on which the outputs of stages are compared.
 const COMPARED_SAMPLES: usize = 4;
+/// Fewer calibration samples than this cause a warning.
+const FEW_SAMPLES: usize = 4;
 /// A stage may change outputs by at most this multiple of the measured rounding noise.
 const NOISE_MULTIPLE: f64 = 4.0;
 
@@ -179,6 +181,13 @@ impl<'a> Conversion<'a> {
         };
         if self.options.int8 {
             samples.check_calibration()?;
+            let count = samples.inputs.count();
+            if count < FEW_SAMPLES {
+                self.warnings.push(format!(
+                    "the value ranges come from few calibration samples ({count}), so other inputs \
+                     may exceed them; give 100 or more"
+                ));
+            }
         }
         self.expected = parity::outputs(original, &compared_samples(&samples))?;
         Ok(samples)

@@ -88,9 +88,8 @@ impl Conversion<'_> {
         let progress = &mut *self.progress;
         let mut step = |done, of| progress.step(done, of);
         let (real, settings) = (samples.are_user_data(), &self.options.quantize);
-        let model = model.into_model()?;
         let mut quantized =
-            quantize::quantize(model, &*samples.inputs, &measured, real, settings, &mut step)?;
+            quantize::quantize(&model, &*samples.inputs, &measured, real, settings, &mut step)?;
         let (programs, packing) = (&mut quantized.model.programs, self.options.packing);
         if let Some(limit) = self.options.arena_limit {
             quantize::arena::limit(programs, packing, limit).map_err(|least| {

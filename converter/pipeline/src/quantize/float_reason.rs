@@ -33,6 +33,8 @@ pub(crate) enum FloatReason {
     NoLayer,
     #[error("only float operations read it")]
     NoReader,
+    #[error("a float operation computes its input")]
+    FloatInput,
     #[error("it has several outputs")]
     SeveralOutputs,
     #[error("it has no batch dimension")]
@@ -162,7 +164,7 @@ pub(crate) enum FloatReason {
 impl FloatReason {
     /// Returns whether the node stays in float only because other nodes do.
     pub(super) fn follows_others(&self) -> bool {
-        matches!(self, FloatReason::NoLayer | FloatReason::NoReader)
+        matches!(self, FloatReason::NoLayer | FloatReason::NoReader | FloatReason::FloatInput)
     }
 }
 
@@ -171,6 +173,9 @@ impl FloatReason {
 pub(crate) enum Int16Reason {
     #[error("requested by --int16")]
     Requested,
+    /// The search for a mix of number formats tries int16.
+    #[error("tried in the search for an error budget")]
+    Tried,
     /// The search for a mix of number formats within an error budget chose int16.
     #[error("{0}")]
     ErrorBudget(FormatChoice),
@@ -183,12 +188,10 @@ pub(crate) struct FormatChoice {
     pub int8_error: f64,
     /// The error with only this layer in int16, if it was measured.
     pub int16_error: Option<f64>,
-    /// The seconds that int8 saves in this layer.
-    pub saved_seconds: f64,
-    /// The error and the seconds per inference of the chosen mix.
-    pub mix: (f64, f64),
-    /// The same with all layers in int8.
-    pub int8: (f64, f64),
+    /// The error of the chosen mix.
+    pub mix: f64,
+    /// The error with all layers in int8.
+    pub int8: f64,
 }
 
 impl fmt::Display for FormatChoice {
@@ -196,15 +199,12 @@ impl fmt::Display for FormatChoice {
         let percent = |error: f64| format!("{:.2} %", 100.0 * error);
         write!(
             f,
-            "int8 in this layer alone causes an output error of {}{} and saves {:.0} µs per run; \
-             the chosen mix has an error of {} at {:.0} µs per run, instead of {} at {:.0} µs",
+            "int8 in this layer alone causes an output error of {}{}; the chosen mix has an error of \
+             {} instead of {}",
             percent(self.int8_error),
             self.int16_error.map_or(String::new(), |error| format!(" (int16: {})", percent(error))),
-            1e6 * self.saved_seconds.max(0.0),
-            percent(self.mix.0),
-            1e6 * self.mix.1,
-            percent(self.int8.0),
-            1e6 * self.int8.1,
+            percent(self.mix),
+            percent(self.int8),
         )
     }
 }

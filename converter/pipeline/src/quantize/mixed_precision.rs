@@ -1,10 +1,8 @@
 //! Mixed precision: chooses which layers use int16 activations or stay in float to meet an error
-//! budget, by measured error and run time.
+//! budget, by the measured error of the outputs and the work of the layers.
 
-use std::time::Instant;
+use std::collections::HashMap;
 
-use hardtack::Tensor;
-use hardtack::float::{FloatModel, FloatPlan};
 use hardtack::internal::Model;
 use hardtack_bundle::graph::{Operator, ValueId};
 
@@ -12,25 +10,18 @@ use super::calibrate::Calibration;
 use super::float_reason::{FloatReason, FormatChoice, Int16Reason};
 use super::function;
 use super::lower::assemble;
+use super::output_error::{OutputError, Reference};
 use super::partition::{self, FloatReasons, Int16Nodes};
+use super::weights::linear::Linear;
 use crate::error::Error;
-use crate::samples::{First, SampleSource, each};
+use crate::graph::constants::variable_inputs;
+use crate::graph::first_output;
+use crate::graph::shape::sample_shape;
 
-/// The number of samples on which error and time are measured.
-const MEASURED: usize = 4;
-/// The number of inferences per sample, of which the fastest counts.
-const RUNS: usize = 2;
 /// The number of layers that are tried in a cheaper form again after the search.
 const GIVEN_BACK: usize = 24;
-
-/// The measured error and time of a mix.
-#[derive(Clone, Copy, Debug)]
-struct Measured {
-    /// The error of the worst output: the RMS difference divided by the RMS of the float output.
-    error: f64,
-    /// Seconds per inference.
-    seconds: f64,
-}
+/// The work of an element of a layer's output, in MACs.
+const PER_ELEMENT: f64 = 16.0;
 
 /// The number format of a layer and the element-wise ops that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,16 +32,21 @@ enum NumberFormat {
     Float,
 }
 
-/// The measurements with one layer quantized and all others in float.
+/// The error with one layer quantized and all others more precise: in int16 if that meets the
+/// limits everywhere, and in float otherwise.
 struct LayerAlone {
     /// The layer in int8.
-    int8: Measured,
+    int8: OutputError,
     /// The layer in int16; `None` if int16 everywhere meets the budget.
-    int16: Option<Measured>,
+    int16: Option<OutputError>,
 }
 
-/// Moves layers to int16, and to float where that is not enough, until the error is at most
-/// `budget`. Records the reason for each.
+/// The factor by which the error may exceed that of int16 everywhere, where this exceeds the aim.
+const NEAR: f64 = 1.05;
+
+/// Moves layers to int16 until the outputs are as accurate as the reference asks for, or nearly as
+/// accurate as int16 makes them. Moves layers to float until no output exceeds its limit. Records
+/// the reason for each.
 ///
 /// # Errors
 /// Returns an error if the model cannot be run, or no mix meets the budget.
@@ -58,60 +54,105 @@ pub(super) fn search(
     model: &Model,
     calibration: &Calibration,
     (int16, float_reasons): (&mut Int16Nodes, &mut FloatReasons),
-    samples: &dyn SampleSource,
-    budget: f64,
+    reference: &mut Reference<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), Error> {
-    let samples = &First(samples, MEASURED);
-    let mut search = Search { model, calibration, samples, float: Vec::new() };
-    let (outputs, float_seconds) = search.run(model)?;
-    search.float = outputs;
-    let integer = search.measure(int16, float_reasons, [].into_iter())?;
-    if integer.error <= budget {
+    let search = Search { model, calibration };
+    let integer = reference.compare(&search.mixed(int16, float_reasons, [].into_iter()))?;
+    if integer.excess <= 1.0 {
         return Ok(());
     }
     let groups = groups(model, float_reasons);
-    let measure = |formats: &[NumberFormat]| {
-        let nodes = groups.iter().map(Vec::as_slice);
-        search.measure(int16, float_reasons, nodes.zip(formats.iter().copied()))
+    let work: Vec<f64> = groups.iter().map(|group| work(model, group.float[0])).collect();
+    let mixed = |formats: &[NumberFormat]| {
+        search.mixed(int16, float_reasons, groups.iter().zip(formats.iter().copied()))
     };
-    let int16_exceeds = measure(&vec![NumberFormat::Int16; groups.len()])?.error > budget;
-    let alones = alones(groups.len(), int16_exceeds, &measure, progress)?;
-    let orders = Orders::of(&alones, float_seconds);
-    let (formats, reached) = fitted(&orders, int16_exceeds, budget, &measure)?;
-    for ((nodes, alone), format) in groups.iter().zip(&alones).zip(formats) {
+    let int16_everywhere = mixed(&vec![NumberFormat::Int16; groups.len()]);
+    let error = reference.compare(&int16_everywhere)?;
+    drop(int16_everywhere);
+    let int16_exceeds = error.exceeds_limit;
+    if error.excess > 1.0 {
+        reference.relax(if int16_exceeds { f64::INFINITY } else { NEAR * error.excess });
+    }
+    let measure = |formats: &[NumberFormat]| reference.compare(&mixed(formats));
+    let sketch = |formats: &[NumberFormat]| reference.sketch(&mixed(formats));
+    let alones = alones(groups.len(), int16_exceeds, &sketch, progress)?;
+    let orders = Orders::of(&alones, &work);
+    let (formats, reached) = fitted(&orders, int16_exceeds, &measure)?;
+    for ((group, alone), format) in groups.iter().zip(&alones).zip(formats) {
         let choice = FormatChoice {
-            int8_error: alone.int8.error,
-            int16_error: alone.int16.map(|int16| int16.error),
-            saved_seconds: float_seconds - alone.int8.seconds,
-            mix: (reached.error, reached.seconds),
-            int8: (integer.error, integer.seconds),
+            int8_error: alone.int8.relative,
+            int16_error: alone.int16.map(|int16| int16.relative),
+            mix: reached.relative,
+            int8: integer.relative,
         };
-        for node in nodes {
-            match format {
-                NumberFormat::Int8 => {}
-                NumberFormat::Int16 => drop(int16.insert(*node, Int16Reason::ErrorBudget(choice))),
-                NumberFormat::Float => {
-                    drop(float_reasons.insert(*node, FloatReason::ErrorBudget(choice)))
-                }
-            };
+        match format {
+            NumberFormat::Int8 => {}
+            NumberFormat::Int16 => {
+                let nodes = group.int16.iter();
+                int16.extend(nodes.map(|node| (*node, Int16Reason::ErrorBudget(choice))));
+            }
+            NumberFormat::Float => {
+                let nodes = group.float.iter();
+                float_reasons.extend(nodes.map(|node| (*node, FloatReason::ErrorBudget(choice))));
+            }
         }
     }
     Ok(())
 }
 
-/// Returns each layer of the partitions with the element-wise ops that follow it.
-fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Vec<usize>> {
-    let layer = |index: &usize| {
-        matches!(model.graph.nodes[*index].operator, Operator::Conv(_) | Operator::Einsum(_))
+/// Returns the work of a layer in MACs. Estimated, so that the choice does not depend on the
+/// machine that converts.
+fn work(model: &Model, layer: usize) -> f64 {
+    let output = sample_shape(model.graph.fact(first_output(layer))).unwrap_or_default();
+    let output = output.iter().product::<usize>() as f64;
+    let taps = match Linear::of(model, layer) {
+        Ok(linear) => linear.weights.depth as f64,
+        Err(_) => 0.0,
     };
+    output * (taps + PER_ELEMENT)
+}
+
+/// A layer whose number format is chosen, and the nodes that share it.
+struct Group {
+    /// The layer and the element-wise ops that follow it: these stay in float together.
+    float: Vec<usize>,
+    /// These and all other arithmetic up to the next layers: int16 is lost at the first node that
+    /// does not keep it.
+    int16: Vec<usize>,
+}
+
+/// Returns the layers of the partitions with the nodes that share their format.
+fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    // The groups of the layers whose results reach each node without another layer between.
+    let mut reached: HashMap<usize, Vec<usize>> = HashMap::new();
     let partitions = partition::partitions(model, float_reasons);
-    let layers = partitions.iter().flat_map(|partition| partition.nodes.clone()).filter(layer);
-    layers.map(|layer| with_followers(model, layer)).collect()
+    let mut nodes: Vec<usize> = partitions.into_iter().flat_map(|p| p.nodes).collect();
+    nodes.sort_unstable();
+    for node in nodes {
+        if matches!(model.graph.nodes[node].operator, Operator::Conv(_) | Operator::Einsum(_)) {
+            reached.insert(node, vec![groups.len()]);
+            let float = with_followers(model, node);
+            groups.push(Group { int16: vec![node], float });
+            continue;
+        }
+        let inputs = variable_inputs(model, node);
+        let mut own: Vec<usize> = inputs
+            .filter_map(|input| reached.get(&(input.node as usize)))
+            .flatten()
+            .copied()
+            .collect();
+        own.sort_unstable();
+        own.dedup();
+        own.iter().for_each(|group| groups[*group].int16.push(node));
+        reached.insert(node, own);
+    }
+    groups
 }
 
 /// Measures mixes with a number format for each layer.
-type Measure<'m> = dyn Fn(&[NumberFormat]) -> Result<Measured, Error> + 'm;
+type Measure<'m> = dyn Fn(&[NumberFormat]) -> Result<OutputError, Error> + 'm;
 
 /// Measures each layer alone in int8, and in int16 if that does not meet the budget everywhere.
 fn alones(
@@ -120,8 +161,9 @@ fn alones(
     measure: &Measure<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<LayerAlone>, Error> {
+    let others = if int16_exceeds { NumberFormat::Float } else { NumberFormat::Int16 };
     let alone = |layer: usize, format: NumberFormat| {
-        let mut formats = vec![NumberFormat::Float; count];
+        let mut formats = vec![others; count];
         formats[layer] = format;
         measure(&formats)
     };
@@ -144,21 +186,21 @@ struct Orders {
 }
 
 impl Orders {
-    fn of(alones: &[LayerAlone], float_seconds: f64) -> Orders {
-        // Errors of layers are nearly independent, so their squares add up. A layer alone often
-        // saves no time, because its values are converted before and after it; next to others it
-        // does.
-        let usual = float_seconds / alones.len().max(1) as f64;
-        let worth =
-            |alone: &Measured| alone.error.powi(2) / (float_seconds - alone.seconds).max(usual);
-        let first = |of: &dyn Fn(&LayerAlone) -> f64| {
+    fn of(alones: &[LayerAlone], work: &[f64]) -> Orders {
+        // Errors of layers are nearly independent, so their squares add up.
+        let first = |error: &dyn Fn(&LayerAlone) -> OutputError| {
+            let worth: Vec<f64> = alones
+                .iter()
+                .zip(work)
+                .map(|(alone, work)| error(alone).excess.powi(2) / work.max(1.0))
+                .collect();
             let mut order: Vec<usize> = (0..alones.len()).collect();
-            order.sort_by(|a, b| of(&alones[*b]).total_cmp(&of(&alones[*a])));
+            order.sort_by(|a, b| worth[*b].total_cmp(&worth[*a]));
             order
         };
         Orders {
-            float: first(&|alone| worth(alone.int16.as_ref().unwrap_or(&alone.int8))),
-            int16: first(&|alone| worth(&alone.int8)),
+            float: first(&|alone| alone.int16.unwrap_or(alone.int8)),
+            int16: first(&|alone| alone.int8),
         }
     }
 
@@ -178,23 +220,22 @@ impl Orders {
 fn fitted(
     orders: &Orders,
     int16_exceeds: bool,
-    budget: f64,
     measure: &Measure<'_>,
-) -> Result<(Vec<NumberFormat>, Measured), Error> {
+) -> Result<(Vec<NumberFormat>, OutputError), Error> {
     let count = orders.float.len();
     let float = match int16_exceeds {
-        true => fewest(0..count, budget, |float| measure(&orders.mix(float, count)))?,
+        true => fewest(0..count, |float| measure(&orders.mix(float, count)))?,
         false => 0,
     };
-    let int16 = fewest(0..count - float, budget, |int16| measure(&orders.mix(float, int16)))?;
+    let int16 = fewest(0..count - float, |int16| measure(&orders.mix(float, int16)))?;
     let mut formats = orders.mix(float, int16);
     let mut reached = measure(&formats)?;
-    if reached.error > budget {
+    if reached.excess > 1.0 {
         return Err(Error::Options(format!(
             "--max-error {:.2} %: the error is still {:.2} % with all layers in float; \
              allow a larger error",
-            100.0 * budget,
-            100.0 * reached.error
+            100.0 * reached.relative / reached.excess,
+            100.0 * reached.relative
         )));
     }
     // The last layers of each order need their format least.
@@ -209,7 +250,7 @@ fn fitted(
         for format in cheaper {
             let kept = std::mem::replace(&mut formats[layer], *format);
             let measured = measure(&formats)?;
-            if measured.error <= budget {
+            if measured.excess <= 1.0 {
                 reached = measured;
                 break;
             }
@@ -222,13 +263,12 @@ fn fitted(
 /// Returns the smallest number that meets the budget, or the end of the range if none does.
 fn fewest(
     numbers: std::ops::Range<usize>,
-    budget: f64,
-    measure: impl Fn(usize) -> Result<Measured, Error>,
+    measure: impl Fn(usize) -> Result<OutputError, Error>,
 ) -> Result<usize, Error> {
     let (mut least, mut enough) = (numbers.start, numbers.end);
     while least < enough {
         let middle = usize::midpoint(least, enough);
-        match measure(middle)?.error <= budget {
+        match measure(middle)?.excess <= 1.0 {
             true => enough = middle,
             false => least = middle + 1,
         }
@@ -242,85 +282,33 @@ pub(super) fn with_followers(model: &Model, layer: usize) -> Vec<usize> {
     std::iter::once(layer).chain(function::of(model, value)).collect()
 }
 
-/// Measures mixes of one model.
+/// Makes mixes of one model.
 struct Search<'a> {
     model: &'a Model,
     calibration: &'a Calibration,
-    samples: &'a dyn SampleSource,
-    /// The outputs of the float model on each sample.
-    float: Vec<Vec<Tensor>>,
 }
 
 impl Search<'_> {
-    /// Measures the mix in which these nodes have other forms than chosen so far.
-    fn measure<'n>(
+    /// Returns the mix in which these nodes have other forms than chosen so far.
+    fn mixed<'n>(
         &self,
         int16: &Int16Nodes,
         float_reasons: &FloatReasons,
-        formats: impl Iterator<Item = (&'n [usize], NumberFormat)>,
-    ) -> Result<Measured, Error> {
+        formats: impl Iterator<Item = (&'n Group, NumberFormat)>,
+    ) -> Model {
         let (mut int16, mut float_reasons) = (int16.clone(), float_reasons.clone());
-        for (nodes, format) in formats {
-            let nodes = nodes.iter().copied();
+        for (group, format) in formats {
             match format {
                 NumberFormat::Int8 => {}
                 NumberFormat::Int16 => {
-                    int16.extend(nodes.map(|node| (node, Int16Reason::Requested)))
+                    int16.extend(group.int16.iter().map(|node| (*node, Int16Reason::Tried)));
                 }
                 NumberFormat::Float => {
-                    float_reasons.extend(nodes.map(|node| (node, FloatReason::KeepFloat)))
+                    let nodes = group.float.iter();
+                    float_reasons.extend(nodes.map(|node| (*node, FloatReason::KeepFloat)));
                 }
             }
         }
-        let (partitions, lowered) =
-            assemble::lower(self.model, self.calibration, &int16, &mut float_reasons);
-        let mixed = assemble::assemble(self.model.clone(), &partitions, lowered);
-        let (outputs, seconds) = self.run(&mixed)?;
-        Ok(Measured { error: relative_error(&self.float, &outputs), seconds })
+        assemble::quantized(self.model, self.calibration, &int16, &mut float_reasons)
     }
-
-    /// Returns the outputs on each sample and the average seconds per inference.
-    fn run(&self, model: &Model) -> Result<(Vec<Vec<Tensor>>, f64), Error> {
-        let loaded = FloatModel::load(model, false)?;
-        let (mut all, mut seconds) = (Vec::new(), 0.0);
-        let mut planned: Option<FloatPlan> = None;
-        for sample in each(self.samples) {
-            let sample = sample?;
-            let shapes: Vec<&[usize]> = sample.iter().map(Tensor::shape).collect();
-            let plan = planned.take().filter(|plan| plan.input_shapes() == shapes);
-            let plan = planned.insert(match plan {
-                Some(plan) => plan,
-                None => loaded.plan(&shapes)?,
-            });
-            let inputs: Vec<&Tensor> = sample.iter().collect();
-            let mut fastest = f64::INFINITY;
-            let mut outputs = Vec::new();
-            for _ in 0..RUNS {
-                plan.reset()?;
-                let began = Instant::now();
-                outputs = plan.run(&inputs)?;
-                fastest = fastest.min(began.elapsed().as_secs_f64());
-            }
-            all.push(outputs);
-            seconds += fastest / self.samples.count() as f64;
-        }
-        Ok((all, seconds))
-    }
-}
-
-/// Returns the error of the worst output over all samples: the RMS difference divided by the RMS
-/// of the original.
-pub(super) fn relative_error(original: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
-    let outputs = original.first().map_or(0, Vec::len);
-    let of = |output: usize| {
-        let (mut signal, mut noise) = (0.0, 0.0);
-        for (a, b) in original.iter().zip(other) {
-            for (a, b) in a[output].to_f32().iter().zip(b[output].to_f32()) {
-                signal += f64::from(*a).powi(2);
-                noise += f64::from(*a - b).powi(2);
-            }
-        }
-        (noise / signal.max(f64::MIN_POSITIVE)).sqrt()
-    };
-    (0..outputs).map(of).fold(0.0, f64::max)
 }

@@ -17,6 +17,7 @@ mod layer_error;
 mod lower;
 mod mixed_precision;
 mod operators;
+mod output_error;
 mod partition;
 pub(crate) mod rounding;
 mod scale;
@@ -25,21 +26,26 @@ mod statistics;
 mod tests;
 mod weights;
 
+use std::collections::HashMap;
+
 use hardtack::internal::Model;
 use hardtack_bundle::graph::{Operator, ValueId};
 
 use self::calibrate::Calibration;
+use self::calibrate::range::ChosenRange;
 use self::equalize::Parts;
 use self::float_reason::{FloatReason, Int16Reason};
 use self::lower::assemble;
-use self::partition::{FloatReasons, Int16Nodes};
+use self::output_error::{OutputError, Reference};
+use self::partition::{FloatReasons, Int16Nodes, Partition};
+use self::statistics::histogram::Histogram;
 use crate::activations::Observer;
 use crate::error::Error;
 use crate::graph::constants::variable_inputs;
 use crate::graph::rewriter::Rewriter;
 use crate::graph::summary::graph_summary;
-use crate::offloaded_model::{ModelSource as _, OffloadedModel};
-use crate::options::quantize::{Equalize, Int16, QuantizeOptions};
+use crate::offloaded_model::{ModelSource, OffloadedModel};
+use crate::options::quantize::{Equalize, Int16, QuantizeOptions, RangeMethod};
 use crate::report::{GraphNode, LayerReport};
 use crate::samples::SampleSource;
 
@@ -57,8 +63,18 @@ pub(crate) struct Quantized {
     pub left_in_float: Vec<NodeReason>,
     /// Layers with int16 activations, with the reason; empty where all nodes use int16.
     pub int16: Vec<NodeReason>,
-    /// Warnings about the calibration and the weights.
+    /// Warnings about the calibration, the weights and the accuracy.
     pub warnings: Vec<String>,
+    /// The error of the outputs over calibration data, if there are any.
+    pub error: Option<OutputError>,
+}
+
+impl Quantized {
+    /// Returns the number of layers that the error budget keeps in float.
+    fn layers_in_float(&self) -> usize {
+        let layer = |left: &&NodeReason| ["Conv", "Einsum"].contains(&left.operator.as_str());
+        self.left_in_float.iter().filter(layer).count()
+    }
 }
 
 /// A node and the reason for its number format.
@@ -74,14 +90,17 @@ pub(crate) struct NodeReason {
 /// Quantizes a model and measures the error of each layer on the samples `measured`.
 ///
 /// With `calibration`, scales that the model does not define come from its activations on
-/// `samples`. Without it, nodes that would need such a scale stay in float. `progress` is called
-/// with the number of completed steps and their total.
+/// `samples`. Without it, nodes that would need such a scale stay in float. If the outputs of the
+/// INT8 model differ too much from the float model's on `samples`, the layers that cause most of
+/// the difference use 16-bit activations or stay in float. `progress` is called with the number of
+/// completed steps and their total.
 ///
 /// # Errors
 /// Returns an error if settings conflict or name a missing node, if the model cannot be run on a
-/// sample, or if its values are not finite.
+/// sample, if its values are not finite, or if INT8 alone is too inaccurate and the settings do not
+/// allow anything else.
 pub(crate) fn quantize(
-    model: Model,
+    source: &dyn ModelSource,
     samples: &dyn SampleSource,
     measured: &dyn SampleSource,
     calibration: bool,
@@ -89,76 +108,243 @@ pub(crate) fn quantize(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized, Error> {
     settings.check()?;
-    let mut rewriter = Rewriter::new(model);
-    fuse::fuse(&mut rewriter);
-    let (mut model, mut parts) = (rewriter.finish(), Parts::new());
-    if calibration && settings.equalize == Equalize::Auto {
-        let placement = match settings.may_use_int16() {
+    let mut run =
+        Run { samples, measured, calibration, settings, mixed: settings.max_error.is_some() };
+    let first = run.quantize(source.load()?, progress)?;
+    let exceeds = |error: &OutputError| !run.mixed && error.excess > 1.0;
+    let Some(error) = first.error.filter(exceeds) else {
+        return Ok(first);
+    };
+    let departs = departing(&first.layers, error.relative / error.excess);
+    let problem = format!(
+        "INT8 alone changes the outputs by {:.1} % (RMS, {:.1} dB) on the calibration data{}",
+        100.0 * error.relative,
+        -20.0 * error.relative.log10(),
+        match departs {
+            Some(layer) => format!(
+                "; the first layer that departs is {:?} with {:.1} dB",
+                layer.name, layer.sqnr_db
+            ),
+            None => String::new(),
+        },
+    );
+    if settings.strict_int8 {
+        return Err(Error::Options(format!(
+            "{problem}; omit --strict-int8 to use 16 bits or float where needed, or accept the \
+             error with --max-error 100%"
+        )));
+    }
+    // 16 bits cannot bring back what the user takes from the weights.
+    if settings.sparsity.is_some() || settings.palette.is_some() {
+        let mut first = first;
+        first.warnings.push(format!("{problem}; keep more of the weights if that is too much"));
+        return Ok(first);
+    }
+    drop(first);
+    run.mixed = true;
+    let mut repaired = run.quantize(source.load()?, progress)?;
+    let after = repaired.error.map_or(0.0, |error| error.relative);
+    repaired.warnings.push(format!(
+        "{problem}; with 16 bits in {} layers and {} layers in float it is {:.1} %. --max-error \
+         sets another limit",
+        repaired.int16.len(),
+        repaired.layers_in_float(),
+        100.0 * after,
+    ));
+    Ok(repaired)
+}
+
+/// Returns the first layer whose relative error exceeds `limit`.
+fn departing(layers: &[LayerReport], limit: f64) -> Option<&LayerReport> {
+    layers.iter().find(|layer| layer.sqnr_db < -20.0 * limit.log10())
+}
+
+/// One quantization of a model.
+struct Run<'a> {
+    samples: &'a dyn SampleSource,
+    measured: &'a dyn SampleSource,
+    calibration: bool,
+    settings: &'a QuantizeOptions,
+    /// Whether layers may use int16 or stay in float to make the outputs more accurate.
+    mixed: bool,
+}
+
+impl Run<'_> {
+    fn quantize(
+        &self,
+        model: Model,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Quantized, Error> {
+        let Run { samples, measured, settings, .. } = *self;
+        let (model, parts) = self.equalized(model, progress)?;
+        let mut float_reasons = kept(&model, &parts, &settings.keep_float)?;
+        let mut int16 = int16_nodes(&model, &parts, &settings.int16)?;
+        let partitions = partition::partitions(&model, &mut float_reasons);
+        let within = partitions.iter().flat_map(|partition| &partition.nodes);
+        let values = within.flat_map(|index| {
+            let made = ValueId { node: *index as u32, output: 0 };
+            variable_inputs(&model, *index).chain([made])
+        });
+        let values: Vec<ValueId> = values.collect();
+        weights::finite(
+            &model,
+            partitions.iter().flat_map(|partition| partition.nodes.iter().copied()),
+        )?;
+        let mut reference = match self.calibration && !partitions.is_empty() {
+            true => Some(Reference::new(&model, samples, settings.max_error)?),
+            false => None,
+        };
+        let offloaded = OffloadedModel::new(model)?;
+        let mut observer = Observer::new(&offloaded, values);
+        let choice = RangeChoice { int16: &int16, float_reasons: &float_reasons };
+        let (mut calibration, warning) = match self.calibration {
+            true => {
+                let of = (&offloaded, &partitions[..]);
+                self.calibrated(of, &mut observer, &choice, reference.as_ref(), progress)?
+            }
+            false => Default::default(),
+        };
+        let mut warnings: Vec<String> = warning.into_iter().collect();
+        let model = offloaded.load()?;
+        if let Some(reference) = reference.as_mut().filter(|_| self.mixed) {
+            let forms = (&mut int16, &mut float_reasons);
+            mixed_precision::search(&model, &calibration, forms, reference, progress)?;
+        }
+
+        let (partitions, lowered) =
+            assemble::lower(&model, &calibration, &int16, &mut float_reasons);
+        let graph = graph_summary(&model, |index| {
+            partitions.iter().position(|partition| partition.nodes.contains(&index))
+        });
+        let left_in_float = left_in_float(&model, &float_reasons);
+        let int16 = match settings.int16 {
+            Int16::All => Vec::new(),
+            Int16::Nodes(_) => int16_layers(&model, &int16),
+        };
+        let within = partitions.iter().flat_map(|partition| &partition.nodes);
+        let (rounded_weights, warning) = wide_weights(&model, within);
+        warnings.extend(warning);
+        drop(model);
+        calibration.weights.clear();
+        let layers =
+            layer_error::measure(&offloaded, &lowered, &calibration, &mut observer, measured)?;
+        drop((calibration, observer));
+        let model = assemble::assemble(offloaded.load()?, &partitions, lowered);
+        let error = reference.map(|reference| reference.compare(&model)).transpose()?;
+        Ok(Quantized {
+            model,
+            layers,
+            graph,
+            rounded_weights,
+            left_in_float,
+            int16,
+            warnings,
+            error,
+        })
+    }
+}
+
+impl Run<'_> {
+    fn may_use_int16(&self) -> bool {
+        self.mixed || self.settings.int16 != Int16::default()
+    }
+
+    /// Fuses and equalizes a model. Also returns the parts of split layers.
+    fn equalized(
+        &self,
+        model: Model,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(Model, Parts), Error> {
+        let mut rewriter = Rewriter::new(model);
+        fuse::fuse(&mut rewriter);
+        let model = rewriter.finish();
+        if !self.calibration || self.settings.equalize == Equalize::Off {
+            return Ok((model, Parts::new()));
+        }
+        let placement = match self.may_use_int16() {
             true => equalize::flow::FactorPlacement::AfterGate,
             false => equalize::flow::FactorPlacement::BeforeGate,
         };
-        (model, parts) = equalize::equalize(model, samples, placement, progress)?;
+        equalize::equalize(model, self.samples, placement, progress)
     }
 
-    let mut float_reasons = kept(&model, &parts, &settings.keep_float)?;
-    let mut int16 = int16_nodes(&model, &parts, &settings.int16)?;
-    let partitions = partition::partitions(&model, &mut float_reasons);
-    let within = partitions.iter().flat_map(|partition| &partition.nodes);
-    let values = within.flat_map(|index| {
-        let made = ValueId { node: *index as u32, output: 0 };
-        variable_inputs(&model, *index).chain([made])
-    });
-    let values: Vec<ValueId> = values.collect();
-    weights::finite(
-        &model,
-        partitions.iter().flat_map(|partition| partition.nodes.iter().copied()),
-    )?;
-    let offloaded = OffloadedModel::new(model)?;
-    let mut observer = Observer::new(&offloaded, values);
-    let mut warnings = Vec::new();
-    let mut calibration = match calibration {
-        true => {
-            let statistics =
-                calibrate::statistics(&mut observer, offloaded.graph(), samples, progress)?;
-            observer.unload();
-            warnings.extend(statistics.warning(samples.count()));
-            let histograms = statistics.histograms;
-            Calibration::new(&offloaded, &partitions, histograms, samples, settings, progress)?
-        }
-        false => Calibration::default(),
-    };
-    let model = offloaded.load()?;
-    if let Some(budget) = settings.max_error {
-        let forms = (&mut int16, &mut float_reasons);
-        mixed_precision::search(&model, &calibration, forms, samples, budget, progress)?;
+    /// Measures activations and chooses ranges and weights. Also returns a warning about the data.
+    fn calibrated(
+        &self,
+        (model, partitions): (&OffloadedModel, &[Partition]),
+        observer: &mut Observer<'_>,
+        choice: &RangeChoice<'_>,
+        reference: Option<&Reference<'_>>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(Calibration, Option<String>), Error> {
+        let Run { samples, settings, .. } = *self;
+        let statistics = calibrate::statistics(observer, model.graph(), samples, progress)?;
+        observer.unload();
+        let warning = statistics.warning(samples.count());
+        let histograms = statistics.histograms;
+        let method = (settings.method, self.may_use_int16());
+        let ranges = choice.ranges(model, &histograms, method, reference)?;
+        let chosen = (histograms, ranges);
+        let calibration = Calibration::new(model, partitions, chosen, samples, settings, progress)?;
+        Ok((calibration, warning))
     }
+}
 
-    let (partitions, lowered) = assemble::lower(&model, &calibration, &int16, &mut float_reasons);
-    let graph = graph_summary(&model, |index| {
-        partitions.iter().position(|partition| partition.nodes.contains(&index))
-    });
-    let left_in_float = left_in_float(&model, &float_reasons);
-    let int16 = match settings.int16 {
-        Int16::All => Vec::new(),
-        Int16::Nodes(_) => int16_layers(&model, &int16),
-    };
-    let within = partitions.iter().flat_map(|partition| &partition.nodes);
-    let greatest: Vec<i32> = within.map(|index| weights::max_magnitude(&model, *index)).collect();
+/// Chooses the method of the activation ranges.
+struct RangeChoice<'a> {
+    int16: &'a Int16Nodes,
+    float_reasons: &'a FloatReasons,
+}
+
+impl RangeChoice<'_> {
+    /// Returns the ranges of `method`. For [`RangeMethod::Auto`], those with the more accurate
+    /// outputs of two: ranges that clip nothing that changes a result, and those with the least
+    /// squared error. Weights are rounded to nearest for this.
+    fn ranges(
+        &self,
+        model: &dyn ModelSource,
+        histograms: &HashMap<ValueId, Histogram>,
+        (method, may_use_int16): (RangeMethod, bool),
+        reference: Option<&Reference<'_>>,
+    ) -> Result<HashMap<ValueId, ChosenRange>, Error> {
+        let model = model.load()?;
+        let ranges = |method| calibrate::ranges(&model, histograms, method, may_use_int16);
+        let Some(reference) = reference.filter(|_| method == RangeMethod::Auto) else {
+            return Ok(ranges(method));
+        };
+        let judged = |method| {
+            let ranges = ranges(method);
+            let calibration = Calibration { ranges, ..Calibration::default() };
+            let mut float_reasons = self.float_reasons.clone();
+            let quantized =
+                assemble::quantized(&model, &calibration, self.int16, &mut float_reasons);
+            Ok::<_, Error>((reference.compare(&quantized)?, calibration.ranges))
+        };
+        let (whole, clipped) = (judged(RangeMethod::Auto)?, judged(RangeMethod::Mse)?);
+        Ok(match clipped.0.is_better_than(&whole.0) {
+            true => clipped.1,
+            false => whole.1,
+        })
+    }
+}
+
+/// Returns the number of layers whose integer weights had too many bits and were quantized again,
+/// and a warning about those that are multiplied in two parts.
+fn wide_weights<'n>(
+    model: &Model,
+    nodes: impl Iterator<Item = &'n usize>,
+) -> (usize, Option<String>) {
+    let greatest: Vec<i32> = nodes.map(|index| weights::max_magnitude(model, *index)).collect();
     let rounded_weights = greatest.iter().filter(|size| **size > weights::MAX_MAGNITUDE).count();
     let nine_bits =
         greatest.iter().filter(|size| (128..=weights::MAX_MAGNITUDE).contains(size)).count();
-    if nine_bits > 0 {
-        warnings.push(format!(
+    let warning = (nine_bits > 0).then(|| {
+        format!(
             "the weights of {nine_bits} layers need 9 bits after their zero points are subtracted \
              and are multiplied in two parts, which is slower; use symmetric weights of at most 127"
-        ));
-    }
-    drop(model);
-    calibration.weights.clear();
-    let layers = layer_error::measure(&offloaded, &lowered, &calibration, &mut observer, measured)?;
-    drop((calibration, observer));
-    let model = assemble::assemble(offloaded.load()?, &partitions, lowered);
-    Ok(Quantized { model, layers, graph, rounded_weights, left_in_float, int16, warnings })
+        )
+    });
+    (rounded_weights, warning)
 }
 
 /// Returns the nodes that the user keeps in float, and the unary element-wise ops that follow them.

@@ -12,8 +12,10 @@ pub(super) enum NodeKind {
     Layer,
     /// Defines the scale of a value (QDQ).
     Scale,
-    /// Any other node with an integer form.
-    Other,
+    /// Computes without weights.
+    Arithmetic,
+    /// Only moves, repeats or selects elements.
+    Move,
 }
 
 /// When a node's value is int16, if a reader uses all 16 bits.
@@ -65,7 +67,7 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     },
     IntegerForm {
         operator: "Binary",
-        kind: NodeKind::Other,
+        kind: NodeKind::Arithmetic,
         int16: Int16Form::OfTerm,
         float_if: &[
             FloatReason::TwoComputedOperands,
@@ -81,13 +83,13 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     },
     IntegerForm {
         operator: "Unary",
-        kind: NodeKind::Other,
+        kind: NodeKind::Arithmetic,
         int16: Int16Form::Requested,
         float_if: &[FloatReason::IntegerArithmetic],
     },
     IntegerForm {
         operator: "Select",
-        kind: NodeKind::Other,
+        kind: NodeKind::Arithmetic,
         int16: Int16Form::Rounded,
         float_if: &[
             FloatReason::NotElementWise,
@@ -97,13 +99,13 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     },
     IntegerForm {
         operator: "MaxPool",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Rounded,
         float_if: &[FloatReason::ImageRank, FloatReason::WindowRank, FloatReason::WindowTooLarge],
     },
     IntegerForm {
         operator: "SumPool",
-        kind: NodeKind::Other,
+        kind: NodeKind::Arithmetic,
         int16: Int16Form::Rounded,
         float_if: &[
             FloatReason::SumPool,
@@ -115,7 +117,7 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     },
     IntegerForm {
         operator: "Softmax",
-        kind: NodeKind::Other,
+        kind: NodeKind::Arithmetic,
         int16: Int16Form::Rounded,
         float_if: &[
             FloatReason::SoftmaxLogarithm,
@@ -125,7 +127,7 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     },
     IntegerForm {
         operator: "Resize",
-        kind: NodeKind::Other,
+        kind: NodeKind::Arithmetic,
         int16: Int16Form::Kept,
         float_if: &[
             FloatReason::ResizeCubic,
@@ -136,49 +138,49 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     },
     IntegerForm {
         operator: "NearestUpsample",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[FloatReason::ResizeAxes, FloatReason::ImageTooLarge],
     },
     IntegerForm {
         operator: "AddAxis",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[],
     },
     IntegerForm {
         operator: "RemoveAxis",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[],
     },
     IntegerForm {
         operator: "MoveAxis",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[],
     },
     IntegerForm {
         operator: "Reshape",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[],
     },
     IntegerForm {
         operator: "Broadcast",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Rounded,
         float_if: &[],
     },
     IntegerForm {
         operator: "Slice",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[FloatReason::SliceRange],
     },
     IntegerForm {
         operator: "StridedSlice",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[
             FloatReason::SliceRanges,
@@ -190,19 +192,19 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     },
     IntegerForm {
         operator: "Downsample",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[],
     },
     IntegerForm {
         operator: "Concat",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Kept,
         float_if: &[FloatReason::BatchConcatenated],
     },
     IntegerForm {
         operator: "Pad",
-        kind: NodeKind::Other,
+        kind: NodeKind::Move,
         int16: Int16Form::Rounded,
         float_if: &[
             FloatReason::PadMode,
@@ -301,6 +303,7 @@ mod tests {
     const GENERAL: &[FloatReason] = &[
         FloatReason::NoLayer,
         FloatReason::NoReader,
+        FloatReason::FloatInput,
         FloatReason::DynamicDimension,
         FloatReason::BatchChanged,
         FloatReason::NoBatch,

@@ -42,7 +42,15 @@ pub(super) fn partitions(model: &Model, float_reasons: &mut FloatReasons) -> Vec
             }
         })
         .collect();
-    drop_nodes_with_float_readers(model, &mut kinds, float_reasons);
+    // Each node that leaves the integers can leave others without a reason to stay.
+    loop {
+        let before = float_reasons.len();
+        drop_arithmetic_on_float(model, &mut kinds, float_reasons);
+        drop_nodes_with_float_readers(model, &mut kinds, float_reasons);
+        if float_reasons.len() == before {
+            break;
+        }
+    }
     let depths = depths(model, &kinds);
     let mut partitions: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
     for (index, kind) in kinds.iter().enumerate() {
@@ -93,6 +101,44 @@ fn kind(model: &Model, index: usize) -> Result<Option<NodeKind>, FloatReason> {
     Ok((!read.is_empty()).then_some(kind))
 }
 
+/// Removes arithmetic without weights on values that only float operations compute: quantizing it
+/// costs accuracy and saves nothing. Also removes arithmetic with a broadcast operand that a float
+/// operation computes. This keeps normalizations whole: their statistics, such as a variance and
+/// its reciprocal square root, have a range that 8 bits cannot hold.
+fn drop_arithmetic_on_float(
+    model: &Model,
+    kinds: &mut [Option<NodeKind>],
+    float_reasons: &mut FloatReasons,
+) {
+    let nodes = &model.graph.nodes;
+    let elements = |value_id: ValueId| {
+        sample_shape(model.graph.fact(value_id)).map(|shape| shape.iter().product::<usize>())
+    };
+    // Whether a node computes in float, or only moves elements that such a node computed.
+    let mut float = vec![false; nodes.len()];
+    for index in 0..nodes.len() {
+        let computed = elements(ValueId { node: index as u32, output: 0 });
+        let reads: Vec<ValueId> = variable_inputs(model, index).collect();
+        let is_float = |value_id: &&ValueId| float[value_id.node as usize];
+        let all = !reads.is_empty() && reads.iter().filter(is_float).count() == reads.len();
+        let statistic = reads.iter().filter(is_float).any(|input| elements(*input) < computed);
+        float[index] = match kinds[index] {
+            Some(NodeKind::Layer | NodeKind::Scale) => false,
+            Some(NodeKind::Arithmetic) if all || statistic => {
+                kinds[index] = None;
+                float_reasons.insert(index, FloatReason::FloatInput);
+                true
+            }
+            Some(NodeKind::Arithmetic) => false,
+            Some(NodeKind::Move) => all,
+            None => !matches!(
+                nodes[index].operator,
+                Operator::Input | Operator::Constant(_) | Operator::Program(_)
+            ),
+        };
+    }
+}
+
 /// Removes nodes that only feed float operations: quantizing them costs accuracy and saves
 /// nothing.
 fn drop_nodes_with_float_readers(
@@ -111,7 +157,8 @@ fn drop_nodes_with_float_readers(
         let only_float = !readers[index].is_empty()
             && !returned[index]
             && readers[index].iter().all(|reader| kinds[*reader].is_none());
-        if kinds[index] == Some(NodeKind::Other) && only_float {
+        let weightless = matches!(kinds[index], Some(NodeKind::Arithmetic | NodeKind::Move));
+        if weightless && only_float {
             kinds[index] = None;
             float_reasons.insert(index, FloatReason::NoReader);
         }

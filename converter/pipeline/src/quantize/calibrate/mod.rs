@@ -2,10 +2,10 @@
 
 pub(super) mod range;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use hardtack::internal::Model;
-use hardtack_bundle::graph::{Graph, Node, Operator, ValueId};
+use hardtack_bundle::graph::{Graph, ValueId};
 
 use self::range::ChosenRange;
 use super::function::Function;
@@ -79,7 +79,7 @@ impl Statistics {
     /// Returns a warning if many ranges were still growing in the second half of the samples.
     pub(super) fn warning(&self, samples: usize) -> Option<String> {
         let (unstable, ranges) = (self.unstable, self.histograms.len());
-        (unstable * UNSTABLE >= ranges).then(|| {
+        (samples > 1 && unstable * UNSTABLE >= ranges).then(|| {
             format!(
                 "{unstable} of {ranges} ranges grew by more than 10 % in the second half of the \
                  {samples} calibration samples, so new data may be clipped; use more samples"
@@ -100,20 +100,19 @@ pub(super) struct Calibration {
 }
 
 impl Calibration {
-    /// Chooses ranges and weights for the partitions of a model.
+    /// Chooses the weights of the partitions of a model.
     ///
     /// # Errors
     /// Returns an error if the model cannot be run on a sample.
     pub(super) fn new(
         model: &dyn ModelSource,
         partitions: &[Partition],
-        histograms: HashMap<ValueId, Histogram>,
+        (histograms, ranges): (HashMap<ValueId, Histogram>, HashMap<ValueId, ChosenRange>),
         samples: &dyn SampleSource,
         settings: &QuantizeOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibration, Error> {
         let loaded = model.load()?;
-        let ranges = ranges(&loaded, &histograms, settings);
         let weights = match settings.rounding {
             Rounding::Nearest => HashMap::new(),
             Rounding::Adaptive => {
@@ -134,26 +133,19 @@ impl Calibration {
 }
 
 /// Chooses the range of each observed value.
-fn ranges(
+pub(super) fn ranges(
     model: &Model,
     histograms: &HashMap<ValueId, Histogram>,
-    settings: &QuantizeOptions,
+    method: RangeMethod,
+    may_use_int16: bool,
 ) -> HashMap<ValueId, ChosenRange> {
-    let method = settings.method;
-    // The largest values of model outputs and softmax inputs matter most: they are not clipped.
-    let mut answers: HashSet<ValueId> = model.graph.outputs.iter().copied().collect();
-    let softmax = |node: &&Node| matches!(node.operator, Operator::Softmax(_));
-    answers.extend(model.graph.nodes.iter().filter(softmax).flat_map(|node| &node.inputs));
     let choose = |(value_id, histogram): (&ValueId, &Histogram)| {
-        if method == RangeMethod::Auto && answers.contains(value_id) {
-            return (*value_id, range::choose(histogram, RangeMethod::MinMax, None));
-        }
         let Range { low, high } = histogram.range();
         let function = Function::of_readers(model, *value_id, low.min(0.0), high.max(0.0));
         let at = function.as_ref().map(|function| move |x: f64| function.at(x));
         let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
         let chosen = range::choose(histogram, method, transfer);
-        let int16_range = match settings.may_use_int16() {
+        let int16_range = match may_use_int16 {
             true => range::choose_int16(histogram, transfer),
             false => chosen.int16_range,
         };

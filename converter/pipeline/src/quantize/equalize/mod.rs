@@ -229,10 +229,12 @@ mod tests {
             let float = parity::outputs(&model, &samples).unwrap();
             let error = |equalize| {
                 let int16 = if int16 { Int16::All } else { Int16::default() };
-                let settings = QuantizeOptions { equalize, int16, ..QuantizeOptions::default() };
+                let max_error = Some(f64::INFINITY);
+                let settings =
+                    QuantizeOptions { equalize, int16, max_error, ..QuantizeOptions::default() };
                 let model = model.clone();
                 let quantized =
-                    quantize(model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
+                    quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
                 assert!(quantized.left_in_float.is_empty());
                 let integer = parity::outputs(&quantized.model, &samples).unwrap();
                 parity::compare(&float, &integer).of_range
@@ -250,7 +252,7 @@ mod tests {
         let layer = model.graph.nodes.iter().find(|n| matches!(n.operator, Operator::Conv(_)));
         let name = layer.unwrap().name.clone();
         let of = |settings: QuantizeOptions| {
-            quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {}).unwrap()
+            quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap()
         };
         let wide = of(QuantizeOptions {
             int16: Int16::Nodes(vec![name.clone()]),
@@ -261,7 +263,7 @@ mod tests {
         // The error suggests the layer's name in the source file, not those of its parts.
         let int16 = Int16::Nodes(vec![format!("{name}x")]);
         let settings = QuantizeOptions { int16, ..QuantizeOptions::default() };
-        let unknown = quantize(model.clone(), &samples, &samples, true, &settings, &mut |_, _| {});
+        let unknown = quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {});
         let message = unknown.err().unwrap().to_string();
         assert!(message.contains(&format!("(similar names: {name})")), "{message}");
         let keep_float = vec![name.clone()];

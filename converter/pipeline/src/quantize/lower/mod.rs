@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 
 use hardtack::internal::Model;
 use hardtack_bundle::DType;
-use hardtack_bundle::graph::{Node, Operator, ValueId};
+use hardtack_bundle::graph::{Operator, ValueId};
 use hardtack_engine::program::{PortType, TensorId};
 use hardtack_engine::{BuildError, Builder, Built};
 
@@ -29,7 +29,7 @@ use super::scale::Quantization;
 use crate::graph::constants::{self, is_constant, variable_inputs};
 use crate::graph::first_output;
 use crate::graph::shape::sample_shape;
-use crate::quantize::float_reason::FloatReason;
+use crate::quantize::float_reason::{FloatReason, Int16Reason};
 use crate::report::WeightsReport;
 
 /// The program of a partition, and the values of the model it relates to.
@@ -38,7 +38,8 @@ pub(super) struct Lowered {
     pub built: Built,
     /// The value that each input port reads.
     pub inputs: Vec<ValueId>,
-    /// The value that each output port returns.
+    /// The value that each output port returns. An int16 value has two ports in a row, for its high
+    /// and its low tensor. Their sum is the value.
     pub outputs: Vec<ValueId>,
     /// The values that steps write completely, and how they are stored.
     pub values: Vec<Written>,
@@ -77,13 +78,17 @@ pub(super) fn lower(
     int16: &Int16Nodes,
 ) -> Result<Lowered, LowerError> {
     let uses = uses(model);
-    let int16_nodes =
-        int16::int16_nodes(model, partition, &uses, |index| int16.contains_key(&index));
+    // Two ports for an output need a float addition. A model that the user made int16 by name may
+    // have to run without float.
+    let of_outputs = int16.values().any(|reason| !matches!(reason, Int16Reason::Requested));
+    let asked = |index| int16.contains_key(&index);
+    let int16_nodes = int16::int16_nodes(model, partition, &uses, of_outputs, asked);
     let mut lowering = Lowering {
         model,
         calibration,
         partition,
         uses,
+        of_outputs,
         int16_nodes,
         fused: HashMap::new(),
         builder: Builder::new(),
@@ -112,6 +117,8 @@ struct Lowering<'a> {
     partition: &'a Partition,
     /// The nodes that read each value; `None` stands for the model's output.
     uses: HashMap<ValueId, Vec<Option<usize>>>,
+    /// Whether outputs keep all bits of int16 values.
+    of_outputs: bool,
     /// Nodes whose values are int16, if calibration ranges exist.
     int16_nodes: HashSet<usize>,
     /// Nodes that are fused into another node, and the last node of that node's chain.
@@ -374,10 +381,12 @@ impl<'a> Lowering<'a> {
                 outputs.push(first_output(index));
             }
         }
+        let mut ports = Vec::new();
         for &output in &outputs {
             let node = output.node as usize;
             let error = |reason: FloatReason| LowerError { node, reason };
-            self.write_output(output).map_err(error)?;
+            let count = self.write_output(output).map_err(error)?;
+            ports.extend(std::iter::repeat_n(output, count));
         }
         let first = self.partition.nodes[0];
         let built = self.builder.finish().map_err(|error| {
@@ -391,32 +400,56 @@ impl<'a> Lowering<'a> {
             let node = self.partition.nodes.iter().find(named).copied().unwrap_or(first);
             LowerError { node, reason: error.into() }
         })?;
-        Ok(Lowered { built, inputs: self.inputs, outputs, values: self.values })
+        Ok(Lowered { built, inputs: self.inputs, outputs: ports, values: self.values })
     }
 
-    /// Writes a value to an output port.
-    fn write_output(&mut self, value_id: ValueId) -> Result<(), FloatReason> {
-        let node: &Node = &self.model.graph.nodes[value_id.node as usize];
+    /// Writes a value to an output port, or to two if it is int16. Returns the number of ports.
+    fn write_output(&mut self, value_id: ValueId) -> Result<usize, FloatReason> {
+        let fact = self.model.graph.fact(value_id);
+        let view = self.high_view(value_id)?;
+        let whole = self.of_outputs && fact.dtype == DType::F32;
+        if whole && self.int16_tensors(&view).is_some() {
+            let order = view.order();
+            let Int16Tensors { high, low } = self.int16_tensors_of(value_id, &order)?;
+            let parts = [Some(high), low.map(|low| low.tensor)];
+            for tensor in parts.into_iter().flatten() {
+                let part = StridedView::dense(Storage::Tensor(tensor), &view.shape, &order);
+                self.write_port(value_id, &part, PortType::F32)?;
+            }
+            return Ok(parts.iter().flatten().count());
+        }
         let mut view = self.view(value_id)?;
         if view.chunks.iter().any(|chunk| matches!(chunk.source, Storage::Port(_))) {
             return Err(FloatReason::OnlyRearranged);
         }
-        let element = match node.outputs[0].dtype {
+        let element = match fact.dtype {
             DType::I8 => PortType::I8,
             DType::U8 => PortType::U8,
             _ => PortType::F32,
         };
-        let elements = view.len().try_into().map_err(|_| FloatReason::OutputTooLarge)?;
-        let port = self.builder.output(element, elements);
         if view.output_copies().is_none() {
             let order = view.order();
             let id = self.dense(value_id, &order)?;
             view = StridedView::dense(Storage::Tensor(id), &view.shape, &order);
         }
+        self.write_port(value_id, &view, element)?;
+        Ok(1)
+    }
+
+    /// Writes a view of tensors to a new output port.
+    fn write_port(
+        &mut self,
+        value_id: ValueId,
+        view: &StridedView,
+        element: PortType,
+    ) -> Result<(), FloatReason> {
+        let name = self.name(value_id.node as usize);
+        let elements = view.len().try_into().map_err(|_| FloatReason::OutputTooLarge)?;
         let copies = view.output_copies().ok_or(FloatReason::Scattered)?;
+        let port = self.builder.output(element, elements);
         for (source, copy) in copies {
             if let Storage::Tensor(id) = source {
-                self.builder.dequantize(&node.name, id, port, copy);
+                self.builder.dequantize(name, id, port, copy);
             }
         }
         Ok(())

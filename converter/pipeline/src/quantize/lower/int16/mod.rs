@@ -46,11 +46,13 @@ pub(super) struct Int16Tensors {
     pub low: Option<LowTensor>,
 }
 
-/// Returns the nodes with int16 values: those requested, if a reader uses all bits.
+/// Returns the nodes with int16 values: those requested, if a reader uses all bits. With
+/// `of_outputs`, a float operation does, and so does the caller that reads an output of the model.
 pub(super) fn int16_nodes(
     model: &Model,
     partition: &Partition,
     uses: &HashMap<ValueId, Vec<Option<usize>>>,
+    of_outputs: bool,
     asked: impl Fn(usize) -> bool,
 ) -> HashSet<usize> {
     let mut int16_nodes = HashSet::new();
@@ -58,11 +60,11 @@ pub(super) fn int16_nodes(
         matches!(model.graph.nodes[node].operator, Operator::Conv(_) | Operator::Einsum(_))
     };
     for &index in partition.nodes.iter().rev() {
-        let reads_all = |reader: &Option<usize>| {
-            reader.is_some_and(|reader| {
-                partition.nodes.contains(&reader)
-                    && (layer(reader) || int16_nodes.contains(&reader))
-            })
+        let reads_all = |reader: &Option<usize>| match reader {
+            Some(reader) if partition.nodes.contains(reader) => {
+                layer(*reader) || int16_nodes.contains(reader)
+            }
+            _ => of_outputs,
         };
         let read =
             uses.get(&first_output(index)).is_some_and(|readers| readers.iter().any(reads_all));
