@@ -74,6 +74,8 @@ fn run(session: &mut Session, input: &Tensor) -> Result<Vec<Vec<f32>>, String> {
 fn find(name: &str, values: &[Vec<f32>]) -> Vec<Found> {
     suppress(match name {
         "ultraface_rfb_320" => faces(&values[0], &values[1]),
+        "fastestdet_352" => cells(&values[0]),
+        "mp_palm_detection_lite" => palms(&values[0], &values[1]),
         _ => objects(&values[0]),
     })
 }
@@ -110,6 +112,45 @@ fn objects(values: &[f32]) -> Vec<Found> {
         (score > 0.4).then_some(Found { class, score, edges })
     })
     .collect()
+}
+
+/// Decodes FastestDet: objectness, offsets and size of a box, and 80 class scores, for each cell of
+/// a grid.
+fn cells(values: &[f32]) -> Vec<Found> {
+    const SIDE: usize = 22;
+    let at = |channel: usize, cell: usize| values[channel * SIDE * SIDE + cell];
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    let found = (0..SIDE * SIDE).filter_map(|cell| {
+        let classes = (0..80).map(|class| (class, at(5 + class, cell)));
+        let (class, best) = classes.max_by(|a, b| a.1.total_cmp(&b.1)).expect("80 classes");
+        let score = at(0, cell).powf(0.6) * best.powf(0.4);
+        let [x, y] = [(cell % SIDE, 1), (cell / SIDE, 2)]
+            .map(|(place, channel)| (place as f32 + at(channel, cell).tanh()) / SIDE as f32);
+        let [width, height] = [3, 4].map(|channel| sigmoid(at(channel, cell)));
+        let edges = [x - width / 2.0, y - height / 2.0, x + width / 2.0, y + height / 2.0];
+        (score > 0.65).then_some(Found { class, score, edges })
+    });
+    found.collect()
+}
+
+/// Decodes palm detection: 18 coordinates relative to an anchor in pixels, and a score, for two
+/// anchors in each cell of a 24 by 24 grid and six in each cell of a 12 by 12 grid.
+fn palms(boxes: &[f32], scores: &[f32]) -> Vec<Found> {
+    let anchors = [(24, 2), (12, 6)].into_iter().flat_map(|(side, count)| {
+        (0..side * side * count).map(move |index| {
+            let cell = index / count;
+            [cell % side, cell / side].map(|place| (place as f32 + 0.5) * 192.0 / side as f32)
+        })
+    });
+    let found = boxes.chunks_exact(18).zip(scores).zip(anchors);
+    let found = found.filter_map(|((values, score), [x, y])| {
+        let score = 1.0 / (1.0 + (-score).exp());
+        let (x, y) = (x + values[0], y + values[1]);
+        let [width, height] = [values[2], values[3]].map(|size| size / 2.0);
+        let edges = [x - width, y - height, x + width, y + height];
+        (score > 0.5).then_some(Found { class: 0, score, edges })
+    });
+    found.collect()
 }
 
 /// Non-maximum suppression: removes boxes that overlap a better one of their class.

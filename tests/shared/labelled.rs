@@ -25,7 +25,9 @@ pub fn task(name: &str) -> Option<Task> {
             ("cifar_normalised", "cifar10/calib300.npz", "cifar10/test1000.npz")
         }
         "mlperf_tiny_ic_resnet8" => ("cifar_raw", "cifar10/calib300.npz", "cifar10/test1000.npz"),
-        "mlperf_tiny_kws_dscnn" => ("keyword_features", "kws01/calib100.npz", "kws01/eval400.npz"),
+        "mlperf_tiny_kws_dscnn" | "arm_kws_crnn_s" => {
+            ("keyword_features", "kws01/calib100.npz", "kws01/eval400.npz")
+        }
         "mlperf_tiny_vww_mobilenet" => ("person", "vww_calib/images30.npz", ""),
         "mlperf_tiny_ad_autoencoder" => ("", "toycar/normal_windows.npz", ""),
         "mnist_cntk" => ("mnist", "mnist/calib500.npz", "mnist/test1500.npz"),
@@ -35,6 +37,18 @@ pub fn task(name: &str) -> Option<Task> {
         "shufflenet_v2_int8" => ("shufflenet", "imagenet_sample", "imagenet_sample"),
         "ultraface_rfb_320" => ("ultraface", "../models/ultraface_rfb_320/images", ""),
         "yolox_nano_416" => ("yolox", "../models/yolox_nano_416/images", ""),
+        "fastestdet_352" => ("fastestdet", "imagenet_sample", ""),
+        "mp_palm_detection_lite" => ("palm_detection", "imagenet_sample", ""),
+        "sst2_tiny_transformer" => (
+            "",
+            "../models/sst2_tiny_transformer/calib.npz",
+            "../models/sst2_tiny_transformer/test.npz",
+        ),
+        "sk_wine_minmax_pca_logreg" => (
+            "",
+            "../models/sk_wine_minmax_pca_logreg/train_calib.npz",
+            "../models/sk_wine_minmax_pca_logreg/test.npz",
+        ),
         _ => return None,
     };
     Some(Task { spec, calibration, evaluation })
@@ -98,8 +112,10 @@ pub fn answers(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<An
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let manifest = bundle.manifest().map_err(|e| text(&e))?;
     let input = &manifest.inputs[0];
-    let preprocess = bundle.preprocess().map_err(|e| text(&e))?.ok_or("no preprocessing")?;
-    let preprocessor = Preprocessor::new(preprocess, input).map_err(|e| text(&e))?;
+    let preprocessor = match bundle.preprocess().map_err(|e| text(&e))? {
+        Some(preprocess) => Preprocessor::new(preprocess, input).map_err(|e| text(&e))?,
+        None => Preprocessor::identity(input),
+    };
     let post = bundle.postprocess().map_err(|e| text(&e))?;
     let post = post.unwrap_or(Postprocess::Classify { softmax: false, skip: 0 });
     let classes = Postprocessor::new(post, &manifest.outputs[0], std::iter::empty());
@@ -116,7 +132,9 @@ pub fn answers(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<An
     } else {
         let arrays = arrays::read_npz(data).map_err(|e| text(&e))?;
         let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, t)| t);
-        let (x, y) = (find("x").ok_or("no x")?, find("y").ok_or("no y")?);
+        // Arrays have the name "x", or that of the model's input.
+        let x = find("x").or_else(|| find(input.name)).ok_or("no x")?;
+        let y = find("y").ok_or("no y")?;
         for (index, class) in y.to_f32().iter().enumerate() {
             let tensor = preprocessor.array(&samples::row(x, index)).map_err(|e| text(&e))?;
             labelled.push((index.to_string(), tensor, *class as usize));
@@ -125,10 +143,14 @@ pub fn answers(bundle: &Bundle, session: &mut Session, data: &Path) -> Result<An
     let mut answers = Answers::default();
     for (name, tensor, class) in labelled {
         let outputs = session.run(&[(input.name, &tensor)]).map_err(|e| text(&e))?;
-        let best = classes.top(&outputs[0].1, 1).map_err(|e| text(&e))?;
-        answers.scores.push(outputs[0].1.to_f32());
+        let scores = outputs[0].1.to_f32();
+        // A single number is the class itself.
+        answers.given.push(match scores[..] {
+            [class] => class as usize,
+            _ => classes.top(&outputs[0].1, 1).map_err(|e| text(&e))?[0].index,
+        });
+        answers.scores.push(scores);
         answers.names.push(name);
-        answers.given.push(best[0].index);
         answers.truth.push(class);
     }
     Ok(answers)
