@@ -121,8 +121,8 @@ impl QuantizeOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RangeMethod {
-    /// The minimum and maximum, without ends at which the element-wise ops that read the value are
-    /// constant. Clipping those changes no result.
+    /// The better of two for the outputs of the network: [`Mse`](RangeMethod::Mse), and the minimum
+    /// and maximum without ends at which the element-wise ops that read the value are constant.
     #[default]
     Auto,
     /// The minimum and maximum.

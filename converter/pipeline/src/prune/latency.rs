@@ -7,7 +7,7 @@ use hardtack::float::{FloatModel, FloatPlan};
 use hardtack::internal::Model;
 
 use crate::error::Error;
-use crate::options::quantize::{QuantizeOptions, Rounding};
+use crate::options::quantize::{QuantizeOptions, RangeMethod, Rounding};
 use crate::quantize;
 use crate::samples::{First, SampleSource};
 
@@ -66,8 +66,9 @@ impl<'s> Stopwatch<'s> {
 fn plan(model: &Model, int8: bool, samples: &dyn SampleSource) -> Result<FloatPlan, Error> {
     let quantized = if int8 {
         let (few, none) = (First(samples, RANGES), First(samples, 0));
-        // Only the time matters, so use the fastest weight rounding and accept any error.
+        // Only the time matters, so use the fastest methods and accept any error.
         let settings = QuantizeOptions {
+            method: RangeMethod::MinMax,
             rounding: Rounding::Nearest,
             max_error: Some(f64::INFINITY),
             ..QuantizeOptions::default()

@@ -108,10 +108,10 @@ pub(crate) fn quantize(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized, Error> {
     settings.check()?;
-    let mut run =
-        Run { samples, measured, calibration, settings, mixed: settings.max_error.is_some() };
-    let first = run.quantize(source.load()?, progress)?;
-    let exceeds = |error: &OutputError| !run.mixed && error.excess > 1.0;
+    let mut attempt =
+        Attempt { samples, measured, calibration, settings, mixed: settings.max_error.is_some() };
+    let first = attempt.quantize(source.load()?, progress)?;
+    let exceeds = |error: &OutputError| !attempt.mixed && error.excess > 1.0;
     let Some(error) = first.error.filter(exceeds) else {
         return Ok(first);
     };
@@ -141,12 +141,12 @@ pub(crate) fn quantize(
         return Ok(first);
     }
     drop(first);
-    run.mixed = true;
-    let mut repaired = run.quantize(source.load()?, progress)?;
+    attempt.mixed = true;
+    let mut repaired = attempt.quantize(source.load()?, progress)?;
     let after = repaired.error.map_or(0.0, |error| error.relative);
     repaired.warnings.push(format!(
-        "{problem}; with 16 bits in {} layers and {} layers in float it is {:.1} %. --max-error \
-         sets another limit",
+        "{problem}; 16 bits in {} layers and float in {} layers reduce this to {:.1} %; \
+         --max-error sets another limit",
         repaired.int16.len(),
         repaired.layers_in_float(),
         100.0 * after,
@@ -160,7 +160,7 @@ fn departing(layers: &[LayerReport], limit: f64) -> Option<&LayerReport> {
 }
 
 /// One quantization of a model.
-struct Run<'a> {
+struct Attempt<'a> {
     samples: &'a dyn SampleSource,
     measured: &'a dyn SampleSource,
     calibration: bool,
@@ -169,13 +169,13 @@ struct Run<'a> {
     mixed: bool,
 }
 
-impl Run<'_> {
+impl Attempt<'_> {
     fn quantize(
         &self,
         model: Model,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Quantized, Error> {
-        let Run { samples, measured, settings, .. } = *self;
+        let Attempt { samples, measured, settings, .. } = *self;
         let (model, parts) = self.equalized(model, progress)?;
         let mut float_reasons = kept(&model, &parts, &settings.keep_float)?;
         let mut int16 = int16_nodes(&model, &parts, &settings.int16)?;
@@ -244,7 +244,7 @@ impl Run<'_> {
     }
 }
 
-impl Run<'_> {
+impl Attempt<'_> {
     fn may_use_int16(&self) -> bool {
         self.mixed || self.settings.int16 != Int16::default()
     }
@@ -277,7 +277,7 @@ impl Run<'_> {
         reference: Option<&Reference<'_>>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(Calibration, Option<String>), Error> {
-        let Run { samples, settings, .. } = *self;
+        let Attempt { samples, settings, .. } = *self;
         let statistics = calibrate::statistics(observer, model.graph(), samples, progress)?;
         observer.unload();
         let warning = statistics.warning(samples.count());

@@ -1,9 +1,10 @@
 //! Chooses the range that the 256 integers of a tensor cover. Values outside are clipped; a smaller
 //! range gives finer steps.
 //!
-//! The default clips nothing that changes a result. Squared errors recommend to clip rare large
-//! values, as all others become more precise. But such values often are what decides: the one cell
-//! in thousands where a detector sees an object, or the largest of many class scores.
+//! [`RangeMethod::Auto`] stands here for ranges that clip nothing that changes a result. Squared
+//! errors recommend to clip rare large values, as all others become more precise. But such values
+//! often decide: the one cell in thousands in which a detector sees an object, or the largest of
+//! many class scores. The caller compares both kinds of ranges by the outputs of the network.
 
 use crate::options::quantize::RangeMethod;
 use crate::quantize::scale::{Quantization, Range};
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_clips_only_values_that_do_not_affect_the_function() {
+    fn auto_clips_only_values_that_do_not_affect_the_function() {
         let histogram = bell(&[-60.0, -50.0, 40.0]);
         let seen = histogram.range();
         assert_eq!(choose(&histogram, RangeMethod::Auto, None).range, seen);
