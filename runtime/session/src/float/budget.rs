@@ -1,4 +1,4 @@
-//! What loading and preparing a model may use.
+//! The memory and time that loading and preparing a model may take.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// A budget of this much memory, of an inference that `control` may end.
+    /// Creates a budget of `memory` bytes. `control` may end the preparation.
     pub fn new(control: Control, memory: u64) -> Budget {
         Budget { control, memory, windows: Arc::default() }
     }
 
-    /// A budget of this much memory, and no limit of time.
+    /// Creates a budget of `memory` bytes without a time limit.
     #[cfg(any(test, feature = "export"))]
     pub fn of_memory(memory: u64) -> Budget {
         Budget::new(Control::default(), memory)
@@ -44,7 +44,7 @@ impl Budget {
     }
 }
 
-/// What a loader has used of its budget.
+/// The part of a budget that a loader has used.
 #[derive(Debug, Default)]
 pub(super) struct Used {
     bytes: Cell<u64>,

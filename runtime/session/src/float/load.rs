@@ -13,7 +13,7 @@ use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
 use super::budget::{Budget, Used};
-use super::custom_ops::{Check, Checked, Engine, Shared};
+use super::custom_ops::{Check, Checked, Engine, PackedMatrices};
 use super::dims::Symbols;
 use super::error::{Error, Problem, catch, require};
 use super::measure::{bound_elements, check_rank, check_shapes};
@@ -45,7 +45,7 @@ pub(super) struct Loader<'m> {
     pub budget: Budget,
     pub(super) used: Used,
     /// The matrices of dynamic products.
-    pub shared: Shared,
+    pub shared: PackedMatrices,
     constants: Vec<OnceCell<Arc<Tensor>>>,
 }
 
@@ -79,7 +79,7 @@ impl<'m> Loader<'m> {
         let symbols = Symbols::new(&model.graph.symbols, values);
         let constants = model.constants.iter().map(|_| OnceCell::new()).collect();
         let (limit, used) = (budget.memory, Used::default());
-        let shared = Shared::default();
+        let shared = PackedMatrices::default();
         Loader { model, engines, backend, symbols, purpose, limit, budget, used, shared, constants }
     }
 
@@ -114,11 +114,11 @@ impl<'m> Loader<'m> {
 
     fn graph(&self, graph: &Graph, shapes: Option<&[Vec<usize>]>) -> Result<TypedModel, Error> {
         let target = TypedModel { symbols: self.symbols.scope.clone(), ..Default::default() };
-        let mut made = Made { graph, target, outlets: Vec::new(), constant: Vec::new() };
+        let mut partial = PartialModel { graph, target, outlets: Vec::new(), constant: Vec::new() };
         for (index, node) in graph.nodes.iter().enumerate() {
             let place = graph.inputs.iter().position(|input| *input as usize == index);
             let shape = shapes.zip(place).map(|(shapes, place)| shapes[place].as_slice());
-            let added = catch(|| self.node(&mut made, node, shape))
+            let added = catch(|| self.node(&mut partial, node, shape))
                 .unwrap_or_else(|message| Err(format!("tract panicked: {message}").into()));
             let added = added.map_err(|problem| match problem {
                 Refusal::Problem(problem) => Error::Node {
@@ -132,10 +132,10 @@ impl<'m> Loader<'m> {
                 Refusal::Exceeded(exceeded) => Error::Exceeded(exceeded),
                 Refusal::Stopped(stopped) => Error::Stopped(stopped),
             })?;
-            made.constant.push(made.is_constant(node));
-            made.outlets.push(added);
+            partial.constant.push(partial.is_constant(node));
+            partial.outlets.push(added);
         }
-        let Made { mut target, outlets, .. } = made;
+        let PartialModel { mut target, outlets, .. } = partial;
         let sources = graph.nodes.iter().filter(|node| node.operator == Operator::Input).count();
         let mut inputs: Vec<OutletId> =
             graph.inputs.iter().map(|input| outlets[*input as usize][0]).collect();
@@ -159,12 +159,12 @@ impl<'m> Loader<'m> {
     /// Adds a node and returns its outputs.
     fn node(
         &self,
-        made: &mut Made<'_>,
+        partial: &mut PartialModel<'_>,
         node: &Node,
         shape: Option<&[usize]>,
     ) -> Result<TVec<OutletId>, Refusal> {
         self.budget.control.check().map_err(Refusal::Stopped)?;
-        let target = &mut made.target;
+        let target = &mut partial.target;
         match &node.operator {
             Operator::Input => {
                 let [fact] = node.outputs.as_slice() else {
@@ -189,17 +189,21 @@ impl<'m> Loader<'m> {
             }
             _ => {}
         }
-        self.operate(made, node)
+        self.operate(partial, node)
     }
 
     /// Adds a node other than an input or a constant and returns its outputs.
-    fn operate(&self, made: &mut Made<'_>, node: &Node) -> Result<TVec<OutletId>, Refusal> {
+    fn operate(
+        &self,
+        partial: &mut PartialModel<'_>,
+        node: &Node,
+    ) -> Result<TVec<OutletId>, Refusal> {
         let inputs = node.inputs.iter();
         let inputs: TVec<OutletId> = inputs
-            .map(|outlet| made.outlets[outlet.node as usize][outlet.output as usize])
+            .map(|outlet| partial.outlets[outlet.node as usize][outlet.output as usize])
             .collect();
-        let operation = self.operation(made, node, &inputs)?;
-        let target = &mut made.target;
+        let operation = self.operation(partial, node, &inputs)?;
+        let target = &mut partial.target;
         if let Some(values) = operation.values {
             let mut outlets = tvec!();
             for (slot, value) in values.into_iter().enumerate() {
@@ -221,11 +225,11 @@ impl<'m> Loader<'m> {
     /// Creates the operation of a node for these inputs.
     fn operation(
         &self,
-        made: &Made<'_>,
+        partial: &PartialModel<'_>,
         node: &Node,
         inputs: &[OutletId],
     ) -> Result<Operation, Refusal> {
-        let inputs = inputs.iter().map(|input| made.target.outlet_fact(*input));
+        let inputs = inputs.iter().map(|input| partial.target.outlet_fact(*input));
         let inputs: TVec<&TypedFact> = inputs.collect::<TractResult<_>>()?;
         check_shapes(inputs.iter().map(|fact| &*fact.shape))?;
         let mut op = translate::load(&Context {
@@ -239,8 +243,8 @@ impl<'m> Loader<'m> {
         facts.iter_mut().for_each(bound_elements);
         self.check_facts(node, &facts.iter().collect::<Vec<_>>())?;
         facts.iter().try_for_each(|fact| self.check_size(fact))?;
-        if self.purpose == Purpose::Run && made.is_constant(node) {
-            op = self.bound_constant(op, (made.graph, node), &inputs, &facts)?;
+        if self.purpose == Purpose::Run && partial.is_constant(node) {
+            op = self.bound_constant(op, (partial.graph, node), &inputs, &facts)?;
         }
         let values = self.values(&*op, &inputs, &facts)?;
         Ok(Operation { op, facts, values })
@@ -302,7 +306,7 @@ impl<'m> Loader<'m> {
 }
 
 /// A graph that is partly converted.
-struct Made<'g> {
+struct PartialModel<'g> {
     graph: &'g Graph,
     target: TypedModel,
     /// The outputs of each node.
@@ -311,7 +315,7 @@ struct Made<'g> {
     constant: Vec<bool>,
 }
 
-impl Made<'_> {
+impl PartialModel<'_> {
     /// Returns whether the next node depends on constants only.
     fn is_constant(&self, node: &Node) -> bool {
         let constant = |input: &ValueId| self.constant[input.node as usize];

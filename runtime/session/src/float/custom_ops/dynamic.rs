@@ -19,22 +19,22 @@ pub struct DynamicMatMul {
     /// Whether each row of x has its own scale.
     pub per_row: bool,
     backend: Arc<Backend>,
-    shared: Shared,
+    shared: PackedMatrices,
 }
 
 /// The matrices that the products of a model have prepared. Products of the same constants share
 /// one.
 #[derive(Clone, Debug, Default)]
-pub(in crate::float) struct Shared(Arc<Mutex<Vec<Known>>>);
+pub(in crate::float) struct PackedMatrices(Arc<Mutex<Vec<PackedEntry>>>);
 
 /// A prepared matrix with its constants. Weak references keep the addresses from being reused.
 #[derive(Debug)]
-struct Known {
+struct PackedEntry {
     parts: Vec<Weak<Tensor>>,
     ready: Weak<Ready>,
 }
 
-impl Shared {
+impl PackedMatrices {
     /// Returns the matrix of these constants, which `prepare` creates if there is none yet.
     fn matrix(
         &self,
@@ -44,15 +44,16 @@ impl Shared {
     ) -> TractResult<Arc<Ready>> {
         let ranges = ranges(per_row);
         let mut all = self.0.lock().map_err(|_| format_err!("preparing a matrix failed before"))?;
-        let same =
-            |known: &&Known| known.parts.iter().map(Weak::as_ptr).eq(parts.iter().map(Arc::as_ptr));
+        let same = |known: &&PackedEntry| {
+            known.parts.iter().map(Weak::as_ptr).eq(parts.iter().map(Arc::as_ptr))
+        };
         let known = all.iter().filter(same).filter_map(|known| known.ready.upgrade());
         if let Some(ready) = known.into_iter().find(|ready| ready.ranges == ranges) {
             return Ok(ready);
         }
         let ready = Arc::new(prepare()?);
         let parts = parts.iter().map(Arc::downgrade).collect();
-        all.push(Known { parts, ready: Arc::downgrade(&ready) });
+        all.push(PackedEntry { parts, ready: Arc::downgrade(&ready) });
         Ok(ready)
     }
 }
@@ -70,10 +71,14 @@ pub(super) fn prepared(op: &dyn TypedOp) -> Option<(*const (), u64)> {
 impl DynamicMatMul {
     /// Creates the operation for this machine, with one thread.
     pub fn new(per_row: bool) -> Self {
-        Self::on(per_row, &Backend::detect(), &Shared::default())
+        Self::on(per_row, &Backend::detect(), &PackedMatrices::default())
     }
 
-    pub(in crate::float) fn on(per_row: bool, backend: &Arc<Backend>, shared: &Shared) -> Self {
+    pub(in crate::float) fn on(
+        per_row: bool,
+        backend: &Arc<Backend>,
+        shared: &PackedMatrices,
+    ) -> Self {
         Self { per_row, backend: backend.clone(), shared: shared.clone() }
     }
 }
@@ -358,7 +363,7 @@ mod tests {
     use super::*;
 
     fn run(backend: &Arc<Backend>, x: &Tensor, parts: &[Tensor]) -> Tensor {
-        let op = DynamicMatMul::on(true, backend, &Shared::default());
+        let op = DynamicMatMul::on(true, backend, &PackedMatrices::default());
         let inputs = std::iter::once(x).chain(parts).map(|t| t.clone().into_tvalue()).collect();
         op.eval(&EvalContext::out_of_plan(), inputs).unwrap().remove(0).into_tensor()
     }

@@ -25,7 +25,7 @@ pub(super) use check::{Check, Fit, Letter, OperandError, tile};
 pub(super) use checked::Checked;
 pub(super) use division::CheckedDivision;
 pub use dynamic::DynamicMatMul;
-pub(super) use dynamic::Shared;
+pub(super) use dynamic::PackedMatrices;
 pub(super) use fixed::{check_fixed, fix_shapes};
 pub(super) use late::Late;
 pub use lrn::Lrn;
