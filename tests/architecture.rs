@@ -99,6 +99,7 @@ const QUANTIZE: &[&str] = &[
     "mixed_precision",
     "arena",
     "integer_io",
+    "tests",
 ];
 
 /// The files of each crate that may import each other in a cycle: tables that refer to the
