@@ -13,14 +13,14 @@ pub(super) struct Budget {
     pub control: Control,
     /// The maximum number of bytes of each value, and of all constants together.
     pub memory: u64,
-    /// The number of bytes of the lists of window elements.
-    windows: Arc<AtomicU64>,
+    /// The number of bytes of the lists of window elements, and of packed matrices.
+    kept: Arc<AtomicU64>,
 }
 
 impl Budget {
     /// Creates a budget of `memory` bytes. `control` may end the preparation.
     pub fn new(control: Control, memory: u64) -> Budget {
-        Budget { control, memory, windows: Arc::default() }
+        Budget { control, memory, kept: Arc::default() }
     }
 
     /// Creates a budget of `memory` bytes without a time limit.
@@ -29,16 +29,16 @@ impl Budget {
         Budget::new(Control::default(), memory)
     }
 
-    /// Adds the bytes of lists of window elements.
-    pub fn take_windows(&self, bytes: u64) -> Result<(), Exceeded> {
-        let all = self.windows.load(Ordering::Relaxed).saturating_add(bytes);
-        self.windows.store(all, Ordering::Relaxed);
+    /// Adds the bytes of lists of window elements or of packed matrices.
+    pub fn take_kept(&self, bytes: u64) -> Result<(), Exceeded> {
+        let all = self.kept.load(Ordering::Relaxed).saturating_add(bytes);
+        self.kept.store(all, Ordering::Relaxed);
         self.check_memory(0)
     }
 
-    /// Checks that this many bytes fit, besides the lists of window elements.
+    /// Checks that this many bytes fit, besides those of [`Budget::take_kept`].
     pub fn check_memory(&self, needed: u64) -> Result<(), Exceeded> {
-        let needed = needed.saturating_add(self.windows.load(Ordering::Relaxed));
+        let needed = needed.saturating_add(self.kept.load(Ordering::Relaxed));
         let (resource, limit) = (Resource::Memory, self.memory);
         if needed <= limit { Ok(()) } else { Err(Exceeded { resource, needed, limit }) }
     }
@@ -49,7 +49,11 @@ impl Budget {
 pub(super) struct Used {
     bytes: Cell<u64>,
     operations: Cell<u64>,
+    discarded: Cell<u64>,
 }
+
+/// The number of bytes of constants that tract may compute and discard in each pass.
+const MOST_DISCARDED: u64 = 1 << 28;
 
 /// The maximum number of operations of nodes that compute constants, apart from those that take few
 /// operations for each element. tract computes constants while it optimizes, where no limit of time
@@ -61,6 +65,13 @@ impl Used {
     pub fn take_memory(&self, bytes: u64, budget: &Budget) -> Result<(), Exceeded> {
         self.bytes.set(self.bytes.get().saturating_add(bytes));
         budget.check_memory(self.bytes.get())
+    }
+
+    /// Adds the bytes of a constant that tract computes and discards in every pass. Returns whether
+    /// they are too many, so that it must be computed when the model runs.
+    pub fn discard(&self, bytes: u64) -> bool {
+        self.discarded.set(self.discarded.get().saturating_add(bytes));
+        self.discarded.get() > MOST_DISCARDED
     }
 
     /// Adds the operations of a node that computes a constant.

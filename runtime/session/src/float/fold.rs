@@ -8,6 +8,7 @@ use super::custom_ops::{Dequantize, DequantizeBlocks, Late, Unpack};
 use super::error::Problem;
 use super::load::{Loader, Purpose, Refusal};
 use super::measure::check_dims;
+use super::memory;
 use super::work::Counter;
 
 /// A node is evaluated while loading if all of its inputs are constants of fewer elements than
@@ -102,11 +103,12 @@ impl Loader<'_> {
         let (read, written) = (sum(&mut inputs.iter().copied()), sum(&mut outputs.iter()));
         let operations =
             Counter::new(&self.model.graph, self.symbols.values(), 0).cost(graph, node);
+        let discarded = written > read.max(CONST_FOLD_MEM_BUDGET);
         if operations <= COSTLY.saturating_mul(read.saturating_add(written)) {
-            return Ok(op);
+            let late = discarded && self.used.discard(written);
+            return Ok(if late { Box::new(Late::new(op)) } else { op });
         }
         self.used.take_operations(operations)?;
-        let discarded = written > read.max(CONST_FOLD_MEM_BUDGET);
         Ok(if discarded { Box::new(Late::new(op)) } else { op })
     }
 
@@ -118,6 +120,6 @@ impl Loader<'_> {
 /// Returns the size of a value, or 0 if it is unknown. Saturates.
 fn bytes(fact: &TypedFact) -> u64 {
     let Some(shape) = fact.shape.as_concrete() else { return 0 };
-    let element = fact.datum_type.size_of() as u64;
+    let element = memory::element(fact.datum_type);
     shape.iter().fold(element, |bytes, dim| bytes.saturating_mul(*dim as u64))
 }

@@ -15,14 +15,20 @@ use super::{memory, twins};
 /// replace can be freed.
 const MADE: u64 = 1 << 20;
 
+/// An optimization that splits nodes may multiply their number by this, plus [`ALWAYS`]. tract splits
+/// a node for each range of each axis in which masks differ.
+const GROWTH: usize = 32;
+const ALWAYS: usize = 4096;
+
 /// Simplifies a model like [`TypedModel::declutter`], with less memory.
 pub(super) fn declutter(model: &mut TypedModel, budget: &Budget) -> TractResult<()> {
-    thrifty(Optimizer::declutter(), budget).session().optimize(model)
+    thrifty(Optimizer::declutter(), model, budget).session().optimize(model)
 }
 
 /// Optimizes a model like [`TypedModel::optimize`], with less memory.
 fn optimize(model: &mut TypedModel, budget: &Budget) -> TractResult<()> {
-    model.optimize_with_session(&mut thrifty(Optimizer::codegen(), budget).session())
+    let optimizer = thrifty(Optimizer::codegen(), model, budget);
+    model.optimize_with_session(&mut optimizer.session())
 }
 
 /// Optimizes a model for running. Declutters it first unless `simplified`.
@@ -33,6 +39,8 @@ pub(super) fn ready(model: &mut TypedModel, simplified: bool, budget: &Budget) -
     check_windows(model, budget)?;
     own_loops(model, budget)?;
     optimize(model, budget)?;
+    // Bodies were counted when they were optimized.
+    budget.take_kept(memory::of_packed(model))?;
     check_fixed(model)
 }
 
@@ -65,7 +73,7 @@ fn check_windows(model: &TypedModel, budget: &Budget) -> TractResult<()> {
         };
         let input = node.inputs.first().context("a window has no input")?;
         let bytes = Check::windows(&Fit::new(pool, None), model.outlet_fact(*input)?)?;
-        budget.take_windows(bytes)?;
+        budget.take_kept(bytes)?;
     }
     Ok(())
 }
@@ -91,8 +99,20 @@ fn check_known(model: &TypedModel, patch: &TypedModelPatch) -> TractResult<()> {
     Ok(())
 }
 
-fn thrifty(optimizer: Optimizer, budget: &Budget) -> Optimizer {
-    let passes = optimizer.passes.into_iter().map(|pass| match format!("{pass:?}").as_str() {
+/// The tract pass that is left out. It annotates values with the elements that matter, which no
+/// operation of ours uses, and its expressions double with each mask of a value.
+const LEFT_OUT: &str = "PropagateRoi";
+
+/// The number of nodes, also of bodies.
+fn nodes(model: &TypedModel) -> usize {
+    let bodies = model.nodes.iter().filter_map(|node| node.op_as::<TractScan>());
+    model.nodes.len() + bodies.map(|scan| nodes(&scan.body)).sum::<usize>()
+}
+
+fn thrifty(optimizer: Optimizer, model: &TypedModel, budget: &Budget) -> Optimizer {
+    let most = nodes(model).saturating_mul(GROWTH).saturating_add(ALWAYS);
+    let passes = optimizer.passes.into_iter().filter(|pass| format!("{pass:?}") != LEFT_OUT);
+    let passes = passes.map(|pass| match format!("{pass:?}").as_str() {
         // The types of these passes are private to tract.
         twins::REPLACED => Box::new(twins::MergeTwins) as Box<dyn TypedPass>,
         elements::REPLACED => Box::new(elements::PropagateElements),
@@ -100,7 +120,7 @@ fn thrifty(optimizer: Optimizer, budget: &Budget) -> Optimizer {
     });
     let passes = passes.map(|pass| {
         let budget = budget.clone();
-        Box::new(Thrifty { pass, made: 0, started: false, budget }) as Box<dyn TypedPass>
+        Box::new(Thrifty { pass, made: 0, started: false, most, budget }) as Box<dyn TypedPass>
     });
     Optimizer { passes: passes.collect(), ..optimizer }
 }
@@ -114,6 +134,8 @@ struct Thrifty {
     made: u64,
     /// Whether the pass has looked at the model.
     started: bool,
+    /// The maximum number of nodes, with those that are no longer used.
+    most: usize,
     budget: Budget,
 }
 
@@ -133,6 +155,8 @@ impl TypedPass for Thrifty {
         if self.made >= MADE {
             return Ok(None);
         }
+        let count = model.nodes.len();
+        ensure!(count <= self.most, "it grew to {count} nodes; the model is too complicated");
         if !self.started {
             self.budget.check_memory(memory::of_constants(model))?;
             self.started = true;
@@ -163,6 +187,12 @@ mod tests {
     use tract_core::ops::math;
 
     use super::*;
+
+    #[test]
+    fn tract_still_has_the_pass_that_is_left_out() {
+        let passes = Optimizer::declutter().passes;
+        assert!(passes.iter().any(|pass| format!("{pass:?}") == LEFT_OUT));
+    }
 
     /// A patch may replace an unknown size by a known one, but never rely on an unknown size as if
     /// it were known.

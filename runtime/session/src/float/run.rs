@@ -10,6 +10,9 @@ use tract_core::internal::*;
 use tract_core::ops::matmul::optimized::OptMatMul;
 
 use super::custom_ops::check_matmul;
+use super::error::catch;
+use super::measure::check_dims;
+use super::memory;
 use crate::limits::Control;
 
 /// Observes the operations of an inference.
@@ -45,7 +48,7 @@ pub(super) fn run(
         control.check()?;
         watch.before();
         check_operands(plan.model(), node, &inputs, context.symbols)?;
-        check_room(node, context.symbols, control)?;
+        check_room(plan.model(), node, &inputs, context.symbols, control)?;
         let mut values = tract_core::plan::eval(context, state, node, inputs)?;
         check(node, &values, context.symbols, control)?;
         watch.after(node, &mut values)?;
@@ -87,15 +90,42 @@ fn check_operands(
 
 /// Checks that the outputs of a node whose size only this run shows have room, before they are
 /// allocated. Those that the operation itself decides are counted when they are there.
-fn check_room(node: &TypedNode, symbols: &SymbolValues, control: &Control) -> TractResult<()> {
-    let mut bytes = 0u64;
-    for output in node.outputs.iter().filter(|output| output.fact.shape.as_concrete().is_none()) {
-        let Ok(shape) = output.fact.shape.eval_to_usize(symbols) else { continue };
-        let size = output.fact.datum_type.size_of() as u64;
-        let all = shape.iter().fold(size, |all, dim| all.saturating_mul((*dim).max(1) as u64));
-        bytes = bytes.saturating_add(all);
+fn check_room(
+    model: &TypedModel,
+    node: &TypedNode,
+    operands: &[TValue],
+    symbols: &SymbolValues,
+    control: &Control,
+) -> TractResult<()> {
+    let known = |output: &Outlet<TypedFact>| memory::is_known(&output.fact);
+    if node.outputs.iter().all(known) {
+        return Ok(());
     }
-    if bytes == 0 { Ok(()) } else { Ok(control.check_room(bytes)?) }
+    // The shapes of the operands are those of the tensors: the symbols need not have values, and
+    // the size of a packed matrix is not in its shape.
+    let mut facts = Vec::with_capacity(operands.len());
+    for (outlet, operand) in node.inputs.iter().zip(operands) {
+        let fact = model.outlet_fact(*outlet)?;
+        let mut given = fact.datum_type.fact(operand.shape());
+        given.konst.clone_from(&fact.konst);
+        given.exotic_fact.clone_from(&fact.exotic_fact);
+        facts.push(given);
+    }
+    let facts: Vec<&TypedFact> = facts.iter().collect();
+    // Operands that do not match are errors of the operation itself.
+    let computed = catch(|| node.op.output_facts(&facts).unwrap_or_default()).unwrap_or_default();
+    let mut needed = 0u64;
+    for (slot, output) in node.outputs.iter().enumerate().filter(|(_, output)| !known(output)) {
+        let of_operands = computed.get(slot).map_or(0, memory::bytes);
+        let of_symbols = match output.fact.shape.eval_to_usize(symbols) {
+            Ok(shape) => shape.iter().fold(memory::element(output.fact.datum_type), |all, dim| {
+                all.saturating_mul((*dim).max(1) as u64)
+            }),
+            Err(_) => 0,
+        };
+        needed = needed.saturating_add(of_operands.max(of_symbols));
+    }
+    if needed == 0 { Ok(()) } else { Ok(control.check_room(needed)?) }
 }
 
 /// Checks that the values of a node have the types and shapes that the plan states.
@@ -117,7 +147,8 @@ fn check(
         let same = match fact.shape.as_concrete() {
             Some(shape) => value.datum_type() == fact.datum_type && value.shape() == shape,
             None => {
-                control.take_memory((value.len() * value.datum_type().size_of()) as u64)?;
+                let element = memory::element(value.datum_type());
+                control.take_memory((value.len() as u64).saturating_mul(element))?;
                 fact.matches(value, Some(symbols))?
             }
         };
@@ -130,6 +161,14 @@ fn check(
             fact.datum_type,
             fact.shape
         );
+        // tract computes with dimensions in a time and memory that their size does not bound.
+        if value.datum_type().is_tdim() {
+            let dims = value.try_as_plain_ram()?;
+            for dim in dims.as_slice::<TDim>()? {
+                check_dims(std::iter::once(std::slice::from_ref(dim)))
+                    .map_err(|problem| format_err!("node {:?}: {problem}", node.name))?;
+            }
+        }
     }
     Ok(())
 }
