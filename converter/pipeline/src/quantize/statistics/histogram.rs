@@ -5,6 +5,8 @@ use crate::report::HistogramReport;
 
 /// The maximum number of bins on each side of zero.
 const SIDE: i32 = 4096;
+/// The number of values whose bins are computed at once.
+const CHUNK: usize = 512;
 /// The weight of a new sample in the moving average.
 const MOMENTUM: f32 = 0.1;
 
@@ -48,6 +50,11 @@ impl Default for Histogram {
 impl Histogram {
     /// Adds the values of a sample, which must all be finite.
     pub(crate) fn add(&mut self, values: &[f32]) {
+        // So that counts of one call cannot overflow.
+        values.chunks(1 << 30).for_each(|values| self.add_part(values));
+    }
+
+    fn add_part(&mut self, values: &[f32]) {
         let seen = Range::NONE.extended(values);
         if values.is_empty() {
             return;
@@ -66,13 +73,43 @@ impl Histogram {
         let floor = |x: f32| x as i32 - i32::from(x < x as i32 as f32);
         let bin = |value: f32| floor(value * scale).clamp(-SIDE, SIDE - 1);
         self.cover(bin(seen.low), bin(seen.high));
-        for value in values {
-            if *value == 0.0 {
-                self.zeros += 1;
-                continue;
+        let (first, len) = (self.first, self.counts.len());
+        if values.len() < len {
+            for value in values {
+                let count = &mut self.counts[(bin(*value) - first) as usize];
+                match *value {
+                    0.0 => self.zeros += 1,
+                    _ => *count = count.saturating_add(1),
+                }
             }
-            let count = &mut self.counts[(bin(*value) - self.first) as usize];
-            *count = count.saturating_add(1);
+            return;
+        }
+        // Two sets of counts, as adjacent values often fall into the same bin.
+        let mut counts = vec![0u32; 2 * len];
+        let (even, odd) = counts.split_at_mut(len);
+        let mut places = [0u32; CHUNK];
+        let mut zeros = 0;
+        for values in values.chunks(CHUNK) {
+            for (place, value) in places.iter_mut().zip(values) {
+                *place = (bin(*value) - first) as u32;
+                zeros += u32::from(*value == 0.0);
+            }
+            for pair in places[..values.len()].chunks(2) {
+                even[pair[0] as usize] += 1;
+                if let Some(place) = pair.get(1) {
+                    odd[*place as usize] += 1;
+                }
+            }
+        }
+        if zeros > 0 {
+            // Both sets together have at least as many values in the bin of 0.
+            let place = -first as usize;
+            let both = even[place] + odd[place] - zeros;
+            (even[place], odd[place]) = (both, 0);
+            self.zeros += u64::from(zeros);
+        }
+        for (count, (even, odd)) in self.counts.iter_mut().zip(even.iter().zip(odd.iter())) {
+            *count = count.saturating_add(even + odd);
         }
     }
 
