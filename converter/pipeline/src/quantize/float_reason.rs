@@ -103,6 +103,10 @@ pub(crate) enum FloatReason {
     SoftmaxAxes,
     #[error("its axis is the batch")]
     SoftmaxOverBatch,
+    #[error("8 bits make scores of different places equal; --strict-int8 keeps it in int8")]
+    DenseScores,
+    #[error("softmax has no int16 form, and the error budget needs more than int8 before it")]
+    SoftmaxOfInt16,
     #[error("it has no int16 parts")]
     NoInt16Parts,
     #[error("its int16 range was not calibrated")]
@@ -179,6 +183,9 @@ pub(crate) enum Int16Reason {
     /// The search for a mix of number formats within an error budget chose int16.
     #[error("{0}")]
     ErrorBudget(FormatChoice),
+    /// The same, and it chose int16 for the weights, too.
+    #[error("{0}; its weights are int16, too")]
+    WithWeights(FormatChoice),
 }
 
 /// The measurements behind the number format of a layer. Errors are relative to the output.

@@ -45,7 +45,8 @@ pub(super) fn measure(
 ) -> Result<Vec<LayerReport>, Error> {
     let mut sums: HashMap<ValueId, Sums> = HashMap::new();
     let functions = functions(&model.load()?, lowered, calibration);
-    let read: HashSet<ValueId> = lowered.iter().flat_map(|l| l.inputs.iter().copied()).collect();
+    let read: HashSet<ValueId> =
+        lowered.iter().flat_map(|l| &l.inputs).map(|port| port.value_id).collect();
     for sample in each(samples) {
         let sample = sample?;
         // The integers are computed first and spilled to a file until the float values are known.
@@ -187,16 +188,13 @@ fn run<'l>(
     spool: &mut Spool,
 ) -> Result<Vec<Integers<'l>>, Error> {
     let program = parse(lowered);
-    let inputs: Option<Vec<Input<'_>>> = lowered
-        .inputs
-        .iter()
-        .zip(program.inputs())
-        .map(|(value_id, port)| {
-            let values = values.get(value_id)?.as_f32()?;
-            Some(Input::F32(values.get(..port.elements as usize)?))
-        })
-        .collect();
-    let Some(inputs) = inputs else { return Ok(Vec::new()) };
+    let ports = lowered.inputs.iter().zip(program.inputs());
+    let read = ports.map(|(source, port)| {
+        let values = values.get(&source.value_id)?.as_f32()?;
+        Some(source.of(values.get(..port.elements as usize)?))
+    });
+    let Some(read) = read.collect::<Option<Vec<_>>>() else { return Ok(Vec::new()) };
+    let inputs: Vec<Input<'_>> = read.iter().map(|values| Input::F32(values)).collect();
     let mut real: Vec<Vec<f32>> = Vec::new();
     let mut narrow: Vec<Vec<i8>> = Vec::new();
     let mut wide: Vec<Vec<u8>> = Vec::new();

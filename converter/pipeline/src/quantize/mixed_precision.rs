@@ -19,7 +19,7 @@ use crate::graph::first_output;
 use crate::graph::shape::sample_shape;
 
 /// The number of layers that are tried in a cheaper form again after the search.
-const GIVEN_BACK: usize = 24;
+const GIVEN_BACK: usize = 12;
 /// The work of an element of a layer's output, in MACs.
 const PER_ELEMENT: f64 = 16.0;
 
@@ -29,24 +29,26 @@ enum NumberFormat {
     Int8,
     /// INT8 weights with int16 activations.
     Int16,
+    /// int16 weights and activations.
+    Int16Weights,
     Float,
 }
 
-/// The error with one layer quantized and all others more precise: in int16 if that meets the
-/// limits everywhere, and in float otherwise.
+/// The error with one layer quantized and all others in the most precise format of the search.
 struct LayerAlone {
     /// The layer in int8.
     int8: OutputError,
-    /// The layer in int16; `None` if int16 everywhere meets the budget.
+    /// The layer in int16; `None` if this is the most precise format.
     int16: Option<OutputError>,
 }
 
-/// The factor by which the error may exceed that of int16 everywhere, where this exceeds the aim.
+/// The factor by which the error may exceed that of int16 weights and activations everywhere, where
+/// this exceeds the aim.
 const NEAR: f64 = 1.05;
 
-/// Moves layers to int16 until the outputs are as accurate as the reference asks for, or nearly as
-/// accurate as int16 makes them. Moves layers to float until no output exceeds its limit. Records
-/// the reason for each.
+/// Moves layers to int16 activations, and then also to int16 weights, until the outputs are as
+/// accurate as the reference asks for, or nearly as accurate as int16 makes them. Moves layers to
+/// float until no output exceeds its limit. Records the reason for each.
 ///
 /// # Errors
 /// Returns an error if the model cannot be run, or no mix meets the budget.
@@ -67,18 +69,27 @@ pub(super) fn search(
     let mixed = |formats: &[NumberFormat]| {
         search.mixed(int16, float_reasons, groups.iter().zip(formats.iter().copied()))
     };
-    let int16_everywhere = mixed(&vec![NumberFormat::Int16; groups.len()]);
-    let error = reference.compare(&int16_everywhere)?;
-    drop(int16_everywhere);
-    let int16_exceeds = error.exceeds_limit;
-    if error.excess > 1.0 {
-        reference.relax(if int16_exceeds { f64::INFINITY } else { NEAR * error.excess });
+    let everywhere = |format| reference.compare(&mixed(&vec![format; groups.len()]));
+    let mut most = NumberFormat::Int16;
+    if everywhere(most)?.excess > 1.0 {
+        most = NumberFormat::Int16Weights;
+        let error = everywhere(most)?;
+        if error.exceeds_limit {
+            most = NumberFormat::Float;
+            reference.relax(f64::INFINITY);
+        } else if error.excess > 1.0 {
+            reference.relax(NEAR * error.excess);
+        }
     }
+    let reference = &*reference;
     let measure = |formats: &[NumberFormat]| reference.compare(&mixed(formats));
     let sketch = |formats: &[NumberFormat]| reference.sketch(&mixed(formats));
-    let alones = alones(groups.len(), int16_exceeds, &sketch, progress)?;
+    let alones = alones(groups.len(), most, &sketch, progress)?;
     let orders = Orders::of(&alones, &work);
-    let (formats, reached) = fitted(&orders, int16_exceeds, &measure)?;
+    let (formats, reached) = fitted(&orders, most, &measure)?;
+    for (group, _) in groups.iter().zip(&formats).filter(|(_, of)| **of != NumberFormat::Int8) {
+        float_reasons.extend(group.softmax.iter().map(|node| (*node, FloatReason::SoftmaxOfInt16)));
+    }
     for ((group, alone), format) in groups.iter().zip(&alones).zip(formats) {
         let choice = FormatChoice {
             int8_error: alone.int8.relative,
@@ -90,7 +101,14 @@ pub(super) fn search(
             NumberFormat::Int8 => {}
             NumberFormat::Int16 => {
                 let nodes = group.int16.iter();
-                int16.extend(nodes.map(|node| (*node, Int16Reason::ErrorBudget(choice))));
+                let reasons = nodes.map(|node| (*node, Int16Reason::ErrorBudget(choice)));
+                int16.activations.extend(reasons);
+            }
+            NumberFormat::Int16Weights => {
+                let nodes = group.int16.iter();
+                let reasons = nodes.map(|node| (*node, Int16Reason::WithWeights(choice)));
+                int16.activations.extend(reasons);
+                int16.weights.insert(group.int16[0]);
             }
             NumberFormat::Float => {
                 let nodes = group.float.iter();
@@ -120,6 +138,8 @@ struct Group {
     /// These and all other arithmetic up to the next layers: int16 is lost at the first node that
     /// does not keep it.
     int16: Vec<usize>,
+    /// The softmax nodes among these, which stay in float unless the layer is int8.
+    softmax: Vec<usize>,
 }
 
 /// Returns the layers of the partitions with the nodes that share their format.
@@ -134,7 +154,7 @@ fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Group> {
         if matches!(model.graph.nodes[node].operator, Operator::Conv(_) | Operator::Einsum(_)) {
             reached.insert(node, vec![groups.len()]);
             let float = with_followers(model, node);
-            groups.push(Group { int16: vec![node], float });
+            groups.push(Group { int16: vec![node], float, softmax: Vec::new() });
             continue;
         }
         let inputs = variable_inputs(model, node);
@@ -145,7 +165,11 @@ fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Group> {
             .collect();
         own.sort_unstable();
         own.dedup();
-        own.iter().for_each(|group| groups[*group].int16.push(node));
+        let softmax = matches!(model.graph.nodes[node].operator, Operator::Softmax(_));
+        for group in &own {
+            groups[*group].int16.push(node);
+            groups[*group].softmax.extend(softmax.then_some(node));
+        }
         reached.insert(node, own);
     }
     groups
@@ -154,24 +178,24 @@ fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Group> {
 /// Measures mixes with a number format for each layer.
 type Measure<'m> = dyn Fn(&[NumberFormat]) -> Result<OutputError, Error> + 'm;
 
-/// Measures each layer alone in int8, and in int16 if that does not meet the budget everywhere.
+/// Measures each layer alone in int8, and in int16 if the other layers are more precise.
 fn alones(
     count: usize,
-    int16_exceeds: bool,
+    most: NumberFormat,
     measure: &Measure<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<LayerAlone>, Error> {
-    let others = if int16_exceeds { NumberFormat::Float } else { NumberFormat::Int16 };
+    let both = most != NumberFormat::Int16;
     let alone = |layer: usize, format: NumberFormat| {
-        let mut formats = vec![others; count];
+        let mut formats = vec![most; count];
         formats[layer] = format;
         measure(&formats)
     };
-    let steps = count * (1 + usize::from(int16_exceeds));
+    let steps = count * (1 + usize::from(both));
     let mut alones = Vec::new();
     for layer in 0..count {
         progress(alones.len() * steps / count, steps);
-        let int16 = int16_exceeds.then(|| alone(layer, NumberFormat::Int16)).transpose()?;
+        let int16 = both.then(|| alone(layer, NumberFormat::Int16)).transpose()?;
         alones.push(LayerAlone { int8: alone(layer, NumberFormat::Int8)?, int16 });
     }
     Ok(alones)
@@ -179,8 +203,8 @@ fn alones(
 
 /// The orders in which layers leave int8, those that need it most first.
 struct Orders {
-    /// The order in which layers become float.
-    float: Vec<usize>,
+    /// The order in which layers take the most precise format.
+    most: Vec<usize>,
     /// The order in which layers become int16.
     int16: Vec<usize>,
 }
@@ -199,36 +223,37 @@ impl Orders {
             order
         };
         Orders {
-            float: first(&|alone| alone.int16.unwrap_or(alone.int8)),
+            most: first(&|alone| alone.int16.unwrap_or(alone.int8)),
             int16: first(&|alone| alone.int8),
         }
     }
 
-    /// Returns the mix with `float` layers in float, `int16` of the others in int16, and the rest
-    /// in int8.
-    fn mix(&self, float: usize, int16: usize) -> Vec<NumberFormat> {
-        let mut formats = vec![NumberFormat::Int8; self.float.len()];
-        self.float[..float].iter().for_each(|layer| formats[*layer] = NumberFormat::Float);
-        let others = self.int16.iter().filter(|layer| !self.float[..float].contains(layer));
+    /// Returns the mix with this number of layers in the most precise format, `int16` of the others
+    /// in int16, and the rest in int8.
+    fn mix(&self, (most, count): (NumberFormat, usize), int16: usize) -> Vec<NumberFormat> {
+        let mut formats = vec![NumberFormat::Int8; self.most.len()];
+        self.most[..count].iter().for_each(|layer| formats[*layer] = most);
+        let others = self.int16.iter().filter(|layer| !self.most[..count].contains(layer));
         others.take(int16).for_each(|layer| formats[*layer] = NumberFormat::Int16);
         formats
     }
 }
 
-/// Returns the mix with the fewest layers in float and then in int16 that meets the budget, after
-/// layers that do not need their format are moved to a cheaper one.
+/// Returns the mix with the fewest layers in the most precise format and then in int16 that meets
+/// the budget, after layers that do not need their format are moved to a cheaper one.
 fn fitted(
     orders: &Orders,
-    int16_exceeds: bool,
+    most: NumberFormat,
     measure: &Measure<'_>,
 ) -> Result<(Vec<NumberFormat>, OutputError), Error> {
-    let count = orders.float.len();
-    let float = match int16_exceeds {
-        true => fewest(0..count, |float| measure(&orders.mix(float, count)))?,
-        false => 0,
+    let count = orders.most.len();
+    let precise = match most {
+        NumberFormat::Int16 => 0,
+        _ => fewest(0..count, |precise| measure(&orders.mix((most, precise), count)))?,
     };
-    let int16 = fewest(0..count - float, |int16| measure(&orders.mix(float, int16)))?;
-    let mut formats = orders.mix(float, int16);
+    let mix = |int16| orders.mix((most, precise), int16);
+    let int16 = fewest(0..count - precise, |int16| measure(&mix(int16)))?;
+    let mut formats = mix(int16);
     let mut reached = measure(&formats)?;
     if reached.excess > 1.0 {
         return Err(Error::Options(format!(
@@ -239,12 +264,14 @@ fn fitted(
         )));
     }
     // The last layers of each order need their format least.
-    let last = orders.float[..float].iter().rev().chain(orders.int16.iter().rev());
+    let last = orders.most[..precise].iter().rev().chain(orders.int16.iter().rev());
     let last: Vec<usize> =
         last.copied().filter(|layer| formats[*layer] != NumberFormat::Int8).collect();
     for layer in last.into_iter().take(GIVEN_BACK) {
         let cheaper: &[NumberFormat] = match formats[layer] {
-            NumberFormat::Float => &[NumberFormat::Int8, NumberFormat::Int16],
+            NumberFormat::Float | NumberFormat::Int16Weights => {
+                &[NumberFormat::Int8, NumberFormat::Int16]
+            }
             _ => &[NumberFormat::Int8],
         };
         for format in cheaper {
@@ -298,10 +325,20 @@ impl Search<'_> {
     ) -> Model {
         let (mut int16, mut float_reasons) = (int16.clone(), float_reasons.clone());
         for (group, format) in formats {
+            if format != NumberFormat::Int8 {
+                let softmax = group.softmax.iter();
+                float_reasons.extend(softmax.map(|node| (*node, FloatReason::SoftmaxOfInt16)));
+            }
             match format {
                 NumberFormat::Int8 => {}
                 NumberFormat::Int16 => {
-                    int16.extend(group.int16.iter().map(|node| (*node, Int16Reason::Tried)));
+                    let nodes = group.int16.iter();
+                    int16.activations.extend(nodes.map(|node| (*node, Int16Reason::Tried)));
+                }
+                NumberFormat::Int16Weights => {
+                    let nodes = group.int16.iter();
+                    int16.activations.extend(nodes.map(|node| (*node, Int16Reason::Tried)));
+                    int16.weights.insert(group.int16[0]);
                 }
                 NumberFormat::Float => {
                     let nodes = group.float.iter();

@@ -178,6 +178,9 @@ impl Attempt<'_> {
         let Attempt { samples, measured, settings, .. } = *self;
         let (model, parts) = self.equalized(model, progress)?;
         let mut float_reasons = kept(&model, &parts, &settings.keep_float)?;
+        if self.calibration && !settings.strict_int8 {
+            float_reasons.extend(partition::dense_scores(&model));
+        }
         let mut int16 = int16_nodes(&model, &parts, &settings.int16)?;
         let partitions = partition::partitions(&model, &mut float_reasons);
         let within = partitions.iter().flat_map(|partition| &partition.nodes);
@@ -358,7 +361,8 @@ fn int16_nodes(model: &Model, parts: &Parts, int16: &Int16) -> Result<Int16Nodes
         Int16::All => (0..model.graph.nodes.len()).collect(),
         Int16::Nodes(names) => named(model, parts, "--int16", names)?,
     };
-    Ok(nodes.into_iter().map(|node| (node, Int16Reason::Requested)).collect())
+    let activations = nodes.into_iter().map(|node| (node, Int16Reason::Requested)).collect();
+    Ok(Int16Nodes { activations, ..Int16Nodes::default() })
 }
 
 /// Returns the indices of the nodes with these names, and the unary element-wise ops after them.
@@ -416,7 +420,8 @@ fn left_in_float(model: &Model, float_reasons: &FloatReasons) -> Vec<NodeReason>
 fn int16_layers(model: &Model, int16: &Int16Nodes) -> Vec<NodeReason> {
     let operator = |index: &usize| &model.graph.nodes[*index].operator;
     let layer = |index: &usize| matches!(operator(index), Operator::Conv(_) | Operator::Einsum(_));
-    let mut layers: Vec<(&usize, &_)> = int16.iter().filter(|(index, _)| layer(index)).collect();
+    let all = int16.activations.iter();
+    let mut layers: Vec<(&usize, &_)> = all.filter(|(index, _)| layer(index)).collect();
     layers.sort_by_key(|(index, _)| **index);
     layers.into_iter().map(|(index, reason)| node_reason(model, *index, reason)).collect()
 }

@@ -100,13 +100,13 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     IntegerForm {
         operator: "MaxPool",
         kind: NodeKind::Move,
-        int16: Int16Form::Rounded,
+        int16: Int16Form::Kept,
         float_if: &[FloatReason::ImageRank, FloatReason::WindowRank, FloatReason::WindowTooLarge],
     },
     IntegerForm {
         operator: "SumPool",
         kind: NodeKind::Arithmetic,
-        int16: Int16Form::Rounded,
+        int16: Int16Form::Requested,
         float_if: &[
             FloatReason::SumPool,
             FloatReason::PoolBeyondPadding,
@@ -205,7 +205,7 @@ const INTEGER_FORMS: &[IntegerForm] = &[
     IntegerForm {
         operator: "Pad",
         kind: NodeKind::Move,
-        int16: Int16Form::Rounded,
+        int16: Int16Form::Kept,
         float_if: &[
             FloatReason::PadMode,
             FloatReason::PadNotConstant,

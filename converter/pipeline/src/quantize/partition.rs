@@ -1,13 +1,14 @@
 //! Partitions the graph: decides which nodes run as integers, and in which program.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hardtack::internal::Model;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Operator, ValueId};
 
-use super::operators::{NodeKind, integer_form};
+use super::operators::{Int16Form, NodeKind, integer_form};
 use crate::graph::constants::{is_constant, variable_inputs};
+use crate::graph::first_output;
 use crate::graph::shape::sample_shape;
 use crate::quantize::float_reason::{FloatReason, Int16Reason};
 
@@ -21,8 +22,38 @@ pub(super) struct Partition {
 /// The reason why a node is unsupported and stays in float, by node index.
 pub(super) type FloatReasons = HashMap<usize, FloatReason>;
 
-/// Indices of the nodes with int16 activations, and the reason for each.
-pub(super) type Int16Nodes = HashMap<usize, Int16Reason>;
+/// The nodes that use more than int8, by index.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Int16Nodes {
+    /// The nodes with int16 activations, and the reason for each.
+    pub activations: HashMap<usize, Int16Reason>,
+    /// The layers whose weights are int16, too.
+    pub weights: HashSet<usize>,
+}
+
+/// Returns the softmax nodes that compute outputs with scores for many places. In 8 bits, the best
+/// scores of different places are often equal, and a detector keeps the wrong one.
+pub(super) fn dense_scores(model: &Model) -> FloatReasons {
+    let mut read: HashSet<ValueId> = model.graph.outputs.iter().copied().collect();
+    let mut scores = FloatReasons::new();
+    for (index, node) in model.graph.nodes.iter().enumerate().rev() {
+        let value = first_output(index);
+        if !read.contains(&value) {
+            continue;
+        }
+        let shape = sample_shape(model.graph.fact(value)).unwrap_or_default();
+        let places = shape.iter().filter(|size| **size > 1).count() > 1;
+        let form = integer_form(&node.operator).map(|form| form.int16);
+        match node.operator {
+            Operator::Softmax(_) if places => {
+                scores.insert(index, FloatReason::DenseScores);
+            }
+            _ if form == Some(Int16Form::Kept) => read.extend(variable_inputs(model, index)),
+            _ => {}
+        }
+    }
+    scores
+}
 
 /// Partitions the nodes that are not in `float_reasons`. Adds nodes without an integer form, or
 /// without a use for it, to `float_reasons`.

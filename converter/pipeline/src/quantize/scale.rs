@@ -24,6 +24,11 @@ impl Range {
     /// The range of no values.
     pub(crate) const NONE: Range = Range { low: f32::INFINITY, high: f32::NEG_INFINITY };
 
+    /// Returns the range of the sums of a value of each.
+    pub(crate) fn plus(self, other: Range) -> Range {
+        Range { low: self.low + other.low, high: self.high + other.high }
+    }
+
     /// Clamps both ends to `limits`.
     pub(crate) fn within(self, limits: Range) -> Range {
         let limited = |value: f32| value.max(limits.low).min(limits.high);

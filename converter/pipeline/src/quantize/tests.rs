@@ -7,7 +7,7 @@ use hardtack::internal::Model;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
-use super::{Quantized, output_error, quantize};
+use super::{NodeReason, Quantized, output_error, quantize};
 use crate::options::quantize::{Equalize, Int16, QuantizeOptions, Rounding};
 use crate::testing::{Net, Value, noise, windowed};
 use crate::{LayerReport, parity};
@@ -295,22 +295,38 @@ fn resizing() {
     });
 }
 
+fn softmax(net: &mut Net, x: &Value, axis: u32) -> Value {
+    let softmax = Softmax { axes: vec![axis], logarithm: false };
+    net.node(Operator::Softmax(softmax), &[x], &x.shape)
+}
+
 #[test]
 fn softmax_over_one_axis() {
-    after_a_layer("over channels", |net, x| {
-        net.node(
-            Operator::Softmax(Softmax { axes: vec![1], logarithm: false }),
-            &[x],
-            &[2, 4, 6, 6],
-        )
-    });
-    after_a_layer("over columns", |net, x| {
-        net.node(
-            Operator::Softmax(Softmax { axes: vec![3], logarithm: false }),
-            &[x],
-            &[2, 4, 6, 6],
-        )
-    });
+    for (name, axis) in [("over channels", 1), ("over columns", 3)] {
+        after_a_layer(name, |net, x| {
+            let scores = softmax(net, x, axis);
+            net.begin(&scores)
+        });
+    }
+}
+
+/// Scores of many places stay in float, also where moves follow, unless INT8 is required.
+#[test]
+fn scores_of_many_places_stay_in_float() {
+    let mut net = Net::new();
+    let x = net.input(&[2, 4, 6, 6]);
+    let x = net.begin(&x);
+    let scores = softmax(&mut net, &x, 1);
+    let flat =
+        Reshape { axis: 2, from: vec![Dim::Value(6), Dim::Value(6)], to: vec![Dim::Value(36)] };
+    let flat = net.node(Operator::Reshape(flat), &[&scores], &[2, 4, 36]);
+    let model = net.finish(&[&flat]);
+    let left: Vec<NodeReason> = both(&model).0.left_in_float;
+    assert!(left.iter().any(|left| left.operator == "Softmax" && left.reason.contains("scores")));
+    let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[2, 4, 6, 6], seed)]).collect();
+    let settings = QuantizeOptions { strict_int8: true, ..QuantizeOptions::default() };
+    let strict = quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
+    assert!(strict.left_in_float.is_empty());
 }
 
 #[test]

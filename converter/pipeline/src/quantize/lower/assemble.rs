@@ -1,9 +1,13 @@
 //! Replaces the partitions of a calibrated model by programs.
 
-use hardtack::internal::{Model, Program};
-use hardtack_bundle::graph::{Binary, Node, Operator, ValueId};
+use hardtack::Tensor;
+use hardtack::internal::{Constant, Model, Program};
+use hardtack_bundle::DType;
+use hardtack_bundle::graph::{
+    Binary, DequantizeLinear, Fact, Node, Operator, QuantizeLinear, ValueId,
+};
 
-use super::Lowered;
+use super::{Lowered, PortPart, PortSource};
 use crate::graph::rewriter::Rewriter;
 use crate::quantize::calibrate::Calibration;
 use crate::quantize::partition::{self, FloatReasons, Int16Nodes, Partition};
@@ -46,6 +50,33 @@ pub(crate) fn quantized(
     assemble(model.clone(), &partitions, lowered)
 }
 
+/// Returns the part of a value that a program reads, computed in float.
+fn read(rewriter: &mut Rewriter, program: &str, source: PortSource) -> ValueId {
+    let PortSource { value_id, part } = source;
+    let (PortPart::High(to) | PortPart::Low(to)) = part else { return value_id };
+    let fact = rewriter.model.graph.fact(value_id).clone();
+    let name = format!("{program}.input{}", value_id.node);
+    let mut constant = |part: &str, tensor: Tensor| {
+        rewriter.add_constant(format!("{name}.{part}"), Constant::Tensor(tensor.into()))
+    };
+    let scale = constant("scale", Tensor::scalar(to.scale));
+    let zero = constant("zero-point", Tensor::scalar(to.zero_point));
+    let mut node = |part: &str, operator: Operator, inputs: Vec<ValueId>, dtype: DType| {
+        let outputs = vec![Fact { dtype, ..fact.clone() }];
+        rewriter.add(Node { name: format!("{name}.{part}"), operator, inputs, outputs })
+    };
+    let quantize = Operator::QuantizeLinear(QuantizeLinear { dtype: DType::I8, axis: None });
+    let integers = node("integers", quantize, vec![value_id, scale, zero], DType::I8);
+    let dequantize = Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis: None });
+    let high = node("high", dequantize, vec![integers, scale, zero], DType::F32);
+    match part {
+        PortPart::Low(_) => {
+            node("low", Operator::Binary(Binary::Subtract), vec![value_id, high], DType::F32)
+        }
+        _ => high,
+    }
+}
+
 /// Replaces each partition by its program.
 pub(crate) fn assemble(model: Model, partitions: &[Partition], lowered: Vec<Lowered>) -> Model {
     let mut rewriter = Rewriter::new(model);
@@ -53,12 +84,12 @@ pub(crate) fn assemble(model: Model, partitions: &[Partition], lowered: Vec<Lowe
         let index = rewriter.model.programs.len();
         let graph = &rewriter.model.graph;
         let last = partition.nodes.last().map(|last| graph.nodes[*last].name.as_str());
-        let program = Node {
-            name: format!("{}.int8", last.unwrap_or("program")),
-            operator: Operator::Program(index as u32),
-            outputs: lowered.outputs.iter().map(|value_id| graph.fact(*value_id).clone()).collect(),
-            inputs: lowered.inputs.clone(),
-        };
+        let name = format!("{}.int8", last.unwrap_or("program"));
+        let outputs = lowered.outputs.iter().map(|value_id| graph.fact(*value_id).clone());
+        let outputs = outputs.collect();
+        let inputs = lowered.inputs.iter().map(|input| read(&mut rewriter, &name, *input));
+        let inputs = inputs.collect();
+        let program = Node { name, operator: Operator::Program(index as u32), outputs, inputs };
         rewriter.model.programs.push(Program {
             code: lowered.built.code.into(),
             weights: lowered.built.weights.into(),

@@ -26,7 +26,9 @@ impl Lowering<'_> {
     /// Lowers a convolution or matmul, with pre-rounded weights if calibration has them.
     pub(super) fn layer(&mut self, index: usize) -> Result<(), FloatReason> {
         let mut layer = Linear::of(self.model, index)?;
-        if let Some(Rounded { weights, scales, bias }) = self.calibration.weights.get(&index) {
+        let rounded = self.calibration.weights.get(&index);
+        let rounded = rounded.filter(|_| !self.int16_weights.contains(&index));
+        if let Some(Rounded { weights, scales, bias }) = rounded {
             layer.weights.values = {
                 let weights = weights.iter().map(|weight| i16::from(*weight)).collect();
                 Values::Integer(weights, scales.clone())
@@ -37,7 +39,7 @@ impl Lowering<'_> {
     }
 
     /// Emits a layer, or defers it to the last node of its chain.
-    fn begin(&mut self, index: usize, layer: Linear) -> Result<(), FloatReason> {
+    pub(super) fn begin(&mut self, index: usize, layer: Linear) -> Result<(), FloatReason> {
         let (channels, axis) = (layer.channels, layer.axis);
         let values = self.int16_quantization(first_output(index)).is_none();
         let chain = self.chain(index, Allow::Sums { channels, axis, values });
@@ -110,18 +112,22 @@ impl Lowering<'_> {
             }
         };
         let weights = std::mem::replace(&mut layer.weights, Weights::factors(Vec::new()));
-        let quantized = weights.quantize(read.scale, &layer.bias);
         let gives_16_bits = chain.residual.is_none()
             && chain.prequantized.is_none()
             && self.int16_quantization(last).is_some();
-        if quantized.copies.is_empty() && (tensors.is_some() || gives_16_bits) {
+        let int16 = tensors.is_some() || gives_16_bits;
+        let (quantized, low_weights) = match int16 && self.int16_weights.contains(&layer.node) {
+            true => weights.quantize_to_int16(read.scale, &layer.bias),
+            false => (weights.quantize(read.scale, &layer.bias), None),
+        };
+        if quantized.copies.is_empty() && int16 {
             let input = match tensors {
                 Some(tensors) => tensors,
                 None => {
                     Int16Tensors { high: self.dense(layer.input, &layer.input_order)?, low: None }
                 }
             };
-            self.int16_layer(&layer, &chain, input, &quantized)?;
+            self.int16_layer(&layer, &chain, input, (&quantized, low_weights.as_ref()))?;
         } else {
             self.int8_layer(&layer, &chain, read, &quantized)?;
         }

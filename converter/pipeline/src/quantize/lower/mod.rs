@@ -36,13 +36,47 @@ use crate::report::WeightsReport;
 pub(super) struct Lowered {
     /// The program.
     pub built: Built,
-    /// The value that each input port reads.
-    pub inputs: Vec<ValueId>,
+    /// What each input port reads.
+    pub inputs: Vec<PortSource>,
     /// The value that each output port returns. An int16 value has two ports in a row, for its high
     /// and its low tensor. Their sum is the value.
     pub outputs: Vec<ValueId>,
     /// The values that steps write completely, and how they are stored.
     pub values: Vec<Written>,
+}
+
+/// What an input port reads.
+#[derive(Clone, Copy)]
+pub(super) struct PortSource {
+    /// The value.
+    pub value_id: ValueId,
+    /// The part of it.
+    pub part: PortPart,
+}
+
+/// A part of a value that a program reads. An int16 value has two ports, for its high and its low
+/// tensor.
+#[derive(Clone, Copy)]
+pub(super) enum PortPart {
+    /// All of it.
+    Whole,
+    /// The value at this scale and zero point.
+    High(Quantization),
+    /// What the rounding to this scale and zero point leaves.
+    Low(Quantization),
+}
+
+impl PortSource {
+    /// Returns what the port reads for these elements of the value.
+    pub(super) fn of(&self, values: &[f32]) -> Vec<f32> {
+        let high = |to: Quantization, x: f32| to.dequantize(to.quantize(x));
+        let element = |x: &f32| match self.part {
+            PortPart::Whole => *x,
+            PortPart::High(to) => high(to, *x),
+            PortPart::Low(to) => x - high(to, *x),
+        };
+        values.iter().map(element).collect()
+    }
 }
 
 /// A value that a step writes.
@@ -67,7 +101,7 @@ pub(super) struct LowerError {
     pub reason: FloatReason,
 }
 
-/// Lowers a partition to a program, with int16 activations for the nodes `int16`.
+/// Lowers a partition to a program, with int16 for the nodes `int16`.
 ///
 /// # Errors
 /// Returns the first node that cannot be lowered.
@@ -80,9 +114,14 @@ pub(super) fn lower(
     let uses = uses(model);
     // Two ports for an output need a float addition. A model that the user made int16 by name may
     // have to run without float.
-    let of_outputs = int16.values().any(|reason| !matches!(reason, Int16Reason::Requested));
-    let asked = |index| int16.contains_key(&index);
+    let of_outputs =
+        int16.activations.values().any(|reason| !matches!(reason, Int16Reason::Requested));
+    let asked = |index| int16.activations.contains_key(&index);
     let int16_nodes = int16::int16_nodes(model, partition, &uses, of_outputs, asked);
+    let int16_inputs = match of_outputs {
+        true => int16::int16_inputs(model, partition, &int16.weights),
+        false => HashSet::new(),
+    };
     let mut lowering = Lowering {
         model,
         calibration,
@@ -90,6 +129,8 @@ pub(super) fn lower(
         uses,
         of_outputs,
         int16_nodes,
+        int16_inputs,
+        int16_weights: &int16.weights,
         fused: HashMap::new(),
         builder: Builder::new(),
         functions: HashMap::new(),
@@ -121,6 +162,10 @@ struct Lowering<'a> {
     of_outputs: bool,
     /// Nodes whose values are int16, if calibration ranges exist.
     int16_nodes: HashSet<usize>,
+    /// Values from outside the partition that are read as int16, if calibration ranges exist.
+    int16_inputs: HashSet<ValueId>,
+    /// Layers with int16 weights, where the input or the output is int16.
+    int16_weights: &'a HashSet<usize>,
     /// Nodes that are fused into another node, and the last node of that node's chain.
     fused: HashMap<usize, usize>,
     builder: Builder,
@@ -139,7 +184,7 @@ struct Lowering<'a> {
     rounded_to_int8: HashMap<TensorId, TensorId>,
     /// Layers to be emitted at the last node of their chain, by that node.
     deferred: HashMap<usize, Deferred>,
-    inputs: Vec<ValueId>,
+    inputs: Vec<PortSource>,
     values: Vec<Written>,
 }
 
@@ -240,8 +285,14 @@ impl<'a> Lowering<'a> {
         let shape = self.fact_shape(value_id)?;
         let elements: usize = shape.iter().product();
         let elements = elements.try_into().map_err(|_| FloatReason::InputTooLarge)?;
+        if element == PortType::F32 && self.int16_inputs.contains(&value_id) {
+            let chosen = self.calibration.ranges.get(&value_id);
+            if let Some(to) = chosen.map(|chosen| Quantization::of(chosen.int16_range)) {
+                return self.int16_input(value_id, elements, to);
+            }
+        }
         let port = self.builder.input(element, elements);
-        self.inputs.push(value_id);
+        self.inputs.push(PortSource { value_id, part: PortPart::Whole });
         let order: Vec<usize> = (0..shape.len()).collect();
         let view = StridedView::dense(Storage::Port(port), &shape, &order);
         self.views.insert(value_id, view.clone());

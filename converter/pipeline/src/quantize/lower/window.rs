@@ -6,6 +6,7 @@ use hardtack_bundle::graph::{MaxPool, Pad, PadMode, Padding, SumPool};
 
 use super::Lowering;
 use super::chain::Allow;
+use super::int16::Int16Tensors;
 use super::strided_view::Storage;
 use crate::graph::first_output;
 use crate::quantize::float_reason::FloatReason;
@@ -18,6 +19,13 @@ impl Lowering<'_> {
         let after = self.fact_shape(first_output(index))?;
         let window = engine_window(&pool.window, &before, &after)?;
         let order = image_order(pool.window.layout, before.len())?;
+        let view = self.high_view(input)?;
+        if self.int16_tensors(&view).is_some()
+            && let Int16Tensors { high, low: Some(low) } = self.int16_tensors_of(input, &order)?
+            && self.int16_max_pool(first_output(index), (high, low), window, &order)?
+        {
+            return Ok(());
+        }
         let from = self.dense(input, &order)?;
         let quantization = self.quantization_of(from);
         let to = self.tensor(first_output(index), &order, quantization)?;
@@ -38,6 +46,9 @@ impl Lowering<'_> {
         let after = self.fact_shape(first_output(index))?;
         let window = engine_window(&pool.window, &before, &after)?;
         let order = image_order(pool.window.layout, before.len())?;
+        if self.int16_average(index, pool, input, (window, &order))? {
+            return Ok(());
+        }
         let from = self.dense(input, &order)?;
         let chain = self.chain(index, Allow::Limits);
         self.fuse(&chain);
@@ -62,6 +73,11 @@ impl Lowering<'_> {
             return Err(FloatReason::BatchPadded);
         }
         let input = self.operand(index)?;
+        let pads: Vec<(usize, usize)> =
+            pad.pads[1..].iter().map(|(b, a)| (*b as usize, *a as usize)).collect();
+        if self.int16_pad(index, input, border.data(), &pads)? {
+            return Ok(());
+        }
         let view = self.view(input)?;
         let order = view.order();
         let shared = self.shared_quantization(&view);
@@ -81,9 +97,7 @@ impl Lowering<'_> {
         let to = self.tensor(first_output(index), &order, quantization)?;
         let name = self.name(index);
         self.builder.fill(name, to, value)?;
-        let border: Vec<(usize, usize)> =
-            pad.pads[1..].iter().map(|(b, a)| (*b as usize, *a as usize)).collect();
-        let padded = view.within(&border).ok_or(FloatReason::Scattered)?;
+        let padded = view.within(&pads).ok_or(FloatReason::Scattered)?;
         let copies = padded.copies(&order).ok_or(FloatReason::Scattered)?;
         for (source, copy) in copies {
             match source {

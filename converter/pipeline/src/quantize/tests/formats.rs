@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// Returns the relative error of the first output.
+fn relative_error(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
+    let whole = output_error::Part::whole();
+    let variation = output_error::variation(float, 0, &whole);
+    output_error::relative_error(float, other, 0, &whole, variation)
+}
+
 /// Returns a model of three convolutions in a row, each followed by a limit.
 fn three_layers() -> Model {
     let mut net = Net::new();
@@ -42,7 +49,8 @@ fn layers_use_int16_or_float_to_meet_the_error_budget() {
     let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
     let float = parity::outputs(&three_layers(), &samples).unwrap();
     let error = |model: &Model| {
-        output_error::relative_error(&float, &parity::outputs(model, &samples).unwrap(), 0)
+        let outputs = parity::outputs(model, &samples).unwrap();
+        relative_error(&float, &outputs)
     };
     let budget = 0.8 * error(&whole.model);
     let settings = QuantizeOptions { max_error: Some(budget), ..QuantizeOptions::default() };
@@ -172,6 +180,57 @@ fn int16_activations_are_nearly_exact() {
     }
 }
 
+/// Returns layers with pooling, padding, sums and limits between them.
+fn pooled_layers() -> Model {
+    let mut net = Net::new();
+    let x = net.input(&[1, 4, 17, 15]);
+    let limit = |net: &mut Net, x: &Value| {
+        let low = net.scalar(0.0, 4);
+        net.binary(Binary::Maximum, x, &low)
+    };
+    let a = net.conv(&x, 8, &[3, 3], |_| {});
+    let a = limit(&mut net, &a);
+    let window = pool(&a, [3, 3], [2, 2], Padding::Explicit(vec![1, 1], vec![1, 1]));
+    let shape = windowed(&a, &window);
+    let b = net.node(Operator::MaxPool(MaxPool { window, index_dtype: None }), &[&a], &shape);
+    let c = net.conv(&b, 8, &[3, 3], |conv| {
+        conv.groups = 8;
+        conv.window.padding = Padding::SameUpper;
+    });
+    let c = net.binary(Binary::Add, &c, &b);
+    let c = limit(&mut net, &c);
+    let window = pool(&c, [2, 2], [1, 1], Padding::Valid);
+    let shape = windowed(&c, &window);
+    let average = SumPool { window, count_include_pad: false, average: true };
+    let d = net.node(Operator::SumPool(average), &[&c], &shape);
+    net.constant(Tensor::scalar(0f32));
+    let zero = net.rewriter.model.constants.len() as u32 - 1;
+    let pads = vec![(0, 0), (0, 0), (1, 0), (0, 2)];
+    let padded = [shape[0], shape[1], shape[2] + 1, shape[3] + 2];
+    let pad = Pad { pads, mode: PadMode::Constant(zero) };
+    let e = net.node(Operator::Pad(pad), &[&d], &padded);
+    let f = net.conv(&e, 6, &[2, 2], |_| {});
+    net.finish(&[&f])
+}
+
+/// int16 weights and activations, from the input to the output, leave hardly any error.
+#[test]
+fn int16_weights_are_nearly_exact() {
+    let model = pooled_layers();
+    let samples: Vec<Vec<Tensor>> = (0..6).map(|seed| vec![noise(&[1, 4, 17, 15], seed)]).collect();
+    let float = parity::outputs(&model, &samples).unwrap();
+    let error = |max_error: f64| {
+        let settings = QuantizeOptions { max_error: Some(max_error), ..QuantizeOptions::default() };
+        let quantized =
+            quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
+        assert!(quantized.left_in_float.is_empty());
+        relative_error(&float, &parity::outputs(&quantized.model, &samples).unwrap())
+    };
+    let int8 = error(f64::INFINITY);
+    let int16 = error(2e-3);
+    assert!(int8 > 8e-3 && int16 < 2e-3, "int8: {int8:.5}, int16: {int16:.5}");
+}
+
 #[test]
 fn int16_layers_are_chosen_by_name() {
     let model = three_layers();
@@ -238,7 +297,7 @@ fn a_model_that_int8_breaks_is_repaired_or_refused() {
     let float = parity::outputs(&model, &samples).unwrap();
     let error = |quantized: &Quantized| {
         let outputs = parity::outputs(&quantized.model, &samples).unwrap();
-        output_error::relative_error(&float, &outputs, 0)
+        relative_error(&float, &outputs)
     };
     let any = QuantizeOptions { max_error: Some(f64::INFINITY), ..QuantizeOptions::default() };
     assert!(error(&of(&any).unwrap()) > 0.2);

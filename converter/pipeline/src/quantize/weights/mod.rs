@@ -241,6 +241,27 @@ impl Weights {
         }
     }
 
+    /// Quantizes to int16: to int8, and the rounding errors to int8 again, without a bias.
+    pub(super) fn quantize_to_int16(
+        self,
+        input_scale: f32,
+        bias: &[f32],
+    ) -> (Quantized, Option<Quantized>) {
+        let Weights { depth, inputs, values: Values::Float(values) } = self else {
+            return (self.quantize(input_scale, bias), None);
+        };
+        let high = Weights { depth, inputs, values: Values::Float(values.clone()) };
+        let high = high.quantize(input_scale, bias);
+        let mut rest = values;
+        let rows = rest.chunks_exact_mut(depth).zip(high.weights.chunks_exact(depth));
+        for ((rest, high), scale) in rows.zip(&high.scales) {
+            rest.iter_mut().zip(high).for_each(|(rest, high)| *rest -= f32::from(*high) * scale);
+        }
+        let low = Weights { depth, inputs, values: Values::Float(rest) };
+        let low = low.quantize(input_scale, &vec![0.0; bias.len()]);
+        (high, Some(low))
+    }
+
     /// Quantizes symmetrically, for this input scale and one bias per output channel.
     pub(super) fn quantize(self, input_scale: f32, bias: &[f32]) -> Quantized {
         let input_scale = f64::from(input_scale);

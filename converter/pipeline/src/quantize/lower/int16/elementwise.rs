@@ -145,8 +145,40 @@ impl Lowering<'_> {
                 _ => self.builder.add(name, from, to, Clamp::FULL),
             }?;
         }
-        let reach = Range { low: -to.scale, high: to.scale };
-        self.written_int16(first_output(index), high, LowTensor { tensor: low, reach }, &order)
+        let (high, low) = self.carried(name, [high, low], true)?;
+        self.written_int16(first_output(index), high, low, &order)
+    }
+
+    /// Moves whole high steps from a low tensor to its high tensor, rounding to nearest, or down
+    /// with `floor`. A function with a kink at a high integer is exact after rounding down.
+    pub(super) fn carried(
+        &mut self,
+        name: &str,
+        [high, low]: [TensorId; 2],
+        floor: bool,
+    ) -> Result<(TensorId, LowTensor), FloatReason> {
+        let dims = self.dims_of(high);
+        let (of_high, of_low) = (self.quantization_of(high), self.quantization_of(low));
+        let whole = of_high.scale;
+        let shifted = match floor {
+            true => {
+                let half = (whole / of_low.scale / 2.0).round() as i8;
+                let shifted = self.builder.tensor(name, dims, of_low.scale, half);
+                self.builder.lookup(name, low, shifted, |x| x - whole / 2.0)?;
+                shifted
+            }
+            false => low,
+        };
+        let to = self.builder.tensor(name, dims, whole, of_high.zero_point);
+        self.builder.add(name, [high, shifted], to, Clamp::FULL)?;
+        let moved = self.builder.tensor(name, dims, whole, 0);
+        self.builder.subtract(name, [high, to], moved, Clamp::FULL)?;
+        let zero_point = if floor { -126 } else { 0 };
+        let rest = self.builder.tensor(name, dims, whole / STEPS, zero_point);
+        self.builder.add(name, [moved, low], rest, Clamp::FULL)?;
+        let least = if floor { 0.0 } else { -whole / 2.0 };
+        let reach = Range { low: least, high: least + whole };
+        Ok((to, LowTensor { tensor: rest, reach }))
     }
 }
 

@@ -6,7 +6,7 @@ use hardtack_bundle::graph::{Binary, Operator};
 use hardtack_engine::Layer;
 use hardtack_engine::program::{Clamp, TensorId};
 
-use super::{HALF_STEPS, Int16Tensors, LowTensor, STEPS};
+use super::{Int16Tensors, LowTensor, STEPS};
 use crate::graph::first_output;
 use crate::quantize::float_reason::FloatReason;
 use crate::quantize::lower::chain::Chain;
@@ -17,19 +17,22 @@ use crate::quantize::weights::linear::Linear;
 
 /// With fewer low steps than this, the low input's contribution is too large for one int8 tensor.
 const FEWEST_STEPS: f32 = 48.0;
+/// The maximum magnitude of a bias that is reduced to round down.
+const MOST_BIAS: f32 = (1 << 30) as f32;
 /// Preferred numbers of depthwise channels to join to one group.
 const JOINED: [u32; 3] = [8, 4, 2];
 /// The bound of a sum of many terms, in standard deviations: 1 in 100 000 sums exceed it.
 const DEVIATIONS: f32 = 4.5;
 
 impl Lowering<'_> {
-    /// Emits a convolution with an int16 input or output.
+    /// Emits a convolution with an int16 input or output. `low_weights` are the rounding errors of
+    /// int16 weights.
     pub(crate) fn int16_layer(
         &mut self,
         layer: &Linear,
         chain: &Chain,
         input: Int16Tensors,
-        quantized: &Quantized,
+        (quantized, low_weights): (&Quantized, Option<&Quantized>),
     ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let name = self.name(chain.last);
@@ -54,21 +57,31 @@ impl Lowering<'_> {
             residual: None,
             clamp: to.clamp(chain.limits),
         };
-        // The contribution of the input's low tensor.
+        // What the input's low tensor and the low weights contribute.
+        let of_low_input = input.low.map(|low| Contribution {
+            input: low.tensor,
+            weights: quantized,
+            range: sum_range(low.reach, quantized),
+        });
+        let of_low_weights = low_weights.map(|weights| Contribution {
+            input: input.high,
+            weights,
+            range: sum_range(self.quantization_of(input.high).range(), weights),
+        });
+        let contributions: Vec<Contribution<'_>> =
+            of_low_input.into_iter().chain(of_low_weights).collect();
         let none = Range { low: 0.0, high: 0.0 };
-        let added = input.low.map_or(none, |low| sum_range(low.reach, quantized));
+        let added = contributions.iter().fold(none, |sum, part| sum.plus(part.range));
         let steps = (STEPS / (1.0 + (added.high - added.low) / to.scale)).floor().max(1.0);
-        if let (Some(low), Some(_)) = (input.low, int16)
+        if int16.is_some()
+            && !contributions.is_empty()
             && steps < FEWEST_STEPS
-            && let Some(of_two) = self.scale_of_two(layer, chain, added)
-            && of_two.0.scale / HALF_STEPS < to.scale / steps / 2.0
+            && let Some(of_parts) = self.scale_of_parts(layer, chain, added)
+            && of_parts.0.scale / part_steps(&contributions) < to.scale / steps / 2.0
         {
-            return self.layer_of_two(layer, chain, base, low.tensor, added, of_two);
+            return self.layer_of_parts(layer, chain, base, &contributions, of_parts);
         }
-        let residual = match input.low {
-            Some(low) => Some(self.low_contribution(name, dims, low.tensor, added, base)?),
-            None => None,
-        };
+        let residual = self.contribution(name, dims, &contributions, base)?;
         if int16.is_none() {
             let output = self.tensor(last, &layer.output_order, to)?;
             self.conv_with(name, &Layer { output, residual, ..base }, channels, false)?;
@@ -99,26 +112,32 @@ impl Lowering<'_> {
         self.written_int16(last, high, LowTensor { tensor: low, reach }, &layer.output_order)
     }
 
-    /// Convolves the low input without the bias, to a tensor that is added to the high result.
-    fn low_contribution(
+    /// Sums contributions, without the bias, to a tensor that is added to the high result. Returns
+    /// `None` if there are none.
+    fn contribution(
         &mut self,
         name: &str,
         dims: [u32; 3],
-        input: TensorId,
-        added: Range,
+        contributions: &[Contribution<'_>],
         base: Layer<'_>,
-    ) -> Result<TensorId, FloatReason> {
-        let Quantization { scale, zero_point } = Quantization::of(added);
-        let output = self.builder.tensor(name, dims, scale, zero_point);
+    ) -> Result<Option<TensorId>, FloatReason> {
         let bias = &vec![0; base.bias.len()];
-        let layer = Layer { input, output, bias, clamp: Clamp::FULL, ..base };
-        self.builder.conv(name, &layer)?;
-        Ok(output)
+        let (mut sum, mut range) = (None, Range { low: 0.0, high: 0.0 });
+        for part in contributions {
+            range = range.plus(part.range);
+            let Quantization { scale, zero_point } = Quantization::of(range);
+            let output = self.builder.tensor(name, dims, scale, zero_point);
+            let layer = Layer { output, bias, clamp: Clamp::FULL, ..part.of(base) };
+            let channels = [self.dims_of(part.input)[2], dims[2]];
+            self.conv_with(name, &Layer { residual: sum, ..layer }, channels, false)?;
+            sum = Some(output);
+        }
+        Ok(sum)
     }
 
-    /// Returns the scale of a layer's result before its limits and without the contribution of the
-    /// low input, and whether there are limits.
-    fn scale_of_two(
+    /// Returns the scale of a layer's result before its limits and without the contributions that
+    /// are added, and whether there are limits.
+    fn scale_of_parts(
         &self,
         layer: &Linear,
         chain: &Chain,
@@ -136,46 +155,49 @@ impl Lowering<'_> {
         Some((Quantization::of(range), limits > 0))
     }
 
-    /// Convolves the high and the low input to int16 each and adds the results. Used if the low
-    /// contribution is too large for one int8 tensor.
-    fn layer_of_two(
+    /// Convolves the high input and each contribution to int16 and adds the results. Used if the
+    /// contributions are too large for one int8 tensor.
+    fn layer_of_parts(
         &mut self,
         layer: &Linear,
         chain: &Chain,
         base: Layer<'_>,
-        low: TensorId,
-        added: Range,
-        of_two: (Quantization, bool),
+        contributions: &[Contribution<'_>],
+        (to, limited): (Quantization, bool),
     ) -> Result<(), FloatReason> {
         let last = first_output(chain.last);
         let name = self.name(chain.last);
-        let (to, limited) = of_two;
         let dims = dims(&self.fact_shape(last)?, &layer.output_order)?;
-        let scale = to.scale / HALF_STEPS;
-        let middle = (added.low + added.high) / (2.0 * to.scale);
-        let zero_points = [to.zero_point, (-middle).round() as i8];
+        let scale = to.scale / part_steps(contributions);
         let none = vec![0; base.bias.len()];
-        let mut tensors = Vec::new();
-        for (input, bias, zero_point) in
-            [(base.input, base.bias, zero_points[0]), (low, &none[..], zero_points[1])]
-        {
-            let high = self.builder.tensor(name, dims, to.scale, zero_point);
-            let rest = self.builder.tensor(name, dims, scale, 0);
-            let layer = Layer { input, output: high, bias, clamp: Clamp::FULL, ..base };
-            self.builder.conv(name, &layer)?;
-            let layer = Layer { output: rest, residual: Some(high), ..layer };
-            self.conv_with(name, &layer, [self.dims_of(input)[2], dims[2]], true)?;
-            tensors.push([high, rest]);
+        let parts = contributions.iter().map(|part| {
+            let middle = (part.range.low + part.range.high) / (2.0 * to.scale);
+            (Layer { bias: &none, ..part.of(base) }, (-middle).round() as i8)
+        });
+        let mut sum: Option<[TensorId; 2]> = None;
+        for (part, zero_point) in std::iter::once((base, to.zero_point)).chain(parts) {
+            let mut pair = || {
+                let high = self.builder.tensor(name, dims, to.scale, zero_point);
+                [high, self.builder.tensor(name, dims, scale, 0)]
+            };
+            let [high, rest] = pair();
+            let of_part = Layer { output: high, clamp: Clamp::FULL, ..part };
+            self.builder.conv(name, &of_part)?;
+            let of_rest = Layer { output: rest, residual: Some(high), ..of_part };
+            self.conv_with(name, &of_rest, [self.dims_of(part.input)[2], dims[2]], true)?;
+            sum = match sum {
+                None => Some([high, rest]),
+                Some(before) => {
+                    let high_sum = self.builder.tensor(name, dims, to.scale, to.zero_point);
+                    let rest_sum = self.builder.tensor(name, dims, scale, 0);
+                    self.builder.add(name, [before[0], high], high_sum, Clamp::FULL)?;
+                    self.builder.add(name, [before[1], rest], rest_sum, Clamp::FULL)?;
+                    Some([high_sum, rest_sum])
+                }
+            };
         }
-        let high = self.builder.tensor(name, dims, to.scale, to.zero_point);
-        let rest = self.builder.tensor(name, dims, scale, 0);
-        let [of_high, of_low] = tensors[..] else { return Err(FloatReason::NoInt16Parts) };
-        for (part, output) in [(0, high), (1, rest)] {
-            let parts = [of_high[part], of_low[part]];
-            self.builder.add(name, parts, output, Clamp::FULL)?;
-        }
-        let reach = Range { low: -to.scale, high: to.scale };
-        let low = LowTensor { tensor: rest, reach };
+        let sum = sum.ok_or(FloatReason::NoInt16Parts)?;
+        let (high, low) = self.carried(name, sum, limited)?;
         if !limited {
             return self.written_int16(last, high, low, &layer.output_order);
         }
@@ -205,6 +227,27 @@ impl Lowering<'_> {
     }
 }
 
+/// A part of a layer's sums that is added to what the high input and the high weights give.
+struct Contribution<'a> {
+    input: TensorId,
+    weights: &'a Quantized,
+    /// A range that nearly always covers the part.
+    range: Range,
+}
+
+impl Contribution<'_> {
+    /// Returns the layer with the input and weights of this part.
+    fn of<'b>(&'b self, base: Layer<'b>) -> Layer<'b> {
+        let Quantized { weights, scales, .. } = self.weights;
+        Layer { input: self.input, weights, weight_scales: scales, ..base }
+    }
+}
+
+/// Returns the number of integer steps of the low tensor of each part, so that their sum fits.
+fn part_steps(contributions: &[Contribution<'_>]) -> f32 {
+    STEPS / (1 + contributions.len()) as f32
+}
+
 /// Returns the bias and limits of the high tensor, and the range of what its rounding leaves.
 ///
 /// With limits, the high tensor is rounded down, so the remainder is never negative and can be
@@ -222,7 +265,9 @@ fn high_rounding(
         Range { low: -to.scale / 2.0, high: to.scale / 2.0 }
     } else {
         for (bias, weight_scale) in bias.iter_mut().zip(&quantized.scales) {
-            *bias -= (0.5 * to.scale / (input_scale * weight_scale)).round() as i32;
+            // Of a channel with hardly any weights, half a step is more than its whole bias.
+            let half = (0.5 * to.scale / (input_scale * weight_scale)).round();
+            *bias -= (half.min(MOST_BIAS) as i32).min(bias.saturating_add(MOST_BIAS as i32));
         }
         if chain.limits.high.is_finite() {
             clamp.high = clamp.high.saturating_sub(1).max(clamp.low);

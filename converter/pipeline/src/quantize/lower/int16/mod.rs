@@ -8,15 +8,17 @@
 
 mod elementwise;
 mod layer;
+mod pool;
 
 use std::collections::{HashMap, HashSet};
 
 use hardtack::internal::Model;
 use hardtack_bundle::graph::{Operator, ValueId};
-use hardtack_engine::program::{Clamp, CopyLayout, TensorId};
+use hardtack_engine::program::{Clamp, CopyLayout, PortType, TensorId};
 
 use super::strided_view::{Storage, StridedView};
-use super::{Lowering, dims};
+use super::{Lowering, PortPart, PortSource, dims};
+use crate::graph::constants::variable_inputs;
 use crate::graph::first_output;
 use crate::quantize::float_reason::FloatReason;
 use crate::quantize::operators::{Int16Form, integer_form};
@@ -84,7 +86,55 @@ pub(super) fn int16_nodes(
     int16_nodes
 }
 
+/// Returns the values from outside the partition that a layer with int16 weights reads, perhaps
+/// rearranged.
+pub(super) fn int16_inputs(
+    model: &Model,
+    partition: &Partition,
+    int16_weights: &HashSet<usize>,
+) -> HashSet<ValueId> {
+    let mut read: HashSet<ValueId> = HashSet::new();
+    for &index in partition.nodes.iter().rev() {
+        let form = integer_form(&model.graph.nodes[index].operator).map(|form| form.int16);
+        let rearranged = || form == Some(Int16Form::Kept) && read.contains(&first_output(index));
+        if int16_weights.contains(&index) || rearranged() {
+            read.extend(variable_inputs(model, index));
+        }
+    }
+    read.retain(|value| partition.nodes.binary_search(&(value.node as usize)).is_err());
+    read
+}
+
 impl Lowering<'_> {
+    /// Adds two input ports for the high and the low tensor of a value from outside the partition.
+    pub(super) fn int16_input(
+        &mut self,
+        value_id: ValueId,
+        elements: u32,
+        to: Quantization,
+    ) -> Result<StridedView, FloatReason> {
+        let shape = self.fact_shape(value_id)?;
+        let order: Vec<usize> = (0..shape.len()).collect();
+        let half = to.scale / 2.0;
+        let low = Quantization { scale: to.scale / STEPS, zero_point: 0 };
+        let mut tensors = [0; 2];
+        for ((part, quantization), tensor) in
+            [(PortPart::High(to), to), (PortPart::Low(to), low)].into_iter().zip(&mut tensors)
+        {
+            let port = self.builder.input(PortType::F32, elements);
+            self.inputs.push(PortSource { value_id, part });
+            let view = StridedView::dense(Storage::Port(port), &shape, &order);
+            let name = self.name(value_id.node as usize);
+            *tensor = self.gather(name, &view, &order, quantization)?;
+        }
+        let [high, tensor] = tensors;
+        let low = LowTensor { tensor, reach: Range { low: -half, high: half } };
+        self.low_tensors.insert(high, low);
+        let view = StridedView::dense(Storage::Tensor(high), &shape, &order);
+        self.views.insert(value_id, view.clone());
+        Ok(view)
+    }
+
     /// Returns the scale and zero point of a value's high tensor, if the value is to be int16. The
     /// int16 range clips only what does not affect the function that reads the value.
     pub(super) fn int16_quantization(&self, value: ValueId) -> Option<Quantization> {
