@@ -3,6 +3,7 @@
 
 mod dynamic;
 mod flatten;
+mod log_softmax;
 mod quantization;
 mod recurrent;
 mod resize;
@@ -32,6 +33,7 @@ pub(super) fn onnx() -> Onnx {
     register.insert("DequantizeLinear", quantization::dequantize);
     register.insert("Flatten", flatten::read);
     register.insert("LRN", lrn);
+    register.insert("LogSoftmax", log_softmax::read);
     register.insert("LSTM", recurrent::read);
     register.insert("GRU", recurrent::read);
     register.insert("RNN", recurrent::read);

@@ -39,7 +39,6 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
             Err(node.wrong("only mode DCR is supported"))
         }
         "Dropout" => dropout(node, emit),
-        "Celu" => celu(node, emit),
         "Split" => {
             let outputs = node.output.len() as i64;
             match node.int("num_outputs") {
@@ -177,26 +176,6 @@ fn dropout(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportErro
         let kept = tensor_attribute("value", tensor::store("", &Tensor::scalar(true)));
         emit.last("ConstantOfShape", &[&shape], mask, vec![kept]);
     }
-    Ok(true)
-}
-
-/// Rewrites Celu, for which tract gives wrong values in f16.
-fn celu(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
-    let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
-    let mut constant = |name: &str, value: f32| {
-        let value = emit.constant(name, &Tensor::scalar(value));
-        emit.node("CastLike", &[&value, x], vec![])
-    };
-    let zero = constant("zero", 0.0);
-    let one = constant("one", 1.0);
-    let alpha = constant("alpha", node.float("alpha").unwrap_or(1.0));
-    let above = emit.node("Max", &[x, &zero], vec![]);
-    let exponent = emit.node("Div", &[x, &alpha], vec![]);
-    let power = emit.node("Exp", &[&exponent], vec![]);
-    let power = emit.node("Sub", &[&power, &one], vec![]);
-    let below = emit.node("Mul", &[&power, &alpha], vec![]);
-    let below = emit.node("Min", &[&below, &zero], vec![]);
-    emit.last("Add", &[&above, &below], y, vec![]);
     Ok(true)
 }
 

@@ -1,6 +1,7 @@
 //! Protobuf rewrites: features that tract does not support, or computes wrongly, are replaced by
 //! equivalent nodes, or rejected with an error that gives a remedy.
 
+pub(super) mod activations;
 pub(super) mod bind;
 pub(super) mod branch;
 pub(super) mod dequantized;
@@ -32,6 +33,7 @@ const DEFAULT_OPSET: i64 = 13;
 const REWRITES: &[&NodeRewrite] = &[
     &sizes::rewrite,
     &ignored::rewrite,
+    &activations::rewrite,
     &legacy::rewrite,
     &ml::rewrite,
     &trees::rewrite,
