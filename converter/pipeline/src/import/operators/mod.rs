@@ -7,6 +7,7 @@ mod log_softmax;
 mod quantization;
 mod recurrent;
 mod resize;
+mod squeeze;
 mod trees;
 
 use hardtack::float::custom_ops;
@@ -38,6 +39,7 @@ pub(super) fn onnx() -> Onnx {
     register.insert("GRU", recurrent::read);
     register.insert("RNN", recurrent::read);
     register.insert("Resize", resize::read);
+    register.insert("Squeeze", squeeze::read);
     register.insert(DYNAMIC_MAT_MUL, dynamic::read);
     register.insert(TREE_ENSEMBLE, trees::read);
     onnx
