@@ -89,6 +89,7 @@ const QUANTIZE: &[&str] = &[
     "rounding",
     "function",
     "fuse",
+    "prelu",
     "equalize",
     "operators",
     "partition",

@@ -19,6 +19,7 @@ mod mixed_precision;
 mod operators;
 mod output_error;
 mod partition;
+mod prelu;
 pub(crate) mod rounding;
 mod scale;
 mod statistics;
@@ -260,6 +261,7 @@ impl Attempt<'_> {
     ) -> Result<(Model, Parts), Error> {
         let mut rewriter = Rewriter::new(model);
         fuse::fuse(&mut rewriter);
+        prelu::rewrite(&mut rewriter);
         let model = rewriter.finish();
         if !self.calibration || self.settings.equalize == Equalize::Off {
             return Ok((model, Parts::new()));

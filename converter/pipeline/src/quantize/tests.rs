@@ -149,6 +149,14 @@ fn binary_operators() {
             net.binary(kind, x, &constant)
         });
     }
+    after_a_layer("slope of each channel", |net, x| {
+        let (zero, slope) = (net.scalar(0.0, 4), net.noise(&[1, 4, 1, 1]));
+        let test = net.binary(Binary::Greater, &zero, x);
+        let node = test.value_id.node as usize;
+        net.rewriter.model.graph.nodes[node].outputs[0].dtype = DType::Bool;
+        let product = net.binary(Binary::Multiply, x, &slope);
+        net.node(Operator::Select, &[&test, &product, x], &[2, 4, 6, 6])
+    });
     after_a_layer("a constant first", |net, x| {
         let constant = net.scalar(0.4, 4);
         net.binary(Binary::Subtract, &constant, x)

@@ -93,8 +93,10 @@ impl Lowering<'_> {
         let read = self.quantization_of(from);
         let (written, quantization) = match prequantized {
             Some(prequantized) => prequantized,
+            None if only_clamps(read, &results[..256]) => (value, read),
             None => {
-                (value, self.quantization(value).unwrap_or_else(|_| follows(read, &results[..256])))
+                let reached = Range::NONE.extended(&results[..256]);
+                (value, self.quantization(value).unwrap_or_else(|_| Quantization::of(reached)))
             }
         };
         let to = self.tensor(written, &order, quantization)?;
@@ -108,12 +110,11 @@ impl Lowering<'_> {
     }
 }
 
-/// Returns the scale of a function's results: that of its input if it only clamps it, else one that
-/// covers all results.
-fn follows(read: Quantization, results: &[f32]) -> Quantization {
+/// Returns whether a function only clamps its input. The scale of the input then represents the
+/// results exactly, and any other scale would round them again.
+fn only_clamps(read: Quantization, results: &[f32]) -> bool {
     let reached = Range::NONE.extended(results);
-    let limits = (i8::MIN..=i8::MAX).zip(results).all(|(integer, result)| {
+    (i8::MIN..=i8::MAX).zip(results).all(|(integer, result)| {
         *result == read.dequantize(integer).max(reached.low).min(reached.high)
-    });
-    if limits { read } else { Quantization::of(reached) }
+    })
 }
