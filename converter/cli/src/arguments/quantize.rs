@@ -46,15 +46,15 @@ pub struct Quantize {
     pub palette: Option<u8>,
     /// Keep NODE in float, such as Resize_12. Can be repeated.
     ///
-    /// NODE is a name in the ONNX file. The element-wise functions right after it stay in float
-    /// too.
+    /// NODE is a name in the ONNX file, and stands for all nodes that the import made of it. The
+    /// element-wise functions right after it stay in float too.
     #[arg(long, value_name = "NODE")]
     pub keep_float: Vec<String>,
     /// Use 16-bit activations for NODE, such as Conv_3, or all. Can be repeated.
     ///
-    /// NODE is a name in the ONNX file; the element-wise functions right after it are included.
-    /// Weights keep 8 bits, so the bundle stays small. Each layer is computed two to four times (a
-    /// detector took five times as long).
+    /// NODE is a name in the ONNX file, and stands for all nodes that the import made of it. The
+    /// element-wise functions right after it are included. Weights keep 8 bits, so the bundle stays
+    /// small. Each layer is computed two to four times (a detector took five times as long).
     #[arg(long, value_name = "NODE")]
     pub int16: Vec<String>,
     /// Use 16 bits or float where needed to limit the output error to PERCENT, such as 1%, or auto.

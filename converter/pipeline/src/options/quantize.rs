@@ -38,7 +38,7 @@ pub struct QuantizeOptions {
     pub sparsity: Option<Sparsity>,
     /// The maximum number of distinct integers among the weights of a layer.
     pub palette: Option<usize>,
-    /// Names of nodes that stay in float.
+    /// Names of nodes that stay in float. `name` also stands for the nodes named `name.suffix`.
     pub keep_float: Vec<String>,
     /// The nodes with int16 activations.
     pub int16: Int16,

@@ -368,7 +368,7 @@ fn int16_nodes(model: &Model, parts: &Parts, int16: &Int16) -> Result<Int16Nodes
 }
 
 /// Returns the indices of the nodes with these names, and the unary element-wise ops after them.
-/// All parts of a split layer have its name.
+/// All parts of a split layer have its name. `name` also stands for the nodes named `name.suffix`.
 fn named(
     model: &Model,
     parts: &Parts,
@@ -382,7 +382,9 @@ fn named(
         let named = |index: &usize| {
             let node = &nodes[*index];
             let constant = matches!(node.operator, Operator::Constant(_));
-            node.name == *name || (!constant && whole_name(&node.name) == name)
+            let part = whole_name(&node.name).strip_prefix(name.as_str());
+            let is_part = part.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            node.name == *name || (!constant && is_part)
         };
         let before = found.len();
         for index in (0..nodes.len()).filter(named) {

@@ -42,6 +42,37 @@ fn nodes_stay_in_float_by_name() {
 }
 
 #[test]
+fn the_name_of_an_onnx_node_means_all_of_its_parts() {
+    let mut net = Net::new();
+    let x = net.input(&[1, 4, 6, 6]);
+    let x = net.begin(&x);
+    let y = net.unary(Unary::Exp, &x);
+    let y = net.binary(Binary::Add, &x, &y);
+    let y = net.begin(&y);
+    let mut model = net.finish(&[&y]);
+    let parts = model
+        .graph
+        .nodes
+        .iter_mut()
+        .filter(|node| matches!(node.operator, Operator::Unary(_) | Operator::Binary(_)));
+    parts.zip(["act.exp", "act.add"]).for_each(|(node, name)| node.name = name.into());
+    let samples: Vec<Vec<Tensor>> = (0..6).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
+    let of = |name: &str| {
+        let keep_float = vec![name.to_owned()];
+        let settings = QuantizeOptions { keep_float, ..QuantizeOptions::default() };
+        quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {})
+    };
+    let quantized = of("act").unwrap();
+    let mut kept: Vec<&str> = quantized.left_in_float.iter().map(|left| &*left.node).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, ["act.add", "act.exp"]);
+    assert!(of("ac").err().unwrap().to_string().contains("\"ac\""));
+    let int16 = Int16::Nodes(vec!["act".into()]);
+    let settings = QuantizeOptions { int16, ..QuantizeOptions::default() };
+    assert!(quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {}).is_ok());
+}
+
+#[test]
 fn layers_use_int16_or_float_to_meet_the_error_budget() {
     let any = QuantizeOptions { max_error: Some(f64::INFINITY), ..QuantizeOptions::default() };
     let whole = with(&any).unwrap();
