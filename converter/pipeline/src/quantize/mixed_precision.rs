@@ -20,6 +20,8 @@ use crate::graph::shape::sample_shape;
 
 /// The number of layers that are tried in a cheaper form again after the search.
 const GIVEN_BACK: usize = 12;
+/// The maximum number of groups of layers whose formats are chosen.
+const MOST_GROUPS: usize = 64;
 /// The work of an element of a layer's output, in MACs.
 const PER_ELEMENT: f64 = 16.0;
 
@@ -64,8 +66,9 @@ pub(super) fn search(
     if integer.excess <= 1.0 {
         return Ok(());
     }
-    let groups = groups(model, float_reasons);
-    let work: Vec<f64> = groups.iter().map(|group| work(model, group.float[0])).collect();
+    let groups = joined(groups(model, float_reasons));
+    let work_of = |group: &Group| group.layers.iter().map(|layer| work(model, *layer)).sum();
+    let work: Vec<f64> = groups.iter().map(work_of).collect();
     let mixed = |formats: &[NumberFormat]| {
         search.mixed(int16, float_reasons, groups.iter().zip(formats.iter().copied()))
     };
@@ -108,7 +111,7 @@ pub(super) fn search(
                 let nodes = group.int16.iter();
                 let reasons = nodes.map(|node| (*node, Int16Reason::WithWeights(choice)));
                 int16.activations.extend(reasons);
-                int16.weights.insert(group.int16[0]);
+                int16.weights.extend(&group.layers);
             }
             NumberFormat::Float => {
                 let nodes = group.float.iter();
@@ -131,14 +134,16 @@ fn work(model: &Model, layer: usize) -> f64 {
     output * (taps + PER_ELEMENT)
 }
 
-/// A layer whose number format is chosen, and the nodes that share it.
+/// Layers whose number format is chosen together, and the nodes that share it.
+#[derive(Default)]
 struct Group {
-    /// The layer and the element-wise ops that follow it: these stay in float together.
+    layers: Vec<usize>,
+    /// The layers and the element-wise ops that follow them: these stay in float together.
     float: Vec<usize>,
     /// These and all other arithmetic up to the next layers: int16 is lost at the first node that
     /// does not keep it.
     int16: Vec<usize>,
-    /// The softmax nodes among these, which stay in float unless the layer is int8.
+    /// The softmax nodes among these, which stay in float unless the layers are int8.
     softmax: Vec<usize>,
 }
 
@@ -154,7 +159,8 @@ fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Group> {
         if matches!(model.graph.nodes[node].operator, Operator::Conv(_) | Operator::Einsum(_)) {
             reached.insert(node, vec![groups.len()]);
             let float = with_followers(model, node);
-            groups.push(Group { int16: vec![node], float, softmax: Vec::new() });
+            let group = Group { layers: vec![node], int16: vec![node], float, ..Group::default() };
+            groups.push(group);
             continue;
         }
         let inputs = variable_inputs(model, node);
@@ -173,6 +179,23 @@ fn groups(model: &Model, float_reasons: &mut FloatReasons) -> Vec<Group> {
         reached.insert(node, own);
     }
     groups
+}
+
+/// Joins the groups of layers in a row, so that the time of the search is bounded.
+fn joined(groups: Vec<Group>) -> Vec<Group> {
+    let size = groups.len().div_ceil(MOST_GROUPS).max(1);
+    let mut joined: Vec<Group> = Vec::new();
+    for (index, group) in groups.into_iter().enumerate() {
+        if index.is_multiple_of(size) {
+            joined.push(Group::default());
+        }
+        let Some(last) = joined.last_mut() else { continue };
+        last.layers.extend(group.layers);
+        last.float.extend(group.float);
+        last.int16.extend(group.int16);
+        last.softmax.extend(group.softmax);
+    }
+    joined
 }
 
 /// Measures mixes with a number format for each layer.
@@ -338,7 +361,7 @@ impl Search<'_> {
                 NumberFormat::Int16Weights => {
                     let nodes = group.int16.iter();
                     int16.activations.extend(nodes.map(|node| (*node, Int16Reason::Tried)));
-                    int16.weights.insert(group.int16[0]);
+                    int16.weights.extend(&group.layers);
                 }
                 NumberFormat::Float => {
                     let nodes = group.float.iter();
