@@ -201,3 +201,58 @@ impl Expansion for Resize {
         model.wire_node(prefix, custom_ops::Resize { attributes }, &[inputs[0], given])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hardtack::Tensor;
+    use hardtack_bundle::DType;
+
+    use crate::import::node::ints;
+    use crate::import::rewrite::testing::{graph, input, model, node};
+    use crate::import::translate::translate;
+    use crate::options::quantize::QuantizeOptions;
+    use crate::quantize::quantize;
+    use crate::testing::noise;
+
+    /// Imports a Conv followed by a Resize, and returns the reasons why nodes stay in float.
+    fn float_reasons(batch: &str, axes: &[i64], constant: (&str, Tensor)) -> Vec<String> {
+        let inputs: &[&str] = match constant.0 {
+            "sizes" => &["c", "", "", "sizes"],
+            _ => &["c", "", "scales"],
+        };
+        let attributes = if axes.is_empty() { vec![] } else { vec![ints("axes", axes)] };
+        let nodes = vec![
+            node("Conv", &["x", "w"], &["c"], vec![]),
+            node("Resize", inputs, &["y"], attributes),
+        ];
+        let mut graph = graph(&[], nodes, &[("w", noise(&[4, 3, 1, 1], 1)), constant], &["y"]);
+        graph.input.push(input("x", DType::F32, &[batch, "3", "8", "8"]));
+        let mut model = model(graph);
+        model.opset_import[0].version = 18;
+        let imported = translate(model).unwrap();
+        let samples: Vec<Vec<Tensor>> =
+            (0..4).map(|seed| vec![noise(&[1, 3, 8, 8], seed)]).collect();
+        let settings = QuantizeOptions::default();
+        let quantized =
+            quantize(&imported, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
+        quantized.left_in_float.into_iter().map(|left| left.reason).collect()
+    }
+
+    #[test]
+    fn constant_scales_and_sizes_run_in_integers() {
+        let sizes = |sizes: &[i64]| ("sizes", Tensor::new(&[sizes.len()], sizes.to_vec()).unwrap());
+        let scales =
+            |scales: &[f32]| ("scales", Tensor::new(&[scales.len()], scales.to_vec()).unwrap());
+        for (batch, axes, constant) in [
+            ("1", &[][..], scales(&[1.0, 1.0, 2.0, 1.5])),
+            ("1", &[], sizes(&[1, 4, 16, 12])),
+            ("1", &[2, 3], sizes(&[16, 12])),
+            ("batch", &[2, 3], scales(&[2.0, 1.5])),
+            ("batch", &[-1, 2], sizes(&[11, 16])),
+            ("batch", &[3], sizes(&[5])),
+        ] {
+            let name = format!("batch {batch}, axes {axes:?}, {}", constant.0);
+            assert_eq!(float_reasons(batch, axes, constant), [""; 0], "{name}");
+        }
+    }
+}

@@ -1,11 +1,11 @@
 //! Lowers image resizing.
 
-use hardtack::Data;
 use hardtack_bundle::graph::{CoordinateTransform, Interpolation, Resize};
 use hardtack_kernels::Sample;
 
 use super::Lowering;
 use super::int16::{Int16Tensors, LowTensor};
+use crate::graph::constants::is_constant;
 use crate::graph::first_output;
 use crate::quantize::float_reason::FloatReason;
 
@@ -15,17 +15,16 @@ const UNIT: f64 = 2048.0;
 impl Lowering<'_> {
     pub(super) fn resize(&mut self, index: usize, resize: &Resize) -> Result<(), FloatReason> {
         let node = &self.model.graph.nodes[index];
-        let given = |input: Option<u32>| {
-            let value_id = input.and_then(|input| node.inputs.get(input as usize));
-            let tensor = value_id.and_then(|value_id| self.constant(*value_id));
-            tensor.filter(|tensor| !tensor.is_empty())
-        };
-        let sizes = given(resize.sizes_input);
-        let scales = given(resize.scales_input).and_then(|tensor| tensor.as_f32());
-        if sizes.is_none() && scales.is_none() {
+        let input = |input: Option<u32>| node.inputs.get(input? as usize).copied();
+        let scales = input(resize.scales_input).and_then(|value_id| self.constant(value_id));
+        let scales = scales.and_then(|tensor| tensor.as_f32()).filter(|scales| !scales.is_empty());
+        // Constant sizes are the shape of the output. Their type may be `Dim`: the batch size among
+        // them may be dynamic.
+        let sizes = input(resize.sizes_input);
+        let has_sizes = sizes.is_some_and(|value_id| is_constant(self.model, value_id));
+        if !has_sizes && scales.is_none() {
             return Err(FloatReason::ResizeSize);
         }
-        debug_assert!(sizes.is_none_or(|sizes| matches!(sizes.data(), Data::I64(_))));
         let before = self.fact_shape(node.inputs[0])?;
         let after = self.fact_shape(first_output(index))?;
         let samples = (0..before.len())
