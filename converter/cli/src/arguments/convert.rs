@@ -40,7 +40,7 @@ pub struct Convert {
     /// Bind a named dimension or an input with NAME=VALUE, such as batch=1 or input=1x3x224x224.
     ///
     /// VALUE is the size of a dimension, the shape of an input, or the number that an input always
-    /// has (sr=16000).
+    /// has (sr=16000). A shape binds the names of its dimensions in all inputs.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Input")]
     pub set: Vec<(String, String)>,
     /// Feed OUTPUT back into INPUT at the next inference, such as stateN=state.
@@ -230,7 +230,7 @@ pub struct Bisect {
     /// Bind a named dimension or an input with NAME=VALUE, such as batch=1 or input=1x3x224x224.
     ///
     /// VALUE is the size of a dimension, the shape of an input, or the number that an input always
-    /// has (sr=16000).
+    /// has (sr=16000). A shape binds the names of its dimensions in all inputs.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Input")]
     pub set: Vec<(String, String)>,
     #[command(flatten)]

@@ -32,7 +32,7 @@ pub struct ImportOptions {
     /// The names and values of `--set`, in order. A name is one of:
     ///
     /// - an input: the value is its shape, such as `1x576`, or the number for an input of one
-    ///   element
+    ///   element. A shape binds the names of its dimensions in all inputs
     /// - a named dimension: the value is its size
     /// - `batch`: the value is the size of all unnamed leading dimensions
     /// - `INPUT_AXIS`, such as `image_2`: the value is the size of another unnamed dimension

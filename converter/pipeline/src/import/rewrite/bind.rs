@@ -3,11 +3,14 @@
 //! `NAME` is one of, in this order:
 //! - an input: `VALUE` is its shape, such as `1x3x224x224`; `?` leaves a dimension unchanged.
 //!   An input with one element, of rank 0 or 1, becomes a constant instead: `sr=16000`
+//!   A size for a named dimension binds that name in all inputs
 //! - a named dimension: `height=480`
 //! - `batch`: all unnamed leading dimensions of inputs
 //! - `INPUT_AXIS`, such as `image_2`: any other unnamed dimension of an input
 //!
 //! Afterwards, all remaining dynamic dimensions have these names.
+
+use std::collections::HashMap;
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -32,15 +35,144 @@ pub(crate) fn bind(
     if !settings.is_empty() {
         graph.value_info.clear();
     }
+    let mut open = OpenDimensions::of(graph);
     for (name, value) in settings {
-        set(graph, name, value, context).map_err(|problem| ImportError::Setting {
+        set(graph, &mut open, name, value, context).map_err(|problem| ImportError::Setting {
             name: name.clone(),
             value: value.clone(),
             problem,
         })?;
     }
+    open.bind_expressions(graph);
     name_open_dimensions(graph);
     Ok(())
+}
+
+/// The dimensions of inputs that have no size in the file.
+struct OpenDimensions(Vec<OpenDimension>);
+
+/// A dimension of an input that has no size in the file.
+struct OpenDimension {
+    input: String,
+    axis: usize,
+    /// The name in the file, such as `height` or `unk__12`. Dimensions of the same name are equal.
+    label: Option<String>,
+    /// The name that `--set` and error messages use. `None` for an expression.
+    symbol: Option<String>,
+    /// The size, and the setting that bound it, such as `--set height=480`.
+    bound: Option<(i64, String)>,
+}
+
+impl OpenDimensions {
+    fn of(graph: &mut GraphProto) -> OpenDimensions {
+        let mut open = Vec::new();
+        for input in &mut graph.input {
+            let name = input.name.clone();
+            for (axis, dim) in dims_of(input).into_iter().flatten().enumerate() {
+                if matches!(dim.value, Some(Value::DimValue(0..))) {
+                    continue;
+                }
+                let label = match &dim.value {
+                    Some(Value::DimParam(param)) if !matches!(&**param, "" | "?") => {
+                        Some(param.clone())
+                    }
+                    _ => None,
+                };
+                let symbol = symbol(&name, axis, dim);
+                open.push(OpenDimension { input: name.clone(), axis, label, symbol, bound: None });
+            }
+        }
+        OpenDimensions(open)
+    }
+
+    /// Binds all dimensions that have a name. Returns whether there are any.
+    fn bind_name(
+        &mut self,
+        graph: &mut GraphProto,
+        name: &str,
+        value: &str,
+    ) -> Result<bool, String> {
+        let has_name = |dim: &&OpenDimension| {
+            dim.label.as_deref() == Some(name) || dim.symbol.as_deref() == Some(name)
+        };
+        let found: Vec<(String, usize)> =
+            self.0.iter().filter(has_name).map(|dim| (dim.input.clone(), dim.axis)).collect();
+        if found.is_empty() {
+            return Ok(false);
+        }
+        let size = size(value)?;
+        let setting = format!("--set {name}={value}");
+        for (input, axis) in found {
+            self.bind(graph, &input, axis, size, &setting)?;
+        }
+        Ok(true)
+    }
+
+    /// Binds one dimension of an input, and all dimensions that have the same name in the file.
+    fn bind(
+        &mut self,
+        graph: &mut GraphProto,
+        input: &str,
+        axis: usize,
+        size: i64,
+        setting: &str,
+    ) -> Result<(), String> {
+        let is_it = |dim: &OpenDimension| dim.input == input && dim.axis == axis;
+        let label = self.0.iter().find(|dim| is_it(dim)).and_then(|dim| dim.label.clone());
+        for dim in &mut self.0 {
+            if !is_it(dim) && (label.is_none() || dim.label != label) {
+                continue;
+            }
+            match &dim.bound {
+                Some((other, earlier)) if *other != size => {
+                    let named = dim.label.iter().chain(&dim.symbol).next();
+                    let named = named.map_or(String::new(), |name| format!(" ({name})"));
+                    let by = match earlier == setting {
+                        true => "in the same option".into(),
+                        false => format!("by {earlier}"),
+                    };
+                    return Err(format!(
+                        "dimension {}{named} of input {:?} is bound to {other} {by} and cannot be \
+                         {size} too; give both the same size",
+                        dim.axis, dim.input
+                    ));
+                }
+                _ => dim.bound = Some((size, setting.into())),
+            }
+            let input = graph.input.iter_mut().find(|input| input.name == dim.input);
+            if let Some(dim) = input.and_then(dims_of).and_then(|dims| dims.get_mut(dim.axis)) {
+                dim.value = Some(Value::DimValue(size));
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces bound names in expressions, such as `past + 1`, by their sizes.
+    fn bind_expressions(&self, graph: &mut GraphProto) {
+        let sizes: HashMap<&str, i64> = self
+            .0
+            .iter()
+            .filter_map(|dim| Some((dim.label.as_deref()?, dim.bound.as_ref()?.0)))
+            .collect();
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for dim in graph.input.iter_mut().filter_map(dims_of).flatten() {
+            let Some(Value::DimParam(param)) = &mut dim.value else { continue };
+            let mut replaced = String::new();
+            let mut rest = &param[..];
+            while !rest.is_empty() {
+                let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+                // A separator is a part of its own.
+                let end = end.max(rest.chars().next().map_or(1, char::len_utf8));
+                let (part, after) = rest.split_at(end);
+                match sizes.get(part) {
+                    Some(size) => replaced += &size.to_string(),
+                    None => replaced += part,
+                }
+                rest = after;
+            }
+            *param = replaced;
+        }
+    }
 }
 
 /// Removes inputs that have an initializer: old files list constants as inputs.
@@ -52,6 +184,7 @@ fn drop_defaulted_inputs(graph: &mut GraphProto) {
 
 fn set(
     graph: &mut GraphProto,
+    open: &mut OpenDimensions,
     name: &str,
     value: &str,
     context: &mut Context,
@@ -64,22 +197,10 @@ fn set(
         return if single {
             set_value(graph, index, value, context)
         } else {
-            set_shape(&mut graph.input[index], value)
+            set_shape(graph, open, index, value)
         };
     }
-    let mut found = false;
-    for input in &mut graph.input {
-        let own_name = input.name.clone();
-        let Some(dims) = dims_of(input) else { continue };
-        for (axis, dim) in dims.iter_mut().enumerate() {
-            let named = matches!(&dim.value, Some(Value::DimParam(param)) if param == name);
-            if named || symbol(&own_name, axis, dim).is_some_and(|symbol| symbol == name) {
-                dim.value = Some(Value::DimValue(size(value)?));
-                found = true;
-            }
-        }
-    }
-    if found {
+    if open.bind_name(graph, name, value)? {
         Ok(())
     } else {
         Err(format!("no input or dimension has this name; {}", what_can_be_set(graph)))
@@ -130,7 +251,14 @@ fn set_value(
     Ok(())
 }
 
-fn set_shape(input: &mut ValueInfoProto, value: &str) -> Result<(), String> {
+fn set_shape(
+    graph: &mut GraphProto,
+    open: &mut OpenDimensions,
+    index: usize,
+    value: &str,
+) -> Result<(), String> {
+    let input = &mut graph.input[index];
+    let name = input.name.clone();
     let sizes: Vec<&str> = value.split('x').collect();
     let Some(of) = tensor_type(input) else { return Err("the input is not a tensor".into()) };
     let dims = &mut of.shape.get_or_insert_default().dim;
@@ -144,16 +272,25 @@ fn set_shape(input: &mut ValueInfoProto, value: &str) -> Result<(), String> {
             shape_text(dims)
         ));
     }
-    for (dim, text) in dims.iter_mut().zip(sizes) {
+    let dims = dims.clone();
+    let setting = format!("--set {name}={value}");
+    for (axis, (dim, text)) in dims.iter().zip(sizes).enumerate() {
         if text == "?" {
             continue;
         }
         let size = size(text)?;
+        let is_open = open.0.iter().any(|dim| dim.input == name && dim.axis == axis);
         match dim.value {
-            Some(Value::DimValue(fixed)) if fixed > 0 && fixed != size => {
+            Some(Value::DimValue(fixed)) if fixed > 0 && fixed != size && !is_open => {
                 return Err(format!("a dimension is fixed to {fixed} and cannot be {size}"));
             }
-            _ => dim.value = Some(Value::DimValue(size)),
+            _ if is_open => open.bind(graph, &name, axis, size, &setting)?,
+            _ => {
+                let dims = dims_of(&mut graph.input[index]);
+                if let Some(dim) = dims.and_then(|dims| dims.get_mut(axis)) {
+                    dim.value = Some(Value::DimValue(size));
+                }
+            }
         }
     }
     Ok(())
@@ -316,6 +453,60 @@ mod tests {
             shapes(bound(&[("y_2", "7")]).unwrap()),
             ["batch height 3", "batch height 7", ""]
         );
+    }
+
+    /// Binds inputs of the same dimension names.
+    fn named(settings: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let mut graph = GraphProto {
+            input: vec![
+                input("ids", DType::I64, &["batch_size", "seq"]),
+                input("mask", DType::I64, &["batch_size", "seq"]),
+                input("past", DType::F32, &["batch_size", "4", "seq + 1"]),
+                input("a", DType::F32, &["unk__7", "unk__12", ""]),
+                input("b", DType::F32, &["unk__8", "unk__12", ""]),
+            ],
+            ..GraphProto::default()
+        };
+        let settings: Vec<(String, String)> =
+            settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        bind(&mut graph, &settings, &mut context()).map_err(|error| error.to_string())?;
+        Ok(shapes(graph))
+    }
+
+    #[test]
+    fn the_shape_of_an_input_binds_its_names_in_all_inputs() {
+        assert_eq!(
+            named(&[("ids", "1x512")]).unwrap(),
+            ["1 512", "1 512", "1 4 512 + 1", "batch a_1 a_2", "batch b_1 b_2"]
+        );
+        // The sizes of unnamed dimensions of other inputs are not known to be equal.
+        for settings in [&[("b", "2x3x5")][..], &[("b", "?x3x5"), ("unk__8", "2")]] {
+            assert_eq!(
+                named(settings).unwrap()[3..],
+                ["batch 3 a_2", "2 3 5"].map(String::from),
+                "{settings:?}"
+            );
+        }
+        assert_eq!(named(&[("a_1", "3")]).unwrap()[3..], ["batch 3 a_2", "batch 3 b_2"]);
+        // The same size again is no contradiction.
+        named(&[("ids", "1x512"), ("seq", "512"), ("mask", "?x512"), ("ids", "1x512")]).unwrap();
+    }
+
+    #[test]
+    fn contradicting_sizes_are_one_error() {
+        for (settings, problem) in [
+            (
+                &[("ids", "1x512"), ("mask", "1x256")][..],
+                "--set mask=1x256: dimension 1 (seq) of input \"ids\" is bound to 512 by --set \
+                 ids=1x512 and cannot be 256 too; give both the same size",
+            ),
+            (&[("seq", "8"), ("ids", "1x512")], "is bound to 8 by --set seq=8 and cannot be 512"),
+            (&[("ids", "1x512"), ("seq", "8")], "--set seq=8: dimension 1 (seq) of input \"ids\""),
+            (&[("batch", "2"), ("a", "1x1x1")], "(unk__7) of input \"a\" is bound to 2"),
+        ] {
+            let message = named(settings).unwrap_err();
+            assert!(message.contains(problem), "{message}");
+        }
     }
 
     #[test]
