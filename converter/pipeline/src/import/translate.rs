@@ -11,15 +11,15 @@ use tract_onnx::pb::ModelProto;
 
 use super::error::{ImportError, UnsupportedOperator};
 use super::operators;
-use super::unbound::Unbound;
+use super::unbound::{Unbound, bind_to_one};
 use crate::process::activity::STAGE;
 
 /// Translates a rewritten model. The protobuf's tensors are freed before the result's are created.
-pub(super) fn translate(proto: ModelProto) -> Result<Model, ImportError> {
+pub(super) fn translate(mut proto: ModelProto) -> Result<Model, ImportError> {
     // The shapes of inner values in files are often wrong. Use them only if inference fails.
     let typed = match typed(&proto, true) {
         Ok(typed) => typed,
-        Err(error) => typed_or(&proto, error)?,
+        Err(error) => typed_or(&mut proto, error)?,
     };
     let outputs = proto.graph.into_iter().flat_map(|graph| graph.output);
     let output_names = outputs.map(|output| output.name).collect();
@@ -68,22 +68,107 @@ fn typed(proto: &ModelProto, ignore_value_info: bool) -> TractResult<TypedModel>
 }
 
 /// Infers the types with the shapes of inner values in the file, after `first` without them.
-fn typed_or(proto: &ModelProto, first: TractError) -> Result<TypedModel, ImportError> {
+fn typed_or(proto: &mut ModelProto, first: TractError) -> Result<TypedModel, ImportError> {
     typed(proto, false).map_err(|_| {
         let problem = message(&first);
+        log::debug!("{problem}");
         let inputs = proto.graph.as_ref().map(Unbound::of).unwrap_or_default();
-        // A file that cannot be parsed has another problem than its shapes.
-        if inputs.explain(&problem) && parse(proto, true).is_ok() {
-            log::debug!("{problem}");
-            let (unknown, settings) = (inputs.unknown(), inputs.settings(&problem));
-            return ImportError::Unbound { unknown, settings };
+        let settings = inputs.settings(&problem);
+        let failure = Failure::of(&problem);
+        if let Some((problem, advice)) = failure.constant_needed() {
+            let dynamic = match settings.is_empty() {
+                true => String::new(),
+                false => {
+                    format!("; if it depends on the dimensions of an input, pass {settings}")
+                }
+            };
+            return failure.error(format!("{problem}; {advice}{dynamic}"));
         }
-        let advice = match inputs.settings(&problem) {
-            settings if settings.is_empty() => String::new(),
-            settings => format!("; it has dynamic dimensions, which {settings} binds"),
+        // A file that cannot be parsed has another problem than its shapes.
+        if parse(proto, true).is_ok()
+            && (inputs.explain(&problem) || (inputs.is_only_batch() && fits_batch_of_one(proto)))
+        {
+            return ImportError::Unbound { unknown: inputs.unknown(), settings };
+        }
+        let advice = match settings.is_empty() {
+            true => String::new(),
+            false => format!("; it has dynamic dimensions, which {settings} binds"),
         };
-        ImportError::Graph { problem: format!("{problem}{advice}") }
+        failure.error(format!("{}{advice}", failure.problem))
     })
+}
+
+/// Returns whether types can be inferred if all dynamic dimensions have size 1.
+fn fits_batch_of_one(proto: &mut ModelProto) -> bool {
+    let Some(graph) = &mut proto.graph else { return false };
+    let inputs = graph.input.clone();
+    bind_to_one(graph);
+    let fits = catch_unwind(AssertUnwindSafe(|| typed(proto, true).is_ok()));
+    if let Some(graph) = &mut proto.graph {
+        graph.input = inputs;
+    }
+    fits.unwrap_or(false)
+}
+
+/// A failure of tract to read a model, split into its parts.
+#[derive(Debug, PartialEq)]
+struct Failure<'p> {
+    /// The node and its operator, if the message names them.
+    node: Option<(&'p str, &'p str)>,
+    /// The cause, without tract's names for its own steps.
+    problem: &'p str,
+}
+
+impl Failure<'_> {
+    fn of(problem: &str) -> Failure<'_> {
+        let split = || {
+            // Building node NAME (OPERATOR): problem
+            if let Some(rest) = problem.strip_prefix("Building node ") {
+                let (node, problem) = rest.split_once("): ")?;
+                return Some((node.rsplit_once(" (")?, problem));
+            }
+            // Translating node #12 "NAME" OPERATOR ToTypedTranslator: problem
+            let rest = problem
+                .strip_prefix("Translating node #")
+                .or_else(|| problem.strip_prefix("Failed analyse for node #"))?;
+            let (name, rest) = rest.split_once(" \"")?.1.split_once("\" ")?;
+            let (operator, problem) = rest.split_once(": ")?;
+            let operator = operator.strip_suffix(" ToTypedTranslator").unwrap_or(operator);
+            Some(((name, operator), problem))
+        };
+        match split() {
+            Some((node, problem)) => Failure { node: Some(node), problem },
+            None => Failure { node: None, problem },
+        }
+    }
+
+    /// Returns a problem and its remedy if an input of the node must be a constant.
+    fn constant_needed(&self) -> Option<(&'static str, &'static str)> {
+        const CONSTANT: &str =
+            "store them as an initializer, or export the model with constant folding";
+        match self.problem {
+            "Expect padding to be constant" => Some(("its pads are not constant", CONSTANT)),
+            "Axes must be a constant" => Some(("its axes are not constant", CONSTANT)),
+            "Pad constant input must be constant" => Some((
+                "its padding value is not constant",
+                "store it as an initializer, or pad with 0 and add the value with Where",
+            )),
+            "scales and sizes must be constants" => {
+                Some(("its scales or sizes are not constant", CONSTANT))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the error of this node with another description.
+    fn error(&self, problem: String) -> ImportError {
+        match self.node {
+            Some((node, operator)) => {
+                ImportError::Node { node: node.into(), operator: operator.into(), problem }
+            }
+            None => ImportError::Graph { problem },
+        }
+    }
 }
 
 /// Joins the chain of an error's causes, without repetitions.
@@ -111,5 +196,81 @@ fn save_error(error: hardtack::float::Error) -> ImportError {
             ImportError::Unsupported(found)
         }
         other => ImportError::Graph { problem: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hardtack::Tensor;
+    use hardtack_bundle::DType;
+
+    use super::super::node::{int, text};
+    use super::super::rewrite::testing::{graph, input, model, node};
+    use super::*;
+
+    #[test]
+    fn failures_name_the_node_without_the_steps_of_tract() {
+        for (message, node, problem) in [
+            (
+                "Translating node #12 \"a b/c\" MultiBroadcastTo ToTypedTranslator: too bad: so",
+                Some(("a b/c", "MultiBroadcastTo")),
+                "too bad: so",
+            ),
+            ("Failed analyse for node #2 \"pd\" Pad: no", Some(("pd", "Pad")), "no"),
+            ("Building node x (1) (Pad): no", Some(("x (1)", "Pad")), "no"),
+            ("undefined inputs", None, "undefined inputs"),
+        ] {
+            assert_eq!(Failure::of(message), Failure { node, problem }, "{message}");
+        }
+    }
+
+    #[test]
+    fn inputs_that_must_be_constant_have_a_remedy() {
+        let pads = ("p", Tensor::new(&[2], vec![1i64, 1]).unwrap());
+        let cases: [(&[&str], _, _); 3] = [
+            (&["x", "q"], "its pads are not constant", "initializer"),
+            (&["x", "p", "", "q"], "its axes are not constant", "initializer"),
+            (&["x", "p", "v"], "its padding value is not constant", "Where"),
+        ];
+        for (inputs, problem, remedy) in cases {
+            let pad = node("Pad", inputs, &["y"], vec![text("mode", "constant")]);
+            let mut graph = graph(&[("x", &["4"]), ("v", &[])], vec![pad], &[pads.clone()], &["y"]);
+            let length = if inputs.len() == 4 { "1" } else { "2" };
+            graph.input.push(input("q", DType::I64, &[length]));
+            let mut model = model(graph);
+            model.opset_import[0].version = 18;
+            let error = translate(model).unwrap_err().to_string();
+            assert!(error.starts_with("in node \"y_node\" (Pad): "), "{error}");
+            assert!(error.contains(problem) && error.contains(remedy), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_must_be_fixed_is_named() {
+        // tract does not follow a size through a cast to i32, which tf2onnx writes.
+        let list = |values: &[i64]| Tensor::new(&[values.len()], values.to_vec()).unwrap();
+        let expanded = |batch: &str| {
+            let nodes = vec![
+                node("Shape", &["x"], &["all"], vec![]),
+                node("Cast", &["all"], &["small"], vec![int("to", 6)]),
+                node("Slice", &["small", "zero", "one", "zero"], &["n"], vec![]),
+                node("Concat", &["n", "three"], &["sizes"], vec![int("axis", 0)]),
+                node("Cast", &["sizes"], &["large"], vec![int("to", 7)]),
+                node("Expand", &["w", "large"], &["y"], vec![]),
+            ];
+            let constants = [
+                ("zero", list(&[0])),
+                ("one", list(&[1])),
+                ("three", Tensor::new(&[1], vec![3i32]).unwrap()),
+                ("w", Tensor::new(&[1, 3], vec![1f32; 3]).unwrap()),
+            ];
+            translate(model(graph(&[("x", &[batch, "4"])], nodes, &constants, &["y"])))
+        };
+        assert_eq!(
+            expanded("batch").unwrap_err().to_string(),
+            "the model cannot be converted with the dynamic shape [batch, 4] of input \"x\"; pass \
+             --set batch=1"
+        );
+        expanded("2").unwrap();
     }
 }

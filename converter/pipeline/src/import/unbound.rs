@@ -53,6 +53,11 @@ impl Unbound {
         self.symbols.iter().any(by_dimension) || !self.values.is_empty()
     }
 
+    /// Returns whether all dynamic dimensions are leading dimensions.
+    pub(super) fn is_only_batch(&self) -> bool {
+        !self.symbols.is_empty() && self.symbols.iter().all(|(_, axis)| *axis == 0)
+    }
+
     /// Describes the inputs, such as `the dynamic shape [batch, 64] of input "x"`.
     pub(super) fn unknown(&self) -> String {
         let shape = |(name, shape): &(String, String)| {
@@ -89,6 +94,19 @@ fn required_size<'p>(name: &str, problem: &'p str) -> Option<&'p str> {
         (None, None) => return None,
     };
     size.parse::<u32>().is_ok_and(|size| size > 0).then_some(size)
+}
+
+/// Gives all dynamic dimensions of inputs the size 1.
+pub(super) fn bind_to_one(graph: &mut GraphProto) {
+    for input in &mut graph.input {
+        let value = input.r#type.as_mut().and_then(|of| of.value.as_mut());
+        let Some(TensorType(of)) = value else { continue };
+        for dim in of.shape.iter_mut().flat_map(|shape| &mut shape.dim) {
+            if matches!(dim.value, None | Some(Value::DimParam(_))) {
+                dim.value = Some(Value::DimValue(1));
+            }
+        }
+    }
 }
 
 fn dims_of(input: &ValueInfoProto) -> Option<&[Dimension]> {

@@ -89,14 +89,25 @@ fn pool(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> 
     explicit_and_automatic(node)
 }
 
-/// Rejects negative pads.
+/// Rejects negative pads and unsupported modes.
 fn pad(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let constant = node.given(1).and_then(|pads| short(emit, pads));
     let negative = |pads: &[f32]| pads.iter().any(|pad| *pad < 0.0);
     if constant.is_some_and(|pads| negative(&pads.to_f32()))
         || node.ints("pads").iter().any(|pad| *pad < 0)
     {
-        return Err(node.wrong("negative pads are not supported; use Slice"));
+        return Err(node.wrong(
+            "negative pads are not supported; set them to 0, and crop with a Slice after the Pad",
+        ));
+    }
+    match node.text("mode") {
+        None | Some("constant" | "reflect" | "edge") => {}
+        Some(mode) => {
+            return Err(node.wrong(format!(
+                "mode {mode:?} is not supported; use constant, reflect or edge, or build the \
+                 border with Slice and Concat"
+            )));
+        }
     }
     Ok(false)
 }
@@ -221,7 +232,11 @@ mod tests {
             (node("ConstantOfShape", &["big"], &["y"], vec![]), "2^27 elements"),
             (node("ConstantOfShape", &["pads"], &["y"], vec![]), "negative size"),
             (node("Tile", &["x", "pads"], &["y"], vec![]), "negative size"),
-            (node("Pad", &["x", "pads"], &["y"], vec![]), "negative pads"),
+            (node("Pad", &["x", "pads"], &["y"], vec![]), "set them to 0, and crop with a Slice"),
+            (
+                node("Pad", &["x", "big"], &["y"], vec![text("mode", "wrap")]),
+                "\"wrap\" is not supported; use constant, reflect or edge, or build the border",
+            ),
             (node("Cast", &["x"], &["y"], vec![int("to", 17)]), "unsupported type"),
             (
                 node(
