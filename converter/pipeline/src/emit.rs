@@ -251,24 +251,8 @@ fn manifest<'a>(
 }
 
 fn states(contents: &Contents<'_>) -> Result<heapless::Vec<State, { manifest::MAX_PORTS }>, Error> {
-    let mut states = heapless::Vec::new();
-    for (output, input) in &contents.options.states {
-        let find = |name: &str, signature: &[crate::graph::io::Endpoint], what: &str| {
-            signature.iter().position(|port| port.name == name).ok_or_else(|| {
-                let names: Vec<&str> = signature.iter().map(|port| port.name.as_str()).collect();
-                Error::Options(format!(
-                    "--state {output}={input}: the model has no {what} {name:?}; it has {}",
-                    names.join(", ")
-                ))
-            })
-        };
-        let state = State {
-            output: find(output, &contents.signature.outputs, "output")? as u8,
-            input: find(input, &contents.signature.inputs, "input")? as u8,
-        };
-        states.push(state).map_err(|_| Error::Options("too many --state pairs".into()))?;
-    }
-    Ok(states)
+    let states = contents.signature.states(&contents.options.states)?;
+    Ok(states.into_iter().map(|(output, input)| State { output, input }).collect())
 }
 
 /// Builds the golden section: for each sample, its inputs (stored, or the generator of random ones)

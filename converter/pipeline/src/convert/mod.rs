@@ -161,8 +161,10 @@ impl<'a> Conversion<'a> {
         } else {
             import::import(self.path, &settings)?
         };
-        self.signature =
-            Some(Signature::of(&imported.model.graph, self.options.preprocess.as_ref()));
+        let signature = Signature::of(&imported.model.graph, self.options.preprocess.as_ref());
+        // Checked again when the bundle is written, with the final types.
+        signature.states(&self.options.states)?;
+        self.signature = Some(signature);
         if self.options.labels.is_empty() {
             self.options.labels = imported.source.labels.clone();
         }

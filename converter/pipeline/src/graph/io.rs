@@ -85,6 +85,83 @@ impl Signature {
         }
     }
 
+    /// Returns the indices of the output and the input of each state.
+    ///
+    /// # Errors
+    /// Returns [`Error::Options`] if a name is unknown, or if the values cannot be exchanged.
+    pub(crate) fn states(&self, states: &[(String, String)]) -> Result<Vec<(u8, u8)>, Error> {
+        if states.len() > manifest::MAX_PORTS {
+            return Err(Error::Options(format!(
+                "there are {} --state options; join some values with Concat, because a bundle has \
+                 at most {} states",
+                states.len(),
+                manifest::MAX_PORTS
+            )));
+        }
+        let mut found: Vec<(u8, u8)> = Vec::new();
+        for (output_name, input_name) in states {
+            let wrong = |problem: String| {
+                Err(Error::Options(format!("--state {output_name}={input_name}: {problem}")))
+            };
+            let place = |list: &[Endpoint], name: &str| list.iter().position(|e| e.name == *name);
+            let (output, input) =
+                (place(&self.outputs, output_name), place(&self.inputs, input_name));
+            let (Some(output), Some(input)) = (output, input) else {
+                let swapped = (place(&self.outputs, input_name), place(&self.inputs, output_name));
+                if let (Some(_), Some(_)) = swapped {
+                    return wrong(format!(
+                        "the output comes first; pass --state {input_name}={output_name}"
+                    ));
+                }
+                let (role, name, list) = match output {
+                    None => ("output", output_name, &self.outputs),
+                    Some(_) => ("input", input_name, &self.inputs),
+                };
+                let names: Vec<&str> = list.iter().map(|endpoint| &*endpoint.name).collect();
+                return wrong(format!(
+                    "the model has no {role} {name:?}; pass --state OUTPUT=INPUT, where {} is one \
+                     of {}",
+                    role.to_uppercase(),
+                    names.join(", ")
+                ));
+            };
+            if found.iter().any(|(_, other)| usize::from(*other) == input) {
+                return wrong(format!(
+                    "input {input_name:?} has a state already; keep one --state option for it"
+                ));
+            }
+            let (from, to) = (&self.outputs[output], &self.inputs[input]);
+            if from.dtype != to.dtype || from.quantization != to.quantization {
+                let cure = match from.quantization.is_some() || to.quantization.is_some() {
+                    true => "omit --integer-io, or the state",
+                    false => "add a Cast to the model, or name values of the same type",
+                };
+                return wrong(format!(
+                    "the output is {} and the input {}; {cure}",
+                    from.type_text(),
+                    to.type_text()
+                ));
+            }
+            let fits = |(from, to): (&Size, &Size)| match (from, to) {
+                (Size::Fixed(from), Size::Fixed(to)) => from == to,
+                // A dynamic dimension may grow with each inference.
+                _ => true,
+            };
+            let same =
+                from.shape.len() == to.shape.len() && from.shape.iter().zip(&to.shape).all(fits);
+            if !same {
+                return wrong(format!(
+                    "the output is {} and the input {}; name values of the same shape, or change \
+                     the shape of the input with --set",
+                    from.type_text(),
+                    to.type_text()
+                ));
+            }
+            found.push((output as u8, input as u8));
+        }
+        Ok(found)
+    }
+
     /// Formats a shape for messages, such as `[batch, 3, 224, 224]`.
     pub fn shape_text(&self, shape: &[Dim]) -> String {
         let dims: Vec<String> = shape
@@ -99,6 +176,20 @@ impl Signature {
 }
 
 impl Endpoint {
+    /// Formats the type and shape for messages, such as `f32[batch, 3]`.
+    fn type_text(&self) -> String {
+        let dims: Vec<String> = self
+            .shape
+            .iter()
+            .map(|size| match size {
+                Size::Fixed(n) => n.to_string(),
+                Size::Named(name) => name.clone(),
+            })
+            .collect();
+        let scale = self.quantization.map(|of| format!(" with scale {}", of.scale));
+        format!("{}[{}]{}", self.dtype, dims.join(", "), scale.unwrap_or_default())
+    }
+
     /// Converts to the manifest's type.
     ///
     /// # Errors
@@ -173,5 +264,54 @@ fn text(tokens: &[Token], symbols: &[String]) -> String {
     match text.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) {
         Some(inner) if !inner.contains(['(', ')']) => inner.into(),
         _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(name: &str, dtype: DType, shape: &[Size]) -> Endpoint {
+        let (name, shape) = (name.into(), shape.to_vec());
+        Endpoint { name, dtype, shape, layout: Layout::Plain, quantization: None }
+    }
+
+    #[test]
+    fn states_that_do_not_fit_have_a_remedy() {
+        let [one, four, n] = [Size::Fixed(1), Size::Fixed(4), Size::Named("n".into())];
+        let signature = Signature {
+            inputs: vec![
+                endpoint("x", DType::F32, &[one.clone(), n.clone()]),
+                endpoint("s", DType::F32, &[one.clone(), four.clone()]),
+            ],
+            outputs: vec![
+                endpoint("y", DType::F32, &[one.clone(), four.clone()]),
+                endpoint("z", DType::F32, &[four.clone(), four.clone()]),
+                endpoint("flat", DType::F32, &[four]),
+                endpoint("c", DType::I32, &[one, n]),
+            ],
+            symbols: vec![],
+        };
+        let states = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> = pairs.iter().map(|(o, i)| ((*o).into(), (*i).into())).collect();
+            signature.states(&pairs).map_err(|error| error.to_string())
+        };
+        assert_eq!(states(&[("y", "s"), ("y", "x")]).unwrap(), [(0, 1), (0, 0)]);
+        for (pairs, problem) in [
+            (
+                &[("q", "s")][..],
+                "no output \"q\"; pass --state OUTPUT=INPUT, where OUTPUT is one of",
+            ),
+            (&[("y", "q")], "where INPUT is one of x, s"),
+            (&[("s", "y")], "the output comes first; pass --state y=s"),
+            (&[("z", "s")], "the output is f32[4, 4] and the input f32[1, 4]; name values of the"),
+            (&[("flat", "s")], "change the shape of the input with --set"),
+            (&[("c", "x")], "the output is i32[1, n] and the input f32[1, n]; add a Cast"),
+            (&[("y", "s"), ("y", "s")], "has a state already; keep one --state option"),
+            (&[("y", "s"); 33], "there are 33 --state options"),
+        ] {
+            let message = states(pairs).unwrap_err();
+            assert!(message.contains(problem), "{message}");
+        }
     }
 }
