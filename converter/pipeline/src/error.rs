@@ -165,6 +165,9 @@ pub enum Error {
     /// The options contradict each other, or do not fit the model.
     #[error("{0}")]
     Options(String),
+    /// INT8 alone changes the outputs too much, and the options allow nothing else.
+    #[error("{0}")]
+    Accuracy(String),
     /// A stage changed the model's outputs by more than rounding explains.
     #[error(
         "stage {stage:?} changed the model's outputs by {of_range:.2e} of their range, on \

@@ -43,7 +43,7 @@ fn errors_are_reported() {
     let (code, _, message) = runner(&["--threads", "0"], &frozen());
     assert_eq!((code, message.trim()), (Some(2), "0 is not a positive integer"));
     let (code, _, message) = runner(&[], Path::new("absent.tack"));
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(message.starts_with("absent.tack: cannot be read"), "{message}");
 
     let folder = std::env::temp_dir().join(format!("hardtack-runner-{}", std::process::id()));

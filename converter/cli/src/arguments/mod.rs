@@ -15,8 +15,9 @@ pub use self::convert::{Bisect, Convert, Float, GateArguments, LimitArguments, W
 pub use self::limits::SessionLimits;
 pub use self::quantize::{MaxError, Quantize};
 
-const EXIT_CODES: &str = "Exit codes: 0 = success, 1 = negative result (verify, compress or decompress \
-refused a bundle, a check or a gate failed, or a model cannot be converted), 2 = any other error.\n\
+const EXIT_CODES: &str = "Exit codes: 0 = success, 1 = negative result (verify, compress, decompress or \
+diff refused a bundle, bundles differ, a check or a gate failed, or a model cannot be converted), \
+2 = any other error, such as wrong options or a file that cannot be read.\n\
 Results go to stdout, messages to stderr.";
 
 /// Convert ONNX models to bundles; inspect, check and run bundles.

@@ -1,6 +1,6 @@
 //! `hardtack bisect`.
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use hardtack_converter::spec::Spec;
 use hardtack_converter::{ConvertOptions, LayerReport, convert};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::arguments::{Bisect, MaxError};
 use crate::output::Answer;
 use crate::output::{self, print, say, table};
 use crate::support::progress::Bar;
-use crate::verbs::convert::temporary;
+use crate::verbs::convert::{refusal, temporary};
 
 /// The number of layers that are printed on each side of the first layer that deviates.
 const AROUND: usize = 4;
@@ -38,9 +38,12 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
     let bundle = folder.path().join("bisected.tack");
     let model = arguments.model.display();
     let mut bar = Bar::new(as_json);
-    let report = convert(&arguments.model, &bundle, &options, &mut bar)
-        .map_err(|error| anyhow!(error).context(model.to_string()))?;
+    let converted = convert(&arguments.model, &bundle, &options, &mut bar);
     drop(bar);
+    let report = match converted {
+        Ok(report) => report,
+        Err(error) => return refusal(&arguments.model, error, as_json),
+    };
     if report.layers.is_empty() {
         bail!("{model}: no layer runs in integers, so there is nothing to compare");
     }

@@ -31,7 +31,7 @@ pub const ERRORS: [f64; 6] = [0.2, 0.1, 0.05, 0.02, 0.01, 0.005];
 pub fn convert(arguments: &Convert, as_json: bool) -> anyhow::Result<Answer> {
     let path = &arguments.model;
     if let Some(kind) = foreign::kind(path) {
-        bail!("{}: is {}; {}", path.display(), kind.is, kind.advice);
+        return Ok(refused(path, &format!("is {}; {}", kind.is, kind.advice), as_json));
     }
     output::file::check(&arguments.outputs(), &arguments.inputs(), as_json)?;
     let options = options(arguments)?;
@@ -228,47 +228,70 @@ fn in_float(options: &ConvertOptions) -> ConvertOptions {
 /// Returns whether the model is the cause of an error, and not the options, the data or a file.
 fn is_refusal(error: &Error) -> bool {
     match error {
-        Error::Import(ImportError::Stopped(stopped)) => stopped.cause.is_the_model(),
-        Error::Parity { .. }
+        Error::Import(error) => match error {
+            ImportError::Stopped(stopped) => stopped.cause.is_the_model(),
+            ImportError::Read { .. }
+            | ImportError::ExternalData { .. }
+            | ImportError::Setting { .. }
+            | ImportError::Temporary { .. }
+            | ImportError::Process(_) => false,
+            _ => true,
+        },
+        Error::Accuracy(_)
+        | Error::Parity { .. }
         | Error::Input { .. }
         | Error::TooManyMacs { .. }
         | Error::Memory { .. }
         | Error::OutOfMemory { .. }
+        | Error::Session(_)
+        | Error::TestVectors { .. }
+        | Error::Transport(_)
+        | Error::Bundle(_)
         | Error::Run(_) => true,
         _ => false,
     }
 }
 
+/// Reports that a model is refused, in one sentence.
+fn refused(path: &Path, sentence: &str, as_json: bool) -> Answer {
+    if as_json {
+        output::json(&json!({ "model": path, "refused": sentence }));
+    }
+    say(&named(path, sentence));
+    Answer::No
+}
+
+/// Returns a sentence that begins with the path of the model, unless it names the path already.
+fn named(path: &Path, sentence: &str) -> String {
+    let path = path.display().to_string();
+    if sentence.contains(&path) { sentence.into() } else { format!("{path}: {sentence}") }
+}
+
 /// Reports a model that cannot be converted and returns [`Answer::No`]. Returns all other errors.
-fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
-    let unsupported = match &error {
-        Error::Import(ImportError::Unsupported(operators)) => operators,
-        error if is_refusal(error) => {
+pub fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answer> {
+    match &error {
+        Error::Import(ImportError::Unsupported(operators)) => {
             if as_json {
-                output::json(&json!({ "model": path, "refused": error.to_string() }));
+                let list: Vec<_> = operators
+                    .iter()
+                    .map(|of| json!({ "operator": of.operator, "nodes": of.nodes }))
+                    .collect();
+                output::json(&json!({ "model": path, "unsupported": list }));
             }
-            say(&format!("{}: {error}", path.display()));
-            return Ok(Answer::No);
+            say(&named(path, &error.to_string()));
+            Ok(Answer::No)
         }
+        error if is_refusal(error) => Ok(refused(path, &error.to_string(), as_json)),
         // These errors name their file themselves.
         Error::Arrays(_)
         | Error::Spec(_)
         | Error::Read { .. }
         | Error::Write { .. }
         | Error::NoFolder { .. }
-        | Error::Data { .. } => return Err(anyhow!(error)),
-        _ if error.to_string().contains(&path.display().to_string()) => return Err(anyhow!(error)),
-        _ => return Err(anyhow!(error).context(path.display().to_string())),
-    };
-    if as_json {
-        let list: Vec<_> = unsupported
-            .iter()
-            .map(|operator| json!({ "operator": operator.operator, "nodes": operator.nodes }))
-            .collect();
-        output::json(&json!({ "model": path, "unsupported": list }));
+        | Error::Data { .. } => Err(anyhow!(error)),
+        _ if error.to_string().contains(&path.display().to_string()) => Err(anyhow!(error)),
+        _ => Err(anyhow!(error).context(path.display().to_string())),
     }
-    say(&format!("{}: {error}", path.display()));
-    Ok(Answer::No)
 }
 
 /// Returns the options of the converter.

@@ -130,7 +130,7 @@ pub(crate) fn quantize(
         },
     );
     if settings.strict_int8 {
-        return Err(Error::Options(format!(
+        return Err(Error::Accuracy(format!(
             "{problem}; omit --strict-int8 to use 16 bits or float where needed, or accept the \
              error with --max-error 100%"
         )));
