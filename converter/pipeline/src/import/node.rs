@@ -142,6 +142,17 @@ pub(crate) fn ints(name: &str, values: &[i64]) -> AttributeProto {
     }
 }
 
+/// Creates an attribute with a list of floats.
+#[cfg(test)]
+pub(crate) fn floats(name: &str, values: &[f32]) -> AttributeProto {
+    AttributeProto {
+        name: name.into(),
+        r#type: AttributeType::Floats as i32,
+        floats: values.into(),
+        ..AttributeProto::default()
+    }
+}
+
 /// Creates a tensor attribute.
 pub(crate) fn tensor(name: &str, value: TensorProto) -> AttributeProto {
     AttributeProto {

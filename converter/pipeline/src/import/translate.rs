@@ -90,7 +90,8 @@ fn typed_or(proto: &mut ModelProto, first: TractError) -> Result<TypedModel, Imp
         {
             return ImportError::Unbound { unknown: inputs.unknown(), settings };
         }
-        let advice = match settings.is_empty() {
+        // A batch of size 1 was tried.
+        let advice = match settings.is_empty() || inputs.is_only_batch() {
             true => String::new(),
             false => format!("; it has dynamic dimensions, which {settings} binds"),
         };
@@ -234,7 +235,8 @@ mod tests {
         ];
         for (inputs, problem, remedy) in cases {
             let pad = node("Pad", inputs, &["y"], vec![text("mode", "constant")]);
-            let mut graph = graph(&[("x", &["4"]), ("v", &[])], vec![pad], &[pads.clone()], &["y"]);
+            let mut graph =
+                graph(&[("x", &["4"]), ("v", &[])], vec![pad], std::slice::from_ref(&pads), &["y"]);
             let length = if inputs.len() == 4 { "1" } else { "2" };
             graph.input.push(input("q", DType::I64, &[length]));
             let mut model = model(graph);

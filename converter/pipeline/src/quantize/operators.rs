@@ -375,6 +375,12 @@ mod tests {
              rewrites it. Some of these are rejected for attributes or shapes that the bundle \
              format cannot represent; the error names the node.",
         );
+        text += &wrapped(
+            "Of `ai.onnx.ml`, the import rewrites ArrayFeatureExtractor, Binarizer, \
+             FeatureVectorizer, Imputer, LabelEncoder, LinearClassifier, LinearRegressor, \
+             Normalizer, SVMClassifier, SVMRegressor, Scaler, TreeEnsembleClassifier, \
+             TreeEnsembleRegressor and ZipMap. In the default domain, it reads:",
+        );
         text += &wrapped(&(crate::import::operator_names().join(", ") + "."));
         text.trim_end().to_owned() + "\n"
     }

@@ -31,6 +31,7 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
         "Normalizer" => normalizer(node, emit)?,
         "LinearClassifier" => linear_classifier(node, emit)?,
         "LinearRegressor" => linear_regressor(node, emit)?,
+        "SVMClassifier" => super::svm::classifier(node, emit)?,
         "SVMRegressor" => super::svm::regressor(node, emit)?,
         "ZipMap" => {
             emit.context.labels = node.texts("classlabels_strings");
@@ -47,7 +48,7 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
             emit.last("Concat", &inputs, output(node)?, vec![int("axis", 1)]);
         }
         "LabelEncoder" => label_encoder(node, emit)?,
-        "ArrayFeatureExtractor" => return text_labels(node, emit),
+        "ArrayFeatureExtractor" => return array_features(node, emit),
         _ => return Ok(false),
     }
     Ok(true)
@@ -183,6 +184,18 @@ fn affine(
     Ok(emit.node("Add", &[&y, &intercepts], vec![]))
 }
 
+/// Rewrites a selection of columns, whose number of indices may be 1 with any rank.
+fn array_features(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
+    if emit.scope.proto(input(node)?).is_some() {
+        return text_labels(node, emit);
+    }
+    let index = node.given(1).ok_or_else(|| node.wrong("its second input is missing"))?;
+    let shape = emit.list("shape", &[-1]);
+    let index = emit.node("Reshape", &[index, &shape], vec![]);
+    emit.last("Gather", &[input(node)?, &index], output(node)?, vec![int("axis", -1)]);
+    Ok(true)
+}
+
 /// Rewrites a lookup in a table of strings: the index itself becomes the output.
 fn text_labels(node: &NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let table = emit.scope.proto(input(node)?);
@@ -237,4 +250,32 @@ fn label_encoder(node: &NodeProto, emit: &mut Emit<'_>) -> Result<(), ImportErro
     }
     emit.last("Identity", &[&y], output(node)?, vec![]);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::emit::rewrite_nodes;
+    use super::super::testing::{context, graph, model, node};
+    use super::*;
+    use crate::import::translate::translate;
+    use crate::parity;
+
+    #[test]
+    fn selected_columns_stay_columns() {
+        for (shape, indices, expected) in [
+            (&[][..], vec![2i64], vec![2.0f32, 5.0]),
+            (&[1], vec![0], vec![0.0, 3.0]),
+            (&[1, 2], vec![2, 1], vec![2.0, 1.0, 5.0, 4.0]),
+        ] {
+            let columns = indices.len();
+            let index = ("i", Tensor::new(shape, indices).unwrap());
+            let select = node("ai.onnx.ml::ArrayFeatureExtractor", &["x", "i"], &["y"], vec![]);
+            let mut graph = graph(&[("x", &["n", "3"])], vec![select], &[index], &["y"]);
+            rewrite_nodes(&mut graph, &mut context(), &rewrite).unwrap();
+            let imported = translate(model(graph)).unwrap();
+            let x = Tensor::new(&[2, 3], vec![0f32, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+            let y = parity::outputs(&imported, &vec![vec![x]]).unwrap().remove(0).remove(0);
+            assert_eq!((y.shape(), y.as_f32().unwrap()), (&[2, columns][..], &expected[..]));
+        }
+    }
 }
