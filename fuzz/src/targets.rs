@@ -19,7 +19,7 @@ use super::sealed::seal;
 
 /// The limits of sessions, so that limits are tested too.
 const LIMITS: Limits = Limits::NONE
-    .with_memory_bytes(16 << 20)
+    .with_memory_bytes(2 << 20)
     .with_operations(1 << 22)
     .with_run_time(Duration::from_millis(200));
 

@@ -230,6 +230,7 @@ impl Attempt<'_> {
         warnings.extend(warning);
         drop(model);
         calibration.weights.clear();
+        calibration.quantized.take();
         let layers =
             layer_error::measure(&offloaded, &lowered, &calibration, &mut observer, measured)?;
         drop((calibration, observer));

@@ -104,8 +104,8 @@ impl Terms<'_, '_> {
         self.last("Add", &[&above, &below]);
     }
 
-    /// Emits `α · ln(1 + exp(β · x))` as `α · (max(z, 0) + 2 · atanh(u / (u + 2)))` with `z = β · x`
-    /// and `u = exp(−|z|)`. The second term is `ln(1 + u)`, without the cancellation for small u.
+    /// Emits `α · ln(1 + exp(β · x))` as `α · (max(z, 0) + 2 · atanh(u / (u + 2)))` with
+    /// `z = β · x` and `u = exp(−|z|)`. The second term is `ln(1 + u)`, but exact for small `u`.
     fn softplus(&mut self, alpha: f32, beta: f32) {
         let (zero, two) = (self.number("zero", 0.0), self.number("two", 2.0));
         let z = self.scaled(self.x.clone(), "beta", beta);
@@ -277,11 +277,11 @@ mod tests {
         }
         // tract approximates the logistic function and tanh with an absolute error.
         let gelu = |x: f64| x * logistic(1.595_769_121_605_730_7 * (x + 0.044_715 * x.powi(3)));
-        let approximate: [(&str, Vec<AttributeProto>, &dyn Fn(f64) -> f64, f64); 4] = [
-            ("Sigmoid", vec![], &logistic, 1.0),
-            ("Tanh", vec![], &f64::tanh, 1.0),
-            ("Gelu", vec![text("approximate", "tanh")], &gelu, 1e4),
-            ("Swish", vec![], &|x| x * logistic(x), 1e4),
+        let approximate: [(&str, Vec<AttributeProto>, Definition, f64); 4] = [
+            ("Sigmoid", vec![], logistic, 1.0),
+            ("Tanh", vec![], f64::tanh, 1.0),
+            ("Gelu", vec![text("approximate", "tanh")], gelu, 1e4),
+            ("Swish", vec![], |x| x * logistic(x), 1e4),
         ];
         for (operator, attributes, definition, scale) in approximate {
             let results = outputs(24, operator, &[], attributes);

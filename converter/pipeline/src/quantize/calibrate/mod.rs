@@ -2,6 +2,7 @@
 
 pub(super) mod range;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use hardtack::internal::Model;
@@ -14,7 +15,7 @@ use super::rounding::{bit_allocation, gptq};
 use super::scale::Range;
 use super::statistics::histogram::Histogram;
 use super::statistics::second_order;
-use super::weights::{Rounded, Values};
+use super::weights::{QuantizedWeights, Rounded, Values};
 use crate::activations::Observer;
 use crate::error::Error;
 use crate::offloaded_model::ModelSource;
@@ -97,6 +98,8 @@ pub(super) struct Calibration {
     pub ranges: HashMap<ValueId, ChosenRange>,
     /// The pre-rounded weights of layers, by node index; layers without an entry round to nearest.
     pub weights: HashMap<usize, Rounded>,
+    /// The integers of weights, so that the search for number formats computes them once.
+    pub quantized: RefCell<QuantizedWeights>,
 }
 
 impl Calibration {
@@ -128,7 +131,7 @@ impl Calibration {
                 weights(model, &layers, &ranges, choices, samples, progress)?
             }
         };
-        Ok(Calibration { histograms, ranges, weights })
+        Ok(Calibration { histograms, ranges, weights, quantized: RefCell::default() })
     }
 }
 

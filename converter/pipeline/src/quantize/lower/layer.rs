@@ -1,6 +1,7 @@
 //! Lowers convolutions and matmuls.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use hardtack_bundle::graph::ValueId;
 use hardtack_engine::Layer;
@@ -14,7 +15,7 @@ use crate::graph::first_output;
 use crate::quantize::float_reason::FloatReason;
 use crate::quantize::scale::Quantization;
 use crate::quantize::weights::linear::{Linear, ONE_PIXEL};
-use crate::quantize::weights::{Quantized, Rounded, Values, Weights};
+use crate::quantize::weights::{Quantized, Rounded, Values, Weights, WeightsKey};
 
 /// A layer to be emitted at the last node of its chain, when all values that it reads exist.
 pub(super) struct Deferred {
@@ -116,10 +117,25 @@ impl Lowering<'_> {
             && chain.prequantized.is_none()
             && self.int16_quantization(last).is_some();
         let int16 = tensors.is_some() || gives_16_bits;
-        let (quantized, low_weights) = match int16 && self.int16_weights.contains(&layer.node) {
-            true => weights.quantize_to_int16(read.scale, &layer.bias),
-            false => (weights.quantize(read.scale, &layer.bias), None),
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect();
+        let key = WeightsKey {
+            node: layer.node,
+            input_scale: read.scale.to_bits(),
+            int16: int16 && self.int16_weights.contains(&layer.node),
+            bias: bits(&layer.bias),
+            factors: chain.factors.as_deref().map(bits).unwrap_or_default(),
         };
+        let int16_weights = key.int16;
+        let mut known = self.calibration.quantized.borrow_mut();
+        let both = known.entry(key).or_insert_with(|| {
+            Rc::new(match int16_weights {
+                true => weights.quantize_to_int16(read.scale, &layer.bias),
+                false => (weights.quantize(read.scale, &layer.bias), None),
+            })
+        });
+        let both = Rc::clone(both);
+        drop(known);
+        let (quantized, low_weights) = &*both;
         if quantized.copies.is_empty() && int16 {
             let input = match tensors {
                 Some(tensors) => tensors,
@@ -127,9 +143,9 @@ impl Lowering<'_> {
                     Int16Tensors { high: self.dense(layer.input, &layer.input_order)?, low: None }
                 }
             };
-            self.int16_layer(&layer, &chain, input, (&quantized, low_weights.as_ref()))?;
+            self.int16_layer(&layer, &chain, input, (quantized, low_weights.as_ref()))?;
         } else {
-            self.int8_layer(&layer, &chain, read, &quantized)?;
+            self.int8_layer(&layer, &chain, read, quantized)?;
         }
         if let Some(written) = self.values.last_mut() {
             written.weights = Some(quantized.report());

@@ -47,6 +47,26 @@ impl Default for Histogram {
     }
 }
 
+/// Returns the minimum and maximum of finite values, in lanes that a vector processor computes
+/// together.
+fn extremes(values: &[f32]) -> Range {
+    const LANES: usize = 16;
+    let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let whole = values.chunks_exact(LANES);
+    let rest = Range::NONE.extended(whole.remainder());
+    for values in whole {
+        for lane in 0..LANES {
+            let x = values[lane];
+            low[lane] = if x < low[lane] { x } else { low[lane] };
+            high[lane] = if x > high[lane] { x } else { high[lane] };
+        }
+    }
+    Range {
+        low: low.into_iter().fold(rest.low, f32::min),
+        high: high.into_iter().fold(rest.high, f32::max),
+    }
+}
+
 impl Histogram {
     /// Adds the values of a sample, which must all be finite.
     pub(crate) fn add(&mut self, values: &[f32]) {
@@ -55,7 +75,7 @@ impl Histogram {
     }
 
     fn add_part(&mut self, values: &[f32]) {
-        let seen = Range::NONE.extended(values);
+        let seen = extremes(values);
         if values.is_empty() {
             return;
         }

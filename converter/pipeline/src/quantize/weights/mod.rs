@@ -3,7 +3,9 @@
 pub(super) mod linear;
 mod nine_bits;
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use hardtack::internal::Model;
 use hardtack_bundle::graph::{KernelLayout, Operator, ValueId};
@@ -42,6 +44,27 @@ pub(crate) struct Rounded {
     pub scales: Vec<f32>,
     /// The mean output error of each output channel, to be added to the bias.
     pub bias: Vec<f32>,
+}
+
+/// Quantized weights, and those of their rounding errors if they are int16.
+pub(super) type HighAndLow = (Quantized, Option<Quantized>);
+
+/// The integers of the weights of layers.
+pub(super) type QuantizedWeights = HashMap<WeightsKey, Rc<HighAndLow>>;
+
+/// What the integers of a layer's weights depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct WeightsKey {
+    /// The index of the layer.
+    pub node: usize,
+    /// The bits of the input's scale.
+    pub input_scale: u32,
+    /// Whether the weights are int16.
+    pub int16: bool,
+    /// The bits of the bias of each output channel.
+    pub bias: Vec<u32>,
+    /// The bits of the factor of each output channel; empty without factors.
+    pub factors: Vec<u32>,
 }
 
 /// Quantized weights in [−127, 127], with their scales and bias.
@@ -242,11 +265,7 @@ impl Weights {
     }
 
     /// Quantizes to int16: to int8, and the rounding errors to int8 again, without a bias.
-    pub(super) fn quantize_to_int16(
-        self,
-        input_scale: f32,
-        bias: &[f32],
-    ) -> (Quantized, Option<Quantized>) {
+    pub(super) fn quantize_to_int16(self, input_scale: f32, bias: &[f32]) -> HighAndLow {
         let Weights { depth, inputs, values: Values::Float(values) } = self else {
             return (self.quantize(input_scale, bias), None);
         };
