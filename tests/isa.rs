@@ -8,8 +8,8 @@ use std::path::Path;
 
 use hardtack::internal::Packing;
 use hardtack::{Bundle, Isa, Outputs, Session, SessionOptions};
-use hardtack_converter::Int16;
 use hardtack_converter::spec::Spec;
+use hardtack_converter::{Int16, QuantizeOptions};
 use hardtack_converter::{NoProgress, convert};
 use shared::labelled::{spec_path, task};
 
@@ -57,6 +57,8 @@ fn options(name: &str, assets: &Path) -> hardtack_converter::ConvertOptions {
         int8: true,
         calibration: Some(assets.join("data").join(task.calibration)),
         samples: 4,
+        // Accuracy does not matter here: no layer may leave the integers.
+        quantize: QuantizeOptions { max_error: Some(f64::INFINITY), ..QuantizeOptions::default() },
         ..Default::default()
     };
     if !task.spec.is_empty() {

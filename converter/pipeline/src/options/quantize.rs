@@ -53,6 +53,13 @@ pub struct QuantizeOptions {
 }
 
 impl QuantizeOptions {
+    /// Returns whether weights may have more than 8 bits: not if the user asks for fewer bits, for
+    /// zeros or for palettes.
+    pub(crate) fn allows_int16_weights(&self) -> bool {
+        let all_bits = self.weight_bits.is_none_or(|bits| bits >= 8.0);
+        all_bits && self.sparsity.is_none() && self.palette.is_none()
+    }
+
     /// Returns the settings that differ from the defaults, as named in a bundle's provenance.
     pub fn texts(&self) -> Vec<(String, String)> {
         let mut texts = Vec::new();

@@ -50,7 +50,8 @@ const NEAR: f64 = 1.05;
 
 /// Moves layers to int16 activations, and then also to int16 weights, until the outputs are as
 /// accurate as the reference asks for, or nearly as accurate as int16 makes them. Moves layers to
-/// float until no output exceeds its limit. Records the reason for each.
+/// float until no output exceeds its limit. Records the reason for each. Without `int16_weights`,
+/// all weights keep the bits that they have.
 ///
 /// # Errors
 /// Returns an error if the model cannot be run, or no mix meets the budget.
@@ -58,7 +59,7 @@ pub(super) fn search(
     model: &Model,
     calibration: &Calibration,
     (int16, float_reasons): (&mut Int16Nodes, &mut FloatReasons),
-    reference: &mut Reference<'_>,
+    (reference, int16_weights): (&mut Reference<'_>, bool),
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), Error> {
     let search = Search { model, calibration };
@@ -74,17 +75,17 @@ pub(super) fn search(
     };
     let everywhere = |format| reference.compare(&mixed(&vec![format; groups.len()]));
     let mut most = NumberFormat::Int16;
-    if everywhere(most)?.excess > 1.0 {
+    let mut error = everywhere(most)?;
+    if error.excess > 1.0 && int16_weights {
         most = NumberFormat::Int16Weights;
-        let error = everywhere(most)?;
-        if error.exceeds_limit {
-            most = NumberFormat::Float;
-            reference.relax(f64::INFINITY);
-        } else if error.excess > 1.0 {
-            reference.relax(NEAR * error.excess);
-        }
+        error = everywhere(most)?;
     }
-    let reference = &*reference;
+    if error.exceeds_limit {
+        most = NumberFormat::Float;
+        reference.relax(f64::INFINITY);
+    } else if error.excess > 1.0 {
+        reference.relax(NEAR * error.excess);
+    }
     let measure = |formats: &[NumberFormat]| reference.compare(&mixed(formats));
     let sketch = |formats: &[NumberFormat]| reference.sketch(&mixed(formats));
     let alones = alones(groups.len(), most, &sketch, progress)?;

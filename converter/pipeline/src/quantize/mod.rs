@@ -136,9 +136,11 @@ pub(crate) fn quantize(
         )));
     }
     // 16 bits cannot bring back what the user takes from the weights.
-    if settings.sparsity.is_some() || settings.palette.is_some() {
+    if !settings.allows_int16_weights() {
         let mut first = first;
-        first.warnings.push(format!("{problem}; keep more of the weights if that is too much"));
+        first.warnings.push(format!(
+            "{problem}; keep more of the weights or of their bits if that is too much"
+        ));
         return Ok(first);
     }
     drop(first);
@@ -212,6 +214,7 @@ impl Attempt<'_> {
         let model = offloaded.load()?;
         if let Some(reference) = reference.as_mut().filter(|_| self.mixed) {
             let forms = (&mut int16, &mut float_reasons);
+            let reference = (reference, settings.allows_int16_weights());
             mixed_precision::search(&model, &calibration, forms, reference, progress)?;
         }
 

@@ -257,8 +257,8 @@ fn run(model: &Model, samples: &dyn SampleSource) -> Result<Vec<Vec<Tensor>>, Er
     Ok(all)
 }
 
-/// Returns whether an output is one vector per sample. `[1, places, 1]` is not: it has one value for
-/// each of many places.
+/// Returns whether an output is one vector per sample. `[1, places, 1]` is not: it has one value
+/// for each of many places.
 fn is_vector(output: &Tensor) -> bool {
     let shape = output.shape();
     let places = shape.len() == 3 && shape[1] > 1;
@@ -266,9 +266,9 @@ fn is_vector(output: &Tensor) -> bool {
 }
 
 /// Returns the sum of the squared deviations of a part's elements from their mean over samples, per
-/// sample. What is the same for all samples tells nothing about them: an estimate of 1013 ± 6 with
-/// an error of 3 is half wrong. With one sample, and where shapes differ, the mean is 0. Elements
-/// that are not finite do not count.
+/// sample. What all samples have in common does not count: an estimate of 1013 ± 6 with an error of
+/// 3 is half wrong. With one sample, and where shapes differ, the mean is 0. Elements that are not
+/// finite do not count.
 pub(super) fn variation(outputs: &[Vec<Tensor>], output: usize, part: &Part) -> f64 {
     let mut sum = 0.0;
     deviations(outputs, output, |element, square| {
@@ -298,9 +298,9 @@ fn deviations(outputs: &[Vec<Tensor>], output: usize, mut visit: impl FnMut(usiz
     }
 }
 
-/// Returns the relative error of one output over all samples: the RMS difference divided by the RMS
-/// of its variation. Elements whose original is not finite do not count. Infinite if another
-/// element is NaN.
+/// Returns the relative error of a part of an output over all samples: the RMS difference, relative
+/// to the RMS of its variation. Elements whose original is not finite do not count. Infinite if
+/// another element is NaN.
 pub(super) fn relative_error(
     original: &[Vec<Tensor>],
     other: &[Vec<Tensor>],

@@ -8,7 +8,7 @@ use super::custom_ops::{Dequantize, DequantizeBlocks, Late, Unpack};
 use super::error::Problem;
 use super::load::{Loader, Purpose, Refusal};
 use super::measure::check_dims;
-use super::memory;
+use super::value_size;
 use super::work::Counter;
 
 /// A node is evaluated while loading if all of its inputs are constants of fewer elements than
@@ -120,6 +120,6 @@ impl Loader<'_> {
 /// Returns the size of a value, or 0 if it is unknown. Saturates.
 fn bytes(fact: &TypedFact) -> u64 {
     let Some(shape) = fact.shape.as_concrete() else { return 0 };
-    let element = memory::element(fact.datum_type);
+    let element = value_size::element(fact.datum_type);
     shape.iter().fold(element, |bytes, dim| bytes.saturating_mul(*dim as u64))
 }

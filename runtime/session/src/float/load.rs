@@ -17,9 +17,9 @@ use super::custom_ops::{Check, Checked, Engine, PackedMatrices};
 use super::dims::Symbols;
 use super::error::{Error, Problem, catch, require};
 use super::measure::{bound_elements, check_rank, check_shapes};
-use super::memory;
 use super::tensors::{constant_to_tract, dtype_to_tract};
 use super::translate;
+use super::value_size;
 use crate::backend::Backend;
 use crate::limits::{Exceeded, Stopped};
 use crate::model::Model;
@@ -299,7 +299,7 @@ impl<'m> Loader<'m> {
     /// of the other sizes cannot overflow either.
     fn check_size(&self, fact: &TypedFact) -> Result<(), Refusal> {
         let Some(shape) = fact.shape.as_concrete() else { return Ok(()) };
-        let size = memory::element(fact.datum_type);
+        let size = value_size::element(fact.datum_type);
         let bytes =
             shape.iter().fold(size, |bytes, dim| bytes.saturating_mul((*dim).max(1) as u64));
         if bytes > self.limit { Err(Refusal::TooLarge(bytes)) } else { Ok(()) }

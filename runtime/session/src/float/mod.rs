@@ -27,6 +27,7 @@ mod save;
 mod tensors;
 mod translate;
 mod twins;
+mod value_size;
 pub mod work;
 
 pub use error::Error;

@@ -15,8 +15,8 @@ use super::{memory, twins};
 /// replace can be freed.
 const MADE: u64 = 1 << 20;
 
-/// An optimization that splits nodes may multiply their number by this, plus [`ALWAYS`]. tract splits
-/// a node for each range of each axis in which masks differ.
+/// An optimization that splits nodes may multiply their number by this, plus [`ALWAYS`]. tract
+/// splits a node for each range of each axis in which masks differ.
 const GROWTH: usize = 32;
 const ALWAYS: usize = 4096;
 

@@ -12,7 +12,7 @@ use tract_core::ops::matmul::optimized::OptMatMul;
 use super::custom_ops::check_matmul;
 use super::error::catch;
 use super::measure::check_dims;
-use super::memory;
+use super::value_size;
 use crate::limits::Control;
 
 /// Observes the operations of an inference.
@@ -97,7 +97,7 @@ fn check_room(
     symbols: &SymbolValues,
     control: &Control,
 ) -> TractResult<()> {
-    let known = |output: &Outlet<TypedFact>| memory::is_known(&output.fact);
+    let known = |output: &Outlet<TypedFact>| value_size::is_known(&output.fact);
     if node.outputs.iter().all(known) {
         return Ok(());
     }
@@ -116,11 +116,13 @@ fn check_room(
     let computed = catch(|| node.op.output_facts(&facts).unwrap_or_default()).unwrap_or_default();
     let mut needed = 0u64;
     for (slot, output) in node.outputs.iter().enumerate().filter(|(_, output)| !known(output)) {
-        let of_operands = computed.get(slot).map_or(0, memory::bytes);
+        let of_operands = computed.get(slot).map_or(0, value_size::bytes);
         let of_symbols = match output.fact.shape.eval_to_usize(symbols) {
-            Ok(shape) => shape.iter().fold(memory::element(output.fact.datum_type), |all, dim| {
-                all.saturating_mul((*dim).max(1) as u64)
-            }),
+            Ok(shape) => {
+                shape.iter().fold(value_size::element(output.fact.datum_type), |all, dim| {
+                    all.saturating_mul((*dim).max(1) as u64)
+                })
+            }
             Err(_) => 0,
         };
         needed = needed.saturating_add(of_operands.max(of_symbols));
@@ -147,7 +149,7 @@ fn check(
         let same = match fact.shape.as_concrete() {
             Some(shape) => value.datum_type() == fact.datum_type && value.shape() == shape,
             None => {
-                let element = memory::element(value.datum_type());
+                let element = value_size::element(value.datum_type());
                 control.take_memory((value.len() as u64).saturating_mul(element))?;
                 fact.matches(value, Some(symbols))?
             }
