@@ -43,9 +43,10 @@ pub struct QuantizeOptions {
     /// The nodes with int16 activations.
     pub int16: Int16,
     /// The maximum error of the worst output over calibration data: the RMS difference divided by
-    /// the RMS of the float output. Layers get int16 activations or stay in float to meet it.
-    /// `None` means 10 % (20 dB) for outputs that are one vector per sample, such as class scores,
-    /// and 4 % (28 dB) for outputs with many places, such as boxes or masks.
+    /// the RMS deviation of the float output from its mean over samples. Layers get int16
+    /// activations, int16 weights or float to meet it. `None` means 10 % (20 dB) for outputs that
+    /// are one vector per sample, such as class scores, and 4 % (28 dB) for all others, such as
+    /// estimates, embeddings, boxes or masks.
     pub max_error: Option<f64>,
     /// Refuses to convert a model that INT8 alone makes too inaccurate, instead of using int16 or
     /// float.

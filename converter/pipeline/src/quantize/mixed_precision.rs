@@ -91,9 +91,6 @@ pub(super) fn search(
     let alones = alones(groups.len(), most, &sketch, progress)?;
     let orders = Orders::of(&alones, &work);
     let (formats, reached) = fitted(&orders, most, &measure)?;
-    for (group, _) in groups.iter().zip(&formats).filter(|(_, of)| **of != NumberFormat::Int8) {
-        float_reasons.extend(group.softmax.iter().map(|node| (*node, FloatReason::SoftmaxOfInt16)));
-    }
     for ((group, alone), format) in groups.iter().zip(&alones).zip(formats) {
         let choice = FormatChoice {
             int8_error: alone.int8.relative,
@@ -101,24 +98,7 @@ pub(super) fn search(
             mix: reached.relative,
             int8: integer.relative,
         };
-        match format {
-            NumberFormat::Int8 => {}
-            NumberFormat::Int16 => {
-                let nodes = group.int16.iter();
-                let reasons = nodes.map(|node| (*node, Int16Reason::ErrorBudget(choice)));
-                int16.activations.extend(reasons);
-            }
-            NumberFormat::Int16Weights => {
-                let nodes = group.int16.iter();
-                let reasons = nodes.map(|node| (*node, Int16Reason::WithWeights(choice)));
-                int16.activations.extend(reasons);
-                int16.weights.extend(&group.layers);
-            }
-            NumberFormat::Float => {
-                let nodes = group.float.iter();
-                float_reasons.extend(nodes.map(|node| (*node, FloatReason::ErrorBudget(choice))));
-            }
-        }
+        group.assign(format, Some(choice), int16, float_reasons);
     }
     Ok(())
 }
@@ -146,6 +126,39 @@ struct Group {
     int16: Vec<usize>,
     /// The softmax nodes among these, which stay in float unless the layers are int8.
     softmax: Vec<usize>,
+}
+
+impl Group {
+    /// Gives the nodes a format. `choice` has the measurements behind it; `None` while the search
+    /// tries formats.
+    fn assign(
+        &self,
+        format: NumberFormat,
+        choice: Option<FormatChoice>,
+        int16: &mut Int16Nodes,
+        float_reasons: &mut FloatReasons,
+    ) {
+        if format == NumberFormat::Int8 {
+            return;
+        }
+        let softmax = self.softmax.iter();
+        float_reasons.extend(softmax.map(|node| (*node, FloatReason::SoftmaxOfInt16)));
+        if format == NumberFormat::Float {
+            let reason = choice.map_or(FloatReason::KeepFloat, FloatReason::ErrorBudget);
+            float_reasons.extend(self.float.iter().map(|node| (*node, reason.clone())));
+            return;
+        }
+        let weights = format == NumberFormat::Int16Weights;
+        let reason = match choice {
+            None => Int16Reason::Tried,
+            Some(choice) if weights => Int16Reason::WithWeights(choice),
+            Some(choice) => Int16Reason::ErrorBudget(choice),
+        };
+        int16.activations.extend(self.int16.iter().map(|node| (*node, reason.clone())));
+        if weights {
+            int16.weights.extend(&self.layers);
+        }
+    }
 }
 
 /// Returns the layers of the partitions with the nodes that share their format.
@@ -349,26 +362,7 @@ impl Search<'_> {
     ) -> Model {
         let (mut int16, mut float_reasons) = (int16.clone(), float_reasons.clone());
         for (group, format) in formats {
-            if format != NumberFormat::Int8 {
-                let softmax = group.softmax.iter();
-                float_reasons.extend(softmax.map(|node| (*node, FloatReason::SoftmaxOfInt16)));
-            }
-            match format {
-                NumberFormat::Int8 => {}
-                NumberFormat::Int16 => {
-                    let nodes = group.int16.iter();
-                    int16.activations.extend(nodes.map(|node| (*node, Int16Reason::Tried)));
-                }
-                NumberFormat::Int16Weights => {
-                    let nodes = group.int16.iter();
-                    int16.activations.extend(nodes.map(|node| (*node, Int16Reason::Tried)));
-                    int16.weights.extend(&group.layers);
-                }
-                NumberFormat::Float => {
-                    let nodes = group.float.iter();
-                    float_reasons.extend(nodes.map(|node| (*node, FloatReason::KeepFloat)));
-                }
-            }
+            group.assign(format, None, &mut int16, &mut float_reasons);
         }
         assemble::quantized(self.model, self.calibration, &int16, &mut float_reasons)
     }

@@ -44,11 +44,11 @@ pub(super) struct Reference<'a> {
     judged: Vec<Judged>,
 }
 
-/// What is judged by itself: an output, or a part of its columns.
+/// What is judged by itself: an output, or some of its columns.
 struct Judged {
     /// The index of the output.
     output: usize,
-    part: Part,
+    columns: Columns,
     /// The variation over samples: see [`variation`].
     variation: f64,
     /// The relative error to aim for.
@@ -112,10 +112,10 @@ impl<'a> Reference<'a> {
             let (aim, largest) =
                 if vector { (VECTOR_AIM, VECTOR_LIMIT) } else { (VALUE_AIM, VALUE_LIMIT) };
             let (aim, limit) = (limit.unwrap_or(aim), limit.unwrap_or(largest));
-            let parts = [Some(Part::whole()), Part::without_dominant(&outputs, output)];
-            for part in parts.into_iter().flatten() {
-                let variation = variation(&outputs, output, &part);
-                judged.push(Judged { output, part, variation, aim, limit });
+            let apart = Columns::without_dominant(&outputs, output);
+            for columns in [Some(Columns::all()), apart].into_iter().flatten() {
+                let variation = variation(&outputs, output, &columns);
+                judged.push(Judged { output, columns, variation, aim, limit });
             }
         }
         Ok(Reference { samples, outputs, judged })
@@ -148,8 +148,8 @@ impl<'a> Reference<'a> {
         let outputs = run(model, &First(self.samples, samples.min(self.outputs.len())))?;
         let mut worst =
             OutputError { relative: 0.0, excess: 0.0, exceeds_limit: false, changed: 0.0 };
-        for Judged { output, part, variation, aim, limit } in &self.judged {
-            let relative = relative_error(&self.outputs, &outputs, *output, part, *variation);
+        for Judged { output, columns, variation, aim, limit } in &self.judged {
+            let relative = relative_error(&self.outputs, &outputs, *output, columns, *variation);
             let excess = relative / aim;
             worst.exceeds_limit |= relative > *limit;
             if excess > worst.excess {
@@ -165,30 +165,30 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// A part of an output: the columns along one axis that count.
+/// The columns of an output along one axis that are judged.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Part {
+pub(super) struct Columns {
     /// The number of elements between two adjacent columns.
     stride: usize,
-    /// Whether each column counts. Empty if all do.
-    columns: Vec<bool>,
+    /// Whether each column is judged. Empty if all are.
+    judged: Vec<bool>,
 }
 
-impl Part {
-    /// Returns all of an output.
-    pub(super) fn whole() -> Part {
-        Part { stride: 1, columns: Vec::new() }
+impl Columns {
+    /// Returns all columns.
+    pub(super) fn all() -> Columns {
+        Columns { stride: 1, judged: Vec::new() }
     }
 
-    /// Returns whether an element counts.
+    /// Returns whether an element is judged.
     fn contains(&self, element: usize) -> bool {
-        self.columns.is_empty() || self.columns[element / self.stride % self.columns.len()]
+        self.judged.is_empty() || self.judged[element / self.stride % self.judged.len()]
     }
 
     /// Returns an output without the columns whose variation dominates the others', if these are
     /// the smaller number. Detectors often join boxes in pixels and scores from 0 to 1 in one
     /// output; the errors of the scores would not show.
-    fn without_dominant(outputs: &[Vec<Tensor>], output: usize) -> Option<Part> {
+    fn without_dominant(outputs: &[Vec<Tensor>], output: usize) -> Option<Columns> {
         let shape = outputs.first()?.get(output)?.shape();
         let (axis, size) = column_axis(shape)?;
         let stride: usize = shape[axis + 1..].iter().product();
@@ -198,19 +198,19 @@ impl Part {
         });
         let mut order: Vec<usize> = (0..size).collect();
         order.sort_by(|a, b| variations[*b].total_cmp(&variations[*a]));
-        let (mut left, mut columns) = (variations.iter().sum::<f64>(), vec![true; size]);
+        let (mut left, mut judged) = (variations.iter().sum::<f64>(), vec![true; size]);
         let rest = left * (1.0 - DOMINANT);
         for column in order {
             if left <= rest {
                 break;
             }
             left -= variations[column];
-            columns[column] = false;
+            judged[column] = false;
         }
-        let dominant = columns.iter().filter(|counts| !**counts).count();
-        let rest = variations.iter().zip(&columns).filter(|(_, counts)| **counts);
+        let dominant = judged.iter().filter(|judged| !**judged).count();
+        let rest = variations.iter().zip(&judged).filter(|(_, judged)| **judged);
         let any = rest.map(|(variation, _)| variation).sum::<f64>() > 0.0;
-        (any && 2 * dominant < size).then_some(Part { stride, columns })
+        (any && 2 * dominant < size).then_some(Columns { stride, judged })
     }
 }
 
@@ -265,14 +265,14 @@ fn is_vector(output: &Tensor) -> bool {
     !places && shape.iter().filter(|size| **size > 1).count() <= 1
 }
 
-/// Returns the sum of the squared deviations of a part's elements from their mean over samples, per
-/// sample. What all samples have in common does not count: an estimate of 1013 ± 6 with an error of
-/// 3 is half wrong. With one sample, and where shapes differ, the mean is 0. Elements that are not
-/// finite do not count.
-pub(super) fn variation(outputs: &[Vec<Tensor>], output: usize, part: &Part) -> f64 {
+/// Returns the sum of the squared deviations of the columns' elements from their mean over samples,
+/// per sample. What all samples have in common does not count: an estimate of 1013 ± 6 with an
+/// error of 3 is half wrong. With one sample, and where shapes differ, the mean is 0. Elements that
+/// are not finite do not count.
+pub(super) fn variation(outputs: &[Vec<Tensor>], output: usize, columns: &Columns) -> f64 {
     let mut sum = 0.0;
     deviations(outputs, output, |element, square| {
-        sum += if part.contains(element) { square } else { 0.0 };
+        sum += if columns.contains(element) { square } else { 0.0 };
     });
     sum / outputs.len().max(1) as f64
 }
@@ -298,21 +298,21 @@ fn deviations(outputs: &[Vec<Tensor>], output: usize, mut visit: impl FnMut(usiz
     }
 }
 
-/// Returns the relative error of a part of an output over all samples: the RMS difference, relative
-/// to the RMS of its variation. Elements whose original is not finite do not count. Infinite if
-/// another element is NaN.
+/// Returns the relative error of these columns of an output over all samples: the RMS difference,
+/// relative to the RMS of their variation. Elements whose original is not finite do not count.
+/// Infinite if another element is NaN.
 pub(super) fn relative_error(
     original: &[Vec<Tensor>],
     other: &[Vec<Tensor>],
     output: usize,
-    part: &Part,
+    columns: &Columns,
     variation: f64,
 ) -> f64 {
     let (mut signal, mut noise) = (0.0, 0.0);
     for (a, b) in original.iter().zip(other) {
         let (a, b) = (a[output].to_f32(), b[output].to_f32());
         signal += variation;
-        let pairs = a.iter().zip(&b).enumerate().filter(|(index, _)| part.contains(*index));
+        let pairs = a.iter().zip(&b).enumerate().filter(|(index, _)| columns.contains(*index));
         for (a, b) in pairs.map(|(_, pair)| pair).filter(|(a, _)| a.is_finite()) {
             noise += (f64::from(*a) - f64::from(*b)).powi(2);
         }
@@ -361,8 +361,8 @@ mod tests {
     use super::*;
 
     fn error_of_whole(a: &[Vec<Tensor>], b: &[Vec<Tensor>]) -> f64 {
-        let whole = Part::whole();
-        relative_error(a, b, 0, &whole, variation(a, 0, &whole))
+        let all = Columns::all();
+        relative_error(a, b, 0, &all, variation(a, 0, &all))
     }
 
     fn outputs(samples: &[&[f32]]) -> Vec<Vec<Tensor>> {
@@ -411,12 +411,12 @@ mod tests {
             };
             let (float, other) = (make(0.0), make(0.2));
             assert!(error_of_whole(&float, &other) < 4e-3);
-            let part = Part::without_dominant(&float, 0).unwrap();
-            let variation = variation(&float, 0, &part);
-            assert!(relative_error(&float, &other, 0, &part, variation) > 0.4);
+            let scores = Columns::without_dominant(&float, 0).unwrap();
+            let variation = variation(&float, 0, &scores);
+            assert!(relative_error(&float, &other, 0, &scores, variation) > 0.4);
         }
         let even = (0..6).map(|seed| vec![crate::testing::noise(&[1, 8, 40], seed)]);
-        assert_eq!(Part::without_dominant(&even.collect::<Vec<_>>(), 0), None);
+        assert_eq!(Columns::without_dominant(&even.collect::<Vec<_>>(), 0), None);
     }
 
     #[test]

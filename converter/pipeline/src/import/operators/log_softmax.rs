@@ -5,7 +5,7 @@ use tract_hir::internal::*;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 
-use super::Read;
+use super::{Read, keeps_type_and_shape};
 
 /// The operator set since which LogSoftmax has one axis. Before, it has all axes from the given.
 const ONE_AXIS: i64 = 13;
@@ -34,10 +34,7 @@ impl Expansion for LogSoftmax {
         inputs: &'p [TensorProxy],
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, 1)?;
-        s.equals(&inputs[0].datum_type, &outputs[0].datum_type)?;
-        s.equals(&inputs[0].shape, &outputs[0].shape)
+        keeps_type_and_shape(s, inputs, outputs)
     }
 
     fn wire(

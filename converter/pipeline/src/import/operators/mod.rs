@@ -45,6 +45,18 @@ pub(super) fn onnx() -> Onnx {
     onnx
 }
 
+/// States that an operator has one input, and an output of the same type and shape.
+fn keeps_type_and_shape<'r, 'p: 'r>(
+    s: &mut Solver<'r>,
+    inputs: &'p [TensorProxy],
+    outputs: &'p [TensorProxy],
+) -> InferenceResult {
+    check_input_arity(inputs, 1)?;
+    check_output_arity(outputs, 1)?;
+    s.equals(&inputs[0].datum_type, &outputs[0].datum_type)?;
+    s.equals(&inputs[0].shape, &outputs[0].shape)
+}
+
 fn lrn(_: &ParsingContext, node: &NodeProto) -> Read {
     let op = custom_ops::Lrn {
         alpha: node.get_attr_opt("alpha")?.unwrap_or(0.0001),
@@ -69,10 +81,7 @@ impl Expansion for Lrn {
         inputs: &'p [TensorProxy],
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, 1)?;
-        s.equals(&inputs[0].datum_type, &outputs[0].datum_type)?;
-        s.equals(&inputs[0].shape, &outputs[0].shape)
+        keeps_type_and_shape(s, inputs, outputs)
     }
 
     fn wire(

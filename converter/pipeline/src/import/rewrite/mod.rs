@@ -11,6 +11,7 @@ pub(super) mod functions;
 pub(super) mod ignored;
 pub(super) mod legacy;
 pub(super) mod ml;
+mod pairwise_coupling;
 pub(super) mod quantized;
 pub(super) mod recurrent;
 pub(super) mod scores;

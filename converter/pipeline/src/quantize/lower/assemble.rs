@@ -1,5 +1,7 @@
 //! Replaces the partitions of a calibrated model by programs.
 
+use std::collections::HashMap;
+
 use hardtack::Tensor;
 use hardtack::internal::{Constant, Model, Program};
 use hardtack_bundle::DType;
@@ -11,6 +13,7 @@ use super::{Lowered, PortPart, PortSource};
 use crate::graph::rewriter::Rewriter;
 use crate::quantize::calibrate::Calibration;
 use crate::quantize::partition::{self, FloatReasons, Int16Nodes, Partition};
+use crate::quantize::scale::Quantization;
 
 /// Lowers every partition, with int16 activations for the nodes `int16`. Nodes that cannot be
 /// lowered are added to `float_reasons` and stay in float; the graph is then partitioned again.
@@ -50,12 +53,30 @@ pub(crate) fn quantized(
     assemble(model.clone(), &partitions, lowered)
 }
 
+/// The parts of values that are rounded to a scale and zero point, computed in float.
+type HighParts = HashMap<(ValueId, u32, i8), ValueId>;
+
 /// Returns the part of a value that a program reads, computed in float.
-fn read(rewriter: &mut Rewriter, program: &str, source: PortSource) -> ValueId {
+fn read(rewriter: &mut Rewriter, high_parts: &mut HighParts, source: PortSource) -> ValueId {
     let PortSource { value_id, part } = source;
     let (PortPart::High(to) | PortPart::Low(to)) = part else { return value_id };
+    let high = *high_parts
+        .entry((value_id, to.scale.to_bits(), to.zero_point))
+        .or_insert_with(|| high_part(rewriter, value_id, to));
+    if let PortPart::High(_) = part {
+        return high;
+    }
+    let outputs = vec![rewriter.model.graph.fact(value_id).clone()];
+    let name = format!("{}.low", rewriter.node(high.node as usize).name);
+    let operator = Operator::Binary(Binary::Subtract);
+    rewriter.add(Node { name, operator, inputs: vec![value_id, high], outputs })
+}
+
+/// Adds the nodes that round a value to a scale and zero point.
+fn high_part(rewriter: &mut Rewriter, value_id: ValueId, to: Quantization) -> ValueId {
     let fact = rewriter.model.graph.fact(value_id).clone();
-    let name = format!("{program}.input{}", value_id.node);
+    let of = rewriter.node(value_id.node as usize).name.clone();
+    let name = format!("{of}.rounded{}", rewriter.model.graph.nodes.len());
     let mut constant = |part: &str, tensor: Tensor| {
         rewriter.add_constant(format!("{name}.{part}"), Constant::Tensor(tensor.into()))
     };
@@ -68,18 +89,13 @@ fn read(rewriter: &mut Rewriter, program: &str, source: PortSource) -> ValueId {
     let quantize = Operator::QuantizeLinear(QuantizeLinear { dtype: DType::I8, axis: None });
     let integers = node("integers", quantize, vec![value_id, scale, zero], DType::I8);
     let dequantize = Operator::DequantizeLinear(DequantizeLinear { dtype: DType::F32, axis: None });
-    let high = node("high", dequantize, vec![integers, scale, zero], DType::F32);
-    match part {
-        PortPart::Low(_) => {
-            node("low", Operator::Binary(Binary::Subtract), vec![value_id, high], DType::F32)
-        }
-        _ => high,
-    }
+    node("high", dequantize, vec![integers, scale, zero], DType::F32)
 }
 
 /// Replaces each partition by its program.
 pub(crate) fn assemble(model: Model, partitions: &[Partition], lowered: Vec<Lowered>) -> Model {
     let mut rewriter = Rewriter::new(model);
+    let mut high_parts = HighParts::new();
     for (partition, lowered) in partitions.iter().zip(lowered) {
         let index = rewriter.model.programs.len();
         let graph = &rewriter.model.graph;
@@ -87,7 +103,8 @@ pub(crate) fn assemble(model: Model, partitions: &[Partition], lowered: Vec<Lowe
         let name = format!("{}.int8", last.unwrap_or("program"));
         let outputs = lowered.outputs.iter().map(|value_id| graph.fact(*value_id).clone());
         let outputs = outputs.collect();
-        let inputs = lowered.inputs.iter().map(|input| read(&mut rewriter, &name, *input));
+        let inputs = lowered.inputs.iter();
+        let inputs = inputs.map(|input| read(&mut rewriter, &mut high_parts, *input));
         let inputs = inputs.collect();
         let program = Node { name, operator: Operator::Program(index as u32), outputs, inputs };
         rewriter.model.programs.push(Program {

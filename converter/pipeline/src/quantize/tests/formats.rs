@@ -4,9 +4,9 @@ use super::*;
 
 /// Returns the relative error of the first output.
 fn relative_error(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
-    let whole = output_error::Part::whole();
-    let variation = output_error::variation(float, 0, &whole);
-    output_error::relative_error(float, other, 0, &whole, variation)
+    let all = output_error::Columns::all();
+    let variation = output_error::variation(float, 0, &all);
+    output_error::relative_error(float, other, 0, &all, variation)
 }
 
 /// Returns a model of three convolutions in a row, each followed by a limit.

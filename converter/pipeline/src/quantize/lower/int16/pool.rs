@@ -15,8 +15,8 @@ use crate::quantize::weights::{Values, Weights};
 /// The maximum number of window elements of an average that is computed as a convolution.
 const MOST_TAPS: usize = 64;
 
-/// A window along one axis.
-struct Span {
+/// The windows along one axis.
+struct AxisWindow {
     /// The axis: 0 is the height, 1 the width.
     axis: usize,
     kernel: u32,
@@ -40,7 +40,7 @@ impl Lowering<'_> {
     ) -> Result<bool, FloatReason> {
         let to = dims(&self.fact_shape(value)?, order)?;
         let name = self.name(value.node as usize);
-        let spans = [1, 0].map(|axis| Span {
+        let windows = [1, 0].map(|axis| AxisWindow {
             axis,
             kernel: window.kernel[axis].into(),
             stride: window.stride[axis].into(),
@@ -49,8 +49,8 @@ impl Lowering<'_> {
             count: to[axis],
         });
         let (mut high, mut low) = input;
-        for span in spans.iter().filter(|span| span.kernel > 1 || span.stride > 1) {
-            (high, low.tensor) = self.max_along(name, [high, low.tensor], span)?;
+        for along in windows.iter().filter(|along| along.kernel > 1 || along.stride > 1) {
+            (high, low.tensor) = self.max_along(name, [high, low.tensor], along)?;
         }
         if high == input.0 {
             return Ok(false);
@@ -67,21 +67,21 @@ impl Lowering<'_> {
         &mut self,
         name: &str,
         parts: [TensorId; 2],
-        span: &Span,
+        along: &AxisWindow,
     ) -> Result<(TensorId, TensorId), FloatReason> {
         let mut taps = [0; 2];
         for (taps, part) in taps.iter_mut().zip(parts) {
-            *taps = self.taps(name, part, span)?;
+            *taps = self.taps(name, part, along)?;
         }
         let [high_taps, low_taps] = taps;
-        let high = self.max_of_taps(name, high_taps, span);
+        let high = self.max_of_taps(name, high_taps, along);
         // The maximum again for each element of its window.
         let reached = self.like(name, high_taps, None);
         let [height, width, channels] = self.dims_of(high);
         let row = width * channels;
-        let (sizes, strides) = match span.axis {
-            0 => ([height, span.kernel, width, channels], [row, 0, channels, 1]),
-            _ => ([height, width, span.kernel, channels], [row, channels, 0, 1]),
+        let (sizes, strides) = match along.axis {
+            0 => ([height, along.kernel, width, channels], [row, 0, channels, 1]),
+            _ => ([height, width, along.kernel, channels], [row, channels, 0, 1]),
         };
         let repeat = CopyLayout::gather(&sizes, 0, &strides).ok_or(FloatReason::TooLarge)?;
         self.builder.copy(name, high, reached, repeat)?;
@@ -90,7 +90,7 @@ impl Lowering<'_> {
         self.builder.subtract(name, [high_taps, reached], below, Clamp::FULL)?;
         let beyond = self.like(name, low_taps, None);
         self.builder.add(name, [below, low_taps], beyond, Clamp::FULL)?;
-        Ok((high, self.max_of_taps(name, beyond, span)))
+        Ok((high, self.max_of_taps(name, beyond, along)))
     }
 
     /// Copies the elements of each window next to each other.
@@ -98,9 +98,9 @@ impl Lowering<'_> {
         &mut self,
         name: &str,
         mut from: TensorId,
-        span: &Span,
+        along: &AxisWindow,
     ) -> Result<TensorId, FloatReason> {
-        let Span { axis, kernel, stride, dilation, pad, count } = *span;
+        let AxisWindow { axis, kernel, stride, dilation, pad, count } = *along;
         let mut sizes = self.dims_of(from);
         let covered = (count - 1) * stride + (kernel - 1) * dilation + 1;
         if pad > 0 || covered > sizes[axis] {
@@ -142,13 +142,13 @@ impl Lowering<'_> {
         Ok(taps)
     }
 
-    fn max_of_taps(&mut self, name: &str, taps: TensorId, span: &Span) -> TensorId {
+    fn max_of_taps(&mut self, name: &str, taps: TensorId, along: &AxisWindow) -> TensorId {
         let mut sizes = self.dims_of(taps);
-        sizes[span.axis] = span.count;
+        sizes[along.axis] = along.count;
         let to = self.like(name, taps, Some(sizes));
         let mut window = Window { kernel: [1; 2], stride: [1; 2], dilation: [1; 2], pad: [0; 2] };
-        window.kernel[span.axis] = span.kernel as u16;
-        window.stride[span.axis] = span.kernel as u16;
+        window.kernel[along.axis] = along.kernel as u16;
+        window.stride[along.axis] = along.kernel as u16;
         self.builder.max_pool(name, taps, to, window, Clamp::FULL);
         to
     }
