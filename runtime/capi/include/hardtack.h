@@ -98,8 +98,8 @@ typedef struct HardtackOptions {
   // The maximum number of element operations of one inference. 0 means 2^41. A model that needs
   // more is rejected.
   uint64_t operation_limit;
-  // The maximum time of one call that runs the model, in milliseconds. 0 means no limit. Checked
-  // between operations.
+  // The maximum time of one call that runs the model, and of loading a float model, in
+  // milliseconds. 0 means no limit. Checked between operations.
   uint64_t run_time_limit;
 } HardtackOptions;
 

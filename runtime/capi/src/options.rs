@@ -30,8 +30,8 @@ pub struct HardtackOptions {
     /// The maximum number of element operations of one inference. 0 means 2^41. A model that needs
     /// more is rejected.
     pub operation_limit: u64,
-    /// The maximum time of one call that runs the model, in milliseconds. 0 means no limit. Checked
-    /// between operations.
+    /// The maximum time of one call that runs the model, and of loading a float model, in
+    /// milliseconds. 0 means no limit. Checked between operations.
     pub run_time_limit: u64,
 }
 

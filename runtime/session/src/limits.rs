@@ -38,7 +38,8 @@ pub struct Limits {
     /// in it.
     /// Default: 2⁴¹ (2.2 · 10¹²).
     pub operations: u64,
-    /// The maximum time of one call that runs the model; `None`, the default, means no maximum.
+    /// The maximum time of one call that runs the model, and of loading a float model; `None`, the
+    /// default, means no maximum.
     ///
     /// The time is checked between operations, so an inference may exceed it by the duration of its
     /// slowest operation.
@@ -183,8 +184,8 @@ pub enum Stopped {
     /// [`Canceller::cancel`] was called.
     #[error("the inference was canceled")]
     Cancelled,
-    /// The inference took longer than [`Limits::run_time`].
-    #[error("the inference took longer than its limit of {} ms", limit.as_millis())]
+    /// Loading the model, or the inference, took longer than [`Limits::run_time`].
+    #[error("loading or running the model took longer than its limit of {} ms", limit.as_millis())]
     OutOfTime {
         /// The limit.
         limit: Duration,
@@ -268,11 +269,11 @@ impl Control {
         }
     }
 
-    /// Adds a limit, in bytes, on the memory of values whose size is known only during the
-    /// inference.
+    /// Adds a limit, in bytes, on the memory of an inference: the `planned` bytes, and values whose
+    /// size is known only during the inference.
     #[cfg(feature = "float")]
-    pub(crate) fn with_memory(self, limit: u64) -> Control {
-        let left = Arc::new(AtomicU64::new(limit));
+    pub(crate) fn with_memory(self, planned: u64, limit: u64) -> Control {
+        let left = Arc::new(AtomicU64::new(limit.saturating_sub(planned)));
         Control { memory: Some(Memory { left, limit }), ..self }
     }
 
@@ -356,7 +357,7 @@ mod tests {
     #[cfg(feature = "float")]
     #[test]
     fn values_share_the_memory_limit_of_an_inference() {
-        let control = Control::default().with_memory(100);
+        let control = Control::default().with_memory(0, 100);
         assert_eq!(control.clone().take_memory(60), Ok(()));
         let left = control.memory_left();
         assert_eq!(left, 40);
@@ -364,6 +365,8 @@ mod tests {
         assert_eq!((exceeded.needed, exceeded.limit), (110, 100));
         control.give_back_memory(left);
         assert_eq!(control.take_memory(40), Ok(()));
+        let exceeded = Control::default().with_memory(60, 100).take_memory(50).unwrap_err();
+        assert_eq!((exceeded.needed, exceeded.limit), (110, 100));
         assert_eq!(Control::default().take_memory(u64::MAX), Ok(()));
     }
 

@@ -34,7 +34,7 @@ pub enum Constant {
     Stored(Stored),
 }
 
-/// A tensor in the constants section of a bundle.
+/// A tensor of type f32 in the constants section of a bundle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     dtype: DType,
@@ -56,12 +56,6 @@ impl Stored {
     /// Returns the elements, row-major and little-endian. Their number matches the shape.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    /// Copies the elements into a tensor.
-    pub fn to_tensor(&self) -> Tensor {
-        let tensor = Tensor::from_bytes(self.dtype, &self.shape, &self.bytes);
-        tensor.expect("`Constant::read` checks the number of bytes")
     }
 }
 
@@ -170,6 +164,18 @@ impl Model {
 }
 
 impl Model {
+    /// Returns the number of bytes that the constants take, without those that stay in the bundle's
+    /// bytes. Saturates.
+    #[cfg(feature = "float")]
+    pub(crate) fn constant_bytes(&self) -> u64 {
+        let bytes = |constant: &Constant| match constant {
+            Constant::Tensor(tensor) => (tensor.len() * tensor.dtype().size().unwrap_or(0)) as u64,
+            Constant::Dims { values, .. } => (values.len() * size_of::<Dim>()) as u64,
+            Constant::Stored(_) => 0,
+        };
+        self.constants.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
     /// Checks that the integer programs need no larger arena than the manifest states.
     pub(crate) fn check_arena(&self, stated: u64) -> Result<(), Error> {
         let mut needed = 0u64;

@@ -489,7 +489,6 @@ impl Session {
             #[cfg(feature = "float")]
             Runner::Float(floating) => {
                 let (ports, states) = (&self.ports, &mut self.states);
-                let control = control.with_memory(self.options.limits.memory_bytes);
                 let tensors =
                     floating.run(ports, states, &given, &sizes, (state_policy, &control), times)?;
                 self.operations = floating.operations();

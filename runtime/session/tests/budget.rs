@@ -347,3 +347,20 @@ fn planning_ends_with_the_time() {
     assert!(matches!(result, Err(hardtack::Error::Stopped(Stopped::OutOfTime { .. }))));
     assert!(short < whole / 2, "{short:?} of {whole:?}");
 }
+
+#[test]
+fn loading_ends_with_the_time() {
+    let load = |symbols: &[&str]| {
+        let mut sketch = Sketch::default();
+        sketch.graph.symbols = symbols.iter().map(|name| name.to_string()).collect();
+        let x = sketch.input(DType::F32, &[1]);
+        sketch.output(x);
+        let limits = Limits::default().with_run_time(Duration::from_nanos(1));
+        FloatModel::load_with(&sketch.model(), false, limits)
+    };
+    // A graph with symbols is converted when it is loaded, any other when it is planned.
+    let stopped = [load(&["u"]).err(), load(&[]).unwrap().plan(&[&[1]]).err()];
+    for error in stopped.map(Option::unwrap) {
+        assert!(matches!(error, Error::Stopped(Stopped::OutOfTime { .. })), "{error}");
+    }
+}

@@ -10,12 +10,18 @@ use graphs::{Sketch, fact, tensor};
 use hardtack::float::{Error, FloatModel};
 use hardtack::internal::Constant;
 use hardtack::{Bundle, DType, Limits, Session, SessionOptions, Tensor};
-use hardtack_bundle::Writer;
 use hardtack_bundle::graph::*;
 use hardtack_bundle::manifest::{Extent, Manifest};
+use hardtack_bundle::{SectionKind, Writer};
 
-/// Creates a bundle of a graph whose output has this rank and one element.
-fn bundle(sketch: Sketch, ports: &[(&'static str, DType, &[u64])], rank: usize) -> Bundle {
+/// Creates a bundle of a graph whose output has this rank and one element. Its constants have the
+/// bytes `section`.
+fn bundle(
+    sketch: Sketch,
+    ports: &[(&'static str, DType, &[u64])],
+    rank: usize,
+    section: &[u8],
+) -> Bundle {
     let inputs: Vec<_> = ports
         .iter()
         .map(|(name, dtype, shape)| {
@@ -35,6 +41,7 @@ fn bundle(sketch: Sketch, ports: &[(&'static str, DType, &[u64])], rank: usize) 
     graph.output_names = vec!["y".into()];
     let mut writer = Writer::new();
     writer.manifest(&manifest).unwrap().graph(&graph).unwrap();
+    writer.section(SectionKind::Constants, section).unwrap();
     Bundle::from_bytes(writer.finish().unwrap()).unwrap()
 }
 
@@ -86,7 +93,7 @@ fn pads_of_values_of_unknown_size_need_room() {
         sketch.output(y);
         let ports: [(&str, DType, &[u64]); 2] =
             [("x", DType::F32, &[4, 4]), ("k", DType::I64, &[1])];
-        let bundle = bundle(sketch, &ports, 2);
+        let bundle = bundle(sketch, &ports, 2, &[]);
         let (x, k) = (tensor(&[4, 4], &[1f32; 16]), tensor(&[1], &[2i64]));
         let error = run(&bundle, &[("x", &x), ("k", &k)]).unwrap_err();
         assert!(matches!(error, hardtack::Error::Exceeded(_)), "{error}");
@@ -135,7 +142,7 @@ fn matrices_of_convolutions_need_room() {
         ("w", DType::F32, &window),
         ("b", DType::F32, &[1]),
     ];
-    let bundle = bundle(sketch, &ports, 4);
+    let bundle = bundle(sketch, &ports, 4, &[]);
     let x = tensor(&[1, 1, size, size], &vec![0f32; size * size]);
     let w = tensor(&[1, 1, kernel, kernel], &vec![1f32; kernel * kernel]);
     let run = |k: usize| {
@@ -186,7 +193,123 @@ fn packed_matrices_of_bodies_count_together() {
     };
     plan(2).unwrap();
     let error = plan(10).unwrap_err();
-    assert!(error.to_string().contains("bytes of memory"), "{error}");
+    assert!(matches!(error, Error::Exceeded(_)), "{error}");
+}
+
+/// Creates a bundle whose constants are the same bytes `count` times. It has a symbol, so that it is
+/// converted when it is loaded.
+fn repeated(stored: DType, bytes: usize, count: usize) -> Bundle {
+    let size = bytes / stored.size().unwrap();
+    let mut sketch = Sketch::default();
+    sketch.graph.symbols = vec!["u".into()];
+    let mut value = sketch.input(DType::F32, &[1]);
+    for index in 0..count as u32 {
+        sketch.graph.constants.push(hardtack_bundle::graph::Constant {
+            dtype: DType::F32,
+            stored,
+            shape: vec![size as u64],
+            offset: 0,
+            length: bytes as u64,
+        });
+        let stated = vec![fact(DType::F32, &[size as i64])];
+        let wide = sketch.node(Operator::Constant(index), &[], stated);
+        let most = Operator::Reduce(Reduce { axes: vec![0], reducer: Reducer::Maximum });
+        let most = sketch.node(most, &[wide], vec![fact(DType::F32, &[1])]);
+        let sum = Operator::Binary(Binary::Add);
+        value = sketch.node(sum, &[value, most], vec![fact(DType::F32, &[1])]);
+    }
+    sketch.output(value);
+    bundle(sketch, &[("x", DType::F32, &[1])], 1, &vec![0; bytes])
+}
+
+/// Loads a bundle within 16 MiB.
+fn load(bundle: &Bundle) -> Result<(), hardtack::Error> {
+    let limits = Limits::default().with_memory_bytes(16 << 20);
+    Session::with_options(bundle, SessionOptions { limits, ..SessionOptions::default() }).map(drop)
+}
+
+fn needed(loaded: Result<(), hardtack::Error>) -> u64 {
+    match loaded {
+        Err(hardtack::Error::Exceeded(exceeded)) => exceeded.needed,
+        loaded => panic!("{loaded:?}"),
+    }
+}
+
+#[test]
+fn constants_count_before_they_are_copied() {
+    const BYTES: usize = 1 << 20;
+    let f32s = |count| load(&repeated(DType::F32, BYTES, count));
+    f32s(16).unwrap();
+    // All of them count, not only those up to the limit.
+    assert_eq!(needed(f32s(32)), 32 << 20);
+    // Half precision takes one part in the bundle's type and two parts as f32.
+    let f16s = |count| load(&repeated(DType::F16, BYTES, count));
+    f16s(5).unwrap();
+    assert_eq!(needed(f16s(6)), 18 << 20);
+}
+
+/// The copies that dequantizing makes for a moment count too.
+#[test]
+fn copies_of_dequantized_constants_count() {
+    let load = |axis: Option<u32>, dtype: DType| {
+        const SIZE: usize = 1 << 20;
+        let mut sketch = Sketch::default();
+        sketch.graph.symbols = vec!["u".into()];
+        let x = sketch.input(DType::F32, &[1]);
+        let scale = sketch.constant(tensor(&[1], &[0.5f32]));
+        let zero_point = sketch.constant(tensor(&[1], &[0i8]));
+        let weights = sketch.constant(tensor(&[SIZE], &[1i8; SIZE]));
+        let dequantize = Operator::DequantizeLinear(DequantizeLinear { dtype, axis });
+        let inputs = [weights, scale, zero_point];
+        sketch.node(dequantize, &inputs, vec![fact(dtype, &[SIZE as i64])]);
+        sketch.output(x);
+        let limits = Limits::default().with_memory_bytes(7 << 20);
+        FloatModel::load_with(&sketch.model(), false, limits).map(drop)
+    };
+    // Two parts as integers, four parts as f32.
+    load(None, DType::F32).unwrap();
+    for error in [load(None, DType::F16), load(Some(0), DType::F32)].map(Result::unwrap_err) {
+        assert!(matches!(error, Error::Exceeded(_)), "{error}");
+    }
+}
+
+/// A value of unknown size has the memory that the plan leaves, however the plan is run.
+#[test]
+fn values_of_unknown_size_count_on_top_of_the_plan() {
+    const SIZE: usize = 1 << 20;
+    let mut sketch = Sketch::default();
+    sketch.graph.symbols = vec!["u".into()];
+    let x = sketch.input(DType::F32, &[SIZE as i64]);
+    let count = sketch.input(DType::I64, &[1]);
+    let exp =
+        sketch.node(Operator::Unary(Unary::Exp), &[x], vec![fact(DType::F32, &[SIZE as i64])]);
+    let top = Operator::TopK(TopK { axis: 0, largest: true, k: Dim::symbol(0) });
+    let facts = [DType::F32, DType::I64];
+    let facts = facts.map(|dtype| Fact { dtype, shape: vec![Dim::symbol(0)] });
+    let top = sketch.node(top, &[exp, count], facts.into());
+    let most = Operator::Reduce(Reduce { axes: vec![0], reducer: Reducer::Maximum });
+    let most = sketch.node(most, &[top], vec![fact(DType::F32, &[1])]);
+    sketch.output(most);
+    // The plan takes 8 MiB, and the values of half of the elements take 6 MiB.
+    let limits = Limits::default().with_memory_bytes(12 << 20);
+    let x = tensor(&[SIZE], &[0.5f32; SIZE]);
+    let model = FloatModel::load_with(&sketch.clone().model(), false, limits).unwrap();
+    let ports: [(&str, DType, &[u64]); 2] =
+        [("x", DType::F32, &[SIZE as u64]), ("k", DType::I64, &[1])];
+    let bundle = bundle(sketch, &ports, 1, &[]);
+    let run = |k: usize| {
+        let k = tensor(&[1], &[k as i64]);
+        let ran = model.plan(&[&[SIZE], &[1]]).unwrap().run(&[&x, &k]);
+        let options = SessionOptions { limits, ..SessionOptions::default() };
+        let mut session = Session::with_options(&bundle, options).unwrap();
+        (ran, session.run(&[("x", &x), ("k", &k)]))
+    };
+    let (ran, of_session) = run(16);
+    ran.unwrap();
+    of_session.unwrap();
+    let (ran, of_session) = run(SIZE / 2);
+    assert!(matches!(ran, Err(Error::Exceeded(_))), "{ran:?}");
+    assert!(matches!(of_session, Err(hardtack::Error::Exceeded(_))), "{of_session:?}");
 }
 
 /// Constants that tract would compute and discard in every pass, for longer than the time limit.

@@ -15,7 +15,7 @@ pub struct SessionLimits {
     /// Refuse a model with more than N operations per inference, such as 1000000 [default: 2^41].
     #[arg(long, value_name = "N")]
     max_operations: Option<u64>,
-    /// Stop an inference after SECONDS, such as 0.5 [default: no limit].
+    /// Stop loading or an inference after SECONDS, such as 0.5 [default: no limit].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     max_run_time: Option<Duration>,
 }

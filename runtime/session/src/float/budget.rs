@@ -13,7 +13,8 @@ pub(super) struct Budget {
     pub control: Control,
     /// The maximum number of bytes of each value, and of all constants together.
     pub memory: u64,
-    /// The number of bytes of the lists of window elements, and of packed matrices.
+    /// The number of bytes of the model's own constants, lists of window elements, and packed
+    /// matrices.
     kept: Arc<AtomicU64>,
 }
 
@@ -29,18 +30,18 @@ impl Budget {
         Budget::new(Control::default(), memory)
     }
 
-    /// Adds the bytes of lists of window elements or of packed matrices.
+    /// Adds bytes that are held in addition to the constants and values of the tract model.
     pub fn take_kept(&self, bytes: u64) -> Result<(), Exceeded> {
         let all = self.kept.load(Ordering::Relaxed).saturating_add(bytes);
         self.kept.store(all, Ordering::Relaxed);
-        self.check_memory(0)
+        self.check_memory(0).map(drop)
     }
 
-    /// Checks that this many bytes fit, besides those of [`Budget::take_kept`].
-    pub fn check_memory(&self, needed: u64) -> Result<(), Exceeded> {
+    /// Checks that this many bytes fit, besides those of [`Budget::take_kept`]. Returns the sum.
+    pub fn check_memory(&self, needed: u64) -> Result<u64, Exceeded> {
         let needed = needed.saturating_add(self.kept.load(Ordering::Relaxed));
         let (resource, limit) = (Resource::Memory, self.memory);
-        if needed <= limit { Ok(()) } else { Err(Exceeded { resource, needed, limit }) }
+        if needed <= limit { Ok(needed) } else { Err(Exceeded { resource, needed, limit }) }
     }
 }
 
@@ -64,7 +65,12 @@ impl Used {
     /// Adds the bytes of what is kept until the model is freed.
     pub fn take_memory(&self, bytes: u64, budget: &Budget) -> Result<(), Exceeded> {
         self.bytes.set(self.bytes.get().saturating_add(bytes));
-        budget.check_memory(self.bytes.get())
+        self.check_memory(0, budget)
+    }
+
+    /// Checks that this many bytes fit for a moment, besides those of [`Used::take_memory`].
+    pub fn check_memory(&self, bytes: u64, budget: &Budget) -> Result<(), Exceeded> {
+        budget.check_memory(self.bytes.get().saturating_add(bytes)).map(drop)
     }
 
     /// Adds the bytes of a constant that tract computes and discards in every pass. Returns whether

@@ -112,31 +112,59 @@ fn list(nodes: &[(String, String)]) -> String {
     names.join(", ")
 }
 
-/// What is wrong with a node. The caller adds which node it is.
-#[derive(Debug)]
-pub(super) struct Problem(pub String);
+/// The reason why a node is refused. The caller adds which node it is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    /// What is wrong with the node.
+    #[error("{0}")]
+    Text(String),
+    /// An output of the node takes this many bytes.
+    #[error("its value takes {0} bytes")]
+    TooLarge(u64),
+    /// The model needs more than a limit allows.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// Loading was stopped early.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
 
 impl From<&str> for Problem {
     fn from(problem: &str) -> Self {
-        Problem(problem.into())
+        Problem::Text(problem.into())
     }
 }
 
 impl From<String> for Problem {
     fn from(problem: String) -> Self {
-        Problem(problem)
+        Problem::Text(problem)
     }
 }
 
 impl From<OperandError> for Problem {
     fn from(error: OperandError) -> Self {
-        Problem(error.to_string())
+        Problem::Text(error.to_string())
     }
 }
 
 impl From<tract_core::prelude::TractError> for Problem {
     fn from(error: tract_core::prelude::TractError) -> Self {
-        Problem(format!("{error:#}"))
+        match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(stopped), _) => Problem::Stopped(*stopped),
+            (_, Some(exceeded)) => Problem::Exceeded(*exceeded),
+            _ => Problem::Text(format!("{error:#}")),
+        }
+    }
+}
+
+/// The error of a body, as the reason why its node is refused.
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Exceeded(exceeded) => Problem::Exceeded(exceeded),
+            Error::Stopped(stopped) => Problem::Stopped(stopped),
+            error => Problem::Text(error.to_string()),
+        }
     }
 }
 
@@ -147,10 +175,10 @@ pub(super) fn require(holds: bool, problem: &str) -> Result<(), Problem> {
 
 /// Converts an error of tract, joining its chain of causes into one line.
 pub(super) fn tract(doing: &'static str) -> impl FnOnce(tract_core::prelude::TractError) -> Error {
-    move |error| match (error.downcast_ref(), error.downcast_ref()) {
-        (Some(stopped), _) => Error::Stopped(*stopped),
-        (_, Some(exceeded)) => Error::Exceeded(*exceeded),
-        _ => Error::Tract { doing, problem: format!("{error:#}") },
+    move |error| match error.into() {
+        Problem::Stopped(stopped) => Error::Stopped(stopped),
+        Problem::Exceeded(exceeded) => Error::Exceeded(exceeded),
+        problem => Error::Tract { doing, problem: problem.to_string() },
     }
 }
 

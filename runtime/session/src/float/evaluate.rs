@@ -54,7 +54,7 @@ pub fn evaluate(model: &Model, node: &Node, inputs: &[Constant]) -> Result<Vec<C
     let wrong = |problem: Problem| Error::Node {
         node: node.name.clone(),
         operator: node.operator.name(),
-        problem: problem.0,
+        problem: problem.to_string(),
     };
     guard("computing a constant", || {
         let backend = Backend::detect();
@@ -86,7 +86,7 @@ fn run(loader: &Loader<'_>, node: &Node, inputs: &[Constant]) -> Result<Vec<Cons
         let size = fact.datum_type.size_of() as u64;
         let bytes = shape.iter().fold(size, |bytes, dim| bytes.saturating_mul(*dim as u64));
         if bytes > loader.limit {
-            return Err(format!("its value takes {bytes} bytes").into());
+            return Err(Problem::TooLarge(bytes));
         }
     }
     let outputs = op.eval(&EvalContext::out_of_plan(), values)?;

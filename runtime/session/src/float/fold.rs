@@ -6,7 +6,7 @@ use tract_core::optim::CONST_FOLD_MEM_BUDGET;
 
 use super::custom_ops::{Dequantize, DequantizeBlocks, Late, Unpack};
 use super::error::Problem;
-use super::load::{Loader, Purpose, Refusal};
+use super::load::{Loader, Purpose};
 use super::measure::check_dims;
 use super::value_size;
 use super::work::Counter;
@@ -26,7 +26,7 @@ impl Loader<'_> {
         op: &dyn TypedOp,
         inputs: &[&TypedFact],
         outputs: &[TypedFact],
-    ) -> Result<Option<TVec<TValue>>, Refusal> {
+    ) -> Result<Option<TVec<TValue>>, Problem> {
         let values = match self.nothing(outputs)? {
             Some(values) => Some(values),
             None => self.fold(op, inputs, outputs)?,
@@ -58,7 +58,7 @@ impl Loader<'_> {
         op: &dyn TypedOp,
         inputs: &[&TypedFact],
         outputs: &[TypedFact],
-    ) -> Result<Option<TVec<TValue>>, Refusal> {
+    ) -> Result<Option<TVec<TValue>>, Problem> {
         let Some(values) = inputs.iter().map(|fact| fact.konst.clone()).collect::<Option<Vec<_>>>()
         else {
             return Ok(None);
@@ -72,6 +72,7 @@ impl Loader<'_> {
                 return Ok(None);
             }
             self.take_memory(outputs.iter().map(bytes).fold(0, u64::saturating_add))?;
+            self.used.check_memory(scratch(op, inputs, outputs), &self.budget)?;
             return Ok(Some(op.eval(&EvalContext::out_of_plan(), values)?));
         }
         if values.is_empty() || !small {
@@ -112,9 +113,26 @@ impl Loader<'_> {
         Ok(if discarded { Box::new(Late::new(op)) } else { op })
     }
 
-    fn take_memory(&self, bytes: u64) -> Result<(), Refusal> {
-        self.used.take_memory(bytes, &self.budget).map_err(Refusal::Exceeded)
+    fn take_memory(&self, bytes: u64) -> Result<(), Problem> {
+        Ok(self.used.take_memory(bytes, &self.budget)?)
     }
+}
+
+/// Returns the bytes that dequantizing takes besides its output: copies of the parameters as f32
+/// and i64, and elements that are f32 before they get the type of the output.
+fn scratch(op: &dyn TypedOp, inputs: &[&TypedFact], outputs: &[TypedFact]) -> u64 {
+    const PARAMETER: u64 = 2 * (size_of::<f32>() + size_of::<i64>()) as u64;
+    let elements = |fact: &TypedFact| bytes(fact) / value_size::element(fact.datum_type);
+    let parameters = match op.downcast_ref::<Dequantize>() {
+        // A single parameter is repeated along the axis.
+        Some(op) => op.axis.and_then(|axis| inputs[0].shape[axis].as_i64()).unwrap_or(1) as u64,
+        None => inputs.get(1).map_or(0, |scale| elements(scale)),
+    };
+    let cast = outputs
+        .iter()
+        .filter(|output| output.datum_type.is_float() && output.datum_type != DatumType::F32);
+    let cast = cast.map(|output| elements(output).saturating_mul(size_of::<f32>() as u64));
+    cast.fold(parameters.saturating_mul(PARAMETER), u64::saturating_add)
 }
 
 /// Returns the size of a value, or 0 if it is unknown. Saturates.

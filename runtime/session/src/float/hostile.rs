@@ -82,7 +82,7 @@ fn probe(model: &Model, node: &Node, inputs: &[&TypedFact]) -> Result<Vec<Fact>,
     let loader = Loader::new(model, &[], &backend, &[], Purpose::Run, budget);
     let facts = catch(|| {
         let context = Context { loader: &loader, node, inputs, stated: &[] };
-        let op = translate::load(&context).map_err(|problem| problem.0)?;
+        let op = translate::load(&context).map_err(|problem| problem.to_string())?;
         op.output_facts(inputs).map_err(|error| format!("{error:#}"))
     });
     let facts =

@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use hardtack_bundle::graph::{Dim, Fact, Graph, Node, Operator, ValueId};
+use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, ValueId};
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
@@ -21,7 +21,7 @@ use super::tensors::{constant_to_tract, dtype_to_tract};
 use super::translate;
 use super::value_size;
 use crate::backend::Backend;
-use crate::limits::{Exceeded, Stopped};
+use crate::limits::Exceeded;
 use crate::model::Model;
 
 /// The purpose that a model is loaded for.
@@ -84,6 +84,16 @@ impl<'m> Loader<'m> {
         Loader { model, engines, backend, symbols, purpose, limit, budget, used, shared, constants }
     }
 
+    /// Adds the bytes of all constants as tract tensors, before any of them is created.
+    pub fn take_constants(&self) -> Result<(), Exceeded> {
+        let bytes = |entry: &graph::Constant| {
+            let element = value_size::element(dtype_to_tract(entry.dtype));
+            entry.shape.iter().fold(element, |bytes, dim| bytes.saturating_mul(*dim))
+        };
+        let all = self.model.graph.constants.iter().map(bytes).fold(0, u64::saturating_add);
+        self.used.take_memory(all, &self.budget)
+    }
+
     /// Converts the outermost graph. `shapes`, if given, replace the shapes of its inputs.
     pub fn model(&self, shapes: Option<&[Vec<usize>]>) -> Result<TypedModel, Error> {
         self.graph(&self.model.graph, shapes)
@@ -92,7 +102,7 @@ impl<'m> Loader<'m> {
     /// Converts the body with this index.
     pub fn body(&self, index: u32) -> Result<TypedModel, Problem> {
         let body = self.model.graph.bodies.get(index as usize).ok_or("its body does not exist")?;
-        self.graph(body, None).map_err(|error| Problem(error.to_string()))
+        Ok(self.graph(body, None)?)
     }
 
     /// Returns the constant with this index as a tract tensor.
@@ -122,16 +132,14 @@ impl<'m> Loader<'m> {
             let added = catch(|| self.node(&mut partial, node, shape))
                 .unwrap_or_else(|message| Err(format!("tract panicked: {message}").into()));
             let added = added.map_err(|problem| match problem {
-                Refusal::Problem(problem) => Error::Node {
-                    node: node.name.clone(),
-                    operator: node.operator.name(),
-                    problem: problem.0,
-                },
-                Refusal::TooLarge(bytes) => {
+                Problem::Text(problem) => {
+                    Error::Node { node: node.name.clone(), operator: node.operator.name(), problem }
+                }
+                Problem::TooLarge(bytes) => {
                     Error::TooLarge { node: node.name.clone(), bytes, limit: self.limit }
                 }
-                Refusal::Exceeded(exceeded) => Error::Exceeded(exceeded),
-                Refusal::Stopped(stopped) => Error::Stopped(stopped),
+                Problem::Exceeded(exceeded) => Error::Exceeded(exceeded),
+                Problem::Stopped(stopped) => Error::Stopped(stopped),
             })?;
             partial.constant.push(partial.is_constant(node));
             partial.outlets.push(added);
@@ -163,8 +171,8 @@ impl<'m> Loader<'m> {
         partial: &mut PartialModel<'_>,
         node: &Node,
         shape: Option<&[usize]>,
-    ) -> Result<TVec<OutletId>, Refusal> {
-        self.budget.control.check().map_err(Refusal::Stopped)?;
+    ) -> Result<TVec<OutletId>, Problem> {
+        self.budget.control.check()?;
         let target = &mut partial.target;
         match &node.operator {
             Operator::Input => {
@@ -198,7 +206,7 @@ impl<'m> Loader<'m> {
         &self,
         partial: &mut PartialModel<'_>,
         node: &Node,
-    ) -> Result<TVec<OutletId>, Refusal> {
+    ) -> Result<TVec<OutletId>, Problem> {
         let inputs = node.inputs.iter();
         let inputs: TVec<OutletId> = inputs
             .map(|outlet| partial.outlets[outlet.node as usize][outlet.output as usize])
@@ -229,7 +237,7 @@ impl<'m> Loader<'m> {
         partial: &PartialModel<'_>,
         node: &Node,
         inputs: &[OutletId],
-    ) -> Result<Operation, Refusal> {
+    ) -> Result<Operation, Problem> {
         let inputs = inputs.iter().map(|input| partial.target.outlet_fact(*input));
         let inputs: TVec<&TypedFact> = inputs.collect::<TractResult<_>>()?;
         check_shapes(inputs.iter().map(|fact| &*fact.shape))?;
@@ -297,12 +305,12 @@ impl<'m> Loader<'m> {
 
     /// Checks that a value is within the memory limit. Sizes of 0 count as 1, so that the product
     /// of the other sizes cannot overflow either.
-    fn check_size(&self, fact: &TypedFact) -> Result<(), Refusal> {
+    fn check_size(&self, fact: &TypedFact) -> Result<(), Problem> {
         let Some(shape) = fact.shape.as_concrete() else { return Ok(()) };
         let size = value_size::element(fact.datum_type);
         let bytes =
             shape.iter().fold(size, |bytes, dim| bytes.saturating_mul((*dim).max(1) as u64));
-        if bytes > self.limit { Err(Refusal::TooLarge(bytes)) } else { Ok(()) }
+        if bytes > self.limit { Err(Problem::TooLarge(bytes)) } else { Ok(()) }
     }
 }
 
@@ -321,23 +329,6 @@ impl PartialModel<'_> {
     fn is_constant(&self, node: &Node) -> bool {
         let constant = |input: &ValueId| self.constant[input.node as usize];
         node.operator != Operator::Input && node.inputs.iter().all(constant)
-    }
-}
-
-/// The reason why a node was not added.
-pub(super) enum Refusal {
-    Problem(Problem),
-    /// An output of the node takes this many bytes.
-    TooLarge(u64),
-    /// All constants together exceed a limit.
-    Exceeded(Exceeded),
-    /// The inference was stopped early.
-    Stopped(Stopped),
-}
-
-impl<P: Into<Problem>> From<P> for Refusal {
-    fn from(problem: P) -> Self {
-        Refusal::Problem(problem.into())
     }
 }
 

@@ -178,6 +178,7 @@ impl TypedPass for Thrifty {
     }
 
     fn run_direct(&mut self, model: &mut TypedModel) -> TractResult<bool> {
+        self.budget.control.check()?;
         self.pass.run_direct(model)
     }
 }

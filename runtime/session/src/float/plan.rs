@@ -20,7 +20,7 @@ use super::run::{NoWatch, Watch, begin, run};
 use super::tensors::{dtype_to_tract, from_tract, to_tract};
 use super::work::Counter;
 use crate::backend::{Backend, NotReady};
-use crate::limits::Control;
+use crate::limits::{Canceller, Control};
 use crate::model::{Constant, Model};
 use crate::{Limits, Tensor as Ours};
 
@@ -43,6 +43,11 @@ pub struct FloatModel {
     outputs: Arc<[Fact]>,
     prepared: bool,
     limits: Limits,
+}
+
+/// Starts the control of a call that only the limits can stop.
+fn control(limits: &Limits) -> Control {
+    Control::start(&Canceller::default(), limits)
 }
 
 impl FloatModel {
@@ -80,6 +85,7 @@ impl FloatModel {
         limits: Limits,
         backend: &Arc<Backend>,
     ) -> Result<FloatModel, Error> {
+        let control = control(&limits);
         check(model)?;
         let engines = engines(model, backend, &limits)?;
         let graph = &model.graph;
@@ -97,7 +103,7 @@ impl FloatModel {
         };
         // Without dynamic shapes, planning finds every error.
         if !graph.symbols.is_empty() {
-            loaded.build(&[], None, &loaded.budget(&Control::default()))?;
+            loaded.build(&[], None, &loaded.budget(&control)?)?;
         }
         Ok(loaded)
     }
@@ -118,7 +124,7 @@ impl FloatModel {
     /// Returns an error if a shape does not match the model, if a symbol would have two values, or
     /// if the model cannot run on such inputs.
     pub fn plan(&self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
-        self.plan_controlled(shapes, &Control::default())
+        self.plan_controlled(shapes, &control(&self.limits))
     }
 
     /// Prepares the model like [`FloatModel::plan`]. `control` may stop it early.
@@ -127,7 +133,7 @@ impl FloatModel {
         shapes: &[&[usize]],
         control: &Control,
     ) -> Result<FloatPlan, Error> {
-        let budget = self.budget(control);
+        let budget = self.budget(control)?;
         let mut model = self.shaped(shapes, &budget)?;
         self.optimize(&mut model, &budget)?;
         self.planned(model, shapes, &budget)
@@ -140,7 +146,7 @@ impl FloatModel {
     /// See [`FloatModel::plan`].
     #[cfg(feature = "export")]
     pub fn into_plan(mut self, shapes: &[&[usize]]) -> Result<FloatPlan, Error> {
-        let budget = self.budget(&Control::default());
+        let budget = self.budget(&control(&self.limits))?;
         let model = self.optimized(shapes, &budget)?;
         self.planned(model, shapes, &budget)
     }
@@ -188,7 +194,7 @@ impl FloatModel {
         let plan = guard("planning the model", || {
             TypedSimplePlan::new(model).map_err(tract("planning the model"))
         })?;
-        budget.check_memory(memory::of_plan(&plan))?;
+        let planned_bytes = budget.check_memory(memory::of_plan(&plan))?;
         let state = spawn(&plan)?;
         let dtypes = self.inputs.iter().map(|fact| dtype_to_tract(fact.dtype)).collect();
         let names = self.model.graph.inputs.iter();
@@ -196,7 +202,17 @@ impl FloatModel {
         let operations = self.operations(&self.bind(shapes)?);
         let operations = operations.saturating_add(of_trees(plan.model()));
         self.limits.check_operations(operations)?;
-        Ok(FloatPlan { names: names.collect(), plan, state, dtypes, input_shapes, operations })
+        let (names, limits) = (names.collect(), self.limits);
+        Ok(FloatPlan {
+            plan,
+            state,
+            names,
+            dtypes,
+            input_shapes,
+            operations,
+            planned_bytes,
+            limits,
+        })
     }
 
     fn build(
@@ -206,11 +222,17 @@ impl FloatModel {
         budget: &Budget,
     ) -> Result<TypedModel, Error> {
         let (budget, backend) = (budget.clone(), &self.backend);
-        Loader::new(&self.model, &self.engines, backend, values, Purpose::Run, budget).model(shapes)
+        let loader = Loader::new(&self.model, &self.engines, backend, values, Purpose::Run, budget);
+        loader.take_constants()?;
+        loader.model(shapes)
     }
 
-    fn budget(&self, control: &Control) -> Budget {
-        Budget::new(control.clone(), self.limits.memory_bytes)
+    /// Returns the budget of one call, from which the constants of the bundle that were copied are
+    /// taken.
+    fn budget(&self, control: &Control) -> Result<Budget, Error> {
+        let budget = Budget::new(control.clone(), self.limits.memory_bytes);
+        budget.take_kept(self.model.constant_bytes())?;
+        Ok(budget)
     }
 
     /// Returns the value of each symbol for these input shapes.
@@ -269,6 +291,9 @@ pub struct FloatPlan {
     dtypes: Vec<DatumType>,
     input_shapes: Vec<Vec<usize>>,
     operations: u64,
+    /// The number of bytes that a run takes, without values whose size is unknown.
+    planned_bytes: u64,
+    limits: Limits,
 }
 
 /// The time of one operation.
@@ -314,13 +339,14 @@ impl FloatPlan {
         &self.input_shapes
     }
 
-    /// Runs the model once.
+    /// Runs the model once, with the limits that it was loaded with.
     ///
     /// # Errors
-    /// Returns an error if the inputs do not have the model's types and the plan's shapes, or if
-    /// the model fails on these values. After an error, the state between inferences is reset.
+    /// Returns an error if the inputs do not have the model's types and the plan's shapes, if the
+    /// model exceeds a limit, or if it fails on these values. After an error, the state between
+    /// inferences is reset.
     pub fn run(&mut self, inputs: &[&Ours]) -> Result<Vec<Ours>, Error> {
-        self.run_watched(inputs, &Control::default(), &mut NoWatch)
+        self.run_controlled(inputs, &control(&self.limits))
     }
 
     /// Runs the model once like [`FloatPlan::run`]. `control` may stop it early.
@@ -337,7 +363,7 @@ impl FloatPlan {
     /// # Errors
     /// See [`FloatPlan::run`].
     pub fn run_profiled(&mut self, inputs: &[&Ours]) -> Result<(Vec<Ours>, Vec<NodeTime>), Error> {
-        self.run_profiled_controlled(inputs, &Control::default())
+        self.run_profiled_controlled(inputs, &control(&self.limits))
     }
 
     /// Runs the model once like [`FloatPlan::run_profiled`]. `control` may stop it early.
@@ -358,12 +384,18 @@ impl FloatPlan {
         watch: &mut impl Watch,
     ) -> Result<Vec<Ours>, Error> {
         let inputs = self.inputs(inputs)?;
+        let control = self.with_memory(control);
         let (plan, state) = (&*self.plan, &mut self.state);
-        begin(state, control);
+        begin(state, &control);
         let outputs = guard("running the model", || {
-            run(plan, state, inputs, control, watch).map_err(tract("running the model"))
+            run(plan, state, inputs, &control, watch).map_err(tract("running the model"))
         });
         self.outputs(outputs)
+    }
+
+    /// Returns the control of a run that starts now, with the memory that the plan leaves.
+    fn with_memory(&self, control: &Control) -> Control {
+        control.clone().with_memory(self.planned_bytes, self.limits.memory_bytes)
     }
 
     /// Resets the state that the model keeps between inferences.

@@ -144,7 +144,7 @@ impl Saver<'_> {
             if let Err(problem) = self.node(model, node, &mut graph, &mut outlets) {
                 return Err(Error::Tract {
                     doing: "saving the model",
-                    problem: format!("node {:?} ({}): {}", node.name, node.op.name(), problem.0),
+                    problem: format!("node {:?} ({}): {problem}", node.name, node.op.name()),
                 });
             }
         }

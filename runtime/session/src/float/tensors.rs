@@ -62,37 +62,39 @@ pub(super) fn to_tract(tensor: &Ours) -> TractResult<Tensor> {
         Data::I64(v) => Tensor::from_shape(shape, v),
         Data::U64(v) => Tensor::from_shape(shape, v),
         Data::F16(v) => Tensor::from_shape(shape, v),
-        Data::BF16(v) => {
-            Tensor::from_shape(shape, &v.iter().map(|x| x.to_f32()).collect::<Vec<_>>())
-        }
+        Data::BF16(v) => f32s(shape, v.iter().map(|x| x.to_f32())),
         Data::F32(v) => Tensor::from_shape(shape, v),
         Data::F64(v) => Tensor::from_shape(shape, v),
     }
 }
 
+/// Creates a tensor of these elements, without another copy of them.
+fn f32s(shape: &[usize], elements: impl Iterator<Item = f32>) -> TractResult<Tensor> {
+    let mut tensor = Tensor::zero::<f32>(shape)?;
+    let mut plain = tensor.try_as_plain_ram_mut()?;
+    plain.as_slice_mut::<f32>()?.iter_mut().zip(elements).for_each(|(to, from)| *to = from);
+    Ok(tensor)
+}
+
 /// Converts a constant to tract with the element type of the graph. Half precision is widened to
-/// f32.
+/// f32. Allocates nothing but the result, except for dimensions.
 pub(super) fn constant_to_tract(
     constant: &Constant,
     dtype: DType,
     symbols: &Symbols,
 ) -> Result<Tensor, Problem> {
     match constant {
-        Constant::Tensor(tensor) => {
-            let tensor = to_tract(tensor)?;
-            let dtype = dtype_to_tract(dtype);
-            if tensor.datum_type() == dtype {
-                return Ok(tensor);
-            }
-            Ok(tensor.cast_to_dt(dtype)?.into_owned())
-        }
+        Constant::Tensor(tensor) => match (dtype, tensor.data()) {
+            (DType::F32, Data::F16(v)) => Ok(f32s(tensor.shape(), v.iter().map(|x| x.to_f32()))?),
+            _ => Ok(to_tract(tensor)?),
+        },
         Constant::Stored(stored) => {
-            let bytes = stored.bytes();
-            match (stored.dtype(), bytemuck::try_cast_slice::<u8, f32>(bytes)) {
-                (DType::F32, Ok(elements)) if cfg!(target_endian = "little") => {
-                    Ok(Tensor::from_shape(stored.shape(), elements)?)
+            let (shape, bytes) = (stored.shape(), stored.bytes());
+            match bytemuck::try_cast_slice::<u8, f32>(bytes) {
+                Ok(elements) if cfg!(target_endian = "little") => {
+                    Ok(Tensor::from_shape(shape, elements)?)
                 }
-                _ => Ok(to_tract(&stored.to_tensor())?),
+                _ => Ok(f32s(shape, bytes.as_chunks().0.iter().copied().map(f32::from_le_bytes))?),
             }
         }
         Constant::Dims { shape, values } => Ok(tensor1(&symbols.dims(values)?).into_shape(shape)?),

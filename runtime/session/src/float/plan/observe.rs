@@ -5,9 +5,8 @@ use tract_core::ops::konst::Const;
 
 use super::super::error::{Error, guard, tract};
 use super::super::run::{Watch, begin, run};
-use super::{FloatModel, FloatPlan};
+use super::{FloatModel, FloatPlan, control};
 use crate::Tensor as Ours;
-use crate::limits::Control;
 
 /// A plan in which every f32 value may be an output. Each output is passed to a callback as soon as
 /// it is computed, and is freed once no operation needs it. The values are those of a [`FloatPlan`]
@@ -29,7 +28,7 @@ impl FloatModel {
         shapes: &[&[usize]],
         wanted: impl Fn(usize) -> bool,
     ) -> Result<ObservedPlan, Error> {
-        let budget = self.budget(&Control::default());
+        let budget = self.budget(&control(&self.limits))?;
         let mut model = self.optimized(shapes, &budget)?;
         let wanted: Vec<usize> = (0..model.outputs.len()).filter(|index| wanted(*index)).collect();
         model.outputs = wanted.iter().map(|index| model.outputs[*index]).collect();
@@ -63,14 +62,15 @@ impl ObservedPlan {
         self.plan.input_shapes()
     }
 
-    /// Runs the model once, with reset state. Calls `observe` with each output, in the order of
-    /// computation.
+    /// Runs the model once like [`FloatPlan::run`], with reset state. Calls `observe` with each
+    /// output, in the order of computation.
     ///
     /// # Errors
     /// See [`FloatPlan::run`].
     pub fn run(&mut self, inputs: &[&Ours], observe: &mut Observe<'_>) -> Result<(), Error> {
         self.plan.reset()?;
         let inputs = self.plan.inputs(inputs)?;
+        let control = self.plan.with_memory(&control(&self.plan.limits));
         let state = &mut self.plan.state;
         let outputs = &self.outputs;
         let ends = &self.plan.plan.model().outputs;
@@ -84,9 +84,8 @@ impl ObservedPlan {
                         .map_err(tract("reading a constant"))?;
                 }
             }
-            let (plan, control) = (&*self.plan.plan, Control::default());
             begin(state, &control);
-            let ran = run(plan, state, inputs, &control, &mut handover);
+            let ran = run(&self.plan.plan, state, inputs, &control, &mut handover);
             ran.map(drop).map_err(tract("running the model"))
         })
     }
