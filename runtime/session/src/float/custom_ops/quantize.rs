@@ -45,27 +45,47 @@ impl EvalOp for Quantize {
         let parameters = Parameters::new(x.shape(), self.axis, &scale, &zero_point)?;
         let x = x.cast_to::<f32>()?;
         let mut output = Tensor::zero_dt(self.dtype, x.shape())?;
+        // `$function` computes the element of an x, a scale and a zero point.
         macro_rules! quantize {
-            ($type:ty) => {
+            ($type:ty, $function:expr) => {
                 parameters.each(
                     x.try_as_plain_ram()?.as_slice::<f32>()?,
                     output.try_as_plain_ram_mut()?.as_slice_mut::<$type>()?,
-                    |x, scale, zero_point| {
-                        // The sum of a rounded f32 and an integer is exact in f64, and the
-                        // cast saturates.
-                        let rounded = f64::from((x / scale).round_ties_even());
-                        (rounded + zero_point as f64) as $type
-                    },
+                    $function,
                 )
             };
         }
+        macro_rules! narrow {
+            ($type:ty) => {
+                quantize!($type, |x, scale, zero_point| {
+                    let zero_point = zero_point as i32;
+                    let limit = |limit: $type| (i32::from(limit) - zero_point) as f32;
+                    let x = x / scale;
+                    // In this form, the compiler uses vector instructions.
+                    let least = if x > limit(<$type>::MIN) { x } else { limit(<$type>::MIN) };
+                    let most =
+                        if least < limit(<$type>::MAX) { least } else { limit(<$type>::MAX) };
+                    if x.is_nan() { 0 } else { (rounded(most) + zero_point) as $type }
+                })
+            };
+        }
+        macro_rules! wide {
+            ($type:ty) => {
+                quantize!($type, |x, scale, zero_point| {
+                    // The sum of a rounded f32 and an integer is exact in f64, and the cast
+                    // saturates.
+                    let rounded = f64::from((x / scale).round_ties_even());
+                    (rounded + zero_point as f64) as $type
+                })
+            };
+        }
         match self.dtype {
-            DatumType::I8 => quantize!(i8),
-            DatumType::U8 => quantize!(u8),
-            DatumType::I16 => quantize!(i16),
-            DatumType::U16 => quantize!(u16),
-            DatumType::I32 => quantize!(i32),
-            DatumType::U32 => quantize!(u32),
+            DatumType::I8 => narrow!(i8),
+            DatumType::U8 => narrow!(u8),
+            DatumType::I16 => narrow!(i16),
+            DatumType::U16 => narrow!(u16),
+            DatumType::I32 => wide!(i32),
+            DatumType::U32 => wide!(u32),
             other => bail!("cannot quantize to {other:?}"),
         }
         Ok(tvec!(output.into_tvalue()))
@@ -97,25 +117,30 @@ impl EvalOp for Dequantize {
         let (x, scale, zero_point) = args_3!(inputs);
         let parameters = Parameters::new(x.shape(), self.axis, &scale, &zero_point)?;
         let mut output = Tensor::zero::<f32>(x.shape())?;
+        // The difference from the zero point is exact in `$exact`.
         macro_rules! dequantize {
-            ($type:ty) => {
+            ($type:ty, $exact:ty) => {
                 parameters.each(
                     x.try_as_plain_ram()?.as_slice::<$type>()?,
                     output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,
-                    |x, scale, zero_point| (i64::from(x) - zero_point) as f32 * scale,
+                    |x, scale, zero_point| {
+                        (<$exact>::from(x) - zero_point as $exact) as f32 * scale
+                    },
                 )
             };
         }
         match x.datum_type() {
-            DatumType::I8 => dequantize!(i8),
-            DatumType::U8 => dequantize!(u8),
-            DatumType::I16 => dequantize!(i16),
-            DatumType::U16 => dequantize!(u16),
-            DatumType::I32 => dequantize!(i32),
-            DatumType::U32 => dequantize!(u32),
+            DatumType::I8 => dequantize!(i8, i32),
+            DatumType::U8 => dequantize!(u8, i32),
+            DatumType::I16 => dequantize!(i16, i32),
+            DatumType::U16 => dequantize!(u16, i32),
+            DatumType::I32 => dequantize!(i32, i64),
+            DatumType::U32 => dequantize!(u32, i64),
             other => bail!("cannot dequantize {other:?}"),
         }
-        let output = output.cast_to_dt(self.dtype)?.into_owned();
+        if self.dtype != DatumType::F32 {
+            output = output.cast_to_dt(self.dtype)?.into_owned();
+        }
         Ok(tvec!(output.into_tvalue()))
     }
 }
@@ -158,6 +183,14 @@ fn check(
         );
     }
     Ok(())
+}
+
+/// Rounds a number of magnitude at most 2^22 half to even. Adding 1.5 · 2^23 leaves no fractional
+/// bits.
+#[inline(always)]
+fn rounded(x: f32) -> i32 {
+    const MAGIC: f32 = 12_582_912.0;
+    ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
 }
 
 /// Scales and zero points, and the number of consecutive elements that share each pair.
@@ -230,6 +263,20 @@ mod tests {
         let y = run(&op, [x, tensor0(1f32), tensor0(3u8)]);
         // 0.5 rounds to 0 before the odd zero point is added.
         assert_eq!(y, tensor1(&[3u8, 5, 5, 3, 1, 255, 0, 0]));
+    }
+
+    #[test]
+    fn narrow_types_round_like_the_definition() {
+        for zero in [-128i8, -1, 0, 7, 127] {
+            let x: Vec<f32> = (-4000..4000).map(|x| x as f32 * 0.037_5).collect();
+            let y = run(
+                &Quantize { dtype: DatumType::I8, axis: None },
+                [tensor1(&x), tensor0(0.3f32), tensor0(zero)],
+            );
+            let defined = |x: &f32| ((x / 0.3).round_ties_even() as i32 + i32::from(zero)) as f32;
+            let defined: Vec<i8> = x.iter().map(|x| defined(x) as i8).collect();
+            assert_eq!(y, tensor1(&defined));
+        }
     }
 
     #[test]
