@@ -9,6 +9,7 @@ mod contained_path;
 mod convert;
 mod emit;
 mod error;
+mod float_run;
 mod fold;
 mod graph;
 pub mod guard;

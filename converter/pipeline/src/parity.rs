@@ -1,13 +1,11 @@
 //! Compares the outputs of two models.
 
-use hardtack::float::FloatModel;
 use hardtack::internal::Constant;
 use hardtack::{Data, Tensor};
 
 use crate::error::Error;
-use crate::model_limits;
+use crate::float_run::outputs;
 use crate::offloaded_model::{ModelSource, OffloadedModel};
-use crate::process::activity;
 use crate::samples::{SampleSource, each};
 use crate::storage::dynamic;
 
@@ -72,37 +70,6 @@ impl Difference {
             differs: self.differs || other.differs,
         }
     }
-}
-
-/// Runs a model on each sample and returns the outputs. Weights are loaded only to make a plan.
-///
-/// # Errors
-/// Returns an error if the model cannot be loaded or run.
-pub(crate) fn outputs(
-    model: &dyn ModelSource,
-    samples: &dyn SampleSource,
-) -> Result<Vec<Vec<Tensor>>, Error> {
-    let mut plan: Option<(Vec<Vec<usize>>, hardtack::float::FloatPlan)> = None;
-    let mut all = Vec::new();
-    for sample in each(samples) {
-        let sample = sample?;
-        let shapes: Vec<Vec<usize>> = sample.iter().map(|t| t.shape().to_vec()).collect();
-        if plan.as_ref().is_none_or(|(planned, _)| *planned != shapes) {
-            // Only one plan at a time is in memory.
-            drop(plan.take());
-            model_limits::check(model.graph(), &shapes)?;
-            let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-            let loaded = FloatModel::load(&model.load()?, false)?;
-            let fresh = loaded.into_plan(&views)?;
-            plan = Some((shapes, fresh));
-        }
-        let (_, plan) = plan.as_mut().expect("planned above");
-        // Samples are independent: clear the state of the previous one.
-        plan.reset()?;
-        all.push(plan.run(&sample.iter().collect::<Vec<_>>())?);
-    }
-    activity::note("");
-    Ok(all)
 }
 
 /// Measures how much a model's outputs change when its f32 inputs, and then its f32 weights, are

@@ -12,6 +12,7 @@ use super::{Conversion, NOISE_MULTIPLE, size};
 use crate::atomic_file::AtomicFile;
 use crate::emit::{self, Contents};
 use crate::error::Error;
+use crate::float_run;
 use crate::offloaded_model::ModelSource as _;
 use crate::report::Report;
 use crate::samples::{First, Samples};
@@ -38,7 +39,7 @@ impl Conversion<'_> {
             count => (samples, count),
         };
         let few = First(&*golden.inputs, count);
-        let outputs = parity::outputs(&prepared.model, &few)?;
+        let outputs = float_run::outputs(&prepared.model, &few)?;
         // Dynamic quantization amplifies rounding: a different summation order can select a
         // different integer.
         let rounding = match storage::dynamic::constants(prepared.model.graph()).is_empty() {

@@ -13,6 +13,7 @@ use hardtack::process::Preprocessor;
 use hardtack_bundle::graph::{Graph, Node, Operator};
 
 use crate::error::Error;
+use crate::float_run;
 use crate::graph::io::Signature;
 use crate::import::{self, ImportOptions, SourceFile};
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
@@ -191,7 +192,7 @@ impl<'a> Conversion<'a> {
                 ));
             }
         }
-        self.expected = parity::outputs(original, &compared_samples(&samples))?;
+        self.expected = float_run::outputs(original, &compared_samples(&samples))?;
         Ok(samples)
     }
 
@@ -247,7 +248,7 @@ impl<'a> Conversion<'a> {
             &mut |done, of| progress.step(done, of),
         )?;
         let pruned = OffloadedModel::new(pruned)?;
-        let got = parity::outputs(&pruned, &compared_samples(samples))?;
+        let got = float_run::outputs(&pruned, &compared_samples(samples))?;
         let difference = parity::compare(&self.expected, &got).of_range;
         self.last_outputs = Some(got);
         self.record_figure(
@@ -310,7 +311,7 @@ impl<'a> Conversion<'a> {
         samples: &Samples,
     ) -> Result<(f64, Vec<Vec<Tensor>>), Error> {
         let few = compared_samples(samples);
-        let after = parity::outputs(model, &few)?;
+        let after = float_run::outputs(model, &few)?;
         let Difference { of_range, differs } = parity::compare(before, &after);
         // Some inputs make some models very sensitive to rounding, and summation order differs
         // between processors. The measured sensitivity is a single random draw.

@@ -5,6 +5,7 @@ use hardtack_bundle::graph::Graph;
 
 use super::{Conversion, compared_samples};
 use crate::error::Error;
+use crate::float_run;
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::{FloatStorage, MatrixStorage};
 use crate::samples::Samples;
@@ -28,7 +29,7 @@ impl Conversion<'_> {
         let began = self.begin("prepare");
         let before = match self.last_outputs.take() {
             Some(outputs) => outputs,
-            None => parity::outputs(&model, &compared_samples(samples))?,
+            None => float_run::outputs(&model, &compared_samples(samples))?,
         };
         let mut stored = Vec::new();
         let model = match self.is_dynamic(model.graph()) {
@@ -37,14 +38,14 @@ impl Conversion<'_> {
         };
         let dynamic = match stored.is_empty() {
             true => None,
-            false => Some(parity::outputs(&model, &compared_samples(samples))?),
+            false => Some(float_run::outputs(&model, &compared_samples(samples))?),
         };
         let Prepared { model, prepared } = self.simplify(model)?;
         let expected = dynamic.as_ref().unwrap_or(&before);
         let (mut of_range, _) = self.check_parity("prepare", expected, &model, samples)?;
         let model = model.map(|model| self.store(model, &mut stored))?;
         if !stored.is_empty() {
-            let after = parity::outputs(&model, &compared_samples(samples))?;
+            let after = float_run::outputs(&model, &compared_samples(samples))?;
             of_range = parity::compare(&before, &after).of_range;
             let name = format!(
                 "largest difference by {} weights, of the output's range",

@@ -5,6 +5,7 @@ use hardtack_bundle::graph::{Node, Operator};
 
 use super::{Conversion, compared_samples, is_prequantized};
 use crate::error::Error;
+use crate::float_run;
 use crate::graph::summary::graph_summary;
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::MatrixStorage;
@@ -29,7 +30,7 @@ impl Conversion<'_> {
         }
         let began = self.begin("quantize");
         let mut model = OffloadedModel::new(self.lowered(model, samples)?)?;
-        let outputs = parity::outputs(&model, &compared_samples(samples))?;
+        let outputs = float_run::outputs(&model, &compared_samples(samples))?;
         let Difference { of_range, .. } = parity::compare(&self.expected, &outputs);
         self.last_outputs = Some(outputs);
         self.record_figure("largest INT8 difference, of the output's range", of_range, samples);

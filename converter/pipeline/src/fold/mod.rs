@@ -53,6 +53,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::float_run;
     use crate::parity;
     use crate::testing::{Net, noise};
 
@@ -65,8 +66,8 @@ mod tests {
     fn keeps_numbers(model: &Model, shape: &[usize]) -> Model {
         let samples = vec![vec![noise(shape, 7)], vec![noise(shape, 8)]];
         let folded = fold(model.clone());
-        let before = parity::outputs(model, &samples).unwrap();
-        let after = parity::outputs(&folded, &samples).unwrap();
+        let before = float_run::outputs(model, &samples).unwrap();
+        let after = float_run::outputs(&folded, &samples).unwrap();
         assert!(!parity::compare(&before, &after).differs);
         folded
     }

@@ -45,8 +45,9 @@ pub struct QuantizeOptions {
     /// The maximum error of the worst output over calibration data: the RMS difference divided by
     /// the RMS deviation of the float output from its mean over samples. Layers get int16
     /// activations, int16 weights or float to meet it. `None` means 10 % (20 dB) for outputs that
-    /// are one vector per sample, such as class scores, and 4 % (28 dB) for all others, such as
-    /// estimates, embeddings, boxes or masks.
+    /// are one vector per sample, such as class scores, 2 % (34 dB) for several values for each of
+    /// many places, such as boxes, and 4 % (28 dB) for all others, such as estimates, embeddings or
+    /// masks.
     pub max_error: Option<f64>,
     /// Refuses to convert a model that INT8 alone makes too inaccurate, instead of using int16 or
     /// float.

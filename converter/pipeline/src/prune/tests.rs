@@ -12,6 +12,7 @@ use super::flow::{Flow, follow};
 use super::groups::{Group, groups};
 use super::prune;
 use super::shrink::shrink;
+use crate::float_run;
 use crate::graph::rewriter::Rewriter;
 use crate::import::ImportOptions;
 use crate::options::prune::PruneTarget;
@@ -61,8 +62,8 @@ fn shrinks(model: &Model, samples: &dyn SampleSource) -> Vec<usize> {
         model.graph.constants.iter().map(|c| c.shape.iter().product::<u64>()).sum::<u64>()
     };
     assert!(groups.is_empty() || elements(&smaller) < elements(model));
-    let expected = parity::outputs(&masked(model, &flow, &kept), samples).unwrap();
-    let difference = parity::compare(&expected, &parity::outputs(&smaller, samples).unwrap());
+    let expected = float_run::outputs(&masked(model, &flow, &kept), samples).unwrap();
+    let difference = parity::compare(&expected, &float_run::outputs(&smaller, samples).unwrap());
     assert!(!difference.differs, "{difference:?}");
     groups.iter().map(|group| group.units.len()).collect()
 }
@@ -223,8 +224,8 @@ fn removed_duplicate_channels_are_compensated() {
     assert_eq!((report.groups[0].before, report.groups[0].after), (8, 4));
     assert!(report.groups[0].error < 1e-3, "{}", report.groups[0].error);
     assert!(report.after.macs <= 0.5 * report.before.macs);
-    let before = parity::outputs(&model, &samples).unwrap();
-    let difference = parity::compare(&before, &parity::outputs(&smaller, &samples).unwrap());
+    let before = float_run::outputs(&model, &samples).unwrap();
+    let difference = parity::compare(&before, &float_run::outputs(&smaller, &samples).unwrap());
     assert!(difference.of_range < 0.02, "{difference:?}");
 }
 

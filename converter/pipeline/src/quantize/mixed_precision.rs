@@ -59,7 +59,7 @@ pub(super) fn search(
     model: &Model,
     calibration: &Calibration,
     (int16, float_reasons): (&mut Int16Nodes, &mut FloatReasons),
-    (reference, int16_weights): (&mut Reference<'_>, bool),
+    (reference, int16_weights): (&Reference<'_>, bool),
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), Error> {
     let search = Search { model, calibration };
@@ -80,6 +80,7 @@ pub(super) fn search(
         most = NumberFormat::Int16Weights;
         error = everywhere(most)?;
     }
+    let mut reference = reference.clone();
     if error.exceeds_limit {
         most = NumberFormat::Float;
         reference.relax(f64::INFINITY);

@@ -8,6 +8,7 @@
 
 pub(crate) mod arena;
 mod calibrate;
+mod calibrated;
 mod equalize;
 pub(crate) mod float_reason;
 mod function;
@@ -16,6 +17,7 @@ pub(crate) mod integer_io;
 mod layer_error;
 mod lower;
 mod mixed_precision;
+mod named_nodes;
 mod operators;
 mod output_error;
 mod partition;
@@ -27,26 +29,18 @@ mod statistics;
 mod tests;
 mod weights;
 
-use std::collections::HashMap;
-
 use hardtack::internal::Model;
-use hardtack_bundle::graph::{Operator, ValueId};
+use hardtack_bundle::graph::Operator;
 
-use self::calibrate::Calibration;
-use self::calibrate::range::ChosenRange;
-use self::equalize::Parts;
-use self::float_reason::{FloatReason, Int16Reason};
+use self::calibrated::Calibrated;
 use self::lower::assemble;
-use self::output_error::{OutputError, Reference};
-use self::partition::{FloatReasons, Int16Nodes, Partition};
-use self::statistics::histogram::Histogram;
+use self::output_error::OutputError;
+use self::partition::{FloatReasons, Int16Nodes};
 use crate::activations::Observer;
 use crate::error::Error;
-use crate::graph::constants::variable_inputs;
-use crate::graph::rewriter::Rewriter;
 use crate::graph::summary::graph_summary;
-use crate::offloaded_model::{ModelSource, OffloadedModel};
-use crate::options::quantize::{Equalize, Int16, QuantizeOptions, RangeMethod};
+use crate::offloaded_model::ModelSource;
+use crate::options::quantize::{Int16, QuantizeOptions};
 use crate::report::{GraphNode, LayerReport};
 use crate::samples::SampleSource;
 
@@ -109,11 +103,15 @@ pub(crate) fn quantize(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quantized, Error> {
     settings.check()?;
-    let mut attempt =
-        Attempt { samples, measured, calibration, settings, mixed: settings.max_error.is_some() };
-    let first = attempt.quantize(source.load()?, progress)?;
-    let exceeds = |error: &OutputError| !attempt.mixed && error.excess > 1.0;
-    let Some(error) = first.error.filter(exceeds) else {
+    let task = Task { samples, measured, calibration, settings };
+    let mixed = settings.max_error.is_some();
+    let may_use_int16 = mixed || settings.int16 != Int16::default();
+    let calibrated = Calibrated::new(&task, source.load()?, may_use_int16, progress)?;
+    if mixed {
+        return calibrated.quantize(true, progress);
+    }
+    let first = calibrated.quantize(false, progress)?;
+    let Some(error) = first.error.filter(|error| error.excess > 1.0) else {
         return Ok(first);
     };
     let departs = departing(&first.layers, error.relative / error.excess);
@@ -144,8 +142,14 @@ pub(crate) fn quantize(
         return Ok(first);
     }
     drop(first);
-    attempt.mixed = true;
-    let mut repaired = attempt.quantize(source.load()?, progress)?;
+    let calibrated = match calibrated.suits_int16 {
+        true => calibrated,
+        false => {
+            drop(calibrated);
+            Calibrated::new(&task, source.load()?, true, progress)?
+        }
+    };
+    let mut repaired = calibrated.quantize(true, progress)?;
     let after = repaired.error.map_or(0.0, |error| error.relative);
     repaired.warnings.push(format!(
         "{problem}; 16 bits in {} layers and float in {} layers reduce this to {:.1} %; \
@@ -162,64 +166,33 @@ fn departing(layers: &[LayerReport], limit: f64) -> Option<&LayerReport> {
     layers.iter().find(|layer| layer.sqnr_db < -20.0 * limit.log10())
 }
 
-/// One quantization of a model.
-struct Attempt<'a> {
+/// What [`quantize`] is asked to do.
+struct Task<'a> {
     samples: &'a dyn SampleSource,
     measured: &'a dyn SampleSource,
     calibration: bool,
     settings: &'a QuantizeOptions,
-    /// Whether layers may use int16 or stay in float to make the outputs more accurate.
-    mixed: bool,
 }
 
-impl Attempt<'_> {
+impl Calibrated<'_> {
+    /// Replaces partitions by programs. With `mixed`, layers may use int16 or stay in float to make
+    /// the outputs more accurate.
     fn quantize(
         &self,
-        model: Model,
+        mixed: bool,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Quantized, Error> {
-        let Attempt { samples, measured, settings, .. } = *self;
-        let (model, parts) = self.equalized(model, progress)?;
-        let mut float_reasons = kept(&model, &parts, &settings.keep_float)?;
-        if self.calibration && !settings.strict_int8 {
-            float_reasons.extend(partition::dense_scores(&model));
-        }
-        let mut int16 = int16_nodes(&model, &parts, &settings.int16)?;
-        let partitions = partition::partitions(&model, &mut float_reasons);
-        let within = partitions.iter().flat_map(|partition| &partition.nodes);
-        let values = within.flat_map(|index| {
-            let made = ValueId { node: *index as u32, output: 0 };
-            variable_inputs(&model, *index).chain([made])
-        });
-        let values: Vec<ValueId> = values.collect();
-        weights::finite(
-            &model,
-            partitions.iter().flat_map(|partition| partition.nodes.iter().copied()),
-        )?;
-        let mut reference = match self.calibration && !partitions.is_empty() {
-            true => Some(Reference::new(&model, samples, settings.max_error)?),
-            false => None,
-        };
-        let offloaded = OffloadedModel::new(model)?;
-        let mut observer = Observer::new(&offloaded, values);
-        let choice = RangeChoice { int16: &int16, float_reasons: &float_reasons };
-        let (mut calibration, warning) = match self.calibration {
-            true => {
-                let of = (&offloaded, &partitions[..]);
-                self.calibrated(of, &mut observer, &choice, reference.as_ref(), progress)?
-            }
-            false => Default::default(),
-        };
-        let mut warnings: Vec<String> = warning.into_iter().collect();
-        let model = offloaded.load()?;
-        if let Some(reference) = reference.as_mut().filter(|_| self.mixed) {
+        let Task { settings, measured, .. } = *self.task;
+        let mut warnings: Vec<String> = self.warning.iter().cloned().collect();
+        let (mut float_reasons, mut int16) = (self.float_reasons.clone(), self.int16.clone());
+        let model = self.model.load()?;
+        if let Some(reference) = self.reference.as_ref().filter(|_| mixed) {
             let forms = (&mut int16, &mut float_reasons);
             let reference = (reference, settings.allows_int16_weights());
-            mixed_precision::search(&model, &calibration, forms, reference, progress)?;
+            mixed_precision::search(&model, &self.calibration, forms, reference, progress)?;
         }
-
         let (partitions, lowered) =
-            assemble::lower(&model, &calibration, &int16, &mut float_reasons);
+            assemble::lower(&model, &self.calibration, &int16, &mut float_reasons);
         let graph = graph_summary(&model, |index| {
             partitions.iter().position(|partition| partition.nodes.contains(&index))
         });
@@ -232,13 +205,16 @@ impl Attempt<'_> {
         let (rounded_weights, warning) = wide_weights(&model, within);
         warnings.extend(warning);
         drop(model);
-        calibration.weights.clear();
-        calibration.quantized.take();
-        let layers =
-            layer_error::measure(&offloaded, &lowered, &calibration, &mut observer, measured)?;
-        drop((calibration, observer));
-        let model = assemble::assemble(offloaded.load()?, &partitions, lowered);
-        let error = reference.map(|reference| reference.compare(&model)).transpose()?;
+        self.calibration.quantized.take();
+        let layers = layer_error::measure(
+            &self.model,
+            &lowered,
+            &self.calibration,
+            &mut Observer::new(&self.model, self.observed.iter().copied()),
+            measured,
+        )?;
+        let model = assemble::assemble(self.model.load()?, &partitions, lowered);
+        let error = self.reference.as_ref().map(|reference| reference.compare(&model));
         Ok(Quantized {
             model,
             layers,
@@ -247,92 +223,7 @@ impl Attempt<'_> {
             left_in_float,
             int16,
             warnings,
-            error,
-        })
-    }
-}
-
-impl Attempt<'_> {
-    fn may_use_int16(&self) -> bool {
-        self.mixed || self.settings.int16 != Int16::default()
-    }
-
-    /// Fuses and equalizes a model. Also returns the parts of split layers.
-    fn equalized(
-        &self,
-        model: Model,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<(Model, Parts), Error> {
-        let mut rewriter = Rewriter::new(model);
-        fuse::fuse(&mut rewriter);
-        prelu::rewrite(&mut rewriter);
-        let model = rewriter.finish();
-        if !self.calibration || self.settings.equalize == Equalize::Off {
-            return Ok((model, Parts::new()));
-        }
-        let placement = match self.may_use_int16() {
-            true => equalize::flow::FactorPlacement::AfterGate,
-            false => equalize::flow::FactorPlacement::BeforeGate,
-        };
-        equalize::equalize(model, self.samples, placement, progress)
-    }
-
-    /// Measures activations and chooses ranges and weights. Also returns a warning about the data.
-    fn calibrated(
-        &self,
-        (model, partitions): (&OffloadedModel, &[Partition]),
-        observer: &mut Observer<'_>,
-        choice: &RangeChoice<'_>,
-        reference: Option<&Reference<'_>>,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<(Calibration, Option<String>), Error> {
-        let Attempt { samples, settings, .. } = *self;
-        let statistics = calibrate::statistics(observer, model.graph(), samples, progress)?;
-        observer.unload();
-        let warning = statistics.warning(samples.count());
-        let histograms = statistics.histograms;
-        let method = (settings.method, self.may_use_int16());
-        let ranges = choice.ranges(model, &histograms, method, reference)?;
-        let chosen = (histograms, ranges);
-        let calibration = Calibration::new(model, partitions, chosen, samples, settings, progress)?;
-        Ok((calibration, warning))
-    }
-}
-
-/// Chooses the method of the activation ranges.
-struct RangeChoice<'a> {
-    int16: &'a Int16Nodes,
-    float_reasons: &'a FloatReasons,
-}
-
-impl RangeChoice<'_> {
-    /// Returns the ranges of `method`. For [`RangeMethod::Auto`], those with the more accurate
-    /// outputs of two: ranges that clip nothing that changes a result, and those with the least
-    /// squared error. Weights are rounded to nearest for this.
-    fn ranges(
-        &self,
-        model: &dyn ModelSource,
-        histograms: &HashMap<ValueId, Histogram>,
-        (method, may_use_int16): (RangeMethod, bool),
-        reference: Option<&Reference<'_>>,
-    ) -> Result<HashMap<ValueId, ChosenRange>, Error> {
-        let model = model.load()?;
-        let ranges = |method| calibrate::ranges(&model, histograms, method, may_use_int16);
-        let Some(reference) = reference.filter(|_| method == RangeMethod::Auto) else {
-            return Ok(ranges(method));
-        };
-        let judged = |method| {
-            let ranges = ranges(method);
-            let calibration = Calibration { ranges, ..Calibration::default() };
-            let mut float_reasons = self.float_reasons.clone();
-            let quantized =
-                assemble::quantized(&model, &calibration, self.int16, &mut float_reasons);
-            Ok::<_, Error>((reference.compare(&quantized)?, calibration.ranges))
-        };
-        let (whole, clipped) = (judged(RangeMethod::Auto)?, judged(RangeMethod::Mse)?);
-        Ok(match clipped.0.is_better_than(&whole.0) {
-            true => clipped.1,
-            false => whole.1,
+            error: error.transpose()?,
         })
     }
 }
@@ -354,68 +245,6 @@ fn wide_weights<'n>(
         )
     });
     (rounded_weights, warning)
-}
-
-/// Returns the nodes that the user keeps in float, and the unary element-wise ops that follow them.
-fn kept(model: &Model, parts: &Parts, names: &[String]) -> Result<FloatReasons, Error> {
-    let nodes = named(model, parts, "--keep-float", names)?;
-    Ok(nodes.into_iter().map(|node| (node, FloatReason::KeepFloat)).collect())
-}
-
-fn int16_nodes(model: &Model, parts: &Parts, int16: &Int16) -> Result<Int16Nodes, Error> {
-    let nodes = match int16 {
-        Int16::All => (0..model.graph.nodes.len()).collect(),
-        Int16::Nodes(names) => named(model, parts, "--int16", names)?,
-    };
-    let activations = nodes.into_iter().map(|node| (node, Int16Reason::Requested)).collect();
-    Ok(Int16Nodes { activations, ..Int16Nodes::default() })
-}
-
-/// Returns the indices of the nodes with these names, and the unary element-wise ops after them.
-/// All parts of a split layer have its name. `name` also stands for the nodes named `name.suffix`.
-fn named(
-    model: &Model,
-    parts: &Parts,
-    option: &str,
-    names: &[String],
-) -> Result<Vec<usize>, Error> {
-    let whole_name = |name| parts.get(name).map_or(name, String::as_str);
-    let mut found = Vec::new();
-    for name in names {
-        let nodes = &model.graph.nodes;
-        let named = |index: &usize| {
-            let node = &nodes[*index];
-            let constant = matches!(node.operator, Operator::Constant(_));
-            let part = whole_name(&node.name).strip_prefix(name.as_str());
-            let is_part = part.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-            node.name == *name || (!constant && is_part)
-        };
-        let before = found.len();
-        for index in (0..nodes.len()).filter(named) {
-            found.extend(mixed_precision::with_followers(model, index));
-        }
-        if found.len() == before {
-            let others = nodes.iter().filter(|n| !matches!(n.operator, Operator::Constant(_)));
-            let others = others.map(|node| whole_name(&node.name));
-            let mut similar: Vec<&str> = others
-                .filter(|other| {
-                    let (a, b) = (other.to_lowercase(), name.to_lowercase());
-                    a.contains(&b) || b.contains(&a)
-                })
-                .collect();
-            similar.dedup();
-            similar.truncate(5);
-            return Err(Error::Options(format!(
-                "{option} {name:?}: the model has no node with this name{}; `hardtack inspect \
-                 --nodes` lists the nodes of a float bundle",
-                match similar[..] {
-                    [] => String::new(),
-                    _ => format!(" (similar names: {})", similar.join(", ")),
-                }
-            )));
-        }
-    }
-    Ok(found)
 }
 
 fn left_in_float(model: &Model, float_reasons: &FloatReasons) -> Vec<NodeReason> {

@@ -112,6 +112,7 @@ fn floats(rewriter: &Rewriter, value: ValueId) -> Option<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::float_run;
     use crate::parity;
     use crate::testing::{Net, noise};
 
@@ -144,11 +145,11 @@ mod tests {
         for kind in [Binary::Less, Binary::LessOrEqual, Binary::Greater, Binary::GreaterOrEqual] {
             for zero_first in [false, true] {
                 let mut rewriter = prelu((kind, zero_first), &[1, 3, 1, 1]);
-                let before = parity::outputs(&rewriter.model, &samples).unwrap();
+                let before = float_run::outputs(&rewriter.model, &samples).unwrap();
                 rewrite(&mut rewriter);
                 let rewriter = Rewriter::new(rewriter.finish());
                 assert_eq!(selects(&rewriter), 0, "{kind:?}");
-                let after = parity::outputs(&rewriter.model, &samples).unwrap();
+                let after = float_run::outputs(&rewriter.model, &samples).unwrap();
                 let difference = parity::compare(&before, &after).of_range;
                 assert!(difference < 1e-6, "{kind:?}: {difference}");
             }

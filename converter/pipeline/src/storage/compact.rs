@@ -116,7 +116,7 @@ mod tests {
     use hardtack_bundle::graph::{Binary, DequantizeBlocks};
 
     use super::*;
-    use crate::parity;
+    use crate::float_run;
     use crate::testing::{Net, Value, noise};
 
     /// Multiplies `x` element-wise by a dequantized matrix of shape `[64, 8]`, in blocks of 32.
@@ -156,10 +156,10 @@ mod tests {
         let c = product(&mut net, &x, Tensor::new(&shape, wide).unwrap(), fine, zero);
         let model = net.finish(&[&a, &b, &c]);
         let samples = vec![vec![noise(&shape, 2)]];
-        let before = parity::outputs(&model, &samples).unwrap();
+        let before = float_run::outputs(&model, &samples).unwrap();
         let compacted = compact(model);
         assert_eq!(compacted.graph.check(), Ok(()));
-        assert_eq!(parity::outputs(&compacted, &samples).unwrap(), before);
+        assert_eq!(float_run::outputs(&compacted, &samples).unwrap(), before);
         let unpacked = |node: &&Node| node.operator == Operator::Unpack;
         assert_eq!(compacted.graph.nodes.iter().filter(unpacked).count(), 2);
         let of = |dtype| compacted.graph.constants.iter().filter(|c| c.stored == dtype).count();

@@ -271,8 +271,8 @@ mod tests {
     use hardtack_bundle::graph::Einsum;
 
     use super::*;
+    use crate::float_run;
     use crate::options::MatrixStorage;
-    use crate::parity;
     use crate::storage::matrices;
     use crate::testing::{Net, Value, noise};
 
@@ -288,7 +288,7 @@ mod tests {
     /// Returns the signal-to-noise ratio of the outputs, in dB.
     fn kept(before: &Model, after: &Model, shape: &[usize]) -> f64 {
         let samples = vec![vec![noise(shape, 9)]];
-        let [before, after] = [before, after].map(|m| parity::outputs(m, &samples).unwrap());
+        let [before, after] = [before, after].map(|m| float_run::outputs(m, &samples).unwrap());
         let pairs = before[0].iter().zip(&after[0]);
         let pairs = pairs.flat_map(|(a, b)| a.to_f32().into_iter().zip(b.to_f32()));
         let (signal, error) = pairs.fold((0f64, 0f64), |(signal, error), (a, b)| {
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(fused.graph.nodes[fused.graph.outputs[0].node as usize].inputs.len(), 5);
         let samples = vec![vec![noise(&[2, 3, 64], 9)]];
         let [dynamic, fused] =
-            [&dynamic, &fused].map(|model| parity::outputs(model, &samples).unwrap());
+            [&dynamic, &fused].map(|model| float_run::outputs(model, &samples).unwrap());
         assert_eq!(dynamic, fused);
     }
 

@@ -124,7 +124,7 @@ mod tests {
     use hardtack::Tensor;
 
     use super::*;
-    use crate::parity;
+    use crate::float_run;
     use crate::testing::{Net, noise};
 
     /// Returns a model that adds rows 1, 0 and 1 of a table with this zero point to its input.
@@ -153,10 +153,10 @@ mod tests {
     fn rows_are_gathered_before_they_are_dequantized() {
         let model = looked_up(0);
         let samples = vec![vec![noise(&[3, 2], 5)]];
-        let before = parity::outputs(&model, &samples).unwrap();
+        let before = float_run::outputs(&model, &samples).unwrap();
         let after = gather_integers(model);
         assert!(!dequantizes(&after));
-        assert_eq!(parity::outputs(&after, &samples).unwrap(), before);
+        assert_eq!(float_run::outputs(&after, &samples).unwrap(), before);
     }
 
     #[test]
@@ -181,10 +181,10 @@ mod tests {
         let sum = net.binary(Binary::Add, &x, &taken);
         let model = net.finish(&[&sum]);
         let samples = vec![vec![noise(&[3, 4], 5)]];
-        let before = parity::outputs(&model, &samples).unwrap();
+        let before = float_run::outputs(&model, &samples).unwrap();
         let after = gather_integers(model);
         let looked_up = |node: &Node| matches!(node.operator, Operator::Gather(_));
         assert_eq!(after.graph.nodes.iter().filter(|node| looked_up(node)).count(), 3);
-        assert_eq!(parity::outputs(&after, &samples).unwrap(), before);
+        assert_eq!(float_run::outputs(&after, &samples).unwrap(), before);
     }
 }

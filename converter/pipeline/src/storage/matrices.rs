@@ -290,7 +290,7 @@ mod tests {
     use hardtack_bundle::graph::{Binary, Einsum, Gather, If, Unary, ValueId};
 
     use super::*;
-    use crate::parity;
+    use crate::float_run;
     use crate::testing::{Net, Value, noise};
 
     const INT8: MatrixStorage = MatrixStorage::Int8;
@@ -317,7 +317,7 @@ mod tests {
     /// Returns the signal-to-noise ratio of the outputs, in dB.
     fn kept(before: &Model, after: &Model, shape: &[usize]) -> f64 {
         let samples = vec![vec![noise(shape, 9)]];
-        let [before, after] = [before, after].map(|m| parity::outputs(m, &samples).unwrap());
+        let [before, after] = [before, after].map(|m| float_run::outputs(m, &samples).unwrap());
         let pairs = before[0][0].to_f32().into_iter().zip(after[0][0].to_f32());
         let (signal, error) = pairs.fold((0f64, 0f64), |(signal, error), (a, b)| {
             (signal + f64::from(a).powi(2), error + f64::from(a - b).powi(2))
@@ -451,7 +451,7 @@ mod tests {
         for (condition, differs) in [(true, true), (false, false)] {
             let samples = vec![vec![Tensor::new(&[], vec![condition]).unwrap(), x.clone()]];
             let [before, after] =
-                [&model, &stored].map(|model| parity::outputs(model, &samples).unwrap());
+                [&model, &stored].map(|model| float_run::outputs(model, &samples).unwrap());
             assert_eq!(before != after, differs, "{condition}");
             let pairs = before[0][0].to_f32().into_iter().zip(after[0][0].to_f32());
             assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 0.1));

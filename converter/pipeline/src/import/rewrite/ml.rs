@@ -257,8 +257,8 @@ mod tests {
     use super::super::emit::rewrite_nodes;
     use super::super::testing::{context, graph, model, node};
     use super::*;
+    use crate::float_run;
     use crate::import::translate::translate;
-    use crate::parity;
 
     #[test]
     fn selected_columns_stay_columns() {
@@ -274,7 +274,7 @@ mod tests {
             rewrite_nodes(&mut graph, &mut context(), &rewrite).unwrap();
             let imported = translate(model(graph)).unwrap();
             let x = Tensor::new(&[2, 3], vec![0f32, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
-            let y = parity::outputs(&imported, &vec![vec![x]]).unwrap().remove(0).remove(0);
+            let y = float_run::outputs(&imported, &vec![vec![x]]).unwrap().remove(0).remove(0);
             assert_eq!((y.shape(), y.as_f32().unwrap()), (&[2, columns][..], &expected[..]));
         }
     }

@@ -281,11 +281,11 @@ mod tests {
     use tract_onnx::pb::{AttributeProto, GraphProto};
 
     use super::*;
+    use crate::float_run;
     use crate::import::node::{floats, ints, text};
     use crate::import::rewrite::emit::rewrite_nodes;
     use crate::import::rewrite::ml;
     use crate::import::translate::translate;
-    use crate::parity;
 
     const VECTORS: [f32; 10] = [-1.2, -1.99, -0.37, 0.63, 1.7, 0.16, -0.83, -1.18, 1.12, 2.45];
     const COEFFICIENTS: [[f32; 5]; 2] =
@@ -407,7 +407,7 @@ mod tests {
             let name = format!("{classes} classes, {kernel}, {probable}, {transform}");
             let graph = rewritten(machine(classes, kernel, probable, transform)).unwrap();
             let imported = translate(model(graph)).unwrap();
-            let results = parity::outputs(&imported, &vec![vec![x.clone()]]).unwrap();
+            let results = float_run::outputs(&imported, &vec![vec![x.clone()]]).unwrap();
             assert_eq!(results[0][0].data(), &hardtack::Data::I64(labels.to_vec()), "{name}");
             let results = results[0][1].as_f32().unwrap();
             assert_eq!(results.len(), scores.len(), "{name}");

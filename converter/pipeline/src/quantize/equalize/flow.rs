@@ -87,6 +87,11 @@ pub(crate) struct Flow {
     pub split: Vec<Gate>,
 }
 
+/// Returns whether the placement matters: whether there is any x · sigmoid(x).
+pub(crate) fn has_gates(model: &Model) -> bool {
+    !gates(model).is_empty()
+}
+
 /// Finds the channels of a model.
 pub(crate) fn follow(model: &Model, placement: FactorPlacement) -> Flow {
     let gates = gates(model);

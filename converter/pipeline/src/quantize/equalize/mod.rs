@@ -100,6 +100,7 @@ mod tests {
 
     use super::super::quantize;
     use super::*;
+    use crate::float_run;
     use crate::graph::channels::KEPT;
     use crate::options::quantize::{Equalize, Int16, QuantizeOptions};
     use crate::parity;
@@ -163,7 +164,7 @@ mod tests {
     fn any_factors_keep_the_results() {
         let model = network();
         let samples = vec![vec![noise(&[2, 3, 8, 8], 7)], vec![noise(&[2, 3, 8, 8], 8)]];
-        let before = parity::outputs(&model, &samples).unwrap();
+        let before = float_run::outputs(&model, &samples).unwrap();
         for (placement, mark) in
             [(FactorPlacement::BeforeGate, ".unscaled"), (FactorPlacement::AfterGate, ".scaled")]
         {
@@ -181,7 +182,7 @@ mod tests {
                 factors[*unit] = [0.03, 7.0, 0.03, 1.0, 19.0][index % 5];
             }
             let (scaled, _) = apply(model.clone(), &flow, &factors);
-            let after = parity::outputs(&scaled, &samples).unwrap();
+            let after = float_run::outputs(&scaled, &samples).unwrap();
             assert!(parity::compare(&before, &after).of_range < 1e-5, "{placement:?}");
             // Limits and outputs have no factor, and a sigmoid reads unscaled channels.
             assert!(scaled.graph.nodes.iter().any(|node| node.name.ends_with(mark)));
@@ -226,7 +227,7 @@ mod tests {
             (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
         for (gated, int16, left) in [(false, false, 0.3), (true, false, 0.3), (true, true, 0.4)] {
             let model = uneven(gated);
-            let float = parity::outputs(&model, &samples).unwrap();
+            let float = float_run::outputs(&model, &samples).unwrap();
             let error = |equalize| {
                 let int16 = if int16 { Int16::All } else { Int16::default() };
                 let max_error = Some(f64::INFINITY);
@@ -236,7 +237,7 @@ mod tests {
                 let quantized =
                     quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
                 assert!(quantized.left_in_float.is_empty());
-                let integer = parity::outputs(&quantized.model, &samples).unwrap();
+                let integer = float_run::outputs(&quantized.model, &samples).unwrap();
                 parity::compare(&float, &integer).of_range
             };
             let (off, auto) = (error(Equalize::Off), error(Equalize::Auto));
@@ -285,7 +286,7 @@ mod tests {
             (0..8).map(|seed| vec![noise(&[1, 4, 8, 8], 40 + seed)]).collect();
         let (same, _) =
             equalize(model.clone(), &samples, FactorPlacement::BeforeGate, &mut |_, _| {}).unwrap();
-        let outputs = |model| parity::outputs(model, &samples).unwrap();
+        let outputs = |model| float_run::outputs(model, &samples).unwrap();
         assert_eq!(outputs(&model), outputs(&same));
     }
 }

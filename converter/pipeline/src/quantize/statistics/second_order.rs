@@ -27,7 +27,7 @@ const BATCH: usize = 128;
 /// the weights' size is the budget for Gram matrices; layers beyond it need further passes.
 const LEFT: usize = 8 << 20;
 /// The minimum budget for Gram matrices, in bytes.
-const HELD: usize = 2 << 20;
+const HELD: usize = 4 << 20;
 /// The number of rows of a Gram matrix that are summed at once. Each panel starts at the column of
 /// its first row, since the matrix is symmetric.
 const PANEL: usize = 128;

@@ -1,13 +1,7 @@
 //! Tests of the number formats of layers: int8, int16 and float.
 
+use super::super::output_error::relative_error;
 use super::*;
-
-/// Returns the relative error of the first output.
-fn relative_error(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
-    let all = output_error::Columns::all();
-    let variation = output_error::variation(float, 0, &all);
-    output_error::relative_error(float, other, 0, &all, variation)
-}
 
 /// Returns a model of three convolutions in a row, each followed by a limit.
 fn three_layers() -> Model {
@@ -78,9 +72,9 @@ fn layers_use_int16_or_float_to_meet_the_error_budget() {
     let whole = with(&any).unwrap();
     assert!(whole.left_in_float.is_empty());
     let samples: Vec<Vec<Tensor>> = (0..4).map(|seed| vec![noise(&[1, 4, 6, 6], seed)]).collect();
-    let float = parity::outputs(&three_layers(), &samples).unwrap();
+    let float = float_run::outputs(&three_layers(), &samples).unwrap();
     let error = |model: &Model| {
-        let outputs = parity::outputs(model, &samples).unwrap();
+        let outputs = float_run::outputs(model, &samples).unwrap();
         relative_error(&float, &outputs)
     };
     let budget = 0.8 * error(&whole.model);
@@ -249,13 +243,13 @@ fn pooled_layers() -> Model {
 fn int16_weights_are_nearly_exact() {
     let model = pooled_layers();
     let samples: Vec<Vec<Tensor>> = (0..6).map(|seed| vec![noise(&[1, 4, 17, 15], seed)]).collect();
-    let float = parity::outputs(&model, &samples).unwrap();
+    let float = float_run::outputs(&model, &samples).unwrap();
     let error = |max_error: f64| {
         let settings = QuantizeOptions { max_error: Some(max_error), ..QuantizeOptions::default() };
         let quantized =
             quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
         assert!(quantized.left_in_float.is_empty());
-        relative_error(&float, &parity::outputs(&quantized.model, &samples).unwrap())
+        relative_error(&float, &float_run::outputs(&quantized.model, &samples).unwrap())
     };
     let int8 = error(f64::INFINITY);
     let int16 = error(2e-3);
@@ -325,9 +319,9 @@ fn a_model_that_int8_breaks_is_repaired_or_refused() {
     let of = |settings: &QuantizeOptions| {
         quantize(&model, &samples, &samples, true, settings, &mut |_, _| {})
     };
-    let float = parity::outputs(&model, &samples).unwrap();
+    let float = float_run::outputs(&model, &samples).unwrap();
     let error = |quantized: &Quantized| {
-        let outputs = parity::outputs(&quantized.model, &samples).unwrap();
+        let outputs = float_run::outputs(&quantized.model, &samples).unwrap();
         relative_error(&float, &outputs)
     };
     let any = QuantizeOptions { max_error: Some(f64::INFINITY), ..QuantizeOptions::default() };
