@@ -96,6 +96,8 @@ struct Conversion<'a> {
     figures: Vec<FigureReport>,
     pruned: Option<PruneReport>,
     float_nodes: Vec<FloatNode>,
+    /// Whether layers stay in float because INT8 and int16 are too inaccurate for them.
+    needs_float: bool,
     int16_nodes: Vec<FloatNode>,
     graph: Vec<GraphNode>,
     layers: Vec<LayerReport>,
@@ -145,6 +147,7 @@ impl<'a> Conversion<'a> {
             figures: Vec::new(),
             pruned: None,
             float_nodes: Vec::new(),
+            needs_float: false,
             int16_nodes: Vec::new(),
             graph: Vec::new(),
             layers: Vec::new(),

@@ -77,7 +77,9 @@ impl Conversion<'_> {
             model = storage::half_precision::to_16_bits(model, self.options.float);
             stored.push(self.options.float.dtype().name());
         }
-        let matrices = self.options.matrices();
+        // Layers that stay in float for accuracy keep their weights, unless the user decides.
+        let exact = self.needs_float && self.options.weights.is_none();
+        let matrices = if exact { MatrixStorage::Float } else { self.options.matrices() };
         if matrices != MatrixStorage::Float {
             // Dynamic quantization has already allocated the bits.
             let bits = self.options.matrix_bits().filter(|_| !self.options.dynamic);

@@ -101,6 +101,7 @@ impl Conversion<'_> {
             })?;
         }
         self.arena_bytes = quantize::arena::bytes(programs, packing);
+        self.needs_float = quantized.needs_float;
         self.float_nodes = float_nodes(quantized.left_in_float);
         self.int16_nodes = float_nodes(quantized.int16);
         self.layers = quantized.layers;

@@ -44,7 +44,7 @@ pub(super) struct Calibrated<'a> {
 }
 
 impl<'a> Calibrated<'a> {
-    /// Calibrates a model. `int16` tells whether layers will use int16.
+    /// Calibrates a model. `int16` is whether layers will use int16.
     pub(super) fn new(
         task: &'a Task<'a>,
         model: Model,

@@ -49,9 +49,9 @@ struct LayerAlone {
 const NEAR: f64 = 1.05;
 
 /// Moves layers to int16 activations, and then also to int16 weights, until the outputs are as
-/// accurate as the reference asks for, or nearly as accurate as int16 makes them. Moves layers to
-/// float until no output exceeds its limit. Records the reason for each. Without `int16_weights`,
-/// all weights keep the bits that they have.
+/// accurate as the reference asks for, or nearly as accurate as int16 makes them. If an output
+/// exceeds its limit even so, moves layers to float instead. Records the reason for each. Without
+/// `int16_weights`, all weights keep the bits that they have.
 ///
 /// # Errors
 /// Returns an error if the model cannot be run, or no mix meets the budget.
@@ -83,7 +83,6 @@ pub(super) fn search(
     let mut reference = reference.clone();
     if error.exceeds_limit {
         most = NumberFormat::Float;
-        reference.relax(f64::INFINITY);
     } else if error.excess > 1.0 {
         reference.relax(NEAR * error.excess);
     }

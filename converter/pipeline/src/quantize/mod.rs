@@ -33,6 +33,7 @@ use hardtack::internal::Model;
 use hardtack_bundle::graph::Operator;
 
 use self::calibrated::Calibrated;
+use self::float_reason::FloatReason;
 use self::lower::assemble;
 use self::output_error::OutputError;
 use self::partition::{FloatReasons, Int16Nodes};
@@ -56,6 +57,8 @@ pub(crate) struct Quantized {
     pub rounded_weights: usize,
     /// Nodes that stay in float, with the reason. Nodes that only follow others come last.
     pub left_in_float: Vec<NodeReason>,
+    /// Whether layers stay in float because INT8 and int16 are too inaccurate for them.
+    pub needs_float: bool,
     /// Layers with int16 activations, with the reason; empty where all nodes use int16.
     pub int16: Vec<NodeReason>,
     /// Warnings about the calibration, the weights and the accuracy.
@@ -197,6 +200,8 @@ impl Calibrated<'_> {
             partitions.iter().position(|partition| partition.nodes.contains(&index))
         });
         let left_in_float = left_in_float(&model, &float_reasons);
+        let needs_float =
+            float_reasons.values().any(|reason| matches!(reason, FloatReason::ErrorBudget(_)));
         let int16 = match settings.int16 {
             Int16::All => Vec::new(),
             Int16::Nodes(_) => int16_layers(&model, &int16),
@@ -221,6 +226,7 @@ impl Calibrated<'_> {
             graph,
             rounded_weights,
             left_in_float,
+            needs_float,
             int16,
             warnings,
             error: error.transpose()?,
