@@ -196,8 +196,8 @@ fn packed_matrices_of_bodies_count_together() {
     assert!(matches!(error, Error::Exceeded(_)), "{error}");
 }
 
-/// Creates a bundle whose constants are the same bytes `count` times. It has a symbol, so that it is
-/// converted when it is loaded.
+/// Creates a bundle whose constants are the same bytes `count` times. It has a symbol, so that it
+/// is converted when it is loaded.
 fn repeated(stored: DType, bytes: usize, count: usize) -> Bundle {
     let size = bytes / stored.size().unwrap();
     let mut sketch = Sketch::default();

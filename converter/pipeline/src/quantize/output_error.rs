@@ -29,8 +29,8 @@ const SKETCHED: usize = 4;
 struct Goal {
     /// The relative error to aim for. Layers use int16 to meet it.
     aim: f64,
-    /// The largest relative error with int16 everywhere. Beyond it, layers stay in float to meet the
-    /// aim.
+    /// The largest relative error with int16 everywhere. Beyond it, layers stay in float to meet
+    /// the aim.
     limit: f64,
 }
 

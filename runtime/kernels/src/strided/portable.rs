@@ -4,11 +4,16 @@
 //! `FLIP` is the XOR mask between a stored activation and its i8 value: 0x80 if the activation
 //! offset is 128, otherwise 0.
 
-use super::{AveragePool, Linear, MaxPool, Pairs, Resize, ResizeRow};
+use core::ops::Range;
+
+use super::{AveragePool, Linear, MaxPool, Pairs, Resize, ResizeRow, View};
+use crate::geometry::Taps;
 use crate::{Affine, Requantize, SCALE_BITS, Sample, round_significant};
 
 /// The number of channels processed at once.
-const CHANNELS: usize = 64;
+const WIDE: usize = 64;
+/// The number of channels processed at once where fewer than [`WIDE`] are left.
+const NARROW: usize = 16;
 
 #[inline(always)]
 fn read<const FLIP: u8>(stored: u8) -> i32 {
@@ -128,32 +133,92 @@ pub(crate) fn max_pool<const FLIP: u8>(
     for column in 0..pool.size[1] {
         let columns = pool.window.taps(1, column, pool.input_shape.width);
         let output = &mut output[column * pool.output.pixel..][..channels];
-        for (index, output) in output.chunks_mut(CHANNELS).enumerate() {
-            let mut greatest = [i8::MIN; CHANNELS];
-            for tap_row in rows.range.clone() {
-                let line = rows.position(tap_row) * pool.input.row + index * CHANNELS;
-                for tap_column in columns.range.clone() {
-                    let at = line + columns.position(tap_column) * pool.input.pixel;
-                    let input = &input[at..at + output.len()];
-                    match input.first_chunk::<CHANNELS>() {
-                        Some(input) => {
-                            for (greatest, &input) in greatest.iter_mut().zip(input) {
-                                *greatest = (*greatest).max((input ^ FLIP) as i8);
-                            }
-                        }
-                        None => {
-                            for (greatest, &input) in greatest.iter_mut().zip(input) {
-                                *greatest = (*greatest).max((input ^ FLIP) as i8);
-                            }
-                        }
-                    }
-                }
-            }
-            for (output, greatest) in output.iter_mut().zip(greatest) {
-                *output = write::<FLIP>(greatest.max(low).min(high));
+        for block in blocks(channels) {
+            let taps = WindowTaps { rows: &rows, columns: &columns, view: &pool.input };
+            let output = &mut output[block.clone()];
+            let limit = |greatest: i8| write::<FLIP>(greatest.max(low).min(high));
+            match output.len() {
+                WIDE => greatest::<FLIP, WIDE>(taps, &input[block.start..], output, limit),
+                _ => greatest::<FLIP, NARROW>(taps, &input[block.start..], output, limit),
             }
         }
     }
+}
+
+/// Sets the channels of a block, at most `N`, to the maximum of their inputs.
+#[inline(always)]
+fn greatest<const FLIP: u8, const N: usize>(
+    taps: WindowTaps<'_>,
+    input: &[u8],
+    output: &mut [u8],
+    limit: impl Fn(i8) -> u8,
+) {
+    let mut greatest = [i8::MIN; N];
+    taps.each(input, output.len(), &mut greatest, |greatest, input| {
+        *greatest = (*greatest).max((input ^ FLIP) as i8);
+    });
+    output.iter_mut().zip(greatest).for_each(|(output, greatest)| *output = limit(greatest));
+}
+
+/// Sets the channels of a block, at most `N`, to a function of the sum of their inputs.
+#[inline(always)]
+fn summed<const FLIP: u8, const N: usize>(
+    taps: WindowTaps<'_>,
+    input: &[u8],
+    output: &mut [u8],
+    function: impl Fn(i32) -> u8,
+) {
+    let mut sums = [0i32; N];
+    taps.each(input, output.len(), &mut sums, |sum, input| {
+        *sum = sum.wrapping_add(read::<FLIP>(input));
+    });
+    output.iter_mut().zip(sums).for_each(|(output, sum)| *output = function(sum));
+}
+
+/// The elements of a window that are inside the image.
+#[derive(Clone, Copy)]
+struct WindowTaps<'a> {
+    rows: &'a Taps,
+    columns: &'a Taps,
+    view: &'a View,
+}
+
+impl WindowTaps<'_> {
+    /// Updates the state of the first `channels` channels, at most `N`, with each element.
+    #[inline(always)]
+    fn each<T, const N: usize>(
+        self,
+        input: &[u8],
+        channels: usize,
+        state: &mut [T; N],
+        update: impl Fn(&mut T, u8) + Copy,
+    ) {
+        for row in self.rows.range.clone() {
+            let line = self.rows.position(row) * self.view.row;
+            for column in self.columns.range.clone() {
+                let at = line + self.columns.position(column) * self.view.pixel;
+                let input = &input[at..at + channels];
+                // With a known length, the compiler uses vector instructions.
+                match input.first_chunk::<N>() {
+                    Some(input) => state.iter_mut().zip(input).for_each(|(s, &x)| update(s, x)),
+                    None => state.iter_mut().zip(input).for_each(|(s, &x)| update(s, x)),
+                }
+            }
+        }
+    }
+}
+
+/// Returns blocks that cover all channels: [`WIDE`] ones, and [`NARROW`] ones for the rest. The last
+/// one overlaps the one before, or is smaller if there are fewer than [`NARROW`] channels.
+#[inline(always)]
+fn blocks(channels: usize) -> impl Iterator<Item = Range<usize>> {
+    let wide = channels / WIDE * WIDE;
+    let wides = (0..wide).step_by(WIDE).map(|start| start..start + WIDE);
+    let narrows = (wide..channels).step_by(NARROW).map(move |start| {
+        let end = (start + NARROW).min(channels);
+        end.saturating_sub(NARROW)..end
+    });
+    wides.chain(narrows)
 }
 
 /// Computes output row `row` of an average pooling.
@@ -177,30 +242,16 @@ pub(crate) fn average_pool<const FLIP: u8>(
         };
         let zero = (inside as i32).wrapping_mul(pool.zero_point.into());
         let output = &mut output[column * pool.output.pixel..][..channels];
-        for (index, output) in output.chunks_mut(CHANNELS).enumerate() {
-            let mut sums = [0i32; CHANNELS];
-            for tap_row in rows.range.clone() {
-                let line = rows.position(tap_row) * pool.input.row + index * CHANNELS;
-                for tap_column in columns.range.clone() {
-                    let at = line + columns.position(tap_column) * pool.input.pixel;
-                    let input = &input[at..at + output.len()];
-                    match input.first_chunk::<CHANNELS>() {
-                        Some(input) => {
-                            for (sum, &input) in sums.iter_mut().zip(input) {
-                                *sum = sum.wrapping_add(read::<FLIP>(input));
-                            }
-                        }
-                        None => {
-                            for (sum, &input) in sums.iter_mut().zip(input) {
-                                *sum = sum.wrapping_add(read::<FLIP>(input));
-                            }
-                        }
-                    }
-                }
-            }
-            for (output, sum) in output.iter_mut().zip(sums) {
+        for block in blocks(channels) {
+            let taps = WindowTaps { rows: &rows, columns: &columns, view: &pool.input };
+            let output = &mut output[block.clone()];
+            let mean = |sum: i32| {
                 let sum = sum.wrapping_sub(zero);
-                *output = write::<FLIP>(requantize.apply(sum as f32 * scale));
+                write::<FLIP>(requantize.apply(sum as f32 * scale))
+            };
+            match output.len() {
+                WIDE => summed::<FLIP, WIDE>(taps, &input[block.start..], output, mean),
+                _ => summed::<FLIP, NARROW>(taps, &input[block.start..], output, mean),
             }
         }
     }
