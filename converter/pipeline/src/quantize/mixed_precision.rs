@@ -103,12 +103,12 @@ pub(super) fn search(
     Ok(())
 }
 
-/// Returns the work of a layer in MACs. Estimated, so that the choice does not depend on the
+/// Returns the work of a node in MACs. Estimated, so that the choice does not depend on the
 /// machine that converts.
-fn work(model: &Model, layer: usize) -> f64 {
-    let output = sample_shape(model.graph.fact(first_output(layer))).unwrap_or_default();
+pub(super) fn work(model: &Model, node: usize) -> f64 {
+    let output = sample_shape(model.graph.fact(first_output(node))).unwrap_or_default();
     let output = output.iter().product::<usize>() as f64;
-    let taps = match Linear::of(model, layer) {
+    let taps = match Linear::of(model, node) {
         Ok(linear) => linear.weights.depth as f64,
         Err(_) => 0.0,
     };

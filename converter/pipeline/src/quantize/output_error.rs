@@ -9,13 +9,19 @@ use hardtack::float::{FloatModel, FloatPlan};
 use hardtack::internal::Model;
 use hardtack_bundle::DType;
 
+use super::mixed_precision::work;
 use crate::error::Error;
 use crate::samples::{First, SampleSource, each};
 
-/// The number of samples on which the outputs are compared, if one of them is a vector.
+/// The least number of samples on which the outputs are compared, if one of them is a vector.
 const JUDGED_VECTORS: usize = 32;
 /// The same if each output has values for many places.
 const JUDGED_PLACES: usize = 12;
+/// The largest number of samples on which the outputs are compared: small models can run on many,
+/// and the few samples that quantization breaks may not be among the first.
+const JUDGED: usize = 128;
+/// The work of one comparison, in MACs, that allows for more samples than the least number.
+const WORK: f64 = 1e9;
 /// The number of samples on which the effect of single layers is compared.
 const SKETCHED: usize = 4;
 /// The relative error to aim for in an output that is one vector per sample, such as class scores:
@@ -29,11 +35,16 @@ const VECTOR_LIMIT: f64 = 0.178;
 const VALUE_AIM: f64 = 0.04;
 /// The largest relative error of such an output: 26 dB.
 const VALUE_LIMIT: f64 = 0.05;
-/// The least variation of an output over samples, relative to its RMS. An output that varies less
-/// is a constant.
-const CONSTANT: f64 = 1e-3;
-/// The part of an output's variation that dominates the rest.
-const DOMINANT: f64 = 0.99;
+/// The deviation from the mean over samples, relative to the RMS, at most which values are
+/// constants. The rounding of f32 alone can cause it.
+const CONSTANT: f64 = 1e-5;
+/// The deviation that is assumed for constants, relative to their RMS.
+const OF_CONSTANT: f64 = 1e-3;
+/// A column that deviates less than this part of the largest one varies by less than a step of
+/// 8 bits.
+const STEP: f64 = 1.0 / 50.0;
+/// Columns are judged apart if they are at least one in this number.
+const FEWEST: usize = 32;
 /// The number of classes next to the best one whose distance to it counts.
 const RIVALS: usize = 4;
 
@@ -97,7 +108,9 @@ impl<'a> Reference<'a> {
     ) -> Result<Reference<'a>, Error> {
         let one = run(model, &First(samples, 1))?;
         let any_vector = one.iter().flatten().any(is_vector);
-        let count = if any_vector { JUDGED_VECTORS } else { JUDGED_PLACES };
+        let least = if any_vector { JUDGED_VECTORS } else { JUDGED_PLACES };
+        let work: f64 = (0..model.graph.nodes.len()).map(|node| work(model, node)).sum();
+        let count = ((WORK / work.max(1.0)) as usize).clamp(least, JUDGED);
         let outputs = run(model, &First(samples, count))?;
         let of_first = outputs.first().map_or(&[][..], Vec::as_slice);
         // Integers are decisions, such as class labels. Where the scores are outputs too, they tell
@@ -112,8 +125,7 @@ impl<'a> Reference<'a> {
             let (aim, largest) =
                 if vector { (VECTOR_AIM, VECTOR_LIMIT) } else { (VALUE_AIM, VALUE_LIMIT) };
             let (aim, limit) = (limit.unwrap_or(aim), limit.unwrap_or(largest));
-            let apart = Columns::without_dominant(&outputs, output);
-            for columns in [Some(Columns::all()), apart].into_iter().flatten() {
+            for columns in Columns::judged(&outputs, output) {
                 let variation = variation(&outputs, output, &columns);
                 judged.push(Judged { output, columns, variation, aim, limit });
             }
@@ -185,42 +197,73 @@ impl Columns {
         self.judged.is_empty() || self.judged[element / self.stride % self.judged.len()]
     }
 
-    /// Returns an output without the columns whose variation dominates the others', if these are
-    /// the smaller number. Detectors often join boxes in pixels and scores from 0 to 1 in one
-    /// output; the errors of the scores would not show.
-    fn without_dominant(outputs: &[Vec<Tensor>], output: usize) -> Option<Columns> {
-        let shape = outputs.first()?.get(output)?.shape();
-        let (axis, size) = column_axis(shape)?;
-        let stride: usize = shape[axis + 1..].iter().product();
-        let mut variations = vec![0.0; size];
-        deviations(outputs, output, |element, square| {
-            variations[element / stride % size] += square;
+    /// Returns the sets of columns of an output that are judged: all that vary, and those that are
+    /// left without the columns of a larger magnitude. Detectors often join boxes in pixels and
+    /// scores from 0 to 1 in one output; the errors of the scores would not show.
+    fn judged(outputs: &[Vec<Tensor>], output: usize) -> Vec<Columns> {
+        let shape = outputs.first().map_or(&[][..], |sample| sample[output].shape());
+        let same = outputs.iter().all(|sample| sample[output].shape() == shape);
+        let axes = if same { column_axes(shape) } else { Vec::new() };
+        let mut sets = Vec::new();
+        for axis in axes {
+            for set in Columns::along(axis, outputs, output) {
+                if !sets.contains(&set) {
+                    sets.push(set);
+                }
+            }
+        }
+        if sets.is_empty() { vec![Columns::all()] } else { sets }
+    }
+
+    /// Returns the sets of columns along an axis that are judged.
+    fn along(axis: usize, outputs: &[Vec<Tensor>], output: usize) -> Vec<Columns> {
+        let shape = outputs[0][output].shape();
+        let (size, stride) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        // The sums of squared deviations and values, and whether all values are from 0 to 1.
+        let mut sums = vec![(0.0, 0.0, true); size];
+        deviations(outputs, output, |element, x, deviation| {
+            let (signal, square, probability) = &mut sums[element / stride % size];
+            *signal += deviation.powi(2);
+            *square += x.powi(2);
+            *probability &= (0.0..=1.0).contains(&x);
         });
-        let mut order: Vec<usize> = (0..size).collect();
-        order.sort_by(|a, b| variations[*b].total_cmp(&variations[*a]));
-        let (mut left, mut judged) = (variations.iter().sum::<f64>(), vec![true; size]);
-        let rest = left * (1.0 - DOMINANT);
-        for column in order {
-            if left <= rest {
+        let varies = |column: &usize| !is_constant(sums[*column].0, sums[*column].1);
+        let mut columns: Vec<usize> = (0..size).filter(varies).collect();
+        columns.sort_by(|a, b| sums[*b].0.total_cmp(&sums[*a].0));
+        let mut sets = Vec::new();
+        while columns.len() * FEWEST >= size && !columns.is_empty() {
+            let mut judged = vec![false; size];
+            columns.iter().for_each(|column| judged[*column] = true);
+            sets.push(match judged.contains(&false) {
+                true => Columns { stride, judged },
+                false => Columns::all(),
+            });
+            // Probabilities share a unit, so small ones need no precision of their own.
+            if columns.iter().all(|column| sums[*column].2) {
                 break;
             }
-            left -= variations[column];
-            judged[column] = false;
+            let least = sums[columns[0]].0 * STEP.powi(2);
+            columns.retain(|column| sums[*column].0 < least);
         }
-        let dominant = judged.iter().filter(|judged| !**judged).count();
-        let rest = variations.iter().zip(&judged).filter(|(_, judged)| **judged);
-        let any = rest.map(|(variation, _)| variation).sum::<f64>() > 0.0;
-        (any && 2 * dominant < size).then_some(Columns { stride, judged })
+        sets
     }
 }
 
-/// Returns the axis with the values of one place, such as the coordinates and scores of a box, and
-/// its size. There are many more places than values.
-fn column_axis(shape: &[usize]) -> Option<(usize, usize)> {
-    let sizes = shape.iter().copied().enumerate().filter(|(_, size)| *size > 1);
-    let (axis, size) = sizes.min_by_key(|(_, size)| *size)?;
-    let places = shape.iter().product::<usize>() / size;
-    (places >= 4 * size).then_some((axis, size))
+/// Returns the axes along which the values of an output may have different units, such as the
+/// coordinates and scores of a box: the second and the last. If one is much longer than the other,
+/// it has a value for each of many places.
+fn column_axes(shape: &[usize]) -> Vec<usize> {
+    let Some(last) = shape.len().checked_sub(1) else { return Vec::new() };
+    let mut axes = vec![last.min(1), last];
+    axes.dedup();
+    let shortest = axes.iter().map(|axis| shape[*axis]).min().unwrap_or(0);
+    axes.retain(|axis| shape[*axis] > 1 && shape[*axis] <= 4 * shortest);
+    axes
+}
+
+/// Returns whether values with these sums of squared deviations and squares are constants.
+fn is_constant(signal: f64, square: f64) -> bool {
+    signal <= CONSTANT.powi(2) * square
 }
 
 /// Returns whether an output has float elements.
@@ -270,15 +313,20 @@ fn is_vector(output: &Tensor) -> bool {
 /// error of 3 is half wrong. With one sample, and where shapes differ, the mean is 0. Elements that
 /// are not finite do not count.
 pub(super) fn variation(outputs: &[Vec<Tensor>], output: usize, columns: &Columns) -> f64 {
-    let mut sum = 0.0;
-    deviations(outputs, output, |element, square| {
-        sum += if columns.contains(element) { square } else { 0.0 };
+    let (mut signal, mut square) = (0.0, 0.0);
+    deviations(outputs, output, |element, x, deviation| {
+        if columns.contains(element) {
+            signal += deviation.powi(2);
+            square += x.powi(2);
+        }
     });
-    sum / outputs.len().max(1) as f64
+    let constant = is_constant(signal, square);
+    let signal = if constant { OF_CONSTANT.powi(2) * square } else { signal };
+    signal / outputs.len().max(1) as f64
 }
 
-/// Calls `visit` with the index and the squared deviation of each element of each sample.
-fn deviations(outputs: &[Vec<Tensor>], output: usize, mut visit: impl FnMut(usize, f64)) {
+/// Calls `visit` with the index, the value and the deviation of each element of each sample.
+fn deviations(outputs: &[Vec<Tensor>], output: usize, mut visit: impl FnMut(usize, f64, f64)) {
     let samples: Vec<Vec<f32>> = outputs.iter().map(|sample| sample[output].to_f32()).collect();
     let length = samples.first().map_or(0, Vec::len);
     let mut means = vec![0.0; length];
@@ -292,8 +340,7 @@ fn deviations(outputs: &[Vec<Tensor>], output: usize, mut visit: impl FnMut(usiz
     for (element, x) in samples.iter().flat_map(|sample| sample.iter().enumerate()) {
         if x.is_finite() {
             let (x, mean) = (f64::from(*x), means.get(element).copied().unwrap_or(0.0));
-            // An output that hardly varies is a constant.
-            visit(element, (x - mean).powi(2).max((CONSTANT * x).powi(2)));
+            visit(element, x, x - mean);
         }
     }
 }
@@ -357,93 +404,4 @@ fn tail(x: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error_of_whole(a: &[Vec<Tensor>], b: &[Vec<Tensor>]) -> f64 {
-        let all = Columns::all();
-        relative_error(a, b, 0, &all, variation(a, 0, &all))
-    }
-
-    fn outputs(samples: &[&[f32]]) -> Vec<Vec<Tensor>> {
-        let tensor = |x: &&[f32]| vec![Tensor::new(&[1, x.len()], x.to_vec()).unwrap()];
-        samples.iter().map(tensor).collect()
-    }
-
-    #[test]
-    fn errors_are_relative_to_the_output() {
-        let error = |a: &_, b: &_| error_of_whole(a, b);
-        let float = outputs(&[&[3.0, 4.0], &[-3.0, f32::NEG_INFINITY]]);
-        let other = outputs(&[&[3.0, 4.5], &[-3.0, -9.0]]);
-        assert!((error(&float, &other) - 0.5 / 18f64.sqrt()).abs() < 1e-6);
-        assert_eq!(error(&float, &float), 0.0);
-        let nothing = outputs(&[&[0.0, 0.0]]);
-        assert_eq!(error(&nothing, &nothing), 0.0);
-        assert!(error(&nothing, &outputs(&[&[0.0, 1e-3]])) > 1e6);
-        let wrong = outputs(&[&[f32::NAN, 4.0], &[0.0, 0.0]]);
-        assert_eq!(error(&float, &wrong), f64::INFINITY);
-    }
-
-    #[test]
-    fn columns_that_dominate_are_judged_apart() {
-        // Boxes in pixels and scores, as `[1, values, places]` and `[1, places, values]`.
-        let (values, places) = (5, 30);
-        let element = |value: usize, place: usize, sample: usize| {
-            let x = ((value * 31 + place * 17 + sample * 41) % 97) as f32 / 97.0;
-            if value < 2 { 300.0 * x } else { x }
-        };
-        for last in [false, true] {
-            let make = |wrong: f32| -> Vec<Vec<Tensor>> {
-                let sample = |sample: usize| {
-                    let shape = if last { [1, places, values] } else { [1, values, places] };
-                    let at = |index: usize| match last {
-                        true => (index % values, index / values),
-                        false => (index / places, index % places),
-                    };
-                    let elements = (0..values * places).map(|index| {
-                        let (value, place) = at(index);
-                        let error = if value < 2 { 0.0 } else { wrong };
-                        element(value, place, sample) + error
-                    });
-                    vec![Tensor::new(&shape, elements.collect::<Vec<f32>>()).unwrap()]
-                };
-                (0..6).map(sample).collect()
-            };
-            let (float, other) = (make(0.0), make(0.2));
-            assert!(error_of_whole(&float, &other) < 4e-3);
-            let scores = Columns::without_dominant(&float, 0).unwrap();
-            let variation = variation(&float, 0, &scores);
-            assert!(relative_error(&float, &other, 0, &scores, variation) > 0.4);
-        }
-        let even = (0..6).map(|seed| vec![crate::testing::noise(&[1, 8, 40], seed)]);
-        assert_eq!(Columns::without_dominant(&even.collect::<Vec<_>>(), 0), None);
-    }
-
-    #[test]
-    fn only_vectors_of_length_1_are_embeddings() {
-        let unit = outputs(&[&[0.6, -0.8], &[0.8, 0.6]]);
-        assert!(are_embeddings(&unit, 0));
-        assert!(!are_embeddings(&outputs(&[&[0.6, -0.8], &[0.9, 0.6]]), 0));
-        assert!(!are_embeddings(&outputs(&[&[1.0, 0.0], &[0.0, 1.0]]), 0));
-    }
-
-    #[test]
-    fn an_offset_does_not_hide_errors() {
-        let error = |a: &_, b: &_| error_of_whole(a, b);
-        let pressure = outputs(&[&[1007.0], &[1019.0]]);
-        assert!((error(&pressure, &outputs(&[&[1010.0], &[1016.0]])) - 0.5).abs() < 1e-9);
-        let one = outputs(&[&[1000.0]]);
-        assert!((error(&one, &outputs(&[&[1003.0]])) - 0.003).abs() < 1e-9);
-        let constant = outputs(&[&[1000.0], &[1000.0]]);
-        assert!(error(&constant, &outputs(&[&[1000.1], &[1000.1]])) < 0.11);
-    }
-
-    #[test]
-    fn small_margins_are_likely_to_change() {
-        let float = outputs(&[&[0.0, 5.0], &[1.0, 0.0]]);
-        let same = changed(&float, &float, 0);
-        let small = changed(&float, &outputs(&[&[0.1, 5.0], &[1.0, 0.1]]), 0);
-        let large = changed(&float, &outputs(&[&[1.0, 5.0], &[1.0, 1.0]]), 0);
-        assert!(same == 0.0 && small < 1e-6 && (large - 0.158_66).abs() < 1e-3, "{small} {large}");
-    }
-}
+mod tests;
