@@ -86,6 +86,7 @@ const QUANTIZE: &[&str] = &[
     "float_reason",
     "scale",
     "weights",
+    "work",
     "statistics",
     "rounding",
     "function",

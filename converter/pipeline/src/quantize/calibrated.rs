@@ -52,7 +52,13 @@ impl<'a> Calibrated<'a> {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibrated<'a>, Error> {
         let Task { samples, settings, .. } = *task;
-        let fused = fused(model);
+        let fused = OffloadedModel::new(fused(model))?;
+        // The outputs before channels are scaled judge that, too.
+        let reference = match task.calibration {
+            true => Some(Reference::new(&fused, samples, settings.max_error)?),
+            false => None,
+        };
+        let fused = fused.into_model()?;
         let scales = task.calibration && settings.equalize == Equalize::Auto;
         let suits_int16 = int16 || !scales || !equalize::flow::has_gates(&fused);
         let (model, parts) = match scales {
@@ -79,10 +85,7 @@ impl<'a> Calibrated<'a> {
         });
         let observed = observed.collect();
         let model = OffloadedModel::new(model)?;
-        let reference = match task.calibration && !partitions.is_empty() {
-            true => Some(Reference::new(&model, samples, settings.max_error)?),
-            false => None,
-        };
+        let reference = reference.filter(|_| !partitions.is_empty());
         let mut calibrated = Calibrated {
             task,
             model,

@@ -12,18 +12,14 @@ use super::function;
 use super::lower::assemble;
 use super::output_error::{OutputError, Reference};
 use super::partition::{self, FloatReasons, Int16Nodes};
-use super::weights::linear::Linear;
+use super::work::work;
 use crate::error::Error;
 use crate::graph::constants::variable_inputs;
-use crate::graph::first_output;
-use crate::graph::shape::sample_shape;
 
 /// The number of layers that are tried in a cheaper form again after the search.
 const GIVEN_BACK: usize = 12;
 /// The maximum number of groups of layers whose formats are chosen.
 const MOST_GROUPS: usize = 64;
-/// The work of an element of a layer's output, in MACs.
-const PER_ELEMENT: f64 = 16.0;
 
 /// The number format of a layer and the element-wise ops that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,18 +97,6 @@ pub(super) fn search(
         group.assign(format, Some(choice), int16, float_reasons);
     }
     Ok(())
-}
-
-/// Returns the work of a layer in MACs. Estimated, so that the choice does not depend on the
-/// machine that converts.
-fn work(model: &Model, layer: usize) -> f64 {
-    let output = sample_shape(model.graph.fact(first_output(layer))).unwrap_or_default();
-    let output = output.iter().product::<usize>() as f64;
-    let taps = match Linear::of(model, layer) {
-        Ok(linear) => linear.weights.depth as f64,
-        Err(_) => 0.0,
-    };
-    output * (taps + PER_ELEMENT)
 }
 
 /// Layers whose number format is chosen together, and the nodes that share it.

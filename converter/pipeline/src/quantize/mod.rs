@@ -28,6 +28,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod work;
 
 use hardtack::internal::Model;
 use hardtack_bundle::graph::Operator;

@@ -13,15 +13,21 @@ use hardtack::internal::Model;
 use hardtack_bundle::DType;
 
 use self::columns::{Columns, has_places, variation};
+use super::work::work;
 use crate::error::Error;
 use crate::float_run;
 use crate::offloaded_model::ModelSource;
 use crate::samples::{First, SampleSource, Spool, each};
 
-/// The number of samples on which the outputs are compared, if one of them is a vector.
+/// The least number of samples on which the outputs are compared, if one of them is a vector.
 const JUDGED_VECTORS: usize = 32;
 /// The same if each output has values for many places.
 const JUDGED_PLACES: usize = 12;
+/// The largest number of samples on which the outputs are compared: small models can run on many,
+/// and the few samples that quantization breaks may not be among the first.
+const JUDGED: usize = 128;
+/// The work of one comparison, in MACs, that allows for more samples than the least number.
+const WORK: f64 = 1e9;
 /// The number of samples on which the effect of single layers is compared.
 const SKETCHED: usize = 4;
 /// The accuracy that an output needs.
@@ -107,7 +113,8 @@ impl<'a> Reference<'a> {
     ) -> Result<Reference<'a>, Error> {
         let first = float_run::outputs(model, &First(samples, 1))?;
         let first = first.first().map_or(&[][..], Vec::as_slice);
-        let count = if first.iter().any(is_vector) { JUDGED_VECTORS } else { JUDGED_PLACES };
+        let least = if first.iter().any(is_vector) { JUDGED_VECTORS } else { JUDGED_PLACES };
+        let count = ((WORK / work_of(model)?.max(1.0)) as usize).clamp(least, JUDGED);
         let mut outputs = Spool::new()?;
         float_run::each_output(model, &First(samples, count), |_, made| outputs.push(&made))?;
         // Integers are decisions, such as class labels. Where the scores are outputs too, they tell
@@ -126,8 +133,7 @@ impl<'a> Reference<'a> {
                 false => VALUE,
             };
             let goal = limit.map_or(goal, |limit| Goal { aim: limit, limit });
-            let apart = Columns::without_dominant(&outputs, output)?;
-            for columns in [Some(Columns::all()), apart].into_iter().flatten() {
+            for columns in Columns::judged(&outputs, output)? {
                 let variation = variation(&outputs, output, &columns)?;
                 judged.push(Judged { output, columns, variation, goal });
             }
@@ -189,6 +195,12 @@ impl<'a> Reference<'a> {
         worst.changed = margins.iter().map(|margins| changed(margins)).sum();
         Ok(worst)
     }
+}
+
+/// Returns the work of a model in MACs.
+fn work_of(model: &dyn ModelSource) -> Result<f64, Error> {
+    let model = model.load()?;
+    Ok((0..model.graph.nodes.len()).map(|node| work(&model, node)).sum())
 }
 
 /// Returns whether an output has float elements.
@@ -288,89 +300,4 @@ fn tail(x: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outputs(samples: &[&[f32]]) -> Vec<Vec<Tensor>> {
-        let tensor = |x: &&[f32]| vec![Tensor::new(&[1, x.len()], x.to_vec()).unwrap()];
-        samples.iter().map(tensor).collect()
-    }
-
-    #[test]
-    fn errors_are_relative_to_the_output() {
-        let error = relative_error;
-        let float = outputs(&[&[3.0, 4.0], &[-3.0, f32::NEG_INFINITY]]);
-        let other = outputs(&[&[3.0, 4.5], &[-3.0, -9.0]]);
-        assert!((error(&float, &other) - 0.5 / 18f64.sqrt()).abs() < 1e-6);
-        assert_eq!(error(&float, &float), 0.0);
-        let nothing = outputs(&[&[0.0, 0.0]]);
-        assert_eq!(error(&nothing, &nothing), 0.0);
-        assert!(error(&nothing, &outputs(&[&[0.0, 1e-3]])) > 1e6);
-        let wrong = outputs(&[&[f32::NAN, 4.0], &[0.0, 0.0]]);
-        assert_eq!(error(&float, &wrong), f64::INFINITY);
-    }
-
-    #[test]
-    fn columns_that_dominate_are_judged_apart() {
-        // Boxes in pixels and scores, as `[1, values, places]` and `[1, places, values]`.
-        let (values, places) = (5, 30);
-        let element = |value: usize, place: usize, sample: usize| {
-            let x = ((value * 31 + place * 17 + sample * 41) % 97) as f32 / 97.0;
-            if value < 2 { 300.0 * x } else { x }
-        };
-        for last in [false, true] {
-            let make = |wrong: f32| -> Vec<Vec<Tensor>> {
-                let sample = |sample: usize| {
-                    let shape = if last { [1, places, values] } else { [1, values, places] };
-                    let at = |index: usize| match last {
-                        true => (index % values, index / values),
-                        false => (index / places, index % places),
-                    };
-                    let elements = (0..values * places).map(|index| {
-                        let (value, place) = at(index);
-                        let error = if value < 2 { 0.0 } else { wrong };
-                        element(value, place, sample) + error
-                    });
-                    vec![Tensor::new(&shape, elements.collect::<Vec<f32>>()).unwrap()]
-                };
-                (0..6).map(sample).collect()
-            };
-            let (float, other) = (make(0.0), make(0.2));
-            assert!(relative_error(&float, &other) < 4e-3);
-            let scores = Columns::without_dominant(&float, 0).unwrap().unwrap();
-            assert!(error_in_columns(&float, &other, &scores) > 0.4);
-        }
-    }
-
-    #[test]
-    fn only_vectors_of_length_1_are_embeddings() {
-        let unit = outputs(&[&[0.6, -0.8], &[0.8, 0.6]]);
-        assert!(are_embeddings(&unit, 0).unwrap());
-        assert!(!are_embeddings(&outputs(&[&[0.6, -0.8], &[0.9, 0.6]]), 0).unwrap());
-        assert!(!are_embeddings(&outputs(&[&[1.0, 0.0], &[0.0, 1.0]]), 0).unwrap());
-    }
-
-    #[test]
-    fn an_offset_does_not_hide_errors() {
-        let error = relative_error;
-        let pressure = outputs(&[&[1007.0], &[1019.0]]);
-        assert!((error(&pressure, &outputs(&[&[1010.0], &[1016.0]])) - 0.5).abs() < 1e-9);
-        let one = outputs(&[&[1000.0]]);
-        assert!((error(&one, &outputs(&[&[1003.0]])) - 0.003).abs() < 1e-9);
-        let constant = outputs(&[&[1000.0], &[1000.0]]);
-        assert!(error(&constant, &outputs(&[&[1000.1], &[1000.1]])) < 0.11);
-    }
-
-    #[test]
-    fn small_margins_are_likely_to_change() {
-        let float = outputs(&[&[0.0, 5.0], &[1.0, 0.0]]);
-        let changed = |other: &[Vec<Tensor>]| {
-            let margins = float.iter().zip(other).flat_map(|(a, b)| margins_of(&a[0], &b[0]));
-            changed(&margins.collect::<Vec<_>>())
-        };
-        let same = changed(&float);
-        let small = changed(&outputs(&[&[0.1, 5.0], &[1.0, 0.1]]));
-        let large = changed(&outputs(&[&[1.0, 5.0], &[1.0, 1.0]]));
-        assert!(same == 0.0 && small < 1e-6 && (large - 0.158_66).abs() < 1e-3, "{small} {large}");
-    }
-}
+mod tests;

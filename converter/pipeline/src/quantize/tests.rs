@@ -1,5 +1,6 @@
 //! Compares every operator with an INT8 form with the float model.
 
+mod adversarial;
 mod formats;
 
 use hardtack::Tensor;

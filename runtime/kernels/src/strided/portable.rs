@@ -208,8 +208,8 @@ impl WindowTaps<'_> {
     }
 }
 
-/// Returns blocks that cover all channels: [`WIDE`] ones, and [`NARROW`] ones for the rest. The last
-/// one overlaps the one before, or is smaller if there are fewer than [`NARROW`] channels.
+/// Returns blocks that cover all channels: [`WIDE`] ones, and [`NARROW`] ones for the rest. The
+/// last one overlaps the one before, or is smaller if there are fewer than [`NARROW`] channels.
 #[inline(always)]
 fn blocks(channels: usize) -> impl Iterator<Item = Range<usize>> {
     let wide = channels / WIDE * WIDE;

@@ -5,11 +5,16 @@ use hardtack::Tensor;
 use crate::error::Error;
 use crate::samples::{SampleSource, each};
 
-/// The least variation of an output over samples, relative to its RMS. An output that varies less
-/// is a constant.
-const CONSTANT: f64 = 1e-3;
-/// The part of an output's variation that dominates the rest.
-const DOMINANT: f64 = 0.99;
+/// The deviation from the mean over samples, relative to the RMS, at most which values are
+/// constants. The rounding of f32 alone can cause it.
+const CONSTANT: f64 = 1e-5;
+/// The deviation that is assumed for constants, relative to their RMS.
+const OF_CONSTANT: f64 = 1e-3;
+/// A column that deviates less than this part of the largest one varies by less than a step of
+/// 8 bits.
+const STEP: f64 = 1.0 / 50.0;
+/// Columns are judged apart if they are at least one in this number.
+const FEWEST: usize = 32;
 
 /// The columns of an output along one axis that are judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,54 +36,89 @@ impl Columns {
         self.judged.is_empty() || self.judged[element / self.stride % self.judged.len()]
     }
 
-    /// Returns an output without the columns whose variation dominates the others', if these are
-    /// the smaller number. Detectors often join boxes in pixels and scores from 0 to 1 in one
-    /// output; the errors of the scores would not show.
-    pub(super) fn without_dominant(
+    /// Returns the sets of columns of an output that are judged: all that vary, and those that are
+    /// left without the columns of a larger magnitude. Detectors often join boxes in pixels and
+    /// scores from 0 to 1 in one output; the errors of the scores would not show.
+    pub(super) fn judged(outputs: &dyn SampleSource, output: usize) -> Result<Vec<Columns>, Error> {
+        let mut shape: Option<Vec<usize>> = None;
+        for sample in each(outputs) {
+            let sample = sample?;
+            let of_sample = sample[output].shape();
+            if shape.get_or_insert_with(|| of_sample.to_vec()) != of_sample {
+                return Ok(vec![Columns::all()]);
+            }
+        }
+        let shape = shape.unwrap_or_default();
+        let mut sets = Vec::new();
+        for axis in column_axes(&shape) {
+            for set in Columns::along(axis, &shape, outputs, output)? {
+                if !sets.contains(&set) {
+                    sets.push(set);
+                }
+            }
+        }
+        Ok(if sets.is_empty() { vec![Columns::all()] } else { sets })
+    }
+
+    /// Returns the sets of columns along an axis that are judged.
+    fn along(
+        axis: usize,
+        shape: &[usize],
         outputs: &dyn SampleSource,
         output: usize,
-    ) -> Result<Option<Columns>, Error> {
-        if outputs.count() == 0 {
-            return Ok(None);
-        }
-        let first = outputs.sample(0)?;
-        let shape = first[output].shape();
-        let Some((axis, size)) = column_axis(shape) else { return Ok(None) };
-        let stride: usize = shape[axis + 1..].iter().product();
-        let mut variations = vec![0.0; size];
-        deviations(outputs, output, |element, square| {
-            variations[element / stride % size] += square;
+    ) -> Result<Vec<Columns>, Error> {
+        let (size, stride) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        // The sums of squared deviations and values, and whether all values are from 0 to 1.
+        let mut sums = vec![(0.0, 0.0, true); size];
+        deviations(outputs, output, |element, x, deviation| {
+            let (signal, square, probability) = &mut sums[element / stride % size];
+            *signal += deviation.powi(2);
+            *square += x.powi(2);
+            *probability &= (0.0..=1.0).contains(&x);
         })?;
-        let mut order: Vec<usize> = (0..size).collect();
-        order.sort_by(|a, b| variations[*b].total_cmp(&variations[*a]));
-        let (mut left, mut judged) = (variations.iter().sum::<f64>(), vec![true; size]);
-        let rest = left * (1.0 - DOMINANT);
-        for column in order {
-            if left <= rest {
+        let varies = |column: &usize| !is_constant(sums[*column].0, sums[*column].1);
+        let mut columns: Vec<usize> = (0..size).filter(varies).collect();
+        columns.sort_by(|a, b| sums[*b].0.total_cmp(&sums[*a].0));
+        let mut sets = Vec::new();
+        while columns.len() * FEWEST >= size && !columns.is_empty() {
+            let mut judged = vec![false; size];
+            columns.iter().for_each(|column| judged[*column] = true);
+            sets.push(match judged.contains(&false) {
+                true => Columns { stride, judged },
+                false => Columns::all(),
+            });
+            // Probabilities share a unit, so small ones need no precision of their own.
+            if columns.iter().all(|column| sums[*column].2) {
                 break;
             }
-            left -= variations[column];
-            judged[column] = false;
+            let least = sums[columns[0]].0 * STEP.powi(2);
+            columns.retain(|column| sums[*column].0 < least);
         }
-        let dominant = judged.iter().filter(|judged| !**judged).count();
-        let rest = variations.iter().zip(&judged).filter(|(_, judged)| **judged);
-        let any = rest.map(|(variation, _)| variation).sum::<f64>() > 0.0;
-        Ok((any && 2 * dominant < size).then_some(Columns { stride, judged }))
+        Ok(sets)
     }
 }
 
 /// Returns whether an output has several values for each of many places.
 pub(super) fn has_places(output: &Tensor) -> bool {
-    column_axis(output.shape()).is_some()
+    let many = |axis: usize| output.len() / output.shape()[axis] >= 4 * output.shape()[axis];
+    column_axes(output.shape()).into_iter().any(many)
 }
 
-/// Returns the axis with the values of one place, such as the coordinates and scores of a box, and
-/// its size. There are many more places than values.
-fn column_axis(shape: &[usize]) -> Option<(usize, usize)> {
-    let sizes = shape.iter().copied().enumerate().filter(|(_, size)| *size > 1);
-    let (axis, size) = sizes.min_by_key(|(_, size)| *size)?;
-    let places = shape.iter().product::<usize>() / size;
-    (places >= 4 * size).then_some((axis, size))
+/// Returns the axes along which the values of an output may have different units, such as the
+/// coordinates and scores of a box: the second and the last. If one is much longer than the other,
+/// it has a value for each of many places.
+fn column_axes(shape: &[usize]) -> Vec<usize> {
+    let Some(last) = shape.len().checked_sub(1) else { return Vec::new() };
+    let mut axes = vec![last.min(1), last];
+    axes.dedup();
+    let shortest = axes.iter().map(|axis| shape[*axis]).min().unwrap_or(0);
+    axes.retain(|axis| shape[*axis] > 1 && shape[*axis] <= 4 * shortest);
+    axes
+}
+
+/// Returns whether values with these sums of squared deviations and squares are constants.
+fn is_constant(signal: f64, square: f64) -> bool {
+    signal <= CONSTANT.powi(2) * square
 }
 
 /// Returns the sum of the squared deviations of the columns' elements from their mean over samples,
@@ -90,18 +130,23 @@ pub(super) fn variation(
     output: usize,
     columns: &Columns,
 ) -> Result<f64, Error> {
-    let mut sum = 0.0;
-    deviations(outputs, output, |element, square| {
-        sum += if columns.contains(element) { square } else { 0.0 };
+    let (mut signal, mut square) = (0.0, 0.0);
+    deviations(outputs, output, |element, x, deviation| {
+        if columns.contains(element) {
+            signal += deviation.powi(2);
+            square += x.powi(2);
+        }
     })?;
-    Ok(sum / outputs.count().max(1) as f64)
+    let constant = is_constant(signal, square);
+    let signal = if constant { OF_CONSTANT.powi(2) * square } else { signal };
+    Ok(signal / outputs.count().max(1) as f64)
 }
 
-/// Calls `visit` with the index and the squared deviation of each element of each sample.
+/// Calls `visit` with the index, the value and the deviation of each finite element of each sample.
 fn deviations(
     outputs: &dyn SampleSource,
     output: usize,
-    mut visit: impl FnMut(usize, f64),
+    mut visit: impl FnMut(usize, f64, f64),
 ) -> Result<(), Error> {
     // The sum and the number of the finite elements at each place.
     let mut sums: Vec<(f64, f64)> = Vec::new();
@@ -124,22 +169,9 @@ fn deviations(
         for (element, x) in sample?[output].to_f32().iter().enumerate() {
             if x.is_finite() {
                 let x = f64::from(*x);
-                // An output that hardly varies is a constant.
-                visit(element, (x - mean(element)).powi(2).max((CONSTANT * x).powi(2)));
+                visit(element, x, x - mean(element));
             }
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_of_similar_variation_are_judged_together() {
-        let even = (0..6).map(|seed| vec![crate::testing::noise(&[1, 8, 40], seed)]);
-        let even = even.collect::<Vec<_>>();
-        assert_eq!(Columns::without_dominant(&even, 0).unwrap(), None);
-    }
 }

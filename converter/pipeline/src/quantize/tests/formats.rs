@@ -297,13 +297,17 @@ fn any_number_of_named_nodes_is_one_option() {
     assert!(QuantizeOptions::default().texts().is_empty());
 }
 
-/// Returns a layer over two channels of which one is a thousand times as large, and samples.
-fn uneven_features() -> (Model, Vec<Vec<Tensor>>) {
+/// Returns a layer over two channels of which one is a thousand times as large, and samples. With
+/// `masked`, −3e38 is added to one output channel.
+fn uneven_features(masked: bool) -> (Model, Vec<Vec<Tensor>>) {
     let mut net = Net::new();
     let x = net.input(&[1, 2, 4, 4]);
     let sizes = net.constant(Tensor::new(&[1, 2, 1, 1], vec![1.0f32, 1e-3]).unwrap());
     let scaled = net.binary(Binary::Multiply, &x, &sizes);
     let y = net.conv(&scaled, 4, &[1, 1], |_| {});
+    let mask = Tensor::new(&[1, 4, 1, 1], vec![0.0, 0.0, -3e38f32, 0.0]).unwrap();
+    let mask = net.constant(mask);
+    let y = if masked { net.binary(Binary::Add, &y, &mask) } else { y };
     let model = net.finish(&[&y]);
     let sample = |seed| {
         let values = noise(&[1, 2, 4, 4], seed).to_f32();
@@ -315,7 +319,7 @@ fn uneven_features() -> (Model, Vec<Vec<Tensor>>) {
 
 #[test]
 fn a_model_that_int8_breaks_is_repaired_or_refused() {
-    let (model, samples) = uneven_features();
+    let (model, samples) = uneven_features(false);
     let of = |settings: &QuantizeOptions| {
         quantize(&model, &samples, &samples, true, settings, &mut |_, _| {})
     };
@@ -333,4 +337,20 @@ fn a_model_that_int8_breaks_is_repaired_or_refused() {
     let strict = QuantizeOptions { strict_int8: true, ..QuantizeOptions::default() };
     let refused = of(&strict).err().unwrap().to_string();
     assert!(refused.contains("--strict-int8"), "{refused}");
+}
+
+#[test]
+fn a_mask_in_an_output_does_not_hide_the_other_columns() {
+    let (model, samples) = uneven_features(true);
+    let settings = QuantizeOptions::default();
+    let quantized = quantize(&model, &samples, &samples, true, &settings, &mut |_, _| {}).unwrap();
+    let float = float_run::outputs(&model, &samples).unwrap();
+    let outputs = float_run::outputs(&quantized.model, &samples).unwrap();
+    for (a, b) in float.iter().zip(&outputs) {
+        let (a, b) = (a[0].to_f32(), b[0].to_f32());
+        let others = (0..64).filter(|at| at / 16 != 2);
+        let worst = others.map(|at| (a[at] - b[at]).abs()).fold(0.0, f32::max);
+        assert!(worst < 0.1, "{worst}");
+    }
+    assert!(quantized.warnings.iter().any(|warning| warning.contains("INT8 alone")));
 }
