@@ -49,6 +49,9 @@ const VALUE: Goal = Goal { aim: 0.04, limit: 0.05 };
 /// 28 dB, up to one in three boxes of a detector overlaps that of the float model by less than
 /// 90 %, and at 34 dB, one in fifty.
 const PLACES: Goal = Goal { aim: 0.02, limit: 0.05 };
+/// The least variation that is assumed for a probability distribution, such as class probabilities.
+/// If the calibration data have one class only, their small differences need no precision.
+const OF_DISTRIBUTION: f64 = 0.01;
 /// The number of classes next to the best one whose distance to it counts.
 const RIVALS: usize = 4;
 
@@ -133,8 +136,12 @@ impl<'a> Reference<'a> {
                 false => VALUE,
             };
             let goal = limit.map_or(goal, |limit| Goal { aim: limit, limit });
+            let distribution = is_distribution(&outputs, output)?;
             for columns in Columns::judged(&outputs, output)? {
-                let variation = variation(&outputs, output, &columns)?;
+                let mut variation = variation(&outputs, output, &columns)?;
+                if distribution {
+                    variation = variation.max(OF_DISTRIBUTION);
+                }
                 judged.push(Judged { output, columns, variation, goal });
             }
         }
@@ -216,6 +223,18 @@ fn are_embeddings(outputs: &dyn SampleSource, output: usize) -> Result<bool, Err
         let squares: f32 = values.iter().map(|x| x * x).sum();
         let one_hot = values.iter().filter(|x| x.abs() > 1e-3).count() < 2;
         if (squares - 1.0).abs() >= 1e-3 || one_hot {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns whether the elements of an output are from 0 to 1 and add up to 1, for each sample.
+fn is_distribution(outputs: &dyn SampleSource, output: usize) -> Result<bool, Error> {
+    for sample in each(outputs) {
+        let values = sample?[output].to_f32();
+        let all = values.iter().all(|x| (0.0..=1.0).contains(x));
+        if !all || (values.iter().sum::<f32>() - 1.0).abs() > 1e-3 {
             return Ok(false);
         }
     }

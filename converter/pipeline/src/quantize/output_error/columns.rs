@@ -76,6 +76,10 @@ impl Columns {
             *square += x.powi(2);
             *probability &= (0.0..=1.0).contains(&x);
         })?;
+        // Probabilities share a unit, so small ones need no precision of their own.
+        if sums.iter().all(|column| column.2) {
+            return Ok(vec![Columns::all()]);
+        }
         let varies = |column: &usize| !is_constant(sums[*column].0, sums[*column].1);
         let mut columns: Vec<usize> = (0..size).filter(varies).collect();
         columns.sort_by(|a, b| sums[*b].0.total_cmp(&sums[*a].0));
@@ -87,7 +91,6 @@ impl Columns {
                 true => Columns { stride, judged },
                 false => Columns::all(),
             });
-            // Probabilities share a unit, so small ones need no precision of their own.
             if columns.iter().all(|column| sums[*column].2) {
                 break;
             }

@@ -122,6 +122,10 @@ fn constants_do_not_hide_errors() {
 
 #[test]
 fn small_probabilities_need_no_precision_of_their_own() {
+    let one_class = outputs(&[&[0.999, 1e-3, 1e-6], &[0.998, 2e-3, 2e-6]]);
+    assert_eq!(Columns::judged(&one_class, 0).unwrap(), [Columns::all()]);
+    assert!(is_distribution(&one_class, 0).unwrap());
+    assert!(!is_distribution(&outputs(&[&[0.5, 0.6]]), 0).unwrap());
     let float = outputs(&[&[0.9, 0.1, 1e-5], &[0.2, 0.8, 2e-5], &[0.5, 0.5, 3e-5]]);
     assert_eq!(Columns::judged(&float, 0).unwrap(), [Columns::all()]);
 }

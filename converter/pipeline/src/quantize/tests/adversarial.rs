@@ -235,6 +235,9 @@ fn worst_of_columns(mut columns: Vec<Column>) -> f64 {
     if columns.iter().all(is_constant) {
         return ratio(&columns, |column| column.square);
     }
+    if columns.iter().all(|column| column.probability) {
+        return ratio(&columns, |column| column.signal);
+    }
     columns.retain(|column| !is_constant(column));
     columns.sort_by(|a, b| b.signal.total_cmp(&a.signal));
     let mut worst = 0.0f64;
