@@ -37,6 +37,10 @@ const GROUP: f64 = 100.0;
 /// can make it vary this much.
 const CONSTANT: f64 = 1e-5;
 
+/// The least squared deviation of a sample of class probabilities: if all samples have one class,
+/// the small differences of the others need no precision.
+const OF_DISTRIBUTION: f64 = 0.01;
+
 /// What the conversion did.
 #[derive(Clone, Debug, PartialEq)]
 enum Action {
@@ -204,6 +208,16 @@ fn worst_error(float: &[Vec<Tensor>], other: &[Vec<Tensor>], columns: &[Option<u
                 column.square += at(a).powi(2);
                 column.probability &= (0.0..=1.0).contains(&at(a));
             }
+        }
+        let is_distribution = |sample: &Vec<f64>| {
+            let all = sample.iter().all(|x| (0.0..=1.0).contains(x));
+            all && (sample.iter().sum::<f64>() - 1.0).abs() < 1e-3
+        };
+        if a.iter().all(is_distribution) {
+            let sum = |of: fn(&Column) -> f64| columns.iter().map(of).sum::<f64>();
+            let signal = sum(|column| column.signal).max(OF_DISTRIBUTION * a.len() as f64);
+            worst = worst.max((sum(|column| column.error) / signal).sqrt());
+            continue;
         }
         worst = worst.max(worst_of_columns(columns));
     }
