@@ -62,8 +62,9 @@ pub struct Quantize {
     /// The error is the RMS difference from the float model on the calibration data, divided by
     /// the RMS deviation of its outputs from their mean. Layers that remove the most error for
     /// their work are chosen first. auto tries smaller and smaller errors until the accuracy passes
-    /// --max-drop. The default is 10% for outputs that are one vector, such as class scores, and 4%
-    /// for all others, such as estimates, boxes or masks. 100% accepts any error.
+    /// --max-drop. The default is 10% for outputs that are one vector, such as class scores, 2% for
+    /// outputs with several values for each of many places, such as boxes, and 4% for all others.
+    /// 100% accepts any error.
     #[arg(long, value_name = "PERCENT|auto", value_parser = max_error)]
     pub max_error: Option<MaxError>,
     /// Fail if INT8 alone is too inaccurate, instead of using 16 bits or float.

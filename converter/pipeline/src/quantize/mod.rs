@@ -118,7 +118,7 @@ pub(crate) fn quantize(
     let Some(error) = first.error.filter(|error| error.excess > 1.0) else {
         return Ok(first);
     };
-    let departs = departing(&first.layers, error.relative / error.excess);
+    let departs = departing(&first.layers, (error.relative / error.excess).max(DEPARTS));
     let problem = format!(
         "INT8 alone changes the outputs by {:.1} % (RMS, {:.1} dB) on the calibration data{}",
         100.0 * error.relative,
@@ -164,6 +164,9 @@ pub(crate) fn quantize(
     ));
     Ok(repaired)
 }
+
+/// The least relative error of a layer that is named in a warning: 20 dB.
+const DEPARTS: f64 = 0.1;
 
 /// Returns the first layer whose relative error exceeds `limit`.
 fn departing(layers: &[LayerReport], limit: f64) -> Option<&LayerReport> {
