@@ -137,7 +137,9 @@ impl<'a> Reference<'a> {
             };
             let goal = limit.map_or(goal, |limit| Goal { aim: limit, limit });
             let distribution = is_distribution(&outputs, output)?;
-            for columns in Columns::judged(&outputs, output)? {
+            for (index, columns) in Columns::judged(&outputs, output)?.into_iter().enumerate() {
+                // Columns that are small next to others need no more precision than scores.
+                let goal = if index > 0 && limit.is_none() { VECTOR } else { goal };
                 let mut variation = variation(&outputs, output, &columns)?;
                 if distribution {
                     variation = variation.max(OF_DISTRIBUTION);

@@ -4,7 +4,6 @@ use hardtack::Tensor;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::*;
 
-use super::networks::Input;
 use crate::testing::{Net, Value, windowed};
 
 /// A pseudo-random generator (SplitMix64).
@@ -404,5 +403,41 @@ impl Layers {
     pub(super) fn softmax(&mut self, x: &Value, axis: usize) -> Value {
         let softmax = Softmax { axes: vec![axis as u32], logarithm: false };
         self.net.node(Operator::Softmax(softmax), &[x], &x.shape)
+    }
+}
+
+/// An input of a network.
+pub(super) enum Input {
+    /// Ones, and zeros after a random number of elements.
+    Mask(usize),
+    /// Numbers with a scale and offset for each channel, which are constant where the scale is 0.
+    Values { shape: Vec<usize>, axis: usize, gauge: Gauge, sparse: bool },
+}
+
+impl Input {
+    /// Returns the values of a sample.
+    pub(super) fn sample(&self, random: &mut Random) -> Tensor {
+        match self {
+            Input::Mask(size) => {
+                let valid = 1 + random.below(*size);
+                let values = (0..*size).map(|at| if at < valid { 1.0 } else { 0.0 });
+                Tensor::new(&[1, 1, *size], values.collect::<Vec<f32>>()).unwrap()
+            }
+            Input::Values { shape, axis, gauge, sparse } => {
+                let channels = shape[*axis];
+                let stride: usize = shape[axis + 1..].iter().product();
+                // Brightness and contrast of the sample.
+                let shift: Vec<f32> = (0..channels).map(|_| random.uniform(-0.5, 0.5)).collect();
+                let contrast = random.uniform(0.3, 1.0);
+                let element = |at: usize| {
+                    let channel = at / stride % channels;
+                    let zero = *sparse && random.chance(0.8);
+                    let x = if zero { 0.0 } else { contrast * random.normal() + shift[channel] };
+                    gauge.offset[channel] + gauge.scale[channel] * x
+                };
+                let values: Vec<f32> = (0..shape.iter().product()).map(element).collect();
+                Tensor::new(shape, values).unwrap()
+            }
+        }
     }
 }
