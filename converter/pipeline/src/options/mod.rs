@@ -258,7 +258,8 @@ impl ConvertOptions {
     }
 
     /// Returns the storage type of float layers' large matrices. Without an explicit choice, it is
-    /// INT8 for dynamic quantization, and for static INT8 unless layers stay in float for accuracy.
+    /// INT8 for dynamic quantization, and for static INT8 unless options keep layers in float.
+    /// [`convert`](crate::convert) also stores float if accuracy keeps layers in float.
     ///
     /// # Examples
     ///

@@ -44,19 +44,21 @@ pub(super) struct Calibrated<'a> {
 }
 
 impl<'a> Calibrated<'a> {
-    /// Calibrates a model. `int16` is whether layers will use int16.
+    /// Calibrates a model. `int16` is whether layers will use int16. `reference` has the outputs of
+    /// the float model, if they are known.
     pub(super) fn new(
         task: &'a Task<'a>,
         model: Model,
+        reference: Option<Reference<'a>>,
         int16: bool,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Calibrated<'a>, Error> {
         let Task { samples, settings, .. } = *task;
         let fused = OffloadedModel::new(fused(model))?;
         // The outputs before channels are scaled judge that, too.
-        let reference = match task.calibration {
-            true => Some(Reference::new(&fused, samples, settings.max_error)?),
-            false => None,
+        let reference = match reference {
+            None if task.calibration => Some(Reference::new(&fused, samples, settings.max_error)?),
+            known => known,
         };
         let fused = fused.into_model()?;
         let scales = task.calibration && settings.equalize == Equalize::Auto;
@@ -131,7 +133,7 @@ impl<'a> Calibrated<'a> {
         histograms: &HashMap<ValueId, Histogram>,
     ) -> Result<HashMap<ValueId, ChosenRange>, Error> {
         let model = self.model.load()?;
-        let ranges = |method| calibrate::ranges(&model, histograms, method, self.suits_int16);
+        let ranges = |method| calibrate::ranges(&model, histograms, method);
         let method = self.task.settings.method;
         let Some(reference) = self.reference.as_ref().filter(|_| method == RangeMethod::Auto)
         else {

@@ -110,7 +110,7 @@ pub(crate) fn quantize(
     let task = Task { samples, measured, calibration, settings };
     let mixed = settings.max_error.is_some();
     let may_use_int16 = mixed || settings.int16 != Int16::default();
-    let calibrated = Calibrated::new(&task, source.load()?, may_use_int16, progress)?;
+    let calibrated = Calibrated::new(&task, source.load()?, None, may_use_int16, progress)?;
     if mixed {
         return calibrated.quantize(true, progress);
     }
@@ -149,8 +149,9 @@ pub(crate) fn quantize(
     let calibrated = match calibrated.suits_int16 {
         true => calibrated,
         false => {
+            let reference = calibrated.reference.clone();
             drop(calibrated);
-            Calibrated::new(&task, source.load()?, true, progress)?
+            Calibrated::new(&task, source.load()?, reference, true, progress)?
         }
     };
     let mut repaired = calibrated.quantize(true, progress)?;

@@ -30,6 +30,7 @@ const JUDGED: usize = 128;
 const WORK: f64 = 1e9;
 /// The number of samples on which the effect of single layers is compared.
 const SKETCHED: usize = 4;
+
 /// The accuracy that an output needs.
 #[derive(Clone, Copy)]
 struct Goal {

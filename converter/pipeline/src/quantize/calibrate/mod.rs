@@ -140,7 +140,6 @@ pub(super) fn ranges(
     model: &Model,
     histograms: &HashMap<ValueId, Histogram>,
     method: RangeMethod,
-    may_use_int16: bool,
 ) -> HashMap<ValueId, ChosenRange> {
     let choose = |(value_id, histogram): (&ValueId, &Histogram)| {
         let Range { low, high } = histogram.range();
@@ -148,10 +147,7 @@ pub(super) fn ranges(
         let at = function.as_ref().map(|function| move |x: f64| function.at(x));
         let transfer = at.as_ref().map(|at| at as &dyn Fn(f64) -> f64);
         let chosen = range::choose(histogram, method, transfer);
-        let int16_range = match may_use_int16 {
-            true => range::choose_int16(histogram, transfer),
-            false => chosen.int16_range,
-        };
+        let int16_range = range::choose_int16(histogram, transfer);
         (*value_id, ChosenRange { int16_range, ..chosen })
     };
     histograms.iter().map(choose).collect()
