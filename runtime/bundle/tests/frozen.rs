@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hardtack_bundle::{Bundle, MAX_SECTIONS, verify_stream};
 
 /// The newest frozen bundle, which the current writer reproduces from the current sample.
-const NEWEST: &str = "sample-2.tack";
+const NEWEST: &str = "sample-3.tack";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/v1")

@@ -246,6 +246,9 @@ pub(crate) struct Control {
     deadline: Option<(Instant, Duration)>,
     #[cfg(feature = "float")]
     memory: Option<Memory>,
+    /// The maximum number of operations of one evaluation of ONNX operators; `None` for no limit.
+    #[cfg(feature = "float")]
+    operations: Option<u64>,
 }
 
 /// The number of bytes that an inference may still use.
@@ -266,7 +269,15 @@ impl Control {
             deadline,
             #[cfg(feature = "float")]
             memory: None,
+            #[cfg(feature = "float")]
+            operations: Some(limits.operations),
         }
+    }
+
+    /// Returns the maximum number of operations of one evaluation of ONNX operators.
+    #[cfg(feature = "float")]
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.unwrap_or(u64::MAX)
     }
 
     /// Adds a limit, in bytes, on the memory of an inference: the `planned` bytes, and values whose

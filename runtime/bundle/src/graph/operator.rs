@@ -200,4 +200,8 @@ operators! {
 
     /// Ensemble of decision trees. Inputs: see [`TreeEnsemble`]; x has shape `[n, features]`.
     100 / 1 TreeEnsemble(TreeEnsemble),
+
+    /// ONNX operators that have no number here, as an encoded model of the crate
+    /// `hardtack-operators`, which evaluates them. The inputs and outputs are those of the model.
+    110 / 1 Evaluate(Vec<u8>),
 }

@@ -255,6 +255,7 @@ fn rest() -> Vec<Operator> {
     };
     let mut operators = vec![
         Operator::Constant(1),
+        Operator::Evaluate(vec![1, 2, 3]),
         Operator::Program(1),
         Operator::Select,
         Operator::Fft(Fft { axis: 1, inverse: true }),

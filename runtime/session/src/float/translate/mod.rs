@@ -72,6 +72,7 @@ pub(super) fn load(cx: &Context<'_>) -> Result<Box<dyn TypedOp>, Problem> {
         Operator::DynamicMatMul(a) => own::dynamic_mat_mul(cx, a),
         Operator::Lrn(a) => own::lrn(cx, a),
         Operator::TreeEnsemble(a) => own::tree_ensemble(cx, a),
+        Operator::Evaluate(model) => own::evaluate(cx, model),
         other => Err(format!("this release cannot run {}", other.name()).into()),
     }
 }

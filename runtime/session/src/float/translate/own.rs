@@ -99,6 +99,14 @@ pub(super) fn tree_ensemble(
     }))
 }
 
+pub(super) fn evaluate(cx: &Context<'_>, model: &[u8]) -> Result<Box<dyn TypedOp>, Problem> {
+    let mut outputs = tvec!();
+    for fact in &cx.node.outputs {
+        outputs.push(dtype_to_tract(fact.dtype).fact(cx.shape(&fact.shape)?));
+    }
+    Ok(Box::new(custom_ops::Evaluate::new(model, outputs)?))
+}
+
 #[cfg(feature = "export")]
 pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Operator>, Problem> {
     Ok(if let Some(op) = op.downcast_ref::<custom_ops::EngineProgram>() {
@@ -129,6 +137,8 @@ pub(super) fn save(op: &dyn TypedOp, scope: &mut Scope<'_>) -> Result<Option<Ope
             transform: op.transform,
             binary: op.binary,
         }))
+    } else if let Some(op) = op.downcast_ref::<custom_ops::Evaluate>() {
+        Some(Operator::Evaluate(op.bytes().to_vec()))
     } else if let Some(op) = op.downcast_ref::<quant::DequantizeLinearF32>() {
         save_dequantize(op, scope)
     } else if let Some(op) = op.downcast_ref::<ElementWiseOp>().filter(|op| op.1.is_none()) {
