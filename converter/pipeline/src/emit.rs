@@ -322,6 +322,9 @@ pub(crate) fn affordable(
     samples: &dyn samples::SampleSource,
     model_bytes: u64,
 ) -> Result<usize, Error> {
+    if samples.count() == 0 {
+        return Ok(0);
+    }
     let first = samples.sample(0)?;
     let bytes: usize = first.iter().map(|t| t.len() * t.dtype().size().unwrap_or(1)).sum();
     let budget = (model_bytes / GOLDEN_PART) as usize;

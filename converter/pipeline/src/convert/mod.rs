@@ -3,6 +3,7 @@
 mod finish;
 mod prepare;
 mod quantize;
+mod second_opinion;
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use hardtack_bundle::graph::{Graph, Node, Operator};
 use crate::error::Error;
 use crate::float_run;
 use crate::graph::io::Signature;
-use crate::import::{self, ImportOptions, SourceFile};
+use crate::import::{self, Evaluated, ImportOptions, SourceFile};
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::{ConvertOptions, MatrixStorage};
 use crate::parity::{self, Difference};
@@ -70,8 +71,10 @@ pub fn convert(
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let mut conversion = Conversion::new(source, options, progress)?;
-    let original = conversion.import()?;
-    let mut samples = conversion.samples(&original)?;
+    let imported = conversion.import()?;
+    let (mut samples, trial) = conversion.samples(&imported)?;
+    conversion.check_samples(&samples)?;
+    let original = conversion.second_opinion(imported, &samples, trial)?;
     let folded = conversion.fold(original, &samples)?;
     let pruned = conversion.prune(folded, &samples)?;
     let quantized = conversion.quantize(pruned, &mut samples)?;
@@ -159,32 +162,38 @@ impl<'a> Conversion<'a> {
 
     fn import(&mut self) -> Result<OffloadedModel, Error> {
         let began = self.begin("import");
-        let settings = ImportOptions { set: self.options.set.clone() };
+        let (model, source) = self.read_model(Evaluated::default())?;
+        let signature = Signature::of(model.graph(), self.options.preprocess.as_ref());
+        // Checked again when the bundle is written, with the final types.
+        signature.states(&self.options.states)?;
+        self.signature = Some(signature);
+        if self.options.labels.is_empty() {
+            self.options.labels = source.labels.clone();
+        }
+        if let Some(evaluation) = &source.evaluated {
+            self.warnings.push(format!(
+                "the reference implementation of ONNX runs the whole model, which is slow: {}",
+                evaluation.reason
+            ));
+        }
+        self.source = Some(source);
+        self.end("import", began, &model, None);
+        Ok(model)
+    }
+
+    /// Imports the file with a choice of evaluated nodes.
+    fn read_model(&self, evaluated: Evaluated) -> Result<(OffloadedModel, SourceFile), Error> {
+        let settings = ImportOptions { set: self.options.set.clone(), evaluated };
         let imported = if self.options.guarded {
             guard::import_guarded(self.path, &settings, &self.options.import_limits)?
         } else {
             import::import(self.path, &settings)?
         };
-        let signature = Signature::of(&imported.model.graph, self.options.preprocess.as_ref());
-        // Checked again when the bundle is written, with the final types.
-        signature.states(&self.options.states)?;
-        self.signature = Some(signature);
-        if self.options.labels.is_empty() {
-            self.options.labels = imported.source.labels.clone();
-        }
-        self.source = Some(imported.source);
-        let model = OffloadedModel::new(imported.model)?;
-        self.end("import", began, &model, None);
-        Ok(model)
+        Ok((OffloadedModel::new(imported.model)?, imported.source))
     }
 
-    /// Reads or generates the samples, and computes the imported model's outputs on them.
-    fn samples(&mut self, original: &OffloadedModel) -> Result<Samples, Error> {
-        self.progress.stage("samples");
-        let samples = match &self.options.calibration {
-            Some(path) => self.read(path, self.options.samples, original.graph())?,
-            None => Samples::random(original.graph())?,
-        };
+    /// Checks that the samples suffice for what the options ask for.
+    fn check_samples(&mut self, samples: &Samples) -> Result<(), Error> {
         if self.options.int8 {
             samples.check_calibration()?;
             let count = samples.inputs.count();
@@ -195,8 +204,7 @@ impl<'a> Conversion<'a> {
                 ));
             }
         }
-        self.expected = float_run::outputs(original, &compared_samples(&samples))?;
-        Ok(samples)
+        Ok(())
     }
 
     /// Reads data for the model's inputs and pre-processes it.

@@ -7,13 +7,16 @@ use log::LevelFilter;
 
 use super::panics::on_thread;
 use super::transfer;
-use crate::import::{ImportError, ImportOptions, import};
+use crate::import::{Evaluated, ImportError, ImportOptions, import};
 use crate::process::cause::Cause;
 use crate::process::worker::{PLACE, limit, watch_parent};
 use crate::process::{Limits, activity};
 
 /// The exit code if the result cannot be written.
 pub(super) const NOT_WRITTEN: i32 = 3;
+/// The argument that stands for all nodes, and the separator of the names of some.
+pub(super) const ALL: &str = "\u{1}all";
+pub(super) const SEPARATOR: &str = "\u{1}";
 
 /// Runs the import that the arguments describe and returns the exit code, or `None` if the
 /// arguments are not valid.
@@ -46,7 +49,17 @@ impl Request {
             seconds: texts.next()??.parse().ok()?,
         };
         let parent = texts.next()??.parse().ok()?;
-        let mut options = ImportOptions::default();
+        let evaluated = texts.next()??;
+        let mut options = ImportOptions {
+            evaluated: match evaluated.as_str() {
+                ALL => Evaluated::All,
+                names => {
+                    let names = names.split(SEPARATOR).filter(|name| !name.is_empty());
+                    Evaluated::Nodes(names.map(String::from).collect())
+                }
+            },
+            ..ImportOptions::default()
+        };
         while let Some(name) = texts.next() {
             options.set.push((name?, texts.next()??));
         }

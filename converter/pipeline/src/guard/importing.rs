@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::child::{ALL, SEPARATOR};
 use super::panics::on_thread;
 use super::{IMPORT, INSTALLED, child, transfer};
-use crate::import::{ImportError, ImportOptions, Imported, import};
+use crate::import::{Evaluated, ImportError, ImportOptions, Imported, import};
 use crate::process::cause::{Cause, Stopped};
 use crate::process::worker::{PLACE, temporary_folder};
 use crate::process::{Limits, activity};
@@ -61,6 +62,10 @@ fn in_process(
     command.arg(IMPORT).arg(&result).arg(path);
     let numbers = [limits.memory_bytes, limits.seconds, std::process::id().into()];
     command.args(numbers.map(|number| number.to_string()));
+    command.arg(match &options.evaluated {
+        Evaluated::All => ALL.into(),
+        Evaluated::Nodes(nodes) => nodes.join(SEPARATOR),
+    });
     for (name, value) in &options.set {
         command.arg(name).arg(value);
     }

@@ -186,6 +186,7 @@ mod tests {
             nodes: 1,
             parameters: 2,
             rewritten: vec!["a".into()],
+            evaluated: None,
             labels: vec![],
         };
         Imported { model: Model { graph, constants, programs: vec![] }, source }

@@ -25,6 +25,9 @@ pub(super) struct ModelFile {
     pub digest: [u8; 32],
     /// The number of those bytes.
     pub bytes: u64,
+    /// The first outputs of the nodes that compute 4-bit integers, which tract would compute with
+    /// 8 bits.
+    pub four_bits: HashSet<String>,
 }
 
 /// Reads a model and checks its tensors.
@@ -45,24 +48,21 @@ pub(super) fn read(path: &Path) -> Result<ModelFile, ImportError> {
     }
     let mut digest = Sha256::new();
     digest.update(&bytes);
-    let mut external = External {
-        folder: path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-        digest,
-        bytes: 0,
-    };
+    let mut external = External { digest, ..External::beside(path) };
     let length = bytes.len() as u64;
     drop(bytes);
     affordable(path, &mut model, length, &external)?;
+    let mut four_bits = HashSet::new();
     if let Some(graph) = &mut model.graph {
-        refuse_four_bits(&graph.node, &graph.initializer, None)?;
+        find_four_bits(&graph.node, &graph.initializer, None, &mut four_bits);
         each_tensor(graph, &mut |tensor| complete(tensor, &mut external))?;
     }
     for function in &mut model.functions {
-        refuse_four_bits(&function.node, &[], None)?;
+        find_four_bits(&function.node, &[], None, &mut four_bits);
         each_node_tensor(&mut function.node, &mut |tensor| complete(tensor, &mut external))?;
     }
     let bytes = length + external.bytes;
-    Ok(ModelFile { model, digest: external.digest.finalize().into(), bytes })
+    Ok(ModelFile { model, digest: external.digest.finalize().into(), bytes, four_bits })
 }
 
 /// Checks that a model's tensors fit in the memory limit, before external tensors are read. During
@@ -76,7 +76,8 @@ fn affordable(
     let mut external_bytes = 0u64;
     let mut measure = |tensor: &mut TensorProto| {
         if is_external(tensor) {
-            external_bytes = external_bytes.saturating_add(external.place(tensor)?.length);
+            let place = external.place(&tensor.name, &entries(tensor))?;
+            external_bytes = external_bytes.saturating_add(place.length);
         }
         Ok(())
     };
@@ -94,18 +95,53 @@ fn affordable(
     Ok(())
 }
 
+/// Returns the keys and values that describe where the data of a tensor are.
+fn entries(tensor: &TensorProto) -> Vec<(&str, &str)> {
+    let entries = tensor.external_data.iter();
+    entries.map(|entry| (entry.key.as_str(), entry.value.as_str())).collect()
+}
+
 fn is_external(proto: &TensorProto) -> bool {
     proto.data_location == Some(DataLocation::External as i32)
 }
 
-/// Rejects nodes that quantize to 4 bits, which would be read as 8 bits. Constants of 4 bits are
-/// allowed, and are tracked because they may be zero points. `outer` has the names of the enclosing
-/// graph.
-fn refuse_four_bits(
+/// Rejects what tract would read with another type: nodes that compute 4-bit integers, and tensors
+/// of types that it lacks.
+pub(super) fn check_types(
+    model: &mut ModelProto,
+    four_bits: &HashSet<String>,
+) -> Result<(), ImportError> {
+    fn first<'n>(nodes: &'n [NodeProto], found: &HashSet<String>) -> Option<&'n NodeProto> {
+        nodes.iter().find_map(|node| {
+            let has = node.output.first().is_some_and(|output| found.contains(output));
+            let graphs = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
+            let inner = || graphs.into_iter().find_map(|graph| first(&graph.node, found));
+            if has { Some(node) } else { inner() }
+        })
+    }
+    let functions = model.functions.iter().map(|function| &function.node);
+    let mut graphs = model.graph.iter().map(|graph| &graph.node).chain(functions);
+    if let Some(node) = graphs.find_map(|nodes| first(nodes, four_bits)) {
+        return Err(node.wrong("4-bit integers are supported only for weights; quantize to 8 bits"));
+    }
+    let mut check = |proto: &mut TensorProto| {
+        tensor::check(proto)
+            .map_err(|problem| ImportError::Malformed(format!("tensor {:?} {problem}", proto.name)))
+    };
+    match &mut model.graph {
+        Some(graph) => each_tensor(graph, &mut check),
+        None => Ok(()),
+    }
+}
+
+/// Finds the nodes that compute 4-bit integers. Constants of 4 bits are tracked because they may be
+/// zero points. `outer` has the names of the enclosing graph.
+fn find_four_bits(
     nodes: &[NodeProto],
     initializers: &[TensorProto],
     outer: Option<&Narrow<'_>>,
-) -> Result<(), ImportError> {
+    found: &mut HashSet<String>,
+) {
     let narrow = |kind: i32| [DataType::Int4 as i32, DataType::Uint4 as i32].contains(&kind);
     let stated = |node: &NodeProto, name| {
         node.int(name).and_then(|kind| kind.try_into().ok()).is_some_and(narrow)
@@ -117,9 +153,7 @@ fn refuse_four_bits(
         let quantizes = node.op_type == "QuantizeLinear";
         let by_zero_point = node.given(2).is_some_and(|name| all.has(name));
         if quantizes && (stated(node, "output_dtype") || by_zero_point) {
-            return Err(
-                node.wrong("4-bit integers are supported only for weights; quantize to 8 bits")
-            );
+            found.extend(node.output.first().cloned());
         }
         let held = node.attribute.iter().flat_map(|attribute| &attribute.t);
         let made = held.clone().any(|tensor| narrow(tensor.data_type)) || stated(node, "to");
@@ -129,11 +163,10 @@ fn refuse_four_bits(
         }
         for attribute in &node.attribute {
             for graph in attribute.g.iter().chain(&attribute.graphs) {
-                refuse_four_bits(&graph.node, &graph.initializer, Some(&all))?;
+                find_four_bits(&graph.node, &graph.initializer, Some(&all), found);
             }
         }
     }
-    Ok(())
 }
 
 /// The names of 4-bit values in a graph and its enclosing graphs.
@@ -150,7 +183,7 @@ impl Narrow<'_> {
 
 fn complete(proto: &mut TensorProto, external: &mut External<'_>) -> Result<(), ImportError> {
     if is_external(proto) {
-        proto.raw_data = external.read(proto)?;
+        proto.raw_data = external.read(&proto.name, &entries(proto))?;
         proto.data_location = None;
         proto.external_data.clear();
     }
@@ -176,7 +209,7 @@ fn each_node_tensor(nodes: &mut [NodeProto], visit: &mut Visit<'_>) -> Result<()
 }
 
 /// The external data files of a model.
-struct External<'a> {
+pub(super) struct External<'a> {
     folder: &'a Path,
     digest: Sha256,
     bytes: u64,
@@ -189,15 +222,20 @@ struct Place {
     length: u64,
 }
 
-impl External<'_> {
+impl<'a> External<'a> {
+    /// The files in the folder of a model.
+    pub(super) fn beside(path: &'a Path) -> External<'a> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        External { folder: folder.unwrap_or(Path::new(".")), digest: Sha256::new(), bytes: 0 }
+    }
+
     /// Returns the location of an external tensor, which must be within a regular file.
-    fn place(&self, proto: &TensorProto) -> Result<Place, ImportError> {
+    fn place(&self, tensor: &str, entries: &[(&str, &str)]) -> Result<Place, ImportError> {
         let value = |key: &str| {
-            let entry = proto.external_data.iter().find(|entry| entry.key == key);
-            entry.map(|entry| entry.value.as_str())
+            let entry = entries.iter().find(|(name, _)| *name == key);
+            entry.map(|(_, value)| *value)
         };
-        let wrong =
-            |problem: String| ImportError::ExternalData { tensor: proto.name.clone(), problem };
+        let wrong = |problem: String| ImportError::ExternalData { tensor: tensor.into(), problem };
         let location = value("location").ok_or_else(|| wrong("it names no file".into()))?;
         let number = |key: &str| match value(key) {
             None => Ok(None),
@@ -224,8 +262,13 @@ impl External<'_> {
         Ok(Place { path, offset, length: wanted })
     }
 
-    fn read(&mut self, proto: &TensorProto) -> Result<Vec<u8>, ImportError> {
-        let Place { path, offset, length } = self.place(proto)?;
+    /// Reads the data of an external tensor.
+    pub(super) fn read(
+        &mut self,
+        tensor: &str,
+        entries: &[(&str, &str)],
+    ) -> Result<Vec<u8>, ImportError> {
+        let Place { path, offset, length } = self.place(tensor, entries)?;
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = std::fs::File::open(&path)?;
             file.seek(SeekFrom::Start(offset))?;
@@ -234,7 +277,7 @@ impl External<'_> {
             Ok(bytes)
         };
         let bytes = read().map_err(|error| ImportError::ExternalData {
-            tensor: proto.name.clone(),
+            tensor: tensor.into(),
             problem: format!("{} cannot be read: {error}", path.display()),
         })?;
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
@@ -383,7 +426,8 @@ mod tests {
             let graph = GraphProto { node, initializer, ..GraphProto::default() };
             let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
             std::fs::write(&path, model.encode_to_vec()).unwrap();
-            super::read(&path)
+            let mut file = super::read(&path)?;
+            check_types(&mut file.model, &file.four_bits)
         };
         for (nodes, initializers) in [
             (vec![quantize()], vec![four_bits("z")]),
@@ -395,7 +439,7 @@ mod tests {
             ),
             (vec![stated], vec![]),
         ] {
-            let message = read(nodes, initializers).err().expect("rejected").to_string();
+            let message = read(nodes, initializers).expect_err("rejected").to_string();
             assert!(message.contains("4-bit integers are supported only"), "{message}");
         }
         // A 4-bit weight, and an 8-bit value with another zero point.

@@ -1,13 +1,14 @@
 //! Translates protobuf to the bundle's graph through tract: infers shapes and types, then maps each
 //! operation to the operator table.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hardtack::internal::Model;
 use tract_core::ops::cast::cast;
 use tract_hir::internal::*;
 use tract_onnx::model::ParseResult;
-use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::error::{ImportError, UnsupportedOperator};
 use super::operators;
@@ -16,16 +17,37 @@ use crate::process::activity::STAGE;
 
 /// Translates a rewritten model. The protobuf's tensors are freed before the result's are created.
 pub(super) fn translate(mut proto: ModelProto) -> Result<Model, ImportError> {
+    let outputs = proto.graph.iter().flat_map(|graph| &graph.output);
+    let output_names = outputs.map(|output| output.name.clone()).collect();
+    proto.graph.iter_mut().for_each(copy_passed_values);
     // The shapes of inner values in files are often wrong. Use them only if inference fails.
     let typed = match typed(&proto, true) {
         Ok(typed) => typed,
         Err(error) => typed_or(&mut proto, error)?,
     };
-    let outputs = proto.graph.into_iter().flat_map(|graph| graph.output);
-    let output_names = outputs.map(|output| output.name).collect();
+    drop(proto);
     let mut model = hardtack::float::save(&typed).map_err(save_error)?;
     model.graph.output_names = output_names;
     Ok(model)
+}
+
+/// Adds an operation for each output that is an input or a constant: tract would forget its type.
+fn copy_passed_values(graph: &mut GraphProto) {
+    let inputs = graph.input.iter().map(|input| &input.name);
+    let sources: HashSet<String> =
+        inputs.chain(graph.initializer.iter().map(|constant| &constant.name)).cloned().collect();
+    for (index, output) in graph.output.iter_mut().enumerate() {
+        if sources.contains(&output.name) {
+            let name = format!("{}.output_{index}", output.name);
+            graph.node.push(NodeProto {
+                name: name.clone(),
+                op_type: "Identity".into(),
+                input: vec![std::mem::replace(&mut output.name, name.clone())],
+                output: vec![name],
+                ..NodeProto::default()
+            });
+        }
+    }
 }
 
 /// Returns the value of a graph's only output if it is a boolean that does not depend on inputs.

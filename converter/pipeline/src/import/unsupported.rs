@@ -5,7 +5,7 @@ use tract_onnx::pb::GraphProto;
 
 use super::error::UnsupportedOperator;
 use super::node::Node;
-use super::operators::{CUSTOM_DOMAIN, DYNAMIC_MAT_MUL, TREE_ENSEMBLE};
+use super::operators::{CUSTOM_DOMAIN, DYNAMIC_MAT_MUL, EVALUATE, TREE_ENSEMBLE};
 use super::rewrite::scores;
 
 /// The operators of `com.microsoft` that tract reads with the semantics of that domain.
@@ -24,7 +24,7 @@ const MICROSOFT: &[&str] = &[
 fn is_read(onnx: &Onnx, name: &str) -> bool {
     // tract registers these without a domain, but they belong to other domains.
     onnx.op_register.0.contains_key(name)
-        && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE | DYNAMIC_MAT_MUL)
+        && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE | DYNAMIC_MAT_MUL | EVALUATE)
 }
 
 /// Returns the sorted names of the operators of the default domain that can be read.
@@ -51,7 +51,10 @@ fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) 
             "" | "ai.onnx" => is_read(onnx, name),
             scores::DOMAIN => name == "ArrayFeatureExtractor",
             "com.microsoft" => MICROSOFT.contains(&name),
-            domain => domain == CUSTOM_DOMAIN && matches!(name, TREE_ENSEMBLE | DYNAMIC_MAT_MUL),
+            domain => {
+                domain == CUSTOM_DOMAIN
+                    && matches!(name, TREE_ENSEMBLE | DYNAMIC_MAT_MUL | EVALUATE)
+            }
         };
         if !known {
             let operator = node.operator();

@@ -297,6 +297,7 @@ mod tests {
         ("Unpack", "constants that fit in 4 bits"),
         ("DequantizeBlocks", "DequantizeLinear with block_size"),
         ("TreeEnsemble", "TreeEnsembleClassifier, TreeEnsembleRegressor"),
+        ("Evaluate", "all others; see below"),
     ];
 
     /// The reasons that apply to every operator with an INT8 form.
@@ -371,9 +372,15 @@ mod tests {
         );
         text += "## ONNX operators that are read\n\n";
         text += &wrapped(
-            "A model with another operator is rejected before the conversion, unless the import \
-             rewrites it. Some of these are rejected for attributes or shapes that the bundle \
-             format cannot represent; the error names the node.",
+            "The import reads the operators below with native implementations, unless their \
+             attributes, types or shapes prevent it. The reference implementation of ONNX in \
+             `runtime/operators` evaluates all other operators of the domains `ai.onnx`, \
+             `ai.onnx.ml` and most of `com.microsoft`, as nodes named `Evaluate`: among them Loop, \
+             NonMaxSuppression, NonZero, Unique, RoiAlign, DeformConv, Attention, sequences, and \
+             values of float8, bfloat16 and 4-bit types. That is plain scalar code, so `convert` \
+             warns if it runs a whole model. Rejected are random and training operators, \
+             ImageDecoder, regular expressions, operators of other domains, and inputs and outputs \
+             that are strings, sequences or maps.",
         );
         text += &wrapped(
             "Of `ai.onnx.ml`, the import rewrites ArrayFeatureExtractor, Binarizer, \

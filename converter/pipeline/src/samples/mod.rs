@@ -29,6 +29,37 @@ const RANDOM: u64 = 3;
 /// Random samples take at most one part in `SAMPLES_PART` of the conversion's memory limit.
 const SAMPLES_PART: u64 = 8;
 
+/// How random samples are generated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// The size of a dynamic first dimension.
+    pub batch: usize,
+    /// The size of any other dynamic dimension.
+    pub other: usize,
+    /// The smallest integer.
+    pub low: f32,
+    /// The largest integer plus 1.
+    pub high: f32,
+}
+
+/// The rules for random samples, in the order in which they are tried: the first on which a model
+/// runs is taken.
+pub const RULES: [Rule; 7] = [
+    Rule { batch: BATCH, other: OTHER, low: 0.0, high: 2.0 },
+    Rule { batch: BATCH, other: OTHER, low: 1.0, high: 2.0 },
+    Rule { batch: BATCH, other: OTHER, low: 0.0, high: 1.0 },
+    Rule { batch: 4, other: 16, low: 0.0, high: 2.0 },
+    Rule { batch: BATCH, other: BATCH, low: 1.0, high: 2.0 },
+    Rule { batch: 6, other: 7, low: 2.0, high: 6.0 },
+    Rule { batch: 0, other: 0, low: 0.0, high: 1.0 },
+];
+
+/// Rules for samples with other sizes than [`RULES`] begin with: small ones, and multiples of 32.
+pub(crate) const OTHER_SIZES: [Rule; 2] = [
+    Rule { batch: 3, other: 5, low: 0.0, high: 2.0 },
+    Rule { batch: 2, other: 64, low: 0.0, high: 2.0 },
+];
+
 /// A sequence of model inputs that can be read repeatedly and in any order.
 ///
 /// # Examples
@@ -184,7 +215,19 @@ impl Samples {
     /// samples take too much of the conversion's memory limit. Also fails if the
     /// model exceeds a compute or memory limit.
     pub fn generated(graph: &Graph, count: u64) -> Result<Samples, Error> {
-        let shapes = shapes(graph, count, memory_bytes() / SAMPLES_PART)?;
+        Samples::generated_by(graph, count, RULES[0])
+    }
+
+    /// Generates random samples by a rule.
+    ///
+    /// # Errors
+    /// See [`Samples::generated`].
+    pub fn random_by(graph: &Graph, rule: Rule) -> Result<Samples, Error> {
+        Samples::generated_by(graph, RANDOM, rule)
+    }
+
+    fn generated_by(graph: &Graph, count: u64, rule: Rule) -> Result<Samples, Error> {
+        let shapes = shapes(graph, count, rule, memory_bytes() / SAMPLES_PART)?;
         model_limits::check(graph, &shapes)?;
         let mut inputs: Vec<Vec<Tensor>> = Vec::new();
         let mut generators = Vec::new();
@@ -193,7 +236,7 @@ impl Samples {
             for (index, (node, shape)) in graph.inputs.iter().zip(&shapes).enumerate() {
                 let node = &graph.nodes[*node as usize];
                 let dtype = node.outputs[0].dtype;
-                let generator = generator(dtype, sample << 32 | index as u64);
+                let generator = generator(dtype, sample << 32 | index as u64, rule);
                 let tensor = hardtack::golden::generate(dtype, shape, &generator);
                 tensors.push(tensor.ok_or_else(|| too_large(node, shape))?);
                 rules.push(generator);
@@ -241,13 +284,17 @@ impl Samples {
 ///
 /// # Errors
 /// Returns [`Error::Input`] if `count` samples of them take more than `limit` bytes.
-fn shapes(graph: &Graph, count: u64, limit: u64) -> Result<Vec<Vec<usize>>, Error> {
+fn shapes(graph: &Graph, count: u64, rule: Rule, limit: u64) -> Result<Vec<Vec<usize>>, Error> {
     let mut left = limit;
     let mut shapes = Vec::new();
+    let values = values(graph, rule);
     for node in &graph.inputs {
         let node = &graph.nodes[*node as usize];
         let Fact { dtype, shape } = &node.outputs[0];
-        let shape = concrete(shape, graph.symbols.len());
+        let shape: Vec<usize> = shape
+            .iter()
+            .map(|dim| dim.evaluate(&values).and_then(|v| usize::try_from(v).ok()).unwrap_or(1))
+            .collect();
         let sizes = shape.iter().map(|size| *size as u64);
         let size = dtype.size().unwrap_or(8) as u64;
         let bytes = sizes.fold(size, u64::saturating_mul).saturating_mul(count);
@@ -255,6 +302,24 @@ fn shapes(graph: &Graph, count: u64, limit: u64) -> Result<Vec<Vec<usize>>, Erro
         shapes.push(shape);
     }
     Ok(shapes)
+}
+
+/// Returns the sizes of a graph's symbols. A symbol has the same size on all axes.
+fn values(graph: &Graph, rule: Rule) -> Vec<Option<i64>> {
+    let mut values = vec![None; graph.symbols.len()];
+    let facts = graph.inputs.iter().map(|node| &graph.nodes[*node as usize].outputs[0]);
+    let facts: Vec<&Fact> = facts.collect();
+    for (is_first, size) in [(true, rule.batch), (false, rule.other)] {
+        for (axis, dim) in facts.iter().flat_map(|fact| fact.shape.iter().enumerate()) {
+            if (axis == 0) == is_first
+                && let Some(value @ None) =
+                    dim.as_symbol().and_then(|symbol| values.get_mut(symbol as usize))
+            {
+                *value = Some(size as i64);
+            }
+        }
+    }
+    values.into_iter().map(|value| value.or(Some(rule.other as i64))).collect()
 }
 
 fn too_large(node: &Node, shape: &[usize]) -> Error {
@@ -285,12 +350,13 @@ pub fn concrete(shape: &[Dim], symbols: usize) -> Vec<usize> {
         .collect()
 }
 
-fn generator(dtype: DType, seed: u64) -> Generator {
+fn generator(dtype: DType, seed: u64, rule: Rule) -> Generator {
     match dtype {
         DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
             Generator { seed, low: -1.0, high: 1.0 }
         }
-        _ => Generator { seed, low: 0.0, high: 2.0 },
+        DType::Bool => Generator { seed, low: 0.0, high: 2.0 },
+        _ => Generator { seed, low: rule.low, high: rule.high },
     }
 }
 

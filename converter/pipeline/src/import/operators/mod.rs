@@ -1,7 +1,9 @@
 //! Operators that this crate reads instead of tract: those whose parameters must be preserved, and
 //! those that tract reads into forms that the operator table cannot represent.
 
+mod cast;
 mod dynamic;
+mod evaluate;
 mod flatten;
 mod log_softmax;
 mod quantization;
@@ -23,6 +25,9 @@ pub(crate) const TREE_ENSEMBLE: &str = "HardtackTreeEnsemble";
 /// The custom operator, with the inputs x, matrix, scale of the matrix and its zero point.
 pub(crate) const DYNAMIC_MAT_MUL: &str = "HardtackDynamicMatMul";
 
+/// The custom operator that evaluates an encoded model of `hardtack_operators`.
+pub(crate) const EVALUATE: &str = "HardtackEvaluate";
+
 /// The result of reading an operator.
 type Read = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
@@ -32,6 +37,7 @@ pub(super) fn onnx() -> Onnx {
     let register = &mut onnx.op_register;
     register.insert("QuantizeLinear", quantization::quantize);
     register.insert("DequantizeLinear", quantization::dequantize);
+    register.insert("Cast", cast::read);
     register.insert("Flatten", flatten::read);
     register.insert("LRN", lrn);
     register.insert("LogSoftmax", log_softmax::read);
@@ -41,6 +47,7 @@ pub(super) fn onnx() -> Onnx {
     register.insert("Resize", resize::read);
     register.insert("Squeeze", squeeze::read);
     register.insert(DYNAMIC_MAT_MUL, dynamic::read);
+    register.insert(EVALUATE, evaluate::read);
     register.insert(TREE_ENSEMBLE, trees::read);
     onnx
 }

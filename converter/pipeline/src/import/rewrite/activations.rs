@@ -195,7 +195,7 @@ mod tests {
         let mut model =
             model(graph(&[("x", &[&rows, "2"])], vec![tested], &[("axis", axis)], &["y"]));
         model.opset_import[0].version = opset;
-        super::super::rewrite(&mut model, &[]).unwrap();
+        super::super::rewrite_unbound(&mut model).unwrap();
         let model = translate(model).unwrap();
         let pairs = INPUTS.iter().flat_map(|x| [0.0, *x]).collect::<Vec<f32>>();
         let sample = [Tensor::new(&[INPUTS.len(), 2], pairs).unwrap()];
@@ -311,7 +311,7 @@ mod tests {
     fn the_last_node_keeps_the_name() {
         let celu = node("Celu", &["x"], &["y"], vec![]);
         let mut model = model(graph(&[("x", &["2"])], vec![celu], &[], &["y"]));
-        super::super::rewrite(&mut model, &[]).unwrap();
+        super::super::rewrite_unbound(&mut model).unwrap();
         let nodes = &model.graph.as_ref().unwrap().node;
         assert_eq!(nodes.last().unwrap().name, "y_node");
         assert!(nodes.iter().all(|node| node.name.starts_with("y_node")));

@@ -10,7 +10,7 @@
 //!
 //! Afterwards, all remaining dynamic dimensions have these names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hardtack::Tensor;
 use hardtack_bundle::DType;
@@ -31,7 +31,7 @@ pub(crate) fn bind(
     settings: &[(String, String)],
     context: &mut Context,
 ) -> Result<(), ImportError> {
-    drop_defaulted_inputs(graph);
+    drop_defaulted_inputs(graph, context);
     if !settings.is_empty() {
         graph.value_info.clear();
     }
@@ -65,6 +65,7 @@ struct OpenDimension {
 
 impl OpenDimensions {
     fn of(graph: &mut GraphProto) -> OpenDimensions {
+        let names = plain_names(graph);
         let mut open = Vec::new();
         for input in &mut graph.input {
             let name = input.name.clone();
@@ -78,7 +79,7 @@ impl OpenDimensions {
                     }
                     _ => None,
                 };
-                let symbol = symbol(&name, axis, dim);
+                let symbol = symbol(&name, axis, dim, &names);
                 open.push(OpenDimension { input: name.clone(), axis, label, symbol, bound: None });
             }
         }
@@ -175,11 +176,22 @@ impl OpenDimensions {
     }
 }
 
-/// Removes inputs that have an initializer: old files list constants as inputs.
-fn drop_defaulted_inputs(graph: &mut GraphProto) {
-    let valued: std::collections::HashSet<&str> =
+/// Removes inputs that have an initializer: old files list constants as inputs, and newer ones the
+/// inputs with a default value.
+fn drop_defaulted_inputs(graph: &mut GraphProto, context: &mut Context) {
+    let valued: HashSet<&str> =
         graph.initializer.iter().map(|initializer| initializer.name.as_str()).collect();
-    graph.input.retain(|input| !valued.contains(input.name.as_str()));
+    graph.input.retain(|input| {
+        let is_defaulted = valued.contains(input.name.as_str());
+        if is_defaulted && context.has_defaults {
+            context.note(format!(
+                "input {:?} has a default value, which the bundle always uses; remove its \
+                 initializer to make it an input",
+                input.name
+            ));
+        }
+        !is_defaulted
+    });
 }
 
 fn set(
@@ -344,11 +356,12 @@ fn shape_text(dims: &[Dimension]) -> String {
 }
 
 fn name_open_dimensions(graph: &mut GraphProto) {
+    let names = plain_names(graph);
     for input in &mut graph.input {
         let name = input.name.clone();
         let Some(dims) = dims_of(input) else { continue };
         for (axis, dim) in dims.iter_mut().enumerate() {
-            if let Some(symbol) = symbol(&name, axis, dim) {
+            if let Some(symbol) = symbol(&name, axis, dim, &names) {
                 dim.value = Some(Value::DimParam(symbol));
             }
         }
@@ -356,7 +369,10 @@ fn name_open_dimensions(graph: &mut GraphProto) {
 }
 
 /// Returns the name of a dynamic dimension of an input. `None` if it has a size or an expression.
-fn symbol(input: &str, axis: usize, dim: &Dimension) -> Option<String> {
+///
+/// `names` are the names of dimensions: `past + 1` is an expression if `past` is one of them, and
+/// `batch-size` is a name if neither of its parts is.
+fn symbol(input: &str, axis: usize, dim: &Dimension, names: &HashSet<String>) -> Option<String> {
     if is_nameless(dim) {
         return Some(if axis == 0 {
             BATCH.into()
@@ -365,11 +381,29 @@ fn symbol(input: &str, axis: usize, dim: &Dimension) -> Option<String> {
         });
     }
     match &dim.value {
-        Some(Value::DimParam(param)) if !param.contains(['+', '-', '*', '/', '(', ')']) => {
-            Some(identifier(param))
-        }
+        Some(Value::DimParam(param)) if !is_expression(param, names) => Some(identifier(param)),
         _ => None,
     }
+}
+
+const OPERATORS: [char; 6] = ['+', '-', '*', '/', '(', ')'];
+
+/// Returns whether the name of a dimension is an expression of other names.
+fn is_expression(param: &str, names: &HashSet<String>) -> bool {
+    let is_number = |part: &str| part.parse::<i64>().is_ok();
+    let parts = || param.split(OPERATORS).map(str::trim).filter(|part| !part.is_empty());
+    param.contains(OPERATORS)
+        && (parts().any(|part| names.contains(part)) || parts().all(is_number))
+}
+
+/// Returns the names of dimensions that are no expressions.
+fn plain_names(graph: &mut GraphProto) -> HashSet<String> {
+    let dims = graph.input.iter_mut().filter_map(dims_of).flatten();
+    dims.filter_map(|dim| match &dim.value {
+        Some(Value::DimParam(param)) if !param.contains(OPERATORS) => Some(param.clone()),
+        _ => None,
+    })
+    .collect()
 }
 
 /// Replaces all characters of a name that could be misread in a dimension expression.

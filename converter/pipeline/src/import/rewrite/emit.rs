@@ -14,6 +14,9 @@ use crate::import::{ImportError, tensor};
 pub(crate) struct Context {
     /// The version of the standard operator set.
     pub opset: i64,
+    /// Whether inputs may have initializers as default values. Older files list all initializers as
+    /// inputs.
+    pub has_defaults: bool,
     /// The rewrites that were made, one sentence each.
     pub report: Vec<String>,
     /// The names of the model's classes; may be empty.
@@ -23,6 +26,9 @@ pub(crate) struct Context {
     /// For each base name, the last number appended to make it unique.
     numbers: HashMap<String, usize>,
 }
+
+/// The first version of the format in which an initializer need not be an input.
+const FIRST_WITH_DEFAULTS: i64 = 4;
 
 impl Context {
     /// Creates the context of a model.
@@ -35,6 +41,7 @@ impl Context {
         }
         Context {
             opset: opset.map_or(1, |import| import.version),
+            has_defaults: model.ir_version >= FIRST_WITH_DEFAULTS,
             report: vec![],
             labels: vec![],
             names,

@@ -44,8 +44,9 @@ const REWRITES: &[&NodeRewrite] = &[
     &recurrent::rewrite,
 ];
 
-/// Applies all rewrites to a model. `settings` are the names and values of `--set`.
-pub(super) fn rewrite(
+/// Names the operator set if the model does not, and binds the inputs. `settings` are the names and
+/// values of `--set`.
+pub(super) fn begin(
     model: &mut ModelProto,
     settings: &[(String, String)],
 ) -> Result<Context, ImportError> {
@@ -55,20 +56,35 @@ pub(super) fn rewrite(
             .push(OperatorSetIdProto { domain: String::new(), version: DEFAULT_OPSET });
     }
     let mut context = Context::of(model);
-    functions::inline_functions(model, &mut context)?;
     if let Some(graph) = &mut model.graph {
         bind::bind(graph, settings, &mut context)?;
+    }
+    Ok(context)
+}
+
+/// Applies all rewrites to a model.
+pub(super) fn rewrite(model: &mut ModelProto, context: &mut Context) -> Result<(), ImportError> {
+    functions::inline_functions(model, context)?;
+    if let Some(graph) = &mut model.graph {
         tidy::tidy(graph)?;
-        dequantized::parameters(graph, &mut context);
-        dynamic::rewrite(graph, &mut context);
+        dequantized::parameters(graph, context);
+        dynamic::rewrite(graph, context);
         for rewrite in REWRITES {
-            rewrite_nodes(graph, &mut context, *rewrite)?;
+            rewrite_nodes(graph, context, *rewrite)?;
         }
         tidy::tidy(graph)?;
     }
-    branch::inline_branches(model, &mut context)?;
+    branch::inline_branches(model, context)?;
     if let Some(graph) = &mut model.graph {
         tidy::tidy(graph)?;
     }
+    Ok(())
+}
+
+/// Binds nothing, and applies all rewrites.
+#[cfg(test)]
+pub(super) fn rewrite_unbound(model: &mut ModelProto) -> Result<Context, ImportError> {
+    let mut context = begin(model, &[])?;
+    rewrite(model, &mut context)?;
     Ok(context)
 }
