@@ -141,7 +141,7 @@ const REFUSED: [(&str, &str); 18] = [
 /// ONNX Runtime and QuantizeLinear saturate.
 const WRAPS: &str = "its expected integers wrap around";
 
-/// Later releases of the ONNX package corrected the definition and the test.
+/// Later releases of the ONNX package corrected the specification and the test.
 const CORRECTED: &str = "later releases of ONNX corrected this test";
 
 #[test]

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use crate::element_type::ElementType;
@@ -112,38 +111,7 @@ enum StoredAttribute {
 struct StoredTensor {
     element: i32,
     shape: Vec<u64>,
-    data: StoredData,
-}
-
-#[derive(Serialize, Deserialize)]
-enum StoredData {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    F16(Vec<f16>),
-    BF16(Vec<bf16>),
-    I8(Vec<i8>),
-    I16(Vec<i16>),
-    I32(Vec<i32>),
-    I64(Vec<i64>),
-    U8(Vec<u8>),
-    U16(Vec<u16>),
-    U32(Vec<u32>),
-    U64(Vec<u64>),
-    Bool(Vec<bool>),
-    Text(Vec<String>),
-    Complex64(Vec<[f32; 2]>),
-    Complex128(Vec<[f64; 2]>),
-}
-
-/// Converts between two enumerations with the same variants.
-macro_rules! convert_data {
-    ($from:expr, $source:ident => $target:ident, $convert:expr) => {
-        convert_data!(@ $from, $source, $target, $convert, F32 F64 F16 BF16 I8 I16 I32 I64 U8 U16 U32
-            U64 Bool Text Complex64 Complex128)
-    };
-    (@ $from:expr, $source:ident, $target:ident, $convert:expr, $($variant:ident)*) => {
-        match $from { $( $source::$variant(values) => $target::$variant($convert(values)), )* }
-    };
+    data: Data,
 }
 
 impl Model {
@@ -377,15 +345,14 @@ fn store_tensor(tensor: &Tensor) -> StoredTensor {
     StoredTensor {
         element: tensor.element().number(),
         shape: tensor.shape().iter().map(|size| *size as u64).collect(),
-        data: convert_data!(tensor.data(), Data => StoredData, Vec::clone),
+        data: tensor.data().clone(),
     }
 }
 
 fn load_tensor(stored: StoredTensor) -> Result<Tensor, StoredError> {
     let element = ElementType::from_number(stored.element.into()).ok_or(StoredError::Tensor)?;
     let shape = stored.shape.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>();
-    let data = convert_data!(stored.data, StoredData => Data, std::convert::identity);
-    Tensor::with_type(element, shape.map_err(|_| StoredError::Tensor)?, data)
+    Tensor::with_type(element, shape.map_err(|_| StoredError::Tensor)?, stored.data)
         .map_err(|_| StoredError::Tensor)
 }
 

@@ -1,6 +1,7 @@
 //! Tensors: an element type, a shape, and the elements in row-major order.
 
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
 use crate::element_type::ElementType;
 use crate::error::Problem;
@@ -18,8 +19,9 @@ pub struct Tensor {
 /// The elements of a tensor, in row-major order.
 ///
 /// Integers of 2 and 4 bits are stored as `I8` and `U8`, one per byte. Floats of 8 and 4 bits are
-/// stored as `U8`: the bits of their encoding.
-#[derive(Clone, Debug, PartialEq)]
+/// stored as `U8`: the bits of their encoding. A bundle stores the variants by their order, which
+/// never changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of the types")]
 pub enum Data {
     F32(Vec<f32>),
@@ -63,7 +65,6 @@ macro_rules! with_data {
         }
     };
 }
-#[allow(unused_imports, reason = "operators use it")]
 pub(crate) use with_data;
 
 /// A Rust type that stores the elements of a tensor.

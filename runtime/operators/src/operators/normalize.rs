@@ -402,7 +402,7 @@ fn lp_normalization(call: &Call<'_>) -> Result<Vec<Value>, Problem> {
 
 /// Subtracts the mean over some axes and divides by the standard deviation.
 fn mean_variance_normalization(call: &Call<'_>) -> Result<Vec<Value>, Problem> {
-    /// What the definition adds to the standard deviation.
+    /// What the specification adds to the standard deviation.
     const EPSILON: f64 = 1e-9;
     let x = float(call, 0)?;
     let axes = match call.ints("axes")? {

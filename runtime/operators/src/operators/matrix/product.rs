@@ -428,7 +428,7 @@ fn dot_product<T: Factor>(factors: &[T::Sum], values: &[T]) -> T::Sum {
 mod tests {
     use super::*;
 
-    /// Multiplies matrices as the definition says.
+    /// Multiplies matrices as the specification says.
     fn expected(products: &Products, a: &[u64], b: &[u64]) -> Vec<i64> {
         let mut sums = Vec::new();
         for (first, second) in &products.starts {
