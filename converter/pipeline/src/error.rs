@@ -55,6 +55,15 @@ pub enum Error {
         /// The memory limit of the conversion in bytes.
         limit: u64,
     },
+    /// Two readings of a model disagree, and the reference implementation cannot replace tract.
+    #[error(
+        "two readings of the model disagree ({problem}), so nothing was written; please report this \
+         with the model"
+    )]
+    Readings {
+        /// The disagreement.
+        problem: String,
+    },
     /// A file or folder cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {

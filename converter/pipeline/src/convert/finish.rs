@@ -27,8 +27,8 @@ impl Conversion<'_> {
         let began = self.begin("emit");
         let source = self.source.as_ref().expect("imported before");
         let affordable = match samples.are_user_data() {
-            // The model could not run on any generated sample.
-            true if samples.inputs.count() == 0 => samples.inputs.count() + 1,
+            // The model could not run on any generated sample, so there is nothing to generate.
+            true if samples.inputs.count() == 0 => 1,
             true => emit::affordable(&*samples.inputs, size(&prepared.model).1)?,
             false => 1,
         };

@@ -17,7 +17,7 @@ use crate::import::reference::{Reference, from_reference};
 use crate::import::{Evaluated, Evaluation, ImportError, SourceFile};
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::parity::{self, Difference};
-use crate::samples::{self, First, SampleSource as _, Samples, each};
+use crate::samples::{self, First, SampleSource, Samples, each};
 
 /// The number of imports that are tried, each with one more node evaluated.
 const ATTEMPTS: usize = 4;
@@ -45,19 +45,6 @@ struct Resized {
     sample: Vec<Tensor>,
     imported: Result<Vec<Tensor>, Error>,
     reference: Vec<Tensor>,
-}
-
-impl Resized {
-    /// Returns in what the outputs differ.
-    fn disagreement(&self, imported: &Graph) -> Option<String> {
-        let outputs = match &self.imported {
-            Ok(outputs) => outputs,
-            Err(problem) => return Some(problem.to_string()),
-        };
-        let difference = Difference::of(&self.reference, outputs);
-        let explained = difference.of_range <= OF_COARSE && is_coarse(imported);
-        (difference.differs && !explained).then(|| described(difference.of_range))
-    }
 }
 
 impl Conversion<'_> {
@@ -151,21 +138,17 @@ impl Conversion<'_> {
         mut trial: Trial,
     ) -> Result<OffloadedModel, Error> {
         let mut evaluated = Vec::new();
-        for attempt in 0..=ATTEMPTS {
-            let problem = match self.disagreement(&imported, samples, &trial)? {
-                Some(problem) => problem,
-                None => break,
+        let mut is_whole = false;
+        for attempt in 0..=ATTEMPTS + 1 {
+            let Some((problem, sample)) = self.disagreement(&imported, samples, &trial)? else {
+                break;
             };
+            if is_whole {
+                return Err(Error::Readings { problem });
+            }
             let reference = Reference::load(self.path, &self.options.set, imported.graph())?;
-            let first = samples.inputs.sample(0)?;
-            let sample = match &trial.resized {
-                Some(resized) if resized.disagreement(imported.graph()).is_some() => {
-                    &resized.sample[..]
-                }
-                _ => &first,
-            };
             let culprit = match attempt < ATTEMPTS {
-                true => culprit(&imported, &reference, sample)?,
+                true => culprit(&imported, &reference, &sample)?,
                 false => None,
             };
             let (what, choice) = match culprit.filter(|(_, output)| !evaluated.contains(output)) {
@@ -175,6 +158,7 @@ impl Conversion<'_> {
                 }
                 None => ("the model".into(), Evaluated::All),
             };
+            is_whole = choice == Evaluated::All;
             self.warnings.push(format!(
                 "two readings of {what} disagree ({problem}); the reference implementation of \
                  ONNX evaluates it at run time, which is slow; please report this with the model"
@@ -188,16 +172,17 @@ impl Conversion<'_> {
         Ok(imported)
     }
 
-    /// Returns in what the two readings of a model disagree.
+    /// Returns in what the two readings of a model disagree, and a sample on which they do.
     fn disagreement(
         &mut self,
         imported: &OffloadedModel,
         samples: &Samples,
         trial: &Trial,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<(String, Vec<Tensor>)>, Error> {
+        let first = |problem| Ok(Some((problem, samples.inputs.sample(0)?.into_owned())));
         let (expected, outputs) = match (&trial.reference, &trial.imported) {
             (Ok(expected), Ok(outputs)) => (expected, outputs),
-            (Ok(_), Err(problem)) => return Ok(Some(problem.to_string())),
+            (Ok(_), Err(problem)) => return first(problem.to_string()),
             (Err(_), _) if is_evaluated(imported.graph()) => return Ok(None),
             (Err(reason), _) => {
                 let sentence = format!("not compared with a second reading: {reason}");
@@ -207,25 +192,40 @@ impl Conversion<'_> {
                 return Ok(None);
             }
         };
-        if let Some(resized) = &trial.resized
-            && let Some(problem) = resized.disagreement(imported.graph())
-        {
-            return Ok(Some(problem));
-        }
-        let worst = parity::compare(expected, outputs);
-        if !worst.differs {
-            return Ok(None);
-        }
-        if worst.of_range <= OF_COARSE && is_coarse(imported.graph()) {
-            return Ok(None);
-        }
         let few = First(&*samples.inputs, expected.len());
-        let noise = parity::sensitivity(imported, &few, &outputs[..expected.len()])?.of_range;
-        Ok(match worst.of_range <= NOISE_MULTIPLE * noise {
-            true => None,
-            false => Some(described(worst.of_range)),
-        })
+        if let Some(problem) = difference(imported, &few, expected, &outputs[..expected.len()])? {
+            return first(problem);
+        }
+        let Some(Resized { sample, imported: outputs, reference }) = &trial.resized else {
+            return Ok(None);
+        };
+        let problem = match outputs {
+            Ok(outputs) => difference(
+                imported,
+                &vec![sample.clone()],
+                std::slice::from_ref(reference),
+                std::slice::from_ref(outputs),
+            )?,
+            Err(problem) => Some(problem.to_string()),
+        };
+        Ok(problem.map(|problem| (problem, sample.clone())))
     }
+}
+
+/// Returns in what outputs differ from the expected ones, if rounding does not explain it.
+fn difference(
+    imported: &OffloadedModel,
+    samples: &dyn SampleSource,
+    expected: &[Vec<Tensor>],
+    outputs: &[Vec<Tensor>],
+) -> Result<Option<String>, Error> {
+    let worst = parity::compare(expected, outputs);
+    if !worst.differs || (worst.of_range <= OF_COARSE && is_coarse(imported.graph())) {
+        return Ok(None);
+    }
+    let noise = parity::sensitivity(imported, samples, outputs)?.of_range;
+    let explained = worst.of_range <= NOISE_MULTIPLE * noise;
+    Ok((!explained).then(|| described(worst.of_range)))
 }
 
 /// Describes a difference, which is a fraction of the output's range.

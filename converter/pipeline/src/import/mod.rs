@@ -197,7 +197,7 @@ fn attempt(
     let nodes = source.graph.as_ref().map_or(0, |graph| graph.node.len()) as u64;
     let mut context = rewrite::begin(&mut source, &options.set)?;
     let original = match &mut source.graph {
-        Some(graph) => evaluate(path, graph, &mut context, evaluated)?,
+        Some(graph) => Some(evaluate(path, graph, &mut context, evaluated)?),
         None => None,
     };
     let producer = format!("{} {}", source.producer_name, source.producer_version);
@@ -239,10 +239,11 @@ fn read(
     Ok(model)
 }
 
-/// The nodes of a model's main graph, with the trace of their values if it could be evaluated.
+/// The nodes of a model's main graph, and whether they can be evaluated.
 struct Original {
     /// The name and the first output of each node.
     nodes: Vec<(String, String)>,
+    /// Whether the evaluator has all operators of the model.
     can_evaluate: bool,
     /// Whether all nodes must be evaluated or none.
     only_whole: bool,
@@ -293,14 +294,13 @@ impl Original {
     }
 }
 
-/// Folds what does not depend on the inputs, and replaces nodes by evaluated ones. Returns `None`
-/// if there is nothing to do.
+/// Folds what does not depend on the inputs, and replaces nodes by evaluated ones.
 fn evaluate(
     path: &Path,
     graph: &mut tract_onnx::pb::GraphProto,
     context: &mut rewrite::emit::Context,
     choice: &Evaluated,
-) -> Result<Option<Original>, ImportError> {
+) -> Result<Original, ImportError> {
     log::trace!(target: STAGE, "evaluating the model on synthetic inputs");
     let mut model = evaluated::load(path, graph)?;
     evaluated::densify(graph, &model);
@@ -311,11 +311,11 @@ fn evaluate(
     let none = matches!(choice, Evaluated::Nodes(nodes) if nodes.is_empty());
     evaluated::widen_types(graph);
     if none && !evaluated::is_needed(&model) {
-        return Ok(Some(original));
+        return Ok(original);
     }
     let Some(trace) = evaluated::trace(&model) else {
         original.can_evaluate = false;
-        return Ok(Some(original));
+        return Ok(original);
     };
     if trace.has_run {
         evaluated::fold(graph, &mut model, &trace);
@@ -336,7 +336,7 @@ fn evaluate(
             }
         }
     }
-    Ok(Some(original))
+    Ok(original)
 }
 
 fn elements(constant: &Constant) -> u64 {

@@ -48,7 +48,7 @@ pub(super) fn read(path: &Path) -> Result<ModelFile, ImportError> {
     }
     let mut digest = Sha256::new();
     digest.update(&bytes);
-    let mut external = External { digest, ..External::beside(path) };
+    let mut external = External { digest, ..External::in_folder_of(path) };
     let length = bytes.len() as u64;
     drop(bytes);
     affordable(path, &mut model, length, &external)?;
@@ -224,7 +224,7 @@ struct Place {
 
 impl<'a> External<'a> {
     /// The files in the folder of a model.
-    pub(super) fn beside(path: &'a Path) -> External<'a> {
+    pub(super) fn in_folder_of(path: &'a Path) -> External<'a> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         External { folder: folder.unwrap_or(Path::new(".")), digest: Sha256::new(), bytes: 0 }
     }

@@ -108,8 +108,10 @@ pub(crate) fn is_needed(model: &Model) -> bool {
     });
     let constants = constants.filter(|element| element.bits().is_none_or(|bits| bits >= 8));
     let mut types = constants.chain(inputs);
-    let named =
-        |node: &Node| node.operator != "Constant" && !node.operator.ends_with("QuantizeLinear");
+    let quantized = quantized(model);
+    let named = |node: &Node| {
+        node.operator != "Constant" && !node.outputs.iter().any(|name| quantized.contains(name))
+    };
     let computed = |node: &Node| {
         let outputs = node.outputs.iter().filter_map(|output| found.get(output));
         outputs.map(|d| d.elements).any(|on| on != On::Data)
@@ -138,6 +140,21 @@ pub(crate) fn is_misread(node: &Node, of: impl Fn(&str) -> Option<Dependence>) -
             "Slice" => inputs.skip(1).any(|name| depends(name, On::Data)),
             _ => false,
         }
+}
+
+/// Returns the values that are quantized or dequantized, or computed from such values. Later stages
+/// take scales and integers from the nodes that compute them.
+pub(crate) fn quantized(model: &Model) -> HashSet<String> {
+    let mut found: HashSet<String> = HashSet::new();
+    for node in &model.graph.nodes {
+        let is_quantized = node.operator.ends_with("QuantizeLinear")
+            || node.operator.ends_with("DequantizeLinear")
+            || node.reads().into_iter().any(|name| found.contains(name));
+        if is_quantized {
+            found.extend(node.outputs.iter().cloned());
+        }
+    }
+    found
 }
 
 /// Returns whether tract lacks a type.

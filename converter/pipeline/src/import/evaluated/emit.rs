@@ -92,7 +92,7 @@ pub(crate) fn widen_types(graph: &mut GraphProto) {
 
 /// Returns the type in which values of a type are passed to other nodes and to the caller: bf16 as
 /// f32, integers of 4 and 2 bits as those of 8 bits, and floats of 8 and 4 bits by their encoding.
-fn passed_as(element: ElementType) -> ElementType {
+pub(super) fn passed_as(element: ElementType) -> ElementType {
     match element {
         ElementType::BF16 => ElementType::F32,
         ElementType::I4 | ElementType::I2 => ElementType::I8,

@@ -1,15 +1,16 @@
 //! Replaces values that do not depend on the inputs by initializers.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use hardtack_operators::{Data, Model, Tensor};
+use hardtack_operators::{Model, Tensor, Value};
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
+use super::dependence::quantized;
+use super::emit::passed_as;
 use super::trace::Trace;
-
-/// The maximum number of elements of a folded value. Larger ones, such as weights that are
-/// computed, are left to the stage `fold`.
-const FOLDED: usize = 1 << 10;
+use crate::import::reference::from_reference;
+use crate::import::tensor;
 
 /// Replaces small constant values by initializers, in the graph and in the model.
 pub(crate) fn fold(graph: &mut GraphProto, model: &mut Model, trace: &Trace) {
@@ -19,14 +20,12 @@ pub(crate) fn fold(graph: &mut GraphProto, model: &mut Model, trace: &Trace) {
     let quantized = quantized(model);
     let mut folded: HashSet<String> = HashSet::new();
     for (name, constant) in trace.constants() {
-        let small = constant.len() <= FOLDED;
-        if small
-            && produced.contains(name)
+        if produced.contains(name)
             && !kept.contains(name)
             && !quantized.contains(name)
-            && let Some(tensor) = store(name, constant)
+            && let Some(stored) = store(name, constant)
         {
-            graph.initializer.push(tensor);
+            graph.initializer.push(stored);
             model.graph.initializers.insert(name.into(), constant.clone());
             folded.insert(name.into());
         }
@@ -55,53 +54,9 @@ pub(crate) fn densify(graph: &mut GraphProto, model: &Model) {
     }
 }
 
-/// Returns the values that are quantized or dequantized, or computed from such values. Later stages
-/// take scales and integers from the nodes that compute them.
-fn quantized(model: &Model) -> HashSet<String> {
-    let mut found: HashSet<String> = HashSet::new();
-    for node in &model.graph.nodes {
-        let is_quantized = node.operator.ends_with("QuantizeLinear")
-            || node.operator.ends_with("DequantizeLinear")
-            || node.reads().into_iter().any(|name| found.contains(name));
-        if is_quantized {
-            found.extend(node.outputs.iter().cloned());
-        }
-    }
-    found
-}
-
 /// Converts a tensor to a normalized one of protobuf; `None` for types that tract lacks.
-fn store(name: &str, tensor: &Tensor) -> Option<TensorProto> {
-    fn bytes<T: Copy, const N: usize>(values: &[T], convert: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-        values.iter().flat_map(|value| convert(*value)).collect()
-    }
-    let plain = hardtack_operators::ElementType::from_number(tensor.element().number().into());
-    if plain.is_none_or(|element| element.bits().is_none_or(|bits| bits < 8)) {
-        return None;
-    }
-    if tensor.element().is_narrow_float() {
-        return None;
-    }
-    let raw_data = match tensor.data() {
-        Data::F32(v) => bytes(v, f32::to_le_bytes),
-        Data::F64(v) => bytes(v, f64::to_le_bytes),
-        Data::F16(v) => bytes(v, half::f16::to_le_bytes),
-        Data::I8(v) => bytes(v, i8::to_le_bytes),
-        Data::I16(v) => bytes(v, i16::to_le_bytes),
-        Data::I32(v) => bytes(v, i32::to_le_bytes),
-        Data::I64(v) => bytes(v, i64::to_le_bytes),
-        Data::U8(v) => v.clone(),
-        Data::U16(v) => bytes(v, u16::to_le_bytes),
-        Data::U32(v) => bytes(v, u32::to_le_bytes),
-        Data::U64(v) => bytes(v, u64::to_le_bytes),
-        Data::Bool(v) => bytes(v, |value| [u8::from(value)]),
-        Data::BF16(_) | Data::Text(_) | Data::Complex64(_) | Data::Complex128(_) => return None,
-    };
-    Some(TensorProto {
-        name: name.into(),
-        dims: tensor.shape().iter().map(|size| *size as i64).collect(),
-        data_type: tensor.element().number(),
-        raw_data,
-        ..TensorProto::default()
-    })
+fn store(name: &str, tensor: &Arc<Tensor>) -> Option<TensorProto> {
+    let is_same = passed_as(tensor.element()) == tensor.element();
+    let converted = from_reference(&Value::Tensor(tensor.clone())).filter(|_| is_same)?;
+    Some(tensor::store(name, &converted))
 }

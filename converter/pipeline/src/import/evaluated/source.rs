@@ -30,7 +30,7 @@ pub(crate) fn read(path: &Path) -> Result<Model, ImportError> {
         .map_err(|error| ImportError::Read { path: path.into(), problem: error.to_string() })?;
     let mut proto = proto::ModelProto::decode(&bytes[..]).map_err(|e| problem(e.to_string()))?;
     drop(bytes);
-    let mut external = External::beside(path);
+    let mut external = External::in_folder_of(path);
     if let Some(graph) = &mut proto.graph {
         complete_graph(graph, &mut external)?;
     }

@@ -44,6 +44,9 @@ pub(crate) fn sizes(graph: &Graph, scale: Scale, run: usize) -> Sizes {
         };
         for (axis, dimension) in shape.iter().enumerate() {
             let Dimension::Named(name) = dimension else { continue };
+            if sum(name).is_some() {
+                continue;
+            }
             let place = sizes.len();
             let factor = 1 + place + [0, 1, 3 + place][run.min(RUNS - 1)];
             sizes.entry(name.clone()).or_insert(match (scale, axis) {
@@ -84,8 +87,18 @@ pub(crate) fn size(dimension: &Dimension, sizes: &Sizes) -> Option<usize> {
     match dimension {
         Dimension::Size(size) => Some(*size),
         Dimension::Unknown => None,
-        Dimension::Named(name) => sizes.get(name).copied(),
+        Dimension::Named(name) => match sum(name) {
+            Some((name, number)) => sizes.get(name)?.checked_add_signed(number),
+            None => sizes.get(name).copied(),
+        },
     }
+}
+
+/// Returns the parts of a dimension such as `past + 1`.
+fn sum(text: &str) -> Option<(&str, isize)> {
+    let (name, number) = text.split_once(['+', '-'])?;
+    let number: isize = number.trim().parse().ok()?;
+    Some((name.trim(), if text.contains('-') { -number } else { number }))
 }
 
 fn tensor(

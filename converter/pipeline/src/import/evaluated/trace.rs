@@ -9,8 +9,9 @@ use hardtack_operators::{ElementType, Model, Node, Observer, Problem, Tensor, Va
 use super::dependence::{Dependence, On, dependences};
 use super::synthetic::{Integers, RUNS, Scale, Sizes, inputs, sizes};
 
-/// The maximum number of elements of a recorded constant.
-const RECORDED: usize = 1 << 12;
+/// The maximum number of elements of a recorded constant. Larger ones, such as weights that are
+/// computed, are left to the stage `fold`.
+const RECORDED: usize = 1 << 10;
 
 /// What the runs of a model showed.
 pub(crate) struct Trace {
