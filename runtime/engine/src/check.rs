@@ -231,6 +231,7 @@ impl<'a> Checker<'a> {
             Section::Packed(packed, cursor) => {
                 let (shape, range) = cursor.conv(tile, input.channels, channels);
                 let layer = slice(packed, range).ok_or(Problem::OutsideWeights)?;
+                ensure(shape.has_zero_padding(cursor.packing(), layer), Problem::WeightPadding)?;
                 shape.all_scales(cursor.packing(), layer, is_scale)
             }
         };

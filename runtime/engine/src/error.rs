@@ -146,6 +146,9 @@ pub enum Problem {
     /// A weight range exceeds the section, or its offset is not a multiple of 16.
     #[error("a weight range exceeds the section or its offset is not a multiple of 16")]
     OutsideWeights,
+    /// Packed weights past the end of a run are not 0.
+    #[error("weights past the end of a run are not 0")]
+    WeightPadding,
     /// A weight range has the wrong length.
     #[error("a weight range has {given} bytes, but {expected} are required")]
     SpanLength {

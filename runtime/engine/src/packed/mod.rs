@@ -68,6 +68,15 @@ impl Shape {
             Self::Depthwise(depthwise) => depthwise.scales(packing, packed).all(accept),
         }
     }
+
+    /// Returns whether the weights past the end of each run of a packed layer are 0.
+    pub(crate) fn has_zero_padding(&self, packing: Packing, packed: &[u8]) -> bool {
+        match self {
+            Self::Dense(dense) => dense.has_zero_padding(packing, packed),
+            // Every element that a depthwise kernel multiplies belongs to the image or its halo.
+            Self::Depthwise(_) => true,
+        }
+    }
 }
 
 /// Iterates over the ranges of a packed section.

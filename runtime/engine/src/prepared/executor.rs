@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use hardtack_kernels::strided::{self, Parallel};
 use hardtack_kernels::{Isa, ReferenceKernels};
 
+use super::coverage::reads_only_written;
 use super::lower::{KernelContext, Lowered};
 use crate::program::Step;
 use crate::reference::{ReferenceContext, check_ports};
@@ -63,6 +64,9 @@ pub struct Executor<B> {
     lowered: Option<(&'static strided::Kernels, Lowered)>,
     /// The weights in a different layout than the program's, if they were converted.
     packed: Option<Aligned>,
+    /// Whether the arena is cleared before each inference, because the program may read elements
+    /// that it did not write.
+    clears: bool,
 }
 
 impl<B: AsRef<[u8]>> Executor<B> {
@@ -74,6 +78,7 @@ impl<B: AsRef<[u8]>> Executor<B> {
     pub fn new(program: Program<B>, isa: Isa) -> Result<Self, ProgramError> {
         let steps: Vec<Step> = program.steps().collect();
         let given = program.packing();
+        let clears = !reads_only_written(&program, &steps);
         if let Some(kernels) = strided::Kernels::for_isa(isa) {
             let packing = kernels.packing();
             let in_place =
@@ -82,11 +87,11 @@ impl<B: AsRef<[u8]>> Executor<B> {
             let weights = packed.as_ref().map_or(program.weights(), Aligned::bytes);
             if let Some(lowered) = Lowered::new(&program, &steps, weights, packing) {
                 let lowered = Some((kernels, lowered));
-                return Ok(Self { program, steps, isa, lowered, packed });
+                return Ok(Self { program, steps, isa, lowered, packed, clears });
             }
         }
         let packed = if given.is_none() { None } else { Some(program.pack(None)?) };
-        Ok(Self { program, steps, isa: Isa::Scalar, lowered: None, packed })
+        Ok(Self { program, steps, isa: Isa::Scalar, lowered: None, packed, clears })
     }
 
     /// Returns the program.
@@ -163,6 +168,9 @@ impl<B: AsRef<[u8]>> Executor<B> {
         let arena = arena.get_mut(..needed).ok_or(RunError::Arena { needed, given })?;
         let code = self.program.code();
         check_ports(&code, inputs, outputs)?;
+        if self.clears {
+            arena.fill(0);
+        }
         let weights = match &self.packed {
             Some(packed) => packed.bytes(),
             None => self.program.weights(),

@@ -1,5 +1,6 @@
 //! Decodes a program once, lays out its arena, and runs it with SIMD kernels.
 
+mod coverage;
 mod executor;
 mod lower;
 

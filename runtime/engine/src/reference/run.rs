@@ -52,8 +52,9 @@ impl Output<'_> {
 }
 
 impl<B: AsRef<[u8]>> Program<B> {
-    /// Runs one inference on one sample. The previous contents of the arena do not matter. An arena
-    /// aligned to 16 bytes is fastest.
+    /// Runs one inference on one sample. The previous contents of the arena do not matter, unless a
+    /// malformed program reads elements that it did not write; `Executor` clears
+    /// the arena for those. An arena aligned to 16 bytes is fastest.
     ///
     /// # Errors
     /// If the arena, inputs or outputs do not fit, the weights are packed, or their address is no

@@ -142,6 +142,21 @@ impl Dense {
         }
     }
 
+    /// Returns whether the weights past the end of each run are 0. Kernels multiply them by
+    /// whatever bytes follow the run.
+    pub fn has_zero_padding(self, packing: Packing, packed: &[u8]) -> bool {
+        let used = self.run % DEPTH;
+        let steps = self.run.div_ceil(DEPTH);
+        used == 0
+            || self.blocks(packing).all(|block| {
+                let weights = &packed[block.offset..][8 * block.width..block.bytes];
+                // The last step of each run: a group of weights for each place.
+                let runs = weights.chunks_exact(steps * DEPTH * block.width);
+                let last = runs.flat_map(|run| &run[(steps - 1) * DEPTH * block.width..]);
+                last.enumerate().all(|(index, weight)| index % DEPTH < used || *weight == 0)
+            })
+    }
+
     /// Returns all scales in a packed layer.
     pub fn scales(self, packing: Packing, packed: &[u8]) -> impl Iterator<Item = f32> + '_ {
         self.blocks(packing)
