@@ -48,6 +48,22 @@ pub enum Error {
     /// The image cannot be decoded.
     #[error("cannot decode the image ({0}); use JPEG or PNG")]
     Picture(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The file has a format that cannot be read.
+    #[error("is {format}; convert it to {readable}")]
+    Format {
+        /// The format with its article, such as `a GIF`.
+        format: &'static str,
+        /// The formats that can be read.
+        readable: &'static str,
+    },
+    /// The file has content of another kind than the model takes.
+    #[error("is {format}, but the model takes {readable}")]
+    Content {
+        /// The format of the file with its article, such as `a WAV`.
+        format: &'static str,
+        /// The formats that the model takes.
+        readable: &'static str,
+    },
     /// The image has no pixels or too many.
     #[error(
         "the image is {width} × {height} pixels; it may have {pixels} pixels and sides from 1 to \
@@ -151,8 +167,16 @@ pub enum Error {
         shape: Vec<usize>,
     },
     /// The model takes arrays, not image or audio files.
-    #[error("the bundle has no pre-processing for images or audio; pass an array (.npy)")]
-    TakesArrays,
+    #[error(
+        "the model has no pre-processing for {content}; convert it with --pre SPEC.toml, where \
+         SPEC.toml has the table {table}, or pass an array (.npy)"
+    )]
+    TakesArrays {
+        /// The kind of content of the file.
+        content: &'static str,
+        /// The table that describes the pre-processing, with the settings that the input requires.
+        table: String,
+    },
     /// The model does not take audio.
     #[error("the bundle has no pre-processing for audio")]
     TakesNoRecording,

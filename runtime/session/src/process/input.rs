@@ -47,6 +47,30 @@ impl Target {
         Ok(Tensor::new(&shape, data).expect("reshaping keeps the number of elements"))
     }
 
+    /// Returns the element type of the input; `None` if it is quantized.
+    pub(super) fn unquantized_type(&self) -> Option<DType> {
+        self.quantization.is_none().then_some(self.dtype)
+    }
+
+    /// Returns the table of a specification that makes images fit the input; `None` if the input
+    /// does not have the shape of an image.
+    pub(super) fn image_table(&self) -> Option<String> {
+        let is_channels = |size: Option<usize>| matches!(size, Some(1 | 3));
+        let &[_, a, b, c] = &self.shape[..] else { return None };
+        let (order, channels, height, width) = match (is_channels(a), is_channels(c)) {
+            (true, _) => ("nchw", a?, b, c),
+            (_, true) => ("nhwc", c?, a, b),
+            _ => return None,
+        };
+        let size = |size: Option<usize>| size.map_or("SIZE".into(), |size| size.to_string());
+        let colour = if channels == 1 { ", colour = \"gray\"" } else { "" };
+        Some(format!(
+            "[image] with height = {}, width = {}, order = \"{order}\"{colour}",
+            size(height),
+            size(width)
+        ))
+    }
+
     /// Returns the input shape for an array of shape `got`. Reshaping may merge and split adjacent
     /// dimensions and insert or remove dimensions of 1, but never transposes.
     ///
@@ -248,6 +272,17 @@ mod tests {
         let exact = vec![(1i64 << 53) + 1, -7, 0];
         assert_eq!(finish(exact.clone().into(), DType::I64), Data::I64(exact));
         assert_eq!(finish(vec![-5i32, 200, 3].into(), DType::I8), Data::I8(vec![-5, 127, 3]));
+    }
+
+    #[test]
+    fn the_table_for_images_follows_from_the_shape() {
+        let table = |shape: &[Option<usize>]| target(shape, DType::F32).image_table();
+        let rgb = table(&[None, Some(3), Some(32), Some(48)]).unwrap();
+        assert_eq!(rgb, "[image] with height = 32, width = 48, order = \"nchw\"");
+        let gray = table(&[Some(1), Some(28), None, Some(1)]).unwrap();
+        assert!(gray.ends_with("width = SIZE, order = \"nhwc\", colour = \"gray\""), "{gray}");
+        assert_eq!(table(&[Some(1), Some(4)]), None);
+        assert_eq!(table(&[Some(1), Some(2), Some(4), Some(8)]), None);
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod check;
 #[cfg(feature = "image")]
 mod decode;
 mod error;
+mod format;
 mod image;
 mod input;
 mod post;
@@ -61,6 +62,7 @@ pub use error::Error;
 pub use post::{Class, Postprocessor, dequantize};
 
 use crate::Tensor;
+use format::Content;
 use input::Target;
 
 /// The maximum size of a file, in bytes.
@@ -213,6 +215,7 @@ impl Preprocessor {
         match &self.process {
             #[cfg(feature = "image")]
             Some(Preprocess::Image(image)) => {
+                format::check(bytes, Content::Image)?;
                 let decoded = decode::decode(bytes)?;
                 let values = image::picture(image, &decoded.picture())?;
                 let tensor = Tensor::new(&image::shape(image, 1), values)
@@ -227,6 +230,7 @@ impl Preprocessor {
             }
             #[cfg(feature = "audio")]
             Some(Preprocess::Audio(_)) => {
+                format::check(bytes, Content::Audio)?;
                 let recording = wav::read(bytes)?;
                 self.samples(recording.samples, recording.sample_rate)
             }
@@ -234,8 +238,25 @@ impl Preprocessor {
             Some(Preprocess::Audio(_)) => {
                 Err(Error::Feature { content: "audio", feature: "audio" })
             }
-            Some(Preprocess::Array(_)) | None => Err(Error::TakesArrays),
+            Some(Preprocess::Array(_)) | None => Err(self.takes_arrays(bytes)),
         }
+    }
+
+    /// Returns the error for a file with this content if the model takes arrays.
+    fn takes_arrays(&self, bytes: &[u8]) -> Error {
+        let image = || self.target.image_table().unwrap_or_else(|| "[image]".into());
+        let (content, table) = match format::content_of(bytes) {
+            Some(Content::Image) => ("images", image()),
+            Some(Content::Audio) => ("audio", "[audio]".into()),
+            None => ("such files", "[image] or [audio]".into()),
+        };
+        Error::TakesArrays { content, table }
+    }
+
+    /// Returns the element type that arrays must have if they are given to the model unprocessed;
+    /// `None` if the pre-processing converts them, or if floats are quantized for the input.
+    pub fn unprocessed_type(&self) -> Option<DType> {
+        self.process.is_none().then(|| self.target.unquantized_type()).flatten()
     }
 
     /// Converts one sample that is already an array.

@@ -65,7 +65,7 @@ fn an_array_becomes_one_sample() {
 
     let nothing = Tensor::new(&[0, 10], Vec::<f32>::new()).unwrap();
     assert!(matches!(keyword.array(&nothing), Err(Error::EmptyArray { .. })));
-    assert!(matches!(keyword.bytes(b"?"), Err(Error::TakesArrays)));
+    assert!(matches!(keyword.bytes(b"?"), Err(Error::TakesArrays { .. })));
 
     let digits = Tensor::new(&[64], vec![3u8; 64]).unwrap();
     let input = Preprocessor::identity(&port(&[0, 64])).array(&digits).unwrap();

@@ -1,6 +1,6 @@
 //! Reads audio from WAV files and arrays, as one channel of samples from −1 to 1.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read as _};
 
 use hardtack_bundle::DType;
 use hound::{SampleFormat, WavReader};
@@ -19,10 +19,19 @@ pub(super) struct Recording {
     pub samples: Vec<f32>,
 }
 
-/// Reads a WAV file. Several channels are averaged.
+/// Reads a WAV file. Several channels are averaged. A program that writes to a pipe does not know
+/// the length of the samples when it writes the header: they then end with the file.
 pub(super) fn read(bytes: &[u8]) -> Result<Recording, Error> {
     let wrong = |error: hound::Error| Error::Recording(error.into());
-    let mut reader = WavReader::new(Cursor::new(bytes)).map_err(wrong)?;
+    let (header, samples) = match streamed(bytes) {
+        Some((start, length)) => {
+            let mut header = bytes[..start].to_vec();
+            header[start - 4..].copy_from_slice(&length.to_le_bytes());
+            (header, &bytes[start..])
+        }
+        None => (Vec::new(), bytes),
+    };
+    let mut reader = WavReader::new(Cursor::new(header).chain(samples)).map_err(wrong)?;
     let spec = reader.spec();
     // The length in the header may be wrong, but no sample is shorter than a byte.
     let room = (reader.len() as usize).min(bytes.len());
@@ -51,6 +60,35 @@ pub(super) fn read(bytes: &[u8]) -> Result<Recording, Error> {
             .collect();
     }
     Ok(Recording { sample_rate: spec.sample_rate, samples })
+}
+
+/// Returns the offset of the samples, and their length in bytes, of a file whose header does not
+/// state lengths: they are 0 or the largest number.
+fn streamed(bytes: &[u8]) -> Option<(usize, u32)> {
+    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let is_unknown = |length: u32| matches!(length, 0 | u32::MAX);
+    if !bytes.starts_with(b"RIFF") || !is_unknown(number(4)?) {
+        return None;
+    }
+    // The bytes of one sample in all channels.
+    let mut moment = 1;
+    let mut at = 12;
+    loop {
+        let (name, length) = (bytes.get(at..at + 4)?, number(at + 4)?);
+        let start = at + 8;
+        if name == b"data" {
+            let room = bytes.len() - start;
+            let length = u32::try_from(room - room % moment).ok()?;
+            return is_unknown(number(at + 4)?).then_some((start, length));
+        }
+        if name == b"fmt " {
+            let align = bytes.get(start + 12..start + 14)?;
+            moment = usize::from(u16::from_le_bytes(align.try_into().ok()?)).max(1);
+        }
+        // Chunks have an even length.
+        at = start.checked_add(usize::try_from(length).ok()?.checked_next_multiple_of(2)?)?;
+        bytes.get(at)?;
+    }
 }
 
 /// Reads audio from an array in which at most one dimension differs from 1. Integers are scaled to
@@ -129,6 +167,29 @@ mod tests {
             lies[4..8].copy_from_slice(&length.to_le_bytes());
             assert!(matches!(read(&lies), Err(Error::Recording(_))), "{length}");
         }
+    }
+
+    #[test]
+    fn streamed_files_end_with_their_last_sample() {
+        let samples = [0.5, 0.25, -0.5, 0.0];
+        let honest = wav(2, 16, SampleFormat::Int, &samples);
+        let at = honest.len() - 2 * samples.len() - 4;
+        for length in [0u32, u32::MAX] {
+            let mut streamed = honest.clone();
+            streamed[at..at + 4].copy_from_slice(&length.to_le_bytes());
+            // A length of 0 in a file of known length is no mistake.
+            let whole = read(&streamed);
+            assert!(whole.is_err() || whole.is_ok_and(|found| found.samples.is_empty()));
+            streamed[4..8].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(read(&streamed).unwrap().samples, [0.375, -0.25], "{length}");
+            // The last sample of one channel was cut off.
+            streamed.truncate(streamed.len() - 2);
+            assert_eq!(read(&streamed).unwrap().samples, [0.375], "{length}");
+        }
+        let mut long = wav(2, 16, SampleFormat::Int, &samples);
+        long[4..8].fill(0xff);
+        long.truncate(at);
+        let _ = read(&long);
     }
 
     #[test]
