@@ -4,12 +4,14 @@ use core::ops::Deref;
 
 use serde::Deserialize;
 
+use crate::default::{self, Defaults};
 use crate::header::{HEADER_BYTES, Header, array_at};
 use crate::labels::text;
 use crate::process::{Postprocess, Preprocess};
 use crate::table::{RECORD_BYTES, Record, RootHasher, check_table, first_offset};
 use crate::{
-    Digest, Error, Family, FormatVersion, Golden, Labels, MAGIC, Manifest, Section, SectionKind,
+    Digest, Error, Family, FormatVersion, Golden, Labels, MAGIC, Manifest, Readings, Section,
+    SectionKind,
 };
 
 /// A bundle with a valid header and section table, so every section lies within the file.
@@ -252,6 +254,26 @@ impl<'a> Bundle<'a> {
     /// Returns an error if the golden vectors are malformed.
     pub fn golden(&self) -> Result<Option<Golden<'a>>, Error> {
         self.section(SectionKind::Golden).map(|section| Golden::parse(section.bytes)).transpose()
+    }
+
+    /// Decodes the default values of inputs; empty if the bundle has none.
+    ///
+    /// # Errors
+    /// Returns an error if the section is malformed, or if a value does not fit its input.
+    pub fn defaults(&self) -> Result<Defaults<'a>, Error> {
+        let Some(defaults) = self.decode(SectionKind::Defaults)? else {
+            return Ok(Defaults::new());
+        };
+        default::check(&defaults, &self.manifest()?)?;
+        Ok(defaults)
+    }
+
+    /// Decodes how the two readings of the source model agreed, if the bundle says so.
+    ///
+    /// # Errors
+    /// Returns an error if the section is malformed.
+    pub fn readings(&self) -> Result<Option<Readings<'a>>, Error> {
+        self.decode(SectionKind::Readings)
     }
 
     /// Returns the text of licenses and attributions, if the bundle has it.

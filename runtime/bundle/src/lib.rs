@@ -30,6 +30,7 @@
 extern crate alloc;
 
 mod bundle;
+mod default;
 mod digest;
 mod dtype;
 mod error;
@@ -40,6 +41,7 @@ mod header;
 mod labels;
 pub mod manifest;
 pub mod process;
+mod readings;
 mod section;
 mod stream;
 mod table;
@@ -47,6 +49,7 @@ mod table;
 mod write;
 
 pub use bundle::{Bundle, Verified};
+pub use default::{Defaults, InputDefault};
 pub use digest::Digest;
 pub use dtype::DType;
 pub use error::Error;
@@ -54,6 +57,7 @@ pub use golden::Golden;
 pub use header::{ALIGNMENT, FORMAT_VERSION, FormatVersion, MAGIC, MAX_SECTIONS, SLACK};
 pub use labels::Labels;
 pub use manifest::Manifest;
+pub use readings::Readings;
 pub use section::{Family, Section, SectionKind};
 pub use stream::{StreamError, StreamVerifier, Summary, verify_stream};
 #[cfg(feature = "alloc")]

@@ -60,7 +60,8 @@ pub struct Port<'a> {
 /// A state: an output that is fed back into an input at the next inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// The index of the input. Its elements are zero at the first inference.
+    /// The index of the input. At the first inference, it has its default value, or zeros if it has
+    /// none.
     pub input: u8,
     /// The index of the output.
     pub output: u8,

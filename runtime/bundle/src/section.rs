@@ -124,6 +124,10 @@ pub enum SectionKind {
     Notices,
     /// A signature of the root digest.
     Signature(u16),
+    /// The default values of inputs, in postcard.
+    Defaults,
+    /// [`Readings`](crate::Readings) in postcard.
+    Readings,
     /// A section that this version of the format does not define.
     Other {
         /// The number of the section kind.
@@ -170,6 +174,8 @@ impl SectionKind {
             SectionKind::Golden => (9, 0, 0),
             SectionKind::Notices => (10, 0, 0),
             SectionKind::Signature(index) => (SIGNATURE, 0, index),
+            SectionKind::Defaults => (12, 0, 0),
+            SectionKind::Readings => (13, 0, 0),
             SectionKind::Other { kind, family, index } => (kind, family, index),
         }
     }
@@ -190,6 +196,8 @@ impl SectionKind {
             (9, 0, 0) => SectionKind::Golden,
             (10, 0, 0) => SectionKind::Notices,
             (SIGNATURE, 0, index) => SectionKind::Signature(index),
+            (12, 0, 0) => SectionKind::Defaults,
+            (13, 0, 0) => SectionKind::Readings,
             _ => SectionKind::Other { kind, family, index },
         }
     }
@@ -211,6 +219,8 @@ impl core::fmt::Display for SectionKind {
             SectionKind::Golden => f.write_str("golden"),
             SectionKind::Notices => f.write_str("notices"),
             SectionKind::Signature(index) => write!(f, "signature {index}"),
+            SectionKind::Defaults => f.write_str("defaults"),
+            SectionKind::Readings => f.write_str("readings"),
             SectionKind::Other { kind, family, index } => {
                 write!(f, "unknown {kind} (family {family}, index {index})")
             }

@@ -10,7 +10,9 @@ use crate::header::Header;
 use crate::manifest::Manifest;
 use crate::process::{Postprocess, Preprocess};
 use crate::table::{Record, RootHasher, first_offset, next_offset};
-use crate::{ALIGNMENT, Digest, Error, FORMAT_VERSION, MAX_SECTIONS, SLACK, SectionKind};
+use crate::{
+    ALIGNMENT, Defaults, Digest, Error, FORMAT_VERSION, MAX_SECTIONS, Readings, SLACK, SectionKind,
+};
 
 /// The error type for writing bundles.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -165,6 +167,23 @@ impl<'a> Writer<'a> {
     /// Returns an error if there is already a postprocessing section.
     pub fn postprocess(&mut self, postprocess: &Postprocess) -> Result<&mut Self, WriteError> {
         self.postcard(SectionKind::Postprocess, postprocess)
+    }
+
+    /// Adds the default values of inputs. [`Bundle::defaults`](crate::Bundle::defaults) checks
+    /// that they fit.
+    ///
+    /// # Errors
+    /// Returns an error if there are already default values.
+    pub fn defaults(&mut self, defaults: &Defaults<'_>) -> Result<&mut Self, WriteError> {
+        self.postcard(SectionKind::Defaults, defaults)
+    }
+
+    /// Adds how the two readings of the source model agreed.
+    ///
+    /// # Errors
+    /// Returns an error if there is already such a section.
+    pub fn readings(&mut self, readings: &Readings<'_>) -> Result<&mut Self, WriteError> {
+        self.postcard(SectionKind::Readings, readings)
     }
 
     /// Computes the layout and all digests.

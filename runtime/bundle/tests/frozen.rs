@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hardtack_bundle::{Bundle, MAX_SECTIONS, verify_stream};
 
 /// The newest frozen bundle, which the current writer reproduces from the current sample.
-const NEWEST: &str = "sample-3.tack";
+const NEWEST: &str = "sample-4.tack";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/frozen/v1")
@@ -44,6 +44,8 @@ fn load(bytes: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
     bundle.labels()?;
     bundle.golden()?;
     bundle.notices()?;
+    bundle.defaults()?;
+    bundle.readings()?;
     Ok(())
 }
 
@@ -56,6 +58,8 @@ fn the_newest_frozen_bundle_is_decoded_and_reproduced() {
     assert_eq!(bundle.preprocess(), Ok(Some(sample::preprocess())));
     assert_eq!(bundle.postprocess(), Ok(Some(sample::postprocess())));
     assert_eq!(bundle.golden().unwrap().unwrap().len(), 2);
+    assert_eq!(bundle.defaults(), Ok(sample::defaults()));
+    assert_eq!(bundle.readings(), Ok(Some(sample::readings())));
     assert!(bundle.labels().unwrap().unwrap().iter().eq(sample::LABELS));
     assert!(sample::writer().finish().unwrap() == bytes, "the writer produces different bytes");
 }

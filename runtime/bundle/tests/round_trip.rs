@@ -4,7 +4,8 @@
 mod sample;
 
 use hardtack_bundle::{
-    Bundle, Digest, Error, FORMAT_VERSION, Family, FormatVersion, SectionKind, WriteError, Writer,
+    Bundle, Digest, Error, FORMAT_VERSION, Family, FormatVersion, InputDefault, SectionKind,
+    WriteError, Writer,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +19,8 @@ fn every_section_is_read_back() {
     assert_eq!(bundle.preprocess(), Ok(Some(sample::preprocess())));
     assert_eq!(bundle.postprocess(), Ok(Some(sample::postprocess())));
     assert!(bundle.labels().unwrap().unwrap().iter().eq(sample::LABELS));
+    assert_eq!(bundle.defaults(), Ok(sample::defaults()));
+    assert_eq!(bundle.readings(), Ok(Some(sample::readings())));
     assert_eq!(bundle.notices(), Ok(Some("Licensed to be loaded for ever.\n")));
     assert_eq!(bundle.golden().unwrap().unwrap().len(), 2);
     assert_eq!(bundle.constants().len(), 64);
@@ -152,4 +155,36 @@ fn the_root_digest_matches_the_specification() {
     let shown = root.to_string();
     assert_eq!(shown.len(), 64);
     assert_eq!(root, Digest(bytes[32..64].try_into().unwrap()));
+}
+
+#[test]
+fn default_values_must_fit_their_inputs() {
+    let with = |defaults: &[InputDefault<'_>]| {
+        let mut writer = Writer::new();
+        writer.manifest(&sample::manifest()).unwrap();
+        writer.defaults(&defaults.iter().cloned().collect()).unwrap();
+        let bytes = writer.finish().unwrap();
+        Bundle::parse(&bytes).unwrap().defaults().map(|defaults| defaults.len())
+    };
+    let default = |input, shape: &[u64], elements| InputDefault {
+        input,
+        shape: shape.iter().copied().collect(),
+        elements,
+    };
+    let state = default(1, &[1, 4], &[0; 4]);
+    let image = default(0, &[2, 2, 2, 3], &[0; 96]);
+    assert_eq!(with(&[]), Ok(0));
+    assert_eq!(with(&[image.clone(), state.clone()]), Ok(2));
+    for (wrong, problem) in [
+        (vec![state.clone(), image], "order"),
+        (vec![state.clone(), state], "order"),
+        (vec![default(2, &[1], &[0])], "does not exist"),
+        (vec![default(1, &[4], &[0; 4])], "shape"),
+        (vec![default(1, &[1, 5], &[0; 5])], "shape"),
+        (vec![default(1, &[1, 4], &[0; 3])], "shape"),
+        (vec![default(0, &[u64::MAX, 2, 2, 3], &[0; 8])], "shape"),
+    ] {
+        let error = with(&wrong).unwrap_err().to_string();
+        assert!(error.contains(problem), "{problem}: {error}");
+    }
 }

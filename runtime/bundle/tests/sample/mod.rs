@@ -5,7 +5,9 @@
 use hardtack_bundle::golden::{Content, Generator, GoldenBuilder, GoldenTensor};
 use hardtack_bundle::manifest::*;
 use hardtack_bundle::process::*;
-use hardtack_bundle::{DType, Digest, Family, Manifest, SectionKind, Writer};
+use hardtack_bundle::{
+    DType, Defaults, Digest, Family, InputDefault, Manifest, Readings, SectionKind, Writer,
+};
 use heapless::Vec as Bounded;
 
 pub mod operators;
@@ -88,6 +90,22 @@ pub fn postprocess() -> Postprocess {
     Postprocess::Classify { softmax: true, skip: 1 }
 }
 
+/// The default value of the second input.
+pub fn defaults() -> Defaults<'static> {
+    list(&[InputDefault { input: 1, shape: list(&[1, 4]), elements: &[1, 2, 3, 255] }])
+}
+
+/// How two readings agreed.
+pub fn readings() -> Readings<'static> {
+    Readings {
+        values: 3000,
+        samples: 3,
+        source: "random",
+        difference: 0.5,
+        evaluated: list(&[Entry { name: "node \"m\"", value: "no native implementation" }]),
+    }
+}
+
 /// The labels of three classes.
 pub const LABELS: [&str; 3] = ["tench", "", "Schäferhund"];
 
@@ -147,6 +165,8 @@ pub fn writer() -> Writer<'static> {
     writer.section(SectionKind::Golden, golden()).unwrap();
     writer.section(SectionKind::Notices, &b"Licensed to be loaded for ever.\n"[..]).unwrap();
     writer.section(SectionKind::Signature(0), counting(96)).unwrap();
+    writer.defaults(&defaults()).unwrap();
+    writer.readings(&readings()).unwrap();
     let private = SectionKind::Other { kind: 0x8001, family: 7, index: 9 };
     writer.section(private, counting(5)).unwrap();
     writer
