@@ -306,7 +306,8 @@ const char *hardtack_session_isa(const struct HardtackSession *session);
 // `session` is NULL or a session.
 size_t hardtack_session_arena_bytes(const struct HardtackSession *session);
 
-// Runs one inference. `hardtack_session_result` returns the outputs.
+// Runs one inference. `hardtack_session_result` returns the outputs. An input with a default value
+// may be left out; such inputs follow those that must be given.
 //
 // @param inputs the inputs of the model; in any order if they have names
 // @param count  the number of inputs
@@ -355,7 +356,7 @@ enum HardtackStatus hardtack_session_run_into(struct HardtackSession *session,
 // `session` is NULL or a session that no other thread uses; `holds` is NULL or valid for writes.
 enum HardtackStatus hardtack_session_check(struct HardtackSession *session, bool *holds);
 
-// Resets all kept states to zero.
+// Resets all kept states to their initial values.
 //
 // # Safety
 // `session` is NULL or a session that no other thread uses.

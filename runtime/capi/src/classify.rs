@@ -35,8 +35,8 @@ pub(crate) struct Classifier {
 impl Classifier {
     fn of(bundle: &Bundle) -> Result<Classifier, Failure> {
         let manifest = bundle.manifest()?;
-        let (Some(input), Some(output)) = (manifest.inputs.first(), manifest.outputs.first())
-        else {
+        let input = manifest.inputs.get(bundle.ports()?.data_input());
+        let (Some(input), Some(output)) = (input, manifest.outputs.first()) else {
             return Err(mismatch("the model has no input or no output"));
         };
         let preprocessor = match bundle.preprocess()? {

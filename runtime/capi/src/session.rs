@@ -210,7 +210,8 @@ pub unsafe extern "C" fn hardtack_session_arena_bytes(session: *const HardtackSe
     })
 }
 
-/// Runs one inference. `hardtack_session_result` returns the outputs.
+/// Runs one inference. `hardtack_session_result` returns the outputs. An input with a default value
+/// may be left out; such inputs follow those that must be given.
 ///
 /// @param inputs the inputs of the model; in any order if they have names
 /// @param count  the number of inputs
@@ -401,7 +402,7 @@ pub unsafe extern "C" fn hardtack_session_check(
     })
 }
 
-/// Resets all kept states to zero.
+/// Resets all kept states to their initial values.
 ///
 /// # Safety
 /// `session` is NULL or a session that no other thread uses.

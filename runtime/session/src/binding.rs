@@ -30,6 +30,19 @@ pub(crate) fn slots<'n, T>(
     Ok(slots)
 }
 
+/// Gives the inputs that were left out their default values. States begin with theirs later.
+pub(crate) fn fill<'p, T>(
+    ports: &'p Ports,
+    given: &mut Slots<T>,
+    of: impl Fn(&'p Tensor) -> Option<T>,
+) {
+    for (index, (slot, port)) in given.iter_mut().zip(&ports.inputs).enumerate() {
+        if slot.is_none() && ports.state_of_input(index).is_none() {
+            *slot = port.default.as_ref().and_then(&of);
+        }
+    }
+}
+
 /// The sizes of named dimensions, taken from the inputs of an inference.
 pub(crate) struct Sizes<'p>(Vec<Size<'p>>);
 
@@ -155,6 +168,7 @@ mod tests {
                 .collect(),
             layout: Layout::Plain,
             quantization: None,
+            default: None,
         };
         let shape = |dims: &[Option<usize>], length| shape_of_length(&port(dims), length).ok();
         assert_eq!(shape(&[None, Some(4)], 12), Some(vec![3, 4]));

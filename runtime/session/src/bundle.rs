@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hardtack_bundle::graph::Graph;
 use hardtack_bundle::process::{Postprocess, Preprocess};
-use hardtack_bundle::{Digest, Family, Golden, Labels, Manifest, Section, SectionKind};
+use hardtack_bundle::{Digest, Family, Golden, Labels, Manifest, Readings, Section, SectionKind};
 
 use hardtack_kernels::packed::Packing;
 
 use crate::model::Program;
-use crate::{Bytes, Error, map};
+use crate::{Bytes, Error, Ports, Tensor, map};
 
 /// An open bundle. Clones are cheap and share the bytes, which stay alive as long as a session
 /// created from the bundle needs them.
@@ -216,6 +216,35 @@ impl Bundle {
     /// Returns an error if the section is damaged or malformed.
     pub fn postprocess(&self) -> Result<Option<Postprocess>, Error> {
         Ok(self.checked(SectionKind::Postprocess)?.postprocess()?)
+    }
+
+    /// Returns the inputs, outputs and states of the model, with the default values of inputs.
+    ///
+    /// # Errors
+    /// Returns an error if the default values are damaged or malformed, or if the file was changed
+    /// since it was opened.
+    pub fn ports(&self) -> Result<Ports, Error> {
+        let container = self.checked(SectionKind::Defaults)?;
+        let mut ports = Ports::of(&container.manifest()?);
+        for default in &container.defaults()? {
+            let port = &mut ports.inputs[usize::from(default.input)];
+            let size = |size: &u64| usize::try_from(*size).ok();
+            let shape = default.shape.iter().map(size).collect::<Option<Vec<usize>>>();
+            let value = shape.and_then(|s| Tensor::from_bytes(port.dtype, &s, default.elements));
+            let problem = || format!("the default value of input {port} is too large");
+            let value = value.ok_or_else(|| Error::Manifest { problem: problem() })?;
+            port.default = Some(value);
+        }
+        Ok(ports)
+    }
+
+    /// Returns how the two readings of the source model agreed, or `None` if the bundle does not
+    /// say so.
+    ///
+    /// # Errors
+    /// Returns an error if the section is damaged or malformed.
+    pub fn readings(&self) -> Result<Option<Readings<'_>>, Error> {
+        Ok(self.checked(SectionKind::Readings)?.readings()?)
     }
 
     /// Returns the test vectors (inputs with their expected outputs), or `None` if the bundle has

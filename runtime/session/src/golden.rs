@@ -79,7 +79,7 @@ pub fn check(bundle: &Bundle, session: &mut Session) -> Result<Report, Error> {
     let mut budget = session.limits().operations;
     for case in golden.cases() {
         let inputs = inputs(&case)?;
-        let outputs = session.run_with(&named(&inputs), StatePolicy::Zero, &control, None)?;
+        let outputs = session.run_with(&named(&inputs), StatePolicy::Initial, &control, None)?;
         budget = session.limits().spend(budget, session.operations())?;
         for vector in case.outputs() {
             if outputs.get(vector.name).is_none() {

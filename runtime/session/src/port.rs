@@ -5,6 +5,8 @@ use std::fmt;
 use hardtack_bundle::DType;
 use hardtack_bundle::manifest::{self, Layout, Manifest, Quantization};
 
+use crate::Tensor;
+
 /// One dimension of an input or output.
 ///
 /// # Examples
@@ -69,12 +71,15 @@ pub struct Port {
     pub layout: Layout,
     /// The scale and zero point if the elements are quantized.
     pub quantization: Option<Quantization>,
+    /// The value of an input that an inference leaves out; `None` if it must be given.
+    pub default: Option<Tensor>,
 }
 
 /// An output that feeds an input of the next inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The index of the input. Its value is zero before the first inference.
+    /// The index of the input. Before the first inference, it has its default value, or zeros if it
+    /// has none.
     pub input: usize,
     /// The index of the output.
     pub output: usize,
@@ -121,6 +126,15 @@ impl Ports {
         }
     }
 
+    /// Returns the index of the input that pre-processing and single arrays are for: the first that
+    /// is no state and has no default value, or the first if there is no such input.
+    pub fn data_input(&self) -> usize {
+        let must_be_given = |index: &usize| {
+            self.state_of_input(*index).is_none() && self.inputs[*index].default.is_none()
+        };
+        (0..self.inputs.len()).find(must_be_given).unwrap_or(0)
+    }
+
     /// Returns the index of the state that feeds an input.
     pub(crate) fn state_of_input(&self, input: usize) -> Option<usize> {
         self.states.iter().position(|state| state.input == input)
@@ -142,6 +156,7 @@ impl Port {
             shape: port.shape.iter().map(extent).collect(),
             layout: port.layout,
             quantization: port.quantization,
+            default: None,
         }
     }
 }
@@ -197,6 +212,7 @@ mod tests {
             shape: vec![Extent::Named("batch".into()), Extent::Fixed(3)],
             layout: Layout::Plain,
             quantization: None,
+            default: None,
         };
         assert_eq!(port.to_string(), "image: f32[batch, 3]");
         let quantization = Some(Quantization { scale: 0.5, zero_point: -128 });

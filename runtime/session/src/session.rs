@@ -44,7 +44,8 @@ use crate::{Bundle, Error, Outputs, Tensor, View, ViewMut};
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Whether a state input may be omitted. It then takes the value of its paired output from the
-    /// previous inference, or zeros for the first inference and after [`Session::reset`].
+    /// previous inference. For the first inference and after [`Session::reset`], it takes its
+    /// default value, or zeros if it has none.
     pub keep_state: bool,
     /// The instruction set of the kernels for integer programs; `None` selects the fastest one that
     /// this processor supports.
@@ -128,7 +129,7 @@ impl Session {
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let model = Model::for_isa(bundle, isa, &options.limits)?;
         model.check_arena(manifest.arena_bytes)?;
-        Session::from_model(&model, Ports::of(&manifest), manifest.prepared, options)
+        Session::from_model(&model, bundle.ports()?, manifest.prepared, options)
     }
 
     /// Loads a model that does not come from a bundle. `prepared` states whether its graph is
@@ -270,7 +271,7 @@ impl Session {
         self.canceller.clone()
     }
 
-    /// Resets all kept states to zero.
+    /// Resets all kept states to their initial values.
     pub fn reset(&mut self) {
         self.states.reset();
         #[cfg(feature = "float")]
@@ -281,7 +282,8 @@ impl Session {
 
     /// Runs the model on named inputs.
     ///
-    /// Named dimensions take their sizes from the inputs. The first call with new input shapes
+    /// An input that is left out has its default value ([`Port::default`]), if there is one. Named
+    /// dimensions take their sizes from the inputs. The first call with new input shapes
     /// plans the execution for them; the last eight plans are kept. An integer model runs the
     /// samples of a batch one after another.
     ///
@@ -383,7 +385,7 @@ impl Session {
         outputs: &mut [(&str, ViewMut<'_>)],
     ) -> Result<(), Error> {
         let state_policy = self.state_policy();
-        let given = slots(Role::Input, &self.ports.inputs, inputs.iter().copied())?;
+        let mut given = slots(Role::Input, &self.ports.inputs, inputs.iter().copied())?;
         let wanted = slots(
             Role::Output,
             &self.ports.outputs,
@@ -395,6 +397,7 @@ impl Session {
         match &mut self.runner {
             Runner::Integer(integer, spare) => {
                 let (ports, states) = (&self.ports, &mut self.states);
+                binding::fill(ports, &mut given, View::of);
                 let run = IntegerRun { integer, spare, ports, states, state_policy, control };
                 run.require(&given)?;
                 run.run(given, wanted, &mut NoHook)
@@ -465,7 +468,8 @@ impl Session {
         control: &Control,
         times: Option<&mut Vec<OperationTime>>,
     ) -> Result<Outputs, Error> {
-        let given = slots(Role::Input, &self.ports.inputs, inputs.iter().copied())?;
+        let mut given = slots(Role::Input, &self.ports.inputs, inputs.iter().copied())?;
+        binding::fill(&self.ports, &mut given, Some);
         #[cfg_attr(
             not(feature = "float"),
             expect(unused_variables, reason = "bound to check them")

@@ -10,8 +10,8 @@ use crate::{Error, Tensor, View, ViewMut};
 pub(crate) enum StatePolicy {
     /// Reject the inference: the caller must give them.
     Refused,
-    /// Fill them with zeros.
-    Zero,
+    /// Fill them with their initial values.
+    Initial,
     /// Fill them with the outputs of the previous inference.
     Kept,
 }
@@ -29,13 +29,13 @@ impl States {
         States(vec![None; count])
     }
 
-    /// Resets all states to zero.
+    /// Resets all states to their initial values.
     pub(crate) fn reset(&mut self) {
         self.0.fill(None);
     }
 
-    /// Prepares state `index` with this shape. A state that is not kept becomes zero; a kept state
-    /// of another shape is an error.
+    /// Prepares state `index` with this shape. A state that is not kept gets its initial value; a
+    /// kept state of another shape is an error.
     pub(crate) fn prepare(
         &mut self,
         index: usize,
@@ -54,7 +54,7 @@ impl States {
                     });
                 }
             }
-            _ => *state = Some(zeros(port, shape)?),
+            _ => *state = Some(initial(port, shape)?),
         }
         Ok(())
     }
@@ -84,6 +84,17 @@ impl States {
             *kept = outputs.get(state.output).cloned();
         }
     }
+}
+
+/// Returns the initial value of a state: the default value of its input, or zeros.
+fn initial(port: &Port, shape: &[usize]) -> Result<Tensor, Error> {
+    let Some(default) = &port.default else { return zeros(port, shape) };
+    // An integer model has the shape of its elements.
+    default.clone().reshape(shape).map_err(|_| Error::State {
+        name: port.name.clone(),
+        kept: default.shape().into(),
+        needed: shape.into(),
+    })
 }
 
 /// Allocates zeros for an input or output, up to [`LIMIT`] bytes.

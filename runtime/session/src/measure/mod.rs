@@ -209,7 +209,8 @@ fn inputs(bundle: &Bundle, session: &Session) -> Result<Vec<(String, Tensor)>, E
             Extent::Named(_) => 1,
         };
         let shape: Vec<usize> = port.shape.iter().map(size).collect();
-        Ok((port.name.clone(), zeros(port, &shape)?))
+        let value = port.default.clone().map_or_else(|| zeros(port, &shape), Ok)?;
+        Ok((port.name.clone(), value))
     });
     zeros.collect()
 }

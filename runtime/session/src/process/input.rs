@@ -65,7 +65,7 @@ impl Target {
         let size = |size: Option<usize>| size.map_or("SIZE".into(), |size| size.to_string());
         let colour = if channels == 1 { ", colour = \"gray\"" } else { "" };
         Some(format!(
-            "[image] with height = {}, width = {}, order = \"{order}\"{colour}",
+            "[image] with height = {}, width = {}, fit = \"stretch\", order = \"{order}\"{colour}",
             size(height),
             size(width)
         ))
@@ -278,9 +278,15 @@ mod tests {
     fn the_table_for_images_follows_from_the_shape() {
         let table = |shape: &[Option<usize>]| target(shape, DType::F32).image_table();
         let rgb = table(&[None, Some(3), Some(32), Some(48)]).unwrap();
-        assert_eq!(rgb, "[image] with height = 32, width = 48, order = \"nchw\"");
+        assert_eq!(
+            rgb,
+            "[image] with height = 32, width = 48, fit = \"stretch\", order = \"nchw\""
+        );
         let gray = table(&[Some(1), Some(28), None, Some(1)]).unwrap();
-        assert!(gray.ends_with("width = SIZE, order = \"nhwc\", colour = \"gray\""), "{gray}");
+        assert!(
+            gray.ends_with("width = SIZE, fit = \"stretch\", order = \"nhwc\", colour = \"gray\""),
+            "{gray}"
+        );
         assert_eq!(table(&[Some(1), Some(4)]), None);
         assert_eq!(table(&[Some(1), Some(2), Some(4), Some(8)]), None);
     }
