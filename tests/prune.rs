@@ -68,5 +68,5 @@ fn pruning_requires_calibration_data() {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("model.tack");
     let refused = convert("no.onnx".as_ref(), &output, &options, &mut NoProgress);
-    assert!(refused.unwrap_err().to_string().contains("--calibrate"));
+    assert!(refused.unwrap_err().to_string().contains("--data"));
 }

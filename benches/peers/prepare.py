@@ -152,7 +152,7 @@ class Network:
     def hardtack_form(self):
         """Our bundle, packed for this machine where the command knows how; made anew every time."""
         output = self.work / "hardtack.tack"
-        words = [self.hardtack, "convert", self.float, "-o", output, "--int8", "--calibrate", self.calibration]
+        words = [self.hardtack, "convert", self.float, "-o", output, "--int8", "--data", self.calibration]
         try:
             command(*words, "--target", "native")
             kind = "INT8, packed for this machine"

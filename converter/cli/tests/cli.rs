@@ -19,7 +19,7 @@ fn keywords(folder: &TempDir) -> PathBuf {
         &"-o",
         &bundle,
         &"--int8",
-        &"--calibrate",
+        &"--data",
         &file("examples/data/keyword_spotting/calibration.npz"),
         &"--pre",
         &file("examples/specs/keyword_features.toml"),
@@ -250,7 +250,7 @@ fn a_failed_conversion_leaves_the_existing_file_unchanged() {
     assert_eq!(ran.code, 2);
     let model = file("examples/data/mobilenet_v1/mobilenet_v1_0.25_128.onnx");
     let wrong = file("examples/data/keyword_spotting/calibration.npz");
-    let ran = hardtack([&"convert", &model, &"-o", &output, &"--int8", &"--calibrate", &wrong]);
+    let ran = hardtack([&"convert", &model, &"-o", &output, &"--int8", &"--data", &wrong]);
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("calibration.npz: "), "{}", ran.stderr);
     assert!(ran.stderr.contains("[1, 128, 128, 3]"), "{}", ran.stderr);
@@ -353,8 +353,8 @@ fn exit_codes_are_those_of_the_help() {
         (1, &["convert", "short.onnx", "-o", out]),
         (1, &["convert", "lite.onnx", "-o", out]),
         (1, &["convert", "keywords.tack", "-o", out]),
-        (1, &["bisect", "loop.onnx", "--input", data, "--calibrate", data]),
-        (1, &["bisect", "text.onnx", "--input", data, "--calibrate", data]),
+        (1, &["bisect", "loop.onnx", "--input", data, "--data", data]),
+        (1, &["bisect", "text.onnx", "--input", data, "--data", data]),
         // Gates, differences and refused bundles.
         (1, &["convert", "tanh.onnx", "-o", out, "--max-size", "10"]),
         (1, &["diff", "keywords.tack", out]),
@@ -372,13 +372,13 @@ fn exit_codes_are_those_of_the_help() {
         (2, &["convert", "tanh.onnx", "-o", out, "--set", "z=1"]),
         (2, &["convert", "tanh.onnx", "-o", out, "--state", "y=z"]),
         (2, &["convert", "tanh.onnx", "-o", "tanh.onnx"]),
-        (2, &["convert", kws, "-o", out, "--int8", "--calibrate", "absent.npz"]),
-        (2, &["convert", "tanh.onnx", "-o", out, "--int8", "--calibrate", data]),
-        (2, &["bisect", kws, "--input", "absent.npz", "--calibrate", data]),
+        (2, &["convert", kws, "-o", out, "--int8", "--data", "absent.npz"]),
+        (2, &["convert", "tanh.onnx", "-o", out, "--int8", "--data", data]),
+        (2, &["bisect", kws, "--input", "absent.npz", "--data", data]),
         // Files that cannot be read or written.
         (2, &["convert", "absent.onnx", "-o", out]),
         (2, &["convert", "tanh.onnx", "-o", &at("absent/out.tack")]),
-        (2, &["bisect", "absent.onnx", "--input", data, "--calibrate", data]),
+        (2, &["bisect", "absent.onnx", "--input", data, "--data", data]),
         (2, &["verify", "absent.tack"]),
         (2, &["diff", "keywords.tack", "absent.tack"]),
         (2, &["compress", "absent.tack", "-o", out]),
@@ -462,7 +462,7 @@ fn boards_are_targets() {
             &"-o",
             &output,
             &"--int8",
-            &"--calibrate",
+            &"--data",
             &samples,
             &"--samples",
             &"4",
@@ -510,7 +510,7 @@ fn a_bundle_is_compressed_and_decompressed() {
             &"-o",
             &bundle,
             &"--int8",
-            &"--calibrate",
+            &"--data",
             &file("examples/data/keyword_spotting/calibration.npz"),
             &"--transport",
             &beside,

@@ -19,7 +19,7 @@ fn convert(output: &Path, calibration: &Path, more: &[&str]) -> Ran {
     let mut all: Vec<String> = ["convert", "--int8", "--samples", "8"].map(String::from).into();
     let path = |path: &Path| path.display().to_string();
     all.extend([path(&file(MODEL)), "-o".into(), path(output)]);
-    all.extend(["--calibrate".into(), path(calibration), "--pre".into(), path(&file(SPEC))]);
+    all.extend(["--data".into(), path(calibration), "--pre".into(), path(&file(SPEC))]);
     all.extend(more.iter().map(|text| text.to_string()));
     command::run(&all)
 }
@@ -173,7 +173,7 @@ fn options_that_have_no_effect_in_float_are_reported() {
         command::run(&[&["convert", &model, "-o", &output, "--pre", &pre][..], more].concat())
     };
     for (options, named) in [
-        (&["--calibrate", &data][..], "warning: --calibrate: "),
+        (&["--data", &data][..], "warning: --data: "),
         (&["--target", "rpi5", "--max-arena", "9KB"], "warning: --target and --max-arena: "),
         (&["--arena-limit", "16KB"], "warning: --arena-limit: "),
     ] {
@@ -184,7 +184,7 @@ fn options_that_have_no_effect_in_float_are_reported() {
     }
     // Pruning and dynamic quantization use the data.
     for options in [&["--prune-channels", "macs=10%"][..], &["--dynamic"]] {
-        let ran = float(&[&["--calibrate", &data][..], options].concat());
+        let ran = float(&[&["--data", &data][..], options].concat());
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         assert!(!ran.stderr.contains("--int8"), "{}", ran.stderr);
     }
@@ -192,7 +192,7 @@ fn options_that_have_no_effect_in_float_are_reported() {
     let gate = ["--max-error", "auto", "--max-drop", "50%", "--evaluate", &labeled];
     for (options, named) in [
         (&gate[..], "--max-error requires INT8; add --int8"),
-        (&["--samples", "8"], "--calibrate"),
+        (&["--samples", "8"], "--data"),
         (&["--dense"], "--sparsity"),
     ] {
         let ran = float(options);
@@ -210,7 +210,7 @@ fn bisect_finds_the_first_layer_that_deviates() {
             &file(MODEL),
             &"--input",
             &file(CALIBRATION),
-            &"--calibrate",
+            &"--data",
             &file(CALIBRATION),
             &"--pre",
             &file(SPEC),

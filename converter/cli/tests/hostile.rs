@@ -92,7 +92,7 @@ fn markup_in_names_is_escaped_in_reports() {
         &"--labels",
         &at("labels.txt"),
         &"--int8",
-        &"--calibrate",
+        &"--data",
         &file("examples/data/keyword_spotting/calibration.npz"),
         &"--samples",
         &"8",
@@ -251,10 +251,10 @@ fn arrays_of_another_model_are_not_resized_to_images() {
         (hardtack([&"eval", &images, &"--data", &data]), "evaluation.npz"),
         (hardtack([&"eval", &words, &"--data", &data, &"--against", &images]), "evaluation.npz"),
         (hardtack([&"run", &images, &one]), "one.npy"),
-        (convert("--calibrate", "--int8"), "evaluation.npz"),
+        (convert("--data", "--int8"), "evaluation.npz"),
         (convert("--evaluate", "--dynamic"), "evaluation.npz"),
         (
-            hardtack([&"bisect", &model, &"--pre", &pre, &"--calibrate", &data, &"--input", &one]),
+            hardtack([&"bisect", &model, &"--pre", &pre, &"--data", &data, &"--input", &one]),
             "evaluation.npz",
         ),
     ] {

@@ -33,7 +33,7 @@ fn converted(model: &Path, data: &Path, spec: &Path, samples: usize, options: &[
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hardtack"));
     command.arg("convert").arg(model).arg("-o").arg(folder.path().join("model.tack"));
-    command.args(["--int8", "--calibrate"]).arg(data).args(options);
+    command.args(["--int8", "--data"]).arg(data).args(options);
     command.arg("--pre").arg(spec).args(["--samples", &samples.to_string()]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut most = 0;

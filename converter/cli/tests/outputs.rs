@@ -196,8 +196,7 @@ fn inputs_are_not_overwritten() {
     for (calibrate, output, is_input) in
         [(&data, &data, true), (&samples, &sample, true), (&samples, &other, false)]
     {
-        let ran =
-            hardtack([&"convert", &model, &"-o", output, &"--int8", &"--calibrate", calibrate]);
+        let ran = hardtack([&"convert", &model, &"-o", output, &"--int8", &"--data", calibrate]);
         assert_ne!(ran.code, 0);
         assert_eq!(ran.stderr.contains("is also an input"), is_input, "{}", ran.stderr);
         assert_eq!(fs::read_to_string(output).unwrap(), "content");

@@ -24,7 +24,7 @@ fn convert_with(model: &Path, output: &Path, data: &Path, page: &Path, more: &[&
     let mut arguments: Vec<&OsStr> = vec!["convert".as_ref(), model.as_ref()];
     let paths: [(&str, &Path); 5] = [
         ("-o", output),
-        ("--calibrate", &calibration),
+        ("--data", &calibration),
         ("--pre", &pre),
         ("--evaluate", data),
         ("--report", page),

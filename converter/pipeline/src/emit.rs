@@ -5,15 +5,17 @@ use hardtack::internal::{Constant, Model, family_of};
 use hardtack_bundle::golden::{Content, GoldenBuilder, GoldenTensor};
 use hardtack_bundle::graph::{Dim, Graph};
 use hardtack_bundle::manifest::{self, Entry, Figure, Manifest, Provenance, State};
-use hardtack_bundle::{ALIGNMENT, DType, Digest, Sealed, SectionKind, Writer};
+use hardtack_bundle::{
+    ALIGNMENT, DType, Defaults, Digest, InputDefault, Readings, Sealed, SectionKind, Writer,
+};
 use hardtack_engine::Builder;
 
 use crate::error::Error;
-use crate::graph::io::Signature;
+use crate::graph::io::{Endpoint, Signature};
 use crate::graph::summary::needs_float;
 use crate::import::SourceFile;
 use crate::options::{ConvertOptions, FloatStorage};
-use crate::report::{FigureReport, FloatNode};
+use crate::report::{FigureReport, FloatNode, ReadingsReport};
 use crate::samples::{self, Samples};
 
 /// Stored inputs of test vectors take at most one part in `GOLDEN_PART` of the model's size.
@@ -35,6 +37,8 @@ pub(crate) struct Contents<'a> {
     pub options: &'a ConvertOptions,
     /// The measurements for the manifest.
     pub figures: &'a [FigureReport],
+    /// How the two readings of the model agreed.
+    pub readings: Option<&'a ReadingsReport>,
     /// The nodes that stay in float.
     pub float_nodes: &'a [FloatNode],
     /// The size of the integer programs' arena in bytes.
@@ -93,9 +97,44 @@ pub(crate) fn emit(model: Model, contents: &Contents<'_>) -> Result<Sealed<'stat
     if let Some(postprocess) = &contents.options.postprocess {
         writer.postprocess(postprocess)?;
     }
+    write_defaults(&mut writer, contents.signature)?;
+    if let Some(report) = contents.readings {
+        writer.readings(&readings(report))?;
+    }
     let (samples, outputs) = contents.golden;
     writer.section(SectionKind::Golden, golden(contents, !needs_float, samples, outputs)?)?;
     Ok(writer.seal()?)
+}
+
+/// Writes the default values of inputs, if there are any.
+fn write_defaults(writer: &mut Writer<'_>, signature: &Signature) -> Result<(), Error> {
+    let values: Vec<(u8, &Tensor, Vec<u8>)> = (0..)
+        .zip(&signature.inputs)
+        .filter_map(|(index, input)| Some((index, input.default()?, input.default()?.to_bytes())))
+        .collect();
+    let mut defaults = Defaults::new();
+    for (input, value, elements) in &values {
+        let shape = value.shape().iter().map(|size| *size as u64).collect();
+        let default = InputDefault { input: *input, shape, elements };
+        defaults.push(default).expect("at most one for each input of the manifest");
+    }
+    if !defaults.is_empty() {
+        writer.defaults(&defaults)?;
+    }
+    Ok(())
+}
+
+/// Returns how the two readings agreed, in the types of a bundle.
+fn readings(report: &ReadingsReport) -> Readings<'_> {
+    let ReadingsReport { values, samples, source, difference, evaluated } = report;
+    let entries = evaluated.iter().map(|(name, value)| Entry { name, value });
+    Readings {
+        values: *values,
+        samples: *samples,
+        source,
+        difference: *difference,
+        evaluated: entries.take(manifest::MAX_ENTRIES).collect(),
+    }
 }
 
 /// Writes the shape, type, offset and length of each constant to the graph's records, and returns
@@ -274,6 +313,12 @@ fn golden(
             .collect();
         let sampled: Vec<Option<(usize, Vec<u8>)>> =
             inputs.iter().map(|_| None).chain(outputs.iter().map(sampled)).collect();
+        let signature = &contents.signature;
+        // An input that has its default value is left out, as in an application.
+        let is_default = |position: usize| {
+            let default = signature.inputs.get(position).and_then(Endpoint::default);
+            default.is_some_and(|default| *default == inputs[position])
+        };
         let content = |position: usize| match (samples.generators.get(index), &sampled[position]) {
             (Some(generators), _) if position < inputs.len() => {
                 Content::Generated(generators[position])
@@ -281,8 +326,10 @@ fn golden(
             (_, Some((step, bytes))) => Content::Sampled { step: *step as u64, bytes },
             _ => Content::Stored(&bytes[position]),
         };
-        let signature = contents.signature.inputs.iter().chain(&contents.signature.outputs);
         let tensors: Vec<GoldenTensor<'_>> = signature
+            .inputs
+            .iter()
+            .chain(&signature.outputs)
             .zip(inputs.iter().chain(outputs))
             .enumerate()
             .map(|(position, (port, tensor))| GoldenTensor {
@@ -296,8 +343,10 @@ fn golden(
                 },
             })
             .collect();
-        let (inputs, outputs) = tensors.split_at(inputs.len());
-        builder.case(inputs, outputs)?;
+        let (given, expected) = tensors.split_at(inputs.len());
+        let given = given.iter().enumerate().filter(|(position, _)| !is_default(*position));
+        let given: Vec<GoldenTensor<'_>> = given.map(|(_, tensor)| *tensor).collect();
+        builder.case(&given, expected)?;
     }
     Ok(builder.finish())
 }

@@ -117,7 +117,8 @@ pub enum Error {
     /// A value of the float model is not finite on a calibration sample.
     #[error(
         "node {node:?} outputs {value} on calibration sample {sample}, so it has no range; check \
-         that sample and the weights before the node, or keep the node in float with --keep-float"
+         that sample and the weights before the node, or keep what reads it in float:{}",
+        readers.iter().map(|name| format!(" --keep-float {name}")).collect::<String>()
     )]
     NotFinite {
         /// The name of the node.
@@ -126,11 +127,13 @@ pub enum Error {
         value: f32,
         /// The index of the sample, from 0.
         sample: usize,
+        /// The names of the nodes that read the value, or of the node itself if none does.
+        readers: Vec<String>,
     },
     /// An input is too large to be filled with random numbers.
     #[error(
         "input {input:?} of shape {shape:?} is too large for random numbers; give it a smaller \
-         shape with --set {input}=SHAPE, or give calibration data with --calibrate"
+         shape with --set {input}=SHAPE, or give real inputs with --data"
     )]
     Input {
         /// The name of the input.

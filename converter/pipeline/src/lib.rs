@@ -32,7 +32,7 @@ mod testing;
 pub use atomic_file::{AtomicFile, WriteError, check_output, write_file};
 pub use convert::convert;
 pub use error::Error;
-pub use graph::io::Signature;
+pub use graph::io::{Endpoint, Signature};
 pub use options::prune::PruneTarget;
 pub use options::quantize::{Equalize, Int16, QuantizeOptions, RangeMethod, Rounding, Sparsity};
 pub use options::{ConvertOptions, FloatStorage, MatrixStorage};

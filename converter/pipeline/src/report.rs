@@ -150,6 +150,8 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// The measurements on the converted model.
     pub figures: Vec<FigureReport>,
+    /// How the two readings of the model agreed.
+    pub readings: Option<ReadingsReport>,
     /// The rewrites that the import stage made to preserve ONNX semantics.
     pub rewritten: Vec<String>,
     /// The result of channel pruning, if it was requested.
@@ -166,6 +168,21 @@ pub struct Report {
     pub arena_bytes: u64,
     /// Warnings for the user.
     pub warnings: Vec<String>,
+}
+
+/// How the two readings of a model agreed.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReadingsReport {
+    /// The number of output values that were compared; 0 if there was no second reading.
+    pub values: u64,
+    /// The number of samples that were compared.
+    pub samples: u32,
+    /// The source of the samples: `random` or a file name.
+    pub source: String,
+    /// The largest difference of a value, as a fraction of its output's range.
+    pub difference: f64,
+    /// What the reference implementation evaluates, such as `node "Mod_3"`, with the reason.
+    pub evaluated: Vec<(String, String)>,
 }
 
 /// A measurement on the converted model.

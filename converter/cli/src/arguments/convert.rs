@@ -52,20 +52,27 @@ pub struct Convert {
     /// Store the class names in FILE, one per line, in the bundle [default: the labels of --pre].
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     pub labels: Option<PathBuf>,
-    /// Calibrate with the samples in FILE.npz or DIR, such as calibration.npz.
+    /// Convert with the samples in FILE or DIR, such as samples.npz [default: random numbers].
     ///
-    /// FILE.npz has one array per input, named after the input, or a single array x; samples are
-    /// the first dimension. DIR has images or audio files.
-    #[arg(long, value_name = "FILE.npz|DIR", help_heading = "Input")]
-    pub calibrate: Option<PathBuf>,
-    /// Pre-process the calibration data as in SPEC.toml [default: as in --pre].
-    #[arg(long, value_name = "SPEC.toml", requires = "calibrate", help_heading = "Input")]
-    pub calibrate_pre: Option<PathBuf>,
-    /// Use at most N calibration samples, such as 64.
+    /// They calibrate INT8, and serve the checks and test vectors of every model. FILE.npz has one
+    /// array per input, named after the input, or a single array x; samples are the first
+    /// dimension. FILE.npy has one such array. DIR has images or audio files.
+    #[arg(long, alias = "calibrate", value_name = "FILE|DIR", help_heading = "Input")]
+    pub data: Option<PathBuf>,
+    /// Pre-process the samples as in SPEC.toml [default: as in --pre].
+    #[arg(
+        long,
+        alias = "calibrate-pre",
+        value_name = "SPEC.toml",
+        requires = "data",
+        help_heading = "Input"
+    )]
+    pub data_pre: Option<PathBuf>,
+    /// Use at most N samples, such as 64.
     #[arg(
         long,
         value_name = "N",
-        requires = "calibrate",
+        requires = "data",
         default_value_t = 128,
         value_parser = clap::value_parser!(u32).range(1..),
         help_heading = "Input"
@@ -118,7 +125,7 @@ pub struct Convert {
     #[arg(long, help_heading = "Target")]
     pub integer_io: bool,
     /// Quantize the model to INT8 with the ranges of the calibration data.
-    #[arg(long, requires = "calibrate", help_heading = "Quantization")]
+    #[arg(long, requires = "data", help_heading = "Quantization")]
     pub int8: bool,
     /// Run large float matmuls in INT8, quantizing activations at run time (dynamic quantization).
     ///
@@ -144,7 +151,7 @@ pub struct Convert {
     #[arg(
         long,
         value_name = "WHAT=PART",
-        requires = "calibrate",
+        requires = "data",
         value_parser = prune_target,
         help_heading = "Pruning"
     )]
@@ -191,8 +198,8 @@ impl Convert {
 
     /// The files and folders that the command reads.
     pub fn inputs(&self) -> Vec<&Path> {
-        let Convert { calibrate, calibrate_pre, pre, labels, evaluate, gates, .. } = self;
-        let more = [calibrate, calibrate_pre, pre, labels, evaluate, &gates.gates];
+        let Convert { data, data_pre, pre, labels, evaluate, gates, .. } = self;
+        let more = [data, data_pre, pre, labels, evaluate, &gates.gates];
         let more = more.into_iter().flatten();
         [&self.model].into_iter().chain(more).map(PathBuf::as_path).collect()
     }
@@ -209,13 +216,13 @@ pub struct Bisect {
     /// Compare the layers on FILE: an image, an audio file or arrays, such as cat.jpg.
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     pub input: PathBuf,
-    /// Calibrate with the samples in FILE.npz or DIR, such as calibration.npz.
+    /// Calibrate with the samples in FILE or DIR, such as samples.npz.
     ///
     /// FILE.npz has one array per input, named after the input, or a single array x; samples are
-    /// the first dimension. DIR has images or audio files.
-    #[arg(long, value_name = "FILE.npz|DIR", help_heading = "Input")]
-    pub calibrate: PathBuf,
-    /// Use at most N calibration samples, such as 64.
+    /// the first dimension. FILE.npy has one such array. DIR has images or audio files.
+    #[arg(long, alias = "calibrate", value_name = "FILE|DIR", help_heading = "Input")]
+    pub data: PathBuf,
+    /// Use at most N samples, such as 64.
     #[arg(
         long,
         value_name = "N",

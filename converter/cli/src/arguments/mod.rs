@@ -37,7 +37,7 @@ pub enum Verb {
     ///
     /// The model stays in float unless --int8 or --dynamic is given.
     ///
-    /// Example: hardtack convert model.onnx -o model.tack --int8 --calibrate data.npz
+    /// Example: hardtack convert model.onnx -o model.tack --int8 --data data.npz
     Convert(Box<Convert>),
     /// Find the first INT8 layer that deviates from the float model.
     ///
@@ -116,8 +116,9 @@ pub struct Run {
     pub files: Vec<PathBuf>,
     /// Read one array per model input, named after the input, from FILE.npz, such as inputs.npz.
     ///
+    /// Or read the array of one input from FILE.npy. States begin with zeros if they are left out.
     /// Other arrays are ignored. The pre-processing of the bundle is not applied.
-    #[arg(long, value_name = "FILE.npz")]
+    #[arg(long, value_name = "FILE.npz|FILE.npy")]
     pub inputs: Option<PathBuf>,
     /// Write the outputs of a single inference to FILE.npz (`-` for standard output).
     #[arg(long, short, value_name = "FILE.npz")]
@@ -342,7 +343,7 @@ mod tests {
     #[test]
     fn each_option_is_listed_under_its_heading() {
         let expected = [
-            "Input: set state pre labels calibrate calibrate-pre samples",
+            "Input: set state pre labels data data-pre samples",
             "Output: output transport report name model-version",
             "Target: target arena-limit integer-io",
             "Quantization: int8 dynamic weights float ranges equalize rounding weight-bits palette \
@@ -355,7 +356,7 @@ mod tests {
         assert_eq!(headings("convert"), expected);
         let expected = [
             "Options: threshold",
-            "Input: input calibrate samples pre set",
+            "Input: input data samples pre set",
             "Quantization: ranges equalize rounding weight-bits palette keep-float int16 max-error \
              strict-int8",
             "Pruning: sparsity",

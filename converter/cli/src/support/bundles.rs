@@ -4,9 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use hardtack::process::{Postprocessor, Preprocessor};
-use hardtack::{Bundle, Limits, Session, SessionOptions};
+use hardtack::{Bundle, Limits, Session, SessionOptions, Tensor};
 use hardtack_bundle::process::Postprocess;
+use hardtack_converter::arrays;
 
+use crate::output::say;
 use crate::support::foreign;
 
 /// The reason why a bundle was not opened.
@@ -71,10 +73,40 @@ pub fn session(
     Session::with_options(bundle, options).with_context(|| path.display().to_string())
 }
 
-/// Returns the pre-processor that converts files and arrays to the first input.
+/// Returns the index of the input that files and single arrays are for.
+pub fn data_input(bundle: &Bundle) -> anyhow::Result<usize> {
+    let ports = bundle.ports()?;
+    if ports.inputs.is_empty() {
+        bail!("the model has no input");
+    }
+    Ok(ports.data_input())
+}
+
+/// Casts an array to the type of an input, and prints a note if that changes the type. Floats stay
+/// as they are for a quantized input.
+///
+/// # Errors
+/// If the type cannot hold a value; the error names the array `name`.
+pub fn cast(
+    array: Tensor,
+    name: &str,
+    path: &Path,
+    preprocessor: &Preprocessor,
+) -> anyhow::Result<Tensor> {
+    let (path, from) = (path.display(), array.dtype());
+    let Some(to) = preprocessor.unprocessed_type().filter(|to| *to != from) else {
+        return Ok(array);
+    };
+    say(&format!("note: {path}: array {name:?} is {from}; it is cast to {to}"));
+    arrays::cast(array, to).map_err(|error| {
+        anyhow!("{path}: array {name:?}: {error}; save it as {to}, with values in its range")
+    })
+}
+
+/// Returns the pre-processor that converts files and arrays to the data input.
 pub fn preprocessor(bundle: &Bundle) -> anyhow::Result<Preprocessor> {
     let manifest = bundle.manifest()?;
-    let Some(input) = manifest.inputs.first() else { bail!("the model has no input") };
+    let input = &manifest.inputs[data_input(bundle)?];
     Ok(match bundle.preprocess()? {
         Some(process) => Preprocessor::new(process, input)?,
         None => Preprocessor::identity(input),

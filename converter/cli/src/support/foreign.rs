@@ -72,7 +72,7 @@ const GRAPH_DEF: Kind = Kind {
 };
 const ARRAYS: Kind = Kind {
     is: "an archive of NumPy arrays",
-    advice: "give an ONNX model; arrays are for --calibrate, --inputs and --data",
+    advice: "give an ONNX model; arrays are for --inputs and --data",
 };
 const SAFETENSORS: Kind = Kind {
     is: "a safetensors file, which has weights but no graph",
@@ -121,9 +121,13 @@ fn kind_of(first: &[u8], last: &[u8], length: u64) -> Option<Kind> {
         | [0x1f, 0x8b, ..]
         | [b'B', b'Z', b'h', ..]
         | [0xfd, b'7', b'z', b'X', b'Z', ..] => Some(COMPRESSED),
-        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] | [b'R', b'I', b'F', b'F', ..] => {
-            Some(PICTURE_OR_SOUND)
-        }
+        [0x89, b'P', b'N', b'G', ..]
+        | [0xff, 0xd8, 0xff, ..]
+        | [b'R', b'I', b'F', b'F', ..]
+        | [b'G', b'I', b'F', b'8', ..]
+        | [b'B', b'M', ..]
+        | [b'I', b'I', 42, 0, ..]
+        | [b'M', b'M', 0, 42, ..] => Some(PICTURE_OR_SOUND),
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(ARRAYS),
         // Version 1 of a SavedModel. ONNX has its version in the same field: 3 or more.
         [8, 1, 0x12, ..] => Some(SAVED_MODEL),

@@ -67,7 +67,7 @@ pub fn measure(
 ) -> anyhow::Result<Found> {
     let preprocessor = bundles::preprocessor(bundle)?;
     let mut session = bundles::session(bundle, path, true, limits)?;
-    let input = session.inputs()[0].name.clone();
+    let input = session.inputs()[bundles::data_input(bundle)?].name.clone();
     let manifest = bundle.manifest()?;
     let process =
         bundle.postprocess()?.unwrap_or(Postprocess::Classify { softmax: false, skip: 0 });
@@ -205,7 +205,8 @@ fn archive(path: &Path, bundle: &Bundle) -> anyhow::Result<Vec<Sample>> {
     let mut read = |name: &str| -> anyhow::Result<Tensor> {
         Ok(archive.read(name)?.expect("the array has a description"))
     };
-    let (x, y) = (Rc::new(read("x")?), read("y")?);
+    let (x, y) = (read("x")?, read("y")?);
+    let x = Rc::new(bundles::cast(x, "x", path, &bundles::preprocessor(bundle)?)?);
     let classes = y.shape().len() == 1 && y.to_f32().iter().all(|y| y.fract() == 0.0 && *y >= 0.0);
     let sample = |index: usize| {
         let truth = samples::row(&y, index).to_f32();

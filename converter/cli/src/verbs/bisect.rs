@@ -25,7 +25,7 @@ pub fn bisect(arguments: &Bisect, as_json: bool) -> anyhow::Result<Answer> {
     let options = ConvertOptions {
         int8: true,
         set: arguments.set.clone(),
-        calibration: Some(arguments.calibrate.clone()),
+        calibration: Some(arguments.data.clone()),
         samples: arguments.samples as usize,
         measure: Some(arguments.input.clone()),
         quantize: arguments.quantize.settings(),

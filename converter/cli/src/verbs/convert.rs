@@ -274,7 +274,7 @@ pub fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answe
             if as_json {
                 let list: Vec<_> = operators
                     .iter()
-                    .map(|of| json!({ "operator": of.operator, "nodes": of.nodes }))
+                    .map(|of| json!({ "operator": of.operator, "nodes": of.nodes, "reason": of.reason }))
                     .collect();
                 output::json(&json!({ "model": path, "unsupported": list }));
             }
@@ -297,7 +297,7 @@ pub fn refusal(path: &Path, error: Error, as_json: bool) -> anyhow::Result<Answe
 /// Returns the options of the converter.
 fn options(arguments: &Convert) -> anyhow::Result<ConvertOptions> {
     let spec = arguments.pre.as_deref().map(Spec::read).transpose()?;
-    let calibration = arguments.calibrate_pre.as_deref().map(Spec::read).transpose()?;
+    let calibration = arguments.data_pre.as_deref().map(Spec::read).transpose()?;
     let labels = match (&arguments.labels, &spec) {
         (Some(path), _) => spec::read_labels(path)?,
         (None, Some(spec)) => spec.labels.clone(),
@@ -306,7 +306,7 @@ fn options(arguments: &Convert) -> anyhow::Result<ConvertOptions> {
     if let Some(spec) = &calibration
         && spec.preprocess.is_none()
     {
-        bail!("--calibrate-pre: the file has no pre-processing; add [image], [audio] or [array]");
+        bail!("--data-pre: the file has no pre-processing; add [image], [audio] or [array]");
     }
     let quantize = arguments.quantize.settings();
     let weights = arguments.weights.map(|weights| match weights {
@@ -322,7 +322,7 @@ fn options(arguments: &Convert) -> anyhow::Result<ConvertOptions> {
         set: arguments.set.clone(),
         prune_channels: arguments.prune_channels,
         int8: arguments.int8,
-        calibration: arguments.calibrate.clone(),
+        calibration: arguments.data.clone(),
         calibration_preprocess: calibration.and_then(|spec| spec.preprocess),
         samples: arguments.samples as usize,
         measure: None,

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use hardtack::internal::family_of;
-use hardtack::{Bundle, Isa, Port};
-use hardtack_bundle::Family;
+use hardtack::{Bundle, Isa, Ports, Tensor};
 use hardtack_bundle::graph::{Graph, Operator};
 use hardtack_bundle::manifest::{Manifest, Provenance};
+use hardtack_bundle::{Family, Readings};
 use hardtack_engine::SparseLayer;
 use serde_json::{Value, json};
 
@@ -17,6 +17,9 @@ use crate::arguments::Inspect;
 use crate::output::{self, bytes, file, plain, table};
 use crate::support::plan::{IntegerProgram, ProgramPlan, programs};
 use crate::{output::Answer, support::bundles};
+
+/// The maximum number of elements that are printed of a default value.
+const SHOWN: usize = 4;
 
 pub fn inspect(arguments: &Inspect, as_json: bool) -> anyhow::Result<Answer> {
     let outputs: Vec<&Path> = arguments.plan_svg.as_deref().into_iter().collect();
@@ -71,6 +74,12 @@ fn describe(
         .collect();
     let labels: Option<Vec<String>> =
         bundle.labels()?.map(|labels| labels.iter().map(str::to_owned).collect());
+    let ports = bundle.ports()?;
+    let defaults = ports.inputs.iter().filter_map(|port| {
+        let value = port.default.as_ref()?;
+        Some(json!({ "input": port.name, "shape": value.shape(), "values": value.to_f32() }))
+    });
+    let defaults: Vec<Value> = defaults.collect();
     let mut value = json!({
         "format": { "major": container.format_version().major, "minor": container.format_version().minor },
         "digest": bundle.root().to_string(),
@@ -84,6 +93,8 @@ fn describe(
         "labels": labels,
         "preprocess": bundle.preprocess()?,
         "postprocess": bundle.postprocess()?,
+        "readings": bundle.readings()?,
+        "defaults": defaults,
         "golden_cases": bundle.golden()?.map_or(0, |golden| golden.len()),
         "operators": graph.map(|graph| counted(graph, programs)),
         "sparse_layers": sparse_layers(programs).map(|(name, layer)| json!({
@@ -134,12 +145,21 @@ fn head(bundle: &Bundle) -> anyhow::Result<String> {
     let manifest = bundle.manifest()?;
     let mut lines = Lines::default();
     lines.identity(bundle, &manifest)?;
-    lines.ports(&manifest);
+    lines.ports(&bundle.ports()?);
     lines.execution(bundle, &manifest)?;
     lines.contents(bundle)?;
     lines.origin(&manifest.provenance);
     lines.measurements(&manifest);
+    lines.readings(bundle.readings()?.as_ref());
     Ok(lines.text)
+}
+
+/// Formats the default value of an input.
+fn default(value: &Tensor) -> String {
+    let values = value.to_f32();
+    let shown: Vec<String> = values.iter().take(SHOWN).map(f32::to_string).collect();
+    let more = if values.len() > SHOWN { ", …" } else { "" };
+    format!("optional, {}{more} by default", shown.join(", "))
 }
 
 /// Lines of a name and a value.
@@ -169,17 +189,17 @@ impl Lines {
     }
 
     /// Appends the inputs, the outputs, and the outputs that are fed back.
-    fn ports(&mut self, manifest: &Manifest<'_>) {
-        for port in &manifest.inputs {
-            self.line("input", Port::of(port).to_string());
+    fn ports(&mut self, ports: &Ports) {
+        for port in &ports.inputs {
+            let default = port.default.as_ref().map(|value| format!(", {}", default(value)));
+            self.line("input", format!("{port}{}", default.unwrap_or_default()));
         }
-        for port in &manifest.outputs {
-            self.line("output", Port::of(port).to_string());
+        for port in &ports.outputs {
+            self.line("output", port.to_string());
         }
-        for state in &manifest.states {
-            let output = manifest.outputs[usize::from(state.output)].name;
-            let input = manifest.inputs[usize::from(state.input)].name;
-            self.line("state", format!("{output} is fed back into {input}"));
+        for state in &ports.states {
+            let (output, input) = (&ports.outputs[state.output], &ports.inputs[state.input]);
+            self.line("state", format!("{} is fed back into {}", output.name, input.name));
         }
     }
 
@@ -239,6 +259,27 @@ impl Lines {
         let options =
             if options.is_empty() { String::new() } else { format!(" with {}", options.join(" ")) };
         self.line("converter", format!("hardtack {}{options}", from.converter));
+    }
+
+    /// Appends how the two readings of the ONNX file agreed.
+    fn readings(&mut self, readings: Option<&Readings<'_>>) {
+        let Some(readings) = readings else { return };
+        let Readings { values, samples, source, difference, evaluated } = readings;
+        self.line(
+            "readings",
+            match values {
+                0 => "not compared with the reference implementation of ONNX".into(),
+                _ => format!(
+                    "{values} values of {samples} {source} samples differ by at most \
+                     {difference:.1e} of their range from the reference implementation of ONNX"
+                ),
+            },
+        );
+        if !evaluated.is_empty() {
+            let nodes = evaluated.iter().map(|entry| format!("{} ({})", entry.name, entry.value));
+            let nodes = nodes.collect::<Vec<String>>().join("; ");
+            self.line("evaluated", format!("by the reference implementation: {nodes}"));
+        }
     }
 
     /// Appends parity and accuracy, and the operators of an INT8 bundle that run in float.

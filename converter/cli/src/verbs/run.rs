@@ -40,14 +40,17 @@ fn run_arrays(
     path: &Path,
     as_json: bool,
 ) -> anyhow::Result<Answer> {
-    let mut session =
-        bundles::session(bundle, &arguments.bundle, false, arguments.limits.limits())?;
-    let mut archive = Archive::open(path)?;
+    let mut session = bundles::session(bundle, &arguments.bundle, true, arguments.limits.limits())?;
     let manifest = bundle.manifest()?;
+    let mut archive = open(bundle, path)?;
     let mut inputs = Vec::new();
-    for port in &manifest.inputs {
+    for (index, port) in manifest.inputs.iter().enumerate() {
         let name = port.name;
         let Some(Description { dtype, shape }) = archive.describe(name)? else {
+            let is_state = manifest.states.iter().any(|state| usize::from(state.input) == index);
+            if is_state || session.inputs()[index].default.is_some() {
+                continue;
+            }
             let there: Vec<&str> = archive.names().collect();
             bail!(
                 "{}: has no array {name:?} for the input of that name; it has {}",
@@ -64,7 +67,7 @@ fn run_arrays(
         // Quantize floats if the input is quantized.
         let tensor = match port.quantization {
             Some(_) => preprocessor.array(&tensor)?,
-            None => tensor,
+            None => bundles::cast(tensor, name, path, &preprocessor)?,
         };
         inputs.push((name, tensor));
     }
@@ -79,11 +82,26 @@ fn run_arrays(
     Ok(Answer::Yes)
 }
 
+/// Opens the arrays of `--inputs`. A `.npy` file has the array of the input with the name of the
+/// file; otherwise that of the data input.
+fn open(bundle: &Bundle, path: &Path) -> anyhow::Result<Archive> {
+    if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
+        return Ok(Archive::open(path)?);
+    }
+    let (manifest, stem) = (bundle.manifest()?, path.file_stem().unwrap_or_default());
+    let named = manifest.inputs.iter().find(|port| *port.name == *stem.to_string_lossy());
+    let input = match named {
+        Some(port) => port,
+        None => &manifest.inputs[bundles::data_input(bundle)?],
+    };
+    Ok(Archive::of_array(path, input.name))
+}
+
 /// Runs the model on each file, with the pre- and post-processing of the bundle.
 fn run_files(arguments: &Run, bundle: &Bundle, as_json: bool) -> anyhow::Result<Answer> {
     let preprocessor = bundles::preprocessor(bundle)?;
     let mut session = bundles::session(bundle, &arguments.bundle, true, arguments.limits.limits())?;
-    let input = session.inputs().first().map(|port| port.name.clone()).unwrap_or_default();
+    let input = session.inputs()[bundles::data_input(bundle)?].name.clone();
     let mut results = Vec::new();
     let mut last = None;
     with_classes(bundle, |classes| {
@@ -146,7 +164,9 @@ fn read_array(path: &Path, preprocessor: &Preprocessor) -> anyhow::Result<Tensor
     if let Some(Description { dtype, shape }) = archive.describe(&name)? {
         preprocessor.accepts_sample(dtype, &shape).with_context(|| path.display().to_string())?;
     }
-    archive.read(&name)?.with_context(|| format!("{}: contains no array", path.display()))
+    let array = archive.read(&name)?;
+    let array = array.with_context(|| format!("{}: contains no array", path.display()))?;
+    bundles::cast(array, &name, path, preprocessor)
 }
 
 /// Runs one inference; an error names the file.

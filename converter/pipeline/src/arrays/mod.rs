@@ -5,6 +5,7 @@
 //! not trusted: memory is allocated only for bytes that are actually read.
 
 mod archive;
+mod cast;
 mod header;
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use zip::write::SimpleFileOptions;
 use crate::atomic_file::{AtomicFile, WriteError};
 
 pub use archive::{Archive, Description};
+pub use cast::{CastError, cast};
 
 /// The error type of array files.
 #[derive(Debug, Error)]

@@ -58,6 +58,7 @@ impl Conversion<'_> {
             source,
             options: &self.options,
             figures: &self.figures,
+            readings: self.readings.as_ref(),
             float_nodes: &self.float_nodes,
             arena_bytes: self.arena_bytes,
             golden: (golden, &outputs),
@@ -75,7 +76,11 @@ impl Conversion<'_> {
         let mut inputs = Vec::new();
         let real = samples.inputs.sample(0)?;
         let rules = random.generators[0].iter_mut().zip(&graph.inputs);
-        for (real, (generator, input)) in real.iter().zip(rules) {
+        for (index, (real, (generator, input))) in real.iter().zip(rules).enumerate() {
+            if let Some(default) = self.signature().inputs[index].default() {
+                inputs.push(default.clone());
+                continue;
+            }
             if matches!(real.dtype(), DType::F32 | DType::I8 | DType::U8) {
                 let values = real.to_f32();
                 generator.low = values.iter().copied().fold(f32::INFINITY, f32::min);
@@ -122,6 +127,7 @@ impl Conversion<'_> {
             transport_bytes,
             stages: self.stages,
             figures: self.figures,
+            readings: self.readings,
             rewritten: source.rewritten,
             pruned: self.pruned,
             float_nodes: self.float_nodes,

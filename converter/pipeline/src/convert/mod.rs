@@ -15,14 +15,15 @@ use hardtack_bundle::graph::{Graph, Node, Operator};
 
 use crate::error::Error;
 use crate::float_run;
-use crate::graph::io::Signature;
+use crate::graph::io::{Initial, Signature};
 use crate::import::{self, Evaluated, ImportOptions, SourceFile};
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::options::{ConvertOptions, MatrixStorage};
 use crate::parity::{self, Difference};
 use crate::progress::Progress;
 use crate::report::{
-    FigureReport, FloatNode, GraphNode, LayerReport, PruneReport, Report, StageReport,
+    FigureReport, FloatNode, GraphNode, LayerReport, PruneReport, ReadingsReport, Report,
+    StageReport,
 };
 use crate::samples::{First, SampleSource as _, Samples};
 use crate::{fold, guard, prune};
@@ -97,6 +98,7 @@ struct Conversion<'a> {
     last_outputs: Option<Vec<Vec<Tensor>>>,
     stages: Vec<StageReport>,
     figures: Vec<FigureReport>,
+    readings: Option<ReadingsReport>,
     pruned: Option<PruneReport>,
     float_nodes: Vec<FloatNode>,
     /// Whether layers stay in float because INT8 and int16 are too inaccurate for them.
@@ -117,15 +119,15 @@ impl<'a> Conversion<'a> {
     ) -> Result<Conversion<'a>, Error> {
         if options.int8 && options.calibration.is_none() {
             return Err(Error::Options(
-                "INT8 needs calibration data: give --calibrate an .npz file, or a folder of \
-                 images or audio files"
+                "INT8 needs calibration data: give --data an .npz file, or a folder of images \
+                 or audio files"
                     .into(),
             ));
         }
         if options.prune_channels.is_some() && options.calibration.is_none() {
             return Err(Error::Options(
-                "pruning needs calibration data: give --calibrate an .npz file, or a folder of \
-                 images or audio files"
+                "pruning needs calibration data: give --data an .npz file, or a folder of images \
+                 or audio files"
                     .into(),
             ));
         }
@@ -148,6 +150,7 @@ impl<'a> Conversion<'a> {
             last_outputs: None,
             stages: Vec::new(),
             figures: Vec::new(),
+            readings: None,
             pruned: None,
             float_nodes: Vec::new(),
             needs_float: false,
@@ -163,9 +166,12 @@ impl<'a> Conversion<'a> {
     fn import(&mut self) -> Result<OffloadedModel, Error> {
         let began = self.begin("import");
         let (model, source) = self.read_model(Evaluated::default())?;
-        let signature = Signature::of(model.graph(), self.options.preprocess.as_ref());
+        let mut signature = Signature::of(model.graph(), self.options.preprocess.as_ref());
         // Checked again when the bundle is written, with the final types.
-        signature.states(&self.options.states)?;
+        for (_, input) in signature.states(&self.options.states)? {
+            signature.inputs[usize::from(input)].initial = Some(Initial::Zeros);
+        }
+        signature.set_defaults(&source.defaults);
         self.signature = Some(signature);
         if self.options.labels.is_empty() {
             self.options.labels = source.labels.clone();
@@ -210,8 +216,8 @@ impl<'a> Conversion<'a> {
     /// Reads data for the model's inputs and pre-processes it.
     fn read(&self, path: &Path, limit: usize, graph: &Graph) -> Result<Samples, Error> {
         let signature = self.signature();
-        let input = signature.inputs.first().ok_or_else(|| {
-            Error::Options("the model has no input, so it cannot read calibration data".into())
+        let input = signature.inputs.get(signature.data_input()).ok_or_else(|| {
+            Error::Options("the model has no input, so it takes no data; omit --data".into())
         })?;
         let port = input.manifest_port()?;
         let own = self.options.calibration_preprocess.as_ref();

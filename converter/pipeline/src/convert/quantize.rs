@@ -62,16 +62,7 @@ impl Conversion<'_> {
         if !is_dynamic && model.graph().nodes.iter().any(integers) {
             self.warnings.push(
                 "the model has integer weights but no activation scales, so it runs in float; use \
-                 --int8 with --calibrate to measure the scales"
-                    .into(),
-            );
-        } else if !is_dynamic
-            && self.options.calibration.is_some()
-            && self.options.prune_channels.is_none()
-        {
-            self.warnings.push(
-                "--calibrate: the model stays in float, so the data serve only for checks and test \
-                 vectors; add --int8 to quantize it"
+                 --int8 with --data to measure the scales"
                     .into(),
             );
         }

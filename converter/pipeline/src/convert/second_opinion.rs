@@ -17,7 +17,9 @@ use crate::import::reference::{Reference, from_reference};
 use crate::import::{Evaluated, Evaluation, ImportError, SourceFile};
 use crate::offloaded_model::{ModelSource as _, OffloadedModel};
 use crate::parity::{self, Difference};
-use crate::samples::{self, First, SampleSource, Samples, each};
+use crate::report::ReadingsReport;
+use crate::samples::constraints::{self, Constraint};
+use crate::samples::{self, First, Rule, SampleSource, Samples, each};
 
 /// The number of imports that are tried, each with one more node evaluated.
 const ATTEMPTS: usize = 4;
@@ -47,6 +49,34 @@ struct Resized {
     reference: Vec<Tensor>,
 }
 
+impl Trial {
+    /// Returns whether both readings have run.
+    fn has_run(&self) -> bool {
+        self.imported.is_ok() && self.reference.is_ok()
+    }
+
+    /// Describes how the readings agree. `evaluated` are the nodes that the reference
+    /// implementation evaluates, with the reasons.
+    fn readings(&self, samples: &Samples, evaluated: Vec<(String, String)>) -> ReadingsReport {
+        let (values, count, difference) = match (&self.reference, &self.imported) {
+            (Ok(expected), Ok(outputs)) => {
+                let outputs = &outputs[..expected.len()];
+                let values = outputs.iter().flatten().map(|tensor| tensor.len() as u64).sum();
+                (values, expected.len() as u32, parity::compare(expected, outputs).of_range)
+            }
+            _ => (0, 0, 0.0),
+        };
+        let source = samples.source.clone();
+        ReadingsReport { values, samples: count, source, difference, evaluated }
+    }
+
+    /// Returns whether all outputs of the imported model are finite.
+    fn is_finite(&self) -> bool {
+        let outputs = self.imported.iter().flatten().flatten();
+        outputs.into_iter().all(|tensor| tensor.to_f32().iter().all(|value| value.is_finite()))
+    }
+}
+
 impl Conversion<'_> {
     /// Reads or generates the samples, and runs both readings of the model on them. Random samples
     /// are chosen such that both can run, if that is possible.
@@ -55,15 +85,17 @@ impl Conversion<'_> {
         let reference = Reference::load(self.path, &self.options.set, imported.graph())?;
         if let Some(path) = &self.options.calibration {
             let samples = self.read(path, self.options.samples, imported.graph())?;
+            self.warnings.extend(samples.notes.iter().cloned());
             let trial = self.trial(imported, &reference, &samples)?;
             return Ok((samples, trial));
         }
+        let constraints = constraints::of(reference.graph(), self.signature());
         let mut best: Option<(Samples, Trial)> = None;
         for rule in samples::RULES {
-            let samples = Samples::random_by(imported.graph(), rule)?;
+            let samples = Samples::random_by(imported.graph(), rule, &constraints)?;
             let trial = self.trial(imported, &reference, &samples)?;
-            if trial.imported.is_ok() && trial.reference.is_ok() {
-                return Ok((samples, trial));
+            if trial.has_run() {
+                return self.finite(imported, &reference, (samples, trial), rule);
             }
             let rank = |trial: &Trial| (trial.reference.is_ok(), trial.imported.is_ok());
             if best.as_ref().is_none_or(|(_, other)| rank(&trial) > rank(other)) {
@@ -81,13 +113,34 @@ impl Conversion<'_> {
             }
             self.warnings.push(format!(
                 "the model cannot run on random inputs ({problem}), so the bundle has no test \
-                 vectors; give real inputs with --calibrate"
+                 vectors; give real inputs with --data"
             ));
             samples = Samples { inputs: Box::new(Vec::new()), ..samples };
             samples.generators.clear();
             trial.imported = Ok(Vec::new());
         }
         Ok((samples, trial))
+    }
+
+    /// Returns samples of positive floats instead, if only the outputs on those are finite.
+    fn finite(
+        &self,
+        imported: &OffloadedModel,
+        reference: &Reference,
+        (samples, trial): (Samples, Trial),
+        rule: Rule,
+    ) -> Result<(Samples, Trial), Error> {
+        if trial.is_finite() {
+            return Ok((samples, trial));
+        }
+        let constraints = constraints::of(reference.graph(), self.signature());
+        let rule = Rule { floats: samples::POSITIVE, ..rule };
+        let positive = Samples::random_by(imported.graph(), rule, &constraints)?;
+        let other = self.trial(imported, reference, &positive)?;
+        Ok(match other.has_run() && other.is_finite() {
+            true => (positive, other),
+            false => (samples, trial),
+        })
     }
 
     fn trial(
@@ -123,7 +176,10 @@ impl Conversion<'_> {
             }
         }
         let resized = match (&outputs, &expected) {
-            (Ok(_), Ok(_)) => resized(imported, reference)?,
+            (Ok(_), Ok(_)) => {
+                let constraints = constraints::of(reference.graph(), self.signature());
+                resized(imported, reference, &constraints)?
+            }
             _ => None,
         };
         Ok(Trial { imported: outputs, reference: expected, resized })
@@ -138,6 +194,7 @@ impl Conversion<'_> {
         mut trial: Trial,
     ) -> Result<OffloadedModel, Error> {
         let mut evaluated = Vec::new();
+        let mut reasons = self.evaluated_by_import(imported.graph());
         let mut is_whole = false;
         for attempt in 0..=ATTEMPTS + 1 {
             let Some((problem, sample)) = self.disagreement(&imported, samples, &trial)? else {
@@ -159,6 +216,7 @@ impl Conversion<'_> {
                 None => ("the model".into(), Evaluated::All),
             };
             is_whole = choice == Evaluated::All;
+            reasons.push((what.clone(), format!("the readings disagree {problem}")));
             self.warnings.push(format!(
                 "two readings of {what} disagree ({problem}); the reference implementation of \
                  ONNX evaluates it at run time, which is slow; please report this with the model"
@@ -168,8 +226,21 @@ impl Conversion<'_> {
             trial = self.trial(&model, &reference, samples)?;
             imported = model;
         }
+        self.readings = Some(trial.readings(samples, reasons));
         self.expected = trial.imported?;
         Ok(imported)
+    }
+
+    /// Returns what the reference implementation evaluates in an imported model, with the reason.
+    fn evaluated_by_import(&self, graph: &Graph) -> Vec<(String, String)> {
+        let whole = self.source.as_ref().and_then(|source| source.evaluated.as_ref());
+        if let Some(evaluation) = whole {
+            return vec![("the model".into(), evaluation.reason.clone())];
+        }
+        let nodes = graph.nodes.iter().filter(|n| matches!(n.operator, Operator::Evaluate(_)));
+        nodes
+            .map(|node| (format!("node {:?}", node.name), "no native implementation".into()))
+            .collect()
     }
 
     /// Returns in what the two readings of a model disagree, and a sample on which they do.
@@ -238,14 +309,18 @@ fn described(of_range: f64) -> String {
 
 /// Runs both readings on a random sample with other sizes of dynamic dimensions. `None` if there
 /// are no such dimensions, or if the reference cannot run on any sample that is tried.
-fn resized(imported: &OffloadedModel, reference: &Reference) -> Result<Option<Resized>, Error> {
+fn resized(
+    imported: &OffloadedModel,
+    reference: &Reference,
+    constraints: &[Constraint],
+) -> Result<Option<Resized>, Error> {
     let graph = imported.graph();
     let facts = graph.inputs.iter().map(|index| &graph.nodes[*index as usize].outputs[0]);
     if facts.into_iter().all(|fact| fact.shape.iter().all(|dim| dim.value().is_some())) {
         return Ok(None);
     }
     for rule in samples::OTHER_SIZES {
-        let samples = Samples::random_by(graph, rule)?;
+        let samples = Samples::random_by(graph, rule, constraints)?;
         let sample = samples.inputs.sample(0)?.into_owned();
         if let Ok(outputs) = reference.run(&sample, &mut onnx::NoObserver) {
             let imported = match float_run::outputs(imported, &First(&*samples.inputs, 1)) {

@@ -1,11 +1,13 @@
 //! The inputs and outputs of a model, as recorded in the manifest.
 
+use hardtack::Tensor;
 use hardtack_bundle::DType;
 use hardtack_bundle::graph::{Dim, Fact, Graph, Token};
 use hardtack_bundle::manifest::{self, Extent, Layout, Quantization};
 use hardtack_bundle::process::{ChannelOrder, Preprocess};
 
 use crate::error::Error;
+use crate::import::DefaultValue;
 
 /// A dimension of an input or output.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +27,17 @@ pub struct Endpoint {
     shape: Vec<Size>,
     layout: Layout,
     quantization: Option<Quantization>,
+    /// The value of an input that is left out; `None` if it must be given.
+    pub(crate) initial: Option<Initial>,
+}
+
+/// The value of an input that is left out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Initial {
+    /// Zeros: the input is a state.
+    Zeros,
+    /// The default value of the input in the ONNX file.
+    Value(Tensor),
 }
 
 /// The inputs and outputs of a model.
@@ -70,6 +83,7 @@ impl Signature {
             shape: fact.shape.iter().map(|dim| size_of(dim, &graph.symbols)).collect(),
             layout,
             quantization: None,
+            initial: None,
         };
         let inputs = graph.inputs.iter().enumerate().map(|(index, node)| {
             let node = &graph.nodes[*node as usize];
@@ -162,6 +176,24 @@ impl Signature {
         Ok(found)
     }
 
+    /// Gives inputs the default values of an ONNX file, by name. That of a state is its initial
+    /// value.
+    pub(crate) fn set_defaults(&mut self, defaults: &[(String, DefaultValue)]) {
+        for (name, DefaultValue { shape, bytes }) in defaults {
+            let Some(input) = self.inputs.iter_mut().find(|input| input.name == *name) else {
+                continue;
+            };
+            if let Some(value) = Tensor::from_bytes(input.dtype, shape, bytes) {
+                input.initial = Some(Initial::Value(value));
+            }
+        }
+    }
+
+    /// Returns the index of the first input that must be given: the one that pre-processing is for.
+    pub fn data_input(&self) -> usize {
+        self.inputs.iter().position(|input| !input.is_optional()).unwrap_or(0)
+    }
+
     /// Formats a shape for messages, such as `[batch, 3, 224, 224]`.
     pub fn shape_text(&self, shape: &[Dim]) -> String {
         let dims: Vec<String> = shape
@@ -219,6 +251,32 @@ impl Endpoint {
         })
     }
 
+    /// Returns whether the input may be left out.
+    pub fn is_optional(&self) -> bool {
+        self.initial.is_some()
+    }
+
+    /// Returns the default value of the input in the ONNX file.
+    pub(crate) fn default(&self) -> Option<&Tensor> {
+        match self.initial.as_ref()? {
+            Initial::Value(value) => Some(value),
+            Initial::Zeros => None,
+        }
+    }
+
+    /// Returns the value of an input that is left out, or `None` if it must be given. Dynamic
+    /// dimensions of `shape`, that of the input, have the size 1.
+    pub fn initial(&self, shape: &[Dim]) -> Option<Tensor> {
+        match self.initial.as_ref()? {
+            Initial::Value(value) => Some(value.clone()),
+            Initial::Zeros => {
+                let sizes =
+                    shape.iter().map(|dim| dim.value().map_or(Some(1), |n| n.try_into().ok()));
+                Tensor::zeros(self.dtype, &sizes.collect::<Option<Vec<usize>>>()?)
+            }
+        }
+    }
+
     /// Returns whether the element type is f32.
     pub fn is_float(&self) -> bool {
         self.dtype == DType::F32
@@ -273,7 +331,7 @@ mod tests {
 
     fn endpoint(name: &str, dtype: DType, shape: &[Size]) -> Endpoint {
         let (name, shape) = (name.into(), shape.to_vec());
-        Endpoint { name, dtype, shape, layout: Layout::Plain, quantization: None }
+        Endpoint { name, dtype, shape, layout: Layout::Plain, quantization: None, initial: None }
     }
 
     #[test]

@@ -159,7 +159,7 @@ fn malformed() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::{SourceFile, UnsupportedOperator};
+    use crate::import::{DefaultValue, SourceFile, UnsupportedOperator};
     use hardtack_bundle::graph;
 
     fn imported() -> Imported {
@@ -188,6 +188,7 @@ mod tests {
             rewritten: vec!["a".into()],
             evaluated: None,
             labels: vec![],
+            defaults: vec![("x".into(), DefaultValue { shape: vec![1], bytes: vec![3] })],
         };
         Imported { model: Model { graph, constants, programs: vec![] }, source }
     }
@@ -199,7 +200,11 @@ mod tests {
         write(&path, &Ok(imported())).unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), imported());
 
-        let found = UnsupportedOperator { operator: "Loop".into(), nodes: vec!["n".into()] };
+        let found = UnsupportedOperator {
+            operator: "Loop".into(),
+            nodes: vec!["n".into()],
+            reason: String::new(),
+        };
         let refused = ImportError::Unsupported(vec![found]);
         let sentence = refused.to_string();
         write(&path, &Err(refused)).unwrap();

@@ -138,6 +138,19 @@ pub struct UnsupportedOperator {
     pub operator: String,
     /// The names of the nodes, in the order of the graph.
     pub nodes: Vec<String>,
+    /// Why it is refused, and the cure; empty if nothing is known of the operator.
+    pub reason: String,
+}
+
+impl UnsupportedOperator {
+    /// Adds a node to those of its operator that are refused for the same reason.
+    pub(crate) fn add(found: &mut Vec<Self>, operator: String, node: &str, reason: &str) {
+        let is_same = |other: &&mut Self| other.operator == operator && other.reason == reason;
+        match found.iter_mut().find(is_same) {
+            Some(other) => other.nodes.push(node.into()),
+            None => found.push(Self { operator, nodes: vec![node.into()], reason: reason.into() }),
+        }
+    }
 }
 
 impl fmt::Display for UnsupportedOperator {
@@ -149,7 +162,11 @@ impl fmt::Display for UnsupportedOperator {
         if more > 0 {
             write!(f, " and {more} more")?;
         }
-        write!(f, ")")
+        write!(f, ")")?;
+        if !self.reason.is_empty() {
+            write!(f, ", because {}", self.reason)?;
+        }
+        Ok(())
     }
 }
 
@@ -166,13 +183,17 @@ mod tests {
     fn unsupported_operators_are_counted_and_named() {
         let nodes = (0..6).map(|n| format!("n{n}")).collect();
         let error = ImportError::Unsupported(vec![
-            UnsupportedOperator { operator: "Loop".into(), nodes: vec!["l".into()] },
-            UnsupportedOperator { operator: "acme::Magic".into(), nodes },
+            UnsupportedOperator {
+                operator: "RandomNormal".into(),
+                nodes: vec!["l".into()],
+                reason: "its results are random".into(),
+            },
+            UnsupportedOperator { operator: "acme::Magic".into(), nodes, reason: String::new() },
         ]);
         assert_eq!(
             error.to_string(),
-            "the model has operators that cannot be converted: Loop (1 in l); \
-             acme::Magic (6 in n0, n1, n2, n3 and 2 more)"
+            "the model has operators that cannot be converted: RandomNormal (1 in l), \
+             because its results are random; acme::Magic (6 in n0, n1, n2, n3 and 2 more)"
         );
     }
 }

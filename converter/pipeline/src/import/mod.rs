@@ -89,6 +89,17 @@ pub struct SourceFile {
     pub evaluated: Option<Evaluation>,
     /// The names of the classes, if the file has them; may be empty.
     pub labels: Vec<String>,
+    /// The default values of inputs, by name.
+    pub defaults: Vec<(String, DefaultValue)>,
+}
+
+/// The default value of an input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultValue {
+    /// The dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// The elements in the type of the input, row-major, little-endian.
+    pub bytes: Vec<u8>,
 }
 
 /// Why a whole model is evaluated by the reference implementation of ONNX.
@@ -216,6 +227,14 @@ fn attempt(
         rewritten: context.report,
         evaluated: None,
         labels: context.labels,
+        defaults: context
+            .defaults
+            .into_iter()
+            .map(|(name, value)| {
+                let (shape, bytes) = (value.shape().into(), value.to_bytes());
+                (name, DefaultValue { shape, bytes })
+            })
+            .collect(),
     };
     Ok(Imported { model, source })
 }
@@ -228,11 +247,12 @@ fn read(
     log::trace!(target: STAGE, "rewriting the graph");
     rewrite::rewrite(&mut source, context)?;
     limits::check_rewritten(&source)?;
+    let mut refused = std::mem::take(&mut context.refused);
     if let Some(graph) = &source.graph {
-        let found = unsupported::find(graph, &operators::onnx());
-        if !found.is_empty() {
-            return Err(ImportError::Unsupported(found));
-        }
+        unsupported::find(graph, &operators::onnx(), &mut refused);
+    }
+    if !refused.is_empty() {
+        return Err(ImportError::Unsupported(refused));
     }
     let model = translate::translate(source)?;
     limits::check_ranks(&model.graph)?;

@@ -41,6 +41,11 @@ impl Reference {
         Ok(Reference { model, inputs })
     }
 
+    /// Returns the main graph of the model.
+    pub(crate) fn graph(&self) -> &onnx::Graph {
+        &self.model.graph
+    }
+
     /// Evaluates the model on one sample.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ fn typed_or(proto: &mut ModelProto, first: TractError) -> Result<TypedModel, Imp
         let problem = message(&first);
         log::debug!("{problem}");
         let inputs = proto.graph.as_ref().map(Unbound::of).unwrap_or_default();
-        let settings = inputs.settings(&problem);
+        let settings = inputs.settings(&problem, "1");
         let failure = Failure::of(&problem);
         if let Some((problem, advice)) = failure.constant_needed() {
             let dynamic = match settings.is_empty() {
@@ -110,6 +110,11 @@ fn typed_or(proto: &mut ModelProto, first: TractError) -> Result<TypedModel, Imp
         if parse(proto, true).is_ok()
             && (inputs.explain(&problem) || (inputs.is_only_batch() && fits_batch_of_one(proto)))
         {
+            // A batch of size 1 is no advice if the model does not run on one.
+            let settings = match inputs.is_only_batch() && !fits_batch_of_one(proto) {
+                true => inputs.settings(&problem, "SIZE"),
+                false => settings,
+            };
             return ImportError::Unbound { unknown: inputs.unknown(), settings };
         }
         // A batch of size 1 was tried.
@@ -185,6 +190,7 @@ impl Failure<'_> {
 
     /// Returns the error of this node with another description.
     fn error(&self, problem: String) -> ImportError {
+        let problem = plain(&problem);
         match self.node {
             Some((node, operator)) => {
                 ImportError::Node { node: node.into(), operator: operator.into(), problem }
@@ -192,6 +198,25 @@ impl Failure<'_> {
             None => ImportError::Graph { problem },
         }
     }
+}
+
+/// Removes tract's names for its own steps and types from a problem.
+fn plain(problem: &str) -> String {
+    let after_rule = problem.split_once("Applying rule ").map(|(_, rest)| {
+        // The rule ends with a brace or a parenthesis.
+        rest.split_once("}: ").or_else(|| rest.split_once("): ")).map_or(rest, |(_, rest)| rest)
+    });
+    let problem = after_rule.unwrap_or(problem);
+    let mut rest = problem.strip_prefix("Infering facts: ").unwrap_or(problem);
+    let mut plain = String::new();
+    while let Some(at) = ["Val(", "Sym("].iter().filter_map(|name| rest.find(name)).min() {
+        let (before, wrapped) = (&rest[..at], &rest[at + "Val(".len()..]);
+        let (value, after) = wrapped.split_once(')').unwrap_or((wrapped, ""));
+        plain += before;
+        plain += value;
+        rest = after;
+    }
+    plain + rest
 }
 
 /// Joins the chain of an error's causes, without repetitions.
@@ -211,10 +236,7 @@ fn save_error(error: hardtack::float::Error) -> ImportError {
         hardtack::float::Error::NoPlace { nodes } => {
             let mut found: Vec<UnsupportedOperator> = Vec::new();
             for (node, operator) in nodes {
-                match found.iter_mut().find(|other| other.operator == operator) {
-                    Some(other) => other.nodes.push(node),
-                    None => found.push(UnsupportedOperator { operator, nodes: vec![node] }),
-                }
+                UnsupportedOperator::add(&mut found, operator, &node, "");
             }
             ImportError::Unsupported(found)
         }
@@ -267,6 +289,29 @@ mod tests {
             assert!(error.starts_with("in node \"y_node\" (Pad): "), "{error}");
             assert!(error.contains(problem) && error.contains(remedy), "{error}");
         }
+    }
+
+    #[test]
+    fn names_of_inner_steps_are_removed() {
+        let problem = "Infering facts: Applying rule GivenRule { (inputs[0].shape, inputs[1]) }: \
+                       Reshaping [Val(1)] to [Val(7), Sym(n)]: volume mismatch (vol=1)";
+        assert_eq!(plain(problem), "Reshaping [1] to [7, n]: volume mismatch (vol=1)");
+        assert_eq!(plain("Infering facts: Wrong rank Val(2"), "Wrong rank 2");
+        assert_eq!(plain("axis 7 is out of range"), "axis 7 is out of range");
+    }
+
+    #[test]
+    fn a_batch_that_no_single_sample_fits_has_no_size_in_the_advice() {
+        let shape = Tensor::new(&[3], vec![7i64, 11, 13]).unwrap();
+        let reshaped = |size: &str| {
+            let nodes = vec![node("Reshape", &["x", "shape"], &["y"], vec![])];
+            translate(model(graph(&[("x", &[size])], nodes, &[("shape", shape.clone())], &["y"])))
+        };
+        let error = reshaped("n").unwrap_err().to_string();
+        assert!(error.ends_with("dynamic shape [n] of input \"x\"; pass --set n=SIZE"), "{error}");
+        reshaped("1001").unwrap();
+        let error = reshaped("1").unwrap_err().to_string();
+        assert!(!error.contains("Val(") && !error.contains("Rule"), "{error}");
     }
 
     #[test]

@@ -73,10 +73,10 @@ impl Unbound {
     }
 
     /// Returns the options that bind the inputs, such as `--set batch=1 --set length=SIZE`. A size
-    /// is the one that `problem` requires, 1 for the batch, or the word SIZE.
-    pub(super) fn settings(&self, problem: &str) -> String {
+    /// is the one that `problem` requires, `batch` for a leading dimension, or the word SIZE.
+    pub(super) fn settings(&self, problem: &str, batch: &str) -> String {
         let dimensions = self.symbols.iter().map(|(name, axis)| {
-            let otherwise = if *axis == 0 { "1" } else { "SIZE" };
+            let otherwise = if *axis == 0 { batch } else { "SIZE" };
             format!("--set {name}={}", required_size(name, problem).unwrap_or(otherwise))
         });
         let values = self.values.iter().map(|name| format!("--set {name}=NUMBER"));
@@ -151,13 +151,13 @@ mod tests {
              128] of input \"state\" and the unknown value of input \"sr\""
         );
         assert_eq!(
-            voice(true).settings("a failed rule"),
+            voice(true).settings("a failed rule", "1"),
             "--set batch=1 --set input_1=SIZE --set state_1=SIZE --set sr=NUMBER"
         );
-        assert!(!voice(false).settings("").contains("sr"));
+        assert!(!voice(false).settings("", "1").contains("sr"));
         let fixed = Unbound::of(&graph(&[("x", &["1", "64"])], vec![], &[], &[]));
         assert_eq!(fixed, Unbound::default());
-        assert!(fixed.unknown().is_empty() && fixed.settings("").is_empty());
+        assert!(fixed.unknown().is_empty() && fixed.settings("", "1").is_empty());
     }
 
     #[test]

@@ -24,6 +24,7 @@ const MICROSOFT: &[&str] = &[
 fn is_read(onnx: &Onnx, name: &str) -> bool {
     // tract registers these without a domain, but they belong to other domains.
     onnx.op_register.0.contains_key(name)
+        && hardtack_operators::refusal("", name).is_none()
         && !matches!(name, "CategoryMapper" | TREE_ENSEMBLE | DYNAMIC_MAT_MUL | EVALUATE)
 }
 
@@ -37,14 +38,8 @@ pub(crate) fn operator_names() -> Vec<String> {
     names
 }
 
-/// Returns the unsupported operators of a graph and its subgraphs, in order of appearance.
-pub(super) fn find(graph: &GraphProto, onnx: &Onnx) -> Vec<UnsupportedOperator> {
-    let mut found = Vec::new();
-    visit(graph, onnx, &mut found);
-    found
-}
-
-fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) {
+/// Adds the unsupported operators of a graph and its subgraphs to `found`, in order of appearance.
+pub(super) fn find(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) {
     for node in &graph.node {
         let name = node.op_type.as_str();
         let known = match node.domain.as_str() {
@@ -57,16 +52,12 @@ fn visit(graph: &GraphProto, onnx: &Onnx, found: &mut Vec<UnsupportedOperator>) 
             }
         };
         if !known {
-            let operator = node.operator();
-            match found.iter_mut().find(|other| other.operator == operator) {
-                Some(other) => other.nodes.push(node.label().into()),
-                None => {
-                    found.push(UnsupportedOperator { operator, nodes: vec![node.label().into()] })
-                }
-            }
+            let domain = if node.domain == "ai.onnx" { "" } else { node.domain.as_str() };
+            let reason = hardtack_operators::refusal(domain, name).unwrap_or_default();
+            UnsupportedOperator::add(found, node.operator(), node.label(), reason);
         }
         for attribute in &node.attribute {
-            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| visit(graph, onnx, found));
+            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| find(graph, onnx, found));
         }
     }
 }
@@ -86,7 +77,8 @@ mod tests {
             node("Loop", &["x"], &["d"], vec![]),
         ];
         let graph = graph(&[("x", &["1"])], nodes, &[], &["a"]);
-        let found = find(&graph, &operators::onnx());
+        let mut found = Vec::new();
+        find(&graph, &operators::onnx(), &mut found);
         let found: Vec<(&str, usize)> =
             found.iter().map(|found| (found.operator.as_str(), found.nodes.len())).collect();
         assert_eq!(found, [("Loop", 2), ("acme::Conv", 1)]);

@@ -10,7 +10,7 @@ use hardtack_bundle::manifest::Quantization;
 use hardtack_engine::Builder;
 
 use crate::error::Error;
-use crate::graph::io::Signature;
+use crate::graph::io::{Initial, Signature};
 use crate::graph::summary::needs_float;
 use crate::samples::{SampleSource, each};
 
@@ -52,10 +52,13 @@ pub(crate) fn integer_io(
             model.graph.nodes[value_id.node as usize].outputs[0].dtype = DType::I8;
             let quantization = parsed.input_quantization(port).map(quantization);
             endpoint.quantize(quantization.ok_or_else(|| several(&endpoint.name))?);
-            let integers = endpoint.manifest_port()?;
-            let preprocessor = Preprocessor::identity(&integers);
+            let preprocessor = Preprocessor::identity(&endpoint.manifest_port()?);
             for sample in &mut samples {
                 sample[index] = preprocessor.array(&sample[index])?;
+            }
+            let default = endpoint.default().map(|value| preprocessor.array(value)).transpose()?;
+            if let Some(default) = default {
+                endpoint.initial = Some(Initial::Value(default));
             }
         }
     }

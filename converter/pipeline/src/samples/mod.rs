@@ -1,11 +1,11 @@
 //! The sample inputs of a conversion: calibration data, or random numbers if there is none.
 
+pub(crate) mod constraints;
+mod read;
 mod spool;
-mod widen;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hardtack::process::Preprocessor;
 use hardtack::{Tensor, for_data};
@@ -13,12 +13,13 @@ use hardtack_bundle::DType;
 use hardtack_bundle::golden::Generator;
 use hardtack_bundle::graph::{Dim, Fact, Graph, Node};
 
-use crate::arrays::{Archive, Description};
 use crate::error::Error;
 use crate::graph::io::Signature;
 use crate::model_limits;
 use crate::process::memory_bytes;
 
+use constraints::Constraint;
+pub use read::files;
 pub(crate) use spool::Spool;
 
 /// The size assumed for a dynamic first dimension, and for any other dynamic dimension.
@@ -40,25 +41,35 @@ pub struct Rule {
     pub low: f32,
     /// The largest integer plus 1.
     pub high: f32,
+    /// The smallest and the largest float.
+    pub floats: (f32, f32),
 }
+
+/// The range of random floats, and that for models whose results are not finite on those, such as
+/// logarithms and square roots.
+const FLOATS: (f32, f32) = (-1.0, 1.0);
+pub(crate) const POSITIVE: (f32, f32) = (0.125, 1.0);
 
 /// The rules for random samples, in the order in which they are tried: the first on which a model
 /// runs is taken.
-pub const RULES: [Rule; 7] = [
-    Rule { batch: BATCH, other: OTHER, low: 0.0, high: 2.0 },
-    Rule { batch: BATCH, other: OTHER, low: 1.0, high: 2.0 },
-    Rule { batch: BATCH, other: OTHER, low: 0.0, high: 1.0 },
-    Rule { batch: 4, other: 16, low: 0.0, high: 2.0 },
-    Rule { batch: BATCH, other: BATCH, low: 1.0, high: 2.0 },
-    Rule { batch: 6, other: 7, low: 2.0, high: 6.0 },
-    Rule { batch: 0, other: 0, low: 0.0, high: 1.0 },
+pub const RULES: [Rule; 9] = [
+    rule(BATCH, OTHER, 0.0, 2.0),
+    rule(BATCH, OTHER, 1.0, 2.0),
+    rule(BATCH, OTHER, 0.0, 1.0),
+    rule(4, 16, 0.0, 2.0),
+    rule(BATCH, BATCH, 1.0, 2.0),
+    rule(6, 7, 2.0, 6.0),
+    rule(16, 16, 0.0, 2.0),
+    rule(64, 64, 0.0, 2.0),
+    rule(0, 0, 0.0, 1.0),
 ];
 
 /// Rules for samples with other sizes than [`RULES`] begin with: small ones, and multiples of 32.
-pub(crate) const OTHER_SIZES: [Rule; 2] = [
-    Rule { batch: 3, other: 5, low: 0.0, high: 2.0 },
-    Rule { batch: 2, other: 64, low: 0.0, high: 2.0 },
-];
+pub(crate) const OTHER_SIZES: [Rule; 2] = [rule(3, 5, 0.0, 2.0), rule(2, 64, 0.0, 2.0)];
+
+const fn rule(batch: usize, other: usize, low: f32, high: f32) -> Rule {
+    Rule { batch, other, low, high, floats: FLOATS }
+}
 
 /// A sequence of model inputs that can be read repeatedly and in any order.
 ///
@@ -127,6 +138,8 @@ pub struct Samples {
     pub source: String,
     /// For random samples, the generator of each input of each sample; empty otherwise.
     pub generators: Vec<Vec<Generator>>,
+    /// How the data were changed to fit the inputs, one sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Samples {
@@ -152,6 +165,7 @@ impl Samples {
     ///     inputs: Box::new(vec![zeros(), zeros()]),
     ///     source: "calibration.npz".into(),
     ///     generators: vec![],
+    ///     notes: vec![],
     /// };
     /// let error = samples.check_calibration().unwrap_err().to_string();
     /// assert!(error.starts_with("calibration.npz: all elements of all calibration samples"));
@@ -215,18 +229,28 @@ impl Samples {
     /// samples take too much of the conversion's memory limit. Also fails if the
     /// model exceeds a compute or memory limit.
     pub fn generated(graph: &Graph, count: u64) -> Result<Samples, Error> {
-        Samples::generated_by(graph, count, RULES[0])
+        Samples::generated_by(graph, count, RULES[0], &[])
     }
 
-    /// Generates random samples by a rule.
+    /// Generates random samples by a rule that obey the constraints of the inputs.
     ///
     /// # Errors
     /// See [`Samples::generated`].
-    pub fn random_by(graph: &Graph, rule: Rule) -> Result<Samples, Error> {
-        Samples::generated_by(graph, RANDOM, rule)
+    pub(crate) fn random_by(
+        graph: &Graph,
+        rule: Rule,
+        constraints: &[Constraint],
+    ) -> Result<Samples, Error> {
+        Samples::generated_by(graph, RANDOM, rule, constraints)
     }
 
-    fn generated_by(graph: &Graph, count: u64, rule: Rule) -> Result<Samples, Error> {
+    fn generated_by(
+        graph: &Graph,
+        count: u64,
+        rule: Rule,
+        constraints: &[Constraint],
+    ) -> Result<Samples, Error> {
+        let free = Constraint::default();
         let shapes = shapes(graph, count, rule, memory_bytes() / SAMPLES_PART)?;
         model_limits::check(graph, &shapes)?;
         let mut inputs: Vec<Vec<Tensor>> = Vec::new();
@@ -236,24 +260,30 @@ impl Samples {
             for (index, (node, shape)) in graph.inputs.iter().zip(&shapes).enumerate() {
                 let node = &graph.nodes[*node as usize];
                 let dtype = node.outputs[0].dtype;
-                let generator = generator(dtype, sample << 32 | index as u64, rule);
-                let tensor = hardtack::golden::generate(dtype, shape, &generator);
+                let constraint = constraints.get(index).unwrap_or(&free);
+                let generator = generator(dtype, sample << 32 | index as u64, rule, constraint);
+                let tensor = match &constraint.value {
+                    Some(value) => Some(value.clone()),
+                    None => hardtack::golden::generate(dtype, shape, &generator),
+                };
                 tensors.push(tensor.ok_or_else(|| too_large(node, shape))?);
                 rules.push(generator);
             }
             inputs.push(tensors);
             generators.push(rules);
         }
-        Ok(Samples { inputs: Box::new(inputs), source: "random".into(), generators })
+        Ok(Samples { inputs: Box::new(inputs), source: "random".into(), generators, notes: vec![] })
     }
 
-    /// Reads at most `limit` samples of calibration data from one of:
+    /// Reads at most `limit` samples of real inputs from one of:
     ///
     /// - an `.npz` file with an array for each input, or a single array `x`
-    /// - an `.npy` file with such an array `x`
+    /// - an `.npy` file with the array of the input of that name, or with such an array `x`
     /// - an image or audio file, or a folder of them
     ///
-    /// The first dimension of an array is the samples.
+    /// The first dimension of an array is the samples. Inputs with an initial value
+    /// ([`Endpoint::initial`](crate::Endpoint::initial)) may be left out. Arrays that are not
+    /// pre-processed are cast to the type of their input, which [`Samples::notes`] lists.
     ///
     /// # Errors
     /// Returns an error if the files cannot be read, or do not fit the model's inputs.
@@ -264,19 +294,15 @@ impl Samples {
         signature: &Signature,
         preprocessor: &Preprocessor,
     ) -> Result<Samples, Error> {
-        let source = path.file_name().map_or("data".into(), |name| name.to_string_lossy().into());
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        let inputs = match extension.as_deref() {
-            _ if path.is_dir() => read_files(files(path)?, limit, preprocessor)?,
-            Some(extension) if FILES.contains(&extension) => {
-                read_files(vec![path.into()], limit, preprocessor)?
-            }
-            _ => read_arrays(path, limit, graph, signature, preprocessor)?,
-        };
+        let source: String =
+            path.file_name().map_or("data".into(), |name| name.to_string_lossy().into());
+        let mut notes = Vec::new();
+        let inputs =
+            read::Reader { path, limit, graph, signature, preprocessor }.read(&mut notes)?;
         if inputs.count() == 0 {
             return Err(Error::Data { path: path.into(), problem: "it has no samples".into() });
         }
-        Ok(Samples { inputs: Box::new(inputs), source, generators: Vec::new() })
+        Ok(Samples { inputs: Box::new(inputs), source, generators: Vec::new(), notes })
     }
 }
 
@@ -350,181 +376,18 @@ pub fn concrete(shape: &[Dim], symbols: usize) -> Vec<usize> {
         .collect()
 }
 
-fn generator(dtype: DType, seed: u64, rule: Rule) -> Generator {
+fn generator(dtype: DType, seed: u64, rule: Rule, constraint: &Constraint) -> Generator {
     match dtype {
         DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
-            Generator { seed, low: -1.0, high: 1.0 }
+            let (low, high) = rule.floats;
+            Generator { seed, low, high }
         }
         DType::Bool => Generator { seed, low: 0.0, high: 2.0 },
-        _ => Generator { seed, low: rule.low, high: rule.high },
-    }
-}
-
-/// The file extensions of images and audio files.
-const FILES: [&str; 4] = ["jpg", "jpeg", "png", "wav"];
-
-fn read_files(
-    files: Vec<PathBuf>,
-    limit: usize,
-    preprocessor: &Preprocessor,
-) -> Result<Spool, Error> {
-    let mut spool = Spool::new()?;
-    for path in files {
-        let inputs = preprocessor
-            .file(&path)
-            .map_err(|error| Error::Data { path: path.clone(), problem: error.to_string() })?;
-        for input in inputs.take(limit - spool.count()) {
-            spool.push([&input])?;
-        }
-        if spool.count() >= limit {
-            break;
+        _ => {
+            let (low, high) = constraint.range(rule);
+            Generator { seed, low, high }
         }
     }
-    Ok(spool)
-}
-
-/// Lists the images and audio files of a folder and its subfolders, sorted by path.
-///
-/// # Errors
-/// Returns [`Error::Read`] if a folder cannot be read.
-///
-/// # Examples
-///
-/// ```
-/// use std::path::Path;
-///
-/// use hardtack_converter::samples::files;
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data");
-/// # std::env::set_current_dir(data)?;
-/// let photos = files(Path::new("photos"))?;
-/// assert_eq!(photos, [Path::new("photos/beach.jpg"), Path::new("photos/cat.jpg")]);
-/// # Ok(())
-/// # }
-/// ```
-pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    // Symbolic links may form cycles.
-    let mut seen = HashSet::new();
-    while let Some(folder) = folders.pop() {
-        let read = |source| Error::Read { path: folder.clone(), source };
-        if !seen.insert(folder.canonicalize().map_err(read)?) {
-            continue;
-        }
-        for entry in std::fs::read_dir(&folder).map_err(read)? {
-            let path = entry.map_err(read)?.path();
-            let extension =
-                path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-            if path.is_dir() {
-                folders.push(path);
-            } else if FILES.contains(&extension.as_str()) && path.is_file() {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn read_arrays(
-    path: &Path,
-    limit: usize,
-    graph: &Graph,
-    signature: &Signature,
-    preprocessor: &Preprocessor,
-) -> Result<Spool, Error> {
-    let alone = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
-    let mut archive = match alone {
-        true => Archive::of_array(path, "x"),
-        false => Archive::open(path)?,
-    };
-    let mut chosen = Vec::new();
-    for (name, raw) in choose(&mut archive, path, signature)? {
-        let node = &graph.nodes[graph.inputs[chosen.len()] as usize];
-        let described = archive.describe(&name)?.expect("an array of this name exists");
-        let Description { dtype, shape } = &described;
-        let problem = |problem: String| Error::Data { path: path.into(), problem };
-        // Check the shape before reading the elements.
-        let Some((_, sample)) = shape.split_first() else {
-            return Err(problem(format!(
-                "array {name:?} is a scalar; its first dimension must be the samples"
-            )));
-        };
-        if raw {
-            let accepted = preprocessor.accepts_sample(*dtype, sample);
-            accepted.map_err(|error| problem(error.to_string()))?;
-        } else if fit(sample, &node.outputs[0].shape).is_none() {
-            return Err(problem(format!(
-                "the array for {:?} has samples of shape {sample:?}, but the model expects {}",
-                node.name,
-                signature.shape_text(&node.outputs[0].shape),
-            )));
-        }
-        let array = archive.read_rows(&name, limit)?.expect("an array of this name exists");
-        chosen.push((array, raw));
-    }
-    let problem = |problem: String| Error::Data { path: path.into(), problem };
-    let count = chosen.iter().map(|(tensor, _)| tensor.shape()[0]).min();
-    let mut spool = Spool::new()?;
-    for index in 0..count.unwrap_or(0).min(limit) {
-        let mut inputs = Vec::new();
-        for ((tensor, raw), node) in chosen.iter().zip(&graph.inputs) {
-            let sample = row(tensor, index);
-            inputs.push(if *raw {
-                preprocessor.array(&sample).map_err(|error| problem(error.to_string()))?
-            } else {
-                let expected = &graph.nodes[*node as usize].outputs[0].shape;
-                let shape = fit(sample.shape(), expected).expect("compared before");
-                let sample = sample.reshape(&shape).expect("a view of it");
-                widen::widened(sample, graph.nodes[*node as usize].outputs[0].dtype)
-            });
-        }
-        spool.push(&inputs)?;
-    }
-    Ok(spool)
-}
-
-/// Chooses an array for each input by name. Returns the names, and whether each array needs
-/// pre-processing.
-fn choose(
-    archive: &mut Archive,
-    path: &Path,
-    signature: &Signature,
-) -> Result<Vec<(String, bool)>, Error> {
-    let problem = |problem: String| Error::Data { path: path.into(), problem };
-    let names: Vec<&str> = signature.inputs.iter().map(|port| port.name.as_str()).collect();
-    if let [only] = names[..] {
-        return match (archive.has(only), archive.has("x")) {
-            (true, _) => Ok(vec![(only.into(), false)]),
-            (_, true) => Ok(vec![("x".into(), true)]),
-            _ => Err(problem(format!(
-                "it has neither an array {only:?} nor an array \"x\" of samples; it has {}",
-                list(archive)
-            ))),
-        };
-    }
-    if let Some(name) = names.iter().find(|name| !archive.has(name)) {
-        return Err(problem(format!(
-            "it has no array {name:?} for the model's input of that name; it has {}",
-            list(archive)
-        )));
-    }
-    Ok(names.into_iter().map(|name| (name.into(), false)).collect())
-}
-
-/// Lists the names and shapes of the arrays, for error messages.
-fn list(archive: &mut Archive) -> String {
-    let names: Vec<String> = archive.names().map(str::to_owned).collect();
-    let mut texts = Vec::new();
-    for name in names {
-        texts.push(match archive.describe(&name) {
-            Ok(Some(described)) => format!("{name} {:?}", described.shape),
-            _ => name,
-        });
-    }
-    texts.join(", ")
 }
 
 /// Returns sample `index` of a tensor whose first dimension is the samples, without that dimension.
@@ -544,17 +407,6 @@ pub fn row(tensor: &Tensor, index: usize) -> Tensor {
     let range = index * elements..(index + 1) * elements;
     let row = for_data!(tensor.data(), v => Tensor::new(shape, v[range].to_vec()));
     row.expect("a row of its tensor")
-}
-
-/// Returns the shape of a sample with a batch dimension of 1 added if it is missing, or `None` if
-/// it does not fit the input.
-fn fit(sample: &[usize], expected: &[Dim]) -> Option<Vec<usize>> {
-    let fits = |shape: &[usize]| {
-        shape.len() == expected.len()
-            && shape.iter().zip(expected).all(|(n, dim)| dim.value().is_none_or(|d| d == *n as i64))
-    };
-    let batched = [&[1], sample].concat();
-    [sample.to_vec(), batched].into_iter().find(|shape| fits(shape))
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@ use std::io::Write as _;
 
 use zip::write::SimpleFileOptions;
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::testing::Net;
 

@@ -1,5 +1,6 @@
 //! Reads the model a second time, as a model of the evaluator.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +40,26 @@ pub(crate) fn read(path: &Path) -> Result<Model, ImportError> {
     }
     let read = hardtack_onnx::read(&proto);
     drop(proto);
-    read.map_err(|error| ImportError::Malformed(error.to_string()))
+    let mut read = read.map_err(|error| ImportError::Malformed(error.to_string()))?;
+    drop_unread(&mut read);
+    Ok(read)
+}
+
+/// Removes the nodes whose results neither an output nor another node reads.
+fn drop_unread(model: &mut Model) {
+    let graph = &mut model.graph;
+    let mut read: HashSet<&str> = graph.outputs.iter().map(|output| &*output.name).collect();
+    let mut is_read = vec![false; graph.nodes.len()];
+    // Nodes follow those that they read.
+    for (node, is_read) in graph.nodes.iter().zip(&mut is_read).rev() {
+        if node.outputs.iter().any(|output| read.contains(output.as_str())) {
+            *is_read = true;
+            read.extend(node.reads());
+        }
+    }
+    let mut is_read = is_read.into_iter();
+    graph.nodes.retain(|_| is_read.next().unwrap_or(true));
+    graph.prepare();
 }
 
 fn bind(model: &mut Model, bound: &GraphProto) {
@@ -68,6 +88,8 @@ fn bind(model: &mut Model, bound: &GraphProto) {
             };
             *shape = Some(bound.dim.iter().map(|dim| dimension(&dim.value)).collect());
         }
+        // The default value of an input is no constant.
+        model.graph.initializers.remove(&input.name);
         model.graph.inputs.push(input);
     }
     let inputs: Vec<ValueInfo> = std::mem::take(&mut model.graph.inputs);

@@ -19,6 +19,7 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::type_proto::{Tensor as TensorType, Value as TypeValue};
 use tract_onnx::pb::{GraphProto, ValueInfoProto};
 
+use super::defaults;
 use super::emit::Context;
 use crate::import::{ImportError, tensor};
 
@@ -31,7 +32,7 @@ pub(crate) fn bind(
     settings: &[(String, String)],
     context: &mut Context,
 ) -> Result<(), ImportError> {
-    drop_defaulted_inputs(graph, context);
+    defaults::sort(graph, context);
     if !settings.is_empty() {
         graph.value_info.clear();
     }
@@ -45,6 +46,8 @@ pub(crate) fn bind(
     }
     open.bind_expressions(graph);
     name_open_dimensions(graph);
+    // A setting may have made an input a constant.
+    context.defaults.retain(|(name, _)| graph.input.iter().any(|input| input.name == *name));
     Ok(())
 }
 
@@ -174,24 +177,6 @@ impl OpenDimensions {
             *param = replaced;
         }
     }
-}
-
-/// Removes inputs that have an initializer: old files list constants as inputs, and newer ones the
-/// inputs with a default value.
-fn drop_defaulted_inputs(graph: &mut GraphProto, context: &mut Context) {
-    let valued: HashSet<&str> =
-        graph.initializer.iter().map(|initializer| initializer.name.as_str()).collect();
-    graph.input.retain(|input| {
-        let is_defaulted = valued.contains(input.name.as_str());
-        if is_defaulted && context.has_defaults {
-            context.note(format!(
-                "input {:?} has a default value, which the bundle always uses; remove its \
-                 initializer to make it an input",
-                input.name
-            ));
-        }
-        !is_defaulted
-    });
 }
 
 fn set(

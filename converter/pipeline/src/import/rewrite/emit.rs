@@ -7,8 +7,8 @@ use hardtack_bundle::DType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use crate::import::limits::MAX_REWRITTEN;
-use crate::import::node::{int, ints};
-use crate::import::{ImportError, tensor};
+use crate::import::node::{Node as _, int, ints};
+use crate::import::{ImportError, UnsupportedOperator, tensor};
 
 /// Model-wide state that all rewrites share.
 pub(crate) struct Context {
@@ -21,6 +21,10 @@ pub(crate) struct Context {
     pub report: Vec<String>,
     /// The names of the model's classes; may be empty.
     pub labels: Vec<String>,
+    /// The nodes that are refused for what their attributes ask for.
+    pub refused: Vec<UnsupportedOperator>,
+    /// The default values of inputs.
+    pub defaults: Vec<(String, Tensor)>,
     /// All names in use.
     names: HashSet<String>,
     /// For each base name, the last number appended to make it unique.
@@ -44,6 +48,8 @@ impl Context {
             has_defaults: model.ir_version >= FIRST_WITH_DEFAULTS,
             report: vec![],
             labels: vec![],
+            refused: vec![],
+            defaults: vec![],
             names,
             numbers: HashMap::new(),
         }
@@ -63,6 +69,11 @@ impl Context {
                 return name;
             }
         }
+    }
+
+    /// Refuses a node. The nodes are listed together once all are known.
+    pub(crate) fn refuse(&mut self, node: &NodeProto, reason: &str) {
+        UnsupportedOperator::add(&mut self.refused, node.operator(), node.label(), reason);
     }
 
     /// Adds a sentence to the report, unless it is already there.

@@ -54,15 +54,14 @@ pub(crate) fn rewrite(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool,
         "QuantizeLinear" if node.int("block_size").unwrap_or(0) != 0 => {
             Err(node.wrong("blocked quantization is not supported; quantize per axis"))
         }
-        "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike"
-        | "Multinomial" | "Bernoulli" => {
-            Err(node.wrong("random values are not supported; make them an input"))
-        }
         _ => Ok(false),
     }
 }
 
-/// Rejects training, and drops the outputs of training.
+/// Why a node in training mode is refused.
+const TRAINS: &str = "it is in training mode; export the model for inference";
+
+/// Refuses training, and drops the outputs of training.
 fn batch_normalization(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     let training = if emit.context.opset >= 14 {
         node.int("training_mode") == Some(1)
@@ -70,7 +69,7 @@ fn batch_normalization(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool
         node.output.iter().skip(1).any(|output| !output.is_empty())
     };
     if training {
-        return Err(node.wrong("training_mode=1 is not supported; export the model for inference"));
+        emit.context.refuse(node, TRAINS);
     }
     node.output.truncate(1);
     emit.whole(node.clone());
@@ -170,14 +169,12 @@ fn resize(node: &NodeProto) -> Result<bool, ImportError> {
     Err(node.wrong(problem))
 }
 
-/// Rejects training, and rewrites Dropout as Identity.
+/// Refuses training, and rewrites Dropout as Identity.
 fn dropout(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportError> {
     if let Some(flag) = node.given(2) {
         let flag = short(emit, flag).map(|flag| flag.to_f32());
         if flag.is_none_or(|flag| flag != [0.0]) {
-            return Err(
-                node.wrong("training mode is not supported; export the model for inference")
-            );
+            emit.context.refuse(node, TRAINS);
         }
     }
     let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };

@@ -4,6 +4,7 @@
 pub(super) mod activations;
 pub(super) mod bind;
 pub(super) mod branch;
+mod defaults;
 pub(super) mod dequantized;
 pub(super) mod dynamic;
 pub(super) mod emit;

@@ -42,6 +42,7 @@ fn tidy_in(
         return malformed("it has sparse initializers, which are not supported".into());
     }
     constants_to_initializers(graph);
+    drop_unread(graph);
     for node in &mut graph.node {
         while node.input.last().is_some_and(String::is_empty) {
             node.input.pop();
@@ -162,6 +163,26 @@ pub(crate) fn reads(node: &NodeProto) -> HashSet<String> {
         }
     }
     names
+}
+
+/// Removes the nodes whose results neither an output nor another node reads.
+fn drop_unread(graph: &mut GraphProto) {
+    let mut read: HashSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let mut is_read = vec![false; graph.node.len()];
+    loop {
+        let before = read.len();
+        for (node, is_read) in graph.node.iter().zip(&mut is_read).rev() {
+            if !*is_read && node.output.iter().any(|output| read.contains(output)) {
+                *is_read = true;
+                read.extend(reads(node));
+            }
+        }
+        if read.len() == before {
+            break;
+        }
+    }
+    let mut is_read = is_read.into_iter();
+    graph.node.retain(|_| is_read.next().unwrap_or(true));
 }
 
 fn constants_to_initializers(graph: &mut GraphProto) {

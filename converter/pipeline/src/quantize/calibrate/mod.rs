@@ -50,7 +50,12 @@ pub(super) fn statistics(
         })?;
         if let Some((value_id, value)) = infinite {
             let node = graph.nodes[value_id.node as usize].name.clone();
-            return Err(Error::NotFinite { node, value, sample: index });
+            let reads = graph.nodes.iter().filter(|node| node.inputs.contains(&value_id));
+            let mut readers: Vec<String> = reads.map(|node| node.name.clone()).collect();
+            if readers.is_empty() {
+                readers.push(node.clone());
+            }
+            return Err(Error::NotFinite { node, value, sample: index, readers });
         }
         progress(index + 1, samples.count());
     }
