@@ -20,8 +20,8 @@ pub(crate) struct Constraint {
 }
 
 impl Constraint {
-    /// Returns the smallest integer and the largest plus 1 that obey both the constraint and, as far
-    /// as possible, a rule.
+    /// Returns the smallest integer and the largest plus 1 that obey the constraint and, as far as
+    /// possible, a rule.
     pub(super) fn range(&self, rule: Rule) -> (f32, f32) {
         let least = if self.is_divisor { 1.0 } else { f32::NEG_INFINITY };
         let end = self.rows.map_or(f32::INFINITY, |rows| rows as f32);
