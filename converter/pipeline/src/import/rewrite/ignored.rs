@@ -70,6 +70,7 @@ fn batch_normalization(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool
     };
     if training {
         emit.context.refuse(node, TRAINS);
+        return Ok(false);
     }
     node.output.truncate(1);
     emit.whole(node.clone());
@@ -175,6 +176,7 @@ fn dropout(node: &mut NodeProto, emit: &mut Emit<'_>) -> Result<bool, ImportErro
         let flag = short(emit, flag).map(|flag| flag.to_f32());
         if flag.is_none_or(|flag| flag != [0.0]) {
             emit.context.refuse(node, TRAINS);
+            return Ok(false);
         }
     }
     let (Some(x), Some(y)) = (node.given(0), node.wanted(0)) else { return Ok(false) };
@@ -224,7 +226,6 @@ mod tests {
     fn ignored_features_are_rejected() {
         let big = Tensor::new(&[2], vec![1i64 << 40, 1 << 40]).unwrap();
         for (node, problem) in [
-            (node("BatchNormalization", &["x"], &["y", "m"], vec![]), "for inference"),
             (node("LayerNormalization", &["x"], &["y"], vec![int("axis", -16385)]), "axis -16385"),
             (node("ConstantOfShape", &["big"], &["y"], vec![]), "2^27 elements"),
             (node("ConstantOfShape", &["pads"], &["y"], vec![]), "negative size"),
@@ -244,7 +245,6 @@ mod tests {
                 ),
                 "both pads and auto_pad",
             ),
-            (node("RandomNormal", &[], &["y"], vec![]), "random values"),
         ] {
             let constants =
                 [("big", big.clone()), ("pads", Tensor::new(&[2], vec![-1i64, 0]).unwrap())];
@@ -254,6 +254,23 @@ mod tests {
             let error = rewrite_nodes(&mut graph, &mut context, &rewrite).unwrap_err();
             assert!(error.to_string().contains(problem), "{error}");
         }
+    }
+
+    #[test]
+    fn training_is_refused_and_all_nodes_are_listed() {
+        let nodes = vec![
+            node("BatchNormalization", &["x"], &["a", "mean"], vec![]),
+            node("Dropout", &["a", "", "flag"], &["y"], vec![]),
+        ];
+        let flag = [("flag", Tensor::scalar(true))];
+        let model = model(graph(&[("x", &["2"])], nodes, &flag, &["y", "mean"]));
+        let mut context = Context::of(&model);
+        context.opset = 13;
+        let mut graph = model.graph.unwrap();
+        rewrite_nodes(&mut graph, &mut context, &rewrite).unwrap();
+        let refused: Vec<&str> = context.refused.iter().map(|of| of.operator.as_str()).collect();
+        assert_eq!(refused, ["BatchNormalization", "Dropout"]);
+        assert!(context.refused.iter().all(|of| of.reason == TRAINS && of.nodes.len() == 1));
     }
 
     #[test]
