@@ -46,6 +46,38 @@ fn f32s(shape: &[i64]) -> Vec<Fact> {
 }
 
 #[test]
+fn negative_sizes_are_refused() {
+    let numbers = |values: &[i64]| tensor(&[values.len()], values);
+    let operator = Operator::TopK(TopK { axis: 0, largest: true, k: Dim::Value(1) });
+    let outputs = vec![fact(DType::F32, &[1]), fact(DType::I64, &[1])];
+    assert!(run(operator, ones(&[4]), &[numbers(&[-1])], outputs).is_err());
+    let resize = Resize {
+        coordinates: CoordinateTransform::HalfPixel,
+        interpolation: Interpolation::Cubic,
+        scales_input: None,
+        sizes_input: Some(1),
+        cubic_coefficient: -0.75,
+        exclude_outside: false,
+    };
+    let sizes = numbers(&[1, 1, -2, 2]);
+    let outputs = vec![fact(DType::F32, &[1, 1, 2, 2])];
+    assert!(run(Operator::Resize(resize), ones(&[1, 1, 4, 4]), &[sizes], outputs).is_err());
+}
+
+/// tract replaces 0 − x by x.
+#[test]
+fn zero_minus_x_is_negative() {
+    let subtract = |x: Tensor, zero: Tensor, dtype| {
+        let outputs = vec![fact(dtype, &[2])];
+        run(Operator::Binary(Binary::SubtractFrom), x, &[zero], outputs).unwrap().remove(0)
+    };
+    let floats = subtract(tensor(&[2], &[3f32, -4.0]), tensor(&[1], &[0f32]), DType::F32);
+    assert_eq!(floats.to_f32(), [-3.0, 4.0]);
+    let integers = subtract(tensor(&[2], &[3i64, -4]), tensor(&[1], &[0i64]), DType::I64);
+    assert_eq!(integers.to_f32(), [-3.0, 4.0]);
+}
+
+#[test]
 fn pools_keep_the_number_of_channels() {
     let pool = |channels| {
         let window = window(&[1], 1, Padding::Valid, channels);

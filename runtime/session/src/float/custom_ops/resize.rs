@@ -180,6 +180,9 @@ impl TypedOp for Resize {
             scales.and_then(|fact| fact.konst.as_deref()),
             sizes.and_then(|fact| fact.konst.as_deref()),
         )?;
+        // tract panics on a negative dimension.
+        let negative = shape.iter().find(|dim| dim.as_i64().is_some_and(|dim| dim < 0));
+        ensure!(negative.is_none(), "an output size is {negative:?}");
         Ok(tvec!(inputs[0].datum_type.fact(&shape)))
     }
 

@@ -131,7 +131,10 @@ impl TypedOp for TopK {
         let k = match &inputs[1].konst {
             Some(k) => {
                 ensure!(k.len() == 1, "k has {} elements instead of 1", k.len());
-                k.cast_to_scalar::<i64>()?.to_dim()
+                let k = k.cast_to_scalar::<i64>()?;
+                // tract panics on a negative dimension.
+                ensure!(k >= 0, "k is {k}");
+                k.to_dim()
             }
             None => self.k.clone(),
         };

@@ -10,7 +10,7 @@ use tract_core::ops::cast::Cast;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::{logic, math, nn};
 
-use crate::float::custom_ops::CheckedDivision;
+use crate::float::custom_ops::{CheckedDivision, Late};
 use crate::float::error::{Problem, require};
 use crate::float::load::{Context, Purpose};
 #[cfg(feature = "export")]
@@ -36,7 +36,10 @@ pub(super) fn binary(cx: &Context<'_>, kind: Binary) -> Result<Box<dyn TypedOp>,
     } else {
         binary_to_tract(kind)
     };
-    Ok(Box::new(TypedBinOp(op, None)))
+    let op = Box::new(TypedBinOp(op, None));
+    // tract replaces `0 − x` by x.
+    let fixed = kind == Binary::SubtractFrom && cx.inputs.iter().any(|fact| fact.konst.is_some());
+    Ok(if fixed && cx.loader.purpose == Purpose::Run { Box::new(Late::new(op)) } else { op })
 }
 
 /// Checks that inputs have the same rank, and that sizes along each axis are equal or 1.
