@@ -20,6 +20,9 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+#[cfg(feature = "std")]
+#[allow(unsafe_code)]
+pub mod float;
 pub mod packed;
 #[cfg(feature = "sparse")]
 pub mod sparse;

@@ -52,6 +52,8 @@ pub use depthwise::{Depthwise, DepthwisePlan};
 pub use elementwise::{Binary, BinaryKind, Linear, Pairs, Unary, UnaryKind};
 pub use parallel::{Alone, Parallel};
 #[cfg(feature = "std")]
+pub(crate) use parallel::{Shared, part};
+#[cfg(feature = "std")]
 pub use pool::Pool;
 pub use ports::{Bytes, Dequantize, Fill, Halo, Move, Quantize};
 pub use product::Product;
@@ -104,7 +106,7 @@ impl View {
 }
 
 /// Returns whether two ranges are disjoint.
-fn are_apart(a: &Range<usize>, b: &Range<usize>) -> bool {
+pub(crate) fn are_apart(a: &Range<usize>, b: &Range<usize>) -> bool {
     a.end <= b.start || b.end <= a.start
 }
 

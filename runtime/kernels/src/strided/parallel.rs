@@ -36,7 +36,7 @@ unsafe impl Parallel for Alone {
 
 /// Returns the range of part `index` if `count` items are divided into `parts` parts (at least 1)
 /// at multiples of `unit`. For any arguments, the parts are disjoint and cover all items.
-pub(super) fn part(count: usize, unit: usize, index: usize, parts: usize) -> Range<usize> {
+pub(crate) fn part(count: usize, unit: usize, index: usize, parts: usize) -> Range<usize> {
     let units = count.div_ceil(unit);
     let (each, more) = (units / parts, units % parts);
     // The first parts have one more unit. The bound is at most `units`, so nothing overflows.
@@ -51,7 +51,7 @@ pub(super) fn part(count: usize, unit: usize, index: usize, parts: usize) -> Ran
 /// accessed bytes belong to the buffer, that the buffer is still borrowed, and that no part
 /// accesses a byte that another part writes.
 #[derive(Clone, Copy)]
-pub(super) struct Shared(*mut u8);
+pub(crate) struct Shared(*mut u8);
 
 // SAFETY: it is only an address. Accesses through it must satisfy the conditions above.
 unsafe impl Send for Shared {}
@@ -59,17 +59,17 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    pub(super) fn new(arena: &mut [u8]) -> Self {
+    pub(crate) fn new(arena: &mut [u8]) -> Self {
         Self(arena.as_mut_ptr())
     }
 
     /// Creates a pointer to the bytes of an f32 buffer.
-    pub(super) fn of_reals(floats: &mut [f32]) -> Self {
+    pub(crate) fn of_reals(floats: &mut [f32]) -> Self {
         Self(floats.as_mut_ptr().cast())
     }
 
     /// Returns the address at byte offset `offset`.
-    pub(super) fn at(self, offset: usize) -> *mut u8 {
+    pub(crate) fn at(self, offset: usize) -> *mut u8 {
         self.0.wrapping_add(offset)
     }
 }
