@@ -4,8 +4,9 @@
 //!
 //! [`Bundle::open`] maps the file and reads its header. Weights are read from storage when they are
 //! first used. [`Session`] runs integer programs with the engine, in an arena that it allocates
-//! once. Everything else runs through tract, behind the feature `float`. A model that is a single
-//! integer program does not need tract, and [`Session::run_into`] runs it without allocating.
+//! once. Everything else runs on f32 kernels or through tract, behind the feature `float`. A model
+//! that is a single integer program needs neither, and [`Session::run_into`] runs it without
+//! allocating.
 //!
 //! [`process`] turns images and audio into model inputs as the bundle describes, and turns outputs
 //! into class scores. [`golden::check`] checks that this machine reproduces the outputs that were

@@ -8,12 +8,13 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use hardtack_bundle::graph::{self, Dim, Fact, Graph, Node, Operator, ValueId};
+use hardtack_float::{Plan, Region};
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
 
 use super::budget::{Budget, Used};
-use super::custom_ops::{Check, Checked, Engine, PackedMatrices};
+use super::custom_ops::{Check, Checked, Engine, PackedMatrices, RegionOp, Regions, Unit};
 use super::dims::Symbols;
 use super::error::{Error, Problem, catch, require};
 use super::measure::{bound_elements, check_rank, check_shapes};
@@ -47,6 +48,8 @@ pub(super) struct Loader<'m> {
     pub(super) used: Used,
     /// The matrices of dynamic products.
     pub shared: PackedMatrices,
+    /// The parts of the outermost graph that run on our own kernels.
+    pub regions: Regions,
     constants: Vec<OnceCell<Arc<Tensor>>>,
 }
 
@@ -81,7 +84,20 @@ impl<'m> Loader<'m> {
         let constants = model.constants.iter().map(|_| OnceCell::new()).collect();
         let (limit, used) = (budget.memory, Used::default());
         let shared = PackedMatrices::default();
-        Loader { model, engines, backend, symbols, purpose, limit, budget, used, shared, constants }
+        let regions = Regions::default();
+        Loader {
+            model,
+            engines,
+            backend,
+            symbols,
+            purpose,
+            limit,
+            budget,
+            used,
+            shared,
+            regions,
+            constants,
+        }
     }
 
     /// Adds the bytes of all constants as tract tensors, before any of them is created.
@@ -96,13 +112,13 @@ impl<'m> Loader<'m> {
 
     /// Converts the outermost graph. `shapes`, if given, replace the shapes of its inputs.
     pub fn model(&self, shapes: Option<&[Vec<usize>]>) -> Result<TypedModel, Error> {
-        self.graph(&self.model.graph, shapes)
+        self.graph(&self.model.graph, shapes, &self.regions)
     }
 
     /// Converts the body with this index.
     pub fn body(&self, index: u32) -> Result<TypedModel, Problem> {
         let body = self.model.graph.bodies.get(index as usize).ok_or("its body does not exist")?;
-        Ok(self.graph(body, None)?)
+        Ok(self.graph(body, None, &Regions::default())?)
     }
 
     /// Returns the constant with this index as a tract tensor.
@@ -123,26 +139,48 @@ impl<'m> Loader<'m> {
         Ok(cell.get_or_init(|| tensor).clone())
     }
 
-    fn graph(&self, graph: &Graph, shapes: Option<&[Vec<usize>]>) -> Result<TypedModel, Error> {
+    fn graph(
+        &self,
+        graph: &Graph,
+        shapes: Option<&[Vec<usize>]>,
+        regions: &Regions,
+    ) -> Result<TypedModel, Error> {
         let target = TypedModel { symbols: self.symbols.scope.clone(), ..Default::default() };
-        let mut partial = PartialModel { graph, target, outlets: Vec::new(), constant: Vec::new() };
-        for (index, node) in graph.nodes.iter().enumerate() {
+        let count = graph.nodes.len();
+        let (outlets, constant) = (vec![TVec::new(); count], vec![false; count]);
+        let mut partial = PartialModel { graph, target, outlets, constant };
+        for unit in regions.order(graph) {
+            let (index, region) = match unit {
+                Unit::Node(index) => (index, None),
+                Unit::Region(region) => {
+                    let Some(last) = region.0.nodes.last() else { continue };
+                    (*last as usize, Some(region))
+                }
+            };
+            let node = &graph.nodes[index];
             let place = graph.inputs.iter().position(|input| *input as usize == index);
             let shape = shapes.zip(place).map(|(shapes, place)| shapes[place].as_slice());
-            let added = catch(|| self.node(&mut partial, node, shape))
-                .unwrap_or_else(|message| Err(format!("tract panicked: {message}").into()));
-            let added = added.map_err(|problem| match problem {
-                Problem::Text(problem) => {
-                    Error::Node { node: node.name.clone(), operator: node.operator.name(), problem }
-                }
-                Problem::TooLarge(bytes) => {
-                    Error::TooLarge { node: node.name.clone(), bytes, limit: self.limit }
-                }
-                Problem::Exceeded(exceeded) => Error::Exceeded(exceeded),
-                Problem::Stopped(stopped) => Error::Stopped(stopped),
-            })?;
-            partial.constant.push(partial.is_constant(node));
-            partial.outlets.push(added);
+            let added = catch(|| match region {
+                None => self.node(&mut partial, node, shape),
+                Some((region, plan)) => self.region(&mut partial, region, plan),
+            });
+            let added = added
+                .unwrap_or_else(|message| Err(format!("tract panicked: {message}").into()))
+                .map_err(|problem| match problem {
+                    Problem::Text(problem) => {
+                        let (node, operator) = (node.name.clone(), node.operator.name());
+                        Error::Node { node, operator, problem }
+                    }
+                    Problem::TooLarge(bytes) => {
+                        Error::TooLarge { node: node.name.clone(), bytes, limit: self.limit }
+                    }
+                    Problem::Exceeded(exceeded) => Error::Exceeded(exceeded),
+                    Problem::Stopped(stopped) => Error::Stopped(stopped),
+                })?;
+            if region.is_none() {
+                partial.constant[index] = partial.is_constant(node);
+                partial.outlets[index] = added;
+            }
         }
         let PartialModel { mut target, outlets, .. } = partial;
         let sources = graph.nodes.iter().filter(|node| node.operator == Operator::Input).count();
@@ -163,6 +201,31 @@ impl<'m> Loader<'m> {
             });
         }
         Ok(target)
+    }
+
+    /// Adds a region as one operation. Its outputs become those of its nodes.
+    fn region(
+        &self,
+        partial: &mut PartialModel<'_>,
+        region: &Region,
+        plan: &Arc<Plan>,
+    ) -> Result<TVec<OutletId>, Problem> {
+        self.budget.control.check()?;
+        let op = RegionOp::new(plan.clone(), self.backend.clone());
+        let facts = op.facts();
+        facts.iter().try_for_each(|fact| self.check_size(fact))?;
+        let last = region.nodes.last().map_or(0, |last| *last as usize);
+        let target = &mut partial.target;
+        let id = target.add_node(&partial.graph.nodes[last].name, op, facts)?;
+        for (slot, input) in region.inputs.iter().enumerate() {
+            let outlet = partial.outlets[input.node as usize][input.output as usize];
+            target.add_edge(outlet, InletId::new(id, slot))?;
+        }
+        for (slot, output) in region.outputs.iter().enumerate() {
+            // The nodes of a region have one output each.
+            partial.outlets[output.node as usize] = tvec!(OutletId::new(id, slot));
+        }
+        Ok(tvec!())
     }
 
     /// Adds a node and returns its outputs.

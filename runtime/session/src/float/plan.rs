@@ -11,7 +11,7 @@ use hardtack_bundle::graph::{Dim, Fact};
 use tract_core::internal::*;
 
 use super::budget::Budget;
-use super::custom_ops::{Engine, of_trees};
+use super::custom_ops::{Engine, RegionOp, Regions, of_trees};
 use super::error::{Error, guard, tract};
 use super::load::{Loader, Purpose};
 use super::memory;
@@ -103,7 +103,7 @@ impl FloatModel {
         };
         // Without dynamic shapes, planning finds every error.
         if !graph.symbols.is_empty() {
-            loaded.build(&[], None, &loaded.budget(&control)?)?;
+            loaded.build(&[], None, Regions::default(), &loaded.budget(&control)?)?;
         }
         Ok(loaded)
     }
@@ -134,7 +134,9 @@ impl FloatModel {
         control: &Control,
     ) -> Result<FloatPlan, Error> {
         let budget = self.budget(control)?;
-        let mut model = self.shaped(shapes, &budget)?;
+        let regions = Regions::compile(&self.model, &self.bind(shapes)?, &self.backend, &budget)?;
+        budget.take_kept(regions.bytes())?;
+        let mut model = self.shaped(shapes, regions, &budget)?;
         self.optimize(&mut model, &budget)?;
         self.planned(model, shapes, &budget)
     }
@@ -155,18 +157,24 @@ impl FloatModel {
     /// constants.
     #[cfg(feature = "export")]
     fn optimized(&mut self, shapes: &[&[usize]], budget: &Budget) -> Result<TypedModel, Error> {
-        let mut model = self.shaped(shapes, budget)?;
+        let mut model = self.shaped(shapes, Regions::default(), budget)?;
         self.model = Arc::new(Model { constants: Vec::new(), ..Model::clone(&self.model) });
         self.optimize(&mut model, budget)?;
         Ok(model)
     }
 
-    /// Returns the unoptimized tract model for inputs of these shapes.
-    fn shaped(&self, shapes: &[&[usize]], budget: &Budget) -> Result<TypedModel, Error> {
+    /// Returns the unoptimized tract model for inputs of these shapes, with regions as single
+    /// operations.
+    fn shaped(
+        &self,
+        shapes: &[&[usize]],
+        regions: Regions,
+        budget: &Budget,
+    ) -> Result<TypedModel, Error> {
         let values = self.bind(shapes)?;
         self.limits.check_operations(self.operations(&values))?;
         let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
-        self.build(&values, Some(&input_shapes), budget)
+        self.build(&values, Some(&input_shapes), regions, budget)
     }
 
     /// The number of element operations of one run with these values of the symbols.
@@ -219,10 +227,13 @@ impl FloatModel {
         &self,
         values: &[Option<i64>],
         shapes: Option<&[Vec<usize>]>,
+        regions: Regions,
         budget: &Budget,
     ) -> Result<TypedModel, Error> {
         let (budget, backend) = (budget.clone(), &self.backend);
-        let loader = Loader::new(&self.model, &self.engines, backend, values, Purpose::Run, budget);
+        let mut loader =
+            Loader::new(&self.model, &self.engines, backend, values, Purpose::Run, budget);
+        loader.regions = regions;
         loader.take_constants()?;
         loader.model(shapes)
     }
@@ -332,6 +343,11 @@ impl FloatPlan {
     /// The number of element operations of one run.
     pub(crate) fn operations(&self) -> u64 {
         self.operations
+    }
+
+    /// Returns the number of regions that run on our own kernels.
+    pub fn regions(&self) -> usize {
+        self.plan.model().nodes.iter().filter(|node| node.op_is::<RegionOp>()).count()
     }
 
     /// Returns the shapes of the inputs.

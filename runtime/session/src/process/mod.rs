@@ -39,6 +39,10 @@ mod check;
 #[cfg(feature = "image")]
 mod decode;
 mod error;
+#[cfg_attr(
+    not(all(feature = "image", feature = "audio")),
+    allow(dead_code, reason = "only decoders compare formats")
+)]
 mod format;
 mod image;
 mod input;
