@@ -173,8 +173,7 @@ fn options_that_have_no_effect_in_float_are_reported() {
         command::run(&[&["convert", &model, "-o", &output, "--pre", &pre][..], more].concat())
     };
     for (options, named) in [
-        (&["--data", &data][..], "warning: --data: "),
-        (&["--target", "rpi5", "--max-arena", "9KB"], "warning: --target and --max-arena: "),
+        (&["--target", "rpi5", "--max-arena", "9KB"][..], "warning: --target and --max-arena: "),
         (&["--arena-limit", "16KB"], "warning: --arena-limit: "),
     ] {
         let ran = float(options);

@@ -258,7 +258,8 @@ fn arrays_of_another_model_are_not_resized_to_images() {
             "evaluation.npz",
         ),
     ] {
-        assert_eq!((ran.code, ran.stderr.lines().count()), (2, 1), "{}", ran.stderr);
+        let errors = ran.stderr.lines().filter(|line| !line.starts_with("note: "));
+        assert_eq!((ran.code, errors.count()), (2, 1), "{}", ran.stderr);
         for word in [name, "shape [49, 10, 1]", "the model expects [128, 128, 3]"] {
             assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
         }

@@ -97,6 +97,12 @@ pub fn cast(
     let Some(to) = preprocessor.unprocessed_type().filter(|to| *to != from) else {
         return Ok(array);
     };
+    // The shape of an array of another model is the first thing to report.
+    let shape = array.shape();
+    let fits = |shape: &[usize]| preprocessor.accepts_sample(from, shape).is_ok();
+    if !fits(shape) && !shape.get(1..).is_some_and(fits) {
+        return Ok(array);
+    }
     say(&format!("note: {path}: array {name:?} is {from}; it is cast to {to}"));
     arrays::cast(array, to).map_err(|error| {
         anyhow!("{path}: array {name:?}: {error}; save it as {to}, with values in its range")
