@@ -35,6 +35,19 @@ fn outputs(buffers: &mut [Buffer]) -> Vec<Output<'_>> {
         .collect()
 }
 
+/// Returns the results, which may be NaN.
+fn bits(buffers: &[Buffer]) -> Vec<u32> {
+    let mut bits = Vec::new();
+    for (element, reals, signed, bytes) in buffers {
+        match element {
+            PortType::F32 => bits.extend(reals.iter().map(|real| real.to_bits())),
+            PortType::I8 => bits.extend(signed.iter().map(|number| *number as u32)),
+            PortType::U8 => bits.extend(bytes.iter().map(|byte| u32::from(*byte))),
+        }
+    }
+    bits
+}
+
 fn runs(program: Program<&[u8]>) -> bool {
     let large = |port: Port| port.elements > 1 << 16;
     if program.arena_bytes() > 1 << 20 || program.inputs().chain(program.outputs()).any(large) {
@@ -80,13 +93,11 @@ fn runs(program: Program<&[u8]>) -> bool {
             let mut arena = vec![before; executor.arena_bytes()];
             let mut outputs = outputs(&mut buffers);
             executor.run(&Alone, &mut arena, &inputs, &mut outputs).expect("buffers fit");
-            results.push((before, buffers.clone()));
+            results.push(bits(&buffers));
         }
     }
     let (first, second) = results.split_at(results.len() / 2);
-    for ((_, a), (_, b)) in first.iter().zip(second) {
-        assert_eq!(format!("{a:?}"), format!("{b:?}"), "the result depends on old bytes");
-    }
+    assert!(first == second, "the result depends on old bytes");
     true
 }
 
