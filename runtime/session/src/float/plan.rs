@@ -134,9 +134,10 @@ impl FloatModel {
         control: &Control,
     ) -> Result<FloatPlan, Error> {
         let budget = self.budget(control)?;
-        let regions = Regions::compile(&self.model, &self.bind(shapes)?, &self.backend, &budget)?;
+        let values = self.bound(shapes)?;
+        let regions = Regions::compile(&self.model, &values, &self.backend, &budget)?;
         budget.take_kept(regions.bytes())?;
-        let mut model = self.shaped(shapes, regions, &budget)?;
+        let mut model = self.shaped(shapes, &values, regions, &budget)?;
         self.optimize(&mut model, &budget)?;
         self.planned(model, shapes, &budget)
     }
@@ -157,7 +158,8 @@ impl FloatModel {
     /// constants.
     #[cfg(feature = "export")]
     fn optimized(&mut self, shapes: &[&[usize]], budget: &Budget) -> Result<TypedModel, Error> {
-        let mut model = self.shaped(shapes, Regions::default(), budget)?;
+        let values = self.bound(shapes)?;
+        let mut model = self.shaped(shapes, &values, Regions::default(), budget)?;
         self.model = Arc::new(Model { constants: Vec::new(), ..Model::clone(&self.model) });
         self.optimize(&mut model, budget)?;
         Ok(model)
@@ -168,13 +170,19 @@ impl FloatModel {
     fn shaped(
         &self,
         shapes: &[&[usize]],
+        values: &[Option<i64>],
         regions: Regions,
         budget: &Budget,
     ) -> Result<TypedModel, Error> {
+        let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
+        self.build(values, Some(&input_shapes), regions, budget)
+    }
+
+    /// Returns the value of each symbol, after checking the number of operations.
+    fn bound(&self, shapes: &[&[usize]]) -> Result<Vec<Option<i64>>, Error> {
         let values = self.bind(shapes)?;
         self.limits.check_operations(self.operations(&values))?;
-        let input_shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
-        self.build(&values, Some(&input_shapes), regions, budget)
+        Ok(values)
     }
 
     /// The number of element operations of one run with these values of the symbols.
