@@ -24,6 +24,8 @@
 //! kernels exists only if the CPU supports it, and kernels rely on the contracts of `conv::Block`
 //! and `depthwise::Rows`.
 
+use core::ops::Range;
+
 mod arch;
 pub mod columns;
 mod conv;
@@ -68,4 +70,22 @@ impl Clamp {
 pub fn clamp(x: f32, low: f32, high: f32) -> f32 {
     let raised = if low > x { low } else { x };
     if high < raised { high } else { raised }
+}
+
+/// Splits an arena into what an operation reads and what it writes, which do not overlap.
+///
+/// # Panics
+/// If a range exceeds the arena.
+fn disjoint<'a>(
+    arena: &'a mut [f32],
+    read: &Range<usize>,
+    written: &Range<usize>,
+) -> (&'a [f32], &'a mut [f32]) {
+    if read.end <= written.start {
+        let (before, after) = arena.split_at_mut(written.start);
+        (&before[read.clone()], &mut after[..written.len()])
+    } else {
+        let (before, after) = arena.split_at_mut(read.start);
+        (&after[..read.len()], &mut before[written.clone()])
+    }
 }

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::Kernels;
+use super::{Kernels, disjoint};
 use crate::strided::{Alone, Parallel, Shared, View, are_apart, part};
 use crate::{Image, Window};
 
@@ -78,13 +78,7 @@ impl Pool {
     /// If an image exceeds the arena.
     pub fn run(&self, kernels: &Kernels, arena: &mut [f32], parallel: &dyn Parallel) {
         let PoolPlan { output, size: [rows, columns], input_shape, .. } = &self.plan;
-        let (input, written) = if self.read.end <= self.written.start {
-            let (before, after) = arena.split_at_mut(self.written.start);
-            (&before[self.read.clone()], &mut after[..self.written.len()])
-        } else {
-            let (before, after) = arena.split_at_mut(self.read.start);
-            (&after[..self.read.len()], &mut before[self.written.clone()])
-        };
+        let (input, written) = disjoint(arena, &self.read, &self.written);
         let length = (columns - 1) * output.pixel + input_shape.channels;
         let work = self.plan.window.kernel.iter().product::<usize>() * self.written.len();
         let parallel = if work < WORTHWHILE { &Alone } else { parallel };

@@ -2,8 +2,8 @@
 
 use core::ops::Range;
 
-use super::Kernels;
 use super::rows::{self, Normalization};
+use super::{Kernels, disjoint};
 use crate::strided::{Alone, Parallel, Shared, are_apart, part};
 
 /// The elements from which a second thread is worthwhile.
@@ -73,13 +73,7 @@ impl Rows {
     /// # Panics
     /// If the input or the results exceed the arena.
     pub fn run(&self, kernels: &Kernels, arena: &mut [f32], parallel: &dyn Parallel) {
-        let (input, output) = if self.read.end <= self.written.start {
-            let (before, after) = arena.split_at_mut(self.written.start);
-            (&before[self.read.clone()], &mut after[..self.written.len()])
-        } else {
-            let (before, after) = arena.split_at_mut(self.read.start);
-            (&after[..self.read.len()], &mut before[self.written.clone()])
-        };
+        let (input, output) = disjoint(arena, &self.read, &self.written);
         let (length, results) = (self.length, self.function.results(self.length));
         let count = input.len() / length;
         let parallel = if input.len() < WORTHWHILE { &Alone } else { parallel };
